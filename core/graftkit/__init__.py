@@ -1,0 +1,79 @@
+"""graftkit adapts language models: tokenizer, frozen quantized weights, adapter, verified exports.
+
+Importing it loads neither torch nor transformers, bitsandbytes or tokenizers; each public name is imported when it
+is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graftkit._version import __version__
+
+if TYPE_CHECKING:
+    from graftkit.errors import GraftkitError as GraftkitError
+    from graftkit.flow.cancel import CancelToken as CancelToken
+    from graftkit.flow.run import RunResult as RunResult
+    from graftkit.flow.run import plan as plan
+    from graftkit.flow.run import run as run
+    from graftkit.host.hookspecs import hookimpl as hookimpl
+    from graftkit.host.host import PluginHost as PluginHost
+    from graftkit.interfaces.adapted_weight import AdaptedWeight as AdaptedWeight
+    from graftkit.interfaces.adapter import Adapter as Adapter
+    from graftkit.interfaces.config import ProviderConfig as ProviderConfig
+    from graftkit.interfaces.exporter import Exporter as Exporter
+    from graftkit.interfaces.exporter import TrainedModel as TrainedModel
+    from graftkit.interfaces.frozen_weight import FrozenWeight as FrozenWeight
+    from graftkit.interfaces.model_source import BaseModelFiles as BaseModelFiles
+    from graftkit.interfaces.model_source import ModelSource as ModelSource
+    from graftkit.interfaces.model_source import TensorInfo as TensorInfo
+    from graftkit.interfaces.provider import Provider as Provider
+    from graftkit.interfaces.quantizer import Quantizer as Quantizer
+    from graftkit.interfaces.tokenizer import Encoding as Encoding
+    from graftkit.interfaces.tokenizer import Tokenizer as Tokenizer
+    from graftkit.interfaces.tokenizer import TokenizerBackend as TokenizerBackend
+    from graftkit.interfaces.tokenizer import TokenizerCapabilities as TokenizerCapabilities
+    from graftkit.recipe.load import load_recipe as load_recipe
+    from graftkit.recipe.schema import Recipe as Recipe
+
+_HOMES = {
+    "AdaptedWeight": "graftkit.interfaces.adapted_weight",
+    "Adapter": "graftkit.interfaces.adapter",
+    "BaseModelFiles": "graftkit.interfaces.model_source",
+    "CancelToken": "graftkit.flow.cancel",
+    "Encoding": "graftkit.interfaces.tokenizer",
+    "Exporter": "graftkit.interfaces.exporter",
+    "FrozenWeight": "graftkit.interfaces.frozen_weight",
+    "GraftkitError": "graftkit.errors",
+    "ModelSource": "graftkit.interfaces.model_source",
+    "PluginHost": "graftkit.host.host",
+    "Provider": "graftkit.interfaces.provider",
+    "ProviderConfig": "graftkit.interfaces.config",
+    "Quantizer": "graftkit.interfaces.quantizer",
+    "Recipe": "graftkit.recipe.schema",
+    "RunResult": "graftkit.flow.run",
+    "TensorInfo": "graftkit.interfaces.model_source",
+    "Tokenizer": "graftkit.interfaces.tokenizer",
+    "TokenizerBackend": "graftkit.interfaces.tokenizer",
+    "TokenizerCapabilities": "graftkit.interfaces.tokenizer",
+    "TrainedModel": "graftkit.interfaces.exporter",
+    "hookimpl": "graftkit.host.hookspecs",
+    "load_recipe": "graftkit.recipe.load",
+    "plan": "graftkit.flow.run",
+    "run": "graftkit.flow.run",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'graftkit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,33 @@
+"""`toolkit generate`: tries a run, an export or a model's folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("generate")
+@click.argument("source", metavar="RUN_OR_EXPORT")
+@click.argument("prompt", required=False)
+@click.option("--system", help="The system message; the one that all training rows share when left out.")
+@click.option("--raw", is_flag=True, help="Continue the text as it is, without the chat template.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens at most.")
+def command(source: str, prompt: str | None, system: str | None, raw: bool, max_new_tokens: int) -> None:
+    """Answer a PROMPT greedily with what a run trained; without one, each line of standard input."""
+    from graftkit.flow.reload import reload
+
+    model = reload(source)
+    for text in [prompt] if prompt is not None else _lines():
+        for piece in model.stream(text, system=system, raw=raw, max_new_tokens=max_new_tokens):
+            click.echo(piece, nl=False)
+        click.echo()
+
+
+def _lines() -> Iterable[str]:
+    if sys.stdin.isatty():
+        click.echo("A prompt a line; Ctrl-D ends.", err=True)
+    return (line.rstrip("\n") for line in sys.stdin if line.strip())

@@ -1,0 +1,123 @@
+"""The command's entry: finds the subcommand, and turns errors into one readable message."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from graftkit._version import __version__
+
+__all__ = ["cli", "main"]
+
+_COMMANDS = {
+    "run": "Run a recipe: train, evaluate, export, prove.",
+    "plan": "Judge a recipe and say what it would do.",
+    "preview": "Show training rows as tokens, supervised ones marked.",
+    "generate": "Try a run or an export.",
+    "verify": "Prove an export again: load it afresh, compare logits.",
+    "plugins": "List what is installed, and from whom.",
+    "schema": "Print the recipe's JSON Schema, for editors.",
+    "init": "Write a recipe to start from.",
+}
+"""The built-in commands with their one-line help, so that listing them imports none."""
+
+
+class _LazyGroup(click.Group):
+    """Imports a command when it is typed; asks plugins only for a name that is not built in."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_COMMANDS, *(name for name in _plugin_commands() if name not in _COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            command: click.Command = importlib.import_module(f"graftkit.cli.{cmd_name}").command
+            return command
+        return _plugin_commands().get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = list(_COMMANDS.items())
+        rows += [(n, c.get_short_help_str()) for n, c in _plugin_commands().items() if n not in _COMMANDS]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from graftkit.suggest import nearest
+
+            raise click.UsageError(
+                f"{error.message} {nearest(args[0], self.list_commands(ctx))}".strip(), ctx
+            ) from None
+
+
+def _plugin_commands() -> dict[str, click.Command]:
+    """Asks third parties' plugins for commands; nothing is loaded where none is installed."""
+    from importlib.metadata import entry_points
+
+    from graftkit._version import ENTRY_POINT_GROUP
+
+    entries = entry_points(group=ENTRY_POINT_GROUP)
+    if all(entry.dist is not None and entry.dist.name == "graftkit" for entry in entries):
+        return {}
+    from graftkit.host.host import PluginHost
+
+    return {str(command.name): command for command in PluginHost().commands()}
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 stopped.",
+)
+@click.version_option(__version__, prog_name="toolkit")
+@click.option("--traceback", is_flag=True, help="Show where in the code an error arose.")
+def cli(traceback: bool) -> None:
+    """Adapt a language model in one flow: tokenizer, frozen quantized weights, adapter, verified exports."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command and exits with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    show = "--traceback" in given
+    sys.exit(_run([argument for argument in given if argument != "--traceback"], show))
+
+
+def _run(arguments: list[str], show_traceback: bool) -> int:
+    try:
+        result = cli.main(arguments, prog_name="toolkit", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if show_traceback:
+            traceback.print_exc()
+        return _explain(error, show_traceback)
+
+
+def _explain(error: Exception, shown: bool) -> int:
+    from graftkit.errors import GraftkitError
+
+    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
+    if isinstance(error, GraftkitError):
+        label = "stopped" if error.exit_code == 130 else "error"
+        click.echo(f"{label}: {error}{notes}", err=True)
+        return error.exit_code
+    hint = "" if shown else "\nThis should have been caught earlier; --traceback shows where it arose."
+    click.echo(f"error: {type(error).__name__}: {error}{notes}{hint}", err=True)
+    return 1

@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["disable_option", "json_option", "recipe_arguments"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+
+disable_option = click.option(
+    "--disable-plugin",
+    "disable",
+    multiple=True,
+    metavar="NAME",
+    help="Leave out a plugin or all of a distribution's; may be repeated.",
+)
+
+
+def recipe_arguments(function: _F) -> _F:
+    """Adds the recipe's path and `--set`."""
+    function = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a key, such as training.epochs=3; may be repeated.",
+    )(function)
+    return click.argument("recipe", type=click.Path(dir_okay=False))(function)

@@ -1,0 +1,77 @@
+"""`toolkit plan`: what a recipe would do, without loading a weight."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from typing import Any
+
+import click
+
+from graftkit.cli.options import disable_option, json_option, recipe_arguments
+from graftkit.flow.judge import Request, row_counts
+from graftkit.flow.run import plan
+from graftkit.host.host import PluginHost
+from graftkit.recipe.load import load_recipe
+
+__all__ = ["command"]
+
+
+@click.command("plan")
+@recipe_arguments
+@disable_option
+@json_option
+def command(recipe: str, overrides: tuple[str, ...], disable: tuple[str, ...], as_json: bool) -> None:
+    """Judge a RECIPE as `run` would before it starts, and say what it would do."""
+    loaded = load_recipe(recipe, overrides)
+    host = PluginHost(disable=[*disable, *loaded.recipe.plugins.disable])
+    facts = describe(plan(recipe, overrides=overrides, host=host))
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    for key in ("model", "tokenizer", "quantizer", "adapter", "rows", "exports"):
+        click.echo(f"{key:12}{facts[key]['text']}")
+    for notice in facts["notices"]:
+        click.echo(f"note: {notice}")
+
+
+def describe(request: Request) -> dict[str, Any]:
+    """Returns what a judged request amounts to, as JSON; under each key `text` says it in words."""
+    bound, files = request.bound, request.files
+    total = sum(prod(info.shape) for info in files.tensors.values())
+    rows = {"train": row_counts(request.rows.train), "holdout": row_counts(request.rows.holdout)}
+    layers = f"{len(request.targets)} layers"
+    return {
+        "model": {
+            "reference": files.reference,
+            "parameters": total,
+            "text": f"{files.reference}: {files.config['model_type']}, {total:,} parameters ({_label(request.source)})",
+        },
+        "tokenizer": {
+            "vocab_size": request.tokenizer.vocab_size,
+            "fingerprint": request.tokenizer.fingerprint,
+            "text": f"{request.tokenizer.vocab_size:,} ids ({_label(request.backend)})",
+        },
+        "quantizer": {**bound.quantizer.facts(), "text": _label(bound.quantizer.offer)},
+        "adapter": {
+            **bound.adapter.facts(),
+            "targets": request.targets,
+            "text": f"{_label(bound.adapter.offer)} on {layers}: {bound.adapter.config}",
+        },
+        "rows": {**rows, "text": "; ".join(f"{side}: {_counts(found)}" for side, found in rows.items())},
+        "exports": {
+            "names": [use.folder for use, _ in bound.exports],
+            "text": ", ".join(f"{use.folder} ({_label(choice.offer)})" for use, choice in bound.exports) or "none",
+        },
+        "recipe": bound.resolved(),
+        "notices": request.notices,
+    }
+
+
+def _label(offer: Any) -> str:
+    plugin = offer.plugin
+    return f"{offer.provider.name} of {plugin.distribution or plugin.name} {plugin.version}".rstrip()
+
+
+def _counts(found: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in found.items()) or "none"

@@ -1,0 +1,78 @@
+"""`toolkit plugins`: what is installed, from whom, and how it stands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from graftkit.cli.options import disable_option, json_option
+from graftkit.host.host import PluginHost
+from graftkit.host.records import Offer
+
+__all__ = ["command"]
+
+
+@click.command("plugins")
+@disable_option
+@json_option
+def command(disable: tuple[str, ...], as_json: bool) -> None:
+    """List the plugins that are installed and what each provides. Works whatever is broken."""
+    host = PluginHost(disable=disable, strict=None)
+    facts = describe(host)
+    if as_json:
+        click.echo(json.dumps({"plugins": facts}, ensure_ascii=False))
+    else:
+        click.echo(_table(facts))
+
+
+def describe(host: PluginHost) -> list[dict[str, Any]]:
+    """Returns a dictionary a plugin, each with its providers."""
+    offers = host.registry.offers()
+    return [
+        {
+            "plugin": record.name,
+            "distribution": record.distribution,
+            "version": record.version,
+            "status": record.status,
+            "reason": record.reason,
+            "file": record.file,
+            "import_seconds": round(record.import_seconds, 4),
+            "providers": [_provider(host, offer) for offer in offers if offer.plugin is record],
+        }
+        for record in host.records
+    ]
+
+
+def _provider(host: PluginHost, offer: Offer) -> dict[str, Any]:
+    missing = host.registry.missing_requirements(offer.provider)
+    return {
+        "kind": offer.kind,
+        "name": offer.provider.name,
+        "summary": offer.provider.summary,
+        "target": offer.provider.target,
+        "status": "missing requirement" if missing else "ready",
+        "missing": missing,
+        "install_hint": offer.provider.install_hint if missing else "",
+    }
+
+
+def _table(facts: list[dict[str, Any]]) -> str:
+    """Lays the facts out in columns; plain text, so that nothing heavy is imported for it."""
+    rows = [("KIND", "NAME", "FROM", "STATUS", "SUMMARY")]
+    for plugin in facts:
+        origin = f"{plugin['distribution'] or plugin['plugin']} {plugin['version']}".strip()
+        if not plugin["providers"]:
+            rows.append(("plugin", plugin["plugin"], origin, plugin["status"], plugin["reason"]))
+        for provider in plugin["providers"]:
+            status = provider["status"]
+            if provider["missing"]:
+                status = f"needs {', '.join(provider['missing'])}"
+            rows.append((provider["kind"], provider["name"], origin, status, provider["summary"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join([*(f"{row[c]:{widths[c]}}" for c in range(4)), row[4]]).rstrip() for row in rows]
+    if sys.stdout.isatty():
+        lines[0] = click.style(lines[0], bold=True)
+    return "\n".join(lines)

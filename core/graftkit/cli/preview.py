@@ -1,0 +1,37 @@
+"""`toolkit preview`: training rows as tokens, the supervised ones marked."""
+
+from __future__ import annotations
+
+import click
+
+from graftkit.cli.options import disable_option, recipe_arguments
+from graftkit.flow.run import plan
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.recipe.load import load_recipe
+from graftkit.store.token_store import Example
+
+__all__ = ["command"]
+
+
+@click.command("preview")
+@recipe_arguments
+@click.option("--rows", type=click.IntRange(1), default=3, show_default=True, help="How many rows to show.")
+@disable_option
+def command(recipe: str, overrides: tuple[str, ...], rows: int, disable: tuple[str, ...]) -> None:
+    """Show the first training rows of a RECIPE as tokens: [supervised] ones in brackets, and green on a terminal."""
+    loaded = load_recipe(recipe, overrides)
+    host = PluginHost(disable=[*disable, *loaded.recipe.plugins.disable])
+    request = plan(recipe, overrides=overrides, host=host)
+    for row in request.rows.train[:rows]:
+        for example in request.encoder.encode(row).examples:
+            click.echo(click.style(f"{row.where}  ({len(example.ids)} tokens)", bold=True))
+            click.echo(_tokens(request.tokenizer, example) + "\n")
+
+
+def _tokens(tokenizer: Tokenizer, example: Example) -> str:
+    pieces = []
+    for token, learnt in zip(example.ids.tolist(), example.supervised.tolist(), strict=True):
+        text = tokenizer.token_bytes(token).decode("utf-8", "backslashreplace").replace("\n", "\\n\n")
+        pieces.append(click.style(f"[{text}]", fg="green") if learnt else text)
+    return "".join(pieces)

@@ -1,0 +1,127 @@
+"""Shows a run's events: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted, StepFinished
+from graftkit.host.lifecycle import StepInfo
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+__all__ = ["show_progress", "time_left"]
+
+
+@contextmanager
+def show_progress() -> Iterator[OnEvent]:
+    """Gives a listener that writes to standard error."""
+    if not sys.stderr.isatty():
+        yield PlainLines().show
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    with Bars(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as bars:
+        yield LiveBars(bars).show
+
+
+def time_left(step: StepInfo, seconds: float) -> str:
+    """Returns the time that the steps still to come will take at the speed so far, as m:ss or h:mm:ss."""
+    left = round(seconds / step.step * (step.steps - step.step))
+    minutes, rest = divmod(left, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Speed:
+    """Adds up steps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.tokens = 0
+
+    def line(self, step: StepInfo) -> str:
+        self.seconds += step.seconds
+        self.tokens += step.tokens
+        rate = self.tokens / self.seconds
+        left = time_left(step, self.seconds)
+        return f"step {step.step}/{step.steps}  loss {step.loss:.4f}  {rate:.0f} tokens/s  {left} left"
+
+
+class PlainLines:
+    """Writes a line a stage, and lines of training about every twentieth of the way or ten seconds."""
+
+    every_seconds = 10.0
+
+    def __init__(self) -> None:
+        self._speed = _Speed()
+        self._last = time.monotonic()
+
+    def show(self, event: Event) -> None:
+        """Writes what is worth a line."""
+        match event:
+            case StageStarted(stage):
+                self._last = time.monotonic()
+                self._write(f"{stage} ...")
+            case StageFinished(stage, seconds):
+                self._write(f"{stage}: {seconds:.1f} s")
+            case Notice(stage, message):
+                self._write(f"{stage}: note: {message}")
+            case StepFinished(step):
+                line = self._speed.line(step)
+                share = max(1, step.steps // 20)
+                if step.step in (1, step.steps) or step.step % share == 0 or self._due():
+                    self._write(f"  {line}")
+            case Progress(stage, what, done, total):
+                if self._due():
+                    self._write(f"  {stage}: {done} of {total} {what}")
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._last > self.every_seconds
+
+    def _write(self, line: str) -> None:
+        self._last = time.monotonic()
+        click.echo(line, err=True)
+
+
+class LiveBars:
+    """Keeps a bar a stage."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+        self._speed = _Speed()
+
+    def show(self, event: Event) -> None:
+        """Moves the bars."""
+        match event:
+            case StageStarted(stage):
+                self._task = self._bars.add_task(stage, total=None, text="")
+            case StageFinished():
+                self._update(total=1, completed=1)
+            case Notice(stage, message):
+                self._bars.console.print(f"note: {stage}: {message}", style="yellow")
+            case StepFinished(step):
+                self._update(total=step.steps, completed=step.step, text=self._speed.line(step))
+            case Progress(_, what, done, total):
+                self._update(total=total, completed=done, text=f"{done}/{total} {what}")
+
+    def _update(self, **fields: object) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, **fields)  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""`toolkit run`: the whole flow."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import click
+
+from graftkit.cli.options import disable_option, json_option, recipe_arguments
+from graftkit.cli.progress import show_progress
+from graftkit.cli.signals import cancel_on_signals
+from graftkit.flow.run import RunResult, run
+from graftkit.host.host import PluginHost
+from graftkit.recipe.load import load_recipe
+from graftkit.report.summary import metric_rows, proof_text
+
+__all__ = ["command"]
+
+
+@click.command("run")
+@recipe_arguments
+@click.option("--out", type=click.Path(file_okay=False), help="The run's folder; runs/NAME when left out.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder, once this one has finished.")
+@disable_option
+@json_option
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    out: str | None,
+    overwrite: bool,
+    disable: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run a RECIPE: train an adapter on frozen weights, evaluate, export, prove."""
+    loaded = load_recipe(recipe, overrides)
+    host = PluginHost(disable=[*disable, *loaded.recipe.plugins.disable])
+    with cancel_on_signals() as cancel, show_progress() as on_event:
+        result = run(
+            recipe,
+            out=out,
+            overrides=overrides,
+            overwrite=overwrite,
+            host=host,
+            on_event=on_event,
+            cancel=cancel,
+        )
+    if as_json:
+        click.echo(json.dumps({"folder": str(result.folder), **result.manifest}, ensure_ascii=False))
+    else:
+        click.echo(_summary(result))
+
+
+def _summary(result: RunResult) -> str:
+    manifest, folder = result.manifest, result.folder
+    parameters = manifest["parameters"]
+    lines = [""]
+    rows = metric_rows(manifest)
+    if rows:
+        lines += [f"{'':28}{'before':>10}{'after':>10}"]
+        lines += [f"{name:28}{before:>10}{after:>10}" for name, before, after in rows] + [""]
+    lines.append(
+        f"trained {parameters['trainable']:,} of {parameters['total']:,} parameters "
+        f"({parameters['trainable_share']:.2%}) in {manifest['seconds']:.0f} s"
+    )
+    for name, facts in manifest.get("exports", {}).items():
+        lines += [f"export  {folder / 'exports' / name}", f"        {proof_text(facts['proof'])}"]
+    lines += [f"report  {folder / 'report.html'}", "", "Next:", *_next(result)]
+    return "\n".join(lines)
+
+
+def _next(result: RunResult) -> list[str]:
+    prompt = result.manifest["data"]["example_prompt"] or "Hello"
+    commands = [f"  toolkit generate {shlex.quote(str(result.folder))} {shlex.quote(prompt)}"]
+    if result.exports:
+        folder = result.folder / "exports" / next(iter(result.exports))
+        commands.append(f"  toolkit verify {shlex.quote(str(folder))}")
+    else:
+        commands.append(f"  toolkit run RECIPE --set export=merged --out {shlex.quote(str(result.folder) + '-2')}")
+    return commands

@@ -1,0 +1,49 @@
+"""`toolkit verify`: proves an export again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from graftkit.cli.options import json_option
+from graftkit.errors import ExportError, FolderError
+from graftkit.report.summary import proof_text
+from graftkit.store.files import file_facts
+
+__all__ = ["command"]
+
+
+@click.command("verify")
+@click.argument("export", type=click.Path(file_okay=False))
+@json_option
+def command(export: str, as_json: bool) -> None:
+    """Prove an EXPORT that a run left: every file's hash, then its logits, loaded in a process of its own."""
+    folder = Path(export)
+    _check_files(folder)
+    from graftkit.flow.export import prove
+    from graftkit.flow.probes import PROBES_FILE
+
+    probes = folder.absolute().parent.parent / PROBES_FILE
+    if not probes.is_file():
+        raise FolderError(
+            f"the run's {PROBES_FILE} is not beside it",
+            where=export,
+            hint="Verify it inside the run's folder.",
+        )
+    proof = prove(folder, probes)
+    click.echo(json.dumps(proof) if as_json else f"{export}: {proof_text(proof)}")
+
+
+def _check_files(folder: Path) -> None:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "graftkit.json").read_bytes())
+    except (OSError, ValueError):
+        raise FolderError("no export of graftkit's: it has no graftkit.json", where=str(folder)) from None
+    found = file_facts(folder, leave_out=frozenset({"graftkit.json"}))
+    for name in sorted(manifest["files"].keys() | found.keys()):
+        if manifest["files"].get(name) != found.get(name):
+            state = "missing" if name not in found else "new" if name not in manifest["files"] else "changed"
+            raise ExportError(f"the file {name} is {state} since it was exported", where=str(folder))

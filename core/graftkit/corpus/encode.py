@@ -1,0 +1,241 @@
+"""From a row to its tokens, and which of them are supervised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graftkit.corpus.layout import Piece, lay_out
+from graftkit.corpus.rows import ChatRow, CompletionRow, Row, TextRow
+from graftkit.corpus.template import ChatTemplate
+from graftkit.errors import DataError
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.store.token_store import Example
+
+__all__ = ["Encoded", "Encoder", "chat_template_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A stretch of text that is encoded in one go, or one special token.
+
+    Attributes:
+        text: The stretch; a special token's own text.
+        supervised: Whether the loss is taken over it.
+        special: The special token's id, or None.
+    """
+
+    text: str
+    supervised: bool
+    special: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of a row.
+
+    Attributes:
+        examples: One, or several where a text was longer than a row may be; none where nothing is left to learn.
+        truncated: Whether tokens at its end were left out.
+        stops: Whether a supervised special token ends it, so that the model learns to stop.
+    """
+
+    examples: list[Example]
+    truncated: bool
+    stops: bool
+
+
+def chat_template_of(tokenizer: Tokenizer, source: str | None = None) -> ChatTemplate | None:
+    """Returns the tokenizer's chat template, or another in its place; None where there is none.
+
+    Raises:
+        ModelError: The source is no template.
+    """
+    text = source if source is not None else tokenizer.chat_template
+    if text is None:
+        return None
+    names = {id: name for name, id in tokenizer.special_tokens.items()}
+    tokens = {}
+    for role in ("bos", "eos", "pad", "unk"):
+        id = tokenizer.role_token(role)
+        tokens[f"{role}_token"] = names.get(id, "") if id is not None else ""
+    return ChatTemplate(text, tokens)
+
+
+class Encoder:
+    """Encodes rows for one tokenizer.
+
+    The text of users never becomes a special token; only what the chat template itself wrote does.
+
+    Args:
+        tokenizer: The tokenizer.
+        template: Lays out conversations; None where the model has none.
+        max_length: Tokens of a row at most.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._max_length = max_length
+        self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
+
+    def encode(self, row: Row) -> Encoded:
+        """Returns the tokens of a row.
+
+        A conversation or completion longer than `max_length` loses its end; a text is cut into several rows.
+
+        Raises:
+            DataError: The chat template refuses the row, or there is no template for a conversation.
+        """
+        ids, supervised = self._encode_runs(self._runs(row))
+        if isinstance(row, TextRow):
+            windows = range(0, len(ids), self._max_length)
+            examples = [_example(*_cut(ids, supervised, at, self._max_length)) for at in windows]
+        else:
+            examples = [_example(*_cut(ids, supervised, 0, self._max_length))]
+        return Encoded(
+            examples=[example for example in examples if example.supervised[1:].any()],
+            truncated=not isinstance(row, TextRow) and len(ids) > self._max_length,
+            stops=bool(supervised) and self._stops(ids, supervised),
+        )
+
+    def prompt(self, messages: ChatRow | str) -> list[int]:
+        """Returns the tokens that a generation starts from: a conversation up to the assistant's turn, or a text."""
+        if isinstance(messages, str):
+            return self._encode_runs([*self._start(), _Run(messages, False)])[0]
+        pieces = lay_out(
+            self._required_template(messages.where),
+            messages.messages,
+            messages.where,
+            add_generation_prompt=True,
+        )
+        return self._encode_runs(list(self._chat_runs(pieces, messages, learn=False)))[0]
+
+    @property
+    def has_template(self) -> bool:
+        """Whether conversations can be laid out."""
+        return self._template is not None
+
+    def _stops(self, ids: Sequence[int], supervised: Sequence[bool]) -> bool:
+        last = max((place for place, learn in enumerate(supervised) if learn), default=0)
+        return ids[last] in self._tokenizer.special_tokens.values()
+
+    def _runs(self, row: Row) -> list[_Run]:
+        if isinstance(row, ChatRow):
+            pieces = lay_out(self._required_template(row.where), row.messages, row.where)
+            return list(self._chat_runs(pieces, row, learn=True))
+        if isinstance(row, CompletionRow):
+            return [*self._start(), _Run(row.prompt, False), _Run(row.completion, True), *self._end()]
+        return [*self._start(), _Run(row.text, True), *self._end()]
+
+    def _required_template(self, where: str) -> ChatTemplate:
+        if self._template is None:
+            raise DataError(
+                "the model's tokenizer has no chat template for conversations",
+                where=where,
+                hint="Give one with data.chat_template, or rows with a prompt and a completion.",
+            )
+        return self._template
+
+    def _start(self) -> list[_Run]:
+        bos = self._tokenizer.role_token("bos") if self._tokenizer.adds_bos else None
+        return [] if bos is None else [_Run("", False, bos)]
+
+    def _end(self) -> list[_Run]:
+        eos = self._tokenizer.role_token("eos")
+        return [] if eos is None else [_Run("", True, eos)]
+
+    def _chat_runs(self, pieces: Sequence[Piece], row: ChatRow, *, learn: bool) -> Iterator[_Run]:
+        """Cuts pieces at the template's special tokens; an assistant's turn ends with the first one after it."""
+        open_turn = False
+        for piece in pieces:
+            if piece.message is not None:
+                open_turn = learn and row.messages[piece.message].role == "assistant"
+                yield _Run(piece.text, open_turn)
+                continue
+            if open_turn and not self._find_special(piece.text):
+                open_turn = False
+            for run in self._template_runs(piece.text):
+                yield _Run(run.text, open_turn, run.special)
+                open_turn = open_turn and run.special is None
+
+    def _template_runs(self, text: str) -> Iterator[_Run]:
+        while found := self._find_special(text):
+            place, special = found
+            if place:
+                yield _Run(text[:place], False)
+            yield _Run(special, False, self._tokenizer.special_tokens[special])
+            text = text[place + len(special) :]
+        if text:
+            yield _Run(text, False)
+
+    def _find_special(self, text: str) -> tuple[int, str] | None:
+        """Finds the first special token; the longest of those that start at one place."""
+        found = [(text.find(special), -len(special), special) for special in self._specials if special in text]
+        if not found:
+            return None
+        place, _, special = min(found)
+        return place, special
+
+    def _encode_runs(self, runs: Sequence[_Run]) -> tuple[list[int], list[bool]]:
+        ids: list[int] = []
+        supervised: list[bool] = []
+        group: list[_Run] = []
+        for run in [*runs, None]:
+            if run is not None and run.special is None:
+                group.append(run)
+                continue
+            self._encode_group(group, ids, supervised)
+            group = []
+            if run is not None and run.special is not None:
+                ids.append(run.special)
+                supervised.append(run.supervised)
+        return ids, supervised
+
+    def _encode_group(self, group: Sequence[_Run], ids: list[int], supervised: list[bool]) -> None:
+        """Encodes neighbouring stretches as the one text that they are.
+
+        Where a token would straddle the beginning of a supervised stretch, the text is cut there: in use, the
+        prompt's tokens are fixed before the first one of the answer is chosen.
+        """
+        text = "".join(run.text for run in group)
+        if not text:
+            return
+        encoding = self._tokenizer.encode_offsets(text)
+        start = 0
+        for number, run in enumerate(group):
+            opens = number and run.supervised and not group[number - 1].supervised
+            if opens and any(left < start < right for left, right in encoding.offsets):
+                self._encode_group(group[:number], ids, supervised)
+                self._encode_group(group[number:], ids, supervised)
+                return
+            start += len(run.text)
+        ids.extend(encoding.ids)
+        supervised.extend(_marks(group, encoding.offsets))
+
+
+def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterator[bool]:
+    """Tells of each token whether the stretch that it begins in is supervised."""
+    ends, end = [], 0
+    for run in group:
+        end += len(run.text)
+        ends.append(end)
+    number = 0
+    for left, _ in offsets:
+        while number < len(group) - 1 and left >= ends[number]:
+            number += 1
+        yield group[number].supervised
+
+
+def _cut(
+    ids: Sequence[int], supervised: Sequence[bool], start: int, length: int
+) -> tuple[Sequence[int], Sequence[bool]]:
+    return ids[start : start + length], supervised[start : start + length]
+
+
+def _example(ids: Sequence[int], supervised: Sequence[bool]) -> Example:
+    marks = np.array(supervised, dtype=bool)
+    starts = np.flatnonzero(marks & ~np.concatenate([[False], marks[:-1]]))
+    return Example(np.array(ids, dtype=np.int64), marks, int(starts[-1]) if len(starts) else len(ids))

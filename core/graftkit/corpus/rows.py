@@ -1,0 +1,216 @@
+"""Reads rows and judges each: nothing wrong is ever trained on, nothing is skipped silently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import DataError
+
+__all__ = ["ROLES", "ChatRow", "CompletionRow", "Message", "Row", "TextRow", "read_rows"]
+
+ROLES = ("system", "user", "assistant", "tool")
+MAX_LINE = 64 << 20
+
+_SHAPES = 'a row is {"messages": [...]}, {"prompt": "...", "completion": "..."} or {"text": "..."}'
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRow:
+    """A conversation; the loss is taken over the assistant's turns."""
+
+    messages: tuple[Message, ...]
+    where: str
+
+    def key(self) -> Any:
+        """Returns what makes this row equal to another."""
+        return [[message.role, message.content] for message in self.messages]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRow:
+    """A prompt and what should follow it; the loss is taken over the completion."""
+
+    prompt: str
+    completion: str
+    where: str
+
+    def key(self) -> Any:
+        """Returns what makes this row equal to another."""
+        return [self.prompt, self.completion]
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """Plain text; the loss is taken over all of it."""
+
+    text: str
+    where: str
+
+    def key(self) -> Any:
+        """Returns what makes this row equal to another."""
+        return self.text
+
+
+Row = ChatRow | CompletionRow | TextRow
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Reads a file: `.jsonl` with a row a line, `.txt` and `.md` as one text.
+
+    Raises:
+        DataError: The file is missing, empty, not UTF-8 or of another kind, or a line holds no row; the error
+            names the file and the line.
+    """
+    if path.suffix in (".txt", ".md"):
+        rows: list[Row] = [_text_file(path)]
+    elif path.suffix in (".jsonl", ".ndjson"):
+        rows = [_row(data, where) for data, where in _lines(path)]
+    else:
+        raise DataError("rows are read from .jsonl, .txt and .md", where=str(path), hint=_exists(path))
+    if not rows:
+        raise DataError("there is no row in it", where=str(path))
+    return rows
+
+
+def _exists(path: Path) -> str:
+    return "" if path.exists() else "There is no such file."
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        near = Path.cwd() / path.name
+        hint = f"There is {near}: relative paths in a recipe start at its own folder." if near.exists() else ""
+        raise DataError("no such file", where=str(path), hint=hint) from None
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
+
+
+def _decode(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}",
+            where=where,
+            hint="Save the file as UTF-8, for example with: iconv -f LATIN1 -t UTF-8",
+        ) from None
+
+
+def _text_file(path: Path) -> TextRow:
+    raw = _read(path)
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        _decode(line, f"{path}:{number}")
+    if not raw.strip():
+        raise DataError("the file is empty", where=str(path))
+    return TextRow(raw.decode("utf-8-sig"), str(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[Any, str]]:
+    raw = _read(path).removeprefix(b"\xef\xbb\xbf")
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        where = f"{path}:{number}"
+        if len(line) > MAX_LINE:
+            raise DataError(f"a line of {len(line):,} bytes; at most {MAX_LINE:,} are read", where=where)
+        if line.strip():
+            yield _parse(_decode(line, where), where), where
+
+
+def _parse(line: str, where: str) -> Any:
+    try:
+        return json.loads(line, parse_constant=_no_constant, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise DataError(f"no JSON: {error.msg} at column {error.colno}", where=where) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"no JSON: {error}", where=where) from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands in it twice")
+    return result
+
+
+def _row(data: Any, where: str) -> Row:
+    if not isinstance(data, dict):
+        raise DataError(f"the line holds {_kind(data)}, no object", where=where, hint=_SHAPES)
+    for keys, build in _BUILDERS.items():
+        if data.keys() == set(keys):
+            return build(data, where)
+    present = ", ".join(f'"{key}"' for key in data) or "no keys"
+    raise DataError(f"a row with {present} has none of the known shapes", where=where, hint=_SHAPES)
+
+
+def _chat(data: Mapping[str, Any], where: str) -> ChatRow:
+    turns = data["messages"]
+    if not isinstance(turns, list) or not turns:
+        raise DataError(f'"messages" is {_kind(turns)}, no list of turns', where=where)
+    messages = tuple(_message(turn, f"{where}: message {number}") for number, turn in enumerate(turns, 1))
+    if not any(message.role == "assistant" and message.content for message in messages):
+        raise DataError("no turn of the assistant: there is nothing to learn", where=where)
+    return ChatRow(messages, where)
+
+
+def _message(turn: Any, where: str) -> Message:
+    if not isinstance(turn, dict) or turn.keys() != {"role", "content"}:
+        found = ", ".join(turn) if isinstance(turn, dict) else _kind(turn)
+        raise DataError(f'a message has "role" and "content", and nothing else; found {found}', where=where)
+    role = turn["role"]
+    if role not in ROLES:
+        raise DataError(f"role {role!r} is none of {', '.join(ROLES)}", where=where)
+    return Message(role, _string(turn, "content", where))
+
+
+def _completion(data: Mapping[str, Any], where: str) -> CompletionRow:
+    completion = _string(data, "completion", where)
+    if not completion:
+        raise DataError('"completion" is empty: there is nothing to learn', where=where)
+    return CompletionRow(_string(data, "prompt", where), completion, where)
+
+
+def _text(data: Mapping[str, Any], where: str) -> TextRow:
+    text = _string(data, "text", where)
+    if not text.strip():
+        raise DataError('"text" is empty: there is nothing to learn', where=where)
+    return TextRow(text, where)
+
+
+def _string(data: Mapping[str, Any], key: str, where: str) -> str:
+    value = data[key]
+    if not isinstance(value, str):
+        raise DataError(f'"{key}" is {_kind(value)}, no string', where=where)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f'"{key}" holds half of a surrogate pair, which is no text', where=where) from None
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+_BUILDERS: dict[tuple[str, ...], Callable[[Mapping[str, Any], str], Row]] = {
+    ("messages",): _chat,
+    ("prompt", "completion"): _completion,
+    ("text",): _text,
+}

@@ -1,0 +1,120 @@
+"""Every error that graftkit raises on purpose.
+
+GraftkitError                what was wrong, where, and what to do
+|-- RequestError             the request was wrong; nothing ran            (exit 2)
+|   |-- RecipeError          the recipe: a key, a value, a combination
+|   |-- DataError            the rows: missing, empty, malformed, not UTF-8
+|   |-- ModelError           the base model's files, or its tokenizer
+|   |-- TargetError          an adapter's target that matches no layer
+|   |-- ProviderError        a name that no plugin offers, or several do
+|   |-- PluginError          a plugin that the request needs is broken
+|   `-- FolderError          the output folder: in use, not writable, too small a disk
+|-- RunError                 the run failed                                (exit 1)
+|   |-- StorageError         a write that the system refused
+|   |-- TrainingError        a loss that is no number, a state that doesn't fit
+|   |-- ExportError          an export that failed or that did not verify
+|   `-- HookError            a plugin's lifecycle hook raised
+`-- Cancelled                somebody asked the run to stop                (exit 130)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Cancelled",
+    "DataError",
+    "ExportError",
+    "FolderError",
+    "GraftkitError",
+    "HookError",
+    "ModelError",
+    "PluginError",
+    "ProviderError",
+    "RecipeError",
+    "RequestError",
+    "RunError",
+    "StorageError",
+    "TargetError",
+    "TrainingError",
+]
+
+
+class GraftkitError(Exception):
+    """An error with a place and a remedy.
+
+    Args:
+        message: What was wrong, one sentence.
+        where: The file and line, the recipe's key or the plugin, as a user would name it.
+        hint: What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{head}\n{self.hint}" if self.hint else head
+
+
+class RequestError(GraftkitError):
+    """The request was wrong; nothing ran."""
+
+    exit_code = 2
+
+
+class RecipeError(RequestError):
+    """The recipe holds a key or a value that means nothing, or a combination that can't be."""
+
+
+class DataError(RequestError):
+    """The training or held-out rows can't be used as they are."""
+
+
+class ModelError(RequestError):
+    """The base model's files, or its tokenizer, can't be used as they are."""
+
+
+class TargetError(RequestError):
+    """An adapter's target matches no layer of the base model."""
+
+
+class ProviderError(RequestError):
+    """A name that no plugin offers, or that several do."""
+
+
+class PluginError(RequestError):
+    """A plugin that the request needs is broken, disabled or lacks a requirement."""
+
+
+class FolderError(RequestError):
+    """The output folder holds another run, can't be written, or lies on too small a disk."""
+
+
+class RunError(GraftkitError):
+    """The run failed."""
+
+
+class StorageError(RunError):
+    """The system refused a write."""
+
+
+class TrainingError(RunError):
+    """Training can't go on: the loss is no number, or a state doesn't fit the model."""
+
+
+class ExportError(RunError):
+    """An export failed, or did not compute what was trained."""
+
+
+class HookError(RunError):
+    """A plugin's lifecycle hook raised."""
+
+
+class Cancelled(GraftkitError):
+    """Somebody asked the run to stop."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""The flow: recipe, tokenizer, corpus, base model, adapter, training, evaluation, exports, report."""

@@ -1,0 +1,95 @@
+"""The third stage: the base model's weights, stored as the quantizer says, and the adapter on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from graftkit.errors import RecipeError
+from graftkit.flow.context import RunContext
+from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.quantizer import Quantizer
+from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.attention import PACKED, register_packed_attention
+from graftkit.model.linear import FrozenLinear
+from graftkit.model.load import load_base_model
+from graftkit.store.files import sha256_of
+
+__all__ = ["LoadedModel", "pick_device", "prepare_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """The model and where it computes."""
+
+    model: AdaptedModel
+    device: torch.device
+
+
+def prepare_model(run: RunContext) -> LoadedModel:
+    """Streams the weights in and attaches the adapter."""
+    bound, files = run.request.bound, run.request.files
+    training = bound.recipe.training
+    with run.stage("base model") as stage:
+        device = pick_device(training.device)
+        registry = run.host.registry
+        quantizer: Quantizer = registry.create(bound.quantizer.offer, bound.quantizer.config)
+        network: Any = load_base_model(
+            files,
+            quantizer,
+            device=device,
+            dtype=getattr(torch, training.dtype),
+            on_tensor=stage.progress("tensors"),
+        )
+        register_packed_attention()
+        network.set_attn_implementation(PACKED)
+        run.facts["model"] = {
+            "reference": files.reference,
+            "files": {path.name: sha256_of(path) for path in files.files},
+        }
+        adapter: Adapter = registry.create(bound.adapter.offer, bound.adapter.config)
+        adapted = adapt(network, adapter, run.request.targets, seed=training.seed)
+        model = AdaptedModel(network, files.reference, files.config, run.request.tokenizer, adapter, adapted)
+        stage.facts |= _facts(model, device)
+        run.facts["parameters"] = {k: stage.facts[k] for k in ("total", "trainable", "trainable_share")}
+        return LoadedModel(model, device)
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device of a name; `auto` is cuda, then mps, then cpu, whichever there is.
+
+    Raises:
+        RecipeError: There is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(f"device '{name}' can't be used here: {reason}", where="training.device") from None
+    return device
+
+
+def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:
+    trainable = sum(parameter.numel() for parameter in model.trainable_parameters().values())
+    frozen = {path: m for path, m in model.network.named_modules() if isinstance(m, FrozenLinear)}
+    weights = sum(m.frozen.out_features * m.frozen.in_features for m in frozen.values())
+    inside = {id(p) for m in frozen.values() for p in m.core.parameters()}
+    dense = sum(p.numel() for p in model.network.parameters() if id(p) not in inside)
+    frozen_bytes = sum(m.frozen.nbytes for m in frozen.values())
+    return {
+        "device": str(device),
+        "total": weights + dense,
+        "trainable": trainable,
+        "trainable_share": trainable / (weights + dense),
+        "adapted_layers": len(model.adapted),
+        "frozen_linear_bytes": frozen_bytes,
+        "bits_per_frozen_weight": round(8 * frozen_bytes / weights, 3),
+    }

@@ -1,0 +1,44 @@
+"""Asks a run to stop, from a signal handler or another thread."""
+
+from __future__ import annotations
+
+import threading
+
+from graftkit.errors import Cancelled
+
+__all__ = ["CancelToken"]
+
+
+class CancelToken:
+    """A request to stop that a run looks at between passes, tensors, tokens and exports.
+
+    Example:
+        >>> token = CancelToken()
+        >>> token.cancel("the user left")
+        >>> token.requested
+        True
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._reason = ""
+
+    def cancel(self, reason: str = "") -> None:
+        """Asks to stop; the first reason stays."""
+        if not self._event.is_set():
+            self._reason = reason
+            self._event.set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked."""
+        return self._event.is_set()
+
+    def poll(self) -> None:
+        """Returns if nobody asked.
+
+        Raises:
+            Cancelled: Somebody did.
+        """
+        if self._event.is_set():
+            raise Cancelled(self._reason or "stopped by request")

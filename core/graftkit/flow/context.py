@@ -1,0 +1,170 @@
+"""One run while it goes on: its folder, its manifest, its stages."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from graftkit._version import __version__
+from graftkit.errors import GraftkitError
+from graftkit.flow.cancel import CancelToken
+from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
+from graftkit.flow.folder import MANIFEST
+from graftkit.flow.judge import Request
+from graftkit.host.host import PluginHost
+from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
+from graftkit.store.files import file_facts, write_json
+
+__all__ = ["RunContext", "StageScope"]
+
+_LIBRARIES = ("torch", "transformers", "bitsandbytes", "tokenizers", "safetensors", "numpy", "peft")
+
+
+class RunContext:
+    """What every stage is given.
+
+    Attributes:
+        request: The judged request.
+        host: The plugins.
+        folder: The run's folder.
+        cancel: Whether somebody wants it to stop.
+        facts: What the manifest will say, as far as it is known.
+    """
+
+    def __init__(
+        self, request: Request, host: PluginHost, folder: Path, on_event: OnEvent, cancel: CancelToken
+    ) -> None:
+        self.request = request
+        self.host = host
+        self.folder = folder
+        self.cancel = cancel
+        self._on_event = on_event
+        self._start = time.perf_counter()
+        self._status: RunStatus = "running"
+        self.info = RunInfo(folder, request.bound.resolved())
+        self.facts: dict[str, Any] = {
+            "progress": None,
+            "recipe": self.info.recipe,
+            "providers": _providers(request),
+            "seed": request.bound.recipe.training.seed,
+            "stages": [],
+            "notices": [],
+            "environment": _environment(),
+        }
+        self.save()
+
+    def emit(self, event: Event) -> None:
+        """Tells whoever listens."""
+        self._on_event(event)
+
+    def broadcast(self, hook: str, **arguments: Any) -> None:
+        """Calls a lifecycle hook of every plugin."""
+        self.host.broadcast(hook, run=self.info, **arguments)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[StageScope]:
+        """Marks the time in which a stage runs; the manifest is saved at its end."""
+        self.cancel.poll()
+        self.emit(StageStarted(name))
+        self.facts["progress"] = {"stage": name}
+        scope = StageScope(self, name)
+        start = time.perf_counter()
+        yield scope
+        seconds = round(time.perf_counter() - start, 3)
+        self.facts["stages"].append({"name": name, "seconds": seconds, **scope.facts})
+        self.save()
+        self.emit(StageFinished(name, seconds, scope.facts))
+        self.broadcast("graftkit_stage_finished", stage=StageInfo(name, seconds, scope.facts))
+
+    def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
+        """Writes the manifest for the last time, every artifact listed with its hash."""
+        self._status = self.info.status = status
+        if error is not None:
+            self.facts["error"] = _describe(error)
+        else:
+            self.facts["progress"] = None
+        self.facts["artifacts"] = file_facts(self.folder, leave_out=frozenset({MANIFEST}))
+        self.save()
+
+    def manifest(self) -> dict[str, Any]:
+        """Returns what the manifest says now."""
+        seconds = round(time.perf_counter() - self._start, 3)
+        return {
+            "graftkit": __version__,
+            "format": 1,
+            "status": self._status,
+            "seconds": seconds,
+            **self.facts,
+        }
+
+    def save(self) -> None:
+        """Writes the manifest."""
+        write_json(self.folder / MANIFEST, self.manifest())
+
+
+class StageScope:
+    """What one stage tells.
+
+    Attributes:
+        facts: What it found out, as JSON.
+    """
+
+    def __init__(self, run: RunContext, name: str) -> None:
+        self._run = run
+        self._name = name
+        self.facts: dict[str, Any] = {}
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """Returns a function that tells how far it came, and stops the stage when asked to."""
+
+        def tell(done: int, total: int) -> None:
+            self._run.cancel.poll()
+            self._run.emit(Progress(self._name, what, done, total))
+
+        return tell
+
+    def notice(self, message: str) -> None:
+        """Tells the user something, and keeps it in the manifest."""
+        self._run.facts["notices"].append(message)
+        self._run.emit(Notice(self._name, message))
+
+
+def _providers(request: Request) -> dict[str, Any]:
+    def facts(offer: Any) -> dict[str, Any]:
+        return {
+            "name": offer.provider.name,
+            "target": offer.provider.target,
+            "distribution": offer.plugin.distribution,
+            "version": offer.plugin.version,
+        }
+
+    found = {"model_source": facts(request.source), "tokenizer": facts(request.backend)}
+    return found | request.bound.providers()
+
+
+def _environment() -> dict[str, str]:
+    """Returns what a result may depend on. Chosen one by one: nothing of the process's environment is copied."""
+    found = {"python": platform.python_version(), "system": f"{sys.platform} {platform.machine()}"}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    if isinstance(error, GraftkitError):
+        return {
+            "kind": type(error).__name__,
+            "message": error.message,
+            "where": error.where,
+            "hint": error.hint,
+        }
+    return {"kind": type(error).__name__, "message": str(error), "where": "", "hint": ""}

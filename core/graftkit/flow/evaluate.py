@@ -1,0 +1,98 @@
+"""Judges the model by the held-out rows, before training and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from graftkit.flow.base_model import LoadedModel
+from graftkit.flow.context import RunContext, StageScope
+from graftkit.flow.corpus import Corpus
+from graftkit.model.generate import generate_greedily
+from graftkit.store.files import write_json
+from graftkit.store.token_store import Example
+from graftkit.training.loop import held_out_loss
+
+__all__ = ["Answer", "evaluate"]
+
+When = Literal["before", "after"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A held-out row and what the model said to it."""
+
+    prompt: str
+    expected: str
+    answer: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is the expected one, but for white space around it."""
+        return self.answer.strip() == self.expected.strip()
+
+
+def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -> None:
+    """Measures the held-out loss and, where the recipe asks for it, exact match; keeps both in the manifest."""
+    if not len(corpus.holdout):
+        return
+    options = run.request.bound.recipe
+    with run.stage(f"evaluation {when}") as stage:
+        loss = held_out_loss(
+            loaded.model.network,
+            corpus.holdout,
+            loaded.device,
+            options.training.micro_tokens,
+            stage.progress("passes"),
+        )
+        stage.facts["holdout_loss"] = loss
+        wanted = corpus.answers[: options.evaluation.exact_match]
+        if wanted:
+            answers = _answer_all(run, loaded, stage, corpus, wanted)
+            right = sum(answer.right for answer in answers)
+            stage.facts |= {"exact_match": right / len(answers), "right": right, "answers": len(answers)}
+            _keep(run, when, answers)
+        run.facts.setdefault("metrics", {})[when] = dict(stage.facts)
+
+
+def _answer_all(
+    run: RunContext, loaded: LoadedModel, stage: StageScope, corpus: Corpus, rows: Sequence[int]
+) -> list[Answer]:
+    options = run.request.bound.recipe.evaluation
+    answers: list[Answer] = []
+    batches = [rows[at : at + options.batch_size] for at in range(0, len(rows), options.batch_size)]
+    tell = stage.progress("tokens")
+    for number, batch in enumerate(batches):
+        examples = [corpus.holdout[row] for row in batch]
+
+        def poll(made: int, number: int = number) -> None:
+            tell(number * options.max_new_tokens + made, len(batches) * options.max_new_tokens)
+
+        replies = generate_greedily(
+            loaded.model.network,
+            [example.ids[: example.reply].tolist() for example in examples],
+            max_new_tokens=options.max_new_tokens,
+            stop=corpus.stop,
+            poll=poll,
+        )
+        answers += [_answer(run, e, reply) for e, reply in zip(examples, replies, strict=True)]
+    return answers
+
+
+def _answer(run: RunContext, example: Example, reply: Sequence[int]) -> Answer:
+    decode = run.request.tokenizer.decode
+    expected = example.ids[example.reply :][example.supervised[example.reply :]].tolist()
+    return Answer(
+        prompt=decode(example.ids[: example.reply].tolist()),
+        expected=decode(expected, skip_specials=True),
+        answer=decode(list(reply), skip_specials=True),
+    )
+
+
+def _keep(run: RunContext, when: When, answers: Sequence[Answer]) -> None:
+    """Writes the answers for whoever wants to read them."""
+    data: dict[str, Any] = {
+        "answers": [{"prompt": a.prompt, "expected": a.expected, "answer": a.answer, "right": a.right} for a in answers]
+    }
+    write_json(run.folder / f"answers-{when}.json", data)

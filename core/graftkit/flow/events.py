@@ -1,0 +1,69 @@
+"""What a run tells while it goes on. `run(on_event=...)` receives these objects, in order, in the run's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graftkit.host.lifecycle import StepInfo
+
+__all__ = ["Event", "Notice", "OnEvent", "Progress", "StageFinished", "StageStarted", "StepFinished"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """A stage begins."""
+
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageFinished:
+    """A stage is over.
+
+    Attributes:
+        stage: Its name.
+        seconds: How long it took.
+        facts: What it found out, as JSON.
+    """
+
+    stage: str
+    seconds: float
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Something long has come a little further.
+
+    Attributes:
+        stage: The stage.
+        what: What is counted: "tensors", "rows", "tokens".
+        done: How many are done.
+        total: How many there are.
+    """
+
+    stage: str
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """The optimizer has taken a step."""
+
+    step: StepInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the user should know, and that is no error."""
+
+    stage: str
+    message: str
+
+
+Event = StageStarted | StageFinished | Progress | StepFinished | Notice
+OnEvent = Callable[[Event], None]

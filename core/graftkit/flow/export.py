@@ -1,0 +1,147 @@
+"""Writes the exports and has each proved: loaded by the program it is meant for, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graftkit._version import __version__
+from graftkit.errors import ExportError
+from graftkit.flow.base_model import LoadedModel
+from graftkit.flow.context import RunContext, StageScope
+from graftkit.flow.corpus import Corpus
+from graftkit.flow.probes import PROBES_FILE, make_probes
+from graftkit.interfaces.exporter import Exporter
+from graftkit.recipe.bind import Choice
+from graftkit.store.files import atomic_folder, file_facts, write_json
+
+__all__ = ["EXPORT_MANIFEST", "export_all", "prove"]
+
+EXPORT_MANIFEST = "graftkit.json"
+
+
+def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:
+    """Writes `exports/NAME/` for each entry of the recipe, and what proving it gave.
+
+    Raises:
+        ExportError: An export failed, or computes something else than what was trained.
+    """
+    if not run.request.bound.exports:
+        return
+    make_probes(loaded, corpus).save(run.folder / PROBES_FILE)
+    (run.folder / "exports").mkdir(exist_ok=True)
+    run.facts["exports"] = {}
+    for use, choice in run.request.bound.exports:
+        with run.stage(f"export {use.folder}") as stage:
+            exporter = exporters[use.folder]
+            folder = run.folder / "exports" / use.folder
+            _write(run, loaded, exporter, choice, folder)
+            run.cancel.poll()
+            proof = _proved(run, stage, folder)
+            stage.facts |= {"folder": str(folder), "proof": proof}
+            run.facts["exports"][use.folder] = dict(stage.facts)
+
+
+def make_exporters(run: RunContext) -> dict[str, Exporter]:
+    """Makes every exporter that the recipe names, by its folder."""
+    bound = run.request.bound
+    return {use.folder: run.host.registry.create(choice.offer, choice.config) for use, choice in bound.exports}
+
+
+def refuse_early(exporters: Mapping[str, Exporter], loaded: LoadedModel) -> None:
+    """Asks each exporter before training whether it can write this model.
+
+    Raises:
+        ExportError: One can't.
+    """
+    for name, exporter in exporters.items():
+        reason = exporter.refusal(loaded.model)
+        if reason:
+            raise ExportError(reason, where=f"export {name}", hint="Nothing was trained: take it out of the recipe.")
+
+
+def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path) -> None:
+    request: Choice = choice
+    with atomic_folder(folder) as temporary:
+        facts = exporter.export(loaded.model, temporary)
+        manifest = {
+            "graftkit": __version__,
+            "exporter": request.facts(),
+            "model": run.facts["model"],
+            "model_source": run.facts["providers"]["model_source"],
+            "quantizer": run.facts["providers"]["quantizer"],
+            "tokenizer_fingerprint": run.request.tokenizer.fingerprint,
+            "adapter": run.facts["providers"]["adapter"],
+            "targets": run.request.targets,
+            "tokenizer": run.facts["providers"]["tokenizer"],
+            "stop_tokens": run.facts["stop_tokens"],
+            "system": run.facts["data"]["system"],
+            "tolerance": exporter.tolerance(),
+            **facts,
+        }
+        manifest["files"] = file_facts(temporary)
+        write_json(temporary / EXPORT_MANIFEST, manifest)
+
+
+def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
+    proof = prove(folder, run.folder / PROBES_FILE, run.cancel.poll)
+    if proof["status"] == "not possible":
+        stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
+    return proof
+
+
+def prove(folder: Path, probes: Path, poll: Any = lambda: None) -> dict[str, Any]:
+    """Loads an export in a fresh process and compares its logits with those of the trained model.
+
+    Args:
+        folder: The export.
+        probes: The probes' file.
+        poll: Called while waiting; raises to stop.
+
+    Returns:
+        `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `loaded_with` or `reason`.
+
+    Raises:
+        ExportError: The logits differ by more than the format's precision explains, or loading failed.
+    """
+    command = [sys.executable, "-m", "graftkit.flow.prove", str(folder), str(probes)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        output, errors = _wait(process, poll)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    return _judged(folder, process.returncode, output, errors)
+
+
+def _wait(process: subprocess.Popen[str], poll: Any) -> tuple[str, str]:
+    while True:
+        poll()
+        try:
+            return process.communicate(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            time.sleep(0)
+
+
+def _judged(folder: Path, code: int, output: str, errors: str) -> dict[str, Any]:
+    lines = output.strip().splitlines()
+    if code != 0 or not lines:
+        reason = errors.strip().splitlines()[-1:] or [f"the process ended with {code}"]
+        raise ExportError(f"it can't be loaded again: {reason[0]}", where=str(folder))
+    proof: dict[str, Any] = json.loads(lines[-1])
+    if proof["status"] == "different":
+        raise ExportError(
+            f"it computes something else than what was trained: logits differ by {proof['max_abs_diff']:.2g}, "
+            f"where the format explains {proof['tolerance']:.2g}",
+            where=str(folder),
+            hint="Do not use it. It is kept for a look.",
+        )
+    return proof

@@ -1,0 +1,163 @@
+"""Loads what a run left, to try it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.rows import ChatRow, Message
+from graftkit.errors import FolderError, ModelError
+from graftkit.flow.base_model import pick_device
+from graftkit.flow.folder import read_manifest
+from graftkit.flow.judge import open_model
+from graftkit.flow.prove import make_provider
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.attention import register_packed_attention
+from graftkit.model.generate import stream_greedily
+from graftkit.model.load import load_base_model
+
+__all__ = ["ReloadedModel", "reload"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadedModel:
+    """A model that answers.
+
+    Attributes:
+        network: The model.
+        tokenizer: Its tokenizer.
+        stop: The tokens that end an answer.
+        system: The system message that it was trained with, or None.
+    """
+
+    network: Any
+    tokenizer: Tokenizer
+    stop: Sequence[int]
+    system: str | None = None
+
+    def stream(
+        self, prompt: str, *, system: str | None = None, raw: bool = False, max_new_tokens: int = 256
+    ) -> Iterator[str]:
+        """Yields the answer's text as it comes.
+
+        Args:
+            prompt: What the user says.
+            system: The system message; the one of the training when left out.
+            raw: Whether the text is continued as it is, without the chat template.
+            max_new_tokens: Tokens at most.
+        """
+        decoder = self.tokenizer.stream_decoder()
+        ids = self._prompt(prompt, self.system if system is None else system, raw)
+        specials = set(self.tokenizer.special_tokens.values())
+        for token in stream_greedily(self.network, ids, max_new_tokens=max_new_tokens, stop=self.stop):
+            yield "" if token in specials else decoder.push(token)
+        yield decoder.finish()
+
+    def _prompt(self, prompt: str, system: str | None, raw: bool) -> list[int]:
+        encoder = Encoder(self.tokenizer, chat_template_of(self.tokenizer), max_length=1 << 30)
+        if raw or not encoder.has_template:
+            return encoder.prompt(prompt)
+        turns = [Message("system", system)] if system else []
+        return encoder.prompt(ChatRow((*turns, Message("user", prompt)), "prompt"))
+
+
+def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
+    """Loads a run's folder, an export, or a base model.
+
+    Raises:
+        RequestError: It is none of them, or its files do not belong together.
+    """
+    folder = Path(source)
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return _run(folder, manifest)
+    if (folder / "adapter_config.json").is_file():
+        return _peft(folder)
+    return _model(source, _read(folder / "graftkit.json"), host)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _run(folder: Path, manifest: Mapping[str, Any]) -> ReloadedModel:
+    from safetensors.torch import load_file
+
+    facts = _read(folder / "adapter" / "adapter.json")
+    if not facts:
+        raise FolderError(
+            f"the run has no adapter yet (it is {manifest['status']})",
+            where=str(folder),
+            hint="Run it again.",
+        )
+    state = load_file(folder / "adapter" / "adapter.safetensors")
+    tokenizer = make_provider(manifest["providers"]["tokenizer"]).load(folder / "tokenizer")
+    providers = manifest["providers"]
+    network = _adapted(providers, manifest["model"]["reference"], facts["targets"], tokenizer, state)
+    return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["data"]["system"])
+
+
+def _peft(folder: Path) -> ReloadedModel:
+    """Loads an export in PEFT's format on the base that it was trained on."""
+    from safetensors.torch import load_file
+
+    manifest = _read(folder / "graftkit.json")
+    if not manifest:
+        raise FolderError("an adapter that graftkit did not write can't be tried yet", where=str(folder))
+    adapter = make_provider(manifest["adapter"])
+    tensors = load_file(folder / "adapter_model.safetensors")
+    state: dict[str, torch.Tensor] = {}
+    for layer in manifest["targets"]:
+        prefix = f"base_model.model.{layer}."
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
+    tokenizer = make_provider(manifest["tokenizer"]).load(folder)
+    network = _adapted(manifest, manifest["model"]["reference"], manifest["targets"], tokenizer, state)
+    return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
+
+
+def _adapted(
+    providers: Mapping[str, Any],
+    reference: str,
+    targets: Sequence[str],
+    tokenizer: Tokenizer,
+    state: Mapping[str, torch.Tensor],
+) -> Any:
+    files = make_provider(providers["model_source"]).open(reference)
+    network = load_base_model(files, make_provider(providers["quantizer"]), device=pick_device("auto"))
+    adapter = make_provider(providers["adapter"])
+    register_packed_attention()
+    adapted = adapt(network, adapter, targets, seed=0)
+    AdaptedModel(network, reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
+    return network
+
+
+def _model(source: str, manifest: Mapping[str, Any], host: PluginHost | None) -> ReloadedModel:
+    """Loads a base model or a merged export, unquantized."""
+    import tempfile
+
+    host = host or PluginHost()
+    _, files = open_model(host, source)
+    backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
+    with tempfile.TemporaryDirectory(prefix="graftkit-") as folder:
+        files.save_tokenizer(Path(folder))
+        tokenizer: Tokenizer = backend.load(Path(folder))
+    eos = tokenizer.role_token("eos")
+    stop = manifest.get("stop_tokens") or ([eos] if eos is not None else [])
+    if not stop:
+        raise ModelError("nothing says at which token an answer ends", where=source)
+    quantizer = host.registry.create(host.registry.resolve("quantizer", "none"))
+    network = load_base_model(files, quantizer, device=pick_device("auto"))
+    return ReloadedModel(network, tokenizer, stop, manifest.get("system"))

@@ -1,0 +1,154 @@
+"""The whole flow on one screen, and what it gives back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import Cancelled, GraftkitError, RequestError
+from graftkit.flow.cancel import CancelToken
+from graftkit.flow.context import RunContext
+from graftkit.flow.corpus import build_corpus
+from graftkit.flow.events import Event, OnEvent
+from graftkit.flow.folder import claim, default_folder
+from graftkit.flow.judge import Request, judge
+from graftkit.flow.tokenizer import save_tokenizer
+from graftkit.host.host import PluginHost
+from graftkit.host.lifecycle import RunStatus
+from graftkit.recipe.load import LoadedRecipe, load_recipe
+from graftkit.recipe.schema import Recipe
+
+__all__ = ["RunResult", "plan", "run"]
+
+RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run leaves.
+
+    Attributes:
+        folder: The run's folder.
+        manifest: What its manifest.json says.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, float]]:
+        """Held-out loss and exact match, under "before" and "after"."""
+        found: Mapping[str, Mapping[str, float]] = self.manifest.get("metrics", {})
+        return found
+
+    @property
+    def exports(self) -> dict[str, Path]:
+        """The folder of each export."""
+        return {name: Path(facts["folder"]) for name, facts in self.manifest.get("exports", {}).items()}
+
+
+def plan(recipe: RecipeSource, *, overrides: Sequence[str] = (), host: PluginHost | None = None) -> Request:
+    """Judges a recipe without running it: every name resolved, every row read, no weight loaded.
+
+    Raises:
+        RequestError: Something in it is wrong.
+    """
+    loaded, host = _prepare(recipe, overrides, host)
+    return judge(loaded, host)
+
+
+def run(
+    recipe: RecipeSource,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    host: PluginHost | None = None,
+    on_event: OnEvent | None = None,
+    cancel: CancelToken | None = None,
+) -> RunResult:
+    """Runs a recipe: tokenizer, corpus, base model, adapter, training, evaluation, exports, report.
+
+    It prints nothing and installs no signal or logging handlers.
+
+    Args:
+        recipe: A recipe, a mapping of its form, or a file's path.
+        out: The run's folder; `runs/NAME` when left out.
+        overrides: "section.key=value", each as `--set` takes it.
+        overwrite: Whether a run that is in the folder may be replaced; it is deleted once the new one has finished.
+        host: The plugins; those that installed distributions announce when left out.
+        on_event: Called with what happens; see `graftkit.flow.events`.
+        cancel: Stops the run when asked to.
+
+    Raises:
+        RequestError: The request is wrong; nothing ran and nothing is left behind.
+        RunError: The run failed; its folder says how far it came.
+        Cancelled: It was stopped; its folder says how far it came.
+    """
+    loaded, host = _prepare(recipe, overrides, host)
+    request = judge(loaded, host)
+    claimed = claim(Path(out) if out is not None else default_folder(loaded.name), overwrite=overwrite)
+    try:
+        context = RunContext(request, host, claimed.path, on_event or _ignore, cancel or CancelToken())
+    except BaseException:
+        claimed.give_back()
+        raise
+    try:
+        _flow(context)
+    except RequestError:
+        claimed.give_back()
+        raise
+    except BaseException as error:
+        if claimed.replaced:
+            error.add_note(f"The run that was there before is kept in {claimed.replaced}.")
+        _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
+        raise
+    context.finish("finished")
+    context.broadcast("graftkit_run_finished")
+    claimed.keep()
+    return RunResult(claimed.path, context.manifest())
+
+
+def _flow(run: RunContext) -> None:
+    """The chain. What needs no torch comes first: importing it takes seconds that a wrong request need not wait."""
+    run.broadcast("graftkit_run_started")
+    save_tokenizer(run)
+    corpus = build_corpus(run)
+
+    from graftkit.flow.base_model import prepare_model
+    from graftkit.flow.evaluate import evaluate
+    from graftkit.flow.export import export_all, make_exporters, refuse_early
+    from graftkit.flow.report import write_report
+    from graftkit.flow.training import train
+
+    loaded = prepare_model(run)
+    exporters = make_exporters(run)
+    refuse_early(exporters, loaded)
+    evaluate(run, loaded, corpus, "before")
+    train(run, loaded, corpus)
+    evaluate(run, loaded, corpus, "after")
+    export_all(run, loaded, corpus, exporters)
+    write_report(run)
+
+
+def _prepare(
+    recipe: RecipeSource, overrides: Sequence[str], host: PluginHost | None
+) -> tuple[LoadedRecipe, PluginHost]:
+    loaded = load_recipe(recipe, overrides)
+    return loaded, host or PluginHost(disable=loaded.recipe.plugins.disable)
+
+
+def _close(context: RunContext, status: RunStatus, error: BaseException) -> None:
+    """Says in the folder how far the run came; a disk that refuses even that must not hide the first error."""
+    with suppress(GraftkitError, OSError):
+        context.finish(status, error)
+    with suppress(GraftkitError):
+        context.broadcast("graftkit_run_finished")
+
+
+def _ignore(event: Event) -> None:
+    return None

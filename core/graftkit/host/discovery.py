@@ -1,0 +1,71 @@
+"""Finds the plugins that installed distributions announce, without importing any."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+
+from graftkit._version import ENTRY_POINT_GROUP, PLUGIN_API
+from graftkit.host.records import PluginRecord
+
+__all__ = ["disabled_by_environment", "discover", "enabled_by_environment", "strict_by_environment"]
+
+_ANY_API = re.compile(r"graftkit\.plugins\.v(\d+)")
+
+
+def discover() -> list[tuple[PluginRecord, EntryPoint]]:
+    """Returns every announced plugin with its entry point, sorted by distribution and name.
+
+    A plugin of another API major is among them, marked as incompatible. A second announcement of the same name by
+    the same distribution is marked as failed.
+    """
+    found = sorted(_announcements(), key=lambda pair: (pair[0].distribution, pair[0].name, pair[0].value))
+    return list(_mark_repeats(found))
+
+
+def _announcements() -> Iterable[tuple[PluginRecord, EntryPoint]]:
+    announced = entry_points()
+    for group in announced.groups:
+        match = _ANY_API.fullmatch(group)
+        for entry in announced.select(group=group) if match else ():
+            name = entry.dist.metadata["Name"] if entry.dist else ""
+            version = entry.dist.version if entry.dist else ""
+            yield _record(entry, name, version, int(match[1]) if match else 0), entry
+
+
+def _record(entry: EntryPoint, distribution: str, version: str, api: int) -> PluginRecord:
+    record = PluginRecord(entry.name, distribution, version, entry.value)
+    if entry.group != ENTRY_POINT_GROUP:
+        record.status = "incompatible"
+        record.reason = f"made for plugin API {api}; this graftkit has {PLUGIN_API}"
+    return record
+
+
+def _mark_repeats(
+    found: list[tuple[PluginRecord, EntryPoint]],
+) -> Iterable[tuple[PluginRecord, EntryPoint]]:
+    seen: set[tuple[str, str, str]] = set()
+    for record, entry in found:
+        key = (record.distribution, record.name, entry.group)
+        if key in seen:
+            record.status = "failed"
+            record.reason = f"{record.distribution} announces the name {record.name!r} more than once"
+        seen.add(key)
+        yield record, entry
+
+
+def disabled_by_environment() -> set[str]:
+    """Returns the plugin and distribution names in `GRAFTKIT_DISABLE_PLUGINS`, separated by commas."""
+    return {name.strip() for name in os.environ.get("GRAFTKIT_DISABLE_PLUGINS", "").split(",") if name.strip()}
+
+
+def enabled_by_environment() -> bool:
+    """Tells whether discovery is on: `GRAFTKIT_PLUGIN_AUTOLOAD=0` turns it off."""
+    return os.environ.get("GRAFTKIT_PLUGIN_AUTOLOAD", "1") != "0"
+
+
+def strict_by_environment() -> bool:
+    """Tells whether every plugin's failure is fatal: `GRAFTKIT_STRICT_PLUGINS=1`."""
+    return os.environ.get("GRAFTKIT_STRICT_PLUGINS", "0") == "1"

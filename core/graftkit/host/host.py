@@ -1,0 +1,169 @@
+"""Loads plugins under guard and asks each what it offers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from graftkit.errors import HookError, PluginError
+from graftkit.host.discovery import (
+    disabled_by_environment,
+    discover,
+    enabled_by_environment,
+    strict_by_environment,
+)
+from graftkit.host.hookspecs import PROJECT, HookSpecs
+from graftkit.host.records import Offer, PluginRecord
+from graftkit.host.registry import Registry
+from graftkit.interfaces.provider import KINDS, Kind, Provider
+
+if TYPE_CHECKING:
+    import click
+
+__all__ = ["PluginHost"]
+
+
+class PluginHost:
+    """A set of plugins. There is no global one: two hosts with different plugins live in one process.
+
+    Args:
+        autoload: Whether to load what installed distributions announce; None asks the environment
+            (`GRAFTKIT_PLUGIN_AUTOLOAD`).
+        plugins: Modules or objects with hook implementations, registered besides.
+        disable: Names of plugins or distributions to leave out, besides `GRAFTKIT_DISABLE_PLUGINS`.
+        strict: Whether any plugin's failure is an error at once; None asks `GRAFTKIT_STRICT_PLUGINS`.
+
+    Raises:
+        PluginError: A plugin failed, and `strict` holds.
+    """
+
+    def __init__(
+        self,
+        *,
+        autoload: bool | None = None,
+        plugins: Sequence[object] = (),
+        disable: Iterable[str] = (),
+        strict: bool | None = None,
+    ) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(HookSpecs)
+        self._disabled = {*disable, *disabled_by_environment()}
+        self._strict = strict_by_environment() if strict is None else strict
+        self._objects: dict[int, PluginRecord] = {}
+        self.records: list[PluginRecord] = []
+        self.registry = Registry(self.records)
+        if enabled_by_environment() if autoload is None else autoload:
+            for record, entry in discover():
+                self._admit(record, entry.load, entry)
+        for plugin in plugins:
+            self._admit(_record_of(plugin), partial(_given, plugin))
+
+    @property
+    def hook(self) -> Any:
+        """The hooks, to broadcast to every active plugin."""
+        return self._manager.hook
+
+    def commands(self) -> list[click.Command]:
+        """Returns the commands that plugins offer."""
+        return [command for offered in self.hook.graftkit_commands() for command in offered]
+
+    def broadcast(self, hook: str, **arguments: Any) -> None:
+        """Calls a lifecycle hook of every plugin in turn.
+
+        Raises:
+            HookError: A plugin's implementation raised; the error names the plugin.
+        """
+        for implementation in getattr(self.hook, hook).get_hookimpls():
+            record = self._objects[id(implementation.plugin)]
+            others = [p for p in self._manager.get_plugins() if p is not implementation.plugin]
+            try:
+                self._manager.subset_hook_caller(hook, others)(**arguments)
+            except Exception as error:
+                raise HookError(
+                    f"its hook {hook} raised {_brief(error)}",
+                    where=record.label,
+                    hint=f"Mend the plugin, or run without it: --disable-plugin {record.name}",
+                ) from error
+
+    def _admit(self, record: PluginRecord, load: Callable[[], object], entry: EntryPoint | None = None) -> None:
+        self.records.append(record)
+        if {record.name, record.distribution} & self._disabled:
+            record.status, record.reason = "disabled", "disabled by request"
+        if record.status == "active":
+            try:
+                self._register(record, load)
+            except Exception as error:
+                record.status, record.reason = "failed", _brief(error)
+                self._refuse_if_strict(record, error)
+        elif record.status == "failed":
+            self._refuse_if_strict(record, None)
+
+    def _refuse_if_strict(self, record: PluginRecord, error: Exception | None) -> None:
+        if self._strict:
+            raise PluginError(
+                f"failed to load: {record.reason}",
+                where=record.label,
+                hint="GRAFTKIT_STRICT_PLUGINS makes this fatal; mend or uninstall the plugin, or disable it.",
+            ) from error
+
+    def _register(self, record: PluginRecord, load: Callable[[], object]) -> None:
+        start = time.perf_counter()
+        plugin = load()
+        record.import_seconds = time.perf_counter() - start
+        record.file = _file_of(plugin)
+        key = f"{record.distribution}:{record.name}" if record.distribution else record.name
+        self._manager.register(plugin, name=key)
+        self._objects[id(plugin)] = record
+        try:
+            self._manager.check_pending()
+            self.registry.extend(self._ask(plugin, record))
+        except Exception:
+            self._manager.unregister(plugin)
+            del self._objects[id(plugin)]
+            raise
+
+    def _ask(self, plugin: object, record: PluginRecord) -> list[Offer]:
+        """Collects what this plugin alone offers."""
+        others = [p for p in self._manager.get_plugins() if p is not plugin]
+        offers: list[Offer] = []
+        for kind, hook in KINDS.items():
+            for offered in self._manager.subset_hook_caller(hook, others)():
+                offers += [Offer(kind, _checked(kind, hook, item), record) for item in _listed(hook, offered)]
+        return offers
+
+
+def _given(plugin: object) -> object:
+    return plugin
+
+
+def _listed(hook: str, offered: object) -> list[object]:
+    if not isinstance(offered, list):
+        raise TypeError(f"{hook} returned {type(offered).__name__}, not a list of Provider")
+    return offered
+
+
+def _checked(kind: Kind, hook: str, item: object) -> Provider:
+    if not isinstance(item, Provider):
+        raise TypeError(f"{hook} returned a list that holds {item!r}, which is no Provider")
+    return item
+
+
+def _record_of(plugin: object) -> PluginRecord:
+    name = getattr(plugin, "__name__", None) or type(plugin).__name__
+    return PluginRecord(str(name), "", "", str(name))
+
+
+def _file_of(plugin: object) -> str:
+    module = plugin if hasattr(plugin, "__file__") else sys.modules.get(type(plugin).__module__)
+    return str(getattr(module, "__file__", "") or "")
+
+
+def _brief(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

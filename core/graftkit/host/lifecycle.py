@@ -1,0 +1,67 @@
+"""The objects that lifecycle hooks are given. Fields may be added; none is renamed within an API version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["RunInfo", "RunStatus", "StageInfo", "StepInfo"]
+
+RunStatus = Literal["running", "finished", "failed", "interrupted"]
+
+
+@dataclass(slots=True)
+class RunInfo:
+    """The run that a hook is called in.
+
+    Attributes:
+        folder: The run's folder.
+        recipe: The recipe as resolved, as JSON.
+        status: How the run stands at this moment.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    status: RunStatus = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class StageInfo:
+    """A stage that is over.
+
+    Attributes:
+        name: The stage's name, such as "corpus" or "training".
+        seconds: How long it took.
+        facts: What it found out, as JSON.
+    """
+
+    name: str
+    seconds: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """One step of the optimizer: a line of `metrics.jsonl`.
+
+    Attributes:
+        step: The step's number, from 1.
+        steps: How many there will be.
+        loss: Mean negative log-likelihood of a supervised token, in nats.
+        tokens: Tokens processed; there is no padding.
+        supervised_tokens: Tokens that the loss was taken over.
+        seconds: How long the step took.
+        learning_rate: The rate that it used.
+        gradient_norm: The gradient's norm before clipping.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    tokens: int
+    supervised_tokens: int
+    seconds: float
+    learning_rate: float
+    gradient_norm: float

@@ -1,0 +1,58 @@
+"""What the host remembers of each plugin, whether it works or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from graftkit.interfaces.provider import Kind, Provider
+
+__all__ = ["Offer", "PluginRecord", "PluginStatus"]
+
+PluginStatus = Literal["active", "disabled", "failed", "incompatible"]
+
+
+@dataclass(slots=True)
+class PluginRecord:
+    """One plugin: where it comes from and how it stands.
+
+    Attributes:
+        name: The entry point's name, or the one it was registered by.
+        distribution: The installed distribution; empty for a plugin that a program handed over.
+        version: That distribution's version.
+        value: What the entry point names.
+        status: Whether it is in use.
+        reason: Why it isn't.
+        file: Where its code lies, once imported.
+        import_seconds: How long the import took.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    value: str
+    status: PluginStatus = "active"
+    reason: str = ""
+    file: str = ""
+    import_seconds: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The plugin with its distribution and version, as errors name it."""
+        if not self.distribution:
+            return f"plugin '{self.name}'"
+        return f"plugin '{self.name}' of {self.distribution} {self.version}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A provider and the plugin that offers it."""
+
+    kind: Kind
+    provider: Provider
+    plugin: PluginRecord
+
+    @property
+    def qualified_name(self) -> str:
+        """The name that means this one provider whatever else is installed: `distribution:name`."""
+        return f"{self.plugin.distribution or self.plugin.name}:{self.provider.name}"

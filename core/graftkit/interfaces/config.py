@@ -1,0 +1,29 @@
+"""The base of every provider's own recipe fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["ProviderConfig", "StrictModel"]
+
+
+class StrictModel(BaseModel):
+    """A frozen model that refuses unknown keys and does not convert types ("16" is no integer)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class ProviderConfig(StrictModel):
+    """The fields that a recipe may give to one provider.
+
+    Give every field a type, bounds, a default and a `description`: `toolkit schema` and the errors show them.
+
+    Attributes:
+        preset: Sections of the recipe that this provider fills in where the recipe is silent, so that one name
+            can stand for a known combination.
+    """
+
+    preset: ClassVar[Mapping[str, Any]] = {}

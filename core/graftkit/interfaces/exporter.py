@@ -1,0 +1,86 @@
+"""What writes the result in a format that other programs load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from graftkit.interfaces.adapted_weight import AdaptedWeight
+    from graftkit.interfaces.adapter import Adapter
+    from graftkit.interfaces.tokenizer import Tokenizer
+
+__all__ = ["Exporter", "TrainedModel"]
+
+
+class TrainedModel(Protocol):
+    """What a run trained, as exporters see it."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The base model's configuration, with the keys of a `config.json`."""
+
+    @property
+    def reference(self) -> str:
+        """The base model as the recipe named it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the model was trained with."""
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter's method."""
+
+    @property
+    def adapted(self) -> Mapping[str, AdaptedWeight]:
+        """Every adapted layer by its dotted path."""
+
+    @property
+    def linear_layers(self) -> Sequence[str]:
+        """The dotted path of every linear layer whose weight is frozen, adapted or not."""
+
+    def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor at a time."""
+
+
+class Exporter(Protocol):
+    """Writes one format. Built from its own config model: `Class(config)`, or `Class()` without one.
+
+    Attributes:
+        proved_with: Import names, which are also distributions, of the programs that `logits` loads the export with.
+    """
+
+    proved_with: tuple[str, ...]
+
+    def refusal(self, trained: TrainedModel) -> str | None:
+        """Says why this model has no such form, or None. Asked before training, so that no hour is wasted."""
+
+    def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
+        """Writes the files into an existing empty folder and returns facts for the manifest, as JSON.
+
+        Files, sizes and hashes are listed by the caller, who also moves the folder into place as a whole.
+        """
+
+    def tolerance(self) -> float:
+        """Returns the largest difference of a logit that this format's precision explains."""
+
+    def logits(
+        self, folder: Path, probes: Sequence[Sequence[int]], base: Callable[[], nn.Module]
+    ) -> list[torch.Tensor]:
+        """Loads the export with the program it is meant for and runs it; called in a fresh process.
+
+        Args:
+            folder: The export.
+            probes: Token ids, one list a probe.
+            base: Makes the base model in full precision, its quantized weights dequantized, as a plain
+                `transformers` model, for formats that hold the adapter alone.
+
+        Returns:
+            For each probe the logits, `[tokens, vocabulary]`, float32. The caller compares them: an exporter does
+            not judge itself.
+        """

@@ -1,0 +1,82 @@
+"""A frozen weight as adapters see it: four operations and a state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+__all__ = ["FrozenWeight"]
+
+
+class FrozenWeight(nn.Module, ABC):
+    """A matrix `W [out, in]` that never changes and may be stored in few bits.
+
+    Its tensors are plain frozen `Parameter`s whose first dimension follows the output rows where that is possible
+    (no tensor subclasses, whose attributes get lost, and no buffers, which sharding replicates).
+
+    Attributes:
+        error_bound: The largest error of one weight, as a share of the largest magnitude in its block or row.
+    """
+
+    error_bound: float = 0.0
+
+    def __init__(self, out_features: int, in_features: int) -> None:
+        super().__init__()
+        self.out_features = out_features
+        self.in_features = in_features
+
+    @abstractmethod
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Returns the stored matrix, `[out, in]`."""
+
+    @abstractmethod
+    def meta(self) -> dict[str, Any]:
+        """Returns what `from_state` needs beside the tensors, as JSON."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
+        """Builds a weight from `state()` and `meta()`.
+
+        Raises:
+            ValueError: A tensor is missing, left over, or of another shape or type.
+        """
+
+    def matmul(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns `x W^T`: `[..., in]` to `[..., out]`."""
+        return nn.functional.linear(x, self.dequantize(x.dtype))
+
+    def matmul_transposed(self, grad: torch.Tensor) -> torch.Tensor:
+        """Returns `grad W`: `[..., out]` to `[..., in]`, the backward pass of `matmul`."""
+        return grad @ self.dequantize(grad.dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns `matmul(x)`, differentiable in `x` alone: the weight's own gradient is never computed."""
+        result: torch.Tensor = _FrozenMatmul.apply(x, self)  # type: ignore[no-untyped-call]
+        return result
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns the stored tensors by name."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the stored tensors take."""
+        return sum(parameter.nbytes for parameter in self.parameters())
+
+
+class _FrozenMatmul(torch.autograd.Function):
+    """`x W^T` whose backward pass is `grad W`; nothing is kept for it but the weight itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: FrozenWeight) -> torch.Tensor:
+        ctx.weight = weight
+        return weight.matmul(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+        return (ctx.weight.matmul_transposed(grads[0]) if ctx.needs_input_grad[0] else None), None

@@ -1,0 +1,76 @@
+"""Where a base model comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BaseModelFiles", "ModelSource", "TensorInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor's shape and type as the file stores it ("F32", "BF16", "Q4_1", ...)."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class BaseModelFiles(Protocol):
+    """A base model whose headers have been read and checked; its weights are still on the disk.
+
+    Names and shapes are those of the architecture's `transformers` implementation, whatever the file calls them.
+    """
+
+    @property
+    def reference(self) -> str:
+        """What the recipe said."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold weights and configuration; their hashes go into the run's manifest."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration, with the keys of a `config.json`."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor's name, shape and stored type."""
+
+    @property
+    def tokenizer_backend(self) -> str:
+        """The name of the tokenizer provider that reads what `save_tokenizer` writes."""
+
+    def read(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields each tensor by name, one in memory at a time, as float32, float16 or bfloat16 on the CPU.
+
+        Raises:
+            ModelError: A tensor can't be read.
+        """
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Writes the tokenizer that came with the model into an existing folder.
+
+        Raises:
+            ModelError: There is none, or it is of a kind that can't be read.
+        """
+
+
+class ModelSource(Protocol):
+    """Opens base models of one form. Its module must import without torch."""
+
+    def accepts(self, reference: str) -> bool:
+        """Tells from the reference, and perhaps from a look at the disk, whether this source can open it."""
+
+    def open(self, reference: str) -> BaseModelFiles:
+        """Reads and checks the headers.
+
+        Raises:
+            ModelError: A file is missing, truncated, malformed or of an unsupported kind.
+        """

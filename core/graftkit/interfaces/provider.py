@@ -1,0 +1,63 @@
+"""What a plugin's registration hooks return."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["KINDS", "Kind", "Provider"]
+
+Kind = Literal["tokenizer", "quantizer", "adapter", "model-source", "exporter"]
+
+KINDS: dict[Kind, str] = {
+    "tokenizer": "graftkit_tokenizers",
+    "quantizer": "graftkit_quantizers",
+    "adapter": "graftkit_adapters",
+    "model-source": "graftkit_model_sources",
+    "exporter": "graftkit_exporters",
+}
+"""The five kinds, each with the hook that registers its providers."""
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One named implementation that a plugin offers.
+
+    Args:
+        name: What a recipe says: lower-case letters, digits and single hyphens.
+        target: The class, as "package.module:Class"; imported only when a recipe chooses it.
+        summary: One line for `toolkit plugins`.
+        config: The class of its own recipe fields, a `ProviderConfig`, as "package.module:Class". It must be
+            importable without torch, since recipes are judged before torch is loaded. Left out: no fields.
+        requires: Import names that the target needs beyond graftkit's own; probed without importing them.
+        install_hint: What to type when one of them is missing.
+
+    Raises:
+        ValueError: A name or a target of another form.
+
+    Example:
+        >>> Provider(name="nf4", target="graftkit_quantizers.nf4:Nf4").name
+        'nf4'
+    """
+
+    name: str
+    target: str
+    summary: str = ""
+    config: str = ""
+    requires: tuple[str, ...] = ()
+    install_hint: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"provider name {self.name!r}: use lower-case letters, digits and single hyphens")
+        for field, value in (("target", self.target), ("config", self.config)):
+            if value and not _TARGET.fullmatch(value):
+                raise ValueError(f"provider {self.name!r}: {field} {value!r} is not of the form package.module:Class")
+        if not self.target:
+            raise ValueError(f"provider {self.name!r} has no target")
+        if isinstance(self.requires, str):
+            raise ValueError(f"provider {self.name!r}: requires is a tuple of import names, not a string")

@@ -1,0 +1,136 @@
+"""What turns text into token ids, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+__all__ = ["Encoding", "Specials", "StreamDecoder", "Tokenizer", "TokenizerBackend", "TokenizerCapabilities"]
+
+Specials = Literal["none", "all"] | frozenset[str]
+"""Which special tokens may be read out of the text: none of them, all, or the ones named."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerCapabilities:
+    """What a tokenizer promises.
+
+    Attributes:
+        lossless_unicode: `decode(encode(text))` is `text` for every text.
+        lossless_bytes: `decode_bytes` gives back every byte of every text's UTF-8.
+        offsets: `encode_offsets` says where in the text each token stands.
+        trainable: Its backend can train one.
+        extendable: Its backend can add tokens to one.
+        coarsening: Extending it only ever joins old tokens; it never cuts a text elsewhere.
+    """
+
+    lossless_unicode: bool
+    lossless_bytes: bool
+    offsets: bool
+    trainable: bool
+    extendable: bool
+    coarsening: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Token ids and where each stands in the text.
+
+    Attributes:
+        ids: Token ids, `[tokens]`.
+        offsets: For each token its start and end, in characters of the text as it was given.
+    """
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class StreamDecoder(Protocol):
+    """Turns ids into text as they come, never showing half a character."""
+
+    def push(self, token: int) -> str:
+        """Returns the text that this token completes; empty while a character is still open."""
+
+    def finish(self) -> str:
+        """Returns what is left, an open character as U+FFFD."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A vocabulary and the way text is cut into it.
+
+    Text is the user's unless said otherwise: with the default `specials="none"` no special id ever comes out.
+    """
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, added tokens included: the highest id plus one."""
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The special tokens and their ids."""
+
+    @property
+    def capabilities(self) -> TokenizerCapabilities:
+        """What this tokenizer promises."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256, in hex, of everything that decides which ids a text becomes."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that lays out a conversation, or None."""
+
+    def role_token(self, role: Literal["bos", "eos", "pad", "unk"]) -> int | None:
+        """Returns the id of the token with this role, or None where there is none."""
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether a text starts with the beginning-of-sequence token."""
+
+    def encode(self, text: str, specials: Specials = "none") -> list[int]:
+        """Returns the ids of one text."""
+
+    def encode_batch(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
+        """Returns the ids of many texts: the same as `encode` one by one."""
+
+    def encode_offsets(self, text: str, specials: Specials = "none") -> Encoding:
+        """Returns the ids of one text with their places in it."""
+
+    def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
+        """Returns the text of these ids; bytes that are no UTF-8 become U+FFFD."""
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """Returns the bytes of these ids."""
+
+    def stream_decoder(self) -> StreamDecoder:
+        """Returns a decoder for ids that come one by one."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """Returns the bytes that one id stands for.
+
+        Raises:
+            IndexError: No such id.
+        """
+
+    def normalize(self, text: str) -> str:
+        """Returns the text as the tokenizer sees it before it cuts."""
+
+    def save(self, folder: Path, format: str = "huggingface") -> None:
+        """Writes the tokenizer into a folder, in one of the backend's formats."""
+
+
+class TokenizerBackend(Protocol):
+    """Makes tokenizers of one family. Training and extending come with the family that can."""
+
+    formats: tuple[str, ...]
+
+    def load(self, folder: Path) -> Tokenizer:
+        """Reads a tokenizer.
+
+        Raises:
+            ModelError: The files are missing or malformed.
+        """

@@ -1,0 +1,128 @@
+"""Puts an adapter on the chosen layers, and keeps them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from graftkit.errors import TargetError, TrainingError
+from graftkit.interfaces.adapted_weight import AdaptedWeight
+from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.model.linear import FrozenLinear
+
+__all__ = ["AdaptedModel", "adapt"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedModel:
+    """A frozen model with something trainable on it: what a run trains and exporters see.
+
+    Attributes:
+        network: The transformers model.
+        reference: The base model as the recipe named it.
+        config: The base model's configuration.
+        tokenizer: The tokenizer.
+        adapter: The adapter's method.
+        adapted: Every adapted layer by its dotted path, in the model's order.
+    """
+
+    network: nn.Module
+    reference: str
+    config: Mapping[str, Any]
+    tokenizer: Tokenizer
+    adapter: Adapter
+    adapted: Mapping[str, AdaptedWeight]
+
+    @property
+    def linear_layers(self) -> list[str]:
+        """The dotted path of every linear layer whose weight is frozen, adapted or not."""
+        return [name for name, module in self.network.named_modules() if isinstance(module, FrozenLinear)]
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns every parameter that training changes, by layer and name."""
+        return {
+            f"{layer}.{name}": parameter
+            for layer, weight in self.adapted.items()
+            for name, parameter in weight.trainable_parameters().items()
+        }
+
+    def adapter_state(self) -> dict[str, torch.Tensor]:
+        """Returns every tensor of the adapter, by layer and name."""
+        return {
+            f"{layer}.{name}": tensor
+            for layer, weight in self.adapted.items()
+            for name, tensor in weight.adapter_state().items()
+        }
+
+    def load_adapter_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Takes over what `adapter_state` gave.
+
+        Raises:
+            TrainingError: A tensor is missing, left over or of another shape.
+        """
+        own = self.adapter_state()
+        missing, left_over = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if missing or left_over:
+            raise TrainingError(
+                f"the adapter's tensors do not fit the model: {len(missing)} missing, {len(left_over)} left over, "
+                f"such as {(missing + left_over)[0]}"
+            )
+        for layer, weight in self.adapted.items():
+            prefix = f"{layer}."
+            mine = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+            try:
+                weight.load_adapter_state(mine)
+            except ValueError as error:
+                raise TrainingError(str(error), where=layer) from None
+
+    def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor on the CPU at a time."""
+        inside = set()
+        for path, module in self.network.named_modules():
+            if isinstance(module, FrozenLinear):
+                inside.add(path)
+                yield f"{path}.weight", _merged(module)
+                if module.bias is not None:
+                    yield f"{path}.bias", module.bias.detach().float().cpu()
+        for name, parameter in self.network.named_parameters():
+            if not any(name.startswith(f"{path}.") for path in _ancestors(name, inside)):
+                yield name, parameter.detach().float().cpu()
+
+
+def _ancestors(name: str, paths: set[str]) -> Iterator[str]:
+    parts = name.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts)) if ".".join(parts[:end]) in paths)
+
+
+@torch.no_grad()
+def _merged(layer: FrozenLinear) -> torch.Tensor:
+    weight = layer.frozen.dequantize(torch.float32)
+    if isinstance(layer.core, AdaptedWeight):
+        weight = weight + layer.core.delta().to(weight.device)
+    return weight.cpu().contiguous()
+
+
+def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed: int) -> dict[str, AdaptedWeight]:
+    """Attaches the adapter to the target layers.
+
+    Each layer draws its start from a generator of its own, made from the seed and its place, so that a layer's
+    start does not depend on which others are adapted after it.
+
+    Raises:
+        TargetError: A target is no frozen linear layer of this model.
+    """
+    adapted: dict[str, AdaptedWeight] = {}
+    for place, name in enumerate(targets):
+        layer = network.get_submodule(name)
+        if not isinstance(layer, FrozenLinear):
+            raise TargetError(f"'{name}' is a {type(layer).__name__}, which can't be adapted")
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**63)
+        weight = adapter.attach(name, layer.frozen, generator)
+        layer.core = weight
+        adapted[name] = weight
+    return adapted

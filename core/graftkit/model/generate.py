@@ -1,0 +1,98 @@
+"""Greedy generation of many answers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+__all__ = ["attention_as", "generate_greedily", "stream_greedily"]
+
+
+def generate_greedily(
+    network: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop: Sequence[int],
+    poll: Callable[[int], None] = lambda made: None,
+) -> list[list[int]]:
+    """Continues each prompt with the likeliest token until a stop token.
+
+    Args:
+        network: A transformers causal language model.
+        prompts: Token ids of each prompt; none is empty.
+        max_new_tokens: Tokens of an answer at most.
+        stop: Tokens that end an answer; they are not part of it.
+        poll: Called after each token with how many each answer has by now; raises to stop.
+
+    Returns:
+        The tokens of each answer.
+    """
+    answers: list[list[int]] = [[] for _ in prompts]
+    open_rows = set(range(len(prompts)))
+    for made, tokens in enumerate(_next_tokens(network, prompts, max_new_tokens), 1):
+        poll(made)
+        open_rows -= {row for row in open_rows if tokens[row] in stop}
+        for row in open_rows:
+            answers[row].append(tokens[row])
+        if not open_rows:
+            break
+    return answers
+
+
+def stream_greedily(network: Any, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[int]) -> Iterator[int]:
+    """Yields the tokens of one answer as they come."""
+    for tokens in _next_tokens(network, [prompt], max_new_tokens):
+        if tokens[0] in stop:
+            return
+        yield tokens[0]
+
+
+def _next_tokens(network: Any, prompts: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
+    """Yields the likeliest next token of every prompt, again and again, with a cache of what was computed.
+
+    Prompts of different lengths are padded on the left; the padding is masked.
+    """
+    ids, mask = _pad_left(prompts, next(network.parameters()).device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = None
+    with attention_as(network, "sdpa"):
+        for _ in range(limit):
+            with torch.no_grad():
+                output = network(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+            cache = output.past_key_values
+            chosen = output.logits[:, -1].argmax(-1)
+            yield chosen.tolist()
+            ids, positions = chosen.unsqueeze(1), positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+
+
+@contextmanager
+def attention_as(network: Any, name: str) -> Iterator[None]:
+    """Computes attention in another way for a while."""
+    former = network.config._attn_implementation
+    network.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(former)
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)

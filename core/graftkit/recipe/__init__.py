@@ -1,0 +1,1 @@
+"""The recipe: its schema, and how a file becomes one."""

@@ -1,0 +1,127 @@
+"""Finds the provider behind every name in a recipe and judges each provider's own fields. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from graftkit.host.host import PluginHost
+from graftkit.host.records import Offer
+from graftkit.interfaces.config import ProviderConfig
+from graftkit.interfaces.provider import Kind
+from graftkit.recipe.document import Document, KeyPath
+from graftkit.recipe.load import LoadedRecipe, as_recipe_error
+from graftkit.recipe.schema import ExportUse, Recipe, Use
+
+__all__ = ["BoundRecipe", "Choice", "bind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A provider that a recipe chose, and its own fields.
+
+    Attributes:
+        offer: The provider and its plugin.
+        config: Its fields, judged.
+    """
+
+    offer: Offer
+    config: ProviderConfig
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the name resolved to, as JSON."""
+        return {
+            "name": self.offer.provider.name,
+            "target": self.offer.provider.target,
+            "config_class": self.offer.provider.config,
+            "distribution": self.offer.plugin.distribution,
+            "version": self.offer.plugin.version,
+            "config": self.config.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BoundRecipe:
+    """A recipe whose every name has been resolved.
+
+    Attributes:
+        recipe: The recipe.
+        document: Where its keys were said.
+        quantizer: How weights are stored.
+        adapter: What is trained.
+        exports: What is written, each with its entry in the recipe.
+    """
+
+    recipe: Recipe
+    document: Document
+    quantizer: Choice
+    adapter: Choice
+    exports: tuple[tuple[ExportUse, Choice], ...]
+
+    def resolved(self) -> dict[str, Any]:
+        """Returns the whole recipe with every default and preset filled in, as JSON."""
+        data = self.recipe.model_dump(mode="json")
+        data["quantizer"] = {"use": self.quantizer.offer.provider.name, **_dump(self.quantizer)}
+        data["adapter"] |= _dump(self.adapter)
+        for entry, (_, choice) in zip(data["export"], self.exports, strict=True):
+            entry |= _dump(choice)
+        return data
+
+    def providers(self) -> dict[str, Any]:
+        """Returns what each name resolved to, as JSON."""
+        return {
+            "quantizer": self.quantizer.facts(),
+            "adapter": self.adapter.facts(),
+            "exporters": [choice.facts() for _, choice in self.exports],
+        }
+
+
+def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
+    """Resolves a recipe's names.
+
+    Raises:
+        ProviderError: A name that nobody offers, or several do.
+        PluginError: A provider that can't be used.
+        RecipeError: A field that its provider does not know, or a value that it refuses.
+    """
+    recipe, document = loaded.recipe, loaded.document
+    adapter = _choose(host, "adapter", recipe.adapter.use, recipe.adapter.options, document, ("adapter",))
+    quantizer_use = recipe.quantizer or _preset(adapter.config, "quantizer") or Use(use="none")
+    return BoundRecipe(
+        recipe=recipe,
+        document=document,
+        quantizer=_choose(host, "quantizer", quantizer_use.use, quantizer_use.options, document, ("quantizer",)),
+        adapter=adapter,
+        exports=tuple(
+            (entry, _choose(host, "exporter", entry.use, entry.options, document, ("export", index)))
+            for index, entry in enumerate(recipe.export)
+        ),
+    )
+
+
+def _preset(config: ProviderConfig, section: str) -> Use | None:
+    found = config.preset.get(section)
+    return Use.model_validate(found) if found else None
+
+
+def _choose(
+    host: PluginHost,
+    kind: Kind,
+    name: str,
+    options: Mapping[str, Any],
+    document: Document,
+    path: KeyPath,
+) -> Choice:
+    offer = host.registry.resolve(kind, name, where=document.where((*path, "use")))
+    model = host.registry.config_class(offer)
+    try:
+        return Choice(offer, model.model_validate(options))
+    except ValidationError as error:
+        raise as_recipe_error(error, model, document, path) from None
+
+
+def _dump(choice: Choice) -> dict[str, Any]:
+    return choice.config.model_dump(mode="json")

@@ -1,0 +1,212 @@
+"""Reads YAML and TOML strictly, remembering on which line each key stands."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from graftkit.errors import RecipeError
+
+__all__ = ["Document", "KeyPath", "parse_value", "read_document"]
+
+KeyPath = tuple[str | int, ...]
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 20
+
+
+@dataclass(slots=True)
+class Document:
+    """A parsed file.
+
+    Attributes:
+        data: What it holds.
+        file: Its name, for errors.
+        origins: Where each key path was said: "line 3" of the file, or "--set".
+    """
+
+    data: dict[str, Any]
+    file: str
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+
+    def where(self, path: KeyPath) -> str:
+        """Names the place of a key, or of the nearest key above it."""
+        for end in range(len(path), 0, -1):
+            origin = self.origins.get(path[:end])
+            if origin is not None:
+                return origin if origin.startswith("--set") else f"{self.file}:{origin}"
+        return self.file
+
+
+def read_document(path: Path) -> Document:
+    """Reads a recipe file.
+
+    Raises:
+        RecipeError: It is missing, too large, not UTF-8, malformed, or no mapping.
+    """
+    text = _read_text(path)
+    if path.suffix == ".toml":
+        return _parse_toml(text, str(path))
+    if path.suffix in (".yaml", ".yml"):
+        return _parse_yaml(text, str(path))
+    raise RecipeError("a recipe's name ends in .yaml, .yml or .toml", where=str(path))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise RecipeError(
+            "no such file", where=str(path), hint="`toolkit init` writes a recipe to start from."
+        ) from None
+    except OSError as error:
+        raise RecipeError(f"can't be read: {error.strerror}", where=str(path)) from error
+    if len(raw) > MAX_BYTES:
+        raise RecipeError(f"a recipe of {len(raw):,} bytes; at most {MAX_BYTES:,} are read", where=str(path))
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise RecipeError("not UTF-8", where=f"{path}:{line}", hint="Save the file as UTF-8.") from None
+
+
+# --- YAML ---------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the scalars of its 1.2 core schema (so `2e-4` is a number, `no` a word) and without aliases."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+_FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_INT = re.compile(r"[-+]?\d+")
+
+for _tag, _pattern, _first in [
+    ("tag:yaml.org,2002:null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")),
+    ("tag:yaml.org,2002:int", _INT, list("-+0123456789")),
+    ("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789")),
+]:
+    _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern.pattern})$"), _first)
+
+
+def _parse_yaml(text: str, file: str) -> Document:
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise RecipeError(f"not valid YAML: {error.problem}", where=f"{file}{line}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"not valid YAML: {' '.join(str(error).split())}", where=file) from None
+    if root is None:
+        raise RecipeError("the recipe is empty", where=file)
+    document = Document({}, file)
+    data = _value(root, (), document)
+    if not isinstance(data, dict):
+        raise RecipeError("a recipe is a mapping of sections, such as 'model: ./folder'", where=file)
+    document.data = data
+    return document
+
+
+def _value(node: yaml.Node, path: KeyPath, document: Document) -> Any:
+    document.origins[path] = str(node.start_mark.line + 1)
+    if len(path) > MAX_DEPTH:
+        raise RecipeError("nested too deeply", where=f"{document.file}:{document.origins[path]}")
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, path, document)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(child, (*path, i), document) for i, child in enumerate(node.value)]
+    return _scalar(node)
+
+
+def _mapping(node: yaml.MappingNode, path: KeyPath, document: Document) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key, line = key_node.value, key_node.start_mark.line + 1
+        if not isinstance(key, str):
+            raise RecipeError("a key is one word", where=f"{document.file}:{line}")
+        if key in result:
+            raise RecipeError(f"the key '{key}' stands here a second time", where=f"{document.file}:{line}")
+        result[key] = _value(value_node, (*path, key), document)
+        document.origins[(*path, key)] = str(line)
+    return result
+
+
+def _scalar(node: yaml.Node) -> Any:
+    kind, text = node.tag.rpartition(":")[2], node.value
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        return int(text)
+    if kind == "float":
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return text
+
+
+def parse_value(text: str, where: str) -> Any:
+    """Reads one value as YAML writes it: a number, a word, `[a, b]`, `{use: nf4}`.
+
+    Raises:
+        RecipeError: It is malformed.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or str(error)
+        raise RecipeError(f"{text!r} is no value: {problem}", where=where) from None
+    return None if node is None else _value(node, (), Document({}, where))
+
+
+# --- TOML ---------------------------------------------------------------------------------------------------------
+
+_TABLE = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?")
+_KEY = re.compile(r"^\s*([A-Za-z0-9_.\-\"']+)\s*=")
+
+
+def _parse_toml(text: str, file: str) -> Document:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        match = re.search(r"\(at line (\d+)", str(error))
+        where = f"{file}:{match[1]}" if match else file
+        raise RecipeError(f"not valid TOML: {str(error).partition(' (at')[0]}", where=where) from None
+    except RecursionError:
+        raise RecipeError("nested too deeply", where=file) from None
+    return Document(data, file, _toml_lines(text))
+
+
+def _toml_lines(text: str) -> dict[KeyPath, str]:
+    """Finds the line of every table header and key; what stands inside an inline table has its parent's line."""
+    lines: dict[KeyPath, str] = {}
+    table: KeyPath = ()
+    counts: dict[Hashable, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _TABLE.match(line):
+            table = _toml_path(header[1])
+            if line.lstrip().startswith("[["):
+                index = counts.get(table, 0)
+                counts[table] = index + 1
+                table = (*table, index)
+            lines.setdefault(table, str(number))
+        elif key := _KEY.match(line):
+            lines.setdefault((*table, *_toml_path(key[1])), str(number))
+    return lines
+
+
+def _toml_path(text: str) -> KeyPath:
+    return tuple(part.strip().strip("\"'") for part in text.split("."))

@@ -1,0 +1,146 @@
+"""From a file, a mapping or `--set` to a checked recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from graftkit.errors import RecipeError
+from graftkit.recipe.document import Document, KeyPath, read_document
+from graftkit.recipe.overrides import apply_overrides
+from graftkit.recipe.paths import anchor_paths
+from graftkit.recipe.schema import Recipe
+from graftkit.suggest import known_names
+
+__all__ = ["LoadedRecipe", "as_recipe_error", "load_recipe"]
+
+
+class LoadedRecipe:
+    """A recipe and where each of its keys was said.
+
+    Attributes:
+        recipe: The recipe.
+        document: What it was read from.
+    """
+
+    def __init__(self, recipe: Recipe, document: Document) -> None:
+        self.recipe = recipe
+        self.document = document
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return Path(self.document.file).stem
+
+
+def load_recipe(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()
+) -> LoadedRecipe:
+    """Reads and checks a recipe.
+
+    Args:
+        source: A file's path, a mapping of the same form, or a recipe.
+        overrides: "section.key=value", each as `--set` takes it.
+
+    Raises:
+        RecipeError: Every problem found, one a line, each with its place and the nearest known key.
+
+    Example:
+        >>> loaded = load_recipe({"model": "hf-org/model", "data": {"train": "rows.jsonl"}}, ["training.epochs=3"])
+        >>> loaded.recipe.training.epochs
+        3
+    """
+    document, folder = _document(source)
+    apply_overrides(document, list(overrides))
+    anchor_paths(document, folder)
+    try:
+        recipe = Recipe.model_validate(document.data)
+    except ValidationError as error:
+        raise as_recipe_error(error, Recipe, document) from None
+    return LoadedRecipe(recipe, document)
+
+
+def _document(source: str | os.PathLike[str] | Mapping[str, Any] | Recipe) -> tuple[Document, Path]:
+    if isinstance(source, Recipe):
+        return Document(source.model_dump(mode="json", exclude_unset=True), "recipe"), Path.cwd()
+    if isinstance(source, Mapping):
+        return Document(dict(source), "recipe"), Path.cwd()
+    path = Path(source)
+    return read_document(path), path.absolute().parent
+
+
+def as_recipe_error(
+    error: ValidationError, model: type[BaseModel], document: Document, prefix: KeyPath = ()
+) -> RecipeError:
+    """Says what pydantic found in the user's words: place, key, nearest known key.
+
+    Args:
+        error: What it found.
+        model: The model that refused.
+        document: Where the keys were said.
+        prefix: The path of the section that the model judges.
+    """
+    lines = [_line(problem, model, document, prefix) for problem in error.errors()]
+    if len(lines) == 1:
+        where, message, hint = lines[0]
+        return RecipeError(message, where=where, hint=hint)
+    text = "".join(f"\n  {where}: {message}{f' ({hint})' if hint else ''}" for where, message, hint in lines)
+    return RecipeError(f"{len(lines)} things are wrong:{text}", where=document.file)
+
+
+def _line(
+    problem: Mapping[str, Any], model: type[BaseModel], document: Document, prefix: KeyPath
+) -> tuple[str, str, str]:
+    location: KeyPath = problem["loc"]
+    path = (*prefix, *location)
+    where, dotted = document.where(path), ".".join(map(str, path))
+    if problem["type"] == "extra_forbidden":
+        known = _fields(model, location[:-1])
+        return where, f"unknown key '{dotted}'", known_names(str(location[-1]), known)
+    if problem["type"] == "missing":
+        return where, f"'{dotted}' is missing", _description(model, location)
+    if problem["type"] == "value_error":
+        return where, str(problem["ctx"]["error"]), ""
+    value = problem.get("input")
+    shown = f", not {value!r}" if isinstance(value, str | int | float | bool | None) else ""
+    return where, f"{dotted}: {_plain(problem['msg'])}{shown}", _description(model, location)
+
+
+def _plain(message: str) -> str:
+    return message.replace("Input should be", "must be").replace("a valid ", "a ")
+
+
+def _model_at(model: type[BaseModel], location: KeyPath) -> type[BaseModel] | None:
+    """Follows a path through the fields' types to the section that it names."""
+    current: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part) if current else None
+        current = _section(field.annotation) if field else None
+    return current
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """Finds the model inside `Model`, `Model | None`, `list[Model]` or an annotated form of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if found := _section(inner):
+            return found
+    return None
+
+
+def _fields(model: type[BaseModel], location: KeyPath) -> list[str]:
+    section = _model_at(model, location)
+    return list(section.model_fields) if section else []
+
+
+def _description(model: type[BaseModel], location: KeyPath) -> str:
+    section = _model_at(model, location[:-1]) if location else None
+    field = section.model_fields.get(str(location[-1])) if section else None
+    return field.description or "" if field else ""

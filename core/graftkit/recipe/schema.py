@@ -1,0 +1,190 @@
+"""What a recipe may say. Each provider's own fields are judged by its own config model, in `bind`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from graftkit.interfaces.config import StrictModel
+
+__all__ = [
+    "AdapterUse",
+    "DataSection",
+    "EvaluationSection",
+    "ExportUse",
+    "ModelUse",
+    "PluginsSection",
+    "Recipe",
+    "TrainingSection",
+    "Use",
+]
+
+
+def _name_alone(value: Any) -> Any:
+    return {"use": value} if isinstance(value, str) else value
+
+
+def _path_alone(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _one_alone(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Use(StrictModel):
+    """A provider by name, with its own fields beside: `nf4`, or `{use: nf4, double_quant: true}`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    use: str = Field(min_length=1, description="the provider's name")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The provider's own fields."""
+        return dict(self.model_extra or {})
+
+
+class AdapterUse(Use):
+    """An adapter, and which layers it goes on."""
+
+    targets: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
+        default=["all-linear"],
+        min_length=1,
+        description="layers to adapt: all-linear, names (q_proj), paths or patterns (*.self_attn.*)",
+    )
+
+
+class ExportUse(Use):
+    """An exporter, and the name of its folder."""
+
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="the folder's name under exports/; the exporter's name when left out",
+    )
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder under `exports/`."""
+        return self.name or self.use.rpartition(":")[2].rpartition(".")[2]
+
+
+class ModelUse(StrictModel):
+    """The base model, and which source opens it: asked of the sources when left out."""
+
+    path: str = Field(min_length=1, description="a folder, a .gguf file, package:NAME/FILE or a hub id")
+    use: str | None = Field(default=None, description="the model source's name")
+
+
+class DataSection(StrictModel):
+    """The rows to learn from and the rows to judge by."""
+
+    train: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
+        min_length=1, description="files of rows: .jsonl (messages, prompt and completion, or text), or .txt"
+    )
+    holdout: float | str = Field(
+        default=0.05, description="the share of rows that training never sees, or a file of such rows"
+    )
+    max_length: int | None = Field(
+        default=None, ge=8, description="tokens of a row at most; 1024 or tokens_per_step when left out"
+    )
+    chat_template: str | None = Field(
+        default=None, description="a Jinja file that lays out conversations, instead of the tokenizer's own"
+    )
+
+    @model_validator(mode="after")
+    def _share(self) -> DataSection:
+        if isinstance(self.holdout, float | int) and not 0 <= self.holdout <= 0.5:
+            raise ValueError("holdout: a share from 0 to 0.5, or a file")
+        return self
+
+
+class TrainingSection(StrictModel):
+    """How the adapter is trained."""
+
+    epochs: int | None = Field(default=None, ge=1, description="how often every row is seen; 1 by default")
+    steps: int | None = Field(default=None, ge=1, description="how many optimizer steps, instead of epochs")
+    tokens_per_step: int = Field(default=4096, ge=8, description="tokens of one optimizer step at most")
+    micro_tokens: int = Field(
+        default=1024, ge=8, description="tokens of one forward pass at most; less takes less memory"
+    )
+    learning_rate: float = Field(default=2e-4, gt=0, lt=1, description="the highest rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="how the rate falls after the warm-up"
+    )
+    warmup: float = Field(default=0.05, ge=0, le=1, description="the share of steps in which the rate rises")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="the gradient is clipped to this norm")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="one seed, one result")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="the type that the frozen model computes in"
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingSection:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("say either epochs or steps, not both")
+        return self
+
+
+class EvaluationSection(StrictModel):
+    """What is measured before and after training, besides the held-out loss."""
+
+    exact_match: int = Field(
+        default=0, ge=0, description="held-out rows to answer by greedy generation and compare, word for word"
+    )
+    max_new_tokens: int = Field(default=128, ge=1, description="tokens of a generated answer at most")
+    batch_size: int = Field(default=64, ge=1, description="answers generated side by side")
+
+
+class PluginsSection(StrictModel):
+    """Which plugins to leave out."""
+
+    disable: list[str] = Field(default=[], description="names of plugins or of their distributions")
+
+
+class Recipe(StrictModel):
+    """One fine-tune-and-export flow.
+
+    Example:
+        >>> Recipe.model_validate({"model": "./m", "data": {"train": "a.jsonl"}}).adapter.use
+        'lora'
+    """
+
+    model: Annotated[ModelUse, BeforeValidator(_path_alone)] = Field(
+        description="a folder, a .gguf file, package:NAME/FILE, a hub id, or {use: SOURCE, path: REFERENCE}"
+    )
+    data: DataSection = Field(description="the rows")
+    quantizer: Annotated[Use, BeforeValidator(_name_alone)] | None = Field(
+        default=None, description="how frozen weights are stored; none when left out, nf4 under qlora"
+    )
+    adapter: Annotated[AdapterUse, BeforeValidator(_name_alone)] = Field(
+        default=AdapterUse(use="lora"), description="what is trained"
+    )
+    training: TrainingSection = Field(default=TrainingSection(), description="how it is trained")
+    evaluation: EvaluationSection = Field(default=EvaluationSection(), description="what is measured")
+    export: Annotated[list[Annotated[ExportUse, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = Field(
+        default=[], description="formats to write and prove"
+    )
+    plugins: PluginsSection = Field(default=PluginsSection(), description="plugins to leave out")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        if self.max_length > self.training.tokens_per_step:
+            raise ValueError(
+                f"data.max_length ({self.max_length}) is more than training.tokens_per_step "
+                f"({self.training.tokens_per_step}): no step could hold such a row"
+            )
+        folders = [export.folder for export in self.export]
+        repeated = sorted({folder for folder in folders if folders.count(folder) > 1})
+        if repeated:
+            raise ValueError(f"two exports would share the folder '{repeated[0]}': give one a name of its own")
+        return self
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a row at most."""
+        return self.data.max_length or min(1024, self.training.tokens_per_step)

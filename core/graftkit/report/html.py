@@ -1,0 +1,57 @@
+"""Turns a run's facts into one HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment
+
+from graftkit.report.figures import loss_curve
+from graftkit.report.summary import metric_rows, proof_text
+
+__all__ = ["render_report"]
+
+SHOWN_ANSWERS = 20
+
+
+def render_report(
+    title: str,
+    manifest: Mapping[str, Any],
+    steps: Sequence[Mapping[str, Any]],
+    answers: Sequence[Mapping[str, Any]],
+) -> str:
+    """Renders the page.
+
+    Args:
+        title: The run's name.
+        manifest: What manifest.json says.
+        steps: The lines of metrics.jsonl.
+        answers: What the trained model answered to held-out rows.
+    """
+    template = Environment(autoescape=True).from_string(
+        files("graftkit.report").joinpath("template.html").read_text(encoding="utf-8")
+    )
+    parameters = manifest["parameters"]
+    return template.render(
+        title=title,
+        model=manifest["recipe"]["model"]["path"],
+        adapter=manifest["providers"]["adapter"]["name"],
+        quantizer=manifest["providers"]["quantizer"]["name"],
+        trainable=f"{parameters['trainable']:,}",
+        total=f"{parameters['total']:,}",
+        share=f"{parameters['trainable_share']:.2%}",
+        seconds=round(manifest["seconds"]),
+        notices=manifest["notices"],
+        metrics=[{"name": n, "before": b, "after": a} for n, b, a in metric_rows(manifest)],
+        curve=loss_curve(*([step[key] for step in steps] for key in ("step", "loss", "learning_rate"))),
+        answers=answers[:SHOWN_ANSWERS],
+        exports=[
+            {"name": name, "proof": proof_text(facts["proof"]), "folder": facts["folder"]}
+            for name, facts in manifest.get("exports", {}).items()
+        ],
+        stages=manifest["stages"],
+        recipe=json.dumps(manifest["recipe"], indent=2, ensure_ascii=False),
+    )

@@ -1,0 +1,1 @@
+"""What lies on the disk: atomic files, headers of tensors, tokens, manifests."""

@@ -1,0 +1,210 @@
+"""Every write of the project: nothing half-written is ever visible under its final name."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from graftkit.errors import StorageError
+
+__all__ = [
+    "LineFile",
+    "atomic_folder",
+    "file_facts",
+    "guarded",
+    "remove_tree",
+    "sha256_of",
+    "sync_folder",
+    "to_json",
+    "write_atomic",
+    "write_json",
+    "write_text",
+]
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to write into an error that says what to do.
+
+    Raises:
+        StorageError: Whatever `OSError` came up.
+    """
+    try:
+        yield
+    except OSError as error:
+        hints = {
+            errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
+            errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere with --out.",
+            errno.EROFS: "The file system is read-only: write elsewhere with --out.",
+            errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
+        }
+        raise StorageError(
+            f"can't be written: {error.strerror or error}",
+            where=str(path),
+            hint=hints.get(error.errno or 0, ""),
+        ) from error
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file through a temporary sibling, flushed to the disk before it gets its name.
+
+    Raises:
+        StorageError: The system refused; the old file, if any, is as it was.
+    """
+    with guarded(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, UTF-8, as `write_atomic` does."""
+    write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes a JSON file as `write_atomic` does."""
+    write_text(path, to_json(data))
+
+
+def to_json(data: Any) -> str:
+    """Returns indented JSON that ends in a newline.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON does not have.
+    """
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary sibling folder to fill; at the end it is flushed and gets its name as a whole.
+
+    An older folder of that name is deleted only once the new one is in place.
+
+    Raises:
+        StorageError: The system refused; the older folder, if any, is as it was.
+    """
+    with guarded(path):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        try:
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            _sync_tree(temporary)
+            _put_in_place(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        temporary.rename(path)
+        sync_folder(path.parent)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+    path.rename(old / path.name)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        (old / path.name).rename(path)
+        raise
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        else:
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes a folder's entries to the disk, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_tree(folder: Path) -> None:
+    """Deletes a folder with all that is in it.
+
+    Raises:
+        StorageError: The system refused.
+    """
+    with guarded(folder):
+        shutil.rmtree(folder)
+
+
+def sha256_of(path: Path) -> str:
+    """Returns a file's sha256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_facts(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:
+    """Lists every file below a folder by its relative path, with its size in bytes and its sha256."""
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).as_posix() not in leave_out
+    }
+
+
+class LineFile:
+    """A file that grows by whole lines of JSON, each handed to the system at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with guarded(path):
+            self._file = path.open("ab", buffering=0)
+
+    def append(self, data: Mapping[str, Any]) -> None:
+        """Adds one line.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        line = json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
+        with guarded(self._path):
+            self._file.write(line.encode("utf-8"))
+
+    def close(self) -> None:
+        """Flushes the file to the disk and closes it."""
+        with guarded(self._path):
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

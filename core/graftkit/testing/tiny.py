@@ -1,0 +1,83 @@
+"""A tiny model of the llama family and its tokenizer, made from nothing, for tests that must be quick."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TINY_CONFIG", "tiny_model_folder", "tiny_tokenizer_files"]
+
+TINY_CONFIG: Mapping[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 320,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "bos_token_id": 257,
+    "eos_token_id": 258,
+}
+
+_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
+    "+ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def tiny_tokenizer_files() -> dict[str, bytes]:
+    """Returns the files of a byte-level tokenizer of 256 bytes and three special tokens, with a chat template."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {character: id for id, character in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True) for text in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
+    )
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "add_bos_token": False,
+        "chat_template": _TEMPLATE,
+    }
+    return {
+        "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
+        "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+    }
+
+
+def tiny_model_folder(folder: Path, *, seed: int = 0, shards: int = 1, **config: Any) -> Path:
+    """Writes a model's folder as `transformers` does: config.json, safetensors, tokenizer.
+
+    Args:
+        folder: Where; made when missing.
+        seed: Of the random weights.
+        shards: Into how many weight files, about.
+        config: Keys of config.json that differ from `TINY_CONFIG`.
+    """
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    settings = {**TINY_CONFIG, **config}
+    built = CONFIG_MAPPING[settings["model_type"]](**settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(built, dtype=torch.float32)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, max_shard_size=size if shards == 1 else size // shards)
+    for name, data in tiny_tokenizer_files().items():
+        (folder / name).write_bytes(data)
+    return folder

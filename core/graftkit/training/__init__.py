@@ -1,0 +1,1 @@
+"""Trains what is on the frozen weights: order of rows, schedule, loss, loop."""

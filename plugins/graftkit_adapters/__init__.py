@@ -1,0 +1,22 @@
+"""The built-in adapters: lora, and qlora, which is lora on NF4 unless a recipe says otherwise."""
+
+from graftkit import Provider, hookimpl
+
+
+@hookimpl
+def graftkit_adapters() -> list[Provider]:
+    """Offers what can be trained on frozen weights."""
+    return [
+        Provider(
+            name="lora",
+            target="graftkit_adapters.lora:Lora",
+            config="graftkit_adapters.config:LoraConfig",
+            summary="low-rank adaptation: W + (alpha / rank) B A",
+        ),
+        Provider(
+            name="qlora",
+            target="graftkit_adapters.lora:Lora",
+            config="graftkit_adapters.config:QloraConfig",
+            summary="lora on NF4 weights with double quantization, unless the recipe names a quantizer",
+        ),
+    ]

@@ -1,0 +1,86 @@
+"""Low-rank adaptation: a frozen weight plus the product of two thin matrices.
+
+Hu et al., LoRA, 2021 (https://arxiv.org/abs/2106.09685): `y = W x + (alpha / rank) B A x`. `A` starts uniform in
+`±1/sqrt(in)`, `B` at zero, so that training starts from the model as it was. On quantized weights it is QLoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any
+
+import torch
+from graftkit import AdaptedWeight, FrozenWeight
+from torch import nn
+from torch.nn.functional import dropout, linear
+
+from graftkit_adapters.config import LoraConfig
+
+__all__ = ["Lora", "LoraWeight"]
+
+
+class Lora:
+    """Puts LoRA on weights."""
+
+    def __init__(self, config: LoraConfig | None = None) -> None:
+        self._config = config or LoraConfig()
+
+    def attach(self, name: str, weight: FrozenWeight, generator: torch.Generator) -> LoraWeight:
+        """Adapts one weight; the result starts by computing what the weight alone computes."""
+        return LoraWeight(weight, self._config, generator)
+
+    def peft_config(self) -> Mapping[str, Any]:
+        """Returns the method's fields of adapter_config.json."""
+        return {
+            "peft_type": "LORA",
+            "r": self._config.rank,
+            "lora_alpha": self._config.alpha,
+            "lora_dropout": self._config.dropout,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "use_rslora": False,
+            "use_dora": False,
+            "init_lora_weights": True,
+            "rank_pattern": {},
+            "alpha_pattern": {},
+            "modules_to_save": None,
+        }
+
+    def peft_tensors(self, adapted: AdaptedWeight) -> Mapping[str, torch.Tensor]:
+        """Returns `lora_A.weight [rank, in]` and `lora_B.weight [out, rank]`."""
+        return {f"{name}.weight": tensor for name, tensor in adapted.adapter_state().items()}
+
+    def from_peft(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Returns `lora_A` and `lora_B`."""
+        return {key.removesuffix(".weight"): tensor for key, tensor in tensors.items()}
+
+
+class LoraWeight(AdaptedWeight):
+    """A frozen weight with a low-rank update.
+
+    Attributes:
+        lora_A: `[rank, in]`, float32.
+        lora_B: `[out, rank]`, float32.
+    """
+
+    def __init__(self, frozen: FrozenWeight, config: LoraConfig, generator: torch.Generator) -> None:
+        super().__init__(frozen)
+        device = next(frozen.parameters()).device
+        start = torch.empty(config.rank, frozen.in_features)
+        start.uniform_(-1 / sqrt(frozen.in_features), 1 / sqrt(frozen.in_features), generator=generator)
+        self.lora_A = nn.Parameter(start.to(device))
+        self.lora_B = nn.Parameter(torch.zeros(frozen.out_features, config.rank, device=device))
+        self._scale = config.alpha / config.rank
+        self._dropout = config.dropout
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps `[..., in]` to `[..., out]`."""
+        inner = dropout(x.to(self.lora_A.dtype), self._dropout, self.training)
+        update = linear(linear(inner, self.lora_A), self.lora_B * self._scale)
+        y: torch.Tensor = self.frozen(x)
+        return y + update.to(y.dtype)
+
+    def delta(self) -> torch.Tensor:
+        """Returns `(alpha / rank) B A`, `[out, in]`."""
+        return (self.lora_B.detach() @ self.lora_A.detach()) * self._scale

@@ -1,0 +1,19 @@
+"""The exporters' own recipe fields."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from graftkit import ProviderConfig
+from pydantic import Field
+
+__all__ = ["MergedConfig"]
+
+
+class MergedConfig(ProviderConfig):
+    """How the merged model is stored."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="float32 keeps what was trained; the others halve the size and round"
+    )
+    shard_gigabytes: float = Field(default=5.0, gt=0, description="size of a weights file at most")

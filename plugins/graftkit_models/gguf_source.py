@@ -1,0 +1,128 @@
+"""Base models in a GGUF file: weights of any quantization, configuration and tokenizer in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftkit.errors import ModelError
+from graftkit.interfaces.model_source import TensorInfo
+
+from graftkit_models.gguf_header import MAGIC, GgufHeader, read_header
+from graftkit_models.gguf_llama import StoredWeight, llama_config, llama_weights
+from graftkit_models.gguf_types import READABLE_TYPES
+from graftkit_models.references import local_path
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["GgufFile", "GgufSource"]
+
+
+class GgufSource:
+    """Opens GGUF files of the llama architecture."""
+
+    def accepts(self, reference: str) -> bool:
+        """Tells whether the reference ends in .gguf, or names a file that starts as GGUF files do."""
+        if reference.lower().endswith(".gguf"):
+            return True
+        try:
+            path = local_path(reference)
+            return path.is_file() and _starts_as_gguf(path)
+        except (ModelError, OSError):
+            return False
+
+    def open(self, reference: str) -> GgufFile:
+        """Reads and checks the header; the weights stay on the disk.
+
+        Raises:
+            ModelError: The file is missing, truncated, malformed, or of an architecture, a variant of it or a
+                tensor type that is not supported.
+        """
+        header = read_header(local_path(reference))
+        config = llama_config(header)
+        weights = llama_weights(header, config)
+        _refuse_unreadable(header)
+        _refuse_too_many_ids(header, config)
+        return GgufFile(reference, header, config, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """A GGUF file whose header has been read and checked.
+
+    Attributes:
+        reference: What the recipe said.
+        header: The file's header.
+        config: The configuration, with the keys of a `config.json`.
+        weights: Every weight by its `transformers` name.
+    """
+
+    reference: str
+    header: GgufHeader
+    config: Mapping[str, Any]
+    weights: Mapping[str, StoredWeight]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.header.path,)
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every weight's name, shape and stored type, such as "Q4_1"."""
+        return {name: TensorInfo(weight.shape, weight.tensor.type.name) for name, weight in self.weights.items()}
+
+    @property
+    def tokenizer_backend(self) -> str:
+        """The provider that reads a tokenizer.json."""
+        return "huggingface"
+
+    def read(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields each tensor by name as float32, one in memory at a time.
+
+        Raises:
+            ModelError: The file changed or can't be read, or a tensor holds values that are infinite or no
+                numbers.
+        """
+        from graftkit_models.gguf_weights import read_weights
+
+        return read_weights(self.header, self.weights)
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Writes tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja.
+
+        Raises:
+            ModelError: The file has no tokenizer, or one whose text splitting is not supported.
+        """
+        from graftkit_models.gguf_tokenizer import save_tokenizer
+
+        save_tokenizer(self.header, folder)
+
+
+def _starts_as_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _refuse_unreadable(header: GgufHeader) -> None:
+    for tensor in header.tensors.values():
+        if tensor.type.name not in READABLE_TYPES:
+            raise ModelError(
+                f"the tensor {tensor.name!r} is of the type {tensor.type.name}, which can't be read",
+                where=str(header.path),
+                hint=f"Supported types: {', '.join(sorted(READABLE_TYPES))}.",
+            )
+
+
+def _refuse_too_many_ids(header: GgufHeader, config: Mapping[str, Any]) -> None:
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    count, rows = len(tokens) if isinstance(tokens, list) else 0, config["vocab_size"]
+    if count > rows:
+        raise ModelError(
+            f"its tokenizer has {count:,} ids, but token_embd.weight only {rows:,} rows",
+            where=str(header.path),
+            hint="Tokenizer and weights don't belong together: download another file.",
+        )

@@ -1,0 +1,271 @@
+"""Turns the tokenizer in a GGUF file into the files that `tokenizers` and `transformers` read.
+
+GGUF stores the vocabulary, the merges and the name of a way to split text (`tokenizer.ggml.pre`, see
+`docs/gguf.md` in the ggml project), whose meaning is a part of llama.cpp.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import ModelError
+
+from graftkit_models.gguf_header import GgufHeader
+from graftkit_models.gguf_metadata import Metadata
+from graftkit_models.gguf_splitting import SPLITTINGS, Splitting, missing_bytes_apart
+
+__all__ = ["GgufTokenizer", "read_tokenizer", "save_tokenizer"]
+
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+_ROLES = {
+    "bos_token": "tokenizer.ggml.bos_token_id",
+    "eos_token": "tokenizer.ggml.eos_token_id",
+    "unk_token": "tokenizer.ggml.unknown_token_id",
+    "pad_token": "tokenizer.ggml.padding_token_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTokenizer:
+    """A byte-level BPE tokenizer as a GGUF file stores it, checked.
+
+    Attributes:
+        vocabulary: Token -> id, in the order of the ids.
+        types: For each id what it is: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+        merges: Pairs of tokens, the first to be merged first.
+        roles: "bos_token", "eos_token", "unk_token", "pad_token" -> the token, as far as there are any.
+        splitting: How text is split before merging.
+        adds_bos: A text starts with the beginning-of-sequence token.
+        adds_eos: A text ends with the end-of-sequence token.
+        max_length: The most tokens that the model was made for, or None.
+        chat_template: The Jinja template that lays out a conversation, or None.
+    """
+
+    vocabulary: Mapping[str, int]
+    types: Sequence[int]
+    merges: Sequence[tuple[str, str]]
+    roles: Mapping[str, str]
+    splitting: Splitting
+    adds_bos: bool
+    adds_eos: bool
+    max_length: int | None
+    chat_template: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of tokenizer.json."""
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": self._added_tokens(),
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": self._pre_tokenizers()},
+            "post_processor": self._post_processor(),
+            "decoder": {
+                "type": "ByteLevel",
+                "add_prefix_space": True,
+                "trim_offsets": True,
+                "use_regex": True,
+            },
+            "model": self._model(),
+        }
+
+    def config(self) -> dict[str, Any]:
+        """Returns the content of tokenizer_config.json."""
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **self.roles,
+            "add_bos_token": self.adds_bos,
+            "clean_up_tokenization_spaces": False,
+        }
+        if self.adds_eos:
+            config["add_eos_token"] = True
+        if self.max_length is not None:
+            config["model_max_length"] = self.max_length
+        return config
+
+    def _pre_tokenizers(self) -> list[dict[str, Any]]:
+        return [*self.splitting.pre_tokenizers, *missing_bytes_apart(self.vocabulary)]
+
+    def _model(self) -> dict[str, Any]:
+        return {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": self.splitting.whole_words,
+            "vocab": dict(self.vocabulary),
+            "merges": [list(pair) for pair in self.merges],
+        }
+
+    def _added_tokens(self) -> list[dict[str, Any]]:
+        """Control tokens are special; so is a token with a role, which `transformers` takes for special anyway."""
+        special = set(self.roles.values())
+        return [
+            _added_token(token, id_, type_ != _USER_DEFINED or token in special)
+            for (token, id_), type_ in zip(self.vocabulary.items(), self.types, strict=True)
+            if type_ in (_UNKNOWN, _CONTROL, _USER_DEFINED) or token in special
+        ]
+
+    def _post_processor(self) -> dict[str, Any] | None:
+        before = [self.roles["bos_token"]] if self.adds_bos else []
+        after = [self.roles["eos_token"]] if self.adds_eos else []
+        if not before and not after:
+            return None
+        single, second = (
+            [_piece(token, type_) for token in before]
+            + [{"Sequence": {"id": text, "type_id": type_}}]
+            + [_piece(token, type_) for token in after]
+            for text, type_ in (("A", 0), ("B", 1))
+        )
+        ids = {token: self.vocabulary[token] for token in before + after}
+        return {
+            "type": "TemplateProcessing",
+            "single": single,
+            "pair": single + second,
+            "special_tokens": {
+                token: {"id": token, "ids": [id_], "tokens": [token]} for token, id_ in sorted(ids.items())
+            },
+        }
+
+
+def read_tokenizer(header: GgufHeader) -> GgufTokenizer:
+    """Reads the tokenizer out of a file's metadata.
+
+    Raises:
+        ModelError: There is none, it is of a kind or has a splitting that is not supported, or it contradicts
+            itself.
+    """
+    metadata = Metadata(header.path, header.metadata)
+    splitting = _splitting(metadata)
+    tokens = metadata.texts("tokenizer.ggml.tokens")
+    vocabulary = _vocabulary(metadata, tokens)
+    roles = _roles(metadata, tokens)
+    return GgufTokenizer(
+        vocabulary=vocabulary,
+        types=_types(metadata, len(tokens)),
+        merges=_merges(metadata, vocabulary),
+        roles=roles,
+        splitting=splitting,
+        adds_bos=_adds(metadata, "bos", roles, splitting.adds_bos),
+        adds_eos=_adds(metadata, "eos", roles, False),
+        max_length=metadata.integer("llama.context_length") if "llama.context_length" in metadata else None,
+        chat_template=metadata.text("tokenizer.chat_template") if "tokenizer.chat_template" in metadata else None,
+    )
+
+
+def save_tokenizer(header: GgufHeader, folder: Path) -> None:
+    """Writes tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja: always the same bytes.
+
+    `transformers.AutoTokenizer` loads the folder.
+
+    Args:
+        header: The file's header.
+        folder: An existing folder.
+
+    Raises:
+        ModelError: As for `read_tokenizer`.
+    """
+    tokenizer = read_tokenizer(header)
+    compact = json.dumps(tokenizer.to_json(), ensure_ascii=False, separators=(",", ":"))
+    _write(folder / "tokenizer.json", compact)
+    _write(folder / "tokenizer_config.json", json.dumps(tokenizer.config(), ensure_ascii=False, indent=2) + "\n")
+    if tokenizer.chat_template is not None:
+        _write(folder / "chat_template.jinja", tokenizer.chat_template)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_bytes(text.encode())
+
+
+def _splitting(metadata: Metadata) -> Splitting:
+    if "tokenizer.ggml.model" not in metadata:
+        raise ModelError("the file has no tokenizer", where=str(metadata.path), hint="Name one in the recipe.")
+    model = metadata.text("tokenizer.ggml.model")
+    if model != "gpt2":
+        raise _unsupported(metadata, f"its tokenizer is of the kind {model!r}, which is not supported")
+    name = metadata.text("tokenizer.ggml.pre", "default")
+    if name not in SPLITTINGS:
+        raise _unsupported(metadata, f"its tokenizer splits text as {name!r}, which is not supported")
+    return SPLITTINGS[name]
+
+
+def _unsupported(metadata: Metadata, message: str) -> ModelError:
+    supported = ", ".join(sorted(SPLITTINGS))
+    return ModelError(
+        message,
+        where=str(metadata.path),
+        hint=f"Supported: tokenizer.ggml.model 'gpt2' with one of these as tokenizer.ggml.pre: {supported}.",
+    )
+
+
+def _vocabulary(metadata: Metadata, tokens: Sequence[str]) -> dict[str, int]:
+    vocabulary = {token: id_ for id_, token in enumerate(tokens)}
+    for id_, token in enumerate(tokens):
+        if not token or vocabulary[token] != id_:
+            raise metadata.error("tokenizer.ggml.tokens", f"whose element {id_} is empty or occurs twice")
+    return vocabulary
+
+
+def _types(metadata: Metadata, count: int) -> list[int]:
+    if "tokenizer.ggml.token_type" not in metadata:
+        return [1] * count
+    types = metadata.integers("tokenizer.ggml.token_type")
+    if len(types) != count:
+        raise metadata.error("tokenizer.ggml.token_type", f"but there are {count:,} tokens")
+    return types
+
+
+def _merges(metadata: Metadata, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Returns the merges; of two alike the first one counts."""
+    pairs: dict[tuple[str, str], None] = {}
+    for number, merge in enumerate(metadata.texts("tokenizer.ggml.merges")):
+        left, _, right = merge[1:].partition(" ")
+        left = merge[:1] + left
+        if left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
+            raise metadata.error("tokenizer.ggml.merges", f"whose element {number} does not join tokens into one")
+        pairs.setdefault((left, right))
+    return list(pairs)
+
+
+def _roles(metadata: Metadata, tokens: Sequence[str]) -> dict[str, str]:
+    return {role: tokens[_role_id(metadata, key, len(tokens))] for role, key in _ROLES.items() if key in metadata}
+
+
+def _role_id(metadata: Metadata, key: str, count: int) -> int:
+    id_ = metadata.integer(key)
+    if id_ >= count:
+        raise metadata.error(key, f"but there are {count:,} tokens")
+    return id_
+
+
+def _adds(metadata: Metadata, role: str, roles: Mapping[str, str], default: bool) -> bool:
+    key = f"tokenizer.ggml.add_{role}_token"
+    known = f"{role}_token" in roles
+    adds = metadata.flag(key, default and known)
+    if adds and not known:
+        raise metadata.error(key, f"but tokenizer.ggml.{role}_token_id is missing")
+    return adds
+
+
+def _added_token(token: str, id_: int, special: bool) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "content": token,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": special,
+    }
+
+
+def _piece(token: str, type_: int) -> dict[str, Any]:
+    return {"SpecialToken": {"id": token, "type_id": type_}}

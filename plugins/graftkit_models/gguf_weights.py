@@ -1,0 +1,88 @@
+"""Reads the weights of a GGUF file as float32 tensors.
+
+A tensor is read and dequantized in chunks, straight into the result: `gguf.quants` makes several temporary
+copies, which so stay in the processor's cache and don't grow with the tensor. The file is read rather than
+mapped, since a mapped file that somebody truncates meanwhile kills the process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
+from graftkit.errors import ModelError
+
+from graftkit_models.gguf_header import GgufHeader, GgufTensor
+from graftkit_models.gguf_llama import StoredWeight, half_split_rows
+
+__all__ = ["read_weights"]
+
+_CHUNK = 2**17
+
+
+def read_weights(header: GgufHeader, weights: Mapping[str, StoredWeight]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields each weight by name, float32, in the shape and row order of `transformers`.
+
+    Raises:
+        ModelError: The file changed since its header was read, can't be read, or a weight is infinite or no
+            number.
+    """
+    try:
+        with header.path.open("rb") as file:
+            _refuse_changed(header, file)
+            for name, weight in weights.items():
+                yield name, _weight(file, header.path, weight)
+    except OSError as error:
+        raise ModelError(f"the file can't be read: {error}", where=str(header.path)) from error
+
+
+def _refuse_changed(header: GgufHeader, file: BufferedReader) -> None:
+    stat = os.fstat(file.fileno())
+    if (stat.st_size, stat.st_mtime_ns) != (header.size, header.modified):
+        raise _changed(header.path)
+
+
+def _changed(path: Path) -> ModelError:
+    return ModelError("the file was changed after its header was read", where=str(path), hint="Start again.")
+
+
+def _weight(file: BufferedReader, path: Path, weight: StoredWeight) -> torch.Tensor:
+    values = np.empty(weight.shape, np.float32)
+    _fill(values.reshape(-1), file, path, weight.tensor)
+    return torch.from_numpy(half_split_rows(values, weight.heads) if weight.heads else values)
+
+
+def _fill(values: np.ndarray[Any, Any], file: BufferedReader, path: Path, tensor: GgufTensor) -> None:
+    """Dequantizes a tensor into `values`, all of its numbers in a row."""
+    type_ = tensor.type
+    step = _CHUNK // type_.block * type_.block
+    buffer = memoryview(bytearray(step // type_.block * type_.nbytes))
+    file.seek(tensor.offset)
+    for start in range(0, len(values), step):
+        chunk = values[start : start + step]
+        stored = buffer[: len(chunk) // type_.block * type_.nbytes]
+        if file.readinto(stored) != len(stored):
+            raise _changed(path)
+        _dequantize(chunk, stored, type_.name)
+        if not _is_finite(chunk):
+            raise ModelError(
+                f"the tensor {tensor.name!r} holds values that are infinite or no numbers", where=str(path)
+            )
+
+
+def _dequantize(chunk: np.ndarray[Any, Any], stored: memoryview, type_: str) -> None:
+    with np.errstate(all="ignore"):  # what overflows is infinite then, and refused
+        chunk[:] = dequantize(np.frombuffer(stored, np.uint8), GGMLQuantizationType[type_])
+
+
+def _is_finite(chunk: np.ndarray[Any, Any]) -> bool:
+    """Tells whether all values are finite: one sum does, unless it overflows itself."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(chunk.sum())) or bool(np.isfinite(chunk).all())

@@ -1,0 +1,209 @@
+"""Base models in a Hugging Face folder, or under a hub id: config.json, safetensors, tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftkit.errors import ModelError
+from graftkit.interfaces.model_source import TensorInfo
+
+from graftkit_models.references import local_path
+from graftkit_models.safetensors_header import read_header
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["HuggingFaceFolder", "HuggingFaceSource"]
+
+_HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
+MAX_JSON = 64 << 20
+
+
+class HuggingFaceSource:
+    """Opens folders, `package:NAME/FOLDER`, and hub ids (`org/name` or `hub:org/name`)."""
+
+    def accepts(self, reference: str) -> bool:
+        """Tells whether the reference is a folder, a hub id, or at least no single file."""
+        if reference.startswith("hub:"):
+            return True
+        path = local_path(reference)
+        return path.is_dir() or (not path.exists() and path.suffix != ".gguf")
+
+    def open(self, reference: str) -> HuggingFaceFolder:
+        """Reads the configuration and the headers of the weights.
+
+        Raises:
+            ModelError: A file is missing, truncated or malformed, or the weights are already quantized.
+        """
+        folder = local_path(reference) if not reference.startswith("hub:") else Path(reference)
+        if not folder.exists() and _HUB_ID.fullmatch(reference):
+            folder = _download(reference.removeprefix("hub:"))
+        if not folder.is_dir():
+            raise ModelError("no such folder", where=reference, hint="`model` names the base model.")
+        config = _read_config(folder)
+        tensors, places = _read_index(folder)
+        return HuggingFaceFolder(reference, folder, config, tensors, places)
+
+
+@dataclass(frozen=True, slots=True)
+class HuggingFaceFolder:
+    """A folder whose headers have been checked.
+
+    Attributes:
+        reference: What the recipe said.
+        folder: Where it lies.
+        config: Its config.json.
+        tensors: Every tensor's shape and stored type.
+        places: The file that each tensor lies in.
+    """
+
+    reference: str
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    places: Mapping[str, Path]
+    tokenizer_backend: str = "huggingface"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The configuration and the weights."""
+        return (self.folder / "config.json", *sorted(set(self.places.values())))
+
+    def read(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields each tensor by name, in the files' order, one in memory at a time.
+
+        Raises:
+            ModelError: A tensor can't be read, or is no floating-point one.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        for path in sorted(set(self.places.values())):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    for name in file.keys():  # noqa: SIM118
+                        tensor = file.get_tensor(name)
+                        yield name, tensor.float() if tensor.itemsize == 8 else tensor
+            except (SafetensorError, OSError) as error:
+                raise ModelError(f"can't be read: {error}", where=str(path)) from error
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Copies the tokenizer's files.
+
+        Raises:
+            ModelError: There is no tokenizer.json.
+        """
+        if not (self.folder / "tokenizer.json").is_file():
+            others = [name for name in ("tokenizer.model", "vocab.txt", "vocab.json") if (self.folder / name).exists()]
+            found = f" (there is {', '.join(others)})" if others else ""
+            raise ModelError(
+                f"no tokenizer.json{found}",
+                where=str(self.folder),
+                hint="Convert it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes one.",
+            )
+        for name in _TOKENIZER_FILES:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, folder / name)
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=_FILES))
+    except Exception as error:
+        raise ModelError(
+            f"neither a folder here nor to be had from the hub: {' '.join(str(error).split())[:300]}",
+            where=hub_id,
+            hint="Check the name; a folder's path may be written ./like/this.",
+        ) from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    config = _read_json(path, "A model's folder holds config.json, *.safetensors and tokenizer.json.")
+    if not isinstance(config.get("model_type"), str):
+        raise ModelError("it has no model_type", where=str(path))
+    if "quantization_config" in config:
+        raise ModelError(
+            "the weights are already quantized",
+            where=str(path),
+            hint="Give the unquantized model; `quantizer:` in the recipe stores it in fewer bits.",
+        )
+    if "auto_map" in config:
+        raise ModelError(
+            "the model needs code from its own repository, which is never run",
+            where=str(path),
+            hint="Use a model whose architecture is part of transformers.",
+        )
+    return config
+
+
+def _read_json(path: Path, hint: str) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ModelError(f"larger than {MAX_JSON >> 20} MB", where=str(path))
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"there is no {path.name}", where=str(path.parent), hint=hint) from None
+    except OSError as error:
+        raise ModelError(f"can't be read: {error.strerror}", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"no JSON: {error}", where=str(path)) from None
+    if not isinstance(data, dict):
+        raise ModelError("no JSON object", where=str(path))
+    return data
+
+
+def _read_index(folder: Path) -> tuple[dict[str, TensorInfo], dict[str, Path]]:
+    tensors: dict[str, TensorInfo] = {}
+    places: dict[str, Path] = {}
+    for path in _weight_files(folder):
+        for name, stored in read_header(path).items():
+            if name in places:
+                raise ModelError(f"tensor '{name}' is also in {places[name].name}", where=str(path))
+            if stored.dtype not in _FLOATS:
+                raise ModelError(
+                    f"tensor '{name}' is of type {stored.dtype}: the weights are already quantized",
+                    where=str(path),
+                    hint="Give the unquantized model.",
+                )
+            tensors[name], places[name] = TensorInfo(stored.shape, stored.dtype), path
+    return tensors, places
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Returns the shards that the index names, or the one file that there is."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        single = folder / "model.safetensors"
+        if single.exists():
+            return [single]
+        others = sorted(path.name for path in folder.glob("*.bin"))
+        found = f" (there is {', '.join(others[:3])}: pickles are never loaded)" if others else ""
+        raise ModelError(f"there is no model.safetensors{found}", where=str(folder))
+    weight_map = _read_json(index, "").get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ModelError("its weight_map is malformed", where=str(index))
+    names = sorted(set(weight_map.values()))
+    if any(Path(name).name != name for name in names):
+        raise ModelError("its weight_map leaves the folder", where=str(index))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"the shard {missing[0]} is missing", where=str(folder), hint="Download it again.")
+    return [folder / name for name in names]

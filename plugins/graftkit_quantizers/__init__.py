@@ -1,0 +1,28 @@
+"""The built-in quantizers: none, nf4, int8."""
+
+from graftkit import Provider, hookimpl
+
+
+@hookimpl
+def graftkit_quantizers() -> list[Provider]:
+    """Offers what frozen weights can be stored in."""
+    return [
+        Provider(
+            name="none",
+            target="graftkit_quantizers.dense:Dense",
+            summary="weights as they are, in the dtype of the computation",
+        ),
+        Provider(
+            name="nf4",
+            target="graftkit_quantizers.nf4:Nf4",
+            config="graftkit_quantizers.config:Nf4Config",
+            summary="4-bit NormalFloat in blocks, as QLoRA stores them (bitsandbytes)",
+            requires=("bitsandbytes",),
+        ),
+        Provider(
+            name="int8",
+            target="graftkit_quantizers.int8:Int8",
+            summary="8-bit integers with one scale a row (bitsandbytes)",
+            requires=("bitsandbytes",),
+        ),
+    ]

@@ -1,0 +1,145 @@
+"""4-bit NormalFloat, computed by bitsandbytes.
+
+Sixteen levels at the quantiles of a normal distribution, one scale a block; with double quantization the scales
+themselves are stored in 8 bits (Dettmers et al., QLoRA, 2023, https://arxiv.org/abs/2305.14314). A block never
+crosses a row: rows are padded to whole blocks, so that a row can be sharded or sliced on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from graftkit import FrozenWeight
+from torch import nn
+
+from graftkit_quantizers.backend import bnb
+from graftkit_quantizers.config import Nf4Config
+from graftkit_quantizers.state import check_matrix, check_tensors
+
+__all__ = ["Nf4", "Nf4Weight"]
+
+NESTED_BLOCK = 256
+"""Scales that share one scale under double quantization."""
+
+
+class Nf4:
+    """Stores weights in NF4."""
+
+    def __init__(self, config: Nf4Config | None = None) -> None:
+        self._config = config or Nf4Config()
+
+    def quantize(self, weight: torch.Tensor) -> Nf4Weight:
+        """Stores `[out, in]`.
+
+        Raises:
+            ValueError: The weight holds NaN or infinity, or is no matrix.
+        """
+        check_matrix(weight)
+        rows, columns = weight.shape
+        size = self._config.blocksize
+        padded = nn.functional.pad(weight.float(), (0, -columns % size)).contiguous()
+        codes, state = bnb.quantize_4bit(
+            padded, blocksize=size, compress_statistics=self._config.double_quant, quant_type="nf4"
+        )
+        blocks = padded.shape[1] // size
+        tensors = {"codes": codes.view(rows, -1), "absmax": state.absmax.view(rows, blocks)}
+        if self._config.double_quant:
+            tensors["nested_absmax"] = state.state2.absmax
+            tensors["nested_offset"] = state.offset.reshape(1)
+        meta = {"in_features": columns, "blocksize": size, "double_quant": self._config.double_quant}
+        return Nf4Weight(tensors, meta)
+
+
+class Nf4Weight(FrozenWeight):
+    """A weight in NF4.
+
+    Attributes:
+        codes: uint8 `[out, in / 2]`, two levels a byte, the first in the high half.
+        absmax: The scale of each block, `[out, in / blocksize]`: float32, or uint8 under double quantization.
+        nested_absmax: Under double quantization the scales' scales, float32 `[scales / 256]`.
+        nested_offset: And what was subtracted from the scales, float32 `[1]`.
+    """
+
+    codes: nn.Parameter
+    absmax: nn.Parameter
+    nested_absmax: nn.Parameter
+    nested_offset: nn.Parameter
+
+    error_bound = 0.16
+    """Half of the widest gap between neighbouring levels is 0.152 of the block's largest magnitude; the rest is
+    for scales stored in 8 bits."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> None:
+        self._blocksize = int(meta["blocksize"])
+        super().__init__(tensors["codes"].shape[0], int(meta["in_features"]))
+        for name, tensor in tensors.items():
+            self.register_parameter(name, nn.Parameter(tensor.detach().contiguous(), requires_grad=False))
+        self._double_quant = bool(meta["double_quant"])
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Returns `[out, in]`."""
+        codes = self.codes.detach()
+        columns = codes.shape[1] * 2
+        state = bnb.QuantState(
+            absmax=self._scales(),
+            shape=torch.Size((self.out_features, columns)),
+            code=bnb.get_4bit_type("nf4", device=codes.device),
+            blocksize=self._blocksize,
+            quant_type="nf4",
+            dtype=dtype,
+        )
+        weight: torch.Tensor = bnb.dequantize_4bit(codes.view(-1, 1), state)
+        return weight[:, : self.in_features]
+
+    def _scales(self) -> torch.Tensor:
+        absmax = self.absmax.detach()
+        if not self._double_quant:
+            return absmax.view(-1)
+        nested = bnb.QuantState(
+            absmax=self.nested_absmax.detach(),
+            code=_dynamic_map(absmax.device),
+            blocksize=NESTED_BLOCK,
+            dtype=torch.float32,
+        )
+        scales: torch.Tensor = bnb.dequantize_blockwise(absmax.view(-1), nested)
+        return scales + self.nested_offset.detach()
+
+    def meta(self) -> dict[str, Any]:
+        """Returns the width, the block's size and whether scales are quantized."""
+        return {
+            "in_features": self.in_features,
+            "blocksize": self._blocksize,
+            "double_quant": self._double_quant,
+        }
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
+        """Builds a weight from `state()` and `meta()`.
+
+        Raises:
+            ValueError: A tensor is missing, left over, or of another shape or type.
+        """
+        rows = tensors["codes"].shape[0] if "codes" in tensors else 0
+        blocks = -(-int(meta["in_features"]) // int(meta["blocksize"]))
+        double = bool(meta["double_quant"])
+        expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            "codes": (torch.uint8, (rows, blocks * int(meta["blocksize"]) // 2)),
+            "absmax": (torch.uint8 if double else torch.float32, (rows, blocks)),
+        }
+        if double:
+            expected["nested_absmax"] = (torch.float32, (-(-rows * blocks // NESTED_BLOCK),))
+            expected["nested_offset"] = (torch.float32, (1,))
+        check_tensors(tensors, expected)
+        return cls(tensors, meta)
+
+
+_MAPS: dict[torch.device, torch.Tensor] = {}
+
+
+def _dynamic_map(device: torch.device) -> torch.Tensor:
+    """Returns the 256 levels of bitsandbytes' 8-bit dynamic map."""
+    if device not in _MAPS:
+        _MAPS[device] = bnb.create_dynamic_map().to(device)
+    return _MAPS[device]

@@ -1,0 +1,275 @@
+"""Any tokenizer.json, through the `tokenizers` library, with user text kept apart from special tokens."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from graftkit import Encoding, TokenizerCapabilities
+from graftkit.errors import ModelError, RequestError
+from graftkit.interfaces.tokenizer import Specials, StreamDecoder
+from tokenizers import Tokenizer as Backend
+
+from graftkit_tokenizers.byte_alphabet import TokenBytes
+
+__all__ = ["HuggingFaceBackend", "HuggingFaceTokenizer"]
+
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+
+
+class HuggingFaceBackend:
+    """Reads folders that hold a tokenizer.json."""
+
+    formats = ("huggingface",)
+
+    def load(self, folder: Path) -> HuggingFaceTokenizer:
+        """Reads a tokenizer.
+
+        Raises:
+            ModelError: tokenizer.json is missing or malformed.
+        """
+        files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+        if "tokenizer.json" not in files:
+            raise ModelError("there is no tokenizer.json", where=str(folder))
+        return HuggingFaceTokenizer(files, str(folder))
+
+
+class HuggingFaceTokenizer:
+    """A tokenizer.json and the files that belong to it.
+
+    Args:
+        files: The files' bytes by name; kept as they are, so that saving gives back what was loaded.
+        where: The folder, for errors.
+
+    Raises:
+        ModelError: A file is malformed.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], where: str = "tokenizer") -> None:
+        self._files = dict(files)
+        self._where = where
+        self._spec = self._json("tokenizer.json")
+        self._spec |= {
+            "truncation": None,
+            "padding": None,
+        }  # left behind by somebody's training; they cut rows
+        self._config = self._json("tokenizer_config.json") | {
+            key: value
+            for key, value in self._json("special_tokens_map.json").items()
+            if key not in self._json("tokenizer_config.json")
+        }
+        self._full = self._build(self._spec)
+        self._variants: dict[frozenset[str], Backend] = {}
+
+    def _json(self, name: str) -> dict[str, Any]:
+        if name not in self._files:
+            return {}
+        try:
+            data = json.loads(self._files[name])
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{name} is no JSON: {error}", where=self._where) from None
+        if not isinstance(data, dict):
+            raise ModelError(f"{name} is no JSON object", where=self._where)
+        return data
+
+    def _build(self, spec: Mapping[str, Any]) -> Backend:
+        try:
+            return Backend.from_str(json.dumps(spec))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a bad regex arrives as a Rust panic, which is no Exception
+            raise ModelError(f"tokenizer.json can't be used: {error}", where=self._where) from None
+
+    def _variant(self, specials: Specials) -> Backend:
+        """Returns the tokenizer that recognises just these special tokens.
+
+        One is built for each set asked for: switching a shared one back and forth is not safe across threads.
+        """
+        if specials == "all":
+            return self._full
+        wanted = frozenset() if specials == "none" else frozenset(specials)
+        unknown = wanted - self.special_tokens.keys()
+        if unknown:
+            raise RequestError(f"no special token of this tokenizer: {', '.join(sorted(unknown))}")
+        if wanted not in self._variants:
+            self._variants[wanted] = self._build(_without_specials(self._spec, keep=wanted))
+        return self._variants[wanted]
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The highest id plus one."""
+        return max(self._full.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """The special tokens and their ids."""
+        return {token["content"]: token["id"] for token in self._spec.get("added_tokens", []) if token.get("special")}
+
+    @cached_property
+    def capabilities(self) -> TokenizerCapabilities:
+        """What the parts of the tokenizer.json allow to promise."""
+        whole = self._bytes.is_byte_level and self._bytes.has_every_byte and not self._spec.get("normalizer")
+        return TokenizerCapabilities(
+            lossless_unicode=whole,
+            lossless_bytes=whole,
+            offsets=True,
+            trainable=False,
+            extendable=False,
+            coarsening=False,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 of the tokenizer.json's meaning."""
+        import hashlib
+
+        text = json.dumps(self._spec, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The template from its own file, or from the configuration."""
+        if "chat_template.jinja" in self._files:
+            return self._files["chat_template.jinja"].decode("utf-8")
+        template = self._config.get("chat_template")
+        if isinstance(template, list):
+            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+            template = named.get("default")
+        return template if isinstance(template, str) else None
+
+    def role_token(self, role: Literal["bos", "eos", "pad", "unk"]) -> int | None:
+        """Returns the id of the token with this role."""
+        token = self._config.get(f"{role}_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        return self._full.token_to_id(content) if isinstance(content, str) else None
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether the configuration or the post-processor puts the beginning-of-sequence token first."""
+        bos = self.role_token("bos")
+        if bos is None:
+            return False
+        if isinstance(self._config.get("add_bos_token"), bool):
+            return bool(self._config["add_bos_token"])
+        return bool(self._full.encode("", add_special_tokens=True).ids[:1] == [bos])
+
+    def encode(self, text: str, specials: Specials = "none") -> list[int]:
+        """Returns the ids of one text."""
+        return list(self._variant(specials).encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
+        """Returns the ids of many texts."""
+        encodings = self._variant(specials).encode_batch_fast(list(texts), add_special_tokens=False)
+        return [list(encoding.ids) for encoding in encodings]
+
+    def encode_offsets(self, text: str, specials: Specials = "none") -> Encoding:
+        """Returns the ids of one text with their places in it."""
+        encoding = self._variant(specials).encode(text, add_special_tokens=False)
+        return Encoding(list(encoding.ids), list(encoding.offsets))
+
+    def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
+        """Returns the text of these ids."""
+        return str(self._full.decode(list(ids), skip_special_tokens=skip_specials))
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """Returns the bytes of these ids."""
+        return b"".join(self.token_bytes(token) for token in ids)
+
+    def stream_decoder(self) -> StreamDecoder:
+        """Returns a decoder for ids that come one by one."""
+        return _ByteStream(self) if self._bytes.is_byte_level else _PrefixStream(self)
+
+    @cached_property
+    def _bytes(self) -> TokenBytes:
+        return TokenBytes(self._spec, self._full.get_vocab(with_added_tokens=False))
+
+    def token_bytes(self, token: int) -> bytes:
+        """Returns the bytes that one id stands for.
+
+        Raises:
+            IndexError: No such id.
+        """
+        piece = self._full.id_to_token(token)
+        if piece is None:
+            raise IndexError(f"no token has the id {token}")
+        return piece.encode("utf-8") if token in self._added_ids else self._bytes.of(piece)
+
+    @cached_property
+    def _added_ids(self) -> frozenset[int]:
+        return frozenset(token["id"] for token in self._spec.get("added_tokens", []))
+
+    def normalize(self, text: str) -> str:
+        """Returns the text after the normalizer."""
+        normalizer = self._full.normalizer
+        return str(normalizer.normalize_str(text)) if normalizer else text
+
+    def save(self, folder: Path, format: str = "huggingface") -> None:
+        """Writes the files as they were loaded.
+
+        Raises:
+            RequestError: Another format.
+        """
+        if format != "huggingface":
+            raise RequestError(f"a tokenizer.json can't be saved as '{format}'")
+        for name, data in self._files.items():
+            (folder / name).write_bytes(data)
+
+
+def _without_specials(spec: Mapping[str, Any], keep: frozenset[str]) -> dict[str, Any]:
+    """Returns the tokenizer with all special tokens but some taken out, so that no text can become one."""
+    gone = {
+        token["content"]
+        for token in spec.get("added_tokens", [])
+        if token.get("special") and token["content"] not in keep
+    }
+    added = [token for token in spec.get("added_tokens", []) if token["content"] not in gone]
+    model = dict(spec["model"])
+    if isinstance(model.get("vocab"), dict):
+        needed = {model.get("unk_token")}
+        model["vocab"] = {piece: id for piece, id in model["vocab"].items() if piece not in gone or piece in needed}
+    return {**spec, "added_tokens": added, "model": model, "post_processor": None}
+
+
+class _ByteStream:
+    """Decodes byte-level tokens: bytes are held back until they make whole characters."""
+
+    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        return self._decoder.decode(self._tokenizer.token_bytes(token))
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class _PrefixStream:
+    """Decodes anything else: shows how the text of all tokens so far has grown."""
+
+    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._shown = 0
+
+    def push(self, token: int) -> str:
+        self._ids.append(token)
+        return self._grown(self._tokenizer.decode(self._ids).rstrip("�"))
+
+    def finish(self) -> str:
+        return self._grown(self._tokenizer.decode(self._ids))
+
+    def _grown(self, text: str) -> str:
+        new = text[self._shown :]
+        self._shown = max(self._shown, len(text))
+        return new
