@@ -8,7 +8,7 @@ and k stand in another order in the file.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +45,18 @@ _READ_KEYS = frozenset(
 # These say nothing that would change what is computed.
 _REMARKS = frozenset({"vocab_size", "tensor_data_layout", "rope.scaling.original_context_length"})
 # Any other key is refused unless its value switches nothing on.
-_NEUTRAL = {"rope.scaling.factor": 1, "rope.scale_linear": 1, "attention.causal": True}
+_OFF: tuple[object, ...] = (0, "none")
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "rope.scaling.factor": (0, 1),
+    "rope.scale_linear": (0, 1),
+    "attention.causal": (True,),
+}
 
-_ROLE_KEYS = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id"}
+_ROLE_KEYS = {
+    "bos": "tokenizer.ggml.bos_token_id",
+    "eos": "tokenizer.ggml.eos_token_id",
+    "pad": "tokenizer.ggml.padding_token_id",
+}
 
 _OUTER = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -93,10 +102,11 @@ def llama_config(header: GgufHeader) -> dict[str, Any]:
     _refuse_other_kinds(metadata)
     _refuse_variants(metadata)
     shape = _shape(metadata)
+    vocabulary = _vocabulary(header)
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": _vocabulary(header),
+        "vocab_size": vocabulary,
         **shape,
         "hidden_act": "silu",
         "attention_bias": False,
@@ -105,7 +115,7 @@ def llama_config(header: GgufHeader) -> dict[str, Any]:
         "rms_norm_eps": _shortest(metadata.positive("llama.attention.layer_norm_rms_epsilon")),
         "rope_parameters": _rope(metadata),
         "tie_word_embeddings": "output.weight" not in header.tensors,
-        **{f"{role}_token_id": _token_id(metadata, key) for role, key in _ROLE_KEYS.items()},
+        **{f"{role}_token_id": _token_id(metadata, key, vocabulary) for role, key in _ROLE_KEYS.items()},
     }
 
 
@@ -141,12 +151,11 @@ def half_split_rows(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any,
 
 
 def _refuse_other_kinds(metadata: Metadata) -> None:
-    kind = metadata.text("general.type", "model")
-    if kind != "model":
-        raise _unsupported(metadata, f"this file holds a GGUF {kind!r}, not a model")
-    architecture = metadata.text("general.architecture")
-    if architecture != "llama":
-        raise _unsupported(metadata, f"the architecture {architecture!r} is not supported")
+    if metadata.text("general.type", "model") != "model":
+        raise _unsupported(metadata, f"this file holds a GGUF {metadata.shown('general.type')}, not a model")
+    if metadata.text("general.architecture") != "llama":
+        shown = metadata.shown("general.architecture")
+        raise _unsupported(metadata, f"the architecture {shown} is not supported")
     if metadata.integer("split.count", 1) > 1:
         raise _unsupported(metadata, "this is one of several files that make up a model")
 
@@ -156,8 +165,8 @@ def _refuse_variants(metadata: Metadata) -> None:
         name = key.removeprefix("llama.")
         if name == key or name in _READ_KEYS or name in _REMARKS:
             continue
-        if value not in (0, "none", _NEUTRAL.get(name, 0)):
-            raise _unsupported(metadata, f"{key} is {metadata.shown(key)}, which is not supported")
+        if value not in _NEUTRAL.get(name, _OFF):
+            raise _unsupported(metadata, f"{key[:80]!r} is {metadata.shown(key)}, which is not supported")
 
 
 def _unsupported(metadata: Metadata, message: str) -> ModelError:
@@ -211,28 +220,32 @@ def _vocabulary(header: GgufHeader) -> int:
     return tensor.shape[1]
 
 
-def _token_id(metadata: Metadata, key: str) -> int | None:
-    full = f"tokenizer.ggml.{key}"
-    return metadata.integer(full) if full in metadata else None
+def _token_id(metadata: Metadata, key: str, vocabulary: int) -> int | None:
+    if key not in metadata:
+        return None
+    id_ = metadata.integer(key)
+    if id_ >= vocabulary:
+        raise metadata.error(key, f"but token_embd.weight has {vocabulary:,} rows")
+    return id_
 
 
 def _names(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, str]:
     """Returns file name -> model name for every weight that the configuration asks for, in the file's order."""
-    layers = config["num_hidden_layers"]
-    if layers > len(header.tensors):
-        raise _missing(header, [f"those of its {layers:,} layers"])
-    wanted = {tensor: name for tensor, name in _OUTER.items() if tensor != "output.weight" or tensor in header.tensors}
-    for layer in range(layers):
-        for tensor, name in _LAYER.items():
-            wanted[f"blk.{layer}.{tensor}.weight"] = f"model.layers.{layer}.{name}.weight"
-    missing = [tensor for tensor in wanted if tensor not in header.tensors]
-    if missing:
-        raise _missing(header, missing)
+    wanted: dict[str, str] = {}
+    for tensor, name in _expected(config):
+        if tensor not in header.tensors:
+            raise ModelError(f"the tensor {tensor!r} is missing", where=str(header.path), hint=_SUPPORTED)
+        wanted[tensor] = name
     return {tensor: wanted[tensor] for tensor in header.tensors if tensor in wanted}
 
 
-def _missing(header: GgufHeader, names: list[str]) -> ModelError:
-    return ModelError(f"tensors are missing: {_few(names)}", where=str(header.path), hint=_SUPPORTED)
+def _expected(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for tensor, name in _OUTER.items():
+        if tensor != "output.weight" or not config["tie_word_embeddings"]:
+            yield tensor, name
+    for layer in range(config["num_hidden_layers"]):
+        for tensor, name in _LAYER.items():
+            yield f"blk.{layer}.{tensor}.weight", f"model.layers.{layer}.{name}.weight"
 
 
 def _refuse_left_over(header: GgufHeader, wanted: Iterable[str]) -> None:
@@ -247,7 +260,7 @@ def _refuse_left_over(header: GgufHeader, wanted: Iterable[str]) -> None:
 
 def _few(names: list[str]) -> str:
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return ", ".join(map(repr, names[:3])) + more
 
 
 def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

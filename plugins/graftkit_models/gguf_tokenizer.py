@@ -188,12 +188,12 @@ def _write(path: Path, text: str) -> None:
 def _splitting(metadata: Metadata) -> Splitting:
     if "tokenizer.ggml.model" not in metadata:
         raise ModelError("the file has no tokenizer", where=str(metadata.path), hint="Name one in the recipe.")
-    model = metadata.text("tokenizer.ggml.model")
-    if model != "gpt2":
-        raise _unsupported(metadata, f"its tokenizer is of the kind {model!r}, which is not supported")
+    if metadata.text("tokenizer.ggml.model") != "gpt2":
+        shown = metadata.shown("tokenizer.ggml.model")
+        raise _unsupported(metadata, f"its tokenizer is of the kind {shown}, which is not supported")
     name = metadata.text("tokenizer.ggml.pre", "default")
     if name not in SPLITTINGS:
-        raise _unsupported(metadata, f"its tokenizer splits text as {name!r}, which is not supported")
+        raise _unsupported(metadata, f"its tokenizer splits text as {name[:80]!r}, which is not supported")
     return SPLITTINGS[name]
 
 

@@ -21,8 +21,8 @@ _LISTED_FILES = 2000
 def local_path(reference: str) -> Path:
     """Turns a reference into a path.
 
-    `package:NAME/FILE` is a file inside the folder of the installed package NAME, which is found without
-    being imported: its code never runs. FILE is relative and has no `..`, so it lies inside that folder.
+    `package:NAME/FILE` is a file or a folder inside the folder of the installed package NAME, which is found
+    without being imported: its code never runs. FILE is relative and has no `..`, so it lies inside that folder.
     Everything else is a plain path, returned as it is, whether it exists or not.
 
     Args:
@@ -40,7 +40,7 @@ def local_path(reference: str) -> Path:
     name, file = _split(reference)
     folders = _package_folders(name, reference)
     for folder in folders:
-        if _is_file(folder / file):
+        if _exists(folder / file):
             return folder / file
     raise _no_such_file(reference, name, file, folders)
 
@@ -81,9 +81,9 @@ def _spec(name: str) -> ModuleSpec | None:
         return None
 
 
-def _is_file(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
-        return path.is_file()
+        return path.exists()
     except OSError:
         return False
 

@@ -20,6 +20,8 @@ from graftkit_quantizers.state import check_matrix, check_tensors
 
 __all__ = ["Nf4", "Nf4Weight"]
 
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
 NESTED_BLOCK = 256
 """Scales that share one scale under double quantization."""
 
@@ -88,10 +90,10 @@ class Nf4Weight(FrozenWeight):
             code=bnb.get_4bit_type("nf4", device=codes.device),
             blocksize=self._blocksize,
             quant_type="nf4",
-            dtype=dtype,
+            dtype=dtype if dtype in _DTYPES else torch.float32,
         )
         weight: torch.Tensor = bnb.dequantize_4bit(codes.view(-1, 1), state)
-        return weight[:, : self.in_features]
+        return weight[:, : self.in_features].to(dtype)
 
     def _scales(self) -> torch.Tensor:
         absmax = self.absmax.detach()

@@ -23,6 +23,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_file_of_a_package_is_found_without_importing_the_package(package: Path) -> None:
     assert local_path("package:tiny_weights/files/model.gguf") == package / "files" / "model.gguf"
+    assert local_path("package:tiny_weights/files") == package / "files"
     assert "tiny_weights" not in sys.modules
 
 
@@ -53,7 +54,7 @@ def test_a_missing_package_comes_with_the_command_that_installs_it() -> None:
 
 
 def test_a_missing_file_comes_with_the_nearest_names(package: Path) -> None:
-    with pytest.raises(ModelError, match="has no file 'files/modle.gguf'") as caught:
+    with pytest.raises(ModelError, match=r"has no file 'files/modle\.gguf'") as caught:
         local_path("package:tiny_weights/files/modle.gguf")
     assert caught.value.hint == "Nearest: package:tiny_weights/files/model.gguf"
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from gguf.quants import dequantize, quantize
 from graftkit.errors import ModelError
+from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit_models.gguf_source import GgufSource
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -166,7 +167,7 @@ def test_every_type_equals_the_reference_dequantization(path: Path, type_: str) 
 
 
 def test_facts_are_those_of_the_file(path: Path) -> None:
-    files = GgufSource().open(str(write(path, tiny_llama(), type_="Q8_0")))
+    files: BaseModelFiles = GgufSource().open(str(write(path, tiny_llama(), type_="Q8_0")))
     assert files.reference == str(path)
     assert files.files == (path,)
     assert files.tokenizer_backend == "huggingface"
@@ -197,26 +198,30 @@ def changed(name: str, value: object) -> Change:
 
 
 REFUSED: dict[str, Change] = {
-    "llama.rope.scaling.type is 'linear'": key("llama.rope.scaling.type", "linear"),
-    "llama.rope.scaling.factor is 8.0": key("llama.rope.scaling.factor", 8.0),
-    "llama.expert_count is 8": key("llama.expert_count", 8),
-    "llama.attention.sliding_window is 512": key("llama.attention.sliding_window", 512),
+    "'llama.rope.scaling.type' is 'linear'": key("llama.rope.scaling.type", "linear"),
+    "'llama.rope.scaling.factor' is 8.0": key("llama.rope.scaling.factor", 8.0),
+    "'llama.expert_count' is 8": key("llama.expert_count", 8),
+    "'llama.attention.sliding_window' is 512": key("llama.attention.sliding_window", 512),
+    "'llama.attention.causal' is False": key("llama.attention.causal", False),
+    "'llama.\\x1b[2J' is 1": key("llama.\x1b[2J", 1),
+    "padding_token_id is 50, but token_embd.weight has 50 rows": key("tokenizer.ggml.padding_token_id", 50),
     "llama.rope.dimension_count is 8": changed("llama.rope.dimension_count", 8),
     "llama.attention.value_length is 8": changed("llama.attention.value_length", 8),
     "llama.attention.head_count is an array of 2": changed("llama.attention.head_count", [4, 4]),
     "llama.attention.head_count is 0": changed("llama.attention.head_count", 0),
     "3 heads and 2 of keys": changed("llama.attention.head_count", 3),
     "no llama.block_count": changed("llama.block_count", None),
-    "those of its 1,000,000 layers": changed("llama.block_count", 1_000_000),
-    "tensors are missing: blk.2.attn_norm.weight": changed("llama.block_count", 3),
-    "no place for: blk.1.attn_k.weight": changed("llama.block_count", 1),
+    "'blk.2.attn_norm.weight' is missing": changed("llama.block_count", 2_000_000_000),
+    "no place for: 'blk.1.attn_k.weight', 'blk.1.attn_norm.weight', 'blk.1.attn_output.weight' and 6 more": changed(
+        "llama.block_count", 1
+    ),
     "'token_embd.weight' has the shape [50, 64]": changed("llama.embedding_length", 128),
     "epsilon is nan": changed("llama.attention.layer_norm_rms_epsilon", float("nan")),
     "freq_base is -1.0": changed("llama.rope.freq_base", -1.0),
     "GGUF 'adapter', not a model": key("general.type", "adapter"),
     "one of several files": key("split.count", 2),
-    "no place for: rope_freqs.weight": tensor("rope_freqs.weight", 8),
-    "no place for: blk.0.attn_q.bias": tensor("blk.0.attn_q.bias", 64),
+    "no place for: 'rope_freqs.weight'": tensor("rope_freqs.weight", 8),
+    "no place for: 'blk.0.attn_q.bias'": tensor("blk.0.attn_q.bias", 64),
     "'output.weight' is of the type I32": tensor("output.weight", 50, 64, dtype=np.int32),
     "51 ids, but token_embd.weight only 50 rows": key("tokenizer.ggml.tokens", [str(n) for n in range(51)]),
 }

@@ -1,0 +1,143 @@
+"""Training steps, against plain transformers and torch on padded rows one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from graftkit.errors import TrainingError
+from graftkit.host.lifecycle import StepInfo
+from graftkit.model.adapt import adapt
+from graftkit.model.attention import PACKED, register_packed_attention
+from graftkit.model.load import load_base_model
+from graftkit.model.targets import linear_layers
+from graftkit.recipe.schema import TrainingSection
+from graftkit.store.token_store import Example, TokenStore
+from graftkit.training.batch import pack
+from graftkit.training.loop import Trainer, held_out_loss
+from graftkit.training.loss import summed_loss
+from graftkit_adapters.config import LoraConfig
+from graftkit_adapters.lora import Lora
+from graftkit_models.huggingface import HuggingFaceSource
+from graftkit_quantizers.dense import Dense
+from graftkit_quantizers.nf4 import Nf4
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+CPU = torch.device("cpu")
+
+
+def store(rows: int = 12, seed: int = 0) -> TokenStore:
+    random = np.random.default_rng(seed)
+    examples = []
+    for _ in range(rows):
+        length = int(random.integers(4, 24))
+        supervised = random.random(length) < 0.5
+        supervised[-1] = True
+        examples.append(Example(random.integers(0, 320, length), supervised, 1))
+    return TokenStore.of(examples)
+
+
+def network(folder: Path, quantizer: Any = None, dropout: float = 0.0) -> tuple[Any, list[torch.nn.Parameter]]:
+    files = HuggingFaceSource().open(str(folder))
+    model: Any = load_base_model(files, quantizer or Dense(), device=CPU)
+    register_packed_attention()
+    model.set_attn_implementation(PACKED)
+    layers = adapt(model, Lora(LoraConfig(rank=4, dropout=dropout)), list(linear_layers(files.tensors)), seed=0)
+    return model, [p for layer in layers.values() for p in layer.trainable_parameters().values()]
+
+
+def reference_loss(model: Any, rows: TokenStore) -> tuple[float, int]:
+    """Each row alone, all logits, the loss over its supervised tokens."""
+    total, count = 0.0, 0
+    for row in rows:
+        logits = model(input_ids=torch.from_numpy(row.ids)[None]).logits[0, :-1]
+        labels = torch.from_numpy(np.where(row.supervised, row.ids, -100))[1:]
+        total += cross_entropy(logits, labels, reduction="sum").item()
+        count += int((labels >= 0).sum())
+    return total, count
+
+
+@torch.no_grad()
+def test_the_loss_of_packed_rows_is_that_of_each_row_alone(tiny_model: Path) -> None:
+    rows = store()
+    ours, _ = network(tiny_model)
+    batch = pack(list(rows), CPU)
+    expected, count = reference_loss(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), rows)
+    assert len(batch.labels) == count
+    assert summed_loss(ours, batch).item() == pytest.approx(expected, rel=1e-5)
+    assert held_out_loss(ours, rows, CPU, micro_tokens=40) == pytest.approx(expected / count, rel=1e-5)
+
+
+def test_no_row_sees_another(tiny_model: Path) -> None:
+    ours, _ = network(tiny_model)
+    first, second, other = list(store(3))
+    batches = [pack([first, second], CPU), pack([first, other], CPU)]
+    hidden = [ours.model(input_ids=b.ids, position_ids=b.positions, row_lengths=b.row_lengths)[0] for b in batches]
+    length = len(first.ids)
+    assert torch.equal(hidden[0][:, :length], hidden[1][:, :length])
+
+
+def steps(folder: Path, quantizer: Any = None, dropout: float = 0.0, **options: Any) -> tuple[Any, list[StepInfo]]:
+    model, parameters = network(folder, quantizer, dropout)
+    section = TrainingSection(**{"steps": 4, "tokens_per_step": 60, "learning_rate": 1e-2, **options})
+    seen: list[StepInfo] = []
+    Trainer(model, parameters, store(), section, CPU).run(seen.append)
+    return parameters, seen
+
+
+def test_how_rows_are_cut_into_passes_does_not_change_training(tiny_model: Path) -> None:
+    whole, losses = steps(tiny_model, micro_tokens=1000)
+    cut, again = steps(tiny_model, micro_tokens=20)
+    for a, b in zip(whole, cut, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    assert [s.loss for s in losses] == pytest.approx([s.loss for s in again], rel=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_one_seed_gives_one_result_bit_for_bit(tiny_model: Path, dropout: float) -> None:
+    first, _ = steps(tiny_model, Nf4(), dropout)
+    torch.manual_seed(12345)  # what the process drew before must not matter
+    again, _ = steps(tiny_model, Nf4(), dropout)
+    other, _ = steps(tiny_model, Nf4(), dropout, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_training_leaves_the_process_random_state_alone(tiny_model: Path) -> None:
+    before = torch.get_rng_state()
+    steps(tiny_model, dropout=0.3)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_step_is_adamw_on_the_mean_over_all_supervised_tokens(tiny_model: Path) -> None:
+    parameters, seen = steps(tiny_model, steps=1, tokens_per_step=10_000, warmup=0.0, weight_decay=0.1)
+    model, expected = network(tiny_model)
+    batch = pack(list(store()), CPU)
+    loss = summed_loss(model, batch) / len(batch.labels)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(expected, 1.0)
+    torch.optim.AdamW(expected, lr=1e-2, weight_decay=0.1).step()
+    assert seen[0].loss == pytest.approx(loss.item(), rel=1e-5)
+    assert seen[0].gradient_norm == pytest.approx(norm.item(), rel=1e-4)
+    assert seen[0].tokens == batch.tokens and seen[0].supervised_tokens == len(batch.labels)
+    for a, b in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=2e-4)
+
+
+@pytest.mark.parametrize("quantizer", [Dense(), Nf4()])
+def test_the_loss_falls(tiny_model: Path, quantizer: Any) -> None:
+    _, seen = steps(tiny_model, quantizer, steps=40, tokens_per_step=10_000, learning_rate=3e-2)
+    assert seen[-1].loss < 0.7 * seen[0].loss
+
+
+def test_a_loss_that_is_no_number_stops_training(tiny_model: Path) -> None:
+    model, parameters = network(tiny_model)
+    with torch.no_grad():
+        parameters[0].fill_(float("nan"))
+    section = TrainingSection(steps=2, tokens_per_step=60)
+    with pytest.raises(TrainingError, match="step 1: the loss is nan"):
+        Trainer(model, parameters, store(), section, CPU).run(lambda step: None)
