@@ -69,6 +69,7 @@ class HuggingFaceTokenizer:
             if key not in self._json("tokenizer_config.json")
         }
         self._full = self._build(self._spec)
+        self._check_added_ids()
         self._variants: dict[frozenset[str], Backend] = {}
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -89,6 +90,17 @@ class HuggingFaceTokenizer:
             raise
         except BaseException as error:  # a bad regex arrives as a Rust panic, which is no Exception
             raise ModelError(f"tokenizer.json can't be used: {error}", where=self._where) from None
+
+    def _check_added_ids(self) -> None:
+        """Refuses a file whose added tokens would get other ids than it says, which the library does silently."""
+        for token in self._spec.get("added_tokens", []):
+            given = self._full.token_to_id(token["content"])
+            if given != token["id"]:
+                raise ModelError(
+                    f"tokenizer.json gives the added token {token['content']!r} the id {token['id']}, "
+                    f"but its vocabulary makes it {given}",
+                    where=self._where,
+                )
 
     def _variant(self, specials: Specials) -> Backend:
         """Returns the tokenizer that recognises just these special tokens.

@@ -111,7 +111,9 @@ def test_a_peft_tensor_that_peft_would_silently_ignore_does_not_pass(finished: A
     path = folder / "adapter_model.safetensors"
     tensors = load_file(path)
     first = next(iter(tensors))
-    save_file({**tensors, first.replace("layers.0", "layers.9"): tensors[first]}, path, metadata={"format": "pt"})
+    save_file(
+        {**tensors, first.replace("layers.0", "layers.9"): tensors[first].clone()}, path, metadata={"format": "pt"}
+    )
     with pytest.raises(ExportError, match="disagree on 1 tensors"):
         prove(folder, result.folder / "probes.safetensors")
 

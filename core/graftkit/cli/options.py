@@ -31,4 +31,4 @@ def recipe_arguments(function: _F) -> _F:
         metavar="KEY=VALUE",
         help="Override a key, such as training.epochs=3; may be repeated.",
     )(function)
-    return click.argument("recipe", type=click.Path(dir_okay=False))(function)
+    return click.argument("recipe", type=click.Path())(function)

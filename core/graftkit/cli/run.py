@@ -20,7 +20,7 @@ __all__ = ["command"]
 
 @click.command("run")
 @recipe_arguments
-@click.option("--out", type=click.Path(file_okay=False), help="The run's folder; runs/NAME when left out.")
+@click.option("--out", type=click.Path(), help="The run's folder; runs/NAME when left out.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder, once this one has finished.")
 @disable_option
 @json_option

@@ -8,11 +8,14 @@ import click
 
 from graftkit.host.host import PluginHost
 from graftkit.recipe.json_schema import recipe_schema
+from graftkit.recipe.reference import recipe_reference
 
 __all__ = ["command"]
 
 
 @click.command("schema")
-def command() -> None:
+@click.option("--markdown", is_flag=True, help="Print tables to read instead.")
+def command(markdown: bool) -> None:
     """Print the recipe's JSON Schema, with the fields of every installed provider, for editors."""
-    click.echo(json.dumps(recipe_schema(PluginHost()), indent=2))
+    host = PluginHost()
+    click.echo(recipe_reference(host) if markdown else json.dumps(recipe_schema(host), indent=2))

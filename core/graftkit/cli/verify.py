@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 
 @click.command("verify")
-@click.argument("export", type=click.Path(file_okay=False))
+@click.argument("export", type=click.Path())
 @json_option
 def command(export: str, as_json: bool) -> None:
     """Prove an EXPORT that a run left: every file's hash, then its logits, loaded in a process of its own."""

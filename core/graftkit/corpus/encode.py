@@ -11,7 +11,7 @@ from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.rows import ChatRow, CompletionRow, Row, TextRow
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.tokenizer import Encoding, Tokenizer
 from graftkit.store.token_store import Example
 
 __all__ = ["Encoded", "Encoder", "chat_template_of"]
@@ -84,19 +84,20 @@ class Encoder:
     def encode(self, row: Row) -> Encoded:
         """Returns the tokens of a row.
 
-        A conversation or completion longer than `max_length` loses its end; a text is cut into several rows.
+        A conversation or completion longer than `max_length` loses its end. A text is cut into several rows, each
+        of which begins with the last token of the one before: every token but the first is predicted once.
 
         Raises:
             DataError: The chat template refuses the row, or there is no template for a conversation.
         """
         ids, supervised = self._encode_runs(self._runs(row))
         if isinstance(row, TextRow):
-            windows = range(0, len(ids), self._max_length)
+            windows = range(0, len(ids) - 1, self._max_length - 1)
             examples = [_example(*_cut(ids, supervised, at, self._max_length)) for at in windows]
         else:
             examples = [_example(*_cut(ids, supervised, 0, self._max_length))]
         return Encoded(
-            examples=[example for example in examples if example.supervised[1:].any()],
+            examples=[example for example in examples if example.supervised.any()],
             truncated=not isinstance(row, TextRow) and len(ids) > self._max_length,
             stops=bool(supervised) and self._stops(ids, supervised),
         )
@@ -111,7 +112,7 @@ class Encoder:
             messages.where,
             add_generation_prompt=True,
         )
-        return self._encode_runs(list(self._chat_runs(pieces, messages, learn=False)))[0]
+        return self._encode_runs(list(self._chat_runs(pieces, messages)))[0]
 
     @property
     def has_template(self) -> bool:
@@ -125,7 +126,7 @@ class Encoder:
     def _runs(self, row: Row) -> list[_Run]:
         if isinstance(row, ChatRow):
             pieces = lay_out(self._required_template(row.where), row.messages, row.where)
-            return list(self._chat_runs(pieces, row, learn=True))
+            return list(self._chat_runs(pieces, row))
         if isinstance(row, CompletionRow):
             return [*self._start(), _Run(row.prompt, False), _Run(row.completion, True), *self._end()]
         return [*self._start(), _Run(row.text, True), *self._end()]
@@ -147,12 +148,12 @@ class Encoder:
         eos = self._tokenizer.role_token("eos")
         return [] if eos is None else [_Run("", True, eos)]
 
-    def _chat_runs(self, pieces: Sequence[Piece], row: ChatRow, *, learn: bool) -> Iterator[_Run]:
+    def _chat_runs(self, pieces: Sequence[Piece], row: ChatRow) -> Iterator[_Run]:
         """Cuts pieces at the template's special tokens; an assistant's turn ends with the first one after it."""
         open_turn = False
         for piece in pieces:
             if piece.message is not None:
-                open_turn = learn and row.messages[piece.message].role == "assistant"
+                open_turn = row.messages[piece.message].role == "assistant"
                 yield _Run(piece.text, open_turn)
                 continue
             if open_turn and not self._find_special(piece.text):
@@ -197,8 +198,8 @@ class Encoder:
     def _encode_group(self, group: Sequence[_Run], ids: list[int], supervised: list[bool]) -> None:
         """Encodes neighbouring stretches as the one text that they are.
 
-        Where a token would straddle the beginning of a supervised stretch, the text is cut there: in use, the
-        prompt's tokens are fixed before the first one of the answer is chosen.
+        Where what stands before a supervised stretch would become other tokens alone, the text is cut there: in
+        use, the prompt's tokens are fixed before the first one of the answer is chosen.
         """
         text = "".join(run.text for run in group)
         if not text:
@@ -207,13 +208,17 @@ class Encoder:
         start = 0
         for number, run in enumerate(group):
             opens = number and run.supervised and not group[number - 1].supervised
-            if opens and any(left < start < right for left, right in encoding.offsets):
+            if opens and _tokens_before(start, encoding) != self._tokenizer.encode(text[:start]):
                 self._encode_group(group[:number], ids, supervised)
                 self._encode_group(group[number:], ids, supervised)
                 return
             start += len(run.text)
         ids.extend(encoding.ids)
         supervised.extend(_marks(group, encoding.offsets))
+
+
+def _tokens_before(place: int, encoding: Encoding) -> list[int]:
+    return [token for token, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if left < place]
 
 
 def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterator[bool]:
@@ -238,4 +243,5 @@ def _cut(
 def _example(ids: Sequence[int], supervised: Sequence[bool]) -> Example:
     marks = np.array(supervised, dtype=bool)
     starts = np.flatnonzero(marks & ~np.concatenate([[False], marks[:-1]]))
+    marks[:1] = False  # nothing stands before the first token to predict it from
     return Example(np.array(ids, dtype=np.int64), marks, int(starts[-1]) if len(starts) else len(ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class Piece:
 
 
 _FORMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.rstrip, str.lstrip)
+_MARK = re.compile("(\ue000\\d+\ue001)")
 
 
 def lay_out(
@@ -44,7 +46,7 @@ def lay_out(
     Raises:
         DataError: The template refuses the conversation, or rewrites a content.
     """
-    marks = [f"\ue000{number}\ue001" if message.content else "" for number, message in enumerate(messages)]
+    marks = [_mark(number) if message.content else "" for number, message in enumerate(messages)]
     marked = template.render(
         [{"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)],
         where,
@@ -67,12 +69,9 @@ def lay_out(
 
 
 def _pieces(marked: str, messages: Sequence[Message], form: Callable[[str], str]) -> list[Piece]:
-    pieces: list[Piece] = []
-    rest = marked
-    while "\ue000" in rest:
-        before, _, rest = rest.partition("\ue000")
-        number, _, rest = rest.partition("\ue001")
-        if before:
-            pieces.append(Piece(before, None))
-        pieces.append(Piece(form(messages[int(number)].content), int(number)))
-    return [*pieces, Piece(rest, None)] if rest else pieces
+    contents = {_mark(number): Piece(form(message.content), number) for number, message in enumerate(messages)}
+    return [contents.get(part) or Piece(part, None) for part in _MARK.split(marked) if part]
+
+
+def _mark(number: int) -> str:
+    return f"\ue000{number}\ue001"

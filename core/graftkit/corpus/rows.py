@@ -85,7 +85,10 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _exists(path: Path) -> str:
-    return "" if path.exists() else "There is no such file."
+    try:
+        return "" if path.exists() else "There is no such file."
+    except OSError:
+        return ""
 
 
 def _read(path: Path) -> bytes:
@@ -97,6 +100,8 @@ def _read(path: Path) -> bytes:
         raise DataError("no such file", where=str(path), hint=hint) from None
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
+    except ValueError:  # a NUL in it
+        raise DataError("no file can be called so", where=repr(str(path))) from None
 
 
 def _decode(raw: bytes, where: str) -> str:
@@ -114,9 +119,10 @@ def _text_file(path: Path) -> TextRow:
     raw = _read(path)
     for number, line in enumerate(raw.split(b"\n"), 1):
         _decode(line, f"{path}:{number}")
-    if not raw.strip():
+    text = raw.decode("utf-8-sig")
+    if not text.strip():
         raise DataError("the file is empty", where=str(path))
-    return TextRow(raw.decode("utf-8-sig"), str(path))
+    return TextRow(text, str(path))
 
 
 def _lines(path: Path) -> Iterator[tuple[Any, str]]:
@@ -171,7 +177,7 @@ def _chat(data: Mapping[str, Any], where: str) -> ChatRow:
 
 def _message(turn: Any, where: str) -> Message:
     if not isinstance(turn, dict) or turn.keys() != {"role", "content"}:
-        found = ", ".join(turn) if isinstance(turn, dict) else _kind(turn)
+        found = ", ".join(turn) or "nothing" if isinstance(turn, dict) else _kind(turn)
         raise DataError(f'a message has "role" and "content", and nothing else; found {found}', where=where)
     role = turn["role"]
     if role not in ROLES:

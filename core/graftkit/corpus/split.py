@@ -37,7 +37,7 @@ def split(rows: Sequence[Row], share: float, seed: int) -> Split:
         seed: Draws another set.
     """
     keys = [fingerprint([seed, row.key()]) for row in rows]
-    wanted = min(max(1, round(share * len(rows))), len(set(keys)) - 1) if share else 0
+    wanted = max(1, round(share * len(rows))) if share else 0
     counts = dict.fromkeys(sorted(set(keys)), 0)
     for key in keys:
         counts[key] += 1

@@ -20,7 +20,7 @@ from graftkit.model.targets import linear_layers, match_targets
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 
-__all__ = ["Request", "judge", "open_model"]
+__all__ = ["Request", "judge", "load_tokenizer", "open_model", "row_counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def judge(loaded: LoadedRecipe, host: PluginHost) -> Request:
     source, files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
     targets = match_targets(recipe.adapter.targets, list(linear_layers(files.tensors)), where(("adapter", "targets")))
     backend = host.registry.resolve("tokenizer", files.tokenizer_backend)
-    tokenizer = _load_tokenizer(files, host.registry.create(backend))
+    tokenizer = load_tokenizer(files, host.registry.create(backend))
     _check_rows_of_embeddings(files, tokenizer)
     rows = _read(bound)
     encoder = Encoder(tokenizer, chat_template_of(tokenizer, _template(bound)), recipe.max_length)
@@ -104,10 +104,18 @@ def _asked(host: PluginHost, reference: str, where: str) -> Offer:
     raise ProviderError(f"no model source can open '{reference}'", where=where)
 
 
-def _load_tokenizer(files: BaseModelFiles, backend: TokenizerBackend) -> Tokenizer:
+def load_tokenizer(files: BaseModelFiles, backend: TokenizerBackend) -> Tokenizer:
+    """Loads the tokenizer that came with a base model.
+
+    Raises:
+        ModelError: It is missing or malformed.
+    """
     with tempfile.TemporaryDirectory(prefix="graftkit-") as folder:
         files.save_tokenizer(Path(folder))
-        return backend.load(Path(folder))
+        try:
+            return backend.load(Path(folder))
+        except ModelError as error:
+            raise ModelError(error.message, where=files.reference, hint=error.hint) from error
 
 
 def _check_rows_of_embeddings(files: BaseModelFiles, tokenizer: Tokenizer) -> None:

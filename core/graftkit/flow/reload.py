@@ -15,7 +15,7 @@ from graftkit.corpus.rows import ChatRow, Message
 from graftkit.errors import FolderError, ModelError
 from graftkit.flow.base_model import pick_device
 from graftkit.flow.folder import read_manifest
-from graftkit.flow.judge import open_model
+from graftkit.flow.judge import load_tokenizer, open_model
 from graftkit.flow.prove import make_provider
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -146,14 +146,10 @@ def _adapted(
 
 def _model(source: str, manifest: Mapping[str, Any], host: PluginHost | None) -> ReloadedModel:
     """Loads a base model or a merged export, unquantized."""
-    import tempfile
-
     host = host or PluginHost()
     _, files = open_model(host, source)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
-    with tempfile.TemporaryDirectory(prefix="graftkit-") as folder:
-        files.save_tokenizer(Path(folder))
-        tokenizer: Tokenizer = backend.load(Path(folder))
+    tokenizer = load_tokenizer(files, backend)
     eos = tokenizer.role_token("eos")
     stop = manifest.get("stop_tokens") or ([eos] if eos is not None else [])
     if not stop:

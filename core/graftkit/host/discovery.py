@@ -30,13 +30,16 @@ def _announcements() -> Iterable[tuple[PluginRecord, EntryPoint]]:
     for group in announced.groups:
         match = _ANY_API.fullmatch(group)
         for entry in announced.select(group=group) if match else ():
-            name = entry.dist.metadata["Name"] if entry.dist else ""
-            version = entry.dist.version if entry.dist else ""
-            yield _record(entry, name, version, int(match[1]) if match else 0), entry
+            yield _record(entry, int(match[1]) if match else 0), entry
 
 
-def _record(entry: EntryPoint, distribution: str, version: str, api: int) -> PluginRecord:
-    record = PluginRecord(entry.name, distribution, version, entry.value)
+def _record(entry: EntryPoint, api: int) -> PluginRecord:
+    record = PluginRecord(entry.name, "", "", entry.value)
+    try:
+        if entry.dist:
+            record.distribution, record.version = str(entry.dist.metadata["Name"]), entry.dist.version
+    except Exception:  # what an interrupted removal leaves: a folder without METADATA
+        record.status, record.reason = "failed", "its distribution's METADATA can't be read: install it again"
     if entry.group != ENTRY_POINT_GROUP:
         record.status = "incompatible"
         record.reason = f"made for plugin API {api}; this graftkit has {PLUGIN_API}"

@@ -19,14 +19,16 @@ from graftkit.host.discovery import (
     strict_by_environment,
 )
 from graftkit.host.hookspecs import PROJECT, HookSpecs
-from graftkit.host.records import Offer, PluginRecord
+from graftkit.host.records import FAILURES, Offer, PluginRecord
 from graftkit.host.registry import Registry
-from graftkit.interfaces.provider import KINDS, Kind, Provider
+from graftkit.interfaces.provider import KINDS, Provider
 
 if TYPE_CHECKING:
     import click
 
 __all__ = ["PluginHost"]
+
+_COMMANDS = "graftkit_commands"
 
 
 class PluginHost:
@@ -56,6 +58,7 @@ class PluginHost:
         self._disabled = {*disable, *disabled_by_environment()}
         self._strict = strict_by_environment() if strict is None else strict
         self._objects: dict[int, PluginRecord] = {}
+        self._commands: list[click.Command] = []
         self.records: list[PluginRecord] = []
         self.registry = Registry(self.records)
         if enabled_by_environment() if autoload is None else autoload:
@@ -71,20 +74,20 @@ class PluginHost:
 
     def commands(self) -> list[click.Command]:
         """Returns the commands that plugins offer."""
-        return [command for offered in self.hook.graftkit_commands() for command in offered]
+        return list(self._commands)
 
     def broadcast(self, hook: str, **arguments: Any) -> None:
-        """Calls a lifecycle hook of every plugin in turn.
+        """Calls a lifecycle hook of every plugin in turn, in pluggy's order: the last registered first.
 
         Raises:
             HookError: A plugin's implementation raised; the error names the plugin.
         """
-        for implementation in getattr(self.hook, hook).get_hookimpls():
+        for implementation in reversed(getattr(self.hook, hook).get_hookimpls()):
             record = self._objects[id(implementation.plugin)]
             others = [p for p in self._manager.get_plugins() if p is not implementation.plugin]
             try:
                 self._manager.subset_hook_caller(hook, others)(**arguments)
-            except Exception as error:
+            except FAILURES as error:
                 raise HookError(
                     f"its hook {hook} raised {_brief(error)}",
                     where=record.label,
@@ -98,13 +101,13 @@ class PluginHost:
         if record.status == "active":
             try:
                 self._register(record, load)
-            except Exception as error:
+            except FAILURES as error:
                 record.status, record.reason = "failed", _brief(error)
                 self._refuse_if_strict(record, error)
         elif record.status == "failed":
             self._refuse_if_strict(record, None)
 
-    def _refuse_if_strict(self, record: PluginRecord, error: Exception | None) -> None:
+    def _refuse_if_strict(self, record: PluginRecord, error: BaseException | None) -> None:
         if self._strict:
             raise PluginError(
                 f"failed to load: {record.reason}",
@@ -118,24 +121,35 @@ class PluginHost:
         record.import_seconds = time.perf_counter() - start
         record.file = _file_of(plugin)
         key = f"{record.distribution}:{record.name}" if record.distribution else record.name
+        if id(plugin) in self._objects:
+            raise ValueError(f"the same as {self._objects[id(plugin)].label}")
+        if self._manager.has_plugin(key):
+            raise ValueError(f"another plugin is called '{key}'")
         self._manager.register(plugin, name=key)
         self._objects[id(plugin)] = record
         try:
             self._manager.check_pending()
-            self.registry.extend(self._ask(plugin, record))
-        except Exception:
+            offers = [
+                Offer(kind, _provider(hook, item), record)
+                for kind, hook in KINDS.items()
+                for item in self._ask(plugin, hook)
+            ]
+            commands = [_command(item) for item in self._ask(plugin, _COMMANDS)]
+        except FAILURES:
             self._manager.unregister(plugin)
             del self._objects[id(plugin)]
             raise
+        self.registry.extend(offers)
+        self._commands.extend(commands)
 
-    def _ask(self, plugin: object, record: PluginRecord) -> list[Offer]:
-        """Collects what this plugin alone offers."""
+    def _ask(self, plugin: object, hook: str) -> list[object]:
+        """Returns what this plugin alone offers through one hook."""
         others = [p for p in self._manager.get_plugins() if p is not plugin]
-        offers: list[Offer] = []
-        for kind, hook in KINDS.items():
-            for offered in self._manager.subset_hook_caller(hook, others)():
-                offers += [Offer(kind, _checked(kind, hook, item), record) for item in _listed(hook, offered)]
-        return offers
+        caller = self._manager.subset_hook_caller(hook, others)
+        if not caller.get_hookimpls():
+            return []
+        answers = caller() or [None]  # pluggy leaves a None out: somebody forgot to return
+        return [item for answer in answers for item in _listed(hook, answer)]
 
 
 def _given(plugin: object) -> object:
@@ -144,13 +158,22 @@ def _given(plugin: object) -> object:
 
 def _listed(hook: str, offered: object) -> list[object]:
     if not isinstance(offered, list):
-        raise TypeError(f"{hook} returned {type(offered).__name__}, not a list of Provider")
+        found = "None" if offered is None else type(offered).__name__
+        raise TypeError(f"{hook} returned {found}, not a list")
     return offered
 
 
-def _checked(kind: Kind, hook: str, item: object) -> Provider:
+def _provider(hook: str, item: object) -> Provider:
     if not isinstance(item, Provider):
         raise TypeError(f"{hook} returned a list that holds {item!r}, which is no Provider")
+    return item
+
+
+def _command(item: object) -> click.Command:
+    import click
+
+    if not isinstance(item, click.Command):
+        raise TypeError(f"{_COMMANDS} returned a list that holds {item!r}, which is no click.Command")
     return item
 
 

@@ -7,9 +7,12 @@ from typing import Literal
 
 from graftkit.interfaces.provider import Kind, Provider
 
-__all__ = ["Offer", "PluginRecord", "PluginStatus"]
+__all__ = ["FAILURES", "Offer", "PluginRecord", "PluginStatus"]
 
 PluginStatus = Literal["active", "disabled", "failed", "incompatible"]
+
+FAILURES = (Exception, SystemExit)
+"""What a plugin's own code may raise without ending the program: to end it is left to the user."""
 
 
 @dataclass(slots=True)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterable
-from typing import Any, cast
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import PluginError, ProviderError
-from graftkit.host.records import Offer, PluginRecord
-from graftkit.interfaces.config import ProviderConfig
+from graftkit.host.records import FAILURES, Offer, PluginRecord
 from graftkit.interfaces.provider import Kind, Provider
 from graftkit.suggest import known_names
+
+if TYPE_CHECKING:
+    from graftkit.interfaces.config import ProviderConfig
 
 __all__ = ["BUILT_IN", "Registry"]
 
@@ -60,7 +64,7 @@ class Registry:
         if qualified:
             return qualified[0]
         if ":" in name and "." in name.partition(":")[0]:
-            return _direct(kind, name)
+            return _direct(kind, name, where)
         named = [offer for offer in candidates if offer.provider.name == name]
         built_in = [offer for offer in named if offer.plugin.distribution == BUILT_IN]
         if built_in or len(named) == 1:
@@ -104,6 +108,8 @@ class Registry:
         Raises:
             PluginError: It can't be imported, or is no `ProviderConfig`.
         """
+        from graftkit.interfaces.config import ProviderConfig  # pydantic: listing plugins need not wait for it
+
         if not offer.provider.config:
             return ProviderConfig
         found = _import(offer, offer.provider.config)
@@ -120,7 +126,7 @@ class Registry:
         target = _import(offer, offer.provider.target)
         try:
             return target(config) if offer.provider.config else target()
-        except Exception as error:
+        except FAILURES as error:
             raise PluginError(
                 f"{offer.kind} '{offer.provider.name}' could not be made: {type(error).__name__}: {error}",
                 where=offer.plugin.label,
@@ -128,32 +134,36 @@ class Registry:
 
 
 def _installed(name: str) -> bool:
+    """Looks for a module without importing any, not even the packages that it lies in."""
+    module, *parts = name.split(".")
     try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent package
-        return False
+        spec = importlib.util.find_spec(module)
+    except ValueError:  # an empty name, or a module made in memory, which has no spec
+        return name in sys.modules
+    for part in parts:
+        if spec is None or spec.submodule_search_locations is None:
+            return False
+        module = f"{module}.{part}"
+        spec = PathFinder.find_spec(module, spec.submodule_search_locations) if part else None
+    return spec is not None
 
 
-def _direct(kind: Kind, name: str) -> Offer:
+def _direct(kind: Kind, name: str, where: str) -> Offer:
     module, _, attribute = name.partition(":")
-    config = getattr(_attribute(module, attribute, name), "config_class", None)
-    target = f"{config.__module__}:{config.__qualname__}" if isinstance(config, type) else ""
-    plugin = PluginRecord(name=name, distribution="", version="", value=name)
-    return Offer(kind, Provider(name="direct", target=name, config=target), plugin)
-
-
-def _attribute(module: str, attribute: str, name: str) -> object:
     try:
-        return cast(object, getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
-        raise ProviderError(f"'{name}' can't be imported: {error}") from error
+        config = getattr(getattr(importlib.import_module(module), attribute), "config_class", None)
+        target = f"{config.__module__}:{config.__qualname__}" if isinstance(config, type) else ""
+        provider = Provider(name="direct", target=name, config=target)
+    except FAILURES as error:
+        raise ProviderError(f"'{name}' can't be used: {type(error).__name__}: {error}", where=where) from error
+    return Offer(kind, provider, PluginRecord(name=name, distribution="", version="", value=name))
 
 
 def _import(offer: Offer, target: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+    except FAILURES as error:
         raise PluginError(
             f"{offer.kind} '{offer.provider.name}' can't be imported: {type(error).__name__}: {error}",
             where=offer.plugin.label,

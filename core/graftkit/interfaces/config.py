@@ -11,9 +11,9 @@ __all__ = ["ProviderConfig", "StrictModel"]
 
 
 class StrictModel(BaseModel):
-    """A frozen model that refuses unknown keys and does not convert types ("16" is no integer)."""
+    """A frozen model that refuses unknown keys and infinite numbers and converts no types ("16" is no integer)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class ProviderConfig(StrictModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +23,12 @@ class Choice:
     """A provider that a recipe chose, and its own fields.
 
     Attributes:
+        use: What the recipe calls it.
         offer: The provider and its plugin.
         config: Its fields, judged.
     """
 
+    use: str
     offer: Offer
     config: ProviderConfig
 
@@ -64,7 +65,7 @@ class BoundRecipe:
     def resolved(self) -> dict[str, Any]:
         """Returns the whole recipe with every default and preset filled in, as JSON."""
         data = self.recipe.model_dump(mode="json")
-        data["quantizer"] = {"use": self.quantizer.offer.provider.name, **_dump(self.quantizer)}
+        data["quantizer"] = {"use": self.quantizer.use, **_dump(self.quantizer)}
         data["adapter"] |= _dump(self.adapter)
         for entry, (_, choice) in zip(data["export"], self.exports, strict=True):
             entry |= _dump(choice)
@@ -88,15 +89,15 @@ def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
         RecipeError: A field that its provider does not know, or a value that it refuses.
     """
     recipe, document = loaded.recipe, loaded.document
-    adapter = _choose(host, "adapter", recipe.adapter.use, recipe.adapter.options, document, ("adapter",))
-    quantizer_use = recipe.quantizer or _preset(adapter.config, "quantizer") or Use(use="none")
+    adapter = _choose(host, "adapter", recipe.adapter, document, ("adapter",))
+    quantizer = recipe.quantizer or _preset(adapter.config, "quantizer") or Use(use="none")
     return BoundRecipe(
         recipe=recipe,
         document=document,
-        quantizer=_choose(host, "quantizer", quantizer_use.use, quantizer_use.options, document, ("quantizer",)),
+        quantizer=_choose(host, "quantizer", quantizer, document, ("quantizer",)),
         adapter=adapter,
         exports=tuple(
-            (entry, _choose(host, "exporter", entry.use, entry.options, document, ("export", index)))
+            (entry, _choose(host, "exporter", entry, document, ("export", index)))
             for index, entry in enumerate(recipe.export)
         ),
     )
@@ -107,20 +108,13 @@ def _preset(config: ProviderConfig, section: str) -> Use | None:
     return Use.model_validate(found) if found else None
 
 
-def _choose(
-    host: PluginHost,
-    kind: Kind,
-    name: str,
-    options: Mapping[str, Any],
-    document: Document,
-    path: KeyPath,
-) -> Choice:
-    offer = host.registry.resolve(kind, name, where=document.where((*path, "use")))
+def _choose(host: PluginHost, kind: Kind, use: Use, document: Document, path: KeyPath) -> Choice:
+    offer = host.registry.resolve(kind, use.use, where=document.where((*path, "use")))
     model = host.registry.config_class(offer)
     try:
-        return Choice(offer, model.model_validate(options))
+        return Choice(use.use, offer, model.model_validate(use.options))
     except ValidationError as error:
-        raise as_recipe_error(error, model, document, path) from None
+        raise as_recipe_error(error, model, document, path, beside=type(use).model_fields) from None
 
 
 def _dump(choice: Choice) -> dict[str, Any]:

@@ -50,17 +50,16 @@ def read_document(path: Path) -> Document:
     Raises:
         RecipeError: It is missing, too large, not UTF-8, malformed, or no mapping.
     """
-    text = _read_text(path)
-    if path.suffix == ".toml":
-        return _parse_toml(text, str(path))
-    if path.suffix in (".yaml", ".yml"):
-        return _parse_yaml(text, str(path))
-    raise RecipeError("a recipe's name ends in .yaml, .yml or .toml", where=str(path))
+    parse = _PARSERS.get(path.suffix)
+    if parse is None:
+        raise RecipeError("a recipe's name ends in .yaml, .yml or .toml", where=str(path))
+    return parse(_read_text(path), str(path))
 
 
 def _read_text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise RecipeError(
             "no such file", where=str(path), hint="`toolkit init` writes a recipe to start from."
@@ -68,9 +67,9 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise RecipeError(f"can't be read: {error.strerror}", where=str(path)) from error
     if len(raw) > MAX_BYTES:
-        raise RecipeError(f"a recipe of {len(raw):,} bytes; at most {MAX_BYTES:,} are read", where=str(path))
+        raise RecipeError(f"too large for a recipe: at most {MAX_BYTES:,} bytes are read", where=str(path))
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise RecipeError("not UTF-8", where=f"{path}:{line}", hint="Save the file as UTF-8.") from None
@@ -80,14 +79,15 @@ def _read_text(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of its 1.2 core schema (so `2e-4` is a number, `no` a word) and without aliases."""
+    """YAML with the scalars of its 1.2 core schema (so `2e-4` is a number, `no` a word), without aliases and tags."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=event.start_mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            what = "aliases" if self.check_event(yaml.AliasEvent) else "tags"
+            raise yaml.MarkedYAMLError(problem=f"{what} are not read", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
@@ -103,13 +103,20 @@ for _tag, _pattern, _first in [
     _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern.pattern})$"), _first)
 
 
+_UNREADABLE = (yaml.YAMLError, RecursionError, ValueError, OverflowError)
+"""What PyYAML raises: the last two for "\\UFFFFFFFF", which is no character, and for `%YAML` with too long a number."""
+
+
 def _parse_yaml(text: str, file: str) -> Document:
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise RecipeError(f"not valid YAML: {error.problem}", where=f"{file}{line}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.reader.ReaderError as error:
+        number = text.count("\n", 0, error.position) + 1
+        raise RecipeError(f"not valid YAML: the character {chr(error.character)!r}", where=f"{file}:{number}") from None
+    except _UNREADABLE as error:
         raise RecipeError(f"not valid YAML: {' '.join(str(error).split())}", where=file) from None
     if root is None:
         raise RecipeError("the recipe is empty", where=file)
@@ -129,7 +136,10 @@ def _value(node: yaml.Node, path: KeyPath, document: Document) -> Any:
         return _mapping(node, path, document)
     if isinstance(node, yaml.SequenceNode):
         return [_value(child, (*path, i), document) for i, child in enumerate(node.value)]
-    return _scalar(node)
+    try:
+        return _scalar(node)
+    except ValueError:  # Python refuses to read thousands of digits
+        raise RecipeError("a number too long to read", where=f"{document.file}:{document.origins[path]}") from None
 
 
 def _mapping(node: yaml.MappingNode, path: KeyPath, document: Document) -> dict[str, Any]:
@@ -166,7 +176,7 @@ def parse_value(text: str, where: str) -> Any:
     """
     try:
         node = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         problem = getattr(error, "problem", None) or str(error)
         raise RecipeError(f"{text!r} is no value: {problem}", where=where) from None
     return None if node is None else _value(node, (), Document({}, where))
@@ -187,7 +197,19 @@ def _parse_toml(text: str, file: str) -> Document:
         raise RecipeError(f"not valid TOML: {str(error).partition(' (at')[0]}", where=where) from None
     except RecursionError:
         raise RecipeError("nested too deeply", where=file) from None
-    return Document(data, file, _toml_lines(text))
+    except ValueError as error:  # Python refuses to read thousands of digits
+        raise RecipeError(f"not valid TOML: {error}", where=file) from None
+    document = Document(data, file, _toml_lines(text))
+    _refuse_depth(data, (), document)
+    return document
+
+
+def _refuse_depth(value: Any, path: KeyPath, document: Document) -> None:
+    if len(path) > MAX_DEPTH:
+        raise RecipeError("nested too deeply", where=document.where(path))
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in inner:
+        _refuse_depth(child, (*path, key), document)
 
 
 def _toml_lines(text: str) -> dict[KeyPath, str]:
@@ -210,3 +232,6 @@ def _toml_lines(text: str) -> dict[KeyPath, str]:
 
 def _toml_path(text: str) -> KeyPath:
     return tuple(part.strip().strip("\"'") for part in text.split("."))
+
+
+_PARSERS = {".yaml": _parse_yaml, ".yml": _parse_yaml, ".toml": _parse_toml}

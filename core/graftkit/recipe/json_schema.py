@@ -23,9 +23,8 @@ def recipe_schema(host: PluginHost) -> dict[str, Any]:
     properties["adapter"] = _choices(host, "adapter")
     export = _choices(host, "exporter")
     properties["export"] = {"anyOf": [export, {"type": "array", "items": export}]}
-    for key in ("train",):
-        data = schema["$defs"]["DataSection"]["properties"]
-        data[key] = {"anyOf": [{"type": "string"}, data[key]]}
+    data = schema["$defs"]["DataSection"]["properties"]
+    data["train"] = _or_word(data["train"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "graftkit recipe", **schema}
 
 

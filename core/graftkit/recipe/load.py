@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +70,17 @@ def _document(source: str | os.PathLike[str] | Mapping[str, Any] | Recipe) -> tu
     if isinstance(source, Recipe):
         return Document(source.model_dump(mode="json", exclude_unset=True), "recipe"), Path.cwd()
     if isinstance(source, Mapping):
-        return Document(dict(source), "recipe"), Path.cwd()
+        return Document(deepcopy(dict(source)), "recipe"), Path.cwd()
     path = Path(source)
     return read_document(path), path.absolute().parent
 
 
 def as_recipe_error(
-    error: ValidationError, model: type[BaseModel], document: Document, prefix: KeyPath = ()
+    error: ValidationError,
+    model: type[BaseModel],
+    document: Document,
+    prefix: KeyPath = (),
+    beside: Collection[str] = (),
 ) -> RecipeError:
     """Says what pydantic found in the user's words: place, key, nearest known key.
 
@@ -83,8 +89,9 @@ def as_recipe_error(
         model: The model that refused.
         document: Where the keys were said.
         prefix: The path of the section that the model judges.
+        beside: Keys of that section that another model judges.
     """
-    lines = [_line(problem, model, document, prefix) for problem in error.errors()]
+    lines = [_line(problem, model, document, prefix, beside) for problem in error.errors()]
     if len(lines) == 1:
         where, message, hint = lines[0]
         return RecipeError(message, where=where, hint=hint)
@@ -93,13 +100,13 @@ def as_recipe_error(
 
 
 def _line(
-    problem: Mapping[str, Any], model: type[BaseModel], document: Document, prefix: KeyPath
+    problem: Mapping[str, Any], model: type[BaseModel], document: Document, prefix: KeyPath, beside: Collection[str]
 ) -> tuple[str, str, str]:
     location: KeyPath = problem["loc"]
     path = (*prefix, *location)
     where, dotted = document.where(path), ".".join(map(str, path))
     if problem["type"] == "extra_forbidden":
-        known = _fields(model, location[:-1])
+        known = [*_fields(model, location[:-1]), *(beside if len(location) == 1 else ())]
         return where, f"unknown key '{dotted}'", known_names(str(location[-1]), known)
     if problem["type"] == "missing":
         return where, f"'{dotted}' is missing", _description(model, location)
@@ -111,7 +118,9 @@ def _line(
 
 
 def _plain(message: str) -> str:
-    return message.replace("Input should be", "must be").replace("a valid ", "a ")
+    text = re.sub(r"a valid dictionary or instance of \w+", "a mapping", message)
+    text = text.replace("a valid integer", "an integer").replace("a valid ", "a ")
+    return text.replace("Input should be", "must be")
 
 
 def _model_at(model: type[BaseModel], location: KeyPath) -> type[BaseModel] | None:

@@ -29,13 +29,13 @@ def apply_overrides(document: Document, assignments: list[str]) -> None:
         if not equals or not key.strip():
             raise RecipeError("the form is KEY=VALUE", where=where, hint="For example: --set training.epochs=3")
         path: KeyPath = tuple(part.strip() for part in key.split("."))
-        _assign(document.data, path, parse_value(text, where), where)
+        _assign(document, path, parse_value(text, where), where)
         document.origins = {k: v for k, v in document.origins.items() if k[: len(path)] != path}
         document.origins[path] = where
 
 
-def _assign(data: dict[str, Any], path: KeyPath, value: Any, where: str) -> None:
-    section = data
+def _assign(document: Document, path: KeyPath, value: Any, where: str) -> None:
+    section = document.data
     for depth, part in enumerate(path[:-1]):
         name = str(part)
         inner = section.get(name)
@@ -43,6 +43,7 @@ def _assign(data: dict[str, Any], path: KeyPath, value: Any, where: str) -> None
             inner = {_SHORT_FORMS[name]: inner}
         if inner is None:
             inner = {}
+            document.origins[path[: depth + 1]] = where
         if not isinstance(inner, dict):
             raise RecipeError(f"'{name}' is no section", where=where)
         section[name] = inner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,17 @@ def anchor_paths(document: Document, folder: Path) -> None:
 
 def _anchored(value: Any, folder: Path) -> Any:
     if isinstance(value, str):
-        return str(folder / Path(value).expanduser())
+        return str(folder / _expanded(value))
     if isinstance(value, list):
-        return [_anchored(item, folder) for item in value]
+        return [str(folder / _expanded(item)) if isinstance(item, str) else item for item in value]
     return value
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~NAME, where nobody is called so
+        return Path(path)
 
 
 def anchored_reference(reference: str, folder: Path) -> str:
@@ -53,9 +61,10 @@ def anchored_reference(reference: str, folder: Path) -> str:
     """
     if re.match(r"[a-z][a-z0-9+.-]+:", reference):
         return reference
-    path = folder / Path(reference).expanduser()
-    if not path.exists() and _HUB_ID.fullmatch(reference):
-        owner = reference.partition("/")[0]
-        if not (folder / owner).is_dir() and not reference.endswith(".gguf"):
-            return reference
+    path = folder / _expanded(reference)
+    if _HUB_ID.fullmatch(reference) and not reference.endswith(".gguf"):
+        owner = folder / reference.partition("/")[0]
+        with suppress(OSError):  # a name too long, a folder that may not be looked into
+            if not path.exists() and not owner.is_dir():
+                return reference
     return str(path)

@@ -30,7 +30,14 @@ def _path_alone(value: Any) -> Any:
 
 
 def _one_alone(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | dict) else value
+
+
+def _share_or_file(value: Any) -> Any:
+    is_share = isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 0.5
+    if not is_share and not isinstance(value, str):
+        raise ValueError("data.holdout: a share from 0 to 0.5, or a file")
+    return value
 
 
 class Use(StrictModel):
@@ -84,7 +91,7 @@ class DataSection(StrictModel):
     train: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
         min_length=1, description="files of rows: .jsonl (messages, prompt and completion, or text), or .txt"
     )
-    holdout: float | str = Field(
+    holdout: Annotated[float | str, BeforeValidator(_share_or_file)] = Field(
         default=0.05, description="the share of rows that training never sees, or a file of such rows"
     )
     max_length: int | None = Field(
@@ -93,12 +100,6 @@ class DataSection(StrictModel):
     chat_template: str | None = Field(
         default=None, description="a Jinja file that lays out conversations, instead of the tokenizer's own"
     )
-
-    @model_validator(mode="after")
-    def _share(self) -> DataSection:
-        if isinstance(self.holdout, float | int) and not 0 <= self.holdout <= 0.5:
-            raise ValueError("holdout: a share from 0 to 0.5, or a file")
-        return self
 
 
 class TrainingSection(StrictModel):

@@ -121,11 +121,13 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         sync_folder(path.parent)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    path.rename(old / path.name)
     try:
+        path.rename(old / path.name)
         temporary.rename(path)
     except BaseException:
-        (old / path.name).rename(path)
+        if (old / path.name).exists():
+            (old / path.name).rename(path)
+        old.rmdir()
         raise
     sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
@@ -194,14 +196,15 @@ class LineFile:
             StorageError: The system refused.
         """
         line = json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
+        rest = memoryview(line.encode("utf-8"))
         with guarded(self._path):
-            self._file.write(line.encode("utf-8"))
+            while rest:  # a disk that fills up takes a part, and refuses only the next write
+                rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
         """Flushes the file to the disk and closes it."""
-        with guarded(self._path):
+        with guarded(self._path), self._file:
             os.fsync(self._file.fileno())
-            self._file.close()
 
 
 def _umask() -> int:

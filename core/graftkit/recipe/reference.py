@@ -1,0 +1,69 @@
+"""Every key of a recipe as Markdown tables, from the schema itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.provider import Kind
+from graftkit.recipe.schema import (
+    AdapterUse,
+    DataSection,
+    EvaluationSection,
+    ExportUse,
+    PluginsSection,
+    TrainingSection,
+)
+
+__all__ = ["recipe_reference"]
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataSection,
+    "training": TrainingSection,
+    "evaluation": EvaluationSection,
+    "plugins": PluginsSection,
+}
+_PROVIDERS: dict[str, tuple[Kind, type[BaseModel] | None]] = {
+    "quantizer": ("quantizer", None),
+    "adapter": ("adapter", AdapterUse),
+    "export": ("exporter", ExportUse),
+}
+
+
+def recipe_reference(host: PluginHost) -> str:
+    """Returns a heading and a table for each section, and for each provider that has fields of its own."""
+    parts = [_table(f"`{name}`", model) for name, model in _SECTIONS.items()]
+    for section, (kind, common) in _PROVIDERS.items():
+        if common is not None:
+            parts.append(_table(f"`{section}`, whichever it is", common))
+        for offer in host.registry.offers(kind):
+            model = host.registry.config_class(offer)
+            title = f"`{section}: {offer.provider.name}`: {offer.provider.summary}"
+            parts.append(_table(title, model))
+    return "\n".join(parts)
+
+
+def _table(title: str, model: type[BaseModel]) -> str:
+    lines = [f"### {title}", ""]
+    if model.model_fields:
+        lines += ["| key | default | |", "|---|---|---|"]
+        lines += [_row(name, field) for name, field in model.model_fields.items()]
+    else:
+        lines.append("No fields of its own.")
+    return "\n".join([*lines, ""])
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
+    return f"| `{name}` | {default} | {field.description or ''} |"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"`[{', '.join(value)}]`" if isinstance(value, list) else f"`{value}`"

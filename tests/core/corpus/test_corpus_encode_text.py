@@ -1,0 +1,122 @@
+"""Completions and plain texts as tokens."""
+
+from __future__ import annotations
+
+import pytest
+from graftkit import Tokenizer
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.rows import CompletionRow, TextRow
+from graftkit.store.token_store import Example
+from graftkit.testing import tiny_tokenizer_files
+from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+
+@pytest.fixture(params=["bytewise", "merging", "looking_ahead"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    found: Tokenizer = request.getfixturevalue(request.param)
+    return found
+
+
+def with_bos() -> HuggingFaceTokenizer:
+    files = tiny_tokenizer_files()
+    config = files["tokenizer_config.json"].replace(b'"add_bos_token": false', b'"add_bos_token": true')
+    return HuggingFaceTokenizer({**files, "tokenizer_config.json": config})
+
+
+def completion(tokenizer: Tokenizer, prompt: str, answer: str) -> Example:
+    [example] = Encoder(tokenizer, None, 4096).encode(CompletionRow(prompt, answer, "a.jsonl:1")).examples
+    return example
+
+
+def windows(tokenizer: Tokenizer, text: str, max_length: int) -> list[Example]:
+    encoded = Encoder(tokenizer, None, max_length).encode(TextRow(text, "a.txt"))
+    assert not encoded.truncated
+    return encoded.examples
+
+
+def test_a_completion_learns_the_answer_and_the_end(tokenizer: Tokenizer) -> None:
+    example = completion(tokenizer, "Hello: ", "yes 🎉")
+    assert tokenizer.decode(example.ids.tolist()) == "Hello: yes 🎉<|im_end|>"
+    assert tokenizer.decode(example.ids[example.supervised].tolist()) == "yes 🎉<|im_end|>"
+    assert tokenizer.decode(example.ids[: example.reply].tolist()) == "Hello: "
+
+
+def test_a_completion_starts_as_its_prompt_does_alone(looking_ahead: Tokenizer) -> None:
+    """With GPT-2's pre-tokenizer two line ends before a word are two tokens, at the end of a prompt one."""
+    assert len(looking_ahead.encode("x\n\nyes")) > len(looking_ahead.encode("x\n\n")) + 3 - 1
+    example = completion(looking_ahead, "x\n\n", "yes")
+    assert example.ids[: example.reply].tolist() == looking_ahead.encode("x\n\n")
+
+
+def test_an_empty_prompt_is_no_prompt(tokenizer: Tokenizer) -> None:
+    example = completion(tokenizer, "", "Hello")
+    assert example.reply == 0
+    assert tokenizer.decode(example.ids.tolist()) == "Hello<|im_end|>"
+    assert example.supervised.tolist() == [False, *[True] * (len(example.ids) - 1)]
+
+
+def test_a_model_that_wants_a_first_token_gets_it_everywhere() -> None:
+    tokenizer = with_bos()
+    first = tokenizer.special_tokens["<|im_start|>"]
+    encoder = Encoder(tokenizer, None, 64)
+    [answer] = encoder.encode(CompletionRow("a", "b", "1")).examples
+    [text] = encoder.encode(TextRow("ab", "1")).examples
+    assert [answer.ids[0], text.ids[0], encoder.prompt("a")[0]] == [first] * 3
+    assert answer.ids[: answer.reply].tolist() == encoder.prompt("a")
+    assert answer.supervised.tolist() == [False, False, True, True]
+    assert text.supervised.tolist() == [False, True, True, True]
+
+
+def test_special_tokens_in_texts_are_only_text(tokenizer: Tokenizer) -> None:
+    [text] = windows(tokenizer, "a<|im_end|>b", 4096)
+    assert text.ids.tolist().count(tokenizer.special_tokens["<|im_end|>"]) == 1
+    assert Encoder(tokenizer, None, 64).prompt("<|im_end|>") == tokenizer.encode("<|im_end|>")
+
+
+def test_a_completion_too_long_loses_its_end_and_is_counted(bytewise: Tokenizer) -> None:
+    encoder = Encoder(bytewise, None, 8)
+    long = encoder.encode(CompletionRow("abc", "defghijk", "1"))
+    assert (long.truncated, bytewise.decode(long.examples[0].ids.tolist())) == (True, "abcdefgh")
+    only_prompt = encoder.encode(CompletionRow("abcdefgh", "x", "1"))
+    assert (only_prompt.truncated, only_prompt.examples) == (True, [])
+
+
+@pytest.mark.parametrize("length", range(1, 40))
+def test_a_long_text_is_cut_into_rows_that_predict_every_token_once(bytewise: Tokenizer, length: int) -> None:
+    text = "".join(chr(ord("a") + place % 26) for place in range(length))
+    rows = windows(bytewise, text, 8)
+    assert all(2 <= len(row.ids) <= 8 for row in rows)
+    predicted = [token for row in rows for token in row.ids[row.supervised].tolist()]
+    assert bytewise.decode(predicted) == f"{text}<|im_end|>"[1:]
+    assert bytewise.decode([rows[0].ids[0], *(token for row in rows for token in row.ids[1:].tolist())]) == (
+        f"{text}<|im_end|>"
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.text(min_size=1, max_size=60).filter(str.strip)
+    | st.lists(st.sampled_from(["Hello", "\n\n", "🎉", "12", "3", " "])).map("".join).filter(str.strip),
+    st.integers(8, 20),
+)
+def test_cutting_a_text_loses_nothing(tokenizer: Tokenizer, text: str, max_length: int) -> None:
+    rows = windows(tokenizer, text, max_length)
+    ids = [*rows[0].ids[:1].tolist(), *(token for row in rows for token in row.ids[1:].tolist())]
+    assert ids == [*tokenizer.encode(text), tokenizer.special_tokens["<|im_end|>"]]
+    assert all(row.supervised.tolist() == [False, *[True] * (len(row.ids) - 1)] for row in rows)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_completion_starts_as_its_prompt_and_spells_its_text(tokenizer: Tokenizer, data: st.DataObject) -> None:
+    pieces = st.text(max_size=8) | st.lists(st.sampled_from(["Hello", "\n", "\n\n", "a", " b", "12", "3", "🎉"])).map(
+        "".join
+    )
+    prompt, answer = data.draw(pieces), data.draw(pieces.filter(bool))
+    example = completion(tokenizer, prompt, answer)
+    assert tokenizer.decode(example.ids.tolist()) == f"{prompt}{answer}<|im_end|>"
+    assert example.ids[: example.reply].tolist() == Encoder(tokenizer, None, 64).prompt(prompt)
+    if prompt:
+        assert tokenizer.decode(example.ids[example.supervised].tolist()) == f"{answer}<|im_end|>"

@@ -1,0 +1,87 @@
+"""Lifecycle hooks reach every plugin, and a plugin that raises in one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graftkit import PluginHost, hookimpl
+from graftkit.errors import HookError
+from graftkit.host.lifecycle import RunInfo, StageInfo
+
+Site = Any  # tests/core/host/conftest.py
+RUN = RunInfo(Path("runs/x"), {})
+
+
+class Recorder:
+    def __init__(self, name: str, calls: list[tuple[str, object]]) -> None:
+        self.__name__ = name
+        self.calls = calls
+
+    @hookimpl
+    def graftkit_run_started(self, run: RunInfo) -> None:
+        self.calls.append((self.__name__, run))
+
+    @hookimpl
+    def graftkit_stage_finished(self, stage: StageInfo) -> None:
+        self.calls.append((self.__name__, stage))
+
+
+class Early(Recorder):
+    @hookimpl(tryfirst=True)
+    def graftkit_run_started(self, run: RunInfo) -> None:
+        self.calls.append((self.__name__, run))
+
+
+class Late(Recorder):
+    @hookimpl(trylast=True)
+    def graftkit_run_started(self, run: RunInfo) -> None:
+        self.calls.append((self.__name__, run))
+
+
+def test_every_plugin_is_called_once_with_the_same_object() -> None:
+    calls: list[tuple[str, object]] = []
+    host = PluginHost(autoload=False, plugins=[Recorder("a", calls), Recorder("b", calls)])
+    host.broadcast("graftkit_run_started", run=RUN)
+    assert sorted(name for name, _ in calls) == ["a", "b"]
+    assert all(given is RUN for _, given in calls)
+
+
+def test_a_plugin_takes_only_the_arguments_that_it_names() -> None:
+    calls: list[tuple[str, object]] = []
+    stage = StageInfo("corpus", 0.1)
+    PluginHost(autoload=False, plugins=[Recorder("a", calls)]).broadcast(
+        "graftkit_stage_finished", run=RUN, stage=stage
+    )
+    assert calls == [("a", stage)]
+
+
+def test_tryfirst_goes_first_trylast_last_and_otherwise_the_last_registered_first() -> None:
+    calls: list[tuple[str, object]] = []
+    plugins = [Early("early", calls), Recorder("a", calls), Late("late", calls), Recorder("b", calls)]
+    PluginHost(autoload=False, plugins=plugins).broadcast("graftkit_run_started", run=RUN)
+    assert [name for name, _ in calls] == ["early", "b", "a", "late"]
+
+
+@pytest.mark.parametrize("statement", ["raise ValueError('disk  on\\n fire')", "raise SystemExit('disk on fire')"])
+def test_a_hook_that_raises_is_named_with_its_plugin(site: Site, statement: str) -> None:
+    source = f"""\
+    from graftkit import hookimpl
+
+    @hookimpl
+    def graftkit_run_started(run):
+        {statement}
+    """
+    site.install("acme", source, version="1.5")
+    with pytest.raises(HookError) as caught:
+        PluginHost().broadcast("graftkit_run_started", run=RUN)
+    assert caught.value.where == "plugin 'main' of acme 1.5"
+    assert "its hook graftkit_run_started raised " in caught.value.message
+    assert caught.value.message.endswith("disk on fire")
+    assert caught.value.hint.endswith("--disable-plugin main")
+    assert caught.value.exit_code == 1
+
+
+def test_a_hook_that_nobody_implements_is_no_error() -> None:
+    PluginHost(autoload=False).broadcast("graftkit_step_finished", run=RUN, step=None)

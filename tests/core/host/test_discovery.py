@@ -1,0 +1,152 @@
+"""Which plugins a host finds, and which of them it leaves alone."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from graftkit import PluginHost, Provider, hookimpl
+from graftkit.host.records import PluginRecord
+
+Site = Any  # tests/core/host/conftest.py
+
+
+def record(host: PluginHost, distribution: str) -> PluginRecord:
+    [found] = [record for record in host.records if record.distribution == distribution]
+    return found
+
+
+def names(host: PluginHost) -> list[str]:
+    return [offer.provider.name for offer in host.registry.offers()]
+
+
+def test_an_installed_plugin_is_found_with_its_provenance(site: Site) -> None:
+    site.offer("acme-grafts", "twig", version="2.3")
+    host = PluginHost()
+    found = record(host, "acme-grafts")
+    assert (found.name, found.version, found.value) == ("main", "2.3", "acme_grafts")
+    assert (found.status, found.reason) == ("active", "")
+    assert found.file == str(site.folder / "acme_grafts.py")
+    assert 0 < found.import_seconds < 10
+    assert host.registry.resolve("adapter", "twig").plugin is found
+
+
+def test_the_built_ins_come_through_the_same_door() -> None:
+    host = PluginHost()
+    built_in = {record.name for record in host.records if record.distribution == "graftkit"}
+    assert built_in == {"adapters", "exporters", "models", "quantizers", "tokenizers"}
+    assert all(record.status == "active" for record in host.records if record.distribution == "graftkit")
+    assert {"lora", "qlora", "nf4", "peft"} <= set(names(host))
+
+
+def test_plugins_come_in_the_order_of_distribution_and_name(site: Site) -> None:
+    site.install("zeta", "", groups={"graftkit.plugins.v1": {"b": "zeta", "a": "zeta_other"}})
+    (site.folder / "zeta_other.py").write_text("")
+    site.install("alpha")
+    host = PluginHost()
+    keys = [(record.distribution, record.name) for record in host.records]
+    assert keys == sorted(keys)
+    assert [key for key in keys if key[0] in ("alpha", "zeta")] == [("alpha", "main"), ("zeta", "a"), ("zeta", "b")]
+
+
+def test_importing_a_plugin_does_not_import_its_providers(site: Site) -> None:
+    source = """\
+    from graftkit import Provider, hookimpl
+
+    @hookimpl
+    def graftkit_quantizers():
+        return [Provider(name="ternary", target="heavy_ternary:Ternary")]
+    """
+    site.install("ternary", source)
+    (site.folder / "heavy_ternary.py").write_text("class Ternary: pass")
+    host = PluginHost()
+    offer = host.registry.resolve("quantizer", "ternary")
+    assert "heavy_ternary" not in sys.modules
+    assert type(host.registry.create(offer)).__name__ == "Ternary"
+
+
+def test_a_plugin_of_another_api_is_listed_and_never_imported(site: Site) -> None:
+    site.install("tomorrow", "raise RuntimeError", groups={"graftkit.plugins.v2": {"main": "tomorrow"}})
+    found = record(PluginHost(strict=True), "tomorrow")
+    assert found.status == "incompatible"
+    assert found.reason == "made for plugin API 2; this graftkit has 1"
+    assert "tomorrow" not in sys.modules
+
+
+def test_a_distribution_may_serve_two_api_majors(site: Site) -> None:
+    groups = {"graftkit.plugins.v1": {"main": "both"}, "graftkit.plugins.v2": {"main": "both_next"}}
+    site.install("both", "", groups=groups)
+    found = [(record.value, record.status) for record in PluginHost().records if record.distribution == "both"]
+    assert found == [("both", "active"), ("both_next", "incompatible")]
+
+
+def test_a_name_announced_twice_by_one_distribution_is_used_once_and_shown(site: Site) -> None:
+    site.offer("twice", "twig")
+    info = site.folder / "twice-1.0.dist-info" / "entry_points.txt"
+    info.write_text("[graftkit.plugins.v1]\nmain = twice\nmain = twice_too\n")
+    (site.folder / "twice_too.py").write_text("")
+    host = PluginHost()
+    first, second = (record for record in host.records if record.distribution == "twice")
+    assert (first.status, first.value) == ("active", "twice")
+    assert (second.status, second.value) == ("failed", "twice_too")
+    assert second.reason == "twice announces the name 'main' more than once"
+    assert "twice_too" not in sys.modules
+
+
+def test_remains_of_a_distribution_without_metadata_do_not_stop_the_others(site: Site) -> None:
+    site.offer("half-gone", "twig")
+    (site.folder / "half_gone-1.0.dist-info" / "METADATA").unlink()
+    site.offer("whole", "branch")
+    assert "branch" in names(PluginHost())
+
+
+@pytest.mark.parametrize("name", ["acme", "main"])
+def test_a_plugin_is_disabled_by_its_name_or_its_distributions(site: Site, name: str) -> None:
+    site.offer("acme", "twig")
+    host = PluginHost(disable=[name])
+    assert record(host, "acme").status == "disabled"
+    assert "twig" not in names(host)
+    assert "acme" not in sys.modules
+
+
+def test_plugins_are_disabled_by_the_environment_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.offer("acme", "twig")
+    site.offer("brand", "bough")
+    monkeypatch.setenv("GRAFTKIT_DISABLE_PLUGINS", " acme, ,unknown ")
+    host = PluginHost(disable=["brand"])
+    assert record(host, "acme").status == record(host, "brand").status == "disabled"
+    assert "lora" in names(host)
+
+
+def test_autoload_can_be_switched_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.offer("acme", "twig")
+    monkeypatch.setenv("GRAFTKIT_PLUGIN_AUTOLOAD", "0")
+    assert PluginHost().records == []
+    assert "acme" not in sys.modules
+    assert "twig" in names(PluginHost(autoload=True))
+    monkeypatch.setenv("GRAFTKIT_PLUGIN_AUTOLOAD", "1")
+    assert PluginHost(autoload=False).records == []
+
+
+class Handed:
+    @hookimpl
+    def graftkit_exporters(self) -> list[Provider]:
+        return [Provider(name="onnx", target="somewhere:Onnx")]
+
+
+def test_a_program_may_hand_over_its_own_plugins() -> None:
+    host = PluginHost(autoload=False, plugins=[Handed()])
+    [offer] = host.registry.offers("exporter")
+    assert (offer.provider.name, offer.plugin.label, offer.qualified_name) == ("onnx", "plugin 'Handed'", "Handed:onnx")
+    assert offer.plugin.file == __file__
+
+
+def test_two_hosts_in_one_process_do_not_know_each_other(site: Site) -> None:
+    site.offer("acme", "twig")
+    everything, nothing = PluginHost(), PluginHost(autoload=False)
+    only_handed = PluginHost(autoload=False, plugins=[Handed()])
+    assert "twig" in names(everything) and "onnx" not in names(everything)
+    assert names(nothing) == [] and names(only_handed) == ["onnx"]
+    everything.registry.extend(only_handed.registry.offers())
+    assert names(nothing) == [] and names(only_handed) == ["onnx"]

@@ -1,0 +1,124 @@
+"""Every name in a recipe becomes a provider, and each provider judges its own fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from graftkit import PluginHost, Provider, ProviderConfig, hookimpl, load_recipe
+from graftkit.errors import ProviderError, RecipeError
+from graftkit.recipe.bind import BoundRecipe, bind
+
+HOST = PluginHost(strict=True)
+START = "model: ./m\ndata: {train: a.jsonl}\n"
+
+
+def bound(folder: Path, text: str = "", *assignments: str, host: PluginHost = HOST) -> BoundRecipe:
+    (folder / "recipe.yaml").write_text(START + text)
+    return bind(load_recipe(folder / "recipe.yaml", assignments), host)
+
+
+def refusal(tmp_path: Path, text: str, error: type[Exception] = RecipeError) -> str:
+    with pytest.raises(error) as caught:
+        bound(tmp_path, text)
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+def test_lora_on_plain_weights_is_what_silence_means(tmp_path: Path) -> None:
+    found = bound(tmp_path)
+    assert found.adapter.offer.qualified_name == "graftkit:lora"
+    assert found.quantizer.offer.qualified_name == "graftkit:none"
+    assert found.exports == ()
+
+
+def test_qlora_picks_nf4_with_double_quantization_where_the_recipe_is_silent(tmp_path: Path) -> None:
+    found = bound(tmp_path, "adapter: qlora\n")
+    assert found.quantizer.offer.provider.name == "nf4"
+    assert found.quantizer.config.model_dump() == {"blocksize": 64, "double_quant": True}
+    assert found.resolved()["quantizer"] == {"use": "nf4", "blocksize": 64, "double_quant": True}
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "name", "config"),
+    [("int8", "int8", {}), ("none", "none", {}), ("nf4", "nf4", {"blocksize": 64, "double_quant": False})],
+)
+def test_a_quantizer_that_the_recipe_names_is_taken_as_it_says(
+    tmp_path: Path, quantizer: str, name: str, config: object
+) -> None:
+    found = bound(tmp_path, f"adapter: qlora\nquantizer: {quantizer}\n")
+    assert (found.quantizer.offer.provider.name, found.quantizer.config.model_dump()) == (name, config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "adapter:\n  use: lora\n  rnak: 8\n",
+            "recipe.yaml:5: unknown key 'adapter.rnak'\nDid you mean 'rank'? Known: ",
+        ),
+        (
+            "adapter:\n  use: lora\n  target: x\n",
+            "recipe.yaml:5: unknown key 'adapter.target'\nDid you mean 'targets'?",
+        ),
+        (
+            "export:\n- peft\n- use: merged\n  nmae: x\n",
+            "recipe.yaml:6: unknown key 'export.1.nmae'\nDid you mean 'name'?",
+        ),
+        ("export:\n- use: peft\n  dtype: x\n", "recipe.yaml:5: unknown key 'export.0.dtype'"),
+        ("adapter: {use: lora, rank: 0}\n", "recipe.yaml:3: adapter.rank: must be greater than or equal to 1, not 0"),
+        ("adapter: {use: lora, alpha: .inf}\n", "recipe.yaml:3: adapter.alpha: must be a finite number, not inf"),
+        ("quantizer: {use: nf4, blocksize: 63}\n", "recipe.yaml:3: quantizer.blocksize: must be 32, 64"),
+        ("quantizer:\n  use: int8\n  double_quant: true\n", "recipe.yaml:5: unknown key 'quantizer.double_quant'"),
+    ],
+)
+def test_a_providers_own_field_is_judged_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    assert refusal(tmp_path, text).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("adapter: lorra\n", "recipe.yaml:3: no adapter is called 'lorra'\nDid you mean 'lora'?"),
+        ("quantizer: {use: nf5}\n", "recipe.yaml:3: no quantizer is called 'nf5'\nDid you mean 'nf4'?"),
+        ("export:\n- peft\n- use: mergd\n", "recipe.yaml:5: no exporter is called 'mergd'\nDid you mean 'merged'?"),
+        ("adapter: no.such:Thing\n", "recipe.yaml:3: 'no.such:Thing' can't be used: "),
+    ],
+)
+def test_a_name_that_nobody_offers_is_refused_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    assert refusal(tmp_path, text, ProviderError).startswith(message)
+
+
+def test_an_option_judged_by_a_provider_is_named_as_an_option(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        bound(tmp_path, "adapter: lora\n", "adapter.rank=none")
+    assert caught.value.where == "--set adapter.rank=none"
+
+
+class TernaryConfig(ProviderConfig):
+    sparsity: float = 0.5
+
+
+class Ternary:
+    config_class = TernaryConfig
+
+
+class ThirdParty:
+    @hookimpl
+    def graftkit_quantizers(self) -> list[Provider]:
+        config = f"{__name__}:TernaryConfig"
+        return [Provider(name="ternary", target=f"{__name__}:Ternary", config=config)]
+
+
+@pytest.mark.parametrize("name", ["ternary", "ThirdParty:ternary", f"{__name__}:Ternary"])
+def test_the_resolved_recipe_is_a_recipe_that_means_the_same(tmp_path: Path, name: str) -> None:
+    host = PluginHost(plugins=[ThirdParty()])
+    text = (
+        f"quantizer: {{use: '{name}', sparsity: 0.25}}\nexport: [peft, {{use: merged, name: half, dtype: float16}}]\n"
+    )
+    first = bound(tmp_path, text + "adapter: {use: qlora, rank: 4, targets: [q_proj]}\n", host=host)
+    resolved = first.resolved()
+    again = bind(load_recipe(resolved), host)
+    assert again.resolved() == resolved
+    assert again.providers() == first.providers()
+    assert resolved["quantizer"] == {"use": name, "sparsity": 0.25}
+    assert resolved["adapter"] == {"use": "qlora", "targets": ["q_proj"], "rank": 4, "alpha": 32.0, "dropout": 0.0}

@@ -1,0 +1,271 @@
+"""A write that fails leaves what was there, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from graftkit.errors import StorageError
+from graftkit.store.files import (
+    LineFile,
+    atomic_folder,
+    file_facts,
+    guarded,
+    remove_tree,
+    sha256_of,
+    write_atomic,
+    write_json,
+    write_text,
+)
+
+Refusal = Callable[[], None]
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Returns every path below a folder, hidden ones too, with each file's bytes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def half_then(error: BaseException) -> Callable[[IO[bytes]], None]:
+    def write(file: IO[bytes]) -> None:
+        file.write(b"half")
+        raise error
+
+    return write
+
+
+def test_a_file_is_written_whole_with_the_users_permissions(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a.txt", "grün\n")
+    finally:
+        os.umask(before)
+    assert snapshot(tmp_path) == {"a.txt": "grün\n".encode()}
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+    write_json(tmp_path / "a.txt", {"b": [1, "ü"]})
+    assert (tmp_path / "a.txt").read_text() == '{\n  "b": [\n    1,\n    "ü"\n  ]\n}\n'
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(StorageError) as caught:
+        write_atomic(tmp_path / "a.txt", half_then(OSError(errno.ENOSPC, "No space left on device")))
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.txt'}: can't be written: No space left on device\n"
+        "The disk is full: free some space, or write elsewhere with --out."
+    )
+    assert caught.value.exit_code == 1
+    assert snapshot(tmp_path) == {"a.txt": b"old"}
+
+
+def test_a_disk_that_fills_up_at_the_flush_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(StorageError, match="The disk is full"):
+        write_text(tmp_path / "a.txt", "new")
+    with pytest.raises(StorageError, match="The disk is full"):
+        write_text(tmp_path / "b.txt", "new")
+    assert snapshot(tmp_path) == {"a.txt": b"old"}
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(1)], ids=repr)
+def test_any_other_interruption_leaves_the_old_file_too(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(type(error)):
+        write_atomic(tmp_path / "a.txt", half_then(error))
+    assert snapshot(tmp_path) == {"a.txt": b"old"}
+
+
+def test_a_number_that_json_does_not_have_is_never_written(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"loss": 1.5})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert snapshot(tmp_path) == {"a.json": b'{\n  "loss": 1.5\n}\n'}
+
+
+def test_a_path_that_can_be_no_file_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", tmp_path / "missing" / "a.txt", tmp_path / ("a" * 300)):
+        with pytest.raises(StorageError):
+            write_text(path, "new")
+    assert snapshot(tmp_path) == {"folder": None}
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        (errno.ENOSPC, "The disk is full"),
+        (errno.EDQUOT, "Your quota is used up"),
+        (errno.EROFS, "The file system is read-only"),
+        (errno.EACCES, "The folder's permissions forbid it"),
+    ],
+)
+def test_each_refusal_of_the_system_comes_with_a_remedy(code: int, hint: str) -> None:
+    with pytest.raises(StorageError) as caught, guarded(Path("runs/x")):
+        raise OSError(code, os.strerror(code))
+    assert caught.value.where == "runs/x" and caught.value.hint.startswith(hint)
+    assert "--out" in caught.value.hint
+
+
+def fill(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.txt").write_text("new")
+    (folder / "b.txt").write_text("new")
+
+
+NEW = {"x": None, "x/b.txt": b"new", "x/sub": None, "x/sub/a.txt": b"new"}
+OLD = {"x": None, "x/c.txt": b"old"}
+
+
+@pytest.fixture(params=["nothing", "an older folder"])
+def before(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, bytes | None]:
+    """What lies under the folder's name before: nothing, or an older folder."""
+    if request.param == "nothing":
+        return {}
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "c.txt").write_text("old")
+    return OLD
+
+
+def test_a_folder_appears_as_a_whole(tmp_path: Path, before: Any) -> None:
+    with atomic_folder(tmp_path / "x") as folder:
+        fill(folder)
+        assert {name: data for name, data in snapshot(tmp_path).items() if not name.startswith(".")} == before
+    assert snapshot(tmp_path) == NEW
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o777 & ~umask
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), ValueError("no"), KeyboardInterrupt()], ids=repr)
+def test_a_folder_that_is_not_finished_leaves_the_older_one(tmp_path: Path, before: Any, error: BaseException) -> None:
+    expected = StorageError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected), atomic_folder(tmp_path / "x") as folder:
+        fill(folder)
+        raise error
+    assert snapshot(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_flushed_leaves_the_older_one(
+    tmp_path: Path, before: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(StorageError, match="The disk is full"), atomic_folder(tmp_path / "x") as folder:
+        fill(folder)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_folder_that_cannot_be_renamed_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "c.txt").write_text("old")
+    rename, calls = Path.rename, []
+
+    def sometimes(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", sometimes)
+    with pytest.raises(StorageError, match="permissions forbid it"), atomic_folder(tmp_path / "x") as folder:
+        fill(folder)
+    assert snapshot(tmp_path) == OLD
+
+
+def test_a_folder_below_a_missing_one_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError), atomic_folder(tmp_path / "missing" / "x"):
+        pytest.fail("there is nothing to fill")
+
+
+def test_every_file_is_listed_with_its_size_and_hash(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "x") as folder:
+        fill(folder)
+        (folder / "manifest.json").write_text("{}")
+    digest = hashlib.sha256(b"new").hexdigest()
+    assert sha256_of(tmp_path / "x" / "b.txt") == digest
+    assert file_facts(tmp_path / "x", leave_out=frozenset({"manifest.json"})) == {
+        "b.txt": {"bytes": 3, "sha256": digest},
+        "sub/a.txt": {"bytes": 3, "sha256": digest},
+    }
+
+
+def test_a_folder_that_cannot_be_deleted_is_a_storage_error(tmp_path: Path) -> None:
+    remove_tree_of = tmp_path / "x"
+    remove_tree_of.mkdir()
+    remove_tree(remove_tree_of)
+    with pytest.raises(StorageError, match="No such file"):
+        remove_tree(remove_tree_of)
+
+
+def test_lines_are_there_as_soon_as_they_are_added(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for number in (1, 2):
+        file = LineFile(path)
+        file.append({"step": number, "word": "ü"})
+        assert path.read_text().count("\n") == number
+        file.close()
+    assert path.read_text() == '{"step": 1, "word": "ü"}\n{"step": 2, "word": "ü"}\n'
+
+
+def test_a_line_with_a_number_that_json_does_not_have_is_not_added(tmp_path: Path) -> None:
+    file = LineFile(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError, match="JSON"):
+        file.append({"loss": float("inf")})
+    file.close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+class SmallBites:
+    """A file on a disk that takes three bytes at a time, and in the end none."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken = b""
+
+    def write(self, data: bytes) -> int:
+        if not self.room:
+            full_disk()
+        taken = bytes(data)[: min(3, self.room)]
+        self.taken += taken
+        self.room -= len(taken)
+        return len(taken)
+
+
+def test_a_line_that_the_system_takes_in_parts_is_added_whole(tmp_path: Path) -> None:
+    file = LineFile(tmp_path / "metrics.jsonl")
+    file.close()
+    file._file = bites = SmallBites(1000)  # type: ignore[assignment]
+    file.append({"step": 1})
+    assert bites.taken == b'{"step": 1}\n'
+
+
+def test_a_line_that_the_system_takes_only_half_of_is_an_error(tmp_path: Path) -> None:
+    file = LineFile(tmp_path / "metrics.jsonl")
+    file.close()
+    file._file = SmallBites(4)  # type: ignore[assignment]
+    with pytest.raises(StorageError, match="The disk is full"):
+        file.append({"step": 1})
+
+
+def test_closing_closes_even_where_flushing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = LineFile(tmp_path / "metrics.jsonl")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(StorageError, match="The disk is full"):
+        file.close()
+    assert file._file.closed

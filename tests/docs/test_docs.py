@@ -1,0 +1,71 @@
+"""What the documents say is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+from click.testing import CliRunner
+from graftkit.cli.main import cli
+from graftkit.host.host import PluginHost
+from graftkit.recipe.bind import bind
+from graftkit.recipe.load import load_recipe
+from graftkit.recipe.reference import recipe_reference
+
+ROOT = Path(__file__).parents[2]
+
+
+def yaml_blocks(page: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_readme_shows_the_quickstart_as_it_is() -> None:
+    (shown,) = yaml_blocks("README.md")
+    assert yaml.safe_load(shown) == yaml.safe_load((ROOT / "fixtures/quickstart.yaml").read_text())
+
+
+def test_every_recipe_in_the_documents_is_one() -> None:
+    for page in ("README.md", "docs/recipe.md"):
+        for number, block in enumerate(yaml_blocks(page)):
+            bind(load_recipe(_parsed(block, number)), PluginHost())
+
+
+def _parsed(block: str, number: int) -> dict[str, object]:
+    from graftkit.recipe.document import parse_value
+
+    found: dict[str, object] = parse_value(block, f"block {number}")
+    return found
+
+
+def test_the_reference_of_every_key_is_the_schemas() -> None:
+    assert recipe_reference(PluginHost()).strip() in (ROOT / "docs/recipe.md").read_text(encoding="utf-8")
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+?)\)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_the_readme_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    result = CliRunner().invoke(cli, ["--help"])
+    names = re.findall(r"^  ([a-z]+)  ", result.output.partition("Commands:")[2], re.MULTILINE)
+    assert len(names) >= 8
+    assert [name for name in names if f"{name}" not in text] == []
+
+
+def test_every_dependency_is_accounted_for() -> None:
+    text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.findall(
+        r'^    "([a-z_]+)[>=]', metadata.partition("dependencies = [")[2].partition("]")[0], re.MULTILINE
+    )
+    assert len(listed) >= 10 and all(f"| {name} |" in text for name in listed)
+
+
+def test_the_starter_recipe_is_one(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["init", str(tmp_path / "mine.yaml")])
+    assert result.exit_code == 0
+    bind(load_recipe(tmp_path / "mine.yaml"), PluginHost())
