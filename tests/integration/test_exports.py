@@ -135,6 +135,14 @@ def test_an_adapter_that_peft_has_no_form_of_is_refused_before_training(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize("quantizer", ["none", "nf4"])
+def test_a_model_trained_in_bfloat16_is_exported_exactly(make_recipe: Any, tmp_path: Path, quantizer: str) -> None:
+    training = {"steps": 3, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu", "dtype": "bfloat16"}
+    recipe = make_recipe(quantizer=quantizer, training=training, export=["peft", "merged"])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert all(facts["proof"]["max_abs_diff"] < 1e-4 for facts in result.manifest["exports"].values())
+
+
 def test_double_quantized_scales_survive_the_way(make_recipe: Any, tmp_path: Path) -> None:
     quantizer = {"use": "nf4", "double_quant": True, "blocksize": 32}
     result = graftkit.run(make_recipe(quantizer=quantizer, export=["peft", "merged"]), out=tmp_path / "run")

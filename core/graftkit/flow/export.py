@@ -80,6 +80,7 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             "adapter": run.facts["providers"]["adapter"],
             "targets": run.request.targets,
             "tokenizer": run.facts["providers"]["tokenizer"],
+            "dtype": run.request.bound.recipe.training.dtype,
             "stop_tokens": run.facts["stop_tokens"],
             "system": run.facts["data"]["system"],
             "tolerance": exporter.tolerance(),

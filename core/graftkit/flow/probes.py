@@ -59,10 +59,14 @@ class Probes:
 
 @torch.no_grad()
 def make_probes(loaded: LoadedModel, corpus: Corpus) -> Probes:
-    """Takes the beginnings of some rows, held-out ones where there are any, and runs the trained model on them."""
+    """Takes the beginnings of some rows, held-out ones where there are any, and runs the trained model on them.
+
+    It runs in float32 whatever it was trained in, so that what is compared are the weights and not the rounding of
+    activations; it stays in float32 afterwards.
+    """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
     ids = [store[row].ids[:TOKENS].tolist() for row in range(min(COUNT, len(store)))]
-    network = loaded.model.network
+    network = loaded.model.network.float()
     with attention_as(network, "sdpa"):
         logits = [_logits(network, probe, loaded.device) for probe in ids]
     return Probes(ids, logits)

@@ -57,10 +57,12 @@ def make_provider(facts: Mapping[str, Any]) -> Any:
 
 def _base(manifest: Mapping[str, Any]) -> Any:
     """Builds the base model that was trained on: its weights as the quantizer gives them back, float32."""
+    import torch
+
     from graftkit.model.load import load_dense_model
 
     files = make_provider(manifest["model_source"]).open(manifest["model"]["reference"])
-    return load_dense_model(files, make_provider(manifest["quantizer"]))
+    return load_dense_model(files, make_provider(manifest["quantizer"]), getattr(torch, manifest["dtype"]))
 
 
 def _installed(name: str) -> bool:

@@ -105,7 +105,8 @@ def _run(folder: Path, manifest: Mapping[str, Any]) -> ReloadedModel:
     state = load_file(folder / "adapter" / "adapter.safetensors")
     tokenizer = make_provider(manifest["providers"]["tokenizer"]).load(folder / "tokenizer")
     providers = manifest["providers"]
-    network = _adapted(providers, manifest["model"]["reference"], facts["targets"], tokenizer, state)
+    dtype = getattr(torch, manifest["recipe"]["training"]["dtype"])
+    network = _adapted(providers, manifest["model"]["reference"], facts["targets"], tokenizer, state, dtype)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["data"]["system"])
 
 
@@ -124,7 +125,8 @@ def _peft(folder: Path) -> ReloadedModel:
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
     tokenizer = make_provider(manifest["tokenizer"]).load(folder)
-    network = _adapted(manifest, manifest["model"]["reference"], manifest["targets"], tokenizer, state)
+    dtype = getattr(torch, manifest["dtype"])
+    network = _adapted(manifest, manifest["model"]["reference"], manifest["targets"], tokenizer, state, dtype)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
 
 
@@ -134,9 +136,11 @@ def _adapted(
     targets: Sequence[str],
     tokenizer: Tokenizer,
     state: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
 ) -> Any:
     files = make_provider(providers["model_source"]).open(reference)
-    network = load_base_model(files, make_provider(providers["quantizer"]), device=pick_device("auto"))
+    quantizer = make_provider(providers["quantizer"])
+    network = load_base_model(files, quantizer, device=pick_device("auto"), dtype=dtype)
     adapter = make_provider(providers["adapter"])
     register_packed_attention()
     adapted = adapt(network, adapter, targets, seed=0)

@@ -42,9 +42,15 @@ def load_base_model(
     return Loader(files, quantizer, device, dtype).load(on_tensor)
 
 
-def load_dense_model(files: BaseModelFiles, quantizer: Quantizer) -> nn.Module:
-    """Builds the plain transformers model that the quantized one computes: its weights dequantized, float32."""
-    model = load_base_model(files, quantizer, device=torch.device("cpu"))
+def load_dense_model(files: BaseModelFiles, quantizer: Quantizer, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Builds the plain transformers model that the quantized one computes: its weights dequantized, float32.
+
+    Args:
+        files: The opened base model.
+        quantizer: What stored the weights.
+        dtype: What the quantized model computed in: its weights were rounded to that first.
+    """
+    model = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype).float()
     for name, layer in list(model.named_modules()):
         if isinstance(layer, FrozenLinear):
             weight = layer.frozen.dequantize(torch.float32)

@@ -1,0 +1,170 @@
+"""A run claims its folder without ever destroying what is in it."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+from graftkit.errors import FolderError
+from graftkit.flow.folder import MANIFEST, claim, default_folder, read_manifest
+
+
+def a_run(folder: Path, status: str = "finished") -> Path:
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(json.dumps({"graftkit": "0.1", "status": status}))
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "weights").write_text("old")
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+OLD_RUN = ["x", "x/adapter", "x/adapter/weights", f"x/{MANIFEST}"]
+
+
+def refusal(folder: Path, *, overwrite: bool = False) -> str:
+    with pytest.raises(FolderError) as caught:
+        claim(folder, overwrite=overwrite)
+    assert caught.value.where == str(folder) and caught.value.exit_code == 2 and "--out" in caught.value.hint
+    return str(caught.value)
+
+
+def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    claimed = claim(tmp_path / "runs" / "x", overwrite=False)
+    assert (claimed.path, claimed.replaced) == (tmp_path / "runs" / "x", None)
+    assert names(tmp_path) == ["runs", "runs/x"]
+
+
+def test_a_folder_that_is_given_back_leaves_nothing(tmp_path: Path) -> None:
+    claimed = claim(tmp_path / "runs" / "a" / "x", overwrite=False)
+    (claimed.path / "tokens").mkdir()
+    (claimed.path / MANIFEST).write_text("{}")
+    claimed.give_back()
+    assert names(tmp_path) == []
+
+
+def test_giving_back_keeps_what_somebody_else_has_made_meanwhile(tmp_path: Path) -> None:
+    claimed = claim(tmp_path / "runs" / "x", overwrite=False)
+    (tmp_path / "runs" / "y").mkdir()
+    claimed.give_back()
+    assert names(tmp_path) == ["runs", "runs/y"]
+
+
+def test_an_empty_folder_is_taken_and_given_back_empty(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    claimed = claim(tmp_path / "x", overwrite=False)
+    assert claimed.replaced is None and names(tmp_path) == ["x"]
+    (claimed.path / "tokens").mkdir()
+    claimed.give_back()
+    assert names(tmp_path) == ["x"]
+
+
+def test_an_empty_folder_behind_a_link_is_taken_and_given_back_empty(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "x").symlink_to("real")
+    claimed = claim(tmp_path / "x", overwrite=False)
+    (claimed.path / "tokens").mkdir()
+    claimed.give_back()
+    assert names(tmp_path) == ["real", "x"]
+
+
+def test_another_run_is_refused_and_told_how_it_stands(tmp_path: Path) -> None:
+    a_run(tmp_path / "x", "interrupted")
+    assert "it holds a run (interrupted)" in refusal(tmp_path / "x")
+    assert "--overwrite" in refusal(tmp_path / "x")
+    assert names(tmp_path) == OLD_RUN
+
+
+def test_overwriting_moves_the_run_aside_until_the_new_one_has_finished(tmp_path: Path) -> None:
+    claimed = claim(a_run(tmp_path / "x"), overwrite=True)
+    assert list(claimed.path.iterdir()) == []
+    assert claimed.replaced is not None and claimed.replaced.parent.parent == tmp_path
+    assert (claimed.replaced / "adapter" / "weights").read_text() == "old"
+    (claimed.path / "new").write_text("new")
+    claimed.keep()
+    assert names(tmp_path) == ["x", "x/new"]
+    claimed.keep()
+    assert names(tmp_path) == ["x", "x/new"]
+
+
+def test_a_run_that_is_given_back_restores_the_one_before(tmp_path: Path) -> None:
+    claimed = claim(a_run(tmp_path / "x"), overwrite=True)
+    (claimed.path / "new").write_text("new")
+    claimed.give_back()
+    assert names(tmp_path) == OLD_RUN
+    assert (tmp_path / "x" / "adapter" / "weights").read_text() == "old"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("content", [None, "{}", "[]", "no JSON", '{"status": "finished"}', "[" * 100_000])
+def test_files_that_are_no_run_are_never_replaced(tmp_path: Path, overwrite: bool, content: str | None) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "thesis.txt").write_text("years of work")
+    if content is not None:
+        (tmp_path / "x" / MANIFEST).write_text(content)
+    before = names(tmp_path)
+    assert "it holds files that are no run" in refusal(tmp_path / "x", overwrite=overwrite)
+    assert names(tmp_path) == before
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    assert "it is a file" in refusal(tmp_path / "x", overwrite=True)
+    assert "can't be written: Not a directory" in refusal(tmp_path / "x" / "y")
+    assert names(tmp_path) == ["x"]
+
+
+def test_a_path_that_can_be_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert "can't be written" in refusal(tmp_path / "dangling")
+    assert "File name too long" in refusal(tmp_path / ("a" * 300))
+
+
+@pytest.mark.parametrize("failing", ["rename", "mkdir"])
+def test_a_run_that_cannot_be_moved_aside_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    a_run(tmp_path / "x")
+    original = getattr(Path, failing)
+
+    def refuse_once(self: Path, *arguments: object, **named: object) -> object:
+        monkeypatch.setattr(Path, failing, original)
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, failing, refuse_once)
+    assert "Permission denied" in refusal(tmp_path / "x", overwrite=True)
+    assert names(tmp_path) == OLD_RUN
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "x").mkdir()
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert "can't be written: Read-only file system" in refusal(tmp_path / "x")
+
+
+def test_the_folder_that_one_stands_in_may_be_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    claimed = claim(Path(), overwrite=False)
+    (claimed.path / "tokens").mkdir()
+    claimed.give_back()
+    assert names(tmp_path) == []
+
+
+def test_a_manifest_is_read_only_where_it_is_one(tmp_path: Path) -> None:
+    assert read_manifest(tmp_path) is None
+    assert read_manifest(a_run(tmp_path / "x")) == {"graftkit": "0.1", "status": "finished"}
+
+
+def test_a_run_without_a_folder_goes_below_runs() -> None:
+    assert default_folder("quickstart") == Path("runs/quickstart")

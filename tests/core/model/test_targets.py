@@ -1,0 +1,78 @@
+"""Which layers an adapter goes on."""
+
+from __future__ import annotations
+
+import pytest
+from graftkit.errors import TargetError
+from graftkit.interfaces.model_source import TensorInfo
+from graftkit.model.targets import linear_layers, match_targets
+
+LAYERS = [
+    f"model.layers.{number}.{part}"
+    for number in range(2)
+    for part in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.experts.0.up_proj")
+]
+
+
+def test_every_matrix_inside_the_blocks_is_a_linear_layer_and_nothing_else() -> None:
+    tensors = {
+        "model.embed_tokens.weight": TensorInfo((320, 64), "F32"),
+        "model.layers.0.self_attn.q_proj.weight": TensorInfo((64, 32), "F32"),
+        "model.layers.0.self_attn.q_proj.bias": TensorInfo((64,), "F32"),
+        "model.layers.0.input_layernorm.weight": TensorInfo((64,), "F32"),
+        "model.layers.11.mlp.up_proj.weight": TensorInfo((128, 64), "BF16"),
+        "model.layers.0.conv.weight": TensorInfo((4, 4, 4), "F32"),
+        "model.norm.weight": TensorInfo((64,), "F32"),
+        "lm_head.weight": TensorInfo((320, 64), "F32"),
+    }
+    assert linear_layers(tensors) == {
+        "model.layers.0.self_attn.q_proj": (64, 32),
+        "model.layers.11.mlp.up_proj": (128, 64),
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "places"),
+    [
+        ("all-linear", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("q_proj", [0, 4]),
+        ("up_proj", [2, 3, 6, 7]),
+        ("mlp.up_proj", [2, 6]),
+        ("model.layers.1.mlp.up_proj", [6]),
+        ("*_proj", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("?_proj", [0, 1, 4, 5]),
+        ("*.self_attn.*", [0, 1, 4, 5]),
+        ("self_attn.*", [0, 1, 4, 5]),
+        ("layers.0.*", [0, 1, 2, 3]),
+        ("*.1.*.k_proj", [5]),
+        ("experts.*", [3, 7]),
+    ],
+)
+def test_a_pattern_names_layers_by_leaf_suffix_path_or_glob(pattern: str, places: list[int]) -> None:
+    assert match_targets([pattern], LAYERS) == [LAYERS[place] for place in places]
+
+
+def test_several_patterns_give_each_layer_once_in_the_models_order() -> None:
+    found = match_targets(["mlp.up_proj", "q_proj", "*.0.*.q_proj"], LAYERS)
+    assert found == [LAYERS[0], LAYERS[2], LAYERS[4], LAYERS[6]]
+
+
+@pytest.mark.parametrize("pattern", ["proj", "attn.q_proj", "Q_PROJ", "all_linear", "embed_tokens", "", "self_attn"])
+def test_half_a_name_matches_nothing(pattern: str) -> None:
+    with pytest.raises(TargetError):
+        match_targets([pattern], LAYERS)
+
+
+def test_a_target_that_matches_nothing_names_the_nearest_and_the_place() -> None:
+    with pytest.raises(TargetError) as caught:
+        match_targets(["k_proj", "q_porj"], LAYERS, "recipe.yaml:4")
+    assert str(caught.value) == (
+        "recipe.yaml:4: the target 'q_porj' matches no layer of the model\n"
+        "Did you mean 'q_proj'? Its layers end in: k_proj, q_proj, up_proj; or say all-linear."
+    )
+    assert caught.value.exit_code == 2
+
+
+def test_a_misspelt_all_linear_is_found_too() -> None:
+    with pytest.raises(TargetError, match="Did you mean 'all-linear'"):
+        match_targets(["all-linaer"], LAYERS)

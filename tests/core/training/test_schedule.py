@@ -1,0 +1,70 @@
+"""How the learning rate rises and falls."""
+
+from __future__ import annotations
+
+import pytest
+from graftkit.training.schedule import Schedule, learning_rate, warmup_steps
+from hypothesis import given
+from hypothesis import strategies as st
+
+_SCHEDULES: list[Schedule] = ["cosine", "linear", "constant"]
+
+
+def rates(steps: int, warmup: int, schedule: Schedule, peak: float = 1.0) -> list[float]:
+    return [learning_rate(step, steps, peak=peak, warmup=warmup, schedule=schedule) for step in range(1, steps + 1)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "share", "expected"),
+    [(100, 0.05, 5), (100, 0, 0), (100, 0.001, 1), (1, 0.05, 1), (28, 0.05, 1), (50, 0.5, 25), (3, 1.0, 3)],
+)
+def test_a_share_of_the_steps_warms_up_at_least_one(steps: int, share: float, expected: int) -> None:
+    assert warmup_steps(steps, share) == expected
+
+
+def test_the_warm_up_is_a_straight_line_to_the_peak() -> None:
+    assert rates(10, 4, "cosine", peak=0.2)[:5] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2])
+
+
+def test_the_rate_halves_half_way_and_ends_near_zero() -> None:
+    for schedule in ("cosine", "linear"):
+        found = rates(101, 1, schedule)
+        assert found[0] == found[1] == 1.0
+        assert found[51] == pytest.approx(0.5)
+        assert 0 < found[-1] < 0.02
+
+
+def test_a_constant_rate_stays() -> None:
+    assert rates(10, 2, "constant", peak=0.1) == pytest.approx([0.05, *[0.1] * 9])
+
+
+@pytest.mark.parametrize("schedule", _SCHEDULES)
+def test_without_a_warm_up_the_first_step_has_the_peak(schedule: Schedule) -> None:
+    assert rates(8, 0, schedule)[0] == 1.0
+    assert rates(1, 0, schedule) == [1.0]
+    assert rates(1, 1, schedule) == [1.0]
+
+
+@given(st.integers(1, 200), st.floats(0, 1), st.sampled_from(_SCHEDULES))
+def test_the_rate_rises_to_the_peak_then_never_rises_again(steps: int, share: float, schedule: Schedule) -> None:
+    warmup = warmup_steps(steps, share)
+    found = rates(steps, warmup, schedule, peak=3e-4)
+    top = max(warmup - 1, 0)
+    assert found[top] == max(found) == 3e-4
+    assert found[: top + 1] == sorted(found[: top + 1])
+    assert found[top:] == sorted(found[top:], reverse=True)
+    assert all(rate > 0 for rate in found)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(40, 4), (40, 0), (7, 2), (3, 1)])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_it_falls_as_transformers_schedules_do(steps: int, warmup: int, schedule: Schedule) -> None:
+    """Theirs starts the warm-up at 0, a step that learns nothing; from the peak on both are the same, a step later."""
+    import torch
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    theirs = get_scheduler(schedule, optimizer, num_warmup_steps=warmup, num_training_steps=steps).lr_lambdas[0]
+    ours = rates(steps, warmup, schedule)
+    assert ours[:warmup] == pytest.approx([theirs(step) for step in range(1, warmup + 1)])
+    assert ours[warmup:] == pytest.approx([theirs(step) for step in range(warmup, steps)])
