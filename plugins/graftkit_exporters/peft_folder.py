@@ -54,7 +54,7 @@ class PeftExporter:
 
     def tolerance(self) -> float:
         """Adapter tensors are stored in float32: nothing is rounded."""
-        return 1e-4
+        return 1e-5
 
     def logits(
         self, folder: Path, probes: Sequence[Sequence[int]], base: Callable[[], nn.Module]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -238,18 +239,25 @@ class HuggingFaceTokenizer:
 
 
 def _without_specials(spec: Mapping[str, Any], keep: frozenset[str]) -> dict[str, Any]:
-    """Returns the tokenizer with all special tokens but some taken out, so that no text can become one."""
-    gone = {
-        token["content"]
-        for token in spec.get("added_tokens", [])
+    """Returns the tokenizer with all special tokens but some under names that nobody knows, so no text becomes one.
+
+    Taking them out instead would give other added tokens their ids: the library numbers them by counting.
+    """
+    added = spec.get("added_tokens", [])
+    hidden = {
+        token["content"]: f"\uffff{secrets.token_hex(16)}"
+        for token in added
         if token.get("special") and token["content"] not in keep
     }
-    added = [token for token in spec.get("added_tokens", []) if token["content"] not in gone]
     model = dict(spec["model"])
     if isinstance(model.get("vocab"), dict):
-        needed = {model.get("unk_token")}
-        model["vocab"] = {piece: id for piece, id in model["vocab"].items() if piece not in gone or piece in needed}
-    return {**spec, "added_tokens": added, "model": model, "post_processor": None}
+        model["vocab"] = {hidden.get(piece, piece): id for piece, id in model["vocab"].items()}
+    elif isinstance(model.get("vocab"), list):  # Unigram: pieces with scores
+        model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
+    if "unk_token" in model:
+        model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
+    renamed = [{**token, "content": hidden.get(token["content"], token["content"])} for token in added]
+    return {**spec, "added_tokens": renamed, "model": model, "post_processor": None}
 
 
 class _ByteStream:

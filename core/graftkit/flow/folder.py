@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ class ClaimedFolder:
     Attributes:
         path: The folder.
         replaced: Where the run lies meanwhile that was there before, or None.
+        made: The folders that were made for it, the innermost first.
     """
 
     path: Path
     replaced: Path | None = None
+    made: tuple[Path, ...] = ()
 
     def keep(self) -> None:
         """The run is over: what it replaced may go."""
@@ -37,8 +40,12 @@ class ClaimedFolder:
             self.replaced = None
 
     def give_back(self) -> None:
-        """Nothing ran: the folder goes, and what was there before is put back."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Nothing ran: what was made goes, and what was there before is put back."""
+        with suppress(OSError):
+            _clear(self.path)
+        for folder in self.made:
+            with suppress(OSError):  # somebody else uses it by now
+                folder.rmdir()
         if self.replaced is not None:
             self.replaced.rename(self.path)
             self.replaced.parent.rmdir()
@@ -52,22 +59,31 @@ def claim(path: Path, *, overwrite: bool) -> ClaimedFolder:
         FolderError: It holds another run and `overwrite` is False, holds anything else, or can't be written.
     """
     try:
-        if not path.exists():
+        missing = tuple(folder for folder in (path, *path.parents) if not folder.exists())
+        if missing:
             path.mkdir(parents=True)
-            return ClaimedFolder(path)
+            return ClaimedFolder(path, made=missing)
         if not path.is_dir():
             raise FolderError("it is a file", where=str(path), hint="Give a folder with --out.")
         if not any(path.iterdir()):
             _try_to_write(path)
             return ClaimedFolder(path)
         _check_replaceable(path, overwrite)
-        return ClaimedFolder(path, _move_aside(path))
+        return ClaimedFolder(path, replaced=_move_aside(path), made=(path,))
     except OSError as error:
         raise FolderError(
             f"can't be written: {error.strerror or error}",
             where=str(path),
             hint="Write elsewhere with --out.",
         ) from error
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def _try_to_write(path: Path) -> None:
@@ -89,8 +105,14 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
 
 def _move_aside(path: Path) -> Path:
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".replaced", dir=path.parent)) / path.name
-    path.rename(aside)
-    path.mkdir()
+    try:
+        path.rename(aside)
+        path.mkdir()
+    except BaseException:
+        if aside.exists():
+            aside.rename(path)
+        aside.parent.rmdir()
+        raise
     sync_folder(path.parent)
     return aside
 
@@ -99,7 +121,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Returns a run's manifest, or None where the folder holds no run."""
     try:
         data = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) and "graftkit" in data and "status" in data else None
 

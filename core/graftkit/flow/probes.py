@@ -14,7 +14,7 @@ from graftkit.flow.corpus import Corpus
 from graftkit.model.generate import attention_as
 from graftkit.store.files import write_atomic
 
-__all__ = ["PROBES_FILE", "Probes", "largest_difference", "make_probes"]
+__all__ = ["PROBES_FILE", "Probes", "allowed_difference", "largest_difference", "make_probes"]
 
 PROBES_FILE = "probes.safetensors"
 COUNT = 4
@@ -76,6 +76,11 @@ def _logits(network: nn.Module, ids: Sequence[int], device: torch.device) -> tor
     output = network(input_ids=torch.tensor([ids], device=device), use_cache=False)
     kept: torch.Tensor = output.logits[0, -KEPT:].float().cpu()
     return kept
+
+
+def allowed_difference(probes: Probes, share: float) -> float:
+    """Returns how far a logit may be off: a share of the largest one, and 1e-4 at least."""
+    return max(1e-4, share * max(logits.abs().max().item() for logits in probes.logits))
 
 
 def largest_difference(probes: Probes, found: Sequence[torch.Tensor]) -> float:

@@ -26,7 +26,7 @@ def main() -> None:
 
 def check(folder: Path, probes_file: Path) -> dict[str, Any]:
     """Compares an export's logits with the trained model's."""
-    from graftkit.flow.probes import Probes, largest_difference
+    from graftkit.flow.probes import Probes, allowed_difference, largest_difference
 
     manifest = json.loads((folder / "graftkit.json").read_bytes())
     exporter = make_provider(manifest["exporter"])
@@ -35,7 +35,7 @@ def check(folder: Path, probes_file: Path) -> dict[str, Any]:
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
     probes = Probes.load(probes_file)
     found = exporter.logits(folder, probes.ids, lambda: _base(manifest))
-    difference, tolerance = largest_difference(probes, found), manifest["tolerance"]
+    difference, tolerance = largest_difference(probes, found), allowed_difference(probes, manifest["tolerance"])
     return {
         "status": "proved" if difference <= tolerance else "different",
         "max_abs_diff": difference if difference != float("inf") else 1e308,

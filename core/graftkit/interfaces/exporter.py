@@ -67,7 +67,7 @@ class Exporter(Protocol):
         """
 
     def tolerance(self) -> float:
-        """Returns the largest difference of a logit that this format's precision explains."""
+        """Returns how far a logit may be off for this format's precision, as a share of the largest logit."""
 
     def logits(
         self, folder: Path, probes: Sequence[Sequence[int]], base: Callable[[], nn.Module]

@@ -47,10 +47,11 @@ def match_targets(patterns: Sequence[str], layers: Sequence[str], where: str = "
         found = {layer for layer in layers if _matches(pattern, layer)}
         if not found:
             names = sorted({layer.rpartition(".")[2] for layer in layers})
+            meant = nearest(pattern, [*names, ALL_LINEAR])
             raise TargetError(
                 f"the target '{pattern}' matches no layer of the model",
                 where=where,
-                hint=f"{nearest(pattern, names)}Its layers end in: {', '.join(names)}; or say all-linear.",
+                hint=f"{meant}Its layers end in: {', '.join(names)}; or say all-linear.",
             )
         chosen |= found
     return [layer for layer in layers if layer in chosen]

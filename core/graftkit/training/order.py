@@ -65,5 +65,5 @@ def plan_steps(
         return (step for epoch in count() for step in epoch_steps(epoch))
 
     if steps is not None:
-        return list(islice(endless(), steps))
+        return list(islice(endless(), steps)) if lengths else []
     return [step for epoch in range(epochs or 1) for step in epoch_steps(epoch)]

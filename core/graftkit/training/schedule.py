@@ -29,7 +29,7 @@ def learning_rate(step: int, steps: int, *, peak: float, warmup: int, schedule: 
         schedule: How it falls.
     """
     if step <= warmup:
-        return peak * step / warmup
+        return peak * (step / warmup)
     done = (step - warmup - 1) / max(1, steps - warmup)
     if schedule == "cosine":
         return peak * (1 + cos(pi * done)) / 2

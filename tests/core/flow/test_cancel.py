@@ -20,7 +20,7 @@ def test_the_first_reason_stays() -> None:
     token.cancel("the user left")
     token.cancel("later")
     assert token.requested
-    with pytest.raises(Cancelled, match="^the user left$") as caught:
+    with pytest.raises(Cancelled, match=r"^the user left$") as caught:
         token.poll()
     assert caught.value.exit_code == 130
 

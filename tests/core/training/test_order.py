@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import chain
+from itertools import chain, pairwise
 
 import pytest
 from graftkit.training.order import group_by_tokens, plan_steps, shuffled
@@ -20,7 +20,7 @@ def test_an_epoch_is_every_row_once(rows: int, seed: int, epoch: int) -> None:
 
 
 def test_the_order_is_the_same_in_every_process_and_release() -> None:
-    assert shuffled(10, seed=0, epoch=0) == [9, 0, 8, 6, 1, 2, 3, 7, 5, 4]
+    assert shuffled(10, seed=0, epoch=0) == [8, 4, 1, 5, 0, 9, 2, 7, 3, 6]
     code = "from graftkit.training.order import shuffled; print(shuffled(50, 7, 3))"
     done = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONHASHSEED": "5"}, capture_output=True, text=True, check=True
@@ -48,7 +48,7 @@ def test_no_group_has_more_tokens_than_the_limit_unless_one_row_alone_has(length
     groups = group_by_tokens(rows, lengths, limit)
     assert list(chain(*groups)) == rows
     assert all(len(group) == 1 or sum(lengths[row] for row in group) <= limit for group in groups)
-    for group, after in zip(groups, groups[1:], strict=False):
+    for group, after in pairwise(groups):
         assert sum(lengths[row] for row in group) + lengths[after[0]] > limit, "the next row would have fitted in"
 
 

@@ -1,0 +1,116 @@
+"""The command as a user types it: output, signals, exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from graftkit.cli.progress import PlainLines, time_left
+from graftkit.flow.events import Notice, StageFinished, StageStarted, StepFinished
+from graftkit.host.lifecycle import StepInfo
+
+TOOLKIT = [sys.executable, "-m", "graftkit"]
+
+
+@pytest.fixture
+def recipe_file(make_recipe: Any, tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    evaluation = {"exact_match": 2, "max_new_tokens": 4}
+    path.write_text(yaml.safe_dump(make_recipe(export=["merged"], evaluation=evaluation)))
+    return path
+
+
+def toolkit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TOOLKIT, *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+def test_a_run_ends_with_a_table_and_two_commands_that_work(recipe_file: Path, tmp_path: Path) -> None:
+    done = toolkit("run", "job.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "held-out loss" in done.stdout and "before" in done.stdout and "% " not in done.stderr
+    assert "proved: loaded with transformers" in done.stdout and "8.6" in done.stdout
+    assert "step 6/6  loss" in done.stderr and "tokens/s" in done.stderr and "\x1b" not in done.stderr
+    following = [line.strip() for line in done.stdout.partition("Next:")[2].strip().splitlines()]
+    assert [line.split()[1] for line in following] == ["generate", "verify"]
+    for line in following:
+        again = subprocess.run(
+            f"{sys.executable} -m graftkit{line.removeprefix('toolkit')}",
+            shell=True,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert again.returncode == 0, again.stderr
+
+
+def test_json_is_one_object_and_the_only_output(recipe_file: Path, tmp_path: Path) -> None:
+    done = toolkit("run", "job.yaml", "--out", "elsewhere", "--json", "--set", "export=[]", cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["folder"] == "elsewhere" and facts["status"] == "finished"
+    manifest = json.loads((tmp_path / "elsewhere" / "manifest.json").read_text())
+    assert {key: facts[key] for key in manifest if key != "seconds"} == {
+        key: value for key, value in manifest.items() if key != "seconds"
+    }
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_a_signal_stops_the_run_and_its_folder_says_how_far_it_came(
+    recipe_file: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    command = [*TOOLKIT, "run", "job.yaml", "--out", "out", "--set", "training.steps=100000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "step 1/" in line:
+                process.send_signal(number)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == code
+    assert f"stopped by {number.name}" in rest and "Traceback" not in rest
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["status"] == "interrupted" and manifest["progress"]["step"] >= 1
+    assert (tmp_path / "out" / "adapter" / "adapter.safetensors").exists()
+
+
+def test_a_changed_export_is_noticed(recipe_file: Path, tmp_path: Path) -> None:
+    toolkit("run", "job.yaml", "--out", "out", cwd=tmp_path)
+    with (tmp_path / "out/exports/merged/config.json").open("a") as file:
+        file.write(" ")
+    done = toolkit("verify", "out/exports/merged", cwd=tmp_path)
+    assert done.returncode == 1 and "config.json is changed" in done.stderr
+
+
+def test_generate_says_what_it_can_not_load(tmp_path: Path) -> None:
+    done = toolkit("generate", "nothing", "hello", cwd=tmp_path)
+    assert done.returncode == 2 and "no such folder" in done.stderr
+
+
+def test_preview_marks_what_is_learnt(recipe_file: Path, tmp_path: Path) -> None:
+    done = toolkit("preview", "job.yaml", "--rows", "1", cwd=tmp_path)
+    assert "[!][<|im_end|>]" in done.stdout and "[user]" not in done.stdout
+
+
+def step(number: int, of: int = 40) -> StepFinished:
+    return StepFinished(StepInfo(number, of, 1.5, 100, 50, 2.0, 1e-4, 0.5))
+
+
+def test_time_left_is_that_of_the_steps_to_come() -> None:
+    assert time_left(step(10).step, 20.0) == "1:00"
+    assert time_left(step(1, 4000).step, 2.0) == "2:13:18"
+
+
+def test_plain_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = PlainLines()
+    for event in [StageStarted("training"), Notice("training", "careful"), *(step(n) for n in range(1, 41))]:
+        lines.show(event)
+    lines.show(StageFinished("training", 80.0, {}))
+    output = capsys.readouterr().err.splitlines()
+    assert len(output) == 3 + 21
+    assert output[1] == "training: note: careful"
+    assert output[-2] == "  step 40/40  loss 1.5000  50 tokens/s  0:00 left"
