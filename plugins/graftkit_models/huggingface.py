@@ -43,7 +43,7 @@ class HuggingFaceSource:
         if reference.startswith("hub:"):
             return True
         path = local_path(reference)
-        return path.is_dir() or (not path.exists() and path.suffix != ".gguf")
+        return _is_dir(path) or (not _is_file(path) and path.suffix != ".gguf")
 
     def open(self, reference: str) -> HuggingFaceFolder:
         """Reads the configuration and the headers of the weights.
@@ -52,9 +52,9 @@ class HuggingFaceSource:
             ModelError: A file is missing, truncated or malformed, or the weights are already quantized.
         """
         folder = local_path(reference) if not reference.startswith("hub:") else Path(reference)
-        if not folder.exists() and _HUB_ID.fullmatch(reference):
+        if not (_is_dir(folder) or _is_file(folder)) and _HUB_ID.fullmatch(reference):
             folder = _download(reference.removeprefix("hub:"))
-        if not folder.is_dir():
+        if not _is_dir(folder):
             raise ModelError("no such folder", where=reference, hint="`model` names the base model.")
         config = _read_config(folder)
         tensors, places = _read_index(folder)
@@ -121,6 +121,20 @@ class HuggingFaceFolder:
                 shutil.copyfile(self.folder / name, folder / name)
 
 
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, a folder that may not be looked into
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -139,13 +153,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(path, "A model's folder holds config.json, *.safetensors and tokenizer.json.")
     if not isinstance(config.get("model_type"), str):
         raise ModelError("it has no model_type", where=str(path))
-    if "quantization_config" in config:
+    if config.get("quantization_config"):
         raise ModelError(
             "the weights are already quantized",
             where=str(path),
             hint="Give the unquantized model; `quantizer:` in the recipe stores it in fewer bits.",
         )
-    if "auto_map" in config:
+    if config.get("auto_map"):
         raise ModelError(
             "the model needs code from its own repository, which is never run",
             where=str(path),
@@ -184,6 +198,8 @@ def _read_index(folder: Path) -> tuple[dict[str, TensorInfo], dict[str, Path]]:
                     hint="Give the unquantized model.",
                 )
             tensors[name], places[name] = TensorInfo(stored.shape, stored.dtype), path
+    if not tensors:
+        raise ModelError("there is no tensor in its weights", where=str(folder))
     return tensors, places
 
 
@@ -203,7 +219,7 @@ def _weight_files(folder: Path) -> list[Path]:
     names = sorted(set(weight_map.values()))
     if any(Path(name).name != name for name in names):
         raise ModelError("its weight_map leaves the folder", where=str(index))
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not _is_file(folder / name)]
     if missing:
         raise ModelError(f"the shard {missing[0]} is missing", where=str(folder), hint="Download it again.")
     return [folder / name for name in names]

@@ -21,6 +21,7 @@ __all__ = ["StoredTensor", "read_header"]
 
 MAX_HEADER = 16 << 20
 MAX_TENSORS = 100_000
+MAX_DIMENSIONS = 8
 
 _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
@@ -101,11 +102,13 @@ def _places(path: Path, header: Mapping[str, Any], data: int, size: int) -> dict
 def _place(path: Path, name: str, entry: Any, data: int) -> StoredTensor:
     try:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
-        fits = whole and len(shape) <= 8 and prod(shape) * _BITS[dtype] == (end - start) * 8
+        whole = len(shape) <= MAX_DIMENSIONS and all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, end))
+        bits = _BITS[dtype]
     except (KeyError, TypeError, ValueError):
-        raise _broken(path, f"its entry for tensor '{name}' is malformed") from None
-    if not fits:
+        whole, bits = False, 0
+    if not whole:
+        raise _broken(path, f"its entry for tensor '{name}' is malformed")
+    if prod(shape) * bits != (end - start) * 8:
         raise _broken(path, f"tensor '{name}': shape {list(shape)} of {dtype} does not take {end - start} bytes")
     return StoredTensor(shape, dtype, data + start, data + end)
 

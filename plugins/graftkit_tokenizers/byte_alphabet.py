@@ -48,8 +48,8 @@ class TokenBytes:
 
     def of(self, piece: str) -> bytes:
         """Returns the bytes of one piece."""
-        if self.is_byte_level:
-            return bytes(self._alphabet[c] for c in piece if c in self._alphabet)
+        if self.is_byte_level and all(c in self._alphabet for c in piece):
+            return bytes(self._alphabet[c] for c in piece)
         match = _BYTE_FALLBACK.fullmatch(piece) if self._has_fallback else None
         if match:
             return bytes([int(match[1], 16)])

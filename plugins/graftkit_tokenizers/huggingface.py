@@ -16,6 +16,7 @@ from graftkit.interfaces.tokenizer import Specials, StreamDecoder
 from tokenizers import Tokenizer as Backend
 
 from graftkit_tokenizers.byte_alphabet import TokenBytes
+from graftkit_tokenizers.lossless import keeps_every_text
 
 __all__ = ["HuggingFaceBackend", "HuggingFaceTokenizer"]
 
@@ -84,6 +85,12 @@ class HuggingFaceTokenizer:
             raise ModelError(f"{name} is no JSON object", where=self._where)
         return data
 
+    def _text(self, name: str) -> str:
+        try:
+            return self._files[name].decode("utf-8")
+        except UnicodeDecodeError:
+            raise ModelError(f"{name} is not UTF-8", where=self._where) from None
+
     def _build(self, spec: Mapping[str, Any]) -> Backend:
         try:
             return Backend.from_str(json.dumps(spec))
@@ -131,7 +138,7 @@ class HuggingFaceTokenizer:
     @cached_property
     def capabilities(self) -> TokenizerCapabilities:
         """What the parts of the tokenizer.json allow to promise."""
-        whole = self._bytes.is_byte_level and self._bytes.has_every_byte and not self._spec.get("normalizer")
+        whole = self._bytes.has_every_byte and keeps_every_text(self._spec)
         return TokenizerCapabilities(
             lossless_unicode=whole,
             lossless_bytes=whole,
@@ -153,7 +160,7 @@ class HuggingFaceTokenizer:
     def chat_template(self) -> str | None:
         """The template from its own file, or from the configuration."""
         if "chat_template.jinja" in self._files:
-            return self._files["chat_template.jinja"].decode("utf-8")
+            return self._text("chat_template.jinja")
         template = self._config.get("chat_template")
         if isinstance(template, list):
             named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
@@ -192,7 +199,10 @@ class HuggingFaceTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
         """Returns the text of these ids."""
-        return str(self._full.decode(list(ids), skip_special_tokens=skip_specials))
+        if not self._bytes.is_byte_level:
+            return str(self._full.decode(list(ids), skip_special_tokens=skip_specials))
+        left_out = self.special_tokens.values() if skip_specials else ()
+        return b"".join(self.text_bytes(id) for id in ids if id not in left_out).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """Returns the bytes of these ids."""
@@ -212,10 +222,17 @@ class HuggingFaceTokenizer:
         Raises:
             IndexError: No such id.
         """
-        piece = self._full.id_to_token(token)
+        piece = self._full.id_to_token(token) if 0 <= token < self.vocab_size else None
         if piece is None:
             raise IndexError(f"no token has the id {token}")
         return piece.encode("utf-8") if token in self._added_ids else self._bytes.of(piece)
+
+    def text_bytes(self, token: int) -> bytes:
+        """Returns the bytes that one id adds to a text: none where no token has it, as padded embeddings allow."""
+        try:
+            return self.token_bytes(token)
+        except IndexError:
+            return b""
 
     @cached_property
     def _added_ids(self) -> frozenset[int]:
@@ -268,7 +285,7 @@ class _ByteStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        return self._decoder.decode(self._tokenizer.token_bytes(token))
+        return self._decoder.decode(self._tokenizer.text_bytes(token))
 
     def finish(self) -> str:
         return self._decoder.decode(b"", final=True)

@@ -22,6 +22,7 @@ __all__ = ["command"]
 @recipe_arguments
 @click.option("--out", type=click.Path(), help="The run's folder; runs/NAME when left out.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder, once this one has finished.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder; start if there is none.")
 @disable_option
 @json_option
 def command(
@@ -29,10 +30,13 @@ def command(
     overrides: tuple[str, ...],
     out: str | None,
     overwrite: bool,
+    resume: bool,
     disable: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Run a RECIPE: train an adapter on frozen weights, evaluate, export, prove."""
+    if overwrite and resume:
+        raise click.UsageError("--overwrite starts anew and --resume goes on: say one of them")
     loaded = load_recipe(recipe, overrides)
     host = PluginHost(disable=[*disable, *loaded.recipe.plugins.disable])
     with cancel_on_signals() as cancel, show_progress() as on_event:
@@ -41,6 +45,7 @@ def command(
             out=out,
             overrides=overrides,
             overwrite=overwrite,
+            resume=resume,
             host=host,
             on_event=on_event,
             cancel=cancel,

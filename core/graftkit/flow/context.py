@@ -17,6 +17,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
 from graftkit.flow.folder import MANIFEST
 from graftkit.flow.judge import Request
+from graftkit.flow.resume import Resumed
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
 from graftkit.store.files import file_facts, write_json
@@ -34,16 +35,24 @@ class RunContext:
         host: The plugins.
         folder: The run's folder.
         cancel: Whether somebody wants it to stop.
+        resumed: The run that this one goes on with, or None.
         facts: What the manifest will say, as far as it is known.
     """
 
     def __init__(
-        self, request: Request, host: PluginHost, folder: Path, on_event: OnEvent, cancel: CancelToken
+        self,
+        request: Request,
+        host: PluginHost,
+        folder: Path,
+        on_event: OnEvent,
+        cancel: CancelToken,
+        resumed: Resumed | None = None,
     ) -> None:
         self.request = request
         self.host = host
         self.folder = folder
         self.cancel = cancel
+        self.resumed = resumed
         self._on_event = on_event
         self._start = time.perf_counter()
         self._status: RunStatus = "running"
@@ -57,6 +66,8 @@ class RunContext:
             "notices": [],
             "environment": _environment(),
         }
+        if resumed is not None:
+            self.facts["resumed"] = [*resumed.manifest.get("resumed", []), resumed.manifest.get("progress")]
         self.save()
 
     def emit(self, event: Event) -> None:

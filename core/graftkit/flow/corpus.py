@@ -52,6 +52,7 @@ def build_corpus(run: RunContext) -> Corpus:
             corpus.holdout.save(folder / "holdout.safetensors")
         stage.facts |= _facts(run, corpus)
         run.facts["data"] = {**stage.facts, "fingerprint": _fingerprint(run)}
+        _check_resumed(run)
         run.facts["stop_tokens"] = corpus.stop
         return corpus
 
@@ -102,6 +103,17 @@ def _check(run: RunContext, stage: StageScope, train: Sequence[Encoded], corpus:
         stage.notice(f"{lost} of {len(train)} rows have nothing supervised left and are not used")
     if endless:
         stage.notice(f"{endless} of {len(train)} rows end without a stop token: the model won't learn to stop there")
+
+
+def _check_resumed(run: RunContext) -> None:
+    """Refuses to go on with other rows than the run was started with."""
+    before = (run.resumed.manifest if run.resumed else {}).get("data")
+    if before and before["fingerprint"] != run.facts["data"]["fingerprint"]:
+        raise DataError(
+            "the rows have changed since the run was started",
+            where=str(run.folder),
+            hint="Put the old rows back, or start anew with --overwrite.",
+        )
 
 
 def _facts(run: RunContext, corpus: Corpus) -> dict[str, object]:

@@ -37,6 +37,10 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
     """Measures the held-out loss and, where the recipe asks for it, exact match; keeps both in the manifest."""
     if not len(corpus.holdout):
         return
+    known = (run.resumed.manifest.get("metrics", {}) if run.resumed else {}).get("before")
+    if when == "before" and known:
+        run.facts.setdefault("metrics", {})["before"] = known
+        return
     options = run.request.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
         loss = held_out_loss(

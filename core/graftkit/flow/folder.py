@@ -27,11 +27,13 @@ class ClaimedFolder:
         path: The folder.
         replaced: Where the run lies meanwhile that was there before, or None.
         made: The folders that were made for it, the innermost first.
+        resumed: Whether it holds the run that goes on: then nothing in it is ever given back.
     """
 
     path: Path
     replaced: Path | None = None
     made: tuple[Path, ...] = ()
+    resumed: bool = False
 
     def keep(self) -> None:
         """The run is over: what it replaced may go."""
@@ -41,6 +43,8 @@ class ClaimedFolder:
 
     def give_back(self) -> None:
         """Nothing ran: what was made goes, and what was there before is put back."""
+        if self.resumed:
+            return
         with suppress(OSError):
             _clear(self.path)
         for folder in self.made:

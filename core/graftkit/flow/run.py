@@ -14,8 +14,9 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import build_corpus
 from graftkit.flow.events import Event, OnEvent
-from graftkit.flow.folder import claim, default_folder
+from graftkit.flow.folder import ClaimedFolder, claim, default_folder
 from graftkit.flow.judge import Request, judge
+from graftkit.flow.resume import find_run
 from graftkit.flow.tokenizer import save_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
@@ -67,6 +68,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
+    resume: bool = False,
     host: PluginHost | None = None,
     on_event: OnEvent | None = None,
     cancel: CancelToken | None = None,
@@ -80,6 +82,8 @@ def run(
         out: The run's folder; `runs/NAME` when left out.
         overrides: "section.key=value", each as `--set` takes it.
         overwrite: Whether a run that is in the folder may be replaced; it is deleted once the new one has finished.
+        resume: Whether to go on with the run in the folder, from its last checkpoint; without one there, start.
+            The result is the same, bit for bit, as if it had never stopped.
         host: The plugins; those that installed distributions announce when left out.
         on_event: Called with what happens; see `graftkit.flow.events`.
         cancel: Stops the run when asked to.
@@ -91,9 +95,11 @@ def run(
     """
     loaded, host = _prepare(recipe, overrides, host)
     request = judge(loaded, host)
-    claimed = claim(Path(out) if out is not None else default_folder(loaded.name), overwrite=overwrite)
+    folder = Path(out) if out is not None else default_folder(loaded.name)
+    resumed = find_run(folder, request.bound.resolved()) if resume else None
+    claimed = ClaimedFolder(folder, resumed=True) if resumed else claim(folder, overwrite=overwrite)
     try:
-        context = RunContext(request, host, claimed.path, on_event or _ignore, cancel or CancelToken())
+        context = RunContext(request, host, folder, on_event or _ignore, cancel or CancelToken(), resumed)
     except BaseException:
         claimed.give_back()
         raise
@@ -108,8 +114,8 @@ def run(
         _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
         raise
     context.finish("finished")
-    context.broadcast("graftkit_run_finished")
     claimed.keep()
+    context.broadcast("graftkit_run_finished")
     return RunResult(claimed.path, context.manifest())
 
 
@@ -123,7 +129,7 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.evaluate import evaluate
     from graftkit.flow.export import export_all, make_exporters, refuse_early
     from graftkit.flow.report import write_report
-    from graftkit.flow.training import train
+    from graftkit.flow.training import forget_checkpoints, train
 
     loaded = prepare_model(run)
     exporters = make_exporters(run)
@@ -133,6 +139,7 @@ def _flow(run: RunContext) -> None:
     evaluate(run, loaded, corpus, "after")
     export_all(run, loaded, corpus, exporters)
     write_report(run)
+    forget_checkpoints(run)
 
 
 def _prepare(

@@ -1,47 +1,98 @@
-"""The fourth stage: training, a line of metrics a step, and the adapter's own tensors at the end."""
+"""The fourth stage: training, a line of metrics a step, checkpoints, and the adapter's own tensors at the end."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from graftkit.flow.base_model import LoadedModel
-from graftkit.flow.context import RunContext
+from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.events import StepFinished
 from graftkit.host.lifecycle import StepInfo
 from graftkit.model.adapt import AdaptedModel
-from graftkit.store.files import LineFile, atomic_folder, write_json
+from graftkit.store.files import LineFile, atomic_folder, remove_tree, write_json, write_text
+from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
 from graftkit.training.loop import Trainer
 
-__all__ = ["save_adapter", "train"]
+__all__ = ["forget_checkpoints", "save_adapter", "train"]
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
 
 
 def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
-    """Trains, writes `metrics.jsonl` and `adapter/`.
+    """Trains, writes `metrics.jsonl`, `checkpoints/` and `adapter/`.
 
-    When it is stopped half-way the adapter is saved as far as it came, and the manifest says how far that is.
+    When it is stopped half-way, by whatever, the state as of the last whole step is saved, and the manifest says how
+    far it came: a resumed run goes on from there.
     """
-    model = loaded.model
-    metrics = LineFile(run.folder / "metrics.jsonl")
-    parameters = list(model.trainable_parameters().values())
-    trainer = Trainer(model.network, parameters, corpus.train, run.request.bound.recipe.training, loaded.device)
-    seen: list[StepInfo] = []
+    model, options = loaded.model, run.request.bound.recipe.training
+    trainer = Trainer(model.network, model.trainable_parameters(), corpus.train, options, loaded.device)
+    with run.stage("training") as stage:
+        if run.resumed is not None:
+            _go_back(run, trainer, stage)
+        metrics = LineFile(run.folder / METRICS)
+        start = trainer.step
+        try:
+            trainer.run(_on_step(run, trainer, metrics), run.cancel.poll)
+        except BaseException:
+            if trainer.whole and trainer.step > start:
+                write_checkpoint(run.folder / CHECKPOINTS, trainer.step, trainer.state())
+                save_adapter(run, model, trainer.step)
+            raise
+        finally:
+            metrics.close()
+        if trainer.step > start:
+            write_checkpoint(run.folder / CHECKPOINTS, trainer.step, trainer.state())
+        save_adapter(run, model, trainer.step)
+        stage.facts |= _facts(run.folder / METRICS)
+
+
+def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[StepInfo], None]:
+    every = run.request.bound.recipe.training.checkpoint_every
 
     def on_step(step: StepInfo) -> None:
-        seen.append(step)
         metrics.append({key: value for key, value in asdict(step).items() if key != "steps"})
         run.facts["progress"] = {"stage": "training", "step": step.step, "steps": step.steps}
+        if every and step.step % every == 0 and step.step < step.steps:
+            write_checkpoint(run.folder / CHECKPOINTS, step.step, trainer.state())
+            run.save()
         run.emit(StepFinished(step))
         run.broadcast("graftkit_step_finished", step=step)
 
-    with run.stage("training") as stage:
-        try:
-            trainer.run(on_step, run.cancel.poll)
-        finally:
-            metrics.close()
-            if seen:
-                save_adapter(run, model, seen[-1].step)
-        stage.facts |= _facts(seen)
+    return on_step
+
+
+def _go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
+    """Takes up the newest whole checkpoint, and forgets the lines of steps after it."""
+    found = latest_checkpoint(run.folder / CHECKPOINTS)
+    if found is None:
+        write_text(run.folder / METRICS, "")
+        stage.notice("there is no checkpoint to go on from: training starts at the first step")
+        return
+    step, path = found
+    trainer.load_state(step, read_checkpoint(path))
+    kept = [json.dumps(line) + "\n" for line in _lines(run.folder / METRICS) if line["step"] <= step]
+    write_text(run.folder / METRICS, "".join(kept))
+    stage.notice(f"going on after step {step}")
+
+
+def forget_checkpoints(run: RunContext) -> None:
+    """Deletes the checkpoints: they are what a stopped run goes on from, and this one has come to its end."""
+    if (run.folder / CHECKPOINTS).exists():
+        remove_tree(run.folder / CHECKPOINTS)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Reads the metrics; a last line that was cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
@@ -62,14 +113,15 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
         write_json(folder / "adapter.json", facts)
 
 
-def _facts(steps: list[StepInfo]) -> dict[str, object]:
-    seconds = sum(step.seconds for step in steps)
-    tokens = sum(step.tokens for step in steps)
+def _facts(path: Path) -> dict[str, object]:
+    steps = _lines(path)
+    seconds = sum(step["seconds"] for step in steps)
+    tokens = sum(step["tokens"] for step in steps)
     return {
         "steps": len(steps),
         "tokens": tokens,
-        "supervised_tokens": sum(step.supervised_tokens for step in steps),
-        "first_loss": steps[0].loss,
-        "last_loss": steps[-1].loss,
+        "supervised_tokens": sum(step["supervised_tokens"] for step in steps),
+        "first_loss": steps[0]["loss"],
+        "last_loss": steps[-1]["loss"],
         "tokens_per_second": round(tokens / seconds, 1),
     }

@@ -119,6 +119,9 @@ class TrainingSection(StrictModel):
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
     max_grad_norm: float = Field(default=1.0, gt=0, description="the gradient is clipped to this norm")
     seed: int = Field(default=0, ge=0, lt=2**63, description="one seed, one result")
+    checkpoint_every: int | None = Field(
+        default=None, ge=1, description="steps between checkpoints; a run that is stopped leaves one in any case"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="the type that the frozen model computes in"

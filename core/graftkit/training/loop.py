@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -21,27 +20,46 @@ from graftkit.training.schedule import learning_rate, warmup_steps
 
 __all__ = ["Trainer", "held_out_loss"]
 
+_STATE_KEYS = ("parameter", "step", "exp_avg", "exp_avg_sq")
+"""A parameter, and what AdamW keeps of it."""
 
-@dataclass(slots=True)
+
 class Trainer:
     """Trains some parameters of a network on a store of tokens.
 
-    Attributes:
+    Args:
         network: The model; its attention is the packed one.
-        parameters: What is trained.
+        parameters: What is trained, by name.
         store: The rows.
         options: The recipe's training section.
         device: Where the network computes.
+
+    Attributes:
+        step: How many steps have been taken.
+        whole: False only while a step is changing parameters: the state is then neither the old nor the new one.
     """
 
-    network: nn.Module
-    parameters: Sequence[nn.Parameter]
-    store: TokenStore
-    options: TrainingSection
-    device: torch.device
+    def __init__(
+        self,
+        network: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        store: TokenStore,
+        options: TrainingSection,
+        device: torch.device,
+    ) -> None:
+        self.step = 0
+        self.whole = True
+        self._network = network
+        self._parameters = dict(parameters)
+        self._store = store
+        self._options = options
+        self._device = device
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
 
     def run(self, on_step: Callable[[StepInfo], None], poll: Callable[[], None] = lambda: None) -> None:
-        """Takes every step.
+        """Takes every step that has not been taken yet.
 
         Args:
             on_step: Called after each step.
@@ -51,71 +69,98 @@ class Trainer:
             TrainingError: The loss or the gradient is no number.
         """
         plan = self.plan()
-        optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.options.learning_rate, weight_decay=self.options.weight_decay
-        )
-        self.network.train()
+        self._network.train()
         try:
-            for step, rows in enumerate(plan, 1):
+            for rows in plan[self.step :]:
                 # Dropout draws from torch's global generator: it is seeded by the step and given back untouched.
-                with torch.random.fork_rng(devices=_cuda_index(self.device)):
-                    torch.manual_seed((self.options.seed * 1_000_003 + step) % 2**63)
-                    on_step(self._step(step, len(plan), rows, optimizer, poll))
+                with torch.random.fork_rng(devices=_cuda_index(self._device)):
+                    torch.manual_seed((self._options.seed * 1_000_003 + self.step + 1) % 2**63)
+                    info = self._take_step(len(plan), rows, poll)
+                on_step(info)
         finally:
-            self.network.eval()
+            self._optimizer.zero_grad(set_to_none=True)
+            self._network.eval()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns every tensor that the next step depends on: parameters and AdamW's moments, by name."""
+        state: dict[str, torch.Tensor] = {}
+        for name, parameter in self._parameters.items():
+            state[f"parameter.{name}"] = parameter.detach()
+            for key, moment in self._optimizer.state[parameter].items():
+                state[f"{key}.{name}"] = moment
+        return state
+
+    def load_state(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
+        """Goes back to where `state` was taken, after `step` steps.
+
+        Raises:
+            TrainingError: A tensor is missing, left over or of another shape; nothing is changed then.
+        """
+        expected = {f"{key}.{name}": p for name, p in self._parameters.items() for key in _STATE_KEYS}
+        odd = sorted(expected.keys() ^ state.keys())
+        if odd:
+            raise TrainingError(f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as {odd[0]}")
+        for name, parameter in expected.items():
+            shape = torch.Size() if name.startswith("step.") else parameter.shape
+            if state[name].shape != shape:
+                raise TrainingError(f"the checkpoint's tensor {name} has shape {list(state[name].shape)}")
+        for name, parameter in self._parameters.items():
+            with torch.no_grad():
+                parameter.copy_(state[f"parameter.{name}"])
+            moments = {key: state[f"{key}.{name}"].clone() for key in _STATE_KEYS if key != "parameter"}
+            self._optimizer.state[parameter] = {
+                key: moment if key == "step" else moment.to(parameter.device) for key, moment in moments.items()
+            }
+        self.step = step
 
     def plan(self) -> list[list[int]]:
         """Returns the rows of every step."""
         return plan_steps(
-            self.store.lengths.tolist(),
-            seed=self.options.seed,
-            tokens_per_step=self.options.tokens_per_step,
-            epochs=self.options.epochs,
-            steps=self.options.steps,
+            self._store.lengths.tolist(),
+            seed=self._options.seed,
+            tokens_per_step=self._options.tokens_per_step,
+            epochs=self._options.epochs,
+            steps=self._options.steps,
         )
 
-    def _step(
-        self,
-        step: int,
-        steps: int,
-        rows: Sequence[int],
-        optimizer: torch.optim.Optimizer,
-        poll: Callable[[], None],
-    ) -> StepInfo:
+    def _take_step(self, steps: int, rows: Sequence[int], poll: Callable[[], None]) -> StepInfo:
         start = time.perf_counter()
-        rate = self._set_rate(step, steps, optimizer)
+        step = self.step + 1
+        rate = self._set_rate(step, steps)
         loss, tokens, supervised = self._accumulate(rows, poll)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm))
+        norm = float(nn.utils.clip_grad_norm_(list(self._parameters.values()), self._options.max_grad_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {step}: the loss is {loss}, the gradient's norm {norm}",
                 hint="A lower training.learning_rate or a longer warmup usually helps.",
             )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        self.whole = False
+        self._optimizer.step()
+        self.step, self.whole = step, True
+        self._optimizer.zero_grad(set_to_none=True)
         return StepInfo(step, steps, loss, tokens, supervised, time.perf_counter() - start, rate, norm)
 
-    def _set_rate(self, step: int, steps: int, optimizer: torch.optim.Optimizer) -> float:
+    def _set_rate(self, step: int, steps: int) -> float:
         rate = learning_rate(
             step,
             steps,
-            peak=self.options.learning_rate,
-            warmup=warmup_steps(steps, self.options.warmup),
-            schedule=self.options.schedule,
+            peak=self._options.learning_rate,
+            warmup=warmup_steps(steps, self._options.warmup),
+            schedule=self._options.schedule,
         )
-        for group in optimizer.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = rate
         return rate
 
     def _accumulate(self, rows: Sequence[int], poll: Callable[[], None]) -> tuple[float, int, int]:
         """Sums the gradient of the step's mean loss; how rows are cut into passes does not change it."""
-        micro = group_by_tokens(rows, self.store.lengths.tolist(), self.options.micro_tokens)
-        supervised = sum(int(self.store[row].supervised[1:].sum()) for row in rows)
+        micro = group_by_tokens(rows, self._store.lengths.tolist(), self._options.micro_tokens)
+        supervised = sum(int(self._store[row].supervised[1:].sum()) for row in rows)
         total, tokens = 0.0, 0
         for group in micro:
             poll()
-            batch = pack([self.store[row] for row in group], self.device)
-            loss = summed_loss(self.network, batch) / supervised
+            batch = pack([self._store[row] for row in group], self._device)
+            loss = summed_loss(self._network, batch) / supervised
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
             tokens += batch.tokens

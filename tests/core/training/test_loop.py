@@ -50,6 +50,10 @@ def network(folder: Path, quantizer: Any = None, dropout: float = 0.0) -> tuple[
     return model, [p for layer in layers.values() for p in layer.trainable_parameters().values()]
 
 
+def named(parameters: list[torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]:
+    return {str(number): parameter for number, parameter in enumerate(parameters)}
+
+
 def reference_loss(model: Any, rows: TokenStore) -> tuple[float, int]:
     """Each row alone, all logits, the loss over its supervised tokens."""
     total, count = 0.0, 0
@@ -85,7 +89,7 @@ def steps(folder: Path, quantizer: Any = None, dropout: float = 0.0, **options: 
     model, parameters = network(folder, quantizer, dropout)
     section = TrainingSection(**{"steps": 4, "tokens_per_step": 60, "learning_rate": 1e-2, **options})
     seen: list[StepInfo] = []
-    Trainer(model, parameters, store(), section, CPU).run(seen.append)
+    Trainer(model, named(parameters), store(), section, CPU).run(seen.append)
     return parameters, seen
 
 
@@ -140,4 +144,15 @@ def test_a_loss_that_is_no_number_stops_training(tiny_model: Path) -> None:
         parameters[0].fill_(float("nan"))
     section = TrainingSection(steps=2, tokens_per_step=60)
     with pytest.raises(TrainingError, match="step 1: the loss is nan"):
-        Trainer(model, parameters, store(), section, CPU).run(lambda step: None)
+        Trainer(model, named(parameters), store(), section, CPU).run(lambda step: None)
+
+
+def test_a_state_that_does_not_fit_is_refused(tiny_model: Path) -> None:
+    model, parameters = network(tiny_model)
+    trainer = Trainer(model, named(parameters), store(), TrainingSection(steps=1, tokens_per_step=60), CPU)
+    trainer.run(lambda step: None)
+    state = trainer.state()
+    first = next(iter(state))
+    for wrong in ({k: v for k, v in state.items() if k != first}, {**state, first: torch.zeros(3)}):
+        with pytest.raises(TrainingError, match="checkpoint"):
+            trainer.load_state(1, wrong)

@@ -1,0 +1,63 @@
+"""Finds out from where a run goes on, and refuses where it would become another run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import FolderError, RecipeError
+from graftkit.flow.folder import read_manifest
+
+__all__ = ["Resumed", "find_run"]
+
+_FREE = ("export", "plugins", "training.checkpoint_every", "training.device")
+"""What may differ when a run goes on: none of it changes what a step computes, but for a device's rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run that goes on.
+
+    Attributes:
+        manifest: What its manifest said when it stopped.
+    """
+
+    manifest: Mapping[str, Any]
+
+
+def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
+    """Returns the run in a folder that `recipe` goes on with; None where there is none yet.
+
+    Raises:
+        FolderError: The run there has finished.
+        RecipeError: It was started with another recipe.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    if manifest["status"] == "finished":
+        raise FolderError(
+            "the run in it has finished: there is nothing to resume",
+            where=str(folder),
+            hint="Give another folder with --out, or start anew with --overwrite.",
+        )
+    differing = list(_differences(manifest.get("recipe", {}), recipe))
+    if differing:
+        raise RecipeError(
+            f"the run was started with another recipe: {'; '.join(differing[:3])}",
+            where=str(folder),
+            hint="Resume with the same recipe, or start anew with --overwrite.",
+        )
+    return Resumed(manifest)
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if path in _FREE:
+        return
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path} was {old!r} and is {new!r}"

@@ -1,0 +1,73 @@
+"""Checkpoints: everything that the next step depends on, so that resuming is as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from graftkit.store.files import atomic_folder, remove_tree, sha256_of, write_json
+
+__all__ = ["KEPT", "latest_checkpoint", "read_checkpoint", "write_checkpoint"]
+
+KEPT = 2
+"""How many checkpoints are kept: should the newest turn out damaged, there is one before it."""
+
+_NAME = re.compile(r"step-(\d{8})")
+_STATE = "state.safetensors"
+
+
+def write_checkpoint(folder: Path, step: int, state: Mapping[str, torch.Tensor]) -> Path:
+    """Writes `step-NNNNNNNN/` as a whole and deletes the oldest beyond the kept ones.
+
+    Args:
+        folder: Where checkpoints lie; made when missing.
+        step: How many steps have been taken.
+        state: The trainer's tensors.
+
+    Raises:
+        StorageError: The system refused; older checkpoints are as they were.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(exist_ok=True)
+    path = folder / f"step-{step:08d}"
+    with atomic_folder(path) as temporary:
+        save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, temporary / _STATE)
+        write_json(temporary / "checkpoint.json", {"step": step, "sha256": sha256_of(temporary / _STATE)})
+    for _, old in list(_checkpoints(folder))[KEPT:]:
+        remove_tree(old)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
+    """Returns the highest step whose checkpoint is complete and unchanged, and its folder; None without one.
+
+    Ordered by step, never by time; a damaged one is passed over.
+    """
+    return next(((step, path) for step, path in _checkpoints(folder) if _is_whole(path, step)), None)
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """Returns the state that was written."""
+    from safetensors.torch import load_file
+
+    state: dict[str, torch.Tensor] = load_file(path / _STATE)
+    return state
+
+
+def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yields steps and folders, the highest step first."""
+    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    return iter(sorted(found, reverse=True))
+
+
+def _is_whole(path: Path, step: int) -> bool:
+    try:
+        facts = json.loads((path / "checkpoint.json").read_bytes())
+        return bool(facts["step"] == step and facts["sha256"] == sha256_of(path / _STATE))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

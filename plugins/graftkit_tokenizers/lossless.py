@@ -1,0 +1,49 @@
+"""Tells from a tokenizer.json whether every text comes back from its ids as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["keeps_every_text"]
+
+
+def keeps_every_text(spec: Mapping[str, Any]) -> bool:
+    """Tells whether nothing on the way from a text to byte-level pieces adds, drops or changes a character.
+
+    It says no to parts that it does not know. That each of the 256 bytes is a piece is asked elsewhere.
+
+    Args:
+        spec: The tokenizer.json.
+    """
+    parts = list(_parts(spec.get("pre_tokenizer")))
+    model = spec.get("model", {})
+    return (
+        not spec.get("normalizer")
+        and any(part.get("type") == "ByteLevel" for part in parts)
+        and all(map(_keeps, parts))
+        and not any(token.get("lstrip") or token.get("rstrip") for token in _plain_added(spec))
+        and not (model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))
+    )
+
+
+def _parts(pre_tokenizer: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    if pre_tokenizer is None:
+        return
+    if pre_tokenizer.get("type") != "Sequence":
+        yield pre_tokenizer
+    for part in pre_tokenizer.get("pretokenizers", ()):
+        yield from _parts(part)
+
+
+def _keeps(part: Mapping[str, Any]) -> bool:
+    if part.get("type") == "ByteLevel":
+        return not part.get("add_prefix_space")
+    if part.get("type") in ("Split", "Punctuation"):
+        return part.get("behavior") != "Removed"
+    return part.get("type") == "Digits"
+
+
+def _plain_added(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the added tokens that any text may become; special ones are not read out of texts."""
+    return [token for token in spec.get("added_tokens", []) if not token.get("special")]

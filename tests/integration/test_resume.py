@@ -1,0 +1,165 @@
+"""Stopping anywhere and resuming gives the same run, bit for bit, as never stopping."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from graftkit import hookimpl
+from graftkit.errors import Cancelled, FolderError, HookError, RequestError, RunError
+from graftkit.flow.events import Event, Notice, Progress, StageStarted, StepFinished
+from graftkit.training.checkpoint import latest_checkpoint
+
+ADAPTER = "adapter/adapter.safetensors"
+
+
+@pytest.fixture
+def recipe(make_recipe: Any) -> dict[str, Any]:
+    training = {"steps": 6, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu", "checkpoint_every": 2}
+    adapter = {"use": "lora", "rank": 4, "dropout": 0.2}
+    found: dict[str, Any] = make_recipe(quantizer="nf4", training=training, adapter=adapter)
+    return found
+
+
+@pytest.fixture
+def expected(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    return facts_of(graftkit.run(recipe, out=tmp_path / "never-stopped"))
+
+
+def facts_of(result: graftkit.RunResult) -> dict[str, Any]:
+    """What must be equal: the adapter's bytes, the losses, what was measured."""
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return {"adapter": result.manifest["artifacts"][ADAPTER], "steps": steps, "metrics": result.metrics}
+
+
+def stop_at(recipe: dict[str, Any], out: Path, when: Any, **options: Any) -> None:
+    cancel = graftkit.CancelToken()
+
+    def on_event(event: Event) -> None:
+        if when(event):
+            cancel.cancel("enough")
+
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=out, on_event=on_event, cancel=cancel, **options)
+
+
+def after_step(number: int) -> Any:
+    return lambda event: isinstance(event, StepFinished) and event.step.step == number
+
+
+STOPS = {
+    "while weights are read": lambda event: isinstance(event, Progress) and event.what == "tensors" and event.done > 3,
+    "before the first step": lambda event: isinstance(event, StageStarted) and event.stage == "training",
+    "after a step": after_step(3),
+    "after the last step": after_step(6),
+    "in the last evaluation": lambda event: isinstance(event, StageStarted) and event.stage == "evaluation after",
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
+    recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path, stop: str
+) -> None:
+    out = tmp_path / "stopped"
+    stop_at(recipe, out, STOPS[stop])
+    result = graftkit.run(recipe, out=out, resume=True)
+    assert facts_of(result) == expected
+    assert result.manifest["status"] == "finished" and "error" not in result.manifest
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_run_may_be_stopped_again_and_again(recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    stop_at(recipe, out, after_step(1))
+    stop_at(recipe, out, after_step(2), resume=True)
+    stop_at(recipe, out, after_step(5), resume=True)
+    result = graftkit.run(recipe, out=out, resume=True)
+    assert facts_of(result) == expected and len(result.manifest["resumed"]) == 3
+
+
+def test_after_a_hook_raised_the_run_goes_on(recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    class Bad:
+        @hookimpl
+        def graftkit_step_finished(self, step: Any) -> None:
+            if step.step == 4:
+                raise RuntimeError("boom")
+
+    with pytest.raises(HookError, match="boom"):
+        graftkit.run(recipe, out=tmp_path / "run", host=graftkit.PluginHost(plugins=[Bad()]))
+    assert facts_of(graftkit.run(recipe, out=tmp_path / "run", resume=True)) == expected
+
+
+def test_a_machine_that_died_goes_on_from_the_last_checkpoint(
+    recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """A kill leaves a manifest that says running, metrics past the checkpoint, the last line torn."""
+    out, killed = tmp_path / "run", tmp_path / "killed"
+
+    def copy_at_step_five(event: Event) -> None:
+        if after_step(5)(event):
+            shutil.copytree(out, killed)
+
+    graftkit.run(recipe, out=out, on_event=copy_at_step_five)
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    assert json.loads((killed / "manifest.json").read_text())["status"] == "running"
+    assert facts_of(graftkit.run(recipe, out=killed, resume=True)) == expected
+
+
+def test_a_damaged_checkpoint_is_passed_over(recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    stop_at(recipe, out, after_step(5))
+    found = latest_checkpoint(out / "checkpoints")
+    assert found is not None and found[0] == 5
+    state = found[1] / "state.safetensors"
+    data = bytearray(state.read_bytes())
+    data[-7] ^= 1
+    state.write_bytes(data)
+    events: list[Event] = []
+    assert facts_of(graftkit.run(recipe, out=out, resume=True, on_event=events.append)) == expected
+    assert "going on after step 4" in [event.message for event in events if isinstance(event, Notice)]
+
+
+def test_without_a_run_resuming_starts_one(recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    assert facts_of(graftkit.run(recipe, out=tmp_path / "new", resume=True)) == expected
+
+
+def test_another_recipe_or_other_rows_are_refused_and_nothing_is_lost(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    stop_at(recipe, out, after_step(3))
+    before = {p.relative_to(out): p.read_bytes() for p in out.rglob("*.safetensors")}
+    with pytest.raises(RequestError, match="learning_rate was 0.01 and is 0.02"):
+        graftkit.run(recipe, out=out, resume=True, overrides=["training.learning_rate=0.02"])
+    with Path(recipe["data"]["train"]).open("a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(RequestError, match="rows have changed"):
+        graftkit.run(recipe, out=out, resume=True)
+    after = {p.relative_to(out): p.read_bytes() for p in out.rglob("*.safetensors")}
+    assert all(after[name] == data for name, data in before.items() if name.parts[0] != "tokens")
+
+
+def test_a_finished_run_is_not_resumed(recipe: dict[str, Any], tmp_path: Path) -> None:
+    graftkit.run(recipe, out=tmp_path / "run")
+    with pytest.raises(FolderError, match="has finished"):
+        graftkit.run(recipe, out=tmp_path / "run", resume=True)
+
+
+def test_exports_that_failed_are_made_again_without_training_again(
+    recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RunError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graftkit_exporters.merged.MergedExporter.export", fail)
+        with pytest.raises(RunError):
+            graftkit.run({**recipe, "export": ["merged"]}, out=tmp_path / "run")
+    events: list[Event] = []
+    result = graftkit.run({**recipe, "export": ["merged"]}, out=tmp_path / "run", resume=True, on_event=events.append)
+    assert not any(isinstance(event, StepFinished) for event in events)
+    assert facts_of(result) == expected and result.manifest["exports"]["merged"]["proof"]["status"] == "proved"

@@ -1,0 +1,118 @@
+"""Ids become text and bytes again, at once or one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from graftkit_tokenizers.byte_alphabet import byte_alphabet
+from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+Make = Callable[..., HuggingFaceTokenizer]
+
+
+def streamed(tokenizer: HuggingFaceTokenizer, ids: list[int]) -> list[str]:
+    stream = tokenizer.stream_decoder()
+    return [*(stream.push(token) for token in ids), stream.finish()]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=20))
+def test_every_text_and_every_byte_comes_back(byte_level: HuggingFaceTokenizer, text: str) -> None:
+    assert byte_level.capabilities.lossless_unicode and byte_level.capabilities.lossless_bytes
+    ids = byte_level.encode(text)
+    assert byte_level.decode(ids) == text
+    assert byte_level.decode_bytes(ids) == text.encode()
+    assert byte_level.normalize(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["🎉", "a🎉b", "👩‍👩‍👧 hey", "é", "日本語", "éé<tool_call>🎉", "<|im_end|>x", "\u0000\ufffd"]
+)
+def test_a_stream_is_the_text_at_every_cut_and_never_half_a_character(
+    byte_level: HuggingFaceTokenizer, text: str
+) -> None:
+    ids = byte_level.encode(text, "all")
+    for cut in range(len(ids) + 1):
+        parts = streamed(byte_level, ids[:cut])
+        assert "".join(parts) == byte_level.decode(ids[:cut])
+        assert text.startswith("".join(parts[:-1]))
+    assert "".join(parts[:-1]) == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 264), max_size=12))
+def test_any_ids_stream_as_they_decode(byte_level: HuggingFaceTokenizer, ids: list[int]) -> None:
+    assert "".join(streamed(byte_level, ids)) == byte_level.decode(ids)
+    assert byte_level.decode(ids) == byte_level.decode_bytes(ids).decode("utf-8", errors="replace")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 255), max_size=12))
+def test_what_it_decodes_is_what_the_library_decodes(byte_level: HuggingFaceTokenizer, ids: list[int]) -> None:
+    assert byte_level.decode(ids) == byte_level._full.decode(ids, skip_special_tokens=False)
+
+
+@pytest.mark.parametrize("text", ["he", "hello he ab", "a🎉b", "日本", "<s>he", "he  a"])
+def test_a_sentencepiece_stream_is_the_text_too(make: Make, text: str) -> None:
+    tokenizer = make("sentencepiece")
+    ids = tokenizer.encode(text)
+    parts = streamed(tokenizer, ids)
+    assert "".join(parts) == tokenizer.decode(ids) == text
+    assert "\ufffd" not in "".join(parts)
+
+
+def test_half_a_character_at_the_end_is_shown_only_when_nothing_follows(make: Make) -> None:
+    for family in ("byte_level", "sentencepiece"):
+        tokenizer = make(family)
+        ids = tokenizer.encode("a🎉")
+        *shown, last = streamed(tokenizer, ids[:-1])
+        assert "".join(shown) == "a" and set(last) == {"\ufffd"}
+
+
+def test_a_token_that_is_not_special_is_read_as_it_is_written(byte_level: HuggingFaceTokenizer) -> None:
+    """The library takes é in an added token for a byte's stand-in."""
+    assert byte_level.decode(byte_level.encode("xééy")) == "xééy"
+
+
+def test_special_tokens_are_left_out_where_nobody_wants_them(tokenizer: HuggingFaceTokenizer) -> None:
+    for text, id in tokenizer.special_tokens.items():
+        assert tokenizer.decode([id], skip_specials=True) == ""
+        assert tokenizer.decode([id]).strip() == text
+    ids = tokenizer.encode("a b")
+    assert tokenizer.decode(ids, skip_specials=True) == tokenizer.decode(ids)
+
+
+def test_each_id_stands_for_its_bytes(byte_level: HuggingFaceTokenizer) -> None:
+    alphabet = byte_alphabet()
+    assert sorted(alphabet.values()) == list(range(256)) and alphabet["Ġ"] == 32
+    vocab = json.loads(byte_level._files["tokenizer.json"])["model"]["vocab"]
+    for character, byte in alphabet.items():
+        assert byte_level.token_bytes(vocab[character]) == bytes([byte])
+    assert byte_level.token_bytes(vocab["Ġhe"]) == b" he"
+    assert byte_level.token_bytes(byte_level.special_tokens["<|im_end|>"]) == b"<|im_end|>"
+
+
+def test_bytes_of_a_sentencepiece_vocabulary(make: Make) -> None:
+    tokenizer = make("sentencepiece")
+    pieces = {piece: tokenizer._full.token_to_id(piece) for piece in ("▁he", "<0xF0>", "he", "</s>", "[INST]")}
+    assert [tokenizer.token_bytes(id) for id in pieces.values()] == [b" he", b"\xf0", b"he", b"</s>", b"[INST]"]
+
+
+@pytest.mark.parametrize("id", [-1, 265, 10**6, 2**40, -(2**70)])
+def test_an_id_that_no_token_has_is_an_index_error_and_no_text(byte_level: HuggingFaceTokenizer, id: int) -> None:
+    assert byte_level.vocab_size == 265
+    with pytest.raises(IndexError, match="no token has the id"):
+        byte_level.token_bytes(id)
+    with pytest.raises(IndexError, match="no token has the id"):
+        byte_level.decode_bytes([id])
+    assert byte_level.decode([id]) == "".join(streamed(byte_level, [id])) == ""
+
+
+def test_the_size_is_the_highest_id_plus_one(tokenizer: HuggingFaceTokenizer) -> None:
+    assert tokenizer.token_bytes(tokenizer.vocab_size - 1)
+    with pytest.raises(IndexError):
+        tokenizer.token_bytes(tokenizer.vocab_size)
