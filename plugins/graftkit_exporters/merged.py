@@ -20,8 +20,8 @@ from graftkit_exporters.forward import probe_logits
 
 __all__ = ["MergedExporter"]
 
-_TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 3e-3}
-"""Measured on SmolLM2-135M: 1.5e-6, 6e-3 and 8e-4."""
+_TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
+"""Measured on SmolLM2-135M: 1.5e-6, 6e-3 and 8e-4; on tiny random models, whose logits lie close, 4 times that."""
 _NOT_WRITTEN = {"torch_dtype", "transformers_version", "_name_or_path"}
 
 

@@ -62,11 +62,10 @@ def test_it_reads_what_the_library_writes(tmp_path: Path) -> None:
         assert content[found[name].start : found[name].end] == array.tobytes()
 
 
-@pytest.mark.parametrize("cut", [*range(0, 40), 60, 90, 120, 140, 147])
-def test_a_truncated_file_is_refused_at_every_cut(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_file_is_refused_at_every_cut(tmp_path: Path) -> None:
     content = stored({"a": A, "b": B})
-    assert len(content) == 148
-    assert "truncated" in refusal(tmp_path, content[:cut])
+    for cut in range(len(content)):
+        assert "truncated" in refusal(tmp_path, content[:cut])
 
 
 def test_bytes_after_the_last_tensor_are_refused(tmp_path: Path) -> None:
