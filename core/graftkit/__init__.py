@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from graftkit.host.host import PluginHost as PluginHost
     from graftkit.interfaces.adapted_weight import AdaptedWeight as AdaptedWeight
     from graftkit.interfaces.adapter import Adapter as Adapter
+    from graftkit.interfaces.checks import check_matrix as check_matrix
+    from graftkit.interfaces.checks import check_tensors as check_tensors
     from graftkit.interfaces.config import ProviderConfig as ProviderConfig
     from graftkit.interfaces.exporter import Exporter as Exporter
     from graftkit.interfaces.exporter import TrainedModel as TrainedModel
@@ -58,6 +60,8 @@ _HOMES = {
     "TokenizerBackend": "graftkit.interfaces.tokenizer",
     "TokenizerCapabilities": "graftkit.interfaces.tokenizer",
     "TrainedModel": "graftkit.interfaces.exporter",
+    "check_matrix": "graftkit.interfaces.checks",
+    "check_tensors": "graftkit.interfaces.checks",
     "hookimpl": "graftkit.host.hookspecs",
     "load_recipe": "graftkit.recipe.load",
     "plan": "graftkit.flow.run",

@@ -159,12 +159,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
             where=str(path),
             hint="Give the unquantized model; `quantizer:` in the recipe stores it in fewer bits.",
         )
-    if config.get("auto_map"):
-        raise ModelError(
-            "the model needs code from its own repository, which is never run",
-            where=str(path),
-            hint="Use a model whose architecture is part of transformers.",
-        )
     return config
 
 

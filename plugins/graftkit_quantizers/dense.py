@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from graftkit import FrozenWeight
+from graftkit import FrozenWeight, check_matrix
 from torch import nn
-
-from graftkit_quantizers.state import check_matrix
 
 __all__ = ["Dense", "DenseWeight"]
 

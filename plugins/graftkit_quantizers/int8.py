@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from graftkit import FrozenWeight
+from graftkit import FrozenWeight, check_matrix, check_tensors
 from torch import nn
 
 from graftkit_quantizers.backend import bnb
-from graftkit_quantizers.state import check_matrix, check_tensors
 
 __all__ = ["Int8", "Int8Weight"]
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "generate": "Try a run or an export.",
     "verify": "Prove an export again: load it afresh, compare logits.",
     "plugins": "List what is installed, and from whom.",
+    "plugin": "Start a plugin of your own, or test one.",
     "schema": "Print the recipe's JSON Schema, for editors.",
     "init": "Write a recipe to start from.",
 }

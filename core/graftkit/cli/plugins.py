@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from graftkit.cli.options import disable_option, json_option
+from graftkit.host.discovery import strict_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 
@@ -20,12 +21,14 @@ __all__ = ["command"]
 @json_option
 def command(disable: tuple[str, ...], as_json: bool) -> None:
     """List the plugins that are installed and what each provides. Works whatever is broken."""
-    host = PluginHost(disable=disable, strict=None)
+    host = PluginHost(disable=disable, strict=False)
     facts = describe(host)
     if as_json:
         click.echo(json.dumps({"plugins": facts}, ensure_ascii=False))
     else:
         click.echo(_table(facts))
+    if strict_by_environment() and any(record.status == "failed" for record in host.records):
+        sys.exit(1)
 
 
 def describe(host: PluginHost) -> list[dict[str, Any]]:

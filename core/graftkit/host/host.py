@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -22,6 +22,7 @@ from graftkit.host.hookspecs import PROJECT, HookSpecs
 from graftkit.host.records import FAILURES, Offer, PluginRecord
 from graftkit.host.registry import Registry
 from graftkit.interfaces.provider import KINDS, Provider
+from graftkit.suggest import known_names
 
 if TYPE_CHECKING:
     import click
@@ -42,7 +43,7 @@ class PluginHost:
         strict: Whether any plugin's failure is an error at once; None asks `GRAFTKIT_STRICT_PLUGINS`.
 
     Raises:
-        PluginError: A plugin failed, and `strict` holds.
+        PluginError: A plugin failed, and `strict` holds; or `disable` names one that isn't there.
     """
 
     def __init__(
@@ -55,7 +56,8 @@ class PluginHost:
     ) -> None:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(HookSpecs)
-        self._disabled = {*disable, *disabled_by_environment()}
+        asked = {_normalized(name): name for name in disable}
+        self._disabled = {*asked, *map(_normalized, disabled_by_environment())}
         self._strict = strict_by_environment() if strict is None else strict
         self._objects: dict[int, PluginRecord] = {}
         self._commands: list[click.Command] = []
@@ -63,9 +65,10 @@ class PluginHost:
         self.registry = Registry(self.records)
         if enabled_by_environment() if autoload is None else autoload:
             for record, entry in discover():
-                self._admit(record, entry.load, entry)
+                self._admit(record, entry.load)
         for plugin in plugins:
             self._admit(_record_of(plugin), partial(_given, plugin))
+        self._refuse_unknown(asked)
 
     @property
     def hook(self) -> Any:
@@ -94,9 +97,9 @@ class PluginHost:
                     hint=f"Mend the plugin, or run without it: --disable-plugin {record.name}",
                 ) from error
 
-    def _admit(self, record: PluginRecord, load: Callable[[], object], entry: EntryPoint | None = None) -> None:
+    def _admit(self, record: PluginRecord, load: Callable[[], object]) -> None:
         self.records.append(record)
-        if {record.name, record.distribution} & self._disabled:
+        if {_normalized(record.name), _normalized(record.distribution)} & self._disabled:
             record.status, record.reason = "disabled", "disabled by request"
         if record.status == "active":
             try:
@@ -106,6 +109,13 @@ class PluginHost:
                 self._refuse_if_strict(record, error)
         elif record.status == "failed":
             self._refuse_if_strict(record, None)
+
+    def _refuse_unknown(self, asked: Mapping[str, str]) -> None:
+        """Refuses to leave out what isn't there: a misspelt name would leave the plugin in, unnoticed."""
+        known = {_normalized(name) for record in self.records for name in (record.name, record.distribution) if name}
+        for name, said in asked.items():
+            if name not in known:
+                raise PluginError(f"there is no plugin '{said}' to leave out", hint=known_names(said, known))
 
     def _refuse_if_strict(self, record: PluginRecord, error: BaseException | None) -> None:
         if self._strict:
@@ -150,6 +160,11 @@ class PluginHost:
             return []
         answers = caller() or [None]  # pluggy leaves a None out: somebody forgot to return
         return [item for answer in answers for item in _listed(hook, answer)]
+
+
+def _normalized(name: str) -> str:
+    """Returns a name as package indexes compare it: `My_Plugin` is `my-plugin`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _given(plugin: object) -> object:

@@ -1,5 +1,5 @@
 """What a provider must offer: one Protocol a file, five kinds.
 
-Nothing here loads torch but `frozen_weight` and `adapted_weight`, the two module classes that quantizers and
-adapters derive from.
+Nothing here loads torch but `frozen_weight`, `adapted_weight` and `checks`, which the classes of quantizers and
+adapters are built with.
 """

@@ -45,10 +45,11 @@ def build_skeleton(config: Mapping[str, Any], where: str) -> nn.Module:
 
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
+        own = ", and a model's own code is never run" if config.get("auto_map") else ""
         raise ModelError(
-            f"transformers has no architecture '{kind}'",
+            f"transformers has no architecture '{kind}'{own}",
             where=where,
-            hint="A newer release may: pip install -U.",
+            hint="A newer transformers may have it: pip install -U transformers.",
         )
     try:
         own = {key: value for key, value in config.items() if key not in _NOT_FOR_US}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -90,6 +94,22 @@ def test_a_request_for_its_provider_says_that_it_failed_and_why(site: Site) -> N
     assert "plugin 'main' of broken 0.4 (failed: RuntimeError: no GPU)" in str(caught.value)
 
 
+def test_a_failed_plugin_takes_no_command_down_and_is_listed(site: Site) -> None:
+    site.install("broken", FAILURES["raises when asked for commands"][0], version="0.4")
+    site.install("leaving", "raise SystemExit(3)")
+
+    def output(*arguments: str) -> str:
+        code = "import sys; from graftkit.cli.main import main; main(sys.argv[1:])"
+        command = [sys.executable, "-c", code, *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(site.folder)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert "Commands:" in output("--help")
+    plugins = json.loads(output("plugins", "--json"))["plugins"]
+    failed = {plugin["distribution"]: plugin["reason"] for plugin in plugins if plugin["status"] == "failed"}
+    assert failed == {"broken": "ZeroDivisionError: division by zero", "leaving": "SystemExit: 3"}
+
+
 def test_stopping_the_program_is_no_failure_of_a_plugin(site: Site) -> None:
     site.install("impatient", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
@@ -140,3 +160,17 @@ def test_one_module_announced_under_two_names_stays_in_use_once(site: Site) -> N
     statuses = [(record.name, record.status) for record in host.records if record.distribution == "same"]
     assert statuses == [("first", "active"), ("second", "failed")]
     assert host.registry.resolve("adapter", "twig").plugin.name == "first"
+
+
+def test_leaving_out_a_plugin_that_is_not_there_is_an_error_that_names_the_nearest(site: Site) -> None:
+    site.offer("twigs", "twig")
+    with pytest.raises(PluginError, match="no plugin 'twgis'") as caught:
+        PluginHost(disable=["twgis"])
+    assert "'twigs'" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["Two-Twigs", "two_twigs", "two.twigs"])
+def test_a_distribution_may_be_written_as_package_indexes_allow(site: Site, name: str) -> None:
+    site.offer("two_twigs", "twig")
+    statuses = {record.distribution: record.status for record in PluginHost(disable=[name]).records}
+    assert statuses["two_twigs"] == "disabled"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -135,4 +136,16 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
     config = (folder / "config.json").read_text().replace('"llama"', '"lama"')
     (folder / "config.json").write_text(config)
     with pytest.raises(ModelError, match="no architecture 'lama'"):
+        load_base_model(HuggingFaceSource().open(str(folder)), Dense(), device=CPU)
+
+
+def test_a_models_own_code_is_never_run_but_a_known_architecture_is_loaded(tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
+    (folder / "modeling_evil.py").write_text("raise SystemExit('it ran')")
+    (folder / "config.json").write_text(json.dumps(config))
+    load_base_model(HuggingFaceSource().open(str(folder)), Dense(), device=CPU)
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "evil"}))
+    with pytest.raises(ModelError, match="own code is never run"):
         load_base_model(HuggingFaceSource().open(str(folder)), Dense(), device=CPU)

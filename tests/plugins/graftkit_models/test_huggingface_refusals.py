@@ -96,7 +96,6 @@ def test_an_index_that_means_nothing_is_refused(tmp_path: Path, index: object, m
         ({"model_type": 3}, "it has no model_type"),
         ([], "no JSON object"),
         ({**CONFIG, "quantization_config": {"bits": 4}}, "the weights are already quantized\nGive the unquantized"),
-        ({**CONFIG, "auto_map": {"AutoModel": "x.Y"}}, "the model needs code from its own repository, which is never"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_refused(tmp_path: Path, config: object, message: str) -> None:

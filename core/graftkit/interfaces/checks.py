@@ -1,4 +1,4 @@
-"""Checks a stored weight's tensors before they are taken over."""
+"""What quantizers check before they store a weight, or take over a stored one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,45 @@
+"""`toolkit plugin`: start a plugin of one's own, test one that is installed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import cast
+
+import click
+
+from graftkit.interfaces.provider import KINDS, Kind
+
+__all__ = ["command"]
+
+
+@click.group("plugin")
+def command() -> None:
+    """Start a plugin of your own, or test one that is installed."""
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("--kind", required=True, type=click.Choice(list(KINDS)), help="What it provides.")
+@click.option("--in", "parent", type=click.Path(path_type=Path), default=".", help="The folder to write into.")
+def new(name: str, kind: str, parent: Path) -> None:
+    """Write an installable project graftkit-NAME whose contract tests pass as generated."""
+    from graftkit.scaffold.new import new_plugin
+
+    project = new_plugin(name, cast(Kind, kind), parent)
+    click.echo(f"wrote {project}\n\nNext:\n  pip install -e {project}\n  python -m pytest {project}")
+
+
+@command.command("check")
+@click.argument("name", required=False)
+@click.option("--quiet", "-q", is_flag=True, help="Show only what fails.")
+def check(name: str | None, quiet: bool) -> None:
+    """Run the contracts on an installed plugin, by its, its distribution's or a provider's NAME; or on all."""
+    from graftkit.host.host import PluginHost
+    from graftkit.scaffold.check import check_plugins, find_offers
+
+    offers = find_offers(PluginHost(), name)
+    if not offers:
+        click.echo("no plugin but graftkit's own is installed; name one of those to check it")
+        return
+    sys.exit(1 if check_plugins(offers, quiet=quiet) else 0)

@@ -1,0 +1,83 @@
+"""Runs the contracts on installed plugins, without a test file."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from graftkit.errors import PluginError, ProviderError
+from graftkit.host.host import PluginHost
+from graftkit.host.records import Offer
+from graftkit.host.registry import BUILT_IN
+from graftkit.interfaces.provider import Kind
+from graftkit.suggest import known_names
+
+__all__ = ["check_plugins", "find_offers"]
+
+_CONTRACTS: dict[Kind, str] = {
+    "tokenizer": "graftkit.testing:TokenizerContract",
+    "quantizer": "graftkit.testing:QuantizerContract",
+    "adapter": "graftkit.testing:AdapterContract",
+    "model-source": "graftkit.testing:ModelSourceContract",
+    "exporter": "graftkit.testing:ExporterContract",
+}
+
+
+def find_offers(host: PluginHost, name: str | None) -> list[Offer]:
+    """Returns the providers of one plugin, by its own, its distribution's or a provider's name; or all third parties'.
+
+    Raises:
+        PluginError: The plugin is there but not in use.
+        ProviderError: Nothing is called that.
+    """
+    offers = host.registry.offers()
+    if name is None:
+        return [offer for offer in offers if offer.plugin.distribution != BUILT_IN]
+    for record in host.records:
+        if name in (record.name, record.distribution) and record.status != "active":
+            raise PluginError(f"{record.status}: {record.reason}", where=record.label)
+    found = [
+        offer
+        for offer in offers
+        if name in (offer.plugin.name, offer.plugin.distribution, offer.provider.name, offer.qualified_name)
+    ]
+    if not found:
+        known = {offer.plugin.distribution or offer.plugin.name for offer in offers}
+        raise ProviderError(f"no plugin and no provider is called '{name}'", hint=known_names(name, known))
+    return found
+
+
+def check_plugins(offers: Sequence[Offer], *, quiet: bool = False) -> int:
+    """Runs every provider's contract with pytest, in a process of its own.
+
+    Returns:
+        pytest's exit code: 0 when every promise holds.
+
+    Raises:
+        PluginError: pytest is not installed.
+    """
+    if importlib.util.find_spec("pytest") is None:
+        raise PluginError("the contracts are run by pytest", hint="Install it: pip install 'graftkit[testing]'")
+    with tempfile.TemporaryDirectory(prefix="graftkit-check-") as folder:
+        file = Path(folder) / "test_contracts.py"
+        file.write_text(contract_module(offers), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", folder, str(file)]
+        return subprocess.run([*command, *(["-q"] if quiet else ["-v"])], check=False).returncode
+
+
+def contract_module(offers: Sequence[Offer]) -> str:
+    """Returns the text of a test module with a class for each provider."""
+    parts = []
+    for number, offer in enumerate(offers):
+        module, _, name = (offer.provider.contract or _CONTRACTS[offer.kind]).partition(":")
+        label = "".join(word.capitalize() for word in offer.provider.name.split("-"))
+        parts.append(
+            f"from {module} import {name} as contract_{number}\n\n\n"
+            f"class Test{label}{number}(contract_{number}):\n"
+            f"    provider = {offer.qualified_name!r}\n"
+        )
+    return "\n\n".join(parts)

@@ -1,0 +1,96 @@
+"""Writes an installable plugin whose contract tests pass as written."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from graftkit._version import __version__
+from graftkit.errors import FolderError, RequestError
+from graftkit.interfaces.provider import KINDS, Kind
+from graftkit.store.files import atomic_folder, guarded
+
+__all__ = ["new_plugin", "plugin_names"]
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def plugin_names(name: str) -> dict[str, str]:
+    """Returns what a plugin's parts are called.
+
+    Example:
+        >>> plugin_names("ternary")["module"], plugin_names("graftkit-my-lora")["cls"]
+        ('graftkit_ternary', 'MyLora')
+
+    Raises:
+        RequestError: The name has other characters than lower-case letters, digits and single hyphens.
+    """
+    if not _NAME.fullmatch(name):
+        raise RequestError(f"'{name}': use lower-case letters, digits and single hyphens, such as my-quantizer")
+    short = name.removeprefix("graftkit-")
+    words = short.replace("-", "_")
+    if keyword.iskeyword(words) or not short:
+        raise RequestError(f"'{name}' is no name for a Python module")
+    return {
+        "name": short,
+        "distribution": f"graftkit-{short}",
+        "module": f"graftkit_{words}",
+        "cls": "".join(word.capitalize() for word in short.split("-")),
+    }
+
+
+def new_plugin(name: str, kind: Kind, parent: Path) -> Path:
+    """Writes `graftkit-NAME/` below a folder.
+
+    Args:
+        name: The provider's name.
+        kind: What it provides.
+        parent: The folder to write into.
+
+    Returns:
+        The project's folder.
+
+    Raises:
+        RequestError: The name can't be used.
+        FolderError: There is such a folder already.
+    """
+    names = plugin_names(name)
+    project = parent / names["distribution"]
+    if project.exists():
+        raise FolderError("there is such a folder already", where=str(project), hint="Choose another name.")
+    with guarded(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    values = {**names, "kind": kind, "hook": KINDS[kind], "file": kind.replace("-", "_"), "version": __version__}
+    with atomic_folder(project) as folder:
+        for path, template in _layout(values).items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(_render(template, values), encoding="utf-8")
+    return project
+
+
+def _layout(values: dict[str, str]) -> dict[str, str]:
+    """Returns each file's path in the project and the template that it is written from."""
+    module = values["module"]
+    layout = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        f"{module}/__init__.py": "init.py",
+        f"{module}/{values['file']}.py": f"{values['kind']}.py",
+        f"tests/test_{values['name'].replace('-', '_')}.py": f"{values['kind']}.test.py",
+    }
+    if values["kind"] in ("quantizer", "adapter"):
+        layout[f"{module}/config.py"] = f"{values['kind']}.config.py"
+    if values["kind"] in ("tokenizer", "model-source"):
+        layout[f"{module}/contract.py"] = f"{values['kind']}.contract.py"
+    return layout
+
+
+def _render(template: str, values: dict[str, str]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    source = files("graftkit.scaffold").joinpath("templates", f"{template}.jinja").read_text(encoding="utf-8")
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    return environment.from_string(source).render(values)
