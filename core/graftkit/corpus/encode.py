@@ -79,6 +79,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._template = template
         self._max_length = max_length
+        self._names = {id: name for name, id in tokenizer.special_tokens.items()}
         self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
 
     def encode(self, row: Row) -> Encoded:
@@ -142,11 +143,11 @@ class Encoder:
 
     def _start(self) -> list[_Run]:
         bos = self._tokenizer.role_token("bos") if self._tokenizer.adds_bos else None
-        return [] if bos is None else [_Run("", False, bos)]
+        return [] if bos is None else [_Run(self._names.get(bos, ""), False, bos)]
 
     def _end(self) -> list[_Run]:
         eos = self._tokenizer.role_token("eos")
-        return [] if eos is None else [_Run("", True, eos)]
+        return [] if eos is None else [_Run(self._names.get(eos, ""), True, eos)]
 
     def _chat_runs(self, pieces: Sequence[Piece], row: ChatRow) -> Iterator[_Run]:
         """Cuts pieces at the template's special tokens; an assistant's turn ends with the first one after it."""
@@ -181,6 +182,29 @@ class Encoder:
         return place, special
 
     def _encode_runs(self, runs: Sequence[_Run]) -> tuple[list[int], list[bool]]:
+        """Encodes the text as one, as other programs do; stretch by stretch where that would not be the same.
+
+        It is not where somebody's words spell a special token, and where a prompt alone has other tokens than as the
+        beginning of the whole.
+        """
+        return self._encode_whole(runs) or self._encode_stretches(runs)
+
+    def _encode_whole(self, runs: Sequence[_Run]) -> tuple[list[int], list[bool]] | None:
+        text = "".join(run.text for run in runs)
+        encoding = self._tokenizer.encode_offsets(text, "all")
+        specials = set(self._tokenizer.special_tokens.values())
+        found = [(id, left) for id, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if id in specials]
+        written, start, opens = [], 0, False
+        for number, run in enumerate(runs):
+            if run.special is not None:
+                written.append((run.special, start))
+            opens = bool(number) and run.supervised and not runs[number - 1].supervised
+            if opens and _tokens_before(start, encoding) != self._tokenizer.encode(text[:start], "all"):
+                return None
+            start += len(run.text)
+        return (encoding.ids, list(_marks(runs, encoding.offsets))) if found == written else None
+
+    def _encode_stretches(self, runs: Sequence[_Run]) -> tuple[list[int], list[bool]]:
         ids: list[int] = []
         supervised: list[bool] = []
         group: list[_Run] = []

@@ -35,6 +35,8 @@ class Provider:
             importable without torch, since recipes are judged before torch is loaded. Left out: no fields.
         requires: Import names that the target needs beyond graftkit's own; probed without importing them.
         install_hint: What to type when one of them is missing.
+        contract: The contract of its kind with what only this provider needs filled in, such as a sample to load,
+            as "package.module:Class", for `toolkit plugin check`. Left out: the kind's own contract.
 
     Raises:
         ValueError: A name or a target of another form.
@@ -50,11 +52,12 @@ class Provider:
     config: str = ""
     requires: tuple[str, ...] = ()
     install_hint: str = ""
+    contract: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"provider name {self.name!r}: use lower-case letters, digits and single hyphens")
-        for field, value in (("target", self.target), ("config", self.config)):
+        for field, value in (("target", self.target), ("config", self.config), ("contract", self.contract)):
             if value and not _TARGET.fullmatch(value):
                 raise ValueError(f"provider {self.name!r}: {field} {value!r} is not of the form package.module:Class")
         if not self.target:

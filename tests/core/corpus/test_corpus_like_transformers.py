@@ -1,0 +1,76 @@
+"""A conversation becomes the ids that `transformers` gives it, whatever the tokenizer does at its seams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.rows import ChatRow, Message
+from graftkit.testing import tiny_tokenizer_files
+from graftkit_tokenizers.huggingface import HuggingFaceBackend
+from transformers import AutoTokenizer
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def as_it_is(spec: dict[str, Any]) -> None:
+    pass
+
+
+def specials_that_swallow_space(spec: dict[str, Any]) -> None:
+    for token in spec["added_tokens"]:
+        token["rstrip"] = True
+
+
+def a_space_before_the_first_word(spec: dict[str, Any]) -> None:
+    """SentencePiece's way: ▁ for a space, and one at the very beginning only."""
+    characters = [chr(code) for code in range(32, 127)] + ["▁", "\n", "▁s", "▁a", "is"]
+    spec["model"]["vocab"] = {character: id for id, character in enumerate(characters)}
+    spec["model"]["merges"] = [["▁", "s"], ["▁", "a"], ["i", "s"]]
+    spec["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    spec["decoder"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    for place, token in enumerate(spec["added_tokens"]):
+        token["id"] = len(characters) + place
+
+
+CONVERSATIONS = {
+    "plain": [("user", "say it"), ("assistant", "it is said")],
+    "turns": [("system", "be kind"), ("user", "a"), ("assistant", "b"), ("user", "\n\nc "), ("assistant", " d\n")],
+    "space": [("user", "  x  "), ("assistant", "\n\n  y")],
+    "empty": [("user", ""), ("assistant", "z")],
+}
+
+
+@pytest.mark.parametrize("change", [as_it_is, specials_that_swallow_space, a_space_before_the_first_word])
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_training_ids_are_those_of_apply_chat_template(tmp_path: Path, change: Change, name: str) -> None:
+    files = tiny_tokenizer_files()
+    spec = json.loads(files["tokenizer.json"])
+    change(spec)
+    for file, data in {**files, "tokenizer.json": json.dumps(spec).encode()}.items():
+        (tmp_path / file).write_bytes(data)
+    ours = HuggingFaceBackend().load(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    row = ChatRow(tuple(Message(role, content) for role, content in CONVERSATIONS[name]), "row")
+    turns = [{"role": message.role, "content": message.content} for message in row.messages]
+    expected = theirs.apply_chat_template(turns, tokenize=True, return_dict=False)
+    found = Encoder(ours, chat_template_of(ours), 1000).encode(row).examples[0].ids.tolist()
+    assert found == expected
+
+
+def test_words_that_spell_a_special_token_change_nothing_else(tmp_path: Path) -> None:
+    for file, data in tiny_tokenizer_files().items():
+        (tmp_path / file).write_bytes(data)
+    tokenizer = HuggingFaceBackend().load(tmp_path)
+    encoder = Encoder(tokenizer, chat_template_of(tokenizer), 1000)
+    rows = [
+        ChatRow((Message("user", text), Message("assistant", "ok")), "row") for text in ("<|im_end|>", "harmless!!")
+    ]
+    ids = [encoder.encode(row).examples[0].ids.tolist() for row in rows]
+    specials = set(tokenizer.special_tokens.values())
+    assert [[id for id in found if id in specials] for found in ids] == [[257, 258, 257, 258]] * 2
+    assert len(ids[0]) == len(ids[1]), "ten bytes each"
