@@ -23,9 +23,24 @@ from graftkit.host.lifecycle import RunStatus
 from graftkit.recipe.load import LoadedRecipe, load_recipe
 from graftkit.recipe.schema import Recipe
 
-__all__ = ["RunResult", "plan", "run"]
+__all__ = ["Measured", "RunResult", "plan", "run"]
 
 RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the held-out rows said of the model.
+
+    Attributes:
+        holdout_loss: Mean negative log-likelihood of a supervised token, in nats.
+        exact_match: The share of answers that are right word for word, or None where none was asked for.
+        answers: How many answers were compared.
+    """
+
+    holdout_loss: float
+    exact_match: float | None = None
+    answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +62,25 @@ class RunResult:
         return found
 
     @property
+    def before(self) -> Measured | None:
+        """What was measured before training, or None where no row is held out."""
+        return _measured(self.metrics.get("before"))
+
+    @property
+    def after(self) -> Measured | None:
+        """What was measured after training."""
+        return _measured(self.metrics.get("after"))
+
+    @property
     def exports(self) -> dict[str, Path]:
         """The folder of each export."""
         return {name: Path(facts["folder"]) for name, facts in self.manifest.get("exports", {}).items()}
+
+
+def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
+    if facts is None:
+        return None
+    return Measured(facts["holdout_loss"], facts.get("exact_match"), facts.get("answers", 0))
 
 
 def plan(recipe: RecipeSource, *, overrides: Sequence[str] = (), host: PluginHost | None = None) -> Request:

@@ -1,7 +1,60 @@
-"""What plugin authors, and graftkit's own tests, build tests with."""
+"""What plugin authors, and graftkit itself, prove plugins with: a contract for each kind, and tiny things to try them on.
+
+```python
+from graftkit.testing import QuantizerContract
+
+class TestTernary(QuantizerContract):
+    provider = "ternary"
+```
+
+pytest runs the contract's tests on the provider. They need the extra `testing`; importing this package loads neither
+pytest nor torch until a contract is used.
+"""
 
 from __future__ import annotations
 
-from graftkit.testing.tiny import tiny_model_folder, tiny_tokenizer_files
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["tiny_model_folder", "tiny_tokenizer_files"]
+if TYPE_CHECKING:
+    from graftkit.testing.contracts.adapter import AdapterContract as AdapterContract
+    from graftkit.testing.contracts.base import Contract as Contract
+    from graftkit.testing.contracts.base import deviates as deviates
+    from graftkit.testing.contracts.exporter import ExporterContract as ExporterContract
+    from graftkit.testing.contracts.model_source import ModelSourceContract as ModelSourceContract
+    from graftkit.testing.contracts.quantizer import QuantizerContract as QuantizerContract
+    from graftkit.testing.contracts.tokenizer import TokenizerContract as TokenizerContract
+    from graftkit.testing.hosts import isolated_host as isolated_host
+    from graftkit.testing.rows import tiny_rows as tiny_rows
+    from graftkit.testing.tiny import TINY_CONFIG as TINY_CONFIG
+    from graftkit.testing.tiny import TINY_SHAPES as TINY_SHAPES
+    from graftkit.testing.tiny import tiny_model_folder as tiny_model_folder
+    from graftkit.testing.tiny import tiny_tokenizer_files as tiny_tokenizer_files
+
+_HOMES = {
+    "AdapterContract": "graftkit.testing.contracts.adapter",
+    "Contract": "graftkit.testing.contracts.base",
+    "ExporterContract": "graftkit.testing.contracts.exporter",
+    "ModelSourceContract": "graftkit.testing.contracts.model_source",
+    "QuantizerContract": "graftkit.testing.contracts.quantizer",
+    "TINY_CONFIG": "graftkit.testing.tiny",
+    "TINY_SHAPES": "graftkit.testing.tiny",
+    "TokenizerContract": "graftkit.testing.contracts.tokenizer",
+    "deviates": "graftkit.testing.contracts.base",
+    "isolated_host": "graftkit.testing.hosts",
+    "tiny_model_folder": "graftkit.testing.tiny",
+    "tiny_rows": "graftkit.testing.rows",
+    "tiny_tokenizer_files": "graftkit.testing.tiny",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'graftkit.testing' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

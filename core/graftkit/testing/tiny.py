@@ -1,4 +1,4 @@
-"""A tiny model of the llama family and its tokenizer, made from nothing, for tests that must be quick."""
+"""Tiny models of every supported shape and their tokenizer, made from nothing, for tests that must be quick."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TINY_CONFIG", "tiny_model_folder", "tiny_tokenizer_files"]
+__all__ = ["TINY_CONFIG", "TINY_SHAPES", "tiny_model_folder", "tiny_tokenizer_files"]
 
 TINY_CONFIG: Mapping[str, Any] = {
     "model_type": "llama",
@@ -26,6 +26,17 @@ TINY_CONFIG: Mapping[str, Any] = {
     "bos_token_id": 257,
     "eos_token_id": 258,
 }
+"""A llama of two layers and 0.1 million weights."""
+
+TINY_SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "llama": {},
+    "llama-untied": {"tie_word_embeddings": False},
+    "llama-biased": {"attention_bias": True, "mlp_bias": True},
+    "mistral": {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None},
+    "qwen2": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]},
+    "qwen3": {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]},
+}
+"""Models of each supported shape by name, as what differs from `TINY_CONFIG`: `tiny_model_folder(path, **shape)`."""
 
 _TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "

@@ -1,0 +1,112 @@
+"""The plugin guide shows what `toolkit plugin new` writes, and the embedding page's service runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+import types
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from graftkit.interfaces.provider import KINDS
+from graftkit.scaffold.new import new_plugin
+
+ROOT = Path(__file__).parents[2]
+SHOWN = {
+    "quantizer": "absmax",
+    "adapter": "factors",
+    "tokenizer": "bytes",
+    "model-source": "npz",
+    "exporter": "deltas",
+}
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_guide_shows_the_files_that_are_written(tmp_path: Path, kind: Any) -> None:
+    """Those files are installed and run by the tests of scaffolds."""
+    project = new_plugin(SHOWN[kind], kind, tmp_path)
+    page = (ROOT / f"docs/plugins/{kind}.md").read_text(encoding="utf-8")
+    for path in project.rglob("*"):
+        if path.suffix in (".py", ".toml"):
+            assert path.read_text() in page, path.name
+    assert all(
+        block in "".join(p.read_text() for p in project.rglob("*.py"))
+        for block in python_blocks(f"docs/plugins/{kind}.md")
+    )
+
+
+def test_the_first_example_of_embedding_runs(
+    tiny_model: Path, chat_rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(chat_rows), "max_length": 64},
+        "training": {"steps": 2, "tokens_per_step": 256},
+    }
+    exec(python_blocks("docs/embedding.md")[0], {"RECIPE": recipe, "FOLDER": tmp_path / "run"})
+    assert len(capsys.readouterr().out.split()) == 3
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    module = types.ModuleType("embedding_example")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(python_blocks("docs/embedding.md")[1], module.__dict__)
+    module.Service.folder = tmp_path  # type: ignore[attr-defined]
+    server = module.serve(0)  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/runs"
+    server.shutdown()
+    server.server_close()
+
+
+def ask(url: str, method: str = "GET", data: Any = None) -> Any:
+    body = None if data is None else json.dumps(data).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, data=body, method=method), timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def wait_for(url: str, done: Any) -> Any:
+    for _ in range(600):
+        facts = ask(url)
+        if done(facts):
+            return facts
+        time.sleep(0.1)
+    raise AssertionError(facts)
+
+
+def test_the_service_starts_watches_and_stops_runs(service: str, tiny_model: Path, chat_rows: Path) -> None:
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(chat_rows), "max_length": 64},
+        "training": {"steps": 3, "tokens_per_step": 256},
+    }
+    short = ask(service, "POST", recipe)["id"]
+    long = ask(service, "POST", {**recipe, "training": {"steps": 100_000, "tokens_per_step": 256}})["id"]
+    wrong = ask(service, "POST", {**recipe, "adaptor": "lora"})["id"]
+    assert wait_for(f"{service}/{short}", lambda facts: facts["status"] != "running")["metrics"]["after"]
+    assert "adapter" in wait_for(f"{service}/{wrong}", lambda facts: facts["status"] == "RecipeError")["error"]
+    wait_for(f"{service}/{long}", lambda facts: facts.get("step", 0) >= 2)
+    ask(f"{service}/{long}", "DELETE")
+    assert "the client asked" in wait_for(f"{service}/{long}", lambda facts: facts["status"] == "Cancelled")["error"]
+
+
+def test_two_hosts_with_different_plugins_live_in_one_process() -> None:
+    class Mine:
+        @graftkit.hookimpl
+        def graftkit_adapters(self) -> list[graftkit.Provider]:
+            return [graftkit.Provider(name="mine", target="x:Y")]
+
+    first, second = graftkit.PluginHost(plugins=[Mine()]), graftkit.PluginHost()
+    names = [{offer.provider.name for offer in host.registry.offers("adapter")} for host in (first, second)]
+    assert "mine" in names[0] and "mine" not in names[1]
