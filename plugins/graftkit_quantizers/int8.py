@@ -63,6 +63,6 @@ class Int8Weight(FrozenWeight):
         Raises:
             ValueError: A tensor is missing, left over, or of another shape or type.
         """
-        shape = tuple(tensors["codes"].shape) if "codes" in tensors else (0, 0)
+        shape = (*tensors["codes"].shape, 0, 0)[:2] if "codes" in tensors else (0, 0)
         check_tensors(tensors, {"codes": (torch.int8, shape), "absmax": (torch.float32, shape[:1])})
         return cls(tensors["codes"], tensors["absmax"])

@@ -24,6 +24,12 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 NESTED_BLOCK = 256
 """Scales that share one scale under double quantization."""
 
+HALF_GAP = 0.152
+"""Half of the widest gap between neighbouring levels, as a share of a block's largest magnitude."""
+
+_ZEROS = 0x77
+"""The byte that stores two zeros."""
+
 
 class Nf4:
     """Stores weights in NF4."""
@@ -61,6 +67,8 @@ class Nf4Weight(FrozenWeight):
         absmax: The scale of each block, `[out, in / blocksize]`: float32, or uint8 under double quantization.
         nested_absmax: Under double quantization the scales' scales, float32 `[scales / 256]`.
         nested_offset: And what was subtracted from the scales, float32 `[1]`.
+        error_bound: Half a gap between levels, and how far scales in 8 bits may be off: where rows differ much in
+            size, those of the small ones are far off, up to infinitely far.
     """
 
     codes: nn.Parameter
@@ -68,16 +76,13 @@ class Nf4Weight(FrozenWeight):
     nested_absmax: nn.Parameter
     nested_offset: nn.Parameter
 
-    error_bound = 0.16
-    """Half of the widest gap between neighbouring levels is 0.152 of the block's largest magnitude; the rest is
-    for scales stored in 8 bits."""
-
     def __init__(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> None:
         self._blocksize = int(meta["blocksize"])
         super().__init__(tensors["codes"].shape[0], int(meta["in_features"]))
         for name, tensor in tensors.items():
             self.register_parameter(name, nn.Parameter(tensor.detach().contiguous(), requires_grad=False))
         self._double_quant = bool(meta["double_quant"])
+        self.error_bound = HALF_GAP + (self._scale_error() if self._double_quant else 0.0)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Returns `[out, in]`."""
@@ -106,6 +111,17 @@ class Nf4Weight(FrozenWeight):
         )
         scales: torch.Tensor = bnb.dequantize_blockwise(absmax.view(-1), nested)
         return scales + self.nested_offset.detach()
+
+    def _scale_error(self) -> float:
+        """Returns how far scales may be off by their 8 bits, as a share of the largest weight in their row."""
+        codes = self.absmax.detach()
+        gaps = nn.functional.pad(_dynamic_map(codes.device).diff(), (1, 1))
+        half_gaps = torch.maximum(gaps[:-1], gaps[1:]) / 2
+        nested = self.nested_absmax.detach().repeat_interleave(NESTED_BLOCK)[: codes.numel()].view_as(codes)
+        off = half_gaps[codes.int()] * nested
+        largest = (self._scales().view_as(codes) - off).amax(1).clamp(min=0)  # at least
+        filled = self.codes.detach().ne(_ZEROS).any(1)  # a row of zeros needs no scale
+        return float(torch.where(filled, off.amax(1) / largest, 0.0).nan_to_num(0.0, torch.inf).max())
 
     def meta(self) -> dict[str, Any]:
         """Returns the width, the block's size and whether scales are quantized."""

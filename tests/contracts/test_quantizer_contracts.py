@@ -18,14 +18,9 @@ class TestNf4WithDoubleQuantization(QuantizerContract):
     options = {"double_quant": True}
 
 
-class TestNf4InSmallBlocks(QuantizerContract):
-    provider = "nf4"
-    options = {"blocksize": 32, "double_quant": True}
-
-
 class TestNf4InLargeBlocks(QuantizerContract):
     provider = "nf4"
-    options = {"blocksize": 4096}
+    options = {"blocksize": 256}
 
 
 class TestInt8(QuantizerContract):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from graftkit._version import __version__
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["cli", "main"]
 
@@ -58,18 +63,30 @@ class _LazyGroup(click.Group):
             ) from None
 
 
+@functools.cache
 def _plugin_commands() -> dict[str, click.Command]:
-    """Asks third parties' plugins for commands; nothing is loaded where none is installed."""
+    """Returns the commands that third parties' plugins offer; a host is made only where one does."""
     from importlib.metadata import entry_points
 
     from graftkit._version import ENTRY_POINT_GROUP
 
-    entries = entry_points(group=ENTRY_POINT_GROUP)
-    if all(entry.dist is not None and entry.dist.name == "graftkit" for entry in entries):
+    entries = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if not _is_built_in(entry)]
+    if not any(_offers_commands(entry) for entry in entries):
         return {}
     from graftkit.host.host import PluginHost
 
-    return {str(command.name): command for command in PluginHost().commands()}
+    return {str(command.name): command for command in PluginHost(strict=False).commands()}
+
+
+def _is_built_in(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == "graftkit"
+
+
+def _offers_commands(entry: EntryPoint) -> bool:
+    try:
+        return hasattr(entry.load(), "graftkit_commands")
+    except (Exception, SystemExit):
+        return False  # `toolkit plugins` says what is the matter
 
 
 @click.group(

@@ -11,7 +11,7 @@ __all__ = ["SHAPES", "SMALL_SHAPES", "distance", "normal", "uneven", "weights"]
 SMALL_SHAPES = ((1, 1), (3, 5), (12, 70), (64, 64))
 """`(out, in)`: one weight, fewer than any block, more than one block and not a whole number of them, whole blocks."""
 
-SHAPES = (*SMALL_SHAPES, (1, 200), (7, 1), (130, 65), (33, 257), (2, 4100))
+SHAPES = (*SMALL_SHAPES, (1, 200), (7, 1), (40, 65), (2, 4100))
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -22,9 +22,8 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> to
 def weights() -> Iterator[tuple[str, torch.Tensor]]:
     """Yields matrices of many shapes, sizes and seeds, each with a word on what it is."""
     for rows, columns in SHAPES:
-        for scale in (1e-6, 1e-3, 1.0, 1e4):
-            for seed in (0, 1):
-                yield f"[{rows}, {columns}] of size {scale:g}, seed {seed}", normal(rows, columns, seed=seed) * scale
+        for seed, scale in enumerate((1e-6, 1e-3, 1.0, 1e4)):
+            yield f"[{rows}, {columns}] of size {scale:g}, seed {seed}", normal(rows, columns, seed=seed) * scale
 
 
 def uneven() -> Iterator[tuple[str, torch.Tensor]]:
@@ -33,8 +32,8 @@ def uneven() -> Iterator[tuple[str, torch.Tensor]]:
     outlier[3, 5] = 1000.0
     yield "[64, 256] with one weight of 1000", outlier
     for ratio in (10, 1e3, 1e6):
-        rows = torch.logspace(0, 1, 130, base=ratio).unsqueeze(1) / ratio
-        yield f"[130, 65] whose largest row is {ratio:g} times the smallest", normal(130, 65) * rows
+        rows = torch.logspace(0, 1, 40, base=ratio).unsqueeze(1) / ratio
+        yield f"[40, 65] whose largest row is {ratio:g} times the smallest", normal(40, 65) * rows
     emptied = normal(9, 130)
     emptied[4] = 0.0
     yield "[9, 130] with a row of zeros", emptied

@@ -1,0 +1,284 @@
+"""What every adapter promises, on whatever a frozen weight is stored in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from graftkit.interfaces.adapted_weight import AdaptedWeight
+from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.recipe.bind import Choice
+from graftkit.testing.contracts.base import Contract, choose, refusal
+from graftkit.testing.contracts.samples import SMALL_SHAPES, distance, normal
+
+__all__ = ["AdapterContract"]
+
+State = Mapping[str, torch.Tensor]
+
+
+class AdapterContract(Contract):
+    """Runs every promise on every quantizer that is installed, third parties' included.
+
+    Example:
+        >>> class TestIa3(AdapterContract):
+        ...     provider = "ia3"
+    """
+
+    kind = "adapter"
+    interface = Adapter
+
+    def quantizers(self) -> dict[str, Choice]:
+        """Returns what frozen weights are stored in, by a label: every quantizer, and the one of the preset."""
+        host = self.host()
+        offers = [o for o in host.registry.offers("quantizer") if not host.registry.missing_requirements(o.provider)]
+        found = {offer.qualified_name: choose(host, "quantizer", offer.qualified_name, {}) for offer in offers}
+        preset = dict(self.choice.config.preset.get("quantizer", {}))
+        if preset:
+            found["preset"] = choose(host, "quantizer", preset.pop("use"), preset)
+        return found
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Runs each test that takes a quantizer once for each there is."""
+        if "quantizer" in metafunc.fixturenames:
+            found = self.quantizers()
+            metafunc.parametrize("quantizer", list(found.values()), ids=list(found))
+
+    def frozen(self, quantizer: Choice, rows: int = 12, columns: int = 70) -> FrozenWeight:
+        """Stores a weight, always the same one of this shape."""
+        stored: FrozenWeight = self.create(quantizer).quantize(normal(rows, columns, seed=1))
+        return stored
+
+    def attach(self, weight: FrozenWeight, seed: int = 2) -> AdaptedWeight:
+        """Adapts a weight with the provider; what it returns is in evaluation mode."""
+        adapted = self.make().attach("layer", weight, torch.Generator().manual_seed(seed))
+        assert isinstance(adapted, AdaptedWeight), (
+            f"attach returned {type(adapted).__name__}, which is no AdaptedWeight"
+        )
+        return adapted.eval()
+
+    def trained(self, weight: FrozenWeight) -> AdaptedWeight:
+        """Adapts a weight and moves every trainable parameter off its start."""
+        return moved(self.attach(weight))
+
+    def test_it_starts_as_the_frozen_weight_alone(self, quantizer: Choice) -> None:
+        """Training starts from the model as it was."""
+        for shape in SMALL_SHAPES:
+            adapted = self.attach(self.frozen(quantizer, *shape))
+            x = normal(5, shape[1], seed=3)
+            off = distance(adapted(x), adapted.frozen(x))
+            assert off <= 1e-6, f"right after attach, {list(shape)} computes something else than W alone ({off:.1e})"
+            largest = adapted.delta().abs().max().item()
+            assert largest <= 1e-6, f"right after attach, delta() is not zero but up to {largest:.1e}"
+
+    def test_merging_computes_what_forward_computes(self, quantizer: Choice) -> None:
+        """`W + delta()` is the whole truth: exports are made of it."""
+        for shape in SMALL_SHAPES:
+            adapted = self.trained(self.frozen(quantizer, *shape))
+            delta = adapted.delta()
+            assert delta.dtype == torch.float32, f"delta() is {delta.dtype}, not float32"
+            assert tuple(delta.shape) == shape, f"delta() has the shape {list(delta.shape)}, not {list(shape)}"
+            assert not delta.requires_grad, "delta() must be detached"
+            assert bool(delta.any()), "delta() is zero after every parameter was changed"
+            x = normal(5, shape[1], seed=3)
+            off = distance(adapted(x), x @ (adapted.frozen.dequantize() + delta).T)
+            assert off <= 1e-5, f"x (W + delta)^T differs from forward(x) by {off:.1e} at {list(shape)}"
+
+    def test_inputs_of_any_rank_and_type_are_taken(self, quantizer: Choice) -> None:
+        """Models compute in 16 bits, and with a batch dimension or without."""
+        adapted = self.trained(self.frozen(quantizer))
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            for shape in ((70,), (4, 70), (2, 3, 70)):
+                x = normal(*shape, seed=3, dtype=dtype)
+                y = adapted(x)
+                assert y.dtype == dtype, f"an input in {dtype} gives a result in {y.dtype}"
+                off = distance(y, adapted(x.float()))
+                assert off <= 8 * torch.finfo(dtype).eps, f"in {dtype} the result for {list(shape)} is off by {off:.1e}"
+
+    def test_gradients_reach_the_adapters_parameters_and_the_input_alone(self, quantizer: Choice) -> None:
+        """Every trainable parameter is the adapter's own, and learns."""
+        adapted = self.trained(self.frozen(quantizer)).train()
+        x = normal(5, 70, seed=3).requires_grad_()
+        adapted(x).square().sum().backward()
+        own = adapted.trainable_parameters()
+        assert own, "trainable_parameters() is empty: nothing would be trained"
+        without = [name for name, parameter in own.items() if parameter.grad is None or not parameter.grad.any()]
+        assert not without, f"no gradient reaches {', '.join(without)}"
+        assert x.grad is not None and bool(x.grad.any()), "no gradient reaches the input: layers below would not learn"
+        touched = [name for name, p in adapted.frozen.named_parameters() if p.requires_grad or p.grad is not None]
+        assert not touched, f"the frozen weight's {', '.join(touched)} would be trained"
+
+    def test_gradients_are_those_of_finite_differences(self, quantizer: Choice) -> None:
+        """Of the parameters and of the input, in double precision."""
+        adapted = doubled(self.trained(self.frozen(quantizer, 4, 6)))
+        names, parameters = zip(*adapted.trainable_parameters().items(), strict=True)
+
+        def forward(x: torch.Tensor, *values: torch.Tensor) -> Any:
+            return torch.func.functional_call(adapted, dict(zip(names, values, strict=True)), (x,))
+
+        inputs = (normal(2, 6, seed=3, dtype=torch.float64).requires_grad_(), *parameters)
+        assert torch.autograd.gradcheck(forward, inputs, atol=1e-5, rtol=1e-3, raise_exception=False), (
+            f"the gradients of {', '.join(names)} or of the input are not those of finite differences"
+        )
+
+    def test_its_state_makes_another_start_compute_the_same(self, quantizer: Choice) -> None:
+        """Bit for bit, through a safetensors file."""
+        from safetensors.torch import load, save
+
+        weight = self.frozen(quantizer)
+        first, other = self.trained(weight), self.attach(weight, seed=9)
+        other.load_adapter_state(load(save(copied(first.adapter_state()))))
+        x = normal(5, 70, seed=3)
+        assert torch.equal(first(x), other(x)), "adapter_state() does not hold all that forward needs"
+        assert torch.equal(first.delta(), other.delta()), "adapter_state() does not hold all that delta() needs"
+
+    def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(self, quantizer: Choice) -> None:
+        """A tensor missing, one left over, one of another shape."""
+        adapted = self.trained(self.frozen(quantizer))
+        before = copied(adapted.adapter_state())
+        wrong: dict[str, State] = {"a tensor more": {**before, "left_over": torch.zeros(1)}}
+        for name, tensor in before.items():
+            wrong[f"no '{name}'"] = {k: v + 1 for k, v in before.items() if k != name}
+            wrong[f"another shape of '{name}'"] = {**{k: v + 1 for k, v in before.items()}, name: tensor.unsqueeze(0)}
+        for what, state in wrong.items():
+            did = refusal(lambda state=state: adapted.load_adapter_state(state))  # type: ignore[misc]
+            assert not did, f"load_adapter_state must raise ValueError for a state with {what}; it {did}"
+            assert same(before, adapted.adapter_state()), f"load_adapter_state refused {what}, but took over the rest"
+
+    def test_one_seed_gives_one_start_and_another_seed_another(self, quantizer: Choice) -> None:
+        """Random numbers come from the generator alone; an adapter that draws none always starts alike."""
+        weight = self.frozen(quantizer)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            state = torch.get_rng_state()
+            first = self.attach(weight, 5).adapter_state()
+            assert torch.equal(state, torch.get_rng_state()), "attach draws from torch's global random state"
+            torch.manual_seed(2)
+            assert same(first, self.attach(weight, 5).adapter_state()), "one seed gives two different starts"
+        drawing = torch.Generator().manual_seed(5)
+        self.make().attach("layer", weight, drawing)
+        draws = not torch.equal(drawing.get_state(), torch.Generator().manual_seed(5).get_state())
+        alike = same(first, self.attach(weight, 6).adapter_state())
+        assert not (draws and alike), "another seed gives the same start, though random numbers are drawn"
+        assert draws or alike, "the start varies with a seed that is never drawn from"
+
+    def test_training_lowers_the_loss_and_leaves_the_frozen_weight_alone(self, quantizer: Choice) -> None:
+        """A few steps of AdamW on a toy regression."""
+        adapted = self.attach(self.frozen(quantizer)).train()
+        before = copied(adapted.frozen.state())
+        x = normal(64, 70, seed=3)
+        target = x @ (1.5 * adapted.frozen.dequantize()).T
+        losses = train(adapted, x, target)
+        assert losses[-1] < losses[0], f"20 steps of AdamW took the loss from {losses[0]:.4g} to {losses[-1]:.4g}"
+        assert same(before, adapted.frozen.state()), "training changed the frozen weight"
+
+    def test_evaluation_gives_one_result_and_training_is_seeded(self, quantizer: Choice) -> None:
+        """Dropout acts in training only, and draws from torch's random state, which a run seeds at every step."""
+        adapted, x = self.trained(self.frozen(quantizer)), normal(5, 70, seed=3)
+        expected = adapted(x)
+        with torch.random.fork_rng(devices=[]):
+            results = [seeded(adapted.train(), x) for _ in range(2)]
+        assert torch.equal(*results), "in training, one seed gives two results: draw dropout from torch's random state"
+        for _ in range(2):
+            assert torch.equal(adapted.eval()(x), expected), "in evaluation the result is not always the same"
+
+    def test_peft_computes_the_same(self, quantizer: Choice, tmp_path: Path) -> None:
+        """Where `peft_config` gives a form, the real peft loads it; where it gives None there is none."""
+        config = self.make().peft_config()
+        if config is None:
+            return
+        adapted = self.trained(self.frozen(quantizer))
+        wrapped = load_with_peft(tmp_path, config, self.make().peft_tensors(adapted), adapted.frozen.dequantize())
+        x = normal(5, 70, seed=3)
+        off = distance(wrapped(x), adapted(x))
+        assert off <= 1e-5, f"peft computes something else from peft_config and peft_tensors: off by {off:.1e}"
+
+    def test_from_peft_is_the_way_back_from_peft_tensors(self, quantizer: Choice) -> None:
+        """An adapter that peft made can be continued here."""
+        if self.make().peft_config() is None:
+            return
+        adapted = self.trained(self.frozen(quantizer))
+        again = self.make().from_peft(self.make().peft_tensors(adapted))
+        assert same(adapted.adapter_state(), again), "from_peft(peft_tensors(adapted)) is not adapter_state()"
+
+
+def moved(adapted: AdaptedWeight) -> AdaptedWeight:
+    """Changes every trainable parameter, as training would, always alike."""
+    with torch.no_grad():
+        for seed, parameter in enumerate(adapted.trainable_parameters().values(), 100):
+            parameter.add_(0.1 * normal(*parameter.shape, seed=seed))
+    return adapted
+
+
+def doubled(adapted: AdaptedWeight) -> AdaptedWeight:
+    """Turns the adapter's own numbers into double precision; the frozen weight computes in whatever its input is."""
+    frozen, adapted.frozen = adapted.frozen, nn.Identity()  # type: ignore[assignment]
+    adapted.double()
+    adapted.frozen = frozen
+    return adapted
+
+
+def train(adapted: AdaptedWeight, x: torch.Tensor, target: torch.Tensor) -> list[float]:
+    """Takes twenty steps and returns the loss before each and after the last, judged in evaluation mode."""
+    optimizer = torch.optim.AdamW(adapted.trainable_parameters().values(), lr=1e-2, weight_decay=0.0)
+    losses = []
+    for _ in range(20):
+        losses.append(nn.functional.mse_loss(adapted.eval()(x), target).item())
+        optimizer.zero_grad()
+        nn.functional.mse_loss(adapted.train()(x), target).backward()
+        optimizer.step()
+    return [*losses, nn.functional.mse_loss(adapted.eval()(x), target).item()]
+
+
+def seeded(adapted: AdaptedWeight, x: torch.Tensor) -> torch.Tensor:
+    """Runs the layer with torch's random state seeded."""
+    torch.manual_seed(0)
+    result: torch.Tensor = adapted(x)
+    return result
+
+
+def copied(state: State) -> dict[str, torch.Tensor]:
+    """Returns a state that nothing changes any more."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def same(first: State, second: State) -> bool:
+    """Tells whether two states are equal, bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class OneLayer(nn.Module):
+    """A model that peft can wrap: one linear layer."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        self.layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps `[..., in]` to `[..., out]`."""
+        result: torch.Tensor = self.layer(x)
+        return result
+
+
+def load_with_peft(folder: Path, config: Mapping[str, Any], tensors: State, weight: torch.Tensor) -> nn.Module:
+    """Writes an adapter's folder and has peft load it, every tensor of it."""
+    peft = pytest.importorskip(
+        "peft", reason="peft is not installed, which proves the adapter's form: pip install peft"
+    )
+    from safetensors.torch import save_file
+
+    written = {"target_modules": ["layer"], "base_model_name_or_path": "", "inference_mode": True, **config}
+    (folder / "adapter_config.json").write_text(json.dumps(written), encoding="utf-8")
+    stored = {f"base_model.model.layer.{key}": tensor.contiguous() for key, tensor in copied(tensors).items()}
+    save_file(stored, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    model: nn.Module = peft.PeftModel.from_pretrained(OneLayer(weight), folder)
+    odd = sorted(stored.keys() ^ set(peft.get_peft_model_state_dict(model)))
+    assert not odd, f"peft_tensors and peft disagree on {', '.join(odd)}"
+    return model.eval()
