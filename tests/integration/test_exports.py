@@ -10,7 +10,7 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.errors import ExportError
+from graftkit.errors import ExportError, GraftkitError
 from graftkit.flow.export import prove
 from graftkit.flow.reload import reload
 from graftkit.model.load import load_dense_model
@@ -148,3 +148,20 @@ def test_double_quantized_scales_survive_the_way(make_recipe: Any, tmp_path: Pat
     result = graftkit.run(make_recipe(quantizer=quantizer, export=["peft", "merged"]), out=tmp_path / "run")
     assert all(facts["proof"]["max_abs_diff"] < 1e-4 for facts in result.manifest["exports"].values())
     assert Nf4Config.model_validate(result.manifest["providers"]["quantizer"]["config"]).blocksize == 32
+
+
+def test_a_manifest_from_elsewhere_chooses_no_code(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, result = finished
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(result.exports["peft"], tmp_path / "peft")
+    manifest = json.loads((folder / "graftkit.json").read_text())
+    for key in ("exporter", "adapter", "tokenizer", "model_source", "quantizer"):
+        changed = {**manifest, key: {**manifest[key], "target": "evil:Class"}}
+        (folder / "graftkit.json").write_text(json.dumps(changed))
+        with pytest.raises(GraftkitError, match="no installed plugin offers evil:Class"):
+            prove(folder, result.folder / "probes.safetensors")
+            reload(str(folder))

@@ -17,6 +17,7 @@ from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.probes import PROBES_FILE, make_probes
+from graftkit.flow.prove import TRUSTED
 from graftkit.interfaces.exporter import Exporter
 from graftkit.recipe.bind import Choice
 from graftkit.store.files import atomic_folder, file_facts, write_json
@@ -91,19 +92,20 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
 
 
 def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
-    proof = prove(folder, run.folder / PROBES_FILE, run.cancel.poll)
+    proof = prove(folder, run.folder / PROBES_FILE, run.cancel.poll, trusted=True)
     if proof["status"] == "not possible":
         stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     return proof
 
 
-def prove(folder: Path, probes: Path, poll: Any = lambda: None) -> dict[str, Any]:
+def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool = False) -> dict[str, Any]:
     """Loads an export in a fresh process and compares its logits with those of the trained model.
 
     Args:
         folder: The export.
         probes: The probes' file.
         poll: Called while waiting; raises to stop.
+        trusted: Whether this run has just written the export; otherwise it may only name what is installed.
 
     Returns:
         `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `loaded_with` or `reason`.
@@ -111,7 +113,8 @@ def prove(folder: Path, probes: Path, poll: Any = lambda: None) -> dict[str, Any
     Raises:
         ExportError: The logits differ by more than the format's precision explains, or loading failed.
     """
-    command = [sys.executable, "-m", "graftkit.flow.prove", str(folder), str(probes)]
+    command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes)]
+    command += [TRUSTED] if trusted else []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -138,6 +141,8 @@ def _judged(folder: Path, code: int, output: str, errors: str) -> dict[str, Any]
         reason = errors.strip().splitlines()[-1:] or [f"the process ended with {code}"]
         raise ExportError(f"it can't be loaded again: {reason[0]}", where=str(folder))
     proof: dict[str, Any] = json.loads(lines[-1])
+    if proof["status"] == "failed":
+        raise ExportError(proof["message"], where=str(folder), hint=proof["hint"])
     if proof["status"] == "different":
         raise ExportError(
             f"it computes something else than what was trained: logits differ by {proof['max_abs_diff']:.2g}, "

@@ -16,7 +16,7 @@ from graftkit.errors import FolderError, ModelError
 from graftkit.flow.base_model import pick_device
 from graftkit.flow.folder import read_manifest
 from graftkit.flow.judge import load_tokenizer, open_model
-from graftkit.flow.prove import make_provider
+from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.adapt import AdaptedModel, adapt
@@ -77,10 +77,12 @@ def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
     """
     folder = Path(source)
     manifest = read_manifest(folder)
+    host = host or PluginHost()
+    make = InstalledProviders(host).make
     if manifest is not None:
-        return _run(folder, manifest)
+        return _run(folder, manifest, make)
     if (folder / "adapter_config.json").is_file():
-        return _peft(folder)
+        return _peft(folder, make)
     return _model(source, _read(folder / "graftkit.json"), host)
 
 
@@ -92,7 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _run(folder: Path, manifest: Mapping[str, Any]) -> ReloadedModel:
+def _run(folder: Path, manifest: Mapping[str, Any], make: MakeProvider) -> ReloadedModel:
     from safetensors.torch import load_file
 
     facts = _read(folder / "adapter" / "adapter.json")
@@ -103,30 +105,30 @@ def _run(folder: Path, manifest: Mapping[str, Any]) -> ReloadedModel:
             hint="Run it again.",
         )
     state = load_file(folder / "adapter" / "adapter.safetensors")
-    tokenizer = make_provider(manifest["providers"]["tokenizer"]).load(folder / "tokenizer")
+    tokenizer = make(manifest["providers"]["tokenizer"]).load(folder / "tokenizer")
     providers = manifest["providers"]
     dtype = getattr(torch, manifest["recipe"]["training"]["dtype"])
-    network = _adapted(providers, manifest["model"]["reference"], facts["targets"], tokenizer, state, dtype)
+    network = _adapted(providers, manifest["model"]["reference"], facts["targets"], tokenizer, state, dtype, make)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["data"]["system"])
 
 
-def _peft(folder: Path) -> ReloadedModel:
+def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
     """Loads an export in PEFT's format on the base that it was trained on."""
     from safetensors.torch import load_file
 
     manifest = _read(folder / "graftkit.json")
     if not manifest:
         raise FolderError("an adapter that graftkit did not write can't be tried yet", where=str(folder))
-    adapter = make_provider(manifest["adapter"])
+    adapter = make(manifest["adapter"])
     tensors = load_file(folder / "adapter_model.safetensors")
     state: dict[str, torch.Tensor] = {}
     for layer in manifest["targets"]:
         prefix = f"base_model.model.{layer}."
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
-    tokenizer = make_provider(manifest["tokenizer"]).load(folder)
+    tokenizer = make(manifest["tokenizer"]).load(folder)
     dtype = getattr(torch, manifest["dtype"])
-    network = _adapted(manifest, manifest["model"]["reference"], manifest["targets"], tokenizer, state, dtype)
+    network = _adapted(manifest, manifest["model"]["reference"], manifest["targets"], tokenizer, state, dtype, make)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
 
 
@@ -137,20 +139,20 @@ def _adapted(
     tokenizer: Tokenizer,
     state: Mapping[str, torch.Tensor],
     dtype: torch.dtype,
+    make: MakeProvider,
 ) -> Any:
-    files = make_provider(providers["model_source"]).open(reference)
-    quantizer = make_provider(providers["quantizer"])
+    files = make(providers["model_source"]).open(reference)
+    quantizer = make(providers["quantizer"])
     network = load_base_model(files, quantizer, device=pick_device("auto"), dtype=dtype)
-    adapter = make_provider(providers["adapter"])
+    adapter = make(providers["adapter"])
     register_packed_attention()
     adapted = adapt(network, adapter, targets, seed=0)
     AdaptedModel(network, reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
     return network
 
 
-def _model(source: str, manifest: Mapping[str, Any], host: PluginHost | None) -> ReloadedModel:
+def _model(source: str, manifest: Mapping[str, Any], host: PluginHost) -> ReloadedModel:
     """Loads a base model or a merged export, unquantized."""
-    host = host or PluginHost()
     _, files = open_model(host, source)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
