@@ -49,7 +49,7 @@ class MergedExporter:
         config["dtype"] = self._config.dtype
         _write_json(folder / "config.json", config)
         trained.tokenizer.save(folder)
-        return {"format": "merged", "dtype": self._config.dtype, "bytes": total}
+        return {"format": "merged", "stored_dtype": self._config.dtype, "bytes": total}
 
     def _shards(self, trained: TrainedModel) -> Iterator[dict[str, torch.Tensor]]:
         limit = self._config.shard_gigabytes * 1e9

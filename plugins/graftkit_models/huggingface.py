@@ -118,7 +118,10 @@ class HuggingFaceFolder:
             )
         for name in _TOKENIZER_FILES:
             if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, folder / name)
+                try:
+                    shutil.copyfile(self.folder / name, folder / name)
+                except OSError as error:
+                    raise ModelError(f"{name} can't be copied: {error.strerror}", where=str(self.folder)) from error
 
 
 def _is_dir(path: Path) -> bool:
@@ -192,9 +195,26 @@ def _read_index(folder: Path) -> tuple[dict[str, TensorInfo], dict[str, Path]]:
                     hint="Give the unquantized model.",
                 )
             tensors[name], places[name] = TensorInfo(stored.shape, stored.dtype), path
+    _check_index(folder, places)
     if not tensors:
         raise ModelError("there is no tensor in its weights", where=str(folder))
     return tensors, places
+
+
+def _check_index(folder: Path, places: Mapping[str, Path]) -> None:
+    """Compares the index, where there is one, with what the shards really hold."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    stored = {name: path.name for name, path in places.items()}
+    named: dict[str, str] = _read_json(index, "")["weight_map"]
+    odd = sorted(name for name in stored.keys() | named.keys() if stored.get(name) != named.get(name))
+    if odd:
+        raise ModelError(
+            f"it puts '{odd[0]}' into {named.get(odd[0], 'no shard')}; it lies in {stored.get(odd[0], 'none')}",
+            where=str(index),
+            hint="Index and shards do not belong together: download them again.",
+        )
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -53,6 +53,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         ModelError: The file is missing, truncated or malformed.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise _broken(path, "this is no regular file")
         size = path.stat().st_size
         with path.open("rb") as file:
             prefix = file.read(8)

@@ -63,6 +63,7 @@ class Int8Weight(FrozenWeight):
         Raises:
             ValueError: A tensor is missing, left over, or of another shape or type.
         """
-        shape = (*tensors["codes"].shape, 0, 0)[:2] if "codes" in tensors else (0, 0)
-        check_tensors(tensors, {"codes": (torch.int8, shape), "absmax": (torch.float32, shape[:1])})
+        codes = tensors.get("codes", torch.empty(0, 0))
+        rows, columns = codes.shape if codes.ndim == 2 else (0, 0)
+        check_tensors(tensors, {"codes": (torch.int8, (rows, columns)), "absmax": (torch.float32, (rows,))})
         return cls(tensors["codes"], tensors["absmax"])

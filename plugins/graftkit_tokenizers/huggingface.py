@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -92,11 +93,21 @@ class HuggingFaceTokenizer:
             raise ModelError(f"{name} is not UTF-8", where=self._where) from None
 
     def _build(self, spec: Mapping[str, Any]) -> Backend:
-        try:
+        with self._no_panic():
             return Backend.from_str(json.dumps(spec))
-        except (KeyboardInterrupt, SystemExit):
+
+    @contextmanager
+    def _no_panic(self) -> Iterator[None]:
+        """Turns what a bad tokenizer.json does into an error: a Rust panic arrives as no `Exception`.
+
+        Raises:
+            ModelError: The library gave up.
+        """
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit, ModelError, TypeError):
             raise
-        except BaseException as error:  # a bad regex arrives as a Rust panic, which is no Exception
+        except BaseException as error:
             raise ModelError(f"tokenizer.json can't be used: {error}", where=self._where) from None
 
     def _check_added_ids(self) -> None:
@@ -185,16 +196,19 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str, specials: Specials = "none") -> list[int]:
         """Returns the ids of one text."""
-        return list(self._variant(specials).encode(text, add_special_tokens=False).ids)
+        with self._no_panic():
+            return list(self._variant(specials).encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
         """Returns the ids of many texts."""
-        encodings = self._variant(specials).encode_batch_fast(list(texts), add_special_tokens=False)
+        with self._no_panic():
+            encodings = self._variant(specials).encode_batch_fast(list(texts), add_special_tokens=False)
         return [list(encoding.ids) for encoding in encodings]
 
     def encode_offsets(self, text: str, specials: Specials = "none") -> Encoding:
         """Returns the ids of one text with their places in it."""
-        encoding = self._variant(specials).encode(text, add_special_tokens=False)
+        with self._no_panic():
+            encoding = self._variant(specials).encode(text, add_special_tokens=False)
         return Encoding(list(encoding.ids), list(encoding.offsets))
 
     def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:

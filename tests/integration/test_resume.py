@@ -12,7 +12,9 @@ import pytest
 from graftkit import hookimpl
 from graftkit.errors import Cancelled, FolderError, HookError, RequestError, RunError
 from graftkit.flow.events import Event, Notice, Progress, StageStarted, StepFinished
+from graftkit.flow.reload import reload
 from graftkit.training.checkpoint import latest_checkpoint
+from safetensors.torch import load_file, save_file
 
 ADAPTER = "adapter/adapter.safetensors"
 
@@ -163,3 +165,19 @@ def test_exports_that_failed_are_made_again_without_training_again(
     result = graftkit.run({**recipe, "export": ["merged"]}, out=tmp_path / "run", resume=True, on_event=events.append)
     assert not any(isinstance(event, StepFinished) for event in events)
     assert facts_of(result) == expected and result.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+
+
+def test_other_weights_are_refused_and_the_run_stays_as_it_was(recipe: dict[str, Any], tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(recipe["model"], model)
+    recipe = {**recipe, "model": str(model)}
+    out = tmp_path / "run"
+    stop_at(recipe, out, after_step(3))
+    before = (out / "manifest.json").read_bytes()
+    tensors = load_file(model / "model.safetensors")
+    save_file({name: t * 1.3 for name, t in tensors.items()}, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RequestError, match=r"model\.safetensors is not the file that the adapter was trained on"):
+        graftkit.run(recipe, out=out, resume=True)
+    assert json.loads((out / "manifest.json").read_text()) == json.loads(before)
+    with pytest.raises(RequestError, match="is not the file that the adapter was trained on"):
+        reload(str(out))

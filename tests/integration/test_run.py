@@ -11,7 +11,7 @@ from typing import Any
 import graftkit
 import pytest
 from graftkit import hookimpl
-from graftkit.errors import Cancelled, FolderError, HookError, RequestError, StorageError
+from graftkit.errors import Cancelled, FolderError, HookError, RequestError, RunError, StorageError
 from graftkit.flow.events import Event, Notice, StageFinished, StepFinished
 from graftkit.flow.reload import reload
 
@@ -177,7 +177,7 @@ def test_a_full_disk_fails_the_run_with_one_message(
 
 def test_lifecycle_hooks_are_called_in_order_and_one_that_raises_is_named(make_recipe: Any, tmp_path: Path) -> None:
     class Listener:
-        calls: list[str] = []  # noqa: RUF012
+        calls: list[str] = []
 
         @hookimpl
         def graftkit_run_started(self, run: Any) -> None:
@@ -210,3 +210,31 @@ def test_other_shapes_of_rows_are_learnt_too(make_recipe: Any, tmp_path: Path, r
     result = graftkit.run(make_recipe(data=data, evaluation={"exact_match": 2}), out=tmp_path / "run")
     assert result.metrics["after"]["holdout_loss"] < result.metrics["before"]["holdout_loss"]
     assert ("exact_match" in result.metrics["after"]) == ("prompt" in row)
+
+
+def test_held_out_rows_that_are_too_long_are_told_of(make_recipe: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "held.jsonl"
+    long = [{"prompt": "x" * 90, "completion": "y"}, {"prompt": "x", "completion": "y" * 90}]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in long))
+    recipe = make_recipe()
+    recipe["data"]["holdout"] = str(rows)
+    notices = graftkit.run(recipe, out=tmp_path / "run").manifest["notices"]
+    assert "2 of 2 held-out rows are longer than 64 tokens and lose their end" in notices
+    assert "1 of 2 held-out rows have nothing supervised left and are not used" in notices
+
+
+def test_a_held_out_loss_that_is_no_number_fails_the_run_in_words(
+    make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graftkit.flow.evaluate.held_out_loss", lambda *a, **k: float("nan"))
+    with pytest.raises(RunError, match="the held-out loss is nan"):
+        graftkit.run(make_recipe(), out=tmp_path / "run")
+    assert manifest_of(tmp_path / "run")["status"] == "failed"
+
+
+def test_a_row_longer_than_the_models_context_is_not_asked_for(make_recipe: Any) -> None:
+    with pytest.raises(RequestError, match="the model's context is 512 tokens"):
+        graftkit.plan(make_recipe(), overrides=["data.max_length=600", "training.tokens_per_step=4096"])
+    recipe = make_recipe(training={"tokens_per_step": 4096})
+    del recipe["data"]["max_length"]
+    assert graftkit.plan(recipe).encoder.max_length == 512

@@ -35,6 +35,13 @@ export: [peft, merged]
 """
 
 
+def _quoted(value: str) -> str:
+    """Returns a string as YAML writes it: bare where that means the same."""
+    import yaml
+
+    return yaml.safe_dump(value, allow_unicode=True, width=10_000).removesuffix("...\n").strip()
+
+
 @click.command("init")
 @click.argument("path", type=click.Path(dir_okay=False), default="recipe.yaml")
 @click.option("--model", default="./model", show_default=True, help="The base model.")
@@ -44,5 +51,5 @@ def command(path: str, model: str, train: str) -> None:
     target = Path(path)
     if target.exists():
         raise FolderError("there is such a file already", where=path, hint="Give another name.")
-    write_text(target, STARTER.format(name=path, model=model, train=train))
+    write_text(target, STARTER.format(name=path, model=_quoted(model), train=_quoted(train)))
     click.echo(f"wrote {path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -97,7 +97,8 @@ class PlainLines:
 
     def _write(self, line: str) -> None:
         self._last = time.monotonic()
-        click.echo(line, err=True)
+        with suppress(OSError):  # nobody listens any more; the run goes on
+            click.echo(line, err=True)
 
 
 class LiveBars:

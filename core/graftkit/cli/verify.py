@@ -40,10 +40,13 @@ def command(export: str, as_json: bool) -> None:
 def _check_files(folder: Path) -> None:
     try:
         manifest: dict[str, Any] = json.loads((folder / "graftkit.json").read_bytes())
-    except (OSError, ValueError):
+        listed = dict(manifest["files"])
+    except FileNotFoundError:
         raise FolderError("no export of graftkit's: it has no graftkit.json", where=str(folder)) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FolderError(f"its graftkit.json is damaged: {error!r}", where=str(folder)) from None
     found = file_facts(folder, leave_out=frozenset({"graftkit.json"}))
-    for name in sorted(manifest["files"].keys() | found.keys()):
-        if manifest["files"].get(name) != found.get(name):
-            state = "missing" if name not in found else "new" if name not in manifest["files"] else "changed"
+    for name in sorted(listed.keys() | found.keys()):
+        if listed.get(name) != found.get(name):
+            state = "missing" if name not in found else "new" if name not in listed else "changed"
             raise ExportError(f"the file {name} is {state} since it was exported", where=str(folder))

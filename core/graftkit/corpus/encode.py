@@ -78,7 +78,7 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, max_length: int) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        self._max_length = max_length
+        self.max_length = max_length
         self._names = {id: name for name, id in tokenizer.special_tokens.items()}
         self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
 
@@ -93,13 +93,13 @@ class Encoder:
         """
         ids, supervised = self._encode_runs(self._runs(row))
         if isinstance(row, TextRow):
-            windows = range(0, len(ids) - 1, self._max_length - 1)
-            examples = [_example(*_cut(ids, supervised, at, self._max_length)) for at in windows]
+            windows = range(0, len(ids) - 1, self.max_length - 1)
+            examples = [_example(*_cut(ids, supervised, at, self.max_length)) for at in windows]
         else:
-            examples = [_example(*_cut(ids, supervised, 0, self._max_length))]
+            examples = [_example(*_cut(ids, supervised, 0, self.max_length))]
         return Encoded(
             examples=[example for example in examples if example.supervised.any()],
-            truncated=not isinstance(row, TextRow) and len(ids) > self._max_length,
+            truncated=not isinstance(row, TextRow) and len(ids) > self.max_length,
             stops=bool(supervised) and self._stops(ids, supervised),
         )
 

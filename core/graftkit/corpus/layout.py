@@ -30,6 +30,9 @@ _FORMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.rstrip, str.lstr
 _MARK = re.compile("(\ue000\\d+\ue001)")
 
 
+_HINT = "Give another template with data.chat_template, or rows with a prompt and a completion."
+
+
 def lay_out(
     template: ChatTemplate,
     messages: Sequence[Message],
@@ -60,12 +63,21 @@ def lay_out(
     for form in _FORMS:
         pieces = _pieces(marked, messages, form)
         if "".join(piece.text for piece in pieces) == text:
-            return pieces
+            return _complete(pieces, marks, where)
     raise DataError(
         "the chat template rewrites a message, so its tokens can't be told from the template's",
         where=where,
-        hint="Give another template with data.chat_template, or rows with a prompt and a completion.",
+        hint=_HINT,
     )
+
+
+def _complete(pieces: list[Piece], marks: Sequence[str], where: str) -> list[Piece]:
+    """Refuses a layout without one of the messages: what nobody sees would silently not be trained on."""
+    shown = {piece.message for piece in pieces}
+    for number, mark in enumerate(marks):
+        if mark and number not in shown:
+            raise DataError(f"the chat template leaves out message {number + 1}", where=where, hint=_HINT)
+    return pieces
 
 
 def _pieces(marked: str, messages: Sequence[Message], form: Callable[[str], str]) -> list[Piece]:

@@ -93,6 +93,8 @@ def _exists(path: Path) -> str:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise DataError("this is no regular file", where=str(path))
         return path.read_bytes()
     except FileNotFoundError:
         near = Path.cwd() / path.name

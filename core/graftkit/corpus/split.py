@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graftkit.corpus.rows import Row
@@ -41,17 +41,23 @@ def split(rows: Sequence[Row], share: float, seed: int) -> Split:
     counts = dict.fromkeys(sorted(set(keys)), 0)
     for key in keys:
         counts[key] += 1
-    held: set[str] = set()
-    total = 0
-    for key, count in counts.items():
-        if total >= wanted or len(held) == len(counts) - 1:
-            break
-        held.add(key)
-        total += count
+    held = _drawn(counts, wanted)
     return Split(
         train=[row for row, key in zip(rows, keys, strict=True) if key not in held],
         holdout=[row for row, key in zip(rows, keys, strict=True) if key in held],
     )
+
+
+def _drawn(counts: Mapping[str, int], wanted: int) -> set[str]:
+    """Takes groups of equal rows, in their drawn order, as long as they fit; at least the smallest group."""
+    held: set[str] = set()
+    for key, count in counts.items():
+        if count <= wanted and len(held) < len(counts) - 1:
+            held.add(key)
+            wanted -= count
+    if not held and wanted and len(counts) > 1:
+        held.add(min(counts, key=lambda key: counts[key]))
+    return held
 
 
 def exclude(rows: Sequence[Row], holdout: Sequence[Row]) -> Split:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from graftkit.errors import RecipeError
+from graftkit.errors import ModelError, RecipeError
 from graftkit.flow.context import RunContext
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
@@ -18,7 +18,7 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
 from graftkit.store.files import sha256_of
 
-__all__ = ["LoadedModel", "pick_device", "prepare_model"]
+__all__ = ["LoadedModel", "check_unchanged", "pick_device", "prepare_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,28 @@ def prepare_model(run: RunContext) -> LoadedModel:
             "reference": files.reference,
             "files": {path.name: sha256_of(path) for path in files.files},
         }
+        check_unchanged((run.resumed.manifest if run.resumed else {}).get("model"), run.facts["model"])
         adapter: Adapter = registry.create(bound.adapter.offer, bound.adapter.config)
         adapted = adapt(network, adapter, run.request.targets, seed=training.seed)
         model = AdaptedModel(network, files.reference, files.config, run.request.tokenizer, adapter, adapted)
         stage.facts |= _facts(model, device)
         run.facts["parameters"] = {k: stage.facts[k] for k in ("total", "trainable", "trainable_share")}
         return LoadedModel(model, device)
+
+
+def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Compares the base model's files with those that an adapter was trained on.
+
+    Raises:
+        ModelError: They differ: the adapter means nothing on other weights.
+    """
+    for name, sha256 in (before or {}).get("files", {}).items():
+        if now["files"].get(name) != sha256:
+            raise ModelError(
+                f"{name} is not the file that the adapter was trained on",
+                where=str(now["reference"]),
+                hint="Put that file back; the run's manifest has its sha256.",
+            )
 
 
 def pick_device(name: str) -> torch.device:
@@ -71,7 +87,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:
         reason = str(error).partition("\n")[0]
         raise RecipeError(f"device '{name}' can't be used here: {reason}", where="training.device") from None
     return device

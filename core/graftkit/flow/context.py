@@ -15,7 +15,7 @@ from graftkit._version import __version__
 from graftkit.errors import GraftkitError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
-from graftkit.flow.folder import MANIFEST
+from graftkit.flow.folder import LOCK, MANIFEST
 from graftkit.flow.judge import Request
 from graftkit.flow.resume import Resumed
 from graftkit.host.host import PluginHost
@@ -100,7 +100,7 @@ class RunContext:
             self.facts["error"] = _describe(error)
         else:
             self.facts["progress"] = None
-        self.facts["artifacts"] = file_facts(self.folder, leave_out=frozenset({MANIFEST}))
+        self.facts["artifacts"] = file_facts(self.folder, leave_out=frozenset({LOCK, MANIFEST}))
         self.save()
 
     def manifest(self) -> dict[str, Any]:
@@ -123,12 +123,13 @@ class StageScope:
     """What one stage tells.
 
     Attributes:
+        name: The stage's name.
         facts: What it found out, as JSON.
     """
 
     def __init__(self, run: RunContext, name: str) -> None:
         self._run = run
-        self._name = name
+        self.name = name
         self.facts: dict[str, Any] = {}
 
     def progress(self, what: str) -> Callable[[int, int], None]:
@@ -136,14 +137,14 @@ class StageScope:
 
         def tell(done: int, total: int) -> None:
             self._run.cancel.poll()
-            self._run.emit(Progress(self._name, what, done, total))
+            self._run.emit(Progress(self.name, what, done, total))
 
         return tell
 
     def notice(self, message: str) -> None:
         """Tells the user something, and keeps it in the manifest."""
         self._run.facts["notices"].append(message)
-        self._run.emit(Notice(self._name, message))
+        self._run.emit(Notice(self.name, message))
 
 
 def _providers(request: Request) -> dict[str, Any]:

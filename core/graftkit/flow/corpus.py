@@ -46,7 +46,7 @@ def build_corpus(run: RunContext) -> Corpus:
         train = _encode_all(run.request.encoder, rows.train, tell, 0, total)
         holdout = _encode_all(run.request.encoder, rows.holdout, tell, len(rows.train), total)
         corpus = _assemble(run, train, holdout)
-        _check(run, stage, train, corpus)
+        _check(run, stage, train, holdout, corpus)
         with atomic_folder(run.folder / "tokens") as folder:
             corpus.train.save(folder / "train.safetensors")
             corpus.holdout.save(folder / "holdout.safetensors")
@@ -86,21 +86,24 @@ def _assemble(run: RunContext, train: Sequence[Encoded], holdout: Sequence[Encod
     )
 
 
-def _check(run: RunContext, stage: StageScope, train: Sequence[Encoded], corpus: Corpus) -> None:
-    limit = run.request.bound.recipe.max_length
-    truncated = sum(item.truncated for item in train)
-    lost = sum(not item.examples for item in train)
-    endless = sum(not item.stops for item in train)
+def _check(
+    run: RunContext, stage: StageScope, train: Sequence[Encoded], holdout: Sequence[Encoded], corpus: Corpus
+) -> None:
+    limit = run.request.encoder.max_length
     if not len(corpus.train):
         raise DataError(
             f"not one of {len(train)} rows has a supervised token within data.max_length ({limit})",
             where=run.request.bound.recipe.data.train[0],
             hint="Raise data.max_length: the prompts alone fill it.",
         )
-    if truncated:
-        stage.notice(f"{truncated} of {len(train)} rows are longer than {limit} tokens and lose their end")
-    if lost:
-        stage.notice(f"{lost} of {len(train)} rows have nothing supervised left and are not used")
+    for side, rows in (("rows", train), ("held-out rows", holdout)):
+        truncated = sum(item.truncated for item in rows)
+        lost = sum(not item.examples for item in rows)
+        if truncated:
+            stage.notice(f"{truncated} of {len(rows)} {side} are longer than {limit} tokens and lose their end")
+        if lost:
+            stage.notice(f"{lost} of {len(rows)} {side} have nothing supervised left and are not used")
+    endless = sum(not item.stops for item in train)
     if endless:
         stage.notice(f"{endless} of {len(train)} rows end without a stop token: the model won't learn to stop there")
 

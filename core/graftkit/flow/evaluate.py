@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from graftkit.errors import TrainingError
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
@@ -50,6 +52,14 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
             options.training.micro_tokens,
             stage.progress("passes"),
         )
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the held-out loss is {loss}",
+                where=stage.name,
+                hint="The base model's weights or config.json are damaged."
+                if when == "before"
+                else "A lower training.learning_rate usually helps.",
+            )
         stage.facts["holdout_loss"] = loss
         wanted = corpus.answers[: options.evaluation.exact_match]
         if wanted:

@@ -10,7 +10,7 @@ from pathlib import Path
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.rows import ChatRow, Row, read_rows
 from graftkit.corpus.split import Split, exclude, split
-from graftkit.errors import DataError, ModelError, ProviderError
+from graftkit.errors import DataError, ModelError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.host.registry import BUILT_IN
@@ -65,7 +65,7 @@ def judge(loaded: LoadedRecipe, host: PluginHost) -> Request:
     tokenizer = load_tokenizer(files, host.registry.create(backend))
     _check_rows_of_embeddings(files, tokenizer)
     rows = _read(bound)
-    encoder = Encoder(tokenizer, chat_template_of(tokenizer, _template(bound)), recipe.max_length)
+    encoder = Encoder(tokenizer, chat_template_of(tokenizer, _template(bound)), _row_length(bound, files))
     _check_template(encoder, rows)
     return Request(bound, source, files, backend, tokenizer, encoder, targets, rows, _notices(bound, rows))
 
@@ -129,6 +129,24 @@ def _check_rows_of_embeddings(files: BaseModelFiles, tokenizer: Tokenizer) -> No
             where=files.reference,
             hint="Tokenizer and weights do not belong together: take both from the same model.",
         )
+
+
+def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:
+    """Returns how many tokens a row may have: what the recipe says, within the model's context.
+
+    Raises:
+        RecipeError: The recipe asks for more than the model's context.
+    """
+    context = files.config.get("max_position_embeddings")
+    asked = bound.recipe.data.max_length
+    if not isinstance(context, int) or context < 1:
+        return bound.recipe.max_length
+    if asked is not None and asked > context:
+        raise RecipeError(
+            f"data.max_length is {asked}; the model's context is {context} tokens",
+            where=bound.document.where(("data", "max_length")),
+        )
+    return min(bound.recipe.max_length, context)
 
 
 def _template(bound: BoundRecipe) -> str | None:

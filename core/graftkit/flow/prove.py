@@ -32,6 +32,8 @@ def main() -> None:
         print(json.dumps(check(folder, probes, make)))
     except GraftkitError as error:
         print(json.dumps({"status": "failed", "message": error.message, "hint": error.hint}))
+    except (KeyError, TypeError, AttributeError) as error:
+        print(json.dumps({"status": "failed", "message": f"its graftkit.json is damaged: {error!r}", "hint": ""}))
 
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.rows import ChatRow, Message
-from graftkit.errors import FolderError, ModelError
-from graftkit.flow.base_model import pick_device
+from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError
+from graftkit.flow.base_model import check_unchanged, pick_device
 from graftkit.flow.folder import read_manifest
 from graftkit.flow.judge import load_tokenizer, open_model
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
@@ -23,6 +24,7 @@ from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.attention import register_packed_attention
 from graftkit.model.generate import stream_greedily
 from graftkit.model.load import load_base_model
+from graftkit.store.files import sha256_of
 
 __all__ = ["ReloadedModel", "reload"]
 
@@ -54,12 +56,26 @@ class ReloadedModel:
             raw: Whether the text is continued as it is, without the chat template.
             max_new_tokens: Tokens at most.
         """
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError:
+            raise RequestError("the prompt is not UTF-8") from None
         decoder = self.tokenizer.stream_decoder()
         ids = self._prompt(prompt, self.system if system is None else system, raw)
+        max_new_tokens = self._room(len(ids), max_new_tokens)
         specials = set(self.tokenizer.special_tokens.values())
         for token in stream_greedily(self.network, ids, max_new_tokens=max_new_tokens, stop=self.stop):
             yield "" if token in specials else decoder.push(token)
         yield decoder.finish()
+
+    def _room(self, prompt: int, wanted: int) -> int:
+        """Returns how many tokens an answer may have, within the model's context."""
+        context = getattr(self.network.config, "max_position_embeddings", None) or prompt + wanted
+        if prompt == 0:
+            raise RequestError("the prompt is empty", hint="Give it a word.")
+        if prompt >= context:
+            raise RequestError(f"the prompt has {prompt} tokens; the model's context is {context}")
+        return min(wanted, context - prompt)
 
     def _prompt(self, prompt: str, system: str | None, raw: bool) -> list[int]:
         encoder = Encoder(self.tokenizer, chat_template_of(self.tokenizer), max_length=1 << 30)
@@ -75,10 +91,19 @@ def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
     Raises:
         RequestError: It is none of them, or its files do not belong together.
     """
+    host = host or PluginHost()
+    try:
+        return _reload(source, host, InstalledProviders(host).make)
+    except GraftkitError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise FolderError(f"its files are incomplete or damaged: {reason}", where=source) from error
+
+
+def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
     folder = Path(source)
     manifest = read_manifest(folder)
-    host = host or PluginHost()
-    make = InstalledProviders(host).make
     if manifest is not None:
         return _run(folder, manifest, make)
     if (folder / "adapter_config.json").is_file():
@@ -108,7 +133,7 @@ def _run(folder: Path, manifest: Mapping[str, Any], make: MakeProvider) -> Reloa
     tokenizer = make(manifest["providers"]["tokenizer"]).load(folder / "tokenizer")
     providers = manifest["providers"]
     dtype = getattr(torch, manifest["recipe"]["training"]["dtype"])
-    network = _adapted(providers, manifest["model"]["reference"], facts["targets"], tokenizer, state, dtype, make)
+    network = _adapted(providers, manifest["model"], facts["targets"], tokenizer, state, dtype, make)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["data"]["system"])
 
 
@@ -128,26 +153,27 @@ def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
         state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
     tokenizer = make(manifest["tokenizer"]).load(folder)
     dtype = getattr(torch, manifest["dtype"])
-    network = _adapted(manifest, manifest["model"]["reference"], manifest["targets"], tokenizer, state, dtype, make)
+    network = _adapted(manifest, manifest["model"], manifest["targets"], tokenizer, state, dtype, make)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
 
 
 def _adapted(
     providers: Mapping[str, Any],
-    reference: str,
+    base: Mapping[str, Any],
     targets: Sequence[str],
     tokenizer: Tokenizer,
     state: Mapping[str, torch.Tensor],
     dtype: torch.dtype,
     make: MakeProvider,
 ) -> Any:
-    files = make(providers["model_source"]).open(reference)
+    files = make(providers["model_source"]).open(base["reference"])
+    check_unchanged(base, {"reference": base["reference"], "files": {p.name: sha256_of(p) for p in files.files}})
     quantizer = make(providers["quantizer"])
     network = load_base_model(files, quantizer, device=pick_device("auto"), dtype=dtype)
     adapter = make(providers["adapter"])
     register_packed_attention()
     adapted = adapt(network, adapter, targets, seed=0)
-    AdaptedModel(network, reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
+    AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
     return network
 
 

@@ -14,7 +14,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import build_corpus
 from graftkit.flow.events import Event, OnEvent
-from graftkit.flow.folder import ClaimedFolder, claim, default_folder
+from graftkit.flow.folder import MANIFEST, ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.judge import Request, judge
 from graftkit.flow.resume import find_run
 from graftkit.flow.tokenizer import save_tokenizer
@@ -22,6 +22,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.recipe.load import LoadedRecipe, load_recipe
 from graftkit.recipe.schema import Recipe
+from graftkit.store.files import write_json
 
 __all__ = ["Measured", "RunResult", "plan", "run"]
 
@@ -128,7 +129,7 @@ def run(
     request = judge(loaded, host)
     folder = Path(out) if out is not None else default_folder(loaded.name)
     resumed = find_run(folder, request.bound.resolved()) if resume else None
-    claimed = ClaimedFolder(folder, resumed=True) if resumed else claim(folder, overwrite=overwrite)
+    claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
         context = RunContext(request, host, folder, on_event or _ignore, cancel or CancelToken(), resumed)
     except BaseException:
@@ -136,13 +137,16 @@ def run(
         raise
     try:
         _flow(context)
-    except RequestError:
+    except RequestError as error:
+        if resumed:
+            write_json(folder / MANIFEST, resumed.manifest)
         claimed.give_back()
+        _tell_of_replaced(error, claimed)
         raise
     except BaseException as error:
-        if claimed.replaced:
-            error.add_note(f"The run that was there before is kept in {claimed.replaced}.")
+        _tell_of_replaced(error, claimed)
         _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
+        claimed.release()
         raise
     context.finish("finished")
     claimed.keep()
@@ -180,9 +184,14 @@ def _prepare(
     return loaded, host or PluginHost(disable=loaded.recipe.plugins.disable)
 
 
+def _tell_of_replaced(error: BaseException, claimed: ClaimedFolder) -> None:
+    if claimed.replaced:
+        error.add_note(f"The run that was there before is kept in {claimed.replaced}.")
+
+
 def _close(context: RunContext, status: RunStatus, error: BaseException) -> None:
     """Says in the folder how far the run came; a disk that refuses even that must not hide the first error."""
-    with suppress(GraftkitError, OSError):
+    with suppress(GraftkitError, OSError, ValueError):
         context.finish(status, error)
     with suppress(GraftkitError):
         context.broadcast("graftkit_run_finished")

@@ -72,6 +72,7 @@ class Loader:
         self._model = build_skeleton(files.config, files.reference)
         self._linear = linear_layers(files.tensors)
         self._expected = {name: tuple(p.shape) for name, p in self._model.named_parameters()}
+        self._copies: dict[str, torch.Tensor] = {}
         self._check_names()
 
     def load(self, on_tensor: OnTensor | None = None) -> nn.Module:
@@ -86,6 +87,7 @@ class Loader:
                 self._put(name, tensor)
                 if on_tensor:
                     on_tensor(number, total)
+        self._check_copies()
         self._model.to(self._device)
         return self._model.requires_grad_(False)
 
@@ -108,6 +110,17 @@ class Loader:
                     where=self._files.reference,
                 )
 
+    def _check_copies(self) -> None:
+        """Refuses a file that holds two different tensors for what config.json says is one."""
+        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        for name, copy in self._copies.items():
+            if name in parameters and not torch.equal(self._dense(copy), parameters[name]):
+                raise ModelError(
+                    f"config.json ties '{name}' to another tensor, but the file holds two that differ",
+                    where=self._files.reference,
+                    hint="If they are meant to differ, config.json should say tie_word_embeddings: false.",
+                )
+
     def _tied_copies(self, stored: Mapping[str, object]) -> set[str]:
         """Returns the names under which a file repeats tensors that the model shares."""
         every = dict(self._model.named_parameters(remove_duplicate=False))
@@ -115,7 +128,8 @@ class Loader:
 
     def _put(self, name: str, tensor: torch.Tensor) -> None:
         if name not in self._expected:
-            return  # a repeated copy of a shared tensor
+            self._copies[name] = tensor  # of a tensor that the model shares; compared at the end
+            return
         if not torch.isfinite(tensor).all():
             raise ModelError(
                 f"tensor '{name}' holds NaN or infinity",

@@ -45,9 +45,9 @@ def build_skeleton(config: Mapping[str, Any], where: str) -> nn.Module:
 
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
-        own = ", and a model's own code is never run" if config.get("auto_map") else ""
+        foreign = ", and a model's own code is never run" if config.get("auto_map") else ""
         raise ModelError(
-            f"transformers has no architecture '{kind}'{own}",
+            f"transformers has no architecture '{kind}'{foreign}",
             where=where,
             hint="A newer transformers may have it: pip install -U transformers.",
         )

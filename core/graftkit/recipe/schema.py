@@ -68,7 +68,7 @@ class ExportUse(Use):
 
     name: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="the folder's name under exports/; the exporter's name when left out",
     )
 
@@ -105,8 +105,10 @@ class DataSection(StrictModel):
 class TrainingSection(StrictModel):
     """How the adapter is trained."""
 
-    epochs: int | None = Field(default=None, ge=1, description="how often every row is seen; 1 by default")
-    steps: int | None = Field(default=None, ge=1, description="how many optimizer steps, instead of epochs")
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description="how often every row is seen; 1 by default")
+    steps: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="how many optimizer steps, instead of epochs"
+    )
     tokens_per_step: int = Field(default=4096, ge=8, description="tokens of one optimizer step at most")
     micro_tokens: int = Field(
         default=1024, ge=8, description="tokens of one forward pass at most; less takes less memory"
@@ -122,7 +124,9 @@ class TrainingSection(StrictModel):
     checkpoint_every: int | None = Field(
         default=None, ge=1, description="steps between checkpoints; a run that is stopped leaves one in any case"
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$", description="auto, cpu, cuda, cuda:N or mps"
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="the type that the frozen model computes in"
     )

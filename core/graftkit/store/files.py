@@ -30,6 +30,14 @@ __all__ = [
 ]
 
 
+_HINTS = {
+    errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
+    errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere with --out.",
+    errno.EROFS: "The file system is read-only: write elsewhere with --out.",
+    errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
+}
+
+
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
     """Turns the system's refusal to write into an error that says what to do.
@@ -40,17 +48,16 @@ def guarded(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hints = {
-            errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
-            errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere with --out.",
-            errno.EROFS: "The file system is read-only: write elsewhere with --out.",
-            errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
-        }
         raise StorageError(
             f"can't be written: {error.strerror or error}",
             where=str(path),
-            hint=hints.get(error.errno or 0, ""),
+            hint=_HINTS.get(error.errno or 0, ""),
         ) from error
+    except Exception as error:
+        if "No space left on device" in str(error):  # as safetensors says it, which is no OSError
+            full = "No space left on device"
+            raise StorageError(f"can't be written: {full}", where=str(path), hint=_HINTS[errno.ENOSPC]) from error
+        raise
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -1,4 +1,4 @@
-"""What plugin authors, and graftkit itself, prove plugins with: a contract for each kind, and tiny things to try them on.
+"""What plugins are proved with, by their authors and here: a contract for each kind, tiny models to try them on.
 
 ```python
 from graftkit.testing import QuantizerContract

@@ -28,7 +28,7 @@ def call_fresh(function: str, *arguments: Any, **environment: str) -> Any:
     """
     path = os.pathsep.join(folder for folder in sys.path if folder)
     done = subprocess.run(
-        [sys.executable, "-m", "graftkit.testing.fresh", function],
+        [sys.executable, "-P", "-m", "graftkit.testing.fresh", function],
         input=json.dumps(arguments),
         capture_output=True,
         text=True,

@@ -71,8 +71,9 @@ def test_a_template_that_rewrites_a_content_is_refused(body: str) -> None:
     assert caught.value.where == "a.jsonl:1" and "data.chat_template" in caught.value.hint
 
 
-def test_a_template_that_ignores_contents_leaves_nothing_of_them() -> None:
-    assert contents(laid_out("-")) == []
+def test_a_template_that_leaves_a_message_out_is_refused() -> None:
+    with pytest.raises(DataError, match="leaves out message 1"):
+        laid_out("-")
 
 
 def test_a_content_that_is_written_twice_is_the_messages_both_times() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from graftkit.errors import FolderError
-from graftkit.flow.folder import MANIFEST, claim, default_folder, read_manifest
+from graftkit.flow.folder import LOCK, MANIFEST, ClaimedFolder, claim, claim_again, default_folder, read_manifest
 
 
 def a_run(folder: Path, status: str = "finished") -> Path:
@@ -20,7 +22,8 @@ def a_run(folder: Path, status: str = "finished") -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    """Everything below a folder but locks, which come and go."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != LOCK)
 
 
 OLD_RUN = ["x", "x/adapter", "x/adapter/weights", f"x/{MANIFEST}"]
@@ -81,7 +84,7 @@ def test_another_run_is_refused_and_told_how_it_stands(tmp_path: Path) -> None:
 
 def test_overwriting_moves_the_run_aside_until_the_new_one_has_finished(tmp_path: Path) -> None:
     claimed = claim(a_run(tmp_path / "x"), overwrite=True)
-    assert list(claimed.path.iterdir()) == []
+    assert [path.name for path in claimed.path.iterdir()] == [LOCK]
     assert claimed.replaced is not None and claimed.replaced.parent.parent == tmp_path
     assert (claimed.replaced / "adapter" / "weights").read_text() == "old"
     (claimed.path / "new").write_text("new")
@@ -93,7 +96,7 @@ def test_overwriting_moves_the_run_aside_until_the_new_one_has_finished(tmp_path
 
 def test_a_run_that_is_given_back_restores_the_one_before(tmp_path: Path) -> None:
     claimed = claim(a_run(tmp_path / "x"), overwrite=True)
-    (claimed.path / "new").write_text("new")
+    (claimed.path / "metrics.jsonl").write_text("new")
     claimed.give_back()
     assert names(tmp_path) == OLD_RUN
     assert (tmp_path / "x" / "adapter" / "weights").read_text() == "old"
@@ -143,14 +146,50 @@ def test_a_run_that_cannot_be_moved_aside_stays_where_it_is(
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tempfile
-
-    def refuse(**_: object) -> None:
+    def refuse(*_: object) -> int:
         raise OSError(errno.EROFS, "Read-only file system")
 
     (tmp_path / "x").mkdir()
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert "can't be written: Read-only file system" in refusal(tmp_path / "x")
+
+
+def test_what_somebody_else_put_into_the_folder_is_never_given_back(tmp_path: Path) -> None:
+    claimed = claim(tmp_path / "x", overwrite=False)
+    (claimed.path / "tokens").mkdir()
+    (claimed.path / "mine.txt").write_text("mine")
+    claimed.give_back()
+    assert names(tmp_path) == ["x", "x/mine.txt"]
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "mine/y"])
+def test_a_run_with_somebodys_own_files_in_it_is_not_overwritten(tmp_path: Path, mine: str) -> None:
+    path = a_run(tmp_path / "x") / mine
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("years of work")
+    assert f"besides a run it holds {mine.partition('/')[0]}" in refusal(tmp_path / "x", overwrite=True)
+    assert path.read_text() == "years of work"
+
+
+def test_what_a_plugin_left_is_part_of_the_run(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "x")
+    (folder / "tensorboard").mkdir()
+    manifest = {"graftkit": "0.1", "status": "finished", "artifacts": {"tensorboard/events": {}}}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    claim(folder, overwrite=True).keep()
+    assert names(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("again", [lambda path: claim(path, overwrite=True), claim_again])
+def test_one_run_at_a_time(tmp_path: Path, again: Callable[[Path], ClaimedFolder]) -> None:
+    first = claim(tmp_path / "x", overwrite=False)
+    with pytest.raises(FolderError, match="a run is going on in it"):
+        again(tmp_path / "x")
+    (first.path / MANIFEST).write_text(json.dumps({"graftkit": "0.1", "status": "running"}))
+    with pytest.raises(FolderError, match="a run is going on in it"):
+        again(tmp_path / "x")
+    first.release()
+    again(tmp_path / "x").release()
 
 
 def test_the_folder_that_one_stands_in_may_be_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

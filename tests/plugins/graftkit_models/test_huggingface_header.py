@@ -181,7 +181,7 @@ def test_more_tensors_than_any_model_has_are_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path):
-        with pytest.raises(ModelError, match="can't be read"):
+        with pytest.raises(ModelError, match=r"can't be read|no regular file"):
             read_header(path)
 
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from graftkit.host.host import PluginHost
+from graftkit.host.records import Offer
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.frozen_weight import FrozenWeight
@@ -37,8 +39,8 @@ class AdapterContract(Contract):
     def quantizers(self) -> dict[str, Choice]:
         """Returns what frozen weights are stored in, by a label: every quantizer, and the one of the preset."""
         host = self.host()
-        offers = [o for o in host.registry.offers("quantizer") if not host.registry.missing_requirements(o.provider)]
-        found = {offer.qualified_name: choose(host, "quantizer", offer.qualified_name, {}) for offer in offers}
+        names = [offer.qualified_name for offer in host.registry.offers("quantizer") if _works_as_it_is(host, offer)]
+        found = {name: choose(host, "quantizer", name, {}) for name in names}
         preset = dict(self.choice.config.preset.get("quantizer", {}))
         if preset:
             found["preset"] = choose(host, "quantizer", preset.pop("use"), preset)
@@ -208,6 +210,12 @@ class AdapterContract(Contract):
         assert same(adapted.adapter_state(), again), "from_peft(peft_tensors(adapted)) is not adapter_state()"
 
 
+def _works_as_it_is(host: PluginHost, offer: Offer) -> bool:
+    """Tells whether a provider can be used without a field of the recipe or another installation."""
+    fields = host.registry.config_class(offer).model_fields.values()
+    return not host.registry.missing_requirements(offer.provider) and not any(f.is_required() for f in fields)
+
+
 def moved(adapted: AdaptedWeight) -> AdaptedWeight:
     """Changes every trainable parameter, as training would, always alike."""
     with torch.no_grad():
@@ -231,7 +239,7 @@ def train(adapted: AdaptedWeight, x: torch.Tensor, target: torch.Tensor) -> list
     for _ in range(20):
         losses.append(nn.functional.mse_loss(adapted.eval()(x), target).item())
         optimizer.zero_grad()
-        nn.functional.mse_loss(adapted.train()(x), target).backward()
+        nn.functional.mse_loss(adapted.train()(x), target).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return [*losses, nn.functional.mse_loss(adapted.eval()(x), target).item()]
 

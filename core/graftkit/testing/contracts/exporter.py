@@ -1,0 +1,212 @@
+"""What every exporter promises."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from graftkit.errors import ExportError
+from graftkit.flow.export import EXPORT_MANIFEST, prove
+from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, largest_difference
+from graftkit.interfaces.exporter import Exporter
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.model.adapt import AdaptedModel
+from graftkit.store.files import sha256_of
+from graftkit.testing.contracts.base import Contract, choose
+from graftkit.testing.contracts.trained import Everything, TinyTrained, logits, train_tiny
+from graftkit.testing.tiny import TINY_SHAPES
+
+__all__ = ["ExporterContract"]
+
+OF_THE_MANIFEST = frozenset(
+    [
+        "graftkit",
+        "exporter",
+        "model",
+        "model_source",
+        "quantizer",
+        "adapter",
+        "targets",
+        "tokenizer",
+        "tokenizer_fingerprint",
+        "dtype",
+        "stop_tokens",
+        "system",
+        "tolerance",
+        "files",
+    ]
+)
+"""What core says in an export's manifest; an exporter's facts stand beside it."""
+
+
+class ExporterContract(Contract):
+    """Exports tiny trained models and loads what was written.
+
+    Example:
+        >>> class TestMerged(ExporterContract):
+        ...     provider = "merged"
+    """
+
+    kind = "exporter"
+    interface = Exporter
+
+    @pytest.fixture
+    def trained(self, tmp_path: Path) -> TinyTrained:
+        """A tiny llama with a trained lora."""
+        return self.train(tmp_path)
+
+    def train(self, folder: Path, **settings: Any) -> TinyTrained:
+        """Makes a tiny trained model; where the exporter refuses it, the test is skipped for its reason."""
+        trained = train_tiny(self.host(), folder, **settings)
+        reason = self.make().refusal(trained.model)
+        if reason:
+            pytest.skip(reason)
+        return trained
+
+    def export(self, trained: TinyTrained, folder: Path) -> Mapping[str, Any]:
+        """Exports into a new folder."""
+        folder.mkdir(parents=True)
+        facts: Mapping[str, Any] = self.make().export(trained.model, folder)
+        return facts
+
+    def test_it_refuses_with_a_sentence_and_not_everything(self, tmp_path: Path) -> None:
+        """None means yes; at least one of the tiny models has the format's form."""
+        answers = []
+        for shape in TINY_SHAPES:
+            answer = self.make().refusal(train_tiny(self.host(), tmp_path / shape, shape=shape).model)
+            said = answer is None or (isinstance(answer, str) and len(answer.split()) > 2)
+            assert said, f"refusal() returned {answer!r} for {shape}: a sentence that says why, or None"
+            answers.append(answer)
+        assert None in answers, f"refusal() refuses every tiny model: {answers[0]}"
+
+    @pytest.mark.parametrize("shape", TINY_SHAPES)
+    def test_what_it_loads_again_is_what_was_trained(self, shape: str, tmp_path: Path) -> None:
+        """The program that the format is for computes the trained model's logits."""
+        self._check_loads(self.train(tmp_path, shape=shape), tmp_path / "export")
+
+    @pytest.mark.parametrize("quantizer", ["none", "nf4"])
+    def test_a_model_adapted_in_some_layers_is_what_was_trained(self, quantizer: str, tmp_path: Path) -> None:
+        """Layers of one name may be adapted in one block and not in another; weights may be quantized."""
+        self._check_loads(self.train(tmp_path, quantizer=quantizer, some=True), tmp_path / "export")
+
+    def test_an_adapter_of_any_method_is_exported_rightly_or_refused(self, tmp_path: Path) -> None:
+        """One that PEFT has no form of."""
+        trained = train_tiny(self.host(), tmp_path, adapter=Everything())
+        if self.make().refusal(trained.model) is None:
+            self._check_loads(trained, tmp_path / "export")
+
+    def test_a_fresh_process_proves_it(self, tmp_path: Path) -> None:
+        """As a run has it proved: a process that shares nothing with this one but the files."""
+        trained, folder = self.train(tmp_path, quantizer="nf4"), tmp_path / "export"
+        manifest = {**trained.manifest(), **self.export(trained, folder)}
+        manifest |= {"exporter": self.choice.facts(), "tolerance": self.make().tolerance()}
+        (folder / EXPORT_MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+        trained.probes().save(tmp_path / PROBES_FILE)
+        try:
+            proof = prove(folder, tmp_path / PROBES_FILE, trusted=True)
+        except ExportError as error:
+            pytest.fail(f"in a fresh process {error.message}")
+        assert proof["status"] == "proved", f"it could not be proved: {proof.get('reason')}"
+
+    def test_its_tolerance_tells_the_trained_model_from_the_base(self, trained: TinyTrained) -> None:
+        """A share of the largest logit that is the rounding of the format, and no more."""
+        probes, tolerance = trained.probes(), self.make().tolerance()
+        assert 0 <= tolerance < 1, f"tolerance() is {tolerance}: a share of the largest logit"
+        untrained = [logits(trained.base(), ids) for ids in probes.ids]
+        apart, allowed = largest_difference(probes, untrained), allowed_difference(probes, tolerance)
+        assert apart > allowed, f"tolerance() is {tolerance}: the base model itself would pass for the trained one"
+
+    def test_it_writes_into_its_folder_alone(
+        self, trained: TinyTrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not beside it, not where the command was started, not into the home folder."""
+        for name in ("started", "home"):
+            (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / "started")
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        before = _hashes(tmp_path)
+        self.export(trained, tmp_path / "export")
+        after = _hashes(tmp_path)
+        outside = sorted(name for name, _ in before.items() ^ after.items() if not name.startswith("export/"))
+        assert not outside, f"export() changed {', '.join(outside)}, outside of the folder that it is given"
+        assert after.keys() - before.keys(), "export() wrote nothing"
+
+    def test_its_facts_are_json_beside_those_of_the_manifest(self, trained: TinyTrained, tmp_path: Path) -> None:
+        """A fact with the name of one of core's would hide it."""
+        facts = self.export(trained, tmp_path / "export")
+        assert json.loads(json.dumps(facts)) == dict(facts), f"facts are JSON; these are not: {facts}"
+        hidden = sorted(OF_THE_MANIFEST & facts.keys())
+        assert not hidden, f"export() returns {', '.join(hidden)}, which the manifest says already: name it otherwise"
+
+    def test_exporting_twice_writes_the_same_bytes(self, trained: TinyTrained, tmp_path: Path) -> None:
+        """No time, no path, no order of a set."""
+        facts = [self.export(trained, tmp_path / name) for name in ("first", "second")]
+        first, second = _hashes(tmp_path / "first"), _hashes(tmp_path / "second")
+        odd = sorted({name for name, _ in first.items() ^ second.items()})
+        assert not odd, f"exporting twice writes another {', '.join(odd)}"
+        assert facts[0] == facts[1], f"exporting twice returns {facts[0]} and {facts[1]}"
+
+    def test_the_trained_model_is_left_as_it_was(self, trained: TinyTrained, tmp_path: Path) -> None:
+        """Another export may follow."""
+        before = _state(trained.model)
+        computed = trained.probes()
+        self.export(trained, tmp_path / "export")
+        after = _state(trained.model)
+        odd = [name for name in before if not torch.equal(before[name], after[name])]
+        assert not odd, f"export() changed {', '.join(odd[:3])} of the model that it was given"
+        assert largest_difference(computed, trained.probes().logits) == 0, "after export() the model computes otherwise"
+
+    def test_the_tokenizer_is_the_one_that_was_trained_with(self, trained: TinyTrained, tmp_path: Path) -> None:
+        """The model's own is left alone, and a tokenizer.json in the export has its vocabulary."""
+        folder, own = tmp_path / "export", trained.model.tokenizer
+        before = _vocabulary(own)
+        self.export(trained, folder)
+        assert _vocabulary(own) == before, "export() changed the tokenizer that it was given"
+        if (folder / "tokenizer.json").exists():
+            backend = self.create(choose(self.host(), "tokenizer", trained.files.tokenizer_backend, {}))
+            assert _vocabulary(backend.load(folder)) == before, "the exported tokenizer.json is another tokenizer"
+
+    def test_what_it_is_proved_with_is_installed(self) -> None:
+        """`proved_with` names modules that are distributions too: the manifest keeps their versions."""
+        for name in self.make().proved_with:
+            assert importlib.util.find_spec(name), f"proved_with names {name}, which can't be imported: install it"
+            try:
+                assert version(name)
+            except PackageNotFoundError:
+                pytest.fail(f"proved_with names {name}, which is no distribution: name one whose version can be asked")
+
+    def _check_loads(self, trained: TinyTrained, folder: Path) -> None:
+        self.export(trained, folder)
+        probes = trained.probes()
+        found = self.make().logits(folder, probes.ids, trained.base)
+        _check_logits(probes, found, self.make().tolerance())
+
+
+def _check_logits(probes: Probes, found: list[torch.Tensor], tolerance: float) -> None:
+    __tracebackhide__ = True
+    assert len(found) == len(probes.ids), f"logits() returned {len(found)} tensors for {len(probes.ids)} probes"
+    for ids, one in zip(probes.ids, found, strict=True):
+        fits = one.ndim == 2 and len(one) == len(ids) and one.dtype == torch.float32
+        assert fits, f"logits() are float32 [tokens, vocabulary]; this is {one.dtype} {list(one.shape)}"
+    off, allowed = largest_difference(probes, found), allowed_difference(probes, tolerance)
+    assert off <= allowed, f"what was exported computes logits that are off by {off:.2g}; {allowed:.2g} is allowed"
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def _state(model: AdaptedModel) -> dict[str, torch.Tensor]:
+    """Returns a copy of every number of the model."""
+    return {name: tensor.detach().clone() for name, tensor in model.network.state_dict().items()}
+
+
+def _vocabulary(tokenizer: Tokenizer) -> tuple[str, int, dict[str, int]]:
+    return tokenizer.fingerprint, tokenizer.vocab_size, dict(tokenizer.special_tokens)

@@ -1,0 +1,163 @@
+"""What every model source promises."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from graftkit.errors import ModelError
+from graftkit.interfaces.model_source import BaseModelFiles, ModelSource
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.model.load import load_base_model
+from graftkit.testing.contracts.base import Contract, check_interface, choose, refusal
+from graftkit.testing.fresh import call_fresh
+from graftkit.testing.tiny import tiny_model_folder
+
+__all__ = ["ModelSourceContract"]
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class ModelSourceContract(Contract):
+    """Opens a sample model and reads it twice.
+
+    Example:
+        >>> class TestFolder(ModelSourceContract):
+        ...     provider = "huggingface"
+    """
+
+    kind = "model-source"
+    interface = ModelSource
+
+    def sample(self, folder: Path) -> str:
+        """Makes a model and returns its reference. Override it where that is no Hugging Face folder."""
+        return str(tiny_model_folder(folder / "model"))
+
+    def missing(self, folder: Path, reference: str) -> str:
+        """Returns a reference of the sample's form to a model that isn't there."""
+        return str(folder / "nowhere" / "model") + Path(reference).suffix
+
+    @pytest.fixture
+    def reference(self, tmp_path: Path) -> str:
+        """What the sample is opened by."""
+        folder = tmp_path / "sample"
+        folder.mkdir()
+        return self.sample(folder)
+
+    @pytest.fixture
+    def files(self, reference: str) -> BaseModelFiles:
+        """The sample, opened."""
+        return self.open(reference)
+
+    def open(self, reference: str) -> BaseModelFiles:
+        """Opens a model with the provider."""
+        opened: BaseModelFiles = self.make().open(reference)
+        return opened
+
+    def test_it_accepts_what_it_opens_and_leaves_the_rest_to_others(self, reference: str, tmp_path: Path) -> None:
+        """Sources are asked in turn; one that accepts everything shuts out those after it."""
+        notes = tmp_path / "notes.txt"
+        notes.write_text("no model at all\n")
+        assert self.make().accepts(reference) is True, f"accepts({reference!r}) is not True, yet it opens it"
+        assert self.make().accepts(str(notes)) is False, "accepts() is not False for a file that is no model"
+
+    def test_accepting_never_fails(self) -> None:
+        """Whatever a recipe says: opening is where errors belong."""
+        for strange in ("", "x" * 5000, "nul\0inside", "../..", "\ud800", "C:\\models\\x"):
+            answer = self.make().accepts(strange)
+            assert isinstance(answer, bool), f"accepts({strange[:20]!r}) returned {answer!r}, no bool"
+
+    def test_a_model_that_is_not_there_is_a_model_error(self, reference: str, tmp_path: Path) -> None:
+        """With exit code 2 and no traceback."""
+        wanted = self.missing(tmp_path, reference)
+        did = refusal(lambda: self.open(wanted), ModelError)
+        assert not did, f"open({wanted!r}), which isn't there, must raise ModelError; it {did}"
+
+    def test_a_truncated_file_is_a_model_error(self, reference: str) -> None:
+        """An interrupted download is found out, at the latest when the weights are read."""
+        for path in self.open(reference).files:
+            whole = path.read_bytes()
+            path.write_bytes(whole[: len(whole) // 2])
+            did = refusal(lambda: list(self.open(reference).read()), ModelError)
+            path.write_bytes(whole)
+            assert not did, f"with half of {path.name}, open() or read() must raise ModelError; it {did}"
+
+    def test_opening_reads_headers_only_and_loads_no_torch(self, reference: str) -> None:
+        """A request is judged in a moment, before torch is there."""
+        heavy = call_fresh("graftkit.testing.errands:open_model", self.choice.facts(), reference)
+        assert not heavy, f"open() loads {', '.join(heavy)}: import them in read() and save_tokenizer()"
+
+    def test_what_it_opens_has_everything_that_the_interface_names(self, files: BaseModelFiles, reference: str) -> None:
+        """With the configuration's architecture, and files that are there."""
+        check_interface(files, BaseModelFiles)
+        assert files.reference == reference, f"reference is {files.reference!r}, not what was asked for"
+        assert isinstance(files.config.get("model_type"), str), "config has no model_type, as a config.json has"
+        assert files.files, "files is empty: their hashes go into the manifest"
+        gone = [str(path) for path in files.files if not path.is_file()]
+        assert not gone, f"{', '.join(gone)} of files is no file"
+
+    def test_names_and_shapes_are_those_that_are_read(self, files: BaseModelFiles) -> None:
+        """Each tensor once."""
+        read = [(name, tuple(tensor.shape)) for name, tensor in files.read()]
+        assert len(read) == len(dict(read)), "read() yields a name twice"
+        headers = {name: tuple(info.shape) for name, info in files.tensors.items()}
+        odd = sorted({name for name, _ in headers.items() ^ set(read)})
+        assert not odd, f"tensors and read() differ in name or shape: {', '.join(odd[:5])}"
+
+    def test_one_tensor_is_in_memory_at_a_time(self, files: BaseModelFiles) -> None:
+        """A model larger than the memory is quantized as it streams by."""
+        reading, kept = files.read(), 0
+        former = _next_and_forget(reading)
+        while former is not None:
+            following = _next_and_forget(reading)
+            if former() is not None:
+                gc.collect()
+            kept += former() is not None
+            former = following
+        assert not kept, f"read() still holds {kept} tensors after the next one was asked for: yield them one by one"
+
+    def test_every_tensor_is_plain_finite_and_on_the_cpu(self, files: BaseModelFiles) -> None:
+        """Float32, float16 or bfloat16."""
+        for name, tensor in files.read():
+            assert tensor.dtype in FLOATS, f"{name} is {tensor.dtype}: read() gives float32, float16 or bfloat16"
+            assert tensor.device.type == "cpu", f"{name} is on {tensor.device}"
+            assert bool(torch.isfinite(tensor).all()), f"{name} holds NaN or infinity"
+
+    def test_reading_twice_gives_the_same(self, files: BaseModelFiles, reference: str) -> None:
+        """An export's proof reads the model again."""
+        first = {name: tensor.clone() for name, tensor in files.read()}
+        for again in (files, self.open(reference)):
+            for name, tensor in again.read():
+                assert torch.equal(tensor, first[name]), f"{name} is another when it is read again"
+
+    def test_its_tokenizer_is_loaded_by_the_backend_that_it_names(self, files: BaseModelFiles, tmp_path: Path) -> None:
+        """And has no more ids than the model has rows."""
+        folder = tmp_path / "tokenizer"
+        folder.mkdir()
+        files.save_tokenizer(folder)
+        backend = self.create(choose(self.host(), "tokenizer", files.tokenizer_backend, {}))
+        tokenizer: Tokenizer = backend.load(folder)
+        assert tokenizer.encode("some text"), f"the {files.tokenizer_backend} tokenizer makes no tokens of a text"
+        rows = files.config.get("vocab_size")
+        fits = isinstance(rows, int) and tokenizer.vocab_size <= rows
+        assert fits, f"the tokenizer has {tokenizer.vocab_size} ids, config's vocab_size is {rows}"
+
+    def test_it_loads_into_the_architecture(self, files: BaseModelFiles) -> None:
+        """Names and shapes are those of transformers, and the model computes numbers."""
+        quantizer = self.create(choose(self.host(), "quantizer", "none", {}))
+        model = load_base_model(files, quantizer, device=torch.device("cpu"))
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([[5, 9, 7, 7]])).logits
+        assert bool(torch.isfinite(logits).all()), "the loaded model's logits are no numbers"
+
+
+def _next_and_forget(reading: Iterator[tuple[str, torch.Tensor]]) -> weakref.ref[torch.Tensor] | None:
+    """Asks for the next tensor and keeps no more than a way to see whether somebody else does."""
+    for _, tensor in reading:
+        return weakref.ref(tensor)
+    return None

@@ -1,0 +1,50 @@
+"""Adapters that break one promise each and keep the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from graftkit_adapters.lora import Lora, LoraWeight
+from torch import nn
+
+
+class UnscaledWeight(LoraWeight):
+    def delta(self) -> torch.Tensor:
+        return self.lora_B.detach() @ self.lora_A.detach()
+
+
+class MergesOtherwise(Lora):
+    def attach(self, name: str, weight: Any, generator: torch.Generator) -> LoraWeight:
+        return UnscaledWeight(weight, self._config, generator)
+
+
+class StartsElsewhere(Lora):
+    def attach(self, name: str, weight: Any, generator: torch.Generator) -> LoraWeight:
+        adapted = super().attach(name, weight, generator)
+        nn.init.constant_(adapted.lora_B, 1e-3)
+        return adapted
+
+
+class DrawsByItself(Lora):
+    def attach(self, name: str, weight: Any, generator: torch.Generator) -> LoraWeight:
+        adapted = super().attach(name, weight, generator)
+        nn.init.uniform_(adapted.lora_A)
+        return adapted
+
+
+class HalfLoadedWeight(LoraWeight):
+    def load_adapter_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name in sorted(self.trainable_parameters()):
+                if name not in tensors or tensors[name].shape != getattr(self, name).shape:
+                    raise ValueError(name)
+                getattr(self, name).copy_(tensors[name])
+        if len(tensors) != 2:
+            raise ValueError("left over")
+
+
+class LoadsHalf(Lora):
+    def attach(self, name: str, weight: Any, generator: torch.Generator) -> LoraWeight:
+        return HalfLoadedWeight(weight, self._config, generator)

@@ -1,0 +1,52 @@
+"""Exporters that break one promise each and keep the others."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from graftkit_exporters.merged import MergedExporter
+from safetensors.torch import load_file, save_file
+
+
+class WritesZeros(MergedExporter):
+    def export(self, trained: Any, folder: Path) -> Mapping[str, Any]:
+        facts = super().export(trained, folder)
+        path = folder / "model.safetensors"
+        tensors = {k: torch.zeros_like(t) if "v_proj" in k else t for k, t in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+        return facts
+
+
+class WritesZerosAgain(WritesZeros):
+    """Found out by another test."""
+
+
+class WritesBesideItsFolder(MergedExporter):
+    def export(self, trained: Any, folder: Path) -> Mapping[str, Any]:
+        Path("log.txt").write_text("exported")
+        return super().export(trained, folder)
+
+
+class ChangesTheModel(MergedExporter):
+    def export(self, trained: Any, folder: Path) -> Mapping[str, Any]:
+        facts = super().export(trained, folder)
+        with torch.no_grad():
+            for adapted in trained.adapted.values():
+                adapted.lora_B.zero_()
+        return facts
+
+
+class WritesTheTime(MergedExporter):
+    def export(self, trained: Any, folder: Path) -> Mapping[str, Any]:
+        (folder / "when.txt").write_text(f"{time.time()} {secrets.token_hex()}")
+        return super().export(trained, folder)
+
+
+class BlindTolerance(MergedExporter):
+    def tolerance(self) -> float:
+        return 1.5

@@ -1,0 +1,90 @@
+"""The contracts find out who breaks a promise, and say what to mend."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+KINDS = {
+    "quantizers": "QuantizerContract",
+    "adapters": "AdapterContract",
+    "tokenizers": "TokenizerContract",
+    "sources": "ModelSourceContract",
+    "exporters": "ExporterContract",
+}
+
+BROKEN = {
+    "quantizers:BoundThatLies": ("no_weight_is_off_by_more_than_the_declared_bound", "error_bound is 0.01"),
+    "quantizers:AcceptsNan": ("what_is_no_number_is_refused", "ValueError for .* holds nan; it accepted"),
+    "quantizers:ForgivesLeftOvers": (
+        "a_state_with_a_tensor_too_few_or_too_many_is_refused",
+        "'left_over'; it accepted",
+    ),
+    "quantizers:KeepsTheMemory": ("the_given_weight_is_neither_changed_nor_kept", "shares memory .*: clone it"),
+    "quantizers:LearnsTheWeight": ("gradients_reach_the_input_and_never_the_weight", "weight must be Parameter"),
+    "quantizers:LoadsTorchToBeListed": (
+        "listing_the_plugin_and_judging_its_fields_loads_nothing_heavy",
+        "broken.quantizers:FieldsBesideTorch loads torch.*in a module of its own",
+    ),
+    "quantizers:HasAFieldWithoutWords": ("every_field_is_described_and_has_a_schema", "give bits a Field"),
+    "quantizers:IgnoresUnknownFields": ("an_unknown_field_is_refused", "WordlessFields must refuse .* it accepted it"),
+    "adapters:MergesOtherwise": ("merging_computes_what_forward_computes[graftkit:nf4]", "differs from forward"),
+    "adapters:StartsElsewhere": ("it_starts_as_the_frozen_weight_alone[graftkit:none]", "right after attach"),
+    "adapters:DrawsByItself": ("one_seed_gives_one_start_and_another_seed_another[graftkit:none]", "global random"),
+    "adapters:LoadsHalf": ("a_state_that_does_not_fit_is_refused_and_changes_nothing[graftkit:none]", "took over"),
+    "tokenizers:LeaksSpecials": ("user_text_never_becomes_a_special_token", "gives the special ids"),
+    "tokenizers:LosesOneCharacter": ("every_character_comes_back_as_declared", "comes back as '\\?"),
+    "tokenizers:ShowsHalfCharacters": ("a_stream_is_the_text_at_every_cut", "hold bytes back until"),
+    "tokenizers:HashesWithASeed": ("every_process_gives_the_same_ids", "PYTHONHASHSEED=0 the fingerprint is another"),
+    "sources:HoldsEverything": ("one_tensor_is_in_memory_at_a_time", "still holds \\d+ tensors"),
+    "sources:AcceptsEverything": ("it_accepts_what_it_opens_and_leaves_the_rest_to_others", "accepts.. is not False"),
+    "sources:RaisesWhateverComes": ("a_model_that_is_not_there_is_a_model_error", "it raised FileNotFoundError"),
+    "sources:ImportsTorchToOpen": ("opening_reads_headers_only_and_loads_no_torch", "loads torch: import them in read"),
+    "exporters:WritesZeros": ("what_it_loads_again_is_what_was_trained[llama]", "logits that are off by"),
+    "exporters:WritesZerosAgain": ("a_fresh_process_proves_it", "something else than what was trained"),
+    "exporters:WritesBesideItsFolder": ("it_writes_into_its_folder_alone", "changed started/log.txt, outside"),
+    "exporters:ChangesTheModel": ("the_trained_model_is_left_as_it_was", "lora_B of the model that it was given"),
+    "exporters:WritesTheTime": ("exporting_twice_writes_the_same_bytes", "another when.txt"),
+    "exporters:BlindTolerance": ("its_tolerance_tells_the_trained_model_from_the_base", "a share of the largest logit"),
+}
+"""Provider in `broken/` -> the test that finds it out, and what that says."""
+
+
+def written_by_the_author() -> str:
+    """One contract a provider, each the one line that it takes."""
+    lines = [f"from graftkit.testing import {', '.join(KINDS.values())}\n"]
+    for target in BROKEN:
+        kind, _, name = target.partition(":")
+        lines.append(f'\nclass Test{name}({KINDS[kind]}):\n    provider = "broken.{target}"\n')
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """What the one test said of each provider; pytest runs once, as its author would run it."""
+    folder = tmp_path_factory.mktemp("author")
+    (folder / "test_mine.py").write_text(written_by_the_author())
+    wanted = [f"test_mine.py::Test{target.partition(':')[2]}::test_{test}" for target, (test, _) in BROKEN.items()]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=report.xml", *wanted]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = {}
+    for case in ElementTree.parse(folder / "report.xml").iter("testcase"):
+        failure = case.find("failure")
+        said = "passed" if failure is None else failure.attrib["message"]
+        found[case.attrib["classname"].rpartition("Test")[2]] = said
+    return found
+
+
+@pytest.mark.parametrize("target", BROKEN)
+def test_a_broken_promise_is_found_and_named(outcomes: Mapping[str, str], target: str) -> None:
+    said = outcomes[target.partition(":")[2]]
+    assert re.search(BROKEN[target][1], said), said

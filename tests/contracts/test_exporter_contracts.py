@@ -1,0 +1,18 @@
+"""The built-in exporters keep the contract that everybody's do."""
+
+from __future__ import annotations
+
+from graftkit.testing import ExporterContract
+
+
+class TestPeft(ExporterContract):
+    provider = "peft"
+
+
+class TestMerged(ExporterContract):
+    provider = "merged"
+
+
+class TestMergedInHalfPrecisionAndShards(ExporterContract):
+    provider = "merged"
+    options = {"dtype": "bfloat16", "shard_gigabytes": 0.0001}

@@ -1,0 +1,55 @@
+"""The built-in tokenizers keep the contract that everybody's do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from graftkit.testing import TokenizerContract, tiny_tokenizer_files
+
+
+class TestHuggingFace(TokenizerContract):
+    """Byte-level, with merges over part of 🎉, two added tokens that are not special, and GPT-2's splitting."""
+
+    provider = "huggingface"
+
+    def write_sample(self, folder: Path) -> None:
+        super().write_sample(folder)
+        spec = json.loads(tiny_tokenizer_files()["tokenizer.json"])
+        vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
+        for left, right in (("ð", "Ł"), ("h", "e"), ("he", "y"), ("Ġ", "he")):
+            vocab[left + right] = len(vocab)
+            merges.append([left, right])
+        template = spec["added_tokens"][0]
+        texts = {"<|endoftext|>": True, "<|im_start|>": True, "<|im_end|>": True, "<tool_call>": False, "éé": False}
+        spec["added_tokens"] = [
+            {**template, "id": len(vocab) + place, "content": text, "special": special}
+            for place, (text, special) in enumerate(texts.items())
+        ]
+        (folder / "tokenizer.json").write_text(json.dumps(spec))
+
+
+class TestHuggingFaceOfTheSentencePieceFamily(TokenizerContract):
+    """▁ for spaces and bytes as <0x..>: not every text comes back, and it promises none."""
+
+    provider = "huggingface"
+
+    def write_sample(self, folder: Path) -> None:
+        super().write_sample(folder)
+        pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdehlos", "▁h", "he"]
+        spec = json.loads(tiny_tokenizer_files()["tokenizer.json"])
+        template = spec["added_tokens"][0]
+        space = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+        spec |= {
+            "pre_tokenizer": None,
+            "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            "decoder": {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+            "added_tokens": [{**template, "id": id, "content": pieces[id]} for id in range(3)],
+        }
+        vocab = {piece: id for id, piece in enumerate(pieces)}
+        merges = [["▁", "h"], ["h", "e"]]
+        spec["model"] |= {"unk_token": "<unk>", "byte_fallback": True, "fuse_unk": True}
+        spec["model"] |= {"vocab": vocab, "merges": merges}
+        (folder / "tokenizer.json").write_text(json.dumps(spec))
+        roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(roles))
