@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import graftkit
 import graftkit.testing
 import pytest
 from graftkit import Provider, hookimpl
 from graftkit.corpus.rows import ChatRow, CompletionRow, TextRow, read_rows
 from graftkit.errors import PluginError, ProviderError
+from graftkit.flow.export import EXPORT_MANIFEST
 from graftkit.testing import QuantizerContract, TokenizerContract, deviates, isolated_host, tiny_rows
+from graftkit.testing.contracts.exporter import OF_THE_MANIFEST
 
 
 def test_replacing_a_promise_without_a_reason_is_an_error_that_names_it() -> None:
@@ -112,3 +115,17 @@ def test_a_contract_that_a_provider_ships_is_given_as_a_target() -> None:
     assert provider.contract == "a.contract:AContract"
     with pytest.raises(ValueError, match="contract 'AContract' is not of the form"):
         Provider(name="a", target="a.b:C", contract="AContract")
+
+
+def test_no_exporters_fact_may_have_the_name_of_one_of_a_manifests(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in tiny_rows("completion", 9)))
+    training = {"steps": 1, "tokens_per_step": 64, "device": "cpu"}
+    recipe = {"model": str(tiny_model), "data": {"train": str(rows)}, "training": training, "export": ["merged"]}
+    proof = {"status": "not possible", "reason": "it takes seconds"}
+    monkeypatch.setattr("graftkit.flow.export.prove", lambda *_, **__: proof)
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    manifest = json.loads((result.exports["merged"] / EXPORT_MANIFEST).read_bytes())
+    assert manifest.keys() - {"format", "stored_dtype", "bytes"} == OF_THE_MANIFEST

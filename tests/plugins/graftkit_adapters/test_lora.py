@@ -1,58 +1,19 @@
-"""LoRA against PEFT's, and its own promises on every quantizer."""
+"""LoRA against PEFT's and published figures; tests/contracts holds what every adapter promises."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from graftkit import Quantizer
 from graftkit_adapters.config import LoraConfig, QloraConfig
 from graftkit_adapters.lora import Lora, LoraWeight
 from graftkit_quantizers.dense import Dense
-from graftkit_quantizers.int8 import Int8
-from graftkit_quantizers.nf4 import Nf4
 from torch import nn
-
-QUANTIZERS: dict[str, Quantizer] = {"none": Dense(), "nf4": Nf4(), "int8": Int8()}
-
-
-@pytest.fixture(params=QUANTIZERS)
-def adapted(request: pytest.FixtureRequest) -> LoraWeight:
-    weight = torch.randn(12, 70, generator=torch.Generator().manual_seed(1))
-    lora = Lora(LoraConfig(rank=3, alpha=7.0))
-    return lora.attach("layer", QUANTIZERS[request.param].quantize(weight), torch.Generator().manual_seed(2))
 
 
 def trained(adapted: LoraWeight) -> LoraWeight:
     with torch.no_grad():
         adapted.lora_B.normal_(generator=torch.Generator().manual_seed(3))
     return adapted
-
-
-def test_it_starts_as_the_frozen_weight_alone(adapted: LoraWeight) -> None:
-    x = torch.randn(5, 70)
-    assert torch.equal(adapted(x), adapted.frozen(x))
-    assert not adapted.delta().any()
-
-
-def test_merging_computes_what_forward_computes(adapted: LoraWeight) -> None:
-    x = torch.randn(5, 70)
-    merged = adapted.frozen.dequantize() + trained(adapted).delta()
-    torch.testing.assert_close(adapted(x), x @ merged.T, rtol=1e-5, atol=1e-4)
-
-
-def test_gradients_reach_the_adapter_alone_and_are_right(adapted: LoraWeight) -> None:
-    x = torch.randn(2, 70, dtype=torch.float64)
-    trained(adapted).double()
-    a, b = adapted.lora_A, adapted.lora_B
-
-    def loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        parameters = {"lora_A": a, "lora_B": b}
-        return torch.func.functional_call(adapted, parameters, (x,)).square().sum()
-
-    assert torch.autograd.gradcheck(loss, (a, b), atol=1e-3)
-    adapted(x).square().sum().backward()
-    assert all(p.grad is None for p in adapted.frozen.parameters())
-    assert set(adapted.trainable_parameters()) == {"lora_A", "lora_B"}
 
 
 def test_it_computes_and_starts_as_peft_does() -> None:
@@ -92,30 +53,9 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
     torch.testing.assert_close(mean, expected, rtol=0.2, atol=0.1)
 
 
-def test_one_seed_gives_one_start() -> None:
-    frozen = Dense().quantize(torch.zeros(4, 50))
-    first, again, other = (Lora().attach("l", frozen, torch.Generator().manual_seed(seed)).lora_A for seed in (5, 5, 6))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-
-
-def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(adapted: LoraWeight) -> None:
-    before = {name: tensor.clone() for name, tensor in adapted.adapter_state().items()}
-    wrong = [
-        {"lora_A": before["lora_A"]},
-        {**before, "lora_C": torch.zeros(1)},
-        {"lora_A": before["lora_A"], "lora_B": torch.zeros(1, 3)},
-    ]
-    for state in wrong:
-        with pytest.raises(ValueError, match=r"fit|shape"):
-            adapted.load_adapter_state(state)
-    assert all(torch.equal(before[name], tensor) for name, tensor in adapted.adapter_state().items())
-
-
-def test_peft_names_and_back(adapted: LoraWeight) -> None:
-    lora = Lora()
-    tensors = lora.peft_tensors(adapted)
-    assert set(tensors) == {"lora_A.weight", "lora_B.weight"}
-    assert lora.from_peft(tensors).keys() == adapted.adapter_state().keys()
+def test_its_tensors_are_called_as_peft_calls_them() -> None:
+    adapted = Lora().attach("layer", Dense().quantize(torch.zeros(12, 70)), torch.Generator())
+    assert set(Lora().peft_tensors(adapted)) == {"lora_A.weight", "lora_B.weight"}
 
 
 def test_the_published_parameter_counts() -> None:
