@@ -49,6 +49,19 @@ def test_a_run_ends_with_a_table_and_two_commands_that_work(recipe_file: Path, t
         assert again.returncode == 0, again.stderr
 
 
+def test_the_quickstart_is_ones_own_by_changing_two_lines(tiny_model: Path, chat_rows: Path, tmp_path: Path) -> None:
+    quickstart = (Path(__file__).parents[2] / "fixtures" / "quickstart.yaml").read_text()
+    lines = quickstart.splitlines()
+    (model,) = (n for n, line in enumerate(lines) if line.startswith("model:"))
+    (data,) = (n for n, line in enumerate(lines) if line.startswith("data:"))
+    lines[model] = f"model: {tiny_model}"
+    lines[data] = "data: {train: rows.jsonl}"
+    (tmp_path / "mine.yaml").write_text("\n".join(lines))
+    done = toolkit("run", "mine.yaml", "--set", "training.steps=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "exact match (3 answers)" in done.stdout and done.stdout.count("proved: loaded with") == 2
+
+
 def test_json_is_one_object_and_the_only_output(recipe_file: Path, tmp_path: Path) -> None:
     done = toolkit("run", "job.yaml", "--out", "elsewhere", "--json", "--set", "export=[]", cwd=tmp_path)
     facts = json.loads(done.stdout)
