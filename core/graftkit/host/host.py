@@ -139,6 +139,8 @@ class PluginHost:
         self._objects[id(plugin)] = record
         try:
             self._manager.check_pending()
+            if not self._manager.get_hookcallers(plugin):
+                raise ValueError("it implements no hook of graftkit's: is @hookimpl missing?")
             offers = [
                 Offer(kind, _provider(hook, item), record)
                 for kind, hook in KINDS.items()

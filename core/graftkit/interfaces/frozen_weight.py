@@ -19,7 +19,8 @@ class FrozenWeight(nn.Module, ABC):
     (no tensor subclasses, whose attributes get lost, and no buffers, which sharding replicates).
 
     Attributes:
-        error_bound: The largest error of one weight, as a share of the largest magnitude in its block or row.
+        error_bound: The largest error of one weight, as a share of the largest magnitude in its row; it may depend on
+            the weight, and must be the same after `from_state`.
     """
 
     error_bound: float = 0.0

@@ -76,7 +76,9 @@ def test_a_plugin_of_another_api_is_listed_and_never_imported(site: Site) -> Non
 
 def test_a_distribution_may_serve_two_api_majors(site: Site) -> None:
     groups = {"graftkit.plugins.v1": {"main": "both"}, "graftkit.plugins.v2": {"main": "both_next"}}
-    site.install("both", "", groups=groups)
+    site.install(
+        "both", "from graftkit import hookimpl\n\n@hookimpl\ndef graftkit_adapters():\n    return []\n", groups=groups
+    )
     found = [(record.value, record.status) for record in PluginHost().records if record.distribution == "both"]
     assert found == [("both", "active"), ("both_next", "incompatible")]
 

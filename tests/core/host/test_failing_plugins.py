@@ -128,7 +128,7 @@ def test_strict_mode_makes_any_failure_fatal(site: Site, monkeypatch: pytest.Mon
 
 
 def test_strict_mode_refuses_a_name_announced_twice(site: Site) -> None:
-    site.install("twice")
+    site.offer("twice", "twig")
     (site.folder / "twice-1.0.dist-info" / "entry_points.txt").write_text(
         "[graftkit.plugins.v1]\nmain = twice\nmain = twice\n"
     )
@@ -174,3 +174,9 @@ def test_a_distribution_may_be_written_as_package_indexes_allow(site: Site, name
     site.offer("two_twigs", "twig")
     statuses = {record.distribution: record.status for record in PluginHost(disable=[name]).records}
     assert statuses["two_twigs"] == "disabled"
+
+
+def test_a_plugin_without_any_hook_is_told_what_it_lacks(site: Site) -> None:
+    site.install("forgetful", "def graftkit_adapters():\n    return []\n")
+    (record,) = [record for record in PluginHost().records if record.distribution == "forgetful"]
+    assert record.status == "failed" and "is @hookimpl missing?" in record.reason
