@@ -129,3 +129,15 @@ def test_no_exporters_fact_may_have_the_name_of_one_of_a_manifests(
     result = graftkit.run(recipe, out=tmp_path / "run")
     manifest = json.loads((result.exports["merged"] / EXPORT_MANIFEST).read_bytes())
     assert manifest.keys() - {"format", "stored_dtype", "bytes"} == OF_THE_MANIFEST
+
+
+def test_options_that_the_provider_does_not_know_are_told_as_in_a_recipe() -> None:
+    from graftkit.errors import RecipeError
+    from graftkit.testing import QuantizerContract
+
+    class Mine(QuantizerContract):
+        provider = "nf4"
+        options = {"bits": 3}
+
+    with pytest.raises(RecipeError, match=r"unknown key 'bits'(.|\n)*Known: blocksize, double_quant"):
+        Mine().make()

@@ -114,6 +114,14 @@ def test_names_mean_what_they_say_whatever_else_is_installed(
     assert json.loads(done.stdout)["adapter"]["distribution"] == distribution
 
 
+def test_a_recipe_can_leave_a_plugin_out_and_a_misspelt_name_is_no_silence(broken: Any, recipe: Any) -> None:
+    path = str(recipe(adapter="gk-one:twin"))
+    left_out = broken.toolkit("plan", path, "--set", "plugins.disable=[gk-one]")
+    assert left_out.returncode == 2 and "gk-one 0.3 (disabled" in left_out.stderr
+    misspelt = broken.toolkit("plan", path, "--set", "plugins.disable=[gk-oen]")
+    assert misspelt.returncode == 2 and "'gk-one'" in misspelt.stderr
+
+
 def test_strictness_makes_every_failure_fatal(broken: Any, recipe: Any) -> None:
     done = broken.toolkit("plan", str(recipe(adapter="lora")), GRAFTKIT_STRICT_PLUGINS="1")
     assert done.returncode == 2 and "failed to load" in done.stderr

@@ -14,6 +14,8 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.provider import Kind
 from graftkit.recipe.bind import Choice
+from graftkit.recipe.document import Document
+from graftkit.recipe.load import as_recipe_error
 from graftkit.testing.fresh import call_fresh
 
 __all__ = ["Contract", "choose", "deviates", "refusal"]
@@ -145,9 +147,17 @@ def _promises(cls: type[Contract]) -> Iterator[tuple[str, Any]]:
 
 
 def choose(host: PluginHost, kind: Kind, name: str, options: Mapping[str, Any]) -> Choice:
-    """Resolves a name and judges the fields that go with it, as a recipe's are."""
+    """Resolves a name and judges the fields that go with it, as a recipe's are.
+
+    Raises:
+        RecipeError: A field that the provider does not know, or a value that it refuses.
+    """
     offer = host.registry.resolve(kind, name)
-    return Choice(name, offer, host.registry.config_class(offer).model_validate(dict(options)))
+    model = host.registry.config_class(offer)
+    try:
+        return Choice(name, offer, model.model_validate(dict(options)))
+    except ValidationError as error:
+        raise as_recipe_error(error, model, Document(dict(options), "options")) from None
 
 
 def check_interface(found: object, interface: type) -> None:
