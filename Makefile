@@ -29,6 +29,7 @@ format:  ## Format the code
 
 bench: dev  ## Run the benchmarks; their figures are in docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/plugins_start.py
 	$(BIN)/python tests/benchmarks/gguf_load.py
 
 clean:  ## Remove .venv and what tools leave
