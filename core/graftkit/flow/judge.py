@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.rows import ChatRow, Row, read_rows
+from graftkit.corpus.rows import ChatRow, Row, TextRow, read_rows
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, ModelError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
@@ -188,14 +188,10 @@ def _notices(bound: BoundRecipe, rows: Split) -> list[str]:
     if not rows.holdout:
         notices.append("no row is held out: nothing will say whether the model got better")
     wanted = bound.recipe.evaluation.exact_match
-    answers = sum(not _is_text(row) for row in rows.holdout)
+    answers = sum(not isinstance(row, TextRow) for row in rows.holdout)
     if wanted > answers:
         notices.append(f"evaluation.exact_match asks for {wanted} answers; {answers} held-out rows have one")
     return notices
-
-
-def _is_text(row: Row) -> bool:
-    return not isinstance(row, ChatRow) and not hasattr(row, "completion")
 
 
 def row_counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from graftkit.errors import ModelError
 from graftkit.model.generate import attention_as, generate_greedily
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, load_dense_model
-from graftkit.testing import tiny_model_folder
+from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.nf4 import Nf4
@@ -22,19 +22,10 @@ from transformers import AutoModelForCausalLM
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 9, 200, 31, 7, 7, 90]])
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "llama-untied": {"tie_word_embeddings": False},
-    "llama-biased": {"attention_bias": True, "mlp_bias": True},
-    "mistral": {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None},
-    "qwen2": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]},
-    "qwen3": {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]},
-}
 
-
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=TINY_SHAPES)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return tiny_model_folder(tmp_path / "model", **ARCHITECTURES[request.param])
+    return tiny_model_folder(tmp_path / "model", **TINY_SHAPES[request.param])
 
 
 def theirs(folder: Path) -> Any:
