@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-__all__ = ["disable_option", "json_option", "recipe_arguments"]
+if TYPE_CHECKING:
+    from graftkit.host.host import PluginHost
+
+__all__ = ["disable_option", "host_of", "json_option", "recipe_arguments"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -32,3 +35,12 @@ def recipe_arguments(function: _F) -> _F:
         help="Override a key, such as training.epochs=3; may be repeated.",
     )(function)
     return click.argument("recipe", type=click.Path())(function)
+
+
+def host_of(recipe: str, overrides: Sequence[str], disable: Sequence[str]) -> PluginHost:
+    """Makes the plugins that a recipe is run with: without those that it, or the command line, leaves out."""
+    from graftkit.host.host import PluginHost
+    from graftkit.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    return PluginHost(disable=[*disable, *loaded.recipe.plugins.disable])

@@ -8,11 +8,9 @@ from typing import Any
 
 import click
 
-from graftkit.cli.options import disable_option, json_option, recipe_arguments
+from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.flow.judge import Request, row_counts
 from graftkit.flow.run import plan
-from graftkit.host.host import PluginHost
-from graftkit.recipe.load import load_recipe
 
 __all__ = ["command"]
 
@@ -23,8 +21,7 @@ __all__ = ["command"]
 @json_option
 def command(recipe: str, overrides: tuple[str, ...], disable: tuple[str, ...], as_json: bool) -> None:
     """Judge a RECIPE as `run` would before it starts, and say what it would do."""
-    loaded = load_recipe(recipe, overrides)
-    host = PluginHost(disable=[*disable, *loaded.recipe.plugins.disable])
+    host = host_of(recipe, overrides, disable)
     facts = describe(plan(recipe, overrides=overrides, host=host))
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))

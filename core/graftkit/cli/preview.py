@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import click
 
-from graftkit.cli.options import disable_option, recipe_arguments
+from graftkit.cli.options import disable_option, host_of, recipe_arguments
 from graftkit.flow.run import plan
-from graftkit.host.host import PluginHost
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.recipe.load import load_recipe
 from graftkit.store.token_store import Example
 
 __all__ = ["command"]
@@ -20,8 +18,7 @@ __all__ = ["command"]
 @disable_option
 def command(recipe: str, overrides: tuple[str, ...], rows: int, disable: tuple[str, ...]) -> None:
     """Show the first training rows of a RECIPE as tokens: [supervised] ones in brackets, and green on a terminal."""
-    loaded = load_recipe(recipe, overrides)
-    host = PluginHost(disable=[*disable, *loaded.recipe.plugins.disable])
+    host = host_of(recipe, overrides, disable)
     request = plan(recipe, overrides=overrides, host=host)
     for row in request.rows.train[:rows]:
         for example in request.encoder.encode(row).examples:

@@ -7,12 +7,10 @@ import shlex
 
 import click
 
-from graftkit.cli.options import disable_option, json_option, recipe_arguments
+from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.flow.run import RunResult, run
-from graftkit.host.host import PluginHost
-from graftkit.recipe.load import load_recipe
 from graftkit.report.summary import metric_rows, proof_text
 
 __all__ = ["command"]
@@ -37,8 +35,7 @@ def command(
     """Run a RECIPE: train an adapter on frozen weights, evaluate, export, prove."""
     if overwrite and resume:
         raise click.UsageError("--overwrite starts anew and --resume goes on: say one of them")
-    loaded = load_recipe(recipe, overrides)
-    host = PluginHost(disable=[*disable, *loaded.recipe.plugins.disable])
+    host = host_of(recipe, overrides, disable)
     with cancel_on_signals() as cancel, show_progress() as on_event:
         result = run(
             recipe,
