@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from graftkit.interfaces.exporter import Exporter as Exporter
     from graftkit.interfaces.exporter import TrainedModel as TrainedModel
     from graftkit.interfaces.frozen_weight import FrozenWeight as FrozenWeight
+    from graftkit.interfaces.initializer import Initializer as Initializer
+    from graftkit.interfaces.initializer import NewRows as NewRows
     from graftkit.interfaces.model_source import BaseModelFiles as BaseModelFiles
     from graftkit.interfaces.model_source import ModelSource as ModelSource
     from graftkit.interfaces.model_source import TensorInfo as TensorInfo
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from graftkit.interfaces.tokenizer import Tokenizer as Tokenizer
     from graftkit.interfaces.tokenizer import TokenizerBackend as TokenizerBackend
     from graftkit.interfaces.tokenizer import TokenizerCapabilities as TokenizerCapabilities
+    from graftkit.interfaces.vocabulary import ExtensionPlan as ExtensionPlan
+    from graftkit.interfaces.vocabulary import ExtensionSpec as ExtensionSpec
+    from graftkit.interfaces.vocabulary import NewToken as NewToken
+    from graftkit.interfaces.vocabulary import TrainingSpec as TrainingSpec
     from graftkit.recipe.load import load_recipe as load_recipe
     from graftkit.recipe.schema import Recipe as Recipe
 
@@ -46,9 +52,14 @@ _HOMES = {
     "CancelToken": "graftkit.flow.cancel",
     "Encoding": "graftkit.interfaces.tokenizer",
     "Exporter": "graftkit.interfaces.exporter",
+    "ExtensionPlan": "graftkit.interfaces.vocabulary",
+    "ExtensionSpec": "graftkit.interfaces.vocabulary",
     "FrozenWeight": "graftkit.interfaces.frozen_weight",
     "GraftkitError": "graftkit.errors",
+    "Initializer": "graftkit.interfaces.initializer",
     "ModelSource": "graftkit.interfaces.model_source",
+    "NewRows": "graftkit.interfaces.initializer",
+    "NewToken": "graftkit.interfaces.vocabulary",
     "PluginHost": "graftkit.host.host",
     "Provider": "graftkit.interfaces.provider",
     "ProviderConfig": "graftkit.interfaces.config",
@@ -60,6 +71,7 @@ _HOMES = {
     "TokenizerBackend": "graftkit.interfaces.tokenizer",
     "TokenizerCapabilities": "graftkit.interfaces.tokenizer",
     "TrainedModel": "graftkit.interfaces.exporter",
+    "TrainingSpec": "graftkit.interfaces.vocabulary",
     "check_matrix": "graftkit.interfaces.checks",
     "check_tensors": "graftkit.interfaces.checks",
     "hookimpl": "graftkit.host.hookspecs",

@@ -35,16 +35,27 @@ class HuggingFaceBackend:
 
     formats = ("huggingface",)
 
-    def load(self, folder: Path) -> HuggingFaceTokenizer:
-        """Reads a tokenizer.
+    def accepts(self, path: Path) -> bool:
+        """Tells whether there is a tokenizer.json."""
+        return _folder_of(path) is not None
+
+    def load(self, path: Path) -> HuggingFaceTokenizer:
+        """Reads a tokenizer from a folder, or from the tokenizer.json in it.
 
         Raises:
             ModelError: tokenizer.json is missing or malformed.
         """
+        folder = _folder_of(path) or path
         files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
         if "tokenizer.json" not in files:
             raise ModelError("there is no tokenizer.json", where=str(folder))
         return HuggingFaceTokenizer(files, str(folder))
+
+
+def _folder_of(path: Path) -> Path | None:
+    """Returns the folder of a tokenizer.json, given either."""
+    folder = path.parent if path.name == "tokenizer.json" else path
+    return folder if (folder / "tokenizer.json").is_file() else None
 
 
 class HuggingFaceTokenizer:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-__all__ = ["Encoding", "Specials", "StreamDecoder", "Tokenizer", "TokenizerBackend", "TokenizerCapabilities"]
+from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, TrainingSpec
+
+__all__ = [
+    "Encoding",
+    "ExtendableBackend",
+    "Specials",
+    "StreamDecoder",
+    "Tokenizer",
+    "TokenizerBackend",
+    "TokenizerCapabilities",
+    "TrainableBackend",
+]
 
 Specials = Literal["none", "all"] | frozenset[str]
 """Which special tokens may be read out of the text: none of them, all, or the ones named."""
@@ -124,13 +135,53 @@ class Tokenizer(Protocol):
 
 
 class TokenizerBackend(Protocol):
-    """Makes tokenizers of one family. Training and extending come with the family that can."""
+    """Makes tokenizers of one family. A family that can be trained or extended has the methods below as well.
+
+    Attributes:
+        formats: The names that `Tokenizer.save` takes, the one that it uses unasked first.
+    """
 
     formats: tuple[str, ...]
 
-    def load(self, folder: Path) -> Tokenizer:
-        """Reads a tokenizer.
+    def accepts(self, path: Path) -> bool:
+        """Tells from a look at the disk whether this backend reads that folder or file."""
+
+    def load(self, path: Path) -> Tokenizer:
+        """Reads a tokenizer from a folder, or from the one file that it consists of.
 
         Raises:
             ModelError: The files are missing or malformed.
+        """
+
+
+@runtime_checkable
+class TrainableBackend(Protocol):
+    """A backend that learns tokenizers from texts."""
+
+    def train(self, texts: Iterable[str], spec: TrainingSpec) -> Tokenizer:
+        """Learns a tokenizer; the same for the same texts in whatever order, on any number of threads.
+
+        Args:
+            texts: Stretches of text, each of moderate size; iterated once, never held in memory as a whole.
+            spec: What it is to have.
+
+        Raises:
+            RequestError: The specification can't be met, such as a vocabulary smaller than what it must hold.
+        """
+
+
+@runtime_checkable
+class ExtendableBackend(Protocol):
+    """A backend that adds tokens to a tokenizer whose ids a model already knows."""
+
+    def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
+        """Adds tokens. No id of the base moves, added and special tokens keep theirs.
+
+        Args:
+            tokenizer: A tokenizer that this backend loaded; it is left as it is.
+            texts: Stretches of text to learn from; iterated once.
+            spec: What to add.
+
+        Raises:
+            RequestError: This tokenizer can't be extended, or the texts hold nothing to learn.
         """

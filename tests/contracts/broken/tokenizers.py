@@ -17,9 +17,9 @@ class LeakyTokenizer(HuggingFaceTokenizer):
 class LeaksSpecials(HuggingFaceBackend):
     tokenizer: type[HuggingFaceTokenizer] = LeakyTokenizer
 
-    def load(self, folder: Path) -> HuggingFaceTokenizer:
-        loaded = super().load(folder)
-        return self.tokenizer(loaded._files, str(folder))
+    def load(self, path: Path) -> HuggingFaceTokenizer:
+        loaded = super().load(path)
+        return self.tokenizer(loaded._files, str(path))
 
 
 class LossyTokenizer(HuggingFaceTokenizer):

@@ -1,0 +1,94 @@
+"""What changes when a vocabulary does: what to train or add, and what each new token stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graftkit.interfaces.tokenizer import Tokenizer
+
+__all__ = ["ExtensionPlan", "ExtensionSpec", "NewToken", "TrainingSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSpec:
+    """What a new tokenizer is to have, whichever family it is of.
+
+    Attributes:
+        vocab_size: The most ids that it may have, special tokens included. A small corpus may give fewer.
+        special_tokens: Special tokens, which get the first ids in this order.
+        roles: "bos", "eos", "pad" or "unk" -> which of the special tokens has that role.
+        adds_bos: Whether a text starts with the beginning-of-sequence token.
+        chat_template: The Jinja template that lays out a conversation, or None.
+    """
+
+    vocab_size: int
+    special_tokens: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    adds_bos: bool = False
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionSpec:
+    """What is to be added to a tokenizer.
+
+    Attributes:
+        tokens: How many tokens to learn from the texts, at most; those of `words` and bytes do not count.
+        min_frequency: How often a pair has to occur to become a token.
+        max_length: Characters of a token at most, as the tokenizer writes it; None for no limit.
+        missing_bytes: Whether a base that loses text gets the bytes that it lacks.
+        words: Texts that become a token each, whatever the corpus says.
+    """
+
+    tokens: int
+    min_frequency: int = 2
+    max_length: int | None = None
+    missing_bytes: bool = True
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token that the base does not have.
+
+    Attributes:
+        id: Its id; new ids follow the base's without a gap.
+        data: The bytes that it stands for.
+        parts: The base's ids that stood for it, in order; empty where the base lost such text.
+        uses: How often it occurs in the texts once all new tokens are there. One that is never used, since a longer
+            token always takes its place, is scaffolding: later tokens are built on it.
+    """
+
+    id: int
+    data: bytes
+    parts: tuple[int, ...]
+    uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionPlan:
+    """An extended tokenizer and what is new in it.
+
+    Attributes:
+        tokenizer: The extended tokenizer; every id of the base means what it meant.
+        tokens: The new tokens in the order of their ids. The first n of those that were learnt are what learning n
+            tokens would have given.
+        coarsens: Whether every text's tokens are the base's with some of them joined. Where not, as with WordPiece
+            and Unigram, a text may be cut elsewhere than before even next to a new token.
+        base_tokens: Tokens of the texts as the base cuts them.
+        tokens_after: Tokens of the texts as the extended tokenizer cuts them.
+    """
+
+    tokenizer: Tokenizer
+    tokens: tuple[NewToken, ...]
+    coarsens: bool
+    base_tokens: int
+    tokens_after: int
+
+    @property
+    def scaffolding(self) -> tuple[NewToken, ...]:
+        """The new tokens that the texts never use."""
+        return tuple(token for token in self.tokens if not token.uses)
