@@ -15,6 +15,7 @@ from graftkit import Provider, hookimpl
 from graftkit.corpus.rows import ChatRow, CompletionRow, TextRow, read_rows
 from graftkit.errors import PluginError, ProviderError
 from graftkit.flow.export import EXPORT_MANIFEST
+from graftkit.interfaces.provider import KINDS
 from graftkit.testing import QuantizerContract, TokenizerContract, deviates, isolated_host, tiny_rows
 from graftkit.testing.contracts.exporter import OF_THE_MANIFEST
 
@@ -96,7 +97,7 @@ def test_an_isolated_host_has_the_built_ins_and_what_it_is_given() -> None:
     host = isolated_host(Offering())
     assert {offer.provider.name for offer in host.registry.offers("quantizer")} == {"none", "nf4", "int8", "ternary"}
     assert {record.distribution for record in host.records} == {""}
-    assert len({offer.kind for offer in isolated_host().registry.offers()}) == 5
+    assert {offer.kind for offer in isolated_host().registry.offers()} == set(KINDS)
     with pytest.raises(PluginError, match="failed to load"):
         isolated_host(SimpleNamespace(graftkit_quantizers=hookimpl(lambda: None)))
 

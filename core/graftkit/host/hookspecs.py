@@ -33,6 +33,10 @@ class HookSpecs:
         """Offer tokenizer backends."""
 
     @hookspec
+    def graftkit_initializers(self) -> list[Provider]:  # type: ignore[empty-body]
+        """Offer initializers: what a new token's embedding starts as."""
+
+    @hookspec
     def graftkit_quantizers(self) -> list[Provider]:  # type: ignore[empty-body]
         """Offer quantizers."""
 

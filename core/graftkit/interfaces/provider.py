@@ -8,16 +8,17 @@ from typing import Literal
 
 __all__ = ["KINDS", "Kind", "Provider"]
 
-Kind = Literal["tokenizer", "quantizer", "adapter", "model-source", "exporter"]
+Kind = Literal["tokenizer", "initializer", "quantizer", "adapter", "model-source", "exporter"]
 
 KINDS: dict[Kind, str] = {
     "tokenizer": "graftkit_tokenizers",
+    "initializer": "graftkit_initializers",
     "quantizer": "graftkit_quantizers",
     "adapter": "graftkit_adapters",
     "model-source": "graftkit_model_sources",
     "exporter": "graftkit_exporters",
 }
-"""The five kinds, each with the hook that registers its providers."""
+"""The six kinds, each with the hook that registers its providers."""
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")

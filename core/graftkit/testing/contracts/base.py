@@ -44,7 +44,7 @@ def deviates(reason: str) -> Callable[[Test], Test]:
 
 
 class Contract:
-    """The base of the five contracts.
+    """The base of the six contracts.
 
     Attributes:
         kind: The kind of provider.
