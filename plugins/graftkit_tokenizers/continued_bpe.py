@@ -1,0 +1,232 @@
+"""Continued byte pair encoding: learning on, from where a vocabulary's own merges ended.
+
+The words of a corpus, cut by the base tokenizer, are the start; then the most frequent pair of neighbours becomes a
+token, again and again, as in Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units" (2016).
+Since the new merges come after all the old ones, they only ever join what the base would have left apart.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+__all__ = ["Limits", "Merge", "Merges", "learn_merges"]
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Two neighbours that become one token.
+
+    Attributes:
+        left: The left one's id.
+        right: The right one's id.
+        id: The id of what they become.
+        piece: How the tokenizer writes it.
+        count: How often they were joined when it was learnt: so many tokens it saved then.
+    """
+
+    left: int
+    right: int
+    id: int
+    piece: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Merges:
+    """What was learnt.
+
+    Attributes:
+        merges: In the order in which they were learnt, which is the order in which they apply. An id comes twice where
+            two pairs make the same piece; the first is the one that made it.
+        uses: Id -> how often it occurs in the corpus once everything is merged.
+    """
+
+    merges: tuple[Merge, ...]
+    uses: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where learning ends.
+
+    Attributes:
+        tokens: How many new pieces at most.
+        min_frequency: How often a pair has to occur.
+        max_length: Characters of a piece at most; None for no limit.
+        forbidden: Pieces that must not be made, such as the texts of added tokens.
+    """
+
+    tokens: int
+    min_frequency: int = 2
+    max_length: int | None = None
+    forbidden: Collection[str] = ()
+
+
+def learn_merges(
+    words: Iterable[tuple[Sequence[int], int]],
+    pieces: Mapping[int, str],
+    limits: Limits,
+    *,
+    first_id: int,
+    join: Callable[[str, str], str] = str.__add__,
+) -> Merges:
+    """Learns merges from words that the base tokenizer has cut.
+
+    Of pairs that are equally frequent the one with the lower left id is taken, then the one with the lower right id. A
+    pair that would make a piece of the base is left alone: a text without new tokens stays as it was.
+    The first n merges are what learning n would have given.
+
+    Args:
+        words: Each word's ids and how often it occurs. Nothing is joined across words, which may be long.
+        pieces: The base's ids and how it writes them.
+        limits: Where to end.
+        first_id: The first new piece's id.
+        join: Writes two pieces as one.
+
+    Example:
+        >>> found = learn_merges([([0, 1, 0, 1], 3)], {0: "a", 1: "b"}, Limits(1), first_id=2)
+        >>> found.merges
+        (Merge(left=0, right=1, id=2, piece='ab', count=6),)
+        >>> found.uses
+        {2: 6}
+    """
+    corpus = _Corpus()
+    for ids, count in words:
+        corpus.add(ids, count)
+    found = _Found(dict(pieces), limits, first_id, join)
+    while not found.is_full and (pair := corpus.most_frequent(limits.min_frequency)):
+        id = found.id_of(pair)
+        if id is not None:
+            found.add(pair, id, corpus.merge(pair, id))
+    return Merges(tuple(found.merges), corpus.uses())
+
+
+@dataclass(slots=True)
+class _Found:
+    """The merges so far, and which id a pair would get."""
+
+    pieces: dict[int, str]
+    limits: Limits
+    next_id: int
+    join: Callable[[str, str], str]
+    merges: list[Merge] = field(default_factory=list)
+    new: dict[str, int] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.taken = {*self.pieces.values(), *self.limits.forbidden}
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.new) >= self.limits.tokens
+
+    def id_of(self, pair: Pair) -> int | None:
+        """Returns the id that a pair becomes; None where it must not become anything."""
+        piece = self._piece(pair)
+        longest = self.limits.max_length
+        if piece in self.taken or (longest is not None and len(piece) > longest):
+            return None
+        return self.new.get(piece, self.next_id)
+
+    def add(self, pair: Pair, id: int, count: int) -> None:
+        piece = self._piece(pair)
+        if id == self.next_id:
+            self.pieces[id], self.new[piece] = piece, id
+            self.next_id += 1
+        self.merges.append(Merge(*pair, id, piece, count))
+
+    def _piece(self, pair: Pair) -> str:
+        return self.join(self.pieces[pair[0]], self.pieces[pair[1]])
+
+
+class _Corpus:
+    """All words one after the other, as lists that are linked inside a word.
+
+    So a merge costs as much as the pair has occurrences in different words, however long those are.
+    """
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []  # -1 where a token was joined to the one before it
+        self._before: list[int] = []  # places; -1 at the start of a word
+        self._after: list[int] = []  # places; -1 at its end
+        self._weights: list[int] = []  # how often the word occurs
+        self._counts: dict[Pair, int] = defaultdict(int)
+        self._places: dict[Pair, list[int]] = defaultdict(list)  # some are out of date
+        self._heap: list[tuple[int, int, int]] | None = None  # (-count, left, right); counts are never too low
+
+    def add(self, ids: Sequence[int], weight: int) -> None:
+        start, end = len(self._ids), len(self._ids) + len(ids)
+        self._ids += ids
+        self._weights += [weight] * len(ids)
+        self._before += [-1, *range(start, end - 1)][: len(ids)]
+        self._after += [*range(start + 1, end), -1][: len(ids)]
+        for place, pair in enumerate(pairwise(ids), start):
+            self._counts[pair] += weight
+            self._places[pair].append(place)
+
+    def most_frequent(self, at_least: int) -> Pair | None:
+        """Takes the most frequent pair off the heap; None where none occurs that often."""
+        if self._heap is None:
+            self._heap = [(-count, *pair) for pair, count in self._counts.items()]
+            heapq.heapify(self._heap)
+        while self._heap:
+            negative, *ids = heapq.heappop(self._heap)
+            pair = (ids[0], ids[1])
+            count = self._counts.get(pair, 0)
+            if count == -negative and count >= max(1, at_least):
+                return pair
+            if 0 < count < -negative:
+                heapq.heappush(self._heap, (-count, *pair))
+        return None
+
+    def merge(self, pair: Pair, new: int) -> int:
+        """Joins a pair wherever it occurs, from left to right; returns how often that was."""
+        changes: dict[Pair, int] = defaultdict(int)
+        joined = 0
+        for place in sorted(set(self._places.pop(pair))):
+            if self._is_at(place, pair):
+                self._join(place, new, changes)
+                joined += self._weights[place]
+        self._recount(changes)
+        self._counts.pop(pair, None)
+        return joined
+
+    def _is_at(self, place: int, pair: Pair) -> bool:
+        after = self._after[place]
+        return self._ids[place] == pair[0] and after >= 0 and self._ids[after] == pair[1]
+
+    def _join(self, place: int, new: int, changes: dict[Pair, int]) -> None:
+        ids, weight = self._ids, self._weights[place]
+        before, gone = self._before[place], self._after[place]
+        after = self._after[gone]
+        if before >= 0:
+            changes[ids[before], ids[place]] -= weight
+            changes[ids[before], new] += weight
+            self._places[ids[before], new].append(before)
+        if after >= 0:
+            changes[ids[gone], ids[after]] -= weight
+            changes[new, ids[after]] += weight
+            self._places[new, ids[after]].append(place)
+            self._before[after] = place
+        ids[place], ids[gone], self._after[place] = new, -1, after
+
+    def _recount(self, changes: Mapping[Pair, int]) -> None:
+        assert self._heap is not None
+        for pair, change in changes.items():
+            self._counts[pair] += change
+            if change > 0:
+                heapq.heappush(self._heap, (-self._counts[pair], *pair))
+
+    def uses(self) -> dict[int, int]:
+        """Returns how often each id occurs."""
+        found: Counter[int] = Counter()
+        for id, weight in zip(self._ids, self._weights, strict=True):
+            found[id] += weight
+        del found[-1]
+        return dict(found)
