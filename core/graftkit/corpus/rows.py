@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftkit.errors import DataError
 
-__all__ = ["ROLES", "ChatRow", "CompletionRow", "Message", "Row", "TextRow", "read_rows"]
+__all__ = ["ROLES", "ChatRow", "CompletionRow", "Message", "Row", "TextRow", "decode_utf8", "read_rows", "row_of_line"]
 
 ROLES = ("system", "user", "assistant", "tool")
 MAX_LINE = 64 << 20
@@ -76,7 +76,9 @@ def read_rows(path: Path) -> list[Row]:
     if path.suffix in (".txt", ".md"):
         rows: list[Row] = [_text_file(path)]
     elif path.suffix in (".jsonl", ".ndjson"):
-        rows = [_row(data, where) for data, where in _lines(path)]
+        raw = _read(path).removeprefix(b"\xef\xbb\xbf")
+        numbered = enumerate(raw.split(b"\n"), 1)
+        rows = [row for number, line in numbered if (row := row_of_line(line, f"{path}:{number}"))]
     else:
         raise DataError("rows are read from .jsonl, .txt and .md", where=str(path), hint=_exists(path))
     if not rows:
@@ -106,7 +108,12 @@ def _read(path: Path) -> bytes:
         raise DataError("no file can be called so", where=repr(str(path))) from None
 
 
-def _decode(raw: bytes, where: str) -> str:
+def decode_utf8(raw: bytes, where: str) -> str:
+    """Returns a line's text.
+
+    Raises:
+        DataError: It is not UTF-8.
+    """
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -120,21 +127,24 @@ def _decode(raw: bytes, where: str) -> str:
 def _text_file(path: Path) -> TextRow:
     raw = _read(path)
     for number, line in enumerate(raw.split(b"\n"), 1):
-        _decode(line, f"{path}:{number}")
+        decode_utf8(line, f"{path}:{number}")
     text = raw.decode("utf-8-sig")
     if not text.strip():
         raise DataError("the file is empty", where=str(path))
     return TextRow(text, str(path))
 
 
-def _lines(path: Path) -> Iterator[tuple[Any, str]]:
-    raw = _read(path).removeprefix(b"\xef\xbb\xbf")
-    for number, line in enumerate(raw.split(b"\n"), 1):
-        where = f"{path}:{number}"
-        if len(line) > MAX_LINE:
-            raise DataError(f"a line of {len(line):,} bytes; at most {MAX_LINE:,} are read", where=where)
-        if line.strip():
-            yield _parse(_decode(line, where), where), where
+def row_of_line(line: bytes, where: str) -> Row | None:
+    """Reads one line of a `.jsonl` file; None where it is blank.
+
+    Raises:
+        DataError: It holds no row.
+    """
+    if len(line) > MAX_LINE:
+        raise DataError(f"a line of {len(line):,} bytes; at most {MAX_LINE:,} are read", where=where)
+    if not line.strip():
+        return None
+    return _row(_parse(decode_utf8(line, where), where), where)
 
 
 def _parse(line: str, where: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graftkit.corpus.rows import Row
 from graftkit.store.fingerprint import fingerprint
 
-__all__ = ["Split", "exclude", "split"]
+__all__ = ["Split", "drawn", "exclude", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,20 @@ def split(rows: Sequence[Row], share: float, seed: int) -> Split:
     counts = dict.fromkeys(sorted(set(keys)), 0)
     for key in keys:
         counts[key] += 1
-    held = _drawn(counts, wanted)
+    held = drawn(counts, wanted)
     return Split(
         train=[row for row, key in zip(rows, keys, strict=True) if key not in held],
         holdout=[row for row, key in zip(rows, keys, strict=True) if key in held],
     )
 
 
-def _drawn(counts: Mapping[str, int], wanted: int) -> set[str]:
-    """Takes groups of equal rows, in their drawn order, as long as they fit; at least the smallest group."""
+def drawn(counts: Mapping[str, int], wanted: int) -> set[str]:
+    """Takes groups of equal rows, in their drawn order, as long as they fit; at least the smallest, never all.
+
+    Args:
+        counts: Each group's key -> how much it counts, in the drawn order.
+        wanted: How much to take at most; 0 for nothing.
+    """
     held: set[str] = set()
     for key, count in counts.items():
         if count <= wanted and len(held) < len(counts) - 1:

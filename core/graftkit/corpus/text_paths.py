@@ -1,0 +1,98 @@
+"""Finds the files that a corpus consists of, from files, folders and patterns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from graftkit.errors import DataError
+from graftkit.suggest import nearest
+
+__all__ = ["TEXT_SUFFIXES", "find_text_files"]
+
+_SUFFIXES = (
+    ".bash .c .cc .cfg .clj .cpp .cs .css .csv .cu .dart .ex .exs .go .h .hpp .hs .htm .html .ini .java .jl .js .json "
+    ".jsonl .jsx .kt .lua .m .md .ml .mm .ndjson .php .pl .po .proto .ps1 .py .pyi .r .rb .rs .rst .scala .sh .sql "
+    ".srt .svg .swift .tex .toml .ts .tsv .tsx .txt .vue .xml .yaml .yml .zig"
+)
+TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
+"""What the names of text files end in; the others in a folder are left alone."""
+
+
+def find_text_files(patterns: Sequence[str], where: str = "") -> list[Path]:
+    """Finds files.
+
+    Args:
+        patterns: Files, of any name; folders, for the text files below them; patterns such as "src/**/*.py". What is
+            hidden, by a name that starts with a dot, is found by neither folders nor patterns.
+        where: The place of the request, for errors.
+
+    Returns:
+        Each file once, sorted: neither the order of the patterns nor that of the file system matters.
+
+    Raises:
+        DataError: A file that is missing, or a folder or pattern that yields none.
+    """
+    found: dict[Path, Path] = {}
+    for pattern in patterns:
+        for path in _matches(pattern, where):
+            found.setdefault(path.resolve(), path)
+    if not found:
+        raise DataError("no file is named to read texts from", where=where)
+    return [found[key] for key in sorted(found)]
+
+
+def _matches(pattern: str, where: str) -> list[Path]:
+    try:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            return _below(path, where)
+        if path.is_file():
+            return [path]
+        if path.exists():
+            raise DataError("no regular file; texts are read more than once", where=_place(where, pattern))
+        if glob.has_magic(pattern):
+            return _matching(str(path), where)
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, nobody's home
+        raise DataError(f"can't be read: {error}", where=_place(where, pattern)) from None
+    near = nearest(path.name, _names_in(path.parent))
+    raise DataError("no such file or folder", where=_place(where, pattern), hint=near.strip())
+
+
+def _below(folder: Path, where: str) -> list[Path]:
+    found = [path for path in _walk(folder) if path.suffix.lower() in TEXT_SUFFIXES]
+    if not found:
+        hint = f"Other files are read where a pattern names them: '{folder}/**/*'."
+        raise DataError("there is no text file in the folder", where=_place(where, str(folder)), hint=hint)
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(root, name) for name in names if not name.startswith("."))
+
+
+def _matching(pattern: str, where: str) -> list[Path]:
+    names = glob.glob(pattern, recursive=True)  # noqa: PTH207 (pathlib's takes no absolute pattern)
+    found = [path for name in names if (path := Path(name)).is_file()]
+    if not found:
+        hint = (
+            "** stands for any folders, * for any part of a name. Quote the pattern, so that the shell leaves it alone."
+        )
+        raise DataError("no file matches", where=_place(where, pattern), hint=hint)
+    return found
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def _place(where: str, pattern: str) -> str:
+    shown = pattern if pattern.isprintable() else repr(pattern)
+    return f"{where}: {shown}" if where else shown

@@ -1,0 +1,158 @@
+"""A corpus of plain text: files that are read again and again, a stretch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graftkit.corpus.split import drawn
+from graftkit.corpus.stretches import STRETCH, read_stretches
+from graftkit.corpus.text_paths import find_text_files
+from graftkit.errors import DataError
+from graftkit.store.fingerprint import fingerprint
+
+__all__ = ["TextFiles", "split_by_file", "text_files"]
+
+_PIECES = 64
+_SMALLEST_PIECE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One file, or the stretches of one that are on one side of a split.
+
+    Attributes:
+        path: The file.
+        bytes: UTF-8 bytes of its texts.
+        sha256: Of its texts.
+        size: Bytes of a stretch, about.
+        kept: The sha256 of each stretch that counts; None for all of them.
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+    size: int = STRETCH
+    kept: frozenset[str] | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for text in read_stretches(self.path, self.size):
+            if self.kept is None or _sha256(text) in self.kept:
+                yield text
+
+
+class TextFiles:
+    """Texts in files, as stretches of moderate size; may be iterated again and again, holding one in memory.
+
+    Made by `text_files`.
+    """
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts = tuple(parts)
+
+    def __iter__(self) -> Iterator[str]:
+        for part in self._parts:
+            yield from part
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files, sorted."""
+        return tuple(part.path for part in self._parts)
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of all texts together."""
+        return sum(part.bytes for part in self._parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256, in hex, of the texts, whatever the files are called and wherever they lie."""
+        sides = [sorted(part.kept) if part.kept else [] for part in self._parts]
+        return fingerprint(sorted(zip((part.sha256 for part in self._parts), sides, strict=True)))
+
+
+def text_files(patterns: Sequence[str], where: str = "") -> TextFiles:
+    """Finds files and reads each once, to judge it and to tell its size.
+
+    Args:
+        patterns: Files, folders and patterns, as `find_text_files` takes them. Files whose name ends in `.jsonl` or
+            `.ndjson` hold rows, any other is UTF-8 text.
+        where: The place of the request, for errors.
+
+    Raises:
+        DataError: A file that is missing, not UTF-8 or malformed, a pattern that matches nothing, or no text in all of
+            them.
+
+    Example:
+        >>> texts = text_files(["docs/*.md", "src"])  # doctest: +SKIP
+        >>> len(texts.files), texts.bytes  # doctest: +SKIP
+        (41, 1048576)
+    """
+    parts = [part for path in find_text_files(patterns, where) if (part := _scanned(path)).bytes]
+    if not parts:
+        named = ", ".join(patterns[:3])
+        raise DataError("there is no text in it", where=f"{where}: {named}" if where else named)
+    return TextFiles(parts)
+
+
+def _scanned(path: Path) -> _Part:
+    """Reads a file; one of white space alone has no bytes."""
+    digest, size, blank = hashlib.sha256(), 0, True
+    for text in read_stretches(path):
+        data = text.encode()
+        digest.update(data)
+        size += len(data)
+        blank = blank and text.isspace()
+    return _Part(path, 0 if blank else size, digest.hexdigest())
+
+
+def split_by_file(texts: TextFiles, share: float, seed: int = 0) -> tuple[TextFiles, TextFiles]:
+    """Holds some of the texts out, whole files of them.
+
+    Which ones is decided by their contents and the seed; equal files go to the same side. Where there is one file, or
+    copies of one, stretches of it are held out instead.
+
+    Args:
+        texts: All texts.
+        share: The share of bytes to hold out, more than 0 and at most 0.5; at least the smallest file, never all.
+        seed: Draws another set.
+
+    Returns:
+        The texts to learn from, and those to judge by.
+
+    Raises:
+        DataError: There is a single stretch, of which nothing can be held out.
+    """
+    parts = texts._parts
+    if len({part.sha256 for part in parts}) == 1:
+        return _split_stretches(parts[0], share, seed)
+    held = _drawn([(part.sha256, part.bytes) for part in parts], share, seed)
+    sides = [[part for part in parts if (part.sha256 in held) is side] for side in (False, True)]
+    return TextFiles(sides[0]), TextFiles(sides[1])
+
+
+def _split_stretches(part: _Part, share: float, seed: int) -> tuple[TextFiles, TextFiles]:
+    size = min(STRETCH, max(_SMALLEST_PIECE, part.bytes // _PIECES))
+    sizes = {_sha256(text): len(text.encode()) for text in read_stretches(part.path, size)}
+    if len(sizes) < 2:
+        raise DataError("too little text to hold some of it out", where=str(part.path), hint="Name more files.")
+    held = frozenset(_drawn(list(sizes.items()), share, seed))
+    sides = [frozenset(sizes) - held, held]
+    made = [_Part(part.path, sum(sizes[key] for key in side), part.sha256, size, side) for side in sides]
+    return TextFiles(made[:1]), TextFiles(made[1:])
+
+
+def _drawn(sizes: Sequence[tuple[str, int]], share: float, seed: int) -> set[str]:
+    """Returns the keys that are held out, of (key, bytes); a key that comes up twice counts twice."""
+    total = sum(size for _, size in sizes)
+    keys = {fingerprint([seed, key]): key for key, _ in sizes}
+    counts = dict.fromkeys(sorted(keys), 0)
+    for key, size in sizes:
+        counts[fingerprint([seed, key])] += size
+    return {keys[drawn_key] for drawn_key in drawn(counts, max(1, round(share * total)))}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,125 @@
+"""Finds the tokenizer that a reference means: one in a folder or file of its own, or the one that came with a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from graftkit.errors import ModelError, ProviderError, RequestError
+from graftkit.flow.open_model import load_tokenizer, open_model
+from graftkit.host.host import PluginHost
+from graftkit.host.records import Offer
+from graftkit.host.registry import BUILT_IN
+from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.tokenizer import Tokenizer, TokenizerBackend
+
+__all__ = ["FoundTokenizer", "default_backend", "find_tokenizer"]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTokenizer:
+    """A tokenizer, and who reads it.
+
+    Attributes:
+        offer: The backend.
+        tokenizer: The tokenizer.
+        reference: What was asked for.
+        model: The model that it came with, where the reference meant one.
+    """
+
+    offer: Offer
+    tokenizer: Tokenizer
+    reference: str
+    model: BaseModelFiles | None = None
+
+
+def find_tokenizer(host: PluginHost, reference: str, use: str | None = None, where: str = "") -> FoundTokenizer:
+    """Finds and loads a tokenizer.
+
+    A folder or file that a tokenizer backend accepts is read by it: by the first built-in one that does, of which
+    the one for tokenizer.json comes first, or else by the one third party's that does. Anything else is a reference
+    to a model.
+
+    Args:
+        host: The plugins.
+        reference: A folder, a file, or a model as `model:` of a recipe names it.
+        use: The backend's name, in place of asking them.
+        where: The place of the request, for errors.
+
+    Raises:
+        ProviderError: No such backend, or several third parties' accept it.
+        ModelError: There is nothing that any backend reads, or it is malformed.
+    """
+    path = Path(reference)
+    asked = host.registry.offers("tokenizer") if use is None else [host.registry.resolve("tokenizer", use, where=where)]
+    offer = _accepting(host, asked, path, where)
+    if offer:
+        return FoundTokenizer(offer, default_backend(host, offer).load(path), reference, _model_in(host, path))
+    model = _opened(host, reference, use, where)
+    offer = host.registry.resolve("tokenizer", use or model.tokenizer_backend, where=where)
+    return FoundTokenizer(offer, load_tokenizer(model, default_backend(host, offer)), reference, model)
+
+
+def default_backend(host: PluginHost, offer: Offer) -> TokenizerBackend:
+    """Makes a backend as it is without options, which only training asks for.
+
+    Raises:
+        PluginError: What it requires is not installed, or it can't be made.
+    """
+    host.registry.resolve("tokenizer", offer.qualified_name)  # tells what to install
+    return _unchecked(host, offer)
+
+
+def _unchecked(host: PluginHost, offer: Offer) -> TokenizerBackend:
+    config = host.registry.config_class(offer)
+    backend: TokenizerBackend = host.registry.create(offer, config() if offer.provider.config else None)
+    return backend
+
+
+def _accepting(host: PluginHost, offers: Sequence[Offer], path: Path, where: str) -> Offer | None:
+    """Asks built-in backends first, then the others; none where there is nothing on the disk."""
+    if not _exists(path):
+        return None
+    for built_in in (True, False):
+        group = [offer for offer in offers if (offer.plugin.distribution == BUILT_IN) is built_in]
+        accepting = [offer for offer in group if _unchecked(host, offer).accepts(path)]
+        if len(accepting) > 1 and not built_in:
+            names = " and ".join(f"'{offer.qualified_name}'" for offer in accepting)
+            raise ProviderError(f"{names} could both read '{path}'", where=where, hint="Say which with `use`.")
+        if accepting:
+            return accepting[0]
+    return None
+
+
+def _opened(host: PluginHost, reference: str, use: str | None, where: str) -> BaseModelFiles:
+    try:
+        return open_model(host, reference, where=where)[1]
+    except RequestError as error:
+        path = Path(reference)
+        if not _exists(path):
+            raise
+        who = f"the tokenizer backend '{use}' does not read it" if use else "no tokenizer backend reads it"
+        known = ", ".join(offer.provider.name for offer in host.registry.offers("tokenizer"))
+        raise ModelError(
+            f"{who}, and it is no model either: {error.message}",
+            where=f"{where}: {reference}" if where else reference,
+            hint=f"Tokenizer backends: {known}.",
+        ) from None
+
+
+def _model_in(host: PluginHost, folder: Path) -> BaseModelFiles | None:
+    """Opens the model whose folder a tokenizer lies in, if there is one."""
+    if not (folder / "config.json").is_file():
+        return None
+    with suppress(RequestError):  # its tokenizer can be used all the same
+        return open_model(host, str(folder))[1]
+    return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long a name, a NUL in it
+        return False

@@ -1,0 +1,166 @@
+"""A corpus of files gives all its text, in moderate stretches, in one order; what can't be read is named."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from graftkit.corpus.stretches import STRETCH, read_stretches
+from graftkit.corpus.texts import TextFiles, split_by_file, text_files
+from graftkit.errors import DataError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with files of several kinds."""
+    for name, text in {
+        "a.txt": "alpha\n",
+        "docs/b.md": "beta\n",
+        "docs/deep/c.py": "gamma = 1\n",
+        "docs/picture.png": "no text",
+        "docs/.hidden/d.txt": "delta\n",
+        "docs/empty.txt": "",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(*patterns: str, where: str = "") -> str:
+    with pytest.raises(DataError) as caught:
+        text_files(patterns, where)
+    return str(caught.value)
+
+
+def names(texts: TextFiles) -> list[str]:
+    return [path.name for path in texts.files]
+
+
+def test_files_folders_and_patterns_are_read(place: Path) -> None:
+    assert list(text_files(["a.txt"])) == ["alpha\n"]
+    assert names(text_files(["docs"])) == ["b.md", "c.py"]
+    assert names(text_files(["docs/*.md", "*.txt"])) == ["a.txt", "b.md"]
+    assert names(text_files(["docs/**/*.py"])) == ["c.py"]
+    assert names(text_files(["docs/picture.png"])) == ["picture.png"], "what is named is read, whatever it is called"
+    assert text_files(["docs", "a.txt"]).bytes == len("alpha\nbeta\ngamma = 1\n")
+
+
+def test_neither_order_nor_repetition_matters(place: Path) -> None:
+    one = text_files(["docs", "a.txt"])
+    other = text_files(["*.txt", "docs/b.md", str(place / "a.txt"), "./docs", "docs/**/*.py"])
+    assert list(one) == list(other) == ["alpha\n", "beta\n", "gamma = 1\n"]
+    assert one.fingerprint == other.fingerprint != text_files(["docs"]).fingerprint
+
+
+def test_the_texts_may_be_read_again_and_again(place: Path) -> None:
+    texts = text_files(["docs"])
+    assert [(a, b) for a in texts for b in texts] == [(a, b) for a in list(texts) for b in list(texts)]
+
+
+def test_rows_give_their_texts(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
+        {"prompt": "", "completion": "two"},
+        {"text": "three\nlines\n"},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\ufeff" + "\n\n".join(map(json.dumps, rows)))
+    texts = text_files([str(path)])
+    assert list(texts) == ["hi", "ho", "two", "three\nlines\n"] and texts.bytes == 4 + 3 + 12
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("a.tx", "a.tx: no such file or folder\nDid you mean 'a.txt'?"),
+        ("nowhere/a.txt", "nowhere/a.txt: no such file or folder"),
+        ("docs/*.rst", "docs/*.rst: no file matches\n** stands for any folders"),
+        ("bare", "bare: there is no text file in the folder\nOther files are read where a pattern names them: 'bare/"),
+        ("docs/empty.txt", "docs/empty.txt: there is no text in it"),
+        ("x" * 300, "can't be read"),
+        ("a\0b", "'a\\x00b': no such file or folder"),
+        ("/dev/null", "/dev/null: no regular file; texts are read more than once"),
+    ],
+)
+def test_what_can_not_be_read_is_named(place: Path, pattern: str, message: str) -> None:
+    (place / "bare").mkdir()
+    assert message in refusal(pattern)
+    assert refusal(pattern, where="recipe.yaml:3").startswith("recipe.yaml:3: ")
+
+
+def test_no_file_at_all_is_told() -> None:
+    assert refusal(where="tokenizer.extend.corpus").startswith("tokenizer.extend.corpus: no file is named")
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_line(place: Path) -> None:
+    (place / "latin.txt").write_bytes(b"fine\n" * 100_000 + b"h\xf6\n")
+    assert "latin.txt:100001: not UTF-8: byte 0xf6 at position 1" in refusal("*.txt")
+    (place / "cut.txt").write_bytes("ö".encode()[:1])
+    assert "cut.txt:1: not UTF-8" in refusal("cut.txt")
+
+
+def test_a_line_that_is_no_row_is_named(place: Path) -> None:
+    (place / "rows.jsonl").write_text('{"text": "x"}\n{"txet": "x"}\n')
+    assert 'rows.jsonl:2: a row with "txet"' in refusal("rows.jsonl")
+
+
+LINES = st.lists(st.text(st.sampled_from("aé漢🎉 \t\r\n"), max_size=30), max_size=200).map("\n".join)
+
+
+@given(text=LINES, size=st.integers(8, 200))
+@settings(max_examples=200, deadline=None)
+def test_stretches_are_the_text_and_moderate(tmp_path_factory: pytest.TempPathFactory, text: str, size: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    path.write_bytes(text.encode())
+    found = list(read_stretches(path, size))
+    assert "".join(found) == text and all(found)
+    assert all(len(stretch) <= 4 * size for stretch in found)
+    assert len(text.encode()) > size or len(found) <= 1
+
+
+def test_a_large_file_is_cut_between_lines(tmp_path: Path) -> None:
+    path = tmp_path / "large.txt"
+    path.write_text("".join(f"line {n}\n\n  indented {n}\n" for n in range(60_000)))
+    found = list(read_stretches(path))
+    assert len(found) > 4 and all(STRETCH / 4 <= len(stretch) <= 4 * STRETCH for stretch in found[:-1])
+    for before, after in pairwise(found):
+        assert before[-1] == "\n" and not before[-2].isspace() and not after[0].isspace()
+
+
+def test_whole_files_are_held_out(tmp_path: Path) -> None:
+    for n in range(40):
+        (tmp_path / f"{n}.txt").write_text(f"text {n}\n" * 10)
+    (tmp_path / "copy.txt").write_text((tmp_path / "7.txt").read_text())
+    texts = text_files([str(tmp_path)])
+    for seed in range(8):
+        learn, judge = split_by_file(texts, 0.2, seed)
+        assert {*learn.files, *judge.files} == set(texts.files) and not {*learn.files} & {*judge.files}
+        assert 0.1 * texts.bytes < judge.bytes <= 0.2 * texts.bytes + 1 and learn.bytes + judge.bytes == texts.bytes
+        assert not set(learn) & set(judge), "equal files are on one side"
+        assert list(judge) == list(split_by_file(texts, 0.2, seed)[1])
+    assert {*split_by_file(texts, 0.2, 0)[1].files} != {*split_by_file(texts, 0.2, 1)[1].files}
+
+
+@pytest.mark.parametrize("name", ["one.txt", "one.jsonl"])
+def test_of_a_single_file_stretches_are_held_out(tmp_path: Path, name: str) -> None:
+    lines = [f"line {n} of the text\n" for n in range(2000)]
+    path = tmp_path / name
+    path.write_text("".join(lines) if name.endswith("txt") else "".join(f"{json.dumps({'text': t})}\n" for t in lines))
+    texts = text_files([str(path)])
+    learn, judge = split_by_file(texts, 0.1)
+    found = [line for side in (learn, judge) for stretch in side for line in stretch.splitlines(keepends=True)]
+    assert sorted(found) == sorted(lines)
+    assert sum(len(stretch) for stretch in judge) == judge.bytes and 0.05 < judge.bytes / texts.bytes <= 0.1
+    assert learn.fingerprint != judge.fingerprint != texts.fingerprint
+
+
+def test_too_little_to_hold_anything_out_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("short")
+    with pytest.raises(DataError, match="too little text to hold some of it out"):
+        split_by_file(text_files([str(tmp_path)]), 0.1)
