@@ -18,6 +18,7 @@ KINDS = {
     "tokenizers": "TokenizerContract",
     "sources": "ModelSourceContract",
     "exporters": "ExporterContract",
+    "initializers": "InitializerContract",
 }
 
 BROKEN = {
@@ -53,6 +54,19 @@ BROKEN = {
     "exporters:ChangesTheModel": ("the_trained_model_is_left_as_it_was", "lora_B of the model that it was given"),
     "exporters:WritesTheTime": ("exporting_twice_writes_the_same_bytes", "another when.txt"),
     "exporters:BlindTolerance": ("its_tolerance_tells_the_trained_model_from_the_base", "a share of the largest logit"),
+    "initializers:ReturnsSixteenBits": ("every_new_token_gets_a_row[extended]", "rows are torch.bfloat16"),
+    "initializers:DividesByNothing": (
+        "whatever_stood_for_a_token_it_gets_a_row[extended]",
+        r"rows \[0\] hold NaN .*parts are \[\(\)\]",
+    ),
+    "initializers:StacksNothing": ("no_new_token_is_no_row[extended]", "expects a non-empty TensorList"),
+    "initializers:NeedsATextAtLeast": ("it_does_without_texts_and_without_kept_tokens[extended]", "StopIteration"),
+    "initializers:DrawsRows": ("one_request_always_gives_the_same_rows[extended]", "torch's global random state"),
+    "initializers:OrdersAsItHappens": ("every_process_gives_the_same_rows", "PYTHONHASHSEED=1 the rows are others"),
+    "initializers:FollowsTheDefaultType": ("torchs_default_type_changes_nothing[extended]", "bfloat16 the rows are"),
+    "initializers:CentresTheMatrix": ("what_it_is_given_stays_as_it_is[extended]", "changes the matrix"),
+    "initializers:SharesTheMemory": ("rows_have_memory_of_their_own[extended]", "share memory .*: clone them"),
+    "initializers:HangsOnTheMatrix": ("a_matrix_that_learns_gives_plain_rows_and_gets_no_gradient[extended]", "detach"),
 }
 """Provider in `broken/` -> the test that finds it out, and what that says."""
 

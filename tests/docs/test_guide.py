@@ -24,6 +24,7 @@ SHOWN = {
     "tokenizer": "bytes",
     "model-source": "npz",
     "exporter": "deltas",
+    "initializer": "pulled",
 }
 
 

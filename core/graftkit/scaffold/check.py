@@ -20,6 +20,7 @@ __all__ = ["check_plugins", "find_offers"]
 
 _CONTRACTS: dict[Kind, str] = {
     "tokenizer": "graftkit.testing:TokenizerContract",
+    "initializer": "graftkit.testing:InitializerContract",
     "quantizer": "graftkit.testing:QuantizerContract",
     "adapter": "graftkit.testing:AdapterContract",
     "model-source": "graftkit.testing:ModelSourceContract",

@@ -81,7 +81,7 @@ def _layout(values: dict[str, str]) -> dict[str, str]:
         f"{module}/{values['file']}.py": f"{values['kind']}.py",
         f"tests/test_{values['name'].replace('-', '_')}.py": f"{values['kind']}.test.py",
     }
-    if values["kind"] in ("quantizer", "adapter"):
+    if values["kind"] in ("quantizer", "adapter", "initializer"):
         layout[f"{module}/config.py"] = f"{values['kind']}.config.py"
     if values["kind"] in ("tokenizer", "model-source"):
         layout[f"{module}/contract.py"] = f"{values['kind']}.contract.py"

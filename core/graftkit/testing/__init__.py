@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graftkit.testing.contracts.base import Contract as Contract
     from graftkit.testing.contracts.base import deviates as deviates
     from graftkit.testing.contracts.exporter import ExporterContract as ExporterContract
+    from graftkit.testing.contracts.initializer import InitializerContract as InitializerContract
     from graftkit.testing.contracts.model_source import ModelSourceContract as ModelSourceContract
     from graftkit.testing.contracts.quantizer import QuantizerContract as QuantizerContract
     from graftkit.testing.contracts.tokenizer import TokenizerContract as TokenizerContract
@@ -35,6 +36,7 @@ _HOMES = {
     "AdapterContract": "graftkit.testing.contracts.adapter",
     "Contract": "graftkit.testing.contracts.base",
     "ExporterContract": "graftkit.testing.contracts.exporter",
+    "InitializerContract": "graftkit.testing.contracts.initializer",
     "ModelSourceContract": "graftkit.testing.contracts.model_source",
     "QuantizerContract": "graftkit.testing.contracts.quantizer",
     "TINY_CONFIG": "graftkit.testing.tiny",

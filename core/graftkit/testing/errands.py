@@ -15,7 +15,7 @@ from graftkit.flow.recreate import make_provider
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.tokenizer import Tokenizer
 
-__all__ = ["HEAVY", "list_plugin", "open_model", "tokenize", "tokenize_in_children"]
+__all__ = ["HEAVY", "list_plugin", "open_model", "start_rows", "tokenize", "tokenize_in_children"]
 
 HEAVY = ("torch", "transformers", "bitsandbytes", "tokenizers")
 """What takes seconds to load, or belongs to one provider alone."""
@@ -45,6 +45,20 @@ def open_model(provider: Mapping[str, Any], reference: str) -> list[str]:
     for name in ("reference", "files", "config", "tensors", "tokenizer_backend"):
         getattr(files, name)
     return _loaded()
+
+
+def start_rows(provider: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> list[list[list[float]]]:
+    """Makes the rows of the tiny vocabularies that changed.
+
+    Args:
+        provider: The initializer.
+        tokenizers: What loads the tiny tokenizers.
+    """
+    from graftkit.testing.contracts.vocabularies import TinyChange
+
+    maker, backend = make_provider(provider), make_provider(tokenizers)
+    changes = [TinyChange(backend, replaced=replaced) for replaced in (False, True)]
+    return [maker.rows(change.rows()).tolist() for change in changes]
 
 
 def tokenize(provider: Mapping[str, Any], folder: str, texts: Sequence[str]) -> dict[str, Any]:

@@ -3,5 +3,5 @@
 import pytest
 
 # A failing assertion shows its values here as it does in a test module, and holds under `python -O` too.
-_MODULES = ("base", "samples", "quantizer", "adapter", "tokenizer", "exporter", "model_source")
+_MODULES = ("base", "samples", "quantizer", "adapter", "tokenizer", "exporter", "model_source", "initializer")
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
