@@ -13,4 +13,11 @@ def graftkit_tokenizers() -> list[Provider]:
             summary="any tokenizer.json, through the tokenizers library",
             requires=("tokenizers",),
         ),
+        Provider(
+            name="byte-level",
+            target="graftkit_tokenizers.byte_level:ByteLevelBackend",
+            config="graftkit_tokenizers.config:ByteLevelConfig",
+            summary="BPE over bytes, trained here or read from GPT-2's, tiktoken's or Mistral's files",
+            requires=("tokenizers",),
+        ),
     ]

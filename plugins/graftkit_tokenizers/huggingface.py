@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +49,7 @@ class HuggingFaceBackend:
         files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
         if "tokenizer.json" not in files:
             raise ModelError("there is no tokenizer.json", where=str(folder))
-        return HuggingFaceTokenizer(files, str(folder))
+        return HuggingFaceTokenizer(files, str(folder), trainable=hasattr(self, "train"))
 
 
 def _folder_of(path: Path) -> Path | None:
@@ -64,14 +64,16 @@ class HuggingFaceTokenizer:
     Args:
         files: The files' bytes by name; kept as they are, so that saving gives back what was loaded.
         where: The folder, for errors.
+        trainable: Whether the backend that made it can train one.
 
     Raises:
         ModelError: A file is malformed.
     """
 
-    def __init__(self, files: Mapping[str, bytes], where: str = "tokenizer") -> None:
+    def __init__(self, files: Mapping[str, bytes], where: str = "tokenizer", *, trainable: bool = False) -> None:
         self._files = dict(files)
         self._where = where
+        self._trainable = trainable
         self._spec = self._json("tokenizer.json")
         self._spec |= {
             "truncation": None,
@@ -85,6 +87,7 @@ class HuggingFaceTokenizer:
         self._full = self._build(self._spec)
         self._check_added_ids()
         self._variants: dict[frozenset[str], Backend] = {}
+        self._known_bytes: dict[int, bytes] = {}
 
     def _json(self, name: str) -> dict[str, Any]:
         if name not in self._files:
@@ -165,7 +168,7 @@ class HuggingFaceTokenizer:
             lossless_unicode=whole,
             lossless_bytes=whole,
             offsets=True,
-            trainable=False,
+            trainable=self._trainable,
             extendable=False,
             coarsening=False,
         )
@@ -226,12 +229,18 @@ class HuggingFaceTokenizer:
         """Returns the text of these ids."""
         if not self._bytes.is_byte_level:
             return str(self._full.decode(list(ids), skip_special_tokens=skip_specials))
-        left_out = self.special_tokens.values() if skip_specials else ()
-        return b"".join(self.text_bytes(id) for id in ids if id not in left_out).decode("utf-8", errors="replace")
+        left_out = frozenset(self.special_tokens.values() if skip_specials else ())
+        shown = [id for id in ids if id not in left_out] if left_out else ids
+        return self._joined(shown, self.text_bytes).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """Returns the bytes of these ids."""
-        return b"".join(self.token_bytes(token) for token in ids)
+        return self._joined(ids, self.token_bytes)
+
+    def _joined(self, ids: Sequence[int], unknown: Callable[[int], bytes]) -> bytes:
+        """Returns the bytes of ids; asks only for those that were never asked for."""
+        known = self._known_bytes
+        return b"".join([known[token] if token in known else unknown(token) for token in ids])
 
     def stream_decoder(self) -> StreamDecoder:
         """Returns a decoder for ids that come one by one."""
@@ -247,10 +256,12 @@ class HuggingFaceTokenizer:
         Raises:
             IndexError: No such id.
         """
-        piece = self._full.id_to_token(token) if 0 <= token < self.vocab_size else None
-        if piece is None:
-            raise IndexError(f"no token has the id {token}")
-        return piece.encode("utf-8") if token in self._added_ids else self._bytes.of(piece)
+        if token not in self._known_bytes:
+            piece = self._full.id_to_token(token) if 0 <= token < self.vocab_size else None
+            if piece is None:
+                raise IndexError(f"no token has the id {token}")
+            self._known_bytes[token] = piece.encode("utf-8") if token in self._added_ids else self._bytes.of(piece)
+        return self._known_bytes[token]
 
     def text_bytes(self, token: int) -> bytes:
         """Returns the bytes that one id adds to a text: none where no token has it, as padded embeddings allow."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from graftkit.testing import TokenizerContract, tiny_tokenizer_files
+from graftkit.testing.contracts.tokenizer_training import TrainedTokenizerContract
 
 
 class TestHuggingFace(TokenizerContract):
@@ -53,3 +54,9 @@ class TestHuggingFaceOfTheSentencePieceFamily(TokenizerContract):
         (folder / "tokenizer.json").write_text(json.dumps(spec))
         roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
         (folder / "tokenizer_config.json").write_text(json.dumps(roles))
+
+
+class TestByteLevel(TrainedTokenizerContract):
+    """GPT-2's splitting, 256 bytes, merges, special tokens first."""
+
+    provider = "byte-level"

@@ -1,0 +1,54 @@
+"""BPE over bytes, as in GPT-2 and most models since; without merges, the plain tokenizer of 256 bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graftkit.interfaces.vocabulary import TrainingSpec
+from tokenizers.trainers import BpeTrainer
+
+from graftkit_tokenizers.byte_alphabet import byte_alphabet
+from graftkit_tokenizers.config import ByteLevelConfig
+from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
+from graftkit_tokenizers.pruning import pruned
+from graftkit_tokenizers.splitting import named, pre_tokenizer
+from graftkit_tokenizers.tokenizer_json import bpe_model, tokenizer_json
+from graftkit_tokenizers.training import checked, files_of, learn, make_room
+
+__all__ = ["ByteLevelBackend"]
+
+
+class ByteLevelBackend(HuggingFaceBackend):
+    """Trains BPE over bytes: every text comes back byte by byte.
+
+    Args:
+        config: How text is split, and which pairs are worth a token.
+    """
+
+    config_class = ByteLevelConfig
+
+    def __init__(self, config: ByteLevelConfig | None = None) -> None:
+        self.config = config or ByteLevelConfig()
+
+    def train(self, texts: Iterable[str], spec: TrainingSpec) -> HuggingFaceTokenizer:
+        """Learns merges, the most frequent pair first, until the vocabulary is full.
+
+        Raises:
+            RequestError: The vocabulary can't hold the special tokens and 256 bytes, or there is no text.
+        """
+        make_room(checked(spec), 256, "the 256 bytes")
+        parts = tokenizer_json(
+            bpe_model({}, []),
+            pre_tokenizer=pre_tokenizer(named(self.config.pattern or "gpt2")),
+            decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        )
+        trainer = BpeTrainer(
+            vocab_size=spec.vocab_size,
+            min_frequency=self.config.min_frequency,
+            special_tokens=list(spec.special_tokens),
+            initial_alphabet=list(byte_alphabet()),
+            show_progress=False,
+        )
+        model = learn(parts, trainer, texts)
+        kept = pruned(model["vocab"], model["merges"], reserved=spec.special_tokens, size=spec.vocab_size)
+        return HuggingFaceTokenizer(files_of({**parts, "model": bpe_model(*kept)}, spec), trainable=True)
