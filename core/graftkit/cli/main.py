@@ -25,6 +25,7 @@ _COMMANDS = {
     "preview": "Show training rows as tokens, supervised ones marked.",
     "generate": "Try a run or an export.",
     "verify": "Prove an export again: load it afresh, compare logits.",
+    "tokenizer": "Train, extend, analyze and compare tokenizers.",
     "plugins": "List what is installed, and from whom.",
     "plugin": "Start a plugin of your own, or test one.",
     "schema": "Print the recipe's JSON Schema, for editors.",

@@ -1,0 +1,33 @@
+"""Prints tables: with lines on a terminal, plain columns elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+__all__ = ["show_table"]
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Prints a table whose first column stands to the left and whose other ones stand to the right."""
+    if sys.stdout.isatty():
+        _rich(headers, rows, title)
+        return
+    widths = [max(len(row[column]) for row in (headers, *rows)) for column in range(len(headers))]
+    for row in (headers, *rows):
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        click.echo("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+
+
+def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    Console().print(table)

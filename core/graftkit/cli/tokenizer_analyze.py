@@ -1,0 +1,175 @@
+"""`toolkit tokenizer analyze`: is extending worth it, and by how many tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from graftkit.cli.options import disable_option, json_option
+from graftkit.cli.tokenizer_options import extendable, reference, use_option
+
+if TYPE_CHECKING:
+    from graftkit.interfaces.vocabulary import ExtensionPlan
+    from graftkit.vocabulary.analyze import Analysis, Point
+
+__all__ = ["command"]
+
+_LITTLE = 50_000
+
+
+class _Counts(click.ParamType[list[int]]):
+    """Whole numbers with commas between them."""
+
+    name = "N,N,..."
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        try:
+            counts = sorted({int(part) for part in str(value).split(",")})
+        except ValueError:
+            counts = []
+        if not counts or counts[0] < 1 or counts[-1] > 1_000_000:
+            self.fail(f"{value!r} is no list of whole numbers from 1 to a million, such as 500,1000,2000", param, ctx)
+        return counts
+
+
+@click.command("analyze")
+@click.argument("base")
+@click.argument("files", nargs=-1, required=True)
+@click.option("--tokens", "counts", default="500,1000,2000,5000", show_default=True, type=_Counts())
+@click.option("--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 0.5, min_open=True), help="Share.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Draws other held-out files.")
+@click.option("--min-frequency", default=2, show_default=True, type=click.IntRange(1), help="Of a pair to be learnt.")
+@click.option("--out", type=click.Path(path_type=Path), help="Draw the curve: FILE.svg, .png, or .html with the table.")
+@use_option
+@disable_option
+@json_option
+def command(
+    base: str,
+    files: tuple[str, ...],
+    counts: list[int],
+    holdout: float,
+    seed: int,
+    min_frequency: int,
+    out: Path | None,
+    use: str | None,
+    disable: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure on held-out text what tokens learnt from FILES would save the tokenizer BASE.
+
+    Whole files are held out (of a single one, stretches). It is worth it where at least 3% of their tokens are saved;
+    the number advised is then the smallest that gives 80% of the largest saving, since each further token saves less
+    and costs a row of the embeddings.
+    """
+    from graftkit.cli.progress import show_progress
+    from graftkit.cli.stages import stage, watched
+    from graftkit.cli.tables import show_table
+    from graftkit.corpus.texts import split_by_file, text_files
+    from graftkit.flow.find_tokenizer import find_tokenizer
+    from graftkit.host.host import PluginHost
+    from graftkit.interfaces.vocabulary import ExtensionSpec
+    from graftkit.report.vocabulary_figures import check_picture, savings_figure, write_picture
+    from graftkit.vocabulary.analyze import analyze
+    from graftkit.vocabulary.cost import embedding_cost
+    from graftkit.vocabulary.losses import describe_losses, lost_characters
+
+    host = PluginHost(disable=disable)
+    if out:
+        check_picture(out)
+    learn, held_out = split_by_file(text_files(files), holdout, seed)
+    found = find_tokenizer(host, reference(base), use)
+    backend = extendable(host, found)
+
+    with show_progress() as on_event, stage("analyzing", on_event):
+
+        def extend(count: int) -> ExtensionPlan:
+            read = watched(learn, learn.bytes, "analyzing", on_event)
+            return backend.extend(found.tokenizer, read, ExtensionSpec(count, min_frequency))
+
+        analysis = analyze(
+            found.tokenizer,
+            extend,
+            held_out,
+            counts,
+            learnt_from=learn.bytes,
+            cost=embedding_cost(found.model) if found.model else None,
+        )
+    headers, rows = table(analysis)
+    if out:
+        title = f"{base}: {len(learn.files)} files, {learn.bytes / 1e6:.1f} MB"
+        write_picture(out, savings_figure(analysis, title), headers, rows, title)
+    if as_json:
+        files_held = [str(path) for path in held_out.files]
+        click.echo(json.dumps({**analysis.to_json(), "held_out_files": files_held}, ensure_ascii=False))
+        return
+    where = f"{len(held_out.files)} held-out files" if learn.files != held_out.files else "held-out stretches of it"
+    click.echo(
+        f"learnt from {len(learn.files)} files, {learn.bytes / 1e6:.2f} MB; "
+        f"measured on {where}, {held_out.bytes / 1e6:.2f} MB\n"
+    )
+    show_table(headers, rows)
+    click.echo()
+    lost = lost_characters(found.tokenizer)
+    for line in verdict(analysis, describe_losses(lost) if lost else ""):
+        click.echo(line)
+    if out:
+        click.echo(f"drew {out}")
+
+
+def table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
+    """Returns the headers and rows that show an analysis; the base is the first row."""
+    headers = ["tokens asked for", "added", "bytes/token", "saved", "used held-out", "scaffolding", "parameters"]
+    base = ["0 (base)", "", f"{analysis.base.bytes_per_token:.3f}", "", "", "", ""]
+    rows = [base, *(_row(point) for point in analysis.points)]
+    shown = 7 if analysis.points[0].parameters is not None else 6
+    return headers[:shown], [row[:shown] for row in rows]
+
+
+def _row(point: Point) -> list[str]:
+    return [
+        f"{point.asked:,}",
+        f"{point.added:,}",
+        f"{point.bytes_per_token:.3f}",
+        f"{point.saved:.1%}",
+        f"{point.used:.0%}",
+        f"{point.scaffolding:,}",
+        f"+{point.parameters:,}" if point.parameters is not None else "",
+    ]
+
+
+def verdict(analysis: Analysis, losses: str) -> Sequence[str]:
+    """Says in words what to do.
+
+    Args:
+        analysis: What was found out.
+        losses: What the base loses of any text, in words; empty for nothing.
+    """
+    from graftkit.vocabulary.analyze import ENOUGH_OF_BEST, WORTH_IT
+
+    advice, best = analysis.advice, max(analysis.points, key=lambda point: point.saved)
+    lines = []
+    if advice is None:
+        lines.append(
+            f"Not worth it: {best.asked:,} tokens would save {best.saved:.1%} of held-out text's tokens; "
+            f"under {WORTH_IT:.0%} the new rows cost more than they give."
+        )
+    else:
+        lines.append(
+            f"Worth it: take {advice.asked:,} tokens, which save {advice.saved:.1%} of held-out text's tokens "
+            f"(the smallest number with {ENOUGH_OF_BEST:.0%} of the largest saving, {best.saved:.1%})."
+        )
+    if analysis.base.bytes < _LITTLE:
+        lines.append(f"Only {analysis.base.bytes:,} bytes are held out: more text would make this surer.")
+    lost = analysis.base.lost
+    if lost:
+        shown = ", ".join(f"{character!r} ({count:,} times)" for character, count in list(lost.items())[:5])
+        lines.append(f"The base loses {len(lost)} characters of these texts: {shown}; `extend` adds their bytes.")
+    if losses:
+        lines.append(f"In any text the base loses {losses}; `extend` adds the bytes that it lacks.")
+    return lines

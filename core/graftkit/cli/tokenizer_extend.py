@@ -1,0 +1,123 @@
+"""`toolkit tokenizer extend`: more tokens for a tokenizer that a model knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from graftkit.cli.options import disable_option, json_option
+from graftkit.cli.tokenizer_options import (
+    extendable,
+    folder_options,
+    format_option,
+    reference,
+    use_option,
+)
+from graftkit.errors import DataError
+
+if TYPE_CHECKING:
+    from graftkit.interfaces.tokenizer import Tokenizer
+    from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
+
+__all__ = ["command"]
+
+
+@click.command("extend")
+@click.argument("base")
+@click.argument("files", nargs=-1)
+@click.option("--tokens", required=True, type=click.IntRange(0, 1_000_000), help="How many tokens to learn, at most.")
+@click.option("--min-frequency", default=2, show_default=True, type=click.IntRange(1), help="Of a pair to be learnt.")
+@click.option("--max-length", type=click.IntRange(2), help="Characters of a token at most.")
+@click.option("--word", "words", multiple=True, metavar="TEXT", help="A text to become one token; may be repeated.")
+@click.option(
+    "--missing-bytes/--no-missing-bytes", default=True, help="Add the bytes that a base lacks, as by default."
+)
+@use_option
+@format_option
+@folder_options
+@disable_option
+@json_option
+def command(
+    base: str,
+    files: tuple[str, ...],
+    tokens: int,
+    min_frequency: int,
+    max_length: int | None,
+    words: tuple[str, ...],
+    missing_bytes: bool,
+    use: str | None,
+    formats: tuple[str, ...],
+    out: Path,
+    overwrite: bool,
+    disable: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Add tokens for the texts in FILES to the tokenizer BASE: a tokenizer's folder or file, or a model.
+
+    No id of BASE moves, so a model keeps what it knows of them; only the new tokens' rows are new to it. extension.json
+    lists the new tokens, each with the ids that stood for it before.
+    """
+    from graftkit.cli.progress import show_progress
+    from graftkit.cli.stages import stage, watched
+    from graftkit.corpus.texts import text_files
+    from graftkit.flow.find_tokenizer import find_tokenizer
+    from graftkit.host.host import PluginHost
+    from graftkit.interfaces.vocabulary import ExtensionSpec
+    from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
+    from graftkit.vocabulary.record import extension_record
+
+    if tokens and not files:
+        raise DataError("tokens are learnt from texts: name some FILES", where="extend", hint="Or say --tokens 0.")
+    host = PluginHost(disable=disable)
+    check_folder(out, overwrite=overwrite)
+    texts = text_files(files) if files else None
+    found = find_tokenizer(host, reference(base), use)
+    backend = extendable(host, found)
+    saved_as = check_formats(formats, backend.formats)  # type: ignore[attr-defined]
+    spec = ExtensionSpec(tokens, min_frequency, max_length, missing_bytes, words)
+    with show_progress() as on_event, stage("extending", on_event):
+        read = watched(texts, texts.bytes, "extending", on_event) if texts else ()
+        plan = backend.extend(found.tokenizer, read, spec)
+    record = extension_record(found.tokenizer, plan, spec) | {
+        "backend": found.offer.qualified_name,
+        "corpus": texts and {"files": len(texts.files), "bytes": texts.bytes, "fingerprint": texts.fingerprint},
+    }
+    save_tokenizer_folder(out, plan.tokenizer, saved_as, "extension.json", record)
+    if as_json:
+        click.echo(json.dumps({"folder": str(out), **record}, ensure_ascii=False))
+        return
+    click.echo(f"{base}: {found.tokenizer.vocab_size:,} ids, {plan.tokenizer.vocab_size:,} now")
+    click.echo("\n".join(f"  {line}" for line in _summary(found.tokenizer, plan, spec)))
+    click.echo(f"saved {out}")
+
+
+def _summary(base: Tokenizer, plan: ExtensionPlan, spec: ExtensionSpec) -> list[str]:
+    """Says what was added and what it does."""
+    from graftkit.vocabulary.losses import describe_losses, lost_characters
+
+    single = [token for token in plan.tokens if len(token.data) == 1 and len(token.parts) < 2]
+    learnt = len(plan.tokens) - len(single)
+    lines = [f"{learnt:,} tokens added" + (f", {len(spec.words)} words among them" if spec.words else "")]
+    if learnt - len(spec.words) < spec.tokens:
+        lines[0] += f"; the texts hold no more that occur {spec.min_frequency} times"
+    if single:
+        lines.append(f"{len(single)} bytes that the base lacked are tokens of their own now")
+    if plan.base_tokens:
+        saved = 1 - plan.tokens_after / plan.base_tokens
+        lines.append(
+            f"these texts take {plan.tokens_after:,} tokens in place of {plan.base_tokens:,}, {saved:.1%} fewer; "
+            "what other texts save, `toolkit tokenizer analyze` tells"
+        )
+        lines.append(f"{len(plan.scaffolding):,} of the new tokens are scaffolding: longer ones stand in their place")
+    lines.append(
+        "every text is cut as before, but for tokens that are joined"
+        if plan.coarsens
+        else "texts may be cut elsewhere than before: this family weighs all its tokens anew"
+    )
+    lost = lost_characters(plan.tokenizer)
+    if lost:
+        lines.append(f"still lost: {describe_losses(lost)}")
+    return lines

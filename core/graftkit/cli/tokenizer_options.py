@@ -1,0 +1,79 @@
+"""What the commands on tokenizers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from graftkit.errors import GraftkitError, ProviderError
+
+if TYPE_CHECKING:
+    from graftkit.flow.find_tokenizer import FoundTokenizer
+    from graftkit.host.host import PluginHost
+    from graftkit.interfaces.tokenizer import ExtendableBackend
+
+__all__ = ["extendable", "folder_options", "format_option", "reference", "refuse_backend", "use_option"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+format_option = click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="NAME",
+    help="Save in this format of the backend's; may be repeated. Left out: its usual one.",
+)
+use_option = click.option("--use", metavar="BACKEND", help="Read it with this backend, instead of asking them all.")
+
+
+def folder_options(function: _F) -> _F:
+    """Adds `--out` and `--overwrite`."""
+    function = click.option("--overwrite", is_flag=True, help="Replace the tokenizer that is in the folder.")(function)
+    return click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to save it in.")(
+        function
+    )
+
+
+def reference(given: str) -> str:
+    """Returns a reference as a recipe in the current folder would mean it."""
+    from graftkit.recipe.paths import anchored_reference
+
+    anchored = anchored_reference(given, Path.cwd())
+    return given if anchored == str(Path.cwd() / given) else anchored
+
+
+def extendable(host: PluginHost, found: FoundTokenizer) -> ExtendableBackend:
+    """Returns the backend of a tokenizer, to extend it.
+
+    Raises:
+        ProviderError: It can't.
+    """
+    from graftkit.flow.find_tokenizer import default_backend
+    from graftkit.interfaces.tokenizer import ExtendableBackend
+
+    backend = default_backend(host, found.offer)
+    if not isinstance(backend, ExtendableBackend):
+        raise refuse_backend(host, found.offer.provider.name, "extend a tokenizer", "extend")
+    return backend
+
+
+def refuse_backend(host: PluginHost, name: str, verb: str, method: str) -> ProviderError:
+    """Says that a backend lacks a method, and which ones have it."""
+    return ProviderError(
+        f"the tokenizer backend '{name}' can't {verb}",
+        hint=f"These can: {', '.join(_able(host, method)) or 'none that is installed'}.",
+    )
+
+
+def _able(host: PluginHost, method: str) -> Sequence[str]:
+    from graftkit.flow.find_tokenizer import default_backend
+
+    able = []
+    for offer in host.registry.offers("tokenizer"):
+        with suppress(GraftkitError):
+            able += [offer.provider.name] if hasattr(default_backend(host, offer), method) else []
+    return sorted(able)

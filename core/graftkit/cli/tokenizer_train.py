@@ -1,0 +1,124 @@
+"""`toolkit tokenizer train`: a tokenizer from texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graftkit.cli.options import disable_option, json_option
+from graftkit.cli.tokenizer_options import folder_options, format_option, refuse_backend
+from graftkit.errors import RequestError
+
+if TYPE_CHECKING:
+    from graftkit.interfaces.vocabulary import TrainingSpec
+
+__all__ = ["command"]
+
+_MEASURED = 8 << 20
+_ROLES = ("bos", "eos", "pad", "unk")
+
+
+@click.command("train")
+@click.argument("files", nargs=-1, required=True)
+@click.option("--use", required=True, metavar="BACKEND", help="The family, such as byte-level; see `toolkit plugins`.")
+@click.option("--vocab-size", required=True, type=click.IntRange(2, 4_000_000), help="Ids at most, special ones too.")
+@click.option("--special", "specials", multiple=True, metavar="TOKEN", help="A special token; may be repeated.")
+@click.option("--role", "roles", multiple=True, metavar="ROLE=TOKEN", help="Which special token is bos, eos, pad, unk.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="One of the family's own options.")
+@format_option
+@folder_options
+@disable_option
+@json_option
+def command(
+    files: tuple[str, ...],
+    use: str,
+    vocab_size: int,
+    specials: tuple[str, ...],
+    roles: tuple[str, ...],
+    options: tuple[str, ...],
+    formats: tuple[str, ...],
+    out: Path,
+    overwrite: bool,
+    disable: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Train a tokenizer on FILES: text files, folders of them, patterns such as 'src/**/*.py'."""
+    from graftkit.cli.progress import show_progress
+    from graftkit.cli.stages import stage, watched
+    from graftkit.corpus.texts import text_files
+    from graftkit.host.host import PluginHost
+    from graftkit.interfaces.tokenizer import TrainableBackend
+    from graftkit.recipe.options import bind_options
+    from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
+    from graftkit.vocabulary.measure import measure
+    from graftkit.vocabulary.record import tokenizer_facts
+
+    host = PluginHost(disable=disable)
+    spec = _spec(vocab_size, specials, roles)
+    offer = host.registry.resolve("tokenizer", use, where="--use")
+    config = bind_options(host.registry.config_class(offer), options)
+    backend = host.registry.create(offer, config)
+    if not isinstance(backend, TrainableBackend):
+        raise refuse_backend(host, use, "train", "train")
+    saved_as = check_formats(formats, backend.formats)  # type: ignore[attr-defined]
+    check_folder(out, overwrite=overwrite)
+    texts = text_files(files)
+    with show_progress() as on_event:
+        with stage("training", on_event):
+            tokenizer = backend.train(watched(texts, texts.bytes, "training", on_event), spec)
+        with stage("measuring", on_event):
+            measured = measure(tokenizer, _first(texts, _MEASURED))
+    facts = {
+        **tokenizer_facts(tokenizer),
+        "backend": offer.qualified_name,
+        "options": config.model_dump(mode="json"),
+        "corpus": {"files": len(texts.files), "bytes": texts.bytes, "fingerprint": texts.fingerprint},
+        "bytes_per_token": measured.bytes_per_token,
+        "lost_characters": dict(measured.lost),
+    }
+    save_tokenizer_folder(out, tokenizer, saved_as, "training.json", facts)
+    click.echo(json.dumps({"folder": str(out), **facts}, ensure_ascii=False) if as_json else _summary(out, use, facts))
+
+
+def _spec(vocab_size: int, specials: Sequence[str], roles: Sequence[str]) -> TrainingSpec:
+    from graftkit.interfaces.vocabulary import TrainingSpec
+    from graftkit.suggest import known_names
+
+    named: dict[str, str] = {}
+    for role in roles:
+        name, equals, token = role.partition("=")
+        if not equals or not token:
+            raise RequestError("the form is ROLE=TOKEN", where=f"--role {role}", hint="For example: --role eos='</s>'")
+        if name not in _ROLES:
+            raise RequestError(f"'{name}' is no role", where=f"--role {role}", hint=known_names(name, _ROLES))
+        named[name] = token
+    return TrainingSpec(vocab_size, tuple(dict.fromkeys([*specials, *named.values()])), named)
+
+
+def _first(texts: Any, size: int) -> Iterator[str]:
+    """Yields texts, about so many characters of them."""
+    for text in texts:
+        yield text
+        size -= len(text)
+        if size <= 0:
+            return
+
+
+def _summary(out: Path, use: str, facts: dict[str, Any]) -> str:
+    corpus, lost = facts["corpus"], facts["lost_characters"]
+    files = f"{corpus['files']} files" if corpus["files"] != 1 else "1 file"
+    shown = ", ".join(f"{character!r}" for character in list(lost)[:5])
+    return "\n".join(
+        [
+            f"{use} tokenizer of {facts['vocab_size']:,} ids from {files}, {corpus['bytes'] / 1e6:.1f} MB",
+            f"{facts['bytes_per_token']:.2f} bytes a token on those texts",
+            "every text comes back from its tokens"
+            if facts["lossless"]
+            else f"texts may not come back exactly; lost here: {shown or 'nothing'}",
+            f"saved {out}",
+        ]
+    )

@@ -1,0 +1,38 @@
+"""From KEY=VALUE on the command line to a provider's own fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from graftkit.errors import RecipeError
+from graftkit.interfaces.config import ProviderConfig
+from graftkit.recipe.document import Document, parse_value
+from graftkit.recipe.load import as_recipe_error
+
+__all__ = ["bind_options"]
+
+
+def bind_options(model: type[ProviderConfig], assignments: Sequence[str], flag: str = "--option") -> ProviderConfig:
+    """Reads and judges a provider's fields.
+
+    Args:
+        model: The provider's fields.
+        assignments: Each "key=value", the value as YAML writes it.
+        flag: What the user typed before them, for errors.
+
+    Raises:
+        RecipeError: An assignment of another form, a field that the provider does not know, or a value that it
+            refuses.
+    """
+    document = Document({}, flag)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError("the form is KEY=VALUE", where=f"{flag} {assignment}")
+        document.data[key.strip()] = parse_value(text, f"{flag} {assignment}")
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        raise as_recipe_error(error, model, document) from None

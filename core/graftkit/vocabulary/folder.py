@@ -1,0 +1,89 @@
+"""Saves a tokenizer in a folder of its own, with a record of how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import FolderError, RequestError
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.store.files import atomic_folder, file_facts, write_json
+from graftkit.suggest import known_names
+
+__all__ = ["check_folder", "check_formats", "save_tokenizer_folder"]
+
+RECORDS = ("extension.json", "training.json")
+"""The file that says how the tokenizer was made, and which files belong to it."""
+
+
+def check_formats(asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Returns the formats to save in: those asked for, or else a backend's first one.
+
+    Raises:
+        RequestError: One that the backend does not write.
+    """
+    for format in asked:
+        if format not in known:
+            raise RequestError(f"no format is called '{format}'", where="--format", hint=known_names(format, known))
+    return list(dict.fromkeys(asked)) or [known[0]]
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Makes sure before any work that a tokenizer may be saved there.
+
+    Raises:
+        FolderError: The folder holds a tokenizer and `overwrite` is False, or anything else, or can't be made.
+    """
+    try:
+        if not folder.exists():
+            return folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            raise FolderError("it is a file", where=str(folder), hint="Give a folder with --out.")
+        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    except OSError as error:
+        raise FolderError(f"can't be written: {error.strerror}", where=str(folder)) from error
+    if present and not overwrite:
+        hint = "Give another folder with --out, or replace a tokenizer with --overwrite."
+        raise FolderError("it is not empty", where=str(folder), hint=hint)
+    strange = sorted(present - _own(folder))
+    if strange:
+        shown = ", ".join(strange[:3])
+        raise FolderError(
+            f"it holds files that no `toolkit tokenizer` wrote: {shown}",
+            where=str(folder),
+            hint="Overwriting would delete them: give another folder with --out.",
+        )
+
+
+def _own(folder: Path) -> set[str]:
+    own: set[str] = set()
+    for name in RECORDS:
+        try:
+            own |= {name, *json.loads((folder / name).read_bytes())["files"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return own
+
+
+def save_tokenizer_folder(
+    folder: Path, tokenizer: Tokenizer, formats: Iterable[str], record: str, facts: Mapping[str, Any]
+) -> None:
+    """Writes the tokenizer in each format, and the record; the folder appears as a whole or not at all.
+
+    Args:
+        folder: Where; what `check_folder` allowed to be replaced is.
+        tokenizer: The tokenizer.
+        formats: Names that its `save` takes.
+        record: The record's file name.
+        facts: What the record says, as JSON; the list of files is added.
+
+    Raises:
+        StorageError: The system refused.
+        RequestError: A format that this tokenizer can't be saved in.
+    """
+    with atomic_folder(folder) as temporary:
+        for format in formats:
+            tokenizer.save(temporary, format)
+        write_json(temporary / record, {**facts, "files": file_facts(temporary)})

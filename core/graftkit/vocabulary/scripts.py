@@ -1,0 +1,144 @@
+"""Tells which script a character belongs to, and how many tokens each script of a corpus takes."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftkit.interfaces.tokenizer import Tokenizer
+
+__all__ = ["ScriptShare", "measure_scripts", "script_of"]
+
+_Numbers = NDArray[np.floating[Any]]
+
+_INHERITED = ""
+"""What a mark, a joiner or a single space is: of the script beside it."""
+
+_NAMES = {"Cjk": "Han", "Hiragana": "Kana", "Katakana": "Kana", "Katakana-Hiragana": "Kana", "Ideographic": "Han"}
+_WIDTHS = ("Fullwidth", "Halfwidth")
+_EMOJI = (range(0x1F000, 0x20000), range(0x2600, 0x27C0), range(0x2B00, 0x2C00), range(0xE0020, 0xE0080))
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptShare:
+    """What is in one script.
+
+    Attributes:
+        bytes: UTF-8 bytes of its characters.
+        tokens: Tokens that they became; one across two scripts counts for each by its characters.
+    """
+
+    bytes: int
+    tokens: float
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of a token, on average; 0 where there are no tokens."""
+        return self.bytes / self.tokens if self.tokens else 0.0
+
+
+@cache
+def script_of(character: str) -> str:
+    """Returns a character's script: of a letter the first word of its Unicode name, and else what it is used for.
+
+    That is "digits", "punctuation" (symbols too), "emoji", "white space" or "other"; empty for what belongs to the
+    characters beside it, as an accent does.
+
+    Example:
+        >>> [script_of(character) for character in "aж漢ひ7{🎉"]
+        ['Latin', 'Cyrillic', 'Han', 'Kana', 'digits', 'punctuation', 'emoji']
+    """
+    category = unicodedata.category(character)
+    name = unicodedata.name(character, "")
+    if category in ("Mn", "Me", "Cf") and name.startswith(("COMBINING", "VARIATION", "ZERO WIDTH")):
+        return _INHERITED
+    if any(ord(character) in block for block in _EMOJI):
+        return "emoji"
+    if category[0] in "LM":
+        return _script_in(name)
+    kinds = {"N": "digits", "P": "punctuation", "S": "punctuation", "Z": "white space"}
+    return kinds.get(category[0], "white space" if character.isspace() else "other")
+
+
+def _script_in(name: str) -> str:
+    words = name.title().split() or ["other"]
+    word = words[1] if words[0] in _WIDTHS and len(words) > 1 else words[0]
+    return _NAMES.get(word, word)
+
+
+def measure_scripts(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, ScriptShare]:
+    """Counts bytes and tokens by script, the largest first.
+
+    A single space belongs to what follows it, a token to the characters that it stands at, in equal parts. White space
+    of its own is what code is indented with: line ends, tabs, several spaces.
+
+    Args:
+        tokenizer: A tokenizer that gives offsets.
+        texts: The texts.
+    """
+    sizes: dict[str, int] = {}
+    tokens: dict[str, float] = {}
+    for text in texts:
+        names, kinds = _kinds(text)
+        for totals, weights in ((sizes, _widths(text)), (tokens, _token_shares(tokenizer, text))):
+            for name, total in zip(names, np.bincount(kinds, weights, len(names)).tolist(), strict=True):
+                totals[name] = totals.get(name, 0) + total
+    shares = {name: ScriptShare(round(size), tokens[name]) for name, size in sizes.items() if size}
+    return dict(sorted(shares.items(), key=lambda item: (-item[1].bytes, item[0])))
+
+
+def _codes(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+
+
+def _widths(text: str) -> _Numbers:
+    """Returns the UTF-8 bytes of each character, `[characters]`."""
+    codes = _codes(text)
+    return np.ones(len(codes)) + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+
+
+def _kinds(text: str) -> tuple[list[str], NDArray[np.int64]]:
+    """Returns the scripts in a text, and for each character which of them it is, `[characters]`."""
+    distinct, places = np.unique(_codes(text), return_inverse=True)
+    found = [script_of(chr(code)) for code in distinct.tolist()]
+    names = sorted({*found, _INHERITED, "other"} - {_INHERITED})
+    index = {name: number for number, name in enumerate(names)} | {_INHERITED: -1}
+    kinds = np.array([index[name] for name in found], dtype=np.int64)[places]
+    kinds[_single_spaces(text)] = -2
+    _fill(kinds[::-1], -2)
+    _fill(kinds, -1)
+    kinds[kinds < 0] = index["other"]
+    return names, kinds
+
+
+def _single_spaces(text: str) -> NDArray[np.bool_]:
+    codes = _codes(text)
+    blank = (codes == 32) | ((codes >= 9) & (codes <= 13))
+    beside = np.zeros(len(codes), dtype=bool)
+    beside[1:] |= blank[:-1]
+    beside[:-1] |= blank[1:]
+    alone: NDArray[np.bool_] = (codes == 32) & ~beside
+    return alone
+
+
+def _fill(kinds: NDArray[np.int64], open_kind: int) -> None:
+    """Gives each character of an open kind the kind of the nearest one before it that has another."""
+    known = np.where(kinds == open_kind, -1, np.arange(len(kinds)))
+    nearest: Any = np.maximum.accumulate(known)
+    kinds[:] = np.where(nearest >= 0, kinds[np.maximum(nearest, 0)], kinds)
+
+
+def _token_shares(tokenizer: Tokenizer, text: str) -> _Numbers:
+    """Returns for each character how much of a token, or of several, it is, `[characters]`."""
+    spans = np.array(tokenizer.encode_offsets(text).offsets, dtype=np.int64).reshape(-1, 2)
+    starts = np.minimum(spans[:, 0], len(text) - 1)
+    lengths = np.maximum(spans[:, 1] - spans[:, 0], 1)
+    ends = np.cumsum(lengths)
+    places = np.repeat(starts - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
+    return np.bincount(places, np.repeat(1.0 / lengths, lengths), len(text)).astype(np.float64)
