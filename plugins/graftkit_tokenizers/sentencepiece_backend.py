@@ -1,0 +1,37 @@
+"""SentencePiece models, read, trained and extended through the sentencepiece library itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
+from graftkit_tokenizers.sentencepiece_files import find_model, read_files
+from graftkit_tokenizers.sentencepiece_saving import FORMATS
+from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+
+__all__ = ["SentencePieceBackend"]
+
+
+class SentencePieceBackend:
+    """Reads `.model` files.
+
+    Args:
+        config: How it trains.
+    """
+
+    formats = FORMATS
+
+    def __init__(self, config: SentencePieceConfig | None = None) -> None:
+        self._config = config or SentencePieceConfig()
+
+    def accepts(self, path: Path) -> bool:
+        """Tells whether the path is a SentencePiece model or a folder with one."""
+        return find_model(path) is not None
+
+    def load(self, path: Path) -> SentencePieceTokenizer:
+        """Reads a tokenizer from a folder, or from the `.model` in it.
+
+        Raises:
+            ModelError: There is none, or a file is malformed.
+        """
+        return SentencePieceTokenizer(read_files(path))

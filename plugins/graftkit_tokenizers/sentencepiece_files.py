@@ -1,0 +1,114 @@
+"""The files of a SentencePiece tokenizer: the `.model` and what Hugging Face repositories keep beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import ModelError
+
+from graftkit_tokenizers.sentencepiece_proto import SIZE_LIMIT, looks_like_proto
+
+__all__ = ["MODEL_NAME", "SentencePieceFiles", "find_model", "read_files"]
+
+MODEL_NAME = "tokenizer.model"
+"""What a saved model is called, as Llama's and its kin's are."""
+
+_NAMES = (MODEL_NAME, "spiece.model", "sentencepiece.bpe.model")
+_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+_SIDE_LIMIT = 64 * 2**20
+_SNIFFED = 4096
+
+
+@dataclass(frozen=True)
+class SentencePieceFiles:
+    """A tokenizer's files.
+
+    Attributes:
+        model: The `.model`'s bytes.
+        beside: The other files' bytes by name.
+        where: The file or folder, for errors.
+    """
+
+    model: bytes
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    where: str = "tokenizer"
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Returns a file's object, empty where there is no such file.
+
+        Raises:
+            ModelError: It is no JSON object.
+        """
+        if name not in self.beside:
+            return {}
+        try:
+            data = json.loads(self.beside[name])
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{name} is no JSON: {error}", where=self.where) from None
+        if not isinstance(data, dict):
+            raise ModelError(f"{name} is no JSON object", where=self.where)
+        return data
+
+    def text(self, name: str) -> str | None:
+        """Returns a file's text, or None where there is no such file.
+
+        Raises:
+            ModelError: It is not UTF-8.
+        """
+        if name not in self.beside:
+            return None
+        try:
+            return self.beside[name].decode()
+        except UnicodeDecodeError:
+            raise ModelError(f"{name} is not UTF-8", where=self.where) from None
+
+
+def find_model(path: Path) -> Path | None:
+    """Returns the SentencePiece model that a path means: the file itself, or the one in a folder.
+
+    Other programs' files may have the same name: only what starts as a model does is taken for one.
+    """
+    if path.is_file():
+        return path if _is_model(path) else None
+    if not path.is_dir():
+        return None
+    named = [path / name for name in _NAMES if _is_model(path / name)]
+    if named:
+        return named[0]
+    others = [file for file in sorted(path.glob("*.model")) if _is_model(file)]
+    return others[0] if len(others) == 1 else None
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return looks_like_proto(file.read(_SNIFFED))
+    except OSError:
+        return False
+
+
+def read_files(path: Path) -> SentencePieceFiles:
+    """Reads the files of a folder, or of the model's folder.
+
+    Raises:
+        ModelError: There is no model, or a file is larger than any can be.
+    """
+    model = find_model(path)
+    if model is None:
+        hint = f"Give the `.model` file, or a folder with {' or '.join(_NAMES)} or just one *.model in it."
+        raise ModelError("there is no SentencePiece model", where=str(path), hint=hint)
+    beside = {name: model.parent / name for name in _BESIDE if (model.parent / name).is_file()}
+    kept = {name: _read(file, _SIDE_LIMIT) for name, file in beside.items()}
+    return SentencePieceFiles(_read(model, SIZE_LIMIT), kept, str(path))
+
+
+def _read(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ModelError(f"the file has more than {limit:,} bytes", where=str(path))
+    return data

@@ -1,0 +1,278 @@
+"""What a SentencePiece `.model` says, checked before the library sees it.
+
+The format is `sentencepiece_model.proto` of the sentencepiece project: a ModelProto with pieces, the trainer's
+specification and the normalizer's.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import NamedTuple
+
+from graftkit.errors import ModelError
+
+from graftkit_tokenizers.sentencepiece_wire import (
+    BYTES,
+    FLOAT,
+    VARINT,
+    WireError,
+    fields,
+    write_bytes,
+    write_float,
+    write_varint,
+)
+
+__all__ = ["SIZE_LIMIT", "Kind", "ModelProto", "Piece", "looks_like_proto"]
+
+SIZE_LIMIT = 128 * 2**20
+"""The most bytes that a `.model` may have. The largest in use, with 262,144 pieces, has 7 MB."""
+
+_MOST_PIECES = 2_000_000
+_PIECES, _TRAINER, _NORMALIZER, _SELF_TEST, _DENORMALIZER = 1, 2, 3, 4, 5
+_TEXT, _SCORE, _KIND = 1, 2, 3
+_MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
+_FLOAT = struct.Struct("<f")
+
+
+class Kind(IntEnum):
+    """What a piece is, by the numbers of the format."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+class Piece(NamedTuple):
+    """One piece of the vocabulary; its place in it is its id.
+
+    Attributes:
+        text: As it is written, ▁ for a space.
+        score: The rank of a BPE merge, higher first, or a unigram's logarithm of a probability.
+        kind: What it is.
+    """
+
+    text: str
+    score: float
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class ModelProto:
+    """A model, whole.
+
+    Attributes:
+        data: The file's bytes.
+        pieces: The vocabulary.
+        model_type: "unigram", "bpe", "word" or "char".
+        byte_fallback: Whether characters without a piece become bytes.
+        whitespace_is_suffix: Whether ▁ ends a word instead of starting it.
+        splits: Which rules the pieces keep: "unicode_script", "number", "whitespace", "digits",
+            "whitespace_only_pieces" -> whether it was on.
+        longest_piece: Characters of a piece at most, as the model was trained.
+        unknown_surface: What an unknown piece is shown as.
+        role_pieces: "unk", "bos", "eos", "pad" -> the piece with this role, where there is one.
+        charsmap: The compiled normalization rules; empty for none.
+        adds_prefix: Whether a text gets a space in front.
+        trims_spaces: Whether spaces at the ends go and runs of them become one.
+        escapes_spaces: Whether a space becomes ▁.
+        denormalizes: Whether the model changes what it decodes.
+    """
+
+    data: bytes
+    pieces: tuple[Piece, ...]
+    model_type: str = "unigram"
+    byte_fallback: bool = False
+    whitespace_is_suffix: bool = False
+    splits: Mapping[str, bool] = field(default_factory=dict)
+    longest_piece: int = 16
+    unknown_surface: str = " \u2047 "
+    role_pieces: Mapping[str, str] = field(default_factory=dict)
+    charsmap: bytes = b""
+    adds_prefix: bool = True
+    trims_spaces: bool = True
+    escapes_spaces: bool = True
+    denormalizes: bool = False
+
+    @classmethod
+    def read(cls, data: bytes, where: str) -> ModelProto:
+        """Reads a model.
+
+        Args:
+            data: The file's bytes.
+            where: The file, for errors.
+
+        Raises:
+            ModelError: It is none, or one that can't be right.
+        """
+        try:
+            return _checked(_read(data))
+        except (WireError, UnicodeDecodeError) as error:
+            hint = "The file is damaged or of another kind: download it again, or name the backend that it is for."
+            raise ModelError(f"this is no SentencePiece model: {error}", where=where, hint=hint) from None
+
+    def with_pieces(self, new: Iterable[Piece]) -> ModelProto:
+        """Returns the model with pieces appended: every byte of the old one stays, so every id does."""
+        added = tuple(new)
+        return _read(self.data + b"".join(map(_written, added)))
+
+    def with_kinds(self, kinds: Mapping[int, Kind]) -> ModelProto:
+        """Returns the model with some pieces of another kind: id -> kind."""
+        if not kinds:
+            return self
+        pieces = tuple(piece._replace(kind=kinds.get(id, piece.kind)) for id, piece in enumerate(self.pieces))
+        return replace(self, pieces=pieces, data=b"".join(map(_written, pieces)) + self._without(_PIECES))
+
+    def without_prefix(self) -> ModelProto:
+        """Returns the model that puts no space in front: of several values of a field the last one counts."""
+        off = write_bytes(_NORMALIZER, write_varint(3, 0))
+        return replace(self, adds_prefix=False, data=self.data + off)
+
+    def _without(self, left_out: int) -> bytes:
+        """Returns the other fields as they were written."""
+        kept, place = bytearray(), 0
+        for number, kind, start, end in fields(self.data):
+            if kind != BYTES:
+                raise WireError(f"field {number} is of the type {kind}")
+            if number != left_out:
+                kept += write_bytes(number, self.data[start:end])
+            place = end
+        assert place == len(self.data)
+        return bytes(kept)
+
+
+def looks_like_proto(start: bytes) -> bool:
+    """Tells from a file's first bytes whether it may be a model: whether a piece comes first.
+
+    Example:
+        >>> looks_like_proto(b"IQ== 0")  # a tiktoken file, which may be called tokenizer.model too
+        False
+    """
+    if start[:1] != b"\x0a":
+        return False
+    try:
+        number, kind, first, last = next(fields(start))
+        inner, inner_kind, left, right = next(fields(start, first, last))
+        start[left:right].decode()
+    except (WireError, UnicodeDecodeError, StopIteration):
+        return False
+    return (number, kind, inner, inner_kind) == (_PIECES, BYTES, _TEXT, BYTES)
+
+
+def _read(data: bytes) -> ModelProto:
+    pieces: list[Piece] = []
+    trainer: dict[int, int | bytes] = {}
+    normalizer: dict[int, int | bytes] = {}
+    denormalizer: dict[int, int | bytes] = {}
+    into = {_TRAINER: trainer, _NORMALIZER: normalizer, _DENORMALIZER: denormalizer}
+    for number, kind, start, end in fields(data):
+        if kind != BYTES:
+            raise WireError(f"its field {number} is of the type {kind}")
+        if number == _PIECES:
+            pieces.append(_piece(data, start, end, len(pieces)))
+        elif number in into:
+            into[number] |= _values(data, start, end)
+    return _model(data, tuple(pieces), trainer, normalizer, bool(denormalizer.get(2)))
+
+
+def _piece(data: bytes, start: int, end: int, id: int) -> Piece:
+    text, score, kind = "", 0.0, 1
+    for number, wire, first, last in fields(data, start, end):
+        if number == _TEXT and wire == BYTES:
+            text = data[first:last].decode()
+        elif number == _SCORE and wire == FLOAT:
+            score = _FLOAT.unpack_from(data, first)[0]
+        elif number == _KIND and wire == VARINT:
+            kind = first
+    if not text or not math.isfinite(score) or not 1 <= kind <= len(Kind):
+        raise WireError(f"piece {id} is {text!r} with the score {score} and the type {kind}")
+    if id >= _MOST_PIECES:
+        raise WireError(f"it has more than {_MOST_PIECES:,} pieces")
+    return Piece(text, score, Kind(kind))
+
+
+def _values(data: bytes, start: int, end: int) -> dict[int, int | bytes]:
+    """Returns numbers and bytes by their field's number; floats are nowhere needed."""
+    found: dict[int, int | bytes] = {}
+    for number, kind, first, last in fields(data, start, end):
+        if kind == VARINT:
+            found[number] = first
+        elif kind == BYTES:
+            found[number] = data[first:last]
+    return found
+
+
+def _model(
+    data: bytes,
+    pieces: tuple[Piece, ...],
+    trainer: Mapping[int, int | bytes],
+    normalizer: Mapping[int, int | bytes],
+    denormalizes: bool,
+) -> ModelProto:
+    def flag(values: Mapping[int, int | bytes], number: int, default: bool) -> bool:
+        return bool(values.get(number, default))
+
+    def text(number: int, default: str) -> str:
+        value = trainer.get(number, default)
+        return value.decode() if isinstance(value, bytes) else default
+
+    model_type, longest = trainer.get(3, 1), trainer.get(20, 16)
+    charsmap = normalizer.get(2, b"")
+    if model_type not in _MODEL_TYPES or not isinstance(longest, int) or not isinstance(charsmap, bytes):
+        raise WireError(f"its model type is {model_type!r}, its longest piece {longest!r}")
+    return ModelProto(
+        data=data,
+        pieces=pieces,
+        model_type=_MODEL_TYPES[int(model_type)],
+        byte_fallback=flag(trainer, 35, False),
+        whitespace_is_suffix=flag(trainer, 24, False),
+        splits={
+            "unicode_script": flag(trainer, 21, True),
+            "whitespace": flag(trainer, 22, True),
+            "number": flag(trainer, 23, True),
+            "digits": flag(trainer, 25, False),
+            "whitespace_only_pieces": flag(trainer, 26, False),
+        },
+        longest_piece=longest,
+        unknown_surface=text(44, " \u2047 "),
+        role_pieces={
+            "unk": text(45, "<unk>"),
+            "bos": text(46, "<s>"),
+            "eos": text(47, "</s>"),
+            "pad": text(48, "<pad>"),
+        },
+        charsmap=charsmap,
+        adds_prefix=flag(normalizer, 3, True),
+        trims_spaces=flag(normalizer, 4, True),
+        escapes_spaces=flag(normalizer, 5, True),
+        denormalizes=denormalizes,
+    )
+
+
+def _checked(model: ModelProto) -> ModelProto:
+    """Refuses what the library would: no or two unknown pieces, a piece twice, fallback without all bytes."""
+    if len(model.data) > SIZE_LIMIT:
+        raise WireError(f"it has {len(model.data):,} bytes, more than {SIZE_LIMIT:,}")
+    if sum(piece.kind == Kind.UNKNOWN for piece in model.pieces) != 1:
+        raise WireError("not exactly one of its pieces is the unknown one")
+    if len({piece.text for piece in model.pieces}) != len(model.pieces):
+        raise WireError("a piece is there twice")
+    found = {piece.text for piece in model.pieces if piece.kind == Kind.BYTE}
+    every = {f"<0x{byte:02X}>" for byte in range(256)}
+    if found - every or (found and not model.byte_fallback) or (model.byte_fallback and found != every):
+        raise WireError(f"it has {len(found & every)} of 256 byte pieces")
+    return model
+
+
+def _written(piece: Piece) -> bytes:
+    """Returns a piece as a field of the model, the default type left out as protobuf does."""
+    body = write_bytes(_TEXT, piece.text.encode()) + write_float(_SCORE, piece.score)
+    if piece.kind != Kind.NORMAL:
+        body += write_varint(_KIND, piece.kind)
+    return write_bytes(_PIECES, body)

@@ -1,0 +1,185 @@
+"""Which tokens are special, which roles they have, and which lie beyond the model's own pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graftkit.errors import ModelError
+
+from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
+from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto
+
+__all__ = ["AddedToken", "Roles", "read_roles"]
+
+_ROLES = ("bos", "eos", "pad", "unk")
+_OTHERS = ("sep", "cls", "mask")
+_MOST_IDS = 4_000_000
+_ADDS_BOS = ("Llama", "Gemma", "CodeLlama")
+"""Whose tokenizer classes put a beginning-of-sequence token first unless their configuration says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token that is found in the text before the model sees it.
+
+    Attributes:
+        content: Its text.
+        id: Its id.
+        special: Whether it is found only where it is asked for.
+        lstrip: Whether it swallows the white space before it.
+        rstrip: Whether it swallows the white space after it.
+    """
+
+    content: str
+    id: int
+    special: bool
+    lstrip: bool = False
+    rstrip: bool = False
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What stands around a model's pieces.
+
+    Attributes:
+        added: Every token that is looked for in the text; the special ones among the model's own pieces too.
+        by_role: "bos", "eos", "pad" or "unk" -> id.
+        adds_bos: Whether a text starts with the beginning-of-sequence token.
+        prefix_after_tokens: Whether the text after such a token gets a space in front, as the text's start does.
+    """
+
+    added: tuple[AddedToken, ...]
+    by_role: Mapping[str, int]
+    adds_bos: bool
+    prefix_after_tokens: bool
+
+    @property
+    def specials(self) -> dict[str, int]:
+        """The special tokens and their ids, in the order of their ids."""
+        return {token.content: token.id for token in self.added if token.special}
+
+
+def read_roles(proto: ModelProto, files: SentencePieceFiles) -> Roles:
+    """Reads them from the model, tokenizer_config.json, special_tokens_map.json and added_tokens.json.
+
+    As in transformers' tokenizers that run on sentencepiece itself, the configuration counts first, and tokens that
+    the model does not have get the ids that it gives.
+
+    Raises:
+        ModelError: A token contradicts the model, or wants what can't be done faithfully.
+    """
+    config = files.json("tokenizer_config.json")
+    config = files.json("special_tokens_map.json") | config
+    ids = {piece.text: id for id, piece in enumerate(proto.pieces)}
+    named = {role: _content(config.get(f"{role}_token")) for role in (*_ROLES, *_OTHERS)}
+    specials = {content for content in named.values() if content} | set(_additional(config))
+    declared = list(_declared(files, config, specials))
+    tokens = {token.content: token for token in _pieces(proto, specials)}
+    for token in declared:
+        _check(proto, token, ids, files.where)
+        _add(tokens, token, proto, ids)
+    known = ids | {token.content: token.id for token in tokens.values()}
+    _check_named(named, known, files.where)
+    added = tuple(sorted(tokens.values(), key=lambda token: token.id))
+    return Roles(added, _by_role(proto, named, config, known), _adds_bos(config), config.get("legacy") is not False)
+
+
+def _content(token: object) -> str | None:
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) and content else None
+
+
+def _additional(config: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        listed = config.get(key) or []
+        for token in listed.values() if isinstance(listed, dict) else listed:
+            content = _content(token)
+            if content:
+                yield content
+
+
+def _pieces(proto: ModelProto, specials: set[str]) -> Iterator[AddedToken]:
+    """Yields the model's own pieces that are special: control symbols, the unknown piece, and what has a role."""
+    for id, piece in enumerate(proto.pieces):
+        if piece.kind in (Kind.CONTROL, Kind.UNKNOWN) or piece.text in specials:
+            yield AddedToken(piece.text, id, special=True)
+
+
+def _declared(files: SentencePieceFiles, config: Mapping[str, Any], specials: set[str]) -> Iterator[AddedToken]:
+    decoder = config.get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        for key, entry in decoder.items():
+            yield _from_entry(key, entry, specials, files.where)
+        return
+    for content, id in files.json("added_tokens.json").items():
+        if not isinstance(id, int):
+            raise ModelError(f"added_tokens.json gives {content!r} the id {id!r}", where=files.where)
+        yield AddedToken(content, id, special=content in specials)
+
+
+def _from_entry(key: str, entry: object, specials: set[str], where: str) -> AddedToken:
+    content = _content(entry)
+    if not isinstance(entry, dict) or content is None or not key.isdecimal():
+        raise ModelError(f"the added token {key!r} of tokenizer_config.json is malformed", where=where)
+    if entry.get("single_word"):
+        raise ModelError(f"the added token {content!r} is a whole word only, which can't be kept here", where=where)
+    special = bool(entry.get("special")) or content in specials
+    return AddedToken(content, int(key), special, bool(entry.get("lstrip")), bool(entry.get("rstrip")))
+
+
+def _check(proto: ModelProto, token: AddedToken, ids: Mapping[str, int], where: str) -> None:
+    inside = token.id < len(proto.pieces)
+    if not 0 <= token.id < _MOST_IDS:
+        raise ModelError(f"the added token {token.content!r} has the id {token.id:,}", where=where)
+    if inside and proto.pieces[token.id].text != token.content:
+        other = proto.pieces[token.id].text
+        raise ModelError(f"the added token {token.content!r} has the id of the model's piece {other!r}", where=where)
+    if ids.get(token.content, token.id) != token.id:
+        mine = ids[token.content]
+        raise ModelError(f"{token.content!r} is added as {token.id}, but is the model's piece {mine}", where=where)
+
+
+def _add(tokens: dict[str, AddedToken], token: AddedToken, proto: ModelProto, ids: Mapping[str, int]) -> None:
+    """Takes a declared token over, unless the model finds it in the text by itself."""
+    piece = proto.pieces[token.id] if token.content in ids else None
+    if piece and not token.special and piece.kind in (Kind.CONTROL, Kind.UNKNOWN):
+        return
+    if piece and not token.special and piece.kind is Kind.USER_DEFINED:
+        return
+    tokens[token.content] = token
+
+
+def _check_named(named: Mapping[str, str | None], known: Mapping[str, int], where: str) -> None:
+    for role in _ROLES:
+        content = named[role]
+        if content and content not in known:
+            raise ModelError(f"{role}_token is {content!r}, which is no token", where=where)
+
+
+def _by_role(
+    proto: ModelProto, named: Mapping[str, str | None], config: Mapping[str, Any], known: Mapping[str, int]
+) -> dict[str, int]:
+    """Returns the roles that the configuration gives, and the model's own where it is silent."""
+    found = {}
+    for role in _ROLES:
+        silent = f"{role}_token" not in config
+        content = named[role] or (_own(proto, role) if silent else None)
+        if content and content in known:
+            found[role] = known[content]
+    return found
+
+
+def _own(proto: ModelProto, role: str) -> str | None:
+    if role == "unk":
+        return next(piece.text for piece in proto.pieces if piece.kind is Kind.UNKNOWN)
+    content = proto.role_pieces.get(role)
+    kinds: Sequence[Kind] = [piece.kind for piece in proto.pieces if piece.text == content]
+    return content if Kind.CONTROL in kinds else None
+
+
+def _adds_bos(config: Mapping[str, Any]) -> bool:
+    if isinstance(config.get("add_bos_token"), bool):
+        return bool(config["add_bos_token"])
+    return str(config.get("tokenizer_class", "")).removesuffix("Fast").removesuffix("Tokenizer") in _ADDS_BOS

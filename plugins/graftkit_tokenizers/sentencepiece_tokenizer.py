@@ -1,0 +1,263 @@
+"""A SentencePiece model as a tokenizer: the library's own ids, with user text kept apart from special tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from graftkit import Encoding, TokenizerCapabilities
+from graftkit.errors import ModelError, RequestError
+from graftkit.interfaces.tokenizer import Specials
+from sentencepiece import SentencePieceProcessor
+
+from graftkit_tokenizers.sentencepiece_cutting import Stretch, TokenFinder
+from graftkit_tokenizers.sentencepiece_decoding import PieceStream, TokenText
+from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
+from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto
+from graftkit_tokenizers.sentencepiece_roles import AddedToken, read_roles
+from graftkit_tokenizers.sentencepiece_saving import FORMATS, save_files
+
+__all__ = ["SentencePieceTokenizer"]
+
+
+class SentencePieceTokenizer:
+    """A `.model` and the files beside it.
+
+    A text without special or added tokens becomes what `SentencePieceProcessor.encode` makes of it. Where such tokens
+    are read out of it, each stretch between them is a text of its own for the model, with a space in front if the
+    model puts one there; `"legacy": false` in tokenizer_config.json leaves that space to the start of the text.
+
+    Args:
+        files: The files' bytes, kept as they are.
+
+    Raises:
+        ModelError: A file is malformed.
+    """
+
+    def __init__(self, files: SentencePieceFiles) -> None:
+        self.files = files
+        self.proto = ModelProto.read(files.model, files.where)
+        if self.proto.denormalizes:
+            raise ModelError("models that change what they decode (denormalizer_spec) can't be used", where=files.where)
+        self._roles = read_roles(self.proto, files)
+        hidden = _hidden(self.proto, self._roles.added)
+        self._start = _processor(hidden, files.where)
+        restarts = self._roles.prefix_after_tokens or not hidden.adds_prefix
+        self._later = self._start if restarts else _processor(hidden.without_prefix(), files.where)
+        self._finders: dict[frozenset[str], TokenFinder] = {}
+
+    def __reduce__(self) -> tuple[type[SentencePieceTokenizer], tuple[SentencePieceFiles]]:
+        """Copies and pickles are made of the files."""
+        return type(self), (self.files,)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The highest id plus one."""
+        return max(len(self.proto.pieces), max((token.id for token in self._roles.added), default=-1) + 1)
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """The special tokens and their ids: control symbols, the unknown piece, and what the configuration adds."""
+        return self._roles.specials
+
+    @property
+    def added_tokens(self) -> tuple[AddedToken, ...]:
+        """Every token that is found in the text before the model sees it, special or not."""
+        return self._roles.added
+
+    @cached_property
+    def capabilities(self) -> TokenizerCapabilities:
+        """What the format allows to promise: ▁ in a text comes back as a space, so no model keeps every text."""
+        return TokenizerCapabilities(
+            lossless_unicode=False,
+            lossless_bytes=False,
+            offsets=True,
+            trainable=True,
+            extendable=self.proto.model_type in ("bpe", "unigram"),
+            coarsening=self.proto.model_type == "bpe",
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 of the pieces, the rules of normalization, and the tokens and roles around them."""
+        proto, roles = self.proto, self._roles
+        flags = (proto.byte_fallback, proto.whitespace_is_suffix, proto.adds_prefix, proto.trims_spaces)
+        facts = (proto.model_type, flags, proto.escapes_spaces, roles.prefix_after_tokens, proto.unknown_surface)
+        found = hashlib.sha256(repr(facts).encode())
+        for token in roles.added:
+            found.update(repr((token.content, token.id, token.special, token.lstrip, token.rstrip)).encode())
+        for piece in proto.pieces:
+            found.update(b"%d\0%s\0" % (piece.kind, piece.text.encode()) + struct.pack("<f", piece.score))
+        found.update(proto.charsmap)
+        return found.hexdigest()
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The template from its own file, or from the configuration."""
+        own = self.files.text("chat_template.jinja")
+        template = self.files.json("tokenizer_config.json").get("chat_template") if own is None else own
+        if isinstance(template, list):
+            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+            template = named.get("default")
+        return template if isinstance(template, str) and template.strip() else None
+
+    def role_token(self, role: Literal["bos", "eos", "pad", "unk"]) -> int | None:
+        """Returns the id of the token with this role."""
+        return self._roles.by_role.get(role)
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether the configuration, or the class that it names, puts the beginning-of-sequence token first."""
+        return self._roles.adds_bos and self.role_token("bos") is not None
+
+    def encode(self, text: str, specials: Specials = "none") -> list[int]:
+        """Returns the ids of one text."""
+        finder = self._finder(specials)
+        if finder is None:
+            return list(self._start.encode(text))
+        return [id for stretch in finder.cut(text) for id in self._stretch(text, stretch)]
+
+    def _stretch(self, text: str, stretch: Stretch) -> list[int]:
+        if stretch.token is not None:
+            return [stretch.token]
+        return list(self._at(stretch).encode(text[stretch.start : stretch.end]))
+
+    def _at(self, stretch: Stretch) -> Any:
+        return self._later if stretch.start else self._start
+
+    def _finder(self, specials: Specials) -> TokenFinder | None:
+        """Returns what finds these special tokens and the added ones that are not special, or None for nothing."""
+        if specials not in ("none", "all"):
+            unknown = frozenset(specials) - self.special_tokens.keys()
+            if unknown:
+                raise RequestError(f"no special token of this tokenizer: {', '.join(sorted(unknown))}")
+        wanted = frozenset(self.special_tokens) if specials == "all" else frozenset(specials)
+        wanted = frozenset() if specials == "none" else wanted
+        if wanted not in self._finders:
+            tokens = [token for token in self._roles.added if not token.special or token.content in wanted]
+            self._finders[wanted] = TokenFinder(tokens)
+        finder = self._finders[wanted]
+        return finder if finder.tokens else None
+
+    def encode_batch(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
+        """Returns the ids of many texts, several at a time where no token has to be found in them."""
+        if self._finder(specials) is None:
+            return [list(ids) for ids in self._start.encode(list(texts))]
+        return [self.encode(text, specials) for text in texts]
+
+    def encode_offsets(self, text: str, specials: Specials = "none") -> Encoding:
+        """Returns the ids of one text with their places in it; all bytes of a character have the character's place."""
+        finder = self._finder(specials)
+        stretches = [Stretch(0, len(text), None)] if finder is None else finder.cut(text)
+        found = Encoding([], [])
+        for stretch in stretches:
+            for id, start, end in self._placed(text, stretch):
+                found.ids.append(id)
+                found.offsets.append((start, end))
+        return found
+
+    def _placed(self, text: str, stretch: Stretch) -> Iterator[tuple[int, int, int]]:
+        if stretch.token is not None:
+            yield stretch.token, stretch.start, stretch.end
+            return
+        found = self._at(stretch).encode(text[stretch.start : stretch.end], return_type="offset_mapping")
+        ends = [end for _, end in found["offsets"]]
+        for place in reversed(range(len(ends) - 1)):
+            start, end = found["offsets"][place]
+            if start == end and self.proto.pieces[found["ids"][place]].kind is Kind.BYTE:
+                ends[place] = ends[place + 1]  # the library gives a character's place to its last byte alone
+        for id, (start, _), end in zip(found["ids"], found["offsets"], ends, strict=True):
+            yield id, stretch.start + start, stretch.start + end
+
+    def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
+        """Returns the text of these ids, as sentencepiece decodes them: the space put in front of a text is gone.
+
+        Special and added tokens are shown as they are written; the text after one is a text of its own, as in
+        `encode`. Where special tokens are skipped the text around them is one.
+        """
+        left_out = frozenset(self.special_tokens.values()) if skip_specials else frozenset()
+        stream = self.stream_decoder()
+        shown = [stream.push(token) for token in ids if token not in left_out]
+        return "".join([*shown, stream.finish()])
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """Returns the bytes of these ids."""
+        return b"".join(self.token_bytes(token) for token in ids)
+
+    def stream_decoder(self) -> PieceStream:
+        """Returns a decoder for ids that come one by one."""
+        return PieceStream(
+            self._text_of,
+            drops_prefix=self.proto.adds_prefix,
+            trims=self.proto.trims_spaces,
+            restarts=self._roles.prefix_after_tokens,
+        )
+
+    def _text_of(self, token: int) -> TokenText:
+        """Returns what an id adds to a text: nothing where no token has it, as padded embeddings allow."""
+        return self._texts.get(token, TokenText("", breaks=False))
+
+    @cached_property
+    def _texts(self) -> dict[int, TokenText]:
+        texts = {id: TokenText(piece.text, is_piece=True) for id, piece in enumerate(self.proto.pieces)}
+        for id, piece in enumerate(self.proto.pieces):
+            if piece.kind is Kind.BYTE:
+                texts[id] = TokenText("", byte=int(piece.text[3:5], 16))
+        for token in self._roles.added:
+            texts[token.id] = TokenText(token.content, breaks=True)
+        unknown = next(id for id, piece in enumerate(self.proto.pieces) if piece.kind is Kind.UNKNOWN)
+        texts[unknown] = TokenText(self.proto.unknown_surface)
+        return texts
+
+    def token_bytes(self, token: int) -> bytes:
+        """Returns the bytes that one id stands for; ▁ of a piece is a space.
+
+        Raises:
+            IndexError: No such id.
+        """
+        found = self._texts.get(token)
+        if found is None:
+            raise IndexError(f"no token has the id {token}")
+        if found.byte is not None:
+            return bytes([found.byte])
+        return (found.text.replace("▁", " ") if found.is_piece else found.text).encode()
+
+    def normalize(self, text: str) -> str:
+        """Returns the text after the model's rules: ▁ for spaces, and one in front where the model puts it."""
+        return str(self._start.normalize(text))
+
+    def save(self, folder: Path, format: str = FORMATS[0]) -> None:
+        """Writes tokenizer.model, its configuration, and where it gives the same ids a tokenizer.json.
+
+        Raises:
+            RequestError: Another format, or a tokenizer.json was asked for that would give other ids.
+        """
+        save_files(self, folder, format)
+
+
+def _processor(proto: ModelProto, where: str) -> Any:
+    """Returns the library's processor.
+
+    Raises:
+        ModelError: The library refuses the model.
+    """
+    try:
+        return SentencePieceProcessor(model_proto=proto.data)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"sentencepiece can't use the model: {error}", where=where) from None
+
+
+def _hidden(proto: ModelProto, added: Sequence[AddedToken]) -> ModelProto:
+    """Returns the model that never makes a special token of a text: what is special becomes a control symbol."""
+    kinds: Mapping[int, Kind] = {
+        token.id: Kind.CONTROL
+        for token in added
+        if token.special
+        and token.id < len(proto.pieces)
+        and proto.pieces[token.id].kind not in (Kind.CONTROL, Kind.UNKNOWN)
+    }
+    return proto.with_kinds(kinds)
