@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,13 @@ from typing import Any, Literal
 
 from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
-from graftkit.interfaces.tokenizer import Specials, StreamDecoder
+from graftkit.interfaces.tokenizer import Specials, StreamDecoder, Tokenizer
+from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
 from tokenizers import Tokenizer as Backend
 
 from graftkit_tokenizers.byte_alphabet import TokenBytes
+from graftkit_tokenizers.draft import family_of
+from graftkit_tokenizers.extend import extend
 from graftkit_tokenizers.lossless import keeps_every_text
 
 __all__ = ["HuggingFaceBackend", "HuggingFaceTokenizer"]
@@ -50,6 +53,16 @@ class HuggingFaceBackend:
         if "tokenizer.json" not in files:
             raise ModelError("there is no tokenizer.json", where=str(folder))
         return HuggingFaceTokenizer(files, str(folder), trainable=hasattr(self, "train"))
+
+    def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
+        """Adds tokens, in the way of the tokenizer's family; no id of the base moves.
+
+        Raises:
+            RequestError: It is no tokenizer.json, or there is nothing to add or to learn.
+        """
+        if not isinstance(tokenizer, HuggingFaceTokenizer):
+            raise RequestError(f"{type(tokenizer).__name__} is no tokenizer.json, so it can't be extended as one")
+        return extend(tokenizer, texts, spec)
 
 
 def _folder_of(path: Path) -> Path | None:
@@ -88,6 +101,32 @@ class HuggingFaceTokenizer:
         self._check_added_ids()
         self._variants: dict[frozenset[str], Backend] = {}
         self._known_bytes: dict[int, bytes] = {}
+
+    @property
+    def where(self) -> str:
+        """The folder that it came from, for errors."""
+        return self._where
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The tokenizer.json, without truncation and padding."""
+        return self._spec
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether its pieces are bytes, written as characters of GPT-2's alphabet."""
+        return self._bytes.is_byte_level
+
+    def with_spec(self, spec: Mapping[str, Any]) -> HuggingFaceTokenizer:
+        """Returns a tokenizer with another tokenizer.json, and the same files around it."""
+        data = json.dumps(spec, ensure_ascii=False).encode("utf-8") + b"\n"
+        return HuggingFaceTokenizer({**self._files, "tokenizer.json": data}, self._where, trainable=self._trainable)
+
+    def cut_words(self, words: Sequence[str]) -> list[list[int]]:
+        """Returns what the model makes of words that the pre-tokenizer has split off, none of them special."""
+        with self._no_panic():
+            encodings = Backend(self._variant("none").model).encode_batch_fast(list(words), add_special_tokens=False)
+        return [list(encoding.ids) for encoding in encodings]
 
     def _json(self, name: str) -> dict[str, Any]:
         if name not in self._files:
@@ -169,8 +208,8 @@ class HuggingFaceTokenizer:
             lossless_bytes=whole,
             offsets=True,
             trainable=self._trainable,
-            extendable=False,
-            coarsening=False,
+            extendable=True,
+            coarsening=family_of(self._spec["model"]) == "BPE",
         )
 
     @cached_property

@@ -1,0 +1,101 @@
+"""Counts the words of a corpus: what a tokenizer's normalizer and pre-tokenizer leave to its model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Tokenizer, trainers
+
+from graftkit_tokenizers.panics import no_panic
+
+__all__ = ["Words", "count_words"]
+
+Json = dict[str, Any]
+
+_NOTHING: Json = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a corpus consists of.
+
+    Attributes:
+        counts: Word -> how often it occurs.
+        added: Text of an added token -> how often it occurs; it is no part of a word.
+    """
+
+    counts: Mapping[str, int]
+    added: Mapping[str, int]
+
+
+def count_words(spec: Mapping[str, Any], texts: Iterable[str], *, where: str = "tokenizer") -> Words:
+    """Counts the words of texts. Special tokens are text like any other.
+
+    Only different words are kept in memory, by the library, which counts several times faster than Python would.
+    Where `▁` marks the start of a word, a word ends before the next one, even if the tokenizer would look further:
+    that changes nothing unless it has pieces across words.
+
+    Args:
+        spec: The tokenizer.json.
+        texts: Iterated once.
+        where: The tokenizer's folder, for errors.
+
+    Raises:
+        ModelError: The library can't split these texts with it.
+    """
+    trainer = trainers.WordLevelTrainer(vocab_size=0, show_progress=False)
+    added: Counter[str] = Counter()
+    with no_panic(where):
+        splitter = Tokenizer.from_str(json.dumps(_splitter(spec)))
+        splitter.train_from_iterator(_between(texts, plain_tokens(spec), added), trainer)
+    counts = json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"]
+    return Words({word: count for word, count in counts.items() if word}, added)
+
+
+def plain_tokens(spec: Mapping[str, Any]) -> list[Json]:
+    """Returns the added tokens that are read out of any text."""
+    return [token for token in spec.get("added_tokens", []) if not token.get("special")]
+
+
+def _splitter(spec: Mapping[str, Any]) -> Json:
+    """Returns the tokenizer without its model, which only splits."""
+    bare = {**spec, "model": _NOTHING, "added_tokens": [], "post_processor": None, "decoder": None}
+    if not spec.get("pre_tokenizer") and not _crosses_words(spec["model"]["vocab"]):
+        pattern = {"Regex": "▁+[^▁]*|[^▁]+"}
+        bare["pre_tokenizer"] = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    return bare
+
+
+def _crosses_words(vocab: Mapping[str, int] | Sequence[tuple[str, float]]) -> bool:
+    """Tells whether there is a piece with a `▁` after another character; also where no piece has one at all."""
+    pieces = list(vocab) if isinstance(vocab, Mapping) else [piece for piece, _ in vocab]
+    return not any("▁" in piece for piece in pieces) or any("▁" in piece.lstrip("▁") for piece in pieces)
+
+
+def _between(texts: Iterable[str], tokens: Sequence[Json], found: Counter[str]) -> Iterator[str]:
+    """Yields what stands between added tokens, and counts those."""
+    pattern = _pattern(tokens) if tokens else None
+    for text in texts:
+        start = 0
+        for match in pattern.finditer(text) if pattern else ():
+            found[match[match.lastindex or 0]] += 1
+            yield text[start : match.start()]
+            start = match.end()
+        yield text[start:]
+
+
+def _pattern(tokens: Sequence[Json]) -> re.Pattern[str]:
+    """Returns what finds added tokens; of two that start at one place the longer."""
+    longest_first = sorted(tokens, key=lambda token: len(token["content"]), reverse=True)
+    return re.compile("|".join(map(_alternative, longest_first)))
+
+
+def _alternative(token: Json) -> str:
+    text = f"({re.escape(token['content'])})"
+    whole = rf"(?<!\w){text}(?!\w)" if token.get("single_word") else text
+    return (r"\s*" if token.get("lstrip") else "") + whole + (r"\s*" if token.get("rstrip") else "")

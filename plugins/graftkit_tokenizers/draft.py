@@ -1,0 +1,137 @@
+"""A tokenizer.json to which tokens are being added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from graftkit.errors import RequestError
+
+from graftkit_tokenizers.tokenizer_json import added_token
+
+__all__ = ["Draft", "family_of"]
+
+Json = dict[str, Any]
+
+_NEVER = -1e6  # a Unigram score that no way of cutting a text can afford
+
+
+def family_of(model: Mapping[str, Any]) -> str:
+    """Returns the type of a tokenizer.json's model; old files leave it to be guessed."""
+    signs = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece"}
+    guess = next((family for sign, family in signs.items() if sign in model), "WordLevel")
+    return str(model.get("type") or guess)
+
+
+class Draft:
+    """Adds pieces and tokens after the highest id; none that there is moves.
+
+    The library numbers added tokens that are no piece of the model by counting on from the model's vocabulary, so they
+    would move if that grew. They become pieces of it, under the ids that they have; nothing leads there but their text.
+
+    Args:
+        spec: The tokenizer.json; left as it is.
+        size: The highest id plus one.
+
+    Attributes:
+        spec: The tokenizer.json as it is now.
+        model: Its model.
+        next_id: The id of the next token.
+        parts: New id -> the base's ids that stood for it.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], size: int) -> None:
+        self.model: Json = {**spec["model"], "vocab": spec["model"]["vocab"].copy()}
+        self.spec: Json = {**spec, "model": self.model, "added_tokens": list(spec.get("added_tokens", []))}
+        self.next_id = size
+        self.parts: dict[int, tuple[int, ...]] = {}
+        self._keep_added_ids()
+
+    @property
+    def family(self) -> str:
+        """The model's type."""
+        return family_of(self.model)
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of what the model does not know, or None."""
+        found: int | None = self.model.get("unk_id")
+        return self.model["vocab"].get(self.model.get("unk_token")) if "unk_token" in self.model else found
+
+    @property
+    def pieces(self) -> dict[int, str]:
+        """The model's pieces by their ids."""
+        if isinstance(self.model["vocab"], dict):
+            return {id: piece for piece, id in self.model["vocab"].items()}
+        return dict(enumerate(piece for piece, _ in self.model["vocab"]))
+
+    def join(self, left: str, right: str) -> str:
+        """Writes two pieces as one; where pieces inside a word have a prefix, the right one loses it."""
+        return left + right.removeprefix(self.model.get("continuing_subword_prefix") or "")
+
+    @property
+    def added(self) -> set[str]:
+        """The texts of the added tokens."""
+        return {token["content"] for token in self.spec["added_tokens"]}
+
+    def add_piece(self, piece: str, parts: Iterable[int], *, score: float = 0.0) -> int:
+        """Adds a piece to the model.
+
+        Args:
+            piece: How the tokenizer writes it.
+            parts: Ids that stood for it, new ones among them, which are replaced by what those stood for.
+            score: What it is worth, to a Unigram model.
+        """
+        id = self._put(piece, score)
+        self.parts[id] = tuple(old for part in parts for old in self.parts.get(part, (part,)))
+        return id
+
+    def add_token(self, text: str, parts: Iterable[int], *, normalized: bool) -> int:
+        """Adds a token that is read out of a text before anything else; the last ones to be added.
+
+        Args:
+            text: What becomes this token wherever it stands.
+            parts: The base's ids that stood for it.
+            normalized: Whether it is looked for after the normalizer.
+        """
+        id = self.next_id
+        self.next_id += 1
+        self.spec["added_tokens"].append(added_token(id, text, special=False, normalized=normalized))
+        self.parts[id] = tuple(parts)
+        return id
+
+    def with_tokens(self, texts: Iterable[str], *, normalized: bool) -> Json:
+        """Returns the tokenizer.json as it would be with these added tokens; nothing changes here."""
+        tokens = [added_token(-1, text, special=False, normalized=normalized) for text in texts]
+        return {**self.spec, "added_tokens": [*self.spec["added_tokens"], *tokens]}
+
+    def _put(self, piece: str, score: float) -> int:
+        id, vocab = self.next_id, self.model["vocab"]
+        if isinstance(vocab, dict):
+            vocab[piece] = id
+        else:
+            vocab.append([piece, score])
+        self.next_id += 1
+        return id
+
+    def _keep_added_ids(self) -> None:
+        vocab = self.model["vocab"]
+        known = set(vocab) if isinstance(vocab, dict) else {piece for piece, _ in vocab}
+        above = sorted((t for t in self.spec["added_tokens"] if t["content"] not in known), key=lambda t: t["id"])
+        for token in above:
+            self._check_unreachable(token)
+            if isinstance(vocab, dict):
+                vocab[token["content"]] = token["id"]
+            else:
+                vocab.append([token["content"], _NEVER])
+        if not isinstance(vocab, dict) and len(vocab) != self.next_id:
+            raise RequestError(f"the ids of this Unigram tokenizer have gaps: {len(vocab)} pieces, {self.next_id} ids")
+
+    def _check_unreachable(self, token: Json) -> None:
+        """Refuses a token that WordPiece, which takes the longest piece, would find where it is none now."""
+        raw = self.spec.get("normalizer") and not token.get("normalized")
+        if self.family == "WordPiece" and not token.get("special") and (token.get("single_word") or raw):
+            raise RequestError(
+                f"the added token {token['content']!r} would be found in other places once the vocabulary grows",
+                hint="A WordPiece tokenizer can't be extended while it has such a token.",
+            )

@@ -1,0 +1,130 @@
+"""Adds tokens to any tokenizer.json: learnt from texts, missing bytes, and words that somebody asks for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graftkit.errors import RequestError
+from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, NewToken
+
+from graftkit_tokenizers.continued_bpe import Limits
+from graftkit_tokenizers.count_words import Words, count_words
+from graftkit_tokenizers.draft import Draft
+from graftkit_tokenizers.extend_pieces import LEARN_PIECES, Cut
+from graftkit_tokenizers.extend_word_level import learn_word_level
+from graftkit_tokenizers.missing_bytes import add_missing_bytes
+from graftkit_tokenizers.spooling import spooled
+
+if TYPE_CHECKING:
+    from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
+
+__all__ = ["extend"]
+
+
+def extend(base: HuggingFaceTokenizer, texts: Iterable[str], request: ExtensionSpec) -> ExtensionPlan:
+    """Adds tokens after the base's highest id: the bytes that it lacks, those that are learnt, words at last.
+
+    - BPE learns merges that apply after all the old ones: texts are cut as before, with some tokens joined.
+    - WordPiece and Unigram get the pieces that such merges would make. A text that uses none is cut as before.
+    - A word-level tokenizer gets the words that it does not know.
+    - `request.words` become added tokens, in every family: merges would need others in between, which would change
+      texts without these words. They are found anywhere, inside longer words too.
+
+    Args:
+        base: The tokenizer; left as it is.
+        texts: Iterated once.
+        request: What to add.
+
+    Raises:
+        RequestError: Nothing is to be added, or the texts hold nothing to learn.
+    """
+    draft = Draft(base.spec, base.vocab_size)
+    joins = add_missing_bytes(draft, byte_level=base.is_byte_level) if request.missing_bytes else True
+    words = _new_words(base, draft, request.words)
+    corpus = _Corpus.of(base, draft, texts, words)
+    _learn(draft, corpus, request)
+    for word in words:
+        draft.add_token(word, (id for id in base.encode(word) if id != draft.unknown_id), normalized=_by_meaning(draft))
+    if not draft.parts:
+        raise RequestError("there is nothing to add to this tokenizer", where=base.where, hint="Ask for tokens.")
+    return _plan(draft, base, corpus, coarsens=draft.family == "BPE" and joins and not words)
+
+
+def _new_words(base: HuggingFaceTokenizer, draft: Draft, words: Iterable[str]) -> list[str]:
+    """Returns the words that are not one token already.
+
+    Raises:
+        RequestError: One is empty, or a special token.
+    """
+    for word in words:
+        if not word or word in base.special_tokens:
+            raise RequestError(f"{word!r} can't become a token: it is {'a special one' if word else 'empty'}")
+    cuts = {word: base.encode(word) for word in words}
+    return [word for word, ids in cuts.items() if len(ids) != 1 or ids == [draft.unknown_id]]
+
+
+def _by_meaning(draft: Draft) -> bool:
+    """Tells whether added tokens are looked for in normalized text: WordPiece's may be lowercase."""
+    return draft.family == "WordPiece"
+
+
+@dataclass(frozen=True, slots=True)
+class _Corpus:
+    """The words of the texts, how the base cuts them, and how many tokens that makes."""
+
+    words: Words
+    cuts: Mapping[str, Sequence[int]]
+    base_tokens: int
+
+    @classmethod
+    def of(cls, base: HuggingFaceTokenizer, draft: Draft, texts: Iterable[str], added: Sequence[str]) -> _Corpus:
+        """Counts the words; twice where there are words to be added, since those cut others in two."""
+        if not added:
+            words = count_words(base.spec, texts, where=base.where)
+            return cls(words, cuts := _cuts(base, words), _total(words, cuts))
+        with spooled(texts) as again:
+            before = count_words(base.spec, again, where=base.where)
+            words = count_words(draft.with_tokens(added, normalized=_by_meaning(draft)), again, where=base.where)
+        return cls(words, _cuts(base, words), _total(before, _cuts(base, before)))
+
+    def cut(self) -> list[Cut]:
+        """Returns each word's ids and how often it occurs."""
+        return [(self.cuts[word], count) for word, count in self.words.counts.items()]
+
+
+def _cuts(tokenizer: HuggingFaceTokenizer, words: Words) -> dict[str, list[int]]:
+    return dict(zip(words.counts, tokenizer.cut_words(list(words.counts)), strict=True))
+
+
+def _total(words: Words, cuts: Mapping[str, Sequence[int]]) -> int:
+    return sum(len(cuts[word]) * count for word, count in words.counts.items()) + sum(words.added.values())
+
+
+def _learn(draft: Draft, corpus: _Corpus, request: ExtensionSpec) -> None:
+    limits = Limits(
+        request.tokens, request.min_frequency, request.max_length, frozenset(draft.added | {*request.words})
+    )
+    before = draft.next_id
+    if draft.family == "WordLevel":
+        learn_word_level(draft, corpus.words.counts, limits)
+    else:
+        LEARN_PIECES[draft.family](draft, corpus.cut(), limits)
+    if request.tokens and draft.next_id == before:
+        raise RequestError("the texts hold nothing to learn", hint="Give more text, or a lower min_frequency.")
+
+
+def _plan(draft: Draft, base: HuggingFaceTokenizer, corpus: _Corpus, *, coarsens: bool) -> ExtensionPlan:
+    """Counts what the new tokenizer really makes of the words."""
+    extended = base.with_spec(draft.spec)
+    cuts = _cuts(extended, corpus.words)
+    uses: Counter[int] = Counter()
+    for word, count in corpus.words.counts.items():
+        for id in cuts[word]:
+            uses[id] += count
+    for token in draft.spec["added_tokens"]:
+        uses[token["id"]] += corpus.words.added.get(token["content"], 0)
+    tokens = tuple(NewToken(id, extended.token_bytes(id), parts, uses[id]) for id, parts in draft.parts.items())
+    return ExtensionPlan(extended, tokens, coarsens, corpus.base_tokens, _total(corpus.words, cuts))

@@ -1,0 +1,28 @@
+"""Adds words to a tokenizer whose tokens are words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graftkit_tokenizers.continued_bpe import Limits
+from graftkit_tokenizers.draft import Draft
+
+__all__ = ["learn_word_level"]
+
+
+def learn_word_level(draft: Draft, words: Mapping[str, int], limits: Limits) -> None:
+    """Adds the words that it does not know and that occur most often; equally frequent ones by their spelling.
+
+    Args:
+        draft: The tokenizer.
+        words: Word -> how often it occurs.
+        limits: Where to end.
+    """
+    unknown = {word: n for word, n in words.items() if word not in draft.model["vocab"] and _allowed(word, n, limits)}
+    for word in sorted(unknown, key=lambda word: (-unknown[word], word))[: limits.tokens]:
+        draft.add_piece(word, ())
+
+
+def _allowed(word: str, count: int, limits: Limits) -> bool:
+    short = limits.max_length is None or len(word) <= limits.max_length
+    return short and count >= limits.min_frequency and word not in limits.forbidden

@@ -1,0 +1,30 @@
+"""What the `tokenizers` library does with files that it can't use becomes an error with a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from graftkit.errors import ModelError
+
+__all__ = ["no_panic"]
+
+
+@contextmanager
+def no_panic(where: str) -> Iterator[None]:
+    """Turns what a bad tokenizer.json does into an error: a Rust panic arrives as no `Exception`.
+
+    Whatever else is raised inside, such as by texts that can't be read, goes through.
+
+    Args:
+        where: The tokenizer's folder.
+
+    Raises:
+        ModelError: The library gave up.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is Exception or type(error).__name__ == "PanicException":
+            raise ModelError(f"tokenizer.json can't be used: {error}", where=where) from None
+        raise
