@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+
+from graftkit.interfaces.vocabulary import TrainingSpec
 
 from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
 from graftkit_tokenizers.sentencepiece_files import find_model, read_files
@@ -35,3 +38,13 @@ class SentencePieceBackend:
             ModelError: There is none, or a file is malformed.
         """
         return SentencePieceTokenizer(read_files(path))
+
+    def train(self, texts: Iterable[str], spec: TrainingSpec) -> SentencePieceTokenizer:
+        """Learns a model with the library's own trainer; see `train_files`.
+
+        Raises:
+            RequestError: The specification can't be met, or there is nothing to learn from.
+        """
+        from graftkit_tokenizers.sentencepiece_training import train_files
+
+        return SentencePieceTokenizer(train_files(texts, spec, self._config))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from graftkit.interfaces.vocabulary import TrainingSpec
 from graftkit.testing import TokenizerContract, tiny_tokenizer_files
-from graftkit.testing.contracts.tokenizer_training import TrainedTokenizerContract
+from graftkit.testing.contracts.tokenizer_training import TrainedTokenizerContract, training_texts
 
 
 class TestHuggingFace(TokenizerContract):
@@ -60,3 +61,60 @@ class TestByteLevel(TrainedTokenizerContract):
     """GPT-2's splitting, 256 bytes, merges, special tokens first."""
 
     provider = "byte-level"
+
+
+class TestSentencePiece(TrainedTokenizerContract):
+    """BPE with bytes for what has no piece, a space in front of a text, and runs of spaces as tokens."""
+
+    provider = "sentencepiece"
+
+
+class TestSentencePieceUnigram(TrainedTokenizerContract):
+    """The most likely pieces instead of merges; texts are normalized, and spaces at the ends go."""
+
+    provider = "sentencepiece"
+    options = {"model_type": "unigram", "normalization": "nmt_nfkc", "remove_extra_whitespaces": True}
+
+
+class TestSentencePieceWithAddedTokens(TokenizerContract):
+    """What a Hugging Face repository adds to a model: tokens beyond its pieces that swallow spaces."""
+
+    provider = "sentencepiece"
+
+    def write_sample(self, folder: Path) -> None:
+        spec = TrainingSpec(560, ("<s>", "</s>"), {"bos": "<s>", "eos": "</s>"}, adds_bos=True)
+        tokenizer = self.make().train(training_texts(), spec)
+        tokenizer.save(folder)
+        size = tokenizer.vocab_size
+        texts = {"<|im_start|>": True, "<|im_end|>": True, "<tool_call>": False, "éé": False}
+        decoder = {
+            str(size + place): {"content": text, "special": special, "rstrip": special}
+            for place, (text, special) in enumerate(texts.items())
+        }
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config |= {"added_tokens_decoder": decoder, "eos_token": "<|im_end|>", "legacy": False}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+class TestBpe(TrainedTokenizerContract):
+    """Spaces as ▁, so that not every text comes back: ▁ itself does not."""
+
+    provider = "bpe"
+
+
+class TestWordPiece(TrainedTokenizerContract):
+    """BERT's cleaning; unknown words."""
+
+    provider = "wordpiece"
+
+
+class TestWord(TrainedTokenizerContract):
+    """Words and marks; unknown ones."""
+
+    provider = "word"
+
+
+class TestCharacter(TrainedTokenizerContract):
+    """Characters and bytes: every text comes back."""
+
+    provider = "character"

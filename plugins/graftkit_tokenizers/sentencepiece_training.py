@@ -1,0 +1,138 @@
+"""Learns a SentencePiece model with the library's own trainer."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from graftkit.errors import RequestError
+from graftkit.interfaces.vocabulary import TrainingSpec
+from sentencepiece import SentencePieceTrainer
+
+from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
+from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
+from graftkit_tokenizers.sentencepiece_sentences import in_order, sentences
+from graftkit_tokenizers.training import checked, make_room, with_unknown
+
+__all__ = ["train_files"]
+
+_THREADS = 16
+"""The library's default. It sums in as many parts as there are threads, so the number decides the result."""
+
+_ROLES = ("unk", "bos", "eos", "pad")
+_QUIET = 2
+
+
+def train_files(texts: Iterable[str], spec: TrainingSpec, config: SentencePieceConfig) -> SentencePieceFiles:
+    """Learns a model; the same for the same texts in whatever order, on any machine.
+
+    The trainer takes lines, so no piece reaches over the end of one; with byte fallback it becomes a byte.
+
+    Args:
+        texts: Stretches of text, iterated once.
+        spec: What it is to have. An unknown piece, which every model needs, comes after the special tokens unless one
+            of them has that role.
+        config: How to train.
+
+    Raises:
+        RequestError: The specification can't be met, or there is nothing to learn from.
+    """
+    spec = with_unknown(checked(spec), "<unk>")
+    make_room(spec, 257 if config.byte_fallback else 1, "the 256 bytes" if config.byte_fallback else "a character")
+    lines = sentences(texts, config.max_sentence_length, prefixed=config.add_dummy_prefix)
+    model = _sorted_model(lines, spec, config) if config.model_type == "unigram" else _model(lines, spec, config)
+    return SentencePieceFiles(model, _beside(spec), "the trained tokenizer")
+
+
+def _sorted_model(lines: Iterable[str], spec: TrainingSpec, config: SentencePieceConfig) -> bytes:
+    """Trains on sorted lines: what the unigram trainer starts from depends on their order. BPE's does not."""
+    with in_order(lines) as ordered:
+        return _model(ordered, spec, config)
+
+
+def _model(lines: Iterable[str], spec: TrainingSpec, config: SentencePieceConfig) -> bytes:
+    counted = _Counted(lines)
+    written = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(counted),
+            model_writer=written,
+            **_arguments(config),
+            **_special_arguments(spec),
+            vocab_size=spec.vocab_size,
+        )
+    except (RuntimeError, ValueError) as error:
+        if counted.failure:  # the library says of it only what it was
+            raise counted.failure from None
+        if not counted.lines:
+            raise RequestError("there is no text to learn from", hint="Give texts that are not empty.") from None
+        reason = _SOURCE.sub("", str(error))
+        raise RequestError(f"sentencepiece can't train this: {reason}", hint=_HINT) from None
+    return written.getvalue()
+
+
+_SOURCE = re.compile(r"^INTERNAL: (\S+\.cc\(\d+\) \[.*?\] (?=[A-Z]))?")
+"""Where in its sources the library gave up, which it puts before the reason."""
+
+_HINT = "Ask for a larger vocabulary, give more text, or lower character_coverage."
+
+
+class _Counted:
+    """Lines, how many have been taken, and what went wrong with the next one."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = lines
+        self.lines = 0
+        self.failure: BaseException | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for line in self._lines:
+                self.lines += 1
+                yield line
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+def _arguments(config: SentencePieceConfig) -> dict[str, Any]:
+    """Returns the trainer's arguments. All sentences are used, in the order given: samples would depend on it."""
+    arguments = config.model_dump()
+    arguments["normalization_rule_name"] = arguments.pop("normalization")
+    return arguments | {
+        "hard_vocab_limit": False,  # a small corpus gives fewer pieces
+        "input_sentence_size": 0,
+        "shuffle_input_sentence": False,
+        "num_threads": _THREADS,
+        "minloglevel": _QUIET,
+    }
+
+
+def _special_arguments(spec: TrainingSpec) -> dict[str, Any]:
+    """Returns what gives special tokens the first ids: the roles' by number, the others in the gaps between."""
+    arguments: dict[str, Any] = {}
+    placed: set[str] = set()
+    for role in _ROLES:
+        token = spec.roles.get(role)
+        own = token is not None and token not in placed
+        arguments[f"{role}_id"] = spec.special_tokens.index(token) if token is not None and own else -1
+        if token is not None and own:
+            arguments[f"{role}_piece"] = token
+            placed.add(token)
+    others = [token for token in spec.special_tokens if token not in placed]
+    return arguments | ({"control_symbols": others} if others else {})
+
+
+def _beside(spec: TrainingSpec) -> dict[str, bytes]:
+    """Returns tokenizer_config.json and the chat template. Roles that nobody has are written, too: as null."""
+    config: dict[str, Any] = {f"{role}_token": spec.roles.get(role) for role in _ROLES}
+    others = [token for token in spec.special_tokens if token not in spec.roles.values()]
+    config |= {"add_bos_token": spec.adds_bos, "add_eos_token": False, "additional_special_tokens": others}
+    config |= {"clean_up_tokenization_spaces": False}
+    files = {"tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True).encode() + b"\n"}
+    if spec.chat_template is not None:
+        files["chat_template.jinja"] = spec.chat_template.encode()
+    return files
