@@ -3,5 +3,15 @@
 import pytest
 
 # A failing assertion shows its values here as it does in a test module, and holds under `python -O` too.
-_MODULES = ("base", "samples", "quantizer", "adapter", "tokenizer", "exporter", "model_source", "initializer")
+_MODULES = (
+    "base",
+    "samples",
+    "quantizer",
+    "adapter",
+    "tokenizer",
+    "tokenizer_extension",
+    "exporter",
+    "model_source",
+    "initializer",
+)
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))

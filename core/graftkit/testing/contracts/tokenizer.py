@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from graftkit.interfaces.tokenizer import Specials, Tokenizer, TokenizerBackend, TokenizerCapabilities
-from graftkit.testing.contracts.base import Contract, check_interface
+from graftkit.testing.contracts.base import check_interface
 from graftkit.testing.contracts.texts import TEXTS, every_character, random_texts
+from graftkit.testing.contracts.tokenizer_extension import TokenizerExtensionContract
 from graftkit.testing.fresh import call_fresh
 from graftkit.testing.tiny import tiny_tokenizer_files
 
 __all__ = ["TokenizerContract"]
 
 
-class TokenizerContract(Contract):
+class TokenizerContract(TokenizerExtensionContract):
     """Loads a tokenizer from a sample of its files and puts all of Unicode through it.
 
     Example:
