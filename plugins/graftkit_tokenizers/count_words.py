@@ -52,12 +52,12 @@ def count_words(spec: Mapping[str, Any], texts: Iterable[str], *, where: str = "
     added: Counter[str] = Counter()
     with no_panic(where):
         splitter = Tokenizer.from_str(json.dumps(_splitter(spec)))
-        splitter.train_from_iterator(_between(texts, plain_tokens(spec), added), trainer)
+        splitter.train_from_iterator(_between(texts, spec, added), trainer)
     counts = json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"]
     return Words({word: count for word, count in counts.items() if word}, added)
 
 
-def plain_tokens(spec: Mapping[str, Any]) -> list[Json]:
+def _plain_tokens(spec: Mapping[str, Any]) -> list[Json]:
     """Returns the added tokens that are read out of any text."""
     return [token for token in spec.get("added_tokens", []) if not token.get("special")]
 
@@ -77,25 +77,27 @@ def _crosses_words(vocab: Mapping[str, int] | Sequence[tuple[str, float]]) -> bo
     return not any("▁" in piece for piece in pieces) or any("▁" in piece.lstrip("▁") for piece in pieces)
 
 
-def _between(texts: Iterable[str], tokens: Sequence[Json], found: Counter[str]) -> Iterator[str]:
+def _between(texts: Iterable[str], spec: Mapping[str, Any], found: Counter[str]) -> Iterator[str]:
     """Yields what stands between added tokens, and counts those."""
-    pattern = _pattern(tokens) if tokens else None
+    tokens = sorted(_plain_tokens(spec), key=lambda token: len(token["content"]), reverse=True)
+    pattern = re.compile("|".join(_alternative(token, _lowers(spec)) for token in tokens)) if tokens else None
     for text in texts:
         start = 0
         for match in pattern.finditer(text) if pattern else ():
-            found[match[match.lastindex or 0]] += 1
+            found[tokens[(match.lastindex or 0) - 1]["content"]] += 1
             yield text[start : match.start()]
             start = match.end()
         yield text[start:]
 
 
-def _pattern(tokens: Sequence[Json]) -> re.Pattern[str]:
-    """Returns what finds added tokens; of two that start at one place the longer."""
-    longest_first = sorted(tokens, key=lambda token: len(token["content"]), reverse=True)
-    return re.compile("|".join(map(_alternative, longest_first)))
-
-
-def _alternative(token: Json) -> str:
+def _alternative(token: Json, lowers: bool) -> str:
+    """Returns the regular expression that finds an added token."""
     text = f"({re.escape(token['content'])})"
-    whole = rf"(?<!\w){text}(?!\w)" if token.get("single_word") else text
-    return (r"\s*" if token.get("lstrip") else "") + whole + (r"\s*" if token.get("rstrip") else "")
+    text = f"(?i:{text})" if lowers and token.get("normalized") else text
+    text = rf"(?<!\w){text}(?!\w)" if token.get("single_word") else text
+    return (r"\s*" if token.get("lstrip") else "") + text + (r"\s*" if token.get("rstrip") else "")
+
+
+def _lowers(spec: Mapping[str, Any]) -> bool:
+    normalizer = json.dumps(spec.get("normalizer"))
+    return '"lowercase": true' in normalizer or '"Lowercase"' in normalizer

@@ -41,6 +41,8 @@ def extend(base: HuggingFaceTokenizer, texts: Iterable[str], request: ExtensionS
     Raises:
         RequestError: Nothing is to be added, or the texts hold nothing to learn.
     """
+    if request.tokens < 0:
+        raise RequestError(f"{request.tokens} tokens are to be learnt, which is fewer than no tokens")
     draft = Draft(base.spec, base.vocab_size)
     joins = add_missing_bytes(draft, byte_level=base.is_byte_level) if request.missing_bytes else True
     words = _new_words(base, draft, request.words)

@@ -82,11 +82,31 @@ def word_level_spec() -> Spec:
     return spec
 
 
+def wordpiece_spec() -> Spec:
+    """Pieces of words between spaces, ## inside them."""
+    pieces = ["[UNK]", "[SEP]", *"abehlos,!", *(f"##{c}" for c in "abehlos"), "ha", "##he", "##ab"]
+    spec: Spec = json.loads(tiny_tokenizer_files()["tokenizer.json"])
+    spec |= {
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": False},
+    }
+    model = {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    }
+    spec["model"] = {**model, "vocab": {piece: id for id, piece in enumerate(pieces)}}
+    spec["added_tokens"] = [added(0, "[UNK]", special=True), added(1, "[SEP]", special=True)]
+    return spec
+
+
 SPECS: Mapping[str, Callable[[], Spec]] = {
     "byte_level": byte_level_spec,
     "sentencepiece": sentencepiece_spec,
     "unigram": unigram_spec,
     "word_level": word_level_spec,
+    "wordpiece": wordpiece_spec,
 }
 
 
@@ -96,7 +116,7 @@ def built(spec: Spec, **config: object) -> HuggingFaceTokenizer:
     return HuggingFaceTokenizer(files, "here")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> Callable[..., HuggingFaceTokenizer]:
     """Makes one of SPECS, changed by a function: make("unigram", lambda spec: ...)."""
 
