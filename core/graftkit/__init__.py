@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.checks import check_tensors as check_tensors
     from graftkit.interfaces.config import ProviderConfig as ProviderConfig
     from graftkit.interfaces.exporter import Exporter as Exporter
+    from graftkit.interfaces.exporter import NewVocabulary as NewVocabulary
     from graftkit.interfaces.exporter import TrainedModel as TrainedModel
     from graftkit.interfaces.frozen_weight import FrozenWeight as FrozenWeight
     from graftkit.interfaces.initializer import Initializer as Initializer
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.vocabulary import ExtensionSpec as ExtensionSpec
     from graftkit.interfaces.vocabulary import NewToken as NewToken
     from graftkit.interfaces.vocabulary import TrainingSpec as TrainingSpec
+    from graftkit.interfaces.vocabulary import VocabularyChange as VocabularyChange
     from graftkit.recipe.load import load_recipe as load_recipe
     from graftkit.recipe.schema import Recipe as Recipe
 
@@ -60,6 +62,7 @@ _HOMES = {
     "ModelSource": "graftkit.interfaces.model_source",
     "NewRows": "graftkit.interfaces.initializer",
     "NewToken": "graftkit.interfaces.vocabulary",
+    "NewVocabulary": "graftkit.interfaces.exporter",
     "PluginHost": "graftkit.host.host",
     "Provider": "graftkit.interfaces.provider",
     "ProviderConfig": "graftkit.interfaces.config",
@@ -72,6 +75,7 @@ _HOMES = {
     "TokenizerCapabilities": "graftkit.interfaces.tokenizer",
     "TrainedModel": "graftkit.interfaces.exporter",
     "TrainingSpec": "graftkit.interfaces.vocabulary",
+    "VocabularyChange": "graftkit.interfaces.vocabulary",
     "check_matrix": "graftkit.interfaces.checks",
     "check_tensors": "graftkit.interfaces.checks",
     "hookimpl": "graftkit.host.hookspecs",

@@ -1,4 +1,4 @@
-"""The built-in exporters: peft (the adapter alone) and merged (the whole model)."""
+"""The built-in exporters: peft (the adapter alone), merged (the whole model), extended-base (both apart)."""
 
 from graftkit import Provider, hookimpl
 
@@ -17,5 +17,11 @@ def graftkit_exporters() -> list[Provider]:
             target="graftkit_exporters.merged:MergedExporter",
             config="graftkit_exporters.config:MergedConfig",
             summary="the whole model with the adapter merged in, as transformers loads it",
+        ),
+        Provider(
+            name="extended-base",
+            target="graftkit_exporters.extended_base:ExtendedBaseExporter",
+            config="graftkit_exporters.config:MergedConfig",
+            summary="the base with the new vocabulary, and a plain adapter for servers that take no embedding rows",
         ),
     ]

@@ -11,7 +11,7 @@ __all__ = ["MergedConfig"]
 
 
 class MergedConfig(ProviderConfig):
-    """How the merged model is stored."""
+    """How a whole model is stored."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="float32 keeps what was trained; the others halve the size and round"

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import TrainedModel
+from graftkit import NewVocabulary, TrainedModel
 from graftkit.errors import ExportError
 from torch import nn
 
 from graftkit_exporters.forward import probe_logits
+from graftkit_exporters.model_folder import write_json
 
-__all__ = ["PeftExporter", "target_modules"]
+__all__ = ["PeftExporter", "load_adapter", "resized", "target_modules", "write_adapter"]
+
+NEW_ROWS = "token_adapter.trainable_tokens_delta"
+"""PEFT's name of an embedding's trained rows. They are the rows themselves, whatever the name says."""
 
 
 class PeftExporter:
@@ -26,31 +30,21 @@ class PeftExporter:
     proved_with = ("peft",)
 
     def refusal(self, trained: TrainedModel) -> str | None:
-        """Says so where PEFT has no form of the adapter."""
-        return None if trained.adapter.peft_config() is not None else "PEFT has no form of this adapter"
+        """Says so where PEFT has no form of the adapter, or of what became of the vocabulary."""
+        if trained.adapter.peft_config() is None:
+            return "PEFT has no form of this adapter"
+        if trained.vocabulary and trained.vocabulary.change.kept is not None:
+            return (
+                "tokens of the base model have other ids now, which an adapter can't tell PEFT: "
+                "export merged or extended-base"
+            )
+        return None
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
-        """Writes the adapter and the tokenizer that it was trained with."""
-        from safetensors.torch import save_file
-
-        tensors = {
-            f"base_model.model.{layer}.{key}": tensor.cpu().contiguous()
-            for layer, adapted in trained.adapted.items()
-            for key, tensor in trained.adapter.peft_tensors(adapted).items()
-        }
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        config = {
-            **(trained.adapter.peft_config() or {}),
-            "target_modules": target_modules(trained.adapted, trained.linear_layers),
-            "base_model_name_or_path": trained.reference,
-            "revision": None,
-            "task_type": "CAUSAL_LM",
-            "inference_mode": True,
-        }
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+        """Writes the adapter, new rows alone where the vocabulary grew, and the tokenizer that it was trained with."""
+        count = write_adapter(trained, folder, trained.reference, new_rows=True)
         trained.tokenizer.save(folder)
-        return {"format": "peft", "tensors": len(tensors)}
+        return {"format": "peft", "tensors": count}
 
     def tolerance(self) -> float:
         """Adapter tensors are stored in float32: nothing is rounded."""
@@ -61,20 +55,83 @@ class PeftExporter:
     ) -> list[torch.Tensor]:
         """Loads the folder with peft onto the base model, and makes sure that peft took every tensor.
 
+        Where the vocabulary grew, the base model is resized first, as docs/tokenizers.md tells users to.
+
         Raises:
             ExportError: A tensor was left over: peft itself says nothing about those.
         """
-        from peft import PeftModel, get_peft_model_state_dict
-        from safetensors import safe_open
+        return probe_logits(load_adapter(resized(base(), folder), folder), probes)
 
-        model = PeftModel.from_pretrained(base(), folder)
-        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-            stored = set(file.keys())
-        taken = set(get_peft_model_state_dict(model))
-        if stored != taken:
-            odd = sorted(stored ^ taken)
-            raise ExportError(f"peft and the file disagree on {len(odd)} tensors, such as {odd[0]}", where=str(folder))
-        return probe_logits(model, probes)
+
+def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: bool) -> int:
+    """Writes adapter_config.json and adapter_model.safetensors, and returns how many tensors there are.
+
+    New rows are stored alone, absolute, as PEFT's `trainable_token_indices` has them; a tied output layer's are the
+    embedding's.
+
+    Args:
+        trained: The model.
+        folder: An existing folder.
+        base: What adapter_config.json calls the base model.
+        new_rows: Whether the new rows of the embeddings are part of it.
+    """
+    from safetensors.torch import save_file
+
+    vocabulary = trained.vocabulary if new_rows else None
+    tensors = {
+        f"base_model.model.{layer}.{key}": tensor.cpu().contiguous()
+        for layer, adapted in trained.adapted.items()
+        for key, tensor in trained.adapter.peft_tensors(adapted).items()
+    }
+    for layer, rows in vocabulary.rows.items() if vocabulary else ():
+        tensors[f"base_model.model.{layer}.{NEW_ROWS}"] = rows.cpu().contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        **(trained.adapter.peft_config() or {}),
+        "target_modules": target_modules(trained.adapted, trained.linear_layers),
+        "base_model_name_or_path": base,
+        "revision": None,
+        "task_type": "CAUSAL_LM",
+        "inference_mode": True,
+        **(_token_indices(vocabulary) if vocabulary else {}),
+    }
+    write_json(folder / "adapter_config.json", config)
+    return len(tensors)
+
+
+def _token_indices(vocabulary: NewVocabulary) -> dict[str, Any]:
+    ids = list(vocabulary.change.ids)
+    layers = {layer.rpartition(".")[2]: ids for layer in vocabulary.rows}
+    return {"trainable_token_indices": layers, "ensure_weight_tying": vocabulary.tied}
+
+
+def resized(model: Any, folder: Path) -> Any:
+    """Gives a base model the rows that an adapter's new tokens need."""
+    config = json.loads((folder / "adapter_config.json").read_bytes())
+    indices = config.get("trainable_token_indices") or {}
+    needed = 1 + max((max(ids) for ids in indices.values()), default=-1)
+    if needed > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(needed, mean_resizing=False)
+    return model
+
+
+def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
+    """Loads an adapter with peft onto a model, and makes sure that peft took every tensor.
+
+    Raises:
+        ExportError: A tensor was left over: peft itself says nothing about those.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    loaded: nn.Module = PeftModel.from_pretrained(model, folder)
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        stored = set(file.keys())
+    taken = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
+    if stored != taken:
+        odd = sorted(stored ^ taken)
+        raise ExportError(f"peft and the file disagree on {len(odd)} tensors, such as {odd[0]}", where=str(folder))
+    return loaded
 
 
 def target_modules(adapted: Iterable[str], linear: Iterable[str]) -> list[str]:

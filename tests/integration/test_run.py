@@ -93,6 +93,7 @@ def test_a_program_hears_of_everything_and_nothing_is_printed(
         "tokenizer",
         "corpus",
         "base model",
+        "adapter",
         "evaluation before",
         "training",
         "evaluation after",

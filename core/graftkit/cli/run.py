@@ -11,7 +11,7 @@ from graftkit.cli.options import disable_option, host_of, json_option, recipe_ar
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.flow.run import RunResult, run
-from graftkit.report.summary import metric_rows, proof_text
+from graftkit.report.summary import metric_columns, metric_rows, proof_text, vocabulary_text
 
 __all__ = ["command"]
 
@@ -59,16 +59,21 @@ def _summary(result: RunResult) -> str:
     lines = [""]
     rows = metric_rows(manifest)
     if rows:
-        lines += [f"{'':28}{'before':>10}{'after':>10}"]
-        lines += [f"{name:28}{before:>10}{after:>10}" for name, before, after in rows] + [""]
+        lines += [_row("", *metric_columns(manifest)), *(_row(*row) for row in rows), ""]
     lines.append(
         f"trained {parameters['trainable']:,} of {parameters['total']:,} parameters "
         f"({parameters['trainable_share']:.2%}) in {manifest['seconds']:.0f} s"
     )
+    if vocabulary_text(manifest):
+        lines.append(vocabulary_text(manifest))
     for name, facts in manifest.get("exports", {}).items():
         lines += [f"export  {folder / 'exports' / name}", f"        {proof_text(facts['proof'])}"]
     lines += [f"report  {folder / 'report.html'}", "", "Next:", *_next(result)]
     return "\n".join(lines)
+
+
+def _row(name: str, *values: str) -> str:
+    return f"{name:28}" + "".join(f"{value:>12}" for value in values)
 
 
 def _next(result: RunResult) -> list[str]:

@@ -1,4 +1,4 @@
-"""The third stage: the base model's weights, stored as the quantizer says, and the adapter on them."""
+"""The third stage and the fourth: the base model's weights, then its new vocabulary and the adapter on them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from graftkit.errors import ModelError, RecipeError
 from graftkit.flow.context import RunContext
+from graftkit.flow.new_rows import changed_config, grow_vocabulary
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import AdaptedModel, adapt
@@ -18,7 +19,15 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
 from graftkit.store.files import sha256_of
 
-__all__ = ["LoadedModel", "check_unchanged", "pick_device", "prepare_model"]
+__all__ = ["LoadedBase", "LoadedModel", "check_unchanged", "load_base", "pick_device", "prepare_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBase:
+    """The base model as it is stored, before anything is trained on it."""
+
+    network: Any
+    device: torch.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +38,13 @@ class LoadedModel:
     device: torch.device
 
 
-def prepare_model(run: RunContext) -> LoadedModel:
-    """Streams the weights in and attaches the adapter."""
+def load_base(run: RunContext) -> LoadedBase:
+    """Streams the weights in, stored as the quantizer says."""
     bound, files = run.request.bound, run.request.files
     training = bound.recipe.training
     with run.stage("base model") as stage:
         device = pick_device(training.device)
-        registry = run.host.registry
-        quantizer: Quantizer = registry.create(bound.quantizer.offer, bound.quantizer.config)
+        quantizer: Quantizer = run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)
         network: Any = load_base_model(
             files,
             quantizer,
@@ -51,12 +59,23 @@ def prepare_model(run: RunContext) -> LoadedModel:
             "files": {path.name: sha256_of(path) for path in files.files},
         }
         check_unchanged((run.resumed.manifest if run.resumed else {}).get("model"), run.facts["model"])
-        adapter: Adapter = registry.create(bound.adapter.offer, bound.adapter.config)
-        adapted = adapt(network, adapter, run.request.targets, seed=training.seed)
-        model = AdaptedModel(network, files.reference, files.config, run.request.tokenizer, adapter, adapted)
-        stage.facts |= _facts(model, device)
+        stage.facts |= {"device": str(device)}
+        return LoadedBase(network, device)
+
+
+def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
+    """Gives the model the run's vocabulary and attaches the adapter."""
+    bound, files, network = run.request.bound, run.request.files, base.network
+    with run.stage("adapter") as stage:
+        grown = grow_vocabulary(run, network) if run.vocabulary.change else None
+        adapter: Adapter = run.host.registry.create(bound.adapter.offer, bound.adapter.config)
+        adapted = adapt(network, adapter, run.request.targets, seed=bound.recipe.training.seed)
+        tokenizer = run.vocabulary.tokenizer
+        config = changed_config(files.config, run.vocabulary.change, tokenizer)
+        model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown)
+        stage.facts |= _facts(model, base.device)
         run.facts["parameters"] = {k: stage.facts[k] for k in ("total", "trainable", "trainable_share")}
-        return LoadedModel(model, device)
+        return LoadedModel(model, base.device)
 
 
 def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
@@ -105,6 +124,7 @@ def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:
         "total": weights + dense,
         "trainable": trainable,
         "trainable_share": trainable / (weights + dense),
+        "new_row_parameters": sum(rows.numel() for rows in model.row_parameters().values()),
         "adapted_layers": len(model.adapted),
         "frozen_linear_bytes": frozen_bytes,
         "bits_per_frozen_weight": round(8 * frozen_bytes / weights, 3),

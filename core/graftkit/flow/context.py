@@ -18,6 +18,7 @@ from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished
 from graftkit.flow.folder import LOCK, MANIFEST
 from graftkit.flow.judge import Request
 from graftkit.flow.resume import Resumed
+from graftkit.flow.vocabulary import Vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
 from graftkit.store.files import file_facts, write_json
@@ -36,6 +37,7 @@ class RunContext:
         folder: The run's folder.
         cancel: Whether somebody wants it to stop.
         resumed: The run that this one goes on with, or None.
+        vocabulary: What rows are encoded with; the first stage puts another one here where the recipe asks for it.
         facts: What the manifest will say, as far as it is known.
     """
 
@@ -53,6 +55,7 @@ class RunContext:
         self.folder = folder
         self.cancel = cancel
         self.resumed = resumed
+        self.vocabulary = Vocabulary(request.tokenizer, request.backend, request.encoder, request.tokenizer)
         self._on_event = on_event
         self._start = time.perf_counter()
         self._status: RunStatus = "running"
@@ -156,7 +159,8 @@ def _providers(request: Request) -> dict[str, Any]:
             "version": offer.plugin.version,
         }
 
-    found = {"model_source": facts(request.source), "tokenizer": facts(request.backend)}
+    backend = request.vocabulary.offer if request.vocabulary else request.backend
+    found = {"model_source": facts(request.source), "tokenizer": facts(backend)}
     return found | request.bound.providers()
 
 

@@ -7,18 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from graftkit.errors import TrainingError
-from graftkit.flow.base_model import LoadedModel
+import torch
+
+from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.errors import DataError, TrainingError
+from graftkit.flow.base_model import LoadedBase, LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
+from graftkit.flow.held_out import encode_rows, supervised_bytes
+from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.generate import generate_greedily
 from graftkit.store.files import write_json
-from graftkit.store.token_store import Example
+from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.loop import held_out_loss
 
-__all__ = ["Answer", "evaluate"]
+__all__ = ["Answer", "evaluate", "evaluate_base"]
 
-When = Literal["before", "after"]
+When = Literal["base", "before", "after"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +50,7 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
         return
     options = run.request.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
-        loss = held_out_loss(
-            loaded.model.network,
-            corpus.holdout,
-            loaded.device,
-            options.training.micro_tokens,
-            stage.progress("passes"),
-        )
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the held-out loss is {loss}",
-                where=stage.name,
-                hint="The base model's weights or config.json are damaged."
-                if when == "before"
-                else "A lower training.learning_rate usually helps.",
-            )
-        stage.facts["holdout_loss"] = loss
+        stage.facts |= _measured(run, stage, loaded.model.network, loaded.device, corpus.holdout)
         wanted = corpus.answers[: options.evaluation.exact_match]
         if wanted:
             answers = _answer_all(run, loaded, stage, corpus, wanted)
@@ -68,6 +58,51 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
             stage.facts |= {"exact_match": right / len(answers), "right": right, "answers": len(answers)}
             _keep(run, when, answers)
         run.facts.setdefault("metrics", {})[when] = dict(stage.facts)
+
+
+def evaluate_base(run: RunContext, base: LoadedBase) -> None:
+    """Measures the base model with its own vocabulary, where the run gives it another one."""
+    if run.vocabulary.change is None or not run.request.rows.holdout:
+        return
+    known = (run.resumed.manifest.get("metrics", {}) if run.resumed else {}).get("base")
+    if known:
+        run.facts.setdefault("metrics", {})["base"] = known
+        return
+    with run.stage("evaluation of the base") as stage:
+        tokenizer = run.vocabulary.base
+        template = chat_template_of(tokenizer, run.request.template)
+        encoder = Encoder(tokenizer, template, run.request.encoder.max_length)
+        try:
+            store = encode_rows(encoder, run.request.rows.holdout)
+        except DataError as error:
+            stage.notice(f"the base model can't be measured with its own vocabulary: {error.message}")
+            return
+        stage.facts |= _measured(run, stage, base.network, base.device, store, tokenizer)
+        run.facts.setdefault("metrics", {})["base"] = dict(stage.facts)
+
+
+def _measured(
+    run: RunContext,
+    stage: StageScope,
+    network: Any,
+    device: torch.device,
+    store: TokenStore,
+    tokenizer: Tokenizer | None = None,
+) -> dict[str, float]:
+    """Returns the mean loss of a supervised token, in nats, and of a byte of text, in bits."""
+    micro_tokens = run.request.bound.recipe.training.micro_tokens
+    loss = held_out_loss(network, store, device, micro_tokens, stage.progress("passes"))
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the held-out loss is {loss}",
+            where=stage.name,
+            hint="A lower training.learning_rate usually helps."
+            if stage.name == "evaluation after"
+            else "The base model's weights or config.json are damaged.",
+        )
+    tokens = int(store.supervised.sum())
+    size = supervised_bytes(store, tokenizer or run.vocabulary.tokenizer)
+    return {"holdout_loss": loss, "bits_per_byte": loss * tokens / math.log(2) / max(1, size), "bytes": size}
 
 
 def _answer_all(
@@ -95,7 +130,7 @@ def _answer_all(
 
 
 def _answer(run: RunContext, example: Example, reply: Sequence[int]) -> Answer:
-    decode = run.request.tokenizer.decode
+    decode = run.vocabulary.tokenizer.decode
     expected = example.ids[example.reply :][example.supervised[example.reply :]].tolist()
     return Answer(
         prompt=decode(example.ids[: example.reply].tolist()),
@@ -107,6 +142,9 @@ def _answer(run: RunContext, example: Example, reply: Sequence[int]) -> Answer:
 def _keep(run: RunContext, when: When, answers: Sequence[Answer]) -> None:
     """Writes the answers for whoever wants to read them."""
     data: dict[str, Any] = {
-        "answers": [{"prompt": a.prompt, "expected": a.expected, "answer": a.answer, "right": a.right} for a in answers]
+        "tokenizer_fingerprint": run.vocabulary.tokenizer.fingerprint,
+        "answers": [
+            {"prompt": a.prompt, "expected": a.expected, "answer": a.answer, "right": a.right} for a in answers
+        ],
     }
     write_json(run.folder / f"answers-{when}.json", data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.probes import PROBES_FILE, make_probes
 from graftkit.flow.prove import TRUSTED
+from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.interfaces.exporter import Exporter
 from graftkit.recipe.bind import Choice
 from graftkit.store.files import atomic_folder, file_facts, write_json
@@ -71,13 +73,15 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
     request: Choice = choice
     with atomic_folder(folder) as temporary:
         facts = exporter.export(loaded.model, temporary)
+        if run.vocabulary.change:
+            shutil.copyfile(run.folder / VOCABULARY, temporary / VOCABULARY)
         manifest = {
             "graftkit": __version__,
             "exporter": request.facts(),
             "model": run.facts["model"],
             "model_source": run.facts["providers"]["model_source"],
             "quantizer": run.facts["providers"]["quantizer"],
-            "tokenizer_fingerprint": run.request.tokenizer.fingerprint,
+            "tokenizer_fingerprint": run.vocabulary.tokenizer.fingerprint,
             "adapter": run.facts["providers"]["adapter"],
             "targets": run.request.targets,
             "tokenizer": run.facts["providers"]["tokenizer"],

@@ -30,10 +30,12 @@ class Probes:
     Attributes:
         ids: Token ids, one list a probe.
         logits: For each probe the logits of its last tokens, `[KEPT, vocabulary]`, float32.
+        tokenizer_fingerprint: Of the tokenizer that the ids are of.
     """
 
     ids: list[list[int]]
     logits: list[torch.Tensor]
+    tokenizer_fingerprint: str = ""
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file."""
@@ -41,7 +43,7 @@ class Probes:
 
         tensors = {f"ids.{n}": torch.tensor(ids) for n, ids in enumerate(self.ids)}
         tensors |= {f"logits.{n}": logits.contiguous() for n, logits in enumerate(self.logits)}
-        data = save(tensors)
+        data = save(tensors, metadata={"tokenizer_fingerprint": self.tokenizer_fingerprint})
         write_atomic(path, lambda file: file.write(data))
 
     @classmethod
@@ -69,7 +71,7 @@ def make_probes(loaded: LoadedModel, corpus: Corpus) -> Probes:
     network = loaded.model.network.float()
     with attention_as(network, "sdpa"):
         logits = [_logits(network, probe, loaded.device) for probe in ids]
-    return Probes(ids, logits)
+    return Probes(ids, logits, loaded.model.tokenizer.fingerprint)
 
 
 def _logits(network: nn.Module, ids: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -16,17 +16,24 @@ from graftkit.corpus.rows import ChatRow, Message
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError
 from graftkit.flow.base_model import check_unchanged, pick_device
 from graftkit.flow.folder import read_manifest
-from graftkit.flow.judge import load_tokenizer, open_model
+from graftkit.flow.new_rows import changed_config
+from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
+from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.attention import register_packed_attention
 from graftkit.model.generate import stream_greedily
+from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model
 from graftkit.store.files import sha256_of
 
 __all__ = ["ReloadedModel", "reload"]
+
+_NEW_ROWS = ".token_adapter.trainable_tokens_delta"
+"""PEFT's name of an embedding's new rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +138,11 @@ def _run(folder: Path, manifest: Mapping[str, Any], make: MakeProvider) -> Reloa
         )
     state = load_file(folder / "adapter" / "adapter.safetensors")
     tokenizer = make(manifest["providers"]["tokenizer"]).load(folder / "tokenizer")
+    _check_tokenizer(tokenizer, facts["tokenizer_fingerprint"], folder / "tokenizer")
     providers = manifest["providers"]
     dtype = getattr(torch, manifest["recipe"]["training"]["dtype"])
-    network = _adapted(providers, manifest["model"], facts["targets"], tokenizer, state, dtype, make)
+    change = _change(folder / VOCABULARY)
+    network = _adapted(providers, manifest["model"], facts["targets"], tokenizer, state, dtype, make, change)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["data"]["system"])
 
 
@@ -151,9 +160,14 @@ def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
         prefix = f"base_model.model.{layer}."
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
+    for key, value in tensors.items():
+        if key.endswith(_NEW_ROWS):
+            state[f"{key.removeprefix('base_model.model.').removesuffix(_NEW_ROWS)}.new_rows"] = value
     tokenizer = make(manifest["tokenizer"]).load(folder)
+    _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder)
     dtype = getattr(torch, manifest["dtype"])
-    network = _adapted(manifest, manifest["model"], manifest["targets"], tokenizer, state, dtype, make)
+    change = _change(folder / VOCABULARY)
+    network = _adapted(manifest, manifest["model"], manifest["targets"], tokenizer, state, dtype, make, change)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
 
 
@@ -165,6 +179,7 @@ def _adapted(
     state: Mapping[str, torch.Tensor],
     dtype: torch.dtype,
     make: MakeProvider,
+    change: VocabularyChange | None,
 ) -> Any:
     files = make(providers["model_source"]).open(base["reference"])
     check_unchanged(base, {"reference": base["reference"], "files": {p.name: sha256_of(p) for p in files.files}})
@@ -172,9 +187,36 @@ def _adapted(
     network = load_base_model(files, quantizer, device=pick_device("auto"), dtype=dtype)
     adapter = make(providers["adapter"])
     register_packed_attention()
+    grown = grow(network, change, _empty_rows(change), files.reference) if change else None
     adapted = adapt(network, adapter, targets, seed=0)
-    AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
+    config = changed_config(files.config, change, tokenizer)
+    model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown)
+    model.load_adapter_state(state)
     return network
+
+
+def _empty_rows(change: VocabularyChange) -> MakeRows:
+    """Makes room for rows that are read afterwards."""
+    return lambda weight, role: torch.zeros(len(change.ids), weight.shape[1])
+
+
+def _change(path: Path) -> VocabularyChange | None:
+    """Returns what became of the base model's vocabulary, where something did."""
+    return VocabularyChange.from_json(json.loads(path.read_bytes())) if path.is_file() else None
+
+
+def _check_tokenizer(tokenizer: Tokenizer, trained_with: str, where: Path) -> None:
+    """Refuses a tokenizer that an adapter was not trained with: its ids would mean other rows.
+
+    Raises:
+        ModelError: It is another one.
+    """
+    if tokenizer.fingerprint != trained_with:
+        raise ModelError(
+            f"the adapter was trained with the tokenizer {trained_with[:12]}, this one is {tokenizer.fingerprint[:12]}",
+            where=str(where),
+            hint="Put the tokenizer's own files back: with other ids the adapter means nothing.",
+        )
 
 
 def _model(source: str, manifest: Mapping[str, Any], host: PluginHost) -> ReloadedModel:

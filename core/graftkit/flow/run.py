@@ -17,7 +17,7 @@ from graftkit.flow.events import Event, OnEvent
 from graftkit.flow.folder import MANIFEST, ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.judge import Request, judge
 from graftkit.flow.resume import find_run
-from graftkit.flow.tokenizer import save_tokenizer
+from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.recipe.load import LoadedRecipe, load_recipe
@@ -35,11 +35,13 @@ class Measured:
 
     Attributes:
         holdout_loss: Mean negative log-likelihood of a supervised token, in nats.
+        bits_per_byte: The same in bits, of a byte of supervised text: comparable whatever the vocabulary is.
         exact_match: The share of answers that are right word for word, or None where none was asked for.
         answers: How many answers were compared.
     """
 
     holdout_loss: float
+    bits_per_byte: float
     exact_match: float | None = None
     answers: int = 0
 
@@ -58,7 +60,10 @@ class RunResult:
 
     @property
     def metrics(self) -> Mapping[str, Mapping[str, float]]:
-        """Held-out loss and exact match, under "before" and "after"."""
+        """Held-out loss, bits per byte and exact match, under "before" and "after" training.
+
+        Where the vocabulary changed, "base" has what the base model gave with its own.
+        """
         found: Mapping[str, Mapping[str, float]] = self.manifest.get("metrics", {})
         return found
 
@@ -81,7 +86,7 @@ class RunResult:
 def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
     if facts is None:
         return None
-    return Measured(facts["holdout_loss"], facts.get("exact_match"), facts.get("answers", 0))
+    return Measured(facts["holdout_loss"], facts["bits_per_byte"], facts.get("exact_match"), facts.get("answers", 0))
 
 
 def plan(recipe: RecipeSource, *, overrides: Sequence[str] = (), host: PluginHost | None = None) -> Request:
@@ -157,16 +162,18 @@ def run(
 def _flow(run: RunContext) -> None:
     """The chain. What needs no torch comes first: importing it takes seconds that a wrong request need not wait."""
     run.broadcast("graftkit_run_started")
-    save_tokenizer(run)
+    prepare_tokenizer(run)
     corpus = build_corpus(run)
 
-    from graftkit.flow.base_model import prepare_model
-    from graftkit.flow.evaluate import evaluate
+    from graftkit.flow.base_model import load_base, prepare_model
+    from graftkit.flow.evaluate import evaluate, evaluate_base
     from graftkit.flow.export import export_all, make_exporters, refuse_early
     from graftkit.flow.report import write_report
     from graftkit.flow.training import forget_checkpoints, train
 
-    loaded = prepare_model(run)
+    base = load_base(run)
+    evaluate_base(run, base)
+    loaded = prepare_model(run, base)
     exporters = make_exporters(run)
     refuse_early(exporters, loaded)
     evaluate(run, loaded, corpus, "before")

@@ -1,23 +1,112 @@
-"""The first stage: the tokenizer that the run uses, saved in its folder."""
+"""The first stage: the tokenizer that the run uses, made where the recipe asks for it, saved in its folder."""
 
 from __future__ import annotations
 
-from graftkit.flow.context import RunContext
-from graftkit.store.files import atomic_folder
+from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["save_tokenizer"]
+from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.errors import DataError, ModelError, RecipeError
+from graftkit.flow.context import RunContext, StageScope
+from graftkit.flow.open_model import embedding_rows
+from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, VocabularyRequest, build_tokenizer, row_texts
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import ExtensionPlan
+from graftkit.store.files import atomic_folder, write_json
+
+__all__ = ["VOCABULARY", "prepare_tokenizer"]
+
+VOCABULARY = "vocabulary.json"
+"""What becomes of the embeddings' rows: in a run's folder, and in every export that holds new rows alone."""
 
 
-def save_tokenizer(run: RunContext) -> None:
-    """Writes `tokenizer/` and its fingerprint."""
+def prepare_tokenizer(run: RunContext) -> None:
+    """Makes the tokenizer and writes `tokenizer/`, and `vocabulary.json` where the base's rows are not enough.
+
+    Raises:
+        RequestError: It can't be made as the recipe asks.
+        DataError: A resumed run would go on with another tokenizer.
+    """
     with run.stage("tokenizer") as stage:
-        tokenizer = run.request.tokenizer
+        if run.request.vocabulary:
+            run.vocabulary = _made(run, stage, run.request.vocabulary)
+        tokenizer = run.vocabulary.tokenizer
         with atomic_folder(run.folder / "tokenizer") as folder:
             tokenizer.save(folder)
         stage.facts |= {
-            "backend": run.request.backend.provider.name,
+            "backend": run.vocabulary.offer.provider.name,
             "vocab_size": tokenizer.vocab_size,
             "fingerprint": tokenizer.fingerprint,
             "lossless": tokenizer.capabilities.lossless_bytes,
         }
+        _check_resumed(run, tokenizer)
         run.facts["tokenizer"] = dict(stage.facts)
+
+
+def _made(run: RunContext, stage: StageScope, request: VocabularyRequest) -> Vocabulary:
+    base = run.request.tokenizer
+    texts: Iterable[str] = request.corpus if request.corpus is not None else row_texts(run.request.rows.train)
+    rows = embedding_rows(run.request.files)
+    if rows is None:
+        raise ModelError("nothing says how many rows its embedding has", where=run.request.files.reference)
+    built = build_tokenizer(request, base, rows, texts)
+    _check_made(run, built)
+    write_json(run.folder / VOCABULARY, _facts(base, built))
+    _tell(stage, built)
+    encoder = Encoder(
+        built.tokenizer, chat_template_of(built.tokenizer, run.request.template), run.request.encoder.max_length
+    )
+    return Vocabulary(built.tokenizer, request.offer, encoder, base, built.change, texts)
+
+
+def _check_made(run: RunContext, built: BuiltTokenizer) -> None:
+    """Refuses a vocabulary that is the base's after all, and one that only special tokens come out of."""
+    if not built.change.ids and built.change.kept is None:
+        raise RecipeError(
+            "the tokenizer comes out as the base model's: there is nothing new in it",
+            where="tokenizer",
+            hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
+        )
+
+
+def _check_resumed(run: RunContext, tokenizer: Tokenizer) -> None:
+    before = (run.resumed.manifest if run.resumed else {}).get("tokenizer", {}).get("fingerprint")
+    if before and before != tokenizer.fingerprint:
+        raise DataError(
+            f"the run was started with the tokenizer {before[:12]}, which would now be {tokenizer.fingerprint[:12]}",
+            where=str(run.folder),
+            hint="The corpus that it was learnt from has changed: put it back, or start anew with --overwrite.",
+        )
+
+
+def _facts(base: Tokenizer, built: BuiltTokenizer) -> dict[str, Any]:
+    return {
+        "base_fingerprint": base.fingerprint,
+        "fingerprint": built.tokenizer.fingerprint,
+        **built.change.to_json(),
+        "tokens": _tokens(built.plan) if built.plan else [],
+    }
+
+
+def _tokens(plan: ExtensionPlan) -> list[dict[str, Any]]:
+    return [{"id": t.id, "text": t.data.decode("utf-8", "backslashreplace"), "uses": t.uses} for t in plan.tokens]
+
+
+def _tell(stage: StageScope, built: BuiltTokenizer) -> None:
+    """Says what changes, as facts and where the user should know it."""
+    change, plan = built.change, built.plan
+    stage.facts |= {"change": change.kind, "new_rows": len(change.ids), "rows": change.size}
+    if plan is None:
+        return
+    saved = 1 - plan.tokens_after / plan.base_tokens if plan.base_tokens else 0.0
+    stage.facts |= {
+        "coarsens": plan.coarsens,
+        "scaffolding": len(plan.scaffolding),
+        "corpus_tokens": {"base": plan.base_tokens, "extended": plan.tokens_after, "saved": round(saved, 4)},
+    }
+    if not plan.coarsens:
+        stage.notice(
+            "texts may be cut elsewhere than before, even where no new token stands: the family does not coarsen"
+        )
+    if len(plan.scaffolding) > len(plan.tokens) // 2:
+        stage.notice(f"{len(plan.scaffolding)} of {len(plan.tokens)} new tokens are never used by themselves")

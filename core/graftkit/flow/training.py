@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from graftkit.errors import RecipeError
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
@@ -16,7 +17,7 @@ from graftkit.host.lifecycle import StepInfo
 from graftkit.model.adapt import AdaptedModel
 from graftkit.store.files import LineFile, atomic_folder, remove_tree, write_json, write_text
 from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
-from graftkit.training.loop import Trainer
+from graftkit.training.loop import RowTraining, Trainer
 
 __all__ = ["forget_checkpoints", "save_adapter", "train"]
 
@@ -31,7 +32,10 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     far it came: a resumed run goes on from there.
     """
     model, options = loaded.model, run.request.bound.recipe.training
-    trainer = Trainer(model.network, model.trainable_parameters(), corpus.train, options, loaded.device)
+    trainer = Trainer(
+        model.network, model.trainable_parameters(), corpus.train, options, loaded.device, _row_training(run, model)
+    )
+    _check_first(run, trainer)
     with run.stage("training") as stage:
         if run.resumed is not None:
             _go_back(run, trainer, stage)
@@ -41,15 +45,32 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
             trainer.run(_on_step(run, trainer, metrics), run.cancel.poll)
         except BaseException:
             if trainer.whole and trainer.step > start:
-                write_checkpoint(run.folder / CHECKPOINTS, trainer.step, trainer.state())
+                _write_checkpoint(run, trainer)
                 save_adapter(run, model, trainer.step)
             raise
         finally:
             metrics.close()
         if trainer.step > start:
-            write_checkpoint(run.folder / CHECKPOINTS, trainer.step, trainer.state())
+            _write_checkpoint(run, trainer)
         save_adapter(run, model, trainer.step)
         stage.facts |= _facts(run.folder / METRICS)
+
+
+def _check_first(run: RunContext, trainer: Trainer) -> None:
+    section, steps = run.request.bound.recipe.tokenizer, len(trainer.plan())
+    if section and section.rows_first >= steps:
+        raise RecipeError(
+            f"tokenizer.rows_first is {section.rows_first}, but there are only {steps} steps: "
+            "none is left to the adapter",
+            where=run.request.bound.document.where(("tokenizer", "rows_first")),
+        )
+
+
+def _row_training(run: RunContext, model: AdaptedModel) -> RowTraining:
+    section = run.request.bound.recipe.tokenizer
+    if section is None:
+        return RowTraining()
+    return RowTraining(frozenset(model.row_parameters()), section.rows_learning_rate, section.rows_first)
 
 
 def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[StepInfo], None]:
@@ -59,12 +80,17 @@ def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[
         metrics.append({key: value for key, value in asdict(step).items() if key != "steps"})
         run.facts["progress"] = {"stage": "training", "step": step.step, "steps": step.steps}
         if every and step.step % every == 0 and step.step < step.steps:
-            write_checkpoint(run.folder / CHECKPOINTS, step.step, trainer.state())
+            _write_checkpoint(run, trainer)
             run.save()
         run.emit(StepFinished(step))
         run.broadcast("graftkit_step_finished", step=step)
 
     return on_step
+
+
+def _write_checkpoint(run: RunContext, trainer: Trainer) -> None:
+    fingerprint = run.vocabulary.tokenizer.fingerprint
+    write_checkpoint(run.folder / CHECKPOINTS, trainer.step, trainer.state(), tokenizer_fingerprint=fingerprint)
 
 
 def _go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
@@ -101,13 +127,15 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
 
     with atomic_folder(run.folder / "adapter") as folder:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in model.adapter_state().items()}
-        save_file(tensors, folder / "adapter.safetensors", metadata={"format": "graftkit"})
+        fingerprint = run.vocabulary.tokenizer.fingerprint
+        # One entry alone: safetensors writes several in another order each time, and the same run gives the same bytes.
+        save_file(tensors, folder / "adapter.safetensors", metadata={"tokenizer_fingerprint": fingerprint})
         facts = {
             "step": step,
             "adapter": run.facts["providers"]["adapter"],
             "quantizer": run.facts["providers"]["quantizer"],
             "targets": run.request.targets,
-            "tokenizer_fingerprint": run.request.tokenizer.fingerprint,
+            "tokenizer_fingerprint": fingerprint,
             "base": run.facts["model"],
         }
         write_json(folder / "adapter.json", facts)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from graftkit.interfaces.vocabulary import VocabularyChange
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +17,23 @@ if TYPE_CHECKING:
     from graftkit.interfaces.adapter import Adapter
     from graftkit.interfaces.tokenizer import Tokenizer
 
-__all__ = ["Exporter", "TrainedModel"]
+__all__ = ["Exporter", "NewVocabulary", "TrainedModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewVocabulary:
+    """The new rows of a model's embeddings.
+
+    Attributes:
+        change: Which ids are new, how many rows there are, and whether the others kept their places.
+        rows: The trained rows, `[new, hidden]`, float32, by the dotted path of their matrix: the embedding's, and the
+            output layer's where it is not tied to it.
+        tied: Whether the output layer shares the embedding's matrix.
+    """
+
+    change: VocabularyChange
+    rows: Mapping[str, torch.Tensor]
+    tied: bool
 
 
 class TrainedModel(Protocol):
@@ -33,6 +52,10 @@ class TrainedModel(Protocol):
         """The tokenizer that the model was trained with."""
 
     @property
+    def vocabulary(self) -> NewVocabulary | None:
+        """The new rows of its embeddings, or None where the vocabulary is the base model's."""
+
+    @property
     def adapter(self) -> Adapter:
         """The adapter's method."""
 
@@ -46,6 +69,9 @@ class TrainedModel(Protocol):
 
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor at a time."""
+
+    def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields the model without its adapter, the new rows of its embeddings in place, likewise."""
 
 
 class Exporter(Protocol):

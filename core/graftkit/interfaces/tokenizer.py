@@ -10,8 +10,10 @@ from typing import Literal, Protocol, runtime_checkable
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, TrainingSpec
 
 __all__ = [
+    "ROLES",
     "Encoding",
     "ExtendableBackend",
+    "Role",
     "Specials",
     "StreamDecoder",
     "Tokenizer",
@@ -19,6 +21,11 @@ __all__ = [
     "TokenizerCapabilities",
     "TrainableBackend",
 ]
+
+Role = Literal["bos", "eos", "pad", "unk"]
+"""What a special token is for: beginning, end, padding, unknown."""
+
+ROLES: tuple[Role, ...] = ("bos", "eos", "pad", "unk")
 
 Specials = Literal["none", "all"] | frozenset[str]
 """Which special tokens may be read out of the text: none of them, all, or the ones named."""
@@ -95,7 +102,7 @@ class Tokenizer(Protocol):
     def chat_template(self) -> str | None:
         """The Jinja template that lays out a conversation, or None."""
 
-    def role_token(self, role: Literal["bos", "eos", "pad", "unk"]) -> int | None:
+    def role_token(self, role: Role) -> int | None:
         """Returns the id of the token with this role, or None where there is none."""
 
     @property

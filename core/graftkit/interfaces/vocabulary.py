@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from graftkit.interfaces.tokenizer import Tokenizer
 
-__all__ = ["ExtensionPlan", "ExtensionSpec", "NewToken", "TrainingSpec"]
+__all__ = ["ChangeKind", "ExtensionPlan", "ExtensionSpec", "NewToken", "TrainingSpec", "VocabularyChange"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +92,45 @@ class ExtensionPlan:
     def scaffolding(self) -> tuple[NewToken, ...]:
         """The new tokens that the texts never use."""
         return tuple(token for token in self.tokens if not token.uses)
+
+
+ChangeKind = Literal["extended", "trained", "replaced"]
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyChange:
+    """How the rows of a model's embeddings follow its vocabulary.
+
+    Attributes:
+        kind: Whether tokens were added to the base's, or the tokenizer is another one.
+        size: Rows of the embeddings afterwards.
+        ids: The ids whose rows are new, ascending.
+        parts: For each of them the base's ids that stood for its text; empty where the base had none.
+        kept: The other ids' rows: new id -> the base's id whose row it keeps; None where every id of the base keeps
+            its row, spare rows beyond the base tokenizer's ids included.
+    """
+
+    kind: ChangeKind
+    size: int
+    ids: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...]
+    kept: Mapping[int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON."""
+        kept = None if self.kept is None else [[new, old] for new, old in sorted(self.kept.items())]
+        parts = [list(ids) for ids in self.parts]
+        return {"kind": self.kind, "size": self.size, "ids": list(self.ids), "parts": parts, "kept": kept}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> VocabularyChange:
+        """Reads what `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is something else.
+        """
+        kept = None if data["kept"] is None else {int(new): int(old) for new, old in data["kept"]}
+        ids, parts = tuple(map(int, data["ids"])), tuple(tuple(map(int, ids)) for ids in data["parts"])
+        if len(ids) != len(parts) or any(not 0 <= id < data["size"] for id in (*ids, *(kept or ()))):
+            raise ValueError("the new ids, their parts and the number of rows do not fit together")
+        return cls(data["kind"], int(data["size"]), ids, parts, kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,11 @@ from torch import nn
 from graftkit.errors import TargetError, TrainingError
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.exporter import NewVocabulary
 from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.model.grow import GrownVocabulary
 from graftkit.model.linear import FrozenLinear
+from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 
 __all__ = ["AdaptedModel", "adapt"]
 
@@ -29,6 +32,7 @@ class AdaptedModel:
         tokenizer: The tokenizer.
         adapter: The adapter's method.
         adapted: Every adapted layer by its dotted path, in the model's order.
+        grown: The new rows of its embeddings, or None where the vocabulary is the base model's.
     """
 
     network: nn.Module
@@ -37,6 +41,15 @@ class AdaptedModel:
     tokenizer: Tokenizer
     adapter: Adapter
     adapted: Mapping[str, AdaptedWeight]
+    grown: GrownVocabulary | None = None
+
+    @property
+    def vocabulary(self) -> NewVocabulary | None:
+        """The new rows as exporters see them."""
+        if self.grown is None:
+            return None
+        rows = {path: trained.rows.detach() for path, trained in self.grown.rows.items()}
+        return NewVocabulary(self.grown.change, rows, tied=self.grown.output is None)
 
     @property
     def linear_layers(self) -> list[str]:
@@ -49,15 +62,19 @@ class AdaptedModel:
             f"{layer}.{name}": parameter
             for layer, weight in self.adapted.items()
             for name, parameter in weight.trainable_parameters().items()
-        }
+        } | self.row_parameters()
+
+    def row_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns those of them that are new rows of the embeddings."""
+        return self.grown.parameters() if self.grown else {}
 
     def adapter_state(self) -> dict[str, torch.Tensor]:
-        """Returns every tensor of the adapter, by layer and name."""
+        """Returns every tensor that was trained, by layer and name: the adapter's and the new rows."""
         return {
             f"{layer}.{name}": tensor
             for layer, weight in self.adapted.items()
             for name, tensor in weight.adapter_state().items()
-        }
+        } | {name: rows.detach() for name, rows in self.row_parameters().items()}
 
     def load_adapter_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Takes over what `adapter_state` gave.
@@ -79,19 +96,46 @@ class AdaptedModel:
                 weight.load_adapter_state(mine)
             except ValueError as error:
                 raise TrainingError(str(error), where=layer) from None
+        for name, rows in self.row_parameters().items():
+            if rows.shape != state[name].shape:
+                raise TrainingError(f"{name} has shape {list(state[name].shape)}, not {list(rows.shape)}")
+            with torch.no_grad():
+                rows.copy_(state[name])
 
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor on the CPU at a time."""
+        return self._tensors(_merged)
+
+    def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields the model without its adapter, the new rows of its embeddings in place, as `merged_tensors` does."""
+        return self._tensors(lambda layer: layer.frozen.dequantize(torch.float32).cpu().contiguous())
+
+    def _tensors(self, of_layer: Callable[[FrozenLinear], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         inside = set()
         for path, module in self.network.named_modules():
             if isinstance(module, FrozenLinear):
                 inside.add(path)
-                yield f"{path}.weight", _merged(module)
+                yield f"{path}.weight", of_layer(module)
                 if module.bias is not None:
                     yield f"{path}.bias", module.bias.detach().float().cpu()
+            if isinstance(module, NewRowsEmbedding | NewRowsLinear):
+                inside.add(path)
+                yield from self._grown_tensors(path, module)
         for name, parameter in self.network.named_parameters():
             if not any(name.startswith(f"{path}.") for path in _ancestors(name, inside)):
                 yield name, parameter.detach().float().cpu()
+
+    @torch.no_grad()
+    def _grown_tensors(self, path: str, module: NewRowsEmbedding | NewRowsLinear) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields a matrix with its new rows in place; a tied one once, under the embedding's name."""
+        assert self.grown is not None
+        if path in self.grown.rows:
+            weight = module.weight.detach().float().clone()
+            weight[module.new.ids] = module.new.rows.detach().to(module.weight.dtype).float()
+            yield f"{path}.weight", weight.cpu()
+        bias = getattr(module, "bias", None)
+        if bias is not None:
+            yield f"{path}.bias", bias.detach().float().cpu()
 
 
 def _ancestors(name: str, paths: set[str]) -> Iterator[str]:

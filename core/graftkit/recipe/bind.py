@@ -13,7 +13,7 @@ from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.provider import Kind
 from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import LoadedRecipe, as_recipe_error
-from graftkit.recipe.schema import ExportUse, Recipe, Use
+from graftkit.recipe.schema import ExportUse, Recipe, TokenizerSection, Use
 
 __all__ = ["BoundRecipe", "Choice", "bind"]
 
@@ -54,6 +54,8 @@ class BoundRecipe:
         quantizer: How weights are stored.
         adapter: What is trained.
         exports: What is written, each with its entry in the recipe.
+        initializer: What the rows of new tokens start as; None where the vocabulary stays as it is.
+        trainer: The backend that trains a tokenizer, where one is trained.
     """
 
     recipe: Recipe
@@ -61,6 +63,8 @@ class BoundRecipe:
     quantizer: Choice
     adapter: Choice
     exports: tuple[tuple[ExportUse, Choice], ...]
+    initializer: Choice | None = None
+    trainer: Choice | None = None
 
     def resolved(self) -> dict[str, Any]:
         """Returns the whole recipe with every default and preset filled in, as JSON."""
@@ -69,6 +73,10 @@ class BoundRecipe:
         data["adapter"] |= _dump(self.adapter)
         for entry, (_, choice) in zip(data["export"], self.exports, strict=True):
             entry |= _dump(choice)
+        if self.initializer:
+            data["tokenizer"]["rows"] |= _dump(self.initializer)
+        if self.trainer:
+            data["tokenizer"]["train"] |= _dump(self.trainer)
         return data
 
     def providers(self) -> dict[str, Any]:
@@ -77,6 +85,7 @@ class BoundRecipe:
             "quantizer": self.quantizer.facts(),
             "adapter": self.adapter.facts(),
             "exporters": [choice.facts() for _, choice in self.exports],
+            **({"initializer": self.initializer.facts()} if self.initializer else {}),
         }
 
 
@@ -100,7 +109,17 @@ def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
             (entry, _choose(host, "exporter", entry, document, ("export", index)))
             for index, entry in enumerate(recipe.export)
         ),
+        **_bind_tokenizer(host, recipe.tokenizer, document),
     )
+
+
+def _bind_tokenizer(host: PluginHost, section: TokenizerSection | None, document: Document) -> dict[str, Choice]:
+    if section is None:
+        return {}
+    found = {"initializer": _choose(host, "initializer", section.rows, document, ("tokenizer", "rows"))}
+    if section.train:
+        found["trainer"] = _choose(host, "tokenizer", section.train, document, ("tokenizer", "train"))
+    return found
 
 
 def _preset(config: ProviderConfig, section: str) -> Use | None:

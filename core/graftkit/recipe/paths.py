@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,21 @@ def anchor_paths(document: Document, folder: Path) -> None:
         for key in ("train", "holdout", "chat_template"):
             if key in section:
                 section[key] = _anchored(section[key], base(("data", key)))
+    section = data.get("tokenizer")
+    if isinstance(section, dict):
+        _anchor_tokenizer(section, lambda key: base(("tokenizer", key)))
+
+
+def _anchor_tokenizer(section: dict[str, Any], base: Callable[[str], Path]) -> None:
+    for key in ("extend", "train"):
+        part = section.get(key)
+        if isinstance(part, dict) and "corpus" in part:
+            part["corpus"] = _anchored(part["corpus"], base(key))
+    found = section.get("replace")
+    if isinstance(found, str):
+        section["replace"] = anchored_reference(found, base("replace"))
+    elif isinstance(found, dict) and isinstance(found.get("path"), str):
+        found["path"] = anchored_reference(found["path"], base("replace"))
 
 
 def _anchored(value: Any, folder: Path) -> Any:

@@ -13,9 +13,13 @@ __all__ = [
     "DataSection",
     "EvaluationSection",
     "ExportUse",
+    "ExtendSection",
     "ModelUse",
     "PluginsSection",
     "Recipe",
+    "ReplaceSection",
+    "TokenizerSection",
+    "TrainUse",
     "TrainingSection",
     "Use",
 ]
@@ -83,6 +87,65 @@ class ModelUse(StrictModel):
 
     path: str = Field(min_length=1, description="a folder, a .gguf file, package:NAME/FILE or a hub id")
     use: str | None = Field(default=None, description="the model source's name")
+
+
+class ExtendSection(StrictModel):
+    """Tokens to add to the base model's tokenizer."""
+
+    tokens: int = Field(default=2000, ge=0, le=1_000_000, description="how many tokens to learn, at most")
+    corpus: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
+        default=[], description="files, folders or patterns to learn from; the training rows when left out"
+    )
+    min_frequency: int = Field(default=2, ge=1, description="how often a pair has to occur to become a token")
+    max_length: int | None = Field(default=None, ge=2, description="characters of a token at most")
+    missing_bytes: bool = Field(default=True, description="add the bytes that a base lacks which loses text")
+    words: list[str] = Field(default=[], description="texts that become one token each, whatever the corpus says")
+
+
+class TrainUse(Use):
+    """A tokenizer to train, and its family; the family's own fields beside."""
+
+    vocab_size: int = Field(ge=2, le=4_000_000, description="ids at most, special tokens included")
+    corpus: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
+        default=[], description="files, folders or patterns to learn from; the training rows when left out"
+    )
+    special_tokens: list[str] | None = Field(
+        default=None, description="special tokens besides the base model's; those it keeps, with their roles"
+    )
+
+
+class ReplaceSection(StrictModel):
+    """Another tokenizer in place of the base model's."""
+
+    path: str = Field(min_length=1, description="a tokenizer's folder or file, or a model whose tokenizer it is")
+    use: str | None = Field(default=None, description="the tokenizer backend's name; asked of the backends else")
+
+
+class TokenizerSection(StrictModel):
+    """What becomes of the base model's vocabulary, and how its new rows are trained."""
+
+    extend: ExtendSection | None = Field(default=None, description="add tokens to the base model's tokenizer")
+    train: TrainUse | None = Field(default=None, description="train another one")
+    replace: Annotated[ReplaceSection, BeforeValidator(_path_alone)] | None = Field(
+        default=None, description="take another one"
+    )
+    rows: Annotated[Use, BeforeValidator(_name_alone)] = Field(
+        default=Use(use="mean"), description="what the new rows of the embeddings start as: an initializer"
+    )
+    rows_learning_rate: float | None = Field(
+        default=None, gt=0, lt=1, description="the highest rate of the new rows; training.learning_rate when left out"
+    )
+    rows_first: int = Field(
+        default=0, ge=0, description="steps at the beginning that train the new rows alone, before the adapter joins"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TokenizerSection:
+        said = [name for name in ("extend", "train", "replace") if getattr(self, name) is not None]
+        if len(said) != 1:
+            found = " and ".join(said) or "neither"
+            raise ValueError(f"tokenizer: say one of extend, train and replace, not {found}")
+        return self
 
 
 class DataSection(StrictModel):
@@ -165,6 +228,9 @@ class Recipe(StrictModel):
     model: Annotated[ModelUse, BeforeValidator(_path_alone)] = Field(
         description="a folder, a .gguf file, package:NAME/FILE, a hub id, or {use: SOURCE, path: REFERENCE}"
     )
+    tokenizer: TokenizerSection | None = Field(
+        default=None, description="another vocabulary than the base model's: extend, train or replace"
+    )
     data: DataSection = Field(description="the rows")
     quantizer: Annotated[Use, BeforeValidator(_name_alone)] | None = Field(
         default=None, description="how frozen weights are stored; none when left out, nf4 under qlora"
@@ -185,6 +251,11 @@ class Recipe(StrictModel):
             raise ValueError(
                 f"data.max_length ({self.max_length}) is more than training.tokens_per_step "
                 f"({self.training.tokens_per_step}): no step could hold such a row"
+            )
+        if self.tokenizer and self.training.steps is not None and self.tokenizer.rows_first >= self.training.steps:
+            raise ValueError(
+                f"tokenizer.rows_first ({self.tokenizer.rows_first}) leaves none of the {self.training.steps} steps "
+                "of training.steps to the adapter"
             )
         folders = [export.folder for export in self.export]
         repeated = sorted({folder for folder in folders if folders.count(folder) > 1})

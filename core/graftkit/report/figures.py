@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["loss_curve"]
+__all__ = ["bits_per_byte_bars", "loss_curve"]
 
 
 def loss_curve(steps: Sequence[int], losses: Sequence[float], rates: Sequence[float]) -> str:
@@ -19,11 +21,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float], rates: Sequence[fl
     Returns:
         An `<svg>` element.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"svg.hashsalt": "graftkit", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8, 4), layout="constrained")
+    with _figure(8, 4) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         above.plot(steps, losses, color="#1f5fa8", linewidth=1.5)
         above.set_ylabel("loss (nats a token)")
@@ -34,7 +32,46 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float], rates: Sequence[fl
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return _svg(figure)
+
+
+_BARS = {
+    "base": ("base model,\nits own vocabulary", "#888888"),
+    "before": ("new vocabulary,\nbefore training", "#c2803a"),
+    "after": ("new vocabulary,\nafter training", "#1f5fa8"),
+}
+
+
+def bits_per_byte_bars(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Draws the held-out bits per byte at each moment at which a run measured them, as an `<svg>` element.
+
+    Args:
+        metrics: "base", "before" and "after", as the manifest has them.
+    """
+    moments = [when for when in _BARS if when in metrics]
+    with _figure(8, 2.2) as figure:
+        axes = figure.subplots()
+        values = [metrics[when]["bits_per_byte"] for when in moments]
+        bars = axes.barh([_BARS[when][0] for when in moments], values, color=[_BARS[when][1] for when in moments])
+        axes.bar_label(bars, fmt="%.3f", padding=4)
+        axes.invert_yaxis()
+        axes.set_xlabel("held-out bits per byte (less is better)")
+        axes.spines[["top", "right"]].set_visible(False)
+        return _svg(figure)
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Any]:
+    """Gives an empty figure that is drawn with the same bytes each time."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "graftkit", "svg.fonttype": "none"}):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :]

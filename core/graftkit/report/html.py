@@ -9,8 +9,8 @@ from typing import Any
 
 from jinja2 import Environment
 
-from graftkit.report.figures import loss_curve
-from graftkit.report.summary import metric_rows, proof_text
+from graftkit.report.figures import bits_per_byte_bars, loss_curve
+from graftkit.report.summary import metric_columns, metric_rows, proof_text, vocabulary_text
 
 __all__ = ["render_report"]
 
@@ -45,7 +45,11 @@ def render_report(
         share=f"{parameters['trainable_share']:.2%}",
         seconds=round(manifest["seconds"]),
         notices=manifest["notices"],
-        metrics=[{"name": n, "before": b, "after": a} for n, b, a in metric_rows(manifest)],
+        columns=metric_columns(manifest),
+        metrics=metric_rows(manifest),
+        vocabulary=vocabulary_text(manifest),
+        tokenizer=manifest.get("tokenizer", {}).get("fingerprint", ""),
+        bits=bits_per_byte_bars(manifest["metrics"]) if "base" in manifest.get("metrics", {}) else "",
         curve=loss_curve(*([step[key] for step in steps] for key in ("step", "loss", "learning_rate"))),
         answers=answers[:SHOWN_ANSWERS],
         exports=[

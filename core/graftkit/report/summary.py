@@ -5,23 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["metric_rows", "proof_text"]
+__all__ = ["metric_columns", "metric_rows", "proof_text", "vocabulary_text"]
 
 
-def metric_rows(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Returns each measure with its value before and after training."""
-    metrics = manifest.get("metrics", {})
-    before, after = metrics.get("before", {}), metrics.get("after", {})
-    rows = []
-    if "holdout_loss" in before:
-        rows.append(("held-out loss", _loss(before), _loss(after)))
-    if "exact_match" in before:
-        rows.append((f"exact match ({before['answers']} answers)", _share(before), _share(after)))
+WHEN = {"base": "base model", "before": "before", "after": "after"}
+"""The moments at which a run measures: with the base model's own vocabulary, before training and after it."""
+
+
+def metric_columns(manifest: Mapping[str, Any]) -> list[str]:
+    """Returns the headings: before and after training, and the base model where the run changed its vocabulary."""
+    return [WHEN[when] for when in _moments(manifest)]
+
+
+def metric_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns each measure's name and its value at each moment of `metric_columns`.
+
+    Losses of a token mean nothing across vocabularies: where the vocabulary changed, bits per byte come alone.
+    """
+    found = [manifest["metrics"].get(when, {}) for when in _moments(manifest)]
+    rows: list[tuple[str, ...]] = []
+    if not found:
+        return rows
+    if "base" not in manifest["metrics"]:
+        rows.append(("held-out loss", *(_number(facts, "holdout_loss") for facts in found)))
+    rows.append(("bits per byte", *(_number(facts, "bits_per_byte") for facts in found)))
+    answers = next((facts["answers"] for facts in found if "answers" in facts), 0)
+    if answers:
+        rows.append((f"exact match ({answers} answers)", *map(_share, found)))
     return rows
 
 
-def _loss(facts: Mapping[str, Any]) -> str:
-    return f"{facts['holdout_loss']:.4f}" if "holdout_loss" in facts else "-"
+def _moments(manifest: Mapping[str, Any]) -> list[str]:
+    metrics = manifest.get("metrics", {})
+    return [when for when in WHEN if when in metrics or (when != "base" and metrics)]
+
+
+def _number(facts: Mapping[str, Any], key: str) -> str:
+    return f"{facts[key]:.4f}" if key in facts else "-"
 
 
 def _share(facts: Mapping[str, Any]) -> str:
@@ -34,3 +54,13 @@ def proof_text(proof: Mapping[str, Any]) -> str:
         return f"not proved: {proof['reason']}"
     programs = " and ".join(f"{name} {version}" for name, version in proof["loaded_with"].items())
     return f"proved: loaded with {programs}, logits within {proof['max_abs_diff']:.1e}"
+
+
+def vocabulary_text(manifest: Mapping[str, Any]) -> str:
+    """Says what became of the base model's vocabulary; nothing where it stayed."""
+    facts = manifest.get("tokenizer", {})
+    if "change" not in facts:
+        return ""
+    text = f"vocabulary {facts['change']}: {facts['new_rows']:,} new rows, {facts['vocab_size']:,} ids"
+    corpus = facts.get("corpus_tokens")
+    return f"{text}; {corpus['saved']:.1%} fewer tokens for its corpus" if corpus else text

@@ -20,13 +20,16 @@ _NAME = re.compile(r"step-(\d{8})")
 _STATE = "state.safetensors"
 
 
-def write_checkpoint(folder: Path, step: int, state: Mapping[str, torch.Tensor]) -> Path:
+def write_checkpoint(
+    folder: Path, step: int, state: Mapping[str, torch.Tensor], *, tokenizer_fingerprint: str = ""
+) -> Path:
     """Writes `step-NNNNNNNN/` as a whole and deletes the oldest beyond the kept ones.
 
     Args:
         folder: Where checkpoints lie; made when missing.
         step: How many steps have been taken.
         state: The trainer's tensors.
+        tokenizer_fingerprint: Of the tokenizer that they are trained with.
 
     Raises:
         StorageError: The system refused; older checkpoints are as they were.
@@ -37,7 +40,8 @@ def write_checkpoint(folder: Path, step: int, state: Mapping[str, torch.Tensor])
     path = folder / f"step-{step:08d}"
     with atomic_folder(path) as temporary:
         save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, temporary / _STATE)
-        write_json(temporary / "checkpoint.json", {"step": step, "sha256": sha256_of(temporary / _STATE)})
+        facts = {"step": step, "sha256": sha256_of(temporary / _STATE), "tokenizer_fingerprint": tokenizer_fingerprint}
+        write_json(temporary / "checkpoint.json", facts)
     for _, old in list(_checkpoints(folder))[KEPT:]:
         remove_tree(old)
     return path

@@ -1,0 +1,31 @@
+"""Held-out rows as tokens of any tokenizer, and how much text they are: what bits per byte are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.rows import Row
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.store.token_store import TokenStore
+
+__all__ = ["encode_rows", "supervised_bytes"]
+
+
+def encode_rows(encoder: Encoder, rows: Iterable[Row]) -> TokenStore:
+    """Returns rows as tokens.
+
+    Raises:
+        DataError: A row can't be laid out.
+    """
+    return TokenStore.of(example for row in rows for example in encoder.encode(row).examples)
+
+
+def supervised_bytes(store: TokenStore, tokenizer: Tokenizer) -> int:
+    """Returns the bytes of text that the supervised tokens stand for; special tokens stand for none."""
+    ids, counts = np.unique(store.ids[store.supervised.astype(bool)], return_counts=True)
+    special = set(tokenizer.special_tokens.values())
+    found = zip(ids.tolist(), counts.tolist(), strict=True)
+    return sum(count * len(tokenizer.token_bytes(id)) for id, count in found if id not in special)

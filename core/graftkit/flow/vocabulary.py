@@ -1,0 +1,193 @@
+"""The vocabulary of a run: the base model's, or what the recipe makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.rows import Row
+from graftkit.corpus.stretches import texts_of
+from graftkit.corpus.texts import text_files
+from graftkit.errors import RecipeError
+from graftkit.flow.find_tokenizer import find_tokenizer
+from graftkit.host.host import PluginHost
+from graftkit.host.records import Offer
+from graftkit.interfaces.tokenizer import ROLES, ExtendableBackend, Tokenizer, TrainableBackend
+from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, TrainingSpec, VocabularyChange
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.recipe.schema import ExtendSection, TokenizerSection, TrainUse
+from graftkit.vocabulary.match import change_by_extension, change_by_replacement
+
+__all__ = ["BuiltTokenizer", "Vocabulary", "VocabularyRequest", "build_tokenizer", "judge_vocabulary", "row_texts"]
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyRequest:
+    """What a recipe makes of the base model's vocabulary, judged.
+
+    Attributes:
+        section: The recipe's section.
+        offer: The backend of the tokenizer that comes out.
+        backend: That backend.
+        replacement: The tokenizer that takes the base's place, where it is there already.
+        corpus: The texts to learn from, or None for the training rows.
+    """
+
+    section: TokenizerSection
+    offer: Offer
+    backend: Any
+    replacement: Tokenizer | None = None
+    corpus: Iterable[str] | None = None
+
+    def describe(self) -> str:
+        """Says in a few words what will happen."""
+        if self.section.extend:
+            words = f" and {len(self.section.extend.words)} words" if self.section.extend.words else ""
+            return f"extended by up to {self.section.extend.tokens:,} tokens{words}"
+        if self.section.train:
+            return f"{self.section.train.use}, trained to {self.section.train.vocab_size:,} ids"
+        assert self.section.replace is not None and self.replacement is not None
+        return f"replaced by {self.section.replace.path} ({self.replacement.vocab_size:,} ids)"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a run's rows are encoded with.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        offer: Its backend.
+        encoder: Turns rows into its tokens.
+        base: The base model's tokenizer; the same one where the vocabulary stays.
+        change: What becomes of the rows of the embeddings, or None where the vocabulary stays.
+        texts: The texts that new tokens were learnt from, for who makes their rows.
+    """
+
+    tokenizer: Tokenizer
+    offer: Offer
+    encoder: Encoder
+    base: Tokenizer
+    change: VocabularyChange | None = None
+    texts: Iterable[str] = ()
+
+
+def judge_vocabulary(bound: BoundRecipe, host: PluginHost, base: Offer) -> VocabularyRequest | None:
+    """Judges the recipe's section `tokenizer`.
+
+    Args:
+        bound: The recipe.
+        host: The plugins.
+        base: The backend of the base model's tokenizer.
+
+    Raises:
+        RecipeError: A family that can't be extended, or trained.
+        DataError: The corpus is not there.
+        ModelError: The tokenizer that is to take the base's place can't be read.
+    """
+    section = bound.recipe.tokenizer
+    if section is None:
+        return None
+    if section.replace:
+        where = bound.document.where(("tokenizer", "replace"))
+        found = find_tokenizer(host, section.replace.path, section.replace.use, where)
+        return VocabularyRequest(section, found.offer, None, found.tokenizer)
+    if section.extend:
+        return _judged(bound, host, base, section, "extend", ExtendableBackend, section.extend.corpus)
+    assert section.train is not None and bound.trainer is not None
+    return _judged(bound, host, bound.trainer.offer, section, "train", TrainableBackend, section.train.corpus)
+
+
+def _judged(
+    bound: BoundRecipe,
+    host: PluginHost,
+    offer: Offer,
+    section: TokenizerSection,
+    way: str,
+    ability: type,
+    corpus: list[str],
+) -> VocabularyRequest:
+    backend = host.registry.create(offer, bound.trainer.config if bound.trainer else None)
+    if not isinstance(backend, ability):
+        able = [o.provider.name for o in host.registry.offers("tokenizer") if _is(host, o, ability)]
+        raise RecipeError(
+            f"the tokenizer backend '{offer.provider.name}' can't {way} a tokenizer",
+            where=bound.document.where(("tokenizer", way)),
+            hint=f"These can: {', '.join(able) or 'none that is installed'}.",
+        )
+    texts = text_files(corpus, bound.document.where(("tokenizer", way, "corpus"))) if corpus else None
+    return VocabularyRequest(section, offer, backend, corpus=texts)
+
+
+def _is(host: PluginHost, offer: Offer, ability: type) -> bool:
+    return not host.registry.missing_requirements(offer.provider) and isinstance(host.registry.create(offer), ability)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltTokenizer:
+    """A tokenizer that a run made, and what came of making it.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        change: What becomes of the rows of the embeddings.
+        plan: What was added, where tokens were.
+    """
+
+    tokenizer: Tokenizer
+    change: VocabularyChange
+    plan: ExtensionPlan | None = None
+
+
+def build_tokenizer(request: VocabularyRequest, base: Tokenizer, rows: int, texts: Iterable[str]) -> BuiltTokenizer:
+    """Trains, extends or takes the tokenizer.
+
+    Args:
+        request: What the recipe says.
+        base: The base model's tokenizer.
+        rows: Rows of the model's embedding.
+        texts: The texts to learn from.
+
+    Raises:
+        RequestError: There is nothing to learn in the texts, or the tokenizer can't have what is asked for.
+    """
+    section = request.section
+    if section.extend:
+        plan: ExtensionPlan = request.backend.extend(base, texts, _extension(section.extend))
+        return BuiltTokenizer(plan.tokenizer, change_by_extension(plan, rows), plan)
+    if section.train:
+        trained: Tokenizer = request.backend.train(texts, _training(section.train, base))
+        return BuiltTokenizer(trained, change_by_replacement(base, trained, rows, "trained"))
+    assert request.replacement is not None
+    return BuiltTokenizer(request.replacement, change_by_replacement(base, request.replacement, rows, "replaced"))
+
+
+def _extension(section: ExtendSection) -> ExtensionSpec:
+    return ExtensionSpec(
+        section.tokens, section.min_frequency, section.max_length, section.missing_bytes, tuple(section.words)
+    )
+
+
+def _training(use: TrainUse, base: Tokenizer) -> TrainingSpec:
+    """Keeps the base model's special tokens, their roles and its chat template."""
+    names = {id: name for name, id in base.special_tokens.items()}
+    ids = {role: base.role_token(role) for role in ROLES}
+    roles: dict[str, str] = {role: names[id] for role, id in ids.items() if id is not None and id in names}
+    kept = sorted(base.special_tokens, key=lambda name: base.special_tokens[name])
+    specials = tuple(dict.fromkeys([*kept, *(use.special_tokens or [])]))
+    return TrainingSpec(use.vocab_size, specials, roles, base.adds_bos, base.chat_template)
+
+
+class _RowTexts:
+    """The texts of rows, again and again."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for row in self._rows for text in texts_of(row))
+
+
+def row_texts(rows: Iterable[Row]) -> Iterable[str]:
+    """Returns the texts of rows; may be iterated again and again if the rows may."""
+    return _RowTexts(rows)

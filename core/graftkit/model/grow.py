@@ -1,0 +1,95 @@
+"""Gives a loaded model another vocabulary: its matrices grow or are rearranged, and new rows become trainable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from graftkit.errors import ModelError
+from graftkit.interfaces.initializer import MatrixRole
+from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear, TrainedRows
+
+__all__ = ["GrownVocabulary", "MakeRows", "grow"]
+
+MakeRows = Callable[[torch.Tensor, MatrixRole], torch.Tensor]
+"""Makes the new rows, `[new, hidden]`, from the base's matrix, float32 on the CPU, and what it is used for."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrownVocabulary:
+    """A model's new rows.
+
+    Attributes:
+        change: What was done.
+        embedding: The dotted path of the embedding.
+        output: The dotted path of the output layer, or None where it is tied to the embedding.
+        rows: The trained rows by the path of their matrix.
+    """
+
+    change: VocabularyChange
+    embedding: str
+    output: str | None
+    rows: Mapping[str, TrainedRows]
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Returns what is trained, by matrix."""
+        return {f"{path}.new_rows": trained.rows for path, trained in self.rows.items()}
+
+
+def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str = "") -> GrownVocabulary:
+    """Puts embedding and output layer with trainable new rows in the place of the model's own; tied stay tied.
+
+    Args:
+        network: A transformers causal language model, its weights loaded.
+        change: What becomes of the rows.
+        make_rows: Makes the new rows.
+        where: The model's reference, for errors.
+
+    Raises:
+        ModelError: The architecture's embedding or output layer is of a kind whose rows can't be told apart.
+    """
+    old, head = network.get_input_embeddings(), network.get_output_embeddings()
+    if type(old) is not nn.Embedding or type(head) is not nn.Linear:
+        kinds = f"a {type(old).__name__} and a {type(head).__name__}"
+        raise ModelError(
+            f"the vocabulary of this architecture can't be changed: its embedding and output layer are {kinds}",
+            where=where,
+            hint="Leave out the recipe's section 'tokenizer'.",
+        )
+    names = {id(module): path for path, module in network.named_modules()}
+    embedding_path, head_path = names[id(old)], names[id(head)]
+    tied = head.weight is old.weight
+    trained = _trained(old.weight, change, make_rows, "tied" if tied else "input")
+    embedding = NewRowsEmbedding(_rearranged(old.weight, change), trained)
+    network.set_submodule(embedding_path, embedding)
+    rows = {embedding_path: trained}
+    weight = embedding.weight
+    if not tied:
+        rows[head_path] = trained = _trained(head.weight, change, make_rows, "output")
+        weight = nn.Parameter(_rearranged(head.weight, change), requires_grad=False)
+    bias = None if head.bias is None else _rearranged(head.bias, change)
+    network.set_submodule(head_path, NewRowsLinear(weight, trained, bias))
+    network.config.vocab_size = change.size
+    return GrownVocabulary(change, embedding_path, None if tied else head_path, rows)
+
+
+def _trained(weight: torch.Tensor, change: VocabularyChange, make_rows: MakeRows, role: MatrixRole) -> TrainedRows:
+    rows = make_rows(weight.detach().float().cpu(), role)
+    return TrainedRows(change.ids, rows.to(weight.device), change.size)
+
+
+@torch.no_grad()
+def _rearranged(old: torch.Tensor, change: VocabularyChange) -> torch.Tensor:
+    """Returns `[size, ...]` with every kept row in its place and zeros elsewhere."""
+    new = torch.zeros(change.size, *old.shape[1:], dtype=old.dtype, device=old.device)
+    if change.kept is None:
+        new[: len(old)] = old
+        return new
+    places = sorted(change.kept.items())
+    new[[id for id, _ in places]] = old[[base for _, base in places]]
+    return new

@@ -1,0 +1,118 @@
+"""Finds out which rows of a model's embeddings a new tokenizer can keep, and what its other tokens stood for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from graftkit.interfaces.tokenizer import ROLES, Tokenizer
+from graftkit.interfaces.vocabulary import ChangeKind, ExtensionPlan, VocabularyChange
+
+__all__ = ["change_by_extension", "change_by_replacement"]
+
+
+def change_by_extension(plan: ExtensionPlan, rows: int) -> VocabularyChange:
+    """Returns what an extension changes.
+
+    Spare rows, which many models have beyond their tokenizer's ids, are used before the matrix grows.
+
+    Args:
+        plan: The extension.
+        rows: Rows of the model's embedding.
+    """
+    return VocabularyChange(
+        "extended",
+        max(rows, plan.tokenizer.vocab_size),
+        tuple(token.id for token in plan.tokens),
+        tuple(token.parts for token in plan.tokens),
+    )
+
+
+def change_by_replacement(base: Tokenizer, new: Tokenizer, rows: int, kind: ChangeKind) -> VocabularyChange:
+    """Returns what another tokenizer changes.
+
+    A token that the base has too, byte by byte, keeps its row wherever its id went; a special token does so by its
+    name, or else by its role. Where every id of the base stays in its place, it is an extension.
+
+    Args:
+        base: The base model's tokenizer.
+        new: The tokenizer that takes its place.
+        rows: Rows of the model's embedding.
+        kind: How the new one was made.
+    """
+    matcher = _Matcher(base, new)
+    kept = {id: old for id in range(new.vocab_size) if (old := matcher.same(id)) is not None}
+    ids = tuple(id for id in range(new.vocab_size) if id not in kept)
+    parts = tuple(tuple(matcher.parts(id)) for id in ids)
+    if all(kept.get(id) == id for id in range(base.vocab_size)):
+        return VocabularyChange("extended", max(rows, new.vocab_size), ids, parts)
+    return VocabularyChange(kind, new.vocab_size, ids, parts, kept)
+
+
+class _Matcher:
+    """Looks tokens of one tokenizer up in another."""
+
+    def __init__(self, base: Tokenizer, new: Tokenizer) -> None:
+        self._base = base
+        self._new = new
+
+    def same(self, id: int) -> int | None:
+        """Returns the base's id of the same token, or None."""
+        if id in self._special:
+            return self._special[id]
+        data = _bytes_of(self._new, id)
+        found = self._base_ids.get(data) if data else None
+        if found is None or data is None:
+            return None
+        return id if _bytes_of(self._base, id) == data and id in self._plain_ids else found
+
+    def parts(self, id: int) -> Sequence[int]:
+        """Returns the base's ids of a token's text; none for a special token and for a hole among the ids."""
+        data = _bytes_of(self._new, id)
+        if not data or id in self._special_ids:
+            return ()
+        try:
+            ids = self._base.encode(data.decode("utf-8"))
+        except UnicodeDecodeError:
+            ids = []
+        if ids and self._base.decode_bytes(ids) == data:
+            return ids
+        single = [self._base_ids.get(bytes([byte])) for byte in data]
+        return [part for part in single if part is not None] or ids
+
+    @cached_property
+    def _special_ids(self) -> set[int]:
+        return set(self._new.special_tokens.values())
+
+    @cached_property
+    def _special(self) -> dict[int, int | None]:
+        """Each special token's id and the base's id of it."""
+        found: dict[int, int | None] = {
+            id: self._base.special_tokens.get(name) for name, id in self._new.special_tokens.items()
+        }
+        for role in ROLES:
+            mine, theirs = self._new.role_token(role), self._base.role_token(role)
+            if mine in found and found[mine] is None:
+                found[mine] = theirs
+        return found
+
+    @cached_property
+    def _plain_ids(self) -> set[int]:
+        return set(range(self._base.vocab_size)) - set(self._base.special_tokens.values())
+
+    @cached_property
+    def _base_ids(self) -> dict[bytes, int]:
+        """The base's plain tokens; of several with the same bytes the lowest id."""
+        found: dict[bytes, int] = {}
+        for id in sorted(self._plain_ids):
+            data = _bytes_of(self._base, id)
+            if data:
+                found.setdefault(data, id)
+        return found
+
+
+def _bytes_of(tokenizer: Tokenizer, id: int) -> bytes | None:
+    try:
+        return tokenizer.token_bytes(id)
+    except IndexError:
+        return None

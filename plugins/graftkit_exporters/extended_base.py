@@ -1,0 +1,60 @@
+"""A base model with the new vocabulary, and a plain adapter beside it.
+
+Servers that load adapters (vLLM, llama.cpp) refuse rows of embeddings in them. Here the rows are part of the base:
+`base/` is a whole model without the adapter, `adapter/` what PEFT and those servers load onto it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from graftkit import TrainedModel
+from torch import nn
+
+from graftkit_exporters.config import MergedConfig
+from graftkit_exporters.forward import probe_logits
+from graftkit_exporters.model_folder import TOLERANCES, write_model
+from graftkit_exporters.peft_folder import load_adapter, write_adapter
+
+__all__ = ["ExtendedBaseExporter"]
+
+
+class ExtendedBaseExporter:
+    """Writes `base/` and `adapter/`."""
+
+    proved_with = ("peft", "transformers")
+
+    def __init__(self, config: MergedConfig | None = None) -> None:
+        self._config = config or MergedConfig()
+
+    def refusal(self, trained: TrainedModel) -> str | None:
+        """Says so where there is no new vocabulary, or PEFT has no form of the adapter."""
+        if trained.vocabulary is None:
+            return "the vocabulary is the base model's: peft writes the adapter alone"
+        return None if trained.adapter.peft_config() is not None else "PEFT has no form of this adapter"
+
+    def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
+        """Writes both folders, the tokenizer in each."""
+        base, adapter = folder / "base", folder / "adapter"
+        base.mkdir()
+        adapter.mkdir()
+        size = write_model(base, trained.base_tensors(), trained.config, trained.tokenizer, self._config)
+        count = write_adapter(trained, adapter, "../base", new_rows=False)
+        trained.tokenizer.save(adapter)
+        return {"format": "extended-base", "stored_dtype": self._config.dtype, "bytes": size, "tensors": count}
+
+    def tolerance(self) -> float:
+        """Returns what the rounding of the base's stored type explains."""
+        return TOLERANCES[self._config.dtype]
+
+    def logits(
+        self, folder: Path, probes: Sequence[Sequence[int]], base: Callable[[], nn.Module]
+    ) -> list[torch.Tensor]:
+        """Loads the base with transformers and the adapter with peft, computing in float32."""
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32, local_files_only=True)
+        return probe_logits(load_adapter(model, folder / "adapter"), probes)
