@@ -1,0 +1,89 @@
+"""Opens a base model and its tokenizer."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from graftkit.errors import ModelError, ProviderError
+from graftkit.host.host import PluginHost
+from graftkit.host.records import Offer
+from graftkit.host.registry import BUILT_IN
+from graftkit.interfaces.model_source import BaseModelFiles, ModelSource
+from graftkit.interfaces.tokenizer import Tokenizer, TokenizerBackend
+
+__all__ = ["check_fits", "embedding_rows", "load_tokenizer", "open_model"]
+
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+
+
+def open_model(
+    host: PluginHost, reference: str, use: str | None = None, where: str = ""
+) -> tuple[Offer, BaseModelFiles]:
+    """Finds the source that opens a base model, and opens it.
+
+    Built-in sources are asked first; a third party's is asked when none of them accepts the reference, or chosen
+    with `model: {use: NAME, path: ...}`.
+
+    Raises:
+        ProviderError: No source accepts it, or several third parties' do.
+        ModelError: The files can't be used.
+    """
+    offer = host.registry.resolve("model-source", use, where=where) if use else _asked(host, reference, where)
+    source: ModelSource = host.registry.create(offer)
+    return offer, source.open(reference)
+
+
+def _asked(host: PluginHost, reference: str, where: str) -> Offer:
+    offers = host.registry.offers("model-source")
+    built_in = [offer for offer in offers if offer.plugin.distribution == BUILT_IN]
+    for group in (built_in, [offer for offer in offers if offer not in built_in]):
+        accepting = [offer for offer in group if host.registry.create(offer).accepts(reference)]
+        if len(accepting) > 1:
+            names = " and ".join(f"'{offer.qualified_name}'" for offer in accepting)
+            raise ProviderError(
+                f"{names} could both open '{reference}'",
+                where=where,
+                hint="Say which: model: {use: NAME, path: ...}.",
+            )
+        if accepting:
+            return accepting[0]
+    raise ProviderError(f"no model source can open '{reference}'", where=where)
+
+
+def load_tokenizer(files: BaseModelFiles, backend: TokenizerBackend) -> Tokenizer:
+    """Loads the tokenizer that came with a base model.
+
+    Raises:
+        ModelError: It is missing or malformed.
+    """
+    with tempfile.TemporaryDirectory(prefix="graftkit-") as folder:
+        files.save_tokenizer(Path(folder))
+        try:
+            return backend.load(Path(folder))
+        except ModelError as error:
+            raise ModelError(error.message, where=files.reference, hint=error.hint) from error
+
+
+def embedding_rows(files: BaseModelFiles) -> int | None:
+    """Returns how many rows the model's embedding has: of its tensor, or else as the configuration says."""
+    for name, info in files.tensors.items():
+        if name.endswith(_EMBEDDINGS):
+            return info.shape[0]
+    rows = files.config.get("vocab_size")
+    return rows if isinstance(rows, int) else None
+
+
+def check_fits(files: BaseModelFiles, tokenizer: Tokenizer) -> None:
+    """Makes sure that every id has a row.
+
+    Raises:
+        ModelError: The tokenizer has more ids than the embedding has rows.
+    """
+    rows = embedding_rows(files)
+    if rows is not None and tokenizer.vocab_size > rows:
+        raise ModelError(
+            f"the tokenizer has {tokenizer.vocab_size:,} ids, the model's embedding only {rows:,} rows",
+            where=files.reference,
+            hint="Tokenizer and weights do not belong together: take both from the same model.",
+        )
