@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graftkit.cli.options import disable_option, json_option
-from graftkit.cli.tokenizer_options import extendable, reference, use_option
+from graftkit.cli.tokenizer_options import extendable, reference, short_names, use_option
 
 if TYPE_CHECKING:
     from graftkit.interfaces.vocabulary import ExtensionPlan
@@ -102,7 +102,7 @@ def command(
         )
     headers, rows = table(analysis)
     if out:
-        title = f"{base}: {len(learn.files)} files, {learn.bytes / 1e6:.1f} MB"
+        title = f"{short_names([base])[base]}: {len(learn.files)} files, {learn.bytes / 1e6:.1f} MB"
         write_picture(out, savings_figure(analysis, title), headers, rows, title)
     if as_json:
         files_held = [str(path) for path in held_out.files]

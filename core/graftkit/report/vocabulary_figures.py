@@ -63,7 +63,7 @@ def savings_figure(analysis: Analysis, title: str) -> Figure:
     saved = axes.secondary_yaxis("right", functions=_saved_against(base))
     saved.set_ylabel("tokens saved")
     saved.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="best")
     _plain(axes)
     return figure
 
@@ -96,7 +96,7 @@ def comparison_figure(values: Mapping[str, Mapping[str, float]], title: str) -> 
     axes.set_title(title, fontsize=10)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel("bytes a token")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=min(3, len(values)))
     _plain(axes)
     return figure
 

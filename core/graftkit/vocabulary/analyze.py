@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.interfaces.vocabulary import ExtensionPlan
+from graftkit.interfaces.vocabulary import ExtensionPlan, NewToken
 from graftkit.vocabulary.cost import EmbeddingCost
 from graftkit.vocabulary.measure import Measured, measure
 from graftkit.vocabulary.prefix import PrefixCounter
@@ -31,8 +31,8 @@ class Point:
         tokens: Tokens of the held-out texts.
         bytes_per_token: UTF-8 bytes of a token there, on average.
         saved: The share of the base's tokens that are saved there; negative where there are more.
-        used: The share of the added tokens that the held-out texts use.
-        scaffolding: How many added tokens the texts that they were learnt from do not use: others are built on them.
+        used: The share of the learnt tokens that the held-out texts use.
+        scaffolding: How many learnt tokens the texts that they were learnt from do not use: others are built on them.
         parameters: By how many parameters the model grows; None without a model.
     """
 
@@ -147,25 +147,25 @@ class _Judge:
     cost: EmbeddingCost | None
 
     def point(self, asked: int, plan: ExtensionPlan, counts: Mapping[int, int]) -> Point:
-        new = [token.id for token in plan.tokens]
-        return self._point(asked, new, counts, len(plan.scaffolding))
+        uses = {token.id: token.uses for token in plan.tokens}
+        return self._point(asked, plan.tokens, uses, counts)
 
     def prefix(self, asked: int, plan: ExtensionPlan, counter: PrefixCounter, counts: Mapping[int, int]) -> Point:
         later = set(counter.learnt[asked:])
-        new = [token.id for token in plan.tokens if token.id not in later]
+        new = [token for token in plan.tokens if token.id not in later]
         uses = counter.counts({token.id: token.uses for token in plan.tokens}, asked)
-        unused = sum(not uses.get(id) for id in new)
-        return self._point(asked, new, counter.counts(counts, asked), unused)
+        return self._point(asked, new, uses, counter.counts(counts, asked))
 
-    def _point(self, asked: int, new: Sequence[int], counts: Mapping[int, int], scaffolding: int) -> Point:
+    def _point(self, asked: int, new: Sequence[NewToken], uses: Mapping[int, int], counts: Mapping[int, int]) -> Point:
         tokens = sum(counts.values())
+        learnt = [token.id for token in new if token.parts]  # the others are bytes that the base lacked
         return Point(
             asked,
             len(new),
             tokens,
             self.base.bytes / tokens if tokens else 0.0,
             1 - tokens / self.base.tokens if self.base.tokens else 0.0,
-            sum(id in counts for id in new) / len(new) if new else 0.0,
-            scaffolding,
+            sum(id in counts for id in learnt) / len(learnt) if learnt else 0.0,
+            sum(not uses.get(id) for id in learnt),
             self.cost.added(self.tokenizer.vocab_size + len(new)) if self.cost else None,
         )

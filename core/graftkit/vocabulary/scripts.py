@@ -20,8 +20,9 @@ _Numbers = NDArray[np.floating[Any]]
 _INHERITED = ""
 """What a mark, a joiner or a single space is: of the script beside it."""
 
-_NAMES = {"Cjk": "Han", "Hiragana": "Kana", "Katakana": "Kana", "Katakana-Hiragana": "Kana", "Ideographic": "Han"}
-_WIDTHS = ("Fullwidth", "Halfwidth")
+_NAMES = {"Cjk": "Han", "Ideographic": "Han"} | dict.fromkeys(
+    ("Hiragana", "Katakana", "Katakana-Hiragana", "Hentaigana"), "Kana"
+)
 _EMOJI = (range(0x1F000, 0x20000), range(0x2600, 0x27C0), range(0x2B00, 0x2C00), range(0xE0020, 0xE0080))
 
 
@@ -61,14 +62,15 @@ def script_of(character: str) -> str:
     if any(ord(character) in block for block in _EMOJI):
         return "emoji"
     if category[0] in "LM":
-        return _script_in(name)
+        return _script_of_letter(character)
     kinds = {"N": "digits", "P": "punctuation", "S": "punctuation", "Z": "white space"}
     return kinds.get(category[0], "white space" if character.isspace() else "other")
 
 
-def _script_in(name: str) -> str:
-    words = name.title().split() or ["other"]
-    word = words[1] if words[0] in _WIDTHS and len(words) > 1 else words[0]
+def _script_of_letter(character: str) -> str:
+    """Reads the script in the name of the plain letter that this is a form of: raised, wide, joined, bold."""
+    plain = [part for part in unicodedata.normalize("NFKC", character) if unicodedata.category(part)[0] in "LM"]
+    word = unicodedata.name(next(iter(plain), character), "other").title().split()[0]
     return _NAMES.get(word, word)
 
 
