@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-__all__ = ["TokenBytes", "byte_alphabet"]
+__all__ = ["BYTE_PIECE", "TokenBytes", "byte_alphabet", "falls_back_on_bytes"]
 
-_BYTE_FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+"""How the families that fall back on bytes write each of them."""
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -25,8 +26,22 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
+def falls_back_on_bytes(spec: Mapping[str, Any]) -> bool:
+    """Tells whether a tokenizer without ByteLevel decodes by joining bytes, those of <0x..> among them."""
+    decoders = [part.get("type") for part in (spec.get("decoder") or {}).get("decoders", ())]
+    return (
+        bool(spec.get("model", {}).get("byte_fallback"))
+        and decoders[-2:] == ["ByteFallback", "Fuse"]
+        and (decoders[:-2] in ([], ["Replace"]))
+    )
+
+
 class TokenBytes:
     """Knows how a tokenizer writes bytes into its pieces.
+
+    Attributes:
+        is_byte_level: Whether each byte is written as a character.
+        joins: Whether the text of ids is their bytes, joined.
 
     Args:
         spec: The tokenizer.json.
@@ -36,7 +51,10 @@ class TokenBytes:
     def __init__(self, spec: Mapping[str, Any], vocab: Mapping[str, int]) -> None:
         parts = json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")])
         self.is_byte_level = '"ByteLevel"' in parts
-        self._has_fallback = bool(spec.get("model", {}).get("byte_fallback"))
+        self.joins = self.is_byte_level or falls_back_on_bytes(spec)
+        model = spec.get("model", {})
+        self._has_fallback = bool(model.get("byte_fallback"))
+        self._prefix = model.get("continuing_subword_prefix") or "" if model.get("type") == "WordPiece" else ""
         self._space = "▁" if "▁" in json.dumps(spec.get("decoder"), ensure_ascii=False) else ""
         self._vocab = vocab
         self._alphabet = byte_alphabet()
@@ -44,13 +62,16 @@ class TokenBytes:
     @cached_property
     def has_every_byte(self) -> bool:
         """Whether each of the 256 bytes is a piece of its own, so that no text is lost."""
+        if self._has_fallback:
+            return all(f"<0x{byte:02X}>" in self._vocab for byte in range(256))
         return all(character in self._vocab for character in self._alphabet)
 
     def of(self, piece: str) -> bytes:
         """Returns the bytes of one piece."""
         if self.is_byte_level and all(c in self._alphabet for c in piece):
             return bytes(self._alphabet[c] for c in piece)
-        match = _BYTE_FALLBACK.fullmatch(piece) if self._has_fallback else None
+        match = BYTE_PIECE.fullmatch(piece) if self._has_fallback else None
         if match:
             return bytes([int(match[1], 16)])
-        return (piece.replace(self._space, " ") if self._space else piece).encode("utf-8")
+        text = piece.removeprefix(self._prefix)
+        return (text.replace(self._space, " ") if self._space else text).encode("utf-8")

@@ -266,7 +266,7 @@ class HuggingFaceTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
         """Returns the text of these ids."""
-        if not self._bytes.is_byte_level:
+        if not self._bytes.joins:
             return str(self._full.decode(list(ids), skip_special_tokens=skip_specials))
         left_out = frozenset(self.special_tokens.values() if skip_specials else ())
         shown = [id for id in ids if id not in left_out] if left_out else ids
@@ -283,7 +283,7 @@ class HuggingFaceTokenizer:
 
     def stream_decoder(self) -> StreamDecoder:
         """Returns a decoder for ids that come one by one."""
-        return _ByteStream(self) if self._bytes.is_byte_level else _PrefixStream(self)
+        return _ByteStream(self) if self._bytes.joins else _PrefixStream(self)
 
     @cached_property
     def _bytes(self) -> TokenBytes:
@@ -353,7 +353,7 @@ def _without_specials(spec: Mapping[str, Any], keep: frozenset[str]) -> dict[str
 
 
 class _ByteStream:
-    """Decodes byte-level tokens: bytes are held back until they make whole characters."""
+    """Decodes where text is bytes, joined: bytes are held back until they make whole characters."""
 
     def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
         self._tokenizer = tokenizer

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from graftkit_tokenizers.byte_alphabet import BYTE_PIECE, falls_back_on_bytes
+
 __all__ = ["keeps_every_text"]
 
 
@@ -16,14 +18,29 @@ def keeps_every_text(spec: Mapping[str, Any]) -> bool:
     Args:
         spec: The tokenizer.json.
     """
-    parts = list(_parts(spec.get("pre_tokenizer")))
     model = spec.get("model", {})
     return (
         not spec.get("normalizer")
-        and any(part.get("type") == "ByteLevel" for part in parts)
-        and all(map(_keeps, parts))
+        and (_writes_bytes(spec) or _keeps_characters(spec))
         and not any(token.get("lstrip") or token.get("rstrip") for token in _plain_added(spec))
         and not (model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))
+    )
+
+
+def _writes_bytes(spec: Mapping[str, Any]) -> bool:
+    """Tells whether every byte of a text is written as a character."""
+    parts = list(_parts(spec.get("pre_tokenizer")))
+    return any(part.get("type") == "ByteLevel" for part in parts) and all(map(_keeps, parts))
+
+
+def _keeps_characters(spec: Mapping[str, Any]) -> bool:
+    """Tells whether every character is itself, or its bytes, and no text is taken for a byte's name."""
+    made = ("".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in spec["model"]["merges"])
+    return (
+        falls_back_on_bytes(spec)
+        and len(spec["decoder"]["decoders"]) == 2
+        and all(map(_keeps, _parts(spec.get("pre_tokenizer"))))
+        and not any(BYTE_PIECE.fullmatch(piece) for piece in made)
     )
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 from graftkit.interfaces.vocabulary import TrainingSpec
 
-__all__ = ["BYTE_PIECES", "added_token", "bos_first", "bpe_model", "config_json", "dump", "tokenizer_json"]
+__all__ = [
+    "BYTE_PIECES",
+    "added_token",
+    "bos_first",
+    "bpe_model",
+    "bytes_decoder",
+    "config_json",
+    "dump",
+    "tokenizer_json",
+]
 
 Json = dict[str, Any]
 
@@ -77,3 +86,16 @@ def config_json(spec: TrainingSpec) -> Json:
 def dump(data: Json) -> bytes:
     """Returns JSON as files keep it."""
     return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode("utf-8")
+
+
+def bytes_decoder(space: str | None = None) -> Json:
+    """Returns the decoder of families that fall back on bytes.
+
+    Args:
+        space: What stands for a space in their pieces, or None where that is a space.
+    """
+    replace = {"type": "Replace", "pattern": {"String": space}, "content": " "}
+    return {
+        "type": "Sequence",
+        "decoders": [*([replace] if space else []), {"type": "ByteFallback"}, {"type": "Fuse"}],
+    }

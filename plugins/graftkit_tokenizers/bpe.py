@@ -1,0 +1,83 @@
+"""BPE over characters: spaces as ▁, and bytes for characters too rare to be tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from graftkit.errors import RequestError
+from graftkit.interfaces.vocabulary import TrainingSpec
+from tokenizers.trainers import BpeTrainer
+
+from graftkit_tokenizers.characters import CharacterCounts
+from graftkit_tokenizers.config import BpeConfig
+from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
+from graftkit_tokenizers.pruning import pruned
+from graftkit_tokenizers.splitting import split
+from graftkit_tokenizers.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
+from graftkit_tokenizers.training import checked, files_of, learn, make_room
+
+__all__ = ["BpeBackend"]
+
+_WORDS = (
+    r"▁?[\p{L}\p{M}]+|▁?\p{N}{1,3}|▁?[^\s▁\p{L}\p{M}\p{N}]+"
+    r"|[\s▁]*[\r\n]+|[\s▁]+(?![^\s▁])|[\s▁]+"
+)
+
+_SPARE = 8192
+"""How many more tokens are learnt than asked for: as many rare characters can be left out and still fill it."""
+
+
+class BpeBackend(HuggingFaceBackend):
+    """Trains BPE over characters. Every text comes back, but that ▁ itself comes back as a space.
+
+    Args:
+        config: How text is split, and which characters and pairs are worth a token.
+    """
+
+    config_class = BpeConfig
+
+    def __init__(self, config: BpeConfig | None = None) -> None:
+        self.config = config or BpeConfig()
+
+    def train(self, texts: Iterable[str], spec: TrainingSpec) -> HuggingFaceTokenizer:
+        """Learns merges, the most frequent pair first, until the vocabulary is full.
+
+        Raises:
+            RequestError: The vocabulary can't hold the special tokens, 256 bytes and the characters, or there is
+                no text.
+        """
+        make_room(checked(spec), 257, "the 256 bytes and a character")
+        fixed = (*spec.special_tokens, *BYTE_PIECES)
+        parts = _parts(self.config.split)
+        counts = CharacterCounts()
+        trainer = BpeTrainer(
+            vocab_size=spec.vocab_size + _SPARE,
+            min_frequency=self.config.min_frequency,
+            special_tokens=list(fixed),
+            show_progress=False,
+        )
+        model = learn(parts, trainer, counts.reading(texts))
+        rare = counts.rare(self.config.coverage, _SPARE) - {"▁"}
+        self._check_alphabet(spec, len(model["vocab"]) - len(model["merges"]) - len(rare))
+        kept = pruned(model["vocab"], model["merges"], reserved=fixed, dropped=rare, size=spec.vocab_size)
+        return HuggingFaceTokenizer(
+            files_of({**parts, "model": bpe_model(*kept, byte_fallback=True)}, spec), trainable=True
+        )
+
+    def _check_alphabet(self, spec: TrainingSpec, needed: int) -> None:
+        if needed > spec.vocab_size:
+            raise RequestError(
+                f"a vocabulary of {spec.vocab_size} is too small for the special tokens, 256 bytes and the characters "
+                f"that make up {self.config.coverage:.2%} of the texts",
+                hint=f"Ask for {needed} or more, or lower `coverage`: the characters left out become bytes.",
+            )
+
+
+def _parts(words: str) -> dict[str, Any]:
+    """Returns the tokenizer.json with an empty model."""
+    spaces = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": words == "spaces"}
+    pre_tokenizer = spaces if words == "spaces" else {"type": "Sequence", "pretokenizers": [spaces, split(_WORDS)]}
+    return tokenizer_json(
+        bpe_model({}, [], byte_fallback=True), pre_tokenizer=pre_tokenizer, decoder=bytes_decoder("▁")
+    )

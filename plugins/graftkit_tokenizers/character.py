@@ -1,0 +1,44 @@
+"""One token a character for the most frequent ones, bytes for the others: nothing is lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from graftkit.interfaces.vocabulary import TrainingSpec
+
+from graftkit_tokenizers.characters import CharacterCounts
+from graftkit_tokenizers.config import CharacterConfig
+from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
+from graftkit_tokenizers.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
+from graftkit_tokenizers.training import checked, files_of, make_room, some
+
+__all__ = ["CharacterBackend"]
+
+
+class CharacterBackend(HuggingFaceBackend):
+    """Trains tokenizers of characters: BPE without merges, which falls back on bytes.
+
+    Args:
+        config: Which characters are worth a token.
+    """
+
+    config_class = CharacterConfig
+
+    def __init__(self, config: CharacterConfig | None = None) -> None:
+        self.config = config or CharacterConfig()
+
+    def train(self, texts: Iterable[str], spec: TrainingSpec) -> HuggingFaceTokenizer:
+        """Gives the most frequent characters a token each until the vocabulary is full.
+
+        Raises:
+            RequestError: The vocabulary can't hold the special tokens, 256 bytes and a character, or there is no text.
+        """
+        make_room(checked(spec), 257, "the 256 bytes and a character")
+        counts = CharacterCounts()
+        deque(counts.reading(some(texts)), maxlen=0)
+        fixed = (*spec.special_tokens, *BYTE_PIECES)
+        enough = (c for c, count in counts.most_common() if count >= self.config.min_frequency and c not in fixed)
+        pieces = [*fixed, *enough][: spec.vocab_size]
+        model = bpe_model({piece: id for id, piece in enumerate(pieces)}, [], byte_fallback=True)
+        return HuggingFaceTokenizer(files_of(tokenizer_json(model, decoder=bytes_decoder()), spec), trainable=True)

@@ -1,0 +1,107 @@
+"""WordPiece, as in BERT: words of pieces, of which those inside a word start with ##."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from graftkit.interfaces.vocabulary import TrainingSpec
+from tokenizers import Tokenizer
+from tokenizers.trainers import WordPieceTrainer
+
+from graftkit_tokenizers.characters import CharacterCounts
+from graftkit_tokenizers.config import WordPieceConfig
+from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
+from graftkit_tokenizers.training import checked, files_of, learn, make_room, with_unknown
+from graftkit_tokenizers.wordpiece_parts import PREFIX, wordpiece_json
+
+__all__ = ["WordPieceBackend"]
+
+# The library numbers ##x for each character x in the order of a hash map, and equally frequent pairs by their
+# numbers. So it is given all that there can be beforehand. Chinese characters never stand inside a word.
+_INSIDE_WORDS = ((0x21, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xD800), (0xE000, 0xF900), (0xFB00, 0x20000))
+_BEYOND = re.compile(r"[^\x00-\U0001FFFF]")
+
+
+class WordPieceBackend(HuggingFaceBackend):
+    """Trains WordPiece tokenizers. Characters beyond U+1FFFF are not learnt.
+
+    Args:
+        config: BERT's cleaning of text, and which pairs are worth a token.
+    """
+
+    config_class = WordPieceConfig
+
+    def __init__(self, config: WordPieceConfig | None = None) -> None:
+        self.config = config or WordPieceConfig()
+
+    def train(self, texts: Iterable[str], spec: TrainingSpec) -> HuggingFaceTokenizer:
+        """Learns pieces, the most frequent pair first, until the vocabulary is full.
+
+        A token for unknown words is added to the special ones where none has that role.
+
+        Raises:
+            RequestError: The vocabulary can't hold the special tokens and the characters, or there is no text.
+        """
+        spec = with_unknown(checked(spec))
+        parts = wordpiece_json({}, spec.roles["unk"], lowercase=self.config.lowercase is not False)
+        counts = CharacterCounts()
+        read = texts if self.config.coverage == 1 else counts.reading(texts)
+        fixed = list(dict.fromkeys([*spec.special_tokens, *_inside_words()]))
+        trainer = WordPieceTrainer(
+            vocab_size=spec.vocab_size + len(fixed),
+            min_frequency=self.config.min_frequency,
+            special_tokens=fixed,
+            show_progress=False,
+        )
+        learnt = learn(parts, trainer, _within_planes(read))["vocab"]
+        words = _Words(parts)
+        rare = counts.become(words.cleaned).rare(self.config.coverage, len(learnt))
+        pieces = _pieces(learnt, len(fixed), words, rare)
+        alphabet = sum(len(piece.removeprefix(PREFIX)) == 1 for piece in pieces)
+        make_room(spec, alphabet, f"{alphabet} pieces of one character")
+        kept = [*spec.special_tokens, *(piece for piece in pieces if piece not in spec.special_tokens)]
+        model = {**parts["model"], "vocab": {piece: id for id, piece in enumerate(kept[: spec.vocab_size])}}
+        return HuggingFaceTokenizer(files_of({**parts, "model": model}, spec), trainable=True)
+
+
+def _inside_words() -> Iterator[str]:
+    return (PREFIX + chr(code) for start, end in _INSIDE_WORDS for code in range(start, end))
+
+
+def _within_planes(texts: Iterable[str]) -> Iterator[str]:
+    return (text if text.isascii() else _BEYOND.sub(" ", text) for text in texts)
+
+
+class _Words:
+    """Tells which characters can stand inside a word, by asking the library."""
+
+    def __init__(self, parts: Mapping[str, Any]) -> None:
+        self._tokenizer = Tokenizer.from_str(json.dumps(parts))
+
+    def may_hold(self, character: str) -> bool:
+        """Tells whether a word may go on with this character."""
+        text = self._tokenizer.normalizer.normalize_str("a" + character)
+        return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(text)] == ["a" + character]
+
+    def cleaned(self, character: str) -> str:
+        """Returns what becomes of a character."""
+        return str(self._tokenizer.normalizer.normalize_str(character))
+
+
+def _pieces(learnt: Mapping[str, int], fixed: int, words: _Words, rare: frozenset[str]) -> list[str]:
+    """Returns every character, ## before those that words may hold, and what was learnt, in this order.
+
+    Args:
+        learnt: The library's vocabulary: what it was given, every character of the texts, pieces.
+        fixed: How many it was given.
+        words: Knows which characters can stand inside words.
+        rare: Characters that no piece may hold.
+    """
+    ordered = sorted(learnt, key=learnt.__getitem__)[fixed:]
+    found = [piece for piece in ordered if rare.isdisjoint(piece.removeprefix(PREFIX))]
+    characters = [piece for piece in found if len(piece) == 1]
+    inside = [PREFIX + character for character in characters if words.may_hold(character)]
+    return [*characters, *inside, *(piece for piece in found if len(piece) > 1)]
