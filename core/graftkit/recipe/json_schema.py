@@ -11,7 +11,7 @@ from graftkit.recipe.schema import AdapterUse, ExportUse, Recipe, Use
 
 __all__ = ["recipe_schema"]
 
-_SECTIONS: dict[Kind, type[Use]] = {"quantizer": Use, "adapter": AdapterUse, "exporter": ExportUse}
+_SECTIONS: dict[Kind, type[Use]] = {"initializer": Use, "quantizer": Use, "adapter": AdapterUse, "exporter": ExportUse}
 
 
 def recipe_schema(host: PluginHost) -> dict[str, Any]:
@@ -25,7 +25,22 @@ def recipe_schema(host: PluginHost) -> dict[str, Any]:
     properties["export"] = {"anyOf": [export, {"type": "array", "items": export}]}
     data = schema["$defs"]["DataSection"]["properties"]
     data["train"] = _or_word(data["train"])
+    _tokenizer(schema["$defs"], host)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "graftkit recipe", **schema}
+
+
+def _tokenizer(definitions: dict[str, Any], host: PluginHost) -> None:
+    """Fills in what may be said in the section on the vocabulary."""
+    section = definitions["TokenizerSection"]["properties"]
+    section["rows"] = {
+        **_choices(host, "initializer"),
+        "default": "mean",
+        "description": section["rows"]["description"],
+    }
+    section["replace"] = _or_word(section["replace"])
+    for name in ("ExtendSection", "TrainUse"):
+        properties = definitions[name]["properties"]
+        properties["corpus"] = _or_word(properties["corpus"])
 
 
 def _or_word(found: dict[str, Any]) -> dict[str, Any]:

@@ -14,19 +14,29 @@ from graftkit.recipe.schema import (
     DataSection,
     EvaluationSection,
     ExportUse,
+    ExtendSection,
     PluginsSection,
+    ReplaceSection,
+    TokenizerSection,
     TrainingSection,
+    TrainUse,
+    Use,
 )
 
 __all__ = ["recipe_reference"]
 
 _SECTIONS: dict[str, type[BaseModel]] = {
+    "tokenizer": TokenizerSection,
+    "tokenizer.extend": ExtendSection,
+    "tokenizer.train": TrainUse,
+    "tokenizer.replace": ReplaceSection,
     "data": DataSection,
     "training": TrainingSection,
     "evaluation": EvaluationSection,
     "plugins": PluginsSection,
 }
 _PROVIDERS: dict[str, tuple[Kind, type[BaseModel] | None]] = {
+    "tokenizer.rows": ("initializer", None),
     "quantizer": ("quantizer", None),
     "adapter": ("adapter", AdapterUse),
     "export": ("exporter", ExportUse),
@@ -64,6 +74,8 @@ def _row(name: str, field: FieldInfo) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, Use):
+        return f"`{value.use}`"
     if isinstance(value, bool):
         return str(value).lower()
     return f"`[{', '.join(value)}]`" if isinstance(value, list) else f"`{value}`"
