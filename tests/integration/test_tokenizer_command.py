@@ -1,0 +1,203 @@
+"""`toolkit tokenizer` as a user types it: what it writes, what it says, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graftkit.cli.main import main
+from graftkit.testing import tiny_tokenizer_files
+
+SENTENCES = [f"the rain in spain number {n} stays mainly in the plain, naïve {n % 7}\n" for n in range(400)]
+
+Toolkit = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with texts in it and a tokenizer of bytes in `base`."""
+    (tmp_path / "texts").mkdir()
+    for n in range(8):
+        (tmp_path / "texts" / f"{n}.txt").write_text("".join(SENTENCES[n::8]) + f"file {n}\n")
+    (tmp_path / "base").mkdir()
+    for name, data in tiny_tokenizer_files().items():
+        (tmp_path / "base" / name).write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def toolkit(place: Path, capsys: pytest.CaptureFixture[str]) -> Toolkit:
+    """Runs a command; returns its exit code, its output and what it wrote to standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as done:
+            main(["tokenizer", *arguments])
+        written = capsys.readouterr()
+        return int(done.value.code or 0), written.out, written.err
+
+    return run
+
+
+def answer(toolkit: Toolkit, *arguments: str) -> Any:
+    code, output, errors = toolkit(*arguments, "--json")
+    assert code == 0, errors
+    return json.loads(output)
+
+
+def test_a_tokenizer_is_trained_and_says_what_it_is(toolkit: Toolkit, place: Path) -> None:
+    code, output, errors = toolkit(
+        *("train", "texts", "--use", "byte-level", "--vocab-size", "300", "--special", "<|pad|>"),
+        *("--role", "eos=<|end|>", "--option", "min_frequency=3", "--out", "made/mine"),
+    )
+    assert code == 0, errors
+    assert "byte-level tokenizer of 300 ids from 8 files" in output and "every text comes back" in output
+    assert "training ..." in errors and "\x1b" not in output + errors
+    record = json.loads((place / "made/mine/training.json").read_text())
+    assert record["options"]["min_frequency"] == 3 and record["vocab_size"] == 300 and record["lossless"]
+    assert set(record["files"]) | {"training.json"} == {path.name for path in (place / "made/mine").iterdir()}
+    facts = answer(toolkit, "compare", "made/mine", "--on", "texts")["mine"]
+    assert facts["ids"] == 300 and facts["bytes_per_token"] == pytest.approx(record["bytes_per_token"])
+
+
+def test_a_tokenizer_is_saved_in_the_formats_that_its_backend_has(toolkit: Toolkit, place: Path) -> None:
+    line = ("train", "texts", "--use", "byte-level", "--vocab-size", "300", "--out", "mine")
+    assert toolkit(*line, "--format", "huggingface")[0] == 0 and (place / "mine/tokenizer.json").exists()
+    code, _, errors = toolkit(*line, "--format", "hugingface", "--overwrite")
+    assert code == 2 and "--format: no format is called 'hugingface'\nDid you mean 'huggingface'?" in errors
+
+
+def test_an_extension_lists_its_tokens(toolkit: Toolkit, place: Path) -> None:
+    code, output, errors = toolkit("extend", "base", "texts", "--tokens", "50", "--word", "graftkit", "--out", "more")
+    assert code == 0, errors
+    assert "base: 259 ids, 310 now" in output and "50 tokens learnt, 1 given as words" in output
+    assert "% fewer" in output and "scaffolding" in output and "saved more" in output
+    record = json.loads((place / "more/extension.json").read_text())
+    assert [token["id"] for token in record["tokens"]] == list(range(259, 310))
+    words = [token for token in record["tokens"] if token["text"] == "graftkit"]
+    assert len(words) == 1 and len(words[0]["parts"]) == 8
+    facts = answer(toolkit, "compare", "base", "more", "--on", "texts")
+    assert facts["base"]["tokens"] == record["base_tokens"] and facts["more"]["tokens"] == record["tokens_after"]
+    again = answer(toolkit, "extend", "more", "texts", "--tokens", "5", "--out", "most")
+    assert again["base"]["fingerprint"] == record["fingerprint"], "what was extended can be extended"
+
+
+def test_words_alone_need_no_texts(toolkit: Toolkit, place: Path) -> None:
+    found = answer(toolkit, "extend", "base", "--tokens", "0", "--word", "graftkit", "--out", "more")
+    assert [token["text"] for token in found["tokens"]] == ["graftkit"] and found["corpus"] is None
+
+
+def test_an_analysis_says_how_many_and_draws_it(toolkit: Toolkit, place: Path) -> None:
+    line = ("analyze", "base", "texts", "--tokens", "10,40,80", "--holdout", "0.3")
+    code, output, errors = toolkit(*line, "--out", "curve.svg")
+    assert code == 0, errors
+    assert "held-out files" in output and "0 (base)" in output and "Worth it: take 40 tokens" in output
+    assert "Only " in output and "bytes are held out" in output, "a small corpus is told of"
+    assert "advised: 40 tokens" in (place / "curve.svg").read_text()
+    facts = answer(toolkit, *line, "--out", "curve.html")
+    assert "<svg" in (page := (place / "curve.html").read_text()) and "<td>0 (base)</td>" in page
+    assert facts["advised_tokens"] == 40 and [point["asked"] for point in facts["points"]] == [10, 40, 80]
+    assert 0 < len(facts["held_out_files"]) < 8
+
+
+def test_what_is_not_worth_it_is_told(toolkit: Toolkit, place: Path) -> None:
+    assert toolkit("extend", "base", "texts", "--tokens", "70", "--out", "more")[0] == 0
+    code, output, _ = toolkit("analyze", "more", "texts", "--tokens", "1")
+    assert code == 0 and "Not worth it: 1 tokens would save" in output
+
+
+def test_a_models_analysis_tells_its_parameters(toolkit: Toolkit, tiny_model: Path) -> None:
+    facts = answer(toolkit, "analyze", str(tiny_model), "texts", "--tokens", "10,70")
+    assert [point["parameters"] for point in facts["points"]] == [0, (259 + 70 - 320) * 64]
+
+
+def test_a_comparison_stands_side_by_side(toolkit: Toolkit, place: Path) -> None:
+    toolkit("extend", "base", "texts", "--tokens", "50", "--out", "more")
+    code, output, _ = toolkit("compare", "base", "more", "--on", "texts/0.txt", "texts/1.txt", "--out", "bars.png")
+    assert code == 0
+    lines = {line.split("  ")[0]: line.split()[-2:] for line in output.splitlines() if line}
+    assert lines["ids"] == ["259", "309"] and lines["bytes/token"][0] == "1.000" and lines["lossless"] == ["yes", "yes"]
+    assert "  Latin" in output and "  digits" in output and output.startswith("2 files, ")
+    assert (place / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+WRONG: dict[str, tuple[str, list[str]]] = {
+    "no texts": ("train none.txt --use byte-level --vocab-size 300 --out x", ["none.txt: no such file or folder"]),
+    "no backend": ("train texts --use byte-levl --vocab-size 300 --out x", ["'byte-levl'", "'byte-level'"]),
+    "a backend that trains none": (
+        "train texts --use huggingface --vocab-size 300 --out x",
+        ["'huggingface' can't train", "These can: ", "byte-level"],
+    ),
+    "an unknown option": (
+        "train texts --use byte-level --vocab-size 300 --option min_freq=3 --out x",
+        ["--option: unknown key 'min_freq'", "Did you mean 'min_frequency'?"],
+    ),
+    "an option of a wrong type": (
+        "train texts --use byte-level --vocab-size 300 --option min_frequency=often --out x",
+        ["--option: min_frequency: must be an integer, not 'often'"],
+    ),
+    "an option without a value": (
+        "train texts --use byte-level --vocab-size 300 --option min_frequency --out x",
+        ["--option min_frequency: the form is KEY=VALUE"],
+    ),
+    "an unknown role": (
+        "train texts --use byte-level --vocab-size 300 --role oes=a --out x",
+        ["'oes' is no role", "Did you mean 'eos'?"],
+    ),
+    "a vocabulary too small": ("train texts --use byte-level --vocab-size 100 --out x", ["256"]),
+    "a folder with something else": (
+        "train texts --use byte-level --vocab-size 300 --out base --overwrite",
+        ["base: it holds files that no `toolkit tokenizer` wrote: tokenizer.json"],
+    ),
+    "a folder that is in use": ("extend base texts --tokens 5 --out base", ["base: it is not empty", "--overwrite"]),
+    "a folder that is a file": ("extend base texts --tokens 5 --out texts/0.txt", ["texts/0.txt: it is a file"]),
+    "no base": ("extend bsae texts --tokens 5 --out x", ["bsae: no such folder"]),
+    "no texts to learn from": ("extend base --tokens 5 --out x", ["name some FILES"]),
+    "a base that is none": ("extend texts texts --tokens 5 --out x", ["texts: no tokenizer backend reads it"]),
+    "numbers that are none": ("analyze base texts --tokens 5,many", ["'5,many' is no list of whole numbers"]),
+    "a picture of another kind": ("analyze base texts --out curve.gif", ["curve.gif: a picture's name ends in .svg"]),
+    "a picture nowhere": ("compare base --on texts --out no/bars.svg", ["no: there is no such folder"]),
+    "too little text": ("analyze base base/tokenizer_config.json", ["too little text"]),
+    "no corpus": ("compare base", ["--on"]),
+    "an unknown command": ("analyse base texts", ["No such command 'analyse'", "'analyze'"]),
+    "texts that are not UTF-8": ("compare base --on latin.txt", ["latin.txt:2: not UTF-8: byte 0xe9"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_is_refused_in_one_message(toolkit: Toolkit, place: Path, case: str) -> None:
+    (place / "latin.txt").write_bytes(b"fine\n\xe9t\xe9\n")
+    (place / "base/tokenizer_config.json").write_text("{}")
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    line, expected = WRONG[case]
+    code, output, errors = toolkit(*line.split())
+    assert code == 2 and not output, errors
+    assert "Traceback" not in errors and "This should have been caught" not in errors
+    for fragment in expected:
+        assert fragment in errors
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before, "nothing is left behind"
+
+
+def test_only_what_a_tokenizer_command_wrote_is_overwritten(toolkit: Toolkit, place: Path) -> None:
+    line = ("extend", "base", "texts", "--tokens", "5", "--out", "more")
+    assert toolkit(*line)[0] == 0
+    assert toolkit(*line)[0] == 2 and toolkit(*line, "--overwrite")[0] == 0
+    (place / "more/notes.txt").write_text("precious")
+    code, _, errors = toolkit(*line, "--overwrite")
+    assert code == 2 and "notes.txt" in errors and (place / "more/notes.txt").exists()
+
+
+def test_torch_is_loaded_for_none_of_it(place: Path) -> None:
+    driver = (
+        "import sys\nfrom graftkit.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
+    )
+    line = ["tokenizer", "analyze", "base", "texts", "--tokens", "5"]
+    done = subprocess.run([sys.executable, "-c", driver, *line], capture_output=True, text=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]", done.stderr
