@@ -21,6 +21,8 @@ from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
@@ -115,6 +117,8 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
         return _run(folder, manifest, make)
     if (folder / "adapter_config.json").is_file():
         return _peft(folder, make)
+    if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
+        return _extended_base(folder, host, make)
     return _model(source, _read(folder / "graftkit.json"), host)
 
 
@@ -153,22 +157,49 @@ def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
     manifest = _read(folder / "graftkit.json")
     if not manifest:
         raise FolderError("an adapter that graftkit did not write can't be tried yet", where=str(folder))
-    adapter = make(manifest["adapter"])
-    tensors = load_file(folder / "adapter_model.safetensors")
-    state: dict[str, torch.Tensor] = {}
-    for layer in manifest["targets"]:
-        prefix = f"base_model.model.{layer}."
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
-    for key, value in tensors.items():
-        if key.endswith(_NEW_ROWS):
-            state[f"{key.removeprefix('base_model.model.').removesuffix(_NEW_ROWS)}.new_rows"] = value
+    state = _peft_state(load_file(folder / "adapter_model.safetensors"), make(manifest["adapter"]), manifest["targets"])
     tokenizer = make(manifest["tokenizer"]).load(folder)
     _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder)
     dtype = getattr(torch, manifest["dtype"])
     change = _change(folder / VOCABULARY)
     network = _adapted(manifest, manifest["model"], manifest["targets"], tokenizer, state, dtype, make, change)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
+
+
+def _peft_state(
+    tensors: Mapping[str, torch.Tensor], adapter: Adapter, targets: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Returns the adapter's own state, and new rows, from PEFT's tensors."""
+    state: dict[str, torch.Tensor] = {}
+    for layer in targets:
+        prefix = f"base_model.model.{layer}."
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
+    for key, value in tensors.items():
+        if key.endswith(_NEW_ROWS):
+            state[f"{key.removeprefix('base_model.model.').removesuffix(_NEW_ROWS)}.new_rows"] = value
+    return state
+
+
+def _extended_base(folder: Path, host: PluginHost, make: MakeProvider) -> ReloadedModel:
+    """Loads a base that has the new vocabulary, and the plain adapter beside it."""
+    from safetensors.torch import load_file
+
+    manifest = _read(folder / "graftkit.json")
+    _, files = open_model(host, str(folder / "base"))
+    tokenizer = make(manifest["tokenizer"]).load(folder / "base")
+    _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder / "base")
+    network = load_base_model(files, _dense(host), device=pick_device("auto"))
+    adapter = make(manifest["adapter"])
+    state = _peft_state(load_file(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest["targets"])
+    adapted = adapt(network, adapter, manifest["targets"], seed=0)
+    AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
+    return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
+
+
+def _dense(host: PluginHost) -> Quantizer:
+    found: Quantizer = host.registry.create(host.registry.resolve("quantizer", "none"))
+    return found
 
 
 def _adapted(
@@ -228,6 +259,5 @@ def _model(source: str, manifest: Mapping[str, Any], host: PluginHost) -> Reload
     stop = manifest.get("stop_tokens") or ([eos] if eos is not None else [])
     if not stop:
         raise ModelError("nothing says at which token an answer ends", where=source)
-    quantizer = host.registry.create(host.registry.resolve("quantizer", "none"))
-    network = load_base_model(files, quantizer, device=pick_device("auto"))
+    network = load_base_model(files, _dense(host), device=pick_device("auto"))
     return ReloadedModel(network, tokenizer, stop, manifest.get("system"))
