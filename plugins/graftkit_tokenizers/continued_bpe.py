@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -59,13 +59,13 @@ class Limits:
         tokens: How many new pieces at most.
         min_frequency: How often a pair has to occur.
         max_length: Characters of a piece at most; None for no limit.
-        forbidden: Pieces that must not be made, such as the texts of added tokens.
+        forbidden: Pieces that must not be made, such as the texts of added tokens: whatever can be asked `piece in`.
     """
 
     tokens: int
     min_frequency: int = 2
     max_length: int | None = None
-    forbidden: Collection[str] = ()
+    forbidden: Container[str] = ()
 
 
 def learn_merges(
@@ -120,7 +120,7 @@ class _Found:
     taken: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.taken = {*self.pieces.values(), *self.limits.forbidden}
+        self.taken = set(self.pieces.values())
 
     @property
     def is_full(self) -> bool:
@@ -130,7 +130,7 @@ class _Found:
         """Returns the id that a pair becomes; None where it must not become anything."""
         piece = self._piece(pair)
         longest = self.limits.max_length
-        if piece in self.taken or (longest is not None and len(piece) > longest):
+        if piece in self.taken or (longest is not None and len(piece) > longest) or piece in self.limits.forbidden:
             return None
         return self.new.get(piece, self.next_id)
 

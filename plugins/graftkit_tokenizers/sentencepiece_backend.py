@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.errors import RequestError
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, TrainingSpec
 
 from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
 from graftkit_tokenizers.sentencepiece_files import find_model, read_files
@@ -48,3 +50,17 @@ class SentencePieceBackend:
         from graftkit_tokenizers.sentencepiece_training import train_files
 
         return SentencePieceTokenizer(train_files(texts, spec, self._config))
+
+    def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
+        """Adds pieces to a model; see `graftkit_tokenizers.sentencepiece_extension.extend`.
+
+        Raises:
+            RequestError: It is no SentencePiece model that can be extended, or the texts hold nothing to learn.
+        """
+        from graftkit_tokenizers.sentencepiece_extension import extend
+
+        if not isinstance(tokenizer, SentencePieceTokenizer):
+            raise RequestError(
+                f"a {type(tokenizer).__name__} is no SentencePiece model", hint="Load it with this backend."
+            )
+        return extend(tokenizer, texts, spec)

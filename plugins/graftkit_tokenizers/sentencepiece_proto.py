@@ -122,12 +122,24 @@ class ModelProto:
         added = tuple(new)
         return _read(self.data + b"".join(map(_written, added)))
 
+    def with_byte_fallback(self) -> ModelProto:
+        """Returns the model with the 256 bytes appended, for the characters that have no piece."""
+        new = (Piece(f"<0x{byte:02X}>", 0.0, Kind.BYTE) for byte in range(256))
+        on = write_bytes(_TRAINER, write_varint(35, 1))
+        return replace(self, data=self.data + on).with_pieces(new)
+
     def with_kinds(self, kinds: Mapping[int, Kind]) -> ModelProto:
         """Returns the model with some pieces of another kind: id -> kind."""
         if not kinds:
             return self
         pieces = tuple(piece._replace(kind=kinds.get(id, piece.kind)) for id, piece in enumerate(self.pieces))
         return replace(self, pieces=pieces, data=b"".join(map(_written, pieces)) + self._without(_PIECES))
+
+    def without_normalizer(self) -> ModelProto:
+        """Returns the model that takes a text as it is."""
+        off = b"".join([write_bytes(2, b""), *(write_varint(number, 0) for number in (3, 4))])
+        data = self.data + write_bytes(_NORMALIZER, off)
+        return replace(self, charsmap=b"", adds_prefix=False, trims_spaces=False, data=data)
 
     def without_prefix(self) -> ModelProto:
         """Returns the model that puts no space in front: of several values of a field the last one counts."""

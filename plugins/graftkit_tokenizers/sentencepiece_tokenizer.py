@@ -44,10 +44,8 @@ class SentencePieceTokenizer:
         if self.proto.denormalizes:
             raise ModelError("models that change what they decode (denormalizer_spec) can't be used", where=files.where)
         self._roles = read_roles(self.proto, files)
-        hidden = _hidden(self.proto, self._roles.added)
-        self._start = _processor(hidden, files.where)
-        restarts = self._roles.prefix_after_tokens or not hidden.adds_prefix
-        self._later = self._start if restarts else _processor(hidden.without_prefix(), files.where)
+        self._hidden = _hidden(self.proto, self._roles.added)
+        self._start = _processor(self._hidden, files.where)
         self._finders: dict[frozenset[str], TokenFinder] = {}
 
     def __reduce__(self) -> tuple[type[SentencePieceTokenizer], tuple[SentencePieceFiles]]:
@@ -127,7 +125,13 @@ class SentencePieceTokenizer:
         return list(self._at(stretch).encode(text[stretch.start : stretch.end]))
 
     def _at(self, stretch: Stretch) -> Any:
-        return self._later if stretch.start else self._start
+        return self._start if not stretch.start or self._roles.prefix_after_tokens else self._inside
+
+    @cached_property
+    def _inside(self) -> Any:
+        """The model without the space in front of a text."""
+        hidden = self._hidden
+        return _processor(hidden.without_prefix(), self.files.where) if hidden.adds_prefix else self._start
 
     def _finder(self, specials: Specials) -> TokenFinder | None:
         """Returns what finds these special tokens and the added ones that are not special, or None for nothing."""
@@ -142,6 +146,10 @@ class SentencePieceTokenizer:
             self._finders[wanted] = TokenFinder(tokens)
         finder = self._finders[wanted]
         return finder if finder.tokens else None
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Returns the ids of a text without a space in front, as where it stands inside another one."""
+        return list(self._inside.encode(text))
 
     def encode_batch(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
         """Returns the ids of many texts, several at a time where no token has to be found in them."""
