@@ -5,7 +5,8 @@
 SmolLM2-135M-Instruct learns Python's standard library. Its modules are split, whole ones to one side or the other:
 new tokens are learnt from the training modules alone, and everything is measured on modules that neither the tokenizer
 nor the model has seen. Both runs are plain recipes, left in the folder for a look: LoRA on all linear layers, one
-epoch over the same bytes. Prints a Markdown table. Bits per byte are comparable across vocabularies, losses per token are not.
+epoch over the same bytes. Prints a Markdown table. Bits per byte are comparable across vocabularies, losses per token
+are not.
 """
 
 from __future__ import annotations
