@@ -36,6 +36,8 @@ class BpeBackend(HuggingFaceBackend):
     """
 
     config_class = BpeConfig
+    formats = ("huggingface",)
+    model_type = "BPE"
 
     def __init__(self, config: BpeConfig | None = None) -> None:
         self.config = config or BpeConfig()

@@ -9,10 +9,11 @@ from tokenizers.trainers import BpeTrainer
 
 from graftkit_tokenizers.byte_alphabet import byte_alphabet
 from graftkit_tokenizers.config import ByteLevelConfig
+from graftkit_tokenizers.files import Options
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
 from graftkit_tokenizers.pruning import pruned
 from graftkit_tokenizers.splitting import named, pre_tokenizer
-from graftkit_tokenizers.tokenizer_json import bpe_model, tokenizer_json
+from graftkit_tokenizers.tokenizer_json import bpe_model, byte_level_decoder, tokenizer_json
 from graftkit_tokenizers.training import checked, files_of, learn, make_room
 
 __all__ = ["ByteLevelBackend"]
@@ -26,9 +27,12 @@ class ByteLevelBackend(HuggingFaceBackend):
     """
 
     config_class = ByteLevelConfig
+    formats = ("huggingface", "gpt2", "tiktoken")
+    model_type = "BPE"
 
     def __init__(self, config: ByteLevelConfig | None = None) -> None:
         self.config = config or ByteLevelConfig()
+        self.options = Options(pattern=self.config.pattern)
 
     def train(self, texts: Iterable[str], spec: TrainingSpec) -> HuggingFaceTokenizer:
         """Learns merges, the most frequent pair first, until the vocabulary is full.
@@ -40,7 +44,7 @@ class ByteLevelBackend(HuggingFaceBackend):
         parts = tokenizer_json(
             bpe_model({}, []),
             pre_tokenizer=pre_tokenizer(named(self.config.pattern or "gpt2")),
-            decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            decoder=byte_level_decoder(),
         )
         trainer = BpeTrainer(
             vocab_size=spec.vocab_size,

@@ -24,6 +24,8 @@ class CharacterBackend(HuggingFaceBackend):
     """
 
     config_class = CharacterConfig
+    formats = ("huggingface",)
+    model_type = "BPE"
 
     def __init__(self, config: CharacterConfig | None = None) -> None:
         self.config = config or CharacterConfig()

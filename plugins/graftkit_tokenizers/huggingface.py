@@ -20,6 +20,8 @@ from tokenizers import Tokenizer as Backend
 from graftkit_tokenizers.byte_alphabet import TokenBytes
 from graftkit_tokenizers.draft import family_of
 from graftkit_tokenizers.extend import extend
+from graftkit_tokenizers.files import Options
+from graftkit_tokenizers.formats import FILES, is_there, read, write
 from graftkit_tokenizers.lossless import keeps_every_text
 
 __all__ = ["HuggingFaceBackend", "HuggingFaceTokenizer"]
@@ -34,25 +36,45 @@ _FILES = (
 
 
 class HuggingFaceBackend:
-    """Reads folders that hold a tokenizer.json."""
+    """Reads folders that hold a tokenizer.json, or the files of a library whose tokenizers one can hold.
 
-    formats = ("huggingface",)
+    Attributes:
+        formats: What it reads and its tokenizers write.
+        model_type: What a tokenizer.json's model must be; empty: anything.
+        options: What files may leave open.
+    """
+
+    formats: tuple[str, ...] = ("huggingface", "gpt2", "tiktoken", "wordpiece")
+    model_type = ""
+    options = Options()
 
     def accepts(self, path: Path) -> bool:
-        """Tells whether there is a tokenizer.json."""
-        return _folder_of(path) is not None
+        """Tells whether there is a tokenizer.json, or files in another of the formats."""
+        return _folder_of(path) is not None or is_there(path, self.formats)
 
     def load(self, path: Path) -> HuggingFaceTokenizer:
-        """Reads a tokenizer from a folder, or from the tokenizer.json in it.
+        """Reads a tokenizer from a folder, or from the one file that it consists of.
 
         Raises:
-            ModelError: tokenizer.json is missing or malformed.
+            ModelError: The files are missing or malformed, or hold another family's tokenizer.
         """
         folder = _folder_of(path) or path
         files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
         if "tokenizer.json" not in files:
-            raise ModelError("there is no tokenizer.json", where=str(folder))
-        return HuggingFaceTokenizer(files, str(folder), trainable=hasattr(self, "train"))
+            files = read(path, self.formats, self.options) or {}
+        if not files:
+            raise ModelError("there is no tokenizer.json", where=str(folder), hint=f"Read too: {self._others()}.")
+        tokenizer = HuggingFaceTokenizer(files, str(folder), trainable=hasattr(self, "train"))
+        if self.model_type not in ("", tokenizer.model_type):
+            raise ModelError(
+                f"this is a {tokenizer.model_type} tokenizer, not {self.model_type}",
+                where=str(folder),
+                hint="Use the backend 'huggingface', which reads any.",
+            )
+        return tokenizer
+
+    def _others(self) -> str:
+        return ", ".join(file for format in self.formats for file in FILES.get(format, ())) or "nothing else"
 
     def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
         """Adds tokens, in the way of the tokenizer's family; no id of the base moves.
@@ -123,10 +145,20 @@ class HuggingFaceTokenizer:
         return HuggingFaceTokenizer({**self._files, "tokenizer.json": data}, self._where, trainable=self._trainable)
 
     def cut_words(self, words: Sequence[str]) -> list[list[int]]:
-        """Returns what the model makes of words that the pre-tokenizer has split off, none of them special."""
+        """Returns what the model makes of words that the pre-tokenizer has split off, none of them special.
+
+        As long as no special token turns up, the tokenizer that knows them has cut as the one that does not.
+        """
+        found = self._cut(self._full, words)
+        special = {*self.special_tokens.values()}
+        if all(special.isdisjoint(ids) for ids in found):
+            return found
+        return self._cut(self._variant("none"), words)
+
+    def _cut(self, backend: Backend, words: Sequence[str]) -> list[list[int]]:
         with self._no_panic():
-            encodings = Backend(self._variant("none").model).encode_batch_fast(list(words), add_special_tokens=False)
-        return [list(encoding.ids) for encoding in encodings]
+            encodings = Backend(backend.model).encode_batch_fast(list(words), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def _json(self, name: str) -> dict[str, Any]:
         if name not in self._files:
@@ -193,6 +225,11 @@ class HuggingFaceTokenizer:
     def vocab_size(self) -> int:
         """The highest id plus one."""
         return max(self._full.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def model_type(self) -> str:
+        """What kind of model the tokenizer.json holds: "BPE", "Unigram", "WordPiece" or "WordLevel"."""
+        return str(self._spec.get("model", {}).get("type"))
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
@@ -319,14 +356,13 @@ class HuggingFaceTokenizer:
         return str(normalizer.normalize_str(text)) if normalizer else text
 
     def save(self, folder: Path, format: str = "huggingface") -> None:
-        """Writes the files as they were loaded.
+        """Writes the files as they were loaded, or in another format.
 
         Raises:
-            RequestError: Another format.
+            RequestError: There is no such format, or it can't hold this tokenizer.
         """
-        if format != "huggingface":
-            raise RequestError(f"a tokenizer.json can't be saved as '{format}'")
-        for name, data in self._files.items():
+        files = self._files if format == "huggingface" else write(self._spec, self._config, self._files, format)
+        for name, data in files.items():
             (folder / name).write_bytes(data)
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "added_token",
     "bos_first",
     "bpe_model",
+    "byte_level_decoder",
     "bytes_decoder",
     "config_json",
     "dump",
@@ -86,6 +87,11 @@ def config_json(spec: TrainingSpec) -> Json:
 def dump(data: Json) -> bytes:
     """Returns JSON as files keep it."""
     return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode("utf-8")
+
+
+def byte_level_decoder() -> Json:
+    """Returns the decoder of byte-level families."""
+    return {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 
 
 def bytes_decoder(space: str | None = None) -> Json:

@@ -24,6 +24,8 @@ class WordBackend(HuggingFaceBackend):
     """
 
     config_class = WordConfig
+    formats = ("huggingface",)
+    model_type = "WordLevel"
 
     def __init__(self, config: WordConfig | None = None) -> None:
         self.config = config or WordConfig()

@@ -13,6 +13,7 @@ from tokenizers.trainers import WordPieceTrainer
 
 from graftkit_tokenizers.characters import CharacterCounts
 from graftkit_tokenizers.config import WordPieceConfig
+from graftkit_tokenizers.files import Options
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
 from graftkit_tokenizers.training import checked, files_of, learn, make_room, with_unknown
 from graftkit_tokenizers.wordpiece_parts import PREFIX, wordpiece_json
@@ -33,9 +34,12 @@ class WordPieceBackend(HuggingFaceBackend):
     """
 
     config_class = WordPieceConfig
+    formats = ("huggingface", "wordpiece")
+    model_type = "WordPiece"
 
     def __init__(self, config: WordPieceConfig | None = None) -> None:
         self.config = config or WordPieceConfig()
+        self.options = Options(lowercase=self.config.lowercase)
 
     def train(self, texts: Iterable[str], spec: TrainingSpec) -> HuggingFaceTokenizer:
         """Learns pieces, the most frequent pair first, until the vocabulary is full.

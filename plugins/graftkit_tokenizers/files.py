@@ -1,0 +1,185 @@
+"""Small helpers for reading other libraries' files: each refusal says which file is wrong, and how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import ModelError
+
+from graftkit_tokenizers.tokenizer_json import added_token, bos_first, dump
+
+__all__ = [
+    "BESIDE",
+    "Options",
+    "added_of",
+    "beside",
+    "configuration",
+    "json_object",
+    "listing",
+    "text_of",
+    "tokenizer_files",
+    "vocabulary",
+]
+
+Json = dict[str, Any]
+
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+"""Files that belong to a tokenizer whatever the format of its vocabulary."""
+
+_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What files may leave open.
+
+    Attributes:
+        pattern: The name or regular expression by which text is split; None: what the files say.
+        lowercase: Whether capitals become small letters; None: what the files say.
+    """
+
+    pattern: str | None = None
+    lowercase: bool | None = None
+
+
+def text_of(path: Path) -> str:
+    """Returns a file's text.
+
+    Raises:
+        ModelError: It is missing or not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ModelError("the file is not UTF-8", where=str(path)) from None
+    except OSError as error:
+        raise ModelError(f"the file can't be read: {error.strerror}", where=str(path)) from None
+
+
+def json_object(path: Path) -> Json:
+    """Returns a file's JSON object.
+
+    Raises:
+        ModelError: It is missing, or something else.
+    """
+    try:
+        data = json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"the file is no JSON: {error}", where=str(path)) from None
+    if not isinstance(data, dict):
+        raise ModelError("the file is no JSON object", where=str(path))
+    return data
+
+
+def beside(folder: Path) -> dict[str, bytes]:
+    """Returns the files that belong to a tokenizer besides its vocabulary."""
+    return {name: (folder / name).read_bytes() for name in BESIDE if (folder / name).is_file()}
+
+
+def configuration(folder: Path) -> Json:
+    """Returns what tokenizer_config.json and special_tokens_map.json say, the former before the latter."""
+    config: Json = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        config |= json_object(folder / name) if (folder / name).is_file() else {}
+    return config
+
+
+def added_of(folder: Path, config: Mapping[str, Any], vocab: Mapping[str, int], usual: Iterable[str]) -> list[Json]:
+    """Returns the added tokens: those that the files list, else those with a role, else the usual ones.
+
+    Args:
+        folder: Where added_tokens.json may be.
+        config: What tokenizer_config.json and special_tokens_map.json say.
+        vocab: Pieces and ids.
+        usual: The special tokens of such a tokenizer that comes without a configuration.
+
+    Raises:
+        ModelError: What is listed is no id and its token.
+    """
+    listed = config.get("added_tokens_decoder")
+    if isinstance(listed, dict):
+        return sorted((_listed(id, entry, folder) for id, entry in listed.items()), key=lambda token: int(token["id"]))
+    more = json_object(folder / "added_tokens.json") if (folder / "added_tokens.json").is_file() else {}
+    roles = [_content(config.get(role)) for role in _ROLES] + [*map(_content, _extra(config))]
+    special = [token for token in dict.fromkeys(roles if any(roles) else usual) if token]
+    known = {**vocab, **{token: id for token, id in more.items() if isinstance(id, int)}}
+    wanted = [token for token in dict.fromkeys([*special, *more]) if token in known]
+    return sorted((added_token(known[token], token, special=token in special) for token in wanted), key=_id)
+
+
+def _id(token: Json) -> int:
+    return int(token["id"])
+
+
+def _extra(config: Mapping[str, Any]) -> list[Any]:
+    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens")
+    return extra if isinstance(extra, list) else []
+
+
+def _content(token: object) -> str:
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else ""
+
+
+def _listed(id: str, entry: object, folder: Path) -> Json:
+    content = _content(entry)
+    if not (id.isdecimal() and content and isinstance(entry, dict)):
+        raise ModelError(
+            f"added_tokens_decoder lists {id!r}: {entry!r}, which is no id and its token",
+            where=str(folder / "tokenizer_config.json"),
+        )
+    flags = {flag: bool(entry.get(flag)) for flag in ("single_word", "lstrip", "rstrip", "normalized")}
+    return added_token(int(id), content, special=bool(entry.get("special")), **flags)
+
+
+def tokenizer_files(parts: Json, config: Mapping[str, Any], extra: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Returns the files of a tokenizer, its tokenizer.json among them.
+
+    Args:
+        parts: The tokenizer.json with its added tokens.
+        config: What tokenizer_config.json says; it decides whether texts start with a token.
+        extra: The files beside the vocabulary.
+    """
+    bos = _content(config.get("bos_token"))
+    ids = {token["content"]: token["id"] for token in parts["added_tokens"]}
+    if config.get("add_bos_token") is True and bos in ids:
+        parts = {**parts, "post_processor": bos_first(bos, ids[bos])}
+    return {**extra, "tokenizer.json": dump(placed(parts))}
+
+
+def placed(parts: Json) -> Json:
+    """Returns a tokenizer.json whose added tokens get the ids that it says.
+
+    The library numbers added tokens that are no pieces from the end of the vocabulary on; where theirs are others, they
+    become pieces, which nothing merges to.
+    """
+    vocab = parts["model"]["vocab"]
+    loose = [token for token in parts["added_tokens"] if token["content"] not in vocab]
+    if [token["id"] for token in loose] == list(range(len(vocab), len(vocab) + len(loose))):
+        return parts
+    whole = {**vocab, **{token["content"]: token["id"] for token in loose}}
+    return {**parts, "model": {**parts["model"], "vocab": dict(sorted(whole.items(), key=lambda item: item[1]))}}
+
+
+def vocabulary(file: Path) -> dict[str, int]:
+    """Returns pieces and ids from a JSON object.
+
+    Raises:
+        ModelError: It is something else.
+    """
+    vocab = json_object(file)
+    if not vocab or not all(isinstance(id, int) and id >= 0 for id in vocab.values()):
+        raise ModelError("the file holds no pieces and their ids", where=str(file))
+    return vocab
+
+
+def listing(added: Iterable[Mapping[str, Any]]) -> Json:
+    """Returns added tokens as tokenizer_config.json lists them."""
+    return {
+        str(token["id"]): {key: value for key, value in token.items() if key != "id"}
+        for token in sorted(added, key=lambda token: int(token["id"]))
+    }

@@ -1,0 +1,115 @@
+"""Formats other than tokenizer.json: which of them a folder is in, how they are read and written."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import RequestError
+from tokenizers import Tokenizer
+
+from graftkit_tokenizers.files import BESIDE, Options
+
+__all__ = ["FILES", "is_there", "read", "write"]
+
+_READERS = {
+    "gpt2": ("gpt2_files",),
+    "tiktoken": ("tiktoken_files", "tekken_file"),
+    "wordpiece": ("wordpiece_files",),
+}
+"""Format -> the modules that read it, the first of which writes it."""
+
+FILES = {
+    "gpt2": ("vocab.json with merges.txt",),
+    "tiktoken": ("*.tiktoken", "tekken.json"),
+    "wordpiece": ("vocab.txt",),
+}
+"""Format -> the files that are looked for."""
+
+
+def _readers(formats: Sequence[str]) -> list[Any]:
+    names = [name for format in formats for name in _READERS.get(format, ())]
+    return [importlib.import_module(f"graftkit_tokenizers.{name}") for name in names]
+
+
+def is_there(path: Path, formats: Sequence[str]) -> bool:
+    """Tells whether a folder or file holds a tokenizer in one of the formats."""
+    return any(reader.find(path) for reader in _readers(formats))
+
+
+def read(path: Path, formats: Sequence[str], options: Options) -> dict[str, bytes] | None:
+    """Returns a tokenizer's files, its tokenizer.json among them, or None where there is none in these formats.
+
+    Raises:
+        ModelError: A file is malformed.
+        RequestError: The options make no sense.
+    """
+    for reader in _readers(formats):
+        found = reader.find(path)
+        if found is not None:
+            files: dict[str, bytes] = reader.read(found, options)
+            return files
+    return None
+
+
+def write(
+    spec: Mapping[str, Any], config: Mapping[str, Any], files: Mapping[str, bytes], format: str
+) -> dict[str, bytes]:
+    """Returns a tokenizer's files in another format.
+
+    Args:
+        spec: Its tokenizer.json.
+        config: Its tokenizer_config.json.
+        files: The files that it has; those beside the vocabulary stay.
+        format: The format's name.
+
+    Raises:
+        RequestError: There is no such format, or it can't hold this tokenizer.
+    """
+    if format not in _READERS:
+        raise RequestError(
+            f"a tokenizer.json can't be saved as '{format}'", hint=f"Known: huggingface, {', '.join(_READERS)}."
+        )
+    kept = {name: data for name, data in files.items() if name in BESIDE}
+    written: dict[str, bytes] = kept | _readers([format])[0].write(spec, config)
+    lost = _lost(spec, written, format)
+    if lost:
+        raise RequestError(
+            f"the format '{format}' can't hold this tokenizer: its {' and '.join(lost)} would be others",
+            hint="Save it as 'huggingface'.",
+        )
+    return written
+
+
+def _lost(spec: Mapping[str, Any], written: Mapping[str, bytes], format: str) -> list[str]:
+    """Returns the parts of a tokenizer.json that are others once it is read back."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in written.items():
+            (Path(folder) / name).write_bytes(data)
+        again = read(Path(folder), [format], Options()) or {}
+    old, new = _meaning(spec), _meaning(json.loads(again["tokenizer.json"]))
+    unsaid = ("merges", "ignore_merges") if format == "tiktoken" else ()  # ranks say them, in their own way
+    return [name.replace("_", " ") for name in old if name not in unsaid and old[name] != new.get(name)]
+
+
+def _meaning(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what decides which ids a text becomes and which text ids become, in one way of writing it."""
+    whole: dict[str, Any] = json.loads(Tokenizer.from_str(json.dumps(spec)).to_str())
+    model = {key: value or None for key, value in whole["model"].items()}
+    added = {token["content"]: token["id"] for token in whole["added_tokens"]}
+    parts = {name: _plain(whole[name]) for name in ("added_tokens", "normalizer", "pre_tokenizer")}
+    decoder = whole["decoder"] or {}
+    if decoder.get("type") == "ByteLevel":
+        decoder = {"type": "ByteLevel"}
+    return {**parts, "decoder": decoder, **model, "vocab": {**(model["vocab"] or {}), **added}}
+
+
+def _plain(part: Any) -> Any:
+    """Returns a part without what only moves offsets."""
+    if isinstance(part, dict):
+        return {key: _plain(value) for key, value in part.items() if key != "trim_offsets"}
+    return [_plain(value) for value in part] if isinstance(part, list) else part

@@ -1,0 +1,121 @@
+"""vocab.json and merges.txt, as GPT-2 came: pieces with ids, and pairs in the order of merging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import ModelError, RequestError
+
+from graftkit_tokenizers.files import (
+    Options,
+    added_of,
+    beside,
+    configuration,
+    listing,
+    text_of,
+    tokenizer_files,
+    vocabulary,
+)
+from graftkit_tokenizers.splitting import GPT2, PATTERNS, byte_level, named, pattern_of, pre_tokenizer
+from graftkit_tokenizers.tokenizer_json import bpe_model, byte_level_decoder, dump, tokenizer_json
+
+__all__ = ["find", "read", "write"]
+
+_LIKE_GPT2 = ("GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer", "CodeGenTokenizer")
+_CLASSES = {"": "gpt2", **dict.fromkeys(_LIKE_GPT2, "gpt2"), "Qwen2Tokenizer": "qwen2"}
+"""The classes of such files in transformers, and how they split text."""
+
+_USUAL = ("<|endoftext|>",)
+_HEAD = "#version: 0.2"
+
+
+def find(path: Path) -> Path | None:
+    """Returns the folder of the two files, given it or one of them."""
+    folder = path.parent if path.name in ("vocab.json", "merges.txt") else path
+    return folder if all((folder / name).is_file() for name in ("vocab.json", "merges.txt")) else None
+
+
+def read(folder: Path, options: Options) -> dict[str, bytes]:
+    """Reads vocab.json, merges.txt and what lies beside.
+
+    Raises:
+        ModelError: A file is malformed, or does not say how text is split.
+    """
+    config = configuration(folder)
+    pattern = _pattern(config, options, folder)
+    vocab = vocabulary(folder / "vocab.json")
+    normalizer = {"type": "NFC"} if _class(config) == "Qwen2Tokenizer" else None
+    parts = tokenizer_json(
+        bpe_model(vocab, _merges(folder / "merges.txt", vocab)),
+        normalizer=normalizer,
+        pre_tokenizer=_spaced(pre_tokenizer(pattern), bool(config.get("add_prefix_space"))),
+        decoder=byte_level_decoder(),
+        added_tokens=added_of(folder, config, vocab, _USUAL),
+    )
+    return tokenizer_files(parts, config, beside(folder))
+
+
+def _class(config: Mapping[str, Any]) -> str:
+    return str(config.get("tokenizer_class") or "").removesuffix("Fast")
+
+
+def _pattern(config: Mapping[str, Any], options: Options, folder: Path) -> str:
+    if options.pattern is None and _class(config) not in _CLASSES:
+        raise ModelError(
+            f"vocab.json and merges.txt don't say how a {_class(config)} splits text",
+            where=str(folder),
+            hint=f"Give the field `pattern`: {', '.join(PATTERNS)}, or a regular expression.",
+        )
+    return named(options.pattern or _CLASSES[_class(config)])
+
+
+def _spaced(part: dict[str, Any], first: bool) -> dict[str, Any]:
+    """Returns a pre-tokenizer that puts a space before the text, if wanted."""
+    if not first:
+        return part
+    if part["type"] == "ByteLevel":
+        return {**part, "add_prefix_space": True}
+    return {
+        **part,
+        "pretokenizers": [{**byte_level(use_regex=False), "add_prefix_space": True}, *part["pretokenizers"]],
+    }
+
+
+def _merges(file: Path, vocab: Mapping[str, int]) -> list[list[str]]:
+    lines = text_of(file).split("\n")
+    start = 1 if lines[0].startswith("#version") else 0
+    merges: list[list[str]] = []
+    for number, line in enumerate(lines[start:], start=start + 1):
+        pair = line.removesuffix("\r").split(" ")
+        if pair == [""]:
+            continue
+        if len(pair) != 2 or not {*pair, "".join(pair)} <= vocab.keys():
+            raise ModelError(f"line {number} is not two pieces of vocab.json that make up a third", where=str(file))
+        merges.append(pair)
+    return merges
+
+
+def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:
+    """Returns a tokenizer's files as GPT-2's or Qwen 2's.
+
+    Args:
+        spec: The tokenizer.json.
+        config: The tokenizer_config.json.
+
+    Raises:
+        RequestError: It is another kind of tokenizer.
+    """
+    model, pattern = spec["model"], pattern_of(spec.get("pre_tokenizer"))
+    kinds = {GPT2: "GPT2Tokenizer", PATTERNS["qwen2"]: "Qwen2Tokenizer"}
+    if model.get("type") != "BPE" or pattern not in kinds:
+        raise RequestError("vocab.json and merges.txt hold byte-level BPE that splits text as GPT-2 or Qwen 2 does")
+    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    added = spec.get("added_tokens", [])
+    said = {**config, "tokenizer_class": kinds[pattern], "added_tokens_decoder": listing(added)}
+    return {
+        "vocab.json": dump(model["vocab"]),
+        "merges.txt": ("\n".join([_HEAD, *pairs]) + "\n").encode("utf-8"),
+        "tokenizer_config.json": dump(said),
+    }

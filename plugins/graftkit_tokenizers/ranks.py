@@ -1,0 +1,64 @@
+"""Vocabularies of ranks, as tiktoken keeps them: the two tokens that each token is merged from.
+
+tiktoken joins the neighbours whose joined bytes have the lowest rank, over and over. When two neighbours make up a
+token, nothing has been joined across its ends, so they are what its own bytes come to before the last step. So one
+merge a token is enough, and merges in the order of ranks give the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+from graftkit_tokenizers.byte_alphabet import byte_alphabet
+
+__all__ = ["bytes_of_pieces", "last_merge", "merges_of", "pieces_of"]
+
+
+def merges_of(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the merges of a vocabulary of ranks in their order.
+
+    A token that its own bytes do not come to has none: only a whole word becomes it.
+
+    Example:
+        >>> list(merges_of({b"a": 0, b"b": 1, b"c": 2, b"bc": 3, b"abc": 4}))
+        [(b'b', b'c'), (b'a', b'bc')]
+    """
+    for token in sorted(ranks, key=ranks.__getitem__):
+        pair = last_merge(token, ranks) if len(token) > 1 else None
+        if pair is not None:
+            yield pair
+
+
+def last_merge(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:
+    """Returns the two tokens that a token's bytes come to before they are joined to it, or None if they don't.
+
+    Args:
+        token: Two bytes or more.
+        ranks: Every token's rank.
+    """
+    parts = [token[place : place + 1] for place in range(len(token))]
+    while len(parts) > 2:
+        found = [ranks.get(left + right) for left, right in pairwise(parts)]
+        best = min((rank for rank in found if rank is not None), default=None)
+        if best is None:
+            return None
+        place = found.index(best)
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    return parts[0], parts[1]
+
+
+def pieces_of(ranks: Mapping[bytes, int]) -> dict[bytes, str]:
+    """Returns each token as a byte-level vocabulary writes it."""
+    characters = {byte: character for character, byte in byte_alphabet().items()}
+    return {token: "".join(characters[byte] for byte in token) for token in ranks}
+
+
+def bytes_of_pieces(vocab: Mapping[str, int]) -> dict[bytes, int]:
+    """Returns the ranks of a byte-level vocabulary.
+
+    Raises:
+        KeyError: A piece holds a character that stands for no byte.
+    """
+    alphabet = byte_alphabet()
+    return {bytes(alphabet[character] for character in piece): id for piece, id in vocab.items()}
