@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
-from graftkit.flow.judge import Request, row_counts
+from graftkit.flow.judge import Request
 from graftkit.flow.run import plan
 
 __all__ = ["command"]
@@ -36,7 +36,7 @@ def describe(request: Request) -> dict[str, Any]:
     """Returns what a judged request amounts to, as JSON; under each key `text` says it in words."""
     bound, files = request.bound, request.files
     total = sum(prod(info.shape) for info in files.tensors.values())
-    rows = {"train": row_counts(request.rows.train), "holdout": row_counts(request.rows.holdout)}
+    rows = {"train": request.rows.train.counts(), "holdout": request.rows.holdout.counts()}
     layers = f"{len(request.targets)} layers"
     return {
         "model": {

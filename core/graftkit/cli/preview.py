@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import click
 
 from graftkit.cli.options import disable_option, host_of, recipe_arguments
@@ -20,7 +22,7 @@ def command(recipe: str, overrides: tuple[str, ...], rows: int, disable: tuple[s
     """Show the first training rows of a RECIPE as tokens: [supervised] ones in brackets, and green on a terminal."""
     host = host_of(recipe, overrides, disable)
     request = plan(recipe, overrides=overrides, host=host)
-    for row in request.rows.train[:rows]:
+    for row in islice(request.rows.train, rows):
         for example in request.encoder.encode(row).examples:
             click.echo(click.style(f"{row.where}  ({len(example.ids)} tokens)", bold=True))
             click.echo(_tokens(request.tokenizer, example) + "\n")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from graftkit.corpus.layout import Piece, lay_out
-from graftkit.corpus.rows import ChatRow, CompletionRow, Row, TextRow
+from graftkit.corpus.plain_text import PlainTexts
+from graftkit.corpus.rows import ChatRow, CompletionRow, LongTextRow, Row, TextRow
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.trespass import Trespass
 from graftkit.errors import DataError
 from graftkit.interfaces.tokenizer import Encoding, Tokenizer
+from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
 
 __all__ = ["Encoded", "Encoder", "chat_template_of"]
@@ -81,6 +85,7 @@ class Encoder:
         self.max_length = max_length
         self._names = {id: name for name, id in tokenizer.special_tokens.items()}
         self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
+        self._trespass = Trespass(self._specials)
 
     def encode(self, row: Row) -> Encoded:
         """Returns the tokens of a row.
@@ -89,17 +94,19 @@ class Encoder:
         of which begins with the last token of the one before: every token but the first is predicted once.
 
         Raises:
-            DataError: The chat template refuses the row, or there is no template for a conversation.
+            DataError: The chat template refuses the row, there is no template for a conversation, or a message and what
+                stands beside it spell a special token together.
         """
         ids, supervised = self._encode_runs(self._runs(row))
-        if isinstance(row, TextRow):
+        is_text = isinstance(row, TextRow | LongTextRow)
+        if is_text:
             windows = range(0, len(ids) - 1, self.max_length - 1)
             examples = [_example(*_cut(ids, supervised, at, self.max_length)) for at in windows]
         else:
             examples = [_example(*_cut(ids, supervised, 0, self.max_length))]
         return Encoded(
             examples=[example for example in examples if example.supervised.any()],
-            truncated=not isinstance(row, TextRow) and len(ids) > self.max_length,
+            truncated=not is_text and len(ids) > self.max_length,
             stops=bool(supervised) and self._stops(ids, supervised),
         )
 
@@ -113,12 +120,39 @@ class Encoder:
             messages.where,
             add_generation_prompt=True,
         )
+        self._trespass.check(pieces, messages.where)
         return self._encode_runs(list(self._chat_runs(pieces, messages)))[0]
 
     @property
     def has_template(self) -> bool:
         """Whether conversations can be laid out."""
         return self._template is not None
+
+    @cached_property
+    def plain(self) -> PlainTexts:
+        """Encodes many plain texts at a time, where `plain.exact` says that it may."""
+        start, end = self._start(), self._end()
+        tokens = [(run[0].text, run[0].special) if run and run[0].special is not None else None for run in (start, end)]
+        return PlainTexts(self._tokenizer, tokens[0], tokens[1], self.max_length)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
+        return self._tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256, in hex, of everything that decides which tokens a row becomes."""
+        facts = {
+            "version": 1,
+            "tokenizer": self._tokenizer.fingerprint,
+            "specials": sorted(self._tokenizer.special_tokens.items()),
+            "template": self._template.fingerprint if self._template else None,
+            "start": [run.special for run in self._start()],
+            "end": [run.special for run in self._end()],
+            "max_length": self.max_length,
+        }
+        return fingerprint(facts)
 
     def _stops(self, ids: Sequence[int], supervised: Sequence[bool]) -> bool:
         last = max((place for place, learn in enumerate(supervised) if learn), default=0)
@@ -127,6 +161,7 @@ class Encoder:
     def _runs(self, row: Row) -> list[_Run]:
         if isinstance(row, ChatRow):
             pieces = lay_out(self._required_template(row.where), row.messages, row.where)
+            self._trespass.check(pieces, row.where)
             return list(self._chat_runs(pieces, row))
         if isinstance(row, CompletionRow):
             return [*self._start(), _Run(row.prompt, False), _Run(row.completion, True), *self._end()]

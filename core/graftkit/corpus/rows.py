@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from graftkit.errors import DataError
 
-__all__ = ["ROLES", "ChatRow", "CompletionRow", "Message", "Row", "TextRow", "decode_utf8", "read_rows", "row_of_line"]
+__all__ = [
+    "ROLES",
+    "ChatRow",
+    "CompletionRow",
+    "LongTextRow",
+    "Message",
+    "Row",
+    "TextRow",
+    "decode_utf8",
+    "numbered_lines",
+    "read_rows",
+    "row_of_line",
+    "rows_of",
+]
 
 ROLES = ("system", "user", "assistant", "tool")
 MAX_LINE = 64 << 20
+LONG_TEXT = 4 << 20
+"""Bytes from which on a text file is not held in memory as a whole."""
 
 _SHAPES = 'a row is {"messages": [...]}, {"prompt": "...", "completion": "..."} or {"text": "..."}'
 
@@ -63,7 +79,24 @@ class TextRow:
         return self.text
 
 
-Row = ChatRow | CompletionRow | TextRow
+@dataclass(frozen=True, slots=True)
+class LongTextRow:
+    """A text as long as a file; it is read when it is asked for, and learnt like any other text."""
+
+    path: Path
+    where: str
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return _text_file(self.path).text
+
+    def key(self) -> Any:
+        """Returns what makes this row equal to another."""
+        return self.text
+
+
+Row = ChatRow | CompletionRow | TextRow | LongTextRow
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -73,17 +106,62 @@ def read_rows(path: Path) -> list[Row]:
         DataError: The file is missing, empty, not UTF-8 or of another kind, or a line holds no row; the error
             names the file and the line.
     """
-    if path.suffix in (".txt", ".md"):
-        rows: list[Row] = [_text_file(path)]
-    elif path.suffix in (".jsonl", ".ndjson"):
-        raw = _read(path).removeprefix(b"\xef\xbb\xbf")
-        numbered = enumerate(raw.split(b"\n"), 1)
-        rows = [row for number, line in numbered if (row := row_of_line(line, f"{path}:{number}"))]
-    else:
-        raise DataError("rows are read from .jsonl, .txt and .md", where=str(path), hint=_exists(path))
-    if not rows:
+    return list(rows_of(path))
+
+
+def rows_of(path: Path) -> Iterator[Row]:
+    """Reads a file as `read_rows` does, a row at a time; a long text is not even looked at.
+
+    Raises:
+        DataError: As with `read_rows`, once the row in question is reached.
+    """
+    if _is_text(path):
+        yield LongTextRow(path, str(path)) if _size(path) > LONG_TEXT else _text_file(path)
+        return
+    row = None
+    for number, line in numbered_lines(path):
+        row = row_of_line(line, f"{path}:{number}")
+        if row is not None:
+            yield row
+    if row is None:
         raise DataError("there is no row in it", where=str(path))
-    return rows
+
+
+def _is_text(path: Path) -> bool:
+    if path.suffix not in (".txt", ".md", ".jsonl", ".ndjson"):
+        raise DataError("rows are read from .jsonl, .txt and .md", where=str(path), hint=_exists(path))
+    return path.suffix in (".txt", ".md")
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yields the lines of a `.jsonl` file that are not blank, with their numbers, and without a byte order mark.
+
+    Raises:
+        DataError: The file can't be read, or a line is too long to be a row.
+    """
+    with _opened(path) as file:
+        number = 0
+        while line := file.readline(MAX_LINE + 2):
+            number += 1
+            if len(line) > MAX_LINE + 1:
+                raise _too_long(_length(line, file), f"{path}:{number}")
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.strip():
+                yield number, line.removesuffix(b"\n")
+
+
+def _length(line: bytes, file: IO[bytes]) -> int:
+    """Returns how long a line is of which only the beginning was read."""
+    size = len(line)
+    while line and not line.endswith(b"\n"):
+        line = file.readline(MAX_LINE)
+        size += len(line)
+    return size - line.endswith(b"\n")
+
+
+def _too_long(size: int, where: str) -> DataError:
+    return DataError(f"a line of {size:,} bytes; at most {MAX_LINE:,} are read", where=where)
 
 
 def _exists(path: Path) -> str:
@@ -93,11 +171,19 @@ def _exists(path: Path) -> str:
         return ""
 
 
-def _read(path: Path) -> bytes:
+def _size(path: Path) -> int:
+    with _opened(path) as file:
+        return file.seek(0, 2)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file; whatever comes of reading it is told in words."""
     try:
         if path.exists() and not path.is_file():
             raise DataError("this is no regular file", where=str(path))
-        return path.read_bytes()
+        with path.open("rb") as file:
+            yield file
     except FileNotFoundError:
         near = Path.cwd() / path.name
         hint = f"There is {near}: relative paths in a recipe start at its own folder." if near.exists() else ""
@@ -125,7 +211,8 @@ def decode_utf8(raw: bytes, where: str) -> str:
 
 
 def _text_file(path: Path) -> TextRow:
-    raw = _read(path)
+    with _opened(path) as file:
+        raw = file.read()
     for number, line in enumerate(raw.split(b"\n"), 1):
         decode_utf8(line, f"{path}:{number}")
     text = raw.decode("utf-8-sig")
@@ -141,7 +228,7 @@ def row_of_line(line: bytes, where: str) -> Row | None:
         DataError: It holds no row.
     """
     if len(line) > MAX_LINE:
-        raise DataError(f"a line of {len(line):,} bytes; at most {MAX_LINE:,} are read", where=where)
+        raise _too_long(len(line), where)
     if not line.strip():
         return None
     return _row(_parse(decode_utf8(line, where), where), where)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graftkit.corpus.rows import Row
-from graftkit.store.fingerprint import fingerprint
+import numpy as np
+from numpy.typing import NDArray
+
+from graftkit.corpus.row_files import Rows
 
 __all__ = ["Split", "drawn", "exclude", "split"]
 
@@ -21,31 +23,25 @@ class Split:
         repeated: How many rows to learn from were dropped since they are also held out.
     """
 
-    train: list[Row]
-    holdout: list[Row]
+    train: Rows
+    holdout: Rows
     repeated: int = 0
 
 
-def split(rows: Sequence[Row], share: float, seed: int) -> Split:
+def split(rows: Rows, share: float) -> Split:
     """Draws rows at random; equal rows always go to the same side.
 
-    A row's side depends on its content, the share and the seed, not on its place in the file.
+    A row's side depends on its content, the share and the seed of its place, not on where it stands in the file.
 
     Args:
-        rows: All rows.
+        rows: All rows, each with its place in the draw.
         share: The share to hold out, 0 to 0.5; at least one row unless it is 0, at least one is left to learn from.
-        seed: Draws another set.
     """
-    keys = [fingerprint([seed, row.key()]) for row in rows]
+    _, group, counts = np.unique(rows.places, return_inverse=True, return_counts=True)
     wanted = max(1, round(share * len(rows))) if share else 0
-    counts = dict.fromkeys(sorted(set(keys)), 0)
-    for key in keys:
-        counts[key] += 1
-    held = drawn(counts, wanted)
-    return Split(
-        train=[row for row, key in zip(rows, keys, strict=True) if key not in held],
-        holdout=[row for row, key in zip(rows, keys, strict=True) if key in held],
-    )
+    held = np.zeros(len(counts), bool)
+    held[_taken(counts, wanted)] = True
+    return Split(rows.only(~held[group]), rows.only(held[group]))
 
 
 def drawn(counts: Mapping[str, int], wanted: int) -> set[str]:
@@ -55,18 +51,24 @@ def drawn(counts: Mapping[str, int], wanted: int) -> set[str]:
         counts: Each group's key -> how much it counts, in the drawn order.
         wanted: How much to take at most; 0 for nothing.
     """
-    held: set[str] = set()
-    for key, count in counts.items():
-        if count <= wanted and len(held) < len(counts) - 1:
-            held.add(key)
+    keys = list(counts)
+    return {keys[place] for place in _taken(list(counts.values()), wanted)}
+
+
+def _taken(counts: Sequence[int] | NDArray[np.int64], wanted: int) -> list[int]:
+    taken: list[int] = []
+    for place, count in enumerate(map(int, counts)):
+        if not wanted:
+            break
+        if count <= wanted and len(taken) < len(counts) - 1:
+            taken.append(place)
             wanted -= count
-    if not held and wanted and len(counts) > 1:
-        held.add(min(counts, key=lambda key: counts[key]))
-    return held
+    if not taken and wanted and len(counts) > 1:
+        taken.append(int(np.argmin(counts)))
+    return taken
 
 
-def exclude(rows: Sequence[Row], holdout: Sequence[Row]) -> Split:
+def exclude(rows: Rows, holdout: Rows) -> Split:
     """Drops from the rows to learn from those that a separate held-out file also has."""
-    held = {fingerprint(row.key()) for row in holdout}
-    train = [row for row in rows if fingerprint(row.key()) not in held]
-    return Split(train, list(holdout), repeated=len(rows) - len(train))
+    train = rows.only(~np.isin(rows.digests, holdout.digests))
+    return Split(train, holdout, repeated=len(rows) - len(train))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from graftkit.corpus.rows import MAX_LINE, ChatRow, CompletionRow, Row, decode_utf8, row_of_line
+from graftkit.corpus.rows import MAX_LINE, ChatRow, CompletionRow, LongTextRow, Row, decode_utf8, row_of_line
 from graftkit.errors import DataError
 
 __all__ = ["STRETCH", "read_stretches", "texts_of"]
@@ -104,16 +104,21 @@ def _of_rows(path: Path, size: int) -> Iterator[str]:
                 yield from _pieces(text, size)
 
 
-def texts_of(row: Row) -> list[str]:
-    """Returns the texts of a row, as far as they are not empty: contents, prompt and completion, or the text."""
+def texts_of(row: Row) -> Iterable[str]:
+    """Returns the texts of a row, as far as they are not empty: contents, prompt and completion, or the text.
+
+    A text as long as a file comes in stretches.
+    """
     match row:
         case ChatRow(messages):
-            texts = [message.content for message in messages]
+            texts: Iterable[str] = (message.content for message in messages)
         case CompletionRow(prompt, completion):
-            texts = [prompt, completion]
+            texts = (prompt, completion)
+        case LongTextRow(path):
+            texts = read_stretches(path)
         case _:
-            texts = [row.text]
-    return [text for text in texts if text]
+            texts = (row.text,)
+    return (text for text in texts if text)
 
 
 def _pieces(text: str, size: int) -> Iterator[str]:

@@ -13,6 +13,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from graftkit.errors import DataError, ModelError
+from graftkit.store.fingerprint import fingerprint
 
 __all__ = ["ChatTemplate"]
 
@@ -36,6 +37,9 @@ class ChatTemplate:
         source: The Jinja source.
         tokens: The names that templates use for special tokens: bos_token, eos_token, ...
 
+    Attributes:
+        fingerprint: A sha256, in hex, of both.
+
     Raises:
         ModelError: The source is no template.
     """
@@ -48,6 +52,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self._tokens = dict(tokens)
+        self.fingerprint = fingerprint([source, self._tokens])
         try:
             self._template = environment.from_string(source)
         except TemplateError as error:

@@ -1,19 +1,31 @@
-"""The second stage: rows become tokens. torch is not loaded yet."""
+"""The second stage: rows become tokens on the disk. torch is not loaded yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from typing import Any
 
-from graftkit.corpus.encode import Encoded, Encoder
-from graftkit.corpus.rows import ChatRow, Row, TextRow
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.row_files import Rows
+from graftkit.corpus.tally import Tally
+from graftkit.corpus.tokenize import Position, tokenize
 from graftkit.errors import DataError
 from graftkit.flow.context import RunContext, StageScope
-from graftkit.store.files import atomic_folder
+from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
+from graftkit.store.token_writer import TokenWriter, find_store
 
 __all__ = ["Corpus", "build_corpus"]
+
+TOKENS = "tokens"
+PARTIAL = ".tokens.partial"
+"""Where tokens are written while rows are encoded: a run that was stopped goes on there."""
+
+_CHECKPOINT = 1 << 20
+"""Tokens after which they are made sure of: a few seconds' work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +35,7 @@ class Corpus:
     Attributes:
         train: The rows to learn from.
         holdout: The held-out rows.
-        answers: The numbers of the held-out rows that have a prompt and an answer.
+        answers: The numbers of the held-out rows that have a prompt and an answer, as many as are asked for.
         stop: The special tokens that end a supervised stretch: what a generation stops at.
     """
 
@@ -33,85 +45,132 @@ class Corpus:
     stop: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The rows to learn from, or the held-out ones.
+
+    Attributes:
+        rows: The rows.
+        key: What their tokens depend on.
+        answers: How many answers are noted at most.
+        tell: Told how many of them are done.
+    """
+
+    rows: Rows
+    key: str
+    answers: int
+    tell: Callable[[int], None]
+
+
 def build_corpus(run: RunContext) -> Corpus:
-    """Writes `tokens/` and counts what became of the rows.
+    """Writes `tokens/` and counts what became of the rows; tokens of an earlier attempt that still hold are used.
 
     Raises:
         DataError: A row can't be laid out, or nothing is left to learn.
     """
     with run.stage("corpus") as stage:
-        rows = run.request.rows
-        tell = stage.progress("rows")
-        total = len(rows.train) + len(rows.holdout)
-        train = _encode_all(run.request.encoder, rows.train, tell, 0, total)
-        holdout = _encode_all(run.request.encoder, rows.holdout, tell, len(rows.train), total)
-        corpus = _assemble(run, train, holdout)
-        _check(run, stage, train, holdout, corpus)
-        with atomic_folder(run.folder / "tokens") as folder:
-            corpus.train.save(folder / "train.safetensors")
-            corpus.holdout.save(folder / "holdout.safetensors")
-        stage.facts |= _facts(run, corpus)
-        run.facts["data"] = {**stage.facts, "fingerprint": _fingerprint(run)}
-        _check_resumed(run)
+        encoder, rows = run.vocabulary.encoder, run.request.rows
+        fingerprints = {"train": rows.train.fingerprint, "holdout": rows.holdout.fingerprint}
+        _check_resumed(run, fingerprints)
+        sides = _sides(run, stage, encoder, fingerprints)
+        tallies = _sealed(run, sides) or _written(run, stage, encoder, sides)
+        stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
+        stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
+        run.facts["data"] = {**stage.facts, "fingerprint": fingerprints}
+        corpus = _corpus(encoder, stores, tallies)
         run.facts["stop_tokens"] = corpus.stop
         return corpus
 
 
-def _encode_all(
-    encoder: Encoder, rows: Sequence[Row], tell: Callable[[int, int], None], done: int, total: int
-) -> list[Encoded]:
-    encoded = []
-    for number, row in enumerate(rows):
-        if number % 200 == 0:
-            tell(done + number, total)
-        encoded.append(encoder.encode(row))
-    return encoded
+def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: Mapping[str, str]) -> dict[str, _Side]:
+    rows, wanted = run.request.rows, run.request.bound.recipe.evaluation.exact_match
+    tell, first, total = stage.progress("rows"), len(rows.train), len(rows.train) + len(rows.holdout)
+    key = {name: fingerprint([encoder.fingerprint, rows, wanted]) for name, rows in fingerprints.items()}
+    return {
+        "train": _Side(rows.train, key["train"], 0, lambda done: tell(done, total)),
+        "holdout": _Side(rows.holdout, key["holdout"], wanted, lambda done: tell(first + done, total)),
+    }
 
 
-def _assemble(run: RunContext, train: Sequence[Encoded], holdout: Sequence[Encoded]) -> Corpus:
-    tokenizer = run.request.tokenizer
-    specials = set(tokenizer.special_tokens.values())
-    examples = [
-        (example, row) for row, item in zip(run.request.rows.holdout, holdout, strict=True) for example in item.examples
-    ]
-    stop = {
-        int(example.ids[example.supervised.nonzero()[0][-1]]) for item in train for example in item.examples
-    } & specials
-    eos = tokenizer.role_token("eos")
-    return Corpus(
-        train=TokenStore.of(example for item in train for example in item.examples),
-        holdout=TokenStore.of(example for example, _ in examples),
-        answers=[n for n, (example, row) in enumerate(examples) if not isinstance(row, TextRow) and example.reply > 0],
-        stop=sorted(stop | ({eos} if eos is not None else set())),
-    )
+def _sealed(run: RunContext, sides: Mapping[str, _Side]) -> dict[str, Tally] | None:
+    """Returns what became of the rows where an earlier attempt has finished with them."""
+    notes = {name: find_store(run.folder / TOKENS / f"{name}.safetensors", side.key) for name, side in sides.items()}
+    found = {name: Tally.from_json(note["tally"]) for name, note in notes.items() if note}
+    return found if found.keys() == sides.keys() else None
 
 
-def _check(
-    run: RunContext, stage: StageScope, train: Sequence[Encoded], holdout: Sequence[Encoded], corpus: Corpus
-) -> None:
-    limit = run.request.encoder.max_length
-    if not len(corpus.train):
+def _written(run: RunContext, stage: StageScope, encoder: Encoder, sides: Mapping[str, _Side]) -> dict[str, Tally]:
+    partial = run.folder / PARTIAL
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(closing(TokenWriter(partial / name, side.key))) for name, side in sides.items()
+        }
+        _tell_of_earlier(stage, writers)
+        tallies = {name: _encode(encoder, side, writers[name]) for name, side in sides.items()}
+        _check(run, stage, encoder, tallies)
+        about = {"format": "graftkit", "tokenizer": encoder.tokenizer.fingerprint}
+        with atomic_folder(run.folder / TOKENS) as folder:
+            for name, writer in writers.items():
+                writer.seal(folder / f"{name}.safetensors", about)
+    remove_tree(partial)
+    return tallies
+
+
+def _tell_of_earlier(stage: StageScope, writers: Mapping[str, TokenWriter]) -> None:
+    done = sum(writer.note["position"]["rows"] for writer in writers.values() if writer.note)
+    if done:
+        stage.notice(f"going on after row {done:,}")
+
+
+def _encode(encoder: Encoder, side: _Side, writer: TokenWriter) -> Tally:
+    """Encodes the rows that have not been yet."""
+    position = Position.from_json(writer.note["position"]) if writer.note else Position()
+    tally = Tally.from_json(writer.note["tally"]) if writer.note else Tally()
+    saved = writer.tokens
+    side.tell(position.rows)
+    for chunk in tokenize(encoder, side.rows, position):
+        writer.append(chunk.tokens)
+        tally, position = tally.plus(chunk.tally, side.answers), chunk.position
+        if writer.tokens - saved >= _CHECKPOINT:
+            writer.checkpoint(_note(position, tally))
+            saved = writer.tokens
+        side.tell(position.rows)
+    writer.checkpoint(_note(position, tally))
+    return tally
+
+
+def _note(position: Position, tally: Tally) -> dict[str, Any]:
+    return {"position": position.to_json(), "tally": tally.to_json()}
+
+
+def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mapping[str, Tally]) -> None:
+    limit, train = encoder.max_length, tallies["train"]
+    if not train.examples:
         raise DataError(
-            f"not one of {len(train)} rows has a supervised token within data.max_length ({limit})",
+            f"not one of {train.rows} rows has a supervised token within data.max_length ({limit})",
             where=run.request.bound.recipe.data.train[0],
             hint="Raise data.max_length: the prompts alone fill it.",
         )
-    for side, rows in (("rows", train), ("held-out rows", holdout)):
-        truncated = sum(item.truncated for item in rows)
-        lost = sum(not item.examples for item in rows)
-        if truncated:
-            stage.notice(f"{truncated} of {len(rows)} {side} are longer than {limit} tokens and lose their end")
-        if lost:
-            stage.notice(f"{lost} of {len(rows)} {side} have nothing supervised left and are not used")
-    endless = sum(not item.stops for item in train)
-    if endless:
-        stage.notice(f"{endless} of {len(train)} rows end without a stop token: the model won't learn to stop there")
+    for side, tally in (("rows", train), ("held-out rows", tallies["holdout"])):
+        if tally.truncated:
+            stage.notice(f"{tally.truncated} of {tally.rows} {side} are longer than {limit} tokens and lose their end")
+        if tally.lost:
+            stage.notice(f"{tally.lost} of {tally.rows} {side} have nothing supervised left and are not used")
+    if train.endless:
+        told = f"{train.endless} of {train.rows} rows end without a stop token"
+        stage.notice(f"{told}: the model won't learn to stop there")
 
 
-def _check_resumed(run: RunContext) -> None:
+def _corpus(encoder: Encoder, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
+    eos = encoder.tokenizer.role_token("eos")
+    stop = {*tallies["train"].stops} | ({eos} if eos is not None else set())
+    return Corpus(stores["train"], stores["holdout"], list(tallies["holdout"].answers), sorted(stop))
+
+
+def _check_resumed(run: RunContext, fingerprints: Mapping[str, str]) -> None:
     """Refuses to go on with other rows than the run was started with."""
     before = (run.resumed.manifest if run.resumed else {}).get("data")
-    if before and before["fingerprint"] != run.facts["data"]["fingerprint"]:
+    if before and before["fingerprint"] != fingerprints:
         raise DataError(
             "the rows have changed since the run was started",
             where=str(run.folder),
@@ -119,43 +178,17 @@ def _check_resumed(run: RunContext) -> None:
         )
 
 
-def _facts(run: RunContext, corpus: Corpus) -> dict[str, object]:
-    return {
-        "train_rows": len(corpus.train),
-        "train_tokens": len(corpus.train.ids),
-        "train_supervised": int(corpus.train.supervised.sum()),
-        "holdout_rows": len(corpus.holdout),
-        "holdout_tokens": len(corpus.holdout.ids),
-        "holdout_supervised": int(corpus.holdout.supervised.sum()),
+def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    systems = tallies["train"].systems
+    facts: dict[str, Any] = {}
+    for name, store in stores.items():
+        facts |= {
+            f"{name}_rows": len(store),
+            f"{name}_tokens": len(store.ids),
+            f"{name}_supervised": tallies[name].supervised,
+        }
+    return facts | {
         "files": run.request.bound.recipe.data.train,
-        "system": _common_system(run.request.rows.train),
-        "example_prompt": _example_prompt(run.request.rows.holdout),
-    }
-
-
-def _common_system(rows: Sequence[Row]) -> str | None:
-    """Returns the system message that every conversation starts with, where it is one and the same."""
-    found = {
-        row.messages[0].content if row.messages[0].role == "system" else None
-        for row in rows
-        if isinstance(row, ChatRow)
-    }
-    return found.pop() if len(found) == 1 else None
-
-
-def _example_prompt(rows: Sequence[Row]) -> str | None:
-    """Returns what the user says in the first short held-out conversation, for somebody to try."""
-    for row in rows:
-        if isinstance(row, ChatRow):
-            words = next((m.content for m in row.messages if m.role == "user"), "")
-            if 0 < len(words) < 200 and "\n" not in words:
-                return words
-    return None
-
-
-def _fingerprint(run: RunContext) -> dict[str, str]:
-    rows = run.request.rows
-    return {
-        "train": fingerprint([row.key() for row in rows.train]),
-        "holdout": fingerprint([row.key() for row in rows.holdout]),
+        "system": systems[0] if len(systems) == 1 else None,
+        "example_prompt": tallies["holdout"].prompt,
     }

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.store.files import write_atomic
+from graftkit.errors import StorageError
+from graftkit.store.array_file import map_arrays, write_arrays
 
-__all__ = ["Example", "TokenStore"]
+__all__ = ["ARRAYS", "Example", "TokenStore"]
+
+ARRAYS: dict[str, np.dtype[Any]] = {
+    "offsets": np.dtype("<i8"),
+    "replies": np.dtype("<i8"),
+    "ids": np.dtype("<u4"),
+    "supervised": np.dtype("u1"),
+}
+"""A store's arrays in the order in which its file holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +86,28 @@ class TokenStore:
         """Tokens of each row, `[rows]`."""
         return np.diff(self.offsets)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Writes the store as one file.
+
+        Args:
+            path: The file.
+            metadata: What its header says besides.
 
         Raises:
             StorageError: The system refused.
         """
-        from safetensors.numpy import save
-
-        data = save({"ids": self.ids, "supervised": self.supervised, "offsets": self.offsets, "replies": self.replies})
-        write_atomic(path, lambda file: file.write(data))
+        arrays = [(name, dtype, len(getattr(self, name))) for name, dtype in ARRAYS.items()]
+        write_arrays(path, arrays, lambda name, file: file.write(getattr(self, name).tobytes()), metadata or {})
 
     @classmethod
     def load(cls, path: Path) -> TokenStore:
-        """Reads what `save` wrote."""
-        from safetensors.numpy import load_file
+        """Maps a stored file into memory: rows are read from the disk when they are asked for.
 
-        return cls(**load_file(path))
+        Raises:
+            StorageError: The file can't be read, or is damaged.
+        """
+        store = cls(**map_arrays(path, ARRAYS))
+        tokens, rows = len(store.ids), len(store.replies)
+        if (len(store.supervised), len(store.offsets)) != (tokens, rows + 1) or store.offsets[-1] != tokens:
+            raise StorageError("the stored tokens are damaged: its arrays do not fit together", where=str(path))
+        return store

@@ -1,0 +1,74 @@
+"""A text of any length as tokens, a stretch at a time: the same ones as in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+__all__ = ["encode_stretches"]
+
+_AHEAD = 2048
+"""Characters after a cut that must come out the same with what stands before it and without."""
+
+_TOGETHER = 4
+"""Stretches that are encoded in one call."""
+
+EncodeBatch = Callable[[Sequence[str]], list[list[int]]]
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """Text up to a cut.
+
+    Attributes:
+        text: The text.
+        parts: How many of the stretches given it consists of.
+    """
+
+    text: str
+    parts: int = 1
+
+
+def encode_stretches(encode_batch: EncodeBatch, stretches: Iterable[str]) -> Iterator[tuple[list[int], int]]:
+    """Yields the tokens of a text that comes in stretches, in order.
+
+    A stretch is encoded together with the beginning of the next. Where the tokens end in those that the next stretch
+    begins with when it stands alone, the cut between them changes nothing. Where they don't, both are taken as one.
+
+    Args:
+        encode_batch: Gives the ids of several texts.
+        stretches: The text, cut into stretches; how well, decides about speed alone.
+
+    Yields:
+        Ids, and of how many stretches they are.
+    """
+    queue: list[_Stretch] = []
+    for text in stretches:
+        queue.append(_Stretch(text))
+        if len(queue) > _TOGETHER:
+            yield from _encode_all_but_last(encode_batch, queue)
+    while len(queue) > 1:
+        yield from _encode_all_but_last(encode_batch, queue)
+    for stretch in queue:
+        yield encode_batch([stretch.text])[0], stretch.parts
+
+
+def _encode_all_but_last(encode_batch: EncodeBatch, queue: list[_Stretch]) -> Iterator[tuple[list[int], int]]:
+    """Encodes up to the last stretch, or up to the first cut that won't do, and takes that much off the queue."""
+    heads = [stretch.text[:_AHEAD] for stretch in queue[1:]]
+    wholes = [stretch.text + head for stretch, head in zip(queue, heads, strict=False)]
+    found = encode_batch([*wholes, *heads])
+    for whole, head in zip(found[: len(heads)], found[len(heads) :], strict=True):
+        if not head or whole[-len(head) :] != head:
+            _join_first(queue)
+            return
+        stretch = queue.pop(0)
+        yield whole[: -len(head)], stretch.parts
+
+
+def _join_first(queue: list[_Stretch]) -> None:
+    """Makes the first stretch twice as long: even a text without any good cut is encoded only a few times over."""
+    parts = queue[0].parts
+    while len(queue) > 1 and queue[0].parts < 2 * parts:
+        following = queue.pop(1)
+        queue[0] = _Stretch(queue[0].text + following.text, queue[0].parts + following.parts)

@@ -1,0 +1,88 @@
+"""Plain texts as windows of tokens, many texts at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.store.token_store import TokenStore
+
+__all__ = ["PlainTexts"]
+
+_SAMPLES = ("a", " a", "a ", " a ", "\na\n", "\t", "A1", "1", ".", "<", "é", "日本", "🎉", "a b\n\nc", "_", "'s", "▁")
+"""Texts that show whether a special token eats white space beside it, or whether a text's beginning is marked."""
+
+
+class PlainTexts:
+    """Encodes plain texts, of which every token but the first is supervised.
+
+    Attributes:
+        exact: Whether a text's tokens between the first and the last special token are those that it has alone. Where
+            they aren't, as where only a text's beginning gets a space, texts can't be encoded by themselves.
+        start: The id that each text starts with, if any.
+        end: The id that each text ends with, if any.
+
+    Args:
+        tokenizer: The tokenizer.
+        start: The token that each text starts with, as name and id, or None.
+        end: The token that each text ends with, or None.
+        max_length: Tokens of a window at most.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, start: tuple[str, int] | None, end: tuple[str, int] | None, max_length: int
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.start = [] if start is None else [start[1]]
+        self.end = [] if end is None else [end[1]]
+        self._max_length = max_length
+        names = ("" if start is None else start[0], "" if end is None else end[0])
+        self.exact = all(self._encodes_alone(text, *names) for text in _SAMPLES)
+
+    def _encodes_alone(self, text: str, start: str, end: str) -> bool:
+        alone = [*self.start, *self.tokenizer.encode(text), *self.end]
+        return self.tokenizer.encode(f"{start}{text}{end}", "all") == alone
+
+    def encode(self, texts: Sequence[str]) -> tuple[TokenStore, int]:
+        """Returns the windows of several texts, and of how many nothing is left to learn."""
+        windows: list[NDArray[np.uint32]] = []
+        firsts = []
+        for ids in self.tokenizer.encode_batch(texts):
+            found = self._cut([*self.start, *ids, *self.end])
+            firsts += [len(windows)] if found else []
+            windows += found
+        return self._store(windows, firsts), len(texts) - len(firsts)
+
+    def windows(self, ids: Sequence[int], *, begins: bool) -> TokenStore:
+        """Returns the windows of tokens up to a text's end.
+
+        Args:
+            ids: The tokens, special ones included.
+            begins: Whether the first of them is the text's first.
+        """
+        return self._store(self._cut(ids), [0] if begins else [])
+
+    def full_windows(self, ids: Sequence[int], *, begins: bool) -> tuple[TokenStore, list[int]]:
+        """Cuts off as many whole windows as there are; returns what is left, too, to which what follows is added."""
+        used = max(0, (len(ids) - 1) // (self._max_length - 1)) * (self._max_length - 1)
+        return self.windows(ids[: used + 1] if used else (), begins=begins), list(ids[used:])
+
+    def _cut(self, ids: Sequence[int]) -> list[NDArray[np.uint32]]:
+        """Cuts tokens so that each window begins with the last token of the one before."""
+        row = np.array(ids, np.uint32)
+        return [row[at : at + self._max_length] for at in range(0, len(row) - 1, self._max_length - 1)]
+
+    def _store(self, windows: Sequence[NDArray[np.uint32]], firsts: Sequence[int]) -> TokenStore:
+        """Puts windows together; those that are a text's first reply to the token that texts start with."""
+        offsets = np.zeros(len(windows) + 1, np.int64)
+        np.cumsum([len(window) for window in windows], out=offsets[1:])
+        ids = np.concatenate([np.zeros(0, np.uint32), *windows])
+        supervised = np.ones(len(ids), np.uint8)
+        supervised[offsets[:-1]] = 0
+        replies = np.zeros(len(windows), np.int64)
+        if windows and firsts:
+            replies[list(firsts)] = len(self.start)
+        return TokenStore(ids, supervised, offsets, replies)

@@ -1,0 +1,54 @@
+"""What a row says, as a digest of a few bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from graftkit.corpus.rows import LongTextRow, Row
+from graftkit.corpus.stretches import read_stretches
+from graftkit.errors import DataError
+
+__all__ = ["DIGEST", "digest_row"]
+
+SIZE = 16
+DIGEST = np.dtype(f"S{SIZE}")
+"""The beginning of a sha256: two rows that differ have the same one about as soon as a disk forgets both."""
+
+
+def digest_row(row: Row, seed: int | None = None) -> tuple[bytes, bytes]:
+    """Returns the digest of what a row says, and what places it in the draw with this seed.
+
+    Both are the first bytes of what `graftkit.store.fingerprint` makes of the row's key: alone, and as `[seed, key]`.
+    Without a seed there is no place.
+
+    Raises:
+        DataError: A long text is not UTF-8, or empty.
+    """
+    alone, placed = hashlib.sha256(), hashlib.sha256(f"[{seed},".encode())
+    for part in _long(row) if isinstance(row, LongTextRow) else (_json(row.key()),):
+        alone.update(part)
+        if seed is not None:
+            placed.update(part)
+    placed.update(b"]")
+    return alone.digest()[:SIZE], placed.digest()[:SIZE] if seed is not None else b""
+
+
+def _json(key: Any) -> bytes:
+    return json.dumps(key, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _long(row: LongTextRow) -> Iterator[bytes]:
+    """Yields the text's JSON in parts: each character is escaped by itself."""
+    blank = True
+    yield b'"'
+    for stretch in read_stretches(row.path):
+        blank = blank and not stretch.strip()
+        yield _json(stretch)[1:-1]
+    yield b'"'
+    if blank:
+        raise DataError("the file is empty", where=row.where)

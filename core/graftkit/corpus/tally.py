@@ -1,0 +1,67 @@
+"""What became of rows on their way to tokens, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Tally"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of some rows; those of two stretches of rows can be added.
+
+    Attributes:
+        rows: How many rows there were.
+        examples: How many examples came of them.
+        truncated: Rows that lost their end.
+        lost: Rows of which nothing supervised is left.
+        endless: Rows without a stop token at their end.
+        supervised: Supervised tokens.
+        stops: The special tokens that end a supervised stretch, ascending.
+        systems: What conversations start with, a system message or None: up to two different ones.
+        prompt: What the user says in the first short conversation, or None.
+        answers: The numbers of the examples that have a prompt and an answer.
+    """
+
+    rows: int = 0
+    examples: int = 0
+    truncated: int = 0
+    lost: int = 0
+    endless: int = 0
+    supervised: int = 0
+    stops: Sequence[int] = ()
+    systems: Sequence[str | None] = ()
+    prompt: str | None = None
+    answers: Sequence[int] = ()
+
+    def plus(self, other: Tally, answers: int) -> Tally:
+        """Returns the counts of these rows and those that follow them.
+
+        Args:
+            other: The rows that follow.
+            answers: How many of `answers` are kept at most.
+        """
+        return Tally(
+            rows=self.rows + other.rows,
+            examples=self.examples + other.examples,
+            truncated=self.truncated + other.truncated,
+            lost=self.lost + other.lost,
+            endless=self.endless + other.endless,
+            supervised=self.supervised + other.supervised,
+            stops=sorted({*self.stops, *other.stops}),
+            systems=list(dict.fromkeys([*self.systems, *other.systems]))[:2],
+            prompt=self.prompt if self.prompt is not None else other.prompt,
+            answers=[*self.answers, *(self.examples + number for number in other.answers)][:answers],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the counts as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Tally:
+        """Returns the counts that `to_json` gave."""
+        return cls(**data)

@@ -1,0 +1,175 @@
+"""Rows as tokens, some of them at a time, in their order, from wherever one stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from graftkit.corpus.encode import Encoded, Encoder
+from graftkit.corpus.long_text import encode_stretches
+from graftkit.corpus.row_files import Rows
+from graftkit.corpus.rows import ChatRow, LongTextRow, Row, TextRow
+from graftkit.corpus.stretches import read_stretches
+from graftkit.corpus.tally import Tally
+from graftkit.store.token_store import TokenStore
+
+__all__ = ["Chunk", "Position", "tokenize"]
+
+_CHARACTERS = 1 << 20
+"""Text that is encoded in one call, about: enough for every core, little enough for memory and for a prompt stop."""
+
+_ROWS = 64
+"""Conversations and completions that make a chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where to go on.
+
+    Attributes:
+        rows: How many rows are done.
+        stretches: How many stretches of the next row are done, which is a long text.
+        carry: Its tokens that are not yet in a window.
+        begun: Whether a window of it has been cut.
+    """
+
+    rows: int = 0
+    stretches: int = 0
+    carry: Sequence[int] = ()
+    begun: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the position as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Position:
+        """Returns the position that `to_json` gave."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some rows as tokens.
+
+    Attributes:
+        tokens: Their examples.
+        tally: What became of them.
+        position: Where to go on after them.
+    """
+
+    tokens: TokenStore
+    tally: Tally
+    position: Position
+
+
+def tokenize(encoder: Encoder, rows: Rows, position: Position) -> Iterator[Chunk]:
+    """Encodes rows as `encoder.encode` does, many plain texts at a time, long ones a stretch at a time.
+
+    Args:
+        encoder: The encoder.
+        rows: The rows.
+        position: Where to begin.
+
+    Yields:
+        Chunks. How rows are cut into chunks changes nothing about what they are together.
+
+    Raises:
+        DataError: A row can't be encoded.
+    """
+    done = position.rows
+    for group in _groups(rows.after(done), encoder.plain.exact):
+        if isinstance(group[0], LongTextRow) and encoder.plain.exact:
+            yield from _long_text(encoder, group[0], position if position.rows == done else Position(done))
+        elif isinstance(group[0], TextRow) and encoder.plain.exact:
+            yield _plain_texts(encoder, [row.text for row in group if isinstance(row, TextRow)], done)
+        else:
+            yield _one_by_one(encoder, group, done)
+        done += len(group)
+
+
+def _groups(rows: Iterator[Row], exact: bool) -> Iterator[list[Row]]:
+    """Puts neighbouring rows together that are encoded in one call."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        weight = len(row.text) if isinstance(row, TextRow) and exact else _CHARACTERS // _ROWS
+        if group and (size + weight > _CHARACTERS or type(row) is not type(group[0]) or isinstance(row, LongTextRow)):
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += weight
+    if group:
+        yield group
+
+
+def _plain_texts(encoder: Encoder, texts: Sequence[str], done: int) -> Chunk:
+    tokens, lost = encoder.plain.encode(texts)
+    return Chunk(tokens, _tally_of_texts(encoder, tokens, len(texts), lost), Position(done + len(texts)))
+
+
+def _tally_of_texts(encoder: Encoder, tokens: TokenStore, rows: int, lost: int) -> Tally:
+    stops = sorted({*encoder.plain.end} & {*encoder.tokenizer.special_tokens.values()}) if rows else []
+    return Tally(
+        rows=rows,
+        examples=len(tokens),
+        lost=lost,
+        endless=0 if stops else rows,
+        supervised=int(tokens.supervised.sum()),
+        stops=stops,
+    )
+
+
+def _long_text(encoder: Encoder, row: LongTextRow, position: Position) -> Iterator[Chunk]:
+    """Encodes a long text; after each of its chunks one may stop."""
+    plain = encoder.plain
+    carry = list(position.carry) if position.stretches else list(plain.start)
+    begun, stretches = position.begun, position.stretches
+    rest = islice(read_stretches(row.path), stretches, None)
+    for ids, parts in encode_stretches(encoder.tokenizer.encode_batch, rest):
+        tokens, carry = plain.full_windows([*carry, *ids], begins=not begun)
+        begun, stretches = begun or len(tokens) > 0, stretches + parts
+        yield Chunk(tokens, _tally_of_texts(encoder, tokens, 0, 0), Position(position.rows, stretches, carry, begun))
+    tokens = plain.windows([*carry, *plain.end], begins=not begun)
+    lost = 0 if begun or len(tokens) else 1
+    yield Chunk(tokens, _tally_of_texts(encoder, tokens, 1, lost), Position(position.rows + 1))
+
+
+def _one_by_one(encoder: Encoder, rows: Sequence[Row], done: int) -> Chunk:
+    encoded = [encoder.encode(row) for row in rows]
+    tokens = TokenStore.of(example for item in encoded for example in item.examples)
+    return Chunk(tokens, _tally_of(encoder, rows, encoded, tokens), Position(done + len(rows)))
+
+
+def _tally_of(encoder: Encoder, rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokenStore) -> Tally:
+    examples = [(example, row) for row, item in zip(rows, encoded, strict=True) for example in item.examples]
+    ends = {int(example.ids[example.supervised.nonzero()[0][-1]]) for example, _ in examples}
+    chats = [row for row in rows if isinstance(row, ChatRow)]
+    return Tally(
+        rows=len(rows),
+        examples=len(examples),
+        truncated=sum(item.truncated for item in encoded),
+        lost=sum(not item.examples for item in encoded),
+        endless=sum(not item.stops for item in encoded),
+        supervised=int(tokens.supervised.sum()),
+        stops=sorted(ends & {*encoder.tokenizer.special_tokens.values()}),
+        systems=list(dict.fromkeys(map(_system, chats)))[:2],
+        prompt=next((words for row in chats if (words := _short_question(row))), None),
+        answers=[number for number, (example, row) in enumerate(examples) if _has_answer(row) and example.reply > 0],
+    )
+
+
+def _system(row: ChatRow) -> str | None:
+    return row.messages[0].content if row.messages[0].role == "system" else None
+
+
+def _short_question(row: ChatRow) -> str | None:
+    """Returns what the user says first, where it is short."""
+    words = next((message.content for message in row.messages if message.role == "user"), "")
+    return words if 0 < len(words) < 200 and "\n" not in words else None
+
+
+def _has_answer(row: Row) -> bool:
+    return not isinstance(row, TextRow | LongTextRow)

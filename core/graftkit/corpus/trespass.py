@@ -1,0 +1,67 @@
+"""Refuses conversations in which words and template spell a special token together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from graftkit.corpus.layout import Piece
+from graftkit.errors import DataError
+
+__all__ = ["Trespass"]
+
+
+class Trespass:
+    """Looks for special tokens that begin in one author's text and end in another's.
+
+    A special token that stands in a message as a whole is plain text, and one that the template wrote is special; one
+    across both is neither: every program that reads the rendered text would make a control token of it, partly by the
+    hand of whoever wrote the message.
+
+    Args:
+        specials: The special tokens' texts.
+    """
+
+    def __init__(self, specials: Sequence[str]) -> None:
+        self._specials = [special for special in specials if len(special) > 1]
+        self._reach = max(map(len, self._specials), default=1) - 1
+
+    def check(self, pieces: Sequence[Piece], where: str) -> None:
+        """Checks a layout.
+
+        Args:
+            pieces: The rendered text, by author.
+            where: The row's file and line.
+
+        Raises:
+            DataError: A special token stands across two pieces; with the message.
+        """
+        text = "".join(piece.text for piece in pieces)
+        for place, message in _seams(pieces):
+            special = self._across(text, place)
+            if special is not None:
+                raise DataError(
+                    f"its text and what stands beside it spell the special token {special!r} together",
+                    where=f"{where}: message {message + 1}",
+                    hint="A word must not complete a control token: change the message, or the chat template.",
+                )
+
+    def _across(self, text: str, place: int) -> str | None:
+        """Returns the special token that begins before this place and ends after it."""
+        near = text[max(0, place - self._reach) : place + self._reach]
+        here = min(place, self._reach)
+        for special in self._specials:
+            at = near.find(special, max(0, here - len(special) + 1), here + len(special) - 1)
+            if at >= 0:
+                return special
+        return None
+
+
+def _seams(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
+    """Yields where one author's text ends and another's begins, with the message on either side of it."""
+    end = 0
+    for piece, following in pairwise(pieces):
+        end += len(piece.text)
+        message = piece.message if piece.message is not None else following.message
+        if message is not None:
+            yield end, message

@@ -1,0 +1,163 @@
+"""Writes a token store piece by piece, so that it need not fit into memory and a kill loses little."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from graftkit.errors import StorageError
+from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
+from graftkit.store.files import guarded, sync_folder, write_json
+from graftkit.store.token_store import ARRAYS, TokenStore
+
+__all__ = ["TokenWriter", "find_store"]
+
+PROGRESS = "progress.json"
+_CHUNK = 1 << 20
+
+
+class TokenWriter:
+    """A store that grows in a folder of its own: a file an array, and a small JSON file that says how far it came.
+
+    What was appended after the last `checkpoint` is forgotten when the folder is taken up again.
+
+    Args:
+        folder: The folder; made where it is missing.
+        key: What the tokens depend on. A folder with another key is begun anew, as is one that is damaged.
+
+    Attributes:
+        note: What the last checkpoint kept, or None where there is none.
+        tokens: How many tokens there are.
+
+    Raises:
+        StorageError: The system refused.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder
+        self._key = key
+        with guarded(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            progress = _progress(folder, key)
+            self.note: Any = progress.get("note")
+            sizes = progress.get("sizes", dict.fromkeys(ARRAYS, 0))
+            self._sums: dict[str, int] = progress.get("crc32", dict.fromkeys(ARRAYS, 0))
+            self._files = {name: _open_at(folder / name, sizes[name]) for name in ARRAYS}
+        self.tokens = sizes["ids"] // ARRAYS["ids"].itemsize
+        if not sizes["offsets"]:
+            self._write("offsets", np.zeros(1, ARRAYS["offsets"]))
+
+    def append(self, rows: TokenStore) -> None:
+        """Adds rows at the end.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        self._write("ids", rows.ids)
+        self._write("supervised", rows.supervised)
+        self._write("offsets", rows.offsets[1:] + self.tokens)
+        self._write("replies", rows.replies)
+        self.tokens += len(rows.ids)
+
+    def checkpoint(self, note: Any) -> None:
+        """Makes sure that all rows so far are on the disk, and keeps a note of where they came from.
+
+        Args:
+            note: JSON; `note` is this when the folder is taken up again.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        with guarded(self._folder):
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+            sync_folder(self._folder)
+        sizes = {name: file.tell() for name, file in self._files.items()}
+        self.note = note
+        write_json(self._folder / PROGRESS, {"key": self._key, "sizes": sizes, "crc32": self._sums, "note": note})
+
+    def seal(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Writes the store as one file, with a checksum of each array in its header; the folder stays as it is.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        arrays = []
+        for name, dtype in ARRAYS.items():
+            self._files[name].flush()
+            arrays.append((name, dtype, self._files[name].tell() // dtype.itemsize))
+        about = {**metadata, "key": self._key, "crc32": json.dumps(self._sums), "note": json.dumps(self.note)}
+        write_arrays(path, arrays, self._copy, about)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._files.values():
+            with guarded(self._folder):
+                file.close()
+
+    def _write(self, name: str, values: np.ndarray[Any, Any]) -> None:
+        data = np.ascontiguousarray(values, ARRAYS[name]).tobytes()
+        self._sums[name] = zlib.crc32(data, self._sums[name])
+        with guarded(self._folder / name):
+            self._files[name].write(data)
+
+    def _copy(self, name: str, target: IO[bytes]) -> None:
+        with (self._folder / name).open("rb") as source:
+            shutil.copyfileobj(source, target, _CHUNK)
+
+
+def find_store(path: Path, key: str) -> Any:
+    """Returns the note of a sealed store's last checkpoint, if the store has this key and is undamaged, else None."""
+    try:
+        about = read_metadata(path)
+        sums = json.loads(about["crc32"])
+        whole = about["key"] == key and all(_crc32(a) == sums[name] for name, a in map_arrays(path, ARRAYS).items())
+        return json.loads(about["note"]) if whole else None
+    except (StorageError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _progress(folder: Path, key: str) -> dict[str, Any]:
+    """Returns what the progress file says; nothing where the files beside it are not as it says."""
+    try:
+        progress: dict[str, Any] = json.loads((folder / PROGRESS).read_bytes())
+        whole = progress["key"] == key and all(
+            _crc32_of(folder / name, progress["sizes"][name]) == progress["crc32"][name] for name in ARRAYS
+        )
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    return progress if whole else {}
+
+
+def _open_at(path: Path, size: int) -> IO[bytes]:
+    """Opens a file to go on after so many bytes; what stands after them is dropped."""
+    file = path.open("r+b" if path.exists() else "w+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+def _crc32_of(path: Path, size: int) -> int:
+    found, left = 0, size
+    with path.open("rb") as file:
+        while left:
+            data = file.read(min(_CHUNK, left))
+            if not data:
+                return -1
+            found, left = zlib.crc32(data, found), left - len(data)
+    return found
+
+
+def _crc32(array: np.ndarray[Any, Any]) -> int:
+    found = 0
+    for start in range(0, len(array), _CHUNK):
+        found = zlib.crc32(array[start : start + _CHUNK].tobytes(), found)
+    return found
