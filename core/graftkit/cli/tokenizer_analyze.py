@@ -118,13 +118,16 @@ def command(
     lost = lost_characters(found.tokenizer)
     for line in verdict(analysis, describe_losses(lost) if lost else ""):
         click.echo(line)
+    most = analysis.points[-1].asked
+    if most < counts[-1]:
+        click.echo(f"The texts hold {most:,} tokens that occur {min_frequency} times, no more.")
     if out:
         click.echo(f"drew {out}")
 
 
 def table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     """Returns the headers and rows that show an analysis; the base is the first row."""
-    headers = ["tokens asked for", "added", "bytes/token", "saved", "used held-out", "scaffolding", "parameters"]
+    headers = ["tokens learnt", "added", "bytes/token", "saved", "used held-out", "scaffolding", "parameters"]
     base = ["0 (base)", "", f"{analysis.base.bytes_per_token:.3f}", "", "", "", ""]
     rows = [base, *(_row(point) for point in analysis.points)]
     shown = 7 if analysis.points[0].parameters is not None else 6

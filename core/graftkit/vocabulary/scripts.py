@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 from graftkit.interfaces.tokenizer import Tokenizer
 
-__all__ = ["ScriptShare", "measure_scripts", "script_of"]
+__all__ = ["ScriptCounter", "ScriptShare", "script_of"]
 
-_Numbers = NDArray[np.floating[Any]]
+_Numbers = NDArray[Any]
 
 _INHERITED = ""
 """What a mark, a joiner or a single space is: of the script beside it."""
@@ -74,25 +75,49 @@ def _script_of_letter(character: str) -> str:
     return _NAMES.get(word, word)
 
 
-def measure_scripts(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, ScriptShare]:
-    """Counts bytes and tokens by script, the largest first.
+class ScriptCounter:
+    """Counts bytes and tokens by script.
 
-    A single space belongs to what follows it, a token to the characters that it stands at, in equal parts. White space
-    of its own is what code is indented with: line ends, tabs, several spaces.
+    A single space belongs to what follows it; a token to the characters that it stands for, in equal parts of its
+    bytes. White space of its own is what code is indented with: line ends, tabs, several spaces.
 
     Args:
-        tokenizer: A tokenizer that gives offsets.
-        texts: The texts.
+        tokenizer: The tokenizer that the texts are encoded with.
     """
-    sizes: dict[str, int] = {}
-    tokens: dict[str, float] = {}
-    for text in texts:
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._lengths: dict[int, int] = {}
+        self._bytes: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+
+    def add(self, text: str, ids: Sequence[int]) -> None:
+        """Counts a text and the ids that it became.
+
+        Where the ids' bytes are not as many as the text's, as when something was normalized or lost, the tokenizer is
+        asked for the places of its tokens.
+        """
         names, kinds = _kinds(text)
-        for totals, weights in ((sizes, _widths(text)), (tokens, _token_shares(tokenizer, text))):
-            for name, total in zip(names, np.bincount(kinds, weights, len(names)).tolist(), strict=True):
-                totals[name] = totals.get(name, 0) + total
-    shares = {name: ScriptShare(round(size), tokens[name]) for name, size in sizes.items() if size}
-    return dict(sorted(shares.items(), key=lambda item: (-item[1].bytes, item[0])))
+        widths = _widths(text)
+        lengths = np.array([self._length(id) for id in ids], dtype=np.int64)
+        if int(lengths.sum()) == int(widths.sum()):
+            places = np.repeat(np.arange(len(text)), widths)
+            shares: _Numbers = np.bincount(places, np.repeat(1.0 / np.maximum(lengths, 1), lengths), len(text))
+        else:
+            shares = _shares_by_offsets(self._tokenizer, text)
+        for totals, weights in ((self._bytes, widths), (self._tokens, shares)):
+            found = np.bincount(kinds, weights, len(names)).tolist()
+            totals.update({name: total for name, total in zip(names, found, strict=True) if total})
+
+    def shares(self) -> dict[str, ScriptShare]:
+        """Returns what was counted, the script with the most bytes first."""
+        sizes = sorted(self._bytes.items(), key=lambda item: (-item[1], item[0]))
+        return {name: ScriptShare(round(size), float(self._tokens[name])) for name, size in sizes}
+
+    def _length(self, id: int) -> int:
+        if id not in self._lengths:
+            self._lengths[id] = len(self._tokenizer.token_bytes(id))
+        return self._lengths[id]
 
 
 def _codes(text: str) -> NDArray[np.uint32]:
@@ -102,7 +127,7 @@ def _codes(text: str) -> NDArray[np.uint32]:
 def _widths(text: str) -> _Numbers:
     """Returns the UTF-8 bytes of each character, `[characters]`."""
     codes = _codes(text)
-    return np.ones(len(codes)) + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+    return np.ones(len(codes), dtype=np.int64) + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
 
 
 def _kinds(text: str) -> tuple[list[str], NDArray[np.int64]]:
@@ -136,7 +161,7 @@ def _fill(kinds: NDArray[np.int64], open_kind: int) -> None:
     kinds[:] = np.where(nearest >= 0, kinds[np.maximum(nearest, 0)], kinds)
 
 
-def _token_shares(tokenizer: Tokenizer, text: str) -> _Numbers:
+def _shares_by_offsets(tokenizer: Tokenizer, text: str) -> _Numbers:
     """Returns for each character how much of a token, or of several, it is, `[characters]`."""
     spans = np.array(tokenizer.encode_offsets(text).offsets, dtype=np.int64).reshape(-1, 2)
     starts = np.minimum(spans[:, 0], len(text) - 1)

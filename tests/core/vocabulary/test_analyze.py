@@ -37,8 +37,8 @@ def test_every_point_is_what_extending_by_so_many_gives(tools: tuple[Tokenizer, 
         asked.append(count)
         return backend.extend(base, LEARN, ExtensionSpec(count))
 
-    found = analyze(base, extend, HELD_OUT, [20, 5, 60, 20], cost=EmbeddingCost(270, 64, 2, 10_000))
-    assert asked == [60] and [point.asked for point in found.points] == [5, 20, 60], "the most are learnt once"
+    found = analyze(base, extend, HELD_OUT, [20, 5, 50, 20], cost=EmbeddingCost(270, 64, 2, 10_000))
+    assert asked == [50] and [point.asked for point in found.points] == [5, 20, 50], "the most are learnt once"
     for point in found.points:
         plan = extend(point.asked)
         alone = measure(plan.tokenizer, HELD_OUT)
@@ -51,6 +51,13 @@ def test_every_point_is_what_extending_by_so_many_gives(tools: tuple[Tokenizer, 
         assert point.saved == 1 - alone.tokens / measure(base, HELD_OUT).tokens > 0
         assert point.parameters == max(0, plan.tokenizer.vocab_size - 270) * 64 * 2
     assert found.points[0].parameters == 0, "spare rows come first"
+
+
+def test_no_more_is_told_than_the_texts_give(tools: tuple[Tokenizer, ExtendableBackend]) -> None:
+    base, backend = tools
+    found = analyze(base, lambda n: backend.extend(base, LEARN[:2], ExtensionSpec(n)), HELD_OUT, [5, 500, 5000])
+    learnt = len(found.plan.tokens)
+    assert 5 < learnt < 500 and [point.asked for point in found.points] == [5, learnt]
 
 
 class _Recutting:
