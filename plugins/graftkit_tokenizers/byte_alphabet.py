@@ -64,7 +64,12 @@ class TokenBytes:
         """Whether each of the 256 bytes is a piece of its own, so that no text is lost."""
         if self._has_fallback:
             return all(f"<0x{byte:02X}>" in self._vocab for byte in range(256))
-        return all(character in self._vocab for character in self._alphabet)
+        return not self.missing
+
+    @cached_property
+    def missing(self) -> bytes:
+        """The bytes that are no piece of their own, ascending."""
+        return bytes(sorted(byte for character, byte in self._alphabet.items() if character not in self._vocab))
 
     def of(self, piece: str) -> bytes:
         """Returns the bytes of one piece."""
