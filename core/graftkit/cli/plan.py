@@ -47,7 +47,9 @@ def describe(request: Request) -> dict[str, Any]:
         "tokenizer": {
             "vocab_size": request.tokenizer.vocab_size,
             "fingerprint": request.tokenizer.fingerprint,
-            "text": f"{request.tokenizer.vocab_size:,} ids ({_label(request.backend)})",
+            "change": request.vocabulary.describe() if request.vocabulary else None,
+            "text": f"{request.tokenizer.vocab_size:,} ids ({_label(request.backend)})"
+            + (f", {request.vocabulary.describe()}" if request.vocabulary else ""),
         },
         "quantizer": {**bound.quantizer.facts(), "text": _label(bound.quantizer.offer)},
         "adapter": {

@@ -8,6 +8,7 @@ import click
 
 from graftkit.cli.options import disable_option, host_of, recipe_arguments
 from graftkit.flow.run import plan
+from graftkit.flow.tokenizer import make_vocabulary
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import Example
 
@@ -22,10 +23,11 @@ def command(recipe: str, overrides: tuple[str, ...], rows: int, disable: tuple[s
     """Show the first training rows of a RECIPE as tokens: [supervised] ones in brackets, and green on a terminal."""
     host = host_of(recipe, overrides, disable)
     request = plan(recipe, overrides=overrides, host=host)
+    encoder = make_vocabulary(request)[0].encoder if request.vocabulary else request.encoder
     for row in islice(request.rows.train, rows):
-        for example in request.encoder.encode(row).examples:
+        for example in encoder.encode(row).examples:
             click.echo(click.style(f"{row.where}  ({len(example.ids)} tokens)", bold=True))
-            click.echo(_tokens(request.tokenizer, example) + "\n")
+            click.echo(_tokens(encoder.tokenizer, example) + "\n")
 
 
 def _tokens(tokenizer: Tokenizer, example: Example) -> str:

@@ -8,13 +8,14 @@ from typing import Any
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.errors import DataError, ModelError, RecipeError
 from graftkit.flow.context import RunContext, StageScope
+from graftkit.flow.judge import Request
 from graftkit.flow.open_model import embedding_rows
-from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, VocabularyRequest, build_tokenizer, row_texts
+from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, row_texts
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan
 from graftkit.store.files import atomic_folder, write_json
 
-__all__ = ["VOCABULARY", "prepare_tokenizer"]
+__all__ = ["VOCABULARY", "make_vocabulary", "prepare_tokenizer"]
 
 VOCABULARY = "vocabulary.json"
 """What becomes of the embeddings' rows: in a run's folder, and in every export that holds new rows alone."""
@@ -29,7 +30,7 @@ def prepare_tokenizer(run: RunContext) -> None:
     """
     with run.stage("tokenizer") as stage:
         if run.request.vocabulary:
-            run.vocabulary = _made(run, stage, run.request.vocabulary)
+            run.vocabulary = _made(run, stage)
         tokenizer = run.vocabulary.tokenizer
         with atomic_folder(run.folder / "tokenizer") as folder:
             tokenizer.save(folder)
@@ -43,30 +44,35 @@ def prepare_tokenizer(run: RunContext) -> None:
         run.facts["tokenizer"] = dict(stage.facts)
 
 
-def _made(run: RunContext, stage: StageScope, request: VocabularyRequest) -> Vocabulary:
-    base = run.request.tokenizer
-    texts: Iterable[str] = request.corpus if request.corpus is not None else row_texts(run.request.rows.train)
-    rows = embedding_rows(run.request.files)
-    if rows is None:
-        raise ModelError("nothing says how many rows its embedding has", where=run.request.files.reference)
-    built = build_tokenizer(request, base, rows, texts)
-    _check_made(run, built)
-    write_json(run.folder / VOCABULARY, _facts(base, built))
+def _made(run: RunContext, stage: StageScope) -> Vocabulary:
+    vocabulary, built = make_vocabulary(run.request)
+    write_json(run.folder / VOCABULARY, _facts(vocabulary.base, built))
     _tell(stage, built)
-    encoder = Encoder(
-        built.tokenizer, chat_template_of(built.tokenizer, run.request.template), run.request.encoder.max_length
-    )
-    return Vocabulary(built.tokenizer, request.offer, encoder, base, built.change, texts)
+    return vocabulary
 
 
-def _check_made(run: RunContext, built: BuiltTokenizer) -> None:
-    """Refuses a vocabulary that is the base's after all, and one that only special tokens come out of."""
+def make_vocabulary(request: Request) -> tuple[Vocabulary, BuiltTokenizer]:
+    """Makes the vocabulary that a request asks for, which may take as long as learning a tokenizer does.
+
+    Raises:
+        RequestError: It can't be made.
+    """
+    asked, base = request.vocabulary, request.tokenizer
+    assert asked is not None
+    texts: Iterable[str] = asked.corpus if asked.corpus is not None else row_texts(request.rows.train)
+    rows = embedding_rows(request.files)
+    if rows is None:
+        raise ModelError("nothing says how many rows its embedding has", where=request.files.reference)
+    built = build_tokenizer(asked, base, rows, texts)
     if not built.change.ids and built.change.kept is None:
         raise RecipeError(
             "the tokenizer comes out as the base model's: there is nothing new in it",
             where="tokenizer",
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
         )
+    template = chat_template_of(built.tokenizer, request.template)
+    encoder = Encoder(built.tokenizer, template, request.encoder.max_length)
+    return Vocabulary(built.tokenizer, asked.offer, encoder, base, built.change, texts), built
 
 
 def _check_resumed(run: RunContext, tokenizer: Tokenizer) -> None:
