@@ -67,7 +67,10 @@ def test_a_tokenizer_is_trained_and_says_what_it_is(toolkit: Toolkit, place: Pat
 
 def test_a_tokenizer_is_saved_in_the_formats_that_its_backend_has(toolkit: Toolkit, place: Path) -> None:
     line = ("train", "texts", "--use", "byte-level", "--vocab-size", "300", "--out", "mine")
-    assert toolkit(*line, "--format", "huggingface")[0] == 0 and (place / "mine/tokenizer.json").exists()
+    assert toolkit(*line, "--format", "huggingface", "--format", "tiktoken")[0] == 0
+    assert {"tokenizer.json", "tokenizer.tiktoken"} < {path.name for path in (place / "mine").iterdir()}
+    facts = answer(toolkit, "compare", "mine", "mine/tokenizer.tiktoken", "--on", "texts")
+    assert facts["mine"]["tokens"] == facts["mine/tokenizer.tiktoken"]["tokens"]
     code, _, errors = toolkit(*line, "--format", "hugingface", "--overwrite")
     assert code == 2 and "--format: no format is called 'hugingface'\nDid you mean 'huggingface'?" in errors
 
@@ -121,7 +124,11 @@ def test_a_comparison_stands_side_by_side(toolkit: Toolkit, place: Path) -> None
     code, output, _ = toolkit("compare", "base", "more", "--on", "texts/0.txt", "texts/1.txt", "--out", "bars.png")
     assert code == 0
     lines = {line.split("  ")[0]: line.split()[-2:] for line in output.splitlines() if line}
-    assert lines["ids"] == ["259", "309"] and lines["bytes/token"][0] == "1.000" and lines["lossless"] == ["yes", "yes"]
+    assert (
+        lines["ids"] == ["259", "309"]
+        and lines["bytes/token"][0] == "1.000"
+        and lines["lossless, as declared"] == ["yes", "yes"]
+    )
     assert "  Latin" in output and "  digits" in output and output.startswith("2 files, ")
     assert (place / "bars.png").read_bytes().startswith(b"\x89PNG")
 

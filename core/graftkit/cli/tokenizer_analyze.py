@@ -41,8 +41,10 @@ class _Counts(click.ParamType[list[int]]):
 @click.command("analyze")
 @click.argument("base")
 @click.argument("files", nargs=-1, required=True)
-@click.option("--tokens", "counts", default="500,1000,2000,5000", show_default=True, type=_Counts())
-@click.option("--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 0.5, min_open=True), help="Share.")
+@click.option("--tokens", "counts", default="500,1000,2000,5000", show_default=True, type=_Counts(), help="To try.")
+@click.option(
+    "--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 0.5, min_open=True), help="Share of text."
+)
 @click.option("--seed", default=0, show_default=True, type=int, help="Draws other held-out files.")
 @click.option("--min-frequency", default=2, show_default=True, type=click.IntRange(1), help="Of a pair to be learnt.")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the curve: FILE.svg, .png, or .html with the table.")

@@ -88,7 +88,8 @@ def table(results: Mapping[str, Comparison]) -> tuple[list[str], list[list[str]]
         **{f"  {name}": [_script(result, name) for result in columns] for name in scripts_shown(results)},
         "ids used": [f"{len(result.measured.counts):,} ({result.used_share:.0%})" for result in columns],
         "dead ids": [f"{result.unreachable:,}" for result in columns],
-        "lossless": ["yes" if result.declared_lossless else "no" for result in columns],
+        "lossless, as declared": ["yes" if result.declared_lossless else "no" for result in columns],
+        "texts that come back": [f"{result.measured.whole:,} of {result.measured.texts:,}" for result in columns],
         "characters lost here": [f"{len(result.measured.lost):,}" for result in columns],
         "MB/s, roughly": [f"{result.megabytes_per_second:.1f}" for result in columns],
     }

@@ -114,7 +114,7 @@ def _summary(out: Path, use: str, facts: dict[str, Any]) -> str:
     shown = ", ".join(f"{character!r}" for character in list(lost)[:5])
     return "\n".join(
         [
-            f"{use} tokenizer of {facts['vocab_size']:,} ids from {files}, {corpus['bytes'] / 1e6:.1f} MB",
+            f"{use} tokenizer of {facts['vocab_size']:,} ids from {files}, {corpus['bytes'] / 1e6:.2f} MB",
             f"{facts['bytes_per_token']:.2f} bytes a token on those texts",
             "every text comes back from its tokens"
             if facts["lossless"]

@@ -53,6 +53,8 @@ class Comparison:
                 for name, share in self.scripts.items()
             },
             "lossless": self.declared_lossless,
+            "texts": self.measured.texts,
+            "texts_that_come_back": self.measured.whole,
             "lost_characters": dict(self.measured.lost),
             "used_ids": len(self.measured.counts),
             "unreachable_ids": self.unreachable,

@@ -21,12 +21,16 @@ class Measured:
     Attributes:
         bytes: UTF-8 bytes of the texts.
         counts: Id -> how often it came up.
+        texts: How many texts there were.
+        whole: How many of them come back from their ids as they were.
         lost: Characters of the texts that do not come back from their ids -> how often they stand in the texts.
         seconds: How long the encoding took, on all cores.
     """
 
     bytes: int
     counts: Mapping[int, int]
+    texts: int
+    whole: int
     lost: Mapping[str, int]
     seconds: float
 
@@ -53,18 +57,20 @@ def measure(
     """
     counts: Counter[int] = Counter()
     characters: Counter[str] = Counter()
-    size, seconds = 0, 0.0
+    size, number, whole, seconds = 0, 0, 0, 0.0
     for batch in batches(texts):
         size += sum(len(text.encode()) for text in batch)
         characters.update("".join(batch))
         start = time.perf_counter()
         encoded = tokenizer.encode_batch(batch)
         seconds += time.perf_counter() - start
+        number += len(batch)
         for text, ids in zip(batch, encoded, strict=True):
             counts.update(ids)
+            whole += _comes_back(tokenizer, text, ids)
             if on_text:
                 on_text(text, ids)
-    return Measured(size, counts, _lost(tokenizer, characters), seconds)
+    return Measured(size, counts, number, whole, _lost(tokenizer, characters), seconds)
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -82,17 +88,14 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _lost(tokenizer: Tokenizer, characters: Mapping[str, int]) -> dict[str, int]:
-    """Finds the characters that do not come back, the most frequent first.
-
-    One that comes back with a space before it, as SentencePiece begins a text, or in another form that means the same
-    bytes, is not lost.
-    """
+    """Finds the characters that do not come back, the most frequent first."""
     distinct = sorted(characters)
     encoded = zip(distinct, tokenizer.encode_batch(distinct), strict=True)
     lost = [character for character, ids in encoded if not _comes_back(tokenizer, character, ids)]
     return {character: characters[character] for character in sorted(lost, key=lambda c: (-characters[c], c))}
 
 
-def _comes_back(tokenizer: Tokenizer, character: str, ids: list[int]) -> bool:
+def _comes_back(tokenizer: Tokenizer, text: str, ids: list[int]) -> bool:
+    """Tells whether a text comes back; the space that SentencePiece puts before every text does not count."""
     decoded = tokenizer.decode_bytes(ids)
-    return decoded in (character.encode(), f" {character}".encode()) or tokenizer.decode(ids) == character
+    return decoded in (text.encode(), f" {text}".encode()) or tokenizer.decode(ids) == text

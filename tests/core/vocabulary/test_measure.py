@@ -37,7 +37,16 @@ def test_bytes_tokens_and_ids_are_counted(tmp_path: Path) -> None:
 
 def test_characters_that_do_not_come_back_are_named(tmp_path: Path) -> None:
     found = measure(tokenizer_of(tmp_path / "t", without_e_acute_bytes), ["éaé", "àb", "漢"])
-    assert dict(found.lost) == {"é": 2, "à": 1}
+    assert dict(found.lost) == {"é": 2, "à": 1} and (found.texts, found.whole) == (3, 1)
+
+
+def one_space(spec: dict[str, object]) -> None:
+    spec["normalizer"] = {"type": "Replace", "pattern": {"Regex": " +"}, "content": " "}
+
+
+def test_a_text_that_loses_no_character_may_still_not_come_back(tmp_path: Path) -> None:
+    found = measure(tokenizer_of(tmp_path / "t", one_space), ["a b", "a  b"])
+    assert (found.texts, found.whole, dict(found.lost)) == (2, 1, {})
 
 
 def test_no_text_is_no_token(tmp_path: Path) -> None:
