@@ -23,10 +23,12 @@ class _Stretch:
     Attributes:
         text: The text.
         parts: How many of the stretches given it consists of.
+        wanted: How many it should consist of before it is tried.
     """
 
     text: str
     parts: int = 1
+    wanted: int = 1
 
 
 def encode_stretches(encode_batch: EncodeBatch, stretches: Iterable[str]) -> Iterator[tuple[list[int], int]]:
@@ -45,6 +47,7 @@ def encode_stretches(encode_batch: EncodeBatch, stretches: Iterable[str]) -> Ite
     queue: list[_Stretch] = []
     for text in stretches:
         queue.append(_Stretch(text))
+        _fill_first(queue)
         if len(queue) > _TOGETHER:
             yield from _encode_all_but_last(encode_batch, queue)
     while len(queue) > 1:
@@ -60,15 +63,20 @@ def _encode_all_but_last(encode_batch: EncodeBatch, queue: list[_Stretch]) -> It
     found = encode_batch([*wholes, *heads])
     for whole, head in zip(found[: len(heads)], found[len(heads) :], strict=True):
         if not head or whole[-len(head) :] != head:
-            _join_first(queue)
+            queue[0].wanted = 2 * queue[0].parts
+            _fill_first(queue)
             return
         stretch = queue.pop(0)
         yield whole[: -len(head)], stretch.parts
 
 
-def _join_first(queue: list[_Stretch]) -> None:
-    """Makes the first stretch twice as long: even a text without any good cut is encoded only a few times over."""
-    parts = queue[0].parts
-    while len(queue) > 1 and queue[0].parts < 2 * parts:
+def _fill_first(queue: list[_Stretch]) -> None:
+    """Joins following stretches to the first while it wants more.
+
+    It wants twice as many each time, so that even a text without any good cut is encoded only a few times over.
+    """
+    first = queue[0]
+    while len(queue) > 1 and first.parts < first.wanted:
         following = queue.pop(1)
-        queue[0] = _Stretch(queue[0].text + following.text, queue[0].parts + following.parts)
+        first.text += following.text
+        first.parts += following.parts

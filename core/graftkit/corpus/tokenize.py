@@ -7,18 +7,22 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+from graftkit.corpus import rows as row_kinds
 from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.row_files import Rows
 from graftkit.corpus.rows import ChatRow, LongTextRow, Row, TextRow
-from graftkit.corpus.stretches import read_stretches
+from graftkit.corpus.stretches import STRETCH, read_stretches
 from graftkit.corpus.tally import Tally
 from graftkit.store.token_store import TokenStore
 
-__all__ = ["Chunk", "Position", "tokenize"]
+__all__ = ["Chunk", "Position", "position_units", "tokenize"]
 
 _CHARACTERS = 1 << 20
 """Text that is encoded in one call, about: enough for every core, little enough for memory and for a prompt stop."""
+
+_STRETCH = STRETCH
+"""Bytes of a stretch of a long text, about."""
 
 _ROWS = 64
 """Conversations and completions that make a chunk."""
@@ -48,6 +52,11 @@ class Position:
     def from_json(cls, data: Mapping[str, Any]) -> Position:
         """Returns the position that `to_json` gave."""
         return cls(**data)
+
+
+def position_units() -> list[int]:
+    """Returns what positions are counted by: one that was counted by something else means another place."""
+    return [row_kinds.LONG_TEXT, _STRETCH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ def _long_text(encoder: Encoder, row: LongTextRow, position: Position) -> Iterat
     plain = encoder.plain
     carry = list(position.carry) if position.stretches else list(plain.start)
     begun, stretches = position.begun, position.stretches
-    rest = islice(read_stretches(row.path), stretches, None)
+    rest = islice(read_stretches(row.path, _STRETCH), stretches, None)
     for ids, parts in encode_stretches(encoder.tokenizer.encode_batch, rest):
         tokens, carry = plain.full_windows([*carry, *ids], begins=not begun)
         begun, stretches = begun or len(tokens) > 0, stretches + parts

@@ -10,7 +10,7 @@ from typing import Any
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.row_files import Rows
 from graftkit.corpus.tally import Tally
-from graftkit.corpus.tokenize import Position, tokenize
+from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import DataError
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.store.files import atomic_folder, remove_tree
@@ -85,7 +85,8 @@ def build_corpus(run: RunContext) -> Corpus:
 def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: Mapping[str, str]) -> dict[str, _Side]:
     rows, wanted = run.request.rows, run.request.bound.recipe.evaluation.exact_match
     tell, first, total = stage.progress("rows"), len(rows.train), len(rows.train) + len(rows.holdout)
-    key = {name: fingerprint([encoder.fingerprint, rows, wanted]) for name, rows in fingerprints.items()}
+    about = [encoder.fingerprint, wanted, *position_units()]
+    key = {name: fingerprint([about, rows]) for name, rows in fingerprints.items()}
     return {
         "train": _Side(rows.train, key["train"], 0, lambda done: tell(done, total)),
         "holdout": _Side(rows.holdout, key["holdout"], wanted, lambda done: tell(first + done, total)),

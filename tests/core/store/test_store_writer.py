@@ -1,0 +1,167 @@
+"""A store that grows on the disk is the one that was made at once, whatever happened in between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from graftkit.errors import StorageError
+from graftkit.store.token_store import ARRAYS, Example, TokenStore
+from graftkit.store.token_writer import TokenWriter, find_store
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from safetensors.numpy import save as reference_save
+
+ABOUT = {"format": "graftkit", "tokenizer": "f" * 64}
+
+
+def store(*lengths: int) -> TokenStore:
+    rows = [np.arange(length) for length in lengths]
+    return TokenStore.of(Example(row, row % 2 == 1, min(1, len(row))) for row in rows)
+
+
+PIECES = [store(3, 1), store(), store(5), store(2, 2, 2), store(1)]
+WHOLE = store(3, 1, 5, 2, 2, 2, 1)
+
+
+def written(folder: Path, pieces: list[TokenStore] = PIECES) -> TokenWriter:
+    writer = TokenWriter(folder, "key")
+    for piece in pieces:
+        writer.append(piece)
+    return writer
+
+
+def sealed(writer: TokenWriter, path: Path) -> bytes:
+    writer.checkpoint({"rows": 7})
+    writer.seal(path, ABOUT)
+    writer.close()
+    return path.read_bytes()
+
+
+def same(first: TokenStore, second: TokenStore) -> bool:
+    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in ARRAYS)
+
+
+def test_pieces_make_the_whole_as_safetensors_reads_it(tmp_path: Path) -> None:
+    sealed(written(tmp_path / "parts"), tmp_path / "a.safetensors")
+    found = load_file(tmp_path / "a.safetensors")
+    assert found.keys() == ARRAYS.keys()
+    assert all(found[name].dtype == dtype for name, dtype in ARRAYS.items())
+    assert same(TokenStore(**found), WHOLE) and same(TokenStore.load(tmp_path / "a.safetensors"), WHOLE)
+
+
+@given(st.lists(st.integers(0, 5), max_size=5))
+def test_a_saved_store_has_the_bytes_that_safetensors_gives_it(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "reference.safetensors"
+    made = store(*lengths)
+    made.save(path)
+    assert path.read_bytes() == reference_save({name: getattr(made, name) for name in ARRAYS})
+
+
+def test_the_header_says_what_the_tokens_are_of(tmp_path: Path) -> None:
+    data = sealed(written(tmp_path / "parts"), tmp_path / "a.safetensors")
+    about = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    assert about["tokenizer"] == "f" * 64 and about["key"] == "key"
+
+
+@pytest.mark.parametrize("done", range(len(PIECES) + 1))
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_after_a_kill_it_goes_on_from_its_last_checkpoint(tmp_path: Path, done: int, more: int) -> None:
+    expected = sealed(written(tmp_path / "never"), tmp_path / "never.safetensors")
+    killed = written(tmp_path / "killed", PIECES[:done])
+    if done:
+        killed.checkpoint(done)
+    for piece in PIECES[done : done + more]:
+        killed.append(piece)
+    for file in killed._files.values():
+        file.flush()
+    again = TokenWriter(tmp_path / "killed", "key")
+    assert (again.note or 0) == done
+    for piece in PIECES[again.note or 0 :]:
+        again.append(piece)
+    assert sealed(again, tmp_path / "killed.safetensors") == expected
+    killed.close()
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES: dict[str, Any] = {
+    "a bit flipped": lambda folder: flip(folder / "ids"),
+    "an end lost": lambda folder: (folder / "supervised").write_bytes(b"\1"),
+    "a file lost": lambda folder: (folder / "replies").unlink(),
+    "a progress that is no JSON": lambda folder: (folder / "progress.json").write_text("{"),
+    "a progress that is no object": lambda folder: (folder / "progress.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_beginning_is_begun_anew(tmp_path: Path, damage: str) -> None:
+    expected = sealed(written(tmp_path / "never"), tmp_path / "never.safetensors")
+    writer = written(tmp_path / "parts")
+    writer.checkpoint(5)
+    writer.close()
+    DAMAGES[damage](tmp_path / "parts")
+    assert sealed(again := written(tmp_path / "parts"), tmp_path / "a") == expected
+    assert again.note == {"rows": 7}
+
+
+def test_a_beginning_of_other_rows_is_begun_anew(tmp_path: Path) -> None:
+    writer = written(tmp_path / "parts")
+    writer.checkpoint(5)
+    writer.close()
+    other = TokenWriter(tmp_path / "parts", "other key")
+    assert (other.note, other.tokens) == (None, 0)
+    other.close()
+
+
+def test_a_sealed_store_is_found_by_its_key_while_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    assert find_store(path, "key") is None
+    data = sealed(written(tmp_path / "parts"), path)
+    assert find_store(path, "key") == {"rows": 7}
+    assert find_store(path, "another") is None
+    for place in (-1, -20, len(data) // 2, 20, 3):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        assert find_store(path, "key") is None, place
+    path.write_bytes(data[:-1])
+    assert find_store(path, "key") is None
+
+
+@given(st.binary(max_size=40) | st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=3)))
+def test_no_content_raises_anything_but_a_storage_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes | tuple[int, bytes]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
+    WHOLE.save(path)
+    data = path.read_bytes()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_bytes(data[: content[0]] + content[1] + data[content[0] + len(content[1]) :])
+    try:
+        len(TokenStore.load(path))
+    except StorageError as error:
+        assert str(path) in str(error)
+
+
+def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = written(tmp_path / "parts")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        writer.checkpoint(None)
+    writer.close()
