@@ -114,6 +114,37 @@ def test_what_is_not_worth_it_is_told(toolkit: Toolkit, place: Path) -> None:
     assert code == 0 and "Not worth it: 1 tokens would save" in output
 
 
+@pytest.mark.parametrize(
+    ("family", "losses"),
+    [
+        ("wordpiece", "Extended, it still loses"),
+        ("word", "Extended, it still loses"),
+        ("bpe", ""),
+        ("character", ""),
+        ("sentencepiece", ""),
+    ],
+)
+def test_every_family_is_analyzed(toolkit: Toolkit, place: Path, family: str, losses: str) -> None:
+    size = "400" if family != "word" else "100"
+    assert toolkit("train", "texts", "--use", family, "--vocab-size", size, "--out", "mine")[0] == 0
+    code, output, errors = toolkit("analyze", "mine", "base", "texts", "--tokens", "5,20")
+    assert code == 0, errors
+    assert "5 " in output and losses in output and ("The base loses" in output) == bool(losses)
+    facts = answer(toolkit, "analyze", "mine", "base", "texts", "--tokens", "5,20")
+    assert [point["asked"] for point in facts["points"]][0] == 5 and facts["points"][-1]["asked"] <= 20
+
+
+def test_a_base_that_lacks_bytes_is_told_that_extending_adds_them(toolkit: Toolkit, place: Path) -> None:
+    spec = json.loads((place / "base/tokenizer.json").read_text())
+    spec["model"]["vocab"]["unused"] = spec["model"]["vocab"].pop("Ã")
+    (place / "base/tokenizer.json").write_text(json.dumps(spec))
+    _, output, _ = toolkit("analyze", "base", "texts", "--tokens", "20")
+    assert "The base loses 1 character of these texts: 'ï' (" in output
+    assert "Extended, it loses none: `extend` adds the bytes that it lacks." in output
+    _, output, _ = toolkit("extend", "base", "texts", "--tokens", "20", "--out", "more")
+    assert "bytes that the base lacked, tokens of their own now: 1" in output and "still lost" not in output
+
+
 def test_a_models_analysis_tells_its_parameters(toolkit: Toolkit, tiny_model: Path) -> None:
     facts = answer(toolkit, "analyze", str(tiny_model), "texts", "--tokens", "10,70")
     assert [point["parameters"] for point in facts["points"]] == [0, (259 + 70 - 320) * 64]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from graftkit.cli.options import disable_option, json_option
 from graftkit.cli.tokenizer_options import extendable, reference, short_names, use_option
 
 if TYPE_CHECKING:
+    from graftkit.interfaces.tokenizer import Tokenizer
     from graftkit.interfaces.vocabulary import ExtensionPlan
     from graftkit.vocabulary.analyze import Analysis, Point
 
@@ -79,7 +79,6 @@ def command(
     from graftkit.report.vocabulary_figures import check_picture, savings_figure, write_picture
     from graftkit.vocabulary.analyze import analyze
     from graftkit.vocabulary.cost import embedding_cost
-    from graftkit.vocabulary.losses import describe_losses, lost_characters
 
     host = PluginHost(disable=disable)
     if out:
@@ -117,8 +116,7 @@ def command(
     )
     show_table(headers, rows)
     click.echo()
-    lost = lost_characters(found.tokenizer)
-    for line in verdict(analysis, describe_losses(lost) if lost else ""):
+    for line in [*verdict(analysis), *losses(analysis, found.tokenizer)]:
         click.echo(line)
     most = analysis.points[-1].asked
     if most < counts[-1]:
@@ -148,13 +146,8 @@ def _row(point: Point) -> list[str]:
     ]
 
 
-def verdict(analysis: Analysis, losses: str) -> Sequence[str]:
-    """Says in words what to do.
-
-    Args:
-        analysis: What was found out.
-        losses: What the base loses of any text, in words; empty for nothing.
-    """
+def verdict(analysis: Analysis) -> list[str]:
+    """Says in words whether to extend, and by how much."""
     from graftkit.vocabulary.analyze import ENOUGH_OF_BEST, WORTH_IT
 
     advice, best = analysis.advice, max(analysis.points, key=lambda point: point.saved)
@@ -171,10 +164,30 @@ def verdict(analysis: Analysis, losses: str) -> Sequence[str]:
         )
     if analysis.base.bytes < _LITTLE:
         lines.append(f"Only {analysis.base.bytes:,} bytes are held out: more text would make this surer.")
-    lost = analysis.base.lost
+    return lines
+
+
+def losses(analysis: Analysis, base: Tokenizer) -> list[str]:
+    """Says in words what the base loses, of these texts and of any, and what extending does about it."""
+    from graftkit.vocabulary.losses import describe_losses, lost_characters
+
+    lines = []
+    lost, still = analysis.base.lost, analysis.extended.lost
     if lost:
         shown = ", ".join(f"{character!r} ({count:,} times)" for character, count in list(lost.items())[:5])
-        lines.append(f"The base loses {len(lost)} characters of these texts: {shown}; `extend` adds their bytes.")
-    if losses:
-        lines.append(f"In any text the base loses {losses}; `extend` adds the bytes that it lacks.")
+        lines.append(f"The base loses {_characters(len(lost))} of these texts: {shown}. {_remedy(len(still))}")
+    lost_of_any, still_of_any = lost_characters(base), lost_characters(analysis.plan.tokenizer)
+    if lost_of_any:
+        remedy = _remedy(len(still_of_any))
+        lines.append(f"In any text the base loses {describe_losses(lost_of_any)}. {remedy}")
     return lines
+
+
+def _characters(count: int) -> str:
+    return f"{count:,} characters" if count != 1 else "1 character"
+
+
+def _remedy(after: int) -> str:
+    if not after:
+        return "Extended, it loses none: `extend` adds the bytes that it lacks."
+    return f"Extended, it still loses {after:,}: this family changes text before it cuts it."

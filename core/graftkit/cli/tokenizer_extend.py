@@ -96,23 +96,24 @@ def command(
 
 def _summary(base: Tokenizer, plan: ExtensionPlan, spec: ExtensionSpec) -> list[str]:
     """Says what was added and what it does."""
+    from graftkit.vocabulary.analyze import learnt_tokens
     from graftkit.vocabulary.losses import describe_losses, lost_characters
 
-    single = [token for token in plan.tokens if len(token.data) == 1 and len(token.parts) < 2]
+    single = len(plan.tokens) - len(learnt_tokens(plan.tokens))
     words = [token for token in plan.tokens if token.data in {word.encode() for word in spec.words}]
-    learnt = len(plan.tokens) - len(single) - len(words)
+    learnt = len(plan.tokens) - single - len(words)
     lines = [f"{learnt:,} tokens learnt" + (f", {len(words)} given as words" if spec.words else "")]
     if learnt < spec.tokens:
         lines[0] += f"; the texts hold no more that occur {spec.min_frequency} times"
     if single:
-        lines.append(f"{len(single)} bytes that the base lacked are tokens of their own now")
+        lines.append(f"bytes that the base lacked, tokens of their own now: {single}")
     if plan.base_tokens:
         saved = 1 - plan.tokens_after / plan.base_tokens
         lines.append(
             f"these texts take {plan.tokens_after:,} tokens in place of {plan.base_tokens:,}, {saved:.1%} fewer; "
             "what other texts save, `toolkit tokenizer analyze` tells"
         )
-        scaffolding = sum(bool(token.parts) for token in plan.scaffolding)
+        scaffolding = len(learnt_tokens(plan.scaffolding))
         lines.append(f"{scaffolding:,} of the new tokens are scaffolding: longer ones stand in their place")
     lines.append(
         "every text is cut as before, but for tokens that are joined"

@@ -12,7 +12,7 @@ from graftkit.vocabulary.cost import EmbeddingCost
 from graftkit.vocabulary.measure import Measured, measure
 from graftkit.vocabulary.prefix import PrefixCounter
 
-__all__ = ["ENOUGH_OF_BEST", "WORTH_IT", "Analysis", "Point", "analyze"]
+__all__ = ["ENOUGH_OF_BEST", "WORTH_IT", "Analysis", "Point", "analyze", "learnt_tokens"]
 
 WORTH_IT = 0.03
 """The share of tokens that an extension has to save on held-out text."""
@@ -53,6 +53,7 @@ class Analysis:
     Attributes:
         learnt_from: UTF-8 bytes of the texts that tokens were learnt from.
         base: What the base makes of the held-out texts.
+        extended: What the largest extension makes of them.
         points: What each number of tokens gives there, ascending; fewer than asked for where the texts give no more.
         coarsens: Whether the extension only joins the base's tokens.
         plan: The largest extension.
@@ -60,6 +61,7 @@ class Analysis:
 
     learnt_from: int
     base: Measured
+    extended: Measured
     points: tuple[Point, ...]
     coarsens: bool
     plan: ExtensionPlan
@@ -83,6 +85,7 @@ class Analysis:
                 "bytes_per_token": self.base.bytes_per_token,
                 "lost_characters": dict(self.base.lost),
             },
+            "still_lost_characters": dict(self.extended.lost),
             "points": [{name: getattr(point, name) for name in Point.__slots__} for point in self.points],
             "coarsens": self.coarsens,
             "worth_it": advice is not None,
@@ -128,20 +131,26 @@ def analyze(
         else:
             smaller = extend(count)
             points.append(judge.point(count, smaller, measure(smaller.tokenizer, held_out).counts))
-    return Analysis(learnt_from, judge.base, tuple(reversed(points)), plan.coarsens, plan)
+    return Analysis(learnt_from, judge.base, full, tuple(reversed(points)), plan.coarsens, plan)
+
+
+def learnt_tokens(tokens: Iterable[NewToken]) -> list[NewToken]:
+    """Returns the new tokens but for the single bytes that the base lacked, which come whatever the texts say."""
+    return [token for token in tokens if token.parts or len(token.data) > 1]
 
 
 def _possible(counts: Sequence[int], plan: ExtensionPlan) -> list[int]:
     """Returns the numbers, ascending, the largest being what the texts gave where that is less than was asked for."""
-    learnt = sum(bool(token.parts) for token in plan.tokens)
+    learnt = len(learnt_tokens(plan.tokens))
     return sorted({min(count, learnt) for count in counts})
 
 
 def _counter(plan: ExtensionPlan) -> PrefixCounter | None:
     try:
-        return PrefixCounter(plan.tokens) if plan.coarsens else None
+        counter = PrefixCounter(plan.tokens) if plan.coarsens else None
     except ValueError:
         return None
+    return counter if counter and len(counter.learnt) == len(learnt_tokens(plan.tokens)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +173,7 @@ class _Judge:
 
     def _point(self, asked: int, new: Sequence[NewToken], uses: Mapping[int, int], counts: Mapping[int, int]) -> Point:
         tokens = sum(counts.values())
-        learnt = [token.id for token in new if token.parts]  # the others are bytes that the base lacked
+        learnt = [token.id for token in learnt_tokens(new)]
         return Point(
             asked,
             len(new),

@@ -82,7 +82,8 @@ def test_a_family_that_cuts_anew_is_extended_for_each_number(tools: tuple[Tokeni
 def analysis(*saved: float) -> Analysis:
     points = [Point(n * 100, n * 100, 0, 0.0, share, 0.0, 0, None) for n, share in enumerate(saved, 1)]
     plan = ExtensionPlan(None, (), True, 0, 0)  # type: ignore[arg-type]
-    return Analysis(0, Measured(0, {}, 0, 0, {}, 0.0), tuple(points), True, plan)
+    nothing = Measured(0, {}, 0, 0, {}, 0.0)
+    return Analysis(0, nothing, nothing, tuple(points), True, plan)
 
 
 @pytest.mark.parametrize(
