@@ -19,7 +19,7 @@ from graftkit_tokenizers.sentencepiece_decoding import PieceStream, TokenText
 from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
 from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto
 from graftkit_tokenizers.sentencepiece_roles import AddedToken, read_roles
-from graftkit_tokenizers.sentencepiece_saving import FORMATS, save_files
+from graftkit_tokenizers.sentencepiece_saving import FORMATS, save_files, tokenizer_json
 
 __all__ = ["SentencePieceTokenizer"]
 
@@ -237,6 +237,20 @@ class SentencePieceTokenizer:
     def normalize(self, text: str) -> str:
         """Returns the text after the model's rules: ▁ for spaces, and one in front where the model puts it."""
         return str(self._start.normalize(text))
+
+    @cached_property
+    def _json(self) -> tuple[bytes | None, str]:
+        return tokenizer_json(self)
+
+    @property
+    def tokenizer_json(self) -> bytes | None:
+        """A tokenizer.json that gives the same ids, compared on thousands of texts, or None where none does."""
+        return self._json[0]
+
+    @property
+    def json_refusal(self) -> str:
+        """Why there is no such tokenizer.json; empty where there is one."""
+        return self._json[1]
 
     def save(self, folder: Path, format: str = FORMATS[0]) -> None:
         """Writes tokenizer.model, its configuration, and where it gives the same ids a tokenizer.json.

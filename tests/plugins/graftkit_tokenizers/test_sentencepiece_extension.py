@@ -119,6 +119,13 @@ def test_an_unknown_character_costs_a_unigram_model_what_it_did() -> None:
     assert not plan.coarsens
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_bytes_and_unknown_pieces_are_never_joined(name: str) -> None:
+    new: Any = extended(name).tokenizer
+    pieces = [piece.text for piece in new.proto.pieces[loaded(name).vocab_size :]]
+    assert not [piece for piece in pieces if re.search("<0x..>|<unk>", piece)]
+
+
 def test_new_pieces_keep_the_rules_of_the_models_own() -> None:
     new: Any = extended(MISTRAL).tokenizer
     for piece in new.proto.pieces[loaded(MISTRAL).vocab_size :]:

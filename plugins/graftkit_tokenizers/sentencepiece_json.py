@@ -1,0 +1,113 @@
+"""Writes a SentencePiece model as a tokenizer.json, for programs that run nothing else.
+
+The two differ in places: the `tokenizers` library applies rules of normalization to whole graphemes, finds added tokens
+before it puts a space in front, and adds up Unigram's scores in other numbers. So what is written here is compared
+before it is used: see `sentencepiece_proof`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto
+from graftkit_tokenizers.tokenizer_json import added_token, bos_first, tokenizer_json
+
+if TYPE_CHECKING:
+    from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+
+__all__ = ["as_tokenizer_json"]
+
+Json = dict[str, Any]
+
+_SPACE = "▁"
+_OUT_OF_REACH = 10_000.0
+"""So much less likely than any piece that no text is cut into such a one."""
+
+
+def as_tokenizer_json(tokenizer: SentencePieceTokenizer) -> Json:
+    """Returns the tokenizer.json of a model without rules of normalization."""
+    proto = tokenizer.proto
+    return tokenizer_json(
+        _bpe(proto) if proto.model_type == "bpe" else _unigram(proto),
+        normalizer={"type": "Sequence", "normalizers": list(_normalizers(proto))},
+        decoder={"type": "Sequence", "decoders": list(_decoders(proto))},
+        post_processor=_post_processor(tokenizer),
+        added_tokens=list(_added(tokenizer)),
+    )
+
+
+def _unknown(proto: ModelProto) -> int:
+    return next(id for id, piece in enumerate(proto.pieces) if piece.kind is Kind.UNKNOWN)
+
+
+def _bpe(proto: ModelProto) -> Json:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": proto.pieces[_unknown(proto)].text,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "byte_fallback": proto.byte_fallback,
+        "ignore_merges": False,
+        "vocab": {piece.text: id for id, piece in enumerate(proto.pieces)},
+        "merges": [list(pair) for pair in _merges(proto)],
+    }
+
+
+def _merges(proto: ModelProto) -> Iterator[tuple[str, str]]:
+    """Yields every pair of pieces that makes a piece, the best ones first, as the model merges them."""
+    normal = {piece.text: piece.score for piece in proto.pieces if piece.kind is Kind.NORMAL}
+    for text in sorted(normal, key=lambda text: -normal[text]):
+        for place in range(1, len(text)):
+            if text[:place] in normal and text[place:] in normal:
+                yield text[:place], text[place:]
+
+
+def _unigram(proto: ModelProto) -> Json:
+    lowest = min(piece.score for piece in proto.pieces if piece.kind is Kind.NORMAL)
+    beyond = lowest - _OUT_OF_REACH
+    vocab = [[piece.text, piece.score if piece.kind is Kind.NORMAL else beyond] for piece in proto.pieces]
+    return {"type": "Unigram", "unk_id": _unknown(proto), "vocab": vocab, "byte_fallback": proto.byte_fallback}
+
+
+def _normalizers(proto: ModelProto) -> Iterator[Json]:
+    if proto.trims_spaces:
+        yield _replaced({"Regex": r"\A +|[ ▁]+\z"}, "")
+        yield _replaced({"Regex": " +"}, " ")
+    if proto.adds_prefix:
+        yield {"type": "Prepend", "prepend": _SPACE}
+    yield _replaced({"String": " "}, _SPACE)
+
+
+def _replaced(pattern: Json, content: str) -> Json:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def _decoders(proto: ModelProto) -> Iterator[Json]:
+    yield _replaced({"String": _SPACE}, " ")
+    if proto.byte_fallback:
+        yield {"type": "ByteFallback"}
+    yield {"type": "Fuse"}
+    if proto.adds_prefix:
+        yield {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+
+
+def _post_processor(tokenizer: SentencePieceTokenizer) -> Json | None:
+    bos = tokenizer.role_token("bos")
+    if bos is None or not tokenizer.adds_bos:
+        return None
+    return bos_first(next(text for text, id in tokenizer.special_tokens.items() if id == bos), bos)
+
+
+def _added(tokenizer: SentencePieceTokenizer) -> Iterator[Json]:
+    """Yields special, added and user-defined tokens, in the order of their ids."""
+    entries = {
+        token.id: added_token(token.id, token.content, special=token.special, lstrip=token.lstrip, rstrip=token.rstrip)
+        for token in tokenizer.added_tokens
+    }
+    for id, piece in enumerate(tokenizer.proto.pieces):
+        if piece.kind is Kind.USER_DEFINED and id not in entries:
+            entries[id] = added_token(id, piece.text.replace(_SPACE, " "), special=False)
+    yield from (entries[id] for id in sorted(entries))
