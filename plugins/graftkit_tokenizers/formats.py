@@ -13,6 +13,7 @@ from graftkit.errors import RequestError
 from tokenizers import Tokenizer
 
 from graftkit_tokenizers.files import BESIDE, Options
+from graftkit_tokenizers.tokenizer_json import dump
 
 __all__ = ["FILES", "is_there", "read", "write"]
 
@@ -63,7 +64,7 @@ def write(
 
     Args:
         spec: Its tokenizer.json.
-        config: Its tokenizer_config.json.
+        config: Its tokenizer_config.json, which says of every token with a role which it is.
         files: The files that it has; those beside the vocabulary stay.
         format: The format's name.
 
@@ -74,9 +75,11 @@ def write(
         raise RequestError(
             f"a tokenizer.json can't be saved as '{format}'", hint=f"Known: huggingface, {', '.join(_READERS)}."
         )
-    kept = {name: data for name, data in files.items() if name in BESIDE}
+    kept = {name: data for name, data in files.items() if name in BESIDE} | {
+        "tokenizer_config.json": dump(dict(config))
+    }
     written: dict[str, bytes] = kept | _readers([format])[0].write(spec, config)
-    lost = _lost(spec, written, format)
+    lost = [] if format == "tiktoken" else _lost(spec, written, format)  # it has compared all that ranks can hold
     if lost:
         raise RequestError(
             f"the format '{format}' can't hold this tokenizer: its {' and '.join(lost)} would be others",
@@ -92,8 +95,18 @@ def _lost(spec: Mapping[str, Any], written: Mapping[str, bytes], format: str) ->
             (Path(folder) / name).write_bytes(data)
         again = read(Path(folder), [format], Options()) or {}
     old, new = _meaning(spec), _meaning(json.loads(again["tokenizer.json"]))
-    unsaid = ("merges", "ignore_merges") if format == "tiktoken" else ()  # ranks say them, in their own way
-    return [name.replace("_", " ") for name in old if name not in unsaid and old[name] != new.get(name)]
+    lost = [name for name in old if old[name] != new.get(name)]
+    same = lost == ["ignore_merges"] and _merging_gives_every_piece(spec)
+    return [] if same else [name.replace("_", " ") for name in lost]
+
+
+def _merging_gives_every_piece(spec: Mapping[str, Any]) -> bool:
+    """Tells whether a word that is a piece comes out as that piece without being looked up first."""
+    model = {**spec["model"], "ignore_merges": False}
+    bare = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    added = {token["content"] for token in spec.get("added_tokens", [])}
+    found = bare.encode_batch_fast([piece for piece in model["vocab"] if piece not in added])
+    return all(len(encoding.ids) == 1 for encoding in found)
 
 
 def _meaning(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,22 +12,29 @@ from itertools import pairwise
 
 from graftkit_tokenizers.byte_alphabet import byte_alphabet
 
-__all__ = ["bytes_of_pieces", "last_merge", "merges_of", "pieces_of"]
+__all__ = ["bytes_of_pieces", "last_merge", "merges_of", "pieces_of", "splits"]
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
     """Yields the merges of a vocabulary of ranks in their order.
 
-    A token that its own bytes do not come to has none: only a whole word becomes it.
+    A token that its own bytes do not come to may have none: only a whole word becomes it.
 
     Example:
         >>> list(merges_of({b"a": 0, b"b": 1, b"c": 2, b"bc": 3, b"abc": 4}))
         [(b'b', b'c'), (b'a', b'bc')]
     """
     for token in sorted(ranks, key=ranks.__getitem__):
-        pair = last_merge(token, ranks) if len(token) > 1 else None
-        if pair is not None:
-            yield pair
+        pairs = splits(token, ranks)
+        last = last_merge(token, ranks) if len(pairs) > 1 else None
+        if len(pairs) == 1 or last is not None:  # of a single pair it need not be known whether bytes come to it
+            yield last or pairs[0]
+
+
+def splits(token: bytes, ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """Returns every two tokens that make up a token."""
+    pairs = [(token[:place], token[place:]) for place in range(1, len(token))]
+    return [(left, right) for left, right in pairs if left in ranks and right in ranks]
 
 
 def last_merge(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:

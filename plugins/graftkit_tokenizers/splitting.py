@@ -15,11 +15,19 @@ Json = dict[str, Any]
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
-def _words(digits: str) -> str:
-    """Contractions in any case, words with one mark before them, numbers, marks with line ends, white space."""
+def _words(digits: str, end: str = "") -> str:
+    """Contractions in any case, words with one mark before them, numbers, marks with line ends, white space.
+
+    Args:
+        digits: What a number is.
+        end: What comes before the line ends.
+    """
     return (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits + r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+        + digits
+        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+        + end
+        + r"\s*[\r\n]+|\s+(?!\S)|\s+"
     )
 
 
@@ -28,7 +36,7 @@ _ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 
 PATTERNS: Mapping[str, str] = {
     "gpt2": GPT2,
-    "cl100k": _words(r"\p{N}{1,3}"),
+    "cl100k": _words(r"\p{N}{1,3}", r"\s+\z|"),  # as tiktoken has it now: the white space at the end is one piece
     "llama3": _words(r"\p{N}{1,3}"),
     "qwen2": _words(r"\p{N}"),
     "o200k": (

@@ -2,7 +2,8 @@
 
 tiktoken itself keeps the pattern and the special tokens in its source. `NAME.tiktoken.json` holds them here:
 `{"pattern": "...", "special_tokens": {"<|endoftext|>": 50256}}`, the arguments `pat_str` and `special_tokens` of
-`tiktoken.Encoding`.
+`tiktoken.Encoding`. `"whole_words": false` there says that merging gives every token, so that a word which is one need
+not be looked up first; the ids are the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from graftkit.errors import ModelError, RequestError
 
 from graftkit_tokenizers.byte_alphabet import byte_alphabet
 from graftkit_tokenizers.files import Options, beside, configuration, json_object, text_of, tokenizer_files
-from graftkit_tokenizers.ranks import bytes_of_pieces, last_merge, merges_of, pieces_of
+from graftkit_tokenizers.ranks import bytes_of_pieces, last_merge, merges_of, pieces_of, splits
 from graftkit_tokenizers.splitting import PATTERNS, named, pattern_of, pre_tokenizer
 from graftkit_tokenizers.tokenizer_json import added_token, bpe_model, byte_level_decoder, dump, tokenizer_json
 
@@ -54,6 +55,7 @@ def read(file: Path, options: Options) -> dict[str, bytes]:
     if not isinstance(special, dict) or not all(isinstance(id, int) for id in special.values()):
         raise ModelError("special_tokens are not ids by token", where=str(_json_of(file)))
     parts = byte_level_parts(_ranks(file), named(pattern), special, str(file))
+    parts["model"]["ignore_merges"] = said.get("whole_words") is not False
     return tokenizer_files(parts, configuration(file.parent), beside(file.parent))
 
 
@@ -98,9 +100,8 @@ def byte_level_parts(ranks: Mapping[bytes, int], pattern: str, special: Mapping[
         raise ModelError(f"{', '.join(map(repr, both))}: special, and a token of text too", where=where)
     merges = [[pieces[left], pieces[right]] for left, right in merges_of(ranks)]
     vocab = {pieces[token]: ranks[token] for token in sorted(ranks, key=ranks.__getitem__)}
-    whole_words = len(merges) < len(ranks) - 256
     return tokenizer_json(
-        bpe_model(vocab, merges, ignore_merges=whole_words),
+        bpe_model(vocab, merges, ignore_merges=True),
         pre_tokenizer=pre_tokenizer(pattern),
         decoder=byte_level_decoder(),
         added_tokens=[added_token(id, token) for token, id in sorted(special.items(), key=lambda item: item[1])],
@@ -112,7 +113,7 @@ def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes
 
     Args:
         spec: The tokenizer.json.
-        config: The tokenizer_config.json; it stays as it is.
+        config: The tokenizer_config.json, which says nothing that tiktoken reads.
 
     Raises:
         RequestError: tiktoken would give other ids.
@@ -120,10 +121,11 @@ def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes
     pattern = _pattern(spec)
     ranks = _checked_ranks(spec)
     special = {token["content"]: token["id"] for token in spec.get("added_tokens", [])}
+    whole_words = bool(spec["model"].get("ignore_merges"))
     lines = (b"%s %d\n" % (base64.b64encode(token), ranks[token]) for token in sorted(ranks, key=ranks.__getitem__))
     return {
         "tokenizer.tiktoken": b"".join(lines),
-        "tokenizer.tiktoken.json": dump({"pattern": pattern, "special_tokens": special}),
+        "tokenizer.tiktoken.json": dump({"pattern": pattern, "special_tokens": special, "whole_words": whole_words}),
     }
 
 
@@ -145,6 +147,8 @@ def _checked_ranks(spec: Mapping[str, Any]) -> dict[bytes, int]:
     model, added = spec["model"], spec.get("added_tokens", [])
     if model.get("type") != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise _refusal("it is no BPE over bytes")
+    if (spec.get("decoder") or {}).get("type") != "ByteLevel" or model.get("dropout"):
+        raise _refusal("it does not decode by joining bytes, or draws lots")
     if any(not token.get("special") for token in added):
         raise _refusal("it has added tokens that are not special")
     if any(token.get(flag) for token in added for flag in ("single_word", "lstrip", "rstrip")):
@@ -168,8 +172,28 @@ def _check_order(model: Mapping[str, Any], ranks: Mapping[bytes, int]) -> None:
         raise _refusal("its tokens are not numbered in the order of its merges")
     pieces, known = pieces_of(ranks), set(merges)
     for token in ranks:
-        pair = last_merge(token, ranks) if len(token) > 1 else None
-        if pair is not None and (pieces[pair[0]], pieces[pair[1]]) not in known:
-            raise _refusal(f"by rank {token!r} would be merged from {pair[0]!r} and {pair[1]!r}")
-        if pair is None and len(token) > 1 and not model.get("ignore_merges"):
-            raise _refusal(f"merging never gives {token!r}, but tiktoken takes it where it is a whole word")
+        if len(token) > 1:
+            _check_token(
+                token,
+                ranks,
+                {pair for pair in splits(token, ranks) if (pieces[pair[0]], pieces[pair[1]]) in known},
+                bool(model.get("ignore_merges")),
+            )
+
+
+def _check_token(token: bytes, ranks: Mapping[bytes, int], merged: set[tuple[bytes, bytes]], whole_words: bool) -> None:
+    """Refuses a token that tiktoken would merge otherwise, or in a place where merging never gives it.
+
+    Args:
+        token: Two bytes or more.
+        ranks: Every token's rank.
+        merged: The pairs of which there are merges to this token.
+        whole_words: Whether a word that is a token is taken as it is here too.
+    """
+    if whole_words and len(merged) == len(splits(token, ranks)):
+        return
+    pair = last_merge(token, ranks)
+    if pair is not None and pair not in merged:
+        raise _refusal(f"by rank {token!r} would be merged from {pair[0]!r} and {pair[1]!r}")
+    if pair is None and not whole_words:
+        raise _refusal(f"merging never gives {token!r}, but tiktoken takes it where it is a whole word")
