@@ -131,7 +131,7 @@ def test_every_family_is_analyzed(toolkit: Toolkit, place: Path, family: str, lo
     assert code == 0, errors
     assert "5 " in output and losses in output and ("The base loses" in output) == bool(losses)
     facts = answer(toolkit, "analyze", "mine", "base", "texts", "--tokens", "5,20")
-    assert [point["asked"] for point in facts["points"]][0] == 5 and facts["points"][-1]["asked"] <= 20
+    assert facts["points"][0]["asked"] == 5 and facts["points"][-1]["asked"] <= 20
 
 
 def test_a_base_that_lacks_bytes_is_told_that_extending_adds_them(toolkit: Toolkit, place: Path) -> None:
