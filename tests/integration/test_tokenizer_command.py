@@ -102,6 +102,7 @@ def test_an_analysis_says_how_many_and_draws_it(toolkit: Toolkit, place: Path) -
     assert "held-out files" in output and "0 (base)" in output and "Worth it: take 40 tokens" in output
     assert "Only " in output and "bytes are held out" in output, "a small corpus is told of"
     assert "advised: 40 tokens" in (place / "curve.svg").read_text()
+    assert "More may save more: try --tokens 10,20,40." in toolkit(*line[:4], "10")[1]
     facts = answer(toolkit, *line, "--out", "curve.html")
     assert "<svg" in (page := (place / "curve.html").read_text()) and "<td>0 (base)</td>" in page
     assert facts["advised_tokens"] == 40 and [point["asked"] for point in facts["points"]] == [10, 40, 70]

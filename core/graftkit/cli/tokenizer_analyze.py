@@ -119,6 +119,8 @@ def command(
     for line in [*verdict(analysis), *losses(analysis, found.tokenizer)]:
         click.echo(line)
     most = analysis.points[-1].asked
+    if most == counts[-1] and analysis.advice and analysis.advice.asked == most:
+        click.echo(f"More may save more: try --tokens {most},{2 * most},{4 * most}.")
     if most < counts[-1]:
         click.echo(f"The texts hold {most:,} tokens that occur {min_frequency} times, no more.")
     if out:

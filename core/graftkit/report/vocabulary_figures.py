@@ -40,7 +40,6 @@ def check_picture(path: Path) -> None:
 def savings_figure(analysis: Analysis, title: str) -> Figure:
     """Draws held-out bytes a token over the number of tokens added, with the base as a line to compare with."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
     base = analysis.base.bytes_per_token
     added = [0, *(point.added for point in analysis.points)]
@@ -62,7 +61,7 @@ def savings_figure(analysis: Analysis, title: str) -> Figure:
     axes.set_ylim(low - room, high + room)
     saved = axes.secondary_yaxis("right", functions=_saved_against(base))
     saved.set_ylabel("tokens saved")
-    saved.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    saved.yaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 3):g}%")
     axes.legend(frameon=False, loc="best")
     _plain(axes)
     return figure
