@@ -15,8 +15,14 @@ from graftkit_tokenizers.fast_proof import proof_texts
 
 __all__ = ["FastEncoder"]
 
-BIG = 1 << 19
-"""Characters of a batch from which on a proof, which takes a second or two, is worth its while."""
+BIG = 1 << 16
+"""Characters that make a batch a large one."""
+
+ENOUGH = 1 << 21
+"""Characters in large batches after which a proof, which takes as long as to encode these, has a chance to pay."""
+
+_TOGETHER = 500
+"""Texts that the proof compares at once."""
 
 _SAMPLE = 1 << 18
 """Characters of the first batch that the proof looks at, too."""
@@ -28,10 +34,10 @@ Hide = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 class FastEncoder:
     """Encodes batches with fastokens where that is known to give the same ids as the `tokenizers` library.
 
-    Nothing is tried before the first batch of `BIG` characters. Then fastokens has to give the same ids for all of
-    Unicode, for every piece of the vocabulary, for runs of white space and for texts at random, and for the beginning
-    of the batch; where it doesn't, is not installed or can't read the tokenizer, it is never asked again. A text with a
-    byte that the vocabulary lacks always goes to the exact encoder.
+    Nothing is tried before large batches, those of `BIG` characters, add up to `ENOUGH`. Then fastokens has to give the
+    same ids for all of Unicode, for every piece of the vocabulary, for runs of white space and for texts at random, and
+    for the beginning of the batch; where it doesn't, is not installed or can't read the tokenizer, it is never asked
+    again. A text with a byte that the vocabulary lacks always goes to the exact encoder.
 
     A copy, and what comes out of a pickle, starts without a proof. A forked process encodes exactly: the threads that
     fastokens computes in stay behind.
@@ -40,6 +46,7 @@ class FastEncoder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tried = False
+        self._seen = 0
         self._process = os.getpid()
         self._encoder: Any = None
         self._missing = b""
@@ -64,7 +71,7 @@ class FastEncoder:
             hide: Makes of it the one that `exact` was made from, in which special tokens have names that nobody knows.
             missing: The bytes that the vocabulary lacks.
         """
-        if not self._tried and sum(map(len, texts)) >= BIG and self._lock.acquire(blocking=False):
+        if not self._tried and self._is_time(texts) and self._lock.acquire(blocking=False):
             try:
                 self._try(texts, exact, spec, hide, missing)
             finally:
@@ -72,6 +79,11 @@ class FastEncoder:
         if not self._ready():
             return exact(texts)
         return self._encode(texts, exact)
+
+    def _is_time(self, texts: Sequence[str]) -> bool:
+        size = sum(map(len, texts))
+        self._seen += size if size >= BIG else 0
+        return size >= BIG and self._seen >= ENOUGH
 
     def _ready(self) -> bool:
         return self._encoder is not None and self._process == os.getpid()
@@ -87,11 +99,12 @@ class FastEncoder:
         self._tried = True
 
     def _agrees(self, encoder: Any, exact: Exact, texts: Sequence[str]) -> bool:
-        found = _ids(encoder, texts)
-        return found is not None and found == exact(texts)
+        parts = (texts[at : at + _TOGETHER] for at in range(0, len(texts), _TOGETHER))
+        return all(_ids(encoder, part) == exact(part) for part in parts)
 
     def _without_missing(self, text: str) -> str:
-        return text if self._has_every_byte(text) else "".join(filter(self._has_every_byte, text))
+        """Leaves out the characters with a missing byte: what is left of them is no UTF-8."""
+        return text.encode().translate(None, self._missing).decode("utf-8", "ignore")
 
     def _has_every_byte(self, text: str) -> bool:
         data = text.encode()

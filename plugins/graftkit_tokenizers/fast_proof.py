@@ -51,8 +51,8 @@ def _runs() -> Iterator[tuple[str, int]]:
 def _every_character(size: int = 256) -> Iterator[str]:
     """Yields every character once, in order; half surrogates are no characters."""
     for start in range(0, 0x110000, size):
-        if text := "".join(map(chr, (code for code in range(start, start + size) if not 0xD800 <= code < 0xE000))):
-            yield text
+        if not 0xD800 <= start < 0xE000:
+            yield "".join(map(chr, range(start, start + size)))
 
 
 def _pieces(spec: Mapping[str, Any]) -> list[str]:

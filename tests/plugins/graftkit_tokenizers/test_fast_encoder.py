@@ -60,6 +60,7 @@ def by_reference(tokenizer: HuggingFaceTokenizer, asked: Sequence[str]) -> list[
 def quick_proof(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole proof takes a second; where it is not what is tested, a part of it does."""
     monkeypatch.setattr(fast, "BIG", 10_000)
+    monkeypatch.setattr(fast, "ENOUGH", 10_000)
     if "real_model" not in request.keywords:
         whole = fast.proof_texts
         monkeypatch.setattr(fast, "proof_texts", lambda spec: whole(spec)[:700])
@@ -89,12 +90,20 @@ def test_every_kind_of_character_is_part_of_the_proof(monkeypatch: pytest.Monkey
     assert "a  1" in proof and "a<|im_end|>b" in proof
 
 
-def test_a_small_batch_never_pays_for_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "_build", lambda spec: pytest.fail("tried"))
+def test_only_many_large_batches_pay_for_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+    monkeypatch.setattr(fast, "ENOUGH", 50_000)
+    monkeypatch.setattr(fast, "_build", tried.append)
     tokenizer = tiny()
-    for _ in range(3):
+    for _ in range(10):
         tokenizer.encode_batch(["a" * 9000])
     assert tokenizer.encode_batch([], "none") == []
+    for _ in range(4):
+        tokenizer.encode_batch(["a" * 12_000])
+    assert not tried
+    for _ in range(4):
+        tokenizer.encode_batch(["a" * 12_000])
+    assert len(tried) == 1, "once, whatever came of it"
 
 
 class Changed:
