@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
 from tokenizers.trainers import BpeTrainer
 
@@ -41,6 +42,7 @@ class ByteLevelBackend(HuggingFaceBackend):
             RequestError: The vocabulary can't hold the special tokens and 256 bytes, or there is no text.
         """
         make_room(checked(spec), 256, "the 256 bytes")
+        _check_names(spec.special_tokens)
         parts = tokenizer_json(
             bpe_model({}, []),
             pre_tokenizer=pre_tokenizer(named(self.config.pattern or "gpt2")),
@@ -56,3 +58,16 @@ class ByteLevelBackend(HuggingFaceBackend):
         model = learn(parts, trainer, texts)
         kept = pruned(model["vocab"], model["merges"], reserved=spec.special_tokens, size=spec.vocab_size)
         return HuggingFaceTokenizer(files_of({**parts, "model": bpe_model(*kept)}, spec), trainable=True)
+
+
+def _check_names(special_tokens: Iterable[str]) -> None:
+    """Refuses special tokens that are written as a byte is: a tokenizer.json has one id for both.
+
+    Raises:
+        RequestError: There is one.
+    """
+    taken = sorted(byte_alphabet().keys() & set(special_tokens))
+    if taken:
+        raise RequestError(
+            f"{', '.join(map(repr, taken))} can't be special: a byte is written so", hint="Give it a longer name."
+        )

@@ -23,7 +23,7 @@ def pruned(
     Args:
         vocab: Pieces and ids.
         merges: Pairs of pieces, in the order in which they were learnt.
-        reserved: Pieces that stay, but that no merge may make.
+        reserved: Pieces that stay, but that no merge may make or go on with.
         dropped: Single characters that go.
         size: How many pieces may stay; the merges learnt first do.
 
@@ -32,13 +32,14 @@ def pruned(
         ...     dropped=["c"], size=9)
         ({'<s>': 0, 'a': 1, 'b': 2, 'ab': 3}, [['a', 'b']])
     """
-    made = {left + right for left, right in merges} - set(reserved)
+    never = set(reserved)
+    made = {left + right for left, right in merges} - never
     kept = {piece for piece in vocab if piece not in made and piece not in dropped}
     staying: list[list[str]] = []
     for left, right in merges:
         if len(kept) >= size:
             break
-        if left in kept and right in kept and left + right not in reserved:
+        if left in kept and right in kept and not {left, right, left + right} & never:
             kept.add(left + right)
             staying.append([left, right])
     ordered = sorted(kept, key=vocab.__getitem__)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftkit.errors import RequestError
+from tokenizers import Regex
 
 __all__ = ["PATTERNS", "byte_level", "named", "pattern_of", "pre_tokenizer", "split"]
 
@@ -62,7 +63,7 @@ def named(pattern: str) -> str:
         ' ?\\S+|\\s+(?!\\S)|\\s+'
 
     Raises:
-        RequestError: It is one that the `tokenizers` library takes for something else.
+        RequestError: It is none, or one that the `tokenizers` library takes for something else.
     """
     if pattern in PATTERNS:
         return PATTERNS[pattern]
@@ -73,6 +74,10 @@ def named(pattern: str) -> str:
             "the pattern repeats a count possessively, as in a{1,3}+, which the tokenizers library takes for (a{1,3})+",
             hint="Write (?>a{1,3}), or name one of these: " + ", ".join(PATTERNS) + ".",
         )
+    try:
+        Regex(pattern)
+    except Exception as error:  # the library has no other class for it
+        raise RequestError(f"the pattern {pattern!r} is no regular expression: {error}") from None
     return pattern
 
 
