@@ -58,11 +58,19 @@ def test_more_tokens_than_are_compared_at_a_time(new_rows: Any) -> None:
 
 
 def test_only_so_much_of_the_corpus_is_read(new_rows: Any) -> None:
-    class Endless:
+    class Guarded:
         def __iter__(self) -> Any:
-            while True:
-                yield from TEXTS
+            yield from TEXTS
+            raise AssertionError("it reads on")
 
     limited = FocusConfig(window=2, dimensions=8, min_count=2, corpus_tokens=3 * len(TEXTS))
-    endless, whole = new_rows(PARTS, texts=Endless()), new_rows(PARTS, texts=TEXTS)
-    assert torch.equal(Focus(limited).rows(endless), Focus(CONFIG).rows(whole))
+    guarded, whole = new_rows(PARTS, texts=Guarded()), new_rows(PARTS, texts=TEXTS)
+    assert torch.equal(Focus(limited).rows(guarded), Focus(CONFIG).rows(whole))
+
+
+def test_a_text_that_is_longer_than_that_is_cut(new_rows: Any) -> None:
+    limited = FocusConfig(window=2, dimensions=8, min_count=2, corpus_tokens=30)
+    text, beginning = " ".join(TEXTS), " ".join(TEXTS[:10])
+    cut, whole = new_rows(PARTS, texts=[text, text]), new_rows(PARTS, texts=[beginning])
+    assert torch.equal(Focus(limited).rows(cut), Focus(CONFIG).rows(whole))
+    assert not torch.equal(Focus(CONFIG).rows(new_rows(PARTS, texts=[text])), Focus(CONFIG).rows(whole))
