@@ -119,11 +119,14 @@ def test_an_unknown_character_costs_a_unigram_model_what_it_did() -> None:
     assert not plan.coarsens
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_bytes_and_unknown_pieces_are_never_joined(name: str) -> None:
-    new: Any = extended(name).tokenizer
-    pieces = [piece.text for piece in new.proto.pieces[loaded(name).vocab_size :]]
-    assert not [piece for piece in pieces if re.search("<0x..>|<unk>", piece)]
+@pytest.mark.parametrize("byte_fallback", [True, False])
+def test_bytes_and_unknown_pieces_are_never_joined(byte_fallback: bool) -> None:
+    """Whatever the rules of the model's own training would allow."""
+    config = SentencePieceConfig(byte_fallback=byte_fallback, split_by_unicode_script=False, split_digits=False)
+    base = SentencePieceBackend(config).train(["some words of a corpus"], TrainingSpec(300))
+    spec = ExtensionSpec(20, missing_bytes=False)
+    plan = SentencePieceBackend(config).extend(base, ["some 日日日 corpus日日日words"] * 5, spec)
+    assert not [token for token in plan.tokens if not set(token.data.decode()) <= set(" some words of a corpus")]
 
 
 def test_new_pieces_keep_the_rules_of_the_models_own() -> None:
