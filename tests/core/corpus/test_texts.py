@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from itertools import pairwise
 from pathlib import Path
 
@@ -131,6 +132,21 @@ def test_a_large_file_is_cut_between_lines(tmp_path: Path) -> None:
     assert len(found) > 4 and all(STRETCH / 4 <= len(stretch) <= 4 * STRETCH for stretch in found[:-1])
     for before, after in pairwise(found):
         assert before[-1] == "\n" and not before[-2].isspace() and not after[0].isspace()
+
+
+@pytest.mark.parametrize("size", [300, 1000, 5000])
+def test_a_cut_changes_no_word_that_a_tokenizer_sees(tmp_path: Path, size: int) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    draw = random.Random(size)
+    path = tmp_path / "any.txt"
+    path.write_text(
+        "".join(draw.choice(["word", " x", " ", "  ", "\n", "\n\n", "\t", "é", " 漢"]) for _ in range(9000))
+    )
+    words = ByteLevel(add_prefix_space=False).pre_tokenize_str
+    found = list(read_stretches(path, size))
+    whole = [word for word, _ in words("".join(found))]
+    assert len(found) > 2 and [word for stretch in found for word, _ in words(stretch)] == whole
 
 
 def test_whole_files_are_held_out(tmp_path: Path) -> None:
