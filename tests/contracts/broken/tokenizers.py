@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from graftkit.interfaces.tokenizer import Specials
+from graftkit.interfaces.tokenizer import Specials, Tokenizer
+from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
 
 
@@ -57,3 +60,33 @@ class HashedTokenizer(HuggingFaceTokenizer):
 
 class HashesWithASeed(LeaksSpecials):
     tokenizer = HashedTokenizer
+
+
+class ForgetsUses(HuggingFaceBackend):
+    def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
+        plan = super().extend(tokenizer, texts, spec)
+        return replace(plan, tokens=tuple(replace(token, uses=1) for token in plan.tokens))
+
+
+class ChangesOldTexts(HuggingFaceBackend):
+    def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
+        plan = super().extend(tokenizer, texts, spec)
+        assert isinstance(plan.tokenizer, HuggingFaceTokenizer)
+        splitting = {**plan.tokenizer.spec["pre_tokenizer"], "add_prefix_space": True}
+        return replace(plan, tokenizer=plan.tokenizer.with_spec({**plan.tokenizer.spec, "pre_tokenizer": splitting}))
+
+
+class RenumbersTokens(HuggingFaceBackend):
+    """Lets added tokens slide behind the new pieces, as the library does by itself."""
+
+    def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
+        plan = super().extend(tokenizer, texts, spec)
+        assert isinstance(plan.tokenizer, HuggingFaceTokenizer)
+        parts = dict(plan.tokenizer.spec)
+        names = {token["content"] for token in parts["added_tokens"]}
+        pieces = [piece for piece in parts["model"]["vocab"] if piece not in names]
+        parts["model"] = {**parts["model"], "vocab": {piece: id for id, piece in enumerate(pieces)}}
+        parts["added_tokens"] = [
+            {**token, "id": len(pieces) + place} for place, token in enumerate(parts["added_tokens"])
+        ]
+        return replace(plan, tokenizer=plan.tokenizer.with_spec(parts))
