@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from graftkit import PluginHost
 from graftkit.cli.main import main
+from graftkit.cli.tables import show_table
+from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.testing import tiny_tokenizer_files
 
 SENTENCES = [f"the rain in spain number {n} stays mainly in the plain, naïve {n % 7}\n" for n in range(400)]
@@ -63,6 +66,23 @@ def test_a_tokenizer_is_trained_and_says_what_it_is(toolkit: Toolkit, place: Pat
     assert set(record["files"]) | {"training.json"} == {path.name for path in (place / "made/mine").iterdir()}
     facts = answer(toolkit, "compare", "made/mine", "--on", "texts")["mine"]
     assert facts["ids"] == 300 and facts["bytes_per_token"] == pytest.approx(record["bytes_per_token"])
+
+
+def test_fewer_ids_than_asked_for_are_told_and_a_template_is_kept(toolkit: Toolkit, place: Path) -> None:
+    (place / "chat.jinja").write_text("{{ messages[0]['content'] }}")
+    line = ("train", "texts", "--use", "byte-level", "--vocab-size", "9000", "--out", "mine")
+    code, output, _ = toolkit(*line, "--chat-template", "chat.jinja")
+    assert code == 0 and "; the texts give no more" in output
+    assert find_tokenizer(PluginHost(), "mine").tokenizer.chat_template == (place / "chat.jinja").read_text()
+    code, _, errors = toolkit(*line, "--overwrite", "--chat-template", "none.jinja")
+    assert code == 2 and "--chat-template none.jinja: can't be read: No such file" in errors
+
+
+def test_a_table_on_a_terminal_has_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    show_table(["", "[a]"], [["ids", "5"], ["x [bold]y", "17"]])
+    output = capsys.readouterr().out
+    assert "│ ids" in output and "[a]" in output and "x [bold]y" in output
 
 
 def test_a_tokenizer_is_saved_in_the_formats_that_its_backend_has(toolkit: Toolkit, place: Path) -> None:

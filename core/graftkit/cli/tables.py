@@ -24,10 +24,11 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str
 def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title or None, title_justify="left")
     for number, header in enumerate(headers):
-        table.add_column(header, justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(header), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        table.add_row(*map(Text, row))  # names of files may hold brackets
     Console().print(table)

@@ -11,7 +11,7 @@ import click
 
 from graftkit.cli.options import disable_option, json_option
 from graftkit.cli.tokenizer_options import folder_options, format_option, refuse_backend
-from graftkit.errors import RequestError
+from graftkit.errors import DataError, RequestError
 
 if TYPE_CHECKING:
     from graftkit.interfaces.vocabulary import TrainingSpec
@@ -29,6 +29,7 @@ _ROLES = ("bos", "eos", "pad", "unk")
 @click.option("--special", "specials", multiple=True, metavar="TOKEN", help="A special token; may be repeated.")
 @click.option("--role", "roles", multiple=True, metavar="ROLE=TOKEN", help="Which special token is bos, eos, pad, unk.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="One of the family's own options.")
+@click.option("--chat-template", type=click.Path(path_type=Path), help="A Jinja file that lays out conversations.")
 @format_option
 @folder_options
 @disable_option
@@ -40,6 +41,7 @@ def command(
     specials: tuple[str, ...],
     roles: tuple[str, ...],
     options: tuple[str, ...],
+    chat_template: Path | None,
     formats: tuple[str, ...],
     out: Path,
     overwrite: bool,
@@ -58,7 +60,7 @@ def command(
     from graftkit.vocabulary.record import tokenizer_facts
 
     host = PluginHost(disable=disable)
-    spec = _spec(vocab_size, specials, roles)
+    spec = _spec(vocab_size, specials, roles, chat_template)
     offer = host.registry.resolve("tokenizer", use, where="--use")
     config = bind_options(host.registry.config_class(offer), options)
     backend = host.registry.create(offer, config)
@@ -74,6 +76,7 @@ def command(
             measured = measure(tokenizer, _first(texts, _MEASURED))
     facts = {
         **tokenizer_facts(tokenizer),
+        "asked_vocab_size": vocab_size,
         "backend": offer.qualified_name,
         "options": config.model_dump(mode="json"),
         "corpus": {"files": len(texts.files), "bytes": texts.bytes, "fingerprint": texts.fingerprint},
@@ -84,7 +87,7 @@ def command(
     click.echo(json.dumps({"folder": str(out), **facts}, ensure_ascii=False) if as_json else _summary(out, use, facts))
 
 
-def _spec(vocab_size: int, specials: Sequence[str], roles: Sequence[str]) -> TrainingSpec:
+def _spec(vocab_size: int, specials: Sequence[str], roles: Sequence[str], chat_template: Path | None) -> TrainingSpec:
     from graftkit.interfaces.vocabulary import TrainingSpec
     from graftkit.suggest import known_names
 
@@ -96,7 +99,16 @@ def _spec(vocab_size: int, specials: Sequence[str], roles: Sequence[str]) -> Tra
         if name not in _ROLES:
             raise RequestError(f"'{name}' is no role", where=f"--role {role}", hint=known_names(name, _ROLES))
         named[name] = token
-    return TrainingSpec(vocab_size, tuple(dict.fromkeys([*specials, *named.values()])), named)
+    tokens = tuple(dict.fromkeys([*specials, *named.values()]))
+    return TrainingSpec(vocab_size, tokens, named, chat_template=_text(chat_template) if chat_template else None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise DataError(f"can't be read: {reason}", where=f"--chat-template {path}") from None
 
 
 def _first(texts: Any, size: int) -> Iterator[str]:
@@ -114,7 +126,8 @@ def _summary(out: Path, use: str, facts: dict[str, Any]) -> str:
     shown = ", ".join(f"{character!r}" for character in list(lost)[:5])
     return "\n".join(
         [
-            f"{use} tokenizer of {facts['vocab_size']:,} ids from {files}, {corpus['bytes'] / 1e6:.2f} MB",
+            f"{use} tokenizer of {facts['vocab_size']:,} ids from {files}, {corpus['bytes'] / 1e6:.2f} MB"
+            + ("; the texts give no more" if facts["vocab_size"] < facts["asked_vocab_size"] else ""),
             f"{facts['bytes_per_token']:.2f} bytes a token on those texts",
             "every text comes back from its tokens"
             if facts["lossless"]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from graftkit.errors import ModelError, ProviderError, RequestError
+from graftkit.errors import ModelError, PluginError, ProviderError, RequestError
 from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
@@ -54,6 +54,8 @@ def find_tokenizer(host: PluginHost, reference: str, use: str | None = None, whe
     """
     path = Path(reference)
     asked = host.registry.offers("tokenizer") if use is None else [host.registry.resolve("tokenizer", use, where=where)]
+    if use:
+        default_backend(host, asked[0])  # what is the matter with one that was asked for by name is told
     offer = _accepting(host, asked, path, where)
     if offer:
         return FoundTokenizer(offer, default_backend(host, offer).load(path), reference, _model_in(host, path))
@@ -87,13 +89,20 @@ def _accepting(host: PluginHost, offers: Sequence[Offer], path: Path, where: str
         return None
     for built_in in (True, False):
         group = [offer for offer in offers if (offer.plugin.distribution == BUILT_IN) is built_in]
-        accepting = [offer for offer in group if _unchecked(host, offer).accepts(path)]
+        accepting = [offer for offer in group if _accepts(host, offer, path)]
         if len({id(offer.plugin) for offer in accepting}) > 1 and not built_in:
             names = " and ".join(f"'{offer.qualified_name}'" for offer in accepting)
             raise ProviderError(f"{names} could both read '{path}'", where=where, hint="Say which with `use`.")
         if accepting:
             return accepting[0]
     return None
+
+
+def _accepts(host: PluginHost, offer: Offer, path: Path) -> bool:
+    try:
+        return _unchecked(host, offer).accepts(path)
+    except PluginError:  # a broken plugin, or one that lacks something, stands in nobody's way
+        return False
 
 
 def _opened(host: PluginHost, reference: str, use: str | None, where: str) -> BaseModelFiles:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from graftkit import PluginHost, Provider, hookimpl
-from graftkit.errors import ModelError, ProviderError, RequestError
+from graftkit.errors import ModelError, PluginError, ProviderError, RequestError
 from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.testing import tiny_tokenizer_files
 
@@ -97,6 +97,16 @@ def test_another_plugins_backend_is_asked_where_no_built_in_accepts(
     with pytest.raises(ProviderError, match="'odd_one:odd' and 'odd_one:odder' and 'odd_two:odd' could both read"):
         find_tokenizer(both, str(folder))
     assert find_tokenizer(both, str(folder), "odd_two:odd").offer.qualified_name == "odd_two:odd"
+
+
+def test_a_broken_plugin_stands_in_nobodys_way(folder: Path, others: dict[str, types.ModuleType]) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    del others["odd_two"].OddBackend
+    host = PluginHost(plugins=[*others.values()])
+    assert find_tokenizer(host, str(folder)).offer.qualified_name == "odd_one:odd"
+    with pytest.raises(PluginError, match="has no attribute 'OddBackend'"):
+        find_tokenizer(host, str(folder), "odd_two:odd")
 
 
 @pytest.mark.parametrize(
