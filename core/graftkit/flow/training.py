@@ -17,7 +17,8 @@ from graftkit.host.lifecycle import StepInfo
 from graftkit.model.adapt import AdaptedModel
 from graftkit.store.files import LineFile, atomic_folder, remove_tree, write_json, write_text
 from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
-from graftkit.training.loop import RowTraining, Trainer
+from graftkit.training.loop import Trainer
+from graftkit.training.optimizers import RowTraining
 
 __all__ = ["forget_checkpoints", "save_adapter", "train"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,31 +15,10 @@ from graftkit.recipe.schema import TrainingSection
 from graftkit.store.token_store import TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loss import summed_loss
+from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import group_by_tokens, plan_steps
-from graftkit.training.schedule import learning_rate, warmup_steps
 
-__all__ = ["RowTraining", "Trainer", "held_out_loss"]
-
-_STATE_KEYS = ("parameter", "step", "exp_avg", "exp_avg_sq")
-"""A parameter, and what AdamW keeps of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowTraining:
-    """How new rows of the embeddings are trained beside the adapter.
-
-    Attributes:
-        names: Which parameters are such rows.
-        learning_rate: Their highest rate; the adapter's where None.
-        first: Steps at the beginning that train them alone.
-    """
-
-    names: frozenset[str] = frozenset()
-    learning_rate: float | None = None
-    first: int = 0
-
-
-NO_ROWS = RowTraining()
+__all__ = ["Trainer", "held_out_loss"]
 
 
 class Trainer:
@@ -66,21 +44,15 @@ class Trainer:
         store: TokenStore,
         options: TrainingSection,
         device: torch.device,
-        rows: RowTraining = NO_ROWS,
+        rows: RowTraining | None = None,
     ) -> None:
         self.step = 0
         self.whole = True
         self._network = network
-        self._parameters = dict(parameters)
         self._store = store
         self._options = options
         self._device = device
-        self._rows = rows
-        groups = [
-            {"params": [p for name, p in self._parameters.items() if (name in rows.names) is are_rows]}
-            for are_rows in (False, True)
-        ]
-        self._optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+        self._optimizers = Optimizers(parameters, options, rows or RowTraining())
 
     def run(self, on_step: Callable[[StepInfo], None], poll: Callable[[], None] = lambda: None) -> None:
         """Takes every step that has not been taken yet.
@@ -102,18 +74,13 @@ class Trainer:
                     info = self._take_step(len(plan), rows, poll)
                 on_step(info)
         finally:
-            self._freeze_adapter(False)
-            self._optimizer.zero_grad(set_to_none=True)
+            self._optimizers.freeze_adapter(False)
+            self._optimizers.forget_gradients()
             self._network.eval()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Returns every tensor that the next step depends on: parameters and AdamW's moments, by name."""
-        state: dict[str, torch.Tensor] = {}
-        for name, parameter in self._parameters.items():
-            state[f"parameter.{name}"] = parameter.detach()
-            for key, moment in self._optimizer.state[parameter].items():
-                state[f"{key}.{name}"] = moment
-        return state
+        """Returns every tensor that the next step depends on: parameters and the optimizers' moments, by name."""
+        return self._optimizers.state()
 
     def load_state(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
         """Goes back to where `state` was taken, after `step` steps.
@@ -121,27 +88,8 @@ class Trainer:
         Raises:
             TrainingError: A tensor is missing, left over or of another shape; nothing is changed then.
         """
-        expected = {f"{key}.{name}": p for name, p in self._parameters.items() for key in self._keys(name, step)}
-        odd = sorted(expected.keys() ^ state.keys())
-        if odd:
-            raise TrainingError(f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as {odd[0]}")
-        for name, parameter in expected.items():
-            shape = torch.Size() if name.startswith("step.") else parameter.shape
-            if state[name].shape != shape:
-                raise TrainingError(f"the checkpoint's tensor {name} has shape {list(state[name].shape)}")
-        for name, parameter in self._parameters.items():
-            with torch.no_grad():
-                parameter.copy_(state[f"parameter.{name}"])
-            moments = {key: state[f"{key}.{name}"].clone() for key in self._keys(name, step) if key != "parameter"}
-            if moments:
-                self._optimizer.state[parameter] = {
-                    key: moment if key == "step" else moment.to(parameter.device) for key, moment in moments.items()
-                }
+        self._optimizers.load_state(step, state)
         self.step = step
-
-    def _keys(self, name: str, step: int) -> tuple[str, ...]:
-        """Returns what there is of a parameter after so many steps: AdamW keeps nothing of one not yet trained."""
-        return _STATE_KEYS if name in self._rows.names or step > self._rows.first else _STATE_KEYS[:1]
 
     def plan(self) -> list[list[int]]:
         """Returns the rows of every step."""
@@ -156,44 +104,19 @@ class Trainer:
     def _take_step(self, steps: int, rows: Sequence[int], poll: Callable[[], None]) -> StepInfo:
         start = time.perf_counter()
         step = self.step + 1
-        self._freeze_adapter(step <= self._rows.first)
-        rate = self._set_rate(step, steps)
+        rate = self._optimizers.begin(step, steps)
         loss, tokens, supervised = self._accumulate(rows, poll)
-        trained = [parameter for parameter in self._parameters.values() if parameter.requires_grad]
-        norm = float(nn.utils.clip_grad_norm_(trained, self._options.max_grad_norm))
+        norm = self._optimizers.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {step}: the loss is {loss}, the gradient's norm {norm}",
                 hint="A lower training.learning_rate or a longer warmup usually helps.",
             )
         self.whole = False
-        self._optimizer.step()
+        self._optimizers.step()
         self.step, self.whole = step, True
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizers.forget_gradients()
         return StepInfo(step, steps, loss, tokens, supervised, time.perf_counter() - start, rate, norm)
-
-    def _freeze_adapter(self, frozen: bool) -> None:
-        """Leaves the adapter out of a step that is the new rows' alone: no gradient, so AdamW passes it over."""
-        for name, parameter in self._parameters.items():
-            parameter.requires_grad_(name in self._rows.names or not frozen)
-
-    def _set_rate(self, step: int, steps: int) -> float:
-        """Sets the rates of both groups and returns the adapter's; its schedule starts where it joins."""
-        first = self._rows.first
-        adapter = self._rate(step - first, steps - first, self._options.learning_rate) if step > first else 0.0
-        rows = self._rate(step, steps, self._rows.learning_rate or self._options.learning_rate)
-        for group, rate in zip(self._optimizer.param_groups, (adapter, rows), strict=True):
-            group["lr"] = rate
-        return adapter if step > first else rows
-
-    def _rate(self, step: int, steps: int, peak: float) -> float:
-        return learning_rate(
-            step,
-            steps,
-            peak=peak,
-            warmup=warmup_steps(steps, self._options.warmup),
-            schedule=self._options.schedule,
-        )
 
     def _accumulate(self, rows: Sequence[int], poll: Callable[[], None]) -> tuple[float, int, int]:
         """Sums the gradient of the step's mean loss; how rows are cut into passes does not change it."""

@@ -1,0 +1,161 @@
+"""What changes parameters: AdamW for the adapter, and an Adam of their own for new rows of the embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from graftkit.errors import TrainingError
+from graftkit.recipe.schema import TrainingSection
+from graftkit.training.row_optimizer import RowAdam
+from graftkit.training.schedule import learning_rate, warmup_steps
+
+__all__ = ["Optimizers", "RowTraining"]
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What either optimizer keeps of a parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowTraining:
+    """How new rows of the embeddings are trained beside the adapter.
+
+    Attributes:
+        names: Which parameters are such rows.
+        learning_rate: Their highest rate; the adapter's where None.
+        first: Steps at the beginning that train them alone.
+    """
+
+    names: frozenset[str] = frozenset()
+    learning_rate: float | None = None
+    first: int = 0
+
+
+class Optimizers:
+    """Takes the optimizer's part of a step, and keeps what the next one depends on.
+
+    Args:
+        parameters: All that is trained, by name.
+        options: The recipe's training section.
+        rows: Which of them are new rows, and how those are trained.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], options: TrainingSection, rows: RowTraining) -> None:
+        self._parameters = dict(parameters)
+        self._options = options
+        self._rows = rows
+        adapter = [p for name, p in parameters.items() if name not in rows.names]
+        new_rows = [p for name, p in parameters.items() if name in rows.names]
+        self._of_adapter = torch.optim.AdamW(adapter, lr=options.learning_rate, weight_decay=options.weight_decay)
+        self._of_rows = RowAdam(new_rows, lr=rows.learning_rate or options.learning_rate) if new_rows else None
+
+    def begin(self, step: int, steps: int) -> float:
+        """Makes ready for a step: which parameters get a gradient, and the rates.
+
+        In a step that is the new rows' alone the adapter gets no gradient, so its optimizer passes it over; its
+        schedule starts where it joins.
+
+        Returns:
+            The adapter's rate, or the rows' where they are alone.
+        """
+        first = self._rows.first
+        self.freeze_adapter(step <= first)
+        rows = self._rate(step, steps, self._rows.learning_rate or self._options.learning_rate)
+        adapter = self._rate(step - first, steps - first, self._options.learning_rate) if step > first else rows
+        for optimizer, rate in ((self._of_adapter, adapter), (self._of_rows, rows)):
+            for group in optimizer.param_groups if optimizer else ():
+                group["lr"] = rate
+        return adapter
+
+    def freeze_adapter(self, frozen: bool) -> None:
+        """Says whether the adapter gets a gradient."""
+        for name, parameter in self._parameters.items():
+            parameter.requires_grad_(name in self._rows.names or not frozen)
+
+    def clip(self) -> float:
+        """Clips the adapter's gradient and the rows', each by itself; returns the norm of both as they were."""
+        norms = [
+            float(nn.utils.clip_grad_norm_(parameters, self._options.max_grad_norm)) for parameters in self._groups()
+        ]
+        return math.hypot(*norms)
+
+    def _groups(self) -> Iterator[list[nn.Parameter]]:
+        for optimizer in (self._of_adapter, self._of_rows):
+            if optimizer is not None:
+                yield [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def step(self) -> None:
+        """Changes every parameter that has a gradient."""
+        self._of_adapter.step()
+        if self._of_rows:
+            self._of_rows.step()
+
+    def forget_gradients(self) -> None:
+        """Gives the gradients' memory back."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns every tensor that the next step depends on: parameters and moments, by name."""
+        state: dict[str, torch.Tensor] = {}
+        for name, parameter in self._parameters.items():
+            state[f"parameter.{name}"] = parameter.detach()
+            for key, moment in self._optimizer_of(name).state[parameter].items():
+                state[f"{key}.{name}"] = moment
+        return state
+
+    def load_state(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
+        """Goes back to where `state` was taken, after `step` steps.
+
+        Raises:
+            TrainingError: A tensor is missing, left over or of another shape; nothing is changed then.
+        """
+        self._check(step, state)
+        for name, parameter in self._parameters.items():
+            with torch.no_grad():
+                parameter.copy_(state[f"parameter.{name}"])
+            moments = {key: state[f"{key}.{name}"].clone() for key in self._moments(name, step)}
+            if moments:
+                self._optimizer_of(name).state[parameter] = {
+                    key: moment if key == "step" else moment.to(parameter.device) for key, moment in moments.items()
+                }
+
+    def _check(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
+        expected = {
+            f"{key}.{name}": self._shape(name, key)
+            for name in self._parameters
+            for key in ("parameter", *self._moments(name, step))
+        }
+        odd = sorted(expected.keys() ^ state.keys())
+        if odd:
+            raise TrainingError(f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as {odd[0]}")
+        for name, shape in expected.items():
+            if state[name].shape != shape:
+                raise TrainingError(f"the checkpoint's tensor {name} has shape {list(state[name].shape)}")
+
+    def _moments(self, name: str, step: int) -> tuple[str, ...]:
+        """Returns what there is of a parameter after so many steps: nothing of one that was not trained yet."""
+        return _MOMENTS if name in self._rows.names or step > self._rows.first else ()
+
+    def _shape(self, name: str, key: str) -> torch.Size:
+        scalar = key == "step" or (key == "exp_avg_sq" and name in self._rows.names)
+        return torch.Size() if scalar else self._parameters[name].shape
+
+    def _optimizer_of(self, name: str) -> torch.optim.Optimizer:
+        if name in self._rows.names:
+            assert self._of_rows is not None
+            return self._of_rows
+        return self._of_adapter
+
+    def _rate(self, step: int, steps: int, peak: float) -> float:
+        return learning_rate(
+            step,
+            steps,
+            peak=peak,
+            warmup=warmup_steps(steps, self._options.warmup),
+            schedule=self._options.schedule,
+        )
