@@ -49,6 +49,9 @@ class Kind(IntEnum):
     BYTE = 6
 
 
+_KINDS = {int(kind): kind for kind in Kind}
+
+
 class Piece(NamedTuple):
     """One piece of the vocabulary; its place in it is its id.
 
@@ -202,11 +205,11 @@ def _piece(data: bytes, start: int, end: int, id: int) -> Piece:
             score = _FLOAT.unpack_from(data, first)[0]
         elif number == _KIND and wire == VARINT:
             kind = first
-    if not text or not math.isfinite(score) or not 1 <= kind <= len(Kind):
+    if not text or not math.isfinite(score) or kind not in _KINDS:
         raise WireError(f"piece {id} is {text!r} with the score {score} and the type {kind}")
     if id >= _MOST_PIECES:
         raise WireError(f"it has more than {_MOST_PIECES:,} pieces")
-    return Piece(text, score, Kind(kind))
+    return Piece(text, score, _KINDS[kind])
 
 
 def _values(data: bytes, start: int, end: int) -> dict[int, int | bytes]:

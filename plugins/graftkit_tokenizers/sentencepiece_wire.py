@@ -58,7 +58,9 @@ def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tupl
 
 
 def _varint(data: bytes, place: int, end: int) -> tuple[int, int]:
-    """Returns a varint and the place after it."""
+    """Returns a varint and the place after it; nearly all have one byte."""
+    if place < end and data[place] < 128:
+        return data[place], place + 1
     value = 0
     for index in range(min(_LONGEST_VARINT, end - place)):
         byte = data[place + index]
