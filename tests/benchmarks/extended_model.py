@@ -1,6 +1,6 @@
 """A model with 2,000 new tokens against the same model without: the same text, the same bytes, the same adapter.
 
-    python tests/benchmarks/extended_model.py [--train-kb 1200] [--out runs/extended-model]
+    python tests/benchmarks/extended_model.py [--train-kb 800] [--out runs/extended-model]
 
 SmolLM2-135M-Instruct learns Python's standard library. Its modules are split, whole ones to one side or the other:
 new tokens are learnt from the training modules alone, and everything is measured on modules that neither the tokenizer
@@ -59,11 +59,12 @@ def write_data(out: Path, options: argparse.Namespace) -> None:
     """Writes the corpus of the tokenizer, the rows to train on and the held-out ones."""
     held = list(taken(modules(), options.holdout_kb))
     rest = modules()[len(held) :]
+    (out / "heldout.txt").write_text("".join(text for _, text in held), encoding="utf-8")
     corpus = out / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for number, (_, text) in enumerate(taken(rest, options.corpus_kb)):
         (corpus / f"{number:04}.py").write_text(text, encoding="utf-8")
-    for name, chosen in (("train", taken(rest, options.train_kb)), ("heldout", iter(held))):
+    for name, chosen in (("train", taken(rest, options.train_kb)), ("heldout", taken(held, options.judged_kb))):
         lines = (json.dumps({"text": text}) + "\n" for _, text in chosen)
         (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
@@ -103,11 +104,11 @@ def run(out: Path, name: str, made: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def prose_tokens(folder: Path) -> int:
-    """Counts the prose's tokens with a run's tokenizer."""
+def tokens(out: Path, text: str) -> list[int]:
+    """Counts a text's tokens with either side's tokenizer."""
     from graftkit_tokenizers.huggingface import HuggingFaceBackend
 
-    return len(HuggingFaceBackend().load(folder / "tokenizer").encode(prose()))
+    return [len(HuggingFaceBackend().load(out / side / "tokenizer").encode(text)) for side in ("plain", "extended")]
 
 
 def table(out: Path, plain: dict[str, Any], extended: dict[str, Any]) -> str:
@@ -116,8 +117,8 @@ def table(out: Path, plain: dict[str, Any], extended: dict[str, Any]) -> str:
     kilobytes = (out / "train.jsonl").stat().st_size // 1000
     rows: list[tuple[str, list[str]]] = [
         ("ids", [f"{side['tokenizer']['vocab_size']:,}" for side in sides]),
-        ("held-out Python, tokens", _against([side["data"]["holdout_tokens"] for side in sides])),
-        ("prose, tokens", _against([prose_tokens(out / name) for name in ("plain", "extended")])),
+        ("held-out Python, tokens", _against(tokens(out, (out / "heldout.txt").read_text(encoding="utf-8")))),
+        ("prose, tokens", _against(tokens(out, prose()))),
         ("parameters trained", [f"{side['parameters']['trainable']:,}" for side in sides]),
         ("bits per byte, base model", [f"{plain['metrics']['before']['bits_per_byte']:.4f}"] * 2),
         ("bits per byte before training", [f"{side['metrics']['before']['bits_per_byte']:.4f}" for side in sides]),
@@ -144,10 +145,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/extended-model"))
     parser.add_argument("--tokens", type=int, default=2000)
-    parser.add_argument("--corpus-kb", type=int, default=5000)
-    parser.add_argument("--train-kb", type=int, default=1200)
-    parser.add_argument("--holdout-kb", type=int, default=150)
-    parser.add_argument("--tokens-per-step", type=int, default=2048)
+    parser.add_argument("--corpus-kb", type=int, default=10_000, help="what the new tokens are learnt from")
+    parser.add_argument("--train-kb", type=int, default=800, help="what the model learns from")
+    parser.add_argument("--holdout-kb", type=int, default=1100, help="modules that neither side sees")
+    parser.add_argument("--judged-kb", type=int, default=150, help="those of them that bits per byte are measured on")
+    parser.add_argument("--tokens-per-step", type=int, default=1024)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--rows", default="mean")
     parser.add_argument("--rows-rate", type=float, default=3e-3)
