@@ -59,9 +59,9 @@ def write_data(out: Path, options: argparse.Namespace) -> None:
     """Writes the corpus of the tokenizer, the rows to train on and the held-out ones."""
     held = list(taken(modules(), options.holdout_kb))
     rest = modules()[len(held) :]
-    (out / "heldout.txt").write_text("".join(text for _, text in held), encoding="utf-8")
     corpus = out / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
+    (out / "heldout.txt").write_text("".join(text for _, text in held), encoding="utf-8")
     for number, (_, text) in enumerate(taken(rest, options.corpus_kb)):
         (corpus / f"{number:04}.py").write_text(text, encoding="utf-8")
     for name, chosen in (("train", taken(rest, options.train_kb)), ("heldout", taken(held, options.judged_kb))):
