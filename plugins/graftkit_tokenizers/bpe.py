@@ -15,7 +15,7 @@ from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceToken
 from graftkit_tokenizers.pruning import pruned
 from graftkit_tokenizers.splitting import split
 from graftkit_tokenizers.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
-from graftkit_tokenizers.training import checked, files_of, learn, make_room
+from graftkit_tokenizers.training import checked, files_of, learn, make_room, merges_of
 
 __all__ = ["BpeBackend"]
 
@@ -59,10 +59,11 @@ class BpeBackend(HuggingFaceBackend):
             special_tokens=list(fixed),
             show_progress=False,
         )
-        model = learn(parts, trainer, counts.reading(texts))
+        learnt = learn(parts, trainer, counts.reading(texts))
+        vocab, merges = learnt.get_vocab(with_added_tokens=False), merges_of(learnt)
         rare = counts.rare(self.config.coverage, _SPARE) - {"▁"}
-        self._check_alphabet(spec, len(model["vocab"]) - len(model["merges"]) - len(rare))
-        kept = pruned(model["vocab"], model["merges"], reserved=fixed, dropped=rare, size=spec.vocab_size)
+        self._check_alphabet(spec, len(vocab) - len(merges) - len(rare))
+        kept = pruned(vocab, merges, reserved=fixed, dropped=rare, size=spec.vocab_size)
         return HuggingFaceTokenizer(
             files_of({**parts, "model": bpe_model(*kept, byte_fallback=True)}, spec), trainable=True
         )

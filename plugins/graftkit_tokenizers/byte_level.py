@@ -15,7 +15,7 @@ from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceToken
 from graftkit_tokenizers.pruning import pruned
 from graftkit_tokenizers.splitting import named, pre_tokenizer
 from graftkit_tokenizers.tokenizer_json import bpe_model, byte_level_decoder, tokenizer_json
-from graftkit_tokenizers.training import checked, files_of, learn, make_room
+from graftkit_tokenizers.training import checked, files_of, learn, make_room, merges_of
 
 __all__ = ["ByteLevelBackend"]
 
@@ -55,8 +55,9 @@ class ByteLevelBackend(HuggingFaceBackend):
             initial_alphabet=list(byte_alphabet()),
             show_progress=False,
         )
-        model = learn(parts, trainer, texts)
-        kept = pruned(model["vocab"], model["merges"], reserved=spec.special_tokens, size=spec.vocab_size)
+        learnt = learn(parts, trainer, texts)
+        vocab, merges = learnt.get_vocab(with_added_tokens=False), merges_of(learnt)
+        kept = pruned(vocab, merges, reserved=spec.special_tokens, size=spec.vocab_size)
         return HuggingFaceTokenizer(files_of({**parts, "model": bpe_model(*kept)}, spec), trainable=True)
 
 

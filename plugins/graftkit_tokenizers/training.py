@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from graftkit_tokenizers.tokenizer_json import added_token, bos_first, config_json, dump
 
-__all__ = ["checked", "files_of", "learn", "make_room", "specials_of", "with_unknown"]
+__all__ = ["checked", "files_of", "learn", "make_room", "merges_of", "specials_of", "with_unknown"]
 
 Json = dict[str, Any]
 
@@ -70,7 +70,7 @@ def specials_of(spec: TrainingSpec) -> dict[str, int]:
     return {token: id for id, token in enumerate(spec.special_tokens)}
 
 
-def learn(parts: Json, trainer: Any, texts: Iterable[str]) -> Json:
+def learn(parts: Json, trainer: Any, texts: Iterable[str]) -> Tokenizer:
     """Has the library learn a model.
 
     Args:
@@ -79,15 +79,20 @@ def learn(parts: Json, trainer: Any, texts: Iterable[str]) -> Json:
         texts: Iterated once; the library keeps the counts of different words.
 
     Returns:
-        The model of the tokenizer.json.
+        The library's tokenizer.
 
     Raises:
         DataError: There is no text.
     """
     tokenizer = Tokenizer.from_str(json.dumps(parts))
     tokenizer.train_from_iterator(some(texts), trainer)
-    model: Json = json.loads(tokenizer.to_str())["model"]
-    return model
+    return tokenizer
+
+
+def merges_of(tokenizer: Tokenizer) -> list[list[str]]:
+    """Returns the merges of a BPE that was learnt, in their order."""
+    merges: list[list[str]] = json.loads(tokenizer.to_str())["model"]["merges"]
+    return merges
 
 
 def some(texts: Iterable[str]) -> Iterator[str]:

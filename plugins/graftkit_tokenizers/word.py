@@ -46,7 +46,7 @@ class WordBackend(HuggingFaceBackend):
             min_frequency=self.config.min_frequency,
             show_progress=False,
         )
-        learnt = learn(parts, trainer, texts)["vocab"]
+        learnt = learn(parts, trainer, texts).get_vocab(with_added_tokens=False)
         words = [word for word in sorted(learnt, key=learnt.__getitem__) if word not in spec.special_tokens]
         pieces = [*spec.special_tokens, *words][: spec.vocab_size]
         model = {**parts["model"], "vocab": {piece: id for id, piece in enumerate(pieces)}}

@@ -21,8 +21,9 @@ from graftkit_tokenizers.wordpiece_parts import PREFIX, wordpiece_json
 __all__ = ["WordPieceBackend"]
 
 # The library numbers ##x for each character x in the order of a hash map, and equally frequent pairs by their
-# numbers. So it is given all that there can be beforehand. Chinese characters never stand inside a word.
-_INSIDE_WORDS = ((0x21, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xD800), (0xE000, 0xF900), (0xFB00, 0x20000))
+# numbers. So it is given all that there can be beforehand. Chinese characters never stand inside a word, and
+# those of private use are taken out of texts.
+_INSIDE_WORDS = ((0x21, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xD800), (0xFB00, 0x20000))
 _BEYOND = re.compile(r"[^\x00-\U0001FFFF]")
 
 
@@ -60,7 +61,7 @@ class WordPieceBackend(HuggingFaceBackend):
             special_tokens=fixed,
             show_progress=False,
         )
-        learnt = learn(parts, trainer, _within_planes(read))["vocab"]
+        learnt = learn(parts, trainer, _within_planes(read)).get_vocab(with_added_tokens=False)
         words = _Words(parts)
         rare = counts.become(words.cleaned).rare(self.config.coverage, len(learnt))
         pieces = _pieces(learnt, len(fixed), words, rare)
