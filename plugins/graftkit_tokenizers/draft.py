@@ -53,6 +53,11 @@ class Draft:
         return family_of(self.model)
 
     @property
+    def prefix(self) -> str:
+        """How a piece inside a word starts, such as ##; mostly empty."""
+        return self.model.get("continuing_subword_prefix") or ""
+
+    @property
     def unknown_id(self) -> int | None:
         """The id of what the model does not know, or None."""
         found: int | None = self.model.get("unk_id")
@@ -67,7 +72,7 @@ class Draft:
 
     def join(self, left: str, right: str) -> str:
         """Writes two pieces as one; where pieces inside a word have a prefix, the right one loses it."""
-        return left + right.removeprefix(self.model.get("continuing_subword_prefix") or "")
+        return left + right.removeprefix(self.prefix)
 
     @property
     def added(self) -> set[str]:

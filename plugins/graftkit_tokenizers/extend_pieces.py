@@ -32,11 +32,11 @@ def learn_wordpiece(draft: Draft, words: Iterable[Cut], limits: Limits) -> None:
 
     So that what is left of a word can always be cut, a character that is only part of longer pieces becomes one.
     """
-    lacking = _lacking_characters(draft)
+    lacking, first = _lacking_characters(draft), draft.next_id
     for merge in _learnt(draft, words, limits):
         if merge.id == draft.next_id:
             draft.add_piece(merge.piece, (merge.left, merge.right))
-    for character in lacking:
+    for character in lacking if draft.next_id > first else ():
         draft.add_piece(character, ())
 
 
@@ -86,7 +86,7 @@ def _between(words: Iterable[Cut], walls: Collection[int]) -> Iterator[Cut]:
 
 def _lacking_characters(draft: Draft) -> list[str]:
     """Returns the pieces of one character that WordPiece may need where a new piece ends inside an old one."""
-    prefix = draft.model["continuing_subword_prefix"]
+    prefix = draft.prefix
     vocab = draft.model["vocab"]
     inner = {prefix + c for piece in vocab if piece not in draft.added for c in _after_the_first(piece, prefix)}
     return sorted(inner - set(vocab))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,15 @@ def test_bpe_only_joins_what_the_base_left_apart(plans: Plans, name: str, text: 
     assert [part for id in plan.tokenizer.encode(text) for part in parts.get(id, (id,))] == base.encode(text)
 
 
+@settings(max_examples=100, deadline=None)
+@given(text=TEXTS)
+def test_where_words_are_taken_whole_no_text_is_cut_elsewhere(plans: Plans, text: str) -> None:
+    """There a new token may take a word that the base cut in another way than the token's parts say."""
+    base, plan = plans["whole_words"]
+    new, old = ([len(t.token_bytes(id)) for id in t.encode(text)] for t in (plan.tokenizer, base))
+    assert set(accumulate(new)) <= set(accumulate(old))
+
+
 @pytest.mark.parametrize("name", BASES)
 def test_uses_and_totals_are_what_encode_gives(plans: Plans, name: str) -> None:
     base, plan = plans[name]
@@ -190,10 +200,37 @@ def test_no_token_is_learnt_that_spells_a_special_one(make: Make) -> None:
     assert not set(plan.tokenizer.encode("a </s>")) & set(plan.tokenizer.special_tokens.values())
 
 
-def test_new_merges_never_cross_words(plans: Plans) -> None:
-    """Even where the tokenizer has no pre-tokenizer, as long as its own pieces do not."""
-    made = [token.data for token in plans["sentencepiece"][1].tokens]
-    assert made and all(b" " not in data.lstrip() for data in made)
+def test_new_merges_cross_words_only_where_the_base_s_own_pieces_do(make: Make) -> None:
+    """Even where the tokenizer has no pre-tokenizer."""
+
+    def cross(spec: Spec) -> None:
+        spec["model"]["vocab"]["e▁"] = len(spec["model"]["vocab"])
+        spec["added_tokens"][-1]["id"] += 1
+
+    texts = ["ha sa  ha sa"] * 9
+    within = [token.data for token in extended(make("sentencepiece"), 99, texts).tokens]
+    across = [token.data for token in extended(make("sentencepiece", cross), 99, texts).tokens]
+    assert within and not any(b" " in data.lstrip() for data in within)
+    assert any(b" " in data.lstrip() for data in across)
+
+
+def test_words_are_added_by_how_often_they_occur_then_by_their_spelling(make: Make) -> None:
+    plan = extended(make("word_level"), 3, ["z y y x x w a a a a"])
+    assert [(token.data, token.uses) for token in plan.tokens] == [(b"x", 2), (b"y", 2)]
+    plan = extended(make("word_level"), 3, ["z y y x x w"], min_frequency=1)
+    assert [token.data for token in plan.tokens] == [b"x", b"y", b"w"]
+
+
+def test_an_added_token_beyond_a_unigram_vocabulary_stays_out_of_other_words(make: Make) -> None:
+    def add(spec: Spec) -> None:
+        token = {**spec["added_tokens"][0], "id": len(spec["model"]["vocab"]), "content": "ab"}
+        spec["added_tokens"].append({**token, "special": False, "single_word": True})
+
+    base = make("unigram", add)
+    plan = extended(base, 1, ["s<s< s<s<"])
+    assert plan.tokens[0].id == base.vocab_size
+    for text in ("ab", "abs", "b ab b"):
+        assert plan.tokenizer.encode(text) == base.encode(text)
 
 
 def test_old_merges_come_first(plans: Plans) -> None:
@@ -231,6 +268,8 @@ def test_wordpiece_gets_the_characters_that_a_new_piece_may_strand(make: Make) -
     assert base.encode("abc") == [2, 5]
     assert list(model_of(plan)["vocab"])[7:] == ["ab", "##c"]
     assert plan.tokenizer.encode("abc") == [7, 8]
+    with pytest.raises(RequestError, match="nothing to learn"):
+        extended(base, 1, ["a b"])
 
 
 def test_words_are_one_token_wherever_they_stand(make: Make) -> None:
