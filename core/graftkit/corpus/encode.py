@@ -130,10 +130,16 @@ class Encoder:
 
     @cached_property
     def plain(self) -> PlainTexts:
-        """Encodes many plain texts at a time, where `plain.exact` says that it may."""
+        """Encodes many plain texts at a time, those that it takes."""
         start, end = self._start(), self._end()
         tokens = [(run[0].text, run[0].special) if run and run[0].special is not None else None for run in (start, end)]
-        return PlainTexts(self._tokenizer, tokens[0], tokens[1], self.max_length)
+        return PlainTexts(
+            self._tokenizer,
+            tokens[0],
+            tokens[1],
+            self.max_length,
+            lambda text: self._encode_runs(self._runs(TextRow(text, ""))),
+        )
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -10,6 +10,9 @@ __all__ = ["encode_stretches"]
 _AHEAD = 2048
 """Characters after a cut that must come out the same with what stands before it and without."""
 
+_WORDS = 4
+"""Words that must stand in it, unless it reaches to the text's end: a run of line ends alone tells nothing of a cut."""
+
 _TOGETHER = 4
 """Stretches that are encoded in one call."""
 
@@ -49,25 +52,35 @@ def encode_stretches(encode_batch: EncodeBatch, stretches: Iterable[str]) -> Ite
         queue.append(_Stretch(text))
         _fill_first(queue)
         if len(queue) > _TOGETHER:
-            yield from _encode_all_but_last(encode_batch, queue)
+            yield from _encode_first(encode_batch, queue, ended=False)
     while len(queue) > 1:
-        yield from _encode_all_but_last(encode_batch, queue)
+        yield from _encode_first(encode_batch, queue, ended=True)
     for stretch in queue:
         yield encode_batch([stretch.text])[0], stretch.parts
 
 
-def _encode_all_but_last(encode_batch: EncodeBatch, queue: list[_Stretch]) -> Iterator[tuple[list[int], int]]:
-    """Encodes up to the last stretch, or up to the first cut that won't do, and takes that much off the queue."""
-    heads = [stretch.text[:_AHEAD] for stretch in queue[1:]]
-    wholes = [stretch.text + head for stretch, head in zip(queue, heads, strict=False)]
-    found = encode_batch([*wholes, *heads])
-    for whole, head in zip(found[: len(heads)], found[len(heads) :], strict=True):
-        if not head or whole[-len(head) :] != head:
+def _encode_first(encode_batch: EncodeBatch, queue: list[_Stretch], *, ended: bool) -> Iterator[tuple[list[int], int]]:
+    """Encodes up to the first cut that won't do, or of which too little is known, and takes that much off the queue."""
+    heads = list(_heads(queue, ended=ended))
+    wholes = [stretch.text + head for stretch, (head, _) in zip(queue, heads, strict=False)]
+    found = encode_batch([*wholes, *(head for head, _ in heads)])
+    for whole, head, (_, tells) in zip(found[: len(heads)], found[len(heads) :], heads, strict=True):
+        if not head or not tells or whole[-len(head) :] != head:
             queue[0].wanted = 2 * queue[0].parts
             _fill_first(queue)
             return
         stretch = queue.pop(0)
         yield whole[: -len(head)], stretch.parts
+
+
+def _heads(queue: Sequence[_Stretch], *, ended: bool) -> Iterator[tuple[str, bool]]:
+    """Yields what follows each stretch, as far as it is known, and whether it tells whether the cut will do."""
+    for place in range(1, len(queue)):
+        following = "".join(stretch.text[: _AHEAD + 1] for stretch in queue[place:])
+        if len(following) < _AHEAD and not ended:
+            return
+        head = following[:_AHEAD]
+        yield head, (ended and head == following) or len(head.split(None, _WORDS)) > _WORDS
 
 
 def _fill_first(queue: list[_Stretch]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,45 +16,68 @@ _SAMPLES = ("a", " a", "a ", " a ", "\na\n", "\t", "A1", "1", ".", "<", "Ã©", "æ
 """Texts that show whether a special token eats white space beside it, or whether a text's beginning is marked."""
 
 
+Reference = Callable[[str], tuple[list[int], list[bool]]]
+
+
 class PlainTexts:
     """Encodes plain texts, of which every token but the first is supervised.
 
     Attributes:
-        exact: Whether a text's tokens between the first and the last special token are those that it has alone. Where
-            they aren't, as where only a text's beginning gets a space, texts can't be encoded by themselves.
         start: The id that each text starts with, if any.
         end: The id that each text ends with, if any.
+        alone: Whether a text's tokens between those two are the ones that it has by itself. They aren't where only the
+            very beginning gets a space.
 
     Args:
         tokenizer: The tokenizer.
         start: The token that each text starts with, as name and id, or None.
         end: The token that each text ends with, or None.
         max_length: Tokens of a window at most.
+        reference: Gives the ids of one text, and which of them are supervised.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, start: tuple[str, int] | None, end: tuple[str, int] | None, max_length: int
+        self,
+        tokenizer: Tokenizer,
+        start: tuple[str, int] | None,
+        end: tuple[str, int] | None,
+        max_length: int,
+        reference: Reference,
     ) -> None:
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
+        self._names = ("" if start is None else start[0], "" if end is None else end[0])
         self.start = [] if start is None else [start[1]]
         self.end = [] if end is None else [end[1]]
         self._max_length = max_length
-        names = ("" if start is None else start[0], "" if end is None else end[0])
-        self.exact = all(self._encodes_alone(text, *names) for text in _SAMPLES)
+        known = [(text, self._plainly(*reference(text))) for text in _SAMPLES]
+        self.alone = all(self._encode_alone([text]) == [ids] for text, ids in known)
+        self._whole = not self.alone and all(self._encode_whole([text]) == [ids] for text, ids in known)
 
-    def _encodes_alone(self, text: str, start: str, end: str) -> bool:
-        alone = [*self.start, *self.tokenizer.encode(text), *self.end]
-        return self.tokenizer.encode(f"{start}{text}{end}", "all") == alone
+    def _plainly(self, ids: list[int], supervised: list[bool]) -> list[int] | None:
+        """Returns ids of which all are supervised but for the first special one; None where that is not so."""
+        plain = [False] * len(self.start) + [True] * (len(ids) - len(self.start))
+        return ids if supervised == plain else None
+
+    def takes(self, text: str) -> bool:
+        """Tells whether `encode` encodes a text as the reference does."""
+        return self.alone or (self._whole and not any(name in text for name in self._tokenizer.special_tokens))
 
     def encode(self, texts: Sequence[str]) -> tuple[TokenStore, int]:
         """Returns the windows of several texts, and of how many nothing is left to learn."""
         windows: list[NDArray[np.uint32]] = []
         firsts = []
-        for ids in self.tokenizer.encode_batch(texts):
-            found = self._cut([*self.start, *ids, *self.end])
+        for ids in self._encode_alone(texts) if self.alone else self._encode_whole(texts):
+            found = self._cut(ids)
             firsts += [len(windows)] if found else []
             windows += found
         return self._store(windows, firsts), len(texts) - len(firsts)
+
+    def _encode_alone(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[*self.start, *ids, *self.end] for ids in self._tokenizer.encode_batch(texts)]
+
+    def _encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
+        start, end = self._names
+        return self._tokenizer.encode_batch([f"{start}{text}{end}" for text in texts], "all")
 
     def windows(self, ids: Sequence[int], *, begins: bool) -> TokenStore:
         """Returns the windows of tokens up to a text's end.

