@@ -25,6 +25,7 @@ _HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _TOKENIZER_FILES = (
     "tokenizer.json",
+    "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -78,7 +79,12 @@ class HuggingFaceFolder:
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     places: Mapping[str, Path]
-    tokenizer_backend: str = "huggingface"
+
+    @property
+    def tokenizer_backend(self) -> str:
+        """The backend for tokenizer.json, or where there is only a SentencePiece model the one for that."""
+        has_json = (self.folder / "tokenizer.json").is_file()
+        return "sentencepiece" if not has_json and _is_sentencepiece(self.folder / "tokenizer.model") else "huggingface"
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -106,9 +112,9 @@ class HuggingFaceFolder:
         """Copies the tokenizer's files.
 
         Raises:
-            ModelError: There is no tokenizer.json.
+            ModelError: There is no tokenizer.json, and no SentencePiece model either.
         """
-        if not (self.folder / "tokenizer.json").is_file():
+        if self.tokenizer_backend == "huggingface" and not (self.folder / "tokenizer.json").is_file():
             others = [name for name in ("tokenizer.model", "vocab.txt", "vocab.json") if (self.folder / name).exists()]
             found = f" (there is {', '.join(others)})" if others else ""
             raise ModelError(
@@ -122,6 +128,15 @@ class HuggingFaceFolder:
                     shutil.copyfile(self.folder / name, folder / name)
                 except OSError as error:
                     raise ModelError(f"{name} can't be copied: {error.strerror}", where=str(self.folder)) from error
+
+
+def _is_sentencepiece(path: Path) -> bool:
+    """Tells from its first byte, where a piece starts; a tiktoken file may be called tokenizer.model, too."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == b"\x0a"
+    except OSError:
+        return False
 
 
 def _is_dir(path: Path) -> bool:

@@ -1,9 +1,13 @@
-"""SentencePiece models, read, trained and extended through the sentencepiece library itself."""
+"""SentencePiece models, read, trained and extended through the sentencepiece library itself.
+
+The library is imported when it is used, so that backends may be asked what they read where it is not installed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -12,7 +16,9 @@ from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, Trainin
 from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
 from graftkit_tokenizers.sentencepiece_files import find_model, read_files
 from graftkit_tokenizers.sentencepiece_saving import FORMATS
-from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+
+if TYPE_CHECKING:
+    from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 
 __all__ = ["SentencePieceBackend"]
 
@@ -39,6 +45,8 @@ class SentencePieceBackend:
         Raises:
             ModelError: There is none, or a file is malformed.
         """
+        from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+
         return SentencePieceTokenizer(read_files(path))
 
     def train(self, texts: Iterable[str], spec: TrainingSpec) -> SentencePieceTokenizer:
@@ -47,6 +55,7 @@ class SentencePieceBackend:
         Raises:
             RequestError: The specification can't be met, or there is nothing to learn from.
         """
+        from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
         from graftkit_tokenizers.sentencepiece_training import train_files
 
         return SentencePieceTokenizer(train_files(texts, spec, self._config))
@@ -58,6 +67,7 @@ class SentencePieceBackend:
             RequestError: It is no SentencePiece model that can be extended, or the texts hold nothing to learn.
         """
         from graftkit_tokenizers.sentencepiece_extension import extend
+        from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 
         if not isinstance(tokenizer, SentencePieceTokenizer):
             raise RequestError(

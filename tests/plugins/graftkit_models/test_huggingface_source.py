@@ -162,3 +162,23 @@ def test_a_file_that_is_replaced_after_its_header_was_read_is_refused(tmp_path: 
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="can't be read"):
         list(files.read())
+
+
+def test_a_sentencepiece_model_is_a_tokenizer_where_there_is_no_tokenizer_json(tmp_path: Path) -> None:
+    folder = small(tmp_path / "model")
+    for name, data in {"tokenizer.model": b"\x0a\x0e\x0a\x05<unk>", "tokenizer_config.json": b"{}"}.items():
+        (folder / name).write_bytes(data)
+    files = SOURCE.open(str(folder))
+    assert files.tokenizer_backend == "sentencepiece"
+    (tmp_path / "saved").mkdir()
+    files.save_tokenizer(tmp_path / "saved")
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {"tokenizer.model", "tokenizer_config.json"}
+    (folder / "tokenizer.json").write_text("{}")
+    assert files.tokenizer_backend == "huggingface"
+
+
+def test_a_tiktoken_file_called_tokenizer_model_is_not_taken_for_one(tmp_path: Path) -> None:
+    folder = small(tmp_path / "model")
+    (folder / "tokenizer.model").write_bytes(b"IQ== 0\n")
+    with pytest.raises(ModelError, match=r"no tokenizer\.json \(there is tokenizer\.model\)"):
+        SOURCE.open(str(folder)).save_tokenizer(tmp_path)
