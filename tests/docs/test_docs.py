@@ -26,7 +26,7 @@ def test_the_readme_shows_the_quickstart_as_it_is() -> None:
 
 
 def test_every_recipe_in_the_documents_is_one() -> None:
-    for page in ("README.md", "docs/recipe.md"):
+    for page in ("README.md", "docs/recipe.md", "docs/tokenizers.md"):
         for number, block in enumerate(yaml_blocks(page)):
             bind(load_recipe(_parsed(block, number)), PluginHost())
 
