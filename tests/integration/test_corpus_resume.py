@@ -13,7 +13,7 @@ import graftkit
 import pytest
 from graftkit.errors import Cancelled
 from graftkit.flow import corpus as corpus_module
-from graftkit.flow.events import Event, Notice, StageFinished
+from graftkit.flow.events import Event, Notice, Progress, StageFinished
 
 KILLED = """
 import json, os, signal, sys
@@ -112,6 +112,24 @@ def test_a_long_text_goes_on_with_the_stretch_where_it_stood(
     monkeypatch.setattr(corpus_module, "tokenize", tokenize)
     run_until_encoded(recipe, tmp_path / "killed")
     assert starts[0].rows == 0 and starts[0].stretches > 2 and starts[0].begun
+
+
+def test_a_run_that_is_stopped_while_it_encodes_loses_nothing(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graftkit.corpus.tokenize._CHARACTERS", 200)
+    run_until_encoded(recipe, tmp_path / "never")
+    cancel = graftkit.CancelToken()
+
+    def stop_at_row_20(event: Event) -> None:
+        if isinstance(event, Progress) and event.done >= 20:
+            cancel.cancel("enough")
+
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=tmp_path / "stopped", on_event=stop_at_row_20, cancel=cancel)
+    [told] = [message for message in run_until_encoded(recipe, tmp_path / "stopped") if "going on" in message]
+    assert int(told.rpartition(" ")[2]) >= 20
+    assert tokens_of(tmp_path / "stopped") == tokens_of(tmp_path / "never")
 
 
 def test_tokens_that_were_finished_are_not_made_again(

@@ -11,7 +11,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.row_files import Rows
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
-from graftkit.errors import DataError
+from graftkit.errors import Cancelled, DataError
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
@@ -74,6 +74,8 @@ def build_corpus(run: RunContext) -> Corpus:
         _check_resumed(run, fingerprints)
         sides = _sides(run, stage, encoder, fingerprints)
         tallies = _sealed(run, sides) or _written(run, stage, encoder, sides)
+        if (run.folder / PARTIAL).exists():
+            remove_tree(run.folder / PARTIAL)
         stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
         run.facts["data"] = {**stage.facts, "fingerprint": fingerprints}
@@ -101,10 +103,10 @@ def _sealed(run: RunContext, sides: Mapping[str, _Side]) -> dict[str, Tally] | N
 
 
 def _written(run: RunContext, stage: StageScope, encoder: Encoder, sides: Mapping[str, _Side]) -> dict[str, Tally]:
-    partial = run.folder / PARTIAL
     with ExitStack() as stack:
         writers = {
-            name: stack.enter_context(closing(TokenWriter(partial / name, side.key))) for name, side in sides.items()
+            name: stack.enter_context(closing(TokenWriter(run.folder / PARTIAL / name, side.key)))
+            for name, side in sides.items()
         }
         _tell_of_earlier(stage, writers)
         tallies = {name: _encode(encoder, side, writers[name]) for name, side in sides.items()}
@@ -113,7 +115,6 @@ def _written(run: RunContext, stage: StageScope, encoder: Encoder, sides: Mappin
         with atomic_folder(run.folder / TOKENS) as folder:
             for name, writer in writers.items():
                 writer.seal(folder / f"{name}.safetensors", about)
-    remove_tree(partial)
     return tallies
 
 
@@ -135,7 +136,11 @@ def _encode(encoder: Encoder, side: _Side, writer: TokenWriter) -> Tally:
         if writer.tokens - saved >= _CHECKPOINT:
             writer.checkpoint(_note(position, tally))
             saved = writer.tokens
-        side.tell(position.rows)
+        try:
+            side.tell(position.rows)
+        except Cancelled:
+            writer.checkpoint(_note(position, tally))
+            raise
     writer.checkpoint(_note(position, tally))
     return tally
 
