@@ -17,6 +17,7 @@ from graftkit.interfaces.tokenizer import Specials, StreamDecoder, Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
 from tokenizers import Tokenizer as Backend
 
+from graftkit_tokenizers.added_in_config import with_added_tokens
 from graftkit_tokenizers.byte_alphabet import TokenBytes
 from graftkit_tokenizers.draft import family_of
 from graftkit_tokenizers.extend import extend
@@ -144,7 +145,8 @@ class HuggingFaceTokenizer:
     def with_spec(self, spec: Mapping[str, Any]) -> HuggingFaceTokenizer:
         """Returns a tokenizer with another tokenizer.json, and the same files around it."""
         data = json.dumps(spec, ensure_ascii=False).encode("utf-8") + b"\n"
-        return HuggingFaceTokenizer({**self._files, "tokenizer.json": data}, self._where, trainable=self._trainable)
+        files = with_added_tokens({**self._files, "tokenizer.json": data}, spec)
+        return HuggingFaceTokenizer(files, self._where, trainable=self._trainable)
 
     def cut_words(self, words: Sequence[str]) -> list[list[int]]:
         """Returns what the model makes of words that the pre-tokenizer has split off, none of them special.

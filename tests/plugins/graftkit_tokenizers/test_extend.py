@@ -16,7 +16,7 @@ from graftkit_tokenizers.byte_alphabet import byte_alphabet
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 Spec = dict[str, Any]
 Make = Callable[..., HuggingFaceTokenizer]
@@ -157,6 +157,25 @@ def test_transformers_loads_it_with_the_same_ids(plans: Plans, name: str, tmp_pa
     assert len(theirs) == plan.tokenizer.vocab_size
     for text in LEARN:
         assert theirs(text, add_special_tokens=False)["input_ids"] == plan.tokenizer.encode(text, "all")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_transformers_finds_added_words_whether_the_configuration_lists_tokens(
+    make: Make, tmp_path: Path, listed: bool
+) -> None:
+    tokens = {
+        str(token["id"]): {key: value for key, value in token.items() if key != "id"}
+        for token in make("byte_level").spec["added_tokens"]
+    }
+    config = {"added_tokens_decoder": tokens} if listed else {}
+    base = make("byte_level", tokenizer_class="Qwen2Tokenizer", **config)
+    plan = extended(base, 4, words=("zebra", " zebra"))
+    plan.tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("a zebra", "zebrazebra <tool_call>", "hey hey"):
+        assert theirs(text, add_special_tokens=False)["input_ids"] == plan.tokenizer.encode(text, "all")
+    kept = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert len(kept.get("added_tokens_decoder", {})) == (7 if listed else 0)
 
 
 def test_missing_bytes_come_first_and_no_text_is_lost_any_more(plans: Plans) -> None:
