@@ -31,7 +31,8 @@ def extend(base: HuggingFaceTokenizer, texts: Iterable[str], request: ExtensionS
     - WordPiece and Unigram get the pieces that such merges would make. A text that uses none is cut as before.
     - A word-level tokenizer gets the words that it does not know.
     - `request.words` become added tokens, in every family: merges would need others in between, which would change
-      texts without these words. They are found anywhere, inside longer words too.
+      texts without these words. They are found anywhere, inside longer words too; where a tokenizer puts `▁` before
+      every stretch of text, as Llama 2's does, it puts one after such a token, too.
 
     Args:
         base: The tokenizer; left as it is.
@@ -41,18 +42,24 @@ def extend(base: HuggingFaceTokenizer, texts: Iterable[str], request: ExtensionS
     Raises:
         RequestError: Nothing is to be added, or the texts hold nothing to learn.
     """
-    if request.tokens < 0:
-        raise RequestError(f"{request.tokens} tokens are to be learnt, which is fewer than no tokens")
     draft = Draft(base.spec, base.vocab_size)
     joins = add_missing_bytes(draft, byte_level=base.is_byte_level) if request.missing_bytes else True
     words = _new_words(base, draft, request.words)
+    _check(request.tokens, something=bool(request.tokens or draft.parts or words), where=base.where)
     corpus = _Corpus.of(base, draft, texts, words)
     _learn(draft, corpus, request)
     for word in words:
-        draft.add_token(word, (id for id in base.encode(word) if id != draft.unknown_id), normalized=_by_meaning(draft))
-    if not draft.parts:
-        raise RequestError("there is nothing to add to this tokenizer", where=base.where, hint="Ask for tokens.")
+        draft.add_token(
+            word, (id for id in base.encode(word) if id != draft.unknown_id), normalized=_in_any_case(draft)
+        )
     return _plan(draft, base, corpus, coarsens=draft.family == "BPE" and joins and not words)
+
+
+def _check(tokens: int, *, something: bool, where: str) -> None:
+    if tokens < 0:
+        raise RequestError(f"{tokens} tokens are to be learnt, which is fewer than no tokens")
+    if not something:
+        raise RequestError("there is nothing to add to this tokenizer", where=where, hint="Ask for tokens.")
 
 
 def _new_words(base: HuggingFaceTokenizer, draft: Draft, words: Iterable[str]) -> list[str]:
@@ -68,7 +75,7 @@ def _new_words(base: HuggingFaceTokenizer, draft: Draft, words: Iterable[str]) -
     return [word for word, ids in cuts.items() if len(ids) != 1 or ids == [draft.unknown_id]]
 
 
-def _by_meaning(draft: Draft) -> bool:
+def _in_any_case(draft: Draft) -> bool:
     """Tells whether added tokens are looked for in normalized text: WordPiece's may be lowercase."""
     return draft.family == "WordPiece"
 
@@ -89,7 +96,7 @@ class _Corpus:
             return cls(words, cuts := _cuts(base, words), _total(words, cuts))
         with spooled(texts) as again:
             before = count_words(base.spec, again, where=base.where)
-            words = count_words(draft.with_tokens(added, normalized=_by_meaning(draft)), again, where=base.where)
+            words = count_words(draft.with_tokens(added, normalized=_in_any_case(draft)), again, where=base.where)
         return cls(words, _cuts(base, words), _total(before, _cuts(base, before)))
 
     def cut(self) -> list[Cut]:
