@@ -91,16 +91,30 @@ def _new_words(base: SentencePieceTokenizer, words: Iterable[str]) -> dict[str, 
     """Returns pieces for the words that are not one token already.
 
     Raises:
-        RequestError: One is empty, or a special token.
+        RequestError: One can't become a token.
     """
     unknown = base.role_token("unk")
+    taken = {piece.text for piece in base.proto.pieces}
     new = {}
     for word in words:
-        if not word.strip() or word in base.special_tokens:
-            raise RequestError(f"{word!r} can't become a token: it is {'a special one' if word.strip() else 'empty'}")
-        if all(len(ids) > 1 or ids == [unknown] for ids in (base.encode(word), base.encode_inside(word))):
-            new[word] = Piece(word.replace(" ", _SPACE), 0.0, Kind.USER_DEFINED)
+        _check_word(base, word)
+        if any(len(ids) == 1 and ids != [unknown] for ids in (base.encode(word), base.encode_inside(word))):
+            continue
+        new[word] = Piece(word.replace(" ", _SPACE), 0.0, Kind.USER_DEFINED)
+        if new[word].text in taken:
+            raise RequestError(f"{word!r} can't become a token: it is a piece already, which texts are not cut into")
     return new
+
+
+def _check_word(base: SentencePieceTokenizer, word: str) -> None:
+    wrong = {
+        "it is empty": not word.strip(),
+        "it is a special one": word in base.special_tokens,
+        "the format knows no character zero": "\0" in word,
+    }
+    for reason, is_so in wrong.items():
+        if is_so:
+            raise RequestError(f"{word!r} can't become a token: {reason}")
 
 
 def _with_added(base: SentencePieceTokenizer) -> ModelProto:

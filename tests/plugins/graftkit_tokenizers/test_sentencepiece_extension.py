@@ -179,6 +179,21 @@ def test_words_are_tokens_for_the_library_too() -> None:
     assert not plan.coarsens
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (" ", "it is empty"),
+        ("<s>", "it is a special one"),
+        ("a\0b", "no character zero"),
+        ("abc", "it is a piece already"),
+    ],
+)
+def test_a_word_that_cannot_become_a_token_is_refused(word: str, message: str) -> None:
+    base = _made({"abc": -1.0}) if word == "abc" else loaded(MISTRAL)
+    with pytest.raises(RequestError, match=message):
+        SentencePieceBackend().extend(base, ["a text"], ExtensionSpec(0, words=(word,)))
+
+
 def test_learning_again_goes_on_where_it_ended() -> None:
     once = extended(MISTRAL, 60)
     again = SentencePieceBackend().extend(once.tokenizer, corpus(), ExtensionSpec(5))
