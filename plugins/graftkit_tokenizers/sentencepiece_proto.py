@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import islice
 from typing import NamedTuple
 
 from graftkit.errors import ModelError
@@ -28,10 +29,13 @@ from graftkit_tokenizers.sentencepiece_wire import (
 
 __all__ = ["SIZE_LIMIT", "Kind", "ModelProto", "Piece", "looks_like_proto"]
 
-SIZE_LIMIT = 128 * 2**20
+SIZE_LIMIT = 64 * 2**20
 """The most bytes that a `.model` may have. The largest in use, with 262,144 pieces, has 7 MB."""
 
 _MOST_PIECES = 2_000_000
+_MOST_VALUES = 200_000
+_MOST_OTHERS = 1_000
+_MOST_OF_A_PIECE = 16
 _PIECES, _TRAINER, _NORMALIZER, _SELF_TEST, _DENORMALIZER = 1, 2, 3, 4, 5
 _TEXT, _SCORE, _KIND = 1, 2, 3
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
@@ -186,9 +190,9 @@ def _read(data: bytes) -> ModelProto:
     normalizer: dict[int, int | bytes] = {}
     denormalizer: dict[int, int | bytes] = {}
     into = {_TRAINER: trainer, _NORMALIZER: normalizer, _DENORMALIZER: denormalizer}
-    for number, kind, start, end in fields(data):
-        if kind != BYTES:
-            raise WireError(f"its field {number} is of the type {kind}")
+    for count, (number, kind, start, end) in enumerate(fields(data)):
+        if kind != BYTES or count - len(pieces) > _MOST_OTHERS:
+            raise WireError(f"its field {number} is of the type {kind}, or it has too many")
         if number == _PIECES:
             pieces.append(_piece(data, start, end, len(pieces)))
         elif number in into:
@@ -198,7 +202,7 @@ def _read(data: bytes) -> ModelProto:
 
 def _piece(data: bytes, start: int, end: int, id: int) -> Piece:
     text, score, kind = "", 0.0, 1
-    for number, wire, first, last in fields(data, start, end):
+    for number, wire, first, last in islice(fields(data, start, end), _MOST_OF_A_PIECE):
         if number == _TEXT and wire == BYTES:
             text = data[first:last].decode()
         elif number == _SCORE and wire == FLOAT:
@@ -215,7 +219,9 @@ def _piece(data: bytes, start: int, end: int, id: int) -> Piece:
 def _values(data: bytes, start: int, end: int) -> dict[int, int | bytes]:
     """Returns numbers and bytes by their field's number; floats are nowhere needed."""
     found: dict[int, int | bytes] = {}
-    for number, kind, first, last in fields(data, start, end):
+    for count, (number, kind, first, last) in enumerate(fields(data, start, end)):
+        if count > _MOST_VALUES:
+            raise WireError(f"a specification has more than {_MOST_VALUES:,} values")
         if kind == VARINT:
             found[number] = first
         elif kind == BYTES:

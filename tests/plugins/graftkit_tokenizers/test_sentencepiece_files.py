@@ -83,6 +83,21 @@ def test_a_damaged_model_loads_or_is_refused_in_words(data: st.DataObject) -> No
         assert str(error).startswith("tokenizer: ")
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        write_bytes(2, b"") * 2_000,
+        write_bytes(2, write_varint(40, 0) * 300_000),
+        write_varint(9, 1),
+        b"\x0a" + b"\xff" * 11,
+        b"\x0a\xff\xff\xff\xff\x7f",
+    ],
+)
+def test_what_would_take_long_or_much_memory_is_given_up_early(data: bytes) -> None:
+    with pytest.raises(ModelError, match="this is no SentencePiece model"):
+        SentencePieceTokenizer(SentencePieceFiles(data))
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_fields_or_an_error(data: bytes) -> None:
     try:
