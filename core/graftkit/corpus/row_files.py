@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.reading import numbered_lines
 from graftkit.corpus.row_digest import DIGEST, digest_row
-from graftkit.corpus.rows import ChatRow, CompletionRow, LongTextRow, Row, TextRow, numbered_lines, row_of_line, rows_of
+from graftkit.corpus.rows import ChatRow, CompletionRow, LongTextRow, Row, TextRow, row_of_line, rows_of
 from graftkit.errors import DataError
 
 __all__ = ["Rows", "scan_rows"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from graftkit.corpus.reading import MAX_LINE, decode_utf8, numbered_lines, read_text, size_of, too_long
 from graftkit.errors import DataError
 
 __all__ = [
@@ -19,15 +19,12 @@ __all__ = [
     "Message",
     "Row",
     "TextRow",
-    "decode_utf8",
-    "numbered_lines",
     "read_rows",
     "row_of_line",
     "rows_of",
 ]
 
 ROLES = ("system", "user", "assistant", "tool")
-MAX_LINE = 64 << 20
 LONG_TEXT = 4 << 20
 """Bytes from which on a text file is not held in memory as a whole."""
 
@@ -89,7 +86,7 @@ class LongTextRow:
     @property
     def text(self) -> str:
         """The whole text."""
-        return _text_file(self.path).text
+        return read_text(self.path)
 
     def key(self) -> Any:
         """Returns what makes this row equal to another."""
@@ -116,7 +113,7 @@ def rows_of(path: Path) -> Iterator[Row]:
         DataError: As with `read_rows`, once the row in question is reached.
     """
     if _is_text(path):
-        yield LongTextRow(path, str(path)) if _size(path) > LONG_TEXT else _text_file(path)
+        yield LongTextRow(path, str(path)) if size_of(path) > LONG_TEXT else TextRow(read_text(path), str(path))
         return
     row = None
     for number, line in numbered_lines(path):
@@ -133,92 +130,11 @@ def _is_text(path: Path) -> bool:
     return path.suffix in (".txt", ".md")
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines of a `.jsonl` file that are not blank, with their numbers, and without a byte order mark.
-
-    Raises:
-        DataError: The file can't be read, or a line is too long to be a row.
-    """
-    with _opened(path) as file:
-        number = 0
-        while line := file.readline(MAX_LINE + 2):
-            number += 1
-            if len(line) > MAX_LINE + 1:
-                raise _too_long(_length(line, file), f"{path}:{number}")
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                yield number, line.removesuffix(b"\n")
-
-
-def _length(line: bytes, file: IO[bytes]) -> int:
-    """Returns how long a line is of which only the beginning was read."""
-    size = len(line)
-    while line and not line.endswith(b"\n"):
-        line = file.readline(MAX_LINE)
-        size += len(line)
-    return size - line.endswith(b"\n")
-
-
-def _too_long(size: int, where: str) -> DataError:
-    return DataError(f"a line of {size:,} bytes; at most {MAX_LINE:,} are read", where=where)
-
-
 def _exists(path: Path) -> str:
     try:
         return "" if path.exists() else "There is no such file."
     except OSError:
         return ""
-
-
-def _size(path: Path) -> int:
-    with _opened(path) as file:
-        return file.seek(0, 2)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file; whatever comes of reading it is told in words."""
-    try:
-        if path.exists() and not path.is_file():
-            raise DataError("this is no regular file", where=str(path))
-        with path.open("rb") as file:
-            yield file
-    except FileNotFoundError:
-        near = Path.cwd() / path.name
-        hint = f"There is {near}: relative paths in a recipe start at its own folder." if near.exists() else ""
-        raise DataError("no such file", where=str(path), hint=hint) from None
-    except OSError as error:
-        raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
-    except ValueError:  # a NUL in it
-        raise DataError("no file can be called so", where=repr(str(path))) from None
-
-
-def decode_utf8(raw: bytes, where: str) -> str:
-    """Returns a line's text.
-
-    Raises:
-        DataError: It is not UTF-8.
-    """
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}",
-            where=where,
-            hint="Save the file as UTF-8, for example with: iconv -f LATIN1 -t UTF-8",
-        ) from None
-
-
-def _text_file(path: Path) -> TextRow:
-    with _opened(path) as file:
-        raw = file.read()
-    for number, line in enumerate(raw.split(b"\n"), 1):
-        decode_utf8(line, f"{path}:{number}")
-    text = raw.decode("utf-8-sig")
-    if not text.strip():
-        raise DataError("the file is empty", where=str(path))
-    return TextRow(text, str(path))
 
 
 def row_of_line(line: bytes, where: str) -> Row | None:
@@ -228,7 +144,7 @@ def row_of_line(line: bytes, where: str) -> Row | None:
         DataError: It holds no row.
     """
     if len(line) > MAX_LINE:
-        raise _too_long(len(line), where)
+        raise too_long(len(line), where)
     if not line.strip():
         return None
     return _row(_parse(decode_utf8(line, where), where), where)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from graftkit.corpus.rows import MAX_LINE, ChatRow, CompletionRow, LongTextRow, Row, decode_utf8, row_of_line
+from graftkit.corpus.reading import MAX_LINE, decode_utf8
+from graftkit.corpus.rows import ChatRow, CompletionRow, LongTextRow, Row, row_of_line
 from graftkit.errors import DataError
 
 __all__ = ["STRETCH", "read_stretches", "texts_of"]
