@@ -16,3 +16,8 @@ class TestMerged(ExporterContract):
 class TestMergedInHalfPrecisionAndShards(ExporterContract):
     provider = "merged"
     options = {"dtype": "bfloat16", "shard_gigabytes": 0.0001}
+
+
+class TestExtendedBase(ExporterContract):
+    provider = "extended-base"
+    settings = {"vocabulary": "extended"}

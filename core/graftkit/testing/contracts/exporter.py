@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from graftkit.flow.export import EXPORT_MANIFEST, prove
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, largest_difference
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import ChangeKind
 from graftkit.model.adapt import AdaptedModel
 from graftkit.store.files import sha256_of
 from graftkit.testing.contracts.base import Contract, choose
@@ -62,9 +63,12 @@ class ExporterContract(Contract):
         """A tiny llama with a trained lora."""
         return self.train(tmp_path)
 
+    settings: ClassVar[Mapping[str, Any]] = {}
+    """What `train_tiny` is to make, where the format has a form of nothing simpler."""
+
     def train(self, folder: Path, **settings: Any) -> TinyTrained:
         """Makes a tiny trained model; where the exporter refuses it, the test is skipped for its reason."""
-        trained = train_tiny(self.host(), folder, **settings)
+        trained = train_tiny(self.host(), folder, **{**self.settings, **settings})
         reason = self.make().refusal(trained.model)
         if reason:
             pytest.skip(reason)
@@ -80,7 +84,8 @@ class ExporterContract(Contract):
         """None means yes; at least one of the tiny models has the format's form."""
         answers = []
         for shape in TINY_SHAPES:
-            answer = self.make().refusal(train_tiny(self.host(), tmp_path / shape, shape=shape).model)
+            trained = train_tiny(self.host(), tmp_path / shape, **{**self.settings, "shape": shape})
+            answer = self.make().refusal(trained.model)
             said = answer is None or (isinstance(answer, str) and len(answer.split()) > 2)
             assert said, f"refusal() returned {answer!r} for {shape}: a sentence that says why, or None"
             answers.append(answer)
@@ -96,9 +101,19 @@ class ExporterContract(Contract):
         """Layers of one name may be adapted in one block and not in another; weights may be quantized."""
         self._check_loads(self.train(tmp_path, quantizer=quantizer, some=True), tmp_path / "export")
 
+    @pytest.mark.parametrize("shape", ["llama", "llama-untied"])
+    @pytest.mark.parametrize("vocabulary", ["extended", "trained"])
+    def test_a_model_with_another_vocabulary_is_exported_rightly_or_refused(
+        self, vocabulary: str, shape: str, tmp_path: Path
+    ) -> None:
+        """With new rows in its embeddings, tied or not; with tokens of the base under other ids, too."""
+        trained = train_tiny(self.host(), tmp_path, shape=shape, vocabulary=cast(ChangeKind, vocabulary))
+        if self.make().refusal(trained.model) is None:
+            self._check_loads(trained, tmp_path / "export")
+
     def test_an_adapter_of_any_method_is_exported_rightly_or_refused(self, tmp_path: Path) -> None:
         """One that PEFT has no form of."""
-        trained = train_tiny(self.host(), tmp_path, adapter=Everything())
+        trained = train_tiny(self.host(), tmp_path, **{**self.settings, "adapter": Everything()})
         if self.make().refusal(trained.model) is None:
             self._check_loads(trained, tmp_path / "export")
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import Probes
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapted_weight import AdaptedWeight
@@ -17,13 +18,17 @@ from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
+from graftkit.interfaces.tokenizer import ExtendableBackend, Tokenizer
+from graftkit.interfaces.vocabulary import ChangeKind, ExtensionSpec, VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model, load_dense_model
 from graftkit.model.targets import linear_layers
 from graftkit.recipe.bind import Choice
 from graftkit.testing.contracts.base import choose
 from graftkit.testing.contracts.samples import normal
 from graftkit.testing.tiny import TINY_SHAPES, tiny_model_folder
+from graftkit.vocabulary.match import change_by_extension
 
 __all__ = ["Everything", "TinyTrained", "train_tiny"]
 
@@ -55,6 +60,8 @@ class TinyTrained:
     def probes(self) -> Probes:
         """Returns a few token sequences and what the trained model makes of them."""
         ids = [[257, 40, 41, 42, 99, 7, 7, 255, 12], list(range(60, 90))]
+        if self.model.grown:
+            ids += [[new, 40, 41, new] for new in self.model.grown.change.ids[-2:]]
         return Probes(ids, [logits(self.model.network, probe) for probe in ids])
 
     def manifest(self) -> dict[str, Any]:
@@ -82,6 +89,7 @@ def train_tiny(
     quantizer: str = "none",
     adapter: Adapter | None = None,
     some: bool = False,
+    vocabulary: ChangeKind | None = None,
 ) -> TinyTrained:
     """Writes a tiny model, adapts it, and moves the adapter off its start as training would.
 
@@ -92,6 +100,7 @@ def train_tiny(
         quantizer: What stores the linear layers.
         adapter: What to put on them, lora of rank 4 if left out.
         some: Whether only some layers are adapted, in one block and not in the other.
+        vocabulary: "extended" for more tokens than the model has spare rows, "trained" for ids that moved as well.
     """
     reference = str(tiny_model_folder(folder / "model", **TINY_SHAPES[shape]))
     source, storing = choose(host, "model-source", "huggingface", {}), choose(host, "quantizer", quantizer, {})
@@ -100,12 +109,34 @@ def train_tiny(
     network = load_base_model(files, maker, device=CPU)
     layers = list(linear_layers(files.tensors))
     targets = [name for name in layers if ".1." in name and name.endswith(("q_proj", "down_proj"))] if some else layers
+    backend = _create(host, choose(host, "tokenizer", files.tokenizer_backend, {}))
+    tokenizer, change = _vocabulary(backend, backend.load(Path(reference)), vocabulary)
+    grown = grow(network, change, _rows(change)) if change else None
     method = adapter or _create(host, choose(host, "adapter", "lora", {"rank": 4, "alpha": 8.0}))
     adapted = adapt(network, method, targets, seed=0)
     _move(adapted)
-    tokenizer = _create(host, choose(host, "tokenizer", files.tokenizer_backend, {})).load(Path(reference))
-    model = AdaptedModel(network.eval(), reference, files.config, tokenizer, method, adapted)
+    config = changed_config(files.config, change, tokenizer)
+    model = AdaptedModel(network.eval(), reference, config, tokenizer, method, adapted, grown)
     return TinyTrained(model, files, source, storing, maker)
+
+
+def _vocabulary(
+    backend: ExtendableBackend, base: Tokenizer, kind: ChangeKind | None
+) -> tuple[Tokenizer, VocabularyChange | None]:
+    """Returns a tokenizer with some sixty more tokens, and what that makes of a model's 320 rows."""
+    if kind is None:
+        return base, None
+    words = [f"word{number:02d} " for number in range(40)]
+    plan = backend.extend(base, words * 3, ExtensionSpec(70))
+    change = change_by_extension(plan, 320)
+    if kind == "extended":
+        return plan.tokenizer, change
+    kept = {id: (id + 7) % base.vocab_size for id in range(base.vocab_size)}
+    return plan.tokenizer, VocabularyChange(kind, plan.tokenizer.vocab_size, change.ids, change.parts, kept)
+
+
+def _rows(change: VocabularyChange) -> MakeRows:
+    return lambda weight, role: 0.3 * normal(len(change.ids), weight.shape[1], seed=len(role))
 
 
 def _create(host: PluginHost, choice: Choice) -> Any:
