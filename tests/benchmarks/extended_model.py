@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--tokens-per-step", type=int, default=1024)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--rows", default="mean")
-    parser.add_argument("--rows-rate", type=float, default=3e-3)
+    parser.add_argument("--rows-rate", type=float, default=3e-4)
     parser.add_argument("--rows-first", type=int, default=0)
     options = parser.parse_args()
     write_data(options.out, options)

@@ -132,8 +132,8 @@ class TokenizerSection(StrictModel):
     rows: Annotated[Use, BeforeValidator(_name_alone)] = Field(
         default=Use(use="mean"), description="what the new rows of the embeddings start as: an initializer"
     )
-    rows_learning_rate: float | None = Field(
-        default=None, gt=0, lt=1, description="the highest rate of the new rows; training.learning_rate when left out"
+    rows_learning_rate: float = Field(
+        default=3e-4, gt=0, lt=1, description="the highest rate of the new rows, whose optimizer is their own"
     )
     rows_first: int = Field(
         default=0, ge=0, description="steps at the beginning that train the new rows alone, before the adapter joins"

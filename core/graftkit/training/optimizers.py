@@ -26,12 +26,12 @@ class RowTraining:
 
     Attributes:
         names: Which parameters are such rows.
-        learning_rate: Their highest rate; the adapter's where None.
+        learning_rate: Their highest rate.
         first: Steps at the beginning that train them alone.
     """
 
     names: frozenset[str] = frozenset()
-    learning_rate: float | None = None
+    learning_rate: float = 3e-4
     first: int = 0
 
 
@@ -51,7 +51,7 @@ class Optimizers:
         adapter = [p for name, p in parameters.items() if name not in rows.names]
         new_rows = [p for name, p in parameters.items() if name in rows.names]
         self._of_adapter = torch.optim.AdamW(adapter, lr=options.learning_rate, weight_decay=options.weight_decay)
-        self._of_rows = RowAdam(new_rows, lr=rows.learning_rate or options.learning_rate) if new_rows else None
+        self._of_rows = RowAdam(new_rows, lr=rows.learning_rate) if new_rows else None
 
     def begin(self, step: int, steps: int) -> float:
         """Makes ready for a step: which parameters get a gradient, and the rates.
@@ -64,7 +64,7 @@ class Optimizers:
         """
         first = self._rows.first
         self.freeze_adapter(step <= first)
-        rows = self._rate(step, steps, self._rows.learning_rate or self._options.learning_rate)
+        rows = self._rate(step, steps, self._rows.learning_rate)
         adapter = self._rate(step - first, steps - first, self._options.learning_rate) if step > first else rows
         for optimizer, rate in ((self._of_adapter, adapter), (self._of_rows, rows)):
             for group in optimizer.param_groups if optimizer else ():

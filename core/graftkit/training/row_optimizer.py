@@ -2,8 +2,8 @@
 
 AdamW (Loshchilov & Hutter, 2017) divides each number's step by the size of its own gradients. Most new tokens are rare:
 in nearly every step the only gradient of their rows is the tiny one that says "not this token here", and dividing by
-its size makes it as large a step as any. So rows that were hardly seen drift all one way, and held-out loss gets worse.
-With one second moment for all rows a rare row's small gradients stay small, as with plain gradient descent, and the
+its size makes it as large a step as any: rows that were hardly seen drift, all one way, as far as the others move. With
+one second moment for all rows a rare row's small gradients stay small, as with plain gradient descent, and the
 rate keeps Adam's independence of the loss's scale.
 """
 
