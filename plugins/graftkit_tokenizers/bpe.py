@@ -53,13 +53,14 @@ class BpeBackend(HuggingFaceBackend):
         fixed = (*spec.special_tokens, *BYTE_PIECES)
         parts = _parts(self.config.split)
         counts = CharacterCounts()
+        all_stay = self.config.coverage == 1
         trainer = BpeTrainer(
-            vocab_size=spec.vocab_size + _SPARE,
+            vocab_size=spec.vocab_size + (0 if all_stay else _SPARE),
             min_frequency=self.config.min_frequency,
             special_tokens=list(fixed),
             show_progress=False,
         )
-        learnt = learn(parts, trainer, counts.reading(texts))
+        learnt = learn(parts, trainer, texts if all_stay else counts.reading(texts))
         vocab, merges = learnt.get_vocab(with_added_tokens=False), merges_of(learnt)
         rare = counts.rare(self.config.coverage, _SPARE) - {"▁"}
         self._check_alphabet(spec, len(vocab) - len(merges) - len(rare))

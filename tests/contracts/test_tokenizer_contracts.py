@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from graftkit.interfaces.vocabulary import TrainingSpec
-from graftkit.testing import TokenizerContract, tiny_tokenizer_files
-from graftkit.testing.contracts.tokenizer_training import TrainedTokenizerContract, training_texts
+from graftkit.testing import TokenizerContract, TrainedTokenizerContract, tiny_tokenizer_files
+from graftkit.testing.contracts.tokenizer_training import training_texts
 
 
 class TestHuggingFace(TokenizerContract):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from graftkit.testing.contracts.model_source import ModelSourceContract as ModelSourceContract
     from graftkit.testing.contracts.quantizer import QuantizerContract as QuantizerContract
     from graftkit.testing.contracts.tokenizer import TokenizerContract as TokenizerContract
+    from graftkit.testing.contracts.tokenizer_training import TrainedTokenizerContract as TrainedTokenizerContract
     from graftkit.testing.hosts import isolated_host as isolated_host
     from graftkit.testing.rows import tiny_rows as tiny_rows
     from graftkit.testing.tiny import TINY_CONFIG as TINY_CONFIG
@@ -42,6 +43,7 @@ _HOMES = {
     "TINY_CONFIG": "graftkit.testing.tiny",
     "TINY_SHAPES": "graftkit.testing.tiny",
     "TokenizerContract": "graftkit.testing.contracts.tokenizer",
+    "TrainedTokenizerContract": "graftkit.testing.contracts.tokenizer_training",
     "deviates": "graftkit.testing.contracts.base",
     "isolated_host": "graftkit.testing.hosts",
     "tiny_model_folder": "graftkit.testing.tiny",

@@ -10,6 +10,7 @@ _MODULES = (
     "adapter",
     "tokenizer",
     "tokenizer_extension",
+    "tokenizer_training",
     "exporter",
     "model_source",
     "initializer",
