@@ -19,7 +19,7 @@ from graftkit_tokenizers.missing_bytes import add_missing_bytes
 from graftkit_tokenizers.spooling import spooled
 
 if TYPE_CHECKING:
-    from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
+    from graftkit_tokenizers.huggingface_tokenizer import HuggingFaceTokenizer
 
 __all__ = ["extend"]
 

@@ -14,7 +14,7 @@ from graftkit.errors import GraftkitError, ProviderError
 if TYPE_CHECKING:
     from graftkit.flow.find_tokenizer import FoundTokenizer
     from graftkit.host.host import PluginHost
-    from graftkit.interfaces.tokenizer import ExtendableBackend
+    from graftkit.interfaces.vocabulary import ExtendableBackend
 
 __all__ = ["extendable", "folder_options", "format_option", "reference", "refuse_backend", "short_names", "use_option"]
 
@@ -53,7 +53,7 @@ def extendable(host: PluginHost, found: FoundTokenizer) -> ExtendableBackend:
         ProviderError: It can't.
     """
     from graftkit.flow.find_tokenizer import default_backend
-    from graftkit.interfaces.tokenizer import ExtendableBackend
+    from graftkit.interfaces.vocabulary import ExtendableBackend
 
     backend = default_backend(host, found.offer)
     if not isinstance(backend, ExtendableBackend):

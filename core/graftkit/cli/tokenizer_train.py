@@ -53,7 +53,7 @@ def command(
     from graftkit.cli.stages import stage, watched
     from graftkit.corpus.texts import text_files
     from graftkit.host.host import PluginHost
-    from graftkit.interfaces.tokenizer import TrainableBackend
+    from graftkit.interfaces.vocabulary import TrainableBackend
     from graftkit.recipe.options import bind_options
     from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
     from graftkit.vocabulary.measure import measure

@@ -14,8 +14,15 @@ from graftkit.errors import RecipeError
 from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
-from graftkit.interfaces.tokenizer import ROLES, ExtendableBackend, Tokenizer, TrainableBackend
-from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, TrainingSpec, VocabularyChange
+from graftkit.interfaces.tokenizer import ROLES, Tokenizer
+from graftkit.interfaces.vocabulary import (
+    ExtendableBackend,
+    ExtensionPlan,
+    ExtensionSpec,
+    TrainableBackend,
+    TrainingSpec,
+    VocabularyChange,
+)
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.schema import ExtendSection, TokenizerSection, TrainUse
 from graftkit.vocabulary.match import change_by_extension, change_by_replacement

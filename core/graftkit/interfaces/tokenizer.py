@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, TrainingSpec
-
 __all__ = [
     "ROLES",
     "Encoding",
-    "ExtendableBackend",
     "Role",
     "Specials",
     "StreamDecoder",
     "Tokenizer",
     "TokenizerBackend",
     "TokenizerCapabilities",
-    "TrainableBackend",
 ]
 
 Role = Literal["bos", "eos", "pad", "unk"]
@@ -142,7 +138,9 @@ class Tokenizer(Protocol):
 
 
 class TokenizerBackend(Protocol):
-    """Makes tokenizers of one family. A family that can be trained or extended has the methods below as well.
+    """Makes tokenizers of one family.
+
+    What one that can be trained or extended has besides is in `graftkit.interfaces.vocabulary`.
 
     Attributes:
         formats: The names that `Tokenizer.save` takes, the one that it uses unasked first.
@@ -158,37 +156,4 @@ class TokenizerBackend(Protocol):
 
         Raises:
             ModelError: The files are missing or malformed.
-        """
-
-
-@runtime_checkable
-class TrainableBackend(Protocol):
-    """A backend that learns tokenizers from texts."""
-
-    def train(self, texts: Iterable[str], spec: TrainingSpec) -> Tokenizer:
-        """Learns a tokenizer; the same for the same texts in whatever order, on any number of threads.
-
-        Args:
-            texts: Stretches of text, each of moderate size; iterated once, never held in memory as a whole.
-            spec: What it is to have.
-
-        Raises:
-            RequestError: The specification can't be met, such as a vocabulary smaller than what it must hold.
-        """
-
-
-@runtime_checkable
-class ExtendableBackend(Protocol):
-    """A backend that adds tokens to a tokenizer whose ids a model already knows."""
-
-    def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
-        """Adds tokens. No id of the base moves, added and special tokens keep theirs.
-
-        Args:
-            tokenizer: A tokenizer that this backend loaded; it is left as it is.
-            texts: Stretches of text to learn from; iterated once.
-            spec: What to add.
-
-        Raises:
-            RequestError: This tokenizer can't be extended, or the texts hold nothing to learn.
         """

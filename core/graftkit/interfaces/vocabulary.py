@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.tokenizer import Tokenizer
 
-__all__ = ["ChangeKind", "ExtensionPlan", "ExtensionSpec", "NewToken", "TrainingSpec", "VocabularyChange"]
+__all__ = [
+    "ChangeKind",
+    "ExtendableBackend",
+    "ExtensionPlan",
+    "ExtensionSpec",
+    "NewToken",
+    "TrainableBackend",
+    "TrainingSpec",
+    "VocabularyChange",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,39 @@ class ExtensionPlan:
     def scaffolding(self) -> tuple[NewToken, ...]:
         """The new tokens that the texts never use."""
         return tuple(token for token in self.tokens if not token.uses)
+
+
+@runtime_checkable
+class TrainableBackend(Protocol):
+    """A backend that learns tokenizers from texts."""
+
+    def train(self, texts: Iterable[str], spec: TrainingSpec) -> Tokenizer:
+        """Learns a tokenizer; the same for the same texts in whatever order, on any number of threads.
+
+        Args:
+            texts: Stretches of text, each of moderate size; iterated once, never held in memory as a whole.
+            spec: What it is to have.
+
+        Raises:
+            RequestError: The specification can't be met, such as a vocabulary smaller than what it must hold.
+        """
+
+
+@runtime_checkable
+class ExtendableBackend(Protocol):
+    """A backend that adds tokens to a tokenizer whose ids a model already knows."""
+
+    def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
+        """Adds tokens. No id of the base moves, added and special tokens keep theirs.
+
+        Args:
+            tokenizer: A tokenizer that this backend loaded; it is left as it is.
+            texts: Stretches of text to learn from; iterated once.
+            spec: What to add.
+
+        Raises:
+            RequestError: This tokenizer can't be extended, or the texts hold nothing to learn.
+        """
 
 
 ChangeKind = Literal["extended", "trained", "replaced"]

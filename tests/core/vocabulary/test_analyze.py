@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from graftkit import PluginHost
 from graftkit.flow.find_tokenizer import default_backend, find_tokenizer
-from graftkit.interfaces.tokenizer import ExtendableBackend, Tokenizer
-from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import ExtendableBackend, ExtensionPlan, ExtensionSpec
 from graftkit.testing import tiny_tokenizer_files
 from graftkit.vocabulary.analyze import Analysis, Point, analyze
 from graftkit.vocabulary.cost import EmbeddingCost, embedding_cost

@@ -12,8 +12,8 @@ from typing import ClassVar
 import pytest
 
 from graftkit.errors import RequestError
-from graftkit.interfaces.tokenizer import ExtendableBackend, Tokenizer
-from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import ExtendableBackend, ExtensionPlan, ExtensionSpec
 from graftkit.testing.contracts.base import Contract, refusal
 from graftkit.testing.contracts.texts import TEXTS, random_texts
 

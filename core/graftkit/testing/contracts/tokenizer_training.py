@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from graftkit.errors import RequestError
-from graftkit.interfaces.tokenizer import Tokenizer, TrainableBackend
-from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import TrainableBackend, TrainingSpec
 from graftkit.testing.contracts.base import check_interface, refusal
 from graftkit.testing.contracts.texts import TEXTS, random_texts
 from graftkit.testing.contracts.tokenizer import TokenizerContract, files_in

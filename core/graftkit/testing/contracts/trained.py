@@ -18,8 +18,8 @@ from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
-from graftkit.interfaces.tokenizer import ExtendableBackend, Tokenizer
-from graftkit.interfaces.vocabulary import ChangeKind, ExtensionSpec, VocabularyChange
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import ChangeKind, ExtendableBackend, ExtensionSpec, VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model, load_dense_model

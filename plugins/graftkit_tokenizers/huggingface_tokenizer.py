@@ -1,0 +1,372 @@
+"""Any tokenizer.json, through the `tokenizers` library, with user text kept apart from special tokens."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from graftkit import Encoding, TokenizerCapabilities
+from graftkit.errors import ModelError, RequestError
+from graftkit.interfaces.tokenizer import Specials, StreamDecoder
+from tokenizers import Tokenizer as Backend
+
+from graftkit_tokenizers.added_in_config import with_added_tokens
+from graftkit_tokenizers.byte_alphabet import TokenBytes
+from graftkit_tokenizers.draft import family_of
+from graftkit_tokenizers.fast import FastEncoder
+from graftkit_tokenizers.formats import write
+from graftkit_tokenizers.lossless import keeps_every_text
+
+__all__ = ["HuggingFaceTokenizer"]
+
+
+class HuggingFaceTokenizer:
+    """A tokenizer.json and the files that belong to it.
+
+    Args:
+        files: The files' bytes by name; kept as they are, so that saving gives back what was loaded.
+        where: The folder, for errors.
+        trainable: Whether the backend that made it can train one.
+
+    Raises:
+        ModelError: A file is malformed.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], where: str = "tokenizer", *, trainable: bool = False) -> None:
+        self._files = dict(files)
+        self._where = where
+        self._trainable = trainable
+        self._spec = self._json("tokenizer.json")
+        self._spec |= {
+            "truncation": None,
+            "padding": None,
+        }  # left behind by somebody's training; they cut rows
+        self._config = self._json("tokenizer_config.json") | {
+            key: value
+            for key, value in self._json("special_tokens_map.json").items()
+            if key not in self._json("tokenizer_config.json")
+        }
+        self._full = self._build(self._spec)
+        self._check_added_ids()
+        self._variants: dict[frozenset[str], Backend] = {}
+        self._fast = FastEncoder()
+        self._known_bytes: dict[int, bytes] = {}
+
+    @property
+    def where(self) -> str:
+        """The folder that it came from, for errors."""
+        return self._where
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The tokenizer.json, without truncation and padding."""
+        return self._spec
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether its pieces are bytes, written as characters of GPT-2's alphabet."""
+        return self._bytes.is_byte_level
+
+    def with_spec(self, spec: Mapping[str, Any]) -> HuggingFaceTokenizer:
+        """Returns a tokenizer with another tokenizer.json, and the same files around it."""
+        data = json.dumps(spec, ensure_ascii=False).encode("utf-8") + b"\n"
+        files = with_added_tokens({**self._files, "tokenizer.json": data}, spec)
+        return HuggingFaceTokenizer(files, self._where, trainable=self._trainable)
+
+    def cut_words(self, words: Sequence[str]) -> list[list[int]]:
+        """Returns what the model makes of words that the pre-tokenizer has split off, none of them special.
+
+        As long as no special token turns up, the tokenizer that knows them has cut as the one that does not.
+        """
+        found = self._cut(self._full, words)
+        special = {*self.special_tokens.values()}
+        if all(special.isdisjoint(ids) for ids in found):
+            return found
+        return self._cut(self._variant("none"), words)
+
+    def _cut(self, backend: Backend, words: Sequence[str]) -> list[list[int]]:
+        with self._no_panic():
+            encodings = Backend(backend.model).encode_batch_fast(list(words), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _json(self, name: str) -> dict[str, Any]:
+        if name not in self._files:
+            return {}
+        try:
+            data = json.loads(self._files[name])
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{name} is no JSON: {error}", where=self._where) from None
+        if not isinstance(data, dict):
+            raise ModelError(f"{name} is no JSON object", where=self._where)
+        return data
+
+    def _text(self, name: str) -> str:
+        try:
+            return self._files[name].decode("utf-8")
+        except UnicodeDecodeError:
+            raise ModelError(f"{name} is not UTF-8", where=self._where) from None
+
+    def _build(self, spec: Mapping[str, Any]) -> Backend:
+        with self._no_panic():
+            return Backend.from_str(json.dumps(spec))
+
+    @contextmanager
+    def _no_panic(self) -> Iterator[None]:
+        """Turns what a bad tokenizer.json does into an error: a Rust panic arrives as no `Exception`.
+
+        Raises:
+            ModelError: The library gave up.
+        """
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit, ModelError, TypeError):
+            raise
+        except BaseException as error:
+            raise ModelError(f"tokenizer.json can't be used: {error}", where=self._where) from None
+
+    def _check_added_ids(self) -> None:
+        """Refuses a file whose added tokens would get other ids than it says, which the library does silently."""
+        for token in self._spec.get("added_tokens", []):
+            given = self._full.token_to_id(token["content"])
+            if given != token["id"]:
+                raise ModelError(
+                    f"tokenizer.json gives the added token {token['content']!r} the id {token['id']}, "
+                    f"but its vocabulary makes it {given}",
+                    where=self._where,
+                )
+
+    def _variant(self, specials: Specials) -> Backend:
+        """Returns the tokenizer that recognises just these special tokens.
+
+        One is built for each set asked for: switching a shared one back and forth is not safe across threads.
+        """
+        if specials == "all":
+            return self._full
+        wanted = frozenset() if specials == "none" else frozenset(specials)
+        unknown = wanted - self.special_tokens.keys()
+        if unknown:
+            raise RequestError(f"no special token of this tokenizer: {', '.join(sorted(unknown))}")
+        if wanted not in self._variants:
+            self._variants[wanted] = self._build(_without_specials(self._spec, keep=wanted))
+        return self._variants[wanted]
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The highest id plus one."""
+        return max(self._full.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def model_type(self) -> str:
+        """What kind of model the tokenizer.json holds: "BPE", "Unigram", "WordPiece" or "WordLevel"."""
+        return str(self._spec.get("model", {}).get("type"))
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """The special tokens and their ids."""
+        return {token["content"]: token["id"] for token in self._spec.get("added_tokens", []) if token.get("special")}
+
+    @cached_property
+    def capabilities(self) -> TokenizerCapabilities:
+        """What the parts of the tokenizer.json allow to promise."""
+        whole = self._bytes.has_every_byte and keeps_every_text(self._spec)
+        return TokenizerCapabilities(
+            lossless_unicode=whole,
+            lossless_bytes=whole,
+            offsets=True,
+            trainable=self._trainable,
+            extendable=True,
+            coarsening=family_of(self._spec["model"]) == "BPE",
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 of the tokenizer.json's meaning."""
+        import hashlib
+
+        text = json.dumps(self._spec, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The template from its own file, or from the configuration."""
+        if "chat_template.jinja" in self._files:
+            return self._text("chat_template.jinja")
+        template = self._config.get("chat_template")
+        if isinstance(template, list):
+            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+            template = named.get("default")
+        return template if isinstance(template, str) else None
+
+    def role_token(self, role: Literal["bos", "eos", "pad", "unk"]) -> int | None:
+        """Returns the id of the token with this role."""
+        token = self._config.get(f"{role}_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        return self._full.token_to_id(content) if isinstance(content, str) else None
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether the configuration or the post-processor puts the beginning-of-sequence token first."""
+        bos = self.role_token("bos")
+        if bos is None:
+            return False
+        if isinstance(self._config.get("add_bos_token"), bool):
+            return bool(self._config["add_bos_token"])
+        return bool(self._full.encode("", add_special_tokens=True).ids[:1] == [bos])
+
+    def encode(self, text: str, specials: Specials = "none") -> list[int]:
+        """Returns the ids of one text."""
+        with self._no_panic():
+            return list(self._variant(specials).encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
+        """Returns the ids of many texts; by fastokens, where it is installed and has proved equal."""
+        if specials != "none":
+            return self._encode_exactly(texts, specials)
+        missing = self._bytes.missing if self._bytes.is_byte_level else b""
+        return self._fast.encode_batch(texts, self._encode_exactly, self._spec, _without_specials, missing)
+
+    @property
+    def encoder(self) -> str:
+        """The library that large batches are encoded with; fastokens from the moment when it has proved equal."""
+        return self._fast.name
+
+    def _encode_exactly(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
+        with self._no_panic():
+            encodings = self._variant(specials).encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def encode_offsets(self, text: str, specials: Specials = "none") -> Encoding:
+        """Returns the ids of one text with their places in it."""
+        with self._no_panic():
+            encoding = self._variant(specials).encode(text, add_special_tokens=False)
+        return Encoding(list(encoding.ids), list(encoding.offsets))
+
+    def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
+        """Returns the text of these ids."""
+        if not self._bytes.joins:
+            return str(self._full.decode(list(ids), skip_special_tokens=skip_specials))
+        left_out = frozenset(self.special_tokens.values() if skip_specials else ())
+        shown = [id for id in ids if id not in left_out] if left_out else ids
+        return self._joined(shown, self.text_bytes).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """Returns the bytes of these ids."""
+        return self._joined(ids, self.token_bytes)
+
+    def _joined(self, ids: Sequence[int], unknown: Callable[[int], bytes]) -> bytes:
+        """Returns the bytes of ids; asks only for those that were never asked for."""
+        known = self._known_bytes
+        return b"".join([known[token] if token in known else unknown(token) for token in ids])
+
+    def stream_decoder(self) -> StreamDecoder:
+        """Returns a decoder for ids that come one by one."""
+        return _ByteStream(self) if self._bytes.joins else _PrefixStream(self)
+
+    @cached_property
+    def _bytes(self) -> TokenBytes:
+        return TokenBytes(self._spec, self._full.get_vocab(with_added_tokens=False))
+
+    def token_bytes(self, token: int) -> bytes:
+        """Returns the bytes that one id stands for.
+
+        Raises:
+            IndexError: No such id.
+        """
+        if token not in self._known_bytes:
+            piece = self._full.id_to_token(token) if 0 <= token < self.vocab_size else None
+            if piece is None:
+                raise IndexError(f"no token has the id {token}")
+            self._known_bytes[token] = piece.encode("utf-8") if token in self._added_ids else self._bytes.of(piece)
+        return self._known_bytes[token]
+
+    def text_bytes(self, token: int) -> bytes:
+        """Returns the bytes that one id adds to a text: none where no token has it, as padded embeddings allow."""
+        try:
+            return self.token_bytes(token)
+        except IndexError:
+            return b""
+
+    @cached_property
+    def _added_ids(self) -> frozenset[int]:
+        return frozenset(token["id"] for token in self._spec.get("added_tokens", []))
+
+    def normalize(self, text: str) -> str:
+        """Returns the text after the normalizer."""
+        normalizer = self._full.normalizer
+        return str(normalizer.normalize_str(text)) if normalizer else text
+
+    def save(self, folder: Path, format: str = "huggingface") -> None:
+        """Writes the files as they were loaded, or in another format.
+
+        Raises:
+            RequestError: There is no such format, or it can't hold this tokenizer.
+        """
+        files = self._files
+        if format != "huggingface":
+            first = {} if self.role_token("bos") is None else {"add_bos_token": self.adds_bos}
+            files = write(self._spec, self._config | first, self._files, format)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+
+
+def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Returns the tokenizer with all special tokens but some under names that nobody knows, so no text becomes one.
+
+    Taking them out instead would give other added tokens their ids: the library numbers them by counting.
+    """
+    added = spec.get("added_tokens", [])
+    hidden = {
+        token["content"]: f"\uffff{secrets.token_hex(16)}"
+        for token in added
+        if token.get("special") and token["content"] not in keep
+    }
+    model = dict(spec["model"])
+    if isinstance(model.get("vocab"), dict):
+        model["vocab"] = {hidden.get(piece, piece): id for piece, id in model["vocab"].items()}
+    elif isinstance(model.get("vocab"), list):  # Unigram: pieces with scores
+        model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
+    if "unk_token" in model:
+        model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
+    renamed = [{**token, "content": hidden.get(token["content"], token["content"])} for token in added]
+    return {**spec, "added_tokens": renamed, "model": model, "post_processor": None}
+
+
+class _ByteStream:
+    """Decodes where text is bytes, joined: bytes are held back until they make whole characters."""
+
+    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        return self._decoder.decode(self._tokenizer.text_bytes(token))
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class _PrefixStream:
+    """Decodes anything else: shows how the text of all tokens so far has grown."""
+
+    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._shown = 0
+
+    def push(self, token: int) -> str:
+        self._ids.append(token)
+        return self._grown(self._tokenizer.decode(self._ids).rstrip("�"))
+
+    def finish(self) -> str:
+        return self._grown(self._tokenizer.decode(self._ids))
+
+    def _grown(self, text: str) -> str:
+        new = text[self._shown :]
+        self._shown = max(self._shown, len(text))
+        return new
