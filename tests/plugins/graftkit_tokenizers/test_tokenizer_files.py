@@ -13,7 +13,7 @@ import pytest
 from graftkit import Tokenizer
 from graftkit.errors import ModelError, RequestError
 from graftkit.testing import tiny_tokenizer_files
-from graftkit_tokenizers import huggingface
+from graftkit_tokenizers import huggingface_tokenizer
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,7 +101,7 @@ def test_a_panic_of_the_library_is_refused_and_a_stop_is_not(monkeypatch: pytest
         def from_str(cls, _: str) -> None:
             raise cls.error
 
-    monkeypatch.setattr(huggingface, "Backend", Panicking)
+    monkeypatch.setattr(huggingface_tokenizer, "Backend", Panicking)
     with pytest.raises(ModelError, match="index out of bounds"):
         HuggingFaceTokenizer(FILES)
     Panicking.error = KeyboardInterrupt()
