@@ -131,12 +131,12 @@ def _vocabulary(
     change = change_by_extension(plan, 320)
     if kind == "extended":
         return plan.tokenizer, change
-    kept = {id: (id + 7) % base.vocab_size for id in range(base.vocab_size)}
+    kept = {id: (id + 100) % base.vocab_size for id in range(base.vocab_size)}
     return plan.tokenizer, VocabularyChange(kind, plan.tokenizer.vocab_size, change.ids, change.parts, kept)
 
 
 def _rows(change: VocabularyChange) -> MakeRows:
-    return lambda weight, role: 0.3 * normal(len(change.ids), weight.shape[1], seed=len(role))
+    return lambda weight, role: 0.15 * normal(len(change.ids), weight.shape[1], seed=len(role))
 
 
 def _create(host: PluginHost, choice: Choice) -> Any:
