@@ -14,7 +14,7 @@ from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto
 from graftkit_tokenizers.tokenizer_json import added_token, bos_first, tokenizer_json
 
 if TYPE_CHECKING:
-    from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+    from graftkit_tokenizers.sentencepiece_model import SentencePieceModel
 
 __all__ = ["as_tokenizer_json"]
 
@@ -25,7 +25,7 @@ _OUT_OF_REACH = 10_000.0
 """So much less likely than any piece that no text is cut into such a one."""
 
 
-def as_tokenizer_json(tokenizer: SentencePieceTokenizer) -> Json:
+def as_tokenizer_json(tokenizer: SentencePieceModel) -> Json:
     """Returns the tokenizer.json of a model without rules of normalization."""
     proto = tokenizer.proto
     return tokenizer_json(
@@ -94,14 +94,14 @@ def _decoders(proto: ModelProto) -> Iterator[Json]:
         yield {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
-def _post_processor(tokenizer: SentencePieceTokenizer) -> Json | None:
+def _post_processor(tokenizer: SentencePieceModel) -> Json | None:
     bos = tokenizer.role_token("bos")
     if bos is None or not tokenizer.adds_bos:
         return None
     return bos_first(next(text for text, id in tokenizer.special_tokens.items() if id == bos), bos)
 
 
-def _added(tokenizer: SentencePieceTokenizer) -> Iterator[Json]:
+def _added(tokenizer: SentencePieceModel) -> Iterator[Json]:
     """Yields special, added and user-defined tokens, in the order of their ids."""
     entries = {
         token.id: added_token(token.id, token.content, special=token.special, lstrip=token.lstrip, rstrip=token.rstrip)

@@ -14,7 +14,7 @@ from graftkit_tokenizers.sentencepiece_json import Json
 from graftkit_tokenizers.sentencepiece_proto import Kind
 
 if TYPE_CHECKING:
-    from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+    from graftkit_tokenizers.sentencepiece_model import SentencePieceModel
 
 __all__ = ["difference_from_json"]
 
@@ -40,7 +40,7 @@ _ODD = (
 )
 
 
-def difference_from_json(tokenizer: SentencePieceTokenizer, spec: Json) -> str | None:
+def difference_from_json(tokenizer: SentencePieceModel, spec: Json) -> str | None:
     """Returns a text that the two cut differently, or None where there is none among thousands.
 
     Args:
@@ -55,7 +55,7 @@ def difference_from_json(tokenizer: SentencePieceTokenizer, spec: Json) -> str |
     return next((text for text, ids, own in zip(texts, found, expected, strict=True) if ids != own), None)
 
 
-def _probes(tokenizer: SentencePieceTokenizer) -> Iterator[str]:
+def _probes(tokenizer: SentencePieceModel) -> Iterator[str]:
     """Yields characters of every script, runs of spaces, pieces side by side in any order, and special tokens."""
     codes = [*range(0x3000), *range(0x3000, 0xD800, 61), *range(0xE000, 0x20000, 61)]
     yield from ("".join(map(chr, codes[start : start + 97])) for start in range(0, len(codes), 97))

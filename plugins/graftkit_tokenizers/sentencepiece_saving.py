@@ -12,7 +12,7 @@ from graftkit.interfaces.tokenizer import ROLES
 from graftkit_tokenizers.sentencepiece_files import MODEL_NAME
 
 if TYPE_CHECKING:
-    from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+    from graftkit_tokenizers.sentencepiece_model import SentencePieceModel
 
 __all__ = ["FORMATS", "save_files", "tokenizer_json"]
 
@@ -21,7 +21,7 @@ _WITH_JSON = "huggingface"
 _CONFIG = "tokenizer_config.json"
 
 
-def save_files(tokenizer: SentencePieceTokenizer, folder: Path, format: str) -> None:
+def save_files(tokenizer: SentencePieceModel, folder: Path, format: str) -> None:
     """Writes tokenizer.model and its configuration; a tokenizer.json beside them where it gives the same ids.
 
     From either transformers' AutoTokenizer makes a tokenizer with the same ids: the configuration says which it is to
@@ -50,7 +50,7 @@ def save_files(tokenizer: SentencePieceTokenizer, folder: Path, format: str) -> 
         (folder / name).write_bytes(data)
 
 
-def tokenizer_json(tokenizer: SentencePieceTokenizer) -> tuple[bytes | None, str]:
+def tokenizer_json(tokenizer: SentencePieceModel) -> tuple[bytes | None, str]:
     """Returns a tokenizer.json that gives the model's ids, or None and why there is none.
 
     It loads the `tokenizers` library, and takes a second or so.
@@ -67,7 +67,7 @@ def tokenizer_json(tokenizer: SentencePieceTokenizer) -> tuple[bytes | None, str
     return (json.dumps(spec, ensure_ascii=False, indent=1) + "\n").encode(), ""
 
 
-def _config(tokenizer: SentencePieceTokenizer) -> bytes:
+def _config(tokenizer: SentencePieceModel) -> bytes:
     """Returns the configuration with which transformers takes the files as they are.
 
     The class that it named, such as LlamaTokenizer, would put a tokenizer together of its own from the pieces.
