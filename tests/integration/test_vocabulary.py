@@ -239,3 +239,4 @@ def test_more_steps_of_rows_first_than_there_are_is_refused(make: Any, tmp_path:
     training = {"epochs": 1, "tokens_per_step": 4096, "device": "cpu"}
     with pytest.raises(RecipeError, match="only 1 steps"):
         graftkit.run(make({"extend": {"tokens": 3}, "rows_first": 4}, training=training), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

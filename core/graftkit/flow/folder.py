@@ -21,8 +21,8 @@ MANIFEST = "manifest.json"
 LOCK = ".lock"
 
 _OWN = re.compile(
-    r"manifest\.json|\.lock|tokenizer|tokens|checkpoints|adapter|exports|probes\.safetensors|metrics\.jsonl"
-    r"|answers-(before|after)\.json|report\.html|\..*\.(partial|old)"
+    r"manifest\.json|\.lock|tokenizer|vocabulary\.json|tokens|checkpoints|adapter|exports|probes\.safetensors"
+    r"|metrics\.jsonl|answers-(before|after)\.json|report\.html|\..*\.(partial|old)"
 )
 """What a run writes at the top of its folder; a plugin's files are known from the manifest."""
 

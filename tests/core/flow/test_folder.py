@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from graftkit.errors import FolderError
 from graftkit.flow.folder import LOCK, MANIFEST, ClaimedFolder, claim, claim_again, default_folder, read_manifest
+from graftkit.flow.tokenizer import VOCABULARY
 
 
 def a_run(folder: Path, status: str = "finished") -> Path:
@@ -46,8 +47,15 @@ def test_a_folder_that_is_given_back_leaves_nothing(tmp_path: Path) -> None:
     claimed = claim(tmp_path / "runs" / "a" / "x", overwrite=False)
     (claimed.path / "tokens").mkdir()
     (claimed.path / MANIFEST).write_text("{}")
+    (claimed.path / VOCABULARY).write_text("{}")
     claimed.give_back()
     assert names(tmp_path) == []
+
+
+def test_a_run_that_was_killed_before_it_listed_its_files_is_overwritten(tmp_path: Path) -> None:
+    (a_run(tmp_path / "x", "running") / VOCABULARY).write_text("{}")
+    claim(tmp_path / "x", overwrite=True).keep()
+    assert names(tmp_path) == ["x"]
 
 
 def test_giving_back_keeps_what_somebody_else_has_made_meanwhile(tmp_path: Path) -> None:
