@@ -17,6 +17,7 @@ from graftkit_tokenizers.extend_pieces import LEARN_PIECES, Cut
 from graftkit_tokenizers.extend_word_level import learn_word_level
 from graftkit_tokenizers.missing_bytes import add_missing_bytes
 from graftkit_tokenizers.spooling import spooled
+from graftkit_tokenizers.words import check_word
 
 if TYPE_CHECKING:
     from graftkit_tokenizers.huggingface_tokenizer import HuggingFaceTokenizer
@@ -66,13 +67,20 @@ def _new_words(base: HuggingFaceTokenizer, draft: Draft, words: Iterable[str]) -
     """Returns the words that are not one token already.
 
     Raises:
-        RequestError: One is empty, or a special token.
+        RequestError: One can't become a token.
     """
     for word in words:
-        if not word or word in base.special_tokens:
-            raise RequestError(f"{word!r} can't become a token: it is {'a special one' if word else 'empty'}")
+        check_word(word, base.special_tokens)
     cuts = {word: base.encode(word) for word in words}
-    return [word for word, ids in cuts.items() if len(ids) != 1 or ids == [draft.unknown_id]]
+    new = [word for word, ids in cuts.items() if len(ids) != 1 or ids == [draft.unknown_id]]
+    pieces = {*draft.pieces.values()} - draft.added if new else set()
+    for word in new:
+        if word in pieces:
+            raise RequestError(f"{word!r} can't become a token: it is a piece already, which texts are not cut into")
+        left = base.normalize(word) if _in_any_case(draft) else word
+        if left != word and not left.strip():
+            raise RequestError(f"{word!r} can't become a token: the tokenizer's normalizer leaves {left!r} of it")
+    return new
 
 
 def _in_any_case(draft: Draft) -> bool:

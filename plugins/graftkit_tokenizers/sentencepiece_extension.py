@@ -18,6 +18,7 @@ from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto, Piece
 from graftkit_tokenizers.sentencepiece_rules import PieceRules, beginnings_and_ends
 from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from graftkit_tokenizers.spooling import spooled
+from graftkit_tokenizers.words import check_word
 
 __all__ = ["extend"]
 
@@ -107,9 +108,9 @@ def _new_words(base: SentencePieceTokenizer, words: Iterable[str]) -> dict[str, 
 
 
 def _check_word(base: SentencePieceTokenizer, word: str) -> None:
+    check_word(word, base.special_tokens)
     wrong = {
         "it is empty": not word.strip(),
-        "it is a special one": word in base.special_tokens,
         "the format knows no character zero": "\0" in word,
     }
     for reason, is_so in wrong.items():

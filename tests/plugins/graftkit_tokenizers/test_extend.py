@@ -314,6 +314,34 @@ def test_words_come_after_what_is_learnt_and_do_not_teach(make: Make) -> None:
         extended(base, 5, words=("<|im_end|>",))
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("<|im_end|>\n", r"it holds the special token '<\|im_end\|>'"),
+        ("x<|", r"it ends as the special token '<\|.*' begins"),
+        ("\udcff", "it is no Unicode text"),
+        ("é", "it is a piece already, which texts are not cut into"),
+    ],
+)
+def test_a_word_that_would_hide_another_token_is_refused(make: Make, word: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        extended(make("byte_level"), 0, words=(word,))
+
+
+def test_a_word_may_begin_as_a_special_token_does(make: Make) -> None:
+    plan = extended(make("byte_level"), 0, words=("<|im_", "|>x"))
+    ids = plan.tokenizer.encode("a<|im_end|>x", "all")
+    assert plan.tokenizer.special_tokens["<|im_end|>"] in ids and not {*ids} & {token.id for token in plan.tokens}
+
+
+def test_a_word_of_which_the_normalizer_leaves_nothing_is_refused(make: Make) -> None:
+    cleaning = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "lowercase": True}
+    base = make("wordpiece", lambda spec: spec.update(normalizer={**cleaning, "strip_accents": None}))
+    for word in ("\ufeff", "\n"):
+        with pytest.raises(RequestError, match="normalizer leaves '.?' of it"):
+            extended(base, 0, words=(word,))
+
+
 def test_a_word_that_wordpiece_writes_in_lowercase_is_found_in_any_case(make: Make) -> None:
     base = make("wordpiece", lambda spec: spec.update(normalizer={"type": "Lowercase"}))
     plan = extended(base, 0, ["Haha HAHA haha"], words=("Haha",))

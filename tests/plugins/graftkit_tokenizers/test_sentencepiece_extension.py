@@ -184,6 +184,9 @@ def test_words_are_tokens_for_the_library_too() -> None:
     [
         (" ", "it is empty"),
         ("<s>", "it is a special one"),
+        ("x<s>", "it holds the special token '<s>'"),
+        ("vector<", "it ends as the special token '<.*' begins"),
+        ("\udcff", "it is no Unicode text"),
         ("a\0b", "no character zero"),
         ("abc", "it is a piece already"),
     ],
