@@ -15,7 +15,7 @@ from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceToken
 from graftkit_tokenizers.pruning import pruned
 from graftkit_tokenizers.splitting import split
 from graftkit_tokenizers.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
-from graftkit_tokenizers.training import checked, files_of, learn, make_room, merges_of
+from graftkit_tokenizers.training import check_names, checked, files_of, learn, make_room, merges_of
 
 __all__ = ["BpeBackend"]
 
@@ -50,6 +50,7 @@ class BpeBackend(HuggingFaceBackend):
                 no text.
         """
         make_room(checked(spec), 257, "the 256 bytes and a character")
+        check_names(spec.special_tokens, BYTE_PIECES)
         fixed = (*spec.special_tokens, *BYTE_PIECES)
         parts = _parts(self.config.split)
         counts = CharacterCounts()

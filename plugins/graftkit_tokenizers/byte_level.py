@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
 from tokenizers.trainers import BpeTrainer
 
@@ -15,7 +14,7 @@ from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceToken
 from graftkit_tokenizers.pruning import pruned
 from graftkit_tokenizers.splitting import named, pre_tokenizer
 from graftkit_tokenizers.tokenizer_json import bpe_model, byte_level_decoder, tokenizer_json
-from graftkit_tokenizers.training import checked, files_of, learn, make_room, merges_of
+from graftkit_tokenizers.training import check_names, checked, files_of, learn, make_room, merges_of
 
 __all__ = ["ByteLevelBackend"]
 
@@ -42,7 +41,7 @@ class ByteLevelBackend(HuggingFaceBackend):
             RequestError: The vocabulary can't hold the special tokens and 256 bytes, or there is no text.
         """
         make_room(checked(spec), 256, "the 256 bytes")
-        _check_names(spec.special_tokens)
+        check_names(spec.special_tokens, byte_alphabet())
         parts = tokenizer_json(
             bpe_model({}, []),
             pre_tokenizer=pre_tokenizer(named(self.config.pattern or "gpt2")),
@@ -59,16 +58,3 @@ class ByteLevelBackend(HuggingFaceBackend):
         vocab, merges = learnt.get_vocab(with_added_tokens=False), merges_of(learnt)
         kept = pruned(vocab, merges, reserved=spec.special_tokens, size=spec.vocab_size)
         return HuggingFaceTokenizer(files_of({**parts, "model": bpe_model(*kept)}, spec), trainable=True)
-
-
-def _check_names(special_tokens: Iterable[str]) -> None:
-    """Refuses special tokens that are written as a byte is: a tokenizer.json has one id for both.
-
-    Raises:
-        RequestError: There is one.
-    """
-    taken = sorted(byte_alphabet().keys() & set(special_tokens))
-    if taken:
-        raise RequestError(
-            f"{', '.join(map(repr, taken))} can't be special: a byte is written so", hint="Give it a longer name."
-        )

@@ -11,7 +11,7 @@ from graftkit_tokenizers.characters import CharacterCounts
 from graftkit_tokenizers.config import CharacterConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
 from graftkit_tokenizers.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
-from graftkit_tokenizers.training import checked, files_of, make_room, some
+from graftkit_tokenizers.training import check_names, checked, files_of, make_room, some
 
 __all__ = ["CharacterBackend"]
 
@@ -37,6 +37,7 @@ class CharacterBackend(HuggingFaceBackend):
             RequestError: The vocabulary can't hold the special tokens, 256 bytes and a character, or there is no text.
         """
         make_room(checked(spec), 257, "the 256 bytes and a character")
+        check_names(spec.special_tokens, BYTE_PIECES)
         counts = CharacterCounts()
         deque(counts.reading(some(texts)), maxlen=0)
         fixed = (*spec.special_tokens, *BYTE_PIECES)

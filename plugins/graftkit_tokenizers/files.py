@@ -47,13 +47,13 @@ class Options:
 
 
 def text_of(path: Path) -> str:
-    """Returns a file's text.
+    """Returns a file's text, without a byte order mark.
 
     Raises:
         ModelError: It is missing or not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ModelError("the file is not UTF-8", where=str(path)) from None
     except OSError as error:
@@ -98,17 +98,35 @@ def added_of(folder: Path, config: Mapping[str, Any], vocab: Mapping[str, int], 
         usual: The special tokens of such a tokenizer that comes without a configuration.
 
     Raises:
-        ModelError: What is listed is no id and its token.
+        ModelError: What is listed is no id and its token, or an id is another token's.
     """
     listed = config.get("added_tokens_decoder")
     if isinstance(listed, dict):
-        return sorted((_listed(id, entry, folder) for id, entry in listed.items()), key=lambda token: int(token["id"]))
+        return _apart(sorted((_listed(id, entry, folder) for id, entry in listed.items()), key=_id), vocab, folder)
     more = json_object(folder / "added_tokens.json") if (folder / "added_tokens.json").is_file() else {}
     roles = [_content(config.get(role)) for role in _ROLES] + [*map(_content, _extra(config))]
     special = [token for token in dict.fromkeys(roles if any(roles) else usual) if token]
     known = {**vocab, **{token: id for token, id in more.items() if isinstance(id, int)}}
     wanted = [token for token in dict.fromkeys([*special, *more]) if token in known]
-    return sorted((added_token(known[token], token, special=token in special) for token in wanted), key=_id)
+    added = sorted((added_token(known[token], token, special=token in special) for token in wanted), key=_id)
+    return _apart(added, vocab, folder)
+
+
+def _apart(added: list[Json], vocab: Mapping[str, int], folder: Path) -> list[Json]:
+    """Returns added tokens whose ids are their own.
+
+    Raises:
+        ModelError: One has the id of another token.
+    """
+    owners = {id: piece for piece, id in vocab.items()}
+    for token in added:
+        owner = owners.setdefault(token["id"], token["content"])
+        if owner != token["content"]:
+            raise ModelError(
+                f"the added token {token['content']!r} has the id {token['id']}, which is that of {owner!r}",
+                where=str(folder),
+            )
+    return added
 
 
 def _id(token: Json) -> int:
@@ -174,6 +192,8 @@ def vocabulary(file: Path) -> dict[str, int]:
     vocab = json_object(file)
     if not vocab or not all(isinstance(id, int) and id >= 0 for id in vocab.values()):
         raise ModelError("the file holds no pieces and their ids", where=str(file))
+    if len({*vocab.values()}) < len(vocab):
+        raise ModelError("two pieces have one id", where=str(file))
     return vocab
 
 

@@ -69,10 +69,15 @@ def _ranks(file: Path) -> dict[bytes, int]:
         if not line:
             continue
         try:
-            token, rank = line.split(" ")
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
+            written, rank = line.split(" ")
+            token, id = base64.b64decode(written, validate=True), int(rank)
         except (ValueError, binascii.Error):
-            raise ModelError(f"line {number} is not a token in base64 and its rank", where=str(file)) from None
+            token, id = b"", 0
+        if not token:
+            raise ModelError(f"line {number} is not a token in base64 and its rank", where=str(file))
+        if token in ranks:
+            raise ModelError(f"line {number} has a token that has a rank already", where=str(file))
+        ranks[token] = id
     return ranks
 
 

@@ -11,9 +11,19 @@ from graftkit.errors import DataError, RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
 from tokenizers import Tokenizer
 
+from graftkit_tokenizers.panics import no_panic
 from graftkit_tokenizers.tokenizer_json import added_token, bos_first, config_json, dump
 
-__all__ = ["checked", "files_of", "learn", "make_room", "merges_of", "specials_of", "with_unknown"]
+__all__ = [
+    "check_names",
+    "checked",
+    "files_of",
+    "learn",
+    "make_room",
+    "merges_of",
+    "specials_of",
+    "with_unknown",
+]
 
 Json = dict[str, Any]
 
@@ -24,9 +34,11 @@ def checked(spec: TrainingSpec) -> TrainingSpec:
     """Returns a specification that makes sense by itself.
 
     Raises:
-        RequestError: A special token is there twice or empty, a role is of none of them, or unknown.
+        RequestError: A special token is there twice, empty or no text, a role is of none of them, or unknown.
     """
     tokens = spec.special_tokens
+    if any("\ud800" <= character <= "\udfff" for token in tokens for character in token):
+        raise RequestError(f"special tokens must be Unicode text, not {', '.join(map(repr, tokens))}")
     wrong = sorted({token for token in tokens if not token or tokens.count(token) > 1})
     if wrong:
         raise RequestError(f"special tokens must be different and not empty: {', '.join(map(repr, wrong))}")
@@ -65,6 +77,23 @@ def make_room(spec: TrainingSpec, needed: int, what: str) -> None:
         )
 
 
+def check_names(special_tokens: Iterable[str], bytes_: Iterable[str]) -> None:
+    """Refuses special tokens that are written as a byte is: a tokenizer.json has one id for both.
+
+    Args:
+        special_tokens: The special tokens.
+        bytes_: How the family writes each byte.
+
+    Raises:
+        RequestError: There is one.
+    """
+    taken = sorted({*bytes_} & {*special_tokens})
+    if taken:
+        raise RequestError(
+            f"{', '.join(map(repr, taken))} can't be special: a byte is written so", hint="Give it another name."
+        )
+
+
 def specials_of(spec: TrainingSpec) -> dict[str, int]:
     """Returns the special tokens with their ids, which are the first ones."""
     return {token: id for id, token in enumerate(spec.special_tokens)}
@@ -83,9 +112,11 @@ def learn(parts: Json, trainer: Any, texts: Iterable[str]) -> Tokenizer:
 
     Raises:
         DataError: There is no text.
+        ModelError: The library gives up, as at a pattern that takes for ever.
     """
     tokenizer = Tokenizer.from_str(json.dumps(parts))
-    tokenizer.train_from_iterator(some(texts), trainer)
+    with no_panic("", "the tokenizers library can't learn from these texts"):
+        tokenizer.train_from_iterator(some(texts), trainer)
     return tokenizer
 
 

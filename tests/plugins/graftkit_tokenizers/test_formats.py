@@ -146,11 +146,18 @@ def test_merges_that_ranks_do_not_give_are_refused(make: Make, tmp_path: Path, c
         ({"a__tiktoken": "YQ== 0\nhello\n"}, "line 2 is not a token in base64"),
         ({"a__tiktoken": "YQ== x\n"}, "line 1 is not a token in base64"),
         ({"a__tiktoken": "YQ== 0\n"}, "255 of the 256 bytes"),
+        ({"a__tiktoken": " 0\n"}, "line 1 is not a token in base64"),
+        ({"a__tiktoken": "YQ== 0\nYQ== 1\n"}, "line 2 has a token that has a rank already"),
         ({"a__tiktoken": BYTES, "a__tiktoken__json": "[]"}, "no JSON object"),
         ({"a__tiktoken": BYTES, "a__tiktoken__json": {"pattern": "gpt2", "special_tokens": ["<s>"]}}, "not ids by"),
         ({"vocab__json": {"a": 0}, "merges__txt": "a b\n"}, "line 1 is not two pieces"),
         ({"vocab__json": {"a": "0"}, "merges__txt": ""}, "no pieces and their ids"),
         ({"vocab__json": "{", "merges__txt": ""}, "no JSON"),
+        ({"vocab__json": {"a": 0, "b": 0}, "merges__txt": ""}, "two pieces have one id"),
+        (
+            {"vocab__json": {"a": 0, "b": 1}, "merges__txt": "", "added_tokens__json": {"<s>": 1}},
+            "'<s>' has the id 1, which is that of 'b'",
+        ),
         (
             {"vocab__json": {"a": 0}, "merges__txt": "", "tokenizer_config__json": {"tokenizer_class": "CTRL"}},
             "how a CTRL splits",
@@ -174,6 +181,11 @@ def test_a_malformed_file_is_refused(tmp_path: Path, files: dict[str, Any], mess
     with pytest.raises(ModelError, match=message):
         backend.load(folder)
     assert backend.accepts(folder) == bool(files)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_token(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf[UNK]\r\na\r\n")
+    assert WordPieceBackend().load(tmp_path).special_tokens == {"[UNK]": 0}
 
 
 def test_a_vocab_txt_needs_its_unknown_token(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from graftkit.errors import DataError, RequestError
+from graftkit.errors import DataError, ModelError, RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import TrainingSpec
 from graftkit_tokenizers.bpe import BpeBackend
@@ -135,6 +135,9 @@ def test_text_that_spells_a_special_token_or_a_byte_is_never_learnt_as_one(backe
 def test_a_special_token_is_not_named_as_a_byte_is() -> None:
     with pytest.raises(RequestError, match="'x' can't be special"):
         ByteLevelBackend().train(["some text"], TrainingSpec(300, ("x", "yy")))
+    for backend in (BpeBackend(), CharacterBackend()):
+        with pytest.raises(RequestError, match="'<0x41>' can't be special"):
+            backend.train(["some text"], TrainingSpec(300, ("<0x41>",)))
     ours = CharacterBackend().train(["some text"], TrainingSpec(300, ("x",)))
     assert ours.decode(ours.encode("some text")) == "some text" and 0 not in ours.encode("x")
 
@@ -165,6 +168,17 @@ def test_an_error_on_the_way_to_the_texts_comes_through() -> None:
 def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
     with pytest.raises(RequestError):
         ByteLevelBackend(ByteLevelConfig(pattern=pattern)).train(["some text"], SPEC)
+
+
+def test_a_pattern_that_takes_for_ever_is_given_up() -> None:
+    with pytest.raises(ModelError, match="can't learn from these texts: .*retry-limit"):
+        ByteLevelBackend(ByteLevelConfig(pattern=r"(?:\w|\w\w|\w+)*[!]{2}|\s|\w+")).train(["word" * 30 + "! "], SPEC)
+
+
+@pytest.mark.parametrize("backend", [ByteLevelBackend, BpeBackend, WordPieceBackend, WordBackend, CharacterBackend])
+def test_a_special_token_that_is_no_text_is_refused(backend: Any) -> None:
+    with pytest.raises(RequestError, match="must be Unicode text"):
+        backend().train(["some text"], TrainingSpec(700, ("\udcff",)))
 
 
 def test_a_pattern_may_name_classes_repeatedly() -> None:
