@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,6 +209,14 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         "train texts --use byte-level --vocab-size 300 --role oes=a --out x",
         ["'oes' is no role", "Did you mean 'eos'?"],
     ),
+    "a role said twice": (
+        "train texts --use byte-level --vocab-size 300 --role eos=a --role eos=b --out x",
+        ["--role eos=b: 'eos' is 'a' already"],
+    ),
+    "a template that is none": (
+        "train texts --use byte-level --vocab-size 300 --chat-template broken.jinja --out x",
+        ["--chat-template broken.jinja: the chat template can't be read: "],
+    ),
     "a vocabulary too small": ("train texts --use byte-level --vocab-size 100 --out x", ["256"]),
     "a folder with something else": (
         "train texts --use byte-level --vocab-size 300 --out base --overwrite",
@@ -215,10 +224,16 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "a folder that is in use": ("extend base texts --tokens 5 --out base", ["base: it is not empty", "--overwrite"]),
     "a folder that is a file": ("extend base texts --tokens 5 --out texts/0.txt", ["texts/0.txt: it is a file"]),
+    "a folder that is a link to nothing": (
+        "extend base texts --tokens 5 --out link",
+        ["link: it is a link to nothing"],
+    ),
+    "a word that a byte is written as": ("extend base --tokens 0 --word é --out x", ["'é'", "it is a piece already"]),
     "no base": ("extend bsae texts --tokens 5 --out x", ["bsae: no such folder"]),
     "no texts to learn from": ("extend base --tokens 5 --out x", ["name some FILES"]),
     "a base that is none": ("extend texts texts --tokens 5 --out x", ["texts: no tokenizer backend reads it"]),
     "numbers that are none": ("analyze base texts --tokens 5,many", ["'5,many' is no list of whole numbers"]),
+    "a share that is no number": ("analyze base texts --holdout nan", ["a share of nan can't be held out"]),
     "a picture of another kind": ("analyze base texts --out curve.gif", ["curve.gif: a picture's name ends in .svg"]),
     "a picture nowhere": ("compare base --on texts --out no/bars.svg", ["no: there is no such folder"]),
     "too little text": ("analyze base base/tokenizer_config.json", ["too little text"]),
@@ -231,6 +246,8 @@ WRONG: dict[str, tuple[str, list[str]]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_request_is_refused_in_one_message(toolkit: Toolkit, place: Path, case: str) -> None:
     (place / "latin.txt").write_bytes(b"fine\n\xe9t\xe9\n")
+    (place / "broken.jinja").write_text("{% for message in")
+    (place / "link").symlink_to("none")
     (place / "base/tokenizer_config.json").write_text("{}")
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     line, expected = WRONG[case]
@@ -249,6 +266,31 @@ def test_only_what_a_tokenizer_command_wrote_is_overwritten(toolkit: Toolkit, pl
     (place / "more/notes.txt").write_text("precious")
     code, _, errors = toolkit(*line, "--overwrite")
     assert code == 2 and "notes.txt" in errors and (place / "more/notes.txt").exists()
+    (place / "more/notes.txt").unlink()
+    (place / "more/weights").symlink_to("..")
+    code, _, errors = toolkit(*line, "--overwrite")
+    assert code == 2 and "weights" in errors and (place / "more/weights").is_symlink()
+
+
+@pytest.mark.parametrize("line", ["extend base texts --tokens 5 --out new/x", "analyze base texts --out curve.svg"])
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    toolkit: Toolkit, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    code, _, errors = toolkit(*line.split())
+    assert code == 2 and "can't be written: Permission denied" in errors and "..." not in errors
+
+
+def test_what_a_library_in_rust_panics_at_is_told_in_words(toolkit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic(*arguments: object, **options: object) -> None:
+        raise PanicException("bad split")
+
+    monkeypatch.setattr("graftkit.corpus.texts.text_files", panic)
+    code, _, errors = toolkit("compare", "base", "--on", "texts")
+    assert code == 1 and "PanicException: bad split" in errors and "Traceback" not in errors
 
 
 def test_torch_is_loaded_for_none_of_it(place: Path) -> None:

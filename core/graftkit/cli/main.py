@@ -124,13 +124,15 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
     except BrokenPipeError:  # whoever read the output has heard enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # as Rust's libraries fail
+            raise
         if show_traceback:
             traceback.print_exc()
         return _explain(error, show_traceback)
 
 
-def _explain(error: Exception, shown: bool) -> int:
+def _explain(error: BaseException, shown: bool) -> int:
     from graftkit.errors import GraftkitError
 
     notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))

@@ -85,12 +85,13 @@ def command(
         "backend": found.offer.qualified_name,
         "corpus": texts and {"files": len(texts.files), "bytes": texts.bytes, "fingerprint": texts.fingerprint},
     }
+    summary = _summary(found.tokenizer, plan, spec)  # a tokenizer that can't be tried is not saved
     save_tokenizer_folder(out, plan.tokenizer, saved_as, "extension.json", record)
     if as_json:
         click.echo(json.dumps({"folder": str(out), **record}, ensure_ascii=False))
         return
     click.echo(f"{base}: {found.tokenizer.vocab_size:,} ids, {plan.tokenizer.vocab_size:,} now")
-    click.echo("\n".join(f"  {line}" for line in _summary(found.tokenizer, plan, spec)))
+    click.echo("\n".join(f"  {line}" for line in summary))
     click.echo(f"saved {out}")
 
 

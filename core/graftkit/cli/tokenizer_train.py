@@ -11,7 +11,7 @@ import click
 
 from graftkit.cli.options import disable_option, json_option
 from graftkit.cli.tokenizer_options import folder_options, format_option, refuse_backend
-from graftkit.errors import DataError, RequestError
+from graftkit.errors import DataError, ModelError, RequestError
 
 if TYPE_CHECKING:
     from graftkit.interfaces.vocabulary import TrainingSpec
@@ -98,14 +98,21 @@ def _spec(vocab_size: int, specials: Sequence[str], roles: Sequence[str], chat_t
             raise RequestError("the form is ROLE=TOKEN", where=f"--role {role}", hint="For example: --role eos='</s>'")
         if name not in _ROLES:
             raise RequestError(f"'{name}' is no role", where=f"--role {role}", hint=known_names(name, _ROLES))
-        named[name] = token
+        if named.setdefault(name, token) != token:
+            raise RequestError(f"'{name}' is {named[name]!r} already", where=f"--role {role}", hint="Say it once.")
     tokens = tuple(dict.fromkeys([*specials, *named.values()]))
     return TrainingSpec(vocab_size, tokens, named, chat_template=_text(chat_template) if chat_template else None)
 
 
 def _text(path: Path) -> str:
+    from graftkit.corpus.template import ChatTemplate
+
     try:
-        return path.read_text(encoding="utf-8")
+        source = path.read_text(encoding="utf-8")
+        ChatTemplate(source, {})
+        return source
+    except ModelError as error:
+        raise DataError(error.message, where=f"--chat-template {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise DataError(f"can't be read: {reason}", where=f"--chat-template {path}") from None

@@ -123,8 +123,10 @@ def split_by_file(texts: TextFiles, share: float, seed: int = 0) -> tuple[TextFi
         The texts to learn from, and those to judge by.
 
     Raises:
-        DataError: There is a single stretch, of which nothing can be held out.
+        DataError: There is a single stretch, of which nothing can be held out, or the share is none.
     """
+    if not 0 < share <= 0.5:
+        raise DataError(f"a share of {share} can't be held out: say more than 0, and at most 0.5")
     parts = texts._parts
     if len({part.sha256 for part in parts}) == 1:
         return _split_stretches(parts[0], share, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ def check_picture(path: Path) -> None:
     """Makes sure before any work that a picture may be written there.
 
     Raises:
-        RequestError: Its name has another ending, or its folder is missing.
+        RequestError: Its name has another ending, or its folder is missing or can't be written.
     """
     if path.suffix not in PICTURES:
         raise RequestError(
@@ -35,6 +36,8 @@ def check_picture(path: Path) -> None:
         )
     if not path.absolute().parent.is_dir():
         raise RequestError("there is no such folder to write into", where=str(path.parent))
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise RequestError("can't be written: Permission denied", where=str(path), hint="Draw it elsewhere with --out.")
 
 
 def savings_figure(analysis: Analysis, title: str) -> Figure:

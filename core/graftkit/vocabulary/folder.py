@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,20 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     Raises:
         FolderError: The folder holds a tokenizer and `overwrite` is False, or anything else, or can't be made.
     """
+    parent = folder.absolute().parent
     try:
+        if folder.is_symlink() and not folder.exists():
+            raise FolderError("it is a link to nothing", where=str(folder), hint="Give a folder with --out.")
         if not folder.exists():
-            return folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        if not folder.is_dir():
+            parent.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
             raise FolderError("it is a file", where=str(folder), hint="Give a folder with --out.")
-        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_something(path)}
     except OSError as error:
         raise FolderError(f"can't be written: {error.strerror}", where=str(folder)) from error
+    if not os.access(parent, os.W_OK | os.X_OK):
+        hint = "The folder around it must be writable: write elsewhere with --out."
+        raise FolderError("can't be written: Permission denied", where=str(folder), hint=hint)
     if present and not overwrite:
         hint = "Give another folder with --out, or replace a tokenizer with --overwrite."
         raise FolderError("it is not empty", where=str(folder), hint=hint)
@@ -55,6 +62,11 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
             where=str(folder),
             hint="Overwriting would delete them: give another folder with --out.",
         )
+
+
+def _is_something(path: Path) -> bool:
+    """Tells whether deleting a path would lose anything: a file, a link, whatever is no folder."""
+    return path.is_symlink() or not path.is_dir()
 
 
 def _own(folder: Path) -> set[str]:
