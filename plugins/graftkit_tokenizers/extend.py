@@ -46,7 +46,7 @@ def extend(base: HuggingFaceTokenizer, texts: Iterable[str], request: ExtensionS
     draft = Draft(base.spec, base.vocab_size)
     joins = add_missing_bytes(draft, byte_level=base.is_byte_level) if request.missing_bytes else True
     words = _new_words(base, draft, request.words)
-    _check(request.tokens, something=bool(request.tokens or draft.parts or words), where=base.where)
+    _check(request.tokens, something=bool(request.tokens or draft.parts or words))
     corpus = _Corpus.of(base, draft, texts, words)
     _learn(draft, corpus, request)
     for word in words:
@@ -56,11 +56,11 @@ def extend(base: HuggingFaceTokenizer, texts: Iterable[str], request: ExtensionS
     return _plan(draft, base, corpus, coarsens=draft.family == "BPE" and joins and not words)
 
 
-def _check(tokens: int, *, something: bool, where: str) -> None:
+def _check(tokens: int, *, something: bool) -> None:
     if tokens < 0:
         raise RequestError(f"{tokens} tokens are to be learnt, which is fewer than no tokens")
     if not something:
-        raise RequestError("there is nothing to add to this tokenizer", where=where, hint="Ask for tokens.")
+        raise RequestError("there is nothing to add to this tokenizer", hint="Ask for tokens.")
 
 
 def _new_words(base: HuggingFaceTokenizer, draft: Draft, words: Iterable[str]) -> list[str]:

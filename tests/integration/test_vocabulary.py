@@ -143,6 +143,16 @@ def test_an_adapter_with_another_tokenizer_is_refused_naming_both(extended: Any,
     assert result.manifest["tokenizer"]["fingerprint"][:12] in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ["run", "peft"])
+def test_an_adapter_whose_rows_would_be_others_is_refused(extended: Any, tmp_path: Path, place: str) -> None:
+    _, result = extended
+    source = result.folder if place == "run" else result.exports["peft"]
+    file = shutil.copytree(source, tmp_path / "copy") / "vocabulary.json"
+    file.write_text(file.read_text().replace(str(IDS), str(IDS - 1), 1))
+    with pytest.raises(ModelError, match="not the file that was written with the adapter"):
+        reload(str(file.parent))
+
+
 def test_spare_rows_are_used_before_the_model_grows(make: Any, tmp_path: Path) -> None:
     result = graftkit.run(make({"extend": {"tokens": 10}}), out=tmp_path / "run")
     assert result.manifest["tokenizer"]["rows"] == 320
@@ -222,7 +232,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a corpus that is not there": ({"extend": {"tokens": 3, "corpus": "nowhere.txt"}}, "nowhere.txt"),
     "a tokenizer that is not there": ({"replace": "./nowhere"}, "nowhere"),
     "a family that trains none": ({"train": {"use": "huggingface", "vocab_size": 300}}, "can't train"),
-    "nothing to add": ({"extend": {"tokens": 0}}, "nothing to add"),
+    "nothing to add": ({"extend": {"tokens": 0}}, "^recipe: there is nothing to add"),
+    "a word that is no token": ({"extend": {"tokens": 0, "words": ["é"]}}, "'é' .* a piece already"),
 }
 
 
@@ -231,7 +242,7 @@ def test_a_wrong_request_is_answered_in_words(make: Any, tmp_path: Path, case: s
     section, words = WRONG[case]
     with pytest.raises(graftkit.GraftkitError, match=words) as caught:
         graftkit.run(make(section), out=tmp_path / "run")
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 2 and "/graftkit-" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 

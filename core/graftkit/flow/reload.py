@@ -145,7 +145,7 @@ def _run(folder: Path, manifest: Mapping[str, Any], make: MakeProvider) -> Reloa
     _check_tokenizer(tokenizer, facts["tokenizer_fingerprint"], folder / "tokenizer")
     providers = manifest["providers"]
     dtype = getattr(torch, manifest["recipe"]["training"]["dtype"])
-    change = _change(folder / VOCABULARY)
+    change = _change(folder / VOCABULARY, manifest.get("artifacts", {}))
     network = _adapted(providers, manifest["model"], facts["targets"], tokenizer, state, dtype, make, change)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["data"]["system"])
 
@@ -161,7 +161,7 @@ def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
     tokenizer = make(manifest["tokenizer"]).load(folder)
     _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder)
     dtype = getattr(torch, manifest["dtype"])
-    change = _change(folder / VOCABULARY)
+    change = _change(folder / VOCABULARY, manifest.get("files", {}))
     network = _adapted(manifest, manifest["model"], manifest["targets"], tokenizer, state, dtype, make, change)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
 
@@ -231,8 +231,19 @@ def _empty_rows(change: VocabularyChange) -> MakeRows:
     return lambda weight, role: torch.zeros(len(change.ids), weight.shape[1])
 
 
-def _change(path: Path) -> VocabularyChange | None:
-    """Returns what became of the base model's vocabulary, where something did."""
+def _change(path: Path, listed: Mapping[str, Any]) -> VocabularyChange | None:
+    """Returns what became of the base model's vocabulary, where something did.
+
+    Raises:
+        ModelError: The file is not the one that was listed: it would put the new rows elsewhere.
+    """
+    written = listed.get(path.name)
+    if written and not (path.is_file() and sha256_of(path) == written["sha256"]):
+        raise ModelError(
+            "it is not the file that was written with the adapter",
+            where=str(path),
+            hint="Put it back: it says which rows are the new ones.",
+        )
     return VocabularyChange.from_json(json.loads(path.read_bytes())) if path.is_file() else None
 
 

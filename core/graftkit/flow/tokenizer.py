@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.errors import DataError, ModelError, RecipeError
+from graftkit.errors import DataError, ModelError, RecipeError, RequestError
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.judge import Request
 from graftkit.flow.open_model import embedding_rows
@@ -63,7 +63,11 @@ def make_vocabulary(request: Request) -> tuple[Vocabulary, BuiltTokenizer]:
     rows = embedding_rows(request.files)
     if rows is None:
         raise ModelError("nothing says how many rows its embedding has", where=request.files.reference)
-    built = build_tokenizer(asked, base, rows, texts)
+    try:
+        built = build_tokenizer(asked, base, rows, texts)
+    except RequestError as error:
+        error.where = _place_of(error, request)
+        raise
     if not built.change.ids and built.change.kept is None:
         raise RecipeError(
             "the tokenizer comes out as the base model's: there is nothing new in it",
@@ -73,6 +77,13 @@ def make_vocabulary(request: Request) -> tuple[Vocabulary, BuiltTokenizer]:
     template = chat_template_of(built.tokenizer, request.template)
     encoder = Encoder(built.tokenizer, template, request.encoder.max_length)
     return Vocabulary(built.tokenizer, asked.offer, encoder, base, built.change, texts), built
+
+
+def _place_of(error: RequestError, request: Request) -> str:
+    """Names what was wrong, where the backend can't: it knows no recipe, nor where the base model lies."""
+    if isinstance(error, ModelError) and request.vocabulary and request.vocabulary.section.extend:
+        return request.files.reference
+    return error.where or request.bound.document.where(("tokenizer",))
 
 
 def _check_resumed(run: RunContext, tokenizer: Tokenizer) -> None:

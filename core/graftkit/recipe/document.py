@@ -138,10 +138,14 @@ def _value(node: yaml.Node, path: KeyPath, document: Document) -> Any:
         return _mapping(node, path, document)
     if isinstance(node, yaml.SequenceNode):
         return [_value(child, (*path, i), document) for i, child in enumerate(node.value)]
+    where = f"{document.file}:{document.origins[path]}"
     try:
-        return _scalar(node)
+        value = _scalar(node)
     except ValueError:  # Python refuses to read thousands of digits
-        raise RecipeError("a number too long to read", where=f"{document.file}:{document.origins[path]}") from None
+        raise RecipeError("a number too long to read", where=where) from None
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise RecipeError("half of a surrogate pair, which is no text", where=where)
+    return value
 
 
 def _mapping(node: yaml.MappingNode, path: KeyPath, document: Document) -> dict[str, Any]:
