@@ -230,6 +230,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "a word that a byte is written as": ("extend base --tokens 0 --word é --out x", ["'é'", "it is a piece already"]),
     "no base": ("extend bsae texts --tokens 5 --out x", ["bsae: no such folder"]),
+    "no base in a folder that is there": ("extend texts/bsae texts --tokens 5 --out x", ["texts/bsae: no such folder"]),
     "no texts to learn from": ("extend base --tokens 5 --out x", ["name some FILES"]),
     "a base that is none": ("extend texts texts --tokens 5 --out x", ["texts: no tokenizer backend reads it"]),
     "numbers that are none": ("analyze base texts --tokens 5,many", ["'5,many' is no list of whole numbers"]),

@@ -39,11 +39,13 @@ def folder_options(function: _F) -> _F:
 
 
 def reference(given: str) -> str:
-    """Returns a reference as a recipe in the current folder would mean it."""
+    """Returns a reference as a recipe in the current folder would mean it: what is a path here is sought on no hub."""
     from graftkit.recipe.paths import anchored_reference
 
     anchored = anchored_reference(given, Path.cwd())
-    return given if anchored == str(Path.cwd() / given) else anchored
+    if anchored != str(Path.cwd() / given):
+        return anchored
+    return f"./{given}" if "/" in given and given[0].isalnum() and not Path(given).is_dir() else given
 
 
 def extendable(host: PluginHost, found: FoundTokenizer) -> ExtendableBackend:

@@ -72,7 +72,8 @@ def _below(folder: Path, where: str) -> list[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(root, name) for name in names if not name.startswith("."))
+        paths = (Path(root, name) for name in names if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())  # no pipe, which would be waited for, nor a broken link
 
 
 def _matching(pattern: str, where: str) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +51,14 @@ def test_files_folders_and_patterns_are_read(place: Path) -> None:
     assert names(text_files(["docs/**/*.py"])) == ["c.py"]
     assert names(text_files(["docs/picture.png"])) == ["picture.png"], "what is named is read, whatever it is called"
     assert text_files(["docs", "a.txt"]).bytes == len("alpha\nbeta\ngamma = 1\n")
+
+
+def test_what_is_no_file_in_a_folder_is_left_alone(place: Path) -> None:
+    before = text_files([str(place)]).files
+    os.mkfifo(place / "pipe.txt")
+    (place / "self.txt").symlink_to("self.txt")
+    (place / "broken.txt").symlink_to("nothing")
+    assert text_files([str(place)]).files == before
 
 
 def test_neither_order_nor_repetition_matters(place: Path) -> None:
