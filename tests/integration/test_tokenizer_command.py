@@ -273,6 +273,20 @@ def test_only_what_a_tokenizer_command_wrote_is_overwritten(toolkit: Toolkit, pl
     assert code == 2 and "weights" in errors and (place / "more/weights").is_symlink()
 
 
+def test_what_came_into_the_folder_meanwhile_is_not_overwritten(
+    toolkit: Toolkit, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*arguments: object) -> dict[str, Any]:
+        (place / "more").mkdir()
+        (place / "more/notes.txt").write_text("precious")
+        return {}
+
+    monkeypatch.setattr("graftkit.vocabulary.record.extension_record", meanwhile)
+    code, _, errors = toolkit("extend", "base", "texts", "--tokens", "5", "--out", "more")
+    assert code == 2 and "more: it is not empty" in errors
+    assert [path.name for path in place.glob("*more*/*")] == ["notes.txt"]
+
+
 @pytest.mark.parametrize("line", ["extend base texts --tokens 5 --out new/x", "analyze base texts --out curve.svg"])
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     toolkit: Toolkit, monkeypatch: pytest.MonkeyPatch, line: str

@@ -86,7 +86,7 @@ def command(
         "corpus": texts and {"files": len(texts.files), "bytes": texts.bytes, "fingerprint": texts.fingerprint},
     }
     summary = _summary(found.tokenizer, plan, spec)  # a tokenizer that can't be tried is not saved
-    save_tokenizer_folder(out, plan.tokenizer, saved_as, "extension.json", record)
+    save_tokenizer_folder(out, plan.tokenizer, saved_as, "extension.json", record, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps({"folder": str(out), **record}, ensure_ascii=False))
         return

@@ -83,7 +83,7 @@ def command(
         "bytes_per_token": measured.bytes_per_token,
         "lost_characters": dict(measured.lost),
     }
-    save_tokenizer_folder(out, tokenizer, saved_as, "training.json", facts)
+    save_tokenizer_folder(out, tokenizer, saved_as, "training.json", facts, overwrite=overwrite)
     click.echo(json.dumps({"folder": str(out), **facts}, ensure_ascii=False) if as_json else _summary(out, use, facts))
 
 

@@ -80,7 +80,13 @@ def _own(folder: Path) -> set[str]:
 
 
 def save_tokenizer_folder(
-    folder: Path, tokenizer: Tokenizer, formats: Iterable[str], record: str, facts: Mapping[str, Any]
+    folder: Path,
+    tokenizer: Tokenizer,
+    formats: Iterable[str],
+    record: str,
+    facts: Mapping[str, Any],
+    *,
+    overwrite: bool,
 ) -> None:
     """Writes the tokenizer in each format, and the record; the folder appears as a whole or not at all.
 
@@ -90,8 +96,10 @@ def save_tokenizer_folder(
         formats: Names that its `save` takes.
         record: The record's file name.
         facts: What the record says, as JSON; the list of files is added.
+        overwrite: What `check_folder` was told.
 
     Raises:
+        FolderError: Somebody has put something there since.
         StorageError: The system refused.
         RequestError: A format that this tokenizer can't be saved in.
     """
@@ -99,3 +107,4 @@ def save_tokenizer_folder(
         for format in formats:
             tokenizer.save(temporary, format)
         write_json(temporary / record, {**facts, "files": file_facts(temporary)})
+        check_folder(folder, overwrite=overwrite)
