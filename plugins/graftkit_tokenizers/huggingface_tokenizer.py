@@ -22,6 +22,7 @@ from graftkit_tokenizers.draft import family_of
 from graftkit_tokenizers.fast import FastEncoder
 from graftkit_tokenizers.formats import write
 from graftkit_tokenizers.lossless import keeps_every_text
+from graftkit_tokenizers.side_files import object_in, text_in
 
 __all__ = ["HuggingFaceTokenizer"]
 
@@ -42,16 +43,13 @@ class HuggingFaceTokenizer:
         self._files = dict(files)
         self._where = where
         self._trainable = trainable
-        self._spec = self._json("tokenizer.json")
+        self._spec = object_in(self._files, "tokenizer.json", where)
         self._spec |= {
             "truncation": None,
             "padding": None,
         }  # left behind by somebody's training; they cut rows
-        self._config = self._json("tokenizer_config.json") | {
-            key: value
-            for key, value in self._json("special_tokens_map.json").items()
-            if key not in self._json("tokenizer_config.json")
-        }
+        roles = object_in(self._files, "special_tokens_map.json", where)
+        self._config = roles | object_in(self._files, "tokenizer_config.json", where)
         self._full = self._build(self._spec)
         self._check_added_ids()
         self._variants: dict[frozenset[str], Backend] = {}
@@ -94,23 +92,6 @@ class HuggingFaceTokenizer:
         with self._no_panic():
             encodings = Backend(backend.model).encode_batch_fast(list(words), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
-
-    def _json(self, name: str) -> dict[str, Any]:
-        if name not in self._files:
-            return {}
-        try:
-            data = json.loads(self._files[name])
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"{name} is no JSON: {error}", where=self._where) from None
-        if not isinstance(data, dict):
-            raise ModelError(f"{name} is no JSON object", where=self._where)
-        return data
-
-    def _text(self, name: str) -> str:
-        try:
-            return self._files[name].decode("utf-8")
-        except UnicodeDecodeError:
-            raise ModelError(f"{name} is not UTF-8", where=self._where) from None
 
     def _build(self, spec: Mapping[str, Any]) -> Backend:
         with self._no_panic():
@@ -195,8 +176,9 @@ class HuggingFaceTokenizer:
     @cached_property
     def chat_template(self) -> str | None:
         """The template from its own file, or from the configuration."""
-        if "chat_template.jinja" in self._files:
-            return self._text("chat_template.jinja")
+        own = text_in(self._files, "chat_template.jinja", self._where)
+        if own is not None:
+            return own
         template = self._config.get("chat_template")
         if isinstance(template, list):
             named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from graftkit.errors import ModelError
 
 from graftkit_tokenizers.sentencepiece_proto import SIZE_LIMIT, looks_like_proto
+from graftkit_tokenizers.side_files import object_in, text_in
 
 __all__ = ["MODEL_NAME", "SentencePieceFiles", "find_model", "read_files"]
 
@@ -43,15 +43,7 @@ class SentencePieceFiles:
         Raises:
             ModelError: It is no JSON object.
         """
-        if name not in self.beside:
-            return {}
-        try:
-            data = json.loads(self.beside[name])
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"{name} is no JSON: {error}", where=self.where) from None
-        if not isinstance(data, dict):
-            raise ModelError(f"{name} is no JSON object", where=self.where)
-        return data
+        return object_in(self.beside, name, self.where)
 
     def text(self, name: str) -> str | None:
         """Returns a file's text, or None where there is no such file.
@@ -59,12 +51,7 @@ class SentencePieceFiles:
         Raises:
             ModelError: It is not UTF-8.
         """
-        if name not in self.beside:
-            return None
-        try:
-            return self.beside[name].decode()
-        except UnicodeDecodeError:
-            raise ModelError(f"{name} is not UTF-8", where=self.where) from None
+        return text_in(self.beside, name, self.where)
 
 
 def find_model(path: Path) -> Path | None:

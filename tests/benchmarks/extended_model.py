@@ -1,12 +1,12 @@
 """A model with 2,000 new tokens against the same model without: the same text, the same bytes, the same adapter.
 
-    python tests/benchmarks/extended_model.py [--train-kb 800] [--out runs/extended-model]
+    python tests/benchmarks/extended_model.py [--train-kb 800] [--out runs/extended-model] [--also rows_first=20]
 
 SmolLM2-135M-Instruct learns Python's standard library. Its modules are split, whole ones to one side or the other:
 new tokens are learnt from the training modules alone, and everything is measured on modules that neither the tokenizer
 nor the model has seen. Both runs are plain recipes, left in the folder for a look: LoRA on all linear layers, one
-epoch over the same bytes. Prints a Markdown table. Bits per byte are comparable across vocabularies, losses per token
-are not.
+epoch over the same bytes. Prints a Markdown table; `--also` adds sides that differ in how new rows start and are
+trained. Bits per byte are comparable across vocabularies, losses per token are not.
 """
 
 from __future__ import annotations
@@ -69,17 +69,11 @@ def write_data(out: Path, options: argparse.Namespace) -> None:
         (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def recipe(options: argparse.Namespace, extend: bool) -> dict[str, Any]:
-    """Returns the recipe of one side."""
-    tokenizer = {
-        "extend": {"tokens": options.tokens, "corpus": "corpus"},
-        "rows": options.rows,
-        "rows_learning_rate": options.rows_rate,
-        "rows_first": options.rows_first,
-    }
+def recipe(options: argparse.Namespace, tokenizer: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns the recipe of one side; None keeps the model's own tokenizer."""
     return {
         "model": SMOLLM2,
-        **({"tokenizer": tokenizer} if extend else {}),
+        **({"tokenizer": tokenizer} if tokenizer else {}),
         "data": {"train": "train.jsonl", "holdout": "heldout.jsonl", "max_length": 512},
         "adapter": {"use": "lora", "rank": 16, "alpha": 32, "targets": "all-linear"},
         "training": {
@@ -88,8 +82,23 @@ def recipe(options: argparse.Namespace, extend: bool) -> dict[str, Any]:
             "learning_rate": options.rate,
             "seed": 0,
             "device": "cpu",
+            "dtype": options.dtype,
         },
     }
+
+
+def extension(options: argparse.Namespace, changes: str = "") -> dict[str, Any]:
+    """Returns the recipe's tokenizer section, with changes such as `rows=focus,rows_first=20`."""
+    section: dict[str, Any] = {
+        "extend": {"tokens": options.tokens, "corpus": "corpus"},
+        "rows": options.rows,
+        "rows_learning_rate": options.rows_rate,
+        "rows_first": options.rows_first,
+    }
+    for change in filter(None, changes.split(",")):
+        key, _, value = change.partition("=")
+        section[key] = value if key == "rows" else json.loads(value)
+    return section
 
 
 def run(out: Path, name: str, made: dict[str, Any]) -> dict[str, Any]:
@@ -104,36 +113,36 @@ def run(out: Path, name: str, made: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def tokens(out: Path, text: str) -> list[int]:
-    """Counts a text's tokens with either side's tokenizer."""
+def tokens(folder: Path, text: str) -> int:
+    """Counts a text's tokens with a run's tokenizer."""
     from graftkit_tokenizers.huggingface import HuggingFaceBackend
 
-    return [len(HuggingFaceBackend().load(out / side / "tokenizer").encode(text)) for side in ("plain", "extended")]
+    return len(HuggingFaceBackend().load(folder / "tokenizer").encode(text))
 
 
-def table(out: Path, plain: dict[str, Any], extended: dict[str, Any]) -> str:
-    """Returns what was measured, side by side."""
-    sides = (plain, extended)
+def table(out: Path, sides: dict[str, dict[str, Any]]) -> str:
+    """Returns what was measured, side by side; the first side is what the others are compared with."""
     kilobytes = (out / "train.jsonl").stat().st_size // 1000
+    heldout = (out / "heldout.txt").read_text(encoding="utf-8")
+
+    def bits(when: str) -> list[str]:
+        return [f"{side['metrics'][when]['bits_per_byte']:.4f}" for side in sides.values()]
+
     rows: list[tuple[str, list[str]]] = [
-        ("ids", [f"{side['tokenizer']['vocab_size']:,}" for side in sides]),
-        ("held-out Python, tokens", _against(tokens(out, (out / "heldout.txt").read_text(encoding="utf-8")))),
-        ("prose, tokens", _against(tokens(out, prose()))),
-        ("parameters trained", [f"{side['parameters']['trainable']:,}" for side in sides]),
-        ("bits per byte, base model", [f"{plain['metrics']['before']['bits_per_byte']:.4f}"] * 2),
-        ("bits per byte before training", [f"{side['metrics']['before']['bits_per_byte']:.4f}" for side in sides]),
-        (
-            f"bits per byte after {kilobytes:,} KB",
-            [f"{side['metrics']['after']['bits_per_byte']:.4f}" for side in sides],
-        ),
-        ("training, seconds", [f"{_seconds(side):,.0f}" for side in sides]),
+        ("ids", [f"{side['tokenizer']['vocab_size']:,}" for side in sides.values()]),
+        ("held-out Python, tokens", _against([tokens(out / name, heldout) for name in sides])),
+        ("prose, tokens", _against([tokens(out / name, prose()) for name in sides])),
+        ("parameters trained", [f"{side['parameters']['trainable']:,}" for side in sides.values()]),
+        ("bits per byte before training", bits("before")),
+        (f"bits per byte after {kilobytes:,} KB", bits("after")),
+        ("training, seconds", [f"{_seconds(side):,.0f}" for side in sides.values()]),
     ]
-    lines = ["| | plain | extended |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {left} | {right} |" for name, (left, right) in rows)])
+    lines = [["", *sides], ["---"] * (len(sides) + 1), *([name, *cells] for name, cells in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _against(counts: Sequence[int]) -> list[str]:
-    return [f"{counts[0]:,}", f"{counts[1]:,} ({counts[1] / counts[0] - 1:+.1%})"]
+    return [f"{counts[0]:,}", *(f"{count:,} ({count / counts[0] - 1:+.1%})" for count in counts[1:])]
 
 
 def _seconds(manifest: dict[str, Any]) -> float:
@@ -154,11 +163,20 @@ def main() -> None:
     parser.add_argument("--rows", default="mean")
     parser.add_argument("--rows-rate", type=float, default=3e-4)
     parser.add_argument("--rows-first", type=int, default=0)
+    parser.add_argument("--dtype", default="float32", help="what the frozen model computes in")
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="CHANGES",
+        help="another extended side, with these changes, such as rows=focus,rows_first=20",
+    )
     options = parser.parse_args()
     write_data(options.out, options)
-    plain = run(options.out, "plain", recipe(options, extend=False))
-    extended = run(options.out, "extended", recipe(options, extend=True))
-    print("\n" + table(options.out, plain, extended))
+    sections = {"plain": None, "extended": extension(options)}
+    sections |= {f"extended {changes}": extension(options, changes) for changes in options.also}
+    sides = {name: run(options.out, name, recipe(options, section)) for name, section in sections.items()}
+    print("\n" + table(options.out, sides))
 
 
 if __name__ == "__main__":

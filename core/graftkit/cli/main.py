@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from graftkit._version import __version__
+from graftkit.cli.lazy_group import LazyGroup
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -34,35 +34,11 @@ _COMMANDS = {
 """The built-in commands with their one-line help, so that listing them imports none."""
 
 
-class _LazyGroup(click.Group):
-    """Imports a command when it is typed; asks plugins only for a name that is not built in."""
+class _CommandsAndPlugins(LazyGroup):
+    """The built-in commands, then those that plugins bring."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_COMMANDS, *(name for name in _plugin_commands() if name not in _COMMANDS)]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _COMMANDS:
-            command: click.Command = importlib.import_module(f"graftkit.cli.{cmd_name}").command
-            return command
-        return _plugin_commands().get(cmd_name)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = list(_COMMANDS.items())
-        rows += [(n, c.get_short_help_str()) for n, c in _plugin_commands().items() if n not in _COMMANDS]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            from graftkit.suggest import nearest
-
-            raise click.UsageError(
-                f"{error.message} {nearest(args[0], self.list_commands(ctx))}".strip(), ctx
-            ) from None
+    def more_commands(self) -> Mapping[str, click.Command]:
+        return _plugin_commands()
 
 
 @functools.cache
@@ -92,7 +68,9 @@ def _offers_commands(entry: EntryPoint) -> bool:
 
 
 @click.group(
-    cls=_LazyGroup,
+    cls=_CommandsAndPlugins,
+    built_in=_COMMANDS,
+    prefix="graftkit.cli.",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 stopped.",
 )

@@ -44,9 +44,7 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
     """Measures the held-out loss and, where the recipe asks for it, exact match; keeps both in the manifest."""
     if not len(corpus.holdout):
         return
-    known = (run.resumed.manifest.get("metrics", {}) if run.resumed else {}).get("before")
-    if when == "before" and known:
-        run.facts.setdefault("metrics", {})["before"] = known
+    if when == "before" and _known_already(run, when):
         return
     options = run.request.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
@@ -64,9 +62,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
     """Measures the base model with its own vocabulary, where the run gives it another one."""
     if run.vocabulary.change is None or not run.request.rows.holdout:
         return
-    known = (run.resumed.manifest.get("metrics", {}) if run.resumed else {}).get("base")
-    if known:
-        run.facts.setdefault("metrics", {})["base"] = known
+    if _known_already(run, "base"):
         return
     with run.stage("evaluation of the base") as stage:
         tokenizer = run.vocabulary.base
@@ -79,6 +75,14 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
             return
         stage.facts |= _measured(run, stage, base.network, base.device, store, tokenizer)
         run.facts.setdefault("metrics", {})["base"] = dict(stage.facts)
+
+
+def _known_already(run: RunContext, when: When) -> bool:
+    """Takes over what the run that is resumed measured then, where it did."""
+    known = (run.resumed.manifest.get("metrics", {}) if run.resumed else {}).get(when)
+    if known:
+        run.facts.setdefault("metrics", {})[when] = known
+    return bool(known)
 
 
 def _measured(

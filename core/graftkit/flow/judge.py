@@ -20,7 +20,7 @@ from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
-__all__ = ["Request", "judge", "load_tokenizer", "open_model"]
+__all__ = ["Request", "judge"]
 
 
 @dataclass(frozen=True, slots=True)

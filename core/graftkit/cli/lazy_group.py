@@ -1,0 +1,60 @@
+"""A group of commands that imports a command only when it is typed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+__all__ = ["LazyGroup"]
+
+
+class LazyGroup(click.Group):
+    """Lists built-in commands by name and one-line help, so that showing them imports none.
+
+    Args:
+        built_in: Each command's help by its name.
+        prefix: What a command's module is called, before the command's name; it holds `command`.
+    """
+
+    def __init__(self, *args: Any, built_in: Mapping[str, str], prefix: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._built_in = built_in
+        self._prefix = prefix
+
+    def more_commands(self) -> Mapping[str, click.Command]:
+        """Returns commands that are not built in; asked only where a built-in one does not answer."""
+        return {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns every name, built-in ones first."""
+        return [*self._built_in, *(name for name in self.more_commands() if name not in self._built_in)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command, or returns None where there is none of that name."""
+        if cmd_name in self._built_in:
+            command: click.Command = importlib.import_module(self._prefix + cmd_name).command
+            return command
+        return self.more_commands().get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the table of commands."""
+        rows = list(self._built_in.items())
+        rows += [(n, c.get_short_help_str()) for n, c in self.more_commands().items() if n not in self._built_in]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; an unknown name is answered with the nearest known one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from graftkit.suggest import nearest
+
+            raise click.UsageError(
+                f"{error.message} {nearest(args[0], self.list_commands(ctx))}".strip(), ctx
+            ) from None
