@@ -14,7 +14,7 @@ from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
 from graftkit.store.token_store import TokenStore
 from graftkit.training.batch import pack
-from graftkit.training.loss import summed_loss
+from graftkit.training.loss import TokenLoss
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import group_by_tokens, plan_steps
 
@@ -52,6 +52,7 @@ class Trainer:
         self._store = store
         self._options = options
         self._device = device
+        self._loss = TokenLoss(network)
         self._optimizers = Optimizers(parameters, options, rows or RowTraining())
 
     def run(self, on_step: Callable[[StepInfo], None], poll: Callable[[], None] = lambda: None) -> None:
@@ -126,9 +127,7 @@ class Trainer:
         for group in micro:
             poll()
             batch = pack([self._store[row] for row in group], self._device)
-            loss = summed_loss(self._network, batch) / supervised
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
+            total += self._loss.backward(batch, 1 / supervised).item()
             tokens += batch.tokens
         return total, tokens, supervised
 
@@ -151,11 +150,12 @@ def held_out_loss(
         poll: Called before each pass with how many are done and how many there are; raises to stop.
     """
     groups = group_by_tokens(range(len(store)), store.lengths.tolist(), micro_tokens)
+    loss = TokenLoss(network)
     total, supervised = 0.0, 0
     for done, group in enumerate(groups):
         poll(done, len(groups))
         batch = pack([store[row] for row in group], device)
-        total += summed_loss(network, batch).item()
+        total += loss.sum(batch).item()
         supervised += len(batch.labels)
     return total / supervised
 

@@ -1,6 +1,15 @@
-"""The negative log-likelihood of supervised tokens; logits are made for no others."""
+"""The negative log-likelihood of supervised tokens, with few logits in memory at a time.
+
+Logits are the widest thing that training makes: `[tokens, vocabulary]`, several times over with their logarithms and
+gradients. Here the model's body runs once, and its output layer on one piece of the hidden states after the other,
+forward and backward, so that only a piece's logits exist. That takes a model whose logits are its output layer's
+scores and nothing else. A first look at the model finds that out; where they are more, as where they are capped, the
+model's own forward makes all of them at once.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,21 +17,102 @@ from torch.nn.functional import cross_entropy
 
 from graftkit.training.batch import PackedBatch
 
-__all__ = ["summed_loss"]
+__all__ = ["TokenLoss", "summed_loss"]
+
+_LOGITS_AT_ONCE = {"cpu": 2**23}
+"""Numbers that a piece's logits are at most: what a CPU's cache holds; elsewhere larger pieces pay."""
+_LOGITS_ELSEWHERE = 2**27
+_LOOKED_AT = 8
 
 
 def summed_loss(network: nn.Module, batch: PackedBatch) -> torch.Tensor:
-    """Returns the sum over the batch's supervised tokens, in nats; a scalar, float32.
+    """Returns the sum over the batch's supervised tokens, in nats, all logits at once; a scalar, float32.
 
     Args:
         network: A transformers causal language model whose attention is the packed one.
         batch: The rows.
     """
-    output = network(
-        input_ids=batch.ids,
-        position_ids=batch.positions,
-        use_cache=False,
-        logits_to_keep=batch.sources,
-        row_lengths=batch.row_lengths,
-    )
+    output = network(**_inputs(batch), logits_to_keep=batch.sources)
     return cross_entropy(output.logits[0].float(), batch.labels, reduction="sum")
+
+
+class TokenLoss:
+    """What `summed_loss` computes and its gradient, piece by piece.
+
+    Args:
+        network: A transformers causal language model whose attention is the packed one.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network: Any = network
+        self._plain_head: bool | None = None
+
+    def sum(self, batch: PackedBatch) -> torch.Tensor:
+        """Returns the sum over the batch's supervised tokens, in nats; a scalar, float32, without a gradient."""
+        with torch.no_grad():
+            if not self._in_pieces(batch):
+                return summed_loss(self._network, batch)
+            hidden = self._hidden(batch)
+            pieces = (self._piece(*piece) for piece in self._pieces(hidden, batch))
+            return sum(pieces, start=hidden.new_zeros((), dtype=torch.float32))
+
+    def backward(self, batch: PackedBatch, share: float) -> torch.Tensor:
+        """Adds the gradient of the sum times `share` to the parameters'; returns the sum times `share`.
+
+        Args:
+            batch: The rows.
+            share: One over the step's supervised tokens makes it the step's mean.
+        """
+        if not self._in_pieces(batch):
+            loss = summed_loss(self._network, batch) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+        hidden = self._hidden(batch)
+        border = hidden.detach().requires_grad_(hidden.requires_grad)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for piece in self._pieces(border, batch):
+            loss = self._piece(*piece) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if border.grad is not None:
+            hidden.backward(border.grad)  # type: ignore[no-untyped-call]
+        return total
+
+    def _hidden(self, batch: PackedBatch) -> torch.Tensor:
+        """Returns the last hidden states of the places whose next token is supervised, `[supervised, hidden]`."""
+        states: torch.Tensor = self._network.base_model(**_inputs(batch)).last_hidden_state
+        return states[0, batch.sources]
+
+    def _pieces(self, hidden: torch.Tensor, batch: PackedBatch) -> Any:
+        logits = _LOGITS_AT_ONCE.get(hidden.device.type, _LOGITS_ELSEWHERE)
+        at_once = max(1, logits // self._network.config.get_text_config().vocab_size)
+        return zip(torch.split(hidden, at_once), torch.split(batch.labels, at_once), strict=True)
+
+    def _piece(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(self._network.get_output_embeddings()(hidden).float(), labels, reduction="sum")
+
+    def _in_pieces(self, batch: PackedBatch) -> bool:
+        """Tells whether the model's logits are its output layer's scores, found out by a few tokens of a batch."""
+        if self._plain_head is None and batch.tokens:
+            few = batch.ids[:, : min(_LOOKED_AT, batch.row_lengths[0])]
+            places = torch.arange(few.shape[1], device=few.device).unsqueeze(0)
+            inputs = {"input_ids": few, "position_ids": places, "use_cache": False, "row_lengths": [few.shape[1]]}
+            training = self._network.training
+            self._network.eval()  # dropout would make the two differ
+            try:
+                with torch.no_grad():
+                    whole = self._network(**inputs).logits
+                    scores = self._network.get_output_embeddings()(self._network.base_model(**inputs).last_hidden_state)
+            finally:
+                self._network.train(training)
+            self._plain_head = torch.equal(whole.float(), scores.float())
+        return bool(self._plain_head)
+
+
+def _inputs(batch: PackedBatch) -> dict[str, Any]:
+    return {
+        "input_ids": batch.ids,
+        "position_ids": batch.positions,
+        "use_cache": False,
+        "row_lengths": batch.row_lengths,
+    }

@@ -1,0 +1,93 @@
+"""The loss in pieces, against the loss of all logits at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from graftkit.model.attention import PACKED, register_packed_attention
+from graftkit.store.token_store import Example
+from graftkit.training import loss as module
+from graftkit.training.batch import PackedBatch, pack
+from graftkit.training.loss import TokenLoss, summed_loss
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOGITS_AT_ONCE", {"cpu": 320 * 7})
+
+
+def batch() -> PackedBatch:
+    random = np.random.default_rng(0)
+    lengths = (30, 5, 12)
+    return pack([Example(random.integers(0, 320, n), random.random(n) < 0.7, 1) for n in lengths], CPU)
+
+
+def packed(model: Any) -> Any:
+    register_packed_attention()
+    model.set_attn_implementation(PACKED)
+    return model
+
+
+def gradients(model: Any) -> list[torch.Tensor]:
+    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    return found
+
+
+def test_pieces_give_the_loss_and_the_gradient_of_the_whole(tiny_model: Path) -> None:
+    model, rows = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)), batch()
+    whole = summed_loss(model, rows) / 10
+    whole.backward()
+    expected = gradients(model)
+    pieces = TokenLoss(model)
+    assert pieces.backward(rows, 0.1).item() == pytest.approx(whole.item(), rel=1e-5)
+    found = gradients(model)
+    assert len(found) == len(expected) == len(list(model.parameters()))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert pieces.sum(rows).item() == pytest.approx(10 * whole.item(), rel=1e-5)
+
+
+def test_no_more_logits_are_made_at_a_time_than_a_piece(tiny_model: Path) -> None:
+    model, rows = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)), batch()
+    pieces = TokenLoss(model)
+    pieces.sum(rows)  # the first look at the model is behind us
+    seen: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda *call: seen.append(call[2].shape[0]))
+    pieces.backward(rows, 1.0)
+    at_once = 320 * 7 // model.config.vocab_size
+    assert max(seen) <= at_once and sum(seen) == len(rows.labels) and len(seen) > 2
+
+
+def test_a_model_that_caps_its_logits_makes_them_itself() -> None:
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=320,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        final_logit_softcapping=0.01,
+    )
+    model, rows = packed(Gemma2ForCausalLM(config)), batch()
+    whole = summed_loss(model, rows)
+    whole.backward()
+    expected = gradients(model)
+    assert TokenLoss(model).backward(rows, 1.0).item() == whole.item()
+    assert all(torch.equal(a, b) for a, b in zip(gradients(model), expected, strict=True))
+
+
+def test_the_first_look_leaves_the_model_as_it_was(tiny_model: Path) -> None:
+    model = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)).train()
+    state = torch.get_rng_state()
+    TokenLoss(model).sum(batch())
+    assert model.training and torch.equal(state, torch.get_rng_state())
