@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from graftkit_tokenizers.panics import no_panic
 from graftkit_tokenizers.tokenizer_json import added_token, bos_first, config_json, dump
+from graftkit_tokenizers.words import is_text
 
 __all__ = [
     "check_names",
@@ -37,7 +38,7 @@ def checked(spec: TrainingSpec) -> TrainingSpec:
         RequestError: A special token is there twice, empty or no text, a role is of none of them, or unknown.
     """
     tokens = spec.special_tokens
-    if any("\ud800" <= character <= "\udfff" for token in tokens for character in token):
+    if not all(map(is_text, tokens)):
         raise RequestError(f"special tokens must be Unicode text, not {', '.join(map(repr, tokens))}")
     wrong = sorted({token for token in tokens if not token or tokens.count(token) > 1})
     if wrong:

@@ -6,7 +6,12 @@ from collections.abc import Iterable, Iterator
 
 from graftkit.errors import RequestError
 
-__all__ = ["check_word"]
+__all__ = ["check_word", "is_text"]
+
+
+def is_text(word: str) -> bool:
+    """Tells whether a string is Unicode text: half of a surrogate pair is none, and has no UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in word)
 
 
 def check_word(word: str, special_tokens: Iterable[str]) -> None:
@@ -29,7 +34,7 @@ def check_word(word: str, special_tokens: Iterable[str]) -> None:
 def _reasons(word: str, special_tokens: Iterable[str]) -> Iterator[str]:
     if not word:
         yield "it is empty"
-    if any("\ud800" <= character <= "\udfff" for character in word):
+    if not is_text(word):
         yield "it is no Unicode text"
     for special in special_tokens:
         if special == word:

@@ -25,7 +25,7 @@ class LazyGroup(click.Group):
         self._prefix = prefix
 
     def more_commands(self) -> Mapping[str, click.Command]:
-        """Returns commands that are not built in; asked only where a built-in one does not answer."""
+        """Returns commands that are not built in, asked for in lists and for names that no built-in one has."""
         return {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -9,6 +9,7 @@ model's own forward makes all of them at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def summed_loss(network: nn.Module, batch: PackedBatch) -> torch.Tensor:
         network: A transformers causal language model whose attention is the packed one.
         batch: The rows.
     """
-    output = network(**_inputs(batch), logits_to_keep=batch.sources)
+    output = network(**_inputs_of(batch), logits_to_keep=batch.sources)
     return cross_entropy(output.logits[0].float(), batch.labels, reduction="sum")
 
 
@@ -80,10 +81,11 @@ class TokenLoss:
 
     def _hidden(self, batch: PackedBatch) -> torch.Tensor:
         """Returns the last hidden states of the places whose next token is supervised, `[supervised, hidden]`."""
-        states: torch.Tensor = self._network.base_model(**_inputs(batch)).last_hidden_state
+        states: torch.Tensor = self._network.base_model(**_inputs_of(batch)).last_hidden_state
         return states[0, batch.sources]
 
-    def _pieces(self, hidden: torch.Tensor, batch: PackedBatch) -> Any:
+    def _pieces(self, hidden: torch.Tensor, batch: PackedBatch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields some of the states, `[some, hidden]`, and the tokens that follow them, `[some]`."""
         logits = _LOGITS_AT_ONCE.get(hidden.device.type, _LOGITS_ELSEWHERE)
         at_once = max(1, logits // self._network.config.get_text_config().vocab_size)
         return zip(torch.split(hidden, at_once), torch.split(batch.labels, at_once), strict=True)
@@ -93,10 +95,9 @@ class TokenLoss:
 
     def _in_pieces(self, batch: PackedBatch) -> bool:
         """Tells whether the model's logits are its output layer's scores, found out by a few tokens of a batch."""
-        if self._plain_head is None and batch.tokens:
-            few = batch.ids[:, : min(_LOOKED_AT, batch.row_lengths[0])]
-            places = torch.arange(few.shape[1], device=few.device).unsqueeze(0)
-            inputs = {"input_ids": few, "position_ids": places, "use_cache": False, "row_lengths": [few.shape[1]]}
+        if self._plain_head is None:
+            few = min(_LOOKED_AT, batch.row_lengths[0])
+            inputs = _inputs(batch.ids[:, :few], batch.positions[:, :few], [few])
             training = self._network.training
             self._network.eval()  # dropout would make the two differ
             try:
@@ -109,10 +110,9 @@ class TokenLoss:
         return bool(self._plain_head)
 
 
-def _inputs(batch: PackedBatch) -> dict[str, Any]:
-    return {
-        "input_ids": batch.ids,
-        "position_ids": batch.positions,
-        "use_cache": False,
-        "row_lengths": batch.row_lengths,
-    }
+def _inputs_of(batch: PackedBatch) -> dict[str, Any]:
+    return _inputs(batch.ids, batch.positions, batch.row_lengths)
+
+
+def _inputs(ids: torch.Tensor, positions: torch.Tensor, row_lengths: list[int]) -> dict[str, Any]:
+    return {"input_ids": ids, "position_ids": positions, "use_cache": False, "row_lengths": row_lengths}
