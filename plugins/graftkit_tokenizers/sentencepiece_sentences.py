@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -14,8 +13,8 @@ from graftkit.errors import DataError
 
 __all__ = ["in_order", "sentences"]
 
-_ENDS = re.compile("[\n\r\0\u2585]+")
-"""What ends a sentence: ends of lines, and the two characters for which the trainer would skip a whole line."""
+_OTHER_ENDS = "\r\0\u2585"
+"""What ends a sentence as "\\n" does: another end of a line, and two characters for which the trainer would skip it."""
 
 _SORTED_AT_ONCE = 2**25
 """Characters that are sorted in memory; more go through files."""
@@ -36,13 +35,17 @@ def sentences(texts: Iterable[str], longest: int, *, prefixed: bool) -> Iterator
         >>> list(sentences(["two lines\n\nmore"], 8, prefixed=True))
         ['two', 'lines', 'more']
     """
-    for text in texts:
-        _check(text)
-        for line in filter(None, _ENDS.split(text)):
-            if len(line) * 4 <= longest or len(line.encode()) <= longest:
-                yield line
-            else:
-                yield from _cut(line, longest, prefixed)
+    return chain.from_iterable(_lines(text, longest, prefixed) for text in texts)
+
+
+def _lines(text: str, longest: int, prefixed: bool) -> list[str]:
+    _check(text)
+    for end in _OTHER_ENDS:
+        text = text.replace(end, "\n")
+    lines = [*filter(None, text.split("\n"))]
+    if len(max(lines, key=len, default="")) * 4 <= longest:
+        return lines
+    return [part for line in lines for part in _cut(line, longest, prefixed)]
 
 
 def _check(text: str) -> None:

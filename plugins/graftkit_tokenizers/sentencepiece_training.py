@@ -54,20 +54,20 @@ def _sorted_model(lines: Iterable[str], spec: TrainingSpec, config: SentencePiec
 
 
 def _model(lines: Iterable[str], spec: TrainingSpec, config: SentencePieceConfig) -> bytes:
-    counted = _Counted(lines)
+    watched = _Watched(lines)
     written = io.BytesIO()
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=iter(counted),
+            sentence_iterator=iter(watched),
             model_writer=written,
             **_arguments(config),
             **_special_arguments(spec),
             vocab_size=spec.vocab_size,
         )
     except (RuntimeError, ValueError) as error:
-        if counted.failure:  # the library says of it only what it was
-            raise counted.failure from None
-        if not counted.lines:
+        if watched.failure:  # the library says of it only what it was
+            raise watched.failure from None
+        if not watched.any:
             raise RequestError("there is no text to learn from", hint="Give texts that are not empty.") from None
         reason = _SOURCE.sub("", str(error))
         raise RequestError(f"sentencepiece can't train this: {reason}", hint=_HINT) from None
@@ -80,19 +80,21 @@ _SOURCE = re.compile(r"^INTERNAL: (\S+\.cc\(\d+\) \[.*?\] (?=[A-Z]))?")
 _HINT = "Ask for a larger vocabulary, give more text, or lower character_coverage."
 
 
-class _Counted:
-    """Lines, how many have been taken, and what went wrong with the next one."""
+class _Watched:
+    """Lines, whether there was any, and what went wrong with the next one."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = lines
-        self.lines = 0
+        self.any = False
         self.failure: BaseException | None = None
 
     def __iter__(self) -> Iterator[str]:
         try:
-            for line in self._lines:
-                self.lines += 1
+            lines = iter(self._lines)
+            for line in lines:
+                self.any = True
                 yield line
+                yield from lines
         except BaseException as error:
             self.failure = error
             raise

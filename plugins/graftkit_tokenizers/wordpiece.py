@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,14 +22,29 @@ from graftkit_tokenizers.wordpiece_parts import PREFIX, wordpiece_json
 __all__ = ["WordPieceBackend"]
 
 # The library numbers ##x for each character x in the order of a hash map, and equally frequent pairs by their
-# numbers. So it is given all that there can be beforehand. Chinese characters never stand inside a word, and
-# those of private use are taken out of texts.
-_INSIDE_WORDS = ((0x21, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xD800), (0xFB00, 0x20000))
-_BEYOND = re.compile(r"[^\x00-\U0001FFFF]")
+# numbers. So it is given all that there can be beforehand, at 2 microseconds each. Chinese characters never stand
+# inside a word, and those of private use are taken out of texts. Past U+10000 these are the blocks that Unicode has
+# assigned, and a few that it plans to.
+_INSIDE_WORDS = (
+    (0x21, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xFB00, 0x12550), (0x12F90, 0x14680),
+    (0x16100, 0x16140), (0x16800, 0x18E00), (0x1AFF0, 0x1B300), (0x1BC00, 0x1BCB0), (0x1CC00, 0x1DAB0),
+    (0x1DF00, 0x1E960), (0x1EC70, 0x1EF00), (0x1F000, 0x1FC00),
+)  # fmt: skip
+_SYLLABLES = (0xAC00, 0xD7A4)
+"""Korean ones; where accents go, so do these: what is left are their letters."""
+
+
+def _elsewhere() -> Iterator[str]:
+    """Yields the ranges past U+10000 of what is not learnt, as in a regular expression."""
+    bounds = [code for start, end in _INSIDE_WORDS for code in (start, end) if code > 0x10000] + [sys.maxunicode + 1]
+    yield from (f"{chr(end)}-{chr(start - 1)}" for end, start in zip(bounds[::2], bounds[1::2], strict=True))
+
+
+_BEYOND = re.compile(f"[{''.join(_elsewhere())}]")
 
 
 class WordPieceBackend(HuggingFaceBackend):
-    """Trains WordPiece tokenizers. Characters beyond U+1FFFF are not learnt.
+    """Trains WordPiece tokenizers. Characters beyond U+1FFFF, and in blocks that Unicode has not begun, are not learnt.
 
     Args:
         config: BERT's cleaning of text, and which pairs are worth a token.
@@ -54,7 +70,7 @@ class WordPieceBackend(HuggingFaceBackend):
         parts = wordpiece_json({}, spec.roles["unk"], lowercase=self.config.lowercase is not False)
         counts = CharacterCounts()
         read = texts if self.config.coverage == 1 else counts.reading(texts)
-        fixed = list(dict.fromkeys([*spec.special_tokens, *_inside_words()]))
+        fixed = list(dict.fromkeys([*spec.special_tokens, *_inside_words(self.config)]))
         trainer = WordPieceTrainer(
             vocab_size=spec.vocab_size + len(fixed),
             min_frequency=self.config.min_frequency,
@@ -72,8 +88,9 @@ class WordPieceBackend(HuggingFaceBackend):
         return HuggingFaceTokenizer(files_of({**parts, "model": model}, spec), trainable=True)
 
 
-def _inside_words() -> Iterator[str]:
-    return (PREFIX + chr(code) for start, end in _INSIDE_WORDS for code in range(start, end))
+def _inside_words(config: WordPieceConfig) -> Iterator[str]:
+    ranges = _INSIDE_WORDS if config.lowercase is not False else (*_INSIDE_WORDS, _SYLLABLES)
+    return (PREFIX + chr(code) for start, end in ranges for code in range(start, end))
 
 
 def _within_planes(texts: Iterable[str]) -> Iterator[str]:

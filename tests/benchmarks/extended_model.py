@@ -95,7 +95,7 @@ def recipe(options: argparse.Namespace, tokenizer: dict[str, Any] | None) -> dic
     return {
         "model": SMOLLM2,
         **({"tokenizer": tokenizer} if tokenizer else {}),
-        "data": {"train": "train.jsonl", "holdout": "heldout.jsonl", "max_length": 512},
+        "data": {"train": "train.jsonl", "holdout": "heldout.jsonl", "max_length": options.max_length},
         "adapter": {"use": "lora", "rank": 16, "alpha": 32, "targets": "all-linear"},
         "training": {
             "epochs": 1,
@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--train-kb", type=int, default=800, help="what the model learns from")
     parser.add_argument("--holdout-kb", type=int, default=1100, help="modules that neither side sees")
     parser.add_argument("--judged-kb", type=int, default=150, help="those of them that bits per byte are measured on")
+    parser.add_argument("--max-length", type=int, default=512, help="tokens of a window; longer text becomes several")
     parser.add_argument("--tokens-per-step", type=int, default=1024)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--rows", default="mean")

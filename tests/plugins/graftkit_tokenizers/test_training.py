@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +26,8 @@ from graftkit_tokenizers.config import (
 from graftkit_tokenizers.pruning import pruned
 from graftkit_tokenizers.splitting import PATTERNS, named
 from graftkit_tokenizers.word import WordBackend
-from graftkit_tokenizers.wordpiece import WordPieceBackend
+from graftkit_tokenizers.wordpiece import WordPieceBackend, _inside_words, _within_planes
+from graftkit_tokenizers.wordpiece_parts import wordpiece_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_texts import comparison_texts
@@ -93,6 +95,16 @@ def test_wordpiece_learns_what_the_library_does_when_it_is_told_the_numbers_of_c
     longer = [piece for piece in expected if len(piece.removeprefix("##")) > 1 and piece != "[UNK]"]
     assert found[0] == "[UNK]" and len(found) == 800
     assert [piece for piece in found[1:] if len(piece.removeprefix("##")) > 1] == longer[: 800 - found.index(longer[0])]
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_wordpiece_gives_the_library_every_character_that_can_stand_inside_a_word(lowercase: bool) -> None:
+    text = " ".join("a" + chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
+    library = Library.from_str(json.dumps(wordpiece_json({}, "[UNK]", lowercase=lowercase)))
+    cleaned = library.normalizer.normalize_str("".join(_within_planes([text])))
+    found = {character for word, _ in library.pre_tokenizer.pre_tokenize_str(cleaned) for character in word[1:]}
+    given = {piece.removeprefix("##") for piece in _inside_words(WordPieceConfig(lowercase=lowercase))}
+    assert len(found) > 30_000 and found <= given
 
 
 def test_bpe_keeps_everything_but_its_own_mark_for_spaces() -> None:
