@@ -100,6 +100,7 @@ def recipe(options: argparse.Namespace, tokenizer: dict[str, Any] | None) -> dic
         "training": {
             "epochs": 1,
             "tokens_per_step": options.tokens_per_step,
+            "checkpoint_every": 200,
             "learning_rate": options.rate,
             "seed": 0,
             "device": "cpu",
