@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.config import ProviderConfig as ProviderConfig
     from graftkit.interfaces.exporter import Exporter as Exporter
     from graftkit.interfaces.exporter import NewVocabulary as NewVocabulary
+    from graftkit.interfaces.exporter import PlannedModel as PlannedModel
     from graftkit.interfaces.exporter import TrainedModel as TrainedModel
     from graftkit.interfaces.frozen_weight import FrozenWeight as FrozenWeight
     from graftkit.interfaces.initializer import Initializer as Initializer
@@ -63,6 +64,7 @@ _HOMES = {
     "NewRows": "graftkit.interfaces.initializer",
     "NewToken": "graftkit.interfaces.vocabulary",
     "NewVocabulary": "graftkit.interfaces.exporter",
+    "PlannedModel": "graftkit.interfaces.exporter",
     "PluginHost": "graftkit.host.host",
     "Provider": "graftkit.interfaces.provider",
     "ProviderConfig": "graftkit.interfaces.config",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import TrainedModel
+from graftkit import PlannedModel, TrainedModel
 from torch import nn
 
 from graftkit_exporters.config import MergedConfig
@@ -30,11 +30,11 @@ class ExtendedBaseExporter:
     def __init__(self, config: MergedConfig | None = None) -> None:
         self._config = config or MergedConfig()
 
-    def refusal(self, trained: TrainedModel) -> str | None:
+    def refusal(self, planned: PlannedModel) -> str | None:
         """Says so where there is no new vocabulary, or PEFT has no form of the adapter."""
-        if trained.vocabulary is None:
+        if planned.change is None:
             return "the vocabulary is the base model's: peft writes the adapter alone"
-        return None if trained.adapter.peft_config() is not None else "PEFT has no form of this adapter"
+        return None if planned.adapter.peft_config() is not None else "PEFT has no form of this adapter"
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes both folders, the tokenizer in each."""

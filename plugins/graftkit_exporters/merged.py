@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import TrainedModel
+from graftkit import PlannedModel, TrainedModel
 from torch import nn
 
 from graftkit_exporters.config import MergedConfig
@@ -30,7 +30,7 @@ class MergedExporter:
     def __init__(self, config: MergedConfig | None = None) -> None:
         self._config = config or MergedConfig()
 
-    def refusal(self, trained: TrainedModel) -> str | None:
+    def refusal(self, planned: PlannedModel) -> str | None:
         """Every adapter has a delta, so every model can be merged."""
         return None
 

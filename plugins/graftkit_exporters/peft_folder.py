@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import NewVocabulary, TrainedModel
+from graftkit import NewVocabulary, PlannedModel, TrainedModel
 from graftkit.errors import ExportError
 from torch import nn
 
@@ -29,11 +29,11 @@ class PeftExporter:
 
     proved_with = ("peft",)
 
-    def refusal(self, trained: TrainedModel) -> str | None:
+    def refusal(self, planned: PlannedModel) -> str | None:
         """Says so where PEFT has no form of the adapter, or of what became of the vocabulary."""
-        if trained.adapter.peft_config() is None:
+        if planned.adapter.peft_config() is None:
             return "PEFT has no form of this adapter"
-        if trained.vocabulary and trained.vocabulary.change.kept is not None:
+        if planned.change and planned.change.kept is not None:
             return (
                 "tokens of the base model have other ids now, which an adapter can't tell PEFT: "
                 "export merged or extended-base"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from graftkit_tokenizers.draft import family_of
 from graftkit_tokenizers.fast import FastEncoder
 from graftkit_tokenizers.formats import write
 from graftkit_tokenizers.lossless import keeps_every_text
+from graftkit_tokenizers.panics import no_panic
 from graftkit_tokenizers.side_files import object_in, text_in
 
 __all__ = ["HuggingFaceTokenizer"]
@@ -89,27 +89,13 @@ class HuggingFaceTokenizer:
         return self._cut(self._variant("none"), words)
 
     def _cut(self, backend: Backend, words: Sequence[str]) -> list[list[int]]:
-        with self._no_panic():
+        with no_panic(self._where):
             encodings = Backend(backend.model).encode_batch_fast(list(words), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def _build(self, spec: Mapping[str, Any]) -> Backend:
-        with self._no_panic():
+        with no_panic(self._where):
             return Backend.from_str(json.dumps(spec))
-
-    @contextmanager
-    def _no_panic(self) -> Iterator[None]:
-        """Turns what a bad tokenizer.json does into an error: a Rust panic arrives as no `Exception`.
-
-        Raises:
-            ModelError: The library gave up.
-        """
-        try:
-            yield
-        except (KeyboardInterrupt, SystemExit, ModelError, TypeError):
-            raise
-        except BaseException as error:
-            raise ModelError(f"tokenizer.json can't be used: {error}", where=self._where) from None
 
     def _check_added_ids(self) -> None:
         """Refuses a file whose added tokens would get other ids than it says, which the library does silently."""
@@ -203,7 +189,7 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str, specials: Specials = "none") -> list[int]:
         """Returns the ids of one text."""
-        with self._no_panic():
+        with no_panic(self._where):
             return list(self._variant(specials).encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
@@ -219,13 +205,13 @@ class HuggingFaceTokenizer:
         return self._fast.name
 
     def _encode_exactly(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
-        with self._no_panic():
+        with no_panic(self._where):
             encodings = self._variant(specials).encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_offsets(self, text: str, specials: Specials = "none") -> Encoding:
         """Returns the ids of one text with their places in it."""
-        with self._no_panic():
+        with no_panic(self._where):
             encoding = self._variant(specials).encode(text, add_special_tokens=False)
         return Encoding(list(encoding.ids), list(encoding.offsets))
 

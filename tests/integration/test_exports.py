@@ -10,7 +10,7 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.errors import ExportError, GraftkitError
+from graftkit.errors import ExportError, GraftkitError, RecipeError
 from graftkit.flow.export import prove
 from graftkit.flow.reload import reload
 from graftkit.model.load import load_dense_model
@@ -126,13 +126,36 @@ def test_shards_load_as_one_model(make_recipe: Any, tmp_path: Path) -> None:
     assert result.manifest["exports"]["merged"]["proof"]["status"] == "proved"
 
 
-def test_an_adapter_that_peft_has_no_form_of_is_refused_before_training(
+def refused(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a recipe that names a form which its model does not have; no weight is loaded, no folder stays."""
+    monkeypatch.setattr("graftkit.flow.base_model.load_base_model", lambda *args, **named: pytest.fail("loaded"))
+    with pytest.raises(RecipeError) as caught:
+        graftkit.run(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    return str(caught.value)
+
+
+def test_an_adapter_that_peft_has_no_form_of_is_refused_before_a_weight_is_loaded(
     make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graftkit_adapters.lora.Lora.peft_config", lambda self: None)
-    with pytest.raises(ExportError, match="no form of this adapter"):
-        graftkit.run(make_recipe(export=["peft"]), out=tmp_path / "run")
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    message = refused(make_recipe(export=["merged", "peft"]), tmp_path, monkeypatch)
+    assert message.startswith("recipe: the export 'peft' can't be written: PEFT has no form of this adapter")
+
+
+def test_ids_that_move_are_refused_for_peft_before_a_weight_is_loaded(
+    make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = {"train": {"use": "byte-level", "vocab_size": 300}}
+    message = refused(make_recipe(tokenizer=trained, export=["peft"]), tmp_path, monkeypatch)
+    assert "'peft' can't be written: tokens of the base model have other ids now" in message
+
+
+def test_an_extended_base_of_a_vocabulary_that_stays_is_refused_before_a_weight_is_loaded(
+    make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = refused(make_recipe(export=["extended-base"]), tmp_path, monkeypatch)
+    assert "'extended-base' can't be written: the vocabulary is the base model's" in message
 
 
 @pytest.mark.parametrize("quantizer", ["none", "nf4"])

@@ -9,22 +9,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftkit._version import __version__
-from graftkit.errors import ExportError
+from graftkit.errors import ExportError, RecipeError
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
+from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import PROBES_FILE, make_probes
 from graftkit.flow.prove import TRUSTED
 from graftkit.flow.tokenizer import VOCABULARY
+from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.recipe.bind import Choice
 from graftkit.store.files import atomic_folder, file_facts, write_json
 
-__all__ = ["EXPORT_MANIFEST", "export_all", "prove"]
+__all__ = ["EXPORT_MANIFEST", "Planned", "export_all", "make_exporters", "prove", "refuse_early"]
 
 EXPORT_MANIFEST = "graftkit.json"
 
@@ -57,27 +62,43 @@ def make_exporters(run: RunContext) -> dict[str, Exporter]:
     return {use.folder: run.host.registry.create(choice.offer, choice.config) for use, choice in bound.exports}
 
 
-def refuse_early(exporters: Mapping[str, Exporter], loaded: LoadedModel) -> None:
-    """Asks each exporter before training whether it can write this model.
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What exporters are asked about, before there is a model: see `graftkit.PlannedModel`."""
+
+    config: Mapping[str, Any]
+    reference: str
+    tokenizer: Tokenizer
+    change: VocabularyChange | None
+    adapter: Adapter
+
+
+def refuse_early(run: RunContext, exporters: Mapping[str, Exporter]) -> None:
+    """Asks each exporter whether it can write what the run is going to train, before a weight is loaded.
 
     Raises:
-        ExportError: One can't.
+        RecipeError: One can't.
     """
-    for name, exporter in exporters.items():
-        reason = exporter.refusal(loaded.model)
+    bound, files, vocabulary = run.request.bound, run.request.files, run.vocabulary
+    adapter: Adapter = run.host.registry.create(bound.adapter.offer, bound.adapter.config)
+    config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
+    planned = Planned(config, files.reference, vocabulary.tokenizer, vocabulary.change, adapter)
+    for place, (name, exporter) in enumerate(exporters.items()):
+        reason = exporter.refusal(planned)
         if reason:
-            raise ExportError(reason, where=f"export {name}", hint="Nothing was trained: take it out of the recipe.")
+            where = bound.document.where(("export", place))
+            message = f"the export '{name}' can't be written: {reason}"
+            raise RecipeError(message, where=where, hint="Take it out: nothing was trained.")
 
 
 def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path) -> None:
-    request: Choice = choice
     with atomic_folder(folder) as temporary:
         facts = exporter.export(loaded.model, temporary)
         if run.vocabulary.change:
             shutil.copyfile(run.folder / VOCABULARY, temporary / VOCABULARY)
         manifest = {
             "graftkit": __version__,
-            "exporter": request.facts(),
+            "exporter": choice.facts(),
             "model": run.facts["model"],
             "model_source": run.facts["providers"]["model_source"],
             "quantizer": run.facts["providers"]["quantizer"],

@@ -163,7 +163,6 @@ def _flow(run: RunContext) -> None:
     """The chain. What needs no torch comes first: importing it takes seconds that a wrong request need not wait."""
     run.broadcast("graftkit_run_started")
     prepare_tokenizer(run)
-    corpus = build_corpus(run)
 
     from graftkit.flow.base_model import load_base, prepare_model
     from graftkit.flow.evaluate import evaluate, evaluate_base
@@ -171,11 +170,12 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.report import write_report
     from graftkit.flow.training import forget_checkpoints, train
 
+    exporters = make_exporters(run)
+    refuse_early(run, exporters)
+    corpus = build_corpus(run)
     base = load_base(run)
     evaluate_base(run, base)
     loaded = prepare_model(run, base)
-    exporters = make_exporters(run)
-    refuse_early(exporters, loaded)
     evaluate(run, loaded, corpus, "before")
     train(run, loaded, corpus)
     evaluate(run, loaded, corpus, "after")

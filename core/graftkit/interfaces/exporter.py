@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.adapter import Adapter
     from graftkit.interfaces.tokenizer import Tokenizer
 
-__all__ = ["Exporter", "NewVocabulary", "TrainedModel"]
+__all__ = ["Exporter", "NewVocabulary", "PlannedModel", "TrainedModel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class NewVocabulary:
     tied: bool
 
 
-class TrainedModel(Protocol):
-    """What a run trained, as exporters see it."""
+class PlannedModel(Protocol):
+    """What a run is going to train, known before it loads a weight."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The base model's configuration, with the keys of a `config.json`."""
+        """The model's configuration, with the keys of a `config.json`; its sizes are those of the new vocabulary."""
 
     @property
     def reference(self) -> str:
@@ -52,12 +52,20 @@ class TrainedModel(Protocol):
         """The tokenizer that the model was trained with."""
 
     @property
-    def vocabulary(self) -> NewVocabulary | None:
-        """The new rows of its embeddings, or None where the vocabulary is the base model's."""
+    def change(self) -> VocabularyChange | None:
+        """What becomes of the rows of its embeddings, or None where the vocabulary is the base model's."""
 
     @property
     def adapter(self) -> Adapter:
         """The adapter's method."""
+
+
+class TrainedModel(PlannedModel, Protocol):
+    """What a run trained, as exporters see it."""
+
+    @property
+    def vocabulary(self) -> NewVocabulary | None:
+        """The new rows of its embeddings, or None where the vocabulary is the base model's."""
 
     @property
     def adapted(self) -> Mapping[str, AdaptedWeight]:
@@ -83,8 +91,8 @@ class Exporter(Protocol):
 
     proved_with: tuple[str, ...]
 
-    def refusal(self, trained: TrainedModel) -> str | None:
-        """Says why this model has no such form, or None. Asked before training, so that no hour is wasted."""
+    def refusal(self, planned: PlannedModel) -> str | None:
+        """Says why this model has no such form, or None. Asked before a weight is loaded: no hour is wasted."""
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the files into an existing empty folder and returns facts for the manifest, as JSON.

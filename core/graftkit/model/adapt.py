@@ -14,6 +14,7 @@ from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import NewVocabulary
 from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import GrownVocabulary
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
@@ -42,6 +43,11 @@ class AdaptedModel:
     adapter: Adapter
     adapted: Mapping[str, AdaptedWeight]
     grown: GrownVocabulary | None = None
+
+    @property
+    def change(self) -> VocabularyChange | None:
+        """What became of the rows of its embeddings."""
+        return self.grown.change if self.grown else None
 
     @property
     def vocabulary(self) -> NewVocabulary | None:

@@ -50,3 +50,8 @@ class WritesTheTime(MergedExporter):
 class BlindTolerance(MergedExporter):
     def tolerance(self) -> float:
         return 1.5
+
+
+class AsksForWeights(MergedExporter):
+    def refusal(self, planned: Any) -> str | None:
+        return None if planned.adapted else "there is no adapter on it"

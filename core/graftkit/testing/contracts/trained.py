@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.flow.export import Planned
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import Probes
 from graftkit.host.host import PluginHost
@@ -56,6 +57,11 @@ class TinyTrained:
     def base(self) -> nn.Module:
         """Makes the base model in full precision, as exporters are handed it for their proof."""
         return load_dense_model(self.files, self.maker)
+
+    def planned(self) -> Planned:
+        """Returns what is known of it before a weight is loaded, as exporters are asked about it."""
+        model = self.model
+        return Planned(model.config, model.reference, model.tokenizer, model.change, model.adapter)
 
     def probes(self) -> Probes:
         """Returns a few token sequences and what the trained model makes of them."""
