@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.model_source import BaseModelFiles as BaseModelFiles
     from graftkit.interfaces.model_source import ModelSource as ModelSource
     from graftkit.interfaces.model_source import TensorInfo as TensorInfo
+    from graftkit.interfaces.model_source import TokenizerFetcher as TokenizerFetcher
     from graftkit.interfaces.provider import Provider as Provider
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
     from graftkit.interfaces.tokenizer import Encoding as Encoding
@@ -75,6 +76,7 @@ _HOMES = {
     "Tokenizer": "graftkit.interfaces.tokenizer",
     "TokenizerBackend": "graftkit.interfaces.tokenizer",
     "TokenizerCapabilities": "graftkit.interfaces.tokenizer",
+    "TokenizerFetcher": "graftkit.interfaces.model_source",
     "TrainedModel": "graftkit.interfaces.exporter",
     "TrainingSpec": "graftkit.interfaces.vocabulary",
     "VocabularyChange": "graftkit.interfaces.vocabulary",

@@ -32,6 +32,7 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+_ANY_TOKENIZER = ["config.json", *_TOKENIZER_FILES, "*.model", "*.tiktoken", "vocab.*", "merges.txt", "tekken.json"]
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
 MAX_JSON = 64 << 20
 
@@ -52,14 +53,22 @@ class HuggingFaceSource:
         Raises:
             ModelError: A file is missing, truncated or malformed, or the weights are already quantized.
         """
-        folder = local_path(reference) if not reference.startswith("hub:") else Path(reference)
-        if not (_is_dir(folder) or _is_file(folder)) and _HUB_ID.fullmatch(reference):
-            folder = _download(reference.removeprefix("hub:"))
+        folder = _place(reference)
+        if _is_on_the_hub(reference, folder):
+            folder = _download(reference, _FILES)
         if not _is_dir(folder):
             raise ModelError("no such folder", where=reference, hint="`model` names the base model.")
         config = _read_config(folder)
         tensors, places = _read_index(folder)
         return HuggingFaceFolder(reference, folder, config, tensors, places)
+
+    def fetch_tokenizer(self, reference: str) -> Path | None:
+        """Fetches from the hub what a tokenizer may consist of, and the configuration.
+
+        Raises:
+            ModelError: The hub has no such model, or can't be reached.
+        """
+        return _download(reference, _ANY_TOKENIZER) if _is_on_the_hub(reference, _place(reference)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +162,20 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _download(hub_id: str) -> Path:
+def _place(reference: str) -> Path:
+    return Path(reference) if reference.startswith("hub:") else local_path(reference)
+
+
+def _is_on_the_hub(reference: str, place: Path) -> bool:
+    return not (_is_dir(place) or _is_file(place)) and _HUB_ID.fullmatch(reference) is not None
+
+
+def _download(reference: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
+    hub_id = reference.removeprefix("hub:")
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_FILES))
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except Exception as error:
         raise ModelError(
             f"neither a folder here nor to be had from the hub: {' '.join(str(error).split())[:300]}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graftkit.errors import ModelError, PluginError, ProviderError, RequestError
-from graftkit.flow.open_model import load_tokenizer, open_model
+from graftkit.flow.open_model import fetch_tokenizer, load_tokenizer, open_model
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.host.registry import BUILT_IN
@@ -40,7 +40,7 @@ def find_tokenizer(host: PluginHost, reference: str, use: str | None = None, whe
 
     A folder or file that a tokenizer backend accepts is read by it: by the first built-in one that does, of which
     the one for tokenizer.json comes first, or else by that of the one other plugin that does. Anything else is a
-    reference to a model.
+    reference to a model. Of one that has to be fetched, only the tokenizer is.
 
     Args:
         host: The plugins.
@@ -52,13 +52,16 @@ def find_tokenizer(host: PluginHost, reference: str, use: str | None = None, whe
         ProviderError: No such backend, or several third parties' accept it.
         ModelError: There is nothing that any backend reads, or it is malformed.
     """
-    path = Path(reference)
     asked = host.registry.offers("tokenizer") if use is None else [host.registry.resolve("tokenizer", use, where=where)]
     if use:
         default_backend(host, asked[0])  # what is the matter with one that was asked for by name is told
-    offer = _accepting(host, asked, path, where)
-    if offer:
-        return FoundTokenizer(offer, default_backend(host, offer).load(path), reference, _model_in(host, path))
+    path = Path(reference)
+    folder = path if _exists(path) else fetch_tokenizer(host, reference, where)
+    offer = _accepting(host, asked, folder, where) if folder else None
+    if folder and offer:
+        return FoundTokenizer(offer, default_backend(host, offer).load(folder), reference, _model_in(host, folder))
+    if folder and folder != path:
+        raise ModelError("it came without a tokenizer that a backend reads", where=reference)
     model = _opened(host, reference, use, where)
     offer = host.registry.resolve("tokenizer", use or model.tokenizer_backend, where=where)
     return FoundTokenizer(offer, load_tokenizer(model, default_backend(host, offer)), reference, model)
@@ -81,12 +84,10 @@ def _unchecked(host: PluginHost, offer: Offer) -> TokenizerBackend:
 
 
 def _accepting(host: PluginHost, offers: Sequence[Offer], path: Path, where: str) -> Offer | None:
-    """Asks built-in backends first, then the others; none where there is nothing on the disk.
+    """Asks built-in backends first, then the others.
 
     Of one plugin's backends the first that accepts it is taken: a plugin knows its own order.
     """
-    if not _exists(path):
-        return None
     for built_in in (True, False):
         group = [offer for offer in offers if (offer.plugin.distribution == BUILT_IN) is built_in]
         accepting = [offer for offer in group if _accepts(host, offer, path)]

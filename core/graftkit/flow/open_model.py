@@ -9,10 +9,10 @@ from graftkit.errors import ModelError, ProviderError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.host.registry import BUILT_IN
-from graftkit.interfaces.model_source import BaseModelFiles, ModelSource
+from graftkit.interfaces.model_source import BaseModelFiles, ModelSource, TokenizerFetcher
 from graftkit.interfaces.tokenizer import Tokenizer, TokenizerBackend
 
-__all__ = ["check_fits", "embedding_rows", "load_tokenizer", "open_model"]
+__all__ = ["check_fits", "embedding_rows", "fetch_tokenizer", "load_tokenizer", "open_model"]
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 
@@ -32,6 +32,20 @@ def open_model(
     offer = host.registry.resolve("model-source", use, where=where) if use else _asked(host, reference, where)
     source: ModelSource = host.registry.create(offer)
     return offer, source.open(reference)
+
+
+def fetch_tokenizer(host: PluginHost, reference: str, where: str = "") -> Path | None:
+    """Fetches the tokenizer of a model that lies elsewhere, without its weights.
+
+    Returns:
+        The folder that it is in now, or None where there is nothing to fetch, or no way to do so without the weights.
+
+    Raises:
+        ProviderError: No source accepts the reference, or several third parties' do.
+        ModelError: It can't be fetched.
+    """
+    source: ModelSource = host.registry.create(_asked(host, reference, where))
+    return source.fetch_tokenizer(reference) if isinstance(source, TokenizerFetcher) else None
 
 
 def _asked(host: PluginHost, reference: str, where: str) -> Offer:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BaseModelFiles", "ModelSource", "TensorInfo"]
+__all__ = ["BaseModelFiles", "ModelSource", "TensorInfo", "TokenizerFetcher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +73,19 @@ class ModelSource(Protocol):
 
         Raises:
             ModelError: A file is missing, truncated, malformed or of an unsupported kind.
+        """
+
+
+@runtime_checkable
+class TokenizerFetcher(Protocol):
+    """What a model source that fetches models from elsewhere may offer besides: the tokenizer without the weights."""
+
+    def fetch_tokenizer(self, reference: str) -> Path | None:
+        """Fetches the tokenizer's files.
+
+        Returns:
+            The folder that they are in now, or None where the reference is nothing that has to be fetched.
+
+        Raises:
+            ModelError: They can't be fetched.
         """

@@ -71,6 +71,26 @@ def test_of_a_models_folder_the_model_is_known_too(tiny_model: Path) -> None:
         aside.rename(config)
 
 
+def test_of_a_model_that_must_be_fetched_only_the_tokenizer_is(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[list[str]] = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(folder if name == "org/name" else tmp_path_factory.mktemp("nothing"))
+
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    found = find_tokenizer(PluginHost(), "org/name")
+    assert found.tokenizer.vocab_size == 259 and found.reference == "org/name" and found.model is None
+    with pytest.raises(ModelError, match="org/bare: it came without a tokenizer that a backend reads"):
+        find_tokenizer(PluginHost(), "org/bare")
+    assert len(asked) == 2 and not any("safetensors" in pattern for pattern in (*asked[0], *asked[1]))
+
+
 @pytest.mark.real_model
 def test_a_gguf_file_has_its_tokenizer_inside(smollm2: str) -> None:
     found = find_tokenizer(PluginHost(), smollm2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,23 @@ def test_a_hub_id_is_downloaded_and_a_failure_told_in_one_line(
     with pytest.raises(ModelError, match="neither a folder here nor to be had from the hub: no network"):
         SOURCE.open("org/gone")
     assert asked == ["org/name", "org/name", "org/gone"]
+
+
+def test_the_tokenizer_of_a_hub_id_is_fetched_without_weights(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        repository = ["config.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json", "vocab.txt", "x.gguf"]
+        fetched = [file for file in repository if any(fnmatch(file, pattern) for pattern in allow_patterns)]
+        assert (name, fetched) == ("org/name", ["config.json", "tokenizer.json", "vocab.txt"])
+        return str(tiny_model)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert SOURCE.fetch_tokenizer("org/name") == SOURCE.fetch_tokenizer("hub:org/name") == tiny_model
+    assert SOURCE.fetch_tokenizer(str(tiny_model)) is None and SOURCE.fetch_tokenizer("name") is None
 
 
 _TENSORS = {"layers.0.a": torch.ones(2, 3), "layers.0.b": torch.ones(4, dtype=torch.bfloat16), "c": torch.ones(1, 1)}
