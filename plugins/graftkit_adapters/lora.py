@@ -75,11 +75,10 @@ class LoraWeight(AdaptedWeight):
         self._dropout = config.dropout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps `[..., in]` to `[..., out]`."""
-        inner = dropout(x.to(self.lora_A.dtype), self._dropout, self.training)
-        update = linear(linear(inner, self.lora_A), self.lora_B * self._scale)
+        """Maps `[..., in]` to `[..., out]`, in the type of what comes in; parameters and their steps stay float32."""
+        inner = linear(dropout(x, self._dropout, self.training), self.lora_A.to(x.dtype))
         y: torch.Tensor = self.frozen(x)
-        return y + update.to(y.dtype)
+        return y + linear(inner, (self.lora_B * self._scale).to(x.dtype))
 
     def delta(self) -> torch.Tensor:
         """Returns `(alpha / rank) B A`, `[out, in]`."""

@@ -191,7 +191,7 @@ class TrainingSection(StrictModel):
         default="auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$", description="auto, cpu, cuda, cuda:N or mps"
     )
     dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="the type that the frozen model computes in"
+        default="float32", description="the type of the products; what is trained is kept and updated in float32"
     )
 
     @model_validator(mode="after")

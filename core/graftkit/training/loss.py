@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from graftkit.training.batch import PackedBatch
+from graftkit.training.nll import summed_nll
 
 __all__ = ["TokenLoss", "summed_loss"]
 
@@ -91,7 +92,7 @@ class TokenLoss:
         return zip(torch.split(hidden, at_once), torch.split(batch.labels, at_once), strict=True)
 
     def _piece(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(self._network.get_output_embeddings()(hidden).float(), labels, reduction="sum")
+        return summed_nll(self._network.get_output_embeddings()(hidden), labels)
 
     def _in_pieces(self, batch: PackedBatch) -> bool:
         """Tells whether the model's logits are its output layer's scores, found out by a few tokens of a batch."""

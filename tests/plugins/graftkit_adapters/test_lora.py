@@ -40,6 +40,22 @@ def test_it_computes_and_starts_as_peft_does() -> None:
     torch.testing.assert_close(ours(x), wrapped(x))
 
 
+def test_in_16_bits_it_learns_what_it_learns_in_32() -> None:
+    """As under autocast: products in bfloat16, parameters and their gradients in float32."""
+    random = torch.Generator().manual_seed(0)
+    frozen = Dense().quantize(torch.randn(192, 256, generator=random) / 16)
+    weight = trained(Lora(LoraConfig(rank=16)).attach("l", frozen, random))
+    x, wanted = torch.randn(500, 256, generator=random), torch.randn(500, 192, generator=random)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        weight.zero_grad()
+        weight(x.to(dtype)).backward(wanted.to(dtype))
+        found.append([p.grad.clone() for p in (weight.lora_A, weight.lora_B) if p.grad is not None])
+    for exact, short in zip(*found, strict=True):
+        assert short.dtype == torch.float32
+        assert (short - exact).norm() < 0.01 * exact.norm()
+
+
 def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
     frozen = Dense().quantize(torch.zeros(4, 50))
     weight = trained(Lora(LoraConfig(rank=4, dropout=0.5)).attach("l", frozen, torch.Generator()))
