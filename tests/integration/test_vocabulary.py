@@ -10,7 +10,7 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.errors import Cancelled, ExportError, ModelError, RecipeError
+from graftkit.errors import Cancelled, ModelError, RecipeError
 from graftkit.flow.events import Event, StepFinished
 from graftkit.flow.reload import reload
 from graftkit.testing import tiny_model_folder
@@ -216,11 +216,6 @@ def test_a_tokenizer_extended_before_replaces_the_bases_as_an_extension(
     assert (facts["change"], facts["new_rows"]) == ("extended", 75)
     assert facts["fingerprint"] == earlier.manifest["tokenizer"]["fingerprint"]
     assert result.manifest["exports"]["peft"]["proof"]["status"] == "proved"
-
-
-def test_peft_is_refused_before_training_where_ids_moved(make: Any, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="other ids"):
-        graftkit.run(make({"train": {"use": "byte-level", "vocab_size": 330}}, export="peft"), out=tmp_path / "run")
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
