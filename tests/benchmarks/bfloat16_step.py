@@ -48,7 +48,10 @@ def gradient_by_parts() -> None:
     from graftkit.training import loss
     from torch.nn.functional import cross_entropy
 
-    loss.summed_nll = lambda logits, labels: cross_entropy(logits.float(), labels, reduction="sum")
+    def by_parts(logits: Any, labels: Any, share: float = 1.0) -> Any:
+        return cross_entropy(logits.float(), labels, reduction="sum") * share
+
+    loss.summed_nll = by_parts
 
 
 UNDONE: dict[str, Callable[[], None]] = {

@@ -73,7 +73,7 @@ class TokenLoss:
         border = hidden.detach().requires_grad_(hidden.requires_grad)
         total = hidden.new_zeros((), dtype=torch.float32)
         for piece in self._pieces(border, batch):
-            loss = self._piece(*piece) * share
+            loss = self._piece(*piece, share)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if border.grad is not None:
@@ -91,8 +91,8 @@ class TokenLoss:
         at_once = max(1, logits // self._network.config.get_text_config().vocab_size)
         return zip(torch.split(hidden, at_once), torch.split(batch.labels, at_once), strict=True)
 
-    def _piece(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return summed_nll(self._network.get_output_embeddings()(hidden), labels)
+    def _piece(self, hidden: torch.Tensor, labels: torch.Tensor, share: float = 1.0) -> torch.Tensor:
+        return summed_nll(self._network.get_output_embeddings()(hidden), labels, share)
 
     def _in_pieces(self, batch: PackedBatch) -> bool:
         """Tells whether the model's logits are its output layer's scores, found out by a few tokens of a batch."""

@@ -13,6 +13,8 @@ from graftkit.store.token_store import Example
 from graftkit.training import loss as module
 from graftkit.training.batch import PackedBatch, pack
 from graftkit.training.loss import TokenLoss, summed_loss
+from graftkit.training.nll import summed_nll
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 CPU = torch.device("cpu")
@@ -53,6 +55,18 @@ def test_pieces_give_the_loss_and_the_gradient_of_the_whole(tiny_model: Path) ->
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     assert pieces.sum(rows).item() == pytest.approx(10 * whole.item(), rel=1e-5)
+
+
+def test_in_16_bits_the_gradient_is_scaled_before_it_is_rounded() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(300, 500, generator=random)).bfloat16()
+    labels = logits.argmax(1)
+    found, expected = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    summed_nll(found, labels, 1 / 1005).backward()
+    (cross_entropy(expected.float(), labels, reduction="sum") / 1005).backward()
+    assert found.grad is not None and expected.grad is not None and found.grad.dtype == torch.bfloat16
+    same = (found.grad == expected.grad).double().mean().item()
+    assert same > 0.999
 
 
 def test_no_more_logits_are_made_at_a_time_than_a_piece(tiny_model: Path) -> None:
