@@ -91,6 +91,7 @@ def test_a_program_hears_of_everything_and_nothing_is_printed(
     stages = [event.stage for event in events if isinstance(event, StageFinished)]
     assert stages == [
         "tokenizer",
+        "model check",
         "corpus",
         "base model",
         "adapter",

@@ -8,18 +8,19 @@ from typing import Any
 
 import torch
 
-from graftkit.errors import ModelError, RecipeError
+from graftkit.errors import ModelError
+from graftkit.flow.check_model import PlannedBase
 from graftkit.flow.context import RunContext
 from graftkit.flow.new_rows import changed_config, grow_vocabulary
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import AdaptedModel, adapt
-from graftkit.model.attention import PACKED, register_packed_attention
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
+from graftkit.model.packing import Packing, use_packing
 from graftkit.store.files import sha256_of
 
-__all__ = ["LoadedBase", "LoadedModel", "check_unchanged", "load_base", "pick_device", "prepare_model"]
+__all__ = ["LoadedBase", "LoadedModel", "check_unchanged", "load_base", "prepare_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +29,39 @@ class LoadedBase:
 
     network: Any
     device: torch.device
+    packing: Packing
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """The model and where it computes."""
+    """The model, where it computes and how sequences share a pass."""
 
     model: AdaptedModel
     device: torch.device
+    packing: Packing
 
 
-def load_base(run: RunContext) -> LoadedBase:
+def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
     """Streams the weights in, stored as the quantizer says."""
     bound, files = run.request.bound, run.request.files
     training = bound.recipe.training
     with run.stage("base model") as stage:
-        device = pick_device(training.device)
         quantizer: Quantizer = run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)
         network: Any = load_base_model(
             files,
             quantizer,
-            device=device,
+            device=planned.device,
             dtype=getattr(torch, training.dtype),
             on_tensor=stage.progress("tensors"),
         )
-        register_packed_attention()
-        network.set_attn_implementation(PACKED)
+        use_packing(network, planned.packing)
         run.facts["model"] = {
             "reference": files.reference,
             "files": {path.name: sha256_of(path) for path in files.files},
         }
         check_unchanged((run.resumed.manifest if run.resumed else {}).get("model"), run.facts["model"])
-        stage.facts |= {"device": str(device)}
-        return LoadedBase(network, device)
+        stage.facts |= {"device": str(planned.device)}
+        return LoadedBase(network, planned.device, planned.packing)
 
 
 def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
@@ -75,7 +76,7 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
         model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown)
         stage.facts |= _facts(model, base.device)
         run.facts["parameters"] = {k: stage.facts[k] for k in ("total", "trainable", "trainable_share")}
-        return LoadedModel(model, base.device)
+        return LoadedModel(model, base.device, base.packing)
 
 
 def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
@@ -91,25 +92,6 @@ def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any]) ->
                 where=str(now["reference"]),
                 hint="Put that file back; the run's manifest has its sha256.",
             )
-
-
-def pick_device(name: str) -> torch.device:
-    """Returns the device of a name; `auto` is cuda, then mps, then cpu, whichever there is.
-
-    Raises:
-        RecipeError: There is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise RecipeError(f"device '{name}' can't be used here: {reason}", where="training.device") from None
-    return device
 
 
 def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
 from graftkit.store.token_writer import TokenWriter, find_store
 
-__all__ = ["Corpus", "build_corpus"]
+__all__ = ["TOKENS", "Corpus", "build_corpus"]
 
 TOKENS = "tokens"
 PARTIAL = ".tokens.partial"

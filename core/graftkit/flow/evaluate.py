@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_model import LoadedBase, LoadedModel
@@ -48,7 +46,7 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
         return
     options = run.request.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
-        stage.facts |= _measured(run, stage, loaded.model.network, loaded.device, corpus.holdout)
+        stage.facts |= _measured(run, stage, loaded.model.network, loaded, corpus.holdout)
         wanted = corpus.answers[: options.evaluation.exact_match]
         if wanted:
             answers = _answer_all(run, loaded, stage, corpus, wanted)
@@ -73,7 +71,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         except DataError as error:
             stage.notice(f"the base model can't be measured with its own vocabulary: {error.message}")
             return
-        stage.facts |= _measured(run, stage, base.network, base.device, store, tokenizer)
+        stage.facts |= _measured(run, stage, base.network, base, store, tokenizer)
         run.facts.setdefault("metrics", {})["base"] = dict(stage.facts)
 
 
@@ -89,13 +87,15 @@ def _measured(
     run: RunContext,
     stage: StageScope,
     network: Any,
-    device: torch.device,
+    loaded: LoadedBase | LoadedModel,
     store: TokenStore,
     tokenizer: Tokenizer | None = None,
 ) -> dict[str, float]:
     """Returns the mean loss of a supervised token, in nats, and of a byte of text, in bits."""
     micro_tokens = run.request.bound.recipe.training.micro_tokens
-    loss = held_out_loss(network, store, device, micro_tokens, stage.progress("passes"))
+    loss = held_out_loss(
+        network, store, loaded.device, micro_tokens, stage.progress("passes"), packed=loaded.packing.packed
+    )
     if not math.isfinite(loss):
         raise TrainingError(
             f"the held-out loss is {loss}",

@@ -11,7 +11,8 @@ from torch import nn
 
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.corpus import Corpus
-from graftkit.model.generate import attention_as
+from graftkit.model.attention import native_attention
+from graftkit.model.packing import attention_as
 from graftkit.store.files import write_atomic
 
 __all__ = ["PROBES_FILE", "Probes", "allowed_difference", "largest_difference", "make_probes"]
@@ -69,7 +70,7 @@ def make_probes(loaded: LoadedModel, corpus: Corpus) -> Probes:
     store = corpus.holdout if len(corpus.holdout) else corpus.train
     ids = [store[row].ids[:TOKENS].tolist() for row in range(min(COUNT, len(store)))]
     network = loaded.model.network.float()
-    with attention_as(network, "sdpa"):
+    with attention_as(network, native_attention(network)):
         logits = [_logits(network, probe, loaded.device) for probe in ids]
     return Probes(ids, logits, loaded.model.tokenizer.fingerprint)
 

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.rows import ChatRow, Message
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError
-from graftkit.flow.base_model import check_unchanged, pick_device
+from graftkit.flow.base_model import check_unchanged
+from graftkit.flow.check_model import pick_device
 from graftkit.flow.folder import read_manifest
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model
@@ -26,7 +27,6 @@ from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
-from graftkit.model.attention import register_packed_attention
 from graftkit.model.generate import stream_greedily
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model
@@ -217,7 +217,6 @@ def _adapted(
     quantizer = make(providers["quantizer"])
     network = load_base_model(files, quantizer, device=pick_device("auto"), dtype=dtype)
     adapter = make(providers["adapter"])
-    register_packed_attention()
     grown = grow(network, change, _empty_rows(change), files.reference) if change else None
     adapted = adapt(network, adapter, targets, seed=0)
     config = changed_config(files.config, change, tokenizer)

@@ -12,7 +12,7 @@ from typing import Any
 from graftkit.errors import Cancelled, GraftkitError, RequestError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
-from graftkit.flow.corpus import build_corpus
+from graftkit.flow.corpus import TOKENS, build_corpus
 from graftkit.flow.events import Event, OnEvent
 from graftkit.flow.folder import MANIFEST, ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.judge import Request, judge
@@ -126,7 +126,7 @@ def run(
         cancel: Stops the run when asked to.
 
     Raises:
-        RequestError: The request is wrong; nothing ran and nothing is left behind.
+        RequestError: The request is wrong; nothing is left behind unless rows had been encoded by then.
         RunError: The run failed; its folder says how far it came.
         Cancelled: It was stopped; its folder says how far it came.
     """
@@ -142,13 +142,13 @@ def run(
         raise
     try:
         _flow(context)
-    except RequestError as error:
-        if resumed:
-            write_json(folder / MANIFEST, resumed.manifest)
-        claimed.give_back()
-        _tell_of_replaced(error, claimed)
-        raise
     except BaseException as error:
+        if isinstance(error, RequestError) and (resumed or not (folder / TOKENS).exists()):
+            if resumed:
+                write_json(folder / MANIFEST, resumed.manifest)
+            claimed.give_back()
+            _tell_of_replaced(error, claimed)
+            raise
         _tell_of_replaced(error, claimed)
         _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
         claimed.release()
@@ -162,9 +162,14 @@ def run(
 def _flow(run: RunContext) -> None:
     """The chain. What needs no torch comes first: importing it takes seconds that a wrong request need not wait."""
     run.broadcast("graftkit_run_started")
+    if run.request.bound.recipe.training.device not in ("auto", "cpu"):
+        from graftkit.flow.check_model import pick_device
+
+        pick_device(run.request.bound.recipe.training.device)
     prepare_tokenizer(run)
 
     from graftkit.flow.base_model import load_base, prepare_model
+    from graftkit.flow.check_model import check_model
     from graftkit.flow.evaluate import evaluate, evaluate_base
     from graftkit.flow.export import export_all, make_exporters, refuse_early
     from graftkit.flow.report import write_report
@@ -172,8 +177,9 @@ def _flow(run: RunContext) -> None:
 
     exporters = make_exporters(run)
     refuse_early(run, exporters)
+    planned = check_model(run)
     corpus = build_corpus(run)
-    base = load_base(run)
+    base = load_base(run, planned)
     evaluate_base(run, base)
     loaded = prepare_model(run, base)
     evaluate(run, loaded, corpus, "before")

@@ -34,7 +34,13 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     """
     model, options = loaded.model, run.request.bound.recipe.training
     trainer = Trainer(
-        model.network, model.trainable_parameters(), corpus.train, options, loaded.device, _row_training(run, model)
+        model.network,
+        model.trainable_parameters(),
+        corpus.train,
+        options,
+        loaded.device,
+        _row_training(run, model),
+        packed=loaded.packing.packed,
     )
     _check_first(run, trainer)
     with run.stage("training") as stage:
@@ -58,7 +64,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
 
 
 def _check_first(run: RunContext, trainer: Trainer) -> None:
-    section, steps = run.request.bound.recipe.tokenizer, len(trainer.plan())
+    section, steps = run.request.bound.recipe.tokenizer, len(trainer.plan)
     if section and section.rows_first >= steps:
         raise RecipeError(
             f"tokenizer.rows_first is {section.rows_first}, but there are only {steps} steps: "

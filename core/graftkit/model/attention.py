@@ -1,18 +1,92 @@
-"""Attention over packed rows, one row at a time: no dense mask, no padding, nothing leaks between rows."""
+"""Attention over packed sequences, one sequence at a time: no dense mask over the pass, no padding.
+
+transformers describes what a query may see by a mask function: causal, windowed, chunked, or any combination. Here
+that function is evaluated for each sequence of the pass alone, so that windows and chunks are honoured and no sequence
+sees another. A keyword that this attention does not implement is refused, never ignored.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import dropout as drop
+from torch.nn.functional import scaled_dot_product_attention, softmax
 
-__all__ = ["PACKED", "register_packed_attention"]
+__all__ = ["PACKED", "DeferredMask", "UnsupportedAttention", "native_attention", "register_packed_attention"]
 
 PACKED = "graftkit_packed"
 """The name under which transformers knows this attention."""
 _SHORT = 128
-"""Tokens of a row up to which torch's attention on a CPU, forward and backward, takes longer in 16 bits than in 32."""
+"""Tokens of a sequence up to which torch's attention on a CPU takes longer in 16 bits than in 32."""
+
+_WITHOUT_EFFECT = frozenset(
+    {
+        "cache_position",
+        "cu_seq_lens_k",
+        "layer_idx",
+        "logits_to_keep",
+        "max_length_k",
+        "max_length_q",
+        "num_items_in_batch",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "position_embeddings",
+        "position_ids",
+        "return_dict",
+        "seq_idx",
+        "sliding_window",  # the mask function has it
+        "use_cache",
+    }
+)
+"""Keywords that say nothing about what is computed, or that the mask says too."""
+
+
+class UnsupportedAttention(Exception):
+    """A model asks its attention for something that packed attention does not implement."""
+
+
+class DeferredMask:
+    """What a query may see, as a function of indices, evaluated for one sequence when its attention is computed.
+
+    Args:
+        function: `(batch, head, query, key) -> bool`, as transformers composes it.
+        use_vmap: Whether the function takes one index at a time and must be vectorized.
+        device: Where the model computes.
+    """
+
+    def __init__(self, function: Callable[..., torch.Tensor], use_vmap: bool, device: torch.device) -> None:
+        self._function = function
+        self._use_vmap = use_vmap
+        self._device = device
+        self._blocks: dict[tuple[int, int], torch.Tensor | None] = {}
+
+    def block(self, start: int, end: int) -> torch.Tensor | None:
+        """Returns the mask of the sequence at `[start, end)`, `[1, 1, tokens, tokens]`; None where it is causal."""
+        if (start, end) not in self._blocks:
+            mask = self._evaluated(torch.arange(start, end, device=self._device))
+            causal = torch.ones_like(mask).tril()
+            self._blocks[start, end] = None if torch.equal(mask, causal) else mask
+        return self._blocks[start, end]
+
+    def _evaluated(self, places: torch.Tensor) -> torch.Tensor:
+        from transformers.masking_utils import sdpa_mask
+
+        mask: torch.Tensor = sdpa_mask(
+            batch_size=1,
+            q_length=len(places),
+            kv_length=len(places),
+            q_offset=int(places[0]),
+            kv_offset=int(places[0]),
+            mask_function=self._function,
+            allow_is_causal_skip=False,
+            use_vmap=self._use_vmap,
+            device=places.device,
+        )
+        return mask.expand(1, -1, len(places), len(places)).bool()
 
 
 def packed_attention(
@@ -20,50 +94,133 @@ def packed_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: DeferredMask | None,
     *,
-    row_lengths: list[int],
+    cu_seq_lens_q: torch.Tensor | None = None,
     scaling: float | None = None,
-    **_: Any,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attends causally within each row of a packed sequence.
+    """Attends within each sequence of a pass.
 
     Args:
         module: The attention layer.
-        query: `[1, heads, tokens, head_dim]`, the rows one after the other.
+        query: `[1, heads, tokens, head_dim]`, the sequences one after the other.
         key: `[1, kv_heads, tokens, head_dim]`.
-        value: `[1, kv_heads, tokens, head_dim]`.
-        attention_mask: Unused; each row sees its own past and nothing else.
-        row_lengths: Tokens of each row; they add up to `tokens`.
-        scaling: What scores are multiplied by.
+        value: `[1, kv_heads, tokens, value_dim]`.
+        attention_mask: What each query may see within its sequence; None where the model made no mask: then causal,
+            unless `is_causal` or the module says otherwise.
+        cu_seq_lens_q: Cumulative sequence lengths, from 0 to `tokens`.
+        scaling: What scores are multiplied by; `head_dim ** -0.5` when left out.
+        dropout: The share of attention weights that are dropped.
+        is_causal: Whether a query sees only what stands before it.
+        softcap: Scores are `softcap * tanh(score / softcap)` (Gemma 2).
+        s_aux: One extra score a head, which takes part in the softmax and attends to nothing (gpt-oss), `[heads]`.
+        others: Further keywords of the model; only those without an effect on the result are accepted.
 
     Returns:
-        `[1, tokens, heads, head_dim]`, and None for the weights, which are never made.
+        `[1, tokens, heads, value_dim]`, and None for the weights.
+
+    Raises:
+        UnsupportedAttention: The model gives a keyword, a mask or shapes that are not implemented here.
     """
-    rows = [
-        _attend(q, k, v, scaling)
-        for q, k, v in zip(
-            torch.split(query, row_lengths, dim=2),
-            torch.split(key, row_lengths, dim=2),
-            torch.split(value, row_lengths, dim=2),
-            strict=True,
-        )
-    ]
-    return torch.cat(rows, dim=2).transpose(1, 2), None
+    _check(others, attention_mask, cu_seq_lens_q, query)
+    assert cu_seq_lens_q is not None
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    bounds = cu_seq_lens_q.tolist()
+    found = []
+    for start, end in pairwise(bounds):
+        q, k, v = (tensor[:, :, start:end] for tensor in (query, key, value))
+        mask, plain = (attention_mask.block(start, end), True) if attention_mask else (None, causal)
+        if softcap is None and s_aux is None:
+            found.append(_attend(q, k, v, mask, plain and mask is None, scaling, dropout))
+        else:
+            visible = q.new_ones(end - start, end - start, dtype=torch.bool).tril() if mask is None and plain else mask
+            found.append(_attend_explicitly(q, k, v, visible, scaling, dropout, softcap, s_aux))
+    return torch.cat([heads.transpose(1, 2) for heads in found], dim=1), None
 
 
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    """Attends causally within one row; `[1, heads, tokens, head_dim]`."""
+def _check(
+    others: dict[str, Any], mask: DeferredMask | None, cu_seq_lens: torch.Tensor | None, query: torch.Tensor
+) -> None:
+    unknown = sorted(name for name, value in others.items() if value is not None and name not in _WITHOUT_EFFECT)
+    if unknown:
+        raise UnsupportedAttention(f"its attention is given {', '.join(unknown)}")
+    if mask is not None and not isinstance(mask, DeferredMask):
+        raise UnsupportedAttention(f"it makes its attention mask itself, as a {type(mask).__name__}")
+    if mask is None and others.get("sliding_window") is not None:
+        raise UnsupportedAttention("it gives its attention a window and no mask")
+    if cu_seq_lens is None:
+        raise UnsupportedAttention("it does not tell its attention where sequences begin")
+    if query.shape[0] != 1 or query.shape[2] != int(cu_seq_lens[-1]):
+        raise UnsupportedAttention(f"it gives its attention queries of shape {list(query.shape)}")
+
+
+def _attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Attends within one sequence by torch's kernel; `[1, heads, tokens, value_dim]`."""
     dtype = q.dtype
     if q.device.type == "cpu" and q.itemsize == 2 and q.shape[2] <= _SHORT:
         q, k, v = q.float(), k.float(), v.float()
-    grouped = q.shape[1] != k.shape[1]
-    return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped).to(dtype)
+    return scaled_dot_product_attention(
+        q, k, v, mask, dropout, is_causal=causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+    ).to(dtype)
+
+
+def _attend_explicitly(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    visible: torch.Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attends within one sequence, the scores written out; `[1, heads, tokens, value_dim]`."""
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    scores = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if visible is not None:
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+    if sinks is not None:
+        extra = sinks.reshape(1, -1, 1, 1).expand(1, -1, scores.shape[2], 1).to(scores.dtype)
+        scores = torch.cat([scores, extra], dim=-1)
+    weights = softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
+    if sinks is not None:
+        weights = weights[..., :-1]
+    return drop(weights, dropout, training=dropout > 0) @ v
+
+
+def _deferred_mask(
+    *, mask_function: Callable[..., torch.Tensor], device: torch.device, use_vmap: bool = False, **others: Any
+) -> DeferredMask:
+    """What transformers calls in place of making a mask over the whole pass."""
+    if others.get("attention_mask") is not None:
+        raise UnsupportedAttention("it masks padding, which a packed pass has none of")
+    return DeferredMask(mask_function, use_vmap, device)
 
 
 def register_packed_attention() -> None:
-    """Makes the packed attention known to transformers, without a mask."""
+    """Makes the packed attention known to transformers."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(PACKED, packed_attention)
-    AttentionMaskInterface.register(PACKED, lambda *_, **__: None)
+    AttentionMaskInterface.register(PACKED, _deferred_mask)
+
+
+def native_attention(network: Any) -> str:
+    """Returns transformers' own attention for a model: `sdpa` where the architecture has it, else `eager`."""
+    return "sdpa" if getattr(network, "_supports_sdpa", False) else "eager"

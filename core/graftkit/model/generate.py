@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-__all__ = ["attention_as", "generate_greedily", "stream_greedily"]
+from graftkit.model.attention import native_attention
+from graftkit.model.packing import attention_as
+
+__all__ = ["generate_greedily", "stream_greedily"]
 
 
 def generate_greedily(
@@ -59,7 +61,7 @@ def _next_tokens(network: Any, prompts: Sequence[Sequence[int]], limit: int) -> 
     ids, mask = _pad_left(prompts, next(network.parameters()).device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = None
-    with attention_as(network, "sdpa"):
+    with attention_as(network, native_attention(network)):
         for _ in range(limit):
             with torch.no_grad():
                 output = network(
@@ -75,17 +77,6 @@ def _next_tokens(network: Any, prompts: Sequence[Sequence[int]], limit: int) -> 
             yield chosen.tolist()
             ids, positions = chosen.unsqueeze(1), positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-
-
-@contextmanager
-def attention_as(network: Any, name: str) -> Iterator[None]:
-    """Computes attention in another way for a while."""
-    former = network.config._attn_implementation
-    network.set_attn_implementation(name)
-    try:
-        yield
-    finally:
-        network.set_attn_implementation(former)
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

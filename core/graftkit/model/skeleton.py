@@ -55,9 +55,7 @@ def build_skeleton(config: Mapping[str, Any], where: str) -> nn.Module:
         own = {key: value for key, value in config.items() if key not in _NOT_FOR_US}
         built = CONFIG_MAPPING[kind](**own)
         with _EmptyOnMeta():
-            model: nn.Module = AutoModelForCausalLM.from_config(
-                built, trust_remote_code=False, dtype=torch.float32, attn_implementation="sdpa"
-            )
+            model: nn.Module = AutoModelForCausalLM.from_config(built, trust_remote_code=False, dtype=torch.float32)
     except Exception as error:
         raise ModelError(
             f"transformers can't build this {kind} model: {' '.join(str(error).split())[:500]}", where=where

@@ -1,4 +1,4 @@
-"""Rows packed one after the other into one sequence, without padding."""
+"""The sequences of one forward pass, packed one after the other without padding."""
 
 from __future__ import annotations
 
@@ -14,39 +14,32 @@ __all__ = ["PackedBatch", "pack"]
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Several rows as one sequence.
+    """Several sequences in one pass.
 
     Attributes:
-        ids: Token ids, `[1, tokens]`.
-        positions: Each token's place in its own row, `[1, tokens]`.
-        row_lengths: Tokens of each row.
-        sources: The places whose next token is supervised, `[supervised]`.
+        sequences: Token ids of each, `[tokens]`.
+        sources: The places in the pass whose next token is supervised, `[supervised]`.
         labels: Those next tokens, `[supervised]`.
     """
 
-    ids: torch.Tensor
-    positions: torch.Tensor
-    row_lengths: list[int]
+    sequences: tuple[torch.Tensor, ...]
     sources: torch.Tensor
     labels: torch.Tensor
 
     @property
     def tokens(self) -> int:
         """Tokens in the batch; none is padding."""
-        return self.ids.shape[1]
+        return sum(len(ids) for ids in self.sequences)
 
 
 def pack(rows: Sequence[Example], device: torch.device) -> PackedBatch:
-    """Puts rows one after the other. A row's first token is never predicted: nothing stands before it."""
-    lengths = [len(row.ids) for row in rows]
-    ids = torch.cat([torch.from_numpy(row.ids) for row in rows])
-    positions = torch.cat([torch.arange(length) for length in lengths])
+    """Puts sequences one after the other. The first token of each is never predicted: nothing stands before it."""
+    ids = [torch.from_numpy(row.ids) for row in rows]
+    positions = torch.cat([torch.arange(len(row)) for row in ids])
     supervised = torch.cat([torch.from_numpy(row.supervised) for row in rows]) & (positions > 0)
     labels_at = supervised.nonzero().squeeze(1)
     return PackedBatch(
-        ids=ids.unsqueeze(0).to(device),
-        positions=positions.unsqueeze(0).to(device),
-        row_lengths=lengths,
+        sequences=tuple(row.to(device) for row in ids),
         sources=(labels_at - 1).to(device),
-        labels=ids[labels_at].to(device),
+        labels=torch.cat(ids)[labels_at].to(device),
     )

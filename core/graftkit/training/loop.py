@@ -25,14 +25,16 @@ class Trainer:
     """Trains some parameters of a network on a store of tokens.
 
     Args:
-        network: The model; its attention is the packed one.
+        network: The model.
         parameters: What is trained, by name.
         store: The rows.
         options: The recipe's training section.
         device: Where the network computes.
         rows: How the new rows of the embeddings are trained, where there are any; the others are the adapter.
+        packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
 
     Attributes:
+        plan: The rows of every step.
         step: How many steps have been taken.
         whole: False only while a step is changing parameters: the state is then neither the old nor the new one.
     """
@@ -45,14 +47,25 @@ class Trainer:
         options: TrainingSection,
         device: torch.device,
         rows: RowTraining | None = None,
+        *,
+        packed: bool = True,
     ) -> None:
         self.step = 0
         self.whole = True
         self._network = network
         self._store = store
+        self._lengths = store.lengths.tolist()
+        self.plan = plan_steps(
+            self._lengths,
+            seed=options.seed,
+            tokens_per_step=options.tokens_per_step,
+            epochs=options.epochs,
+            steps=options.steps,
+        )
         self._options = options
         self._device = device
-        self._loss = TokenLoss(network)
+        self._packed = packed
+        self._loss = TokenLoss(network, packed=packed)
         self._optimizers = Optimizers(parameters, options, rows or RowTraining())
 
     def run(self, on_step: Callable[[StepInfo], None], poll: Callable[[], None] = lambda: None) -> None:
@@ -65,14 +78,13 @@ class Trainer:
         Raises:
             TrainingError: The loss or the gradient is no number.
         """
-        plan = self.plan()
         self._network.train()
         try:
-            for rows in plan[self.step :]:
+            for rows in self.plan[self.step :]:
                 # Dropout draws from torch's global generator: it is seeded by the step and given back untouched.
                 with torch.random.fork_rng(devices=_cuda_index(self._device)):
                     torch.manual_seed((self._options.seed * 1_000_003 + self.step + 1) % 2**63)
-                    info = self._take_step(len(plan), rows, poll)
+                    info = self._take_step(len(self.plan), rows, poll)
                 on_step(info)
         finally:
             self._optimizers.freeze_adapter(False)
@@ -92,15 +104,12 @@ class Trainer:
         self._optimizers.load_state(step, state)
         self.step = step
 
-    def plan(self) -> list[list[int]]:
-        """Returns the rows of every step."""
-        return plan_steps(
-            self._store.lengths.tolist(),
-            seed=self._options.seed,
-            tokens_per_step=self._options.tokens_per_step,
-            epochs=self._options.epochs,
-            steps=self._options.steps,
-        )
+    def passes(self) -> int:
+        """Returns how many forward passes all steps take."""
+        return sum(len(self._passes(rows)) for rows in self.plan)
+
+    def _passes(self, rows: Sequence[int]) -> list[list[int]]:
+        return group_by_tokens(rows, self._lengths, self._options.micro_tokens if self._packed else 0)
 
     def _take_step(self, steps: int, rows: Sequence[int], poll: Callable[[], None]) -> StepInfo:
         start = time.perf_counter()
@@ -121,7 +130,7 @@ class Trainer:
 
     def _accumulate(self, rows: Sequence[int], poll: Callable[[], None]) -> tuple[float, int, int]:
         """Sums the gradient of the step's mean loss; how rows are cut into passes does not change it."""
-        micro = group_by_tokens(rows, self._store.lengths.tolist(), self._options.micro_tokens)
+        micro = self._passes(rows)
         supervised = sum(int(self._store[row].supervised[1:].sum()) for row in rows)
         total, tokens = 0.0, 0
         for group in micro:
@@ -139,18 +148,21 @@ def held_out_loss(
     device: torch.device,
     micro_tokens: int,
     poll: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    packed: bool = True,
 ) -> float:
     """Returns the mean negative log-likelihood of a supervised token, in nats.
 
     Args:
-        network: The model; its attention is the packed one.
+        network: The model.
         store: The held-out rows.
         device: Where the network computes.
         micro_tokens: Tokens of one forward pass at most.
         poll: Called before each pass with how many are done and how many there are; raises to stop.
+        packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
     """
-    groups = group_by_tokens(range(len(store)), store.lengths.tolist(), micro_tokens)
-    loss = TokenLoss(network)
+    groups = group_by_tokens(range(len(store)), store.lengths.tolist(), micro_tokens if packed else 0)
+    loss = TokenLoss(network, packed=packed)
     total, supervised = 0.0, 0
     for done, group in enumerate(groups):
         poll(done, len(groups))

@@ -9,13 +9,15 @@ model's own forward makes all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from graftkit.model.packing import forward_inputs
 from graftkit.training.batch import PackedBatch
 from graftkit.training.nll import summed_nll
 
@@ -27,33 +29,40 @@ _LOGITS_ELSEWHERE = 2**27
 _LOOKED_AT = 8
 
 
-def summed_loss(network: nn.Module, batch: PackedBatch) -> torch.Tensor:
+def summed_loss(network: nn.Module, batch: PackedBatch, *, packed: bool = True) -> torch.Tensor:
     """Returns the sum over the batch's supervised tokens, in nats, all logits at once; a scalar, float32.
 
     Args:
-        network: A transformers causal language model whose attention is the packed one.
-        batch: The rows.
+        network: A transformers causal language model.
+        batch: The sequences; exactly one where `packed` is False.
+        packed: Whether the network's attention is the packed one.
     """
-    output = network(**_inputs_of(batch), logits_to_keep=batch.sources)
-    return cross_entropy(output.logits[0].float(), batch.labels, reduction="sum")
+    inputs = forward_inputs(batch.sequences, packed=packed)
+    if "logits_to_keep" in signature(network.forward).parameters:
+        logits = network(**inputs, logits_to_keep=batch.sources).logits[0]
+    else:
+        logits = network(**inputs).logits[0, batch.sources]
+    return cross_entropy(logits.float(), batch.labels, reduction="sum")
 
 
 class TokenLoss:
     """What `summed_loss` computes and its gradient, piece by piece.
 
     Args:
-        network: A transformers causal language model whose attention is the packed one.
+        network: A transformers causal language model.
+        packed: Whether its attention is the packed one; otherwise each batch holds one sequence.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, packed: bool = True) -> None:
         self._network: Any = network
+        self._packed = packed
         self._plain_head: bool | None = None
 
     def sum(self, batch: PackedBatch) -> torch.Tensor:
         """Returns the sum over the batch's supervised tokens, in nats; a scalar, float32, without a gradient."""
         with torch.no_grad():
             if not self._in_pieces(batch):
-                return summed_loss(self._network, batch)
+                return summed_loss(self._network, batch, packed=self._packed)
             hidden = self._hidden(batch)
             pieces = (self._piece(*piece) for piece in self._pieces(hidden, batch))
             return sum(pieces, start=hidden.new_zeros((), dtype=torch.float32))
@@ -66,7 +75,7 @@ class TokenLoss:
             share: One over the step's supervised tokens makes it the step's mean.
         """
         if not self._in_pieces(batch):
-            loss = summed_loss(self._network, batch) * share
+            loss = summed_loss(self._network, batch, packed=self._packed) * share
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         hidden = self._hidden(batch)
@@ -82,7 +91,7 @@ class TokenLoss:
 
     def _hidden(self, batch: PackedBatch) -> torch.Tensor:
         """Returns the last hidden states of the places whose next token is supervised, `[supervised, hidden]`."""
-        states: torch.Tensor = self._network.base_model(**_inputs_of(batch)).last_hidden_state
+        states: torch.Tensor = self._network.base_model(**self._inputs(batch.sequences)).last_hidden_state
         return states[0, batch.sources]
 
     def _pieces(self, hidden: torch.Tensor, batch: PackedBatch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -94,11 +103,13 @@ class TokenLoss:
     def _piece(self, hidden: torch.Tensor, labels: torch.Tensor, share: float = 1.0) -> torch.Tensor:
         return summed_nll(self._network.get_output_embeddings()(hidden), labels, share)
 
+    def _inputs(self, sequences: Sequence[torch.Tensor]) -> dict[str, Any]:
+        return forward_inputs(sequences, packed=self._packed)
+
     def _in_pieces(self, batch: PackedBatch) -> bool:
         """Tells whether the model's logits are its output layer's scores, found out by a few tokens of a batch."""
         if self._plain_head is None:
-            few = min(_LOOKED_AT, batch.row_lengths[0])
-            inputs = _inputs(batch.ids[:, :few], batch.positions[:, :few], [few])
+            inputs = self._inputs([batch.sequences[0][:_LOOKED_AT]])
             training = self._network.training
             self._network.eval()  # dropout would make the two differ
             try:
@@ -109,11 +120,3 @@ class TokenLoss:
                 self._network.train(training)
             self._plain_head = torch.equal(whole.float(), scores.float())
         return bool(self._plain_head)
-
-
-def _inputs_of(batch: PackedBatch) -> dict[str, Any]:
-    return _inputs(batch.ids, batch.positions, batch.row_lengths)
-
-
-def _inputs(ids: torch.Tensor, positions: torch.Tensor, row_lengths: list[int]) -> dict[str, Any]:
-    return {"input_ids": ids, "position_ids": positions, "use_cache": False, "row_lengths": row_lengths}

@@ -19,7 +19,7 @@ def heads(dtype: torch.dtype) -> list[torch.Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_each_row_attends_to_itself_as_torch_computes_it(dtype: torch.dtype) -> None:
     inputs = heads(dtype)
-    found, weights = packed_attention(None, *inputs, None, row_lengths=ROWS)
+    found, weights = packed_attention(None, *inputs, None, cu_seq_lens_q=torch.tensor([0, 5, 133, 134, 334]))
     rows = zip(*(torch.split(tensor.float(), ROWS, dim=2) for tensor in inputs), strict=True)
     exact = [scaled_dot_product_attention(*row, is_causal=True, enable_gqa=True) for row in rows]
     expected = torch.cat(exact, dim=2).transpose(1, 2)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from graftkit.errors import ModelError
-from graftkit.model.generate import attention_as, generate_greedily
+from graftkit.model.generate import generate_greedily
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, load_dense_model
+from graftkit.model.packing import attention_as
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense

@@ -13,6 +13,7 @@ from graftkit.host.lifecycle import StepInfo
 from graftkit.model.adapt import adapt
 from graftkit.model.attention import PACKED, register_packed_attention
 from graftkit.model.load import load_base_model
+from graftkit.model.packing import forward_inputs
 from graftkit.model.targets import linear_layers
 from graftkit.recipe.schema import TrainingSection
 from graftkit.store.token_store import Example, TokenStore
@@ -80,7 +81,7 @@ def test_no_row_sees_another(tiny_model: Path) -> None:
     ours, _ = network(tiny_model)
     first, second, other = list(store(3))
     batches = [pack([first, second], CPU), pack([first, other], CPU)]
-    hidden = [ours.model(input_ids=b.ids, position_ids=b.positions, row_lengths=b.row_lengths)[0] for b in batches]
+    hidden = [ours.model(**forward_inputs(b.sequences, packed=True))[0] for b in batches]
     length = len(first.ids)
     assert torch.equal(hidden[0][:, :length], hidden[1][:, :length])
 

@@ -1,0 +1,63 @@
+"""What can be known of the base model before a row is encoded: its device, its tensors, what it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from graftkit.errors import RecipeError
+from graftkit.flow.context import RunContext
+from graftkit.interfaces.quantizer import Quantizer
+from graftkit.model.load import Loader
+from graftkit.model.packing import Packing, choose_packing
+
+__all__ = ["PlannedBase", "check_model", "pick_device"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBase:
+    """Where the base model will compute, and whether sequences share a pass."""
+
+    device: torch.device
+    packing: Packing
+
+
+def check_model(run: RunContext) -> PlannedBase:
+    """Checks the base model without reading a weight.
+
+    Raises:
+        RecipeError: There is no such device here.
+        ModelError: transformers does not know the architecture, tensors are missing, left over or of another shape,
+            or the model is not causal.
+    """
+    bound, files = run.request.bound, run.request.files
+    with run.stage("model check") as stage:
+        device = pick_device(bound.recipe.training.device)
+        quantizer: Quantizer = run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)
+        Loader(files, quantizer, device, getattr(torch, bound.recipe.training.dtype))
+        packing = choose_packing(files.config, files.reference)
+        if not packing.packed:
+            stage.notice(f"sequences run one by one in training: {packing.reason}")
+        run.facts["sequences"] = {"packed": packing.packed, "reason": packing.reason}
+        stage.facts |= {"device": str(device), "packed": packing.packed}
+        return PlannedBase(device, packing)
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device of a name; `auto` is cuda, then mps, then cpu, whichever there is.
+
+    Raises:
+        RecipeError: There is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(f"device '{name}' can't be used here: {reason}", where="training.device") from None
+    return device

@@ -1,0 +1,184 @@
+"""Whether sequences may share a forward pass: decided by computing both ways, before a row is encoded.
+
+A packed pass is right where each sequence gets the logits that the model's own code gives it alone. Attention can be
+kept apart (`graftkit.model.attention`); layers that mix tokens otherwise, such as convolutions and state spaces, or
+attention that transformers does not dispatch, can't. There sequences run one by one, which is right for every model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from graftkit.errors import ModelError
+from graftkit.model.attention import PACKED, native_attention, register_packed_attention
+from graftkit.model.twin import LONGEST, build_twin
+
+__all__ = ["Packing", "attention_as", "choose_packing", "forward_inputs", "largest_relative_difference", "use_packing"]
+
+_LENGTHS = (LONGEST, 7, 1, 23)
+"""Sequences that are tried: longer and shorter than a twin's windows, and one without a past."""
+_TOLERANCE = 1e-4
+"""How far float32 logits may differ, as a share of the largest: rounding differs, the function doesn't."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How a model computes sequences in training.
+
+    Attributes:
+        packed: Whether several sequences share a pass.
+        reason: Why not, where they don't.
+    """
+
+    packed: bool
+    reason: str = ""
+
+
+def choose_packing(config: Mapping[str, Any], where: str = "") -> Packing:
+    """Tries packed sequences on a shrunken twin of the model against the model's own code, sequence by sequence.
+
+    Args:
+        config: The model's config.json.
+        where: The model's reference, for errors.
+
+    Raises:
+        ModelError: A token's logits depend on later tokens: the model can't be trained to predict the next one.
+    """
+    with _quiet():
+        try:
+            twin = build_twin(config)
+            sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
+            with attention_as(twin, "eager") if _takes(twin, "eager") else nullcontext():
+                expected = [_logits(twin, [ids], packed=False) for ids in sequences]
+                causal = _is_causal(twin, sequences[0], expected[0])
+        except Exception as error:
+            return Packing(False, f"packed sequences could not be tried on a small model: {_reason(error)}")
+        if not causal:
+            raise ModelError(
+                f"this {config['model_type']} model is not causal: the logits of a token depend on later tokens",
+                where=where,
+                hint="Only models that predict the next token are trained; for some, config.json has is_decoder.",
+            )
+        return _tried(twin, sequences, torch.cat(expected))
+
+
+def _takes(network: Any, attention: str) -> bool:
+    """Tells whether an architecture lets its attention be chosen."""
+    try:
+        with attention_as(network, attention):
+            return True
+    except ValueError:
+        return False
+
+
+def _tried(network: Any, sequences: Sequence[torch.Tensor], expected: torch.Tensor) -> Packing:
+    register_packed_attention()
+    try:
+        with attention_as(network, PACKED):
+            found = _logits(network, sequences, packed=True)
+    except Exception as error:
+        return Packing(False, _reason(error))
+    difference = largest_relative_difference(found, expected)
+    if difference > _TOLERANCE:
+        return Packing(False, f"packed sequences see one another: logits differ by {difference:.1g} of the largest")
+    return Packing(True)
+
+
+def use_packing(network: Any, packing: Packing) -> None:
+    """Sets the attention that training computes with."""
+    if packing.packed:
+        register_packed_attention()
+    network.set_attn_implementation(PACKED if packing.packed else native_attention(network))
+
+
+def forward_inputs(sequences: Sequence[torch.Tensor], *, packed: bool) -> dict[str, Any]:
+    """Returns the keywords of a forward pass.
+
+    Packed sequences are one row without padding, their boundaries told by transformers' own names. One sequence
+    alone is what any model takes.
+
+    Args:
+        sequences: Token ids, each `[tokens]`; exactly one where `packed` is False.
+        packed: Whether the network computes with packed attention.
+    """
+    if not packed:
+        (ids,) = sequences
+        return {"input_ids": ids.unsqueeze(0), "use_cache": False}
+    lengths = torch.tensor([len(ids) for ids in sequences])
+    device = sequences[0].device
+    bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(device, torch.int32)
+    longest = int(lengths.max())
+    return {
+        "input_ids": torch.cat(list(sequences)).unsqueeze(0),
+        "position_ids": torch.cat([torch.arange(int(length), device=device) for length in lengths]).unsqueeze(0),
+        "use_cache": False,
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
+@contextmanager
+def attention_as(network: Any, name: str) -> Iterator[None]:
+    """Computes attention in another way for a while.
+
+    Raises:
+        ValueError: The architecture does not take it.
+    """
+    former = network.config._attn_implementation
+    network.set_attn_implementation(name)
+    try:
+        if network.config._attn_implementation != name:
+            raise ValueError(f"the architecture computes attention its own way, not as '{name}'")
+        yield
+    finally:
+        network.set_attn_implementation(former)
+
+
+def largest_relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Returns the largest difference as a share of the largest expected magnitude; infinite where one is no number."""
+    difference = float((found.float() - expected.float()).abs().max() / expected.float().abs().max().clamp(min=1e-9))
+    return difference if difference == difference else float("inf")
+
+
+@torch.no_grad()
+def _logits(network: Any, sequences: Sequence[torch.Tensor], *, packed: bool) -> torch.Tensor:
+    """Returns `[tokens, vocabulary]`."""
+    logits: torch.Tensor = network(**forward_inputs(sequences, packed=packed)).logits[0]
+    return logits
+
+
+def _is_causal(network: Any, ids: torch.Tensor, logits: torch.Tensor) -> bool:
+    """Tells whether a changed last token leaves the logits before it as they are."""
+    changed = ids.clone()
+    changed[-1] = (changed[-1] + 1) % 2 + 1
+    again = _logits(network, [changed], packed=False)
+    return largest_relative_difference(again[:-1], logits[:-1]) < _TOLERANCE
+
+
+def _sequences(vocabulary: int) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return [torch.randint(3, vocabulary, (length,), generator=random) for length in _LENGTHS]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' remarks on the twin to itself."""
+    log = logging.getLogger("transformers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,152 @@
+"""A shrunken twin of a model: every kind of layer of its configuration, few and narrow, with random weights.
+
+What a model computes for packed sequences is tried on the twin in a second, where the model itself would take minutes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["LONGEST", "build_twin"]
+
+LONGEST = 40
+"""Tokens of the longest sequence that a twin is tried on: longer than its windows."""
+_WINDOW = 16
+_VOCABULARY = 96
+
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
+_HEADS = ("num_attention_heads", "n_head", "decoder_attention_heads", "encoder_attention_heads")
+_FEED_FORWARD = (
+    "intermediate_size",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+    "ffn_dim",
+    "decoder_ffn_dim",
+    "encoder_ffn_dim",
+    "n_inner",
+)
+_CHUNKS = ("chunk_size", "mamba_chunk_size")
+"""Tokens that a scan computes at a time, whatever the result."""
+_WINDOWS = ("sliding_window", "sliding_window_size", "attention_chunk_size", "window_size", "attention_window")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_PERIODS = ("period", "offset", "interval", "pattern", "frequency", "_freq", "skip", "first_k_dense")
+_SPECIALS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+
+
+def build_twin(config: Mapping[str, Any]) -> Any:
+    """Returns a small model of the same architecture, float32, on the CPU, in evaluation mode.
+
+    Args:
+        config: The model's config.json.
+
+    Raises:
+        Exception: transformers does not build it, in any of the sizes that are tried.
+    """
+    failed: Exception | None = None
+    for settings in _settings(config):
+        try:
+            return _built(settings)
+        except Exception as error:
+            failed = error
+    assert failed is not None
+    raise failed
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields configurations, the smallest first; all of them have short windows and few layers."""
+    few = _few_layers(_short_windows(_full(config)))
+    small = few | {key: _VOCABULARY for key in ("vocab_size",) if key in few} | dict.fromkeys(_SPECIALS)
+    yield _narrow(small)
+    yield small
+    yield few
+
+
+def _full(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the configuration with the values that its class fills in."""
+    from transformers import CONFIG_MAPPING
+
+    own = copy.deepcopy({key: value for key, value in config.items() if key not in ("auto_map", "quantization_config")})
+    built = CONFIG_MAPPING[own["model_type"]](**own).to_dict()
+    return {key: value for key, value in built.items() if key not in ("dtype", "transformers_version")}
+
+
+def _short_windows(config: dict[str, Any]) -> dict[str, Any]:
+    found = dict(config)
+    for key in _WINDOWS:
+        if isinstance(found.get(key), int) and found[key] > _WINDOW:
+            found[key] = _WINDOW
+    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
+    if "longrope" in str(rope) or "'su'" in str(rope):
+        found["original_max_position_embeddings"] = _WINDOW
+        for parameters in _rope_parameters(found):
+            parameters["original_max_position_embeddings"] = _WINDOW
+    if "dynamic" in str(rope):
+        found["max_position_embeddings"] = _WINDOW
+    return found
+
+
+def _rope_parameters(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for key in ("rope_parameters", "rope_scaling"):
+        found = config.get(key)
+        if isinstance(found, dict):
+            nested = [value for value in found.values() if isinstance(value, dict)]
+            yield from nested or [found]
+
+
+def _few_layers(config: dict[str, Any]) -> dict[str, Any]:
+    """Keeps the first layers, as many as it takes to have one of every kind."""
+    counts = {key: config[key] for key in _LAYERS if isinstance(config.get(key), int)}
+    if not counts:
+        return config
+    layers = max(counts.values())
+    lists = {key: value for key, value in config.items() if isinstance(value, list) and len(value) == layers > 1}
+    kinds = list(zip(*(map(str, value) for value in lists.values()), strict=True)) or [()] * layers
+    kept = max(2, 1 + max(kinds.index(kind) for kind in set(kinds)))
+    if not lists:
+        periods = [v for k, v in config.items() if isinstance(v, int) and any(word in k for word in _PERIODS)]
+        kept = max([kept, *(period + 1 for period in periods if 0 < period < layers)])
+    kept = min(kept, layers)
+    return config | dict.fromkeys(counts, kept) | {key: value[:kept] for key, value in lists.items()}
+
+
+def _narrow(config: dict[str, Any]) -> dict[str, Any]:
+    """Keeps few heads of their own size, narrow feed-forward layers and few experts."""
+    found = dict(config)
+    groups = found.get("num_key_value_heads")
+    heads = max([found[key] for key in _HEADS if isinstance(found.get(key), int)], default=0)
+    ratio = min(2, heads // groups) if isinstance(groups, int) and groups else 1
+    if heads > 2 * ratio:
+        found |= {key: found[key] * 2 * ratio // heads for key in _WIDTHS if isinstance(found.get(key), int)}
+        found |= {key: 2 * ratio for key in _HEADS if isinstance(found.get(key), int)}
+        found |= {"num_key_value_heads": min(2, groups)} if isinstance(groups, int) else {}
+    found |= {key: min(found[key], 64) for key in _FEED_FORWARD if isinstance(found.get(key), int)}
+    found |= {key: min(found[key], _WINDOW) for key in _CHUNKS if isinstance(found.get(key), int)}
+    for key in _EXPERTS:
+        if isinstance(found.get(key), int):
+            found[key] = min(found[key], max(4, *(found.get(k) or 0 for k in ("num_experts_per_tok", "moe_topk"))))
+    return found
+
+
+def _built(settings: dict[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    built = CONFIG_MAPPING[settings["model_type"]](**copy.deepcopy(settings))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = AutoModelForCausalLM.from_config(built, trust_remote_code=False, dtype=torch.float32)
+        _spread(model)
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _spread(model: nn.Module) -> None:
+    """Draws matrices that keep the size of what they multiply: what is attended to shows in the logits."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and parameter.is_floating_point():
+            parameter.normal_(std=parameter.shape[-1] ** -0.5)
