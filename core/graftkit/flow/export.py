@@ -42,7 +42,8 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     """
     if not run.request.bound.exports:
         return
-    make_probes(loaded, corpus).save(run.folder / PROBES_FILE)
+    trained = next(stage["tokens"] for stage in run.facts["stages"] if stage["name"] == "training")
+    make_probes(loaded, corpus, trained).save(run.folder / PROBES_FILE)
     (run.folder / "exports").mkdir(exist_ok=True)
     run.facts["exports"] = {}
     for use, choice in run.request.bound.exports:

@@ -1,27 +1,38 @@
-"""What an export is proved with: a few token sequences and the logits that the trained model gives them."""
+"""What an export is proved with: token sequences and the logits that the trained model gives them in training's way.
+
+Sequences are whole examples, the longest among them, so that they cross every window that training crossed; they are
+computed together in one pass where training packs them. An export that leaves a window out, or lets sequences see one
+another, differs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.corpus import Corpus
-from graftkit.model.attention import native_attention
-from graftkit.model.packing import attention_as
+from graftkit.model.packing import forward_inputs, logits_at
 from graftkit.store.files import write_atomic
+from graftkit.store.token_store import TokenStore
 
-__all__ = ["PROBES_FILE", "Probes", "allowed_difference", "largest_difference", "make_probes"]
+__all__ = ["PROBES_FILE", "Comparison", "Probes", "allowed_difference", "compare", "make_probes"]
 
 PROBES_FILE = "probes.safetensors"
 COUNT = 4
-TOKENS = 48
-KEPT = 4
-"""Logits are kept of the last tokens of each probe: each depends on every token before it."""
+"""Sequences at most."""
+KEPT = 8
+"""Logits are kept at so many places of each probe, evenly spread, the last one among them."""
+LEAST = 512
+"""Tokens that all probes may have together, however short the training was."""
+SHARE = 0.05
+"""And the share of the tokens trained on, where that is more: what proving costs stays a small part of the run."""
+MOST = 4096
+"""And never more: logits of every token are made when an export is proved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +41,24 @@ class Probes:
 
     Attributes:
         ids: Token ids, one list a probe.
-        logits: For each probe the logits of its last tokens, `[KEPT, vocabulary]`, float32.
+        logits: For each probe the logits at `places`, `[kept, vocabulary]`, float32.
+        places: For each probe the positions whose logits are kept, ascending; its last ones when left out.
         tokenizer_fingerprint: Of the tokenizer that the ids are of.
+        coverage: What the probes cover, for whoever reads the proof.
     """
 
     ids: list[list[int]]
     logits: list[torch.Tensor]
+    places: list[list[int]] = field(default_factory=list)
     tokenizer_fingerprint: str = ""
+    coverage: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.places:
+            last = [
+                list(range(len(ids) - len(logits), len(ids))) for ids, logits in zip(self.ids, self.logits, strict=True)
+            ]
+            object.__setattr__(self, "places", last)
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file."""
@@ -44,41 +66,104 @@ class Probes:
 
         tensors = {f"ids.{n}": torch.tensor(ids) for n, ids in enumerate(self.ids)}
         tensors |= {f"logits.{n}": logits.contiguous() for n, logits in enumerate(self.logits)}
-        data = save(tensors, metadata={"tokenizer_fingerprint": self.tokenizer_fingerprint})
+        tensors |= {f"places.{n}": torch.tensor(places) for n, places in enumerate(self.places)}
+        metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
+        metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
+        data = save(tensors, metadata=metadata)
         write_atomic(path, lambda file: file.write(data))
 
     @classmethod
     def load(cls, path: Path) -> Probes:
         """Reads what `save` wrote."""
-        from safetensors.torch import load_file
+        from safetensors import safe_open
 
-        tensors = load_file(path)
-        count = len(tensors) // 2
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata: dict[str, str] = file.metadata() or {}
+        count = sum(name.startswith("ids.") for name in tensors)
         return cls(
             [tensors[f"ids.{n}"].tolist() for n in range(count)],
             [tensors[f"logits.{n}"] for n in range(count)],
+            [tensors[f"places.{n}"].tolist() for n in range(count)],
+            metadata.get("tokenizer_fingerprint", ""),
+            {
+                name.removeprefix("coverage."): int(value)
+                for name, value in metadata.items()
+                if name.startswith("coverage.")
+            },
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far an export's logits are from the trained model's.
+
+    Attributes:
+        largest: The largest difference of a logit; infinite where shapes differ or a number is not finite.
+        mean: The mean difference. Rounding is small nearly everywhere; a mean near the largest is a drift.
+        top1: The share of places at which both find the same token likeliest.
+    """
+
+    largest: float
+    mean: float
+    top1: float
+
+    def within(self, allowed: float) -> bool:
+        """Tells whether rounding explains it: no logit off by more than `allowed`, a third of that in the mean."""
+        return self.largest <= allowed and self.mean <= allowed / 3
+
+
 @torch.no_grad()
-def make_probes(loaded: LoadedModel, corpus: Corpus) -> Probes:
-    """Takes the beginnings of some rows, held-out ones where there are any, and runs the trained model on them.
+def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) -> Probes:
+    """Takes whole examples, held-out ones where there are any, and runs the trained model on them as training does.
 
     It runs in float32 whatever it was trained in, so that what is compared are the weights and not the rounding of
     activations; it stays in float32 afterwards.
+
+    Args:
+        loaded: The trained model.
+        corpus: Where examples are taken from.
+        trained_tokens: Tokens that training saw, by which the probes' size is bounded.
     """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
-    ids = [store[row].ids[:TOKENS].tolist() for row in range(min(COUNT, len(store)))]
-    network = loaded.model.network.float()
-    with attention_as(network, native_attention(network)):
-        logits = [_logits(network, probe, loaded.device) for probe in ids]
-    return Probes(ids, logits, loaded.model.tokenizer.fingerprint)
+    ids = _sequences(store, min(MOST, max(LEAST, int(SHARE * trained_tokens))))
+    places = [_spread(len(probe)) for probe in ids]
+    sequences = [torch.tensor(probe, device=loaded.device) for probe in ids]
+    logits = _logits(loaded.model.network.float(), sequences, places, loaded.packing.packed)
+    longest = max(int(store.lengths.max()), int(corpus.train.lengths.max()))
+    coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest}
+    return Probes(ids, logits, places, loaded.model.tokenizer.fingerprint, coverage)
 
 
-def _logits(network: nn.Module, ids: Sequence[int], device: torch.device) -> torch.Tensor:
-    output = network(input_ids=torch.tensor([ids], device=device), use_cache=False)
-    kept: torch.Tensor = output.logits[0, -KEPT:].float().cpu()
-    return kept
+def _sequences(store: TokenStore, tokens: int) -> list[list[int]]:
+    """Returns the longest example and the first others, cut where they would have more than `tokens` together."""
+    longest = int(store.lengths.argmax())
+    others = [row for row in range(min(COUNT, len(store))) if row != longest]
+    found: list[list[int]] = []
+    room = tokens
+    for row in [longest, *others[: COUNT - 1]]:
+        ids = store[row].ids[:room].tolist()
+        room -= len(ids)
+        found += [ids] if ids else []
+    return found
+
+
+def _spread(length: int) -> list[int]:
+    kept = min(KEPT, length)
+    return sorted({(length - 1) * (n + 1) // kept for n in range(kept)} | {length - 1})
+
+
+def _logits(
+    network: Any, sequences: Sequence[torch.Tensor], places: Sequence[Sequence[int]], packed: bool
+) -> list[torch.Tensor]:
+    """Returns the logits at the places of each sequence; where training packs, all sequences share one pass."""
+    if not packed and len(sequences) > 1:
+        return [_logits(network, [ids], [at], packed)[0] for ids, at in zip(sequences, places, strict=True)]
+    starts = [sum(len(ids) for ids in sequences[:n]) for n in range(len(sequences))]
+    every = [start + place for start, at in zip(starts, places, strict=True) for place in at]
+    inputs = forward_inputs(sequences, packed=packed)
+    logits = logits_at(network, inputs, torch.tensor(every, device=sequences[0].device)).float().cpu()
+    return list(torch.split(logits, [len(at) for at in places]))
 
 
 def allowed_difference(probes: Probes, share: float) -> float:
@@ -86,17 +171,26 @@ def allowed_difference(probes: Probes, share: float) -> float:
     return max(1e-4, share * max(logits.abs().max().item() for logits in probes.logits))
 
 
-def largest_difference(probes: Probes, found: Sequence[torch.Tensor]) -> float:
-    """Returns the largest difference of a logit; infinite where shapes differ or a number is not finite.
+def compare(probes: Probes, found: Sequence[torch.Tensor]) -> Comparison:
+    """Compares an export's logits with those that are kept.
 
     Vocabulary rows that one side has beyond the other's are padding and are left out.
+
+    Args:
+        probes: What is expected.
+        found: For each probe the logits of all its tokens, `[tokens, vocabulary]`.
     """
-    largest = 0.0
-    for expected, logits in zip(probes.logits, found, strict=True):
-        kept = logits[-len(expected) :].float()
+    differences, agreeing = [], []
+    for expected, places, logits in zip(probes.logits, probes.places, found, strict=True):
+        if logits.shape[0] <= places[-1]:
+            return Comparison(float("inf"), float("inf"), 0.0)
+        kept = logits[places].float()
         width = min(expected.shape[1], kept.shape[1])
-        difference = (expected[:, :width] - kept[:, :width]).abs().max().item()
-        if kept.shape[0] != expected.shape[0] or difference != difference:
-            return float("inf")
-        largest = max(largest, difference)
-    return largest
+        expected, kept = expected[:, :width], kept[:, :width]
+        differences.append((expected - kept).abs().flatten())
+        agreeing.append(expected.argmax(1) == kept.argmax(1))
+    every = torch.cat(differences)
+    largest, mean = every.max().item(), every.mean().item()
+    if largest != largest:
+        return Comparison(float("inf"), float("inf"), 0.0)
+    return Comparison(largest, mean, torch.cat(agreeing).float().mean().item())

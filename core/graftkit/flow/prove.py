@@ -38,7 +38,7 @@ def main() -> None:
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:
     """Compares an export's logits with the trained model's."""
-    from graftkit.flow.probes import Probes, allowed_difference, largest_difference
+    from graftkit.flow.probes import Probes, allowed_difference, compare
 
     manifest = json.loads((folder / "graftkit.json").read_bytes())
     exporter = make(manifest["exporter"])
@@ -47,11 +47,14 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
     probes = Probes.load(probes_file)
     found = exporter.logits(folder, probes.ids, lambda: _base(manifest, make))
-    difference, tolerance = largest_difference(probes, found), allowed_difference(probes, manifest["tolerance"])
+    difference, tolerance = compare(probes, found), allowed_difference(probes, manifest["tolerance"])
     return {
-        "status": "proved" if difference <= tolerance else "different",
-        "max_abs_diff": difference if difference != float("inf") else 1e308,
+        "status": "proved" if difference.within(tolerance) else "different",
+        "max_abs_diff": min(difference.largest, 1e308),
+        "mean_abs_diff": min(difference.mean, 1e308),
+        "top1_agreement": difference.top1,
         "tolerance": tolerance,
+        "coverage": dict(probes.coverage),
         "loaded_with": {name: _version(name) for name in getattr(exporter, "proved_with", ())},
     }
 

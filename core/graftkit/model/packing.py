@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -19,7 +20,15 @@ from graftkit.errors import ModelError
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
 from graftkit.model.twin import LONGEST, build_twin
 
-__all__ = ["Packing", "attention_as", "choose_packing", "forward_inputs", "largest_relative_difference", "use_packing"]
+__all__ = [
+    "Packing",
+    "attention_as",
+    "choose_packing",
+    "forward_inputs",
+    "largest_relative_difference",
+    "logits_at",
+    "use_packing",
+]
 
 _LENGTHS = (LONGEST, 7, 1, 23)
 """Sequences that are tried: longer and shorter than a twin's windows, and one without a past."""
@@ -123,6 +132,21 @@ def forward_inputs(sequences: Sequence[torch.Tensor], *, packed: bool) -> dict[s
         "max_length_q": longest,
         "max_length_k": longest,
     }
+
+
+def logits_at(network: Any, inputs: Mapping[str, Any], places: torch.Tensor) -> torch.Tensor:
+    """Returns the logits of some places of a pass, `[places, vocabulary]`, the others not made where the model allows.
+
+    Args:
+        network: A transformers causal language model.
+        inputs: What `forward_inputs` gave.
+        places: Positions in the pass, `[places]`, int64.
+    """
+    if "logits_to_keep" in signature(network.forward).parameters:
+        found: torch.Tensor = network(**inputs, logits_to_keep=places).logits[0]
+        return found
+    found = network(**inputs).logits[0, places]
+    return found
 
 
 @contextmanager

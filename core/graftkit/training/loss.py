@@ -10,14 +10,13 @@ model's own forward makes all of them at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from graftkit.model.packing import forward_inputs
+from graftkit.model.packing import forward_inputs, logits_at
 from graftkit.training.batch import PackedBatch
 from graftkit.training.nll import summed_nll
 
@@ -37,11 +36,7 @@ def summed_loss(network: nn.Module, batch: PackedBatch, *, packed: bool = True) 
         batch: The sequences; exactly one where `packed` is False.
         packed: Whether the network's attention is the packed one.
     """
-    inputs = forward_inputs(batch.sequences, packed=packed)
-    if "logits_to_keep" in signature(network.forward).parameters:
-        logits = network(**inputs, logits_to_keep=batch.sources).logits[0]
-    else:
-        logits = network(**inputs).logits[0, batch.sources]
+    logits = logits_at(network, forward_inputs(batch.sequences, packed=packed), batch.sources)
     return cross_entropy(logits.float(), batch.labels, reduction="sum")
 
 

@@ -14,7 +14,7 @@ import torch
 
 from graftkit.errors import ExportError
 from graftkit.flow.export import EXPORT_MANIFEST, prove
-from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, largest_difference
+from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind
@@ -144,7 +144,7 @@ class ExporterContract(Contract):
         probes, tolerance = trained.probes(), self.make().tolerance()
         assert 0 <= tolerance < 1, f"tolerance() is {tolerance}: a share of the largest logit"
         untrained = [logits(trained.base(), ids) for ids in probes.ids]
-        apart, allowed = largest_difference(probes, untrained), allowed_difference(probes, tolerance)
+        apart, allowed = compare(probes, untrained).largest, allowed_difference(probes, tolerance)
         assert apart > allowed, f"tolerance() is {tolerance}: the base model itself would pass for the trained one"
 
     def test_it_writes_into_its_folder_alone(
@@ -185,7 +185,9 @@ class ExporterContract(Contract):
         after = _state(trained.model)
         odd = [name for name in before if not torch.equal(before[name], after[name])]
         assert not odd, f"export() changed {', '.join(odd[:3])} of the model that it was given"
-        assert largest_difference(computed, trained.probes().logits) == 0, "after export() the model computes otherwise"
+        assert all(map(torch.equal, computed.logits, trained.probes().logits)), (
+            "after export() the model computes otherwise"
+        )
 
     def test_the_tokenizer_is_the_one_that_was_trained_with(self, trained: TinyTrained, tmp_path: Path) -> None:
         """The model's own is left alone, and a tokenizer.json in the export has its vocabulary."""
@@ -219,7 +221,7 @@ def _check_logits(probes: Probes, found: list[torch.Tensor], tolerance: float) -
     for ids, one in zip(probes.ids, found, strict=True):
         fits = one.ndim == 2 and len(one) == len(ids) and one.dtype == torch.float32
         assert fits, f"logits() are float32 [tokens, vocabulary]; this is {one.dtype} {list(one.shape)}"
-    off, allowed = largest_difference(probes, found), allowed_difference(probes, tolerance)
+    off, allowed = compare(probes, found).largest, allowed_difference(probes, tolerance)
     assert off <= allowed, f"what was exported computes logits that are off by {off:.2g}; {allowed:.2g} is allowed"
 
 

@@ -1,0 +1,69 @@
+"""Other architectures through the whole flow: what is measured and proved is transformers' own function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+import torch
+from graftkit.store.token_store import TokenStore
+from graftkit.testing import tiny_model_folder
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+from integration.conftest import RecipeMaker
+
+WINDOW = 16
+"""Shorter than any example of the fixture's rows."""
+SHAPES: dict[str, tuple[dict[str, Any], bool]] = {
+    "mistral": ({"model_type": "mistral", "sliding_window": WINDOW}, True),
+    "phi3": ({"model_type": "phi3", "sliding_window": WINDOW, "pad_token_id": 0}, True),
+    "starcoder2": ({"model_type": "starcoder2", "sliding_window": WINDOW}, True),
+    "gemma3": (
+        {"model_type": "gemma3_text", "sliding_window": WINDOW, "num_hidden_layers": 6, "pad_token_id": 0},
+        True,
+    ),
+    "gemma2": (
+        {"model_type": "gemma2", "sliding_window": WINDOW, "query_pre_attn_scalar": 16, "pad_token_id": 0},
+        True,
+    ),
+    "lfm2": ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"], "pad_token_id": 0}, False),
+}
+
+
+@torch.no_grad()
+def reference_loss(folder: Path, store: TokenStore) -> float:
+    """Each example alone through the model's own eager code."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
+    )
+    total, count = 0.0, 0
+    for example in store:
+        logits = model(input_ids=torch.from_numpy(example.ids)[None], use_cache=False).logits[0, :-1]
+        labels = torch.from_numpy(example.ids).where(torch.from_numpy(example.supervised), -100)[1:]
+        total += cross_entropy(logits, labels, reduction="sum").item()
+        count += int((labels >= 0).sum())
+    return total / count
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_another_architecture_is_trained_as_it_is_and_proved(
+    name: str, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    config, packed = SHAPES[name]
+    model = tiny_model_folder(tmp_path / "model", **config)
+    result = graftkit.run(make_recipe(model=str(model), export=["peft", "merged"]), out=tmp_path / "run")
+    manifest = result.manifest
+    assert manifest["sequences"]["packed"] is packed, manifest["sequences"]
+    store = TokenStore.load(result.folder / "tokens" / "holdout.safetensors")
+    assert store.lengths.max() > WINDOW
+    before, after = result.before, result.after
+    assert before is not None and after is not None
+    assert before.holdout_loss == pytest.approx(reference_loss(model, store), rel=1e-4)
+    assert after.holdout_loss == pytest.approx(reference_loss(result.exports["merged"], store), rel=1e-4)
+    assert after.holdout_loss < before.holdout_loss
+    for facts in manifest["exports"].values():
+        assert facts["proof"]["status"] == "proved" and facts["proof"]["top1_agreement"] == 1
+        assert facts["proof"]["coverage"]["longest"] == store.lengths.max()
