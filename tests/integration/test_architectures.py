@@ -10,10 +10,9 @@ import pytest
 import torch
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import tiny_model_folder
+from integration.conftest import RecipeMaker
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
-
-from integration.conftest import RecipeMaker
 
 WINDOW = 16
 """Shorter than any example of the fixture's rows."""

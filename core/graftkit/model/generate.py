@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -33,6 +34,9 @@ def generate_greedily(
     Returns:
         The tokens of each answer.
     """
+    if _keeps_a_state(network) and len({len(prompt) for prompt in prompts}) > 1:
+        options = {"max_new_tokens": max_new_tokens, "stop": stop, "poll": poll}
+        return [generate_greedily(network, [prompt], **options)[0] for prompt in prompts]  # type: ignore[arg-type]
     answers: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(prompts)))
     for made, tokens in enumerate(_next_tokens(network, prompts, max_new_tokens), 1):
@@ -61,22 +65,29 @@ def _next_tokens(network: Any, prompts: Sequence[Sequence[int]], limit: int) -> 
     ids, mask = _pad_left(prompts, next(network.parameters()).device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = None
+    cache_name = "cache_params" if _keeps_a_state(network) else "past_key_values"
+    padded = not bool(mask.all())
     with attention_as(network, native_attention(network)):
         for _ in range(limit):
             with torch.no_grad():
                 output = network(
                     input_ids=ids,
-                    attention_mask=mask,
+                    attention_mask=mask if padded else None,
                     position_ids=positions,
-                    past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
+                    **{cache_name: cache},
                 )
-            cache = output.past_key_values
+            cache = getattr(output, cache_name)
             chosen = output.logits[:, -1].argmax(-1)
             yield chosen.tolist()
             ids, positions = chosen.unsqueeze(1), positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+
+
+def _keeps_a_state(network: Any) -> bool:
+    """Tells whether the model is all state space (Mamba): its cache has a name of its own and knows no padding."""
+    return "cache_params" in signature(network.forward).parameters
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
