@@ -8,6 +8,7 @@ crosses a row: rows are padded to whole blocks, so that a row can be sharded or 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -91,7 +92,7 @@ class Nf4Weight(FrozenWeight):
         state = bnb.QuantState(
             absmax=self._scales(),
             shape=torch.Size((self.out_features, columns)),
-            code=bnb.get_4bit_type("nf4", device=codes.device),
+            code=_levels(codes.device),
             blocksize=self._blocksize,
             quant_type="nf4",
             dtype=dtype if dtype in _DTYPES else torch.float32,
@@ -152,11 +153,15 @@ class Nf4Weight(FrozenWeight):
         return cls(tensors, meta)
 
 
-_MAPS: dict[torch.device, torch.Tensor] = {}
+@cache
+def _levels(device: torch.device) -> torch.Tensor:
+    """Returns NF4's 16 levels, once a device: dequantizing uploads nothing."""
+    levels: torch.Tensor = bnb.get_4bit_type("nf4", device=device)
+    return levels
 
 
+@cache
 def _dynamic_map(device: torch.device) -> torch.Tensor:
-    """Returns the 256 levels of bitsandbytes' 8-bit dynamic map."""
-    if device not in _MAPS:
-        _MAPS[device] = bnb.create_dynamic_map().to(device)
-    return _MAPS[device]
+    """Returns the 256 levels of bitsandbytes' 8-bit dynamic map, once a device."""
+    levels: torch.Tensor = bnb.create_dynamic_map().to(device)
+    return levels

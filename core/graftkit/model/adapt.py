@@ -18,6 +18,7 @@ from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import GrownVocabulary
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
+from graftkit.store.fingerprint import derived_seed
 
 __all__ = ["AdaptedModel", "adapt"]
 
@@ -160,18 +161,18 @@ def _merged(layer: FrozenLinear) -> torch.Tensor:
 def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed: int) -> dict[str, AdaptedWeight]:
     """Attaches the adapter to the target layers.
 
-    Each layer draws its start from a generator of its own, made from the seed and its place, so that a layer's
-    start does not depend on which others are adapted after it.
+    Each layer draws its start from a generator of its own, made from the seed and its name, so that a layer's
+    start does not depend on which others are adapted.
 
     Raises:
         TargetError: A target is no frozen linear layer of this model.
     """
     adapted: dict[str, AdaptedWeight] = {}
-    for place, name in enumerate(targets):
+    for name in targets:
         layer = network.get_submodule(name)
         if not isinstance(layer, FrozenLinear):
             raise TargetError(f"'{name}' is a {type(layer).__name__}, which can't be adapted")
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**63)
+        generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
         weight = adapter.attach(name, layer.frozen, generator)
         layer.core = weight
         adapted[name] = weight

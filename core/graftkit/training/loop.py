@@ -12,6 +12,7 @@ from torch import nn
 from graftkit.errors import TrainingError
 from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
+from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loss import TokenLoss
@@ -83,7 +84,7 @@ class Trainer:
             for rows in self.plan[self.step :]:
                 # Dropout draws from torch's global generator: it is seeded by the step and given back untouched.
                 with torch.random.fork_rng(devices=_cuda_index(self._device)):
-                    torch.manual_seed((self._options.seed * 1_000_003 + self.step + 1) % 2**63)
+                    torch.manual_seed(derived_seed(self._options.seed, "dropout", self.step + 1))
                     info = self._take_step(len(self.plan), rows, poll)
                 on_step(info)
         finally:

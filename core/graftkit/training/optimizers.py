@@ -118,28 +118,26 @@ class Optimizers:
         for name, parameter in self._parameters.items():
             with torch.no_grad():
                 parameter.copy_(state[f"parameter.{name}"])
-            moments = {key: state[f"{key}.{name}"].clone() for key in self._moments(name, step)}
+            moments = {key: state[f"{key}.{name}"].clone() for key in _MOMENTS if f"{key}.{name}" in state}
             if moments:
                 self._optimizer_of(name).state[parameter] = {
                     key: moment if key == "step" else moment.to(parameter.device) for key, moment in moments.items()
                 }
 
     def _check(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
-        expected = {
-            f"{key}.{name}": self._shape(name, key)
-            for name in self._parameters
-            for key in ("parameter", *self._moments(name, step))
-        }
+        """Compares names and shapes. A parameter that never got a gradient has no moments, as an idle expert."""
+        expected: dict[str, torch.Size] = {}
+        for name, parameter in self._parameters.items():
+            expected[f"parameter.{name}"] = parameter.shape
+            trained = step > 0 and (name in self._rows.names or step > self._rows.first)
+            if trained and any(f"{key}.{name}" in state for key in _MOMENTS):
+                expected |= {f"{key}.{name}": self._shape(name, key) for key in _MOMENTS}
         odd = sorted(expected.keys() ^ state.keys())
         if odd:
             raise TrainingError(f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as {odd[0]}")
         for name, shape in expected.items():
             if state[name].shape != shape:
                 raise TrainingError(f"the checkpoint's tensor {name} has shape {list(state[name].shape)}")
-
-    def _moments(self, name: str, step: int) -> tuple[str, ...]:
-        """Returns what there is of a parameter after so many steps: nothing of one that was not trained yet."""
-        return _MOMENTS if name in self._rows.names or step > self._rows.first else ()
 
     def _shape(self, name: str, key: str) -> torch.Size:
         scalar = key == "step" or (key == "exp_avg_sq" and name in self._rows.names)
