@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,20 @@ def write_model(
         shards.append(_write_shard(folder, len(shards), shard))
     _name_shards(folder, shards, total)
     kept = {key: value for key, value in config.items() if key not in _NOT_WRITTEN}
-    write_json(folder / "config.json", {**kept, "dtype": stored.dtype})
+    write_json(folder / "config.json", {**_encoded(kept), "dtype": stored.dtype})
     tokenizer.save(folder)
     return total
+
+
+def _encoded(value: Any) -> Any:
+    """Returns `{"__float__": "Infinity"}` in the place of numbers that JSON lacks, as transformers 5 reads them."""
+    if isinstance(value, Mapping):
+        return {key: _encoded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encoded(inner) for inner in value]
+    if isinstance(value, float) and not isfinite(value):
+        return {"__float__": "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+    return value
 
 
 def _shards(tensors: Iterable[tuple[str, torch.Tensor]], stored: MergedConfig) -> Iterator[dict[str, torch.Tensor]]:
@@ -54,7 +66,7 @@ def _shards(tensors: Iterable[tuple[str, torch.Tensor]], stored: MergedConfig) -
     shard: dict[str, torch.Tensor] = {}
     size = 0
     for name, tensor in tensors:
-        rounded = tensor.to(dtype).contiguous()
+        rounded = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
         if shard and size + rounded.nbytes > limit:
             yield shard
             shard, size = {}, 0

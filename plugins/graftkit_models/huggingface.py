@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.model_source import INTEGERS, TensorInfo
 
 from graftkit_models.references import local_path
 from graftkit_models.safetensors_header import read_header
@@ -23,6 +23,9 @@ __all__ = ["HuggingFaceFolder", "HuggingFaceSource"]
 
 _HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+_INTEGER_BUFFER = re.compile(r"attn(\.attention)?\.bias$|attention\.bias$|causal_mask$|position_ids$|tid2eid$")
+"""Names of what files hold as integers beside weights: causal masks, positions, tables of which token goes where."""
+_SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -34,6 +37,7 @@ _TOKENIZER_FILES = (
 )
 _ANY_TOKENIZER = ["config.json", *_TOKENIZER_FILES, "*.model", "*.tiktoken", "vocab.*", "merges.txt", "tekken.json"]
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
+_INDEX = "model.safetensors.index.json"
 MAX_JSON = 64 << 20
 
 
@@ -104,7 +108,7 @@ class HuggingFaceFolder:
         """Yields each tensor by name, in the files' order, one in memory at a time.
 
         Raises:
-            ModelError: A tensor can't be read, or is no floating-point one.
+            ModelError: A tensor can't be read.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -113,7 +117,8 @@ class HuggingFaceFolder:
                 with safe_open(path, framework="pt") as file:
                     for name in file.keys():  # noqa: SIM118
                         tensor = file.get_tensor(name)
-                        yield name, tensor.float() if tensor.itemsize == 8 else tensor
+                        double = tensor.is_floating_point() and tensor.itemsize == 8
+                        yield name, tensor.float() if double else tensor
             except (SafetensorError, OSError) as error:
                 raise ModelError(f"can't be read: {error}", where=str(path)) from error
 
@@ -198,11 +203,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _decoded(value: dict[str, Any]) -> Any:
+    """Returns a number in the place of `{"__float__": "Infinity"}`, which transformers 5 writes for what JSON lacks."""
+    tag = value.get("__float__")
+    return _SPECIAL_FLOATS.get(tag, value) if isinstance(tag, str) and len(value) == 1 else value
+
+
 def _read_json(path: Path, hint: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ModelError(f"larger than {MAX_JSON >> 20} MB", where=str(path))
-        data = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes(), object_hook=_decoded)
     except FileNotFoundError:
         raise ModelError(f"there is no {path.name}", where=str(path.parent), hint=hint) from None
     except OSError as error:
@@ -217,46 +228,48 @@ def _read_json(path: Path, hint: str) -> dict[str, Any]:
 def _read_index(folder: Path) -> tuple[dict[str, TensorInfo], dict[str, Path]]:
     tensors: dict[str, TensorInfo] = {}
     places: dict[str, Path] = {}
-    for path in _weight_files(folder):
+    files, weight_map = _weight_files(folder)
+    for path in files:
         for name, stored in read_header(path).items():
             if name in places:
                 raise ModelError(f"tensor '{name}' is also in {places[name].name}", where=str(path))
-            if stored.dtype not in _FLOATS:
+            buffer = stored.dtype in INTEGERS and _INTEGER_BUFFER.search(name)
+            if stored.dtype not in _FLOATS and not buffer:
                 raise ModelError(
                     f"tensor '{name}' is of type {stored.dtype}: the weights are already quantized",
                     where=str(path),
                     hint="Give the unquantized model.",
                 )
             tensors[name], places[name] = TensorInfo(stored.shape, stored.dtype), path
-    _check_index(folder, places)
+    if weight_map is not None:
+        _check_index(folder, weight_map, places)
     if not tensors:
         raise ModelError("there is no tensor in its weights", where=str(folder))
     return tensors, places
 
 
-def _check_index(folder: Path, places: Mapping[str, Path]) -> None:
-    """Compares the index, where there is one, with what the shards really hold."""
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return
+def _check_index(folder: Path, named: Mapping[str, str], places: Mapping[str, Path]) -> None:
+    """Compares the index with what the shards really hold."""
     stored = {name: path.name for name, path in places.items()}
-    named: dict[str, str] = _read_json(index, "")["weight_map"]
     odd = sorted(name for name in stored.keys() | named.keys() if stored.get(name) != named.get(name))
     if odd:
         raise ModelError(
             f"it puts '{odd[0]}' into {named.get(odd[0], 'no shard')}; it lies in {stored.get(odd[0], 'none')}",
-            where=str(index),
+            where=str(folder / _INDEX),
             hint="Index and shards do not belong together: download them again.",
         )
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """Returns the shards that the index names, or the one file that there is."""
-    index = folder / "model.safetensors.index.json"
+def _weight_files(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
+    """Returns the one file that there is, or the shards that the index names, and the index.
+
+    Where both are there, the one file is the model, as it is to transformers and peft: what is beside it was left by
+    another save.
+    """
+    single, index = folder / "model.safetensors", folder / _INDEX
+    if _is_file(single):
+        return [single], None
     if not index.exists():
-        single = folder / "model.safetensors"
-        if single.exists():
-            return [single]
         others = sorted(path.name for path in folder.glob("*.bin"))
         found = f" (there is {', '.join(others[:3])}: pickles are never loaded)" if others else ""
         raise ModelError(f"there is no model.safetensors{found}", where=str(folder))
@@ -269,4 +282,4 @@ def _weight_files(folder: Path) -> list[Path]:
     missing = [name for name in names if not _is_file(folder / name)]
     if missing:
         raise ModelError(f"the shard {missing[0]} is missing", where=str(folder), hint="Download it again.")
-    return [folder / name for name in names]
+    return [folder / name for name in names], weight_map

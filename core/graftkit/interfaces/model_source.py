@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BaseModelFiles", "ModelSource", "TensorInfo", "TokenizerFetcher"]
+__all__ = ["INTEGERS", "BaseModelFiles", "ModelSource", "TensorInfo", "TokenizerFetcher"]
+
+INTEGERS = frozenset({"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"})
+"""The stored types that are no weights: masks, positions, tables of ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class TensorInfo:
 class BaseModelFiles(Protocol):
     """A base model whose headers have been read and checked; its weights are still on the disk.
 
-    Names and shapes are those of the architecture's `transformers` implementation, whatever the file calls them.
+    Names and shapes are those that `transformers` loads into the architecture, be they of today or of earlier days.
     """
 
     @property
@@ -49,6 +52,8 @@ class BaseModelFiles(Protocol):
 
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields each tensor by name, one in memory at a time, as float32, float16 or bfloat16 on the CPU.
+
+        Tensors of `INTEGERS` are given as they are.
 
         Raises:
             ModelError: A tensor can't be read.

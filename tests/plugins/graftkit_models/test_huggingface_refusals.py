@@ -84,7 +84,7 @@ def test_a_tensor_in_two_shards_is_refused(shards: Path, tmp_path: Path) -> None
 )
 def test_an_index_that_means_nothing_is_refused(tmp_path: Path, index: object, message: str) -> None:
     folder = small(tmp_path / "m")
-    shutil.copyfile(folder / "model.safetensors", tmp_path / "model.safetensors")
+    (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert message in refusal(folder)
 

@@ -200,3 +200,46 @@ def test_a_tiktoken_file_called_tokenizer_model_is_not_taken_for_one(tmp_path: P
     (folder / "tokenizer.model").write_bytes(b"IQ== 0\n")
     with pytest.raises(ModelError, match=r"no tokenizer\.json \(there is tokenizer\.model\)"):
         SOURCE.open(str(folder)).save_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["shards are there", "shards are gone"])
+def test_beside_an_index_of_another_save_the_single_file_is_the_model_as_it_is_to_transformers(
+    tiny_model: Path, sharded_model: Path, tmp_path: Path, gone: bool
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_model, folder)
+    for path in sharded_model.glob("model*"):
+        if path.name.endswith(".json") or not gone:
+            data = path.read_bytes()
+            (folder / path.name).write_bytes(data[:-4] + b"\0\0\0\1" if path.suffix == ".safetensors" else data)
+    files = SOURCE.open(str(folder))
+    assert [path.name for path in files.files] == ["config.json", "model.safetensors"]
+    theirs = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in files.read())
+
+
+def test_numbers_that_json_lacks_are_read_as_transformers_writes_them(tmp_path: Path) -> None:
+    folder = small(tmp_path / "m")
+    limits = {"time_step_limit": [0.0, {"__float__": "Infinity"}], "low": {"__float__": "-Infinity"}}
+    other = {"kept": {"__float__": "one"}, "text": "Infinity"}
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **limits, **other}))
+    config = SOURCE.open(str(folder)).config
+    inf = float("inf")
+    assert config == {**CONFIG, "time_step_limit": [0.0, inf], "low": -inf, **other}
+
+
+def test_integers_that_are_no_weights_are_read_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    tensors = {
+        "h.0.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool),
+        "layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8),
+        "position_ids": torch.arange(1 << 40, (1 << 40) + 3),
+        "w": torch.ones(2),
+    }
+    (tmp_path / "model.safetensors").write_bytes(save(tensors))
+    found = dict(SOURCE.open(str(tmp_path)).read())
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )
