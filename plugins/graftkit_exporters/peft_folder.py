@@ -87,7 +87,7 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         tensors[f"base_model.model.{layer}.{NEW_ROWS}"] = rows.cpu().contiguous()
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
-        **(trained.adapter.peft_config() or {}),
+        **_method(trained),
         "target_modules": target_modules(trained.adapted, trained.linear_layers),
         "base_model_name_or_path": base,
         "revision": None,
@@ -97,6 +97,17 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
     }
     write_json(folder / "adapter_config.json", config)
     return len(tensors)
+
+
+def _method(trained: TrainedModel) -> dict[str, Any]:
+    """Returns the adapter's fields, and says where weights are transposed: peft asks for that, and warns otherwise.
+
+    It is one field for all layers; of a model that has both kinds peft looks at each layer itself.
+    """
+    fields = dict(trained.adapter.peft_config() or {})
+    if "fan_in_fan_out" in fields:
+        fields["fan_in_fan_out"] = not trained.adapted.keys().isdisjoint(trained.transposed_layers)
+    return fields
 
 
 def _token_indices(vocabulary: NewVocabulary) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from pathlib import Path
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.split import Split, exclude, split
-from graftkit.errors import DataError, RecipeError
+from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.open_model import check_fits, load_tokenizer, open_model
+from graftkit.flow.targets import certain_targets
 from graftkit.flow.vocabulary import VocabularyRequest, judge_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.model.targets import linear_layers, match_targets
+from graftkit.model.targets import likely_layers, match_targets, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.vocabulary.losses import describe_losses, lost_characters
@@ -37,7 +38,8 @@ class Request:
         template: The chat template that the recipe gives in place of the tokenizer's own, or None.
         encoder: Turns rows into tokens of the tokenizer that is known so far: the base model's, or the one that
             replaces it.
-        targets: The layers that are adapted, in the model's order.
+        targets: The layers that are adapted, in the model's order: as the file's names say, until torch is loaded;
+            see `graftkit.flow.targets`.
         rows: The rows to learn from and the held-out ones.
         notices: What the user should know.
     """
@@ -65,7 +67,7 @@ def judge(loaded: LoadedRecipe, host: PluginHost) -> Request:
     recipe = bound.recipe
     where = bound.document.where
     source, files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
-    targets = match_targets(recipe.adapter.targets, list(linear_layers(files.tensors)), where(("adapter", "targets")))
+    targets = _likely_targets(bound, files)
     backend = host.registry.resolve("tokenizer", files.tokenizer_backend)
     tokenizer = load_tokenizer(files, host.registry.create(backend))
     check_fits(files, tokenizer)
@@ -77,6 +79,21 @@ def judge(loaded: LoadedRecipe, host: PluginHost) -> Request:
     _check_template(encoder, rows)
     notices = [*_notices(bound, rows), *_losses(known, vocabulary)]
     return Request(bound, source, files, backend, tokenizer, vocabulary, template, encoder, targets, rows, notices)
+
+
+def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
+    """Returns the layers that the patterns name among the file's tensors.
+
+    Raises:
+        TargetError: A pattern matches no layer, and the file's names are those of the model.
+    """
+    where = bound.document.where(("adapter", "targets"))
+    try:
+        return match_targets(bound.recipe.adapter.targets, list(likely_layers(files.tensors)), where)
+    except TargetError:
+        if names_are_certain(files.tensors):
+            raise
+        return certain_targets(bound, files)
 
 
 def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:

@@ -173,8 +173,10 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.evaluate import evaluate, evaluate_base
     from graftkit.flow.export import export_all, make_exporters, refuse_early
     from graftkit.flow.report import write_report
+    from graftkit.flow.targets import settle_targets
     from graftkit.flow.training import forget_checkpoints, train
 
+    settle_targets(run)
     exporters = make_exporters(run)
     refuse_early(run, exporters)
     planned = check_model(run)

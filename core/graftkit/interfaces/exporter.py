@@ -75,8 +75,18 @@ class TrainedModel(PlannedModel, Protocol):
     def linear_layers(self) -> Sequence[str]:
         """The dotted path of every linear layer whose weight is frozen, adapted or not."""
 
+    @property
+    def transposed_layers(self) -> Sequence[str]:
+        """Those of them whose weight the architecture stores as `[in, out]`, as GPT-2 does.
+
+        What is adapted is `[out, in]` all the same; `merged_tensors` gives the architecture's form.
+        """
+
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor at a time."""
+        """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor at a time.
+
+        Names are those of the architecture in `transformers`. Buffers that it stores are among them, in their type.
+        """
 
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the model without its adapter, the new rows of its embeddings in place, likewise."""

@@ -63,6 +63,12 @@ class AdaptedModel:
         """The dotted path of every linear layer whose weight is frozen, adapted or not."""
         return [name for name, module in self.network.named_modules() if isinstance(module, FrozenLinear)]
 
+    @property
+    def transposed_layers(self) -> list[str]:
+        """Those of them whose weight the architecture stores as `[in, out]`."""
+        modules = self.network.named_modules()
+        return [name for name, module in modules if isinstance(module, FrozenLinear) and module.transposed]
+
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Returns every parameter that training changes, by layer and name."""
         return {
@@ -110,19 +116,23 @@ class AdaptedModel:
                 rows.copy_(state[name])
 
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor on the CPU at a time."""
+        """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor on the CPU at a time.
+
+        Names and shapes are the architecture's own; buffers that it stores keep their type.
+        """
         return self._tensors(_merged)
 
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the model without its adapter, the new rows of its embeddings in place, as `merged_tensors` does."""
-        return self._tensors(lambda layer: layer.frozen.dequantize(torch.float32).cpu().contiguous())
+        return self._tensors(lambda layer: layer.frozen.dequantize(torch.float32))
 
     def _tensors(self, of_layer: Callable[[FrozenLinear], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         inside = set()
         for path, module in self.network.named_modules():
             if isinstance(module, FrozenLinear):
                 inside.add(path)
-                yield f"{path}.weight", of_layer(module)
+                weight = of_layer(module).cpu()
+                yield f"{path}.weight", (weight.T if module.transposed else weight).contiguous()
                 if module.bias is not None:
                     yield f"{path}.bias", module.bias.detach().float().cpu()
             if isinstance(module, NewRowsEmbedding | NewRowsLinear):
@@ -131,6 +141,14 @@ class AdaptedModel:
         for name, parameter in self.network.named_parameters():
             if not any(name.startswith(f"{path}.") for path in _ancestors(name, inside)):
                 yield name, parameter.detach().float().cpu()
+        yield from self._buffers()
+
+    def _buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields what a model stores besides its parameters, such as the biases of what chooses between experts."""
+        for path, module in self.network.named_modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                if name not in module._non_persistent_buffers_set:
+                    yield f"{path}.{name}".removeprefix("."), buffer.detach().cpu()
 
     @torch.no_grad()
     def _grown_tensors(self, path: str, module: NewRowsEmbedding | NewRowsLinear) -> Iterator[tuple[str, torch.Tensor]]:
@@ -155,7 +173,7 @@ def _merged(layer: FrozenLinear) -> torch.Tensor:
     weight = layer.frozen.dequantize(torch.float32)
     if isinstance(layer.core, AdaptedWeight):
         weight = weight + layer.core.delta().to(weight.device)
-    return weight.cpu().contiguous()
+    return weight
 
 
 def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed: int) -> dict[str, AdaptedWeight]:

@@ -17,11 +17,15 @@ class FrozenLinear(nn.Module):
     Attributes:
         core: The weight.
         bias: `[out]`, frozen, or None.
+        transposed: Whether the architecture itself stores the weight as `[in, out]`, as GPT-2 does.
     """
 
-    def __init__(self, core: FrozenWeight | AdaptedWeight, bias: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, core: FrozenWeight | AdaptedWeight, bias: torch.Tensor | None = None, *, transposed: bool = False
+    ) -> None:
         super().__init__()
         self.core = core
+        self.transposed = transposed
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.model_source import INTEGERS, BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
+from graftkit.model.layers import LayerInfo, linear_layers
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.skeleton import build_skeleton
-from graftkit.model.targets import linear_layers
+from graftkit.model.weight_names import PlannedWeight, plan_weights
 
-__all__ = ["Loader", "load_base_model", "load_dense_model"]
+__all__ = ["Loader", "check_base_model", "load_base_model", "load_dense_model"]
 
 OnTensor = Callable[[int, int], None]
+
+
+def check_base_model(files: BaseModelFiles) -> list[LayerInfo]:
+    """Makes sure, from names and shapes alone, that the files' weights are those of an architecture that can be loaded.
+
+    Returns:
+        The layers that an adapter can go on.
+
+    Raises:
+        ModelError: A tensor is missing, left over or of another shape, or the architecture is not supported.
+    """
+    return Loader(files, None, torch.device("cpu"), torch.float32).layers
 
 
 def load_base_model(
@@ -53,115 +67,184 @@ def load_dense_model(files: BaseModelFiles, quantizer: Quantizer, dtype: torch.d
     model = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype).float()
     for name, layer in list(model.named_modules()):
         if isinstance(layer, FrozenLinear):
-            weight = layer.frozen.dequantize(torch.float32)
-            dense = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta")
-            dense.weight = nn.Parameter(weight, requires_grad=False)
-            dense.bias = layer.bias  # type: ignore[assignment]
-            model.set_submodule(name, dense)
+            model.set_submodule(name, _dense_layer(layer))
     return model
 
 
-class Loader:
-    """Puts tensors into a skeleton."""
+def _dense_layer(layer: FrozenLinear) -> nn.Module:
+    """Returns the layer that the architecture itself has."""
+    from transformers.pytorch_utils import Conv1D
 
-    def __init__(self, files: BaseModelFiles, quantizer: Quantizer, device: torch.device, dtype: torch.dtype) -> None:
+    weight = layer.frozen.dequantize(torch.float32)
+    size_out, size_in = weight.shape
+    dense: Any
+    with torch.device("meta"):
+        dense = Conv1D(size_out, size_in) if layer.transposed else nn.Linear(size_in, size_out, layer.bias is not None)
+    dense.weight = nn.Parameter(weight.T.contiguous() if layer.transposed else weight, requires_grad=False)
+    dense.bias = layer.bias
+    return dense  # type: ignore[no-any-return]
+
+
+class Loader:
+    """Puts tensors into a skeleton. Names and shapes are compared when it is made, before anything is read.
+
+    Args:
+        files: The opened base model.
+        quantizer: Stores the weights of the linear layers, or None where nothing is going to be read.
+        device: Where the model computes.
+        dtype: What it computes in.
+
+    Attributes:
+        layers: The linear layers that are frozen and can be adapted.
+    """
+
+    def __init__(
+        self, files: BaseModelFiles, quantizer: Quantizer | None, device: torch.device, dtype: torch.dtype
+    ) -> None:
         self._files = files
         self._quantizer = quantizer
         self._device = device
         self._dtype = dtype
-        self._model = build_skeleton(files.config, files.reference)
-        self._linear = linear_layers(files.tensors)
-        self._expected = {name: tuple(p.shape) for name, p in self._model.named_parameters()}
+        self._model: Any = build_skeleton(files.config, files.reference)
+        self.layers = linear_layers(self._model)
+        self._linear = {f"{layer.path}.weight": layer for layer in self.layers}
+        self._plan = plan_weights(self._model, files.tensors, files.reference)
+        self._names = _names_by_tensor(self._model)
         self._copies: dict[str, torch.Tensor] = {}
+        self._filled: set[str] = set()
         self._check_names()
+        self._check_types()
 
+    @torch.no_grad()
     def load(self, on_tensor: OnTensor | None = None) -> nn.Module:
-        """Reads every tensor and returns the model.
-
-        Raises:
-            ModelError: A tensor holds NaN or infinity, or can't be stored.
-        """
-        with torch.no_grad():
-            total = len(self._files.tensors)
-            for number, (name, tensor) in enumerate(self._files.read(), 1):
-                self._put(name, tensor)
-                if on_tensor:
-                    on_tensor(number, total)
+        """Streams every tensor in. The memory needed beyond the model's is what one of its tensors is made of."""
+        waiting: dict[str, torch.Tensor] = {}
+        planned = {name: weight for weight in self._plan.weights for name in weight.sources}
+        total = len(self._files.tensors)
+        for number, (name, tensor) in enumerate(self._files.read(), 1):
+            weight = planned.get(name)
+            if weight is not None:
+                self._check_finite(name, tensor)
+                waiting[name] = tensor
+                if waiting.keys() >= weight.sources.keys():
+                    self._make(weight, {source: waiting.pop(source) for source in weight.sources})
+            if on_tensor:
+                on_tensor(number, total)
+        self._check_whole()
         self._check_copies()
         self._model.to(self._device)
-        return self._model.requires_grad_(False)
+        model: nn.Module = self._model.requires_grad_(False)
+        return model
 
     def _check_names(self) -> None:
         """Compares names and shapes before anything is read."""
-        stored = {name: info.shape for name, info in self._files.tensors.items()}
-        missing = sorted(self._expected.keys() - stored.keys())
-        left_over = sorted(stored.keys() - self._expected.keys() - self._tied_copies(stored))
-        for problem, names in (("lacks", missing), ("has, unknown to the architecture,", left_over)):
-            if names:
+        shapes = self._plan.shapes
+        missing = [
+            names[0]
+            for names in set(self._names.values())
+            if not any(name in shapes or name in self._plan.optional for name in names)
+        ]
+        for problem, odd in (("lacks", missing), ("has, unknown to the architecture,", self._plan.left_over)):
+            if odd:
                 raise ModelError(
-                    f"it {problem} {len(names)} tensors: {_some(names)}",
+                    f"it {problem} {len(odd)} tensors: {_some(sorted(odd))}",
                     where=self._files.reference,
                     hint="The weights and config.json do not belong together, or the files are incomplete.",
                 )
-        for name, shape in self._expected.items():
-            if stored[name] != shape:
+        own = self._model.state_dict()
+        for name, shape in shapes.items():
+            if tuple(own[name].shape) != shape:
                 raise ModelError(
-                    f"tensor '{name}' has shape {list(stored[name])}; config.json says {list(shape)}",
+                    f"tensor '{name}' has shape {list(shape)}; config.json says {list(own[name].shape)}",
                     where=self._files.reference,
                 )
 
+    def _check_types(self) -> None:
+        """Refuses integers where the architecture has weights."""
+        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        for weight in self._plan.weights:
+            for name in weight.sources:
+                info = self._files.tensors[name]
+                if info.dtype in INTEGERS and weight.target in parameters:
+                    raise ModelError(
+                        f"tensor '{name}' is of type {info.dtype}: the weights are already quantized",
+                        where=self._files.reference,
+                        hint="Give the unquantized model.",
+                    )
+
+    def _check_whole(self) -> None:
+        """Makes sure that the model has no tensor left that nothing was read for, whatever the headers promised."""
+        empty = [name for name, tensor in self._model.state_dict().items() if tensor.is_meta]
+        if empty:
+            raise ModelError(
+                f"nothing was read for {len(empty)} tensors: {_some(empty)}",
+                where=self._files.reference,
+                hint="The files changed meanwhile, or hold this architecture in a form that can't be loaded.",
+            )
+
     def _check_copies(self) -> None:
         """Refuses a file that holds two different tensors for what config.json says is one."""
-        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        own = self._model.state_dict()
         for name, copy in self._copies.items():
-            if name in parameters and not torch.equal(self._dense(copy), parameters[name]):
+            if not torch.equal(copy, own[name]):
                 raise ModelError(
                     f"config.json ties '{name}' to another tensor, but the file holds two that differ",
                     where=self._files.reference,
                     hint="If they are meant to differ, config.json should say tie_word_embeddings: false.",
                 )
 
-    def _tied_copies(self, stored: Mapping[str, object]) -> set[str]:
-        """Returns the names under which a file repeats tensors that the model shares."""
-        every = dict(self._model.named_parameters(remove_duplicate=False))
-        return {name for name in stored if name in every and name not in self._expected}
-
-    def _put(self, name: str, tensor: torch.Tensor) -> None:
-        if name not in self._expected:
-            self._copies[name] = tensor  # of a tensor that the model shares; compared at the end
-            return
+    def _check_finite(self, name: str, tensor: torch.Tensor) -> None:
         if not torch.isfinite(tensor).all():
             raise ModelError(
                 f"tensor '{name}' holds NaN or infinity",
                 where=self._files.reference,
                 hint="Download it again.",
             )
+
+    def _make(self, weight: PlannedWeight, tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in weight.make(tensors, self._model).items():
+            names = self._names[name]
+            if self._filled.isdisjoint(names):
+                self._put(name, tensor, names)
+                self._filled.add(name)
+            else:
+                self._copies[name] = self._stored(tensor)  # compared at the end
+
+    def _put(self, name: str, tensor: torch.Tensor, names: Iterable[str]) -> None:
+        if name in self._linear:
+            self._put_linear(self._linear[name], tensor)
+            return
         path, _, last = name.rpartition(".")
         module = self._model.get_submodule(path)
-        if last == "weight" and path in self._linear and isinstance(module, nn.Linear):
-            self._put_linear(path, module, tensor)
-        elif isinstance(module, FrozenLinear):
-            module.bias = nn.Parameter(self._dense(tensor), requires_grad=False)
-        else:
-            self._put_dense(name, tensor)
+        if last in module._buffers:
+            module._buffers[last] = tensor.to(module._buffers[last].dtype)
+            return
+        new = nn.Parameter(self._stored(tensor), requires_grad=False)
+        for shared in names:
+            path, _, last = shared.rpartition(".")
+            setattr(self._model.get_submodule(path), last, new)
 
-    def _put_linear(self, path: str, module: nn.Linear, tensor: torch.Tensor) -> None:
-        weight = self._quantizer.quantize(tensor.to(self._device).to(self._dtype))
-        bias = None if module.bias is None else module.bias.detach()
-        self._model.set_submodule(path, FrozenLinear(weight, bias))
+    def _put_linear(self, layer: LayerInfo, tensor: torch.Tensor) -> None:
+        assert self._quantizer is not None
+        transposed = layer.kind == "conv1d"
+        weight = tensor.to(self._device).to(self._dtype)
+        frozen = self._quantizer.quantize(weight.T.contiguous() if transposed else weight)
+        bias = self._model.get_submodule(layer.path).bias
+        self._model.set_submodule(
+            layer.path, FrozenLinear(frozen, None if bias is None else bias.detach(), transposed=transposed)
+        )
 
-    def _put_dense(self, name: str, tensor: torch.Tensor) -> None:
-        """Replaces a parameter everywhere that the model shares it."""
-        parameters = dict(self._model.named_parameters(remove_duplicate=False))
-        old = parameters[name]
-        new = nn.Parameter(self._dense(tensor), requires_grad=False)
-        for shared, parameter in parameters.items():
-            if parameter is old:
-                path, _, last = shared.rpartition(".")
-                setattr(self._model.get_submodule(path), last, new)
-
-    def _dense(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _stored(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device).to(self._dtype, copy=True)
+
+
+def _names_by_tensor(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Returns for each tensor of a model the names of the same tensor: one, or several where weights are tied."""
+    own = {name: id(tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
+    shared: dict[int, list[str]] = {}
+    for name, tensor in own.items():
+        shared.setdefault(tensor, []).append(name)
+    return {name: tuple(shared[tensor]) for name, tensor in own.items()}
 
 
 def _some(names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -39,9 +40,10 @@ def build_skeleton(config: Mapping[str, Any], where: str) -> nn.Module:
         where: The model's reference, for errors.
 
     Raises:
-        ModelError: transformers does not know the architecture, or refuses the configuration.
+        ModelError: transformers does not know the architecture, or refuses the configuration, or the architecture is
+            no language model of text alone that writes one token after the other.
     """
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING
 
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
@@ -52,12 +54,42 @@ def build_skeleton(config: Mapping[str, Any], where: str) -> nn.Module:
             hint="A newer transformers may have it: pip install -U transformers.",
         )
     try:
-        own = {key: value for key, value in config.items() if key not in _NOT_FOR_US}
+        # transformers changes nested settings in place; what the caller has is written into exports.
+        own = {key: deepcopy(value) for key, value in config.items() if key not in _NOT_FOR_US}
         built = CONFIG_MAPPING[kind](**own)
+        model_class = _class_of(built, where)
+        attention = "sdpa" if model_class._supports_sdpa else "eager"
         with _EmptyOnMeta():
-            model: nn.Module = AutoModelForCausalLM.from_config(built, trust_remote_code=False, dtype=torch.float32)
+            model: nn.Module = model_class._from_config(built, dtype=torch.float32, attn_implementation=attention)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"transformers can't build this {kind} model: {' '.join(str(error).split())[:500]}", where=where
         ) from error
     return model.eval()
+
+
+def _class_of(config: Any, where: str) -> Any:
+    """Returns the class of a causal language model.
+
+    Raises:
+        ModelError: The architecture has none, or it takes more than text.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = config.model_type
+    if config.get_text_config() is not config:
+        text = config.get_text_config().model_type
+        raise ModelError(
+            f"'{kind}' takes more than text: its config.json describes several models in one",
+            where=where,
+            hint=f"Give its language model alone, of the type '{text}', as transformers saves it.",
+        )
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.is_encoder_decoder:
+        raise ModelError(
+            f"'{kind}' is no causal language model: it does not write one token after the other from the text before",
+            where=where,
+        )
+    found = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return found[0] if isinstance(found, tuple) else found

@@ -1,4 +1,7 @@
-"""Which layers an adapter goes on. Judged from tensors' names and shapes alone: no torch."""
+"""Which layers an adapter goes on. Judged from tensors' names and shapes alone: no torch.
+
+What the layers of a model really are says `graftkit.model.layers`, once torch is there.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,47 @@ from graftkit.errors import TargetError
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.suggest import nearest
 
-__all__ = ["ALL_LINEAR", "linear_layers", "match_targets"]
+__all__ = ["ALL_LINEAR", "likely_layers", "match_targets", "names_are_certain"]
 
 ALL_LINEAR = "all-linear"
 
-_IN_A_BLOCK = re.compile(r"\.\d+\.")
+_IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
+_ROUTER = re.compile(r"(gate|router|\.router\.\w+)$")
+_EXPERTS = ".experts."
+_PREFIXLESS = re.compile(r"(h|layers?|blocks?)\.\d+\.")
 
 
-def linear_layers(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[int, int]]:
-    """Returns the linear layers inside the repeated blocks, each with its `(out, in)`.
+def likely_layers(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[int, int]]:
+    """Returns what a file's names and shapes say are linear layers inside the repeated blocks, each with its shape.
 
-    Embeddings and the output layer lie outside the blocks and are not among them.
+    Embeddings and the output layer lie outside the blocks and are not among them. Of a mixture of experts, what
+    chooses between them is not among them either.
 
     Example:
-        >>> linear_layers({"model.layers.0.mlp.up_proj.weight": TensorInfo((64, 16), "F32")})
+        >>> likely_layers({"model.layers.0.mlp.up_proj.weight": TensorInfo((64, 16), "F32")})
         {'model.layers.0.mlp.up_proj': (64, 16)}
     """
+    mixtures = {name.partition(_EXPERTS)[0] for name in tensors if _EXPERTS in name}
     return {
-        name.removesuffix(".weight"): (info.shape[0], info.shape[1])
+        path: (info.shape[0], info.shape[1])
         for name, info in tensors.items()
+        for path in [name.removesuffix(".weight")]
         if name.endswith(".weight") and len(info.shape) == 2 and _IN_A_BLOCK.search(name)
+        if not (_ROUTER.search(path) and _owner(path) in mixtures)
     }
+
+
+def _owner(path: str) -> str:
+    return path.partition(".router.")[0] if ".router." in path else path.rpartition(".")[0]
+
+
+def names_are_certain(tensors: Mapping[str, TensorInfo]) -> bool:
+    """Tells whether a file's names are those of the model's layers, as far as can be told from them.
+
+    Of experts transformers makes one tensor and gives what is around them other names; an older file's names lack the
+    prefix of the model.
+    """
+    return not any(_EXPERTS in name or _PREFIXLESS.match(name) for name in tensors)
 
 
 def match_targets(patterns: Sequence[str], layers: Sequence[str], where: str = "") -> list[str]:

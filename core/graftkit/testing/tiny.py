@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TINY_CONFIG", "TINY_SHAPES", "tiny_model_folder", "tiny_tokenizer_files"]
+__all__ = ["LEFT_OUT", "TINY_CONFIG", "TINY_SHAPES", "tiny_model_folder", "tiny_tokenizer_files"]
 
 TINY_CONFIG: Mapping[str, Any] = {
     "model_type": "llama",
@@ -27,6 +27,9 @@ TINY_CONFIG: Mapping[str, Any] = {
     "eos_token_id": 258,
 }
 """A llama of two layers and 0.1 million weights."""
+
+LEFT_OUT: Any = object()
+"""In a shape, the value of a key of `TINY_CONFIG` that the architecture does not take."""
 
 TINY_SHAPES: Mapping[str, Mapping[str, Any]] = {
     "llama": {},
@@ -82,7 +85,7 @@ def tiny_model_folder(folder: Path, *, seed: int = 0, shards: int = 1, **config:
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-    settings = {**TINY_CONFIG, **config}
+    settings = {key: value for key, value in {**TINY_CONFIG, **config}.items() if value is not LEFT_OUT}
     built = CONFIG_MAPPING[settings["model_type"]](**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

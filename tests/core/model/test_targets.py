@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from graftkit.errors import TargetError
 from graftkit.interfaces.model_source import TensorInfo
-from graftkit.model.targets import linear_layers, match_targets
+from graftkit.model.targets import likely_layers, match_targets, names_are_certain
 
 LAYERS = [
     f"model.layers.{number}.{part}"
@@ -25,7 +25,7 @@ def test_every_matrix_inside_the_blocks_is_a_linear_layer_and_nothing_else() -> 
         "model.norm.weight": TensorInfo((64,), "F32"),
         "lm_head.weight": TensorInfo((320, 64), "F32"),
     }
-    assert linear_layers(tensors) == {
+    assert likely_layers(tensors) == {
         "model.layers.0.self_attn.q_proj": (64, 32),
         "model.layers.11.mlp.up_proj": (128, 64),
     }
@@ -76,3 +76,30 @@ def test_a_target_that_matches_nothing_names_the_nearest_and_the_place() -> None
 def test_a_misspelt_all_linear_is_found_too() -> None:
     with pytest.raises(TargetError, match="Did you mean 'all-linear'"):
         match_targets(["all-linaer"], LAYERS)
+
+
+def test_what_chooses_between_experts_is_no_layer_to_adapt() -> None:
+    names = {
+        "model.layers.0.mlp.gate.weight": False,
+        "model.layers.0.mlp.shared_expert_gate.weight": False,
+        "model.layers.0.ffn.router.layer.weight": False,
+        "model.layers.0.mlp.experts.0.gate_proj.weight": True,
+        "model.layers.0.mlp.shared_expert.gate_proj.weight": True,
+        "model.layers.0.ffn.experts.0.w1.weight": True,
+        "model.layers.1.mlp.gate.weight": True,  # of a block without experts
+    }
+    found = likely_layers(dict.fromkeys(names, TensorInfo((4, 4), "F32")))
+    assert list(found) == [name.removesuffix(".weight") for name, layer in names.items() if layer]
+
+
+@pytest.mark.parametrize(
+    ("name", "certain"),
+    [
+        ("model.layers.0.self_attn.q_proj.weight", True),
+        ("transformer.h.0.attn.c_attn.weight", True),
+        ("h.0.attn.c_attn.weight", False),
+        ("model.layers.0.block_sparse_moe.experts.0.w1.weight", False),
+    ],
+)
+def test_names_that_transformers_changes_are_not_certain(name: str, certain: bool) -> None:
+    assert names_are_certain({name: TensorInfo((4, 4), "F32")}) is certain

@@ -14,7 +14,7 @@ from graftkit.model.adapt import adapt
 from graftkit.model.attention import PACKED, register_packed_attention
 from graftkit.model.load import load_base_model
 from graftkit.model.packing import forward_inputs
-from graftkit.model.targets import linear_layers
+from graftkit.model.targets import likely_layers
 from graftkit.recipe.schema import TrainingSection
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import pack
@@ -47,7 +47,7 @@ def network(folder: Path, quantizer: Any = None, dropout: float = 0.0) -> tuple[
     model: Any = load_base_model(files, quantizer or Dense(), device=CPU)
     register_packed_attention()
     model.set_attn_implementation(PACKED)
-    layers = adapt(model, Lora(LoraConfig(rank=4, dropout=dropout)), list(linear_layers(files.tensors)), seed=0)
+    layers = adapt(model, Lora(LoraConfig(rank=4, dropout=dropout)), list(likely_layers(files.tensors)), seed=0)
     return model, [p for layer in layers.values() for p in layer.trainable_parameters().values()]
 
 

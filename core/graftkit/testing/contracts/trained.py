@@ -23,8 +23,8 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind, ExtendableBackend, ExtensionSpec, VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import MakeRows, grow
+from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, load_dense_model
-from graftkit.model.targets import linear_layers
 from graftkit.recipe.bind import Choice
 from graftkit.testing.contracts.base import choose
 from graftkit.testing.contracts.samples import normal
@@ -113,7 +113,7 @@ def train_tiny(
     files: BaseModelFiles = _create(host, source).open(reference)
     maker: Quantizer = _create(host, storing)
     network = load_base_model(files, maker, device=CPU)
-    layers = list(linear_layers(files.tensors))
+    layers = [name for name, module in network.named_modules() if isinstance(module, FrozenLinear)]
     targets = [name for name in layers if ".1." in name and name.endswith(("q_proj", "down_proj"))] if some else layers
     backend = _create(host, choose(host, "tokenizer", files.tokenizer_backend, {}))
     tokenizer, change = _vocabulary(backend, backend.load(Path(reference)), vocabulary)
