@@ -90,7 +90,7 @@ def tiny_model_folder(folder: Path, *, seed: int = 0, shards: int = 1, **config:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(built, dtype=torch.float32)
-    size = sum(parameter.nbytes for parameter in model.parameters())
+    size = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, max_shard_size=size if shards == 1 else size // shards)
     for name, data in tiny_tokenizer_files().items():
