@@ -22,7 +22,7 @@ from graftkit_tokenizers.fast import FastEncoder
 from graftkit_tokenizers.formats import write
 from graftkit_tokenizers.lossless import keeps_every_text
 from graftkit_tokenizers.panics import no_panic
-from graftkit_tokenizers.side_files import object_in, text_in
+from graftkit_tokenizers.side_files import chat_template_in, object_in, with_chat_template
 
 __all__ = ["HuggingFaceTokenizer"]
 
@@ -162,14 +162,12 @@ class HuggingFaceTokenizer:
     @cached_property
     def chat_template(self) -> str | None:
         """The template from its own file, or from the configuration."""
-        own = text_in(self._files, "chat_template.jinja", self._where)
-        if own is not None:
-            return own
-        template = self._config.get("chat_template")
-        if isinstance(template, list):
-            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-            template = named.get("default")
-        return template if isinstance(template, str) else None
+        return chat_template_in(self._files, self._where)
+
+    def with_chat_template(self, template: str) -> HuggingFaceTokenizer:
+        """Returns a tokenizer that carries this template, in the file in which this one has its own."""
+        files = with_chat_template(self._files, template, self._where)
+        return type(self)(files, self._where, trainable=self._trainable)
 
     def role_token(self, role: Literal["bos", "eos", "pad", "unk"]) -> int | None:
         """Returns the id of the token with this role."""

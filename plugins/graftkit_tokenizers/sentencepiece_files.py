@@ -10,7 +10,7 @@ from typing import Any
 from graftkit.errors import ModelError
 
 from graftkit_tokenizers.sentencepiece_proto import SIZE_LIMIT, looks_like_proto
-from graftkit_tokenizers.side_files import object_in, text_in
+from graftkit_tokenizers.side_files import object_in
 
 __all__ = ["MODEL_NAME", "SentencePieceFiles", "find_model", "read_files"]
 
@@ -44,14 +44,6 @@ class SentencePieceFiles:
             ModelError: It is no JSON object.
         """
         return object_in(self.beside, name, self.where)
-
-    def text(self, name: str) -> str | None:
-        """Returns a file's text, or None where there is no such file.
-
-        Raises:
-            ModelError: It is not UTF-8.
-        """
-        return text_in(self.beside, name, self.where)
 
 
 def find_model(path: Path) -> Path | None:

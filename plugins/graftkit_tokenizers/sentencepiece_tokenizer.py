@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
 from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto
 from graftkit_tokenizers.sentencepiece_roles import AddedToken, read_roles
 from graftkit_tokenizers.sentencepiece_saving import FORMATS, save_files, tokenizer_json
+from graftkit_tokenizers.side_files import chat_template_in, with_chat_template
 
 __all__ = ["SentencePieceTokenizer"]
 
@@ -96,12 +98,12 @@ class SentencePieceTokenizer:
     @cached_property
     def chat_template(self) -> str | None:
         """The template from its own file, or from the configuration."""
-        own = self.files.text("chat_template.jinja")
-        template = self.files.json("tokenizer_config.json").get("chat_template") if own is None else own
-        if isinstance(template, list):
-            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-            template = named.get("default")
-        return template if isinstance(template, str) and template.strip() else None
+        return chat_template_in(self.files.beside, self.files.where)
+
+    def with_chat_template(self, template: str) -> SentencePieceTokenizer:
+        """Returns a tokenizer that carries this template, in the file in which this one has its own."""
+        beside = with_chat_template(self.files.beside, template, self.files.where)
+        return type(self)(replace(self.files, beside=beside))
 
     def role_token(self, role: Literal["bos", "eos", "pad", "unk"]) -> int | None:
         """Returns the id of the token with this role."""

@@ -8,7 +8,10 @@ from typing import Any
 
 from graftkit.errors import ModelError
 
-__all__ = ["object_in", "text_in"]
+__all__ = ["chat_template_in", "object_in", "text_in", "with_chat_template"]
+
+_CONFIG = "tokenizer_config.json"
+_TEMPLATE = "chat_template.jinja"
 
 
 def object_in(files: Mapping[str, bytes], name: str, where: str) -> dict[str, Any]:
@@ -40,3 +43,37 @@ def text_in(files: Mapping[str, bytes], name: str, where: str) -> str | None:
         return files[name].decode("utf-8")
     except UnicodeDecodeError:
         raise ModelError(f"{name} is not UTF-8", where=where) from None
+
+
+def chat_template_in(files: Mapping[str, bytes], where: str) -> str | None:
+    """Returns the chat template: that of its own file, or else of the configuration; a blank one is none.
+
+    Raises:
+        ModelError: One of them can't be read.
+    """
+    template = text_in(files, _TEMPLATE, where)
+    if template is None:
+        template = object_in(files, _CONFIG, where).get("chat_template")
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) and template.strip() else None
+
+
+def with_chat_template(files: Mapping[str, bytes], template: str, where: str) -> dict[str, bytes]:
+    """Returns the files with another chat template and no other one: in the configuration, where that has one alone.
+
+    Raises:
+        ModelError: The configuration is no JSON object.
+    """
+    config = object_in(files, _CONFIG, where)
+    in_config = "chat_template" in config
+    if in_config and _TEMPLATE not in files:
+        return {**files, _CONFIG: _dumped({**config, "chat_template": template})}
+    kept = {key: value for key, value in config.items() if key != "chat_template"}
+    changed = {_CONFIG: _dumped(kept)} if in_config else {}
+    return {**files, **changed, _TEMPLATE: template.encode("utf-8")}
+
+
+def _dumped(config: Mapping[str, Any]) -> bytes:
+    return (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode("utf-8")

@@ -44,6 +44,8 @@ BROKEN = {
     "tokenizers:LosesOneCharacter": ("every_character_comes_back_as_declared", "comes back as '\\?"),
     "tokenizers:ShowsHalfCharacters": ("a_stream_is_the_text_at_every_cut", "hold bytes back until"),
     "tokenizers:HashesWithASeed": ("every_process_gives_the_same_ids", "PYTHONHASHSEED=0 the fingerprint is another"),
+    "tokenizers:SavesTheOldTemplate": ("it_carries_another_chat_template", "is saved in huggingface as .the base's"),
+    "tokenizers:LosesTheTemplate": ("extending_keeps_the_chat_template", "extended, its chat template .* becomes"),
     "tokenizers:ForgetsUses": ("the_plan_counts_what_the_tokenizers_do", "uses are not as often"),
     "tokenizers:ChangesOldTexts": ("a_text_without_new_tokens_is_cut_as_before", "becomes other ids than before"),
     "tokenizers:RenumbersTokens": ("extending_moves_no_id", "stand for something else than before"),

@@ -51,13 +51,13 @@ class Encoded:
     stops: bool
 
 
-def chat_template_of(tokenizer: Tokenizer, source: str | None = None) -> ChatTemplate | None:
-    """Returns the tokenizer's chat template, or another in its place; None where there is none.
+def chat_template_of(tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Returns the tokenizer's chat template; None where there is none.
 
     Raises:
-        ModelError: The source is no template.
+        ModelError: It is no template.
     """
-    text = source if source is not None else tokenizer.chat_template
+    text = tokenizer.chat_template
     if text is None:
         return None
     names = {id: name for name, id in tokenizer.special_tokens.items()}

@@ -64,8 +64,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         return
     with run.stage("evaluation of the base") as stage:
         tokenizer = run.vocabulary.base
-        template = chat_template_of(tokenizer, run.request.template)
-        encoder = Encoder(tokenizer, template, run.request.encoder.max_length)
+        encoder = Encoder(tokenizer, chat_template_of(tokenizer), run.request.encoder.max_length)
         try:
             store = encode_rows(encoder, run.request.rows.holdout)
         except DataError as error:

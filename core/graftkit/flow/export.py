@@ -104,6 +104,7 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             "model_source": run.facts["providers"]["model_source"],
             "quantizer": run.facts["providers"]["quantizer"],
             "tokenizer_fingerprint": run.vocabulary.tokenizer.fingerprint,
+            "chat_template": run.facts["tokenizer"]["chat_template"],
             "adapter": run.facts["providers"]["adapter"],
             "targets": run.request.targets,
             "tokenizer": run.facts["providers"]["tokenizer"],

@@ -11,7 +11,7 @@ from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.open_model import check_fits, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets
-from graftkit.flow.vocabulary import VocabularyRequest, judge_vocabulary
+from graftkit.flow.vocabulary import VocabularyRequest, carrying, judge_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.interfaces.model_source import BaseModelFiles
@@ -33,9 +33,8 @@ class Request:
         source: The model source that opens the base model.
         files: The opened base model.
         backend: The backend of the base model's tokenizer.
-        tokenizer: The base model's tokenizer.
+        tokenizer: The base model's tokenizer, with the recipe's chat template where it gives one.
         vocabulary: What the recipe makes of the vocabulary, or None where it stays the base model's.
-        template: The chat template that the recipe gives in place of the tokenizer's own, or None.
         encoder: Turns rows into tokens of the tokenizer that is known so far: the base model's, or the one that
             replaces it.
         targets: The layers that are adapted, in the model's order: as the file's names say, until torch is loaded;
@@ -50,7 +49,6 @@ class Request:
     backend: Offer
     tokenizer: Tokenizer
     vocabulary: VocabularyRequest | None
-    template: str | None
     encoder: Encoder
     targets: list[str]
     rows: Split
@@ -69,16 +67,16 @@ def judge(loaded: LoadedRecipe, host: PluginHost) -> Request:
     source, files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
     targets = _likely_targets(bound, files)
     backend = host.registry.resolve("tokenizer", files.tokenizer_backend)
-    tokenizer = load_tokenizer(files, host.registry.create(backend))
-    check_fits(files, tokenizer)
-    vocabulary = judge_vocabulary(bound, host, backend)
-    rows = _read(bound)
     template = _template(bound)
+    tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
+    check_fits(files, tokenizer)
+    vocabulary = judge_vocabulary(bound, host, backend, template)
+    rows = _read(bound)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
-    encoder = Encoder(known, chat_template_of(known, template), _row_length(bound, files))
+    encoder = Encoder(known, chat_template_of(known), _row_length(bound, files))
     _check_template(encoder, rows)
     notices = [*_notices(bound, rows), *_losses(known, vocabulary)]
-    return Request(bound, source, files, backend, tokenizer, vocabulary, template, encoder, targets, rows, notices)
+    return Request(bound, source, files, backend, tokenizer, vocabulary, encoder, targets, rows, notices)
 
 
 def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
@@ -115,15 +113,19 @@ def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:
 
 
 def _template(bound: BoundRecipe) -> str | None:
+    """Returns the chat template that the recipe gives in place of the tokenizer's own, or None."""
     path = bound.recipe.data.chat_template
     if path is None:
         return None
+    where = bound.document.where(("data", "chat_template"))
     try:
-        return Path(path).read_text(encoding="utf-8")
+        template = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        where = bound.document.where(("data", "chat_template"))
         raise DataError(f"the chat template {path} can't be read: {reason}", where=where) from None
+    if not template.strip():
+        raise DataError(f"the chat template {path} is empty", where=where, hint="Leave it out to use the model's own.")
+    return template
 
 
 def _read(bound: BoundRecipe) -> Split:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graftkit.corpus.encode import Encoder, chat_template_of
@@ -20,6 +21,12 @@ __all__ = ["VOCABULARY", "make_vocabulary", "prepare_tokenizer"]
 VOCABULARY = "vocabulary.json"
 """What becomes of the embeddings' rows: in a run's folder, and in every export that holds new rows alone."""
 
+_KEPT = (
+    ("fingerprint", "tokenizer", "The corpus that it was learnt from"),
+    ("chat_template", "chat template", "data.chat_template, or the base model's own,"),
+)
+"""What of the tokenizer a resumed run must find as it was: its key in the manifest, its name, and what changes it."""
+
 
 def prepare_tokenizer(run: RunContext) -> None:
     """Makes the tokenizer and writes `tokenizer/`, and `vocabulary.json` where the base's rows are not enough.
@@ -32,15 +39,16 @@ def prepare_tokenizer(run: RunContext) -> None:
         if run.request.vocabulary:
             run.vocabulary = _made(run, stage)
         tokenizer = run.vocabulary.tokenizer
+        found = {"fingerprint": tokenizer.fingerprint, "chat_template": _template_hash(tokenizer)}
+        _check_resumed(run, found)
         with atomic_folder(run.folder / "tokenizer") as folder:
             tokenizer.save(folder)
         stage.facts |= {
             "backend": run.vocabulary.offer.provider.name,
             "vocab_size": tokenizer.vocab_size,
-            "fingerprint": tokenizer.fingerprint,
+            **found,
             "lossless": tokenizer.capabilities.lossless_bytes,
         }
-        _check_resumed(run, tokenizer)
         run.facts["tokenizer"] = dict(stage.facts)
 
 
@@ -74,8 +82,7 @@ def make_vocabulary(request: Request) -> tuple[Vocabulary, BuiltTokenizer]:
             where="tokenizer",
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
         )
-    template = chat_template_of(built.tokenizer, request.template)
-    encoder = Encoder(built.tokenizer, template, request.encoder.max_length)
+    encoder = Encoder(built.tokenizer, chat_template_of(built.tokenizer), request.encoder.max_length)
     return Vocabulary(built.tokenizer, asked.offer, encoder, base, built.change, texts), built
 
 
@@ -86,14 +93,23 @@ def _place_of(error: RequestError, request: Request) -> str:
     return error.where or request.bound.document.where(("tokenizer",))
 
 
-def _check_resumed(run: RunContext, tokenizer: Tokenizer) -> None:
-    before = (run.resumed.manifest if run.resumed else {}).get("tokenizer", {}).get("fingerprint")
-    if before and before != tokenizer.fingerprint:
-        raise DataError(
-            f"the run was started with the tokenizer {before[:12]}, which would now be {tokenizer.fingerprint[:12]}",
-            where=str(run.folder),
-            hint="The corpus that it was learnt from has changed: put it back, or start anew with --overwrite.",
-        )
+def _template_hash(tokenizer: Tokenizer) -> str | None:
+    """Returns the sha256, in hex, of the chat template in use."""
+    template = tokenizer.chat_template
+    return None if template is None else hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _check_resumed(run: RunContext, found: Mapping[str, str | None]) -> None:
+    """Refuses to go on with another tokenizer, or another chat template, than the run was started with."""
+    before = (run.resumed.manifest if run.resumed else {}).get("tokenizer", {})
+    for key, what, hint in _KEPT:
+        was, now = before.get(key), found[key]
+        if was and was != now:
+            raise DataError(
+                f"the run was started with the {what} {was[:12]}, which would now be {now[:12] if now else 'none'}",
+                where=str(run.folder),
+                hint=f"{hint} has changed: put it back, or start anew with --overwrite.",
+            )
 
 
 def _facts(base: Tokenizer, built: BuiltTokenizer) -> dict[str, Any]:

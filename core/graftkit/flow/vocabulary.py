@@ -27,7 +27,15 @@ from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.schema import ExtendSection, TokenizerSection, TrainUse
 from graftkit.vocabulary.match import change_by_extension, change_by_replacement
 
-__all__ = ["BuiltTokenizer", "Vocabulary", "VocabularyRequest", "build_tokenizer", "judge_vocabulary", "row_texts"]
+__all__ = [
+    "BuiltTokenizer",
+    "Vocabulary",
+    "VocabularyRequest",
+    "build_tokenizer",
+    "carrying",
+    "judge_vocabulary",
+    "row_texts",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +88,21 @@ class Vocabulary:
     texts: Iterable[str] = ()
 
 
-def judge_vocabulary(bound: BoundRecipe, host: PluginHost, base: Offer) -> VocabularyRequest | None:
+def carrying(template: str | None, tokenizer: Tokenizer) -> Tokenizer:
+    """Returns the tokenizer with the recipe's chat template, where there is one."""
+    return tokenizer if template is None else tokenizer.with_chat_template(template)
+
+
+def judge_vocabulary(
+    bound: BoundRecipe, host: PluginHost, base: Offer, template: str | None
+) -> VocabularyRequest | None:
     """Judges the recipe's section `tokenizer`.
 
     Args:
         bound: The recipe.
         host: The plugins.
         base: The backend of the base model's tokenizer.
+        template: The recipe's chat template, or None; one that is extended or trained gets it from the base.
 
     Raises:
         RecipeError: A family that can't be extended, or trained.
@@ -99,7 +115,7 @@ def judge_vocabulary(bound: BoundRecipe, host: PluginHost, base: Offer) -> Vocab
     if section.replace:
         where = bound.document.where(("tokenizer", "replace"))
         found = find_tokenizer(host, section.replace.path, section.replace.use, where)
-        return VocabularyRequest(section, found.offer, None, found.tokenizer)
+        return VocabularyRequest(section, found.offer, None, carrying(template, found.tokenizer))
     if section.extend:
         return _judged(bound, host, base, section, "extend", ExtendableBackend, section.extend.corpus)
     assert section.train is not None and bound.trainer is not None

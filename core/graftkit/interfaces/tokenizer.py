@@ -98,6 +98,12 @@ class Tokenizer(Protocol):
     def chat_template(self) -> str | None:
         """The Jinja template that lays out a conversation, or None."""
 
+    def with_chat_template(self, template: str) -> Tokenizer:
+        """Returns a tokenizer that carries this chat template, and saves it, in place of any that this one has.
+
+        It has the same ids and the same fingerprint; this one stays as it is.
+        """
+
     def role_token(self, role: Role) -> int | None:
         """Returns the id of the token with this role, or None where there is none."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,23 @@ class HashedTokenizer(HuggingFaceTokenizer):
 
 class HashesWithASeed(LeaksSpecials):
     tokenizer = HashedTokenizer
+
+
+class ForgetfulTokenizer(HuggingFaceTokenizer):
+    def save(self, folder: Path, format: str = "huggingface") -> None:
+        super().save(folder, format)
+        config = json.loads((folder / "tokenizer_config.json").read_bytes())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": "the base's"}))
+
+
+class SavesTheOldTemplate(LeaksSpecials):
+    tokenizer = ForgetfulTokenizer
+
+
+class LosesTheTemplate(HuggingFaceBackend):
+    def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
+        plan = super().extend(tokenizer, texts, spec)
+        return replace(plan, tokenizer=plan.tokenizer.with_chat_template("the base's"))
 
 
 class ForgetsUses(HuggingFaceBackend):

@@ -38,7 +38,8 @@ def chat(*contents: str, system: str = "") -> ChatRow:
 
 
 def encoder(tokenizer: Tokenizer, template: str | None = None, max_length: int = 4096) -> Encoder:
-    return Encoder(tokenizer, chat_template_of(tokenizer, template), max_length)
+    known = tokenizer if template is None else tokenizer.with_chat_template(template)
+    return Encoder(known, chat_template_of(known), max_length)
 
 
 def only(tokenizer: Tokenizer, row: ChatRow, template: str | None = None) -> Example:
@@ -153,7 +154,8 @@ def test_a_conversation_without_a_template_says_what_to_do(bytewise: Tokenizer) 
 
 
 def test_a_template_sees_the_names_of_the_tokenizers_tokens(bytewise: Tokenizer) -> None:
-    template = chat_template_of(bytewise, "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ unk_token }}")
+    source = "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ unk_token }}"
+    template = chat_template_of(bytewise.with_chat_template(source))
     assert isinstance(template, ChatTemplate)
     assert template.render([], "here") == "<|im_start|>|<|im_end|>|<|endoftext|>|"
 

@@ -29,7 +29,8 @@ def chat(*contents: str) -> ChatRow:
 
 
 def encoder(tokenizer: Tokenizer, template: str | None) -> Encoder:
-    return Encoder(tokenizer, chat_template_of(tokenizer, template), 4096)
+    known = tokenizer if template is None else tokenizer.with_chat_template(template)
+    return Encoder(known, chat_template_of(known), 4096)
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,22 @@ class TokenizerContract(TokenizerExtensionContract):
             assert again.fingerprint == tokenizer.fingerprint, f"the fingerprint is another after saving in {format}"
             self._check_same(tokenizer, again, f"after saving in {format}")
 
+    def test_it_carries_another_chat_template(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        """With the same ids, through every format that can hold it; and it is left as it was itself."""
+        before = tokenizer.chat_template
+        for number, template in enumerate(_TEMPLATES):
+            other = tokenizer.with_chat_template(_TEMPLATES[not number]).with_chat_template(template)
+            assert other.chat_template == template, f"with_chat_template({template!r}) gives {other.chat_template!r}"
+            assert other.fingerprint == tokenizer.fingerprint, "a chat template decides no id: the fingerprint stays"
+            self._check_same(tokenizer, other, "with another chat template")
+            for format in self.make().formats:
+                folder = tmp_path / f"{format}-{number}"
+                folder.mkdir()
+                if _saved(other, folder, format, refusable=format != self.make().formats[0]):
+                    kept = self.load(folder).chat_template
+                    assert kept == template, f"the chat template {template!r} is saved in {format} as {kept!r}"
+        assert tokenizer.chat_template == before, "with_chat_template must leave the tokenizer as it is"
+
     def test_save_writes_its_own_format_unless_told_otherwise(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
         """Runs and exports save without naming one."""
         folder = tmp_path / "saved"
@@ -221,6 +237,11 @@ class TokenizerContract(TokenizerExtensionContract):
 
 
 _ERRANDS = "graftkit.testing.errands"
+
+_TEMPLATES = (
+    "{% for message in messages %}{{ message['content'] }}{% endfor %}",
+    "{%- for message in messages %}\n{{ message['role'] + ': ' + message['content'] }}é\n{% endfor -%}\n",
+)
 
 
 def _spelling(tokenizer: Tokenizer) -> list[str]:

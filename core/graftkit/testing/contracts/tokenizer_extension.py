@@ -83,6 +83,14 @@ class TokenizerExtensionContract(Contract):
         assert plan.tokenizer.special_tokens == tokenizer.special_tokens, "special tokens moved"
         assert tokenizer.fingerprint == before != plan.tokenizer.fingerprint, "the base must be left as it is"
 
+    def test_extending_keeps_the_chat_template(self, tokenizer: Tokenizer) -> None:
+        """Its own, or the one that it was given."""
+        if not tokenizer.capabilities.extendable:
+            return
+        given = tokenizer.with_chat_template("{{ messages[0]['content'] }}")
+        kept = self.extend(given).tokenizer.chat_template
+        assert kept == given.chat_template, f"extended, its chat template {given.chat_template!r} becomes {kept!r}"
+
     def test_new_tokens_say_what_they_stand_for(self, tokenizer: Tokenizer, plan: ExtensionPlan) -> None:
         """Their bytes, and ids of the base."""
         for token in plan.tokens:

@@ -1,0 +1,153 @@
+"""The chat template that a run lays its rows out with is the one that everything it writes lays out with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from graftkit.errors import Cancelled, DataError, RequestError
+from graftkit.flow.events import Event, StepFinished
+from graftkit.flow.reload import reload
+from graftkit.testing import tiny_model_folder
+from graftkit_tokenizers.huggingface import HuggingFaceBackend
+from transformers import AutoTokenizer
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>[{{ m['role'] }}] {{ m['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>[assistant] {% endif %}\n"
+)
+CONVERSATION = [{"role": "user", "content": "say 1"}, {"role": "assistant", "content": "1!"}]
+PROMPT = "<|im_start|>[user] say 1<|im_end|><|im_start|>[assistant] "
+RENDERED = "<|im_start|>[user] say 1<|im_end|><|im_start|>[assistant] 1!<|im_end|>"
+VOCABULARIES = {
+    "the base's": None,
+    "extended": {"extend": {"tokens": 5}},
+    "trained": {"train": {"use": "byte-level", "vocab_size": 300}},
+    "replaced": {"replace": "ANOTHER"},
+}
+
+
+def data(rows: Path, folder: Path, text: str = TEMPLATE) -> dict[str, Any]:
+    """The section of rows, with a template of the recipe's own."""
+    (folder / "own.jinja").write_text(text)
+    return {"train": str(rows), "holdout": 0.1, "max_length": 64, "chat_template": str(folder / "own.jinja")}
+
+
+def tokenizer_folders(result: graftkit.RunResult) -> dict[str, Path]:
+    """Every folder of what a run writes that holds a tokenizer."""
+    inside = {"extended-base": "base"}
+    exports = {name: folder / inside.get(name, "") for name, folder in result.exports.items()}
+    return {"tokenizer": result.folder / "tokenizer", **exports}
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "form"),
+    [
+        ("the base's", "tokenizer_config.json"),
+        ("the base's", "chat_template.jinja"),
+        ("extended", "chat_template.jinja"),
+        ("trained", "chat_template.jinja"),
+        ("replaced", "tokenizer_config.json"),
+    ],
+)
+def test_all_that_a_run_writes_carries_the_recipes_template(
+    make_recipe: Any, chat_rows: Path, tmp_path: Path, vocabulary: str, form: str
+) -> None:
+    model = with_template_in(form, tmp_path / "model")
+    section = VOCABULARIES[vocabulary]
+    if section == {"replace": "ANOTHER"}:
+        section = {"replace": str(another(form, tmp_path / "another"))}
+    export = ["merged", *{"the base's": ["peft"], "extended": ["extended-base"]}.get(vocabulary, [])]
+    changes = {} if section is None else {"tokenizer": section}
+    recipe = make_recipe(model=str(model), data=data(chat_rows, tmp_path), export=export, **changes)
+
+    result = graftkit.run(recipe, out=tmp_path / "run")
+
+    sha = hashlib.sha256((tmp_path / "own.jinja").read_bytes()).hexdigest()
+    assert result.manifest["tokenizer"]["chat_template"] == sha
+    for name, folder in tokenizer_folders(result).items():
+        theirs = AutoTokenizer.from_pretrained(folder)
+        assert theirs.apply_chat_template(CONVERSATION, tokenize=False) == RENDERED, name
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        forms = [config.get("chat_template"), (folder / "chat_template.jinja").exists() or None]
+        assert forms.count(None) == 1, f"{name}: one of the two forms, and no stale one beside it"
+    for name, folder in result.exports.items():
+        assert json.loads((folder / "graftkit.json").read_text())["chat_template"] == sha, name
+    for folder in (result.folder, *result.exports.values()):
+        assert prompt_of_generate(folder) == PROMPT
+
+
+def prompt_of_generate(folder: Path) -> str:
+    """What `toolkit generate` lets the model go on with."""
+    model = reload(str(folder))
+    return model.tokenizer.decode(model._prompt("say 1", None, raw=False))
+
+
+def with_template_in(form: str, folder: Path) -> Path:
+    """A model whose own template lies in one of the two files that may hold it."""
+    tiny_model_folder(folder)
+    if form == "chat_template.jinja":
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "chat_template.jinja").write_text(config.pop("chat_template"))
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def another(form: str, folder: Path) -> Path:
+    """A tokenizer alone that has one special token which the model's lacks."""
+    model = with_template_in(form, folder)
+    text = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(text.replace("<|endoftext|>", "<|nothing|>"))
+    for path in (*folder.glob("*.safetensors"), folder / "config.json"):
+        path.unlink()
+    return model
+
+
+def test_it_is_what_the_held_out_rows_are_answered_with(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
+    evaluation = {"exact_match": 2, "max_new_tokens": 4}
+    recipe = make_recipe(data=data(chat_rows, tmp_path), evaluation=evaluation, tokenizer={"extend": {"tokens": 5}})
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    answers = json.loads((result.folder / "answers-after.json").read_text())["answers"]
+    assert all(answer["prompt"].startswith("<|im_start|>[user] say ") for answer in answers)
+    assert result.metrics["base"]["holdout_loss"] > 0
+
+
+def stop_after_a_step(recipe: dict[str, Any], out: Path) -> None:
+    cancel = graftkit.CancelToken()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished):
+            cancel.cancel("enough")
+
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=out, on_event=on_event, cancel=cancel)
+
+
+def test_a_resumed_run_carries_it_and_refuses_another_one(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
+    recipe, out = make_recipe(data=data(chat_rows, tmp_path), export=["merged"]), tmp_path / "run"
+    stop_after_a_step(recipe, out)
+    data(chat_rows, tmp_path, TEMPLATE.replace("|>[", "|>("))
+    with pytest.raises(DataError, match=r"started with the chat template \w{12}, which would now be \w{12}") as caught:
+        graftkit.run(recipe, out=out, resume=True)
+    assert "data.chat_template" in str(caught.value.hint)
+    saved = HuggingFaceBackend().load(out / "tokenizer")
+    assert saved.chat_template == TEMPLATE, "the refusal left the run's tokenizer as it was"
+    data(chat_rows, tmp_path)
+    result = graftkit.run(recipe, out=out, resume=True)
+    assert prompt_of_generate(result.exports["merged"]) == PROMPT
+
+
+def test_without_one_in_the_recipe_the_models_own_is_kept_byte_by_byte(make_recipe: Any, tmp_path: Path) -> None:
+    result = graftkit.run(make_recipe(export=["merged"]), out=tmp_path / "run")
+    model = Path(result.manifest["model"]["reference"])
+    for folder in tokenizer_folders(result).values():
+        assert (folder / "tokenizer_config.json").read_bytes() == (model / "tokenizer_config.json").read_bytes()
+
+
+def test_an_empty_template_is_refused(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"own.jinja is empty"):
+        graftkit.run(make_recipe(data=data(chat_rows, tmp_path, " \n")), out=tmp_path / "run")
