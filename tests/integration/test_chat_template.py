@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from graftkit.errors import Cancelled, DataError, RequestError
 from graftkit.flow.events import Event, StepFinished
 from graftkit.flow.reload import reload
+from graftkit.flow.tokenizer import make_vocabulary
+from graftkit.store.token_store import TokenStore
 from graftkit.testing import tiny_model_folder
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from transformers import AutoTokenizer
@@ -116,7 +119,7 @@ def test_it_is_what_the_held_out_rows_are_answered_with(make_recipe: Any, chat_r
     assert result.metrics["base"]["holdout_loss"] > 0
 
 
-def stop_after_a_step(recipe: dict[str, Any], out: Path) -> None:
+def stop_after_a_step(recipe: dict[str, Any], out: Path, **options: Any) -> None:
     cancel = graftkit.CancelToken()
 
     def on_event(event: Event) -> None:
@@ -124,7 +127,7 @@ def stop_after_a_step(recipe: dict[str, Any], out: Path) -> None:
             cancel.cancel("enough")
 
     with pytest.raises(Cancelled):
-        graftkit.run(recipe, out=out, on_event=on_event, cancel=cancel)
+        graftkit.run(recipe, out=out, on_event=on_event, cancel=cancel, **options)
 
 
 def test_a_resumed_run_carries_it_and_refuses_another_one(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
@@ -151,3 +154,63 @@ def test_without_one_in_the_recipe_the_models_own_is_kept_byte_by_byte(make_reci
 def test_an_empty_template_is_refused(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"own.jinja is empty"):
         graftkit.run(make_recipe(data=data(chat_rows, tmp_path, " \n")), out=tmp_path / "run")
+
+
+DATED = TEMPLATE.replace("[{{ m['role'] }}]", "[{{ strftime_now('%Y-%m-%d') }}]")
+
+
+class Calendar(date):
+    """A calendar that can be turned."""
+
+    day = date(2026, 1, 31)
+
+    @classmethod
+    def today(cls) -> Any:
+        return cls.day
+
+
+@pytest.fixture
+def calendar(monkeypatch: pytest.MonkeyPatch) -> type[Calendar]:
+    monkeypatch.setattr("graftkit.flow.judge.date", Calendar)
+    monkeypatch.setattr(Calendar, "day", date(2026, 1, 31))
+    return Calendar
+
+
+def first_row(folder: Path) -> str:
+    """What the first training row says, as it was encoded."""
+    store = TokenStore.load(folder / "tokens" / "train.safetensors")
+    return HuggingFaceBackend().load(folder / "tokenizer").decode(store[0].ids.tolist())
+
+
+def test_a_resumed_run_writes_the_day_of_its_start(
+    make_recipe: Any, chat_rows: Path, tmp_path: Path, calendar: type[Calendar]
+) -> None:
+    recipe, out = make_recipe(data=data(chat_rows, tmp_path, DATED)), tmp_path / "run"
+    stop_after_a_step(recipe, out)
+    assert "[2026-01-31]" in first_row(out)
+    calendar.day = date(2026, 2, 1)
+    result = graftkit.run(recipe, out=out, resume=True)
+    assert result.manifest["data"]["date"] == "2026-01-31"
+    assert "[2026-01-31]" in first_row(out)
+
+
+def test_so_does_one_that_was_stopped_before_a_row_was_encoded(
+    make_recipe: Any, chat_rows: Path, tmp_path: Path, calendar: type[Calendar]
+) -> None:
+    recipe, out = make_recipe(data=data(chat_rows, tmp_path, DATED)), tmp_path / "run"
+    cancel = graftkit.CancelToken()
+    cancel.cancel("at once")
+    for day in (date(2026, 1, 31), date(2026, 2, 1)):
+        calendar.day = day
+        with pytest.raises(Cancelled):
+            graftkit.run(recipe, out=out, resume=True, cancel=cancel)
+    stop_after_a_step(recipe, out, resume=True)
+    assert "[2026-01-31]" in first_row(out)
+
+
+def test_a_recipe_may_say_the_day(make_recipe: Any, chat_rows: Path, tmp_path: Path, calendar: type[Calendar]) -> None:
+    section = {**data(chat_rows, tmp_path, DATED), "date": "2024-02-29"}
+    request = graftkit.plan(make_recipe(data=section, tokenizer={"extend": {"tokens": 5}}))
+    for encoder in (request.encoder, make_vocabulary(request)[0].encoder):
+        (example,) = encoder.encode(next(iter(request.rows.train))).examples
+        assert "[2024-02-29]" in encoder.tokenizer.decode(example.ids.tolist())

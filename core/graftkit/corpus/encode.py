@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 
 import numpy as np
@@ -51,8 +52,12 @@ class Encoded:
     stops: bool
 
 
-def chat_template_of(tokenizer: Tokenizer) -> ChatTemplate | None:
+def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTemplate | None:
     """Returns the tokenizer's chat template; None where there is none.
+
+    Args:
+        tokenizer: The tokenizer.
+        today: The day that it writes where it asks for the date; the day of the rendering when left out.
 
     Raises:
         ModelError: It is no template.
@@ -65,7 +70,7 @@ def chat_template_of(tokenizer: Tokenizer) -> ChatTemplate | None:
     for role in ("bos", "eos", "pad", "unk"):
         id = tokenizer.role_token(role)
         tokens[f"{role}_token"] = names.get(id, "") if id is not None else ""
-    return ChatTemplate(text, tokens)
+    return ChatTemplate(text, tokens, today)
 
 
 class Encoder:

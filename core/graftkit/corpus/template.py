@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, time
 from typing import Any
 
 from jinja2 import TemplateError, nodes
@@ -36,27 +36,31 @@ class ChatTemplate:
     Args:
         source: The Jinja source.
         tokens: The names that templates use for special tokens: bos_token, eos_token, ...
+        today: The day that `strftime_now` writes, at its first moment; when left out, the moment of the rendering.
 
     Attributes:
-        fingerprint: A sha256, in hex, of both.
+        fingerprint: A sha256, in hex, of everything that decides what a conversation becomes: of the day only where the
+            template asks for it.
 
     Raises:
         ModelError: The source is no template.
     """
 
-    def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
+    def __init__(self, source: str, tokens: Mapping[str, str], today: date | None = None) -> None:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        environment.globals["strftime_now"] = _clock(today)
         self._tokens = dict(tokens)
-        self.fingerprint = fingerprint([source, self._tokens])
         try:
             self._template = environment.from_string(source)
+            names = {name.name for name in environment.parse(source).find_all(nodes.Name)}
         except TemplateError as error:
             raise ModelError(f"the chat template can't be read: {error}", where="chat_template") from None
+        day = [today.isoformat()] if today and "strftime_now" in names else []
+        self.fingerprint = fingerprint([source, self._tokens, *day])
 
     def render(self, messages: Sequence[Mapping[str, str]], where: str, *, add_generation_prompt: bool = False) -> str:
         """Lays out a conversation.
@@ -73,6 +77,13 @@ class ChatTemplate:
         if len(text) > MAX_RENDERED:
             raise DataError("the chat template makes a text of over 64 MB of it", where=where)
         return text
+
+
+def _clock(today: date | None) -> Callable[[str], str]:
+    def strftime_now(format: str) -> str:
+        return (datetime.combine(today, time()) if today else datetime.now()).strftime(format)
+
+    return strftime_now
 
 
 def _raise(message: str) -> None:

@@ -67,6 +67,7 @@ class RunContext:
             "seed": request.bound.recipe.training.seed,
             "stages": [],
             "notices": [],
+            "data": {"date": request.today.isoformat()},
             "environment": _environment(),
         }
         if resumed is not None:

@@ -78,7 +78,7 @@ def build_corpus(run: RunContext) -> Corpus:
             remove_tree(run.folder / PARTIAL)
         stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
-        run.facts["data"] = {**stage.facts, "fingerprint": fingerprints}
+        run.facts["data"] |= {**stage.facts, "fingerprint": fingerprints}
         corpus = _corpus(encoder, stores, tallies)
         run.facts["stop_tokens"] = corpus.stop
         return corpus
@@ -175,8 +175,8 @@ def _corpus(encoder: Encoder, stores: Mapping[str, TokenStore], tallies: Mapping
 
 def _check_resumed(run: RunContext, fingerprints: Mapping[str, str]) -> None:
     """Refuses to go on with other rows than the run was started with."""
-    before = (run.resumed.manifest if run.resumed else {}).get("data")
-    if before and before["fingerprint"] != fingerprints:
+    before = (run.resumed.manifest if run.resumed else {}).get("data", {}).get("fingerprint")
+    if before and before != fingerprints:
         raise DataError(
             "the rows have changed since the run was started",
             where=str(run.folder),

@@ -64,7 +64,8 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         return
     with run.stage("evaluation of the base") as stage:
         tokenizer = run.vocabulary.base
-        encoder = Encoder(tokenizer, chat_template_of(tokenizer), run.request.encoder.max_length)
+        template = chat_template_of(tokenizer, run.request.today)
+        encoder = Encoder(tokenizer, template, run.request.encoder.max_length)
         try:
             store = encode_rows(encoder, run.request.rows.holdout)
         except DataError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from graftkit.corpus.encode import Encoder, chat_template_of
@@ -35,6 +36,7 @@ class Request:
         backend: The backend of the base model's tokenizer.
         tokenizer: The base model's tokenizer, with the recipe's chat template where it gives one.
         vocabulary: What the recipe makes of the vocabulary, or None where it stays the base model's.
+        today: The day that chat templates write where they ask for the date.
         encoder: Turns rows into tokens of the tokenizer that is known so far: the base model's, or the one that
             replaces it.
         targets: The layers that are adapted, in the model's order: as the file's names say, until torch is loaded;
@@ -49,14 +51,20 @@ class Request:
     backend: Offer
     tokenizer: Tokenizer
     vocabulary: VocabularyRequest | None
+    today: date
     encoder: Encoder
     targets: list[str]
     rows: Split
     notices: list[str]
 
 
-def judge(loaded: LoadedRecipe, host: PluginHost) -> Request:
+def judge(loaded: LoadedRecipe, host: PluginHost, started: date | None = None) -> Request:
     """Judges a request.
+
+    Args:
+        loaded: The recipe.
+        host: The plugins.
+        started: The day of the run that goes on, which stays its day unless the recipe says one; None where none does.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
@@ -73,10 +81,11 @@ def judge(loaded: LoadedRecipe, host: PluginHost) -> Request:
     vocabulary = judge_vocabulary(bound, host, backend, template)
     rows = _read(bound)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
-    encoder = Encoder(known, chat_template_of(known), _row_length(bound, files))
+    today = recipe.data.date or started or date.today()
+    encoder = Encoder(known, chat_template_of(known, today), _row_length(bound, files))
     _check_template(encoder, rows)
     notices = [*_notices(bound, rows), *_losses(known, vocabulary)]
-    return Request(bound, source, files, backend, tokenizer, vocabulary, encoder, targets, rows, notices)
+    return Request(bound, source, files, backend, tokenizer, vocabulary, today, encoder, targets, rows, notices)
 
 
 def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:

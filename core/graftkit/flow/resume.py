@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.folder import read_manifest
 
-__all__ = ["Resumed", "find_run"]
+__all__ = ["Resumed", "day_of_run", "find_run"]
 
 _FREE = ("export", "plugins", "training.checkpoint_every", "training.device")
 """What may differ when a run goes on: none of it changes what a step computes, but for a device's rounding."""
@@ -51,6 +52,14 @@ def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
             hint="Resume with the same recipe, or start anew with --overwrite.",
         )
     return Resumed(manifest)
+
+
+def day_of_run(folder: Path) -> date | None:
+    """Returns the day that the rows of the run in a folder were laid out for; None where there is none yet."""
+    try:
+        return date.fromisoformat((read_manifest(folder) or {})["data"]["date"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -16,7 +16,7 @@ from graftkit.flow.corpus import TOKENS, build_corpus
 from graftkit.flow.events import Event, OnEvent
 from graftkit.flow.folder import MANIFEST, ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.judge import Request, judge
-from graftkit.flow.resume import find_run
+from graftkit.flow.resume import day_of_run, find_run
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
@@ -131,8 +131,8 @@ def run(
         Cancelled: It was stopped; its folder says how far it came.
     """
     loaded, host = _prepare(recipe, overrides, host)
-    request = judge(loaded, host)
     folder = Path(out) if out is not None else default_folder(loaded.name)
+    request = judge(loaded, host, day_of_run(folder) if resume else None)
     resumed = find_run(folder, request.bound.resolved()) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:

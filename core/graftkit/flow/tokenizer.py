@@ -82,7 +82,8 @@ def make_vocabulary(request: Request) -> tuple[Vocabulary, BuiltTokenizer]:
             where="tokenizer",
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
         )
-    encoder = Encoder(built.tokenizer, chat_template_of(built.tokenizer), request.encoder.max_length)
+    template = chat_template_of(built.tokenizer, request.today)
+    encoder = Encoder(built.tokenizer, template, request.encoder.max_length)
     return Vocabulary(built.tokenizer, asked.offer, encoder, base, built.change, texts), built
 
 

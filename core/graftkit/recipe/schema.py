@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+from datetime import date as Day
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -41,6 +44,15 @@ def _share_or_file(value: Any) -> Any:
     is_share = isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 0.5
     if not is_share and not isinstance(value, str):
         raise ValueError("data.holdout: a share from 0 to 0.5, or a file")
+    return value
+
+
+def _day(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+        with suppress(ValueError):  # the 31st of February
+            return Day.fromisoformat(value)
+    if value is not None and type(value) is not Day:
+        raise ValueError("data.date: a day, such as 2026-01-31")
     return value
 
 
@@ -162,6 +174,9 @@ class DataSection(StrictModel):
     )
     chat_template: str | None = Field(
         default=None, description="a Jinja file that lays out conversations, instead of the tokenizer's own"
+    )
+    date: Annotated[Day | None, BeforeValidator(_day)] = Field(
+        default=None, description="the day that a chat template writes; the day on which the run starts when left out"
     )
 
 
