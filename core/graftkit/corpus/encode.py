@@ -69,7 +69,8 @@ def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTem
     tokens = {}
     for role in ("bos", "eos", "pad", "unk"):
         id = tokenizer.role_token(role)
-        tokens[f"{role}_token"] = names.get(id, "") if id is not None else ""
+        if id is not None:  # to a template a token that there is not is no variable
+            tokens[f"{role}_token"] = names.get(id, "")
     return ChatTemplate(text, tokens, today)
 
 

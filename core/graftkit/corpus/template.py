@@ -8,9 +8,11 @@ from datetime import date, datetime, time
 from typing import Any
 
 from jinja2 import TemplateError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from graftkit.errors import DataError, ModelError
 from graftkit.store.fingerprint import fingerprint
@@ -20,14 +22,38 @@ __all__ = ["ChatTemplate"]
 MAX_RENDERED = 64 << 20
 
 
+_RENDERING = 2
+"""Raised when the same template comes to write something else, so that tokens of before are not taken for its own."""
+
+
 class _Generation(Extension):
-    """Reads `{% generation %}` blocks, which mark the assistant's text, as if they were not there."""
+    """Reads `{% generation %}` blocks, which mark the assistant's text, as their text.
+
+    A variable that is set in one ends with it.
+    """
 
     tags = {"generation"}  # noqa: RUF012
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_text"), [], [], body).set_lineno(line)
+
+    def _text(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Namespace(Namespace):
+    """A template's own variables, none of which may have a name that begins with an underscore."""
+
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
+        for name in dict(*args, **kwargs):
+            _refuse_underscore(name)
+        super().__init__(*args, **kwargs)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_underscore(name)
+        super().__setitem__(name, value)
 
 
 class ChatTemplate:
@@ -52,15 +78,17 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
+        environment.globals["namespace"] = _Namespace
         environment.globals["strftime_now"] = _clock(today)
         self._tokens = dict(tokens)
         try:
             self._template = environment.from_string(source)
             names = {name.name for name in environment.parse(source).find_all(nodes.Name)}
-        except TemplateError as error:
-            raise ModelError(f"the chat template can't be read: {error}", where="chat_template") from None
+        except (TemplateError, SyntaxError, RecursionError) as error:  # jinja2 leaves a stray break to Python
+            reason = error.msg if isinstance(error, SyntaxError) else error
+            raise ModelError(f"the chat template can't be read: {reason}", where="chat_template") from None
         day = [today.isoformat()] if today and "strftime_now" in names else []
-        self.fingerprint = fingerprint([source, self._tokens, *day])
+        self.fingerprint = fingerprint([_RENDERING, source, self._tokens, *day])
 
     def render(self, messages: Sequence[Mapping[str, str]], where: str, *, add_generation_prompt: bool = False) -> str:
         """Lays out a conversation.
@@ -70,7 +98,11 @@ class ChatTemplate:
         """
         try:
             text = self._template.render(
-                messages=list(messages), add_generation_prompt=add_generation_prompt, **self._tokens
+                messages=list(messages),
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._tokens,
             )
         except Exception as error:
             raise DataError(f"the chat template refuses it: {error}", where=where) from None
@@ -90,5 +122,17 @@ def _raise(message: str) -> None:
     raise TemplateError(message)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _refuse_underscore(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace's variable can't be called {name!r}: the underscore is not allowed")
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Writes JSON with its characters as they are; Jinja's own filter would escape those of HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
