@@ -22,8 +22,9 @@ class ProviderConfig(StrictModel):
     Give every field a type, bounds, a default and a `description`: `toolkit schema` and the errors show them.
 
     Attributes:
-        preset: Sections of the recipe that this provider fills in where the recipe is silent, so that one name
-            can stand for a known combination.
+        preset: Sections of the recipe that an adapter fills in where the recipe is silent, so that one name can stand
+            for a known combination: key by key, but a section that names a provider, or a list, as a whole. It
+            fills any but `model`, `adapter` and `plugins`; no other kind of provider has one.
     """
 
     preset: ClassVar[Mapping[str, Any]] = {}

@@ -7,12 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from graftkit.errors import PluginError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.provider import Kind
 from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import LoadedRecipe, as_recipe_error
+from graftkit.recipe.preset import Preset
 from graftkit.recipe.schema import ExportUse, Recipe, TokenizerSection, Use
 
 __all__ = ["BoundRecipe", "Choice", "bind"]
@@ -90,20 +92,30 @@ class BoundRecipe:
 
 
 def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
-    """Resolves a recipe's names.
+    """Resolves a recipe's names, after its adapter's preset has filled in what it is silent on.
 
     Raises:
         ProviderError: A name that nobody offers, or several do.
-        PluginError: A provider that can't be used.
+        PluginError: A provider that can't be used, or a preset that can't.
         RecipeError: A field that its provider does not know, or a value that it refuses.
     """
-    recipe, document = loaded.recipe, loaded.document
-    adapter = _choose(host, "adapter", recipe.adapter, document, ("adapter",))
-    quantizer = recipe.quantizer or _preset(adapter.config, "quantizer") or Use(use="none")
+    adapter = _choose(host, "adapter", loaded.recipe.adapter, loaded.document, ("adapter",))
+    if not adapter.config.preset:
+        return _bind(host, loaded.recipe, loaded.document, adapter)
+    preset = Preset(adapter.offer, adapter.config.preset)
+    try:
+        return _bind(host, *preset.fill(loaded.recipe, loaded.document), adapter)
+    except (ProviderError, RecipeError) as error:
+        if preset.blames(error.where):
+            raise PluginError(error.message, where=error.where, hint=error.hint) from None
+        raise
+
+
+def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice) -> BoundRecipe:
     return BoundRecipe(
         recipe=recipe,
         document=document,
-        quantizer=_choose(host, "quantizer", quantizer, document, ("quantizer",)),
+        quantizer=_choose(host, "quantizer", recipe.quantizer or Use(use="none"), document, ("quantizer",)),
         adapter=adapter,
         exports=tuple(
             (entry, _choose(host, "exporter", entry, document, ("export", index)))
@@ -122,14 +134,14 @@ def _bind_tokenizer(host: PluginHost, section: TokenizerSection | None, document
     return found
 
 
-def _preset(config: ProviderConfig, section: str) -> Use | None:
-    found = config.preset.get(section)
-    return Use.model_validate(found) if found else None
-
-
 def _choose(host: PluginHost, kind: Kind, use: Use, document: Document, path: KeyPath) -> Choice:
     offer = host.registry.resolve(kind, use.use, where=document.where((*path, "use")))
     model = host.registry.config_class(offer)
+    if kind != "adapter" and model.preset:
+        raise PluginError(
+            f"'{offer.provider.name}' has a preset for {', '.join(model.preset)}, but only an adapter's is read",
+            where=offer.plugin.label,
+        )
     try:
         return Choice(use.use, offer, model.model_validate(use.options))
     except ValidationError as error:

@@ -28,7 +28,7 @@ class Document:
     Attributes:
         data: What it holds.
         file: Its name, for errors.
-        origins: Where each key path was said: "line 3" of the file, or "--set".
+        origins: Where each key path was said: the number of a line of the file, or a place outside it, such as "--set".
     """
 
     data: dict[str, Any]
@@ -40,7 +40,7 @@ class Document:
         for end in range(len(path), 0, -1):
             origin = self.origins.get(path[:end])
             if origin is not None:
-                return origin if origin.startswith("--set") else f"{self.file}:{origin}"
+                return f"{self.file}:{origin}" if origin.isdecimal() else origin
         return self.file
 
 
