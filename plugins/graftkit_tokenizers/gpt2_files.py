@@ -18,6 +18,7 @@ from graftkit_tokenizers.files import (
     tokenizer_files,
     vocabulary,
 )
+from graftkit_tokenizers.for_transformers import without_defaults
 from graftkit_tokenizers.splitting import GPT2, PATTERNS, byte_level, named, pattern_of, pre_tokenizer
 from graftkit_tokenizers.tokenizer_json import bpe_model, byte_level_decoder, dump, tokenizer_json
 
@@ -113,7 +114,8 @@ def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes
         raise RequestError("vocab.json and merges.txt hold byte-level BPE that splits text as GPT-2 or Qwen 2 does")
     pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     added = spec.get("added_tokens", [])
-    said = {**config, "tokenizer_class": kinds[pattern], "added_tokens_decoder": listing(added)}
+    known = model["vocab"].keys() | {token["content"] for token in added}
+    said = {**without_defaults(kinds[pattern], config, known), "added_tokens_decoder": listing(added)}
     return {
         "vocab.json": dump(model["vocab"]),
         "merges.txt": ("\n".join([_HEAD, *pairs]) + "\n").encode("utf-8"),

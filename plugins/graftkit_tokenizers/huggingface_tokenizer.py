@@ -19,6 +19,7 @@ from graftkit_tokenizers.added_in_config import with_added_tokens
 from graftkit_tokenizers.byte_alphabet import TokenBytes
 from graftkit_tokenizers.draft import family_of
 from graftkit_tokenizers.fast import FastEncoder
+from graftkit_tokenizers.for_transformers import for_transformers
 from graftkit_tokenizers.formats import write
 from graftkit_tokenizers.lossless import keeps_every_text
 from graftkit_tokenizers.panics import no_panic
@@ -268,13 +269,15 @@ class HuggingFaceTokenizer:
         return str(normalizer.normalize_str(text)) if normalizer else text
 
     def save(self, folder: Path, format: str = "huggingface") -> None:
-        """Writes the files as they were loaded, or in another format.
+        """Writes the files as they were loaded, as far as transformers' AutoTokenizer makes the same of them.
 
         Raises:
             RequestError: There is no such format, or it can't hold this tokenizer.
         """
         files = self._files
-        if format != "huggingface":
+        if format == "huggingface":
+            files = for_transformers(files, self._spec, self._full.get_vocab(with_added_tokens=True), self._where)
+        else:
             first = {} if self.role_token("bos") is None else {"add_bos_token": self.adds_bos}
             files = write(self._spec, self._config | first, self._files, format)
         for name, data in files.items():

@@ -9,6 +9,7 @@ from typing import Any
 from graftkit.errors import ModelError, RequestError
 
 from graftkit_tokenizers.files import Options, added_of, beside, configuration, listing, text_of, tokenizer_files
+from graftkit_tokenizers.for_transformers import AS_IT_IS, without_defaults
 from graftkit_tokenizers.tokenizer_json import dump
 from graftkit_tokenizers.wordpiece_parts import PREFIX, wordpiece_json
 
@@ -73,7 +74,7 @@ def _between(ids: Mapping[str, int]) -> Json:
 
 
 def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:
-    """Returns a tokenizer's files as BERT's.
+    """Returns a tokenizer's files as BERT's; with a tokenizer.json where transformers' class for them would differ.
 
     Args:
         spec: The tokenizer.json.
@@ -88,13 +89,20 @@ def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
     if model["vocab"][pieces[-1]] != len(pieces) - 1 or model.get("continuing_subword_prefix") != PREFIX:
         raise RequestError(f"vocab.txt holds ids without a gap and pieces that go on with {PREFIX}")
+    added = spec.get("added_tokens", [])
     said = {
-        **config,
-        "tokenizer_class": "BertTokenizer",
+        **without_defaults("BertTokenizer", config, model["vocab"].keys() | {token["content"] for token in added}),
         "do_lower_case": cleaning.get("lowercase"),
         "strip_accents": cleaning.get("strip_accents"),
         "tokenize_chinese_chars": cleaning.get("handle_chinese_chars"),
         "unk_token": model["unk_token"],
-        "added_tokens_decoder": listing(spec.get("added_tokens", [])),
+        "added_tokens_decoder": listing(added),
     }
-    return {"vocab.txt": "".join(f"{piece}\n" for piece in pieces).encode("utf-8"), "tokenizer_config.json": dump(said)}
+    written = {"vocab.txt": "".join(f"{piece}\n" for piece in pieces).encode("utf-8")}
+    if None in (
+        said.get("cls_token", ""),
+        said.get("sep_token", ""),
+    ):  # BertTokenizer puts something there all the same
+        written |= {"tokenizer.json": dump(dict(spec))}
+        said |= {"tokenizer_class": AS_IT_IS}
+    return {**written, "tokenizer_config.json": dump(said)}

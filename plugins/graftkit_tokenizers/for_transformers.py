@@ -1,0 +1,154 @@
+"""Files with which transformers' AutoTokenizer takes a tokenizer.json as it is.
+
+Since version 5, most of its classes read only the pieces and merges, and put a tokenizer of their own around them:
+another way of splitting text, special tokens that the file lacks. `PreTrainedTokenizerFast` reads the file. What such
+a class would say besides, of a token's role or the side of padding, is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from graftkit_tokenizers.files import listing
+from graftkit_tokenizers.side_files import object_in
+from graftkit_tokenizers.tokenizer_json import dump
+
+__all__ = ["AS_IT_IS", "for_transformers", "without_defaults"]
+
+Json = dict[str, Any]
+
+AS_IT_IS = "PreTrainedTokenizerFast"
+"""The class that reads a tokenizer.json and changes nothing; `TokenizersBackend` is its name since version 5."""
+
+_CONFIG, _ROLES, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
+
+_LEFT: Json = {"padding_side": "left"}
+_END = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+_LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+_PAIRS: Json = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+_CLASSES: Mapping[str, Json] = {
+    "BertTokenizer": {
+        **_PAIRS,
+        "unk_token": "[UNK]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    },
+    "CodeLlamaTokenizer": {**_LEFT, **_LLAMA},
+    "CohereTokenizer": {
+        **_LEFT,
+        "bos_token": "<BOS_TOKEN>",
+        "eos_token": "<|END_OF_TURN_TOKEN|>",
+        "unk_token": "<UNK>",
+        "pad_token": "<PAD>",
+        "cls_token": "<CLS>",
+        "sep_token": "<SEP>",
+        "mask_token": "<MASK_TOKEN>",
+    },
+    "GemmaTokenizer": {
+        **_LEFT,
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "mask_token": "<mask>",
+    },
+    "GPT2Tokenizer": _END,
+    "GPTNeoXTokenizer": {**_END, "pad_token": "<|padding|>"},
+    "LlamaTokenizer": {**_LEFT, **_LLAMA},
+    "Qwen2Tokenizer": {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+}
+"""What transformers' classes say where a configuration is silent."""
+
+
+def for_transformers(
+    files: Mapping[str, bytes], spec: Mapping[str, Any], known: Collection[str], where: str
+) -> dict[str, bytes]:
+    """Returns a tokenizer's files so that AutoTokenizer makes the tokenizer that the tokenizer.json describes.
+
+    Tokens that the other files name and the tokenizer.json lacks are left out, since transformers would give them ids
+    that no row of a model stands for. Files that are right already are kept byte by byte.
+
+    Args:
+        files: The files by name.
+        spec: The tokenizer.json.
+        known: Every token of it.
+        where: The folder, for errors.
+
+    Raises:
+        ModelError: A file is malformed.
+    """
+    given, roles, ids = (object_in(files, name, where) for name in (_CONFIG, _ROLES, _ADDED))
+    found = {**files}
+    if (shorter := _known_only(roles, known)) != roles:
+        found[_ROLES] = dump(shorter)
+    if (config := _listed_alike(_known_only(_as_it_is(given, shorter, known), known), spec)) != given:
+        found[_CONFIG] = dump(config)
+    if not _lists_only(ids, spec):
+        del found[_ADDED]
+    return found
+
+
+def without_defaults(name: str, config: Mapping[str, Any], known: Collection[str]) -> Json:
+    """Returns a configuration for a class of transformers, with null for each role whose usual token there is not.
+
+    Args:
+        name: The class.
+        config: The tokenizer_config.json.
+        known: Every token of the tokenizer.
+    """
+    usual = {key: token for key, token in _CLASSES[name].items() if key.endswith("_token")}
+    missing = {key: None for key, token in usual.items() if key not in config and token not in known}
+    return {**config, **missing, "tokenizer_class": name}
+
+
+def _as_it_is(config: Json, roles: Mapping[str, Any], known: Collection[str]) -> Json:
+    """Returns a configuration that names the class that reads a tokenizer.json, and says what the other one implied."""
+    name = str(config.get("tokenizer_class"))
+    if name in (AS_IT_IS, "TokenizersBackend"):
+        return config
+    implied = {
+        key: value
+        for key, value in _CLASSES.get(name.removesuffix("Fast"), {}).items()
+        if not key.endswith("_token") or value in known
+    }
+    named = {key: _content(token) for key, token in roles.items() if key.endswith("_token")}
+    kept = {key: value for key, value in config.items() if key != "auto_map"}
+    return {**implied, **named, **kept, "tokenizer_class": AS_IT_IS}
+
+
+def _known_only(config: Json, known: Collection[str]) -> Json:
+    """Returns a configuration without tokens that there are not: null for a role, so that no class gives it another."""
+    return dict(_known_entries(config, known))
+
+
+def _known_entries(config: Json, known: Collection[str]) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if key.endswith("_token") and (content := _content(value)) is not None:
+            yield key, value if content in known else None
+        elif key in _LISTS and isinstance(value, list):
+            yield key, [token for token in value if _content(token) in known]
+        elif key in _LISTS and isinstance(value, dict):
+            yield key, {name: token for name, token in value.items() if _content(token) in known}
+        else:
+            yield key, value
+
+
+def _content(token: object) -> str | None:
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
+
+
+def _listed_alike(config: Json, spec: Mapping[str, Any]) -> Json:
+    """Returns a configuration that lists added tokens, if at all, as the tokenizer.json does: it would come first."""
+    listed = config.get("added_tokens_decoder")
+    return {**config, "added_tokens_decoder": listing(spec.get("added_tokens", []))} if listed else config
+
+
+def _lists_only(ids: Json, spec: Mapping[str, Any]) -> bool:
+    """Tells whether an added_tokens.json lists nothing but added tokens of the tokenizer.json, under their ids."""
+    there = {token["content"]: token["id"] for token in spec.get("added_tokens", [])}
+    return all(there.get(content) == id for content, id in ids.items())
