@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-__all__ = ["BYTE_PIECE", "TokenBytes", "byte_alphabet", "falls_back_on_bytes"]
+__all__ = ["BYTE_PIECE", "TextStart", "TokenBytes", "byte_alphabet", "falls_back_on_bytes"]
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 """How the families that fall back on bytes write each of them."""
@@ -27,13 +27,47 @@ def byte_alphabet() -> dict[str, int]:
 
 
 def falls_back_on_bytes(spec: Mapping[str, Any]) -> bool:
-    """Tells whether a tokenizer without ByteLevel decodes by joining bytes, those of <0x..> among them."""
-    decoders = [part.get("type") for part in (spec.get("decoder") or {}).get("decoders", ())]
+    """Tells whether a tokenizer without ByteLevel decodes by joining bytes, those of <0x..> among them.
+
+    What stands for a space may be replaced before, and the first characters of a text stripped after that.
+    """
+    decoders = (spec.get("decoder") or {}).get("decoders") or []
+    rest = decoders[:-1] if decoders and decoders[-1].get("type") == "Strip" and not decoders[-1]["stop"] else decoders
     return (
         bool(spec.get("model", {}).get("byte_fallback"))
-        and decoders[-2:] == ["ByteFallback", "Fuse"]
-        and (decoders[:-2] in ([], ["Replace"]))
+        and [part.get("type") for part in rest[-2:]] == ["ByteFallback", "Fuse"]
+        and (not rest[:-2] or (len(rest) == 3 and _written(rest[0]) is not None))
     )
+
+
+def _written(decoder: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Returns what a decoder replaces, and by what; None for one that does something else."""
+    if decoder.get("type") == "Metaspace":
+        return str(decoder.get("replacement", "▁")), " "
+    found = decoder.get("pattern", {}).get("String") if decoder.get("type") == "Replace" else None
+    return (found, str(decoder.get("content"))) if isinstance(found, str) else None
+
+
+class TextStart:
+    """Leaves out the characters that a decoder strips from the start of a text.
+
+    Args:
+        character: Which one.
+        count: How many of them at most.
+    """
+
+    def __init__(self, character: str, count: int) -> None:
+        self._character = character
+        self._left = count
+
+    def push(self, text: str) -> str:
+        """Returns what is shown of the next part of the text."""
+        while self._left and text:
+            if not text.startswith(self._character):
+                self._left = 0
+                break
+            text, self._left = text[1:], self._left - 1
+        return text
 
 
 class TokenBytes:
@@ -55,7 +89,9 @@ class TokenBytes:
         model = spec.get("model", {})
         self._has_fallback = bool(model.get("byte_fallback"))
         self._prefix = model.get("continuing_subword_prefix") or "" if model.get("type") == "WordPiece" else ""
-        self._space = "▁" if "▁" in json.dumps(spec.get("decoder"), ensure_ascii=False) else ""
+        decoder = spec.get("decoder") or {}
+        self._decoders: list[Mapping[str, Any]] = decoder.get("decoders") or [decoder]
+        self._written = [pair for part in self._decoders if (pair := _written(part)) is not None]
         self._vocab = vocab
         self._alphabet = byte_alphabet()
 
@@ -71,12 +107,26 @@ class TokenBytes:
         """The bytes that are no piece of their own, ascending."""
         return bytes(sorted(byte for character, byte in self._alphabet.items() if character not in self._vocab))
 
-    def of(self, piece: str) -> bytes:
-        """Returns the bytes of one piece."""
-        if self.is_byte_level and all(c in self._alphabet for c in piece):
+    def start(self) -> TextStart:
+        """Returns what leaves out the characters that are stripped from the start of a text."""
+        last = self._decoders[-1]
+        return TextStart(last["content"], last["start"]) if last.get("type") == "Strip" else TextStart("", 0)
+
+    def of(self, piece: str, *, added: bool = False) -> bytes:
+        """Returns the bytes of one piece.
+
+        Args:
+            piece: How the vocabulary writes it.
+            added: Whether it is an added token, which no family writes in the alphabet of bytes.
+        """
+        if self.is_byte_level:
+            if added or not all(c in self._alphabet for c in piece):
+                return piece.encode("utf-8")
             return bytes(self._alphabet[c] for c in piece)
         match = BYTE_PIECE.fullmatch(piece) if self._has_fallback else None
         if match:
             return bytes([int(match[1], 16)])
         text = piece.removeprefix(self._prefix)
-        return (text.replace(self._space, " ") if self._space else text).encode("utf-8")
+        for old, new in self._written:
+            text = text.replace(old, new)
+        return text.encode("utf-8")

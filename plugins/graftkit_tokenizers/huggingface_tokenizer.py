@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from graftkit_tokenizers.formats import write
 from graftkit_tokenizers.lossless import keeps_every_text
 from graftkit_tokenizers.panics import no_panic
 from graftkit_tokenizers.side_files import chat_template_in, object_in, with_chat_template
+from graftkit_tokenizers.streaming import ByteStream, WindowStream, looks_back
 
 __all__ = ["HuggingFaceTokenizer"]
 
@@ -217,10 +217,12 @@ class HuggingFaceTokenizer:
     def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
         """Returns the text of these ids."""
         if not self._bytes.joins:
-            return str(self._full.decode(list(ids), skip_special_tokens=skip_specials))
+            known = [id for id in ids if 0 <= id < self.vocab_size]
+            return str(self._full.decode(known, skip_special_tokens=skip_specials)) if known else ""
         left_out = frozenset(self.special_tokens.values() if skip_specials else ())
         shown = [id for id in ids if id not in left_out] if left_out else ids
-        return self._joined(shown, self.text_bytes).decode("utf-8", errors="replace")
+        text = self._joined(shown, self.text_bytes).decode("utf-8", errors="replace")
+        return self._bytes.start().push(text)
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """Returns the bytes of these ids."""
@@ -233,7 +235,9 @@ class HuggingFaceTokenizer:
 
     def stream_decoder(self) -> StreamDecoder:
         """Returns a decoder for ids that come one by one."""
-        return _ByteStream(self) if self._bytes.joins else _PrefixStream(self)
+        if self._bytes.joins:
+            return ByteStream(self.text_bytes, self._bytes.start())
+        return WindowStream(self.decode, looks_back=looks_back(self._spec.get("decoder")))
 
     @cached_property
     def _bytes(self) -> TokenBytes:
@@ -249,7 +253,7 @@ class HuggingFaceTokenizer:
             piece = self._full.id_to_token(token) if 0 <= token < self.vocab_size else None
             if piece is None:
                 raise IndexError(f"no token has the id {token}")
-            self._known_bytes[token] = piece.encode("utf-8") if token in self._added_ids else self._bytes.of(piece)
+            self._known_bytes[token] = self._bytes.of(piece, added=token in self._added_ids)
         return self._known_bytes[token]
 
     def text_bytes(self, token: int) -> bytes:
@@ -300,42 +304,16 @@ def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset(
         model["vocab"] = {hidden.get(piece, piece): id for piece, id in model["vocab"].items()}
     elif isinstance(model.get("vocab"), list):  # Unigram: pieces with scores
         model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
+    if hidden and "merges" in model:
+        prefix = model.get("continuing_subword_prefix") or ""
+        model["merges"] = [pair for pair in model["merges"] if hidden.keys().isdisjoint(_pieces_of(pair, prefix))]
     if "unk_token" in model:
         model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
     renamed = [{**token, "content": hidden.get(token["content"], token["content"])} for token in added]
     return {**spec, "added_tokens": renamed, "model": model, "post_processor": None}
 
 
-class _ByteStream:
-    """Decodes where text is bytes, joined: bytes are held back until they make whole characters."""
-
-    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, token: int) -> str:
-        return self._decoder.decode(self._tokenizer.text_bytes(token))
-
-    def finish(self) -> str:
-        return self._decoder.decode(b"", final=True)
-
-
-class _PrefixStream:
-    """Decodes anything else: shows how the text of all tokens so far has grown."""
-
-    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._shown = 0
-
-    def push(self, token: int) -> str:
-        self._ids.append(token)
-        return self._grown(self._tokenizer.decode(self._ids).rstrip("�"))
-
-    def finish(self) -> str:
-        return self._grown(self._tokenizer.decode(self._ids))
-
-    def _grown(self, text: str) -> str:
-        new = text[self._shown :]
-        self._shown = max(self._shown, len(text))
-        return new
+def _pieces_of(pair: str | Sequence[str], prefix: str) -> tuple[str, str, str]:
+    """Returns the two pieces of a merge, which old files write as one text, and what they become."""
+    left, right = pair.split(" ") if isinstance(pair, str) else pair
+    return left, right, left + right[len(prefix) :]

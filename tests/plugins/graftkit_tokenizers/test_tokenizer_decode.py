@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from graftkit_tokenizers.byte_alphabet import byte_alphabet
 from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
+from graftkit_tokenizers.streaming import WindowStream, looks_back
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 Make = Callable[..., HuggingFaceTokenizer]
 
@@ -63,6 +67,75 @@ def test_a_sentencepiece_stream_is_the_text_too(make: Make, text: str) -> None:
     parts = streamed(tokenizer, ids)
     assert "".join(parts) == tokenizer.decode(ids) == text
     assert "\ufffd" not in "".join(parts)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 277), max_size=12), st.integers(0, 2))
+def test_any_ids_of_a_sentencepiece_vocabulary_stream_as_they_decode(make: Make, ids: list[int], strip: int) -> None:
+    tokenizer = make("sentencepiece", lambda spec: spec["decoder"]["decoders"][-1].update(start=strip))
+    whole = tokenizer.decode_bytes([id for id in ids if id < tokenizer.vocab_size]).decode("utf-8", errors="replace")
+    stripped = next(whole[n:] for n in range(strip + 1) if n == strip or not whole.startswith(" " * (n + 1)))
+    assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids) == stripped
+
+
+DECODERS: dict[str, tuple[str, Any]] = {
+    "Metaspace": ("unigram", {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}),
+    "WordPiece": ("wordpiece", {"type": "WordPiece", "prefix": "##", "cleanup": True}),
+    "BPEDecoder": ("wordpiece", {"type": "BPEDecoder", "suffix": "b"}),
+    "CTC": ("wordpiece", {"type": "CTC", "pad_token": "a", "word_delimiter_token": "b", "cleanup": True}),
+    "nothing": ("wordpiece", None),
+    "looks back": (
+        "unigram",
+        {"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Strip", "content": "a", "start": 2, "stop": 0}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-1, 24), max_size=120), st.integers(1, 9))
+def test_any_ids_stream_as_they_decode_whatever_the_decoder(
+    make: Make, name: str, ids: list[int], repeated: int
+) -> None:
+    family, decoder = DECODERS[name]
+    tokenizer = make(family, lambda spec: spec.update(decoder=decoder))
+    ids = [id for id in ids for _ in range(repeated)]
+    assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name", [name for name in DECODERS if name != "looks back"])
+def test_a_long_text_streams_at_a_cost_a_token_that_does_not_grow(make: Make, name: str) -> None:
+    family, decoder = DECODERS[name]
+    tokenizer = make(family, lambda spec: spec.update(decoder=decoder))
+    decoded: list[int] = []
+    stream = WindowStream(lambda ids: decoded.append(len(ids)) or tokenizer.decode(ids), looks_back=looks_back(decoder))
+    ids = [3 + n % 7 for n in range(2000)]
+    assert "".join([*map(stream.push, ids), stream.finish()]) == tokenizer.decode(ids)
+    assert sum(decoded) < 40 * len(ids)
+
+
+@pytest.mark.parametrize("strip", [0, 1])
+def test_what_stands_for_a_space_is_one_in_added_tokens_too(make: Make, tmp_path: Path, strip: int) -> None:
+    """Gemma's runs of spaces are added tokens such as ▁▁."""
+
+    def add(spec: dict[str, Any]) -> None:
+        size = spec["added_tokens"][-1]["id"] + 1
+        for n, (text, special) in enumerate({"▁▁": False, "▁▁▁": False, "▁<PRE>": True}.items()):
+            spec["added_tokens"].append(
+                {**spec["added_tokens"][0], "id": size + n, "content": text, "special": special}
+            )
+
+        spec["decoder"]["decoders"][-1]["start"] = strip
+
+    tokenizer = make("sentencepiece", add)
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    size = tokenizer.vocab_size
+    assert [tokenizer.token_bytes(id) for id in range(size - 3, size)] == [b"  ", b"   ", b" <PRE>"]
+    for ids in ([size - 3], [size - 2, 266], [266, size - 3, 267, size - 1], [size - 1, 1, size - 2, 2]):
+        text = theirs.decode(ids)
+        assert tokenizer.decode(ids) == "".join(streamed(tokenizer, ids)) == text
+        assert tokenizer.decode_bytes(ids).decode().removeprefix(" " * strip) == text
 
 
 def test_half_a_character_at_the_end_is_shown_only_when_nothing_follows(make: Make) -> None:

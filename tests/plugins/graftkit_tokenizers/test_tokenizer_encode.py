@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from graftkit.errors import RequestError
@@ -31,6 +32,26 @@ def test_a_text_that_spells_a_special_token_never_becomes_it(make: Make, family:
     for text in tokenizer.special_tokens:
         for around in (text, f"a {text} b", f"a{text}b", text * 3):
             assert not forbidden & set(tokenizer.encode(around))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_special_token_that_is_a_word_too_is_never_made_by_merging(make: Make, old: bool) -> None:
+    """Merges lead to its piece, and on from it."""
+
+    def change(spec: dict[str, Any]) -> None:
+        vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
+        spec["added_tokens"] = [{**spec["added_tokens"][0], "id": vocab["hey"], "content": "hey"}]
+        vocab["heyhey"] = len(vocab)
+        merges.append(["hey", "hey"])
+        spec["model"]["merges"] = [" ".join(pair) for pair in merges] if old else merges
+
+    tokenizer = make("byte_level", change)
+    hey = tokenizer.special_tokens["hey"]
+    assert tokenizer.encode("a hey", "all")[-1] == hey
+    for text in ("hey", "a hey heyhey", "heya"):
+        ids = tokenizer.encode(text)
+        assert hey not in ids and tokenizer.encode_batch([text]) == [ids]
+        assert tokenizer.decode(ids) == text
 
 
 @settings(max_examples=100, deadline=None)
