@@ -140,6 +140,11 @@ class HuggingFaceTokenizer:
         return {token["content"]: token["id"] for token in self._spec.get("added_tokens", []) if token.get("special")}
 
     @cached_property
+    def added_tokens(self) -> dict[str, int]:
+        """The added tokens, special ones among them, and their ids."""
+        return {token["content"]: token["id"] for token in self._spec.get("added_tokens", [])}
+
+    @cached_property
     def capabilities(self) -> TokenizerCapabilities:
         """What the parts of the tokenizer.json allow to promise."""
         whole = self._bytes.has_every_byte and keeps_every_text(self._spec)
@@ -265,7 +270,7 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def _added_ids(self) -> frozenset[int]:
-        return frozenset(token["id"] for token in self._spec.get("added_tokens", []))
+        return frozenset(self.added_tokens.values())
 
     def normalize(self, text: str) -> str:
         """Returns the text after the normalizer."""

@@ -82,9 +82,11 @@ def file(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
 
 
 def more_ids(data: bytes) -> bytes:
+    """Adds pieces; added tokens may be without a row, as long as no row of the data holds one."""
     tokenizer = json.loads(data)
-    like = tokenizer["added_tokens"][0]
-    tokenizer["added_tokens"] += [{**like, "id": id, "content": f"<extra{id}>"} for id in range(259, 330)]
+    vocab = tokenizer["model"]["vocab"]
+    vocab |= {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    vocab |= {f"extra{id}": id for id in range(259, 330)}
     return json.dumps(tokenizer).encode()
 
 

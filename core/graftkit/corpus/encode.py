@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.plain_text import PlainTexts
@@ -15,7 +17,7 @@ from graftkit.corpus.rows import ChatRow, CompletionRow, LongTextRow, Row, TextR
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.trespass import Trespass
 from graftkit.errors import DataError
-from graftkit.interfaces.tokenizer import Encoding, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
 
@@ -83,10 +85,14 @@ class Encoder:
         tokenizer: The tokenizer.
         template: Lays out conversations; None where the model has none.
         max_length: Tokens of a row at most.
+        rows: How many ids the model has a row for; None where all have one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, max_length: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: ChatTemplate | None, max_length: int, rows: int | None = None
+    ) -> None:
         self._tokenizer = tokenizer
+        self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
         self._template = template
         self.max_length = max_length
         self._names = {id: name for name, id in tokenizer.special_tokens.items()}
@@ -100,10 +106,11 @@ class Encoder:
         of which begins with the last token of the one before: every token but the first is predicted once.
 
         Raises:
-            DataError: The chat template refuses the row, there is no template for a conversation, or a message and what
-                stands beside it spell a special token together.
+            DataError: The chat template refuses the row, there is no template for a conversation, a message and what
+                stands beside it spell a special token together, or the model has no row for one of its tokens.
         """
         ids, supervised = self._encode_runs(self._runs(row))
+        self.check_rows(ids, row.where)
         is_text = isinstance(row, TextRow | LongTextRow)
         if is_text:
             windows = range(0, len(ids) - 1, self.max_length - 1)
@@ -117,7 +124,42 @@ class Encoder:
         )
 
     def prompt(self, messages: ChatRow | str) -> list[int]:
-        """Returns the tokens that a generation starts from: a conversation up to the assistant's turn, or a text."""
+        """Returns the tokens that a generation starts from: a conversation up to the assistant's turn, or a text.
+
+        Raises:
+            DataError: As for `encode`.
+        """
+        ids = self._prompt(messages)
+        self.check_rows(ids, "the prompt" if isinstance(messages, str) else messages.where)
+        return ids
+
+    def lacks_row(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> bool:
+        """Tells whether the model has no row for one of these tokens."""
+        return self._rows is not None and len(ids) > 0 and int(np.max(ids)) >= self._rows
+
+    def check_rows(self, ids: Sequence[int], where: str) -> None:
+        """Refuses tokens that the model has no row for.
+
+        Args:
+            ids: The tokens.
+            where: Whose they are.
+
+        Raises:
+            DataError: There is one.
+        """
+        if self._rows is None or not self.lacks_row(ids):
+            return
+        highest = int(max(ids))
+        text = self._tokenizer.token_bytes(highest).decode("utf-8", "backslashreplace")
+        roles = " and ".join(role for role in ROLES if self._tokenizer.role_token(role) == highest)
+        raise DataError(
+            f"it holds the token {text!r}{f', the {roles} token,' if roles else ''} of the id {highest:,}; "
+            f"the model's embedding has {self._rows:,} rows, none for it",
+            where=where,
+            hint="Leave it out of the data, or give it a row: with a section 'tokenizer' that extends the vocabulary.",
+        )
+
+    def _prompt(self, messages: ChatRow | str) -> list[int]:
         if isinstance(messages, str):
             return self._encode_runs([*self._start(), _Run(messages, False)])[0]
         pieces = lay_out(

@@ -94,7 +94,7 @@ def tokenize(encoder: Encoder, rows: Rows, position: Position) -> Iterator[Chunk
         if way == "stretches" and isinstance(group[0], LongTextRow):
             yield from _long_text(encoder, group[0], position if position.rows == done else Position(done))
         elif way == "together":
-            yield _plain_texts(encoder, [row.text for row in group if isinstance(row, TextRow)], done)
+            yield _plain_texts(encoder, [row for row in group if isinstance(row, TextRow)], done)
         else:
             yield _one_by_one(encoder, group, done)
         done += len(group)
@@ -127,9 +127,11 @@ def _groups(plain: PlainTexts, rows: Iterator[Row]) -> Iterator[tuple[_Way, list
         yield before, group
 
 
-def _plain_texts(encoder: Encoder, texts: Sequence[str], done: int) -> Chunk:
-    tokens, lost = encoder.plain.encode(texts)
-    return Chunk(tokens, _tally_of_texts(encoder, tokens, len(texts), lost), Position(done + len(texts)))
+def _plain_texts(encoder: Encoder, rows: Sequence[TextRow], done: int) -> Chunk:
+    tokens, lost = encoder.plain.encode([row.text for row in rows])
+    for row in rows if encoder.lacks_row(tokens.ids) else ():
+        encoder.encode(row)  # the one that is refused says where it is
+    return Chunk(tokens, _tally_of_texts(encoder, tokens, len(rows), lost), Position(done + len(rows)))
 
 
 def _tally_of_texts(encoder: Encoder, tokens: TokenStore, rows: int, lost: int) -> Tally:
@@ -151,9 +153,11 @@ def _long_text(encoder: Encoder, row: LongTextRow, position: Position) -> Iterat
     begun, stretches = position.begun, position.stretches
     rest = islice(read_stretches(row.path, _STRETCH), stretches, None)
     for ids, parts in encode_stretches(encoder.tokenizer.encode_batch, rest):
+        encoder.check_rows(ids, row.where)
         tokens, carry = plain.full_windows([*carry, *ids], begins=not begun)
         begun, stretches = begun or len(tokens) > 0, stretches + parts
         yield Chunk(tokens, _tally_of_texts(encoder, tokens, 0, 0), Position(position.rows, stretches, carry, begun))
+    encoder.check_rows([*plain.start, *plain.end], row.where)
     tokens = plain.windows([*carry, *plain.end], begins=not begun)
     lost = 0 if begun or len(tokens) else 1
     yield Chunk(tokens, _tally_of_texts(encoder, tokens, 1, lost), Position(position.rows + 1))

@@ -13,6 +13,7 @@ from graftkit.flow.base_model import LoadedBase, LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.held_out import encode_rows, supervised_bytes
+from graftkit.flow.open_model import embedding_rows
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.generate import generate_greedily
 from graftkit.store.files import write_json
@@ -65,7 +66,8 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
     with run.stage("evaluation of the base") as stage:
         tokenizer = run.vocabulary.base
         template = chat_template_of(tokenizer, run.request.today)
-        encoder = Encoder(tokenizer, template, run.request.encoder.max_length)
+        rows = embedding_rows(run.request.files)
+        encoder = Encoder(tokenizer, template, run.request.encoder.max_length, rows)
         try:
             store = encode_rows(encoder, run.request.rows.holdout)
         except DataError as error:

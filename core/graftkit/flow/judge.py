@@ -10,7 +10,7 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
-from graftkit.flow.open_model import check_fits, load_tokenizer, open_model
+from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, judge_vocabulary
 from graftkit.host.host import PluginHost
@@ -77,14 +77,15 @@ def judge(loaded: LoadedRecipe, host: PluginHost, started: date | None = None) -
     backend = host.registry.resolve("tokenizer", files.tokenizer_backend)
     template = _template(bound)
     tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
-    check_fits(files, tokenizer)
+    rowless = check_fits(files, tokenizer)
     vocabulary = judge_vocabulary(bound, host, backend, template)
     rows = _read(bound)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
-    encoder = Encoder(known, chat_template_of(known, today), _row_length(bound, files))
+    trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
+    encoder = Encoder(known, chat_template_of(known, today), _row_length(bound, files), trained)
     _check_template(encoder, rows)
-    notices = [*_notices(bound, rows), *_losses(known, vocabulary)]
+    notices = [*_notices(bound, rows), *([] if vocabulary else rowless), *_losses(known, vocabulary)]
     return Request(bound, source, files, backend, tokenizer, vocabulary, today, encoder, targets, rows, notices)
 
 

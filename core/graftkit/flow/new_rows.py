@@ -37,7 +37,8 @@ def grow_vocabulary(run: RunContext, network: Any) -> GrownVocabulary:
 
 
 def _new_rows(vocabulary: Vocabulary, change: VocabularyChange, weight: torch.Tensor, role: MatrixRole) -> NewRows:
-    kept = change.kept if change.kept is not None else {id: id for id in range(vocabulary.base.vocab_size)}
+    known = min(vocabulary.base.vocab_size, len(weight))
+    kept = change.kept if change.kept is not None else {id: id for id in range(known)}
     return NewRows(
         weight=weight,
         role=role,

@@ -10,7 +10,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.model_source import BaseModelFiles, ModelSource, TokenizerFetcher
-from graftkit.interfaces.tokenizer import Tokenizer, TokenizerBackend
+from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer, TokenizerBackend
 
 __all__ = ["check_fits", "embedding_rows", "fetch_tokenizer", "load_tokenizer", "open_model"]
 
@@ -88,16 +88,37 @@ def embedding_rows(files: BaseModelFiles) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def check_fits(files: BaseModelFiles, tokenizer: Tokenizer) -> None:
-    """Makes sure that every id has a row.
+def check_fits(files: BaseModelFiles, tokenizer: Tokenizer) -> list[str]:
+    """Makes sure that every id that texts are cut into has a row.
+
+    Added tokens may have none, as the one for images in the tokenizer of a model of text alone: a row of the data that
+    holds one is refused when it is encoded.
+
+    Returns:
+        What the user should know.
 
     Raises:
-        ModelError: The tokenizer has more ids than the embedding has rows.
+        ModelError: Tokens that are no added ones have no row in the embedding.
     """
     rows = embedding_rows(files)
-    if rows is not None and tokenizer.vocab_size > rows:
+    if rows is None or tokenizer.vocab_size <= rows:
+        return []
+    known = tokenizer.added_tokens if isinstance(tokenizer, AddedTokens) else tokenizer.special_tokens
+    beyond = {name: id for name, id in known.items() if id >= rows}
+    if any(id not in beyond.values() and _is_token(tokenizer, id) for id in range(rows, tokenizer.vocab_size)):
         raise ModelError(
             f"the tokenizer has {tokenizer.vocab_size:,} ids, the model's embedding only {rows:,} rows",
             where=files.reference,
             hint="Tokenizer and weights do not belong together: take both from the same model.",
         )
+    names = ", ".join(f"{name!r}" for name in list(beyond)[:5]) + (" and others" if len(beyond) > 5 else "")
+    count = f"{len(beyond)} added token{'s' if len(beyond) > 1 else ''}"
+    return [f"the model's embedding has {rows:,} rows, none for {count}: {names}"] if beyond else []
+
+
+def _is_token(tokenizer: Tokenizer, id: int) -> bool:
+    try:
+        tokenizer.token_bytes(id)
+    except IndexError:
+        return False
+    return True

@@ -87,7 +87,8 @@ class ReloadedModel:
         return min(wanted, context - prompt)
 
     def _prompt(self, prompt: str, system: str | None, raw: bool) -> list[int]:
-        encoder = Encoder(self.tokenizer, chat_template_of(self.tokenizer), max_length=1 << 30)
+        rows = self.network.get_input_embeddings().num_embeddings
+        encoder = Encoder(self.tokenizer, chat_template_of(self.tokenizer), max_length=1 << 30, rows=rows)
         if raw or not encoder.has_template:
             return encoder.prompt(prompt)
         turns = [Message("system", system)] if system else []

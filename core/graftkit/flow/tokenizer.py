@@ -10,7 +10,7 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.errors import DataError, ModelError, RecipeError, RequestError
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.judge import Request
-from graftkit.flow.open_model import embedding_rows
+from graftkit.flow.open_model import check_fits, embedding_rows
 from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, row_texts
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan
@@ -38,6 +38,9 @@ def prepare_tokenizer(run: RunContext) -> None:
     with run.stage("tokenizer") as stage:
         if run.request.vocabulary:
             run.vocabulary = _made(run, stage)
+        else:
+            for text in check_fits(run.request.files, run.request.tokenizer):
+                stage.notice(text)
         tokenizer = run.vocabulary.tokenizer
         found = {"fingerprint": tokenizer.fingerprint, "chat_template": _template_hash(tokenizer)}
         _check_resumed(run, found)

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 __all__ = [
     "ROLES",
+    "AddedTokens",
     "Encoding",
     "Role",
     "Specials",
@@ -141,6 +142,15 @@ class Tokenizer(Protocol):
 
     def save(self, folder: Path, format: str = "huggingface") -> None:
         """Writes the tokenizer into a folder, in one of the backend's formats."""
+
+
+@runtime_checkable
+class AddedTokens(Protocol):
+    """What a tokenizer may tell besides: the tokens that are read out of a text before it is cut into pieces."""
+
+    @property
+    def added_tokens(self) -> Mapping[str, int]:
+        """The added tokens, special ones among them, and their ids."""
 
 
 class TokenizerBackend(Protocol):

@@ -14,17 +14,20 @@ __all__ = ["change_by_extension", "change_by_replacement"]
 def change_by_extension(plan: ExtensionPlan, rows: int) -> VocabularyChange:
     """Returns what an extension changes.
 
-    Spare rows, which many models have beyond their tokenizer's ids, are used before the matrix grows.
+    Spare rows, which many models have beyond their tokenizer's ids, are used before the matrix grows. Ids of the base
+    that have no row get one.
 
     Args:
         plan: The extension.
         rows: Rows of the model's embedding.
     """
+    size = plan.tokenizer.vocab_size
+    rowless = range(rows, min((token.id for token in plan.tokens), default=size))
     return VocabularyChange(
         "extended",
-        max(rows, plan.tokenizer.vocab_size),
-        tuple(token.id for token in plan.tokens),
-        tuple(token.parts for token in plan.tokens),
+        max(rows, size),
+        (*rowless, *(token.id for token in plan.tokens)),
+        (*(() for _ in rowless), *(_with_rows(token.parts, rows) for token in plan.tokens)),
     )
 
 
@@ -41,12 +44,16 @@ def change_by_replacement(base: Tokenizer, new: Tokenizer, rows: int, kind: Chan
         kind: How the new one was made.
     """
     matcher = _Matcher(base, new)
-    kept = {id: old for id in range(new.vocab_size) if (old := matcher.same(id)) is not None}
+    kept = {id: old for id in range(new.vocab_size) if (old := matcher.same(id)) is not None and old < rows}
     ids = tuple(id for id in range(new.vocab_size) if id not in kept)
-    parts = tuple(tuple(matcher.parts(id)) for id in ids)
-    if all(kept.get(id) == id for id in range(base.vocab_size)):
+    parts = tuple(_with_rows(matcher.parts(id), rows) for id in ids)
+    if all(kept.get(id) == id for id in range(min(base.vocab_size, rows))):
         return VocabularyChange("extended", max(rows, new.vocab_size), ids, parts)
     return VocabularyChange(kind, new.vocab_size, ids, parts, kept)
+
+
+def _with_rows(parts: Sequence[int], rows: int) -> tuple[int, ...]:
+    return tuple(part for part in parts if part < rows)
 
 
 class _Matcher:
