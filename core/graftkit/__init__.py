@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from graftkit.interfaces.model_source import ModelSource as ModelSource
     from graftkit.interfaces.model_source import TensorInfo as TensorInfo
     from graftkit.interfaces.model_source import TokenizerFetcher as TokenizerFetcher
+    from graftkit.interfaces.model_source import TokenizerFiles as TokenizerFiles
+    from graftkit.interfaces.model_source import TokenizerOpener as TokenizerOpener
     from graftkit.interfaces.provider import Provider as Provider
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
     from graftkit.interfaces.tokenizer import Encoding as Encoding
@@ -77,6 +79,8 @@ _HOMES = {
     "TokenizerBackend": "graftkit.interfaces.tokenizer",
     "TokenizerCapabilities": "graftkit.interfaces.tokenizer",
     "TokenizerFetcher": "graftkit.interfaces.model_source",
+    "TokenizerFiles": "graftkit.interfaces.model_source",
+    "TokenizerOpener": "graftkit.interfaces.model_source",
     "TrainedModel": "graftkit.interfaces.exporter",
     "TrainingSpec": "graftkit.interfaces.vocabulary",
     "VocabularyChange": "graftkit.interfaces.vocabulary",

@@ -48,20 +48,52 @@ class GgufSource:
         _refuse_too_many_ids(header, config)
         return GgufFile(reference, header, config, weights)
 
+    def open_tokenizer(self, reference: str) -> GgufTokenizerFile:
+        """Reads and checks the header of a file whose tokenizer alone is wanted, whatever its architecture.
+
+        Raises:
+            ModelError: The file is missing, truncated or malformed.
+        """
+        return GgufTokenizerFile(reference, read_header(local_path(reference)))
+
 
 @dataclass(frozen=True, slots=True)
-class GgufFile:
-    """A GGUF file whose header has been read and checked.
+class GgufTokenizerFile:
+    """The tokenizer in a GGUF file.
 
     Attributes:
-        reference: What the recipe said.
+        reference: What was asked for.
         header: The file's header.
-        config: The configuration, with the keys of a `config.json`.
-        weights: Every weight by its `transformers` name.
     """
 
     reference: str
     header: GgufHeader
+
+    @property
+    def tokenizer_backend(self) -> str:
+        """The provider that reads a tokenizer.json."""
+        return "huggingface"
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Writes tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja.
+
+        Raises:
+            ModelError: The file has no tokenizer, or one whose text splitting is not supported.
+        """
+        from graftkit_models.gguf_tokenizer import save_tokenizer
+
+        save_tokenizer(self.header, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile(GgufTokenizerFile):
+    """A GGUF file whose header has been read and checked, of a model that can be used.
+
+    Attributes:
+        config: The configuration, with the keys of a `config.json`.
+        weights: Every weight by its `transformers` name.
+    """
+
     config: Mapping[str, Any]
     weights: Mapping[str, StoredWeight]
 
@@ -75,11 +107,6 @@ class GgufFile:
         """Every weight's name, shape and stored type, such as "Q4_1"."""
         return {name: TensorInfo(weight.shape, weight.tensor.type.name) for name, weight in self.weights.items()}
 
-    @property
-    def tokenizer_backend(self) -> str:
-        """The provider that reads a tokenizer.json."""
-        return "huggingface"
-
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields each tensor by name as float32, one in memory at a time.
 
@@ -90,16 +117,6 @@ class GgufFile:
         from graftkit_models.gguf_weights import read_weights
 
         return read_weights(self.header, self.weights)
-
-    def save_tokenizer(self, folder: Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja.
-
-        Raises:
-            ModelError: The file has no tokenizer, or one whose text splitting is not supported.
-        """
-        from graftkit_models.gguf_tokenizer import save_tokenizer
-
-        save_tokenizer(self.header, folder)
 
 
 def _starts_as_gguf(path: Path) -> bool:

@@ -156,9 +156,14 @@ def read_tokenizer(header: GgufHeader) -> GgufTokenizer:
         splitting=splitting,
         adds_bos=_adds(metadata, "bos", roles, splitting.adds_bos),
         adds_eos=_adds(metadata, "eos", roles, False),
-        max_length=metadata.integer("llama.context_length") if "llama.context_length" in metadata else None,
+        max_length=_context(metadata),
         chat_template=metadata.text("tokenizer.chat_template") if "tokenizer.chat_template" in metadata else None,
     )
+
+
+def _context(metadata: Metadata) -> int | None:
+    key = f"{metadata.text('general.architecture', 'llama')}.context_length"
+    return metadata.integer(key) if key in metadata else None
 
 
 def save_tokenizer(header: GgufHeader, folder: Path) -> None:

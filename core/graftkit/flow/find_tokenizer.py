@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graftkit.errors import ModelError, PluginError, ProviderError, RequestError
-from graftkit.flow.open_model import fetch_tokenizer, load_tokenizer, open_model
+from graftkit.flow.open_model import fetch_tokenizer, load_tokenizer, open_model, open_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.host.registry import BUILT_IN
-from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.model_source import BaseModelFiles, TokenizerFiles
 from graftkit.interfaces.tokenizer import Tokenizer, TokenizerBackend
 
 __all__ = ["FoundTokenizer", "default_backend", "find_tokenizer"]
@@ -62,9 +62,9 @@ def find_tokenizer(host: PluginHost, reference: str, use: str | None = None, whe
         return FoundTokenizer(offer, default_backend(host, offer).load(folder), reference, _model_in(host, folder))
     if folder and folder != path:
         raise ModelError("it came without a tokenizer that a backend reads", where=reference)
-    model = _opened(host, reference, use, where)
-    offer = host.registry.resolve("tokenizer", use or model.tokenizer_backend, where=where)
-    return FoundTokenizer(offer, load_tokenizer(model, default_backend(host, offer)), reference, model)
+    files, model = _opened(host, reference, use, where)
+    offer = host.registry.resolve("tokenizer", use or files.tokenizer_backend, where=where)
+    return FoundTokenizer(offer, load_tokenizer(files, default_backend(host, offer)), reference, model)
 
 
 def default_backend(host: PluginHost, offer: Offer) -> TokenizerBackend:
@@ -106,10 +106,17 @@ def _accepts(host: PluginHost, offer: Offer, path: Path) -> bool:
         return False
 
 
-def _opened(host: PluginHost, reference: str, use: str | None, where: str) -> BaseModelFiles:
+def _opened(
+    host: PluginHost, reference: str, use: str | None, where: str
+) -> tuple[TokenizerFiles, BaseModelFiles | None]:
+    """Opens a model that has a tokenizer inside; where the model can't be used, its tokenizer alone."""
     try:
-        return open_model(host, reference, where=where)[1]
+        model = open_model(host, reference, where=where)[1]
+        return model, model
     except RequestError as error:
+        with suppress(RequestError):
+            if files := open_tokenizer(host, reference, where):
+                return files, None
         path = Path(reference)
         if not _exists(path):
             raise

@@ -9,10 +9,16 @@ from graftkit.errors import ModelError, ProviderError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.host.registry import BUILT_IN
-from graftkit.interfaces.model_source import BaseModelFiles, ModelSource, TokenizerFetcher
+from graftkit.interfaces.model_source import (
+    BaseModelFiles,
+    ModelSource,
+    TokenizerFetcher,
+    TokenizerFiles,
+    TokenizerOpener,
+)
 from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer, TokenizerBackend
 
-__all__ = ["check_fits", "embedding_rows", "fetch_tokenizer", "load_tokenizer", "open_model"]
+__all__ = ["check_fits", "embedding_rows", "fetch_tokenizer", "load_tokenizer", "open_model", "open_tokenizer"]
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 
@@ -48,6 +54,17 @@ def fetch_tokenizer(host: PluginHost, reference: str, where: str = "") -> Path |
     return source.fetch_tokenizer(reference) if isinstance(source, TokenizerFetcher) else None
 
 
+def open_tokenizer(host: PluginHost, reference: str, where: str = "") -> TokenizerFiles | None:
+    """Opens the tokenizer of a model, whatever the model is; None where its source opens whole models only.
+
+    Raises:
+        ProviderError: No source accepts the reference, or several third parties' do.
+        ModelError: It can't be opened.
+    """
+    source: ModelSource = host.registry.create(_asked(host, reference, where))
+    return source.open_tokenizer(reference) if isinstance(source, TokenizerOpener) else None
+
+
 def _asked(host: PluginHost, reference: str, where: str) -> Offer:
     offers = host.registry.offers("model-source")
     built_in = [offer for offer in offers if offer.plugin.distribution == BUILT_IN]
@@ -65,7 +82,7 @@ def _asked(host: PluginHost, reference: str, where: str) -> Offer:
     raise ProviderError(f"no model source can open '{reference}'", where=where)
 
 
-def load_tokenizer(files: BaseModelFiles, backend: TokenizerBackend) -> Tokenizer:
+def load_tokenizer(files: TokenizerFiles, backend: TokenizerBackend) -> Tokenizer:
     """Loads the tokenizer that came with a base model.
 
     Raises:

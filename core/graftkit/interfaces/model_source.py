@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["INTEGERS", "BaseModelFiles", "ModelSource", "TensorInfo", "TokenizerFetcher"]
+__all__ = [
+    "INTEGERS",
+    "BaseModelFiles",
+    "ModelSource",
+    "TensorInfo",
+    "TokenizerFetcher",
+    "TokenizerFiles",
+    "TokenizerOpener",
+]
 
 INTEGERS = frozenset({"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"})
 """The stored types that are no weights: masks, positions, tables of ids."""
@@ -24,15 +32,30 @@ class TensorInfo:
     dtype: str
 
 
-class BaseModelFiles(Protocol):
-    """A base model whose headers have been read and checked; its weights are still on the disk.
-
-    Names and shapes are those that `transformers` loads into the architecture, be they of today or of earlier days.
-    """
+class TokenizerFiles(Protocol):
+    """The tokenizer that came with a model."""
 
     @property
     def reference(self) -> str:
         """What the recipe said."""
+
+    @property
+    def tokenizer_backend(self) -> str:
+        """The name of the tokenizer provider that reads what `save_tokenizer` writes."""
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Writes the tokenizer into an existing folder.
+
+        Raises:
+            ModelError: There is none, or it is of a kind that can't be read.
+        """
+
+
+class BaseModelFiles(TokenizerFiles, Protocol):
+    """A base model whose headers have been read and checked; its weights are still on the disk.
+
+    Names and shapes are those that `transformers` loads into the architecture, be they of today or of earlier days.
+    """
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -46,10 +69,6 @@ class BaseModelFiles(Protocol):
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor's name, shape and stored type."""
 
-    @property
-    def tokenizer_backend(self) -> str:
-        """The name of the tokenizer provider that reads what `save_tokenizer` writes."""
-
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields each tensor by name, one in memory at a time, as float32, float16 or bfloat16 on the CPU.
 
@@ -57,13 +76,6 @@ class BaseModelFiles(Protocol):
 
         Raises:
             ModelError: A tensor can't be read.
-        """
-
-    def save_tokenizer(self, folder: Path) -> None:
-        """Writes the tokenizer that came with the model into an existing folder.
-
-        Raises:
-            ModelError: There is none, or it is of a kind that can't be read.
         """
 
 
@@ -93,4 +105,16 @@ class TokenizerFetcher(Protocol):
 
         Raises:
             ModelError: They can't be fetched.
+        """
+
+
+@runtime_checkable
+class TokenizerOpener(Protocol):
+    """What a model source may offer besides: the tokenizer of a model whose weights it may not be able to use."""
+
+    def open_tokenizer(self, reference: str) -> TokenizerFiles:
+        """Reads what the tokenizer needs, and nothing about the model.
+
+        Raises:
+            ModelError: The file is missing, truncated or malformed.
         """

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 from gguf.quants import dequantize, quantize
+from graftkit import PluginHost
 from graftkit.errors import ModelError
+from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit_models.gguf_source import GgufSource
+from graftkit_models.gguf_splitting import byte_characters
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -337,3 +340,38 @@ def test_importing_the_source_loads_no_heavy_library() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def with_tokenizer(writer: gguf.GGUFWriter) -> None:
+    """Adds a byte-level tokenizer."""
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(["<s>", *byte_characters(), "ab"])
+    writer.add_token_types([3, *[1] * 257])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+
+
+UNUSABLE: dict[str, dict[str, str]] = {
+    "another architecture": {"architecture": "qwen2"},
+    "a weight missing": {"without": "output_norm.weight"},
+    "fewer rows than ids": {},
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_the_tokenizer_is_read_whatever_the_model(path: Path, name: str) -> None:
+    write(path, tiny_llama(vocab_size=50), with_tokenizer, **UNUSABLE[name])
+    with pytest.raises(ModelError):
+        GgufSource().open(str(path))
+    found = find_tokenizer(PluginHost(), str(path))
+    assert (found.tokenizer.encode("ab"), found.model) == ([257], None)
+
+
+def test_a_file_without_a_tokenizer_still_says_what_is_wrong(path: Path) -> None:
+    write(path, tiny_llama(), architecture="qwen2")
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        find_tokenizer(PluginHost(), str(path))
+    path.write_bytes(b"GGUF\0")
+    with pytest.raises(ModelError, match="it is no model either"):
+        find_tokenizer(PluginHost(), str(path))
