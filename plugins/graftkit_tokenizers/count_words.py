@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, trainers
 
+from graftkit_tokenizers.added_in_text import AddedInText
 from graftkit_tokenizers.panics import no_panic
 
 __all__ = ["Words", "count_words"]
@@ -79,23 +79,14 @@ def _crosses_words(vocab: Mapping[str, int] | Sequence[tuple[str, float]]) -> bo
 
 def _between(texts: Iterable[str], spec: Mapping[str, Any], found: Counter[str]) -> Iterator[str]:
     """Yields what stands between added tokens, and counts those."""
-    tokens = sorted(_plain_tokens(spec), key=lambda token: len(token["content"]), reverse=True)
-    pattern = re.compile("|".join(_alternative(token, _lowers(spec)) for token in tokens)) if tokens else None
+    tokens = AddedInText(_plain_tokens(spec), lowers=_lowers(spec))
     for text in texts:
         start = 0
-        for match in pattern.finditer(text) if pattern else ():
-            found[tokens[(match.lastindex or 0) - 1]["content"]] += 1
-            yield text[start : match.start()]
-            start = match.end()
+        for place in tokens.find(text):
+            found[place.token] += 1
+            yield text[start : place.start]
+            start = place.end
         yield text[start:]
-
-
-def _alternative(token: Json, lowers: bool) -> str:
-    """Returns the regular expression that finds an added token."""
-    text = f"({re.escape(token['content'])})"
-    text = f"(?i:{text})" if lowers and token.get("normalized") else text
-    text = rf"(?<!\w){text}(?!\w)" if token.get("single_word") else text
-    return (r"\s*" if token.get("lstrip") else "") + text + (r"\s*" if token.get("rstrip") else "")
 
 
 def _lowers(spec: Mapping[str, Any]) -> bool:
