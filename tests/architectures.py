@@ -37,7 +37,8 @@ def row(name: str, folder: Path) -> str:
     except ModelError as error:
         return f"| {name} | refused | | {error.message} |\n"
     how = "packed" if packing.packed else "one by one"
-    return f"| {name} | {how} | {', '.join(ends)} | {packing.reason.replace('|', '/')} |\n"
+    reason = packing.reason.partition(": logits")[0].replace("|", "/")
+    return f"| {name} | {how} | {', '.join(ends)} | {reason} |\n"
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
-from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
+from graftkit.flow.open_model import check_fits, context_length, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, judge_vocabulary
 from graftkit.host.host import PluginHost
@@ -110,9 +110,9 @@ def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:
     Raises:
         RecipeError: The recipe asks for more than the model's context.
     """
-    context = files.config.get("max_position_embeddings")
+    context = context_length(files.config)
     asked = bound.recipe.data.max_length
-    if not isinstance(context, int) or context < 1:
+    if context is None:
         return bound.recipe.max_length
     if asked is not None and asked > context:
         raise RecipeError(

@@ -18,7 +18,7 @@ from graftkit.flow.base_model import check_unchanged
 from graftkit.flow.check_model import pick_device
 from graftkit.flow.folder import read_manifest
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.open_model import load_tokenizer, open_model
+from graftkit.flow.open_model import context_length, load_tokenizer, open_model
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
@@ -79,7 +79,7 @@ class ReloadedModel:
 
     def _room(self, prompt: int, wanted: int) -> int:
         """Returns how many tokens an answer may have, within the model's context."""
-        context = getattr(self.network.config, "max_position_embeddings", None) or prompt + wanted
+        context = context_length(self.network.config.to_dict()) or prompt + wanted
         if prompt == 0:
             raise RequestError("the prompt is empty", hint="Give it a word.")
         if prompt >= context:

@@ -46,6 +46,9 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     with run.stage("training") as stage:
         if run.resumed is not None:
             _go_back(run, trainer, stage)
+        if not loaded.packing.packed:
+            alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
+            stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
         metrics = LineFile(run.folder / METRICS)
         start = trainer.step
         try:

@@ -105,12 +105,12 @@ class Trainer:
         self._optimizers.load_state(step, state)
         self.step = step
 
-    def passes(self) -> int:
-        """Returns how many forward passes all steps take."""
-        return sum(len(self._passes(rows)) for rows in self.plan)
+    def count_passes(self, *, packed: bool) -> int:
+        """Returns how many forward passes all steps take, or would take if sequences shared them."""
+        return sum(len(self._passes(rows, packed)) for rows in self.plan)
 
-    def _passes(self, rows: Sequence[int]) -> list[list[int]]:
-        return group_by_tokens(rows, self._lengths, self._options.micro_tokens if self._packed else 0)
+    def _passes(self, rows: Sequence[int], packed: bool) -> list[list[int]]:
+        return group_by_tokens(rows, self._lengths, self._options.micro_tokens if packed else 0)
 
     def _take_step(self, steps: int, rows: Sequence[int], poll: Callable[[], None]) -> StepInfo:
         start = time.perf_counter()
@@ -131,7 +131,7 @@ class Trainer:
 
     def _accumulate(self, rows: Sequence[int], poll: Callable[[], None]) -> tuple[float, int, int]:
         """Sums the gradient of the step's mean loss; how rows are cut into passes does not change it."""
-        micro = self._passes(rows)
+        micro = self._passes(rows, self._packed)
         supervised = sum(int(self._store[row].supervised[1:].sum()) for row in rows)
         total, tokens = 0.0, 0
         for group in micro:

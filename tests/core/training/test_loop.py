@@ -157,3 +157,19 @@ def test_a_state_that_does_not_fit_is_refused(tiny_model: Path) -> None:
     for wrong in ({k: v for k, v in state.items() if k != first}, {**state, first: torch.zeros(3)}):
         with pytest.raises(TrainingError, match="checkpoint"):
             trainer.load_state(1, wrong)
+
+
+def test_sequences_one_by_one_train_as_packed_ones_do(tiny_model: Path) -> None:
+    section = TrainingSection(steps=2, tokens_per_step=60, learning_rate=1e-2)
+    found = []
+    for packed in (True, False):
+        model, parameters = network(tiny_model)
+        model.set_attn_implementation(PACKED if packed else "eager")
+        trainer = Trainer(model, named(parameters), store(), section, CPU, packed=packed)
+        trainer.run(lambda step: None)
+        found.append((parameters, held_out_loss(model, store(), CPU, 60, packed=packed)))
+        assert trainer.count_passes(packed=False) == sum(map(len, trainer.plan)) > trainer.count_passes(packed=True)
+    (packed_ones, loss), (single_ones, again) = found
+    for a, b in zip(packed_ones, single_ones, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    assert loss == pytest.approx(again, rel=1e-5)
