@@ -41,7 +41,9 @@ class ExtendedBaseExporter:
         base, adapter = folder / "base", folder / "adapter"
         base.mkdir()
         adapter.mkdir()
-        size = write_model(base, trained.base_tensors(), trained.config, trained.tokenizer, self._config)
+        size = write_model(
+            base, trained.base_tensors(), trained.config, trained.tokenizer, self._config, trained.generation_config
+        )
         count = write_adapter(trained, adapter, "../base", new_rows=False)
         trained.tokenizer.save(adapter)
         return {"format": "extended-base", "stored_dtype": self._config.dtype, "bytes": size, "tensors": count}

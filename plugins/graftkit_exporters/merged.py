@@ -36,7 +36,9 @@ class MergedExporter:
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the folder, one shard in memory at a time."""
-        size = write_model(folder, trained.merged_tensors(), trained.config, trained.tokenizer, self._config)
+        size = write_model(
+            folder, trained.merged_tensors(), trained.config, trained.tokenizer, self._config, trained.generation_config
+        )
         return {"format": "merged", "stored_dtype": self._config.dtype, "bytes": size}
 
     def tolerance(self) -> float:

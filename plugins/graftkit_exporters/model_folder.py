@@ -28,6 +28,7 @@ def write_model(
     config: Mapping[str, Any],
     tokenizer: Tokenizer,
     stored: MergedConfig,
+    generation: Mapping[str, Any] | None = None,
 ) -> int:
     """Writes the folder, one shard in memory at a time, and returns the bytes of its tensors.
 
@@ -37,6 +38,7 @@ def write_model(
         config: The content of config.json.
         tokenizer: Saved beside it.
         stored: The type that tensors are stored in, and the size of a file at most.
+        generation: The content of generation_config.json; none is written without any.
     """
     shards: list[tuple[Path, list[str]]] = []
     total = 0
@@ -46,6 +48,8 @@ def write_model(
     _name_shards(folder, shards, total)
     kept = {key: value for key, value in config.items() if key not in _NOT_WRITTEN}
     write_json(folder / "config.json", {**_encoded(kept), "dtype": stored.dtype})
+    if generation:
+        write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if k not in _NOT_WRITTEN})
     tokenizer.save(folder)
     return total
 

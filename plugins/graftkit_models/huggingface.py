@@ -104,6 +104,16 @@ class HuggingFaceFolder:
         """The configuration and the weights."""
         return (self.folder / "config.json", *sorted(set(self.places.values())))
 
+    @property
+    def generation_config(self) -> Mapping[str, Any]:
+        """The generation_config.json, empty where there is none.
+
+        Raises:
+            ModelError: It is no JSON object.
+        """
+        path = self.folder / "generation_config.json"
+        return _read_json(path, "") if _is_file(path) else {}
+
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields each tensor by name, in the files' order, one in memory at a time.
 

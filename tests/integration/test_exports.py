@@ -14,6 +14,7 @@ from graftkit.errors import ExportError, GraftkitError, RecipeError
 from graftkit.flow.export import prove
 from graftkit.flow.reload import reload
 from graftkit.model.load import load_dense_model
+from graftkit.testing import tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.config import Nf4Config
 from graftkit_quantizers.dense import Dense
@@ -188,3 +189,16 @@ def test_a_manifest_from_elsewhere_chooses_no_code(
         with pytest.raises(GraftkitError, match="no installed plugin offers evil:Class"):
             prove(folder, result.folder / "probes.safetensors")
             reload(str(folder))
+
+
+def test_an_export_stops_where_the_base_and_training_stop(tmp_path: Path, make_recipe: Any) -> None:
+    """Both of the base's stop tokens, its sampling settings, and the end of turn that was trained."""
+    model = tiny_model_folder(tmp_path / "model", eos_token_id=256)
+    settings = {"eos_token_id": [256, 3], "temperature": 0.6, "top_p": 0.9, "do_sample": True}
+    (model / "generation_config.json").write_text(json.dumps(settings))
+    result = graftkit.run(make_recipe(model=str(model), export=["merged"]), out=tmp_path / "run")
+    written = json.loads((result.exports["merged"] / "generation_config.json").read_bytes())
+    assert written == {**settings, "eos_token_id": [3, 256, 258]}
+    loaded = AutoModelForCausalLM.from_pretrained(result.exports["merged"], trust_remote_code=False)
+    assert loaded.generation_config.eos_token_id == [3, 256, 258]
+    assert result.manifest["stop_tokens"] == [3, 256, 258]

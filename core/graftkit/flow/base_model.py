@@ -11,7 +11,7 @@ import torch
 from graftkit.errors import ModelError
 from graftkit.flow.check_model import PlannedBase
 from graftkit.flow.context import RunContext
-from graftkit.flow.new_rows import changed_config, grow_vocabulary
+from graftkit.flow.new_rows import changed_config, generation_config, grow_vocabulary
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import AdaptedModel, adapt
@@ -73,7 +73,8 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
         adapted = adapt(network, adapter, run.request.targets, seed=bound.recipe.training.seed)
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
-        model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown)
+        generation = generation_config(files, run.vocabulary.change, tokenizer, run.facts["stop_tokens"])
+        model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown, generation)
         stage.facts |= _facts(model, base.device)
         run.facts["parameters"] = {k: stage.facts[k] for k in ("total", "trainable", "trainable_share")}
         return LoadedModel(model, base.device, base.packing)

@@ -13,6 +13,7 @@ from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.context import RunContext, StageScope
+from graftkit.interfaces.model_source import GenerationSettings
 from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
@@ -36,7 +37,7 @@ class Corpus:
         train: The rows to learn from.
         holdout: The held-out rows.
         answers: The numbers of the held-out rows that have a prompt and an answer, as many as are asked for.
-        stop: The special tokens that end a supervised stretch: what a generation stops at.
+        stop: What a generation stops at: special tokens that end a supervised stretch, and those of the base model.
     """
 
     train: TokenStore
@@ -79,7 +80,7 @@ def build_corpus(run: RunContext) -> Corpus:
         stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
         run.facts["data"] |= {**stage.facts, "fingerprint": fingerprints}
-        corpus = _corpus(encoder, stores, tallies)
+        corpus = _corpus(run, stores, tallies)
         run.facts["stop_tokens"] = corpus.stop
         return corpus
 
@@ -167,9 +168,13 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
         stage.notice(f"{told}: the model won't learn to stop there")
 
 
-def _corpus(encoder: Encoder, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
-    eos = encoder.tokenizer.role_token("eos")
+def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
+    files, change = run.request.files, run.vocabulary.change
+    eos = run.vocabulary.tokenizer.role_token("eos")
     stop = {*tallies["train"].stops} | ({eos} if eos is not None else set())
+    if isinstance(files, GenerationSettings) and (change is None or change.kept is None):
+        base = files.generation_config.get("eos_token_id")
+        stop |= {id for id in (base if isinstance(base, list) else [base]) if isinstance(id, int)}
     return Corpus(stores["train"], stores["holdout"], list(tallies["holdout"].answers), sorted(stop))
 
 

@@ -64,6 +64,10 @@ class TrainedModel(PlannedModel, Protocol):
     """What a run trained, as exporters see it."""
 
     @property
+    def generation_config(self) -> Mapping[str, Any]:
+        """The base model's generation_config.json, with every token that ends an answer; empty without any."""
+
+    @property
     def vocabulary(self) -> NewVocabulary | None:
         """The new rows of its embeddings, or None where the vocabulary is the base model's."""
 

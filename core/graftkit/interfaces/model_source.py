@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INTEGERS",
     "BaseModelFiles",
+    "GenerationSettings",
     "ModelSource",
     "TensorInfo",
     "TokenizerFetcher",
@@ -77,6 +78,15 @@ class BaseModelFiles(TokenizerFiles, Protocol):
         Raises:
             ModelError: A tensor can't be read.
         """
+
+
+@runtime_checkable
+class GenerationSettings(Protocol):
+    """What a base model's files may say besides: how answers are generated."""
+
+    @property
+    def generation_config(self) -> Mapping[str, Any]:
+        """The settings, with the keys of a `generation_config.json`: stop tokens, sampling; empty without any."""
 
 
 class ModelSource(Protocol):

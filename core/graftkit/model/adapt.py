@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ class AdaptedModel:
         adapter: The adapter's method.
         adapted: Every adapted layer by its dotted path, in the model's order.
         grown: The new rows of its embeddings, or None where the vocabulary is the base model's.
+        generation_config: How answers are generated, with the keys of a `generation_config.json`.
     """
 
     network: nn.Module
@@ -44,6 +45,7 @@ class AdaptedModel:
     adapter: Adapter
     adapted: Mapping[str, AdaptedWeight]
     grown: GrownVocabulary | None = None
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def change(self) -> VocabularyChange | None:
