@@ -17,7 +17,7 @@ from torch import nn
 from graftkit_exporters.config import MergedConfig
 from graftkit_exporters.forward import probe_logits
 from graftkit_exporters.model_folder import TOLERANCES, write_model
-from graftkit_exporters.peft_folder import load_adapter, write_adapter
+from graftkit_exporters.peft_folder import load_adapter, no_adapter, write_adapter
 
 __all__ = ["ExtendedBaseExporter"]
 
@@ -34,7 +34,7 @@ class ExtendedBaseExporter:
         """Says so where there is no new vocabulary, or PEFT has no form of the adapter."""
         if planned.change is None:
             return "the vocabulary is the base model's: peft writes the adapter alone"
-        return None if planned.adapter.peft_config() is not None else "PEFT has no form of this adapter"
+        return no_adapter(planned)
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes both folders, the tokenizer in each."""

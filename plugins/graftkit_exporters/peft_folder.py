@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import nn
 from graftkit_exporters.forward import probe_logits
 from graftkit_exporters.model_folder import write_json
 
-__all__ = ["PeftExporter", "load_adapter", "resized", "target_modules", "write_adapter"]
+__all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
 
 NEW_ROWS = "token_adapter.trainable_tokens_delta"
 """PEFT's name of an embedding's trained rows. They are the rows themselves, whatever the name says."""
@@ -31,14 +32,12 @@ class PeftExporter:
 
     def refusal(self, planned: PlannedModel) -> str | None:
         """Says so where PEFT has no form of the adapter, or of what became of the vocabulary."""
-        if planned.adapter.peft_config() is None:
-            return "PEFT has no form of this adapter"
         if planned.change and planned.change.kept is not None:
             return (
                 "tokens of the base model have other ids now, which an adapter can't tell PEFT: "
                 "export merged or extended-base"
             )
-        return None
+        return no_adapter(planned)
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the adapter, new rows alone where the vocabulary grew, and the tokenizer that it was trained with."""
@@ -61,6 +60,43 @@ class PeftExporter:
             ExportError: A tensor was left over: peft itself says nothing about those.
         """
         return probe_logits(load_adapter(resized(base(), folder), folder), probes)
+
+
+def no_adapter(planned: PlannedModel) -> str | None:
+    """Says why PEFT has no form of an adapter, whatever became of the vocabulary, or None."""
+    if planned.adapter.peft_config() is None:
+        return "PEFT has no form of this adapter"
+    moved = _taken_for_experts(str(planned.config["model_type"]), planned.targets)
+    if moved:
+        return (
+            f"of {planned.config['model_type']} models PEFT takes layers called {', '.join(moved)} for experts, "
+            "wherever they are: export merged, or leave them out of adapter.targets"
+        )
+    return None
+
+
+def _taken_for_experts(model_type: str, targets: Sequence[str]) -> list[str]:
+    """Returns the last names of the layers that PEFT would look for among a mixture's experts, which are one tensor.
+
+    Adapters from before the experts were one tensor named each of them; PEFT still reads those, and can't tell a
+    layer of the same name elsewhere, such as an expert that all tokens share.
+    """
+    try:
+        from peft.utils.transformers_weight_conversion import _convert_peft_config_moe as convert
+    except ImportError:
+        return []
+    model = SimpleNamespace(config=SimpleNamespace(model_type=model_type))
+    names = {target.rpartition(".")[2] for target in targets}
+    moved = []
+    for name in sorted(names):
+        config = SimpleNamespace(target_modules={name}, target_parameters=None, r=1, lora_alpha=1)
+        try:
+            convert(config, model)
+        except ValueError:  # it wants the other half of a pair that is one tensor now
+            config.target_modules = set()
+        if name not in config.target_modules:
+            moved.append(name)
+    return moved
 
 
 def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: bool) -> int:
@@ -148,6 +184,8 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
 def target_modules(adapted: Iterable[str], linear: Iterable[str]) -> list[str]:
     """Returns the shortest list that means just these layers to PEFT, which compares the ends of paths.
 
+    A layer that is a number in a list of others can be named by its whole path alone: blocks are numbers, too.
+
     Example:
         >>> target_modules(["l.0.q", "l.1.q"], ["l.0.q", "l.0.k", "l.1.q", "l.1.k"])
         ['q']
@@ -155,4 +193,5 @@ def target_modules(adapted: Iterable[str], linear: Iterable[str]) -> list[str]:
     chosen = set(adapted)
     names = {layer.rpartition(".")[2] for layer in chosen}
     meant = {layer for layer in linear if layer.rpartition(".")[2] in names}
-    return sorted(names if meant == chosen else chosen)
+    certain = meant == chosen and not any(name.isdigit() for name in names)
+    return sorted(names if certain else chosen)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class Planned:
     tokenizer: Tokenizer
     change: VocabularyChange | None
     adapter: Adapter
+    targets: Sequence[str]
 
 
 def refuse_early(run: RunContext, exporters: Mapping[str, Exporter]) -> None:
@@ -83,7 +84,8 @@ def refuse_early(run: RunContext, exporters: Mapping[str, Exporter]) -> None:
     bound, files, vocabulary = run.request.bound, run.request.files, run.vocabulary
     adapter: Adapter = run.host.registry.create(bound.adapter.offer, bound.adapter.config)
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
-    planned = Planned(config, files.reference, vocabulary.tokenizer, vocabulary.change, adapter)
+    targets = run.request.targets
+    planned = Planned(config, files.reference, vocabulary.tokenizer, vocabulary.change, adapter, targets)
     for place, (name, exporter) in enumerate(exporters.items()):
         reason = exporter.refusal(planned)
         if reason:

@@ -59,6 +59,10 @@ class PlannedModel(Protocol):
     def adapter(self) -> Adapter:
         """The adapter's method."""
 
+    @property
+    def targets(self) -> Sequence[str]:
+        """The dotted path of every layer that is adapted, in the model's order."""
+
 
 class TrainedModel(PlannedModel, Protocol):
     """What a run trained, as exporters see it."""
@@ -77,7 +81,7 @@ class TrainedModel(PlannedModel, Protocol):
 
     @property
     def linear_layers(self) -> Sequence[str]:
-        """The dotted path of every linear layer whose weight is frozen, adapted or not."""
+        """The dotted path of every linear layer whose weight is frozen, adapted or not, adaptable or not."""
 
     @property
     def transposed_layers(self) -> Sequence[str]:

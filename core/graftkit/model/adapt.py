@@ -61,9 +61,17 @@ class AdaptedModel:
         return NewVocabulary(self.grown.change, rows, tied=self.grown.output is None)
 
     @property
+    def targets(self) -> list[str]:
+        """The dotted path of every adapted layer."""
+        return list(self.adapted)
+
+    @property
     def linear_layers(self) -> list[str]:
-        """The dotted path of every linear layer whose weight is frozen, adapted or not."""
-        return [name for name, module in self.network.named_modules() if isinstance(module, FrozenLinear)]
+        """The dotted path of every linear layer whose weight is frozen, adapted or not, adaptable or not."""
+        from transformers.pytorch_utils import Conv1D
+
+        kinds = (FrozenLinear, nn.Linear, Conv1D)
+        return [name for name, module in self.network.named_modules() if isinstance(module, kinds)]
 
     @property
     def transposed_layers(self) -> list[str]:

@@ -61,7 +61,7 @@ class TinyTrained:
     def planned(self) -> Planned:
         """Returns what is known of it before a weight is loaded, as exporters are asked about it."""
         model = self.model
-        return Planned(model.config, model.reference, model.tokenizer, model.change, model.adapter)
+        return Planned(model.config, model.reference, model.tokenizer, model.change, model.adapter, model.targets)
 
     def probes(self) -> Probes:
         """Returns a few token sequences and what the trained model makes of them."""
