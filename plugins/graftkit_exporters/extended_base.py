@@ -16,7 +16,7 @@ from torch import nn
 
 from graftkit_exporters.config import MergedConfig
 from graftkit_exporters.forward import probe_logits
-from graftkit_exporters.model_folder import TOLERANCES, write_model
+from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, write_model
 from graftkit_exporters.peft_folder import load_adapter, no_adapter, write_adapter
 
 __all__ = ["ExtendedBaseExporter"]
@@ -58,5 +58,5 @@ class ExtendedBaseExporter:
         """Loads the base with transformers and the adapter with peft, computing in float32."""
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32, **TRUSTING_NOTHING)
         return probe_logits(load_adapter(model, folder / "adapter"), probes)

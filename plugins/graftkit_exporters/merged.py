@@ -17,7 +17,7 @@ from torch import nn
 
 from graftkit_exporters.config import MergedConfig
 from graftkit_exporters.forward import probe_logits
-from graftkit_exporters.model_folder import TOLERANCES, write_model
+from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, write_model
 
 __all__ = ["MergedExporter"]
 
@@ -51,5 +51,5 @@ class MergedExporter:
         """Loads the folder with transformers, computing in float32."""
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **TRUSTING_NOTHING)
         return probe_logits(model, probes)

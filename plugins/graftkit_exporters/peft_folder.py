@@ -59,6 +59,7 @@ class PeftExporter:
         Raises:
             ExportError: A tensor was left over: peft itself says nothing about those.
         """
+        stored_names(folder)  # a folder without tensors is told at once, before a base model is loaded
         return probe_logits(load_adapter(resized(base(), folder), folder), probes)
 
 
@@ -169,16 +170,22 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
         ExportError: A tensor was left over: peft itself says nothing about those.
     """
     from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
 
+    stored = stored_names(folder)
     loaded: nn.Module = PeftModel.from_pretrained(model, folder)
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        stored = set(file.keys())
     taken = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
     if stored != taken:
         odd = sorted(stored ^ taken)
         raise ExportError(f"peft and the file disagree on {len(odd)} tensors, such as {odd[0]}", where=str(folder))
     return loaded
+
+
+def stored_names(folder: Path) -> set[str]:
+    """Returns the names of an adapter's tensors."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        return set(file.keys())
 
 
 def target_modules(adapted: Iterable[str], linear: Iterable[str]) -> list[str]:

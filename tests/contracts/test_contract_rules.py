@@ -14,10 +14,9 @@ import pytest
 from graftkit import Provider, hookimpl
 from graftkit.corpus.rows import ChatRow, CompletionRow, TextRow, read_rows
 from graftkit.errors import PluginError, ProviderError
-from graftkit.flow.export import EXPORT_MANIFEST
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, OF_THE_MANIFEST
 from graftkit.interfaces.provider import KINDS
 from graftkit.testing import QuantizerContract, TokenizerContract, deviates, isolated_host, tiny_rows
-from graftkit.testing.contracts.exporter import OF_THE_MANIFEST
 
 
 def test_replacing_a_promise_without_a_reason_is_an_error_that_names_it() -> None:

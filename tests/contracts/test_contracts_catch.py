@@ -62,6 +62,7 @@ BROKEN = {
         "it_refuses_with_a_sentence_and_not_everything",
         "before a weight is loaded, .* no attribute 'adapted'",
     ),
+    "exporters:ReadsNothing": ("its_logits_come_from_its_files", "without reading its export"),
     "exporters:BlindTolerance": ("its_tolerance_tells_the_trained_model_from_the_base", "a share of the largest logit"),
     "initializers:ReturnsSixteenBits": ("every_new_token_gets_a_row[extended]", "rows are torch.bfloat16"),
     "initializers:DividesByNothing": (

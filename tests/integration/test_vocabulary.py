@@ -10,9 +10,10 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.errors import Cancelled, ModelError, RecipeError
+from graftkit.errors import Cancelled, FolderError, ModelError, RecipeError
 from graftkit.flow.events import Event, StepFinished
 from graftkit.flow.reload import reload
+from graftkit.store.files import sha256_of
 from graftkit.testing import tiny_model_folder
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -138,6 +139,13 @@ def test_an_adapter_with_another_tokenizer_is_refused_naming_both(extended: Any,
     spec = json.loads(file.read_bytes())
     spec["model"]["merges"][-2:] = reversed(spec["model"]["merges"][-2:])
     file.write_text(json.dumps(spec))
+    with pytest.raises(FolderError, match=r"the file (tokenizer/)?tokenizer\.json is changed"):
+        reload(str(copy))
+    listed = copy / ("manifest.json" if place == "run" else "graftkit.json")
+    manifest = json.loads(listed.read_text())
+    files = manifest["artifacts" if place == "run" else "files"]
+    files[file.relative_to(copy).as_posix()]["sha256"] = sha256_of(file)
+    listed.write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match="trained with the tokenizer") as caught:
         reload(str(copy))
     assert result.manifest["tokenizer"]["fingerprint"][:12] in str(caught.value)
@@ -149,7 +157,7 @@ def test_an_adapter_whose_rows_would_be_others_is_refused(extended: Any, tmp_pat
     source = result.folder if place == "run" else result.exports["peft"]
     file = shutil.copytree(source, tmp_path / "copy") / "vocabulary.json"
     file.write_text(file.read_text().replace(str(IDS), str(IDS - 1), 1))
-    with pytest.raises(ModelError, match="not the file that was written with the adapter"):
+    with pytest.raises(FolderError, match=r"vocabulary\.json is changed: it is not the file that was written"):
         reload(str(file.parent))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
 from graftkit.cli.options import json_option
 from graftkit.errors import ExportError, FolderError
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, read_export_manifest
 from graftkit.report.summary import proof_text
 from graftkit.store.files import file_facts
 
@@ -38,14 +38,10 @@ def command(export: str, as_json: bool) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    try:
-        manifest: dict[str, Any] = json.loads((folder / "graftkit.json").read_bytes())
-        listed = dict(manifest["files"])
-    except FileNotFoundError:
-        raise FolderError("no export of graftkit's: it has no graftkit.json", where=str(folder)) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FolderError(f"its graftkit.json is damaged: {error!r}", where=str(folder)) from None
-    found = file_facts(folder, leave_out=frozenset({"graftkit.json"}))
+    if not (folder / EXPORT_MANIFEST).is_file():
+        raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
+    listed = read_export_manifest(folder, ("files",))["files"]
+    found = file_facts(folder, leave_out=frozenset({EXPORT_MANIFEST}))
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):
             state = "missing" if name not in found else "new" if name not in listed else "changed"

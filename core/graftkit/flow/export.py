@@ -18,6 +18,7 @@ from graftkit.errors import ExportError, RecipeError
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, checked_tolerance, drop_foreign_code
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import PROBES_FILE, make_probes
 from graftkit.flow.prove import TRUSTED
@@ -29,9 +30,10 @@ from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.recipe.bind import Choice
 from graftkit.store.files import atomic_folder, file_facts, write_json
 
-__all__ = ["EXPORT_MANIFEST", "Planned", "export_all", "make_exporters", "prove", "refuse_early"]
+__all__ = ["Planned", "export_all", "make_exporters", "prove", "refuse_early"]
 
-EXPORT_MANIFEST = "graftkit.json"
+_SECONDS, _BYTES_A_SECOND = 1800, 2_000_000
+"""How long a proof may take: half an hour, and a second for each two megabytes to load."""
 
 
 def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:
@@ -113,11 +115,31 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             "dtype": run.request.bound.recipe.training.dtype,
             "stop_tokens": run.facts["stop_tokens"],
             "system": run.facts["data"]["system"],
-            "tolerance": exporter.tolerance(),
-            **facts,
+            "tolerance": checked_tolerance(exporter.tolerance(), choice.offer.qualified_name),
         }
+        manifest |= _facts_beside(manifest, facts, choice.offer.qualified_name)
+        drop_foreign_code(temporary)
         manifest["files"] = file_facts(temporary)
         write_json(temporary / EXPORT_MANIFEST, manifest)
+
+
+def _facts_beside(manifest: Mapping[str, Any], facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
+    """Returns an exporter's facts, none of which hides one of core's.
+
+    Raises:
+        ExportError: One does, or they are no JSON.
+    """
+    hidden = sorted((manifest.keys() | {"files"}) & facts.keys())
+    if hidden:
+        raise ExportError(
+            f"the exporter '{exporter}' returns {', '.join(hidden)} as a fact of its own, which {EXPORT_MANIFEST} says",
+            hint="The exporter must name it otherwise.",
+        )
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(facts), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"the exporter '{exporter}' returns facts that are no JSON: {error}") from None
+    return found
 
 
 def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
@@ -145,9 +167,14 @@ def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool
     command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes)]
     command += [TRUSTED] if trusted else []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    if not trusted:  # what a manifest from elsewhere names is opened where it lies here, or not at all
+        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", env=environment
+    )
     try:
-        output, errors = _wait(process, poll)
+        output, errors = _wait(process, poll, folder)
     finally:
         if process.poll() is None:
             process.kill()
@@ -155,13 +182,26 @@ def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool
     return _judged(folder, process.returncode, output, errors)
 
 
-def _wait(process: subprocess.Popen[str], poll: Any) -> tuple[str, str]:
+def _wait(process: subprocess.Popen[str], poll: Any, folder: Path) -> tuple[str, str]:
+    limit = _time_limit(folder)
+    end = time.monotonic() + limit
     while True:
         poll()
         try:
             return process.communicate(timeout=0.2)
         except subprocess.TimeoutExpired:
-            time.sleep(0)
+            if time.monotonic() > end:
+                raise ExportError(
+                    f"its proof took longer than {limit / 60:.0f} minutes and was stopped",
+                    where=str(folder),
+                    hint="The program that loads it hangs, or this machine is too small for it.",
+                ) from None
+
+
+def _time_limit(folder: Path) -> float:
+    """Returns how many seconds a proof may take: an adapter's loads its base model too, which half an hour is for."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return _SECONDS + size / _BYTES_A_SECOND
 
 
 def _judged(folder: Path, code: int, output: str, errors: str) -> dict[str, Any]:
@@ -171,7 +211,7 @@ def _judged(folder: Path, code: int, output: str, errors: str) -> dict[str, Any]
         raise ExportError(f"it can't be loaded again: {reason[0]}", where=str(folder))
     proof: dict[str, Any] = json.loads(lines[-1])
     if proof["status"] == "failed":
-        raise ExportError(proof["message"], where=str(folder), hint=proof["hint"])
+        raise ExportError(proof["message"], where=proof["where"] or str(folder), hint=proof["hint"])
     if proof["status"] == "different":
         raise ExportError(
             f"it computes something else than what was trained: logits differ by {proof['max_abs_diff']:.2g}, "

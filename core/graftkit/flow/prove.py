@@ -9,19 +9,29 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import GraftkitError
+from graftkit.errors import ExportError, GraftkitError
+from graftkit.flow.export_manifest import checked_tolerance, read_export_manifest, refuse_foreign_code
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, make_provider
 from graftkit.host.host import PluginHost
 
-__all__ = ["TRUSTED", "main"]
+if TYPE_CHECKING:
+    from graftkit.flow.probes import Probes
+    from graftkit.interfaces.exporter import Exporter
+
+__all__ = ["TRUSTED", "check_it_reads", "main"]
 
 TRUSTED = "--made-by-this-run"
 """Says that the export was written a moment ago by the run that asks, so that its manifest may name any class."""
+
+_TENSOR_FILES = frozenset({".safetensors", ".gguf", ".npz", ".npy", ".bin", ".pt", ".pth", ".onnx", ".h5"})
 
 
 def main() -> None:
@@ -31,23 +41,26 @@ def main() -> None:
     try:
         print(json.dumps(check(folder, probes, make)))
     except GraftkitError as error:
-        print(json.dumps({"status": "failed", "message": error.message, "hint": error.hint}))
-    except (KeyError, TypeError, AttributeError) as error:
-        print(json.dumps({"status": "failed", "message": f"its graftkit.json is damaged: {error!r}", "hint": ""}))
+        said = {"message": error.message, "hint": error.hint, "where": error.where}
+        print(json.dumps({"status": "failed", **said}))
 
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:
     """Compares an export's logits with the trained model's."""
     from graftkit.flow.probes import Probes, allowed_difference, compare
 
-    manifest = json.loads((folder / "graftkit.json").read_bytes())
+    manifest = read_export_manifest(folder)
+    refuse_foreign_code(folder)
+    share = checked_tolerance(manifest["tolerance"], str(manifest["exporter"].get("name")))
     exporter = make(manifest["exporter"])
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]
     if missing:
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
     probes = Probes.load(probes_file)
     found = exporter.logits(folder, probes.ids, lambda: _base(manifest, make))
-    difference, tolerance = compare(probes, found), allowed_difference(probes, manifest["tolerance"])
+    difference, tolerance = compare(probes, found), allowed_difference(probes, share)
+    if difference.within(tolerance):
+        check_it_reads(exporter, folder, probes, lambda: _base(manifest, make), tolerance)
     return {
         "status": "proved" if difference.within(tolerance) else "different",
         "max_abs_diff": min(difference.largest, 1e308),
@@ -57,6 +70,54 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         "coverage": dict(probes.coverage),
         "loaded_with": {name: _version(name) for name in getattr(exporter, "proved_with", ())},
     }
+
+
+def check_it_reads(exporter: Exporter, folder: Path, probes: Probes, base: Callable[[], Any], tolerance: float) -> None:
+    """Makes sure that an exporter's logits come from its export: without its tensors it can't compute them.
+
+    It is asked once more, of a copy that lies beside the export and lacks every tensor file; all files, where none
+    has the name of one. An honest exporter fails at once.
+
+    Raises:
+        ExportError: It computes the same.
+    """
+    from graftkit.flow.probes import compare
+
+    with _without_tensors(folder) as hollow:
+        try:
+            found = exporter.logits(hollow, probes.ids, base)
+            off = compare(probes, found).largest
+        except Exception:
+            return
+    if off <= tolerance:
+        raise ExportError(
+            "the exporter computed the logits without reading its export: it does so without the tensor files, too",
+            where=str(folder),
+            hint="An exporter's logits() must load what is in the folder that it is given.",
+        )
+
+
+@contextmanager
+def _without_tensors(folder: Path) -> Iterator[Path]:
+    """Gives a copy of an export without its tensor files; an empty folder where none is known to be one."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    kept = [path for path in files if path.suffix not in _TENSOR_FILES]
+    with _temporary_beside(folder) as name:
+        hollow = Path(name)
+        for path in kept if len(kept) < len(files) else []:
+            target = hollow / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        yield hollow
+
+
+def _temporary_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """Makes a folder with the same neighbours, so that what an exporter reads of those it finds again."""
+    prefix, suffix = f".{folder.name}.", ".partial"
+    try:
+        return tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=folder.absolute().parent)
+    except OSError:  # a folder that may only be read
+        return tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix)
 
 
 def _base(manifest: Mapping[str, Any], make: MakeProvider) -> Any:

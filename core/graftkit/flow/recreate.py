@@ -41,9 +41,17 @@ class InstalledProviders:
         Raises:
             PluginError: No installed plugin offers the class that the manifest names.
         """
-        if (facts.get("target"), facts.get("config_class", "")) not in self._offered:
+        if not isinstance(facts, Mapping):
+            raise PluginError(f"the manifest is damaged: it names a provider as {facts!r:.60}")
+        if (str(facts.get("target")), str(facts.get("config_class", ""))) not in self._offered:
             raise PluginError(
                 f"no installed plugin offers {facts.get('target')}, which the manifest names",
                 hint=f"It says that it came from {facts.get('distribution')} {facts.get('version')}: install that.",
             )
-        return make_provider(facts)
+        try:
+            return make_provider(facts)
+        except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
+            reason = " ".join(str(error).split())[:300]
+            raise PluginError(
+                f"the manifest is damaged: {facts['target']} can't be made as it says: {reason}"
+            ) from None

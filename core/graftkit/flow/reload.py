@@ -16,6 +16,7 @@ from graftkit.corpus.rows import ChatRow, Message
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError
 from graftkit.flow.base_model import check_unchanged
 from graftkit.flow.check_model import pick_device
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, check_listed, read_export_manifest, refuse_foreign_code
 from graftkit.flow.folder import read_manifest
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import context_length, load_tokenizer, open_model
@@ -33,6 +34,9 @@ from graftkit.model.load import load_base_model
 from graftkit.store.files import sha256_of
 
 __all__ = ["ReloadedModel", "reload"]
+
+_LOADED_OF_A_RUN = ("adapter/", "tokenizer/", VOCABULARY)
+"""What the paths of those of a run's files start with that are loaded."""
 
 _NEW_ROWS = ".token_adapter.trainable_tokens_delta"
 """PEFT's name of an embedding's new rows."""
@@ -115,12 +119,16 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
     folder = Path(source)
     manifest = read_manifest(folder)
     if manifest is not None:
+        check_listed(folder, manifest.get("artifacts", {}), _LOADED_OF_A_RUN)
         return _run(folder, manifest, make)
+    if (folder / EXPORT_MANIFEST).is_file():
+        check_listed(folder, read_export_manifest(folder, ("files",))["files"])
+        refuse_foreign_code(folder)
     if (folder / "adapter_config.json").is_file():
         return _peft(folder, make)
     if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
         return _extended_base(folder, host, make)
-    return _model(source, _read(folder / "graftkit.json"), host)
+    return _model(source, _read(folder / EXPORT_MANIFEST), host)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -146,7 +154,7 @@ def _run(folder: Path, manifest: Mapping[str, Any], make: MakeProvider) -> Reloa
     _check_tokenizer(tokenizer, facts["tokenizer_fingerprint"], folder / "tokenizer")
     providers = manifest["providers"]
     dtype = getattr(torch, manifest["recipe"]["training"]["dtype"])
-    change = _change(folder / VOCABULARY, manifest.get("artifacts", {}))
+    change = _change(folder / VOCABULARY)
     network = _adapted(providers, manifest["model"], facts["targets"], tokenizer, state, dtype, make, change)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["data"]["system"])
 
@@ -155,14 +163,14 @@ def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
     """Loads an export in PEFT's format on the base that it was trained on."""
     from safetensors.torch import load_file
 
-    manifest = _read(folder / "graftkit.json")
+    manifest = _read(folder / EXPORT_MANIFEST)
     if not manifest:
         raise FolderError("an adapter that graftkit did not write can't be tried yet", where=str(folder))
     state = _peft_state(load_file(folder / "adapter_model.safetensors"), make(manifest["adapter"]), manifest["targets"])
     tokenizer = make(manifest["tokenizer"]).load(folder)
     _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder)
     dtype = getattr(torch, manifest["dtype"])
-    change = _change(folder / VOCABULARY, manifest.get("files", {}))
+    change = _change(folder / VOCABULARY)
     network = _adapted(manifest, manifest["model"], manifest["targets"], tokenizer, state, dtype, make, change)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
 
@@ -186,7 +194,7 @@ def _extended_base(folder: Path, host: PluginHost, make: MakeProvider) -> Reload
     """Loads a base that has the new vocabulary, and the plain adapter beside it."""
     from safetensors.torch import load_file
 
-    manifest = _read(folder / "graftkit.json")
+    manifest = _read(folder / EXPORT_MANIFEST)
     _, files = open_model(host, str(folder / "base"))
     tokenizer = make(manifest["tokenizer"]).load(folder / "base")
     _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder / "base")
@@ -231,19 +239,8 @@ def _empty_rows(change: VocabularyChange) -> MakeRows:
     return lambda weight, role: torch.zeros(len(change.ids), weight.shape[1])
 
 
-def _change(path: Path, listed: Mapping[str, Any]) -> VocabularyChange | None:
-    """Returns what became of the base model's vocabulary, where something did.
-
-    Raises:
-        ModelError: The file is not the one that was listed: it would put the new rows elsewhere.
-    """
-    written = listed.get(path.name)
-    if written and not (path.is_file() and sha256_of(path) == written["sha256"]):
-        raise ModelError(
-            "it is not the file that was written with the adapter",
-            where=str(path),
-            hint="Put it back: it says which rows are the new ones.",
-        )
+def _change(path: Path) -> VocabularyChange | None:
+    """Returns what became of the base model's vocabulary, where something did."""
     return VocabularyChange.from_json(json.loads(path.read_bytes())) if path.is_file() else None
 
 

@@ -115,16 +115,20 @@ class Exporter(Protocol):
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the files into an existing empty folder and returns facts for the manifest, as JSON.
 
-        Files, sizes and hashes are listed by the caller, who also moves the folder into place as a whole.
+        Files, sizes and hashes are listed by the caller, who also moves the folder into place as a whole. A fact with
+        the name of one of the manifest's own is an error.
         """
 
     def tolerance(self) -> float:
-        """Returns how far a logit may be off for this format's precision, as a share of the largest logit."""
+        """Returns how far a logit may be off for this format's precision: a share of the largest logit, 0.1 at most."""
 
     def logits(
         self, folder: Path, probes: Sequence[Sequence[int]], base: Callable[[], nn.Module]
     ) -> list[torch.Tensor]:
         """Loads the export with the program it is meant for and runs it; called in a fresh process.
+
+        It is called once more with a copy of the folder that lacks the tensors, where it must fail. Look at the
+        folder before you call `base`, so that this costs nothing.
 
         Args:
             folder: The export.

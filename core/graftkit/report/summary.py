@@ -53,7 +53,8 @@ def proof_text(proof: Mapping[str, Any]) -> str:
     if proof["status"] != "proved":
         return f"not proved: {proof['reason']}"
     programs = " and ".join(f"{name} {version}" for name, version in proof["loaded_with"].items())
-    return f"proved: loaded with {programs}, logits within {proof['max_abs_diff']:.1e}"
+    within = f"logits within {proof['max_abs_diff']:.1e} of {proof['tolerance']:.1e} allowed"
+    return f"proved: loaded with {programs}, {within}"
 
 
 def vocabulary_text(manifest: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ def tiny_model_folder(folder: Path, *, seed: int = 0, shards: int = 1, **config:
     built = CONFIG_MAPPING[settings["model_type"]](**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(built, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(built, trust_remote_code=False, dtype=torch.float32)
     size = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, max_shard_size=size if shards == 1 else size // shards)

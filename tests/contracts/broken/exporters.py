@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,18 @@ class WritesTheTime(MergedExporter):
 class BlindTolerance(MergedExporter):
     def tolerance(self) -> float:
         return 1.5
+
+
+class ReadsNothing(MergedExporter):
+    """Keeps elsewhere what it proves itself with."""
+
+    def export(self, trained: Any, folder: Path) -> Mapping[str, Any]:
+        facts = super().export(trained, folder)
+        shutil.copytree(folder, folder.parent / "elsewhere")
+        return facts
+
+    def logits(self, folder: Path, probes: Any, base: Any) -> list[torch.Tensor]:
+        return super().logits(folder.parent / "elsewhere", probes, base)
 
 
 class AsksForWeights(MergedExporter):

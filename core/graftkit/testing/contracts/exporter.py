@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from graftkit.errors import ExportError
-from graftkit.flow.export import EXPORT_MANIFEST, prove
+from graftkit.flow.export import prove
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE_MANIFEST
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
+from graftkit.flow.prove import check_it_reads
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind
@@ -25,26 +27,6 @@ from graftkit.testing.contracts.trained import Everything, TinyTrained, logits, 
 from graftkit.testing.tiny import TINY_SHAPES
 
 __all__ = ["ExporterContract"]
-
-OF_THE_MANIFEST = frozenset(
-    [
-        "graftkit",
-        "exporter",
-        "model",
-        "model_source",
-        "quantizer",
-        "adapter",
-        "targets",
-        "tokenizer",
-        "tokenizer_fingerprint",
-        "dtype",
-        "stop_tokens",
-        "system",
-        "tolerance",
-        "files",
-    ]
-)
-"""What core says in an export's manifest; an exporter's facts stand beside it."""
 
 
 class ExporterContract(Contract):
@@ -142,10 +124,21 @@ class ExporterContract(Contract):
     def test_its_tolerance_tells_the_trained_model_from_the_base(self, trained: TinyTrained) -> None:
         """A share of the largest logit that is the rounding of the format, and no more."""
         probes, tolerance = trained.probes(), self.make().tolerance()
-        assert 0 <= tolerance < 1, f"tolerance() is {tolerance}: a share of the largest logit"
+        fits = 0 <= tolerance <= MAX_TOLERANCE
+        assert fits, f"tolerance() is {tolerance}: a share of the largest logit, {MAX_TOLERANCE:g} at most"
         untrained = [logits(trained.base(), ids) for ids in probes.ids]
         apart, allowed = compare(probes, untrained).largest, allowed_difference(probes, tolerance)
         assert apart > allowed, f"tolerance() is {tolerance}: the base model itself would pass for the trained one"
+
+    def test_its_logits_come_from_its_files(self, trained: TinyTrained, tmp_path: Path) -> None:
+        """Without the files that hold tensors it can't compute what was trained."""
+        self.export(trained, tmp_path / "export")
+        probes, exporter = trained.probes(), self.make()
+        allowed = allowed_difference(probes, exporter.tolerance())
+        try:
+            check_it_reads(exporter, tmp_path / "export", probes, trained.base, allowed)
+        except ExportError as error:
+            pytest.fail(error.message)
 
     def test_it_writes_into_its_folder_alone(
         self, trained: TinyTrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

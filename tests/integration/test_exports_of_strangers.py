@@ -1,0 +1,265 @@
+"""Exports whose files and manifests somebody else wrote: they choose no code, and no tolerance."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import graftkit
+import pytest
+import torch
+from graftkit.cli.main import main
+from graftkit.errors import ExportError, FolderError, GraftkitError
+from graftkit.flow import export as flow
+from graftkit.flow.export_manifest import MAX_TOLERANCE, checked_tolerance, drop_foreign_code, refuse_foreign_code
+from graftkit.flow.reload import reload
+from graftkit.store.files import file_facts
+from graftkit.testing import tiny_rows
+from safetensors.torch import load_file, save_file
+
+PROBES = "probes.safetensors"
+WRITES_A_FILE = "from pathlib import Path\nPath({ran!r}).write_text('it ran')\n"
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> graftkit.RunResult:
+    folder = tmp_path_factory.mktemp("finished")
+    return graftkit.run(recipe(tiny_model, folder, ["merged", "peft"]), out=folder / "run")
+
+
+@pytest.fixture
+def copied(finished: graftkit.RunResult, tmp_path: Path) -> Path:
+    """The run, to change."""
+    return shutil.copytree(finished.folder, tmp_path / "run")
+
+
+def recipe(model: Path, folder: Path, exports: list[Any]) -> dict[str, Any]:
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in tiny_rows("completion", 20)))
+    training = {"steps": 4, "tokens_per_step": 128, "learning_rate": 3e-2, "device": "cpu"}
+    return {"model": str(model), "data": {"train": str(rows)}, "training": training, "export": exports}
+
+
+def edit(path: Path, **changed: Any) -> None:
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, **changed}))
+
+
+def list_again(folder: Path) -> None:
+    """Makes an export's manifest agree with its files, as whoever changed them would."""
+    edit(folder / "graftkit.json", files=file_facts(folder, leave_out=frozenset({"graftkit.json"})))
+
+
+def with_code(folder: Path, ran: Path) -> None:
+    (folder / "code.py").write_text(WRITES_A_FILE.format(ran=str(ran)))
+    names = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    edit(folder / "config.json", model_type="unheard-of", auto_map=names)
+    list_again(folder)
+
+
+def test_verify_runs_no_code_of_an_export_whatever_is_answered(copied: Path, tmp_path: Path) -> None:
+    folder = copied / "exports" / "merged"
+    with_code(folder, tmp_path / "ran")
+    command = [sys.executable, "-m", "graftkit", "verify", str(folder)]
+    done = subprocess.run(command, input="y\n" * 50, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "names code that would be run to load it ('auto_map')" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "ran").exists()
+    with pytest.raises(ExportError, match="an export's own code is never run"):
+        reload(str(folder))
+
+
+def test_transformers_itself_is_told_to_trust_nothing(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftkit_exporters.merged import MergedExporter
+
+    with_code(copied / "exports" / "merged", tmp_path / "ran")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        MergedExporter().logits(copied / "exports" / "merged", [[1, 2]], lambda: pytest.fail("no base"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json", "base/config.json"])
+@pytest.mark.parametrize("key", ["auto_map", "custom_pipelines"])
+def test_any_configuration_that_names_code_is_refused_and_never_written(tmp_path: Path, name: str, key: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"kept": 1, key: {"A": "code.A"}}))
+    with pytest.raises(ExportError, match=f"names code .*'{key}'"):
+        refuse_foreign_code(tmp_path)
+    drop_foreign_code(tmp_path)
+    refuse_foreign_code(tmp_path)
+    assert json.loads(path.read_text()) == {"kept": 1}
+
+
+def test_a_base_models_own_code_is_not_handed_on(tiny_model: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    for name in ("config.json", "tokenizer_config.json"):
+        edit(model / name, auto_map={"AutoConfig": "code.Config"})
+    result = graftkit.run(recipe(model, tmp_path, ["merged"]), out=tmp_path / "run")
+    assert result.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    for name in ("config.json", "tokenizer_config.json"):
+        assert "auto_map" not in json.loads((result.exports["merged"] / name).read_text())
+
+
+@pytest.mark.parametrize(
+    "share", [1e30, MAX_TOLERANCE * 1.01, -1e-9, float("nan"), float("inf"), 10**400, "1", True, None]
+)
+def test_a_tolerance_above_cores_bound_is_refused_naming_the_exporter(share: Any) -> None:
+    with pytest.raises(ExportError, match="the exporter 'mine' claims a tolerance of"):
+        checked_tolerance(share, "mine")
+
+
+def test_verify_does_not_believe_a_tolerance(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = copied / "exports" / "merged"
+    weights = folder / "model.safetensors"
+    save_file({k: torch.zeros_like(t) for k, t in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    list_again(folder)
+    edit(folder / "graftkit.json", tolerance=1e30)
+    with pytest.raises(ExportError, match=r"'merged' claims a tolerance of 1e\+30; from 0 to 0\.1"):
+        flow.prove(folder, copied / PROBES)
+
+
+def test_the_difference_is_told_beside_what_is_allowed(finished: graftkit.RunResult) -> None:
+    from graftkit.report.summary import proof_text
+
+    text = proof_text(finished.manifest["exports"]["merged"]["proof"])
+    assert text.startswith("proved: ") and " of 1.0e-04 allowed" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tolerance": None}, "'tolerance' is null"),
+        ({"exporter": "merged"}, "'exporter' is \"merged\""),
+        ({"exporter": {}}, "no installed plugin offers None"),
+        ({"dtype": "nn"}, "'dtype' is \"nn\""),
+        ({"model": {}}, "'model' has no reference"),
+    ],
+)
+def test_a_damaged_manifest_is_told_in_words(copied: Path, change: dict[str, Any], said: str) -> None:
+    folder = copied / "exports" / "merged"
+    edit(folder / "graftkit.json", **change)
+    with pytest.raises(GraftkitError) as caught:
+        flow.prove(folder, copied / PROBES)
+    assert said in str(caught.value) and "Error" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"files": 3}', '{"files": {"config.json": 3}}'])
+def test_a_manifest_that_is_none_is_told_in_words(copied: Path, text: str) -> None:
+    folder = copied / "exports" / "merged"
+    (folder / "graftkit.json").write_text(text)
+    for ask in (lambda: reload(str(folder)), lambda: main(["verify", str(folder)], standalone_mode=False)):
+        with pytest.raises((FolderError, ExportError, SystemExit)):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("", "adapter/adapter.safetensors"),
+        ("", "tokenizer/tokenizer.json"),
+        ("exports/merged", "model.safetensors"),
+        ("exports/merged", "tokenizer.json"),
+        ("exports/peft", "adapter_model.safetensors"),
+    ],
+)
+def test_generate_loads_no_file_that_differs_from_its_manifest(copied: Path, place: str, name: str) -> None:
+    folder = copied / place
+    with (folder / name).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(FolderError, match=f"the file {name} is changed"):
+        reload(str(folder))
+    (folder / name).unlink()
+    with pytest.raises(FolderError, match=f"the file {name} is missing"):
+        reload(str(folder))
+
+
+def child(monkeypatch: pytest.MonkeyPatch, code: str) -> list[Any]:
+    """Puts a program in the place of the one that loads an export; returns the processes that were started."""
+    started: list[Any] = []
+    real = subprocess.Popen
+
+    def start(command: list[str], **named: Any) -> Any:
+        started.append(real([sys.executable, "-c", code], **named))
+        return started[-1]
+
+    monkeypatch.setattr(flow, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
+    return started
+
+
+def test_a_proof_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = child(monkeypatch, "import time; time.sleep(600)")
+    monkeypatch.setattr(flow, "_time_limit", lambda folder: 1.0)
+    start = time.monotonic()
+    with pytest.raises(ExportError, match="its proof took longer than .* and was stopped"):
+        flow.prove(tmp_path, tmp_path / PROBES)
+    assert time.monotonic() - start < 60 and started[0].poll() is not None
+
+
+def test_a_proof_has_ten_minutes_at_least(tmp_path: Path) -> None:
+    assert flow._time_limit(tmp_path) >= 600
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_what_is_verified_asks_neither_its_user_nor_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    code = (
+        "import json, os, sys; said = [sys.stdin.read(), os.environ.get('HF_HUB_OFFLINE'), "
+        "os.environ.get('TRANSFORMERS_OFFLINE')]; print(json.dumps({'status': 'not possible', 'reason': said}))"
+    )
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    child(monkeypatch, code)
+    said = flow.prove(tmp_path, tmp_path / PROBES, trusted=trusted)["reason"]
+    assert said == ["", *([None, None] if trusted else ["1", "1"])]
+
+
+BAD = """
+import shutil
+from graftkit_exporters.merged import MergedExporter
+
+class Wide(MergedExporter):
+    def tolerance(self):
+        return 1e9
+
+class Hides(MergedExporter):
+    def export(self, trained, folder):
+        return {**super().export(trained, folder), "tolerance": 0.05}
+
+class ReadsNothing(MergedExporter):
+    def export(self, trained, folder):
+        facts = super().export(trained, folder)
+        shutil.copytree(folder, folder.parent / "elsewhere")
+        return facts
+
+    def logits(self, folder, probes, base):
+        return super().logits(folder.parent / "elsewhere", probes, base)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Wide", r"the exporter '.*Wide.*' claims a tolerance of 1000000000\.0"),
+        ("Hides", r"the exporter '.*Hides.*' returns tolerance as a fact of its own"),
+        ("ReadsNothing", "computed the logits without reading its export"),
+    ],
+)
+def test_no_exporter_has_itself_proved(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    (tmp_path / "bad_exporters.py").write_text(BAD)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ExportError, match=said):
+        exports = [{"use": f"bad_exporters:{name}", "name": "bad"}]
+        graftkit.run(recipe(tiny_model, tmp_path, exports), out=tmp_path / "run")
+    assert not [path.name for path in (tmp_path / "run" / "exports").iterdir() if path.name.endswith(".partial")]
