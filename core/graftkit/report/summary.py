@@ -54,7 +54,8 @@ def proof_text(proof: Mapping[str, Any]) -> str:
         return f"not proved: {proof['reason']}"
     programs = " and ".join(f"{name} {version}" for name, version in proof["loaded_with"].items())
     within = f"logits within {proof['max_abs_diff']:.1e} of {proof['tolerance']:.1e} allowed"
-    return f"proved: loaded with {programs}, {within}"
+    longest = proof.get("coverage", {}).get("longest")
+    return f"proved: loaded with {programs}, {within}" + (f", up to {longest} tokens" if longest else "")
 
 
 def vocabulary_text(manifest: Mapping[str, Any]) -> str:
