@@ -14,7 +14,7 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.cli.main import main
+from graftkit.cli.verify import command as verify
 from graftkit.errors import ExportError, FolderError, GraftkitError
 from graftkit.flow import export as flow
 from graftkit.flow.export_manifest import MAX_TOLERANCE, checked_tolerance, drop_foreign_code, refuse_foreign_code
@@ -117,7 +117,7 @@ def test_a_tolerance_above_cores_bound_is_refused_naming_the_exporter(share: Any
         checked_tolerance(share, "mine")
 
 
-def test_verify_does_not_believe_a_tolerance(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_does_not_believe_a_tolerance(copied: Path) -> None:
     folder = copied / "exports" / "merged"
     weights = folder / "model.safetensors"
     save_file({k: torch.zeros_like(t) for k, t in load_file(weights).items()}, weights, metadata={"format": "pt"})
@@ -156,8 +156,8 @@ def test_a_damaged_manifest_is_told_in_words(copied: Path, change: dict[str, Any
 def test_a_manifest_that_is_none_is_told_in_words(copied: Path, text: str) -> None:
     folder = copied / "exports" / "merged"
     (folder / "graftkit.json").write_text(text)
-    for ask in (lambda: reload(str(folder)), lambda: main(["verify", str(folder)], standalone_mode=False)):
-        with pytest.raises((FolderError, ExportError, SystemExit)):
+    for ask in (lambda: reload(str(folder)), lambda: verify.main([str(folder)], standalone_mode=False)):
+        with pytest.raises((FolderError, ExportError)):
             ask()
 
 
@@ -257,9 +257,10 @@ class ReadsNothing(MergedExporter):
 def test_no_exporter_has_itself_proved(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
-    (tmp_path / "bad_exporters.py").write_text(BAD)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "exporters.py").write_text(BAD)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ExportError, match=said):
-        exports = [{"use": f"bad_exporters:{name}", "name": "bad"}]
+        exports = [{"use": f"bad.exporters:{name}", "name": "bad"}]
         graftkit.run(recipe(tiny_model, tmp_path, exports), out=tmp_path / "run")
     assert not [path.name for path in (tmp_path / "run" / "exports").iterdir() if path.name.endswith(".partial")]

@@ -170,15 +170,14 @@ def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool
     if not trusted:  # what a manifest from elsewhere names is opened where it lies here, or not at all
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     pipe = subprocess.PIPE
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", env=environment
-    )
-    try:
-        output, errors = _wait(process, poll, folder)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    ) as process:
+        try:
+            output, errors = _wait(process, poll, folder)
+        finally:
+            if process.poll() is None:
+                process.kill()
     return _judged(folder, process.returncode, output, errors)
 
 
