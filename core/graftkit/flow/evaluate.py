@@ -94,9 +94,9 @@ def _measured(
     tokenizer: Tokenizer | None = None,
 ) -> dict[str, float]:
     """Returns the mean loss of a supervised token, in nats, and of a byte of text, in bits."""
-    micro_tokens = run.request.bound.recipe.training.micro_tokens
+    microbatch_tokens = run.request.bound.recipe.training.microbatch_tokens
     loss = held_out_loss(
-        network, store, loaded.device, micro_tokens, stage.progress("passes"), packed=loaded.packing.packed
+        network, store, loaded.device, microbatch_tokens, stage.progress("passes"), packed=loaded.packing.packed
     )
     if not math.isfinite(loss):
         raise TrainingError(

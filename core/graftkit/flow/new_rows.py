@@ -56,7 +56,7 @@ def _checked(rows: torch.Tensor, shape: tuple[int, int], name: str) -> torch.Ten
     if tuple(rows.shape) != shape or not torch.isfinite(rows).all():
         raise PluginError(
             f"the initializer '{name}' made rows {list(rows.shape)} for {list(shape)}, or not all of them finite",
-            where="tokenizer.rows",
+            where="tokenizer.embedding_init",
         )
     return rows.detach().float().clone()
 

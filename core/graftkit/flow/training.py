@@ -68,11 +68,11 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
 
 def _check_first(run: RunContext, trainer: Trainer) -> None:
     section, steps = run.request.bound.recipe.tokenizer, len(trainer.plan)
-    if section and section.rows_first >= steps:
+    if section and section.embedding_warmup_steps >= steps:
         raise RecipeError(
-            f"tokenizer.rows_first is {section.rows_first}, but there are only {steps} steps: "
+            f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, but there are only {steps} steps: "
             "none is left to the adapter",
-            where=run.request.bound.document.where(("tokenizer", "rows_first")),
+            where=run.request.bound.document.where(("tokenizer", "embedding_warmup_steps")),
         )
 
 
@@ -80,7 +80,9 @@ def _row_training(run: RunContext, model: AdaptedModel) -> RowTraining:
     section = run.request.bound.recipe.tokenizer
     if section is None:
         return RowTraining()
-    return RowTraining(frozenset(model.row_parameters()), section.rows_learning_rate, section.rows_first)
+    return RowTraining(
+        frozenset(model.row_parameters()), section.embedding_learning_rate, section.embedding_warmup_steps
+    )
 
 
 def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[StepInfo], None]:

@@ -76,7 +76,7 @@ class BoundRecipe:
         for entry, (_, choice) in zip(data["export"], self.exports, strict=True):
             entry |= _dump(choice)
         if self.initializer:
-            data["tokenizer"]["rows"] |= _dump(self.initializer)
+            data["tokenizer"]["embedding_init"] |= _dump(self.initializer)
         if self.trainer:
             data["tokenizer"]["train"] |= _dump(self.trainer)
         return data
@@ -128,7 +128,9 @@ def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice)
 def _bind_tokenizer(host: PluginHost, section: TokenizerSection | None, document: Document) -> dict[str, Choice]:
     if section is None:
         return {}
-    found = {"initializer": _choose(host, "initializer", section.rows, document, ("tokenizer", "rows"))}
+    found = {
+        "initializer": _choose(host, "initializer", section.embedding_init, document, ("tokenizer", "embedding_init"))
+    }
     if section.train:
         found["trainer"] = _choose(host, "tokenizer", section.train, document, ("tokenizer", "train"))
     return found

@@ -32,10 +32,10 @@ def recipe_schema(host: PluginHost) -> dict[str, Any]:
 def _tokenizer(definitions: dict[str, Any], host: PluginHost) -> None:
     """Fills in what may be said in the section on the vocabulary."""
     section = definitions["TokenizerSection"]["properties"]
-    section["rows"] = {
+    section["embedding_init"] = {
         **_choices(host, "initializer"),
         "default": "mean",
-        "description": section["rows"]["description"],
+        "description": section["embedding_init"]["description"],
     }
     section["replace"] = _or_word(section["replace"])
     for name in ("ExtendSection", "TrainUse"):

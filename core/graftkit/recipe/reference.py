@@ -36,7 +36,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "plugins": PluginsSection,
 }
 _PROVIDERS: dict[str, tuple[Kind, type[BaseModel] | None]] = {
-    "tokenizer.rows": ("initializer", None),
+    "tokenizer.embedding_init": ("initializer", None),
     "quantizer": ("quantizer", None),
     "adapter": ("adapter", AdapterUse),
     "export": ("exporter", ExportUse),

@@ -141,13 +141,13 @@ class TokenizerSection(StrictModel):
     replace: Annotated[ReplaceSection, BeforeValidator(_path_alone)] | None = Field(
         default=None, description="take another one"
     )
-    rows: Annotated[Use, BeforeValidator(_name_alone)] = Field(
+    embedding_init: Annotated[Use, BeforeValidator(_name_alone)] = Field(
         default=Use(use="mean"), description="what the new rows of the embeddings start as: an initializer"
     )
-    rows_learning_rate: float = Field(
+    embedding_learning_rate: float = Field(
         default=3e-4, gt=0, lt=1, description="the highest rate of the new rows, whose optimizer is their own"
     )
-    rows_first: int = Field(
+    embedding_warmup_steps: int = Field(
         default=0, ge=0, description="steps at the beginning that train the new rows alone, before the adapter joins"
     )
 
@@ -188,7 +188,7 @@ class TrainingSection(StrictModel):
         default=None, ge=1, le=1_000_000, description="how many optimizer steps, instead of epochs"
     )
     tokens_per_step: int = Field(default=4096, ge=8, description="tokens of one optimizer step at most")
-    micro_tokens: int = Field(
+    microbatch_tokens: int = Field(
         default=1024, ge=8, description="tokens of one forward pass at most; less takes less memory"
     )
     learning_rate: float = Field(default=2e-4, gt=0, lt=1, description="the highest rate")
@@ -267,10 +267,14 @@ class Recipe(StrictModel):
                 f"data.max_length ({self.max_length}) is more than training.tokens_per_step "
                 f"({self.training.tokens_per_step}): no step could hold such a row"
             )
-        if self.tokenizer and self.training.steps is not None and self.tokenizer.rows_first >= self.training.steps:
+        if (
+            self.tokenizer
+            and self.training.steps is not None
+            and self.tokenizer.embedding_warmup_steps >= self.training.steps
+        ):
             raise ValueError(
-                f"tokenizer.rows_first ({self.tokenizer.rows_first}) leaves none of the {self.training.steps} steps "
-                "of training.steps to the adapter"
+                f"tokenizer.embedding_warmup_steps ({self.tokenizer.embedding_warmup_steps}) leaves none of the "
+                f"{self.training.steps} steps of training.steps to the adapter"
             )
         folders = [export.folder for export in self.export]
         repeated = sorted({folder for folder in folders if folders.count(folder) > 1})

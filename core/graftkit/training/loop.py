@@ -110,7 +110,7 @@ class Trainer:
         return sum(len(self._passes(rows, packed)) for rows in self.plan)
 
     def _passes(self, rows: Sequence[int], packed: bool) -> list[list[int]]:
-        return group_by_tokens(rows, self._lengths, self._options.micro_tokens if packed else 0)
+        return group_by_tokens(rows, self._lengths, self._options.microbatch_tokens if packed else 0)
 
     def _take_step(self, steps: int, rows: Sequence[int], poll: Callable[[], None]) -> StepInfo:
         start = time.perf_counter()
@@ -147,7 +147,7 @@ def held_out_loss(
     network: nn.Module,
     store: TokenStore,
     device: torch.device,
-    micro_tokens: int,
+    microbatch_tokens: int,
     poll: Callable[[int, int], None] = lambda done, total: None,
     *,
     packed: bool = True,
@@ -158,11 +158,11 @@ def held_out_loss(
         network: The model.
         store: The held-out rows.
         device: Where the network computes.
-        micro_tokens: Tokens of one forward pass at most.
+        microbatch_tokens: Tokens of one forward pass at most.
         poll: Called before each pass with how many are done and how many there are; raises to stop.
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
     """
-    groups = group_by_tokens(range(len(store)), store.lengths.tolist(), micro_tokens if packed else 0)
+    groups = group_by_tokens(range(len(store)), store.lengths.tolist(), microbatch_tokens if packed else 0)
     loss = TokenLoss(network, packed=packed)
     total, supervised = 0.0, 0
     for done, group in enumerate(groups):

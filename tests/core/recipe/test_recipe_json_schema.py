@@ -13,7 +13,7 @@ def forms(schema: dict[str, Any]) -> list[str]:
 
 
 def test_new_rows_are_a_name_or_an_initializer_with_its_fields() -> None:
-    rows = recipe_schema(PluginHost())["$defs"]["TokenizerSection"]["properties"]["rows"]
+    rows = recipe_schema(PluginHost())["$defs"]["TokenizerSection"]["properties"]["embedding_init"]
     word, *sections = rows["anyOf"]
     fields = {section["properties"]["use"]["enum"][0]: set(section["properties"]) - {"use"} for section in sections}
     assert {"focus", "mean", "random", "weighted"} <= set(word["examples"])

@@ -16,7 +16,7 @@ ROWS = "data: {train: a.jsonl}\n"
 EVERYWHERE: Mapping[str, Any] = {
     "data": {"max_length": 256, "holdout": 0.2},
     "quantizer": {"use": "nf4", "double_quant": True},
-    "tokenizer": {"extend": {"tokens": 5}, "rows_first": 2},
+    "tokenizer": {"extend": {"tokens": 5}, "embedding_warmup_steps": 2},
     "training": {"steps": 100, "learning_rate": 1e-3, "dtype": "bfloat16"},
     "evaluation": {"exact_match": 8},
     "export": ["peft", {"use": "merged", "dtype": "float16"}],
@@ -72,7 +72,7 @@ def test_every_section_that_is_not_said_is_the_presets(bound: Any) -> None:
     recipe = found.recipe
     assert (recipe.data.max_length, recipe.data.holdout) == (256, 0.2)
     assert (recipe.training.steps, recipe.training.learning_rate, recipe.training.dtype) == (100, 1e-3, "bfloat16")
-    assert recipe.tokenizer.extend.tokens == 5 and recipe.tokenizer.rows_first == 2
+    assert recipe.tokenizer.extend.tokens == 5 and recipe.tokenizer.embedding_warmup_steps == 2
     assert recipe.evaluation.exact_match == 8
     assert found.quantizer.config.model_dump() == {"blocksize": 64, "double_quant": True}
     assert [choice.offer.provider.name for _, choice in found.exports] == ["peft", "merged"]
@@ -82,13 +82,14 @@ def test_every_section_that_is_not_said_is_the_presets(bound: Any) -> None:
 def test_every_key_that_is_said_is_the_recipes(bound: Any) -> None:
     text = (
         "training: {learning_rate: 2e-4}\nevaluation: {max_new_tokens: 4}\n"
-        "quantizer: nf4\nexport: merged\ntokenizer: {rows_first: 3, train: {use: byte-level, vocab_size: 300}}\n"
+        "quantizer: nf4\nexport: merged\n"
+        "tokenizer: {embedding_warmup_steps: 3, train: {use: byte-level, vocab_size: 300}}\n"
     )
     recipe = (found := bound(EVERYWHERE, text, rows="data: {train: a.jsonl, holdout: 0}\n")).recipe
     assert (recipe.data.max_length, recipe.data.holdout) == (256, 0)
     assert (recipe.training.steps, recipe.training.learning_rate) == (100, 2e-4)
     assert (recipe.evaluation.exact_match, recipe.evaluation.max_new_tokens) == (8, 4)
-    assert recipe.tokenizer.extend is None and recipe.tokenizer.rows_first == 3
+    assert recipe.tokenizer.extend is None and recipe.tokenizer.embedding_warmup_steps == 3
     assert found.quantizer.config.model_dump() == {"blocksize": 64, "double_quant": False}
     assert [choice.offer.provider.name for _, choice in found.exports] == ["merged"]
 

@@ -74,7 +74,7 @@ def test_the_loss_of_packed_rows_is_that_of_each_row_alone(tiny_model: Path) -> 
     expected, count = reference_loss(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), rows)
     assert len(batch.labels) == count
     assert summed_loss(ours, batch).item() == pytest.approx(expected, rel=1e-5)
-    assert held_out_loss(ours, rows, CPU, micro_tokens=40) == pytest.approx(expected / count, rel=1e-5)
+    assert held_out_loss(ours, rows, CPU, microbatch_tokens=40) == pytest.approx(expected / count, rel=1e-5)
 
 
 def test_no_row_sees_another(tiny_model: Path) -> None:
@@ -95,8 +95,8 @@ def steps(folder: Path, quantizer: Any = None, dropout: float = 0.0, **options: 
 
 
 def test_how_rows_are_cut_into_passes_does_not_change_training(tiny_model: Path) -> None:
-    whole, losses = steps(tiny_model, micro_tokens=1000)
-    cut, again = steps(tiny_model, micro_tokens=20)
+    whole, losses = steps(tiny_model, microbatch_tokens=1000)
+    cut, again = steps(tiny_model, microbatch_tokens=20)
     for a, b in zip(whole, cut, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
     assert [s.loss for s in losses] == pytest.approx([s.loss for s in again], rel=1e-4)
