@@ -17,7 +17,7 @@ test: dev  ## Run everything that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 install: $(VENV)/installed  ## Install into .venv
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.model.load import check_base_model
-from graftkit.model.packing import choose_packing
+from graftkit.model.packing import Packing, choose_packing
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
@@ -28,12 +28,12 @@ def settings(name: str) -> dict[str, Any]:
     return found | ({"sliding_window": WINDOW, "use_sliding_window": True} if isinstance(window, int) else {})
 
 
-def row(name: str, folder: Path) -> str:
-    """Returns the architecture's line of the table."""
+def row(name: str, folder: Path, packing: Packing | None = None) -> str:
+    """Returns the architecture's line of the table; `packing` where it is known already."""
     files = HuggingFaceSource().open(str(folder))
     try:
         ends = sorted({layer.path.rpartition(".")[2] for layer in check_base_model(files)})
-        packing = choose_packing(files.config, name)
+        packing = packing or choose_packing(files.config, name)
     except ModelError as error:
         return f"| {name} | refused | | {error.message} |\n"
     how = "packed" if packing.packed else "one by one"

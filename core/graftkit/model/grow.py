@@ -64,6 +64,10 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
     names = {id(module): path for path, module in network.named_modules()}
     embedding_path, head_path = names[id(old)], names[id(head)]
     tied = head.weight is old.weight
+    if not change.ids:
+        _rearrange(old, head, change, tied)
+        network.config.vocab_size = change.size
+        return GrownVocabulary(change, embedding_path, None if tied else head_path, {})
     trained = _trained(old.weight, change, make_rows, "tied" if tied else "input")
     embedding = NewRowsEmbedding(_rearranged(old.weight, change), trained)
     network.set_submodule(embedding_path, embedding)
@@ -76,6 +80,15 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
     network.set_submodule(head_path, NewRowsLinear(weight, trained, bias))
     network.config.vocab_size = change.size
     return GrownVocabulary(change, embedding_path, None if tied else head_path, rows)
+
+
+def _rearrange(embedding: nn.Embedding, head: nn.Linear, change: VocabularyChange, tied: bool) -> None:
+    """Gives frozen matrices the rows of a vocabulary in which no id is new: some of the base's, in another order."""
+    embedding.weight = nn.Parameter(_rearranged(embedding.weight, change), requires_grad=False)
+    rows = embedding.weight if tied else nn.Parameter(_rearranged(head.weight, change), requires_grad=False)
+    head.weight = rows
+    head.bias = None if head.bias is None else nn.Parameter(_rearranged(head.bias, change), requires_grad=False)
+    embedding.num_embeddings = head.out_features = change.size
 
 
 def _trained(weight: torch.Tensor, change: VocabularyChange, make_rows: MakeRows, role: MatrixRole) -> TrainedRows:

@@ -71,4 +71,6 @@ def test_the_loss_and_its_gradient_are_those_of_each_sequence_alone(name: str, t
             assert parameter.grad is None or not parameter.grad.any()
         else:
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-4 * largest)
-    assert row(name, tmp_path / "model") in PAGE.read_text(encoding="utf-8"), "run python tests/architectures.py"
+    assert row(name, tmp_path / "model", packing) in PAGE.read_text(encoding="utf-8"), (
+        "run python tests/architectures.py"
+    )
