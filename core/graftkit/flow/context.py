@@ -82,6 +82,12 @@ class RunContext:
         """Calls a lifecycle hook of every plugin."""
         self.host.broadcast(hook, run=self.info, **arguments)
 
+    def notice(self, stage: str, message: str) -> None:
+        """Reports something once, and keeps it in the manifest."""
+        if message not in self.facts["notices"]:
+            self.facts["notices"].append(message)
+            self.emit(Notice(stage, message))
+
     @contextmanager
     def stage(self, name: str) -> Iterator[StageScope]:
         """Marks the time in which a stage runs; the manifest is saved at its end."""
@@ -147,8 +153,7 @@ class StageScope:
 
     def notice(self, message: str) -> None:
         """Tells the user something, and keeps it in the manifest."""
-        self._run.facts["notices"].append(message)
-        self._run.emit(Notice(self.name, message))
+        self._run.notice(self.name, message)
 
 
 def _providers(request: Request) -> dict[str, Any]:

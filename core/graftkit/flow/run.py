@@ -162,6 +162,8 @@ def run(
 def _flow(run: RunContext) -> None:
     """The chain. What needs no torch comes first: importing it takes seconds that a wrong request need not wait."""
     run.broadcast("graftkit_run_started")
+    for message in run.request.notices:
+        run.notice("plan", message)
     if run.request.bound.recipe.training.device not in ("auto", "cpu"):
         from graftkit.flow.check_model import pick_device
 
