@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from graftkit.interfaces.exporter import Exporter as Exporter
     from graftkit.interfaces.exporter import NewVocabulary as NewVocabulary
     from graftkit.interfaces.exporter import PlannedModel as PlannedModel
+    from graftkit.interfaces.exporter import Probe as Probe
+    from graftkit.interfaces.exporter import ProofRequest as ProofRequest
     from graftkit.interfaces.exporter import TrainedModel as TrainedModel
     from graftkit.interfaces.frozen_weight import FrozenWeight as FrozenWeight
     from graftkit.interfaces.initializer import Initializer as Initializer
@@ -68,6 +70,8 @@ _HOMES = {
     "NewToken": "graftkit.interfaces.vocabulary",
     "NewVocabulary": "graftkit.interfaces.exporter",
     "PlannedModel": "graftkit.interfaces.exporter",
+    "Probe": "graftkit.interfaces.exporter",
+    "ProofRequest": "graftkit.interfaces.exporter",
     "PluginHost": "graftkit.host.host",
     "Provider": "graftkit.interfaces.provider",
     "ProviderConfig": "graftkit.interfaces.config",

@@ -6,16 +6,14 @@ Servers that load adapters (vLLM, llama.cpp) refuse rows of embeddings in them. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import PlannedModel, TrainedModel
-from torch import nn
+from graftkit import PlannedModel, ProofRequest, TrainedModel
 
 from graftkit_exporters.config import MergedConfig
-from graftkit_exporters.forward import probe_logits
 from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, write_model
 from graftkit_exporters.peft_folder import load_adapter, no_adapter, write_adapter
 
@@ -52,11 +50,9 @@ class ExtendedBaseExporter:
         """Returns what the rounding of the base's stored type explains."""
         return TOLERANCES[self._config.dtype]
 
-    def logits(
-        self, folder: Path, probes: Sequence[Sequence[int]], base: Callable[[], nn.Module]
-    ) -> list[torch.Tensor]:
+    def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the base with transformers and the adapter with peft, computing in float32."""
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32, **TRUSTING_NOTHING)
-        return probe_logits(load_adapter(model, folder / "adapter"), probes)
+        model = AutoModelForCausalLM.from_pretrained(request.folder / "base", dtype=torch.float32, **TRUSTING_NOTHING)
+        return request.run(load_adapter(model, request.folder / "adapter").get_base_model())

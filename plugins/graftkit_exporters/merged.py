@@ -7,16 +7,14 @@ rows of the embeddings are in their places, and config.json says how many there 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import PlannedModel, TrainedModel
-from torch import nn
+from graftkit import PlannedModel, ProofRequest, TrainedModel
 
 from graftkit_exporters.config import MergedConfig
-from graftkit_exporters.forward import probe_logits
 from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, write_model
 
 __all__ = ["MergedExporter"]
@@ -45,11 +43,9 @@ class MergedExporter:
         """Returns what the rounding of the stored type explains."""
         return TOLERANCES[self._config.dtype]
 
-    def logits(
-        self, folder: Path, probes: Sequence[Sequence[int]], base: Callable[[], nn.Module]
-    ) -> list[torch.Tensor]:
+    def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the folder with transformers, computing in float32."""
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **TRUSTING_NOTHING)
-        return probe_logits(model, probes)
+        model = AutoModelForCausalLM.from_pretrained(request.folder, dtype=torch.float32, **TRUSTING_NOTHING)
+        return request.run(model)

@@ -6,17 +6,16 @@ Keys are `base_model.model.<layer>.<tensor>`, as PEFT writes them for a wrapped 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from graftkit import NewVocabulary, PlannedModel, TrainedModel
+from graftkit import NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
 from torch import nn
 
-from graftkit_exporters.forward import probe_logits
 from graftkit_exporters.model_folder import write_json
 
 __all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
@@ -49,9 +48,7 @@ class PeftExporter:
         """Adapter tensors are stored in float32: nothing is rounded."""
         return 1e-5
 
-    def logits(
-        self, folder: Path, probes: Sequence[Sequence[int]], base: Callable[[], nn.Module]
-    ) -> list[torch.Tensor]:
+    def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the folder with peft onto the base model, and makes sure that peft took every tensor.
 
         Where the vocabulary grew, the base model is resized first, as docs/tokenizers.md tells users to.
@@ -59,8 +56,9 @@ class PeftExporter:
         Raises:
             ExportError: A tensor was left over: peft itself says nothing about those.
         """
+        folder = request.folder
         stored_names(folder)  # a folder without tensors is told at once, before a base model is loaded
-        return probe_logits(load_adapter(resized(base(), folder), folder), probes)
+        return request.run(load_adapter(resized(request.base(), folder), folder).get_base_model())
 
 
 def no_adapter(planned: PlannedModel) -> str | None:
@@ -163,7 +161,7 @@ def resized(model: Any, folder: Path) -> Any:
     return model
 
 
-def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
+def load_adapter(model: nn.Module, folder: Path) -> Any:
     """Loads an adapter with peft onto a model, and makes sure that peft took every tensor.
 
     Raises:

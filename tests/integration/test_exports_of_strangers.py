@@ -14,6 +14,7 @@ from typing import Any
 import graftkit
 import pytest
 import torch
+from graftkit import Probe, ProofRequest
 from graftkit.cli.verify import command as verify
 from graftkit.errors import ExportError, FolderError, GraftkitError
 from graftkit.flow import export as flow
@@ -82,7 +83,9 @@ def test_transformers_itself_is_told_to_trust_nothing(
     with_code(copied / "exports" / "merged", tmp_path / "ran")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
     with pytest.raises(ValueError, match="trust_remote_code"):
-        MergedExporter().logits(copied / "exports" / "merged", [[1, 2]], lambda: pytest.fail("no base"))
+        MergedExporter().logits(
+            ProofRequest(copied / "exports" / "merged", [Probe((1, 2), (1,))], lambda: pytest.fail("no base"))
+        )
     assert not (tmp_path / "ran").exists()
 
 
@@ -225,6 +228,7 @@ def test_what_is_verified_asks_neither_its_user_nor_the_network(
 
 BAD = """
 import shutil
+from dataclasses import replace
 from graftkit_exporters.merged import MergedExporter
 
 class Wide(MergedExporter):
@@ -241,8 +245,8 @@ class ReadsNothing(MergedExporter):
         shutil.copytree(folder, folder.parent / "elsewhere")
         return facts
 
-    def logits(self, folder, probes, base):
-        return super().logits(folder.parent / "elsewhere", probes, base)
+    def logits(self, request):
+        return super().logits(replace(request, folder=request.folder.parent / "elsewhere"))
 """
 
 

@@ -16,7 +16,9 @@ import torch
 
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.corpus import Corpus
-from graftkit.model.packing import forward_inputs, logits_at
+from graftkit.interfaces.exporter import Probe
+from graftkit.interfaces.forward import logits_at
+from graftkit.model.packing import forward_inputs
 from graftkit.store.files import write_atomic
 from graftkit.store.token_store import TokenStore
 
@@ -31,8 +33,6 @@ LEAST = 512
 """Tokens that all probes may have together, however short the training was."""
 SHARE = 0.05
 """And the share of the tokens trained on, where that is more: what proving costs stays a small part of the run."""
-MOST = 4096
-"""And never more: logits of every token are made when an export is proved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,11 @@ class Probes:
                 list(range(len(ids) - len(logits), len(ids))) for ids, logits in zip(self.ids, self.logits, strict=True)
             ]
             object.__setattr__(self, "places", last)
+
+    @property
+    def requested(self) -> list[Probe]:
+        """The sequences and places as an exporter is asked for them."""
+        return [Probe(tuple(ids), tuple(places)) for ids, places in zip(self.ids, self.places, strict=True)]
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file."""
@@ -126,7 +131,7 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
         trained_tokens: Tokens that training saw, by which the probes' size is bounded.
     """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
-    ids = _sequences(store, min(MOST, max(LEAST, int(SHARE * trained_tokens))))
+    ids = _sequences(store, max(LEAST, int(SHARE * trained_tokens)))
     places = [_spread(len(probe)) for probe in ids]
     sequences = [torch.tensor(probe, device=loaded.device) for probe in ids]
     logits = _logits(loaded.model.network.float(), sequences, places, loaded.packing.packed)
@@ -178,13 +183,13 @@ def compare(probes: Probes, found: Sequence[torch.Tensor]) -> Comparison:
 
     Args:
         probes: What is expected.
-        found: For each probe the logits of all its tokens, `[tokens, vocabulary]`.
+        found: For each probe the logits at its places, `[places, vocabulary]`.
     """
     differences, agreeing = [], []
-    for expected, places, logits in zip(probes.logits, probes.places, found, strict=True):
-        if logits.shape[0] <= places[-1]:
+    for expected, logits in zip(probes.logits, found, strict=True):
+        if len(logits) != len(expected):
             return Comparison(float("inf"), float("inf"), 0.0)
-        kept = logits[places].float()
+        kept = logits.float()
         width = min(expected.shape[1], kept.shape[1])
         expected, kept = expected[:, :width], kept[:, :width]
         differences.append((expected - kept).abs().flatten())

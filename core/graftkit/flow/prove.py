@@ -21,10 +21,10 @@ from graftkit.errors import ExportError, GraftkitError
 from graftkit.flow.export_manifest import checked_tolerance, read_export_manifest, refuse_foreign_code
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, make_provider
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.exporter import Exporter, ProofRequest
 
 if TYPE_CHECKING:
     from graftkit.flow.probes import Probes
-    from graftkit.interfaces.exporter import Exporter
 
 __all__ = ["TRUSTED", "check_it_reads", "main"]
 
@@ -57,7 +57,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     if missing:
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
     probes = Probes.load(probes_file)
-    found = exporter.logits(folder, probes.ids, lambda: _base(manifest, make))
+    found = exporter.logits(ProofRequest(folder, probes.requested, lambda: _base(manifest, make)))
     difference, tolerance = compare(probes, found), allowed_difference(probes, share)
     if difference.within(tolerance):
         check_it_reads(exporter, folder, probes, lambda: _base(manifest, make), tolerance)
@@ -85,7 +85,7 @@ def check_it_reads(exporter: Exporter, folder: Path, probes: Probes, base: Calla
 
     with _without_tensors(folder) as hollow:
         try:
-            found = exporter.logits(hollow, probes.ids, base)
+            found = exporter.logits(ProofRequest(hollow, probes.requested, base))
             off = compare(probes, found).largest
         except Exception:
             return

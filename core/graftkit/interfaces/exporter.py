@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.adapter import Adapter
     from graftkit.interfaces.tokenizer import Tokenizer
 
-__all__ = ["Exporter", "NewVocabulary", "PlannedModel", "TrainedModel"]
+__all__ = ["Exporter", "NewVocabulary", "PlannedModel", "Probe", "ProofRequest", "TrainedModel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,52 @@ class TrainedModel(PlannedModel, Protocol):
         """Yields the model without its adapter, the new rows of its embeddings in place, likewise."""
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A token sequence that an export is run on.
+
+    Attributes:
+        ids: Token ids, `[tokens]`.
+        places: The positions whose logits are compared, ascending.
+    """
+
+    ids: tuple[int, ...]
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProofRequest:
+    """What an exporter is asked to compute with an export.
+
+    Attributes:
+        folder: The export.
+        probes: Token sequences.
+        base: Makes the base model in full precision, its quantized weights dequantized, as a plain `transformers`
+            model, for formats that hold the adapter alone.
+    """
+
+    folder: Path
+    probes: Sequence[Probe]
+    base: Callable[[], nn.Module]
+
+    def run(self, model: Any) -> list[torch.Tensor]:
+        """Returns each probe's logits at its places, `[places, vocabulary]`, float32, of a `transformers` model.
+
+        Each probe runs alone, without a cache, and logits of other places are not made where the model allows.
+        """
+        import torch
+
+        from graftkit.interfaces.forward import logits_at
+
+        model.eval()
+        found: list[torch.Tensor] = []
+        for probe in self.probes:
+            inputs = {"input_ids": torch.tensor([probe.ids]), "use_cache": False}
+            with torch.no_grad():
+                found.append(logits_at(model, inputs, torch.tensor(probe.places)).float().cpu())
+        return found
+
+
 class Exporter(Protocol):
     """Writes one format. Built from its own config model: `Class(config)`, or `Class()` without one.
 
@@ -122,21 +168,13 @@ class Exporter(Protocol):
     def tolerance(self) -> float:
         """Returns how far a logit may be off for this format's precision: a share of the largest logit, 0.1 at most."""
 
-    def logits(
-        self, folder: Path, probes: Sequence[Sequence[int]], base: Callable[[], nn.Module]
-    ) -> list[torch.Tensor]:
+    def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the export with the program it is meant for and runs it; called in a fresh process.
 
         It is called once more with a copy of the folder that lacks the tensors, where it must fail. Look at the
-        folder before you call `base`, so that this costs nothing.
-
-        Args:
-            folder: The export.
-            probes: Token ids, one list a probe.
-            base: Makes the base model in full precision, its quantized weights dequantized, as a plain
-                `transformers` model, for formats that hold the adapter alone.
+        folder before you call `request.base`, so that this costs nothing.
 
         Returns:
-            For each probe the logits, `[tokens, vocabulary]`, float32. The caller compares them: an exporter does
-            not judge itself.
+            For each probe the logits at its places, `[places, vocabulary]`, float32: what `request.run(model)` gives
+            for a `transformers` model. The caller compares them: an exporter does not judge itself.
         """

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ __all__ = [
     "choose_packing",
     "forward_inputs",
     "largest_relative_difference",
-    "logits_at",
     "use_packing",
 ]
 
@@ -132,21 +130,6 @@ def forward_inputs(sequences: Sequence[torch.Tensor], *, packed: bool) -> dict[s
         "max_length_q": longest,
         "max_length_k": longest,
     }
-
-
-def logits_at(network: Any, inputs: Mapping[str, Any], places: torch.Tensor) -> torch.Tensor:
-    """Returns the logits of some places of a pass, `[places, vocabulary]`, the others not made where the model allows.
-
-    Args:
-        network: A transformers causal language model.
-        inputs: What `forward_inputs` gave.
-        places: Positions in the pass, `[places]`, int64.
-    """
-    if "logits_to_keep" in signature(network.forward).parameters:
-        found: torch.Tensor = network(**inputs, logits_to_keep=places).logits[0]
-        return found
-    found = network(**inputs).logits[0, places]
-    return found
 
 
 @contextmanager

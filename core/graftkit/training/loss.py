@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from graftkit.model.packing import forward_inputs, logits_at
+from graftkit.interfaces.forward import logits_at
+from graftkit.model.packing import forward_inputs
 from graftkit.training.batch import PackedBatch
 from graftkit.training.nll import summed_nll
 

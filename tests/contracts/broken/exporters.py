@@ -6,10 +6,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from graftkit import ProofRequest
 from graftkit_exporters.merged import MergedExporter
 from safetensors.torch import load_file, save_file
 
@@ -61,8 +63,8 @@ class ReadsNothing(MergedExporter):
         shutil.copytree(folder, folder.parent / "elsewhere")
         return facts
 
-    def logits(self, folder: Path, probes: Any, base: Any) -> list[torch.Tensor]:
-        return super().logits(folder.parent / "elsewhere", probes, base)
+    def logits(self, request: ProofRequest) -> list[torch.Tensor]:
+        return super().logits(replace(request, folder=request.folder.parent / "elsewhere"))
 
 
 class AsksForWeights(MergedExporter):

@@ -17,7 +17,7 @@ from graftkit.flow.export import prove
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE_MANIFEST
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.flow.prove import check_it_reads
-from graftkit.interfaces.exporter import Exporter
+from graftkit.interfaces.exporter import Exporter, ProofRequest
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind
 from graftkit.model.adapt import AdaptedModel
@@ -204,16 +204,16 @@ class ExporterContract(Contract):
     def _check_loads(self, trained: TinyTrained, folder: Path) -> None:
         self.export(trained, folder)
         probes = trained.probes()
-        found = self.make().logits(folder, probes.ids, trained.base)
+        found = self.make().logits(ProofRequest(folder, probes.requested, trained.base))
         _check_logits(probes, found, self.make().tolerance())
 
 
 def _check_logits(probes: Probes, found: list[torch.Tensor], tolerance: float) -> None:
     __tracebackhide__ = True
     assert len(found) == len(probes.ids), f"logits() returned {len(found)} tensors for {len(probes.ids)} probes"
-    for ids, one in zip(probes.ids, found, strict=True):
-        fits = one.ndim == 2 and len(one) == len(ids) and one.dtype == torch.float32
-        assert fits, f"logits() are float32 [tokens, vocabulary]; this is {one.dtype} {list(one.shape)}"
+    for places, one in zip(probes.places, found, strict=True):
+        fits = one.ndim == 2 and len(one) == len(places) and one.dtype == torch.float32
+        assert fits, f"logits() are float32 [places, vocabulary]; this is {one.dtype} {list(one.shape)}"
     off, allowed = compare(probes, found).largest, allowed_difference(probes, tolerance)
     assert off <= allowed, f"what was exported computes logits that are off by {off:.2g}; {allowed:.2g} is allowed"
 
