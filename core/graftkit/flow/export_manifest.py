@@ -40,6 +40,7 @@ _SHAPES: Mapping[str, type | tuple[type, ...]] = {
     "dtype": str,
     "stop_tokens": list,
     "system": (str, type(None)),
+    "chat_template": (str, type(None)),
     "tolerance": (int, float),
     "files": dict,
 }
