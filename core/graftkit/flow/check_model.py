@@ -1,4 +1,4 @@
-"""What can be known of the base model before a row is encoded: its device, its tensors, what it computes."""
+"""What can be known of the base model before a row is encoded: its device, and what it computes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import torch
 
 from graftkit.errors import RecipeError
 from graftkit.flow.context import RunContext
-from graftkit.interfaces.quantizer import Quantizer
-from graftkit.model.load import Loader
 from graftkit.model.packing import Packing, choose_packing
 
 __all__ = ["PlannedBase", "check_model", "pick_device"]
@@ -24,18 +22,16 @@ class PlannedBase:
 
 
 def check_model(run: RunContext) -> PlannedBase:
-    """Checks the base model without reading a weight.
+    """Checks where and how the base model will compute; its tensors are checked where targets are settled.
 
     Raises:
         RecipeError: There is no such device here.
-        ModelError: transformers does not know the architecture, tensors are missing, left over or of another shape,
-            or the model is not causal.
+        ModelError: The model is not causal.
     """
     bound, files = run.request.bound, run.request.files
     with run.stage("model check") as stage:
         device = pick_device(bound.recipe.training.device)
-        quantizer: Quantizer = run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)
-        Loader(files, quantizer, device, getattr(torch, bound.recipe.training.dtype))
+        run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)  # what it lacks is found out now
         packing = choose_packing(files.config, files.reference)
         if not packing.packed:
             stage.notice(f"sequences run one by one in training: {packing.reason}")

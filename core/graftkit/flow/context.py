@@ -158,9 +158,12 @@ class StageScope:
 
 def _providers(request: Request) -> dict[str, Any]:
     def facts(offer: Any) -> dict[str, Any]:
+        """As `Choice.facts`: a source opens, and a tokenizer is read, with the defaults of its provider's options."""
         return {
             "name": offer.provider.name,
             "target": offer.provider.target,
+            "config_class": offer.provider.config,
+            "config": {},
             "distribution": offer.plugin.distribution,
             "version": offer.plugin.version,
         }

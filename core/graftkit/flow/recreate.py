@@ -43,12 +43,7 @@ class InstalledProviders:
         """
         if not isinstance(facts, Mapping):
             raise PluginError(f"the manifest is damaged: it names a provider as {facts!r:.60}")
-        target, config = str(facts.get("target")), str(facts.get("config_class", ""))
-        # A tokenizer is read without the options that training it took: those of its backend are the defaults.
-        defaults = {} if config else {offered: own for offered, own in self._offered if own}
-        if target in defaults and (target, config) not in self._offered:
-            facts, config = {**facts, "config_class": defaults[target], "config": {}}, defaults[target]
-        if (target, config) not in self._offered:
+        if (str(facts.get("target")), str(facts.get("config_class", ""))) not in self._offered:
             raise PluginError(
                 f"no installed plugin offers {facts.get('target')}, which the manifest names",
                 hint=f"It says that it came from {facts.get('distribution')} {facts.get('version')}: install that.",

@@ -147,11 +147,10 @@ def run(
             if resumed:
                 write_json(folder / MANIFEST, resumed.manifest)
             claimed.give_back()
-            _tell_of_replaced(error, claimed)
-            raise
+        else:
+            _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
+            claimed.release()
         _tell_of_replaced(error, claimed)
-        _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
-        claimed.release()
         raise
     context.finish("finished")
     claimed.keep()

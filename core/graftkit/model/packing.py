@@ -24,7 +24,6 @@ __all__ = [
     "attention_as",
     "choose_packing",
     "forward_inputs",
-    "largest_relative_difference",
     "use_packing",
 ]
 
@@ -91,7 +90,7 @@ def _tried(network: Any, sequences: Sequence[torch.Tensor], expected: torch.Tens
             found = _logits(network, sequences, packed=True)
     except Exception as error:
         return Packing(False, _reason(error))
-    difference = largest_relative_difference(found, expected)
+    difference = _relative_difference(found, expected)
     if difference > _TOLERANCE:
         return Packing(False, f"packed sequences see one another: logits differ by {difference:.1g} of the largest")
     return Packing(True)
@@ -149,7 +148,7 @@ def attention_as(network: Any, name: str) -> Iterator[None]:
         network.set_attn_implementation(former)
 
 
-def largest_relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+def _relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Returns the largest difference as a share of the largest expected magnitude; infinite where one is no number."""
     difference = float((found.float() - expected.float()).abs().max() / expected.float().abs().max().clamp(min=1e-9))
     return difference if difference == difference else float("inf")
@@ -167,7 +166,7 @@ def _is_causal(network: Any, ids: torch.Tensor, logits: torch.Tensor) -> bool:
     changed = ids.clone()
     changed[-1] = (changed[-1] + 1) % 2 + 1
     again = _logits(network, [changed], packed=False)
-    return largest_relative_difference(again[:-1], logits[:-1]) < _TOLERANCE
+    return _relative_difference(again[:-1], logits[:-1]) < _TOLERANCE
 
 
 def _sequences(vocabulary: int) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from graftkit.errors import ModelError
 
-__all__ = ["build_skeleton"]
+__all__ = ["build_config", "build_skeleton"]
 
 _NOT_FOR_US = ("auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype")
 
@@ -30,6 +30,20 @@ class _EmptyOnMeta(TorchFunctionMode):
         if func is torch.empty:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
+
+
+def build_config(config: Mapping[str, Any]) -> Any:
+    """Returns transformers' own configuration of a config.json, without what names code, storage or versions.
+
+    transformers changes nested settings in place, and what the caller has is written into exports: it gets a copy.
+
+    Raises:
+        Exception: transformers refuses it.
+    """
+    from transformers import CONFIG_MAPPING
+
+    own = {key: deepcopy(value) for key, value in config.items() if key not in _NOT_FOR_US}
+    return CONFIG_MAPPING[config["model_type"]](**own)
 
 
 def build_skeleton(config: Mapping[str, Any], where: str) -> nn.Module:
@@ -54,9 +68,7 @@ def build_skeleton(config: Mapping[str, Any], where: str) -> nn.Module:
             hint="A newer transformers may have it: pip install -U transformers.",
         )
     try:
-        # transformers changes nested settings in place; what the caller has is written into exports.
-        own = {key: deepcopy(value) for key, value in config.items() if key not in _NOT_FOR_US}
-        built = CONFIG_MAPPING[kind](**own)
+        built = build_config(config)
         model_class = _class_of(built, where)
         attention = "sdpa" if model_class._supports_sdpa else "eager"
         with _EmptyOnMeta():

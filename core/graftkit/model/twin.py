@@ -5,12 +5,13 @@ What a model computes for packed sequences is tried on the twin in a second, whe
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+
+from graftkit.model.skeleton import build_config
 
 __all__ = ["LONGEST", "build_twin"]
 
@@ -69,11 +70,8 @@ def _settings(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _full(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the configuration with the values that its class fills in."""
-    from transformers import CONFIG_MAPPING
-
-    own = copy.deepcopy({key: value for key, value in config.items() if key not in ("auto_map", "quantization_config")})
-    built = CONFIG_MAPPING[own["model_type"]](**own).to_dict()
-    return {key: value for key, value in built.items() if key not in ("dtype", "transformers_version")}
+    found: dict[str, Any] = build_config(config).to_dict()
+    return found
 
 
 def _short_windows(config: dict[str, Any]) -> dict[str, Any]:
@@ -134,9 +132,9 @@ def _narrow(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _built(settings: dict[str, Any]) -> Any:
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    built = CONFIG_MAPPING[settings["model_type"]](**copy.deepcopy(settings))
+    built = build_config(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = AutoModelForCausalLM.from_config(built, trust_remote_code=False, dtype=torch.float32)
