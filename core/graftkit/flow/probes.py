@@ -131,7 +131,8 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
         trained_tokens: Tokens that training saw, by which the probes' size is bounded.
     """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
-    ids = _sequences(store, max(LEAST, int(SHARE * trained_tokens)))
+    # The shortest first: dynamic rope in transformers keeps the frequencies of the longest sequence that it has seen.
+    ids = sorted(_sequences(store, max(LEAST, int(SHARE * trained_tokens))), key=len)
     places = [_spread(len(probe)) for probe in ids]
     sequences = [torch.tensor(probe, device=loaded.device) for probe in ids]
     logits = _logits(loaded.model.network.float(), sequences, places, loaded.packing.packed)

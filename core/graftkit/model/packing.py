@@ -97,10 +97,24 @@ def _tried(network: Any, sequences: Sequence[torch.Tensor], expected: torch.Tens
 
 
 def use_packing(network: Any, packing: Packing) -> None:
-    """Sets the attention that training computes with."""
+    """Sets the attention that training computes with, and lets no sequence's length change the next one's function."""
     if packing.packed:
         register_packed_attention()
+    for module in network.modules():
+        if hasattr(module, "max_seq_len_cached"):
+            module.register_forward_pre_hook(_forget_the_longest)
     network.set_attn_implementation(PACKED if packing.packed else native_attention(network))
+
+
+def _forget_the_longest(rope: Any, inputs: Any) -> None:
+    """Has dynamic rotary frequencies made for this very sequence, as a fresh model makes them.
+
+    transformers keeps those of the longest sequence so far for all later ones beyond the original context: what a
+    sequence computes would depend on which came before it.
+    """
+    for name in vars(rope):
+        if name.endswith("max_seq_len_cached"):
+            setattr(rope, name, 0)
 
 
 def forward_inputs(sequences: Sequence[torch.Tensor], *, packed: bool) -> dict[str, Any]:

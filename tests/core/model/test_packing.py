@@ -112,6 +112,22 @@ def test_where_sequences_would_see_one_another_they_run_one_by_one(name: str) ->
     assert not found.packed and reason in found.reason
 
 
+@torch.no_grad()
+def test_with_dynamic_rope_a_sequence_does_not_depend_on_a_longer_one_before_it() -> None:
+    config, _ = SINGLE["dynamic rope"]
+    longer, shorter = torch.arange(3, 43), torch.arange(5, 35)
+    expected = build_twin(config)(input_ids=shorter[None], use_cache=False).logits
+    twin = build_twin(config)
+    twin(input_ids=longer[None], use_cache=False)
+    kept = twin(input_ids=shorter[None], use_cache=False).logits
+    assert not torch.allclose(kept, expected, atol=1e-3), "transformers itself keeps the longer one's frequencies"
+    use_packing(twin, choose_packing(config))
+    twin(input_ids=longer[None], use_cache=False)
+    torch.testing.assert_close(twin(input_ids=shorter[None], use_cache=False).logits, expected)
+    start = build_twin(config)(input_ids=shorter[None, :9], use_cache=False).logits
+    torch.testing.assert_close(twin(input_ids=shorter[None, :9], use_cache=False).logits, start)
+
+
 def test_a_model_that_sees_what_comes_is_refused() -> None:
     with pytest.raises(ModelError, match="not causal"):
         choose_packing({"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "vocab_size": 320})
