@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from graftkit import Probe, ProofRequest
 from graftkit.flow.export import Planned
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.load import check_base_model, load_base_model, load_dense_model
@@ -61,7 +62,9 @@ def test_peft_computes_what_was_trained(name: str, tmp_path: Path) -> None:
     PeftExporter().export(trained, tmp_path / "adapter")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="fan_in_fan_out")
-        found = PeftExporter().logits(tmp_path / "adapter", [PROBE], lambda: load_dense_model(files, Dense()))
+        every = Probe(tuple(PROBE), tuple(range(len(PROBE))))
+        request = ProofRequest(tmp_path / "adapter", [every], lambda: load_dense_model(files, Dense()))
+        found = PeftExporter().logits(request)
     torch.testing.assert_close(found[0], network(input_ids=torch.tensor([PROBE])).logits[0], atol=2e-5, rtol=2e-5)
 
 
