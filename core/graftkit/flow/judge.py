@@ -10,13 +10,14 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
-from graftkit.flow.open_model import check_fits, context_length, embedding_rows, load_tokenizer, open_model
+from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, judge_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, match_targets, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from graftkit.errors import ModelError, ProviderError
 from graftkit.host.host import PluginHost
@@ -22,7 +20,6 @@ from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer, TokenizerBacke
 
 __all__ = [
     "check_fits",
-    "context_length",
     "embedding_rows",
     "fetch_tokenizer",
     "load_tokenizer",
@@ -30,8 +27,6 @@ __all__ = [
     "open_tokenizer",
 ]
 
-_CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
-"""How configurations call the number of tokens that a sequence may have."""
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 
 
@@ -115,24 +110,6 @@ def embedding_rows(files: BaseModelFiles) -> int | None:
             return info.shape[0]
     rows = files.config.get("vocab_size")
     return rows if isinstance(rows, int) else None
-
-
-def context_length(config: Mapping[str, Any]) -> int | None:
-    """Returns how many tokens a sequence may have, or None where the configuration does not say.
-
-    What config.json leaves out is the default of the architecture's own configuration: GPT-2's table of learned
-    positions ends at 1,024 whether its file says so or not.
-    """
-    nested = config.get("text_config")
-    own: Mapping[str, Any] = nested if isinstance(nested, dict) else config
-    for name in _CONTEXTS:
-        if isinstance(own.get(name), int) and own[name] > 0:
-            return int(own[name])
-    from transformers import CONFIG_MAPPING
-
-    kind = own.get("model_type")
-    default = getattr(CONFIG_MAPPING[kind](), "max_position_embeddings", None) if kind in CONFIG_MAPPING else None
-    return default if isinstance(default, int) and default > 0 else None
 
 
 def check_fits(files: BaseModelFiles, tokenizer: Tokenizer) -> list[str]:

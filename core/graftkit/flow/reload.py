@@ -19,7 +19,7 @@ from graftkit.flow.check_model import pick_device
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, check_listed, read_export_manifest, refuse_foreign_code
 from graftkit.flow.folder import read_manifest
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.open_model import context_length, load_tokenizer, open_model
+from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
@@ -28,6 +28,7 @@ from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.context import context_length
 from graftkit.model.generate import stream_greedily
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model

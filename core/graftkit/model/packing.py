@@ -17,7 +17,9 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
+from graftkit.model.context import context_length
 from graftkit.model.twin import LONGEST, build_twin
+from graftkit.model.windows import hidden_pasts
 
 __all__ = [
     "Packing",
@@ -29,6 +31,8 @@ __all__ = [
 
 _LENGTHS = (LONGEST, 7, 1, 23)
 """Sequences that are tried: longer and shorter than a twin's windows, and one without a past."""
+_LONG = 1 << 17
+"""Tokens of the longest sequence whose masks are looked at."""
 _TOLERANCE = 1e-4
 """How far float32 logits may differ, as a share of the largest: rounding differs, the function doesn't."""
 
@@ -64,14 +68,18 @@ def choose_packing(config: Mapping[str, Any], where: str = "") -> Packing:
                 expected = [_logits(twin, [ids], packed=False) for ids in sequences]
                 causal = _is_causal(twin, sequences[0], expected[0])
         except Exception as error:
-            return Packing(False, f"packed sequences could not be tried on a small model: {_reason(error)}")
+            return Packing(
+                False,
+                f"no small model could be made to try packed sequences, and whether it is causal, on: {_reason(error)}",
+            )
         if not causal:
             raise ModelError(
                 f"this {config['model_type']} model is not causal: the logits of a token depend on later tokens",
                 where=where,
                 hint="Only models that predict the next token are trained; for some, config.json has is_decoder.",
             )
-        return _tried(twin, sequences, torch.cat(expected))
+        packing = _tried(twin, sequences, torch.cat(expected))
+        return _beyond_windows(config, twin) if packing.packed else packing
 
 
 def _takes(network: Any, attention: str) -> bool:
@@ -93,6 +101,25 @@ def _tried(network: Any, sequences: Sequence[torch.Tensor], expected: torch.Tens
     difference = _relative_difference(found, expected)
     if difference > _TOLERANCE:
         return Packing(False, f"packed sequences see one another: logits differ by {difference:.1g} of the largest")
+    return Packing(True)
+
+
+def _beyond_windows(config: Mapping[str, Any], twin: Any) -> Packing:
+    """Makes sure that what was tried was longer than every window of the configuration.
+
+    A twin's windows are shortened by the names that configurations have for them; a window by another name would be
+    longer than the sequences that were tried. It shows in the masks of a model that has the windows as they are.
+    """
+    try:
+        tried = hidden_pasts(twin, LONGEST)
+        full = build_twin(config, short_windows=False)
+        longest = min(context_length(full.config.to_dict()) or _LONG, _LONG)
+        windows = hidden_pasts(full, longest, masks=len(tried))
+        uncrossed = any(window and not crossed for window, crossed in zip(windows, tried, strict=True))
+    except Exception as error:
+        return Packing(False, f"whether it has windows could not be found out: {_reason(error)}")
+    if uncrossed:
+        return Packing(False, "it has windows longer than the sequences that could be tried")
     return Packing(True)
 
 

@@ -40,17 +40,18 @@ _PERIODS = ("period", "offset", "interval", "pattern", "frequency", "_freq", "sk
 _SPECIALS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 
-def build_twin(config: Mapping[str, Any]) -> Any:
+def build_twin(config: Mapping[str, Any], *, short_windows: bool = True) -> Any:
     """Returns a small model of the same architecture, float32, on the CPU, in evaluation mode.
 
     Args:
         config: The model's config.json.
+        short_windows: Whether windows, chunks and original contexts are shortened to fewer than `LONGEST` tokens.
 
     Raises:
         Exception: transformers does not build it, in any of the sizes that are tried.
     """
     failed: Exception | None = None
-    for settings in _settings(config):
+    for settings in _settings(config, short_windows):
         try:
             return _built(settings)
         except Exception as error:
@@ -59,9 +60,10 @@ def build_twin(config: Mapping[str, Any]) -> Any:
     raise failed
 
 
-def _settings(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields configurations, the smallest first; all of them have short windows and few layers."""
-    few = _few_layers(_short_windows(_full(config)))
+def _settings(config: Mapping[str, Any], short_windows: bool) -> Iterator[dict[str, Any]]:
+    """Yields configurations, the smallest first; all of them have few layers."""
+    full = _full(config)
+    few = _few_layers(_short_windows(full) if short_windows else full)
     small = few | {key: _VOCABULARY for key in ("vocab_size",) if key in few} | dict.fromkeys(_SPECIALS)
     yield _narrow(small)
     yield small
@@ -127,7 +129,8 @@ def _narrow(config: dict[str, Any]) -> dict[str, Any]:
     found |= {key: min(found[key], _WINDOW) for key in _CHUNKS if isinstance(found.get(key), int)}
     for key in _EXPERTS:
         if isinstance(found.get(key), int):
-            found[key] = min(found[key], max(4, *(found.get(k) or 0 for k in ("num_experts_per_tok", "moe_topk"))))
+            taken = (found.get(k) or 0 for k in ("num_experts_per_tok", "moe_topk"))
+            found[key] = min(found[key], max(4, *taken, 2 * (found.get("n_group") or 0)))
     return found
 
 
@@ -135,6 +138,7 @@ def _built(settings: dict[str, Any]) -> Any:
     from transformers import AutoModelForCausalLM
 
     built = build_config(settings)
+    built._experts_implementation = "eager"  # others ask for widths that a twin may not have
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = AutoModelForCausalLM.from_config(built, trust_remote_code=False, dtype=torch.float32)

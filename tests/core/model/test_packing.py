@@ -10,6 +10,7 @@ from graftkit.errors import ModelError
 from graftkit.model.attention import PACKED, UnsupportedAttention, packed_attention
 from graftkit.model.packing import attention_as, choose_packing, forward_inputs, use_packing
 from graftkit.model.twin import build_twin
+from transformers import CONFIG_MAPPING
 
 LLAMA = {
     "model_type": "llama",
@@ -136,7 +137,7 @@ def test_a_model_that_sees_what_comes_is_refused() -> None:
 
 def test_a_model_that_can_t_be_tried_runs_one_by_one() -> None:
     found = choose_packing({"model_type": "no-such-architecture"})
-    assert not found.packed and "could not be tried" in found.reason
+    assert not found.packed and "no small model" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,20 @@ def test_a_model_without_causal_masks_attends_to_everything_in_its_sequence() ->
     found, _ = packed_attention(None, q, k, v, None, cu_seq_lens_q=torch.tensor([0, 2, 6]), is_causal=False)
     expected = torch.nn.functional.scaled_dot_product_attention(q[:, :, 2:], k[:, :, 2:], v[:, :, 2:])
     torch.testing.assert_close(found[:, 2:], expected.transpose(1, 2))
+
+
+def test_a_window_that_was_not_tried_is_not_called_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A twin's windows are shortened by their names; a window by another name is longer than what is tried."""
+    monkeypatch.setattr("graftkit.model.twin._WINDOWS", ())
+    for window in (64, 300):
+        found = choose_packing({**PACKS["window"], "sliding_window": window})
+        assert not found.packed and "windows" in found.reason, window
+    assert not choose_packing({**PACKS["chunks"], "attention_chunk_size": 100}).packed
+    assert choose_packing({**PACKS["window"], "sliding_window": 512}).packed, "as long as the context: no window"
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "glm4_moe", "qwen3_moe", "gpt_oss"])
+def test_mixtures_of_experts_are_tried_in_the_sizes_of_their_defaults(name: str) -> None:
+    """A small model keeps as many experts as each token takes, and as many as its groups ask for."""
+    config = CONFIG_MAPPING[name]().to_dict()
+    assert choose_packing(config).packed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graftkit.flow.open_model import context_length
+from graftkit.model.context import context_length
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,29 @@
+"""How long a sequence may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["context_length"]
+
+_CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
+"""How configurations call the number of tokens that a sequence may have."""
+
+
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Returns how many tokens a sequence may have, or None where the configuration does not say.
+
+    What config.json leaves out is the default of the architecture's own configuration: GPT-2's table of learned
+    positions ends at 1,024 whether its file says so or not.
+    """
+    nested = config.get("text_config")
+    own: Mapping[str, Any] = nested if isinstance(nested, dict) else config
+    for name in _CONTEXTS:
+        if isinstance(own.get(name), int) and own[name] > 0:
+            return int(own[name])
+    from transformers import CONFIG_MAPPING
+
+    kind = own.get("model_type")
+    default = getattr(CONFIG_MAPPING[kind](), "max_position_embeddings", None) if kind in CONFIG_MAPPING else None
+    return default if isinstance(default, int) and default > 0 else None
