@@ -1,7 +1,8 @@
-"""8-bit integers with one scale a row, computed by bitsandbytes.
+"""8-bit integers with one scale a row, the same as bitsandbytes' `int8_vectorwise_quant` stores.
 
 The weights' half of LLM.int8() (Dettmers et al., 2022, https://arxiv.org/abs/2208.07339): activations stay in
-floating point, so the only error is the rounding of the weights.
+floating point, so the only error is the rounding of the weights. bitsandbytes itself takes nothing but float16 on
+CUDA, where a weight beyond 65,504 would be infinite.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from typing import Any, Self
 import torch
 from graftkit import FrozenWeight, check_matrix, check_tensors
 from torch import nn
-
-from graftkit_quantizers.backend import bnb
 
 __all__ = ["Int8", "Int8Weight"]
 
@@ -28,8 +27,10 @@ class Int8:
             ValueError: The weight holds NaN or infinity, or is no matrix.
         """
         check_matrix(weight)
-        codes, absmax, _ = bnb.int8_vectorwise_quant(weight.float())
-        return Int8Weight(codes, absmax.float())
+        exact = weight.float()
+        absmax = exact.abs().amax(1)
+        scale = 127.0 / torch.where(absmax > 0, absmax, 1.0)
+        return Int8Weight((exact * scale.unsqueeze(1)).round().to(torch.int8), absmax)
 
 
 class Int8Weight(FrozenWeight):
@@ -49,8 +50,7 @@ class Int8Weight(FrozenWeight):
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Returns `[out, in]`."""
-        weight: torch.Tensor = bnb.int8_vectorwise_dequant(self.codes.detach(), self.absmax.detach())
-        return weight.to(dtype)
+        return (self.codes.detach() * self.absmax.detach().unsqueeze(1) * (1 / 127)).to(dtype)
 
     def meta(self) -> dict[str, Any]:
         """Nothing is needed beside the tensors."""

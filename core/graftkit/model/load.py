@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -105,7 +106,8 @@ class Loader:
         self._quantizer = quantizer
         self._device = device
         self._dtype = dtype
-        self._model: Any = build_skeleton(files.config, files.reference)
+        self._model: Any = build_skeleton(files.config, files.reference, dtype)
+        self._in_float32 = _kept_in_float32(self._model)
         self.layers = linear_layers(self._model)
         self._linear = {f"{layer.path}.weight": layer for layer in self.layers}
         self._plan = plan_weights(self._model, files.tensors, files.reference)
@@ -208,7 +210,7 @@ class Loader:
                 self._put(name, tensor, names)
                 self._filled.add(name)
             else:
-                self._copies[name] = self._stored(tensor)  # compared at the end
+                self._copies[name] = self._stored(name, tensor)  # compared at the end
 
     def _put(self, name: str, tensor: torch.Tensor, names: Iterable[str]) -> None:
         if name in self._linear:
@@ -217,9 +219,10 @@ class Loader:
         path, _, last = name.rpartition(".")
         module = self._model.get_submodule(path)
         if last in module._buffers:
-            module._buffers[last] = tensor.to(module._buffers[last].dtype)
+            own = module._buffers[last].dtype
+            module._buffers[last] = tensor.to(torch.float32 if self._in_float32(name) else own)
             return
-        new = nn.Parameter(self._stored(tensor), requires_grad=False)
+        new = nn.Parameter(self._stored(name, tensor), requires_grad=False)
         for shared in names:
             path, _, last = shared.rpartition(".")
             setattr(self._model.get_submodule(path), last, new)
@@ -234,8 +237,15 @@ class Loader:
             layer.path, FrozenLinear(frozen, None if bias is None else bias.detach(), transposed=transposed)
         )
 
-    def _stored(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self._device).to(self._dtype, copy=True)
+    def _stored(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        dtype = torch.float32 if self._in_float32(name) else self._dtype
+        return tensor.to(self._device).to(dtype, copy=True)
+
+
+def _kept_in_float32(model: Any) -> Callable[[str], bool]:
+    """Returns what tells by a tensor's name whether the architecture computes with it in float32, whatever the rest."""
+    patterns = [re.compile(pattern.replace("*", ".*")) for pattern in model._keep_in_fp32_modules_strict or ()]
+    return lambda name: any(pattern.search(name) for pattern in patterns)
 
 
 def _names_by_tensor(model: nn.Module) -> dict[str, tuple[str, ...]]:

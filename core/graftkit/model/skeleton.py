@@ -46,12 +46,13 @@ def build_config(config: Mapping[str, Any]) -> Any:
     return CONFIG_MAPPING[config["model_type"]](**own)
 
 
-def build_skeleton(config: Mapping[str, Any], where: str) -> nn.Module:
+def build_skeleton(config: Mapping[str, Any], where: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Returns the causal language model that a config.json describes, its weights on the meta device.
 
     Args:
         config: The config.json.
         where: The model's reference, for errors.
+        dtype: What the model computes in; constants that it makes itself are of that type where transformers' are.
 
     Raises:
         ModelError: transformers does not know the architecture, or refuses the configuration, or the architecture is
@@ -72,7 +73,7 @@ def build_skeleton(config: Mapping[str, Any], where: str) -> nn.Module:
         model_class = _class_of(built, where)
         attention = "sdpa" if model_class._supports_sdpa else "eager"
         with _EmptyOnMeta():
-            model: nn.Module = model_class._from_config(built, dtype=torch.float32, attn_implementation=attention)
+            model: nn.Module = model_class._from_config(built, dtype=dtype, attn_implementation=attention)
     except ModelError:
         raise
     except Exception as error:

@@ -97,7 +97,13 @@ class TokenLoss:
         return zip(torch.split(hidden, at_once), torch.split(batch.labels, at_once), strict=True)
 
     def _piece(self, hidden: torch.Tensor, labels: torch.Tensor, share: float = 1.0) -> torch.Tensor:
-        return summed_nll(self._network.get_output_embeddings()(hidden), labels, share)
+        return summed_nll(self._scores(hidden), labels, share)
+
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Returns the output layer's scores; some bodies give float32 whatever they compute in (Mamba)."""
+        head = self._network.get_output_embeddings()
+        scores: torch.Tensor = head(hidden.to(head.weight.dtype))
+        return scores
 
     def _inputs(self, sequences: Sequence[torch.Tensor]) -> dict[str, Any]:
         return forward_inputs(sequences, packed=self._packed)
@@ -111,7 +117,7 @@ class TokenLoss:
             try:
                 with torch.no_grad():
                     whole = self._network(**inputs).logits
-                    scores = self._network.get_output_embeddings()(self._network.base_model(**inputs).last_hidden_state)
+                    scores = self._scores(self._network.base_model(**inputs).last_hidden_state)
             finally:
                 self._network.train(training)
             self._plain_head = torch.equal(whole.float(), scores.float())

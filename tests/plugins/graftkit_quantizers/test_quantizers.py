@@ -34,7 +34,15 @@ def test_int8_stores_what_bitsandbytes_stores() -> None:
     stored = Int8().quantize(weight)
     codes, absmax, _ = bnb.int8_vectorwise_quant(weight)
     assert torch.equal(stored.state()["codes"], codes)
-    torch.testing.assert_close(stored.dequantize(), bnb.int8_vectorwise_dequant(codes, absmax))
+    assert torch.equal(stored.dequantize(), bnb.int8_vectorwise_dequant(codes, absmax))
+
+
+def test_int8_keeps_rows_of_zeros_and_weights_beyond_float16() -> None:
+    weight = random_weight(4, 80)
+    weight[1], weight[2] = 0.0, weight[2] * 1e6
+    found = Int8().quantize(weight).dequantize()
+    assert torch.equal(found[1], weight[1])
+    assert (found[2] - weight[2]).abs().max() <= weight[2].abs().max() / 253
 
 
 @pytest.mark.parametrize(("blocksize", "expected"), [(32, 0.0677), (64, 0.0728), (128, 0.0768), (4096, 0.0925)])
