@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test install dev format bench clean
+.PHONY: help run test test-gpu install dev format bench clean
 
 help:  ## Show what can be made
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed  ## Install into .venv and run the quickstart
 	$(BIN)/toolkit run fixtures/quickstart.yaml --overwrite
@@ -18,6 +18,10 @@ test: dev  ## Run everything that CI runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-gpu: dev  ## Test and measure on the CUDA device that there is
+	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python tests/benchmarks/gpu_step.py
 
 install: $(VENV)/installed  ## Install into .venv
 

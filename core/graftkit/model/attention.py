@@ -1,4 +1,4 @@
-"""Attention over packed sequences, one sequence at a time: no dense mask over the pass, no padding.
+"""Attention over packed sequences: no dense mask over the pass, no padding.
 
 transformers describes what a query may see by a mask function: causal, windowed, chunked, or any combination. Here
 that function is evaluated for each sequence of the pass alone, so that windows and chunks are honoured and no sequence
@@ -7,13 +7,16 @@ sees another. A keyword that this attention does not implement is refused, never
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention, softmax
+from torch.utils.weak import WeakIdKeyDictionary
+
+from graftkit.model.varlen import attend_at_once, can_attend_at_once
 
 __all__ = ["PACKED", "DeferredMask", "UnsupportedAttention", "native_attention", "register_packed_attention"]
 
@@ -63,6 +66,28 @@ class DeferredMask:
         self._use_vmap = use_vmap
         self._device = device
         self._blocks: dict[tuple[int, int], torch.Tensor | None] = {}
+        self._band: int | None = None
+
+    def band(self, bounds: Sequence[int]) -> int:
+        """Returns how many tokens each one sees at most where every sequence is causal within one window, else 0.
+
+        The device is asked twice a pass, whatever the number of sequences.
+
+        Args:
+            bounds: Where sequences begin, and where the last one ends.
+        """
+        if self._band is None:
+            spans = list(pairwise(bounds))
+            start, end = max(spans, key=lambda span: span[1] - span[0])
+            longest = self._evaluated(torch.arange(start, end, device=self._device))
+            width = int(longest[0, 0, -1].sum())
+            odd = [self._differs_from_a_band(span, width) for span in spans]
+            self._band = 0 if bool(torch.stack(odd).any()) else width
+        return self._band
+
+    def _differs_from_a_band(self, span: tuple[int, int], width: int) -> torch.Tensor:
+        mask = self._evaluated(torch.arange(*span, device=self._device))
+        return (mask != torch.ones_like(mask).tril().triu(1 - width)).any()
 
     def block(self, start: int, end: int) -> torch.Tensor | None:
         """Returns the mask of the sequence at `[start, end)`, `[1, 1, tokens, tokens]`; None where it is causal."""
@@ -127,10 +152,17 @@ def packed_attention(
     Raises:
         UnsupportedAttention: The model gives a keyword, a mask or shapes that are not implemented here.
     """
-    _check(others, attention_mask, cu_seq_lens_q, query)
+    bounds = _bounds(cu_seq_lens_q)
+    _check(others, attention_mask, bounds, query)
     assert cu_seq_lens_q is not None
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    bounds = cu_seq_lens_q.tolist()
+    plainly = softcap is None and s_aux is None and dropout == 0
+    if plainly and (attention_mask or causal) and can_attend_at_once(query, key, value):
+        longest = max(end - start for start, end in pairwise(bounds))
+        width = attention_mask.band(bounds) if attention_mask else longest
+        if width:
+            window = width if width < longest else None
+            return attend_at_once(query, key, value, cu_seq_lens_q, longest, window, scaling), None
     found = []
     for start, end in pairwise(bounds):
         q, k, v = (tensor[:, :, start:end] for tensor in (query, key, value))
@@ -143,9 +175,19 @@ def packed_attention(
     return torch.cat([heads.transpose(1, 2) for heads in found], dim=1), None
 
 
-def _check(
-    others: dict[str, Any], mask: DeferredMask | None, cu_seq_lens: torch.Tensor | None, query: torch.Tensor
-) -> None:
+_KNOWN_BOUNDS: MutableMapping[torch.Tensor, list[int]] = WeakIdKeyDictionary()
+"""The boundaries that were read off a tensor on the device: once a pass, not once a layer."""
+
+
+def _bounds(cu_seq_lens: torch.Tensor | None) -> list[int]:
+    if cu_seq_lens is None:
+        raise UnsupportedAttention("it does not tell its attention where sequences begin")
+    if cu_seq_lens not in _KNOWN_BOUNDS:
+        _KNOWN_BOUNDS[cu_seq_lens] = cu_seq_lens.tolist()
+    return _KNOWN_BOUNDS[cu_seq_lens]
+
+
+def _check(others: dict[str, Any], mask: DeferredMask | None, bounds: Sequence[int], query: torch.Tensor) -> None:
     unknown = sorted(name for name, value in others.items() if value is not None and name not in _WITHOUT_EFFECT)
     if unknown:
         raise UnsupportedAttention(f"its attention is given {', '.join(unknown)}")
@@ -153,9 +195,7 @@ def _check(
         raise UnsupportedAttention(f"it makes its attention mask itself, as a {type(mask).__name__}")
     if mask is None and others.get("sliding_window") is not None:
         raise UnsupportedAttention("it gives its attention a window and no mask")
-    if cu_seq_lens is None:
-        raise UnsupportedAttention("it does not tell its attention where sequences begin")
-    if query.shape[0] != 1 or query.shape[2] != int(cu_seq_lens[-1]):
+    if query.shape[0] != 1 or query.shape[2] != bounds[-1]:
         raise UnsupportedAttention(f"it gives its attention queries of shape {list(query.shape)}")
 
 

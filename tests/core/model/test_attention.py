@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from graftkit.model.attention import packed_attention
+from graftkit.model.attention import DeferredMask, packed_attention
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.masking_utils import (
+    and_masks,
+    causal_mask_function,
+    chunked_overlay,
+    sliding_window_overlay,
+)
 
 ROWS = [5, 128, 1, 200]
 
@@ -31,3 +39,19 @@ def test_each_row_attends_to_itself_as_torch_computes_it(dtype: torch.dtype) -> 
         torch.autograd.grad(found, inputs, wanted.to(dtype)), torch.autograd.grad(expected, inputs, wanted), strict=True
     ):
         assert (ours.float() - theirs.float()).norm() < off * theirs.float().norm()
+
+
+@pytest.mark.parametrize(
+    ("overlay", "band"),
+    [
+        (sliding_window_overlay(16), 16),
+        (sliding_window_overlay(200), 200),
+        (sliding_window_overlay(500), 200),
+        (chunked_overlay(50, torch.zeros(1, dtype=torch.int64)), 0),
+        (lambda batch, head, query, key: query != key, 0),
+    ],
+)
+def test_a_mask_that_is_causal_within_a_window_is_told_from_others(overlay: Any, band: int) -> None:
+    """Kernels that take all sequences in one call know windows, and nothing else."""
+    mask = DeferredMask(and_masks(causal_mask_function, overlay), False, torch.device("cpu"))
+    assert mask.band([0, 5, 133, 134, 334]) == band

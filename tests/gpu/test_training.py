@@ -1,0 +1,93 @@
+"""What training computes on a CUDA device against the CPU's float32, for one architecture of each kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from architectures import settings
+from graftkit.model.adapt import adapt
+from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.packing import choose_packing, use_packing
+from graftkit.store.token_store import Example
+from graftkit.testing import tiny_model_folder
+from graftkit.training.batch import pack
+from graftkit.training.loss import TokenLoss
+from graftkit_adapters.config import LoraConfig
+from graftkit_adapters.lora import Lora
+from graftkit_models.huggingface import HuggingFaceSource
+from graftkit_quantizers.dense import Dense
+from graftkit_quantizers.int8 import Int8
+from graftkit_quantizers.nf4 import Nf4
+
+pytestmark = pytest.mark.gpu
+ARCHITECTURES = (
+    "llama",
+    "mistral",  # a window in every layer
+    "gemma2",  # softcaps
+    "gemma3_text",  # a window in some layers
+    "gpt_oss",  # sinks, experts
+    "gpt2",  # Conv1D, learned positions
+    "mixtral",
+    "qwen3",
+    "falcon",  # one by one
+    "mamba2",
+    "lfm2",
+)
+
+
+def examples() -> list[Example]:
+    random = np.random.default_rng(0)
+    return [Example(random.integers(0, 256, n), random.random(n) < 0.6, 1) for n in (45, 9, 17, 30)]
+
+
+def trained(
+    folder: Path, device: torch.device, dtype: torch.dtype, quantizer: Any = None
+) -> tuple[float, torch.Tensor]:
+    """Returns the loss of some sequences, and its gradient by LoRA's matrices in one row, float32 on the CPU."""
+    files = HuggingFaceSource().open(str(folder))
+    network: Any = load_base_model(files, quantizer or Dense(), device=device, dtype=dtype)
+    adapted = adapt(network, Lora(LoraConfig(rank=4)), [layer.path for layer in check_base_model(files)], seed=0)
+    parameters = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
+    for parameter in parameters:
+        start = torch.empty(parameter.shape)
+        torch.nn.init.normal_(start, std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
+        parameter.data.copy_(start)
+    packing = choose_packing(files.config)
+    use_packing(network, packing)
+    loss = TokenLoss(network, packed=packing.packed)
+    passes = [examples()] if packing.packed else [[example] for example in examples()]
+    total = sum(loss.backward(pack(group, device), 1.0).item() for group in passes)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    return total, torch.cat([gradient.flatten().float().cpu() for gradient in gradients])
+
+
+def off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_loss_and_gradient_are_those_of_the_cpu(name: str, tmp_path: Path, cuda: torch.device) -> None:
+    folder = tiny_model_folder(tmp_path / "model", **settings(name))
+    loss, gradient = trained(folder, torch.device("cpu"), torch.float32)
+    exact, same = trained(folder, cuda, torch.float32)
+    assert exact == pytest.approx(loss, rel=1e-4) and off(same, gradient) < 1e-3
+    rounded, near = trained(folder, cuda, torch.bfloat16)
+    of_cpu, near_of_cpu = trained(folder, torch.device("cpu"), torch.bfloat16)
+    assert rounded == pytest.approx(loss, rel=max(1e-2, 3 * abs(of_cpu / loss - 1)))
+    assert off(near, gradient) < max(5e-2, 2 * off(near_of_cpu, gradient)), "no further off than bfloat16 on a CPU"
+
+
+@pytest.mark.parametrize("quantizer", [Nf4, Int8])
+def test_quantized_weights_are_those_of_the_cpu(quantizer: Any, tmp_path: Path, cuda: torch.device) -> None:
+    folder = tiny_model_folder(tmp_path / "model", hidden_size=256, intermediate_size=512)
+    loss, gradient = trained(folder, torch.device("cpu"), torch.float32, quantizer())
+    found, same = trained(folder, cuda, torch.float32, quantizer())
+    assert found == pytest.approx(loss, rel=1e-4) and off(same, gradient) < 1e-3
+    weight = torch.randn(300, 200, generator=torch.Generator().manual_seed(0))
+    ours, theirs = quantizer().quantize(weight.to(cuda)), quantizer().quantize(weight)
+    differing = ours.dequantize().cpu().sub(theirs.dequantize()).abs().gt(1e-5).float().mean()
+    assert float(differing) < 1e-3, "but for ties between two levels"
