@@ -10,6 +10,7 @@ from typing import Any
 
 import graftkit
 import pytest
+import torch
 from graftkit import hookimpl
 from graftkit.errors import Cancelled, FolderError, HookError, RequestError, RunError, StorageError
 from graftkit.flow.events import Event, Notice, StageFinished, StepFinished
@@ -240,3 +241,16 @@ def test_a_row_longer_than_the_models_context_is_not_asked_for(make_recipe: Any)
     recipe = make_recipe(training={"tokens_per_step": 4096})
     del recipe["data"]["max_length"]
     assert graftkit.plan(recipe).encoder.max_length == 512
+
+
+def test_what_is_loaded_again_computes_without_dropout(make_recipe: Any, tmp_path: Path) -> None:
+    adapter = {"use": "lora", "rank": 4, "dropout": 0.5}
+    found = graftkit.run(make_recipe(adapter=adapter, export=["peft", "merged"]), out=tmp_path / "run")
+    ids, logits = torch.arange(3, 40)[None], []
+    for folder in (found.folder, found.folder, found.folder / "exports" / "peft", found.folder / "exports" / "merged"):
+        network = reload(str(folder)).network
+        assert not any(module.training for module in network.modules())
+        with torch.no_grad():
+            logits.append(network(input_ids=ids).logits)
+    assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
+    torch.testing.assert_close(logits[3], logits[0], rtol=1e-4, atol=1e-4)

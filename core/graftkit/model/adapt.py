@@ -189,7 +189,8 @@ def _merged(layer: FrozenLinear) -> torch.Tensor:
 def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed: int) -> dict[str, AdaptedWeight]:
     """Attaches the adapter to the target layers.
 
-    Each layer draws its start from a generator of its own, made from the seed and its name, so that a layer's
+    What is attached is in training mode where the network is: a loaded model answers without dropout. Each layer
+    draws its start from a generator of its own, made from the seed and its name, so that a layer's
     start does not depend on which others are adapted.
 
     Raises:
@@ -202,6 +203,6 @@ def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed:
             raise TargetError(f"'{name}' is a {type(layer).__name__}, which can't be adapted")
         generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
         weight = adapter.attach(name, layer.frozen, generator)
-        layer.core = weight
+        layer.core = weight.train(network.training)
         adapted[name] = weight
     return adapted

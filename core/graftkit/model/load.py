@@ -135,7 +135,7 @@ class Loader:
         self._check_whole()
         self._check_copies()
         self._model.to(self._device)
-        model: nn.Module = self._model.requires_grad_(False)
+        model: nn.Module = self._model.requires_grad_(False).eval()
         return model
 
     def _check_names(self) -> None:
