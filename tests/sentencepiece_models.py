@@ -31,7 +31,7 @@ def model(name: str) -> Path:
 @functools.cache
 def loaded(name: str) -> Any:
     """Returns a model as a tokenizer; the same to every test, since the large one takes seconds."""
-    from graftkit_tokenizers.sentencepiece_backend import SentencePieceBackend
+    from graftkit_sentencepiece.backend import SentencePieceBackend
 
     return SentencePieceBackend().load(model(name))
 

@@ -14,14 +14,6 @@ def graftkit_tokenizers() -> list[Provider]:
             requires=("tokenizers",),
         ),
         Provider(
-            name="sentencepiece",
-            target="graftkit_tokenizers.sentencepiece_backend:SentencePieceBackend",
-            config="graftkit_tokenizers.sentencepiece_config:SentencePieceConfig",
-            summary="SentencePiece models (*.model), unigram and BPE, through the sentencepiece library",
-            requires=("sentencepiece",),
-            install_hint="pip install 'graftkit[sentencepiece]'",
-        ),
-        Provider(
             name="byte-level",
             target="graftkit_tokenizers.byte_level:ByteLevelBackend",
             config="graftkit_tokenizers.config:ByteLevelConfig",

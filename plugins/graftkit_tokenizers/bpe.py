@@ -7,6 +7,8 @@ from typing import Any
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
+from graftkit.tokenization.training_spec import check_room, checked_spec
 from tokenizers.trainers import BpeTrainer
 
 from graftkit_tokenizers.characters import CharacterCounts
@@ -14,8 +16,7 @@ from graftkit_tokenizers.config import BpeConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
 from graftkit_tokenizers.pruning import pruned
 from graftkit_tokenizers.splitting import split
-from graftkit_tokenizers.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
-from graftkit_tokenizers.training import check_names, checked, files_of, learn, make_room, merges_of
+from graftkit_tokenizers.training import check_names, files_of, learn, merges_of
 
 __all__ = ["BpeBackend"]
 
@@ -49,7 +50,7 @@ class BpeBackend(HuggingFaceBackend):
             RequestError: The vocabulary can't hold the special tokens, 256 bytes and the characters, or there is
                 no text.
         """
-        make_room(checked(spec), 257, "the 256 bytes and a character")
+        check_room(checked_spec(spec), 257, "the 256 bytes and a character")
         check_names(spec.special_tokens, BYTE_PIECES)
         fixed = (*spec.special_tokens, *BYTE_PIECES)
         parts = _parts(self.config.split)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.tokenizer_json import bpe_model, byte_level_decoder, tokenizer_json
+from graftkit.tokenization.training_spec import check_room, checked_spec
 from tokenizers.trainers import BpeTrainer
 
 from graftkit_tokenizers.byte_alphabet import byte_alphabet
@@ -13,8 +15,7 @@ from graftkit_tokenizers.files import Options
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
 from graftkit_tokenizers.pruning import pruned
 from graftkit_tokenizers.splitting import named, pre_tokenizer
-from graftkit_tokenizers.tokenizer_json import bpe_model, byte_level_decoder, tokenizer_json
-from graftkit_tokenizers.training import check_names, checked, files_of, learn, make_room, merges_of
+from graftkit_tokenizers.training import check_names, files_of, learn, merges_of
 
 __all__ = ["ByteLevelBackend"]
 
@@ -40,7 +41,7 @@ class ByteLevelBackend(HuggingFaceBackend):
         Raises:
             RequestError: The vocabulary can't hold the special tokens and 256 bytes, or there is no text.
         """
-        make_room(checked(spec), 256, "the 256 bytes")
+        check_room(checked_spec(spec), 256, "the 256 bytes")
         check_names(spec.special_tokens, byte_alphabet())
         parts = tokenizer_json(
             bpe_model({}, []),

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Iterable
 
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
+from graftkit.tokenization.training_spec import check_room, checked_spec
 
 from graftkit_tokenizers.characters import CharacterCounts
 from graftkit_tokenizers.config import CharacterConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
-from graftkit_tokenizers.training import check_names, checked, files_of, make_room, some
+from graftkit_tokenizers.training import check_names, files_of, some
 
 __all__ = ["CharacterBackend"]
 
@@ -36,7 +37,7 @@ class CharacterBackend(HuggingFaceBackend):
         Raises:
             RequestError: The vocabulary can't hold the special tokens, 256 bytes and a character, or there is no text.
         """
-        make_room(checked(spec), 257, "the 256 bytes and a character")
+        check_room(checked_spec(spec), 257, "the 256 bytes and a character")
         check_names(spec.special_tokens, BYTE_PIECES)
         counts = CharacterCounts()
         deque(counts.reading(some(texts)), maxlen=0)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graftkit.tokenization.panics import no_panic
 from tokenizers import Tokenizer, trainers
 
 from graftkit_tokenizers.added_in_text import AddedInText
-from graftkit_tokenizers.panics import no_panic
 
 __all__ = ["Words", "count_words"]
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graftkit.errors import RequestError
-
-from graftkit_tokenizers.tokenizer_json import added_token
+from graftkit.tokenization.tokenizer_json import added_token
 
 __all__ = ["Draft", "family_of"]
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, NewToken
+from graftkit.tokenization.continued_bpe import Limits
+from graftkit.tokenization.spooling import spooled
+from graftkit.tokenization.words import check_word
 
-from graftkit_tokenizers.continued_bpe import Limits
 from graftkit_tokenizers.count_words import Words, count_words
 from graftkit_tokenizers.draft import Draft
 from graftkit_tokenizers.extend_pieces import LEARN_PIECES, Cut
 from graftkit_tokenizers.extend_word_level import learn_word_level
 from graftkit_tokenizers.missing_bytes import add_missing_bytes
-from graftkit_tokenizers.spooling import spooled
-from graftkit_tokenizers.words import check_word
 
 if TYPE_CHECKING:
     from graftkit_tokenizers.huggingface_tokenizer import HuggingFaceTokenizer

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from graftkit_tokenizers.continued_bpe import Limits, Merge, learn_merges
+from graftkit.tokenization.continued_bpe import Limits, Merge, learn_merges
+from graftkit.tokenization.tokenizer_json import BYTE_PIECES
+
 from graftkit_tokenizers.draft import Draft
-from graftkit_tokenizers.tokenizer_json import BYTE_PIECES
 
 __all__ = ["LEARN_PIECES", "Cut", "learn_bpe", "learn_unigram", "learn_wordpiece"]
 

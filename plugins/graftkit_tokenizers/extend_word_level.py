@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graftkit_tokenizers.continued_bpe import Limits
+from graftkit.tokenization.continued_bpe import Limits
+
 from graftkit_tokenizers.draft import Draft
 
 __all__ = ["learn_word_level"]

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
-
-from graftkit_tokenizers.tokenizer_json import added_token, bos_first, dump
+from graftkit.tokenization.tokenizer_json import added_token, bos_first, dump
 
 __all__ = [
     "BESIDE",

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from graftkit.tokenization.side_files import object_in
+from graftkit.tokenization.tokenizer_json import dump
+
 from graftkit_tokenizers.files import listing
-from graftkit_tokenizers.side_files import object_in
-from graftkit_tokenizers.tokenizer_json import dump
 
 __all__ = ["AS_IT_IS", "for_transformers", "without_defaults"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import RequestError
+from graftkit.tokenization.tokenizer_json import dump
 from tokenizers import Tokenizer
 
 from graftkit_tokenizers.files import BESIDE, Options
-from graftkit_tokenizers.tokenizer_json import dump
 
 __all__ = ["FILES", "is_there", "read", "write"]
 

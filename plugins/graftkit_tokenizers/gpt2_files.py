@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError, RequestError
+from graftkit.tokenization.tokenizer_json import bpe_model, byte_level_decoder, dump, tokenizer_json
 
 from graftkit_tokenizers.files import (
     Options,
@@ -20,7 +21,6 @@ from graftkit_tokenizers.files import (
 )
 from graftkit_tokenizers.for_transformers import without_defaults
 from graftkit_tokenizers.splitting import GPT2, PATTERNS, byte_level, named, pattern_of, pre_tokenizer
-from graftkit_tokenizers.tokenizer_json import bpe_model, byte_level_decoder, dump, tokenizer_json
 
 __all__ = ["find", "read", "write"]
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Specials, StreamDecoder
+from graftkit.tokenization.panics import no_panic
+from graftkit.tokenization.side_files import chat_template_in, object_in, with_chat_template
 from tokenizers import Tokenizer as Backend
 
 from graftkit_tokenizers.added_in_config import with_added_tokens
@@ -21,8 +23,6 @@ from graftkit_tokenizers.fast import FastEncoder
 from graftkit_tokenizers.for_transformers import for_transformers
 from graftkit_tokenizers.formats import write
 from graftkit_tokenizers.lossless import keeps_every_text
-from graftkit_tokenizers.panics import no_panic
-from graftkit_tokenizers.side_files import chat_template_in, object_in, with_chat_template
 from graftkit_tokenizers.streaming import ByteStream, WindowStream, looks_back
 
 __all__ = ["HuggingFaceTokenizer"]

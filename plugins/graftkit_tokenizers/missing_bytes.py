@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from graftkit.tokenization.tokenizer_json import BYTE_PIECES
+
 from graftkit_tokenizers.byte_alphabet import byte_alphabet
 from graftkit_tokenizers.draft import Draft
-from graftkit_tokenizers.tokenizer_json import BYTE_PIECES
 
 __all__ = ["add_missing_bytes", "isolated_characters"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.tokenization.tokenizer_json import dump
 
 from graftkit_tokenizers.files import Options, json_object, tokenizer_files
 from graftkit_tokenizers.splitting import named
 from graftkit_tokenizers.tiktoken_files import byte_level_parts
-from graftkit_tokenizers.tokenizer_json import dump
 
 __all__ = ["find", "read"]
 

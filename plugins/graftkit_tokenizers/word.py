@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.tokenizer_json import tokenizer_json
+from graftkit.tokenization.training_spec import check_room, checked_spec, with_unknown
 from tokenizers.trainers import WordLevelTrainer
 
 from graftkit_tokenizers.config import WordConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.tokenizer_json import tokenizer_json
-from graftkit_tokenizers.training import checked, files_of, learn, make_room, with_unknown
+from graftkit_tokenizers.training import files_of, learn
 
 __all__ = ["WordBackend"]
 
@@ -38,8 +39,8 @@ class WordBackend(HuggingFaceBackend):
         Raises:
             RequestError: The vocabulary can't hold the special tokens and a word, or there is no text.
         """
-        spec = with_unknown(checked(spec))
-        make_room(spec, 1, "a word")
+        spec = with_unknown(checked_spec(spec))
+        check_room(spec, 1, "a word")
         parts = self._parts(spec.roles["unk"])
         trainer = WordLevelTrainer(
             vocab_size=spec.vocab_size + len(spec.special_tokens),  # words that spell special tokens are left out

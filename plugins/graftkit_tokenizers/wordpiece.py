@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.training_spec import check_room, checked_spec, with_unknown
 from tokenizers import Tokenizer
 from tokenizers.trainers import WordPieceTrainer
 
@@ -16,7 +17,7 @@ from graftkit_tokenizers.characters import CharacterCounts
 from graftkit_tokenizers.config import WordPieceConfig
 from graftkit_tokenizers.files import Options
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.training import checked, files_of, learn, make_room, with_unknown
+from graftkit_tokenizers.training import files_of, learn
 from graftkit_tokenizers.wordpiece_parts import PREFIX, wordpiece_json
 
 __all__ = ["WordPieceBackend"]
@@ -66,7 +67,7 @@ class WordPieceBackend(HuggingFaceBackend):
         Raises:
             RequestError: The vocabulary can't hold the special tokens and the characters, or there is no text.
         """
-        spec = with_unknown(checked(spec))
+        spec = with_unknown(checked_spec(spec))
         parts = wordpiece_json({}, spec.roles["unk"], lowercase=self.config.lowercase is not False)
         counts = CharacterCounts()
         read = texts if self.config.coverage == 1 else counts.reading(texts)
@@ -82,7 +83,7 @@ class WordPieceBackend(HuggingFaceBackend):
         rare = counts.become(words.cleaned).rare(self.config.coverage, len(learnt))
         pieces = _pieces(learnt, len(fixed), words, rare)
         alphabet = sum(len(piece.removeprefix(PREFIX)) == 1 for piece in pieces)
-        make_room(spec, alphabet, f"{alphabet} pieces of one character")
+        check_room(spec, alphabet, f"{alphabet} pieces of one character")
         kept = [*spec.special_tokens, *(piece for piece in pieces if piece not in spec.special_tokens)]
         model = {**parts["model"], "vocab": {piece: id for id, piece in enumerate(kept[: spec.vocab_size])}}
         return HuggingFaceTokenizer(files_of({**parts, "model": model}, spec), trainable=True)

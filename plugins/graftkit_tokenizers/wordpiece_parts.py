@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graftkit_tokenizers.tokenizer_json import tokenizer_json
+from graftkit.tokenization.tokenizer_json import tokenizer_json
 
 __all__ = ["PREFIX", "wordpiece_json"]
 

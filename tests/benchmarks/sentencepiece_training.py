@@ -19,8 +19,8 @@ from typing import Literal
 
 import sentencepiece
 from graftkit.interfaces.vocabulary import TrainingSpec
-from graftkit_tokenizers.sentencepiece_backend import SentencePieceBackend
-from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
+from graftkit_sentencepiece.backend import SentencePieceBackend
+from graftkit_sentencepiece.config import SentencePieceConfig
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from packages import package_file

@@ -8,7 +8,7 @@ from pathlib import Path
 import graftkit
 from graftkit.interfaces.vocabulary import TrainingSpec
 from graftkit.testing import tiny_model_folder
-from graftkit_tokenizers.sentencepiece_backend import SentencePieceBackend
+from graftkit_sentencepiece.backend import SentencePieceBackend
 
 TURN = "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
 SPECIALS = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")

@@ -12,6 +12,7 @@ import click
 from graftkit.cli.options import disable_option, json_option
 from graftkit.cli.tokenizer_options import folder_options, format_option, refuse_backend
 from graftkit.errors import DataError, ModelError, RequestError
+from graftkit.interfaces.tokenizer import ROLES
 
 if TYPE_CHECKING:
     from graftkit.interfaces.vocabulary import TrainingSpec
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _MEASURED = 8 << 20
-_ROLES = ("bos", "eos", "pad", "unk")
 
 
 @click.command("train")
@@ -96,8 +96,8 @@ def _spec(vocab_size: int, specials: Sequence[str], roles: Sequence[str], chat_t
         name, equals, token = role.partition("=")
         if not equals or not token:
             raise RequestError("the form is ROLE=TOKEN", where=f"--role {role}", hint="For example: --role eos='</s>'")
-        if name not in _ROLES:
-            raise RequestError(f"'{name}' is no role", where=f"--role {role}", hint=known_names(name, _ROLES))
+        if name not in ROLES:
+            raise RequestError(f"'{name}' is no role", where=f"--role {role}", hint=known_names(name, ROLES))
         if named.setdefault(name, token) != token:
             raise RequestError(f"'{name}' is {named[name]!r} already", where=f"--role {role}", hint="Say it once.")
     tokens = tuple(dict.fromkeys([*specials, *named.values()]))

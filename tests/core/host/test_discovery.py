@@ -35,7 +35,15 @@ def test_an_installed_plugin_is_found_with_its_provenance(site: Site) -> None:
 def test_the_built_ins_come_through_the_same_door() -> None:
     host = PluginHost()
     built_in = {record.name for record in host.records if record.distribution == "graftkit"}
-    assert built_in == {"adapters", "exporters", "initializers", "models", "quantizers", "tokenizers"}
+    assert built_in == {
+        "adapters",
+        "exporters",
+        "initializers",
+        "models",
+        "quantizers",
+        "tokenizers",
+        "tokenizers-sentencepiece",
+    }
     assert all(record.status == "active" for record in host.records if record.distribution == "graftkit")
     assert {"lora", "qlora", "nf4", "peft"} <= set(names(host))
 

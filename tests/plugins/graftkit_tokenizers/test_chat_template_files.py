@@ -10,8 +10,8 @@ import pytest
 from graftkit import Tokenizer
 from graftkit.interfaces.vocabulary import TrainingSpec
 from graftkit.testing import tiny_tokenizer_files
+from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
-from graftkit_tokenizers.sentencepiece_backend import SentencePieceBackend
 from transformers import AutoTokenizer
 
 NEW = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}é\n{% endfor %}"

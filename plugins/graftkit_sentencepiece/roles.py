@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.tokenizer import ROLES
 
-from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
-from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto
+from graftkit_sentencepiece.files import SentencePieceFiles
+from graftkit_sentencepiece.proto import Kind, ModelProto
 
 __all__ = ["AddedToken", "Roles", "read_roles"]
 
-_ROLES = ("bos", "eos", "pad", "unk")
 _OTHERS = ("sep", "cls", "mask")
 _MOST_IDS = 4_000_000
 _ADDS_BOS = ("Llama", "Gemma", "CodeLlama")
@@ -73,7 +73,7 @@ def read_roles(proto: ModelProto, files: SentencePieceFiles) -> Roles:
     config = files.json("tokenizer_config.json")
     config = files.json("special_tokens_map.json") | config
     ids = {piece.text: id for id, piece in enumerate(proto.pieces)}
-    named = {role: _content(config.get(f"{role}_token")) for role in (*_ROLES, *_OTHERS)}
+    named = {role: _content(config.get(f"{role}_token")) for role in (*ROLES, *_OTHERS)}
     specials = {content for content in named.values() if content} | set(_additional(config))
     declared = list(_declared(files, config, specials))
     tokens = {token.content: token for token in _pieces(proto, specials)}
@@ -152,7 +152,7 @@ def _add(tokens: dict[str, AddedToken], token: AddedToken, proto: ModelProto, id
 
 
 def _check_named(named: Mapping[str, str | None], known: Mapping[str, int], where: str) -> None:
-    for role in _ROLES:
+    for role in ROLES:
         content = named[role]
         if content and content not in known:
             raise ModelError(f"{role}_token is {content!r}, which is no token", where=where)
@@ -162,8 +162,8 @@ def _by_role(
     proto: ModelProto, named: Mapping[str, str | None], config: Mapping[str, Any], known: Mapping[str, int]
 ) -> dict[str, int]:
     """Returns the roles that the configuration gives, and the model's own where it is silent."""
-    found = {}
-    for role in _ROLES:
+    found: dict[str, int] = {}
+    for role in ROLES:
         silent = f"{role}_token" not in config
         content = named[role] or (_own(proto, role) if silent else None)
         if content and content in known:

@@ -7,14 +7,14 @@ import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from graftkit.tokenization.panics import no_panic
 from tokenizers import Tokenizer
 
-from graftkit_tokenizers.panics import no_panic
-from graftkit_tokenizers.sentencepiece_json import Json
-from graftkit_tokenizers.sentencepiece_proto import Kind
+from graftkit_sentencepiece.proto import Kind
+from graftkit_sentencepiece.tokenizer_json import Json
 
 if TYPE_CHECKING:
-    from graftkit_tokenizers.sentencepiece_model import SentencePieceModel
+    from graftkit_sentencepiece.model import SentencePieceModel
 
 __all__ = ["difference_from_json"]
 

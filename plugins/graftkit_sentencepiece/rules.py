@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from functools import cache
 
-from graftkit_tokenizers.sentencepiece_proto import ModelProto
+from graftkit_sentencepiece.proto import ModelProto
 
 __all__ = ["PieceRules", "beginnings_and_ends"]
 

@@ -11,14 +11,14 @@ from itertools import islice
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, NewToken
+from graftkit.tokenization.continued_bpe import Limits, Merge, learn_merges
+from graftkit.tokenization.spooling import spooled
+from graftkit.tokenization.words import check_word
 from sentencepiece import SentencePieceProcessor
 
-from graftkit_tokenizers.continued_bpe import Limits, Merge, learn_merges
-from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto, Piece
-from graftkit_tokenizers.sentencepiece_rules import PieceRules, beginnings_and_ends
-from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
-from graftkit_tokenizers.spooling import spooled
-from graftkit_tokenizers.words import check_word
+from graftkit_sentencepiece.proto import Kind, ModelProto, Piece
+from graftkit_sentencepiece.rules import PieceRules, beginnings_and_ends
+from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer
 
 __all__ = ["extend"]
 

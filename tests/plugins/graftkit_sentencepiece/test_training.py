@@ -12,10 +12,10 @@ import pytest
 import sentencepiece
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
-from graftkit_tokenizers.sentencepiece_backend import SentencePieceBackend
-from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
-from graftkit_tokenizers.sentencepiece_proto import ModelProto
-from graftkit_tokenizers.sentencepiece_sentences import in_order, sentences
+from graftkit_sentencepiece.backend import SentencePieceBackend
+from graftkit_sentencepiece.config import SentencePieceConfig
+from graftkit_sentencepiece.proto import ModelProto
+from graftkit_sentencepiece.sentences import in_order, sentences
 from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece_models import corpus

@@ -13,15 +13,15 @@ from typing import Any, Literal
 from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Specials
+from graftkit.tokenization.side_files import chat_template_in, with_chat_template
 from sentencepiece import SentencePieceProcessor
 
-from graftkit_tokenizers.sentencepiece_cutting import Stretch, TokenFinder
-from graftkit_tokenizers.sentencepiece_decoding import PieceStream, TokenText
-from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
-from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto
-from graftkit_tokenizers.sentencepiece_roles import AddedToken, read_roles
-from graftkit_tokenizers.sentencepiece_saving import FORMATS, save_files, tokenizer_json
-from graftkit_tokenizers.side_files import chat_template_in, with_chat_template
+from graftkit_sentencepiece.cutting import Stretch, TokenFinder
+from graftkit_sentencepiece.decoding import PieceStream, TokenText
+from graftkit_sentencepiece.files import SentencePieceFiles
+from graftkit_sentencepiece.proto import Kind, ModelProto
+from graftkit_sentencepiece.roles import AddedToken, read_roles
+from graftkit_sentencepiece.saving import FORMATS, save_files, tokenizer_json
 
 __all__ = ["SentencePieceTokenizer"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from graftkit_tokenizers.sentencepiece_roles import AddedToken
+from graftkit_sentencepiece.roles import AddedToken
 
 __all__ = ["Stretch", "TokenFinder"]
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from graftkit.errors import ModelError
 
-from graftkit_tokenizers.sentencepiece_wire import (
+from graftkit_sentencepiece.wire import (
     BYTES,
     FLOAT,
     VARINT,

@@ -14,13 +14,13 @@ import pytest
 import sentencepiece
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, TrainingSpec
-from graftkit_tokenizers.sentencepiece_backend import SentencePieceBackend
-from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
-from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
-from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto, Piece
-from graftkit_tokenizers.sentencepiece_rules import PieceRules
-from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
-from graftkit_tokenizers.sentencepiece_wire import write_bytes, write_varint
+from graftkit_sentencepiece.backend import SentencePieceBackend
+from graftkit_sentencepiece.config import SentencePieceConfig
+from graftkit_sentencepiece.files import SentencePieceFiles
+from graftkit_sentencepiece.proto import Kind, ModelProto, Piece
+from graftkit_sentencepiece.rules import PieceRules
+from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer
+from graftkit_sentencepiece.wire import write_bytes, write_varint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece_models import BOTCHAN, JAPANESE, MISTRAL, corpus, loaded

@@ -13,12 +13,12 @@ from graftkit.errors import RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, TrainingSpec
 
-from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
-from graftkit_tokenizers.sentencepiece_files import find_model, read_files
-from graftkit_tokenizers.sentencepiece_saving import FORMATS
+from graftkit_sentencepiece.config import SentencePieceConfig
+from graftkit_sentencepiece.files import find_model, read_files
+from graftkit_sentencepiece.saving import FORMATS
 
 if TYPE_CHECKING:
-    from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+    from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer
 
 __all__ = ["SentencePieceBackend"]
 
@@ -45,7 +45,7 @@ class SentencePieceBackend:
         Raises:
             ModelError: There is none, or a file is malformed.
         """
-        from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+        from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer
 
         return SentencePieceTokenizer(read_files(path))
 
@@ -55,19 +55,19 @@ class SentencePieceBackend:
         Raises:
             RequestError: The specification can't be met, or there is nothing to learn from.
         """
-        from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
-        from graftkit_tokenizers.sentencepiece_training import train_files
+        from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer
+        from graftkit_sentencepiece.training import train_files
 
         return SentencePieceTokenizer(train_files(texts, spec, self._config))
 
     def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
-        """Adds pieces to a model; see `graftkit_tokenizers.sentencepiece_extension.extend`.
+        """Adds pieces to a model; see `graftkit_sentencepiece.extension.extend`.
 
         Raises:
             RequestError: It is no SentencePiece model that can be extended, or the texts hold nothing to learn.
         """
-        from graftkit_tokenizers.sentencepiece_extension import extend
-        from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+        from graftkit_sentencepiece.extension import extend
+        from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer
 
         if not isinstance(tokenizer, SentencePieceTokenizer):
             raise RequestError(

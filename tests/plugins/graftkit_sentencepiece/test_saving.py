@@ -12,9 +12,9 @@ import pytest
 import sentencepiece
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import ExtensionSpec, TrainingSpec
+from graftkit_sentencepiece.backend import SentencePieceBackend
+from graftkit_sentencepiece.config import SentencePieceConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
-from graftkit_tokenizers.sentencepiece_backend import SentencePieceBackend
-from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
 from sentencepiece_models import BOTCHAN, MISTRAL, corpus, loaded
 
 SPEC = TrainingSpec(2600, ("<unk>", "<s>", "</s>", "<|user|>"), {"unk": "<unk>", "bos": "<s>", "eos": "</s>"})

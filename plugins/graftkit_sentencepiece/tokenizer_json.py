@@ -2,7 +2,7 @@
 
 The two differ in places: the `tokenizers` library applies rules of normalization to whole graphemes, finds added tokens
 before it puts a space in front, and adds up Unigram's scores in other numbers. So what is written here is compared
-before it is used: see `sentencepiece_proof`.
+before it is used: see `proof`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto
-from graftkit_tokenizers.tokenizer_json import added_token, bos_first, tokenizer_json
+from graftkit.tokenization.tokenizer_json import added_token, bos_first, tokenizer_json
+
+from graftkit_sentencepiece.proto import Kind, ModelProto
 
 if TYPE_CHECKING:
-    from graftkit_tokenizers.sentencepiece_model import SentencePieceModel
+    from graftkit_sentencepiece.model import SentencePieceModel
 
 __all__ = ["as_tokenizer_json"]
 

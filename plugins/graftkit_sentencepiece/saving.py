@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from graftkit.errors import RequestError
 from graftkit.interfaces.tokenizer import ROLES
 
-from graftkit_tokenizers.sentencepiece_files import MODEL_NAME
+from graftkit_sentencepiece.files import MODEL_NAME
 
 if TYPE_CHECKING:
-    from graftkit_tokenizers.sentencepiece_model import SentencePieceModel
+    from graftkit_sentencepiece.model import SentencePieceModel
 
 __all__ = ["FORMATS", "save_files", "tokenizer_json"]
 
@@ -55,8 +55,8 @@ def tokenizer_json(tokenizer: SentencePieceModel) -> tuple[bytes | None, str]:
 
     It loads the `tokenizers` library, and takes a second or so.
     """
-    from graftkit_tokenizers.sentencepiece_json import as_tokenizer_json
-    from graftkit_tokenizers.sentencepiece_proof import difference_from_json
+    from graftkit_sentencepiece.proof import difference_from_json
+    from graftkit_sentencepiece.tokenizer_json import as_tokenizer_json
 
     if tokenizer.proto.charsmap:
         return None, "the tokenizers library applies its rules of normalization otherwise"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.tokenization.tokenizer_json import dump
 
 __all__ = ["chat_template_in", "object_in", "text_in", "with_chat_template"]
 
@@ -69,11 +70,7 @@ def with_chat_template(files: Mapping[str, bytes], template: str, where: str) ->
     config = object_in(files, _CONFIG, where)
     in_config = "chat_template" in config
     if in_config and _TEMPLATE not in files:
-        return {**files, _CONFIG: _dumped({**config, "chat_template": template})}
+        return {**files, _CONFIG: dump({**config, "chat_template": template})}
     kept = {key: value for key, value in config.items() if key != "chat_template"}
-    changed = {_CONFIG: _dumped(kept)} if in_config else {}
+    changed = {_CONFIG: dump(kept)} if in_config else {}
     return {**files, **changed, _TEMPLATE: template.encode("utf-8")}
-
-
-def _dumped(config: Mapping[str, Any]) -> bytes:
-    return (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode("utf-8")

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from graftkit.errors import ModelError
-from graftkit_tokenizers.sentencepiece_backend import SentencePieceBackend
-from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
-from graftkit_tokenizers.sentencepiece_proto import Kind, ModelProto, Piece
-from graftkit_tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
-from graftkit_tokenizers.sentencepiece_wire import WireError, fields, write_bytes, write_float, write_varint
+from graftkit_sentencepiece.backend import SentencePieceBackend
+from graftkit_sentencepiece.files import SentencePieceFiles
+from graftkit_sentencepiece.proto import Kind, ModelProto, Piece
+from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer
+from graftkit_sentencepiece.wire import WireError, fields, write_bytes, write_float, write_varint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece_models import AI21, BOTCHAN, MISTRAL, MODELS, loaded, model

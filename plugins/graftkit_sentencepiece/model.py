@@ -6,9 +6,9 @@ from typing import Protocol
 
 from graftkit import Tokenizer
 
-from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
-from graftkit_tokenizers.sentencepiece_proto import ModelProto
-from graftkit_tokenizers.sentencepiece_roles import AddedToken
+from graftkit_sentencepiece.files import SentencePieceFiles
+from graftkit_sentencepiece.proto import ModelProto
+from graftkit_sentencepiece.roles import AddedToken
 
 __all__ = ["SentencePieceModel"]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.training_spec import check_room, checked_spec, with_unknown
 from sentencepiece import SentencePieceTrainer
 
-from graftkit_tokenizers.sentencepiece_config import SentencePieceConfig
-from graftkit_tokenizers.sentencepiece_files import SentencePieceFiles
-from graftkit_tokenizers.sentencepiece_sentences import in_order, sentences
-from graftkit_tokenizers.training import checked, make_room, with_unknown
+from graftkit_sentencepiece.config import SentencePieceConfig
+from graftkit_sentencepiece.files import SentencePieceFiles
+from graftkit_sentencepiece.sentences import in_order, sentences
 
 __all__ = ["train_files"]
 
@@ -40,8 +40,8 @@ def train_files(texts: Iterable[str], spec: TrainingSpec, config: SentencePieceC
     Raises:
         RequestError: The specification can't be met, or there is nothing to learn from.
     """
-    spec = with_unknown(checked(spec), "<unk>")
-    make_room(spec, 257 if config.byte_fallback else 1, "the 256 bytes" if config.byte_fallback else "a character")
+    spec = with_unknown(checked_spec(spec), "<unk>")
+    check_room(spec, 257 if config.byte_fallback else 1, "the 256 bytes" if config.byte_fallback else "a character")
     lines = sentences(texts, config.max_sentence_length, prefixed=config.add_dummy_prefix)
     model = _sorted_model(lines, spec, config) if config.model_type == "unigram" else _model(lines, spec, config)
     return SentencePieceFiles(model, _beside(spec), "the trained tokenizer")

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftkit.interfaces.vocabulary import TrainingSpec
-
 __all__ = [
     "BYTE_PIECES",
     "added_token",
@@ -15,7 +13,6 @@ __all__ = [
     "bpe_model",
     "byte_level_decoder",
     "bytes_decoder",
-    "config_json",
     "dump",
     "tokenizer_json",
 ]
@@ -76,15 +73,7 @@ def bos_first(token: str, id: int) -> Json:
     return {"type": "TemplateProcessing", "single": [bos, first], "pair": pair, "special_tokens": tokens}
 
 
-def config_json(spec: TrainingSpec) -> Json:
-    """Returns the tokenizer_config.json of a new tokenizer: which token has which role, and the chat template."""
-    config: Json = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    config |= {f"{role}_token": token for role, token in sorted(spec.roles.items())}
-    config["add_bos_token"] = spec.adds_bos
-    return config | ({} if spec.chat_template is None else {"chat_template": spec.chat_template})
-
-
-def dump(data: Json) -> bytes:
+def dump(data: Mapping[str, Any]) -> bytes:
     """Returns JSON as files keep it."""
     return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode("utf-8")
 

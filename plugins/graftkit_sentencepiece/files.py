@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.tokenization.side_files import object_in
 
-from graftkit_tokenizers.sentencepiece_proto import SIZE_LIMIT, looks_like_proto
-from graftkit_tokenizers.side_files import object_in
+from graftkit_sentencepiece.proto import SIZE_LIMIT, looks_like_proto
 
 __all__ = ["MODEL_NAME", "SentencePieceFiles", "find_model", "read_files"]
 

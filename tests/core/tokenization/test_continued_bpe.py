@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from bpe_continue import continue_training
-from graftkit_tokenizers.continued_bpe import Limits, Merge, learn_merges
+from graftkit.tokenization.continued_bpe import Limits, Merge, learn_merges
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
