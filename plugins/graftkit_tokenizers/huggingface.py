@@ -9,10 +9,10 @@ from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
 
-from graftkit_tokenizers.extend import extend
-from graftkit_tokenizers.files import Options
-from graftkit_tokenizers.formats import FILES, is_there, read
-from graftkit_tokenizers.huggingface_tokenizer import HuggingFaceTokenizer
+from graftkit_tokenizers.extend.extend import extend
+from graftkit_tokenizers.formats.convert import FILES, is_there, read
+from graftkit_tokenizers.formats.files import Options
+from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 
 __all__ = ["HuggingFaceBackend", "HuggingFaceTokenizer"]
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from graftkit.interfaces.vocabulary import TrainingSpec
-from graftkit_tokenizers.bpe import BpeBackend, _parts
-from graftkit_tokenizers.byte_level import ByteLevelBackend
-from graftkit_tokenizers.character import CharacterBackend
 from graftkit_tokenizers.config import BpeConfig, ByteLevelConfig, WordPieceConfig
-from graftkit_tokenizers.splitting import PATTERNS
-from graftkit_tokenizers.word import WordBackend
-from graftkit_tokenizers.wordpiece import WordPieceBackend
+from graftkit_tokenizers.tokenizer_json.splitting import PATTERNS
+from graftkit_tokenizers.train.bpe import BpeBackend, _parts
+from graftkit_tokenizers.train.byte_level import ByteLevelBackend
+from graftkit_tokenizers.train.character import CharacterBackend
+from graftkit_tokenizers.train.word import WordBackend
+from graftkit_tokenizers.train.wordpiece import WordPieceBackend
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 SIZE = 16_000

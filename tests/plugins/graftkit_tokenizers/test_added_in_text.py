@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from graftkit.interfaces.vocabulary import ExtensionSpec
-from graftkit_tokenizers.added_in_text import AddedInText
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
+from graftkit_tokenizers.tokenizer_json.added_in_text import AddedInText
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

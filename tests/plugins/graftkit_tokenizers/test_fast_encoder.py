@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from graftkit.testing import tiny_tokenizer_files
-from graftkit_tokenizers import fast
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
+from graftkit_tokenizers.tokenizer_json import fast
 from tokenizers import Tokenizer as Reference
 
 fastokens = pytest.importorskip("fastokens")

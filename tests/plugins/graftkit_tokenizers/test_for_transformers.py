@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from graftkit.interfaces.vocabulary import TrainingSpec
-from graftkit_tokenizers.byte_level import ByteLevelBackend
 from graftkit_tokenizers.config import ByteLevelConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.wordpiece import WordPieceBackend
+from graftkit_tokenizers.train.byte_level import ByteLevelBackend
+from graftkit_tokenizers.train.wordpiece import WordPieceBackend
 from transformers import AutoTokenizer
 
 Make = Callable[..., HuggingFaceTokenizer]

@@ -13,10 +13,10 @@ import pytest
 import tiktoken
 from graftkit.errors import ModelError
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit_tokenizers.byte_level import ByteLevelBackend
 from graftkit_tokenizers.config import ByteLevelConfig, WordPieceConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
-from graftkit_tokenizers.wordpiece import WordPieceBackend
+from graftkit_tokenizers.train.byte_level import ByteLevelBackend
+from graftkit_tokenizers.train.wordpiece import WordPieceBackend
 from packages import package_file
 from tokenizer_texts import comparison_texts
 

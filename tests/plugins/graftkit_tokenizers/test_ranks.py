@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import tiktoken
 from graftkit.errors import ModelError
+from graftkit_tokenizers.formats.ranks import merges_of
+from graftkit_tokenizers.formats.tiktoken_files import byte_level_parts
 from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
-from graftkit_tokenizers.ranks import merges_of
-from graftkit_tokenizers.splitting import PATTERNS
-from graftkit_tokenizers.tiktoken_files import byte_level_parts
+from graftkit_tokenizers.tokenizer_json.splitting import PATTERNS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +39,7 @@ def test_any_tokens_in_any_order_give_tiktokens_ids(tokens: list[str], texts: li
 @given(TOKENS)
 def test_what_is_saved_for_tiktoken_has_the_same_fingerprint(tmp_path_factory: pytest.TempPathFactory,
                                                              tokens: list[str]) -> None:  # fmt: skip
-    from graftkit_tokenizers.byte_level import ByteLevelBackend
+    from graftkit_tokenizers.train.byte_level import ByteLevelBackend
 
     folder = tmp_path_factory.mktemp("ranks")
     ours, _ = built(tokens)

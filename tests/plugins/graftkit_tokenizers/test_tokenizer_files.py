@@ -13,8 +13,8 @@ import pytest
 from graftkit import Tokenizer
 from graftkit.errors import ModelError, RequestError
 from graftkit.testing import tiny_tokenizer_files
-from graftkit_tokenizers import huggingface_tokenizer
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
+from graftkit_tokenizers.tokenizer_json import tokenizer as tokenizer_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,7 +101,7 @@ def test_a_panic_of_the_library_is_refused_and_a_stop_is_not(monkeypatch: pytest
         def from_str(cls, _: str) -> None:
             raise cls.error
 
-    monkeypatch.setattr(huggingface_tokenizer, "Backend", Panicking)
+    monkeypatch.setattr(tokenizer_module, "Backend", Panicking)
     with pytest.raises(ModelError, match="index out of bounds"):
         HuggingFaceTokenizer(FILES)
     Panicking.error = KeyboardInterrupt()

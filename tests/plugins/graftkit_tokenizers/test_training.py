@@ -12,10 +12,6 @@ import pytest
 from graftkit.errors import DataError, ModelError, RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import TrainingSpec
-from graftkit_tokenizers.bpe import BpeBackend
-from graftkit_tokenizers.byte_level import ByteLevelBackend
-from graftkit_tokenizers.character import CharacterBackend
-from graftkit_tokenizers.characters import CharacterCounts
 from graftkit_tokenizers.config import (
     BpeConfig,
     ByteLevelConfig,
@@ -23,11 +19,15 @@ from graftkit_tokenizers.config import (
     WordConfig,
     WordPieceConfig,
 )
-from graftkit_tokenizers.pruning import pruned
-from graftkit_tokenizers.splitting import PATTERNS, named
-from graftkit_tokenizers.word import WordBackend
-from graftkit_tokenizers.wordpiece import WordPieceBackend, _inside_words, _within_planes
-from graftkit_tokenizers.wordpiece_parts import wordpiece_json
+from graftkit_tokenizers.tokenizer_json.splitting import PATTERNS, named
+from graftkit_tokenizers.tokenizer_json.wordpiece_parts import wordpiece_json
+from graftkit_tokenizers.train.bpe import BpeBackend
+from graftkit_tokenizers.train.byte_level import ByteLevelBackend
+from graftkit_tokenizers.train.character import CharacterBackend
+from graftkit_tokenizers.train.characters import CharacterCounts
+from graftkit_tokenizers.train.pruning import pruned
+from graftkit_tokenizers.train.word import WordBackend
+from graftkit_tokenizers.train.wordpiece import WordPieceBackend, _inside_words, _within_planes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_texts import comparison_texts

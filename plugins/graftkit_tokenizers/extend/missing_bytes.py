@@ -8,8 +8,8 @@ from typing import Any
 
 from graftkit.tokenization.tokenizer_json import BYTE_PIECES
 
-from graftkit_tokenizers.byte_alphabet import byte_alphabet
-from graftkit_tokenizers.draft import Draft
+from graftkit_tokenizers.extend.draft import Draft
+from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
 
 __all__ = ["add_missing_bytes", "isolated_characters"]
 

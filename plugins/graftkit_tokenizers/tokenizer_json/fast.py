@@ -11,7 +11,7 @@ from importlib.metadata import version
 from itertools import accumulate
 from typing import Any
 
-from graftkit_tokenizers.fast_proof import proof_texts
+from graftkit_tokenizers.tokenizer_json.fast_proof import proof_texts
 
 __all__ = ["FastEncoder"]
 

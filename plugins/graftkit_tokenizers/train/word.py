@@ -12,7 +12,7 @@ from tokenizers.trainers import WordLevelTrainer
 
 from graftkit_tokenizers.config import WordConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.training import files_of, learn
+from graftkit_tokenizers.train.learning import files_of, learn
 
 __all__ = ["WordBackend"]
 

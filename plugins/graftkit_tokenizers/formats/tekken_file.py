@@ -11,9 +11,9 @@ from typing import Any
 from graftkit.errors import ModelError
 from graftkit.tokenization.tokenizer_json import dump
 
-from graftkit_tokenizers.files import Options, json_object, tokenizer_files
-from graftkit_tokenizers.splitting import named
-from graftkit_tokenizers.tiktoken_files import byte_level_parts
+from graftkit_tokenizers.formats.files import Options, json_object, tokenizer_files
+from graftkit_tokenizers.formats.tiktoken_files import byte_level_parts
+from graftkit_tokenizers.tokenizer_json.splitting import named
 
 __all__ = ["find", "read"]
 

@@ -13,14 +13,14 @@ from graftkit.tokenization.continued_bpe import Limits
 from graftkit.tokenization.spooling import spooled
 from graftkit.tokenization.words import check_word
 
-from graftkit_tokenizers.count_words import Words, count_words
-from graftkit_tokenizers.draft import Draft
-from graftkit_tokenizers.extend_pieces import LEARN_PIECES, Cut
-from graftkit_tokenizers.extend_word_level import learn_word_level
-from graftkit_tokenizers.missing_bytes import add_missing_bytes
+from graftkit_tokenizers.extend.count_words import Words, count_words
+from graftkit_tokenizers.extend.draft import Draft
+from graftkit_tokenizers.extend.missing_bytes import add_missing_bytes
+from graftkit_tokenizers.extend.pieces import LEARN_PIECES, Cut
+from graftkit_tokenizers.extend.word_level import learn_word_level
 
 if TYPE_CHECKING:
-    from graftkit_tokenizers.huggingface_tokenizer import HuggingFaceTokenizer
+    from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 
 __all__ = ["extend"]
 

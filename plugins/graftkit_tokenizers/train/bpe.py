@@ -11,12 +11,12 @@ from graftkit.tokenization.tokenizer_json import BYTE_PIECES, bpe_model, bytes_d
 from graftkit.tokenization.training_spec import check_room, checked_spec
 from tokenizers.trainers import BpeTrainer
 
-from graftkit_tokenizers.characters import CharacterCounts
 from graftkit_tokenizers.config import BpeConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.pruning import pruned
-from graftkit_tokenizers.splitting import split
-from graftkit_tokenizers.training import check_names, files_of, learn, merges_of
+from graftkit_tokenizers.tokenizer_json.splitting import split
+from graftkit_tokenizers.train.characters import CharacterCounts
+from graftkit_tokenizers.train.learning import check_names, files_of, learn, merges_of
+from graftkit_tokenizers.train.pruning import pruned
 
 __all__ = ["BpeBackend"]
 

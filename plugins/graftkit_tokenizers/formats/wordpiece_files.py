@@ -9,9 +9,17 @@ from typing import Any
 from graftkit.errors import ModelError, RequestError
 from graftkit.tokenization.tokenizer_json import dump
 
-from graftkit_tokenizers.files import Options, added_of, beside, configuration, listing, text_of, tokenizer_files
-from graftkit_tokenizers.for_transformers import AS_IT_IS, without_defaults
-from graftkit_tokenizers.wordpiece_parts import PREFIX, wordpiece_json
+from graftkit_tokenizers.formats.files import (
+    Options,
+    added_of,
+    beside,
+    configuration,
+    listing,
+    text_of,
+    tokenizer_files,
+)
+from graftkit_tokenizers.formats.for_transformers import AS_IT_IS, without_defaults
+from graftkit_tokenizers.tokenizer_json.wordpiece_parts import PREFIX, wordpiece_json
 
 __all__ = ["find", "read", "write"]
 

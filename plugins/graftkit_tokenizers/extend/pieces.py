@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from graftkit.tokenization.continued_bpe import Limits, Merge, learn_merges
 from graftkit.tokenization.tokenizer_json import BYTE_PIECES
 
-from graftkit_tokenizers.draft import Draft
+from graftkit_tokenizers.extend.draft import Draft
 
 __all__ = ["LEARN_PIECES", "Cut", "learn_bpe", "learn_unigram", "learn_wordpiece"]
 

@@ -13,7 +13,7 @@ from graftkit.errors import RequestError
 from graftkit.tokenization.tokenizer_json import dump
 from tokenizers import Tokenizer
 
-from graftkit_tokenizers.files import BESIDE, Options
+from graftkit_tokenizers.formats.files import BESIDE, Options
 
 __all__ = ["FILES", "is_there", "read", "write"]
 
@@ -34,7 +34,7 @@ FILES = {
 
 def _readers(formats: Sequence[str]) -> list[Any]:
     names = [name for format in formats for name in _READERS.get(format, ())]
-    return [importlib.import_module(f"graftkit_tokenizers.{name}") for name in names]
+    return [importlib.import_module(f"graftkit_tokenizers.formats.{name}") for name in names]
 
 
 def is_there(path: Path, formats: Sequence[str]) -> bool:

@@ -8,18 +8,13 @@ from typing import Any
 from graftkit.errors import RequestError
 from graftkit.tokenization.tokenizer_json import added_token
 
-__all__ = ["Draft", "family_of"]
+from graftkit_tokenizers.tokenizer_json.family import family_of
+
+__all__ = ["Draft"]
 
 Json = dict[str, Any]
 
 _NEVER = -1e6  # a Unigram score that no way of cutting a text can afford
-
-
-def family_of(model: Mapping[str, Any]) -> str:
-    """Returns the type of a tokenizer.json's model; old files leave it to be guessed."""
-    signs = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece"}
-    guess = next((family for sign, family in signs.items() if sign in model), "WordLevel")
-    return str(model.get("type") or guess)
 
 
 class Draft:

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graftkit_tokenizers.byte_alphabet import TextStart
+from graftkit_tokenizers.tokenizer_json.token_bytes import TextStart
 
 __all__ = ["ByteStream", "WindowStream", "looks_back"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from graftkit.errors import ModelError, RequestError
 from graftkit.tokenization.tokenizer_json import bpe_model, byte_level_decoder, dump, tokenizer_json
 
-from graftkit_tokenizers.files import (
+from graftkit_tokenizers.formats.files import (
     Options,
     added_of,
     beside,
@@ -19,8 +19,8 @@ from graftkit_tokenizers.files import (
     tokenizer_files,
     vocabulary,
 )
-from graftkit_tokenizers.for_transformers import without_defaults
-from graftkit_tokenizers.splitting import GPT2, PATTERNS, byte_level, named, pattern_of, pre_tokenizer
+from graftkit_tokenizers.formats.for_transformers import without_defaults
+from graftkit_tokenizers.tokenizer_json.splitting import GPT2, PATTERNS, byte_level, named, pattern_of, pre_tokenizer
 
 __all__ = ["find", "read", "write"]
 

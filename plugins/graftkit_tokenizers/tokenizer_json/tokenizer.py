@@ -16,14 +16,14 @@ from graftkit.tokenization.panics import no_panic
 from graftkit.tokenization.side_files import chat_template_in, object_in, with_chat_template
 from tokenizers import Tokenizer as Backend
 
-from graftkit_tokenizers.added_in_config import with_added_tokens
-from graftkit_tokenizers.byte_alphabet import TokenBytes
-from graftkit_tokenizers.draft import family_of
-from graftkit_tokenizers.fast import FastEncoder
-from graftkit_tokenizers.for_transformers import for_transformers
-from graftkit_tokenizers.formats import write
-from graftkit_tokenizers.lossless import keeps_every_text
-from graftkit_tokenizers.streaming import ByteStream, WindowStream, looks_back
+from graftkit_tokenizers.formats.convert import write
+from graftkit_tokenizers.formats.for_transformers import for_transformers
+from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens
+from graftkit_tokenizers.tokenizer_json.family import family_of
+from graftkit_tokenizers.tokenizer_json.fast import FastEncoder
+from graftkit_tokenizers.tokenizer_json.lossless import keeps_every_text
+from graftkit_tokenizers.tokenizer_json.streaming import ByteStream, WindowStream, looks_back
+from graftkit_tokenizers.tokenizer_json.token_bytes import TokenBytes
 
 __all__ = ["HuggingFaceTokenizer"]
 
@@ -132,7 +132,7 @@ class HuggingFaceTokenizer:
     @property
     def model_type(self) -> str:
         """What kind of model the tokenizer.json holds: "BPE", "Unigram", "WordPiece" or "WordLevel"."""
-        return str(self._spec.get("model", {}).get("type"))
+        return family_of(self._spec.get("model", {}))
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
@@ -154,7 +154,7 @@ class HuggingFaceTokenizer:
             offsets=True,
             trainable=self._trainable,
             extendable=True,
-            coarsening=family_of(self._spec["model"]) == "BPE",
+            coarsening=self.model_type == "BPE",
         )
 
     @cached_property

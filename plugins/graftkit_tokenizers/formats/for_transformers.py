@@ -13,7 +13,7 @@ from typing import Any
 from graftkit.tokenization.side_files import object_in
 from graftkit.tokenization.tokenizer_json import dump
 
-from graftkit_tokenizers.files import listing
+from graftkit_tokenizers.formats.files import listing
 
 __all__ = ["AS_IT_IS", "for_transformers", "without_defaults"]
 

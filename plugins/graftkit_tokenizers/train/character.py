@@ -9,10 +9,10 @@ from graftkit.interfaces.vocabulary import TrainingSpec
 from graftkit.tokenization.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
 from graftkit.tokenization.training_spec import check_room, checked_spec
 
-from graftkit_tokenizers.characters import CharacterCounts
 from graftkit_tokenizers.config import CharacterConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.training import check_names, files_of, some
+from graftkit_tokenizers.train.characters import CharacterCounts
+from graftkit_tokenizers.train.learning import check_names, files_of, some
 
 __all__ = ["CharacterBackend"]
 

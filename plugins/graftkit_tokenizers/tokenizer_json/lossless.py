@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graftkit_tokenizers.byte_alphabet import BYTE_PIECE, falls_back_on_bytes
+from graftkit_tokenizers.tokenizer_json.token_bytes import BYTE_PIECE, falls_back_on_bytes
 
 __all__ = ["keeps_every_text"]
 

@@ -9,13 +9,13 @@ from graftkit.tokenization.tokenizer_json import bpe_model, byte_level_decoder, 
 from graftkit.tokenization.training_spec import check_room, checked_spec
 from tokenizers.trainers import BpeTrainer
 
-from graftkit_tokenizers.byte_alphabet import byte_alphabet
 from graftkit_tokenizers.config import ByteLevelConfig
-from graftkit_tokenizers.files import Options
+from graftkit_tokenizers.formats.files import Options
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.pruning import pruned
-from graftkit_tokenizers.splitting import named, pre_tokenizer
-from graftkit_tokenizers.training import check_names, files_of, learn, merges_of
+from graftkit_tokenizers.tokenizer_json.splitting import named, pre_tokenizer
+from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
+from graftkit_tokenizers.train.learning import check_names, files_of, learn, merges_of
+from graftkit_tokenizers.train.pruning import pruned
 
 __all__ = ["ByteLevelBackend"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from graftkit.tokenization.panics import no_panic
 from tokenizers import Tokenizer, trainers
 
-from graftkit_tokenizers.added_in_text import AddedInText
+from graftkit_tokenizers.tokenizer_json.added_in_text import AddedInText
 
 __all__ = ["Words", "count_words"]
 

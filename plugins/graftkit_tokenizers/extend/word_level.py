@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from graftkit.tokenization.continued_bpe import Limits
 
-from graftkit_tokenizers.draft import Draft
+from graftkit_tokenizers.extend.draft import Draft
 
 __all__ = ["learn_word_level"]
 

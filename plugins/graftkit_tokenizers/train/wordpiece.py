@@ -13,12 +13,12 @@ from graftkit.tokenization.training_spec import check_room, checked_spec, with_u
 from tokenizers import Tokenizer
 from tokenizers.trainers import WordPieceTrainer
 
-from graftkit_tokenizers.characters import CharacterCounts
 from graftkit_tokenizers.config import WordPieceConfig
-from graftkit_tokenizers.files import Options
+from graftkit_tokenizers.formats.files import Options
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.training import files_of, learn
-from graftkit_tokenizers.wordpiece_parts import PREFIX, wordpiece_json
+from graftkit_tokenizers.tokenizer_json.wordpiece_parts import PREFIX, wordpiece_json
+from graftkit_tokenizers.train.characters import CharacterCounts
+from graftkit_tokenizers.train.learning import files_of, learn
 
 __all__ = ["WordPieceBackend"]
 

@@ -1,0 +1,1 @@
+"""Adding tokens to a tokenizer.json whose ids a model already knows."""

@@ -1,0 +1,1 @@
+"""Backends that learn a tokenizer from texts."""
