@@ -8,8 +8,6 @@ from typing import Any
 from graftkit.errors import RequestError
 from graftkit.tokenization.tokenizer_json import added_token
 
-from graftkit_tokenizers.tokenizer_json.family import family_of
-
 __all__ = ["Draft"]
 
 Json = dict[str, Any]
@@ -44,7 +42,7 @@ class Draft:
     @property
     def family(self) -> str:
         """The model's type."""
-        return family_of(self.model)
+        return str(self.model["type"])
 
     @property
     def prefix(self) -> str:

@@ -19,7 +19,6 @@ from tokenizers import Tokenizer as Backend
 from graftkit_tokenizers.formats.convert import write
 from graftkit_tokenizers.formats.for_transformers import for_transformers
 from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens
-from graftkit_tokenizers.tokenizer_json.family import family_of
 from graftkit_tokenizers.tokenizer_json.fast import FastEncoder
 from graftkit_tokenizers.tokenizer_json.lossless import keeps_every_text
 from graftkit_tokenizers.tokenizer_json.streaming import ByteStream, WindowStream, looks_back
@@ -44,11 +43,8 @@ class HuggingFaceTokenizer:
         self._files = dict(files)
         self._where = where
         self._trainable = trainable
-        self._spec = object_in(self._files, "tokenizer.json", where)
-        self._spec |= {
-            "truncation": None,
-            "padding": None,
-        }  # left behind by somebody's training; they cut rows
+        self._spec = _with_model_type(object_in(self._files, "tokenizer.json", where))
+        self._spec |= {"truncation": None, "padding": None}  # saved with some tokenizers; they would cut records
         roles = object_in(self._files, "special_tokens_map.json", where)
         self._config = roles | object_in(self._files, "tokenizer_config.json", where)
         self._full = self._build(self._spec)
@@ -132,7 +128,7 @@ class HuggingFaceTokenizer:
     @property
     def model_type(self) -> str:
         """What kind of model the tokenizer.json holds: "BPE", "Unigram", "WordPiece" or "WordLevel"."""
-        return family_of(self._spec.get("model", {}))
+        return str(self._spec["model"]["type"])
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
@@ -291,6 +287,15 @@ class HuggingFaceTokenizer:
             files = write(self._spec, self._config | first, self._files, format)
         for name, data in files.items():
             (folder / name).write_bytes(data)
+
+
+def _with_model_type(spec: dict[str, Any]) -> dict[str, Any]:
+    """Returns a tokenizer.json whose model has a type: old files have none, and the model's other fields tell it."""
+    model = spec.get("model")
+    if not isinstance(model, dict) or model.get("type"):
+        return spec
+    signs = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece"}
+    return {**spec, "model": {**model, "type": next((signs[sign] for sign in signs if sign in model), "WordLevel")}}
 
 
 def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset()) -> dict[str, Any]:

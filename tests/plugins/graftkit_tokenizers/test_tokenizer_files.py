@@ -218,3 +218,12 @@ def test_a_flipped_byte_gives_a_tokenizer_or_a_model_error(place: int, value: in
     except ModelError:
         return
     assert tokenizer.fingerprint
+
+
+@pytest.mark.parametrize("family", ["byte_level", "sentencepiece", "unigram", "word_level", "wordpiece"])
+def test_a_model_without_a_type_is_the_one_that_its_fields_tell(make: Make, family: str) -> None:
+    named, old = make(family), make(family, lambda spec: spec["model"].pop("type"))
+    assert old.model_type == named.model_type
+    assert old.capabilities == named.capabilities
+    assert old.fingerprint == named.fingerprint
+    assert [*map(old.token_bytes, range(old.vocab_size))] == [*map(named.token_bytes, range(named.vocab_size))]
