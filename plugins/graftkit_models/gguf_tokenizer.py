@@ -13,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.tokenization.tokenizer_json import (
+    added_token,
+    bpe_model,
+    byte_level_decoder,
+    dump,
+    template,
+    tokenizer_json,
+)
 
 from graftkit_models.gguf_header import GgufHeader
 from graftkit_models.gguf_metadata import Metadata
@@ -57,22 +65,15 @@ class GgufTokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of tokenizer.json."""
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": self._added_tokens(),
-            "normalizer": None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": self._pre_tokenizers()},
-            "post_processor": self._post_processor(),
-            "decoder": {
-                "type": "ByteLevel",
-                "add_prefix_space": True,
-                "trim_offsets": True,
-                "use_regex": True,
-            },
-            "model": self._model(),
-        }
+        merged = bpe_model(self.vocabulary, self.merges, ignore_merges=self.splitting.whole_words)
+        parts = [*self.splitting.pre_tokenizers, *missing_bytes_apart(self.vocabulary)]
+        return tokenizer_json(
+            merged,
+            added_tokens=self._added_tokens(),
+            pre_tokenizer={"type": "Sequence", "pretokenizers": parts},
+            post_processor=self._post_processor(),
+            decoder=byte_level_decoder(),
+        )
 
     def config(self) -> dict[str, Any]:
         """Returns the content of tokenizer_config.json."""
@@ -88,28 +89,11 @@ class GgufTokenizer:
             config["model_max_length"] = self.max_length
         return config
 
-    def _pre_tokenizers(self) -> list[dict[str, Any]]:
-        return [*self.splitting.pre_tokenizers, *missing_bytes_apart(self.vocabulary)]
-
-    def _model(self) -> dict[str, Any]:
-        return {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": self.splitting.whole_words,
-            "vocab": dict(self.vocabulary),
-            "merges": [list(pair) for pair in self.merges],
-        }
-
     def _added_tokens(self) -> list[dict[str, Any]]:
         """Control tokens are special; so is a token with a role, which `transformers` takes for special anyway."""
         special = set(self.roles.values())
         return [
-            _added_token(token, id_, type_ != _USER_DEFINED or token in special)
+            added_token(id_, token, special=type_ != _USER_DEFINED or token in special)
             for (token, id_), type_ in zip(self.vocabulary.items(), self.types, strict=True)
             if type_ in (_UNKNOWN, _CONTROL, _USER_DEFINED) or token in special
         ]
@@ -119,21 +103,8 @@ class GgufTokenizer:
         after = [self.roles["eos_token"]] if self.adds_eos else []
         if not before and not after:
             return None
-        single, second = (
-            [_piece(token, type_) for token in before]
-            + [{"Sequence": {"id": text, "type_id": type_}}]
-            + [_piece(token, type_) for token in after]
-            for text, type_ in (("A", 0), ("B", 1))
-        )
-        ids = {token: self.vocabulary[token] for token in before + after}
-        return {
-            "type": "TemplateProcessing",
-            "single": single,
-            "pair": single + second,
-            "special_tokens": {
-                token: {"id": token, "ids": [id_], "tokens": [token]} for token, id_ in sorted(ids.items())
-            },
-        }
+        ids = self.vocabulary
+        return template(before={token: ids[token] for token in before}, after={token: ids[token] for token in after})
 
 
 def read_tokenizer(header: GgufHeader) -> GgufTokenizer:
@@ -180,14 +151,10 @@ def save_tokenizer(header: GgufHeader, folder: Path) -> None:
     """
     tokenizer = read_tokenizer(header)
     compact = json.dumps(tokenizer.to_json(), ensure_ascii=False, separators=(",", ":"))
-    _write(folder / "tokenizer.json", compact)
-    _write(folder / "tokenizer_config.json", json.dumps(tokenizer.config(), ensure_ascii=False, indent=2) + "\n")
+    (folder / "tokenizer.json").write_bytes(compact.encode())
+    (folder / "tokenizer_config.json").write_bytes(dump(tokenizer.config()))
     if tokenizer.chat_template is not None:
-        _write(folder / "chat_template.jinja", tokenizer.chat_template)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_bytes(text.encode())
+        (folder / "chat_template.jinja").write_bytes(tokenizer.chat_template.encode())
 
 
 def _splitting(metadata: Metadata) -> Splitting:
@@ -258,19 +225,3 @@ def _adds(metadata: Metadata, role: str, roles: Mapping[str, str], default: bool
     if adds and not known:
         raise metadata.error(key, f"but tokenizer.ggml.{role}_token_id is missing")
     return adds
-
-
-def _added_token(token: str, id_: int, special: bool) -> dict[str, Any]:
-    return {
-        "id": id_,
-        "content": token,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": special,
-    }
-
-
-def _piece(token: str, type_: int) -> dict[str, Any]:
-    return {"SpecialToken": {"id": token, "type_id": type_}}

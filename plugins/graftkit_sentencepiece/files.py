@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.tokenization.side_files import object_in
+from graftkit.tokenization.side_files import SIDE_FILES, object_in
 
 from graftkit_sentencepiece.proto import SIZE_LIMIT, looks_like_proto
 
@@ -18,7 +18,6 @@ MODEL_NAME = "tokenizer.model"
 """What a saved model is called, as Llama's and its kin's are."""
 
 _NAMES = (MODEL_NAME, "spiece.model", "sentencepiece.bpe.model")
-_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _SIDE_LIMIT = 64 * 2**20
 _SNIFFED = 4096
 
@@ -80,7 +79,7 @@ def read_files(path: Path) -> SentencePieceFiles:
     if model is None:
         hint = f"Give the `.model` file, or a folder with {' or '.join(_NAMES)} or just one *.model in it."
         raise ModelError("there is no SentencePiece model", where=str(path), hint=hint)
-    beside = {name: model.parent / name for name in _BESIDE if (model.parent / name).is_file()}
+    beside = {name: model.parent / name for name in SIDE_FILES if (model.parent / name).is_file()}
     kept = {name: _read(file, _SIDE_LIMIT) for name, file in beside.items()}
     return SentencePieceFiles(_read(model, SIZE_LIMIT), kept, str(path))
 

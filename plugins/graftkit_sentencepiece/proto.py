@@ -15,6 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from graftkit.errors import ModelError
+from graftkit.tokenization.byte_alphabet import BYTE_PIECES
 
 from graftkit_sentencepiece.wire import (
     BYTES,
@@ -131,7 +132,7 @@ class ModelProto:
 
     def with_byte_fallback(self) -> ModelProto:
         """Returns the model with the 256 bytes appended, for the characters that have no piece."""
-        new = (Piece(f"<0x{byte:02X}>", 0.0, Kind.BYTE) for byte in range(256))
+        new = (Piece(text, 0.0, Kind.BYTE) for text in BYTE_PIECES)
         on = write_bytes(_TRAINER, write_varint(35, 1))
         return replace(self, data=self.data + on).with_pieces(new)
 
@@ -285,7 +286,7 @@ def _checked(model: ModelProto) -> ModelProto:
     if len({piece.text for piece in model.pieces}) != len(model.pieces):
         raise WireError("a piece is there twice")
     found = {piece.text for piece in model.pieces if piece.kind == Kind.BYTE}
-    every = {f"<0x{byte:02X}>" for byte in range(256)}
+    every = {*BYTE_PIECES}
     if found - every or (found and not model.byte_fallback) or (model.byte_fallback and found != every):
         raise WireError(f"it has {len(found & every)} of 256 byte pieces")
     return model

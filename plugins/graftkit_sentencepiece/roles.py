@@ -8,6 +8,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.tokenizer import ROLES
+from graftkit.tokenization.side_files import content_of
 
 from graftkit_sentencepiece.files import SentencePieceFiles
 from graftkit_sentencepiece.proto import Kind, ModelProto
@@ -73,7 +74,7 @@ def read_roles(proto: ModelProto, files: SentencePieceFiles) -> Roles:
     config = files.json("tokenizer_config.json")
     config = files.json("special_tokens_map.json") | config
     ids = {piece.text: id for id, piece in enumerate(proto.pieces)}
-    named = {role: _content(config.get(f"{role}_token")) for role in (*ROLES, *_OTHERS)}
+    named = {role: content_of(config.get(f"{role}_token")) for role in (*ROLES, *_OTHERS)}
     specials = {content for content in named.values() if content} | set(_additional(config))
     declared = list(_declared(files, config, specials))
     tokens = {token.content: token for token in _pieces(proto, specials)}
@@ -86,16 +87,11 @@ def read_roles(proto: ModelProto, files: SentencePieceFiles) -> Roles:
     return Roles(added, _by_role(proto, named, config, known), _adds_bos(config), config.get("legacy") is not False)
 
 
-def _content(token: object) -> str | None:
-    content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) and content else None
-
-
 def _additional(config: Mapping[str, Any]) -> Iterator[str]:
     for key in ("additional_special_tokens", "extra_special_tokens"):
         listed = config.get(key) or []
         for token in listed.values() if isinstance(listed, dict) else listed:
-            content = _content(token)
+            content = content_of(token)
             if content:
                 yield content
 
@@ -120,7 +116,7 @@ def _declared(files: SentencePieceFiles, config: Mapping[str, Any], specials: se
 
 
 def _from_entry(key: str, entry: object, specials: set[str], where: str) -> AddedToken:
-    content = _content(entry)
+    content = content_of(entry)
     if not isinstance(entry, dict) or content is None or not key.isdecimal():
         raise ModelError(f"the added token {key!r} of tokenizer_config.json is malformed", where=where)
     if entry.get("single_word"):

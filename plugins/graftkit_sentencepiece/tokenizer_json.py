@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from graftkit.tokenization.tokenizer_json import added_token, bos_first, tokenizer_json
+from graftkit.tokenization.tokenizer_json import added_token, template, tokenizer_json
 
 from graftkit_sentencepiece.proto import Kind, ModelProto
 
@@ -99,7 +99,7 @@ def _post_processor(tokenizer: SentencePieceModel) -> Json | None:
     bos = tokenizer.role_token("bos")
     if bos is None or not tokenizer.adds_bos:
         return None
-    return bos_first(next(text for text, id in tokenizer.special_tokens.items() if id == bos), bos)
+    return template(before={text: id for text, id in tokenizer.special_tokens.items() if id == bos})
 
 
 def _added(tokenizer: SentencePieceModel) -> Iterator[Json]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
+from graftkit.tokenization.side_files import SIDE_FILES
 
 from graftkit_tokenizers.extend.extend import extend
 from graftkit_tokenizers.formats.convert import FILES, is_there, read
@@ -16,13 +17,7 @@ from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 
 __all__ = ["HuggingFaceBackend", "HuggingFaceTokenizer"]
 
-_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
+_FILES = ("tokenizer.json", *SIDE_FILES)
 
 
 class HuggingFaceBackend:

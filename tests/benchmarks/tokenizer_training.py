@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.splitting import PATTERNS
 from graftkit_tokenizers.config import BpeConfig, ByteLevelConfig, WordPieceConfig
-from graftkit_tokenizers.tokenizer_json.splitting import PATTERNS
 from graftkit_tokenizers.train.bpe import BpeBackend, _parts
 from graftkit_tokenizers.train.byte_level import ByteLevelBackend
 from graftkit_tokenizers.train.character import CharacterBackend

@@ -9,10 +9,26 @@ from typing import Any
 from graftkit.errors import ModelError
 from graftkit.tokenization.tokenizer_json import dump
 
-__all__ = ["chat_template_in", "object_in", "text_in", "with_chat_template"]
+__all__ = ["SIDE_FILES", "chat_template_in", "content_of", "object_in", "text_in", "with_chat_template"]
 
 _CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
+
+SIDE_FILES = (_CONFIG, "special_tokens_map.json", "added_tokens.json", _TEMPLATE)
+"""The files that Hugging Face repositories keep beside a vocabulary."""
+
+
+def content_of(token: object) -> str | None:
+    """Returns the text of a token as tokenizer_config.json writes it: as a string, or as an object with `content`.
+
+    Args:
+        token: The field's value.
+
+    Returns:
+        The text; None where it is empty or the value is something else.
+    """
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) and content else None
 
 
 def object_in(files: Mapping[str, bytes], name: str, where: str) -> dict[str, Any]:

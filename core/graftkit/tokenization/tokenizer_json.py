@@ -7,20 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
-    "BYTE_PIECES",
     "added_token",
-    "bos_first",
     "bpe_model",
     "byte_level_decoder",
     "bytes_decoder",
     "dump",
+    "template",
     "tokenizer_json",
 ]
 
 Json = dict[str, Any]
-
-BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-"""How the families that fall back on bytes write each of them."""
 
 
 def tokenizer_json(model: Json, **parts: Json | list[Json] | None) -> Json:
@@ -65,12 +61,26 @@ def added_token(id: int, content: str, *, special: bool = True, **flags: bool) -
     return {"id": id, "content": content, **plain, "special": special, **flags}
 
 
-def bos_first(token: str, id: int) -> Json:
-    """Returns the post-processor that puts the beginning-of-sequence token before each text."""
-    bos, first = {"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
-    pair = [bos, first, {"SpecialToken": {"id": token, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}]
-    tokens = {token: {"id": token, "ids": [id], "tokens": [token]}}
-    return {"type": "TemplateProcessing", "single": [bos, first], "pair": pair, "special_tokens": tokens}
+def template(*, before: Mapping[str, int] | None = None, after: Mapping[str, int] | None = None) -> Json:
+    """Returns the post-processor that puts tokens around each text of a pair.
+
+    Args:
+        before: Token -> id of those before a text, such as the beginning-of-sequence token.
+        after: Token -> id of those after a text, such as the end-of-sequence token.
+    """
+    first, last = before or {}, after or {}
+
+    def around(name: str, type_id: int) -> list[Json]:
+        text: Json = {"Sequence": {"id": name, "type_id": type_id}}
+        left, right = (
+            [{"SpecialToken": {"id": token, "type_id": type_id}} for token in part] for part in (first, last)
+        )
+        return [*left, text, *right]
+
+    ids = {**first, **last}
+    tokens = {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in sorted(ids)}
+    single = around("A", 0)
+    return {"type": "TemplateProcessing", "single": single, "pair": single + around("B", 1), "special_tokens": tokens}
 
 
 def dump(data: Mapping[str, Any]) -> bytes:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
-from graftkit.tokenization.tokenizer_json import BYTE_PIECES
+from graftkit.tokenization.byte_alphabet import BYTE_PIECES, byte_alphabet
+from graftkit.tokenization.splitting import isolated_characters
 
 from graftkit_tokenizers.extend.draft import Draft
-from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
 
-__all__ = ["add_missing_bytes", "isolated_characters"]
-
-_CLASS = re.compile(r"\[((?:\\x\{[0-9a-f]+\})+)\]")
+__all__ = ["add_missing_bytes"]
 
 
 def add_missing_bytes(draft: Draft, *, byte_level: bool) -> bool:
@@ -31,28 +25,12 @@ def add_missing_bytes(draft: Draft, *, byte_level: bool) -> bool:
     """
     if draft.family != "BPE":
         return True
-    if byte_level:
-        wanted = sorted(byte_alphabet(), key=byte_alphabet().__getitem__)
-    else:
-        wanted = list(BYTE_PIECES) if draft.model.get("byte_fallback") else []
+    fallback = BYTE_PIECES if draft.model.get("byte_fallback") else ()
+    wanted = byte_alphabet() if byte_level else fallback
     missing = [piece for piece in wanted if piece not in draft.model["vocab"]]
     for piece in missing:
         draft.add_piece(piece, ())
     return not missing or (byte_level and _stop_isolating(draft, set(missing)))
-
-
-def isolated_characters(part: Mapping[str, Any]) -> set[str]:
-    r"""Returns the characters that a pre-tokenizer sets apart, if that is all it does.
-
-    Example:
-        >>> part = {"type": "Split", "pattern": {"Regex": r"[\x{61}\x{62}]"}, "behavior": "Isolated"}
-        >>> sorted(isolated_characters(part))
-        ['a', 'b']
-    """
-    if part.get("type") != "Split" or part.get("behavior") != "Isolated" or part.get("invert"):
-        return set()
-    match = _CLASS.fullmatch(part.get("pattern", {}).get("Regex", ""))
-    return {chr(int(code, 16)) for code in re.findall(r"[0-9a-f]+(?=\})", match[1])} if match else set()
 
 
 def _stop_isolating(draft: Draft, characters: set[str]) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+from graftkit.tokenization.byte_alphabet import BYTE_PIECES
 from graftkit.tokenization.continued_bpe import Limits, Merge, learn_merges
-from graftkit.tokenization.tokenizer_json import BYTE_PIECES
 
 from graftkit_tokenizers.extend.draft import Draft
 

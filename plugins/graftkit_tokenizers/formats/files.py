@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.tokenization.tokenizer_json import added_token, bos_first, dump
+from graftkit.tokenization.side_files import SIDE_FILES, content_of
+from graftkit.tokenization.tokenizer_json import added_token, dump, template
 
 __all__ = [
     "BESIDE",
@@ -26,8 +27,8 @@ __all__ = [
 
 Json = dict[str, Any]
 
-BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-"""Files that belong to a tokenizer whatever the format of its vocabulary."""
+BESIDE = tuple(name for name in SIDE_FILES if name != "added_tokens.json")
+"""The files beside a vocabulary that are kept as they are; what added_tokens.json says is in the tokenizer.json."""
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -103,7 +104,7 @@ def added_of(folder: Path, config: Mapping[str, Any], vocab: Mapping[str, int], 
     if isinstance(listed, dict):
         return _apart(sorted((_listed(id, entry, folder) for id, entry in listed.items()), key=_id), vocab, folder)
     more = json_object(folder / "added_tokens.json") if (folder / "added_tokens.json").is_file() else {}
-    roles = [_content(config.get(role)) for role in _ROLES] + [*map(_content, _extra(config))]
+    roles = [content_of(config.get(role)) for role in _ROLES] + [*map(content_of, _extra(config))]
     special = [token for token in dict.fromkeys(roles if any(roles) else usual) if token]
     known = {**vocab, **{token: id for token, id in more.items() if isinstance(id, int)}}
     wanted = [token for token in dict.fromkeys([*special, *more]) if token in known]
@@ -137,13 +138,8 @@ def _extra(config: Mapping[str, Any]) -> list[Any]:
     return extra if isinstance(extra, list) else []
 
 
-def _content(token: object) -> str:
-    content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) else ""
-
-
 def _listed(id: str, entry: object, folder: Path) -> Json:
-    content = _content(entry)
+    content = content_of(entry)
     if not (id.isdecimal() and content and isinstance(entry, dict)):
         raise ModelError(
             f"added_tokens_decoder lists {id!r}: {entry!r}, which is no id and its token",
@@ -161,10 +157,10 @@ def tokenizer_files(parts: Json, config: Mapping[str, Any], extra: Mapping[str, 
         config: What tokenizer_config.json says; it decides whether texts start with a token.
         extra: The files beside the vocabulary.
     """
-    bos = _content(config.get("bos_token"))
+    bos = content_of(config.get("bos_token"))
     ids = {token["content"]: token["id"] for token in parts["added_tokens"]}
-    if config.get("add_bos_token") is True and bos in ids:
-        parts = {**parts, "post_processor": bos_first(bos, ids[bos])}
+    if config.get("add_bos_token") is True and bos is not None and bos in ids:
+        parts = {**parts, "post_processor": template(before={bos: ids[bos]})}
     return {**extra, "tokenizer.json": dump(placed(parts))}
 
 

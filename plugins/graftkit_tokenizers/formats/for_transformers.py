@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from graftkit.tokenization.side_files import object_in
+from graftkit.tokenization.side_files import content_of, object_in
 from graftkit.tokenization.tokenizer_json import dump
 
 from graftkit_tokenizers.formats.files import listing
@@ -116,7 +116,7 @@ def _as_it_is(config: Json, roles: Mapping[str, Any], known: Collection[str]) ->
         for key, value in _CLASSES.get(name.removesuffix("Fast"), {}).items()
         if not key.endswith("_token") or value in known
     }
-    named = {key: _content(token) for key, token in roles.items() if key.endswith("_token")}
+    named = {key: content_of(token) for key, token in roles.items() if key.endswith("_token")}
     kept = {key: value for key, value in config.items() if key != "auto_map"}
     return {**implied, **named, **kept, "tokenizer_class": AS_IT_IS}
 
@@ -128,19 +128,14 @@ def _known_only(config: Json, known: Collection[str]) -> Json:
 
 def _known_entries(config: Json, known: Collection[str]) -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        if key.endswith("_token") and (content := _content(value)) is not None:
-            yield key, value if content in known else None
+        if key.endswith("_token") and isinstance(value, str | dict):
+            yield key, value if content_of(value) in known else None
         elif key in _LISTS and isinstance(value, list):
-            yield key, [token for token in value if _content(token) in known]
+            yield key, [token for token in value if content_of(token) in known]
         elif key in _LISTS and isinstance(value, dict):
-            yield key, {name: token for name, token in value.items() if _content(token) in known}
+            yield key, {name: token for name, token in value.items() if content_of(token) in known}
         else:
             yield key, value
-
-
-def _content(token: object) -> str | None:
-    content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) else None
 
 
 def _listed_alike(config: Json, spec: Mapping[str, Any]) -> Json:

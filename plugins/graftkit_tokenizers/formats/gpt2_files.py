@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError, RequestError
+from graftkit.tokenization.splitting import GPT2, PATTERNS, byte_level, pre_tokenizer
 from graftkit.tokenization.tokenizer_json import bpe_model, byte_level_decoder, dump, tokenizer_json
 
 from graftkit_tokenizers.formats.files import (
@@ -20,7 +21,7 @@ from graftkit_tokenizers.formats.files import (
     vocabulary,
 )
 from graftkit_tokenizers.formats.for_transformers import without_defaults
-from graftkit_tokenizers.tokenizer_json.splitting import GPT2, PATTERNS, byte_level, named, pattern_of, pre_tokenizer
+from graftkit_tokenizers.tokenizer_json.splitting import named, pattern_of
 
 __all__ = ["find", "read", "write"]
 

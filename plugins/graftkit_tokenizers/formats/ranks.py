@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
+from graftkit.tokenization.byte_alphabet import byte_alphabet
 
 __all__ = ["bytes_of_pieces", "last_merge", "merges_of", "pieces_of", "splits"]
 

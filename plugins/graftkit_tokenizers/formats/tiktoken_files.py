@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError, RequestError
+from graftkit.tokenization.byte_alphabet import byte_alphabet
+from graftkit.tokenization.splitting import PATTERNS, pre_tokenizer
 from graftkit.tokenization.tokenizer_json import added_token, bpe_model, byte_level_decoder, dump, tokenizer_json
 
 from graftkit_tokenizers.formats.files import Options, beside, configuration, json_object, text_of, tokenizer_files
 from graftkit_tokenizers.formats.ranks import bytes_of_pieces, last_merge, merges_of, pieces_of, splits
-from graftkit_tokenizers.tokenizer_json.splitting import PATTERNS, named, pattern_of, pre_tokenizer
-from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
+from graftkit_tokenizers.tokenizer_json.splitting import named, pattern_of
 
 __all__ = ["byte_level_parts", "find", "read", "write"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError, RequestError
+from graftkit.tokenization.side_files import content_of
 from graftkit.tokenization.tokenizer_json import dump
 
 from graftkit_tokenizers.formats.files import (
@@ -42,9 +43,8 @@ def read(file: Path, options: Options) -> dict[str, bytes]:
     """
     folder, config = file.parent, configuration(file.parent)
     vocab = {piece: id for id, piece in enumerate(_lines(text_of(file)))}
-    unknown = config.get("unk_token", "[UNK]")
-    unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
-    if unknown not in vocab:
+    unknown = content_of(config.get("unk_token", "[UNK]"))
+    if unknown is None or unknown not in vocab:
         raise ModelError(f"no line is {unknown}, the token for unknown words", where=str(file))
     lowercase = config.get("do_lower_case", True) if options.lowercase is None else options.lowercase
     parts = wordpiece_json(

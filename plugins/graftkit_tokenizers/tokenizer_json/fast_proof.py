@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
+from graftkit.tokenization.byte_alphabet import byte_alphabet
 
 __all__ = ["proof_texts"]
 

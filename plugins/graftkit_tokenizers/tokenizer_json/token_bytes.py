@@ -8,22 +8,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-__all__ = ["BYTE_PIECE", "TextStart", "TokenBytes", "byte_alphabet", "falls_back_on_bytes"]
+from graftkit.tokenization.byte_alphabet import BYTE_PIECES, byte_alphabet
+
+__all__ = ["BYTE_PIECE", "TextStart", "TokenBytes", "falls_back_on_bytes"]
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 """How the families that fall back on bytes write each of them."""
-
-
-def byte_alphabet() -> dict[str, int]:
-    """Returns GPT-2's printable stand-in for every byte: 188 printable bytes stand for themselves.
-
-    Example:
-        >>> byte_alphabet()["Ġ"]
-        32
-    """
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def falls_back_on_bytes(spec: Mapping[str, Any]) -> bool:
@@ -99,7 +89,7 @@ class TokenBytes:
     def has_every_byte(self) -> bool:
         """Whether each of the 256 bytes is a piece of its own, so that no text is lost."""
         if self._has_fallback:
-            return all(f"<0x{byte:02X}>" in self._vocab for byte in range(256))
+            return all(piece in self._vocab for piece in BYTE_PIECES)
         return not self.missing
 
     @cached_property

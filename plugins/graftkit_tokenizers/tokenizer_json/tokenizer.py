@@ -13,7 +13,7 @@ from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Specials, StreamDecoder
 from graftkit.tokenization.panics import no_panic
-from graftkit.tokenization.side_files import chat_template_in, object_in, with_chat_template
+from graftkit.tokenization.side_files import chat_template_in, content_of, object_in, with_chat_template
 from tokenizers import Tokenizer as Backend
 
 from graftkit_tokenizers.formats.convert import write
@@ -173,9 +173,8 @@ class HuggingFaceTokenizer:
 
     def role_token(self, role: Literal["bos", "eos", "pad", "unk"]) -> int | None:
         """Returns the id of the token with this role."""
-        token = self._config.get(f"{role}_token")
-        content = token.get("content") if isinstance(token, dict) else token
-        return self._full.token_to_id(content) if isinstance(content, str) else None
+        content = content_of(self._config.get(f"{role}_token"))
+        return None if content is None else self._full.token_to_id(content)
 
     @cached_property
     def adds_bos(self) -> bool:

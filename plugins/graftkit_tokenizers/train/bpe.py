@@ -7,13 +7,14 @@ from typing import Any
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
-from graftkit.tokenization.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
+from graftkit.tokenization.byte_alphabet import BYTE_PIECES
+from graftkit.tokenization.splitting import split
+from graftkit.tokenization.tokenizer_json import bpe_model, bytes_decoder, tokenizer_json
 from graftkit.tokenization.training_spec import check_room, checked_spec
 from tokenizers.trainers import BpeTrainer
 
 from graftkit_tokenizers.config import BpeConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.tokenizer_json.splitting import split
 from graftkit_tokenizers.train.characters import CharacterCounts
 from graftkit_tokenizers.train.learning import check_names, files_of, learn, merges_of
 from graftkit_tokenizers.train.pruning import pruned

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.byte_alphabet import byte_alphabet
+from graftkit.tokenization.splitting import pre_tokenizer
 from graftkit.tokenization.tokenizer_json import bpe_model, byte_level_decoder, tokenizer_json
 from graftkit.tokenization.training_spec import check_room, checked_spec
 from tokenizers.trainers import BpeTrainer
@@ -12,8 +14,7 @@ from tokenizers.trainers import BpeTrainer
 from graftkit_tokenizers.config import ByteLevelConfig
 from graftkit_tokenizers.formats.files import Options
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.tokenizer_json.splitting import named, pre_tokenizer
-from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
+from graftkit_tokenizers.tokenizer_json.splitting import named
 from graftkit_tokenizers.train.learning import check_names, files_of, learn, merges_of
 from graftkit_tokenizers.train.pruning import pruned
 

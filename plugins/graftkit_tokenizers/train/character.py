@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from graftkit.interfaces.vocabulary import TrainingSpec
-from graftkit.tokenization.tokenizer_json import BYTE_PIECES, bpe_model, bytes_decoder, tokenizer_json
+from graftkit.tokenization.byte_alphabet import BYTE_PIECES
+from graftkit.tokenization.tokenizer_json import bpe_model, bytes_decoder, tokenizer_json
 from graftkit.tokenization.training_spec import check_room, checked_spec
 
 from graftkit_tokenizers.config import CharacterConfig

@@ -9,7 +9,7 @@ from typing import Any
 from graftkit.errors import DataError, RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
 from graftkit.tokenization.panics import no_panic
-from graftkit.tokenization.tokenizer_json import added_token, bos_first, dump
+from graftkit.tokenization.tokenizer_json import added_token, dump, template
 from tokenizers import Tokenizer
 
 __all__ = [
@@ -99,7 +99,7 @@ def files_of(parts: Mapping[str, Any], spec: TrainingSpec) -> dict[str, bytes]:
     whole = {
         **parts,
         "added_tokens": [added_token(id, token) for token, id in ids.items()],
-        "post_processor": None if bos is None else bos_first(bos, ids[bos]),
+        "post_processor": None if bos is None else template(before={bos: ids[bos]}),
     }
     return {"tokenizer.json": dump(whole), "tokenizer_config.json": dump(_config_json(spec))}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from graftkit import Tokenizer
 from graftkit.testing import tiny_tokenizer_files
+from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
-from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
 
 MERGED = [
     "\n\n",

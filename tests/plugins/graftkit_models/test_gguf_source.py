@@ -17,8 +17,8 @@ from graftkit import PluginHost
 from graftkit.errors import ModelError
 from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit_models.gguf_source import GgufSource
-from graftkit_models.gguf_splitting import byte_characters
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -346,7 +346,7 @@ def with_tokenizer(writer: gguf.GGUFWriter) -> None:
     """Adds a byte-level tokenizer."""
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(["<s>", *byte_characters(), "ab"])
+    writer.add_token_list(["<s>", *byte_alphabet(), "ab"])
     writer.add_token_types([3, *[1] * 257])
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(0)

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from graftkit.errors import ModelError
+from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit_models.gguf_header import GgufHeader
-from graftkit_models.gguf_splitting import SPLITTINGS, byte_characters
+from graftkit_models.gguf_splitting import SPLITTINGS
 from graftkit_models.gguf_tokenizer import read_tokenizer, save_tokenizer
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer
 
-BYTES = byte_characters()
+BYTES = list(byte_alphabet())
 TOKENS = ["<s>", "</s>", "<call>", *BYTES, "ab", "abc", "Ġa", "Ġab", "<unused>"]
 MERGES = ["a b", "ab c", "Ġ a", "Ġa b"]
 TYPES = [3, 3, 4, *[1] * 256, 1, 1, 1, 1, 5]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from graftkit.errors import DataError, ModelError, RequestError
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
+from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast

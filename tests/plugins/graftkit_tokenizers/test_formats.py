@@ -13,9 +13,9 @@ import pytest
 import tiktoken
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.splitting import PATTERNS
 from graftkit_tokenizers.config import ByteLevelConfig
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
-from graftkit_tokenizers.tokenizer_json.splitting import PATTERNS
 from graftkit_tokenizers.train.byte_level import ByteLevelBackend
 from graftkit_tokenizers.train.word import WordBackend
 from graftkit_tokenizers.train.wordpiece import WordPieceBackend

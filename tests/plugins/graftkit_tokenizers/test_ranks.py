@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import tiktoken
 from graftkit.errors import ModelError
+from graftkit.tokenization.splitting import PATTERNS
 from graftkit_tokenizers.formats.ranks import merges_of
 from graftkit_tokenizers.formats.tiktoken_files import byte_level_parts
 from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
-from graftkit_tokenizers.tokenizer_json.splitting import PATTERNS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

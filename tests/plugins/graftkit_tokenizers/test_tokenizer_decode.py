@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
 from graftkit_tokenizers.tokenizer_json.streaming import WindowStream, looks_back
-from graftkit_tokenizers.tokenizer_json.token_bytes import byte_alphabet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer

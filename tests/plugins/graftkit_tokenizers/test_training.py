@@ -12,6 +12,7 @@ import pytest
 from graftkit.errors import DataError, ModelError, RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.splitting import PATTERNS
 from graftkit_tokenizers.config import (
     BpeConfig,
     ByteLevelConfig,
@@ -19,7 +20,7 @@ from graftkit_tokenizers.config import (
     WordConfig,
     WordPieceConfig,
 )
-from graftkit_tokenizers.tokenizer_json.splitting import PATTERNS, named
+from graftkit_tokenizers.tokenizer_json.splitting import named
 from graftkit_tokenizers.tokenizer_json.wordpiece_parts import wordpiece_json
 from graftkit_tokenizers.train.bpe import BpeBackend
 from graftkit_tokenizers.train.byte_level import ByteLevelBackend
