@@ -45,7 +45,6 @@ class GgufSource:
         config = llama_config(header)
         weights = llama_weights(header, config)
         _refuse_unreadable(header)
-        _refuse_too_many_ids(header, config)
         return GgufFile(reference, header, config, weights)
 
     def open_tokenizer(self, reference: str) -> GgufTokenizerFile:
@@ -132,14 +131,3 @@ def _refuse_unreadable(header: GgufHeader) -> None:
                 where=str(header.path),
                 hint=f"Supported types: {', '.join(sorted(READABLE_TYPES))}.",
             )
-
-
-def _refuse_too_many_ids(header: GgufHeader, config: Mapping[str, Any]) -> None:
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
-    count, rows = len(tokens) if isinstance(tokens, list) else 0, config["vocab_size"]
-    if count > rows:
-        raise ModelError(
-            f"its tokenizer has {count:,} ids, but token_embd.weight only {rows:,} rows",
-            where=str(header.path),
-            hint="Tokenizer and weights don't belong together: download another file.",
-        )

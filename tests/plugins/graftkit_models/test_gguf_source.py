@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,16 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+import graftkit
 import numpy as np
 import pytest
 import torch
 from gguf.quants import dequantize, quantize
 from graftkit import PluginHost
-from graftkit.errors import ModelError
+from graftkit.errors import DataError, ModelError
 from graftkit.flow.find_tokenizer import find_tokenizer
+from graftkit.flow.open_model import check_fits
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.tokenization.byte_alphabet import byte_alphabet
-from graftkit_models.gguf_source import GgufSource
+from graftkit_models.gguf_source import GgufFile, GgufSource
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -226,7 +229,6 @@ REFUSED: dict[str, Change] = {
     "no place for: 'rope_freqs.weight'": tensor("rope_freqs.weight", 8),
     "no place for: 'blk.0.attn_q.bias'": tensor("blk.0.attn_q.bias", 64),
     "'output.weight' is of the type I32": tensor("output.weight", 50, 64, dtype=np.int32),
-    "51 ids, but token_embd.weight only 50 rows": key("tokenizer.ggml.tokens", [str(n) for n in range(51)]),
 }
 
 
@@ -355,7 +357,6 @@ def with_tokenizer(writer: gguf.GGUFWriter) -> None:
 UNUSABLE: dict[str, dict[str, str]] = {
     "another architecture": {"architecture": "qwen2"},
     "a weight missing": {"without": "output_norm.weight"},
-    "fewer rows than ids": {},
 }
 
 
@@ -366,6 +367,43 @@ def test_the_tokenizer_is_read_whatever_the_model(path: Path, name: str) -> None
         GgufSource().open(str(path))
     found = find_tokenizer(PluginHost(), str(path))
     assert (found.tokenizer.encode("ab"), found.model) == ([257], None)
+
+
+def test_ids_that_texts_become_need_a_row(path: Path) -> None:
+    """The file opens as a model; the flow refuses it, as it does a folder of safetensors."""
+    write(path, tiny_llama(vocab_size=50), with_tokenizer)
+    found = find_tokenizer(PluginHost(), str(path))
+    assert isinstance(found.model, GgufFile)
+    with pytest.raises(ModelError, match="the tokenizer has 258 ids, the model's embedding only 50 rows"):
+        check_fits(found.model, found.tokenizer)
+
+
+def test_an_added_token_without_a_row_is_refused_only_where_a_record_holds_it(path: Path) -> None:
+    tokens = ["<s>", *byte_alphabet(), "ab", "<image>", "<box>"]
+
+    def change(writer: gguf.GGUFWriter) -> None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_list(tokens)
+        writer.add_token_types([3, *[1] * 257, 3, 4])  # control, normal, control, user-defined
+        writer.add_token_merges(["a b"])
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(0)
+
+    write(path, tiny_llama(vocab_size=258), change)
+    recipe = {
+        "model": str(path),
+        "data": {"train": str(path.with_name("rows.jsonl")), "max_length": 32},
+        "adapter": {"use": "lora", "rank": 2},
+        "training": {"steps": 1, "tokens_per_step": 64, "device": "cpu"},
+    }
+    lines = [json.dumps({"text": f"an <image> of {n}"}) + "\n" for n in range(4)]
+    path.with_name("rows.jsonl").write_text("".join(lines))
+    manifest = graftkit.run(recipe, out=path.with_name("run")).manifest
+    assert "258 rows, none for 2 added tokens: '<image>', '<box>'" in " ".join(map(str, manifest["notices"]))
+    path.with_name("rows.jsonl").write_text("".join([*lines, json.dumps({"text": "a <box>"}) + "\n"]))
+    with pytest.raises(DataError, match=r"rows.jsonl:5: it holds the token '<box>' of the id 259.*258 rows"):
+        graftkit.run(recipe, out=path.with_name("other"))
 
 
 def test_a_file_without_a_tokenizer_still_says_what_is_wrong(path: Path) -> None:
