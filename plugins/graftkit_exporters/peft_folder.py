@@ -31,7 +31,7 @@ class PeftExporter:
 
     def refusal(self, planned: PlannedModel) -> str | None:
         """Says so where PEFT has no form of the adapter, or of what became of the vocabulary."""
-        if planned.change and planned.change.kept is not None:
+        if planned.change and planned.change.moves_ids:
             return (
                 "tokens of the base model have other ids now, which an adapter can't tell PEFT: "
                 "export merged or extended-base"

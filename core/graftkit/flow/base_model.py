@@ -11,7 +11,8 @@ import torch
 from graftkit.errors import ModelError
 from graftkit.flow.check_model import PlannedBase
 from graftkit.flow.context import RunContext
-from graftkit.flow.new_rows import changed_config, generation_config, grow_vocabulary
+from graftkit.flow.generation_settings import generation_config
+from graftkit.flow.new_rows import changed_config, grow_vocabulary
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import AdaptedModel, adapt

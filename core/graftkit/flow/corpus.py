@@ -13,7 +13,7 @@ from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.context import RunContext, StageScope
-from graftkit.interfaces.model_source import GenerationSettings
+from graftkit.flow.generation_settings import stop_tokens
 from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
@@ -169,13 +169,9 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
 
 
 def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
-    files, change = run.request.files, run.vocabulary.change
-    eos = run.vocabulary.tokenizer.role_token("eos")
-    stop = {*tallies["train"].stops} | ({eos} if eos is not None else set())
-    if isinstance(files, GenerationSettings) and (change is None or change.kept is None):
-        base = files.generation_config.get("eos_token_id")
-        stop |= {id for id in (base if isinstance(base, list) else [base]) if isinstance(id, int)}
-    return Corpus(stores["train"], stores["holdout"], list(tallies["holdout"].answers), sorted(stop))
+    vocabulary = run.vocabulary
+    stop = stop_tokens(run.request.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
+    return Corpus(stores["train"], stores["holdout"], list(tallies["holdout"].answers), stop)
 
 
 def _check_resumed(run: RunContext, fingerprints: Mapping[str, str]) -> None:

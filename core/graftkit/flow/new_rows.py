@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,12 +11,11 @@ from graftkit.errors import PluginError
 from graftkit.flow.context import RunContext
 from graftkit.flow.vocabulary import Vocabulary
 from graftkit.interfaces.initializer import Initializer, MatrixRole, NewRows
-from graftkit.interfaces.model_source import BaseModelFiles, GenerationSettings
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import GrownVocabulary, grow
 
-__all__ = ["changed_config", "generation_config", "grow_vocabulary"]
+__all__ = ["changed_config", "grow_vocabulary"]
 
 
 def grow_vocabulary(run: RunContext, network: Any) -> GrownVocabulary:
@@ -61,21 +60,6 @@ def _checked(rows: torch.Tensor, shape: tuple[int, int], name: str) -> torch.Ten
     return rows.detach().float().clone()
 
 
-def generation_config(
-    files: BaseModelFiles, change: VocabularyChange | None, tokenizer: Tokenizer, stop: Sequence[int]
-) -> Mapping[str, Any]:
-    """Returns the base model's settings of generation, with the tokens that end an answer.
-
-    Ids that moved are those of the tokenizer in use; ids that nothing replaces are left out.
-    """
-    found = dict(files.generation_config) if isinstance(files, GenerationSettings) else {}
-    if change is not None and change.kept is not None:
-        found = {key: value for key, value in found.items() if not key.endswith(("_token_id", "_token_ids", "_tokens"))}
-        roles = {f"{role}_token_id": tokenizer.role_token(role) for role in ("bos", "pad")}
-        found |= {key: id for key, id in roles.items() if id is not None}
-    return {**found, "eos_token_id": list(stop)} if stop else found
-
-
 def changed_config(
     config: Mapping[str, Any], change: VocabularyChange | None, tokenizer: Tokenizer
 ) -> Mapping[str, Any]:
@@ -83,5 +67,5 @@ def changed_config(
     if change is None:
         return config
     ids = {f"{role}_token_id": tokenizer.role_token(role) for role in ROLES if role != "unk"}
-    moved = {} if change.kept is None else ids
+    moved = ids if change.moves_ids else {}
     return {**config, "vocab_size": change.size, **moved}

@@ -79,7 +79,7 @@ def make_vocabulary(request: Request) -> tuple[Vocabulary, BuiltTokenizer]:
     except RequestError as error:
         error.where = _place_of(error, request)
         raise
-    if not built.change.ids and built.change.kept is None:
+    if not built.change.ids and not built.change.moves_ids:
         raise RecipeError(
             "the tokenizer comes out as the base model's: there is nothing new in it",
             where="tokenizer",

@@ -157,6 +157,11 @@ class VocabularyChange:
     parts: tuple[tuple[int, ...], ...]
     kept: Mapping[int, int] | None = None
 
+    @property
+    def moves_ids(self) -> bool:
+        """Whether an id of the base may mean another token now."""
+        return self.kept is not None
+
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON."""
         kept = None if self.kept is None else [[new, old] for new, old in sorted(self.kept.items())]
