@@ -22,7 +22,7 @@ from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens
 from graftkit_tokenizers.tokenizer_json.fast import FastEncoder
 from graftkit_tokenizers.tokenizer_json.lossless import keeps_every_text
 from graftkit_tokenizers.tokenizer_json.streaming import ByteStream, WindowStream, looks_back
-from graftkit_tokenizers.tokenizer_json.token_bytes import TokenBytes
+from graftkit_tokenizers.tokenizer_json.token_bytes import BYTE_PIECE, TokenBytes
 
 __all__ = ["HuggingFaceTokenizer"]
 
@@ -218,7 +218,8 @@ class HuggingFaceTokenizer:
         """Returns the text of these ids."""
         if not self._bytes.joins:
             known = [id for id in ids if 0 <= id < self.vocab_size]
-            return str(self._full.decode(known, skip_special_tokens=skip_specials)) if known else ""
+            with no_panic(self._where, "the tokenizers library can't decode these ids"):
+                return str(self._full.decode(known, skip_special_tokens=skip_specials)) if known else ""
         left_out = frozenset(self.special_tokens.values() if skip_specials else ())
         shown = [id for id in ids if id not in left_out] if left_out else ids
         text = self._joined(shown, self.text_bytes).decode("utf-8", errors="replace")
@@ -237,7 +238,15 @@ class HuggingFaceTokenizer:
         """Returns a decoder for ids that come one by one."""
         if self._bytes.joins:
             return ByteStream(self.text_bytes, self._bytes.start())
-        return WindowStream(self.decode, looks_back=looks_back(self._spec.get("decoder")))
+        decoder = self._spec.get("decoder")
+        if "ByteFallback" not in json.dumps(decoder):
+            return WindowStream(self.decode, looks_back=looks_back(decoder))
+        return WindowStream(self.decode, looks_back=looks_back(decoder), is_open=self._leaves_bytes_open)
+
+    def _leaves_bytes_open(self, token: int) -> bool:
+        """Tells whether a run of byte pieces may go on after this id: it is one of them, or no token at all."""
+        piece = self._full.id_to_token(token) if 0 <= token < self.vocab_size else None
+        return piece is None or BYTE_PIECE.fullmatch(piece) is not None
 
     @cached_property
     def _bytes(self) -> TokenBytes:
