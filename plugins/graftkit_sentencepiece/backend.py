@@ -1,6 +1,6 @@
-"""SentencePiece models, read, trained and extended through the sentencepiece library itself.
+"""The backend of SentencePiece models: reads, trains and extends them with the sentencepiece library.
 
-The library is imported when it is used, so that backends may be asked what they read where it is not installed.
+The library is imported when it is used, so that `accepts` works where it is not installed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SentencePieceBackend:
     """Reads `.model` files.
 
     Args:
-        config: How it trains.
+        config: How a new model is trained; None for the defaults.
     """
 
     formats = FORMATS
@@ -64,7 +64,7 @@ class SentencePieceBackend:
         """Adds pieces to a model; see `graftkit_sentencepiece.extension.extend`.
 
         Raises:
-            RequestError: It is no SentencePiece model that can be extended, or the texts hold nothing to learn.
+            RequestError: It is no SentencePiece model, its type can't be extended, or the texts hold nothing to learn.
         """
         from graftkit_sentencepiece.extension import extend
         from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer

@@ -23,21 +23,21 @@ class SentencePieceConfig(ProviderConfig):
         default=0.9995, ge=0.9, le=1.0, description="share of the texts' characters that get a piece of their own"
     )
     normalization: Literal["identity", "nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf"] = Field(
-        default="identity", description="what is done to a text first; all but identity lose something of it"
+        default="identity", description="how a text is normalized before it is split; all but identity lose some of it"
     )
     add_dummy_prefix: bool = Field(
-        default=True, description="put a space in front of a text, so that its first word is as any other"
+        default=True, description="put a space before a text, so that its first word is encoded as any other"
     )
     remove_extra_whitespaces: bool = Field(
-        default=False, description="drop spaces at the ends and all but one of a run, which no code survives"
+        default=False, description="remove leading, trailing and repeated spaces; indentation of code is lost"
     )
     split_digits: bool = Field(default=True, description="make every digit a token of its own")
-    split_by_whitespace: bool = Field(default=True, description="let no token reach over a space")
+    split_by_whitespace: bool = Field(default=True, description="let a space only start a token")
     split_by_unicode_script: bool = Field(default=True, description="let no token mix scripts, such as Latin and Han")
     allow_whitespace_only_pieces: bool = Field(
         default=True, description="let a run of spaces, such as an indentation, be one token"
     )
-    max_sentencepiece_length: int = Field(default=16, ge=1, le=512, description="characters of a token at most")
+    max_sentencepiece_length: int = Field(default=16, ge=1, le=512, description="the most characters of a token")
     max_sentence_length: int = Field(
-        default=65536, ge=64, le=2**24, description="bytes of a line at most; longer ones are cut at a space"
+        default=65536, ge=64, le=2**24, description="the most bytes of a line; longer ones are cut at a space"
     )

@@ -1,4 +1,4 @@
-"""Finds added tokens in a text, so that the model sees only what lies between them."""
+"""Finds added tokens in a text; the model encodes the text between them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Stretch(NamedTuple):
     """A part of a text.
 
     Attributes:
-        start: Where it starts, in characters.
-        end: Where it ends.
-        token: The token that it is, or None where it is text.
+        start: Its first character's place.
+        end: The place after its last character.
+        token: The id of the added token, or None for text.
     """
 
     start: int
@@ -26,16 +26,16 @@ class Stretch(NamedTuple):
 
 
 class TokenFinder:
-    """Cuts texts at tokens; of those that start at one place the longest counts.
+    """Splits texts at added tokens: the leftmost, and of those that start at one place the longest.
 
-    It looks tokens up by their first character and length, for there are models with 26,000 of them, more than a
-    regular expression of alternatives bears.
+    Tokens are looked up by their first character and length: some models have 26,000 of them, with which a regular
+    expression of alternatives takes minutes.
 
     Args:
-        tokens: What to find.
+        tokens: The tokens to find.
 
     Attributes:
-        tokens: The same by their texts.
+        tokens: Text -> token.
     """
 
     def __init__(self, tokens: Iterable[AddedToken]) -> None:
@@ -47,10 +47,10 @@ class TokenFinder:
         }
 
     def cut(self, text: str) -> Iterator[Stretch]:
-        """Yields the text's parts in order; stretches of no length are left out."""
+        """Yields the parts of a text in order; empty ones are left out."""
         place = 0
         for start, end, token in self._found(text):
-            if start < place:  # its start was swallowed by the token before it
+            if start < place:  # it begins in the white space that the token before it strips
                 continue
             left, right = self._widened(text, place, start, end, token)
             if place < left:
@@ -77,7 +77,7 @@ class TokenFinder:
 
     @staticmethod
     def _widened(text: str, after: int, start: int, end: int, token: AddedToken) -> tuple[int, int]:
-        """Returns the token's place with the white space that it swallows."""
+        """Returns the token's start and end with the white space that `lstrip` and `rstrip` add to it."""
         while token.lstrip and start > after and text[start - 1].isspace():
             start -= 1
         while token.rstrip and end < len(text) and text[end].isspace():

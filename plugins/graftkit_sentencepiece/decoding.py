@@ -1,4 +1,4 @@
-"""From ids back to text, as SentencePieceProcessor.decode does it, but one id at a time."""
+"""Decodes ids one by one to the text that SentencePieceProcessor.decode gives for all of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class TokenText(NamedTuple):
     """What one id contributes to a text.
 
     Attributes:
-        text: A piece as it is written, ▁ for a space; another token's own text; empty for a byte.
-        byte: The byte that it stands for, or None.
-        is_piece: Whether ▁ means a space and the one at the start of a text is not shown.
-        breaks: Whether the text after it starts anew.
+        text: The piece, with ▁ for a space; the text of an added token; empty for a byte.
+        byte: The byte of a byte piece, 0 to 255, or None.
+        is_piece: Whether ▁ in it means a space, and a leading one is dropped at the start of a text.
+        breaks: Whether the text after it is decoded as a text of its own.
     """
 
     text: str
@@ -27,13 +27,13 @@ class TokenText(NamedTuple):
 
 
 class PieceStream:
-    """Turns ids into text as they come.
+    """A stream decoder.
 
     Args:
-        of: Tells what an id contributes.
-        drops_prefix: Whether the space in front of a text was put there by the model.
-        trims: Whether all spaces in front of a text go.
-        restarts: Whether that holds for the text after a token that breaks it, too.
+        of: Returns what an id contributes.
+        drops_prefix: Whether one leading space of a text is dropped, since the model adds one (`add_dummy_prefix`).
+        trims: Whether all leading spaces of a text are dropped (`remove_extra_whitespaces`).
+        restarts: Whether the same holds for the text after a token with `breaks`.
     """
 
     def __init__(self, of: Callable[[int], TokenText], *, drops_prefix: bool, trims: bool, restarts: bool) -> None:
@@ -75,7 +75,7 @@ class PieceStream:
         return found.text
 
     def _characters(self, *, final: bool) -> str:
-        """Takes whole characters off the open bytes; one that can't become a character is U+FFFD."""
+        """Decodes the pending bytes as far as they are whole characters; a byte that is no UTF-8 becomes U+FFFD."""
         shown = ""
         while self._pending:
             try:

@@ -1,4 +1,4 @@
-"""Adds tokens to a SentencePiece model: pieces learnt from texts, missing bytes, and words that somebody asks for."""
+"""Adds tokens to a SentencePiece model: the bytes that it lacks, pieces learnt from texts, and requested words."""
 
 from __future__ import annotations
 
@@ -30,24 +30,26 @@ Word = tuple[int, ...]
 
 
 def extend(base: SentencePieceTokenizer, texts: Iterable[str], request: ExtensionSpec) -> ExtensionPlan:
-    """Adds tokens after the base's highest id: the bytes that it lacks, those that are learnt, words at last.
+    """Adds tokens after the base's highest id, in this order: missing bytes, learnt pieces, words.
 
-    Every byte of the base's model stays where it is, and pieces are appended, so that other programs read the result.
+    The pieces are appended to the base's protobuf message, whose bytes stay as they are, so that any program that runs
+    SentencePiece models reads the result.
 
-    - BPE gets pieces with lower and lower scores below all that there are, so they are made after all the old ones:
-      texts are cut as before, with some tokens joined.
-    - Unigram gets the same kind of pieces, each worth 0.01 more than the two of which it consists, yet never less than
-      the model's least likely piece: below that it would change what unknown characters cost.
-    - `request.words` become user-defined symbols in either: they are found anywhere, inside longer words too. Pieces
-      would need others in between, which would change texts without these words.
+    - Pieces of a BPE model get scores below those of all old pieces, so that they are merged last: a text is cut as
+      before, with some tokens joined.
+    - A piece of a Unigram model scores 0.01 more than the two pieces that it joins, and at least as much as the lowest
+      old piece: a lower score would change the penalty of unknown characters, which depends on the lowest.
+    - `request.words` become user-defined symbols, which are found anywhere, inside longer words too. As normal pieces
+      they would need intermediate merges, which would change texts without these words.
 
     Args:
         base: The tokenizer; left as it is.
-        texts: Iterated once.
+        texts: The corpus; iterated once, kept in a temporary file.
         request: What to add.
 
     Raises:
-        RequestError: Nothing is to be added, the texts hold nothing to learn, or the ids have gaps.
+        RequestError: Nothing is to be added, the texts hold no frequent pair, a word can't become a token, or the ids
+            of the base's added tokens have gaps.
     """
     if not base.capabilities.extendable:
         raise RequestError(f"a SentencePiece model of the type '{base.proto.model_type}' can't be extended")
@@ -89,7 +91,7 @@ def _encoded(tokenizer: SentencePieceTokenizer, texts: Iterable[str]) -> Iterato
 
 
 def _new_words(base: SentencePieceTokenizer, words: Iterable[str]) -> dict[str, Piece]:
-    """Returns pieces for the words that are not one token already.
+    """Returns a piece for each word that is not a single token of the base.
 
     Raises:
         RequestError: One can't become a token.
@@ -119,7 +121,7 @@ def _check_word(base: SentencePieceTokenizer, word: str) -> None:
 
 
 def _with_added(base: SentencePieceTokenizer) -> ModelProto:
-    """Returns the model with the tokens beyond its pieces as pieces of it, under the ids that they have.
+    """Returns the model with the added tokens beyond its pieces as pieces, under the same ids.
 
     Raises:
         RequestError: Their ids do not follow the model's without a gap.
@@ -142,12 +144,12 @@ def _with_bytes(proto: ModelProto) -> ModelProto:
 
 @dataclass(frozen=True)
 class _Corpus:
-    """What texts consist of.
+    """The corpus as the base, with the words and the missing bytes added, encodes it.
 
     Attributes:
-        tokenizer: What cut them; it has the words and the missing bytes, too.
-        words: Stretches of pieces that may be joined, and how often they occur.
-        tokens: Tokens of the texts.
+        tokenizer: The tokenizer that encoded it.
+        words: Sequence of ids that may be merged -> how often it occurs.
+        tokens: The number of tokens.
     """
 
     tokenizer: SentencePieceTokenizer
@@ -165,7 +167,7 @@ class _Corpus:
 
 
 def _learn(corpus: _Corpus, proto: ModelProto, request: ExtensionSpec) -> tuple[Merge, ...]:
-    """Learns merges between the pieces that stand side by side; `proto` is what they are added to."""
+    """Learns merges of neighbouring pieces, to be added to `proto`."""
     if not request.tokens:
         return ()
     pieces = {id: piece.text for id, piece in enumerate(proto.pieces)}
@@ -178,11 +180,12 @@ def _learn(corpus: _Corpus, proto: ModelProto, request: ExtensionSpec) -> tuple[
 
 
 class _Forbidden:
-    """The pieces that must not be made of a model's own.
+    """The pieces that must not be learnt; asked with `in`.
 
-    A model of merges would go on from a new piece to an old one that the new one begins or ends, and so cut a text
-    otherwise that uses no new token. It can do so only if the old piece is none that its own text becomes: where that
-    text stands between two cuts, its merges do not depend on what is around, so they would have made the old piece.
+    A BPE model could merge a new piece further, into an old piece that begins or ends with it, and so cut a text
+    differently that has no new token in it. That is possible only for an old piece that encoding its own text does not
+    give: where a text stands between two cuts, its merges do not depend on its neighbours, so the old piece would have
+    been merged before. So beginnings and ends of such pieces are excluded.
     """
 
     def __init__(self, proto: ModelProto) -> None:
@@ -197,14 +200,14 @@ class _Forbidden:
 
 
 def _unreachable(proto: ModelProto) -> list[str]:
-    """Returns the pieces that their own text does not become."""
+    """Returns the pieces that encoding their own text does not give."""
     texts = [piece.text for piece in proto.pieces if piece.kind in (Kind.NORMAL, Kind.UNUSED)]
     cuts = SentencePieceProcessor(model_proto=proto.without_normalizer().data).encode(texts)
     return [text for text, ids in zip(texts, cuts, strict=True) if len(ids) > 1 or proto.pieces[ids[0]].text != text]
 
 
 class _Joints:
-    """Where two pieces may be joined at all: between normal ones, and not before a space that starts a word."""
+    """Between which ids a merge is possible: between normal pieces, and not before a ▁ that starts a word."""
 
     def __init__(self, proto: ModelProto) -> None:
         splits = proto.splits.get("whitespace", True) and not proto.whitespace_is_suffix
@@ -216,7 +219,7 @@ class _Joints:
 
 
 def _words(ids: Sequence[int], joints: _Joints) -> Iterator[Word]:
-    """Yields the stretches of at least two pieces between which merges are possible."""
+    """Yields the sequences of two or more ids between which merges are possible."""
     start = 0
     for place, id in enumerate(ids):
         if id in joints.inner or (id in joints.spaces and place > start and ids[place - 1] in joints.spaces):
@@ -230,12 +233,12 @@ def _words(ids: Sequence[int], joints: _Joints) -> Iterator[Word]:
 
 @dataclass(frozen=True)
 class _Draft:
-    """The model that is extended, and what is added to it.
+    """The extended model before it is written.
 
     Attributes:
-        base: The model, bytes included.
-        merges: What was learnt.
-        words: Words and their pieces, which come last.
+        base: The model, with the missing bytes.
+        merges: The merges that were learnt.
+        words: Word -> its piece; these get the highest ids.
     """
 
     base: ModelProto
@@ -244,7 +247,7 @@ class _Draft:
 
     @cached_property
     def learnt(self) -> dict[int, Merge]:
-        """The merge that made each new piece."""
+        """Id of each learnt piece -> the merge that made it."""
         first: dict[int, Merge] = {}
         for merge in self.merges:
             first.setdefault(merge.id, merge)
@@ -252,12 +255,12 @@ class _Draft:
 
     @property
     def size(self) -> int:
-        """Pieces afterwards."""
+        """The number of pieces of the extended model."""
         return len(self.base.pieces) + len(self.learnt) + len(self.words)
 
     @property
     def proto(self) -> ModelProto:
-        """The model afterwards."""
+        """The extended model."""
         scores = _falling_scores if self.base.model_type == "bpe" else _summed_scores
         learnt = self.learnt.values()
         new = [
@@ -268,7 +271,7 @@ class _Draft:
 
 
 def _parts(base: SentencePieceTokenizer, draft: _Draft, id: int) -> Word:
-    """Returns the base's ids that stood for a new one; none for a byte, or where the base lost such text."""
+    """Returns the base's ids of a new token's text; none for a byte, or where the base encodes it as unknown."""
     merge = draft.learnt.get(id)
     if merge:
         return _parts(base, draft, merge.left) + _parts(base, draft, merge.right)
@@ -282,19 +285,20 @@ def _parts(base: SentencePieceTokenizer, draft: _Draft, id: int) -> Word:
 
 
 def _falling_scores(proto: ModelProto, merges: Collection[Merge]) -> Iterator[float]:
-    """Yields float32 numbers, each the next one down, below every score that there is.
+    """Yields scores below every old one, each the next lower float32.
 
-    Steps of one would not do: at -1e9 float32 numbers lie 64 apart.
+    Steps of 1 would not do: at -1e9, neighbouring float32 numbers are 64 apart. The next lower of a negative float is
+    the next higher integer of the same bits.
     """
     score = min([-1.0, *(piece.score for piece in proto.pieces if piece.kind is Kind.NORMAL)])
     (bits,) = struct.unpack("<I", struct.pack("<f", score))
     for step in range(1, len(merges) + 1):
-        (score,) = struct.unpack("<f", struct.pack("<I", bits + step))  # of a negative number more bits are less
+        (score,) = struct.unpack("<f", struct.pack("<I", bits + step))
         yield score
 
 
 def _summed_scores(proto: ModelProto, merges: Collection[Merge]) -> Iterator[float]:
-    """Yields a little more than what both parts are worth together, inside the range that there is."""
+    """Yields the sum of both parts' scores plus 0.01, clipped to the range of the old scores."""
     normal = [piece.score for piece in proto.pieces if piece.kind is Kind.NORMAL]
     lowest, highest = min(normal), max(normal)
     scores = {id: piece.score for id, piece in enumerate(proto.pieces)}

@@ -15,7 +15,7 @@ from graftkit_sentencepiece.proto import SIZE_LIMIT, looks_like_proto
 __all__ = ["MODEL_NAME", "SentencePieceFiles", "find_model", "read_files"]
 
 MODEL_NAME = "tokenizer.model"
-"""What a saved model is called, as Llama's and its kin's are."""
+"""The file name under which a model is saved, as in Llama's repositories."""
 
 _NAMES = (MODEL_NAME, "spiece.model", "sentencepiece.bpe.model")
 _SIDE_LIMIT = 64 * 2**20
@@ -46,9 +46,15 @@ class SentencePieceFiles:
 
 
 def find_model(path: Path) -> Path | None:
-    """Returns the SentencePiece model that a path means: the file itself, or the one in a folder.
+    """Returns the SentencePiece model that a path refers to: the file itself, or the one in a folder.
 
-    Other programs' files may have the same name: only what starts as a model does is taken for one.
+    Files of other programs may have the same name, so the first bytes are checked too.
+
+    Args:
+        path: A file or folder.
+
+    Returns:
+        The file; None where there is none, or several `*.model` files without a usual name.
     """
     if path.is_file():
         return path if _is_model(path) else None

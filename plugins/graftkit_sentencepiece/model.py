@@ -1,4 +1,4 @@
-"""A SentencePiece tokenizer as those see it who write it in other forms."""
+"""The interface of a SentencePiece tokenizer that its converters use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SentencePieceModel"]
 
 
 class SentencePieceModel(Tokenizer, Protocol):
-    """A tokenizer and what it was read from.
+    """A tokenizer with the files and the model that it was read from.
 
     Attributes:
         files: The model's file and those beside it.

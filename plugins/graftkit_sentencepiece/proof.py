@@ -1,4 +1,4 @@
-"""Compares a tokenizer.json with the SentencePiece model that it was made of, on texts that would part them."""
+"""Compares a tokenizer.json with the SentencePiece model that it was converted from, on texts chosen to differ."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ODD = (
 
 
 def difference_from_json(tokenizer: SentencePieceModel, spec: Json) -> str | None:
-    """Returns a text that the two cut differently, or None where there is none among thousands.
+    """Returns a text that the two encode differently, or None where there is none among about 4,000.
 
     Args:
         tokenizer: The model.

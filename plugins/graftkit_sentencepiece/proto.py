@@ -1,4 +1,4 @@
-"""What a SentencePiece `.model` says, checked before the library sees it.
+"""Reads a SentencePiece `.model` and checks it before the library does.
 
 The format is `sentencepiece_model.proto` of the sentencepiece project: a ModelProto with pieces, the trainer's
 specification and the normalizer's.
@@ -58,12 +58,12 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 
 class Piece(NamedTuple):
-    """One piece of the vocabulary; its place in it is its id.
+    """One piece of the vocabulary; its index there is its id.
 
     Attributes:
-        text: As it is written, ▁ for a space.
-        score: The rank of a BPE merge, higher first, or a unigram's logarithm of a probability.
-        kind: What it is.
+        text: The piece, with ▁ for a space.
+        score: The priority of a BPE merge, highest first, or the log-probability of a Unigram piece.
+        kind: Its type.
     """
 
     text: str
@@ -73,7 +73,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelProto:
-    """A model, whole.
+    """A model.
 
     Attributes:
         data: The file's bytes.
@@ -81,16 +81,16 @@ class ModelProto:
         model_type: "unigram", "bpe", "word" or "char".
         byte_fallback: Whether characters without a piece become bytes.
         whitespace_is_suffix: Whether ▁ ends a word instead of starting it.
-        splits: Which rules the pieces keep: "unicode_script", "number", "whitespace", "digits",
-            "whitespace_only_pieces" -> whether it was on.
-        longest_piece: Characters of a piece at most, as the model was trained.
-        unknown_surface: What an unknown piece is shown as.
+        splits: Which of the trainer's splitting rules were on: "unicode_script", "number", "whitespace", "digits",
+            "whitespace_only_pieces" -> bool.
+        longest_piece: The most characters of a piece, as the model was trained.
+        unknown_surface: What the unknown piece is decoded to.
         role_pieces: "unk", "bos", "eos", "pad" -> the piece with this role, where there is one.
         charsmap: The compiled normalization rules; empty for none.
-        adds_prefix: Whether a text gets a space in front.
-        trims_spaces: Whether spaces at the ends go and runs of them become one.
+        adds_prefix: Whether a space is put before a text.
+        trims_spaces: Whether leading and trailing spaces are removed and runs of spaces become one.
         escapes_spaces: Whether a space becomes ▁.
-        denormalizes: Whether the model changes what it decodes.
+        denormalizes: Whether decoded text is changed by rules (`denormalizer_spec`).
     """
 
     data: bytes
@@ -117,7 +117,7 @@ class ModelProto:
             where: The file, for errors.
 
         Raises:
-            ModelError: It is none, or one that can't be right.
+            ModelError: It is no SentencePiece model, or contradicts itself.
         """
         try:
             return _checked(_read(data))
@@ -126,7 +126,7 @@ class ModelProto:
             raise ModelError(f"this is no SentencePiece model: {error}", where=where, hint=hint) from None
 
     def with_pieces(self, new: Iterable[Piece]) -> ModelProto:
-        """Returns the model with pieces appended: every byte of the old one stays, so every id does."""
+        """Returns the model with pieces appended after the last one; the old bytes stay, and so do all ids."""
         added = tuple(new)
         return _read(self.data + b"".join(map(_written, added)))
 
@@ -144,18 +144,18 @@ class ModelProto:
         return replace(self, pieces=pieces, data=b"".join(map(_written, pieces)) + self._without(_PIECES))
 
     def without_normalizer(self) -> ModelProto:
-        """Returns the model that takes a text as it is."""
+        """Returns the model without normalization, prefix and trimming."""
         off = b"".join([write_bytes(2, b""), *(write_varint(number, 0) for number in (3, 4))])
         data = self.data + write_bytes(_NORMALIZER, off)
         return replace(self, charsmap=b"", adds_prefix=False, trims_spaces=False, data=data)
 
     def without_prefix(self) -> ModelProto:
-        """Returns the model that puts no space in front: of several values of a field the last one counts."""
+        """Returns the model without the leading space; of repeated fields of a message the last one counts."""
         off = write_bytes(_NORMALIZER, write_varint(3, 0))
         return replace(self, adds_prefix=False, data=self.data + off)
 
     def _without(self, left_out: int) -> bytes:
-        """Returns the other fields as they were written."""
+        """Returns the message without the fields of one number, the others byte by byte."""
         kept, place = bytearray(), 0
         for number, kind, start, end in fields(self.data):
             if kind != BYTES:
@@ -218,7 +218,7 @@ def _piece(data: bytes, start: int, end: int, id: int) -> Piece:
 
 
 def _values(data: bytes, start: int, end: int) -> dict[int, int | bytes]:
-    """Returns numbers and bytes by their field's number; floats are nowhere needed."""
+    """Returns the varints and byte strings of a message by field number; floats are skipped."""
     found: dict[int, int | bytes] = {}
     for count, (number, kind, first, last) in enumerate(fields(data, start, end)):
         if count > _MOST_VALUES:

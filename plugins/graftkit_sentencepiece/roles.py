@@ -1,4 +1,4 @@
-"""Which tokens are special, which roles they have, and which lie beyond the model's own pieces."""
+"""Reads special tokens, their roles and added tokens from the files beside a model."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["AddedToken", "Roles", "read_roles"]
 _OTHERS = ("sep", "cls", "mask")
 _MOST_IDS = 4_000_000
 _ADDS_BOS = ("Llama", "Gemma", "CodeLlama")
-"""Whose tokenizer classes put a beginning-of-sequence token first unless their configuration says otherwise."""
+"""Tokenizer classes whose default for `add_bos_token` is true."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token that is found in the text before the model sees it.
+    """A token that is found in a text before the model encodes the rest.
 
     Attributes:
         content: Its text.
         id: Its id.
-        special: Whether it is found only where it is asked for.
-        lstrip: Whether it swallows the white space before it.
-        rstrip: Whether it swallows the white space after it.
+        special: Whether it is special: found only where special tokens are asked for.
+        lstrip: Whether white space before it belongs to it.
+        rstrip: Whether white space after it belongs to it.
     """
 
     content: str
@@ -42,13 +42,13 @@ class AddedToken:
 
 @dataclass(frozen=True)
 class Roles:
-    """What stands around a model's pieces.
+    """The special and added tokens of a tokenizer.
 
     Attributes:
-        added: Every token that is looked for in the text; the special ones among the model's own pieces too.
+        added: The tokens that are looked for in a text, special pieces of the model among them, by id.
         by_role: "bos", "eos", "pad" or "unk" -> id.
         adds_bos: Whether a text starts with the beginning-of-sequence token.
-        prefix_after_tokens: Whether the text after such a token gets a space in front, as the text's start does.
+        prefix_after_tokens: Whether the model's leading space is added after such a token, too.
     """
 
     added: tuple[AddedToken, ...]
@@ -63,13 +63,14 @@ class Roles:
 
 
 def read_roles(proto: ModelProto, files: SentencePieceFiles) -> Roles:
-    """Reads them from the model, tokenizer_config.json, special_tokens_map.json and added_tokens.json.
+    """Reads the roles from the model, tokenizer_config.json, special_tokens_map.json and added_tokens.json.
 
-    As in transformers' tokenizers that run on sentencepiece itself, the configuration counts first, and tokens that
-    the model does not have get the ids that it gives.
+    As in transformers' slow tokenizers, tokenizer_config.json takes precedence, and tokens that the model lacks get
+    the ids that it lists.
 
     Raises:
-        ModelError: A token contradicts the model, or wants what can't be done faithfully.
+        ModelError: An added token contradicts the model's pieces, a role names no token, or a token has
+            `single_word`, which sentencepiece has no equivalent of.
     """
     config = files.json("tokenizer_config.json")
     config = files.json("special_tokens_map.json") | config
@@ -138,7 +139,7 @@ def _check(proto: ModelProto, token: AddedToken, ids: Mapping[str, int], where: 
 
 
 def _add(tokens: dict[str, AddedToken], token: AddedToken, proto: ModelProto, ids: Mapping[str, int]) -> None:
-    """Takes a declared token over, unless the model finds it in the text by itself."""
+    """Adds a declared token, unless the model itself finds it in a text."""
     piece = proto.pieces[token.id] if token.content in ids else None
     if piece and not token.special and piece.kind in (Kind.CONTROL, Kind.UNKNOWN):
         return
@@ -157,7 +158,7 @@ def _check_named(named: Mapping[str, str | None], known: Mapping[str, int], wher
 def _by_role(
     proto: ModelProto, named: Mapping[str, str | None], config: Mapping[str, Any], known: Mapping[str, int]
 ) -> dict[str, int]:
-    """Returns the roles that the configuration gives, and the model's own where it is silent."""
+    """Returns role -> id: as configured, or else as the model says."""
     found: dict[str, int] = {}
     for role in ROLES:
         silent = f"{role}_token" not in config

@@ -1,4 +1,4 @@
-"""Which pieces a model's training would have allowed, so that those that are added look like its own."""
+"""The splitting rules that a model's trainer applied, so that added pieces follow them too."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _ALIKE = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "MATHEMATICAL": _COMMON, "MODIFI
 
 
 class PieceRules:
-    """The trainer's rules for a piece: spaces only in front, one script, digits apart, as far as the model has them.
+    """The trainer's rules for a piece, as far as they were on: a space only first, one script, digits apart.
 
-    Scripts are told by characters' names, since Python has no table of them.
+    A character's script is taken from its Unicode name, since Python has no table of scripts.
 
     Args:
-        proto: The model, which remembers how it was trained.
+        proto: The model, whose trainer_spec has the rules.
 
     Example:
         >>> rules = PieceRules(ModelProto(b"", (), splits={"whitespace": True, "unicode_script": True}))
@@ -38,7 +38,7 @@ class PieceRules:
         self._suffix = proto.whitespace_is_suffix
 
     def allow(self, piece: str) -> bool:
-        """Tells whether the trainer could have made this piece."""
+        """Tells whether the trainer could have learnt this piece."""
         return self._spaces_fit(piece) and self._digits_fit(piece) and self._scripts_fit(piece)
 
     def _spaces_fit(self, piece: str) -> bool:
@@ -69,7 +69,7 @@ class PieceRules:
 
 @cache
 def _script(character: str) -> str:
-    """Returns a script's name, one for all that no script owns, and nothing for marks that go with any letter."""
+    """Returns the script's name, COMMON for characters of no script, "" for combining marks."""
     category = unicodedata.category(character)
     owned = category.startswith(_LETTERS) or (category == "Nd" and character not in _DIGITS)
     name = unicodedata.name(character, "").removeprefix("FULLWIDTH ").removeprefix("HALFWIDTH ")
@@ -80,7 +80,7 @@ def _script(character: str) -> str:
 
 
 def beginnings_and_ends(pieces: Iterable[str]) -> set[str]:
-    """Returns all that these pieces start or end with, longer than one character and shorter than themselves.
+    """Returns the proper prefixes and suffixes of these pieces that have two characters or more.
 
     Example:
         >>> sorted(beginnings_and_ends(["abcd"]))

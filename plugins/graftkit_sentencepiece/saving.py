@@ -1,4 +1,4 @@
-"""Writes a SentencePiece tokenizer into a folder, in a form that transformers reads too."""
+"""Saves a SentencePiece tokenizer so that transformers' AutoTokenizer gives the same ids."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ _CONFIG = "tokenizer_config.json"
 
 
 def save_files(tokenizer: SentencePieceModel, folder: Path, format: str) -> None:
-    """Writes tokenizer.model and its configuration; a tokenizer.json beside them where it gives the same ids.
+    """Writes tokenizer.model, its configuration and, where it gives the same ids, a tokenizer.json.
 
-    From either transformers' AutoTokenizer makes a tokenizer with the same ids: the configuration says which it is to
-    take. Without a tokenizer.json it runs the model with the sentencepiece library, as graftkit does, but it puts no
-    beginning-of-sequence token first.
+    The configuration says which of the two AutoTokenizer loads. Without a tokenizer.json it runs the model with the
+    sentencepiece library, as graftkit does, but adds no beginning-of-sequence token.
 
     Args:
         tokenizer: What to save.
         folder: Where to.
-        format: "sentencepiece", or "huggingface", which insists on the tokenizer.json.
+        format: "sentencepiece", or "huggingface", which requires the tokenizer.json.
 
     Raises:
-        RequestError: Another format, or no tokenizer.json gives the same ids.
+        RequestError: The format is unknown, or requires a tokenizer.json and none gives the same ids.
     """
     if format not in (*FORMATS, _WITH_JSON):
         raise RequestError(
@@ -51,9 +50,10 @@ def save_files(tokenizer: SentencePieceModel, folder: Path, format: str) -> None
 
 
 def tokenizer_json(tokenizer: SentencePieceModel) -> tuple[bytes | None, str]:
-    """Returns a tokenizer.json that gives the model's ids, or None and why there is none.
+    """Converts the model and compares the result with it; takes about a second.
 
-    It loads the `tokenizers` library, and takes a second or so.
+    Returns:
+        The tokenizer.json and "", or None and the reason why there is none.
     """
     from graftkit_sentencepiece.proof import difference_from_json
     from graftkit_sentencepiece.tokenizer_json import as_tokenizer_json
@@ -68,9 +68,9 @@ def tokenizer_json(tokenizer: SentencePieceModel) -> tuple[bytes | None, str]:
 
 
 def _config(tokenizer: SentencePieceModel) -> bytes:
-    """Returns the configuration with which transformers takes the files as they are.
+    """Returns the tokenizer_config.json whose tokenizer class loads the files without changes.
 
-    The class that it named, such as LlamaTokenizer, would put a tokenizer together of its own from the pieces.
+    Classes such as LlamaTokenizer take only the pieces, and build pre-tokenizer and special tokens themselves.
     """
     config: dict[str, Any] = tokenizer.files.json(_CONFIG)
     given = {*config, *tokenizer.files.json("special_tokens_map.json")}

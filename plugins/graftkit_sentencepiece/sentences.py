@@ -1,4 +1,4 @@
-"""From stretches of text to the lines that SentencePiece's trainer takes, whatever order the texts come in."""
+"""Splits texts into the lines that SentencePiece's trainer reads, and sorts them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from graftkit.errors import DataError
 __all__ = ["in_order", "sentences"]
 
 _OTHER_ENDS = "\r\0\u2585"
-"""What ends a sentence as "\\n" does: another end of a line, and two characters for which the trainer would skip it."""
+"""Replaced by line ends: \\r, and two characters for which the trainer would skip the whole line."""
 
 _SORTED_AT_ONCE = 2**25
-"""Characters that are sorted in memory; more go through files."""
+"""Characters that are sorted in memory; more are sorted through temporary files."""
 
 
 def sentences(texts: Iterable[str], longest: int, *, prefixed: bool) -> Iterator[str]:
-    r"""Yields the lines of texts; one that the trainer would skip as too long is cut, at a space if it has one.
+    r"""Yields the lines of texts. A line that is too long, which the trainer would skip, is cut, at a space if any.
 
     Args:
-        texts: Stretches of text.
-        longest: Bytes of a line at most.
-        prefixed: Whether the model puts a space in front of a line, so that one where it was cut is not needed.
+        texts: The corpus.
+        longest: The most bytes of a line.
+        prefixed: Whether the model adds a leading space, so that the space where a line is cut is left out.
 
     Raises:
-        DataError: A text is no Unicode.
+        DataError: A text has a lone surrogate.
 
     Example:
         >>> list(sentences(["two lines\n\nmore"], 8, prefixed=True))
@@ -56,7 +56,7 @@ def _check(text: str) -> None:
 
 
 def _cut(line: str, longest: int, prefixed: bool) -> Iterator[str]:
-    """Yields parts of at most `longest` bytes, joined by the spaces that they were cut at."""
+    """Yields parts of at most `longest` bytes."""
     data = line.encode()
     while len(data) > longest:
         part = data[:longest].decode(errors="ignore")
@@ -70,11 +70,14 @@ def _cut(line: str, longest: int, prefixed: bool) -> Iterator[str]:
 
 @contextmanager
 def in_order(lines: Iterable[str], at_once: int = _SORTED_AT_ONCE) -> Iterator[Iterator[str]]:
-    """Sorts lines, through files where they are many; how often each comes is kept.
+    """Sorts lines by merge sort through temporary files; duplicates stay.
 
     Args:
-        lines: Iterated once, before anything is yielded.
-        at_once: Characters that are held in memory.
+        lines: Iterated once, before the block is entered.
+        at_once: The most characters held in memory.
+
+    Yields:
+        The sorted lines.
     """
     with ExitStack() as stack:
         runs: list[Path] = []

@@ -1,4 +1,4 @@
-"""A SentencePiece model as a tokenizer: the library's own ids, with user text kept apart from special tokens."""
+"""A SentencePiece model as a tokenizer: the library's ids, and special tokens only where they are asked for."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = ["SentencePieceTokenizer"]
 class SentencePieceTokenizer:
     """A `.model` and the files beside it.
 
-    A text without special or added tokens becomes what `SentencePieceProcessor.encode` makes of it. Where such tokens
-    are read out of it, each stretch between them is a text of its own for the model, with a space in front if the
-    model puts one there; `"legacy": false` in tokenizer_config.json leaves that space to the start of the text.
+    A text without special or added tokens is encoded as by `SentencePieceProcessor.encode`. Where it has some, each
+    part between them is encoded on its own, with the model's leading space; with `"legacy": false` in
+    tokenizer_config.json only the start of the text gets that space.
 
     Args:
         files: The files' bytes, kept as they are.
@@ -66,12 +66,12 @@ class SentencePieceTokenizer:
 
     @property
     def added_tokens(self) -> tuple[AddedToken, ...]:
-        """Every token that is found in the text before the model sees it, special or not."""
+        """The tokens that are found in a text before the model encodes the rest, special or not."""
         return self._roles.added
 
     @cached_property
     def capabilities(self) -> TokenizerCapabilities:
-        """What the format allows to promise: ▁ in a text comes back as a space, so no model keeps every text."""
+        """What the model promises; never every text, since ▁ is decoded to a space."""
         return TokenizerCapabilities(
             lossless_unicode=False,
             lossless_bytes=False,
@@ -83,7 +83,7 @@ class SentencePieceTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 of the pieces, the rules of normalization, and the tokens and roles around them."""
+        """A sha256, in hex, of the pieces, the normalization rules and the added tokens."""
         proto, roles = self.proto, self._roles
         flags = (proto.byte_fallback, proto.whitespace_is_suffix, proto.adds_prefix, proto.trims_spaces)
         facts = (proto.model_type, flags, proto.escapes_spaces, roles.prefix_after_tokens, proto.unknown_surface)
@@ -101,7 +101,7 @@ class SentencePieceTokenizer:
         return chat_template_in(self.files.beside, self.files.where)
 
     def with_chat_template(self, template: str) -> SentencePieceTokenizer:
-        """Returns a tokenizer that carries this template, in the file in which this one has its own."""
+        """Returns a tokenizer with this template, in the file in which this one has its own."""
         beside = with_chat_template(self.files.beside, template, self.files.where)
         return type(self)(replace(self.files, beside=beside))
 
@@ -184,10 +184,10 @@ class SentencePieceTokenizer:
             yield id, stretch.start + start, stretch.start + end
 
     def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
-        """Returns the text of these ids, as sentencepiece decodes them: the space put in front of a text is gone.
+        """Returns the text of these ids as sentencepiece decodes them: without the leading space that encoding adds.
 
-        Special and added tokens are shown as they are written; the text after one is a text of its own, as in
-        `encode`. Where special tokens are skipped the text around them is one.
+        Special and added tokens become their text; the ids after one are decoded on their own, as `encode` encodes
+        them. Where special tokens are skipped, the ids around them are decoded together.
         """
         left_out = frozenset(self.special_tokens.values()) if skip_specials else frozenset()
         stream = self.stream_decoder()
@@ -199,7 +199,7 @@ class SentencePieceTokenizer:
         return b"".join(self.token_bytes(token) for token in ids)
 
     def stream_decoder(self) -> PieceStream:
-        """Returns a decoder for ids that come one by one."""
+        """Returns a decoder that takes ids one by one."""
         return PieceStream(
             self._text_of,
             drops_prefix=self.proto.adds_prefix,
@@ -208,7 +208,7 @@ class SentencePieceTokenizer:
         )
 
     def _text_of(self, token: int) -> TokenText:
-        """Returns what an id adds to a text: nothing where no token has it, as padded embeddings allow."""
+        """Returns what an id contributes to a text; nothing for an id without a token, as padded embeddings have."""
         return self._texts.get(token, TokenText("", breaks=False))
 
     @cached_property
@@ -224,7 +224,7 @@ class SentencePieceTokenizer:
         return texts
 
     def token_bytes(self, token: int) -> bytes:
-        """Returns the bytes that one id stands for; ▁ of a piece is a space.
+        """Returns the bytes of one id; ▁ of a piece is a space.
 
         Raises:
             IndexError: No such id.
@@ -237,7 +237,7 @@ class SentencePieceTokenizer:
         return (found.text.replace("▁", " ") if found.is_piece else found.text).encode()
 
     def normalize(self, text: str) -> str:
-        """Returns the text after the model's rules: ▁ for spaces, and one in front where the model puts it."""
+        """Returns the normalized text: ▁ for spaces, a leading one where the model adds it."""
         return str(self._start.normalize(text))
 
     @cached_property
@@ -255,10 +255,10 @@ class SentencePieceTokenizer:
         return self._json[1]
 
     def save(self, folder: Path, format: str = FORMATS[0]) -> None:
-        """Writes tokenizer.model, its configuration, and where it gives the same ids a tokenizer.json.
+        """Writes tokenizer.model, its configuration and, where it gives the same ids, a tokenizer.json.
 
         Raises:
-            RequestError: Another format, or a tokenizer.json was asked for that would give other ids.
+            RequestError: The format is unknown, or requires a tokenizer.json and none gives the same ids.
         """
         save_files(self, folder, format)
 
@@ -276,7 +276,7 @@ def _processor(proto: ModelProto, where: str) -> Any:
 
 
 def _hidden(proto: ModelProto, added: Sequence[AddedToken]) -> ModelProto:
-    """Returns the model that never makes a special token of a text: what is special becomes a control symbol."""
+    """Returns the model with special pieces as control symbols, which no text is encoded to."""
     kinds: Mapping[int, Kind] = {
         token.id: Kind.CONTROL
         for token in added

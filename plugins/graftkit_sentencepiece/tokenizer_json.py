@@ -1,8 +1,8 @@
-"""Writes a SentencePiece model as a tokenizer.json, for programs that run nothing else.
+"""Converts a SentencePiece model to a tokenizer.json, for programs that read only that.
 
-The two differ in places: the `tokenizers` library applies rules of normalization to whole graphemes, finds added tokens
-before it puts a space in front, and adds up Unigram's scores in other numbers. So what is written here is compared
-before it is used: see `proof`.
+The `tokenizers` library differs from sentencepiece in some ways: it applies normalization rules to whole graphemes,
+finds added tokens before it prepends a space, and sums Unigram scores in float64. So a conversion is compared with the
+model before it is used: see `proof`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ Json = dict[str, Any]
 
 _SPACE = "▁"
 _OUT_OF_REACH = 10_000.0
-"""So much less likely than any piece that no text is cut into such a one."""
+"""Subtracted from the lowest score for pieces that no text may be cut into."""
 
 
 def as_tokenizer_json(tokenizer: SentencePieceModel) -> Json:
-    """Returns the tokenizer.json of a model without rules of normalization."""
+    """Returns the tokenizer.json of a model without a charsmap.
+
+    Args:
+        tokenizer: A BPE or Unigram model; one with normalization rules has no exact equivalent.
+    """
     proto = tokenizer.proto
     return tokenizer_json(
         _bpe(proto) if proto.model_type == "bpe" else _unigram(proto),
@@ -58,7 +62,7 @@ def _bpe(proto: ModelProto) -> Json:
 
 
 def _merges(proto: ModelProto) -> Iterator[tuple[str, str]]:
-    """Yields every pair of pieces that makes a piece, the best ones first, as the model merges them."""
+    """Yields every pair of pieces that makes up a piece, by the descending score of that piece."""
     normal = {piece.text: piece.score for piece in proto.pieces if piece.kind is Kind.NORMAL}
     for text in sorted(normal, key=lambda text: -normal[text]):
         for place in range(1, len(text)):

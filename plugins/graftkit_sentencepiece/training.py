@@ -1,4 +1,4 @@
-"""Learns a SentencePiece model with the library's own trainer."""
+"""Trains a SentencePiece model with the library's own trainer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from graftkit.errors import RequestError
@@ -20,22 +21,22 @@ from graftkit_sentencepiece.sentences import in_order, sentences
 __all__ = ["train_files"]
 
 _THREADS = 16
-"""The library's default. It sums in as many parts as there are threads, so the number decides the result."""
+"""The library's default, fixed here: it sums floats in one part per thread, so the number changes the result."""
 
 _ROLES = ("unk", "bos", "eos", "pad")
 _QUIET = 2
 
 
 def train_files(texts: Iterable[str], spec: TrainingSpec, config: SentencePieceConfig) -> SentencePieceFiles:
-    """Learns a model; the same for the same texts in whatever order, on any machine.
+    """Trains a model; it does not depend on the order of the texts, nor on the machine.
 
-    The trainer takes lines, so no piece reaches over the end of one; with byte fallback it becomes a byte.
+    The trainer reads lines, so no piece contains a line end; with byte fallback a line end is a byte.
 
     Args:
-        texts: Stretches of text, iterated once.
-        spec: What it is to have. An unknown piece, which every model needs, comes after the special tokens unless one
-            of them has that role.
-        config: How to train.
+        texts: The corpus; iterated once.
+        spec: Its size and special tokens. The unknown piece, which every model needs, is added after the special
+            tokens unless one of them has that role.
+        config: The trainer's options.
 
     Raises:
         RequestError: The specification can't be met, or there is nothing to learn from.
@@ -43,14 +44,10 @@ def train_files(texts: Iterable[str], spec: TrainingSpec, config: SentencePieceC
     spec = with_unknown(checked_spec(spec), "<unk>")
     check_room(spec, 257 if config.byte_fallback else 1, "the 256 bytes" if config.byte_fallback else "a character")
     lines = sentences(texts, config.max_sentence_length, prefixed=config.add_dummy_prefix)
-    model = _sorted_model(lines, spec, config) if config.model_type == "unigram" else _model(lines, spec, config)
+    # Where the unigram trainer starts from depends on the order of the lines; BPE's result does not.
+    with in_order(lines) if config.model_type == "unigram" else nullcontext(lines) as ordered:
+        model = _model(ordered, spec, config)
     return SentencePieceFiles(model, _beside(spec), "the trained tokenizer")
-
-
-def _sorted_model(lines: Iterable[str], spec: TrainingSpec, config: SentencePieceConfig) -> bytes:
-    """Trains on sorted lines: what the unigram trainer starts from depends on their order. BPE's does not."""
-    with in_order(lines) as ordered:
-        return _model(ordered, spec, config)
 
 
 def _model(lines: Iterable[str], spec: TrainingSpec, config: SentencePieceConfig) -> bytes:
@@ -75,13 +72,13 @@ def _model(lines: Iterable[str], spec: TrainingSpec, config: SentencePieceConfig
 
 
 _SOURCE = re.compile(r"^INTERNAL: (\S+\.cc\(\d+\) \[.*?\] (?=[A-Z]))?")
-"""Where in its sources the library gave up, which it puts before the reason."""
+"""The place in the library's sources, which its messages begin with."""
 
 _HINT = "Ask for a larger vocabulary, give more text, or lower character_coverage."
 
 
 class _Watched:
-    """Lines, whether there was any, and what went wrong with the next one."""
+    """An iterator of lines that remembers whether there was any, and the error that ended it."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = lines
@@ -101,7 +98,7 @@ class _Watched:
 
 
 def _arguments(config: SentencePieceConfig) -> dict[str, Any]:
-    """Returns the trainer's arguments. All sentences are used, in the order given: samples would depend on it."""
+    """Returns the trainer's arguments. All lines are used: a sample would depend on their order."""
     arguments = config.model_dump()
     arguments["normalization_rule_name"] = arguments.pop("normalization")
     return arguments | {
@@ -114,7 +111,7 @@ def _arguments(config: SentencePieceConfig) -> dict[str, Any]:
 
 
 def _special_arguments(spec: TrainingSpec) -> dict[str, Any]:
-    """Returns what gives special tokens the first ids: the roles' by number, the others in the gaps between."""
+    """Returns the arguments that give special tokens the first ids: roles by id, the others as control symbols."""
     arguments: dict[str, Any] = {}
     placed: set[str] = set()
     for role in _ROLES:
@@ -129,7 +126,7 @@ def _special_arguments(spec: TrainingSpec) -> dict[str, Any]:
 
 
 def _beside(spec: TrainingSpec) -> dict[str, bytes]:
-    """Returns tokenizer_config.json and the chat template. Roles that nobody has are written, too: as null."""
+    """Returns tokenizer_config.json and the chat template; a role without a token is written as null."""
     config: dict[str, Any] = {f"{role}_token": spec.roles.get(role) for role in _ROLES}
     others = [token for token in spec.special_tokens if token not in spec.roles.values()]
     config |= {"add_bos_token": spec.adds_bos, "add_eos_token": False, "additional_special_tokens": others}

@@ -1,8 +1,8 @@
-"""Takes protobuf messages apart and puts them together: the few lines of the wire format that a `.model` needs.
+"""Reads and writes the protobuf wire format, as far as a `.model` uses it.
 
-A message is a row of fields; each is a varint `number << 3 | type` and a value. The format is described at
-https://protobuf.dev/programming-guides/encoding/. Reading it here keeps every byte of a base's file where it is, and
-ends after one pass whatever the bytes are.
+A message is a sequence of fields; each is a varint `number << 3 | type` and a value. The format is described at
+https://protobuf.dev/programming-guides/encoding/. Reading it here keeps a base's bytes
+unchanged, and takes one pass whatever the bytes are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class WireError(ValueError):
 
 
 def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int, int]]:
-    """Yields the fields of a message without copying any.
+    """Yields the fields of a message without copying their values.
 
     Args:
         data: The bytes that hold the message.
@@ -32,7 +32,7 @@ def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tupl
         end: Where it ends; the bytes' end if None.
 
     Yields:
-        The field's number, its wire type, and either a varint's value and 0, or where the value starts and ends.
+        `(number, wire type, value, 0)` for a varint, `(number, wire type, start, end)` for any other value.
 
     Raises:
         WireError: The bytes are no message.
@@ -58,7 +58,7 @@ def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tupl
 
 
 def _varint(data: bytes, place: int, end: int) -> tuple[int, int]:
-    """Returns a varint and the place after it; nearly all have one byte."""
+    """Returns a varint's value and the place after it."""
     if place < end and data[place] < 128:
         return data[place], place + 1
     value = 0
@@ -79,7 +79,7 @@ def _number(value: int) -> bytes:
 
 
 def write_varint(number: int, value: int) -> bytes:
-    """Returns a field that holds a number or a truth value.
+    """Returns a field with an integer or a boolean.
 
     Example:
         >>> write_varint(3, 300).hex()
@@ -89,10 +89,10 @@ def write_varint(number: int, value: int) -> bytes:
 
 
 def write_float(number: int, value: float) -> bytes:
-    """Returns a field that holds a float32."""
+    """Returns a field with a float32."""
     return _number(number << 3 | FLOAT) + struct.pack("<f", value)
 
 
 def write_bytes(number: int, value: bytes) -> bytes:
-    """Returns a field that holds bytes, a text or another message."""
+    """Returns a field with bytes: a string, or another message."""
     return _number(number << 3 | BYTES) + _number(len(value)) + value
