@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from graftkit.interfaces.frozen_weight import FrozenWeight as FrozenWeight
     from graftkit.interfaces.initializer import Initializer as Initializer
     from graftkit.interfaces.initializer import NewRows as NewRows
+    from graftkit.interfaces.layer import Layer as Layer
+    from graftkit.interfaces.layer import LayerInfo as LayerInfo
+    from graftkit.interfaces.layer import LayerKind as LayerKind
     from graftkit.interfaces.model_source import BaseModelFiles as BaseModelFiles
     from graftkit.interfaces.model_source import ModelSource as ModelSource
     from graftkit.interfaces.model_source import TensorInfo as TensorInfo
@@ -65,6 +68,9 @@ _HOMES = {
     "FrozenWeight": "graftkit.interfaces.frozen_weight",
     "GraftkitError": "graftkit.errors",
     "Initializer": "graftkit.interfaces.initializer",
+    "Layer": "graftkit.interfaces.layer",
+    "LayerInfo": "graftkit.interfaces.layer",
+    "LayerKind": "graftkit.interfaces.layer",
     "ModelSource": "graftkit.interfaces.model_source",
     "NewRows": "graftkit.interfaces.initializer",
     "NewToken": "graftkit.interfaces.vocabulary",

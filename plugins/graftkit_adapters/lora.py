@@ -11,7 +11,7 @@ from math import sqrt
 from typing import Any
 
 import torch
-from graftkit import AdaptedWeight, FrozenWeight
+from graftkit import AdaptedWeight, Layer
 from torch import nn
 from torch.nn.functional import dropout, linear
 
@@ -26,9 +26,9 @@ class Lora:
     def __init__(self, config: LoraConfig | None = None) -> None:
         self._config = config or LoraConfig()
 
-    def attach(self, name: str, weight: FrozenWeight, generator: torch.Generator) -> LoraWeight:
-        """Adapts one weight; the result starts by computing what the weight alone computes."""
-        return LoraWeight(weight, self._config, generator)
+    def attach(self, layer: Layer) -> LoraWeight:
+        """Adapts one layer; the result starts by computing what its weight alone computes."""
+        return LoraWeight(layer, self._config)
 
     def peft_config(self) -> Mapping[str, Any]:
         """Returns the method's fields of adapter_config.json."""
@@ -64,11 +64,12 @@ class LoraWeight(AdaptedWeight):
         lora_B: `[out, rank]`, float32.
     """
 
-    def __init__(self, frozen: FrozenWeight, config: LoraConfig, generator: torch.Generator) -> None:
-        super().__init__(frozen)
+    def __init__(self, layer: Layer, config: LoraConfig) -> None:
+        super().__init__(layer)
+        frozen = layer.weight
         device = next(frozen.parameters()).device
         start = torch.empty(config.rank, frozen.in_features)
-        start.uniform_(-1 / sqrt(frozen.in_features), 1 / sqrt(frozen.in_features), generator=generator)
+        start.uniform_(-1 / sqrt(frozen.in_features), 1 / sqrt(frozen.in_features), generator=layer.generator)
         self.lora_A = nn.Parameter(start.to(device))
         self.lora_B = nn.Parameter(torch.zeros(frozen.out_features, config.rank, device=device))
         self._scale = config.alpha / config.rank

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from graftkit import FrozenWeight, check_matrix
+from graftkit import FrozenWeight, LayerInfo, check_matrix
 from torch import nn
 
 __all__ = ["Dense", "DenseWeight"]
@@ -15,7 +15,7 @@ __all__ = ["Dense", "DenseWeight"]
 class Dense:
     """Stores a weight in the type that it comes in."""
 
-    def quantize(self, weight: torch.Tensor) -> DenseWeight:
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> DenseWeight:
         """Keeps `[out, in]` as it is.
 
         Raises:

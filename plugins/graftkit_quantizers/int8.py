@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from graftkit import FrozenWeight, check_matrix, check_tensors
+from graftkit import FrozenWeight, LayerInfo, check_matrix, check_tensors
 from torch import nn
 
 __all__ = ["Int8", "Int8Weight"]
@@ -20,7 +20,7 @@ __all__ = ["Int8", "Int8Weight"]
 class Int8:
     """Stores weights in int8."""
 
-    def quantize(self, weight: torch.Tensor) -> Int8Weight:
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> Int8Weight:
         """Stores `[out, in]`.
 
         Raises:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Self
 
 import torch
-from graftkit import FrozenWeight, check_matrix, check_tensors
+from graftkit import FrozenWeight, LayerInfo, check_matrix, check_tensors
 from torch import nn
 
 from graftkit_quantizers.backend import bnb
@@ -38,7 +38,7 @@ class Nf4:
     def __init__(self, config: Nf4Config | None = None) -> None:
         self._config = config or Nf4Config()
 
-    def quantize(self, weight: torch.Tensor) -> Nf4Weight:
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> Nf4Weight:
         """Stores `[out, in]`.
 
         Raises:

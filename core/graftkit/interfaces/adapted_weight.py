@@ -8,17 +8,25 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.interfaces.layer import Layer, LayerInfo
 
 __all__ = ["AdaptedWeight"]
 
 
 class AdaptedWeight(nn.Module, ABC):
-    """Computes `x (W + delta)^T` for a frozen `W [out, in]`; only its own parameters are trained."""
+    """Computes `x (W + delta)^T` for a frozen `W [out, in]`; only its own parameters are trained.
 
-    def __init__(self, frozen: FrozenWeight) -> None:
+    Attributes:
+        frozen: The frozen weight.
+        info: The layer's path, kind and sizes.
+    """
+
+    info: LayerInfo
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.frozen = frozen
+        self.frozen = layer.weight
+        self.info = layer.info
 
     @abstractmethod
     def forward(self, x: torch.Tensor) -> torch.Tensor:

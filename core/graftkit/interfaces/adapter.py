@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
     from graftkit.interfaces.adapted_weight import AdaptedWeight
-    from graftkit.interfaces.frozen_weight import FrozenWeight
+    from graftkit.interfaces.layer import Layer
 
 __all__ = ["Adapter"]
 
@@ -17,14 +17,8 @@ __all__ = ["Adapter"]
 class Adapter(Protocol):
     """Puts something small and trainable on a frozen weight. Built from its own config model: `Class(config)`."""
 
-    def attach(self, name: str, weight: FrozenWeight, generator: torch.Generator) -> AdaptedWeight:
-        """Adapts one weight; right after it, the result computes what the weight alone computes.
-
-        Args:
-            name: The layer's dotted path in the model.
-            weight: The frozen weight, `[out, in]`.
-            generator: The source of every random number that the start needs.
-        """
+    def attach(self, layer: Layer) -> AdaptedWeight:
+        """Adapts one layer; right after it, the result computes what the frozen weight alone computes."""
 
     def peft_config(self) -> Mapping[str, Any] | None:
         """Returns the method's own fields of PEFT's `adapter_config.json`, or None where PEFT has no such form."""

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import torch
 
     from graftkit.interfaces.frozen_weight import FrozenWeight
+    from graftkit.interfaces.layer import LayerInfo
 
 __all__ = ["Quantizer"]
 
@@ -15,11 +16,12 @@ __all__ = ["Quantizer"]
 class Quantizer(Protocol):
     """Makes frozen weights. Built from its own config model: `Class(config)`, or `Class()` without one."""
 
-    def quantize(self, weight: torch.Tensor) -> FrozenWeight:
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
         """Stores a weight.
 
         Args:
             weight: `[out, in]`, floating point, any device.
+            layer: Whose weight it is.
 
         Raises:
             ValueError: The weight holds NaN or infinity, or is no matrix.

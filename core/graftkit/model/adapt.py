@@ -13,6 +13,7 @@ from graftkit.errors import TargetError, TrainingError
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import NewVocabulary
+from graftkit.interfaces.layer import Layer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import GrownVocabulary
@@ -202,7 +203,7 @@ def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed:
         if not isinstance(layer, FrozenLinear):
             raise TargetError(f"'{name}' is a {type(layer).__name__}, which can't be adapted")
         generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
-        weight = adapter.attach(name, layer.frozen, generator)
+        weight = adapter.attach(Layer(layer.info, layer.frozen, layer.bias, generator))
         layer.core = weight.train(network.training)
         adapted[name] = weight
     return adapted

@@ -7,40 +7,22 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import linear
 
-__all__ = ["LayerInfo", "linear_layers"]
+from graftkit.interfaces.layer import LayerInfo
+
+__all__ = ["linear_layers"]
 
 _IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
 _ROUTERS = re.compile(r"router|top_?k|gating", re.IGNORECASE)
 """Classes that choose between experts."""
 _GATES = re.compile(r"gate$|router")
 """Names of layers that do, beside the experts themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerInfo:
-    """A linear layer inside the repeated blocks.
-
-    Attributes:
-        path: Its dotted path.
-        kind: "linear" for a weight `[out, in]`, "conv1d" for GPT-2's, which is stored as `[in, out]`.
-        out_features: Numbers that it gives.
-        in_features: Numbers that it takes.
-        bias: Whether it adds a bias.
-    """
-
-    path: str
-    kind: Literal["linear", "conv1d"]
-    out_features: int
-    in_features: int
-    bias: bool
 
 
 def linear_layers(model: nn.Module) -> list[LayerInfo]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.interfaces.layer import LayerInfo
 
 __all__ = ["FrozenLinear"]
 
@@ -16,22 +17,25 @@ class FrozenLinear(nn.Module):
 
     Attributes:
         core: The weight.
+        info: Its path, kind and sizes.
         bias: `[out]`, frozen, or None.
-        transposed: Whether the architecture itself stores the weight as `[in, out]`, as GPT-2 does.
     """
 
-    def __init__(
-        self, core: FrozenWeight | AdaptedWeight, bias: torch.Tensor | None = None, *, transposed: bool = False
-    ) -> None:
+    def __init__(self, core: FrozenWeight | AdaptedWeight, info: LayerInfo, bias: torch.Tensor | None = None) -> None:
         super().__init__()
         self.core = core
-        self.transposed = transposed
+        self.info = info
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[..., in]` to `[..., out]`."""
         y: torch.Tensor = self.core(x)
         return y if self.bias is None else y + self.bias
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the architecture itself stores the weight as `[in, out]`, as GPT-2 does."""
+        return self.info.kind == "conv1d"
 
     @property
     def frozen(self) -> FrozenWeight:

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import INTEGERS, BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
-from graftkit.model.layers import LayerInfo, linear_layers
+from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
@@ -229,13 +230,10 @@ class Loader:
 
     def _put_linear(self, layer: LayerInfo, tensor: torch.Tensor) -> None:
         assert self._quantizer is not None
-        transposed = layer.kind == "conv1d"
         weight = tensor.to(self._device).to(self._dtype)
-        frozen = self._quantizer.quantize(weight.T.contiguous() if transposed else weight)
+        frozen = self._quantizer.quantize(weight.T.contiguous() if layer.kind == "conv1d" else weight, layer)
         bias = self._model.get_submodule(layer.path).bias
-        self._model.set_submodule(
-            layer.path, FrozenLinear(frozen, None if bias is None else bias.detach(), transposed=transposed)
-        )
+        self._model.set_submodule(layer.path, FrozenLinear(frozen, layer, None if bias is None else bias.detach()))
 
     def _stored(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         dtype = torch.float32 if self._in_float32(name) else self._dtype

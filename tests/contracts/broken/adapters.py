@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
+from graftkit import Layer
 from graftkit_adapters.lora import Lora, LoraWeight
 from torch import nn
 
@@ -16,20 +16,20 @@ class UnscaledWeight(LoraWeight):
 
 
 class MergesOtherwise(Lora):
-    def attach(self, name: str, weight: Any, generator: torch.Generator) -> LoraWeight:
-        return UnscaledWeight(weight, self._config, generator)
+    def attach(self, layer: Layer) -> LoraWeight:
+        return UnscaledWeight(layer, self._config)
 
 
 class StartsElsewhere(Lora):
-    def attach(self, name: str, weight: Any, generator: torch.Generator) -> LoraWeight:
-        adapted = super().attach(name, weight, generator)
+    def attach(self, layer: Layer) -> LoraWeight:
+        adapted = super().attach(layer)
         nn.init.constant_(adapted.lora_B, 1e-3)
         return adapted
 
 
 class DrawsByItself(Lora):
-    def attach(self, name: str, weight: Any, generator: torch.Generator) -> LoraWeight:
-        adapted = super().attach(name, weight, generator)
+    def attach(self, layer: Layer) -> LoraWeight:
+        adapted = super().attach(layer)
         nn.init.uniform_(adapted.lora_A)
         return adapted
 
@@ -46,5 +46,5 @@ class HalfLoadedWeight(LoraWeight):
 
 
 class LoadsHalf(Lora):
-    def attach(self, name: str, weight: Any, generator: torch.Generator) -> LoraWeight:
-        return HalfLoadedWeight(weight, self._config, generator)
+    def attach(self, layer: Layer) -> LoraWeight:
+        return HalfLoadedWeight(layer, self._config)

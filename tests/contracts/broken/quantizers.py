@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from graftkit import ProviderConfig
+from graftkit import LayerInfo, ProviderConfig
 from graftkit_quantizers.dense import Dense, DenseWeight
 from pydantic import ConfigDict
 from torch import nn
@@ -17,15 +17,15 @@ class CoarseWeight(DenseWeight):
 
 
 class BoundThatLies(Dense):
-    def quantize(self, weight: torch.Tensor) -> DenseWeight:
-        super().quantize(weight)
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> DenseWeight:
+        super().quantize(weight, layer)
         step = weight.abs().amax(1, keepdim=True).clamp(min=1e-30) / 7
         return CoarseWeight((weight / step).round() * step)
 
 
 class AcceptsNan(Dense):
-    def quantize(self, weight: torch.Tensor) -> DenseWeight:
-        return super().quantize(weight.nan_to_num())
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> DenseWeight:
+        return super().quantize(weight.nan_to_num(), layer)
 
 
 class ForgivingWeight(DenseWeight):
@@ -35,14 +35,14 @@ class ForgivingWeight(DenseWeight):
 
 
 class ForgivesLeftOvers(Dense):
-    def quantize(self, weight: torch.Tensor) -> DenseWeight:
-        super().quantize(weight)
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> DenseWeight:
+        super().quantize(weight, layer)
         return ForgivingWeight(weight)
 
 
 class KeepsTheMemory(Dense):
-    def quantize(self, weight: torch.Tensor) -> DenseWeight:
-        stored = super().quantize(weight)
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> DenseWeight:
+        stored = super().quantize(weight, layer)
         stored.weight = nn.Parameter(weight, requires_grad=False)
         return stored
 
@@ -53,8 +53,8 @@ class ThawedWeight(DenseWeight):
 
 
 class LearnsTheWeight(Dense):
-    def quantize(self, weight: torch.Tensor) -> DenseWeight:
-        super().quantize(weight)
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> DenseWeight:
+        super().quantize(weight, layer)
         stored = ThawedWeight(weight)
         stored.weight.requires_grad_(True)
         return stored

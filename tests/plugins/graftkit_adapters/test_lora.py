@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from graftkit import FrozenWeight, Layer, LayerInfo
 from graftkit_adapters.config import LoraConfig, QloraConfig
 from graftkit_adapters.lora import Lora, LoraWeight
 from graftkit_quantizers.dense import Dense
 from torch import nn
+
+
+def frozen(weight: torch.Tensor) -> FrozenWeight:
+    return Dense().quantize(weight, LayerInfo("layer", "linear", *weight.shape))
+
+
+def attached(lora: Lora, weight: FrozenWeight, generator: torch.Generator | None = None) -> LoraWeight:
+    info = LayerInfo("layer", "linear", weight.out_features, weight.in_features)
+    return lora.attach(Layer(info, weight, None, generator or torch.Generator()))
 
 
 def trained(adapted: LoraWeight) -> LoraWeight:
@@ -25,7 +35,7 @@ def test_it_computes_and_starts_as_peft_does() -> None:
         nn.Sequential(linear), PeftConfig(r=8, lora_alpha=20, target_modules=["0"], init_lora_weights=True)
     )
     theirs = dict(wrapped.named_parameters())
-    ours = Lora(LoraConfig(rank=8, alpha=20.0)).attach("0", Dense().quantize(linear.weight), torch.Generator())
+    ours = attached(Lora(LoraConfig(rank=8, alpha=20.0)), frozen(linear.weight))
     state = {
         "lora_A": theirs["base_model.model.0.lora_A.default.weight"].detach(),
         "lora_B": torch.randn(48, 8),
@@ -43,8 +53,8 @@ def test_it_computes_and_starts_as_peft_does() -> None:
 def test_in_16_bits_it_learns_what_it_learns_in_32() -> None:
     """As under autocast: products in bfloat16, parameters and their gradients in float32."""
     random = torch.Generator().manual_seed(0)
-    frozen = Dense().quantize(torch.randn(192, 256, generator=random) / 16)
-    weight = trained(Lora(LoraConfig(rank=16)).attach("l", frozen, random))
+    stored = frozen(torch.randn(192, 256, generator=random) / 16)
+    weight = trained(attached(Lora(LoraConfig(rank=16)), stored, random))
     x, wanted = torch.randn(500, 256, generator=random), torch.randn(500, 192, generator=random)
     found = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -57,8 +67,7 @@ def test_in_16_bits_it_learns_what_it_learns_in_32() -> None:
 
 
 def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
-    frozen = Dense().quantize(torch.zeros(4, 50))
-    weight = trained(Lora(LoraConfig(rank=4, dropout=0.5)).attach("l", frozen, torch.Generator()))
+    weight = trained(attached(Lora(LoraConfig(rank=4, dropout=0.5)), frozen(torch.zeros(4, 50))))
     x = torch.ones(1, 50)
     weight.eval()
     expected = weight(x)
@@ -70,15 +79,15 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
 
 
 def test_its_tensors_are_called_as_peft_calls_them() -> None:
-    adapted = Lora().attach("layer", Dense().quantize(torch.zeros(12, 70)), torch.Generator())
+    adapted = attached(Lora(), frozen(torch.zeros(12, 70)))
     assert set(Lora().peft_tensors(adapted)) == {"lora_A.weight", "lora_B.weight"}
 
 
 def test_the_published_parameter_counts() -> None:
     """LLaMA-7B has 32 layers of 4096 x 4096 projections; rank 8 on q and v trains 4,194,304 parameters."""
-    frozen = Dense().quantize(torch.zeros(4096, 1))
-    frozen.in_features = 4096
-    weight = Lora(LoraConfig(rank=8)).attach("q", frozen, torch.Generator())
+    stored = frozen(torch.zeros(4096, 1))
+    stored.in_features = 4096
+    weight = attached(Lora(LoraConfig(rank=8)), stored)
     assert sum(p.numel() for p in weight.trainable_parameters().values()) * 2 * 32 == 4_194_304
 
 

@@ -16,9 +16,10 @@ from graftkit.host.records import Offer
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.interfaces.layer import Layer, LayerInfo
 from graftkit.recipe.bind import Choice
 from graftkit.testing.contracts.base import Contract, choose, refusal
-from graftkit.testing.contracts.samples import SMALL_SHAPES, distance, normal
+from graftkit.testing.contracts.samples import SMALL_SHAPES, distance, layer_of, normal
 
 __all__ = ["AdapterContract"]
 
@@ -54,12 +55,13 @@ class AdapterContract(Contract):
 
     def frozen(self, quantizer: Choice, rows: int = 12, columns: int = 70) -> FrozenWeight:
         """Stores a weight, always the same one of this shape."""
-        stored: FrozenWeight = self.create(quantizer).quantize(normal(rows, columns, seed=1))
+        weight = normal(rows, columns, seed=1)
+        stored: FrozenWeight = self.create(quantizer).quantize(weight, layer_of(weight))
         return stored
 
     def attach(self, weight: FrozenWeight, seed: int = 2) -> AdaptedWeight:
         """Adapts a weight with the provider; what it returns is in evaluation mode."""
-        adapted = self.make().attach("layer", weight, torch.Generator().manual_seed(seed))
+        adapted = self.make().attach(layer_with(weight, torch.Generator().manual_seed(seed)))
         assert isinstance(adapted, AdaptedWeight), (
             f"attach returned {type(adapted).__name__}, which is no AdaptedWeight"
         )
@@ -164,7 +166,7 @@ class AdapterContract(Contract):
             torch.manual_seed(2)
             assert same(first, self.attach(weight, 5).adapter_state()), "one seed gives two different starts"
         drawing = torch.Generator().manual_seed(5)
-        self.make().attach("layer", weight, drawing)
+        self.make().attach(layer_with(weight, drawing))
         draws = not torch.equal(drawing.get_state(), torch.Generator().manual_seed(5).get_state())
         alike = same(first, self.attach(weight, 6).adapter_state())
         assert not (draws and alike), "another seed gives the same start, though random numbers are drawn"
@@ -214,6 +216,11 @@ def _works_as_it_is(host: PluginHost, offer: Offer) -> bool:
     """Tells whether a provider can be used without a field of the recipe or another installation."""
     fields = host.registry.config_class(offer).model_fields.values()
     return not host.registry.missing_requirements(offer.provider) and not any(f.is_required() for f in fields)
+
+
+def layer_with(weight: FrozenWeight, generator: torch.Generator) -> Layer:
+    """Returns a layer without a bias."""
+    return Layer(LayerInfo("layer", "linear", weight.out_features, weight.in_features), weight, None, generator)
 
 
 def moved(adapted: AdaptedWeight) -> AdaptedWeight:

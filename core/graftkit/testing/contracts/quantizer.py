@@ -13,7 +13,7 @@ from torch import nn
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.testing.contracts.base import Contract, refusal
-from graftkit.testing.contracts.samples import SHAPES, distance, normal, uneven, weights
+from graftkit.testing.contracts.samples import SHAPES, distance, layer_of, normal, uneven, weights
 
 __all__ = ["QuantizerContract"]
 
@@ -33,7 +33,7 @@ class QuantizerContract(Contract):
 
     def store(self, weight: torch.Tensor) -> FrozenWeight:
         """Stores a weight with the provider."""
-        stored = self.make().quantize(weight)
+        stored = self.make().quantize(weight, layer_of(weight))
         assert isinstance(stored, FrozenWeight), f"quantize returned {type(stored).__name__}, which is no FrozenWeight"
         return stored
 
@@ -95,13 +95,13 @@ class QuantizerContract(Contract):
             for dtype in FLOATS:
                 weight = normal(4, 70, dtype=dtype)
                 weight[2, 3] = value
-                did = refusal(lambda weight=weight: self.make().quantize(weight))  # type: ignore[misc]
+                did = refusal(lambda weight=weight: self.store(weight))  # type: ignore[misc]
                 assert not did, f"quantize must raise ValueError for a {dtype} weight that holds {value}; it {did}"
 
     def test_what_is_no_matrix_is_refused(self) -> None:
         """A weight is `[out, in]`."""
         for shape in ((70,), (2, 3, 70)):
-            did = refusal(lambda shape=shape: self.make().quantize(normal(*shape)))  # type: ignore[misc]
+            did = refusal(lambda shape=shape: self.store(normal(*shape)))  # type: ignore[misc]
             assert not did, f"quantize must raise ValueError for a weight of the shape {list(shape)}; it {did}"
 
     def test_sizes_are_those_of_the_weight(self) -> None:

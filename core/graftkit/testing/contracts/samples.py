@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-__all__ = ["SHAPES", "SMALL_SHAPES", "distance", "normal", "uneven", "weights"]
+from graftkit.interfaces.layer import LayerInfo
+
+__all__ = ["SHAPES", "SMALL_SHAPES", "distance", "layer_of", "normal", "uneven", "weights"]
 
 SMALL_SHAPES = ((1, 1), (3, 5), (12, 70), (64, 64))
 """`(out, in)`: one weight, fewer than any block, more than one block and not a whole number of them, whole blocks."""
@@ -17,6 +19,11 @@ SHAPES = (*SMALL_SHAPES, (1, 200), (7, 1), (40, 65), (2, 4100))
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Returns normally distributed numbers, the same for the same seed; the process's random state is left alone."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def layer_of(weight: torch.Tensor) -> LayerInfo:
+    """Returns what is known of a layer with this weight; one that is no matrix has the sizes of its ends."""
+    return LayerInfo("layer", "linear", weight.shape[0], weight.shape[-1])
 
 
 def weights() -> Iterator[tuple[str, torch.Tensor]]:

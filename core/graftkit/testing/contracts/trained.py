@@ -16,7 +16,7 @@ from graftkit.flow.probes import Probes
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.interfaces.layer import Layer
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -160,9 +160,9 @@ def _move(adapted: Mapping[str, AdaptedWeight]) -> None:
 class Everything:
     """An adapter that PEFT has no form of: a whole matrix is added to the weight."""
 
-    def attach(self, name: str, weight: FrozenWeight, generator: torch.Generator) -> EverythingWeight:
-        """Adapts one weight; the matrix starts at zero."""
-        return EverythingWeight(weight)
+    def attach(self, layer: Layer) -> EverythingWeight:
+        """Adapts one layer; the matrix starts at zero."""
+        return EverythingWeight(layer)
 
     def peft_config(self) -> Mapping[str, Any] | None:
         """There is none."""
@@ -180,9 +180,9 @@ class Everything:
 class EverythingWeight(AdaptedWeight):
     """A frozen weight and `change [out, in]`."""
 
-    def __init__(self, frozen: FrozenWeight) -> None:
-        super().__init__(frozen)
-        self.change = nn.Parameter(torch.zeros(frozen.out_features, frozen.in_features))
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.change = nn.Parameter(torch.zeros(layer.info.out_features, layer.info.in_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[..., in]` to `[..., out]`."""
