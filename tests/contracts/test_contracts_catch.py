@@ -40,6 +40,14 @@ BROKEN = {
     "adapters:StartsElsewhere": ("it_starts_as_the_frozen_weight_alone[graftkit:none]", "right after attach"),
     "adapters:DrawsByItself": ("one_seed_gives_one_start_and_another_seed_another[graftkit:none]", "global random"),
     "adapters:LoadsHalf": ("a_state_that_does_not_fit_is_refused_and_changes_nothing[graftkit:none]", "took over"),
+    "adapters:CannotBeDisabled": (
+        "disabled_it_computes_what_the_frozen_weight_computes[graftkit:none]",
+        "enabled = False it computes something else",
+    ),
+    "adapters:AddsTheBiasToo": (
+        "merging_computes_what_forward_computes[graftkit:none]",
+        "with a bias, which the layer itself adds",
+    ),
     "tokenizers:LeaksSpecials": ("user_text_never_becomes_a_special_token", "gives the special ids"),
     "tokenizers:LosesOneCharacter": ("every_character_comes_back_as_declared", "comes back as '\\?"),
     "tokenizers:ShowsHalfCharacters": ("a_stream_is_the_text_at_every_cut", "hold bytes back until"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,11 +15,16 @@ __all__ = ["AdaptedWeight"]
 
 
 class AdaptedWeight(nn.Module, ABC):
-    """Computes `x (W + delta)^T` for a frozen `W [out, in]`; only its own parameters are trained.
+    """Computes `x (W + delta)^T + bias_delta` for a frozen `W [out, in]`; only its own parameters are trained.
+
+    The layer adds its frozen bias to the result.
 
     Attributes:
         frozen: The frozen weight.
         info: The layer's path, kind and sizes.
+        enabled: Whether `forward` is what calling it computes. Otherwise it computes exactly what the frozen weight
+            does, as the reference model of a preference objective needs it; see
+            `graftkit.model.adapt.adapters_disabled`.
     """
 
     info: LayerInfo
@@ -27,6 +33,12 @@ class AdaptedWeight(nn.Module, ABC):
         super().__init__()
         self.frozen = layer.weight
         self.info = layer.info
+        self.enabled = True
+        self._bias = (layer.bias,)  # in a tuple, since a Parameter itself would become one of this module's
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        """Computes `forward`, or what the frozen weight does where the adapter is not enabled."""
+        return super().__call__(*args, **keywords) if self.enabled else self.frozen(*args, **keywords)
 
     @abstractmethod
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -35,6 +47,18 @@ class AdaptedWeight(nn.Module, ABC):
     @abstractmethod
     def delta(self) -> torch.Tensor:
         """Returns what a merge adds to the frozen weight: `[out, in]`, float32."""
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The layer's frozen bias, `[out]`, or None. The layer adds it: `forward` must not."""
+        return self._bias[0]
+
+    def bias_delta(self) -> torch.Tensor | None:
+        """Returns what a merge adds to the layer's bias, `[out]`, float32, detached; None for nothing.
+
+        `forward` adds it as well. It is None where the layer has no bias.
+        """
+        return None
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Returns the parameters that training changes, by name."""

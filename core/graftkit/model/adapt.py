@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.store.fingerprint import derived_seed
 
-__all__ = ["AdaptedModel", "adapt"]
+__all__ = ["AdaptedModel", "adapt", "adapters_disabled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,21 +132,21 @@ class AdaptedModel:
 
         Names and shapes are the architecture's own; buffers that it stores keep their type.
         """
-        return self._tensors(_merged)
+        return self._tensors(merged=True)
 
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the model without its adapter, the new rows of its embeddings in place, as `merged_tensors` does."""
-        return self._tensors(lambda layer: layer.frozen.dequantize(torch.float32))
+        return self._tensors(merged=False)
 
-    def _tensors(self, of_layer: Callable[[FrozenLinear], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    def _tensors(self, *, merged: bool) -> Iterator[tuple[str, torch.Tensor]]:
         inside = set()
         for path, module in self.network.named_modules():
             if isinstance(module, FrozenLinear):
                 inside.add(path)
-                weight = of_layer(module).cpu()
-                yield f"{path}.weight", (weight.T if module.transposed else weight).contiguous()
-                if module.bias is not None:
-                    yield f"{path}.bias", module.bias.detach().float().cpu()
+                weight, bias = _merged(module) if merged else _frozen(module)
+                yield f"{path}.weight", (weight.T if module.transposed else weight).contiguous().cpu()
+                if bias is not None:
+                    yield f"{path}.bias", bias.cpu()
             if isinstance(module, NewRowsEmbedding | NewRowsLinear):
                 inside.add(path)
                 yield from self._grown_tensors(path, module)
@@ -179,12 +180,37 @@ def _ancestors(name: str, paths: set[str]) -> Iterator[str]:
     return (".".join(parts[:end]) for end in range(1, len(parts)) if ".".join(parts[:end]) in paths)
 
 
+def _frozen(layer: FrozenLinear) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns a layer's frozen weight `[out, in]` and bias in float32."""
+    return layer.frozen.dequantize(torch.float32), None if layer.bias is None else layer.bias.detach().float()
+
+
 @torch.no_grad()
-def _merged(layer: FrozenLinear) -> torch.Tensor:
-    weight = layer.frozen.dequantize(torch.float32)
+def _merged(layer: FrozenLinear) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns a layer's weight `[out, in]` and bias, with what its adapter adds to them."""
+    weight, bias = _frozen(layer)
     if isinstance(layer.core, AdaptedWeight):
         weight = weight + layer.core.delta().to(weight.device)
-    return weight
+        change = layer.core.bias_delta()
+        if bias is not None and change is not None:
+            bias = bias + change.to(bias.device)
+    return weight, bias
+
+
+@contextmanager
+def adapters_disabled(network: nn.Module) -> Iterator[None]:
+    """Makes every adapted layer of a network compute what its frozen weight alone computes, as long as it lasts.
+
+    New rows of the embeddings stay: they belong to the vocabulary, which the base model does not have.
+    """
+    enabled = [module for module in network.modules() if isinstance(module, AdaptedWeight) and module.enabled]
+    for weight in enabled:
+        weight.enabled = False
+    try:
+        yield
+    finally:
+        for weight in enabled:
+            weight.enabled = True
 
 
 def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed: int) -> dict[str, AdaptedWeight]:

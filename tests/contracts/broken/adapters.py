@@ -48,3 +48,23 @@ class HalfLoadedWeight(LoraWeight):
 class LoadsHalf(Lora):
     def attach(self, layer: Layer) -> LoraWeight:
         return HalfLoadedWeight(layer, self._config)
+
+
+class NeverOffWeight(LoraWeight):
+    __call__ = nn.Module.__call__
+
+
+class CannotBeDisabled(Lora):
+    def attach(self, layer: Layer) -> LoraWeight:
+        return NeverOffWeight(layer, self._config)
+
+
+class DoubleBiasWeight(LoraWeight):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y if self.bias is None else y + self.bias.to(y.dtype) * self.lora_B.any()
+
+
+class AddsTheBiasToo(Lora):
+    def attach(self, layer: Layer) -> LoraWeight:
+        return DoubleBiasWeight(layer, self._config)

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 import torch
 from graftkit import AdaptedWeight, FrozenWeight, Layer, LayerInfo
-from graftkit.model.adapt import adapt
+from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import check_base_model, load_base_model
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
-from graftkit_adapters.lora import Lora
+from graftkit_adapters.config import LoraConfig
+from graftkit_adapters.lora import Lora, LoraWeight
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
+from graftkit_quantizers.nf4 import Nf4
+from transformers import AutoModelForCausalLM
 
 CPU = torch.device("cpu")
 
@@ -62,3 +65,81 @@ def test_both_are_told_the_layer_as_the_model_has_it(folder: Path) -> None:
         assert isinstance(weight, AdaptedWeight) and weight.info == info
         assert told.weight is weight.frozen is module.frozen
         assert told.bias is module.bias and (told.bias is not None) == info.bias
+
+
+def moved(adapted: dict[str, AdaptedWeight]) -> None:
+    with torch.no_grad():
+        for weight in adapted.values():
+            for parameter in weight.trainable_parameters().values():
+                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("quantizer", [Dense(), Nf4()])
+def test_with_adapters_disabled_the_logits_are_the_base_models_bit_for_bit(folder: Path, quantizer: Any) -> None:
+    files = HuggingFaceSource().open(str(folder))
+    network: Any = load_base_model(files, quantizer, device=CPU)
+    ids = torch.tensor([[5, 9, 20, 31, 7, 7]])
+    network.eval()
+    base = network(input_ids=ids).logits
+    adapted = adapt(network, Lora(LoraConfig(dropout=0.5)), [info.path for info in check_base_model(files)], seed=0)
+    moved(adapted)
+    trained = network.eval()(input_ids=ids).logits
+    assert not torch.equal(trained, base)
+    for weight in adapted.values():
+        weight.train()  # dropout is the adapter's: without it there is none
+    with adapters_disabled(network):
+        assert torch.equal(network(input_ids=ids).logits, base)
+    with pytest.raises(KeyError), adapters_disabled(network):
+        raise KeyError
+    assert torch.equal(network.eval()(input_ids=ids).logits, trained)
+
+
+def test_what_was_disabled_before_stays_disabled(tmp_path: Path) -> None:
+    files = HuggingFaceSource().open(str(tiny_model_folder(tmp_path / "model")))
+    network = load_base_model(files, Dense(), device=CPU)
+    first, second = adapt(network, Lora(), [info.path for info in check_base_model(files)][:2], seed=0).values()
+    first.enabled = False
+    with adapters_disabled(network):
+        assert not first.enabled and not second.enabled
+    assert not first.enabled and second.enabled
+
+
+class RaisedBias(Lora):
+    """Adds a tenth to each layer's bias."""
+
+    def attach(self, layer: Layer) -> Any:
+        return RaisedBiasWeight(layer, LoraConfig())
+
+
+class RaisedBiasWeight(LoraWeight):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y if self.bias is None else y + 0.1
+
+    def bias_delta(self) -> torch.Tensor | None:
+        return None if self.bias is None else torch.full((self.info.out_features,), 0.1)
+
+
+@torch.no_grad()
+def test_a_change_of_the_bias_is_merged_and_left_out_of_the_base(folder: Path) -> None:
+    files = HuggingFaceSource().open(str(folder))
+    network: Any = load_base_model(files, Dense(), device=CPU)
+    before = {name: tensor.clone() for name, tensor in network.named_parameters() if name.endswith(".bias")}
+    adapter, layers = RaisedBias(), {info.path: info for info in check_base_model(files)}
+    adapted = adapt(network, adapter, list(layers), seed=0)
+    model = AdaptedModel(network.eval(), "", files.config, None, adapter, adapted)  # type: ignore[arg-type]
+    merged, base = dict(model.merged_tensors()), dict(model.base_tensors())
+    assert {f"{path}.bias" for path, info in layers.items() if info.bias} == {
+        name for name in before if not torch.equal(merged[name], base[name])
+    }
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = torch.tensor([[5, 9, 20, 31, 7, 7]])
+    torch.testing.assert_close(plain(input_ids=ids).logits, _logits_of(plain, base, ids))
+    torch.testing.assert_close(network(input_ids=ids).logits, _logits_of(plain, merged, ids), atol=1e-5, rtol=0)
+
+
+def _logits_of(model: Any, tensors: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+    model.load_state_dict(tensors, strict=False)
+    found: torch.Tensor = model(input_ids=ids).logits
+    return found

@@ -25,6 +25,9 @@ __all__ = ["AdapterContract"]
 
 State = Mapping[str, torch.Tensor]
 
+CASES = [(shape, biased) for shape in SMALL_SHAPES for biased in (False, True)]
+"""Layers: their shape, and whether they have a bias."""
+
 
 class AdapterContract(Contract):
     """Runs every promise on every quantizer that is installed, third parties' included.
@@ -59,40 +62,56 @@ class AdapterContract(Contract):
         stored: FrozenWeight = self.create(quantizer).quantize(weight, layer_of(weight))
         return stored
 
-    def attach(self, weight: FrozenWeight, seed: int = 2) -> AdaptedWeight:
+    def attach(self, weight: FrozenWeight, seed: int = 2, *, biased: bool = False) -> AdaptedWeight:
         """Adapts a weight with the provider; what it returns is in evaluation mode."""
-        adapted = self.make().attach(layer_with(weight, torch.Generator().manual_seed(seed)))
+        adapted = self.make().attach(layer_with(weight, torch.Generator().manual_seed(seed), biased=biased))
         assert isinstance(adapted, AdaptedWeight), (
             f"attach returned {type(adapted).__name__}, which is no AdaptedWeight"
         )
         return adapted.eval()
 
-    def trained(self, weight: FrozenWeight) -> AdaptedWeight:
+    def trained(self, weight: FrozenWeight, *, biased: bool = False) -> AdaptedWeight:
         """Adapts a weight and moves every trainable parameter off its start."""
-        return moved(self.attach(weight))
+        return moved(self.attach(weight, biased=biased))
 
     def test_it_starts_as_the_frozen_weight_alone(self, quantizer: Choice) -> None:
         """Training starts from the model as it was."""
-        for shape in SMALL_SHAPES:
-            adapted = self.attach(self.frozen(quantizer, *shape))
+        for shape, biased in CASES:
+            adapted = self.attach(self.frozen(quantizer, *shape), biased=biased)
             x = normal(5, shape[1], seed=3)
             off = distance(adapted(x), adapted.frozen(x))
             assert off <= 1e-6, f"right after attach, {list(shape)} computes something else than W alone ({off:.1e})"
             largest = adapted.delta().abs().max().item()
             assert largest <= 1e-6, f"right after attach, delta() is not zero but up to {largest:.1e}"
+            largest = bias_delta(adapted).abs().max().item()
+            assert largest <= 1e-6, f"right after attach, bias_delta() is not zero but up to {largest:.1e}"
 
     def test_merging_computes_what_forward_computes(self, quantizer: Choice) -> None:
-        """`W + delta()` is the whole truth: exports are made of it."""
-        for shape in SMALL_SHAPES:
-            adapted = self.trained(self.frozen(quantizer, *shape))
+        """`W + delta()` and `b + bias_delta()` are the whole truth: exports are made of them."""
+        for shape, biased in CASES:
+            adapted = self.trained(self.frozen(quantizer, *shape), biased=biased)
             delta = adapted.delta()
             assert delta.dtype == torch.float32, f"delta() is {delta.dtype}, not float32"
             assert tuple(delta.shape) == shape, f"delta() has the shape {list(delta.shape)}, not {list(shape)}"
             assert not delta.requires_grad, "delta() must be detached"
             assert bool(delta.any()), "delta() is zero after every parameter was changed"
             x = normal(5, shape[1], seed=3)
-            off = distance(adapted(x), x @ (adapted.frozen.dequantize() + delta).T)
-            assert off <= 1e-5, f"x (W + delta)^T differs from forward(x) by {off:.1e} at {list(shape)}"
+            merged = x @ (adapted.frozen.dequantize() + delta).T + bias_delta(adapted)
+            off = distance(adapted(x), merged)
+            assert off <= 1e-5, (
+                f"x (W + delta)^T + bias_delta differs from forward(x) by {off:.1e} at {list(shape)}, "
+                f"{'with' if biased else 'without'} a bias, which the layer itself adds"
+            )
+
+    def test_disabled_it_computes_what_the_frozen_weight_computes(self, quantizer: Choice) -> None:
+        """Bit for bit, in training too: it is the reference model of a preference objective."""
+        adapted, x = self.trained(self.frozen(quantizer), biased=True).train(), normal(5, 70, seed=3)
+        adapted.enabled = False
+        assert torch.equal(adapted(x), adapted.frozen(x)), (
+            "with enabled = False it computes something else than W alone"
+        )
+        adapted.enabled = True
+        assert not torch.equal(adapted.eval()(x), adapted.frozen(x)), "enabled again, it computes W alone"
 
     def test_inputs_of_any_rank_and_type_are_taken(self, quantizer: Choice) -> None:
         """Models compute in 16 bits, and with a batch dimension or without."""
@@ -197,11 +216,15 @@ class AdapterContract(Contract):
         config = self.make().peft_config()
         if config is None:
             return
-        adapted = self.trained(self.frozen(quantizer))
-        wrapped = load_with_peft(tmp_path, config, self.make().peft_tensors(adapted), adapted.frozen.dequantize())
-        x = normal(5, 70, seed=3)
-        off = distance(wrapped(x), adapted(x))
-        assert off <= 1e-5, f"peft computes something else from peft_config and peft_tensors: off by {off:.1e}"
+        for biased in (False, True):
+            adapted = self.trained(self.frozen(quantizer), biased=biased)
+            wrapped = load_with_peft(tmp_path, config, self.make().peft_tensors(adapted), OneLayer(adapted))
+            x = normal(5, 70, seed=3)
+            off = distance(wrapped(x), adapted(x) + (0 if adapted.bias is None else adapted.bias))
+            assert off <= 1e-5, (
+                f"peft computes something else from peft_config and peft_tensors: off by {off:.1e} "
+                f"{'with' if biased else 'without'} a bias"
+            )
 
     def test_from_peft_is_the_way_back_from_peft_tensors(self, quantizer: Choice) -> None:
         """An adapter that peft made can be continued here."""
@@ -218,9 +241,22 @@ def _works_as_it_is(host: PluginHost, offer: Offer) -> bool:
     return not host.registry.missing_requirements(offer.provider) and not any(f.is_required() for f in fields)
 
 
-def layer_with(weight: FrozenWeight, generator: torch.Generator) -> Layer:
-    """Returns a layer without a bias."""
-    return Layer(LayerInfo("layer", "linear", weight.out_features, weight.in_features), weight, None, generator)
+def layer_with(weight: FrozenWeight, generator: torch.Generator, *, biased: bool = False) -> Layer:
+    """Returns a layer, always with the same bias or with none."""
+    info = LayerInfo("layer", "linear", weight.out_features, weight.in_features, biased)
+    return Layer(info, weight, normal(weight.out_features, seed=4) if biased else None, generator)
+
+
+def bias_delta(adapted: AdaptedWeight) -> torch.Tensor:
+    """Returns what a merge adds to the bias, zeros for nothing, and makes sure that it can be added."""
+    change = adapted.bias_delta()
+    if change is None:
+        return torch.zeros(adapted.info.out_features)
+    assert adapted.bias is not None, "bias_delta() must be None where the layer has no bias"
+    found = (change.dtype, tuple(change.shape), change.requires_grad)
+    wanted = (torch.float32, (adapted.info.out_features,), False)
+    assert found == wanted, f"bias_delta() has dtype, shape and requires_grad {found}, not {wanted}"
+    return change
 
 
 def moved(adapted: AdaptedWeight) -> AdaptedWeight:
@@ -271,10 +307,12 @@ def same(first: State, second: State) -> bool:
 class OneLayer(nn.Module):
     """A model that peft can wrap: one linear layer."""
 
-    def __init__(self, weight: torch.Tensor) -> None:
+    def __init__(self, adapted: AdaptedWeight) -> None:
         super().__init__()
-        self.layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        self.layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+        self.layer = nn.Linear(adapted.info.in_features, adapted.info.out_features, bias=adapted.bias is not None)
+        self.layer.weight = nn.Parameter(adapted.frozen.dequantize(), requires_grad=False)
+        if adapted.bias is not None:
+            self.layer.bias = nn.Parameter(adapted.bias.clone(), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[..., in]` to `[..., out]`."""
@@ -282,8 +320,8 @@ class OneLayer(nn.Module):
         return result
 
 
-def load_with_peft(folder: Path, config: Mapping[str, Any], tensors: State, weight: torch.Tensor) -> nn.Module:
-    """Writes an adapter's folder and has peft load it, every tensor of it."""
+def load_with_peft(folder: Path, config: Mapping[str, Any], tensors: State, base: nn.Module) -> nn.Module:
+    """Writes an adapter's folder and has peft load it onto a model, every tensor of it."""
     peft = pytest.importorskip(
         "peft", reason="peft is not installed, which proves the adapter's form: pip install peft"
     )
@@ -293,7 +331,7 @@ def load_with_peft(folder: Path, config: Mapping[str, Any], tensors: State, weig
     (folder / "adapter_config.json").write_text(json.dumps(written), encoding="utf-8")
     stored = {f"base_model.model.layer.{key}": tensor.contiguous() for key, tensor in copied(tensors).items()}
     save_file(stored, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    model: nn.Module = peft.PeftModel.from_pretrained(OneLayer(weight), folder)
+    model: nn.Module = peft.PeftModel.from_pretrained(base, folder)
     odd = sorted(stored.keys() ^ set(peft.get_peft_model_state_dict(model)))
     assert not odd, f"peft_tensors and peft disagree on {', '.join(odd)}"
     return model.eval()
