@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import sqrt
+from typing import Annotated, Any, ClassVar
 
 from graftkit import ProviderConfig
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 __all__ = ["LoraConfig", "QloraConfig"]
+
+
+def _end_of_path(pattern: str) -> str:
+    """Returns the expression that PEFT makes of a pattern: it matches a path whose end, from a dot on, it describes."""
+    return rf"(.*\.)?({pattern})$"
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(_end_of_path(pattern))
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+"""A regular expression for the end of a layer's path, from a dot on, as PEFT reads it."""
 
 
 class LoraConfig(ProviderConfig):
@@ -17,9 +36,43 @@ class LoraConfig(ProviderConfig):
     rank: int = Field(default=16, ge=1, le=4096, description="the rank of the update")
     alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of a layer's inputs to the update left out")
+    rslora: bool = Field(default=False, description="scale by alpha / sqrt(rank) instead, as rsLoRA does")
+    rank_pattern: dict[Pattern, Annotated[int, Field(ge=1, le=4096)]] = Field(
+        default={},
+        description="other ranks: a regular expression for the end of a layer's path -> rank; the first holds",
+    )
+    alpha_pattern: dict[Pattern, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="other alphas, likewise"
+    )
+    lora_plus_ratio: float = Field(
+        default=1.0, gt=0, le=1000, description="the rate of B is that of A times this, as in LoRA+"
+    )
+
+    def rank_of(self, path: str) -> int:
+        """Returns the rank of a layer's update."""
+        pattern = _pattern_of(path, self.rank_pattern)
+        return self.rank if pattern is None else self.rank_pattern[pattern]
+
+    def scale_of(self, path: str) -> float:
+        """Returns what a layer's update `B A` is multiplied by."""
+        pattern, rank = _pattern_of(path, self.alpha_pattern), self.rank_of(path)
+        alpha = self.alpha if pattern is None else self.alpha_pattern[pattern]
+        return alpha / (sqrt(rank) if self.rslora else rank)
+
+    def idle_patterns(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yields each pattern that holds for no adapted layer."""
+        for field in ("rank_pattern", "alpha_pattern"):
+            patterns = getattr(self, field)
+            holding = {_pattern_of(path, patterns) for path in paths}
+            yield from ((field, pattern) for pattern in patterns if pattern not in holding)
 
 
 class QloraConfig(LoraConfig):
     """LoRA on NF4 weights whose scales are quantized too, unless the recipe names a quantizer."""
 
     preset: ClassVar[Mapping[str, Any]] = {"quantizer": {"use": "nf4", "double_quant": True}}
+
+
+def _pattern_of(path: str, patterns: Iterable[str]) -> str | None:
+    """Returns the first pattern that matches a layer's path, or None."""
+    return next((pattern for pattern in patterns if re.match(_end_of_path(pattern), path)), None)

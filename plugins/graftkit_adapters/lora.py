@@ -2,6 +2,10 @@
 
 Hu et al., LoRA, 2021 (https://arxiv.org/abs/2106.09685): `y = W x + (alpha / rank) B A x`. `A` starts uniform in
 `±1/sqrt(in)`, `B` at zero, so that training starts from the model as it was. On quantized weights it is QLoRA.
+
+rsLoRA (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732) scales by `alpha / sqrt(rank)`. LoRA+ (Hayou et al.,
+2024, https://arxiv.org/abs/2402.12354) trains `B` with a higher rate than `A`. Ranks and alphas of single layers follow
+PEFT's `rank_pattern` and `alpha_pattern`.
 """
 
 from __future__ import annotations
@@ -39,11 +43,11 @@ class Lora:
             "lora_dropout": self._config.dropout,
             "bias": "none",
             "fan_in_fan_out": False,
-            "use_rslora": False,
+            "use_rslora": self._config.rslora,
             "use_dora": False,
             "init_lora_weights": True,
-            "rank_pattern": {},
-            "alpha_pattern": {},
+            "rank_pattern": dict(self._config.rank_pattern),
+            "alpha_pattern": dict(self._config.alpha_pattern),
             "modules_to_save": None,
         }
 
@@ -66,14 +70,15 @@ class LoraWeight(AdaptedWeight):
 
     def __init__(self, layer: Layer, config: LoraConfig) -> None:
         super().__init__(layer)
-        frozen = layer.weight
-        device = next(frozen.parameters()).device
-        start = torch.empty(config.rank, frozen.in_features)
-        start.uniform_(-1 / sqrt(frozen.in_features), 1 / sqrt(frozen.in_features), generator=layer.generator)
+        info, rank = layer.info, config.rank_of(layer.info.path)
+        device = next(layer.weight.parameters()).device
+        start = torch.empty(rank, info.in_features)
+        start.uniform_(-1 / sqrt(info.in_features), 1 / sqrt(info.in_features), generator=layer.generator)
         self.lora_A = nn.Parameter(start.to(device))
-        self.lora_B = nn.Parameter(torch.zeros(frozen.out_features, config.rank, device=device))
-        self._scale = config.alpha / config.rank
+        self.lora_B = nn.Parameter(torch.zeros(info.out_features, rank, device=device))
+        self._scale = config.scale_of(info.path)
         self._dropout = config.dropout
+        self._rate_of_b = config.lora_plus_ratio
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[..., in]` to `[..., out]`, in the type of what comes in; parameters and their steps stay float32."""
@@ -82,5 +87,9 @@ class LoraWeight(AdaptedWeight):
         return y + linear(inner, (self.lora_B * self._scale).to(x.dtype))
 
     def delta(self) -> torch.Tensor:
-        """Returns `(alpha / rank) B A`, `[out, in]`."""
+        """Returns `B A`, scaled, `[out, in]`."""
         return (self.lora_B.detach() @ self.lora_A.detach()) * self._scale
+
+    def rate_scales(self) -> Mapping[str, float]:
+        """Returns LoRA+'s ratio for `B`."""
+        return {"lora_B": self._rate_of_b}

@@ -48,6 +48,14 @@ BROKEN = {
         "merging_computes_what_forward_computes[graftkit:none]",
         "with a bias, which the layer itself adds",
     ),
+    "adapters:ScalesTheRateOfNothing": (
+        "learning_rates_are_scaled_of_what_is_trained_alone[graftkit:none]",
+        "names lora_C, but lora_A, lora_B are trained",
+    ),
+    "adapters:ScalesTheRateToNothing": (
+        "learning_rates_are_scaled_of_what_is_trained_alone[graftkit:none]",
+        "positive, finite numbers, not lora_A: 0.0",
+    ),
     "tokenizers:LeaksSpecials": ("user_text_never_becomes_a_special_token", "gives the special ids"),
     "tokenizers:LosesOneCharacter": ("every_character_comes_back_as_declared", "comes back as '\\?"),
     "tokenizers:ShowsHalfCharacters": ("a_stream_is_the_text_at_every_cut", "hold bytes back until"),

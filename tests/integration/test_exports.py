@@ -202,3 +202,25 @@ def test_an_export_stops_where_the_base_and_training_stop(tmp_path: Path, make_r
     loaded = AutoModelForCausalLM.from_pretrained(result.exports["merged"], trust_remote_code=False)
     assert loaded.generation_config.eos_token_id == [3, 256, 258]
     assert result.manifest["stop_tokens"] == [3, 256, 258]
+
+
+def test_layers_of_different_ranks_are_exported_and_read_again(make_recipe: Any, tmp_path: Path) -> None:
+    """Ranks, alphas and the scale by the root of the rank, through adapter_config.json and peft."""
+    adapter = {
+        "use": "qlora",
+        "rank": 4,
+        "rank_pattern": {"layers.1.self_attn.q_proj": 2, "q_proj|o_proj": 6},
+        "alpha_pattern": {"down_proj": 3.0},
+        "rslora": True,
+        "lora_plus_ratio": 4.0,
+    }
+    result = graftkit.run(make_recipe(adapter=adapter, export=["peft", "merged"]), out=tmp_path / "run")
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    written = json.loads((result.exports["peft"] / "adapter_config.json").read_bytes())
+    assert written["rank_pattern"] == adapter["rank_pattern"] and written["alpha_pattern"] == {"down_proj": 3.0}
+    assert written["use_rslora"] is True
+    tensors = load_file(result.exports["peft"] / "adapter_model.safetensors")
+    ranks = {name: len(tensor) for name, tensor in tensors.items() if "lora_A" in name}
+    assert {ranks[f"base_model.model.model.layers.{n}.self_attn.q_proj.lora_A.weight"] for n in (0, 1)} == {6, 2}
+    for source in (result.folder, result.exports["peft"]):
+        assert reload(str(source)).network.get_submodule("model.layers.1.self_attn.q_proj").core.lora_A.shape[0] == 2

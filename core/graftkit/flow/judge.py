@@ -11,14 +11,14 @@ from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
-from graftkit.flow.targets import certain_targets
+from graftkit.flow.targets import certain_targets, chosen_targets
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, judge_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
-from graftkit.model.targets import likely_layers, match_targets, names_are_certain
+from graftkit.model.targets import likely_layers, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.vocabulary.losses import describe_losses, lost_characters
@@ -96,9 +96,8 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     Raises:
         TargetError: A pattern matches no layer, and the file's names are those of the model.
     """
-    where = bound.document.where(("adapter", "targets"))
     try:
-        return match_targets(bound.recipe.adapter.targets, list(likely_layers(files.tensors)), where)
+        return chosen_targets(bound, list(likely_layers(files.tensors)))
     except TargetError:
         if names_are_certain(files.tensors):
             raise

@@ -1,18 +1,40 @@
-"""Which layers are adapted, and whether the weights are the architecture's: what only the model itself can say."""
+"""Which layers are adapted and how, and whether the weights are the architecture's, as far as the model can say."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from graftkit.errors import TargetError
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.model.targets import match_targets
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.suggest import nearest
 
 if TYPE_CHECKING:
     from graftkit.flow.context import RunContext
 
-__all__ = ["certain_targets", "settle_targets"]
+__all__ = ["certain_targets", "chosen_targets", "settle_targets"]
+
+
+def chosen_targets(bound: BoundRecipe, layers: Sequence[str]) -> list[str]:
+    """Returns the layers that a recipe's adapter goes on, of those that there are.
+
+    Raises:
+        TargetError: A target matches no layer, or a pattern of the adapter's own holds for none of those it goes on.
+    """
+    where = bound.document.where
+    targets = match_targets(bound.recipe.adapter.targets, layers, where(("adapter", "targets")))
+    for field, pattern in bound.adapter.config.idle_patterns(targets):
+        names = sorted({path.rpartition(".")[2] for path in targets})
+        raise TargetError(
+            f"the pattern '{pattern}' of adapter.{field} holds for no layer that is adapted",
+            where=where(("adapter", field, pattern)),
+            hint=f"{nearest(pattern, names)}The adapted layers end in: {', '.join(names)}. "
+            "Of several patterns that match, the first holds.",
+        )
+    return targets
 
 
 def certain_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
@@ -20,12 +42,11 @@ def certain_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
 
     Raises:
         ModelError: The weights are not those of an architecture that can be loaded.
-        TargetError: A pattern matches no layer.
+        TargetError: A target or a pattern of the adapter's own matches no layer.
     """
     from graftkit.model.load import check_base_model
 
-    layers = [layer.path for layer in check_base_model(files)]
-    return match_targets(bound.recipe.adapter.targets, layers, bound.document.where(("adapter", "targets")))
+    return chosen_targets(bound, [layer.path for layer in check_base_model(files)])
 
 
 def settle_targets(run: RunContext) -> None:
@@ -33,6 +54,6 @@ def settle_targets(run: RunContext) -> None:
 
     Raises:
         ModelError: The weights are not those of an architecture that can be loaded.
-        TargetError: A pattern matches no layer of the model.
+        TargetError: A target or a pattern of the adapter's own matches no layer of the model.
     """
     run.request = replace(run.request, targets=certain_targets(run.request.bound, run.request.files))

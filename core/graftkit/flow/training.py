@@ -40,6 +40,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
         options,
         loaded.device,
         _row_training(run, model),
+        rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
     )
     _check_first(run, trainer)

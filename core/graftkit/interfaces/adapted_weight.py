@@ -64,6 +64,13 @@ class AdaptedWeight(nn.Module, ABC):
         """Returns the parameters that training changes, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
+    def rate_scales(self) -> Mapping[str, float]:
+        """Returns factors on the learning rate by the parameter's name, positive and finite; 1 where none is given.
+
+        LoRA+ (Hayou et al., 2024, https://arxiv.org/abs/2402.12354) trains one of LoRA's two matrices faster.
+        """
+        return {}
+
     def adapter_state(self) -> dict[str, torch.Tensor]:
         """Returns the adapter's own tensors by name: all that must be stored besides the frozen weight."""
         return {name: parameter.detach() for name, parameter in self.trainable_parameters().items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -28,3 +28,14 @@ class ProviderConfig(StrictModel):
     """
 
     preset: ClassVar[Mapping[str, Any]] = {}
+
+    def idle_patterns(self, paths: Sequence[str]) -> Iterable[tuple[str, str]]:
+        """Returns an adapter's own patterns that hold for no layer; a recipe with one is refused before any work.
+
+        Args:
+            paths: The dotted path of every layer that is adapted.
+
+        Returns:
+            Each as the field's name and the pattern, which is a key of that field's mapping.
+        """
+        return ()

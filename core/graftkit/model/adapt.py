@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,6 +89,25 @@ class AdaptedModel:
             for layer, weight in self.adapted.items()
             for name, parameter in weight.trainable_parameters().items()
         } | self.row_parameters()
+
+    def rate_scales(self) -> dict[str, float]:
+        """Returns the factors on the learning rate that are not 1, by layer and name.
+
+        Raises:
+            TrainingError: The adapter names a parameter that is not trained, or a factor that is no positive number.
+        """
+        scales: dict[str, float] = {}
+        for layer, weight in self.adapted.items():
+            own = weight.trainable_parameters()
+            for name, scale in weight.rate_scales().items():
+                if name not in own or not (0 < scale < math.inf):
+                    raise TrainingError(
+                        f"the adapter scales the learning rate of '{name}' by {scale}; it trains {', '.join(own)}",
+                        where=layer,
+                        hint="rate_scales() gives a positive number for a trainable parameter: mend the adapter.",
+                    )
+                scales[f"{layer}.{name}"] = scale
+        return {name: scale for name, scale in scales.items() if scale != 1}
 
     def row_parameters(self) -> dict[str, nn.Parameter]:
         """Returns those of them that are new rows of the embeddings."""

@@ -32,6 +32,7 @@ class Trainer:
         options: The recipe's training section.
         device: Where the network computes.
         rows: How the new rows of the embeddings are trained, where there are any; the others are the adapter.
+        rate_scales: Factors on the adapter's learning rate by the parameter's name; 1 where none is given.
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
 
     Attributes:
@@ -49,6 +50,7 @@ class Trainer:
         device: torch.device,
         rows: RowTraining | None = None,
         *,
+        rate_scales: Mapping[str, float] | None = None,
         packed: bool = True,
     ) -> None:
         self.step = 0
@@ -67,7 +69,7 @@ class Trainer:
         self._device = device
         self._packed = packed
         self._loss = TokenLoss(network, packed=packed)
-        self._optimizers = Optimizers(parameters, options, rows or RowTraining())
+        self._optimizers = Optimizers(parameters, options, rows or RowTraining(), rate_scales)
 
     def run(self, on_step: Callable[[StepInfo], None], poll: Callable[[], None] = lambda: None) -> None:
         """Takes every step that has not been taken yet.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,9 @@ __all__ = ["Optimizers", "RowTraining"]
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What either optimizer keeps of a parameter."""
+
+_RATE_SCALE = "rate_scale"
+"""The key of a group's factor on the learning rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +46,23 @@ class Optimizers:
         parameters: All that is trained, by name.
         options: The recipe's training section.
         rows: Which of them are new rows, and how those are trained.
+        rate_scales: Factors on the adapter's learning rate by the parameter's name; 1 where none is given.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], options: TrainingSection, rows: RowTraining) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        options: TrainingSection,
+        rows: RowTraining,
+        rate_scales: Mapping[str, float] | None = None,
+    ) -> None:
         self._parameters = dict(parameters)
         self._options = options
         self._rows = rows
-        adapter = [p for name, p in parameters.items() if name not in rows.names]
+        adapter = {name: p for name, p in parameters.items() if name not in rows.names}
         new_rows = [p for name, p in parameters.items() if name in rows.names]
-        self._of_adapter = torch.optim.AdamW(adapter, lr=options.learning_rate, weight_decay=options.weight_decay)
+        groups = _by_rate_scale(adapter, rate_scales or {})
+        self._of_adapter = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         self._of_rows = RowAdam(new_rows, lr=rows.learning_rate) if new_rows else None
 
     def begin(self, step: int, steps: int) -> float:
@@ -68,7 +80,7 @@ class Optimizers:
         adapter = self._rate(step - first, steps - first, self._options.learning_rate) if step > first else rows
         for optimizer, rate in ((self._of_adapter, adapter), (self._of_rows, rows)):
             for group in optimizer.param_groups if optimizer else ():
-                group["lr"] = rate
+                group["lr"] = rate * group.get(_RATE_SCALE, 1.0)
         return adapter
 
     def freeze_adapter(self, frozen: bool) -> None:
@@ -157,3 +169,11 @@ class Optimizers:
             warmup=warmup_steps(steps, self._options.warmup),
             schedule=self._options.schedule,
         )
+
+
+def _by_rate_scale(parameters: Mapping[str, nn.Parameter], scales: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Returns the optimizer's groups, one for each factor on the learning rate, in the order of the parameters."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault(float(scales.get(name, 1.0)), []).append(parameter)
+    return [{"params": group, _RATE_SCALE: scale} for scale, group in groups.items()]

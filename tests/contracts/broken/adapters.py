@@ -68,3 +68,23 @@ class DoubleBiasWeight(LoraWeight):
 class AddsTheBiasToo(Lora):
     def attach(self, layer: Layer) -> LoraWeight:
         return DoubleBiasWeight(layer, self._config)
+
+
+class RatesOfNothingWeight(LoraWeight):
+    def rate_scales(self) -> Mapping[str, float]:
+        return {"lora_C": 16.0}
+
+
+class ScalesTheRateOfNothing(Lora):
+    def attach(self, layer: Layer) -> LoraWeight:
+        return RatesOfNothingWeight(layer, self._config)
+
+
+class StandsStillWeight(LoraWeight):
+    def rate_scales(self) -> Mapping[str, float]:
+        return {"lora_A": 0.0}
+
+
+class ScalesTheRateToNothing(Lora):
+    def attach(self, layer: Layer) -> LoraWeight:
+        return StandsStillWeight(layer, self._config)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from graftkit import AdaptedWeight, FrozenWeight, Layer, LayerInfo
+from graftkit.errors import TrainingError
 from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import check_base_model, load_base_model
@@ -143,3 +144,34 @@ def _logits_of(model: Any, tensors: dict[str, torch.Tensor], ids: torch.Tensor) 
     model.load_state_dict(tensors, strict=False)
     found: torch.Tensor = model(input_ids=ids).logits
     return found
+
+
+class Wrong(Lora):
+    def __init__(self, scales: dict[str, float]) -> None:
+        super().__init__()
+        self.scales = scales
+
+    def attach(self, layer: Layer) -> Any:
+        adapted = super().attach(layer)
+        adapted.rate_scales = lambda: self.scales  # type: ignore[method-assign]
+        return adapted
+
+
+@pytest.mark.parametrize("scales", [{"lora_C": 2.0}, {"lora_B": 0.0}, {"lora_B": -1.0}, {"lora_B": float("nan")}])
+def test_a_wrong_factor_on_the_learning_rate_is_refused(tmp_path: Path, scales: dict[str, float]) -> None:
+    files, adapter = HuggingFaceSource().open(str(tiny_model_folder(tmp_path / "model"))), Wrong(scales)
+    network = load_base_model(files, Dense(), device=CPU)
+    adapted = adapt(network, adapter, ["model.layers.0.self_attn.q_proj"], seed=0)
+    model = AdaptedModel(network, "", files.config, None, adapter, adapted)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="it trains lora_A, lora_B") as told:
+        model.rate_scales()
+    assert told.value.where == "model.layers.0.self_attn.q_proj"
+
+
+def test_factors_of_one_are_none(tmp_path: Path) -> None:
+    files = HuggingFaceSource().open(str(tiny_model_folder(tmp_path / "model")))
+    network = load_base_model(files, Dense(), device=CPU)
+    for ratio, expected in ((1.0, {}), (8.0, {"model.layers.0.mlp.up_proj.lora_B": 8.0})):
+        adapter = Lora(LoraConfig(lora_plus_ratio=ratio))
+        adapted = adapt(network, adapter, ["model.layers.0.mlp.up_proj"], seed=0)
+        assert AdaptedModel(network, "", files.config, None, adapter, adapted).rate_scales() == expected  # type: ignore[arg-type]

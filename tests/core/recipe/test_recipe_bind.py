@@ -115,10 +115,13 @@ def test_the_resolved_recipe_is_a_recipe_that_means_the_same(tmp_path: Path, nam
     text = (
         f"quantizer: {{use: '{name}', sparsity: 0.25}}\nexport: [peft, {{use: merged, name: half, dtype: float16}}]\n"
     )
-    first = bound(tmp_path, text + "adapter: {use: qlora, rank: 4, targets: [q_proj]}\n", host=host)
+    adapter = "adapter: {use: qlora, rank: 4, targets: [q_proj], rank_pattern: {'0.*': 8}}\n"
+    first = bound(tmp_path, text + adapter, host=host)
     resolved = first.resolved()
     again = bind(load_recipe(resolved), host)
     assert again.resolved() == resolved
     assert again.providers() == first.providers()
     assert resolved["quantizer"] == {"use": name, "sparsity": 0.25}
-    assert resolved["adapter"] == {"use": "qlora", "targets": ["q_proj"], "rank": 4, "alpha": 32.0, "dropout": 0.0}
+    defaults = {"alpha": 32.0, "dropout": 0.0, "rslora": False, "alpha_pattern": {}, "lora_plus_ratio": 1.0}
+    said = {"use": "qlora", "targets": ["q_proj"], "rank": 4, "rank_pattern": {"0.*": 8}}
+    assert resolved["adapter"] == said | defaults

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from graftkit import FrozenWeight, Layer, LayerInfo
+from graftkit.recipe.schema import TrainingSection
+from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit_adapters.config import LoraConfig, QloraConfig
 from graftkit_adapters.lora import Lora, LoraWeight
 from graftkit_quantizers.dense import Dense
@@ -15,8 +19,10 @@ def frozen(weight: torch.Tensor) -> FrozenWeight:
     return Dense().quantize(weight, LayerInfo("layer", "linear", *weight.shape))
 
 
-def attached(lora: Lora, weight: FrozenWeight, generator: torch.Generator | None = None) -> LoraWeight:
-    info = LayerInfo("layer", "linear", weight.out_features, weight.in_features)
+def attached(
+    lora: Lora, weight: FrozenWeight, generator: torch.Generator | None = None, path: str = "layer"
+) -> LoraWeight:
+    info = LayerInfo(path, "linear", weight.out_features, weight.in_features)
     return lora.attach(Layer(info, weight, None, generator or torch.Generator()))
 
 
@@ -94,3 +100,111 @@ def test_the_published_parameter_counts() -> None:
 def test_qlora_is_lora_with_another_preset() -> None:
     assert issubclass(QloraConfig, LoraConfig)
     assert QloraConfig.preset["quantizer"] == {"use": "nf4", "double_quant": True}
+
+
+class Block(nn.Module):
+    """Layers whose paths PEFT sees as those of a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({name: nn.Linear(16, 16, bias=False) for name in ("q_proj", "o_proj", "up_proj")})
+            for _ in range(2)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            for linear in layer.values():  # type: ignore[operator]
+                x = torch.tanh(linear(x))
+        return x
+
+
+PATTERNS = [
+    {},
+    {"rank_pattern": {"q_proj": 2, r"layers\.1\.o_proj": 6}, "alpha_pattern": {r"layers\.\d\.o_proj": 3.0}},
+    {"rank_pattern": {"0.q_proj": 2, "q_proj|up_proj": 5}, "alpha_pattern": {"1.*": 9.0, "up_proj": 2.0}},
+    {"rank_pattern": {"layers.0.q_proj": 3, "roj": 7, "": 8}, "alpha_pattern": {"q_proj": 1.0}},
+]
+
+
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys did not match")
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("patterns", PATTERNS)
+def test_ranks_and_scales_of_single_layers_are_those_of_peft(patterns: dict[str, Any], rslora: bool) -> None:
+    """What patterns give is computed, differentiated and merged as peft does."""
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+
+    torch.manual_seed(0)
+    lora = Lora(LoraConfig(rank=4, alpha=20.0, rslora=rslora, **patterns))
+    own: Any = Block()
+    weights = {name: module.weight.detach() for name, module in own.named_modules() if isinstance(module, nn.Linear)}
+    given = {**lora.peft_config(), "target_modules": list(weights)}
+    assert given["use_rslora"] == rslora and given["rank_pattern"] == patterns.get("rank_pattern", {})
+    base = Block()
+    base.load_state_dict(own.state_dict())
+    theirs: Any = get_peft_model(base, PeftConfig(**{k: v for k, v in given.items() if k != "peft_type"}))
+    adapted = {}
+    for path, weight in weights.items():
+        adapted[path] = trained(attached(lora, frozen(weight), path=path))
+        own.set_submodule(path, adapted[path])
+        module = theirs.base_model.model.get_submodule(path)
+        with torch.no_grad():
+            adapted[path].lora_B.mul_(0.02)
+            module.lora_A["default"].weight.copy_(adapted[path].lora_A)
+            module.lora_B["default"].weight.copy_(adapted[path].lora_B)
+    x = torch.randn(4, 16)
+    torch.testing.assert_close(own(x), theirs(x))
+    own(x).square().sum().backward()
+    theirs(x).square().sum().backward()
+    for path, weight in adapted.items():
+        module = theirs.base_model.model.get_submodule(path)
+        torch.testing.assert_close(weight.lora_A.grad, module.lora_A["default"].weight.grad)
+        torch.testing.assert_close(weight.lora_B.grad, module.lora_B["default"].weight.grad)
+    merged = theirs.merge_and_unload()
+    for path, weight in adapted.items():
+        torch.testing.assert_close(weights[path] + weight.delta(), merged.get_submodule(path).weight)
+
+
+def test_a_pattern_that_holds_for_no_layer_is_told() -> None:
+    config = LoraConfig(rank_pattern={"q_proj": 2, "layers.0.q_proj": 3, "k_proj": 4}, alpha_pattern={"o_proj": 1.0})
+    found = list(config.idle_patterns(["layers.0.q_proj", "layers.1.o_proj"]))
+    assert found == [("rank_pattern", "layers.0.q_proj"), ("rank_pattern", "k_proj")]
+
+
+@pytest.mark.parametrize("pattern", ["(q_proj", "(?i)Q_PROJ"])
+def test_a_pattern_that_peft_could_not_read_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="is no regular expression"):
+        LoraConfig(rank_pattern={pattern: 4})
+
+
+def test_lora_plus_trains_as_pefts_optimizer_does() -> None:
+    """Steps of AdamW, weight decay among them, with rates that follow the schedule."""
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+    from peft.optimizers import create_loraplus_optimizer
+
+    torch.manual_seed(0)
+    linear = nn.Linear(12, 8, bias=False)
+    ours = attached(Lora(LoraConfig(rank=4, alpha=8.0, lora_plus_ratio=16.0)), frozen(linear.weight))
+    theirs: Any = get_peft_model(nn.Sequential(linear), PeftConfig(r=4, lora_alpha=8, target_modules=["0"]))
+    module = theirs.base_model.model[0]
+    with torch.no_grad():
+        module.lora_A["default"].weight.copy_(ours.lora_A)
+    section = TrainingSection(steps=6, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=1e9)
+    own = Optimizers(ours.trainable_parameters(), section, RowTraining(), ours.rate_scales())
+    peft = create_loraplus_optimizer(
+        theirs, torch.optim.AdamW, lr=1e-2, loraplus_lr_ratio=16.0, loraplus_weight_decay=0.1
+    )
+    x, wanted = torch.randn(20, 12), torch.randn(20, 8)
+    for step in range(1, 7):
+        rate = own.begin(step, 6)
+        for group, ratio in zip(peft.param_groups, (1, 1, 16, 16), strict=True):
+            group["lr"] = rate * ratio
+        for model, optimizer in ((ours, own), (theirs, peft)):
+            nn.functional.mse_loss(model(x), wanted).backward()
+            optimizer.step()
+        own.forget_gradients()
+        peft.zero_grad()
+        torch.testing.assert_close(ours.lora_A, module.lora_A["default"].weight)
+        torch.testing.assert_close(ours.lora_B, module.lora_B["default"].weight)

@@ -150,6 +150,15 @@ class AdapterContract(Contract):
             f"the gradients of {', '.join(names)} or of the input are not those of finite differences"
         )
 
+    def test_learning_rates_are_scaled_of_what_is_trained_alone(self, quantizer: Choice) -> None:
+        """`rate_scales` gives positive, finite factors for parameters that there are."""
+        adapted = self.attach(self.frozen(quantizer))
+        scales, own = adapted.rate_scales(), adapted.trainable_parameters()
+        unknown = sorted(scales.keys() - own.keys())
+        assert not unknown, f"rate_scales() names {', '.join(unknown)}, but {', '.join(own)} are trained"
+        wrong = [f"{name}: {scale}" for name, scale in scales.items() if not 0 < scale < float("inf")]
+        assert not wrong, f"rate_scales() must give positive, finite numbers, not {', '.join(wrong)}"
+
     def test_its_state_makes_another_start_compute_the_same(self, quantizer: Choice) -> None:
         """Bit for bit, through a safetensors file."""
         from safetensors.torch import load, save
