@@ -24,6 +24,8 @@ def settings(name: str) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING
 
     found = dict(ARCHITECTURES[name])
+    if "text_config" in found:
+        return found
     window = getattr(CONFIG_MAPPING[found["model_type"]](), "sliding_window", None)
     return found | ({"sliding_window": WINDOW, "use_sliding_window": True} if isinstance(window, int) else {})
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from graftkit import PlannedModel, ProofRequest, TrainedModel
+from graftkit.interfaces.architecture import load_pretrained
 
 from graftkit_exporters.config import MergedConfig
 from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, write_model
@@ -40,7 +41,13 @@ class ExtendedBaseExporter:
         base.mkdir()
         adapter.mkdir()
         size = write_model(
-            base, trained.base_tensors(), trained.config, trained.tokenizer, self._config, trained.generation_config
+            base,
+            trained.base_tensors(),
+            trained.config,
+            trained.tokenizer,
+            self._config,
+            trained.generation_config,
+            trained.towers,
         )
         count = write_adapter(trained, adapter, "../base", new_rows=False)
         trained.tokenizer.save(adapter)
@@ -52,7 +59,5 @@ class ExtendedBaseExporter:
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the base with transformers and the adapter with peft, computing in float32."""
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(request.folder / "base", dtype=torch.float32, **TRUSTING_NOTHING)
+        model = load_pretrained(request.folder / "base", **TRUSTING_NOTHING)
         return request.run(load_adapter(model, request.folder / "adapter").get_base_model())

@@ -2,7 +2,8 @@
 
 The adapter is merged into what it was trained on. Where the base was quantized that is the dequantized base: the
 merged model then computes exactly what the trained one did, which merging into the original weights would not. New
-rows of the embeddings are in their places, and config.json says how many there are.
+rows of the embeddings are in their places, and config.json says how many there are. A multimodal model's towers are
+written as the base has them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from graftkit import PlannedModel, ProofRequest, TrainedModel
+from graftkit.interfaces.architecture import load_pretrained
 
 from graftkit_exporters.config import MergedConfig
 from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, write_model
@@ -35,7 +37,13 @@ class MergedExporter:
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the folder, one shard in memory at a time."""
         size = write_model(
-            folder, trained.merged_tensors(), trained.config, trained.tokenizer, self._config, trained.generation_config
+            folder,
+            trained.merged_tensors(),
+            trained.config,
+            trained.tokenizer,
+            self._config,
+            trained.generation_config,
+            trained.towers,
         )
         return {"format": "merged", "stored_dtype": self._config.dtype, "bytes": size}
 
@@ -44,8 +52,5 @@ class MergedExporter:
         return TOLERANCES[self._config.dtype]
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
-        """Loads the folder with transformers, computing in float32."""
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(request.folder, dtype=torch.float32, **TRUSTING_NOTHING)
-        return request.run(model)
+        """Loads the folder with transformers, computing in float32; no tensor is missing, and none left over."""
+        return request.run(load_pretrained(request.folder, **TRUSTING_NOTHING))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 """What the rounding of a stored type explains, as a share of the largest logit. Measured on SmolLM2-135M: 1.5e-6, 6e-3
 and 8e-4; on tiny random models, whose logits lie close, 4 times that."""
 
-TRUSTING_NOTHING = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
+TRUSTING_NOTHING: Mapping[str, Any] = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
 """How transformers loads an export: it runs no code of it, asks nobody, and opens no pickle."""
 
 _NOT_WRITTEN = {"torch_dtype", "transformers_version", "_name_or_path"}
@@ -32,6 +32,7 @@ def write_model(
     tokenizer: Tokenizer,
     stored: MergedConfig,
     generation: Mapping[str, Any] | None = None,
+    towers: Collection[str] = (),
 ) -> int:
     """Writes the folder, one shard in memory at a time, and returns the bytes of its tensors.
 
@@ -42,10 +43,11 @@ def write_model(
         tokenizer: Saved beside it.
         stored: The type that tensors are stored in, and the size of a file at most.
         generation: The content of generation_config.json; none is written without any.
+        towers: The names of tensors that are stored in the type that they have.
     """
     shards: list[tuple[Path, list[str]]] = []
     total = 0
-    for shard in _shards(tensors, stored):
+    for shard in _shards(tensors, stored, towers):
         total += sum(tensor.nbytes for tensor in shard.values())
         shards.append(_write_shard(folder, len(shards), shard))
     _name_shards(folder, shards, total)
@@ -68,12 +70,15 @@ def _encoded(value: Any) -> Any:
     return value
 
 
-def _shards(tensors: Iterable[tuple[str, torch.Tensor]], stored: MergedConfig) -> Iterator[dict[str, torch.Tensor]]:
+def _shards(
+    tensors: Iterable[tuple[str, torch.Tensor]], stored: MergedConfig, towers: Collection[str]
+) -> Iterator[dict[str, torch.Tensor]]:
     limit, dtype = stored.shard_gigabytes * 1e9, getattr(torch, stored.dtype)
     shard: dict[str, torch.Tensor] = {}
     size = 0
     for name, tensor in tensors:
-        rounded = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+        kept = name in towers or not tensor.is_floating_point()
+        rounded = (tensor if kept else tensor.to(dtype)).contiguous()
         if shard and size + rounded.nbytes > limit:
             yield shard
             shard, size = {}, 0

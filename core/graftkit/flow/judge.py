@@ -15,6 +15,7 @@ from graftkit.flow.targets import certain_targets, chosen_targets
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, judge_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
+from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
@@ -96,6 +97,8 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     Raises:
         TargetError: A pattern matches no layer, and the file's names are those of the model.
     """
+    if is_multimodal(files.config):  # names don't tell a tower's layers from the language model's
+        return certain_targets(bound, files)
     try:
         return chosen_targets(bound, list(likely_layers(files.tensors)))
     except TargetError:

@@ -7,15 +7,19 @@ from typing import Any
 
 import torch
 
-from graftkit.errors import PluginError
+from graftkit.errors import ModelError, PluginError
 from graftkit.flow.context import RunContext
 from graftkit.flow.vocabulary import Vocabulary
+from graftkit.interfaces.architecture import is_multimodal, text_settings
 from graftkit.interfaces.initializer import Initializer, MatrixRole, NewRows
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import GrownVocabulary, grow
 
 __all__ = ["changed_config", "grow_vocabulary"]
+
+_MEDIA_TOKEN = ("_token_id", "_token_index")
+"""How keys of a multimodal config.json end that name a token."""
 
 
 def grow_vocabulary(run: RunContext, network: Any) -> GrownVocabulary:
@@ -63,9 +67,32 @@ def _checked(rows: torch.Tensor, shape: tuple[int, int], name: str) -> torch.Ten
 def changed_config(
     config: Mapping[str, Any], change: VocabularyChange | None, tokenizer: Tokenizer
 ) -> Mapping[str, Any]:
-    """Returns the model's configuration with the vocabulary's size, and the roles' ids where they moved."""
+    """Returns the model's configuration with the vocabulary's size, and the roles' ids where they moved.
+
+    Raises:
+        ModelError: Tokens that stand for images or sound would have another meaning.
+    """
     if change is None:
         return config
     ids = {f"{role}_token_id": tokenizer.role_token(role) for role in ROLES if role != "unk"}
     moved = ids if change.moves_ids else {}
-    return {**config, "vocab_size": change.size, **moved}
+    changed = {"vocab_size": change.size, **moved}
+    if is_multimodal(config):
+        _check_media_tokens(config, change)
+    text = text_settings(config)
+    if text is config:
+        return {**config, **changed}
+    outside = {key: value for key, value in changed.items() if key in config}
+    return {**config, **outside, "text_config": {**text, **changed}}
+
+
+def _check_media_tokens(config: Mapping[str, Any], change: VocabularyChange) -> None:
+    """Refuses what would move the tokens that stand for images or sound: config.json names them by their ids."""
+    taken = [key for key, id in config.items() if key.endswith(_MEDIA_TOKEN) and id in change.ids]
+    if change.moves_ids or taken:
+        what = f"{', '.join(sorted(taken))} would be a new token" if taken else "its tokens for media would move"
+        raise ModelError(
+            f"the vocabulary of this {config['model_type']} model can't be changed so: {what}",
+            where="tokenizer",
+            hint="Extend the base's tokenizer, or give the language model alone.",
+        )

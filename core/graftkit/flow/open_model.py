@@ -9,6 +9,7 @@ from graftkit.errors import ModelError, ProviderError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.host.registry import BUILT_IN
+from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.model_source import (
     BaseModelFiles,
     ModelSource,
@@ -108,7 +109,7 @@ def embedding_rows(files: BaseModelFiles) -> int | None:
     for name, info in files.tensors.items():
         if name.endswith(_EMBEDDINGS):
             return info.shape[0]
-    rows = files.config.get("vocab_size")
+    rows = text_settings(files.config).get("vocab_size")
     return rows if isinstance(rows, int) else None
 
 

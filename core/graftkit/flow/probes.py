@@ -19,6 +19,7 @@ from graftkit.flow.corpus import Corpus
 from graftkit.interfaces.exporter import Probe
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.packing import forward_inputs
+from graftkit.model.parts import compute_in_float32
 from graftkit.store.files import write_atomic
 from graftkit.store.token_store import TokenStore
 
@@ -135,7 +136,8 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
     ids = sorted(_sequences(store, max(LEAST, int(SHARE * trained_tokens))), key=len)
     places = [_spread(len(probe)) for probe in ids]
     sequences = [torch.tensor(probe, device=loaded.device) for probe in ids]
-    logits = _logits(loaded.model.network.float(), sequences, places, loaded.packing.packed)
+    compute_in_float32(loaded.model.network)
+    logits = _logits(loaded.model.network, sequences, places, loaded.packing.packed)
     longest = max(int(store.lengths.max()), int(corpus.train.lengths.max()))
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest}
     return Probes(ids, logits, places, loaded.model.tokenizer.fingerprint, coverage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -90,10 +90,18 @@ class TrainedModel(PlannedModel, Protocol):
         What is adapted is `[out, in]` all the same; `merged_tensors` gives the architecture's form.
         """
 
+    @property
+    def towers(self) -> Collection[str]:
+        """The names of a multimodal model's tensors that text does not run through, empty for a model of text alone.
+
+        They were not trained: an export holds them bit for bit, whatever it stores the others as.
+        """
+
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor at a time.
 
-        Names are those of the architecture in `transformers`. Buffers that it stores are among them, in their type.
+        Names are those of the architecture in `transformers`. Buffers that it stores are among them, in their type, and
+        so are `towers`, in the type of the base model's file.
         """
 
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:

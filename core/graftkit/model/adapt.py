@@ -20,6 +20,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import GrownVocabulary
 from graftkit.model.linear import FrozenLinear
+from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.store.fingerprint import derived_seed
 
@@ -81,6 +82,11 @@ class AdaptedModel:
         """Those of them whose weight the architecture stores as `[in, out]`."""
         modules = self.network.named_modules()
         return [name for name, module in modules if isinstance(module, FrozenLinear) and module.transposed]
+
+    @property
+    def towers(self) -> frozenset[str]:
+        """The names of a multimodal model's tensors that text does not run through."""
+        return tower_tensors(self.network)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Returns every parameter that training changes, by layer and name."""
@@ -150,7 +156,8 @@ class AdaptedModel:
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor on the CPU at a time.
 
-        Names and shapes are the architecture's own; buffers that it stores keep their type.
+        Names and shapes are the architecture's own; buffers that it stores keep their type, and `towers` are as the
+        base model's file has them.
         """
         return self._tensors(merged=True)
 
@@ -170,9 +177,11 @@ class AdaptedModel:
             if isinstance(module, NewRowsEmbedding | NewRowsLinear):
                 inside.add(path)
                 yield from self._grown_tensors(path, module)
+        towers = self.towers
         for name, parameter in self.network.named_parameters():
             if not any(name.startswith(f"{path}.") for path in _ancestors(name, inside)):
-                yield name, parameter.detach().float().cpu()
+                tensor = parameter.detach().cpu()
+                yield name, tensor if name in towers else tensor.float()
         yield from self._buffers()
 
     def _buffers(self) -> Iterator[tuple[str, torch.Tensor]]:

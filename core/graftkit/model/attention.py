@@ -89,6 +89,9 @@ class DeferredMask:
         mask = self._evaluated(torch.arange(*span, device=self._device))
         return (mask != torch.ones_like(mask).tril().triu(1 - width)).any()
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"it computes with its attention mask itself, and asks for its {name}")
+
     def block(self, start: int, end: int) -> torch.Tensor | None:
         """Returns the mask of the sequence at `[start, end)`, `[1, 1, tokens, tokens]`; None where it is causal."""
         if (start, end) not in self._blocks:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from graftkit.interfaces.architecture import text_settings
+
 __all__ = ["context_length"]
 
 _CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
@@ -17,8 +19,7 @@ def context_length(config: Mapping[str, Any]) -> int | None:
     What config.json leaves out is the default of the architecture's own configuration: GPT-2's table of learned
     positions ends at 1,024 whether its file says so or not.
     """
-    nested = config.get("text_config")
-    own: Mapping[str, Any] = nested if isinstance(nested, dict) else config
+    own = text_settings(config)
     for name in _CONTEXTS:
         if isinstance(own.get(name), int) and own[name] > 0:
             return int(own[name])

@@ -62,7 +62,7 @@ def _next_tokens(network: Any, prompts: Sequence[Sequence[int]], limit: int) -> 
 
     Prompts of different lengths are padded on the left; the padding is masked.
     """
-    ids, mask = _pad_left(prompts, next(network.parameters()).device)
+    ids, mask = _pad_left(prompts, network.get_input_embeddings().weight.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = None
     cache_name = "cache_params" if _keeps_a_state(network) else "past_key_values"

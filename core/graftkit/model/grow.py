@@ -66,7 +66,7 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
     tied = head.weight is old.weight
     if not change.ids:
         _rearrange(old, head, change, tied)
-        network.config.vocab_size = change.size
+        network.config.get_text_config().vocab_size = change.size
         return GrownVocabulary(change, embedding_path, None if tied else head_path, {})
     trained = _trained(old.weight, change, make_rows, "tied" if tied else "input")
     embedding = NewRowsEmbedding(_rearranged(old.weight, change), trained)
@@ -78,7 +78,7 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
         weight = nn.Parameter(_rearranged(head.weight, change), requires_grad=False)
     bias = None if head.bias is None else _rearranged(head.bias, change)
     network.set_submodule(head_path, NewRowsLinear(weight, trained, bias))
-    network.config.vocab_size = change.size
+    network.config.get_text_config().vocab_size = change.size
     return GrownVocabulary(change, embedding_path, None if tied else head_path, rows)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from graftkit.interfaces.layer import LayerInfo
+from graftkit.model.parts import is_text
 
 __all__ = ["linear_layers"]
 
@@ -31,17 +32,18 @@ def linear_layers(model: nn.Module) -> list[LayerInfo]:
     The embedding and the output layer lie outside the blocks and are not among them. Neither is what chooses between
     experts: a score that is a little off sends a token somewhere else. Nor are layers whose
     matrix the architecture multiplies by itself, as state-space models do: what is put on them would not be computed.
-    Nor are those that share their matrix with another layer.
+    Nor are those that share their matrix with another layer, nor the towers of a multimodal model.
 
     Args:
         model: The model as transformers builds it; its weights may be on the meta device.
     """
     excluded = {*_routers(model), *_read_past_the_layer(model), *_shared(model)}
     outside = {id(_output_layer(model))}
+    text = is_text(model)
     return [
         info
         for path, module in model.named_modules()
-        if _IN_A_BLOCK.search(path) and id(module) not in outside and not _below(path, excluded)
+        if _IN_A_BLOCK.search(path) and text(path) and id(module) not in outside and not _below(path, excluded)
         for info in [_described(path, module)]
         if info is not None
     ]

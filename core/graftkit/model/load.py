@@ -15,6 +15,7 @@ from graftkit.interfaces.model_source import INTEGERS, BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
+from graftkit.model.parts import compute_in_float32, move_text, tower_tensors
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
 
@@ -49,7 +50,8 @@ def load_base_model(
         files: The opened base model.
         quantizer: Stores the weights of the linear layers inside the blocks.
         device: Where the model computes.
-        dtype: What it computes in; embeddings, norms and the output layer are stored in it.
+        dtype: What it computes in; embeddings, norms and the output layer are stored in it. The towers of a multimodal
+            model stay on the CPU, in the file's dtype.
         on_tensor: Called after each tensor with how many are read and how many there are.
 
     Raises:
@@ -66,7 +68,8 @@ def load_dense_model(files: BaseModelFiles, quantizer: Quantizer, dtype: torch.d
         quantizer: What stored the weights.
         dtype: What the quantized model computed in: its weights were rounded to that first.
     """
-    model = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype).float()
+    model = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype)
+    compute_in_float32(model)
     for name, layer in list(model.named_modules()):
         if isinstance(layer, FrozenLinear):
             model.set_submodule(name, _dense_layer(layer))
@@ -113,6 +116,7 @@ class Loader:
         self._linear = {f"{layer.path}.weight": layer for layer in self.layers}
         self._plan = plan_weights(self._model, files.tensors, files.reference)
         self._names = _names_by_tensor(self._model)
+        self._towers = tower_tensors(self._model)
         self._copies: dict[str, torch.Tensor] = {}
         self._filled: set[str] = set()
         self._check_names()
@@ -135,7 +139,7 @@ class Loader:
                 on_tensor(number, total)
         self._check_whole()
         self._check_copies()
-        self._model.to(self._device)
+        move_text(self._model, self._device)
         model: nn.Module = self._model.requires_grad_(False).eval()
         return model
 
@@ -220,8 +224,8 @@ class Loader:
         path, _, last = name.rpartition(".")
         module = self._model.get_submodule(path)
         if last in module._buffers:
-            own = module._buffers[last].dtype
-            module._buffers[last] = tensor.to(torch.float32 if self._in_float32(name) else own)
+            own = torch.float32 if self._in_float32(name) else module._buffers[last].dtype
+            module._buffers[last] = tensor if name in self._towers else tensor.to(own)
             return
         new = nn.Parameter(self._stored(name, tensor), requires_grad=False)
         for shared in names:
@@ -236,6 +240,9 @@ class Loader:
         self._model.set_submodule(layer.path, FrozenLinear(frozen, layer, None if bias is None else bias.detach()))
 
     def _stored(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Returns a tensor where and as the model computes with it; those of towers as the file has them."""
+        if name in self._towers:
+            return tensor.clone()
         dtype = torch.float32 if self._in_float32(name) else self._dtype
         return tensor.to(self._device).to(dtype, copy=True)
 

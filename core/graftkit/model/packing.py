@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import is_multimodal
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
 from graftkit.model.context import context_length
 from graftkit.model.twin import LONGEST, build_twin
@@ -58,7 +59,8 @@ def choose_packing(config: Mapping[str, Any], where: str = "") -> Packing:
         where: The model's reference, for errors.
 
     Raises:
-        ModelError: A token's logits depend on later tokens: the model can't be trained to predict the next one.
+        ModelError: A token's logits depend on later tokens: the model can't be trained to predict the next one. Or a
+            multimodal model doesn't compute text without its towers.
     """
     with _quiet():
         try:
@@ -66,8 +68,16 @@ def choose_packing(config: Mapping[str, Any], where: str = "") -> Packing:
             sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
             with attention_as(twin, "eager") if _takes(twin, "eager") else nullcontext():
                 expected = [_logits(twin, [ids], packed=False) for ids in sequences]
-                causal = _is_causal(twin, sequences[0], expected[0])
+                causal = _is_causal(twin, sequences[0])
+            with attention_as(twin, native_attention(twin)):  # where a model makes no mask, its layers decide
+                causal = causal and _is_causal(twin, sequences[0])
         except Exception as error:
+            if is_multimodal(config):
+                raise ModelError(
+                    f"this {config['model_type']} model could not be tried on text alone: {_reason(error)}",
+                    where=where,
+                    hint="Give its language model alone, as transformers saves it.",
+                ) from error
             return Packing(
                 False,
                 f"no small model could be made to try packed sequences, and whether it is causal, on: {_reason(error)}",
@@ -179,10 +189,11 @@ def attention_as(network: Any, name: str) -> Iterator[None]:
     Raises:
         ValueError: The architecture does not take it.
     """
-    former = network.config._attn_implementation
+    config = network.config.get_text_config()
+    former = config._attn_implementation
     network.set_attn_implementation(name)
     try:
-        if network.config._attn_implementation != name:
+        if config._attn_implementation != name:
             raise ValueError(f"the architecture computes attention its own way, not as '{name}'")
         yield
     finally:
@@ -202,8 +213,9 @@ def _logits(network: Any, sequences: Sequence[torch.Tensor], *, packed: bool) ->
     return logits
 
 
-def _is_causal(network: Any, ids: torch.Tensor, logits: torch.Tensor) -> bool:
+def _is_causal(network: Any, ids: torch.Tensor) -> bool:
     """Tells whether a changed last token leaves the logits before it as they are."""
+    logits = _logits(network, [ids], packed=False)
     changed = ids.clone()
     changed[-1] = (changed[-1] + 1) % 2 + 1
     again = _logits(network, [changed], packed=False)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import model_class
 
 __all__ = ["build_config", "build_skeleton"]
 
@@ -49,14 +50,16 @@ def build_config(config: Mapping[str, Any]) -> Any:
 def build_skeleton(config: Mapping[str, Any], where: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Returns the causal language model that a config.json describes, its weights on the meta device.
 
+    Of a configuration of several models that is the whole of them, such as `Gemma3ForConditionalGeneration`.
+
     Args:
         config: The config.json.
         where: The model's reference, for errors.
         dtype: What the model computes in; constants that it makes itself are of that type where transformers' are.
 
     Raises:
-        ModelError: transformers does not know the architecture, or refuses the configuration, or the architecture is
-            no language model of text alone that writes one token after the other.
+        ModelError: transformers does not know the architecture, or refuses the configuration, or the architecture
+            does not write one token after the other.
     """
     from transformers import CONFIG_MAPPING
 
@@ -84,25 +87,16 @@ def build_skeleton(config: Mapping[str, Any], where: str, dtype: torch.dtype = t
 
 
 def _class_of(config: Any, where: str) -> Any:
-    """Returns the class of a causal language model.
+    """Returns the class of a causal language model, or of the multimodal model around it.
 
     Raises:
-        ModelError: The architecture has none, or it takes more than text.
+        ModelError: The architecture has none.
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    kind = config.model_type
-    if config.get_text_config() is not config:
-        text = config.get_text_config().model_type
+    found = model_class(config)
+    if found is None:
         raise ModelError(
-            f"'{kind}' takes more than text: its config.json describes several models in one",
-            where=where,
-            hint=f"Give its language model alone, of the type '{text}', as transformers saves it.",
-        )
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.is_encoder_decoder:
-        raise ModelError(
-            f"'{kind}' is no causal language model: it does not write one token after the other from the text before",
+            f"'{config.model_type}' is no causal language model: it does not write one token after the other from the "
+            "text before",
             where=where,
         )
-    found = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    return found[0] if isinstance(found, tuple) else found
+    return found

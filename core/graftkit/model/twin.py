@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.interfaces.architecture import model_class
+from graftkit.model.parts import move_towers
 from graftkit.model.skeleton import build_config
 
 __all__ = ["LONGEST", "build_twin"]
@@ -20,7 +22,7 @@ LONGEST = 40
 _WINDOW = 16
 _VOCABULARY = 96
 
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "depth")
 _WIDTHS = ("hidden_size", "n_embd", "d_model")
 _HEADS = ("num_attention_heads", "n_head", "decoder_attention_heads", "encoder_attention_heads")
 _FEED_FORWARD = (
@@ -43,6 +45,8 @@ _SPECIALS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_toke
 def build_twin(config: Mapping[str, Any], *, short_windows: bool = True) -> Any:
     """Returns a small model of the same architecture, float32, on the CPU, in evaluation mode.
 
+    The towers of a multimodal model are on the meta device: that text is computed shows that it needs none of them.
+
     Args:
         config: The model's config.json.
         short_windows: Whether windows, chunks and original contexts are shortened to fewer than `LONGEST` tokens.
@@ -63,7 +67,19 @@ def build_twin(config: Mapping[str, Any], *, short_windows: bool = True) -> Any:
 def _settings(config: Mapping[str, Any], short_windows: bool) -> Iterator[dict[str, Any]]:
     """Yields configurations, the smallest first; all of them have few layers."""
     full = _full(config)
-    few = _few_layers(_short_windows(full) if short_windows else full)
+    if not isinstance(full.get("text_config"), dict):
+        yield from _small(full, short_windows)
+        return
+    parts = {key: value for key, value in full.items() if isinstance(value, dict) and "model_type" in value}
+    towers = {key: value | dict.fromkeys(_depths(value), 1) for key, value in parts.items()}
+    for text in _small(full["text_config"], short_windows):
+        shared = {key: text[key] for key in ("vocab_size", *_SPECIALS) if key in text and key in full}
+        yield {**full, **towers, **shared, "text_config": text}
+
+
+def _small(config: dict[str, Any], short_windows: bool) -> Iterator[dict[str, Any]]:
+    """Yields one model's configurations, the smallest first."""
+    few = _few_layers(_short_windows(config) if short_windows else config)
     small = few | {key: _VOCABULARY for key in ("vocab_size",) if key in few} | dict.fromkeys(_SPECIALS)
     yield _narrow(small)
     yield small
@@ -101,7 +117,7 @@ def _rope_parameters(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _few_layers(config: dict[str, Any]) -> dict[str, Any]:
     """Keeps the first layers, as many as it takes to have one of every kind."""
-    counts = {key: config[key] for key in _LAYERS if isinstance(config.get(key), int)}
+    counts = _depths(config)
     if not counts:
         return config
     layers = max(counts.values())
@@ -113,6 +129,11 @@ def _few_layers(config: dict[str, Any]) -> dict[str, Any]:
         kept = max([kept, *(period + 1 for period in periods if 0 < period < layers)])
     kept = min(kept, layers)
     return config | dict.fromkeys(counts, kept) | {key: value[:kept] for key, value in lists.items()}
+
+
+def _depths(config: Mapping[str, Any]) -> dict[str, int]:
+    """Returns every number of layers by its key."""
+    return {key: config[key] for key in _LAYERS if isinstance(config.get(key), int)}
 
 
 def _narrow(config: dict[str, Any]) -> dict[str, Any]:
@@ -135,13 +156,13 @@ def _narrow(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _built(settings: dict[str, Any]) -> Any:
-    from transformers import AutoModelForCausalLM
-
     built = build_config(settings)
+    kind: Any = model_class(built)
     built._experts_implementation = "eager"  # others ask for widths that a twin may not have
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: Any = AutoModelForCausalLM.from_config(built, trust_remote_code=False, dtype=torch.float32)
+        model = kind._from_config(built, dtype=torch.float32)
+        move_towers(model, "meta")
         _spread(model)
     return model.eval().requires_grad_(False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graftkit.testing.tiny import LEFT_OUT
+from graftkit.testing.tiny import LEFT_OUT, TINY_CONFIG
 
 __all__ = ["ARCHITECTURES"]
 
@@ -29,6 +29,25 @@ _LATENT: Mapping[str, Any] = {
     "first_k_dense_replace": 1,
     "num_key_value_heads": 4,
 }
+
+
+def _multimodal(text_type: str, text: Mapping[str, Any], vision: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    """Returns the settings of a language model of `TINY_CONFIG`'s sizes beside a vision tower."""
+    own = {key: value for key, value in TINY_CONFIG.items() if key not in ("architectures", "model_type")}
+    nested = {**own, "model_type": text_type, "pad_token_id": 0, **text}
+    return {**dict.fromkeys(own, LEFT_OUT), "text_config": nested, "vision_config": {**_VISION, **vision}, **others}
+
+
+_VISION: Mapping[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+_ROPE_BY_SECTION: Mapping[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+_QWEN_VISION: Mapping[str, Any] = {"depth": 2, "num_heads": 2, "out_hidden_size": 64}
 
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     name: {"architectures": None, "model_type": name, **settings}
@@ -103,6 +122,23 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
         "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"]},
         "biogpt": {},
         "xglm": {},
+        "gemma3": _multimodal("gemma3_text", {"sliding_window": 16}, {}, mm_tokens_per_image=4),
+        "mistral3": _multimodal("mistral", {"sliding_window": 16}, {"model_type": "pixtral", "head_dim": 16}),
+        "llava": _multimodal("llama", {}, {"model_type": "clip_vision_model"}),
+        "internvl": _multimodal("qwen2", {}, {"image_size": [28, 28], "patch_size": [14, 14]}),
+        "smolvlm": _multimodal("llama", {}, {}),
+        "qwen2_vl": _multimodal(
+            "qwen2_vl_text", {"rope_parameters": _ROPE_BY_SECTION}, {"depth": 2, "embed_dim": 32, "hidden_size": 64}
+        ),
+        "qwen2_5_vl": _multimodal("qwen2_5_vl_text", {"rope_parameters": _ROPE_BY_SECTION}, _QWEN_VISION),
+        "qwen3_vl": _multimodal(
+            "qwen3_vl_text", {"rope_parameters": _ROPE_BY_SECTION}, {**_QWEN_VISION, "deepstack_visual_indexes": [0]}
+        ),
+        "qwen3_vl_moe": _multimodal(
+            "qwen3_vl_moe_text",
+            {"rope_parameters": _ROPE_BY_SECTION, **_MIXTURE},
+            {**_QWEN_VISION, "deepstack_visual_indexes": [0]},
+        ),
     }.items()
 }
 """By the name that transformers has for the architecture."""

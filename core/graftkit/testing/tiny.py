@@ -83,13 +83,15 @@ def tiny_model_folder(folder: Path, *, seed: int = 0, shards: int = 1, **config:
         config: Keys of config.json that differ from `TINY_CONFIG`.
     """
     import torch
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING
+
+    from graftkit.interfaces.architecture import model_class
 
     settings = {key: value for key, value in {**TINY_CONFIG, **config}.items() if value is not LEFT_OUT}
     built = CONFIG_MAPPING[settings["model_type"]](**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(built, trust_remote_code=False, dtype=torch.float32)
+        model: Any = model_class(built)._from_config(built, dtype=torch.float32)  # type: ignore[union-attr]
     size = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, max_shard_size=size if shards == 1 else size // shards)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.model_source import BaseModelFiles
 
 __all__ = ["EmbeddingCost", "embedding_cost"]
@@ -36,7 +37,8 @@ class EmbeddingCost:
 
 def embedding_cost(model: BaseModelFiles) -> EmbeddingCost | None:
     """Reads from a model's headers what a token costs; None where they don't say."""
-    hidden, rows = _width(model.config), model.config.get("vocab_size")
+    config = text_settings(model.config)
+    hidden, rows = _width(config), config.get("vocab_size")
     shapes = [info.shape for info in model.tensors.values() if len(info.shape) == 2 and info.shape[1] == hidden]
     tables = [shape for shape in shapes if isinstance(rows, int) and shape[0] >= rows]
     if not tables or hidden is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from graftkit.interfaces.architecture import model_class
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
@@ -20,7 +21,7 @@ from graftkit_exporters.config import MergedConfig
 from graftkit_exporters.model_folder import write_model
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 9, 200, 31, 7, 7, 90]])
@@ -43,7 +44,8 @@ def logits(model: Any) -> torch.Tensor:
 
 def theirs(folder: Path) -> Any:
     """Loads with transformers, which has nothing to remark."""
-    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    kind: Any = model_class(AutoConfig.from_pretrained(folder))
+    model, info = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     assert not any(info.values()), info
     return model
 

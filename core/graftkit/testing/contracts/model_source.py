@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.model_source import BaseModelFiles, ModelSource
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.load import load_base_model
@@ -143,7 +144,7 @@ class ModelSourceContract(Contract):
         backend = self.create(choose(self.host(), "tokenizer", files.tokenizer_backend, {}))
         tokenizer: Tokenizer = backend.load(folder)
         assert tokenizer.encode("some text"), f"the {files.tokenizer_backend} tokenizer makes no tokens of a text"
-        rows = files.config.get("vocab_size")
+        rows = text_settings(files.config).get("vocab_size")
         fits = isinstance(rows, int) and tokenizer.vocab_size <= rows
         assert fits, f"the tokenizer has {tokenizer.vocab_size} ids, config's vocab_size is {rows}"
 

@@ -1,0 +1,83 @@
+"""Which of transformers' classes a configuration's language model is loaded with, alone or among models of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["is_multimodal", "load_pretrained", "model_class", "text_settings"]
+
+_PARTS = ("text_config", "vision_config", "audio_config")
+
+
+def is_multimodal(config: Mapping[str, Any]) -> bool:
+    """Tells whether a config.json describes towers for images or sound beside its language model."""
+    return any(isinstance(config.get(part), Mapping) for part in _PARTS)
+
+
+def text_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the part of a config.json that describes its language model: `text_config`, or else all of it.
+
+    Example:
+        >>> text_settings({"model_type": "gemma3", "text_config": {"vocab_size": 262208}})
+        {'vocab_size': 262208}
+    """
+    nested = config.get("text_config")
+    return nested if isinstance(nested, Mapping) else config
+
+
+def model_class(config: Any) -> Any | None:
+    """Returns the class that holds a configuration's causal language model, or None where transformers has none.
+
+    Where `config.text_config` describes the language model, that is the multimodal class, such as
+    `Gemma3ForConditionalGeneration`: what AutoModelForMultimodalLM and AutoModelForImageTextToText choose.
+
+    Args:
+        config: transformers' own configuration.
+    """
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    )
+
+    text = config.get_text_config()
+    if config.is_encoder_decoder or text.is_encoder_decoder:
+        return None
+    if text is config:
+        mappings: tuple[Any, ...] = (MODEL_FOR_CAUSAL_LM_MAPPING,)
+    elif text is getattr(config, "text_config", None):
+        mappings = (MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
+    else:
+        return None
+    found = next((mapping[type(config)] for mapping in mappings if type(config) in mapping), None)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def load_pretrained(folder: Path, **options: Any) -> Any:
+    """Loads a folder as transformers saves it, by the class of its config.json, computing in float32.
+
+    Args:
+        folder: Holds config.json and the weights.
+        options: Further keywords of `from_pretrained`.
+
+    Raises:
+        ValueError: transformers has no causal language model of that configuration, or tensors are missing, left over
+            or of another shape, which transformers itself would make up for by random ones.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    found = model_class(config)
+    if found is None:
+        raise ValueError(f"transformers has no causal language model of type '{config.model_type}'")
+    model, info = found.from_pretrained(
+        folder, config=config, dtype=torch.float32, output_loading_info=True, **{"trust_remote_code": False, **options}
+    )
+    odd = {kind: sorted(map(str, names)) for kind, names in info.items() if kind.endswith("_keys") and names}
+    if odd:
+        kind, names = next(iter(odd.items()))
+        raise ValueError(f"{len(names)} {kind.replace('_', ' ')}, such as {names[0]}")
+    return model
