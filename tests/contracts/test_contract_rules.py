@@ -15,7 +15,7 @@ from graftkit import Provider, hookimpl
 from graftkit.corpus.rows import ChatRow, CompletionRow, TextRow, read_rows
 from graftkit.errors import PluginError, ProviderError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, OF_THE_MANIFEST
-from graftkit.interfaces.provider import KINDS
+from graftkit.interfaces.kinds import KINDS
 from graftkit.testing import QuantizerContract, TokenizerContract, deviates, isolated_host, tiny_rows
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import graftkit
 import pytest
-from graftkit.interfaces.provider import KINDS
+from graftkit.interfaces.kinds import KINDS
 from graftkit.scaffold.new import new_plugin
 
 ROOT = Path(__file__).parents[2]

@@ -14,12 +14,15 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit import Probe, ProofRequest
+from graftkit import PluginHost, Probe, ProofRequest
 from graftkit.cli.verify import command as verify
-from graftkit.errors import ExportError, FolderError, GraftkitError
+from graftkit.errors import ExportError, FolderError, GraftkitError, PluginError
 from graftkit.flow import export as flow
 from graftkit.flow.export_manifest import MAX_TOLERANCE, checked_tolerance, drop_foreign_code, refuse_foreign_code
+from graftkit.flow.recreate import InstalledProviders
 from graftkit.flow.reload import reload
+from graftkit.host.records import Offer
+from graftkit.interfaces.kinds import KINDS, Kind
 from graftkit.store.files import file_facts
 from graftkit.testing import tiny_rows
 from safetensors.torch import load_file, save_file
@@ -153,6 +156,32 @@ def test_a_damaged_manifest_is_told_in_words(copied: Path, change: dict[str, Any
     with pytest.raises(GraftkitError) as caught:
         flow.prove(folder, copied / PROBES)
     assert said in str(caught.value) and "Error" not in str(caught.value)
+
+
+def facts_of(offer: Offer) -> dict[str, Any]:
+    return {"target": offer.provider.target, "config_class": offer.provider.config, "config": {}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_provider_is_made_only_as_the_kind_that_it_is_installed_as(kind: Kind) -> None:
+    """Whatever a manifest names: every installed provider, asked for as each other kind."""
+    host = PluginHost()
+    make = InstalledProviders(host).make
+    for offer in host.registry.offers():
+        if offer.kind != kind:
+            with pytest.raises(PluginError, match=f"names .* as its {kind}, which is a {offer.kind}"):
+                make(kind, facts_of(offer))
+
+
+def test_an_export_whose_manifest_swaps_two_kinds_is_refused(copied: Path) -> None:
+    folder = copied / "exports" / "peft"
+    manifest = json.loads((folder / "graftkit.json").read_text())
+    edit(folder / "graftkit.json", adapter=manifest["quantizer"])
+    with pytest.raises(PluginError, match="as its adapter, which is a quantizer"):
+        reload(str(folder))
+    edit(copied / "manifest.json", providers={**manifest, "quantizer": manifest["tokenizer"]})
+    with pytest.raises(PluginError, match="as its quantizer, which is a tokenizer"):
+        reload(str(copied))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"files": 3}', '{"files": {"config.json": 3}}'])

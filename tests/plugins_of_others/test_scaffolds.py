@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graftkit.interfaces.provider import KINDS
+from graftkit.interfaces.kinds import KINDS
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import cast
 
 import click
 
-from graftkit.interfaces.provider import KINDS, Kind
+from graftkit.interfaces.kinds import KINDS, Kind
 
 __all__ = ["command"]
 

@@ -37,7 +37,8 @@ _TENSOR_FILES = frozenset({".safetensors", ".gguf", ".npz", ".npy", ".bin", ".pt
 def main() -> None:
     """Prints one JSON object as the last line."""
     folder, probes = map(Path, sys.argv[1:3])
-    make = make_provider if sys.argv[3:] == [TRUSTED] else InstalledProviders(PluginHost()).make
+    trusted = sys.argv[3:] == [TRUSTED]
+    make = (lambda _, facts: make_provider(facts)) if trusted else InstalledProviders(PluginHost()).make
     try:
         print(json.dumps(check(folder, probes, make)))
     except GraftkitError as error:
@@ -52,7 +53,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     manifest = read_export_manifest(folder)
     refuse_foreign_code(folder)
     share = checked_tolerance(manifest["tolerance"], str(manifest["exporter"].get("name")))
-    exporter = make(manifest["exporter"])
+    exporter = make("exporter", manifest["exporter"])
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]
     if missing:
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
@@ -126,8 +127,8 @@ def _base(manifest: Mapping[str, Any], make: MakeProvider) -> Any:
 
     from graftkit.model.load import load_dense_model
 
-    files = make(manifest["model_source"]).open(manifest["model"]["reference"])
-    return load_dense_model(files, make(manifest["quantizer"]), getattr(torch, manifest["dtype"]))
+    files = make("model-source", manifest["model_source"]).open(manifest["model"]["reference"])
+    return load_dense_model(files, make("quantizer", manifest["quantizer"]), getattr(torch, manifest["dtype"]))
 
 
 def _installed(name: str) -> bool:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from graftkit.errors import PluginError
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.kinds import Kind
+from graftkit.interfaces.provider import import_target
 
 __all__ = ["InstalledProviders", "MakeProvider", "make_provider"]
 
-MakeProvider = Callable[[Mapping[str, Any]], Any]
+MakeProvider = Callable[[Kind, Mapping[str, Any]], Any]
+"""Makes a provider of a kind from what a manifest says of it."""
 
 
 def make_provider(facts: Mapping[str, Any]) -> Any:
     """Makes a provider from what a manifest of this very run says of it."""
-    module, _, name = facts["target"].partition(":")
-    target = getattr(importlib.import_module(module), name)
+    target = import_target(facts["target"])
     if not facts.get("config_class"):
         return target()
-    module, _, name = facts["config_class"].partition(":")
-    config = getattr(importlib.import_module(module), name)
-    return target(config.model_validate(facts["config"]))
+    return target(import_target(facts["config_class"]).model_validate(facts["config"]))
 
 
 class InstalledProviders:
@@ -33,17 +32,26 @@ class InstalledProviders:
     """
 
     def __init__(self, host: PluginHost) -> None:
-        self._offered = {(offer.provider.target, offer.provider.config) for offer in host.registry.offers()}
+        offers = host.registry.offers()
+        self._offered = {(offer.kind, offer.provider.target, offer.provider.config) for offer in offers}
 
-    def make(self, facts: Mapping[str, Any]) -> Any:
+    def make(self, kind: Kind, facts: Mapping[str, Any]) -> Any:
         """Makes a provider.
 
+        Args:
+            kind: What it has to be.
+            facts: What a manifest says of it.
+
         Raises:
-            PluginError: No installed plugin offers the class that the manifest names.
+            PluginError: No installed plugin offers the class that the manifest names, or it is of another kind.
         """
         if not isinstance(facts, Mapping):
             raise PluginError(f"the manifest is damaged: it names a provider as {facts!r:.60}")
-        if (str(facts.get("target")), str(facts.get("config_class", ""))) not in self._offered:
+        named = (str(facts.get("target")), str(facts.get("config_class", "")))
+        if (kind, *named) not in self._offered:
+            others = sorted(other for other, *offered in self._offered if tuple(offered) == named)
+            if others:
+                raise PluginError(f"the manifest is damaged: it names {named[0]} as its {kind}, which is a {others[0]}")
             raise PluginError(
                 f"no installed plugin offers {facts.get('target')}, which the manifest names",
                 hint=f"It says that it came from {facts.get('distribution')} {facts.get('version')}: install that.",

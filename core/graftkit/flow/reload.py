@@ -151,7 +151,7 @@ def _run(folder: Path, manifest: Mapping[str, Any], make: MakeProvider) -> Reloa
             hint="Run it again.",
         )
     state = load_file(folder / "adapter" / "adapter.safetensors")
-    tokenizer = make(manifest["providers"]["tokenizer"]).load(folder / "tokenizer")
+    tokenizer = make("tokenizer", manifest["providers"]["tokenizer"]).load(folder / "tokenizer")
     _check_tokenizer(tokenizer, facts["tokenizer_fingerprint"], folder / "tokenizer")
     providers = manifest["providers"]
     dtype = getattr(torch, manifest["recipe"]["training"]["dtype"])
@@ -167,8 +167,10 @@ def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
     manifest = _read(folder / EXPORT_MANIFEST)
     if not manifest:
         raise FolderError("an adapter that graftkit did not write can't be tried yet", where=str(folder))
-    state = _peft_state(load_file(folder / "adapter_model.safetensors"), make(manifest["adapter"]), manifest["targets"])
-    tokenizer = make(manifest["tokenizer"]).load(folder)
+    state = _peft_state(
+        load_file(folder / "adapter_model.safetensors"), make("adapter", manifest["adapter"]), manifest["targets"]
+    )
+    tokenizer = make("tokenizer", manifest["tokenizer"]).load(folder)
     _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder)
     dtype = getattr(torch, manifest["dtype"])
     change = _change(folder / VOCABULARY)
@@ -197,10 +199,10 @@ def _extended_base(folder: Path, host: PluginHost, make: MakeProvider) -> Reload
 
     manifest = _read(folder / EXPORT_MANIFEST)
     _, files = open_model(host, str(folder / "base"))
-    tokenizer = make(manifest["tokenizer"]).load(folder / "base")
+    tokenizer = make("tokenizer", manifest["tokenizer"]).load(folder / "base")
     _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder / "base")
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
-    adapter = make(manifest["adapter"])
+    adapter = make("adapter", manifest["adapter"])
     state = _peft_state(load_file(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest["targets"])
     adapted = adapt(network, adapter, manifest["targets"], seed=0)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
@@ -222,11 +224,11 @@ def _adapted(
     make: MakeProvider,
     change: VocabularyChange | None,
 ) -> Any:
-    files = make(providers["model_source"]).open(base["reference"])
+    files = make("model-source", providers["model_source"]).open(base["reference"])
     check_unchanged(base, {"reference": base["reference"], "files": {p.name: sha256_of(p) for p in files.files}})
-    quantizer = make(providers["quantizer"])
+    quantizer = make("quantizer", providers["quantizer"])
     network = load_base_model(files, quantizer, device=pick_device("auto"), dtype=dtype)
-    adapter = make(providers["adapter"])
+    adapter = make("adapter", providers["adapter"])
     grown = grow(network, change, _empty_rows(change), files.reference) if change else None
     adapted = adapt(network, adapter, targets, seed=0)
     config = changed_config(files.config, change, tokenizer)

@@ -1,14 +1,18 @@
 """What a plugin may implement: a hook for each kind of provider, one for commands, four for a run's life.
 
-Registration hooks take no arguments and return a list. Lifecycle hooks are broadcast to every plugin and are each
-given one object per subject, so that new data never changes a signature.
+The kinds are those of `graftkit.interfaces.kinds.KINDS`. Registration hooks take no arguments and return a list.
+Lifecycle hooks are broadcast to every plugin and are each given one object per subject, so that new data never changes
+a signature.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pluggy
+
+from graftkit.interfaces.kinds import KINDS, KindSpec
 
 if TYPE_CHECKING:
     import click
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     from graftkit.host.lifecycle import RunInfo, StageInfo, StepInfo
     from graftkit.interfaces.provider import Provider
 
-__all__ = ["PROJECT", "HookSpecs", "hookimpl"]
+__all__ = ["PROJECT", "HookSpecs", "hookimpl", "registration_hooks"]
 
 PROJECT = "graftkit"
 
@@ -25,32 +29,21 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a function of a plugin as the implementation of the hook of that name."""
 
 
+def registration_hooks() -> type:
+    """Returns a class of specifications, as pluggy takes them: a hook for each kind of provider."""
+    return type("RegistrationHooks", (), {spec.hook: staticmethod(_registration_hook(spec)) for spec in KINDS.values()})
+
+
+def _registration_hook(spec: KindSpec) -> Callable[[], list[Provider]]:
+    def register() -> list[Provider]:
+        raise NotImplementedError  # pluggy calls implementations alone
+
+    register.__name__, register.__doc__ = spec.hook, spec.summary
+    return hookspec(register)
+
+
 class HookSpecs:
-    """Every hook there is."""
-
-    @hookspec
-    def graftkit_tokenizers(self) -> list[Provider]:  # type: ignore[empty-body]
-        """Offer tokenizer backends."""
-
-    @hookspec
-    def graftkit_initializers(self) -> list[Provider]:  # type: ignore[empty-body]
-        """Offer initializers: what a new token's embedding starts as."""
-
-    @hookspec
-    def graftkit_quantizers(self) -> list[Provider]:  # type: ignore[empty-body]
-        """Offer quantizers."""
-
-    @hookspec
-    def graftkit_adapters(self) -> list[Provider]:  # type: ignore[empty-body]
-        """Offer adapters."""
-
-    @hookspec
-    def graftkit_model_sources(self) -> list[Provider]:  # type: ignore[empty-body]
-        """Offer model sources."""
-
-    @hookspec
-    def graftkit_exporters(self) -> list[Provider]:  # type: ignore[empty-body]
-        """Offer exporters."""
+    """Every hook but those that register providers, which are `registration_hooks`."""
 
     @hookspec
     def graftkit_commands(self) -> list[click.Command]:  # type: ignore[empty-body]

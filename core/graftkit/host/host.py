@@ -18,10 +18,11 @@ from graftkit.host.discovery import (
     enabled_by_environment,
     strict_by_environment,
 )
-from graftkit.host.hookspecs import PROJECT, HookSpecs
+from graftkit.host.hookspecs import PROJECT, HookSpecs, registration_hooks
 from graftkit.host.records import FAILURES, Offer, PluginRecord
 from graftkit.host.registry import Registry
-from graftkit.interfaces.provider import KINDS, Provider
+from graftkit.interfaces.kinds import KINDS
+from graftkit.interfaces.provider import Provider
 from graftkit.suggest import known_names
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class PluginHost:
     ) -> None:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(HookSpecs)
+        self._manager.add_hookspecs(registration_hooks())
         asked = {_normalized(name): name for name in disable}
         self._disabled = {*asked, *map(_normalized, disabled_by_environment())}
         self._strict = strict_by_environment() if strict is None else strict
@@ -142,9 +144,9 @@ class PluginHost:
             if not self._manager.get_hookcallers(plugin):
                 raise ValueError("it implements no hook of graftkit's: is @hookimpl missing?")
             offers = [
-                Offer(kind, _provider(hook, item), record)
-                for kind, hook in KINDS.items()
-                for item in self._ask(plugin, hook)
+                Offer(kind, _provider(spec.hook, item), record)
+                for kind, spec in KINDS.items()
+                for item in self._ask(plugin, spec.hook)
             ]
             commands = [_command(item) for item in self._ask(plugin, _COMMANDS)]
         except FAILURES:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from graftkit.interfaces.provider import Kind, Provider
+from graftkit.interfaces.kinds import Kind
+from graftkit.interfaces.provider import Provider
 
 __all__ = ["FAILURES", "Offer", "PluginRecord", "PluginStatus"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import PluginError, ProviderError
 from graftkit.host.records import FAILURES, Offer, PluginRecord
-from graftkit.interfaces.provider import Kind, Provider
+from graftkit.interfaces.kinds import Kind
+from graftkit.interfaces.provider import Provider, import_target
 from graftkit.suggest import known_names
 
 if TYPE_CHECKING:
@@ -149,9 +149,8 @@ def _installed(name: str) -> bool:
 
 
 def _direct(kind: Kind, name: str, where: str) -> Offer:
-    module, _, attribute = name.partition(":")
     try:
-        config = getattr(getattr(importlib.import_module(module), attribute), "config_class", None)
+        config = getattr(import_target(name), "config_class", None)
         target = f"{config.__module__}:{config.__qualname__}" if isinstance(config, type) else ""
         provider = Provider(name="direct", target=name, config=target)
     except FAILURES as error:
@@ -160,9 +159,8 @@ def _direct(kind: Kind, name: str, where: str) -> Offer:
 
 
 def _import(offer: Offer, target: str) -> Any:
-    module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return import_target(target)
     except FAILURES as error:
         raise PluginError(
             f"{offer.kind} '{offer.provider.name}' can't be imported: {type(error).__name__}: {error}",

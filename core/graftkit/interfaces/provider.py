@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-__all__ = ["KINDS", "Kind", "Provider"]
-
-Kind = Literal["tokenizer", "initializer", "quantizer", "adapter", "model-source", "exporter"]
-
-KINDS: dict[Kind, str] = {
-    "tokenizer": "graftkit_tokenizers",
-    "initializer": "graftkit_initializers",
-    "quantizer": "graftkit_quantizers",
-    "adapter": "graftkit_adapters",
-    "model-source": "graftkit_model_sources",
-    "exporter": "graftkit_exporters",
-}
-"""The six kinds, each with the hook that registers its providers."""
+__all__ = ["Provider", "import_target"]
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -65,3 +54,14 @@ class Provider:
             raise ValueError(f"provider {self.name!r} has no target")
         if isinstance(self.requires, str):
             raise ValueError(f"provider {self.name!r}: requires is a tuple of import names, not a string")
+
+
+def import_target(target: str) -> Any:
+    """Returns what "package.module:Class" names; whatever importing that module raises is raised.
+
+    Raises:
+        ImportError: There is no such module.
+        AttributeError: The module has no such name.
+    """
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ from graftkit.errors import PluginError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.interfaces.config import ProviderConfig
-from graftkit.interfaces.provider import Kind
+from graftkit.interfaces.kinds import KINDS, Kind, Section
 from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import LoadedRecipe, as_recipe_error
 from graftkit.recipe.preset import Preset
-from graftkit.recipe.schema import ExportUse, Recipe, TokenizerSection, Use
+from graftkit.recipe.schema import ExportUse, Recipe, Use
+from graftkit.recipe.sections import chosen_by_name
 
 __all__ = ["BoundRecipe", "Choice", "bind"]
 
@@ -53,42 +55,60 @@ class BoundRecipe:
     Attributes:
         recipe: The recipe.
         document: Where its keys were said.
-        quantizer: How weights are stored.
-        adapter: What is trained.
-        exports: What is written, each with its entry in the recipe.
-        initializer: What the rows of new tokens start as; None where the vocabulary stays as it is.
-        trainer: The backend that trains a tokenizer, where one is trained.
+        choices: The provider that each section chose, by the section's path; in a list, a path an entry. Sections
+            that name a reference are not among them: what opens it is found by asking.
     """
 
     recipe: Recipe
     document: Document
-    quantizer: Choice
-    adapter: Choice
-    exports: tuple[tuple[ExportUse, Choice], ...]
-    initializer: Choice | None = None
-    trainer: Choice | None = None
+    choices: Mapping[KeyPath, Choice]
+
+    @property
+    def quantizer(self) -> Choice:
+        """How weights are stored."""
+        return self.choices["quantizer",]
+
+    @property
+    def adapter(self) -> Choice:
+        """What is trained."""
+        return self.choices["adapter",]
+
+    @property
+    def exports(self) -> tuple[tuple[ExportUse, Choice], ...]:
+        """What is written, each with its entry in the recipe."""
+        return tuple((entry, self.choices["export", index]) for index, entry in enumerate(self.recipe.export))
+
+    @property
+    def initializer(self) -> Choice | None:
+        """What the rows of new tokens start as; None where the vocabulary stays as it is."""
+        return self.choices.get(("tokenizer", "embedding_init"))
+
+    @property
+    def trainer(self) -> Choice | None:
+        """The backend that trains a tokenizer, where one is trained."""
+        return self.choices.get(("tokenizer", "train"))
 
     def resolved(self) -> dict[str, Any]:
         """Returns the whole recipe with every default and preset filled in, as JSON."""
         data = self.recipe.model_dump(mode="json")
-        data["quantizer"] = {"use": self.quantizer.use, **_dump(self.quantizer)}
-        data["adapter"] |= _dump(self.adapter)
-        for entry, (_, choice) in zip(data["export"], self.exports, strict=True):
-            entry |= _dump(choice)
-        if self.initializer:
-            data["tokenizer"]["embedding_init"] |= _dump(self.initializer)
-        if self.trainer:
-            data["tokenizer"]["train"] |= _dump(self.trainer)
+        for (*above, key), choice in self.choices.items():
+            at: Any = data
+            for name in above:
+                at = at[name]
+            at[key] = (at[key] or {"use": choice.use}) | choice.config.model_dump(mode="json")
         return data
 
     def providers(self) -> dict[str, Any]:
-        """Returns what each name resolved to, as JSON."""
-        return {
-            "quantizer": self.quantizer.facts(),
-            "adapter": self.adapter.facts(),
-            "exporters": [choice.facts() for _, choice in self.exports],
-            **({"initializer": self.initializer.facts()} if self.initializer else {}),
-        }
+        """Returns what each name resolved to, as JSON, by its kind; of a kind that a recipe lists, a list."""
+        found: dict[str, Any] = {}
+        for kind, section in chosen_by_name():
+            value = _said(self.recipe, section)
+            chosen = [self.choices[path].facts() for path, _ in _uses(value, section.path)]
+            if isinstance(value, list):
+                found[_key(KINDS[kind].plural)] = chosen
+            elif chosen and section.recorded:
+                found[_key(kind)] = chosen[0]
+        return found
 
 
 def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
@@ -112,28 +132,32 @@ def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
 
 
 def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice) -> BoundRecipe:
-    return BoundRecipe(
-        recipe=recipe,
-        document=document,
-        quantizer=_choose(host, "quantizer", recipe.quantizer or Use(use="none"), document, ("quantizer",)),
-        adapter=adapter,
-        exports=tuple(
-            (entry, _choose(host, "exporter", entry, document, ("export", index)))
-            for index, entry in enumerate(recipe.export)
-        ),
-        **_bind_tokenizer(host, recipe.tokenizer, document),
-    )
+    choices: dict[KeyPath, Choice] = {("adapter",): adapter}
+    for kind, section in chosen_by_name():
+        for path, use in _uses(_said(recipe, section), section.path):
+            if path not in choices:
+                choices[path] = _choose(host, kind, use, document, path)
+    return BoundRecipe(recipe, document, choices)
 
 
-def _bind_tokenizer(host: PluginHost, section: TokenizerSection | None, document: Document) -> dict[str, Choice]:
-    if section is None:
-        return {}
-    found = {
-        "initializer": _choose(host, "initializer", section.embedding_init, document, ("tokenizer", "embedding_init"))
-    }
-    if section.train:
-        found["trainer"] = _choose(host, "tokenizer", section.train, document, ("tokenizer", "train"))
-    return found
+def _said(recipe: Recipe, section: Section) -> Any:
+    """Returns what a recipe has in a section, a `Use` or a list of them; None where it chooses nothing."""
+    found: Any = recipe
+    for key in section.path:
+        found = getattr(found, key, None)
+    return Use(use=section.default) if found is None and section.default else found
+
+
+def _uses(value: Any, path: KeyPath) -> list[tuple[KeyPath, Use]]:
+    """Returns each name that a section says, with its place in the recipe."""
+    if value is None:
+        return []
+    return [((*path, index), use) for index, use in enumerate(value)] if isinstance(value, list) else [(path, value)]
+
+
+def _key(name: str) -> str:
+    """Returns a kind's name as a manifest's key."""
+    return name.replace("-", "_").replace(" ", "_")
 
 
 def _choose(host: PluginHost, kind: Kind, use: Use, document: Document, path: KeyPath) -> Choice:
@@ -148,7 +172,3 @@ def _choose(host: PluginHost, kind: Kind, use: Use, document: Document, path: Ke
         return Choice(use.use, offer, model.model_validate(use.options))
     except ValidationError as error:
         raise as_recipe_error(error, model, document, path, beside=type(use).model_fields) from None
-
-
-def _dump(choice: Choice) -> dict[str, Any]:
-    return choice.config.model_dump(mode="json")

@@ -4,50 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from graftkit.errors import PluginError
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.provider import Kind
-from graftkit.recipe.schema import AdapterUse, ExportUse, Recipe, Use
+from graftkit.interfaces.kinds import Kind, Section
+from graftkit.recipe.schema import Recipe
+from graftkit.recipe.sections import chosen_by_name, chosen_by_reference, model_of
 
 __all__ = ["recipe_schema"]
 
-_SECTIONS: dict[Kind, type[Use]] = {"initializer": Use, "quantizer": Use, "adapter": AdapterUse, "exporter": ExportUse}
+_ONE_OR_MORE = (("DataSection", "train"), ("ExtendSection", "corpus"), ("TrainUse", "corpus"))
+"""Lists of files of which a single one may be said as a word, by definition and key."""
 
 
 def recipe_schema(host: PluginHost) -> dict[str, Any]:
     """Returns a JSON Schema (draft 2020-12) of recipes."""
     schema = Recipe.model_json_schema()
-    properties = schema["properties"]
-    properties["model"] = _or_word(properties["model"])
-    properties["quantizer"] = _choices(host, "quantizer")
-    properties["adapter"] = _choices(host, "adapter")
-    export = _choices(host, "exporter")
-    properties["export"] = {"anyOf": [export, {"type": "array", "items": export}]}
-    data = schema["$defs"]["DataSection"]["properties"]
-    data["train"] = _or_word(data["train"])
-    _tokenizer(schema["$defs"], host)
+    for kind, section in chosen_by_name():
+        if section.short_form == "use":
+            properties, key = _place(schema, section)
+            properties[key] = _use(properties[key], _choices(host, kind, model_of(Recipe, section.path)))
+    for section in chosen_by_reference():
+        properties, key = _place(schema, section)
+        properties[key] = _or_word(properties[key])
+    for definition, key in _ONE_OR_MORE:
+        properties = schema["$defs"][definition]["properties"]
+        properties[key] = _or_word(properties[key])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "graftkit recipe", **schema}
 
 
-def _tokenizer(definitions: dict[str, Any], host: PluginHost) -> None:
-    """Fills in what may be said in the section on the vocabulary."""
-    section = definitions["TokenizerSection"]["properties"]
-    section["embedding_init"] = {
-        **_choices(host, "initializer"),
-        "default": "mean",
-        "description": section["embedding_init"]["description"],
-    }
-    section["replace"] = _or_word(section["replace"])
-    for name in ("ExtendSection", "TrainUse"):
-        properties = definitions[name]["properties"]
-        properties["corpus"] = _or_word(properties["corpus"])
+def _place(schema: dict[str, Any], section: Section) -> tuple[dict[str, Any], str]:
+    """Returns the properties that a section is among, and its key there."""
+    *above, key = section.path
+    within = schema["$defs"][model_of(Recipe, tuple(above)).__name__] if above else schema
+    return within["properties"], key
+
+
+def _use(found: dict[str, Any], choices: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a section may say, with its description, and its default as a word."""
+    form = {"anyOf": [choices, {"type": "array", "items": choices}]} if found.get("type") == "array" else choices
+    default = found.get("default")
+    word = {"default": default["use"]} if isinstance(default, dict) else {}
+    return {**form, **word, "description": found["description"]}
 
 
 def _or_word(found: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [{"type": "string"}, found]}
 
 
-def _choices(host: PluginHost, kind: Kind) -> dict[str, Any]:
+def _choices(host: PluginHost, kind: Kind, section: type[BaseModel]) -> dict[str, Any]:
     """Returns the schema of a section that names a provider: the name alone, or with that provider's fields."""
     offers = host.registry.offers(kind)
     names = sorted({offer.provider.name for offer in offers})
@@ -57,12 +63,12 @@ def _choices(host: PluginHost, kind: Kind) -> dict[str, Any]:
             config = host.registry.config_class(offer).model_json_schema()
         except PluginError:
             continue
-        section = _SECTIONS[kind].model_json_schema()
         use = {"enum": [offer.provider.name, offer.qualified_name], "description": offer.provider.summary}
+        common = section.model_json_schema().get("properties", {})
         forms.append(
             {
                 "type": "object",
-                "properties": {**section["properties"], **config.get("properties", {}), "use": use},
+                "properties": {**common, **config.get("properties", {}), "use": use},
                 "required": ["use", *config.get("required", [])],
                 "additionalProperties": False,
             }

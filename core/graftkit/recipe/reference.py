@@ -8,20 +8,19 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.provider import Kind
 from graftkit.recipe.schema import (
-    AdapterUse,
     DataSection,
     EvaluationSection,
-    ExportUse,
     ExtendSection,
     PluginsSection,
+    Recipe,
     ReplaceSection,
     TokenizerSection,
     TrainingSection,
     TrainUse,
     Use,
 )
+from graftkit.recipe.sections import chosen_by_name, model_of
 
 __all__ = ["recipe_reference"]
 
@@ -35,24 +34,20 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "evaluation": EvaluationSection,
     "plugins": PluginsSection,
 }
-_PROVIDERS: dict[str, tuple[Kind, type[BaseModel] | None]] = {
-    "tokenizer.embedding_init": ("initializer", None),
-    "quantizer": ("quantizer", None),
-    "adapter": ("adapter", AdapterUse),
-    "export": ("exporter", ExportUse),
-}
 
 
 def recipe_reference(host: PluginHost) -> str:
     """Returns a heading and a table for each section, and for each provider that has fields of its own."""
     parts = [_table(f"`{name}`", model) for name, model in _SECTIONS.items()]
-    for section, (kind, common) in _PROVIDERS.items():
-        if common is not None:
-            parts.append(_table(f"`{section}`, whichever it is", common))
+    for kind, section in chosen_by_name():
+        if section.short_form != "use":  # among `_SECTIONS`
+            continue
+        path, common = ".".join(section.path), model_of(Recipe, section.path)
+        if common is not Use:
+            parts.append(_table(f"`{path}`, whichever it is", common))
         for offer in host.registry.offers(kind):
-            model = host.registry.config_class(offer)
-            title = f"`{section}: {offer.provider.name}`: {offer.provider.summary}"
-            parts.append(_table(title, model))
+            title = f"`{path}: {offer.provider.name}`: {offer.provider.summary}"
+            parts.append(_table(title, host.registry.config_class(offer)))
     return "\n".join(parts)
 
 

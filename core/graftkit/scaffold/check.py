@@ -13,19 +13,10 @@ from graftkit.errors import PluginError, ProviderError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.host.registry import BUILT_IN
-from graftkit.interfaces.provider import Kind
+from graftkit.interfaces.kinds import KINDS
 from graftkit.suggest import known_names
 
 __all__ = ["check_plugins", "find_offers"]
-
-_CONTRACTS: dict[Kind, str] = {
-    "tokenizer": "graftkit.testing:TokenizerContract",
-    "initializer": "graftkit.testing:InitializerContract",
-    "quantizer": "graftkit.testing:QuantizerContract",
-    "adapter": "graftkit.testing:AdapterContract",
-    "model-source": "graftkit.testing:ModelSourceContract",
-    "exporter": "graftkit.testing:ExporterContract",
-}
 
 
 def find_offers(host: PluginHost, name: str | None) -> list[Offer]:
@@ -74,7 +65,7 @@ def contract_module(offers: Sequence[Offer]) -> str:
     """Returns the text of a test module with a class for each provider."""
     parts = []
     for number, offer in enumerate(offers):
-        module, _, name = (offer.provider.contract or _CONTRACTS[offer.kind]).partition(":")
+        module, _, name = (offer.provider.contract or KINDS[offer.kind].contract).partition(":")
         label = "".join(word.capitalize() for word in offer.provider.name.split("-"))
         parts.append(
             f"from {module} import {name} as contract_{number}\n\n\n"

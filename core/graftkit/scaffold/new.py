@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RequestError
-from graftkit.interfaces.provider import KINDS, Kind
+from graftkit.interfaces.kinds import KINDS, Kind
 from graftkit.store.files import atomic_folder, guarded
 
 __all__ = ["new_plugin", "plugin_names"]
+
+TEMPLATES = files("graftkit.scaffold").joinpath("templates")
+"""A kind's templates: KIND.py, KIND.test.py, and KIND.PART.py for each part that `KindSpec.scaffold` names."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -62,7 +67,15 @@ def new_plugin(name: str, kind: Kind, parent: Path) -> Path:
         raise FolderError("there is such a folder already", where=str(project), hint="Choose another name.")
     with guarded(parent):
         parent.mkdir(parents=True, exist_ok=True)
-    values = {**names, "kind": kind, "hook": KINDS[kind], "file": kind.replace("-", "_"), "version": __version__}
+    spec = KINDS[kind]
+    values = {
+        **names,
+        "kind": kind,
+        "hook": spec.hook,
+        "scaffold": spec.scaffold,
+        "file": kind.replace("-", "_"),
+        "version": __version__,
+    }
     with atomic_folder(project) as folder:
         for path, template in _layout(values).items():
             target = folder / path
@@ -71,7 +84,7 @@ def new_plugin(name: str, kind: Kind, parent: Path) -> Path:
     return project
 
 
-def _layout(values: dict[str, str]) -> dict[str, str]:
+def _layout(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns each file's path in the project and the template that it is written from."""
     module = values["module"]
     layout = {
@@ -81,16 +94,12 @@ def _layout(values: dict[str, str]) -> dict[str, str]:
         f"{module}/{values['file']}.py": f"{values['kind']}.py",
         f"tests/test_{values['name'].replace('-', '_')}.py": f"{values['kind']}.test.py",
     }
-    if values["kind"] in ("quantizer", "adapter", "initializer"):
-        layout[f"{module}/config.py"] = f"{values['kind']}.config.py"
-    if values["kind"] in ("tokenizer", "model-source"):
-        layout[f"{module}/contract.py"] = f"{values['kind']}.contract.py"
-    return layout
+    return layout | {f"{module}/{part}.py": f"{values['kind']}.{part}.py" for part in values["scaffold"]}
 
 
-def _render(template: str, values: dict[str, str]) -> str:
+def _render(template: str, values: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    source = files("graftkit.scaffold").joinpath("templates", f"{template}.jinja").read_text(encoding="utf-8")
+    source = TEMPLATES.joinpath(f"{template}.jinja").read_text(encoding="utf-8")
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     return environment.from_string(source).render(values)

@@ -16,6 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from graftkit.interfaces.kinds import KINDS
+
 if TYPE_CHECKING:
     from graftkit.testing.contracts.adapter import AdapterContract as AdapterContract
     from graftkit.testing.contracts.base import Contract as Contract
@@ -34,15 +36,9 @@ if TYPE_CHECKING:
     from graftkit.testing.tiny import tiny_tokenizer_files as tiny_tokenizer_files
 
 _HOMES = {
-    "AdapterContract": "graftkit.testing.contracts.adapter",
     "Contract": "graftkit.testing.contracts.base",
-    "ExporterContract": "graftkit.testing.contracts.exporter",
-    "InitializerContract": "graftkit.testing.contracts.initializer",
-    "ModelSourceContract": "graftkit.testing.contracts.model_source",
-    "QuantizerContract": "graftkit.testing.contracts.quantizer",
     "TINY_CONFIG": "graftkit.testing.tiny",
     "TINY_SHAPES": "graftkit.testing.tiny",
-    "TokenizerContract": "graftkit.testing.contracts.tokenizer",
     "TrainedTokenizerContract": "graftkit.testing.contracts.tokenizer_training",
     "deviates": "graftkit.testing.contracts.base",
     "isolated_host": "graftkit.testing.hosts",
@@ -51,13 +47,21 @@ _HOMES = {
     "tiny_tokenizer_files": "graftkit.testing.tiny",
 }
 
-__all__ = sorted(_HOMES)
+
+def _homes_of_contracts() -> dict[str, str]:
+    """Returns the module that each kind's contract lies in, by the contract's name."""
+    targets = (spec.contract.partition(":") for spec in KINDS.values())
+    return {name: module for module, _, name in targets}
+
+
+__all__ = sorted([*_HOMES, *_homes_of_contracts()])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    homes = _HOMES | _homes_of_contracts()
+    if name not in homes:
         raise AttributeError(f"module 'graftkit.testing' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(homes[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,6 @@ from torch import nn
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.interfaces.adapted_weight import AdaptedWeight
-from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import Layer, LayerInfo
 from graftkit.recipe.bind import Choice
@@ -38,7 +37,6 @@ class AdapterContract(Contract):
     """
 
     kind = "adapter"
-    interface = Adapter
 
     def quantizers(self) -> dict[str, Choice]:
         """Returns what frozen weights are stored in, by a label: every quantizer, and the one of the preset."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -12,7 +11,8 @@ from pydantic import ValidationError
 
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.config import ProviderConfig
-from graftkit.interfaces.provider import Kind
+from graftkit.interfaces.kinds import KINDS, Kind
+from graftkit.interfaces.provider import import_target
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.document import Document
 from graftkit.recipe.load import as_recipe_error
@@ -44,17 +44,15 @@ def deviates(reason: str) -> Callable[[Test], Test]:
 
 
 class Contract:
-    """The base of the six contracts.
+    """The base of the contracts.
 
     Attributes:
         kind: The kind of provider.
-        interface: The Protocol that it keeps.
         provider: A registered name, `distribution:name`, or `package.module:Class`.
         options: The provider's own recipe fields, where they are not to be the defaults.
     """
 
     kind: ClassVar[Kind]
-    interface: ClassVar[type]
     provider: ClassVar[str] = ""
     options: ClassVar[Mapping[str, Any]] = {}
 
@@ -64,9 +62,15 @@ class Contract:
             found = getattr(cls, name)
             if found is not promise and not getattr(found, "deviation", ""):
                 raise TypeError(
-                    f"{cls.__name__}.{name} replaces a test of {cls.kind}s' contract without a reason: "
+                    f"{cls.__name__}.{name} replaces a test of {KINDS[cls.kind].plural}' contract without a reason: "
                     'call it something else, or mark it with @deviates("why the provider can\'t keep the promise")'
                 )
+
+    @property
+    def interface(self) -> type:
+        """The Protocol that a provider of this kind keeps."""
+        protocol: type = import_target(KINDS[self.kind].protocol)
+        return protocol
 
     def host(self) -> PluginHost:
         """Returns the plugins to choose from: all that are installed."""
@@ -131,8 +135,7 @@ class Contract:
         """`toolkit plugin check` runs it."""
         target = self.choice.offer.provider.contract
         if target:
-            module, _, name = target.partition(":")
-            found = getattr(importlib.import_module(module), name)
+            found = import_target(target)
             assert issubclass(found, Contract) and found.kind == self.kind, f"{target} is no contract of a {self.kind}"
 
     def _config_class(self) -> type[ProviderConfig]:

@@ -17,7 +17,7 @@ from graftkit.flow.export import prove
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE_MANIFEST
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.flow.prove import check_it_reads
-from graftkit.interfaces.exporter import Exporter, ProofRequest
+from graftkit.interfaces.exporter import ProofRequest
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind
 from graftkit.model.adapt import AdaptedModel
@@ -38,7 +38,6 @@ class ExporterContract(Contract):
     """
 
     kind = "exporter"
-    interface = Exporter
 
     @pytest.fixture
     def trained(self, tmp_path: Path) -> TinyTrained:

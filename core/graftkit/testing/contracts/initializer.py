@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 import torch
 
-from graftkit.interfaces.initializer import Initializer, MatrixRole, NewRows
+from graftkit.interfaces.initializer import MatrixRole, NewRows
 from graftkit.interfaces.tokenizer import TokenizerBackend
 from graftkit.testing.contracts.base import Contract, choose
 from graftkit.testing.contracts.vocabularies import TEXTS, TinyChange, with_parts
@@ -31,7 +31,6 @@ class InitializerContract(Contract):
     """
 
     kind = "initializer"
-    interface = Initializer
 
     @pytest.fixture(params=[False, True], ids=["extended", "replaced"])
     def change(self, request: pytest.FixtureRequest) -> TinyChange:

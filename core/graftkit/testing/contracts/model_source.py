@@ -12,7 +12,7 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import text_settings
-from graftkit.interfaces.model_source import BaseModelFiles, ModelSource
+from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.load import load_base_model
 from graftkit.testing.contracts.base import Contract, check_interface, choose, refusal
@@ -33,7 +33,6 @@ class ModelSourceContract(Contract):
     """
 
     kind = "model-source"
-    interface = ModelSource
 
     def sample(self, folder: Path) -> str:
         """Makes a model and returns its reference. Override it where that is no Hugging Face folder."""

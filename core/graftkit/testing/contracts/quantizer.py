@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from graftkit.interfaces.frozen_weight import FrozenWeight
-from graftkit.interfaces.quantizer import Quantizer
 from graftkit.testing.contracts.base import Contract, refusal
 from graftkit.testing.contracts.samples import SHAPES, distance, layer_of, normal, uneven, weights
 
@@ -29,7 +28,6 @@ class QuantizerContract(Contract):
     """
 
     kind = "quantizer"
-    interface = Quantizer
 
     def store(self, weight: torch.Tensor) -> FrozenWeight:
         """Stores a weight with the provider."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from graftkit.errors import RequestError
-from graftkit.interfaces.tokenizer import Specials, Tokenizer, TokenizerBackend, TokenizerCapabilities
+from graftkit.interfaces.tokenizer import Specials, Tokenizer, TokenizerCapabilities
 from graftkit.testing.contracts.base import check_interface
 from graftkit.testing.contracts.texts import TEXTS, every_character, random_texts
 from graftkit.testing.contracts.tokenizer_extension import TokenizerExtensionContract
@@ -31,7 +31,6 @@ class TokenizerContract(TokenizerExtensionContract):
     """
 
     kind = "tokenizer"
-    interface = TokenizerBackend
 
     def write_sample(self, folder: Path) -> None:
         """Writes the files that the backend loads. Override it where that is no tokenizer.json."""
