@@ -11,6 +11,7 @@ from graftkit.cli.options import disable_option, host_of, json_option, recipe_ar
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.flow.run import RunResult, run
+from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import metric_columns, metric_rows, proof_text, vocabulary_text
 
 __all__ = ["command"]
@@ -54,20 +55,20 @@ def command(
 
 
 def _summary(result: RunResult) -> str:
-    manifest, folder = result.manifest, result.folder
-    parameters = manifest["parameters"]
+    manifest, folder = RunManifest.from_json(result.manifest), result.folder
+    parameters = required(manifest.parameters, "parameters")
     lines = [""]
     rows = metric_rows(manifest)
     if rows:
         lines += [_row("", *metric_columns(manifest)), *(_row(*row) for row in rows), ""]
     lines.append(
-        f"trained {parameters['trainable']:,} of {parameters['total']:,} parameters "
-        f"({parameters['trainable_share']:.2%}) in {manifest['seconds']:.0f} s"
+        f"trained {parameters.trainable:,} of {parameters.total:,} parameters "
+        f"({parameters.trainable_share:.2%}) in {manifest.seconds:.0f} s"
     )
     if vocabulary_text(manifest):
         lines.append(vocabulary_text(manifest))
-    for name, facts in manifest.get("exports", {}).items():
-        lines += [f"export  {folder / 'exports' / name}", f"        {proof_text(facts['proof'])}"]
+    for name, facts in manifest.exports.items():
+        lines += [f"export  {folder / 'exports' / name}", f"        {proof_text(facts.proof)}"]
     lines += [f"report  {folder / 'report.html'}", "", "Next:", *_next(result)]
     return "\n".join(lines)
 

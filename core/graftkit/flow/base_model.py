@@ -14,11 +14,13 @@ from graftkit.flow.context import RunContext
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.new_rows import changed_config, grow_vocabulary
 from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
 from graftkit.model.packing import Packing, use_packing
+from graftkit.report.run_manifest import BaseFacts, ParameterFacts
 from graftkit.store.files import sha256_of
 
 __all__ = ["LoadedBase", "LoadedModel", "check_unchanged", "load_base", "prepare_model"]
@@ -56,11 +58,9 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
             on_tensor=stage.progress("tensors"),
         )
         use_packing(network, planned.packing)
-        run.facts["model"] = {
-            "reference": files.reference,
-            "files": {path.name: sha256_of(path) for path in files.files},
-        }
-        check_unchanged((run.resumed.manifest if run.resumed else {}).get("model"), run.facts["model"])
+        model = base_facts(files)
+        run.record(model=model)
+        check_unchanged(run.resumed.manifest.model if run.resumed else None, model)
         stage.facts |= {"device": str(planned.device)}
         return LoadedBase(network, planned.device, planned.packing)
 
@@ -74,24 +74,29 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
         adapted = adapt(network, adapter, run.request.targets, seed=bound.recipe.training.seed)
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
-        generation = generation_config(files, run.vocabulary.change, tokenizer, run.facts["stop_tokens"])
+        generation = generation_config(files, run.vocabulary.change, tokenizer, run.manifest.stop_tokens)
         model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown, generation)
         stage.facts |= _facts(model, base.device)
-        run.facts["parameters"] = {k: stage.facts[k] for k in ("total", "trainable", "trainable_share")}
+        run.record(parameters={key: stage.facts[key] for key in ParameterFacts.model_fields})
         return LoadedModel(model, base.device, base.packing)
 
 
-def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+def base_facts(files: BaseModelFiles) -> BaseFacts:
+    """Returns what a manifest says of a base model: it reads every file."""
+    return BaseFacts(reference=files.reference, files={path.name: sha256_of(path) for path in files.files})
+
+
+def check_unchanged(before: BaseFacts | None, now: BaseFacts) -> None:
     """Compares the base model's files with those that an adapter was trained on.
 
     Raises:
         ModelError: They differ: the adapter means nothing on other weights.
     """
-    for name, sha256 in (before or {}).get("files", {}).items():
-        if now["files"].get(name) != sha256:
+    for name, sha256 in before.files.items() if before else ():
+        if now.files.get(name) != sha256:
             raise ModelError(
                 f"{name} is not the file that the adapter was trained on",
-                where=str(now["reference"]),
+                where=now.reference,
                 hint="Put that file back; the run's manifest has its sha256.",
             )
 

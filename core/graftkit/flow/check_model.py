@@ -9,6 +9,7 @@ import torch
 from graftkit.errors import RecipeError
 from graftkit.flow.context import RunContext
 from graftkit.model.packing import Packing, choose_packing
+from graftkit.report.run_manifest import SequenceFacts
 
 __all__ = ["PlannedBase", "check_model", "pick_device"]
 
@@ -35,7 +36,7 @@ def check_model(run: RunContext) -> PlannedBase:
         packing = choose_packing(files.config, files.reference)
         if not packing.packed:
             stage.notice(f"sequences run one by one in training: {packing.reason}")
-        run.facts["sequences"] = {"packed": packing.packed, "reason": packing.reason}
+        run.record(sequences=SequenceFacts(packed=packing.packed, reason=packing.reason))
         stage.facts |= {"device": str(device), "packed": packing.packed}
         return PlannedBase(device, packing)
 

@@ -21,7 +21,8 @@ from graftkit.flow.resume import Resumed
 from graftkit.flow.vocabulary import Vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
-from graftkit.store.files import file_facts, write_json
+from graftkit.report.run_manifest import FORMAT, DataFacts, RunManifest, StageFacts
+from graftkit.store.files import file_facts
 
 __all__ = ["RunContext", "StageScope"]
 
@@ -38,7 +39,6 @@ class RunContext:
         cancel: Whether somebody wants it to stop.
         resumed: The run that this one goes on with, or None.
         vocabulary: What rows are encoded with; the first stage puts another one here where the recipe asks for it.
-        facts: What the manifest will say, as far as it is known.
     """
 
     def __init__(
@@ -58,20 +58,24 @@ class RunContext:
         self.vocabulary = Vocabulary(request.tokenizer, request.backend, request.encoder, request.tokenizer)
         self._on_event = on_event
         self._start = time.perf_counter()
-        self._status: RunStatus = "running"
-        self.info = RunInfo(folder, request.bound.resolved())
-        self.facts: dict[str, Any] = {
-            "progress": None,
-            "recipe": self.info.recipe,
-            "providers": _providers(request),
-            "seed": request.bound.recipe.training.seed,
-            "stages": [],
-            "notices": [],
-            "data": {"date": request.today.isoformat()},
-            "environment": _environment(),
-        }
+        recipe = request.bound.resolved()
+        self.info = RunInfo(folder, recipe)
+        self._manifest = RunManifest(
+            graftkit=__version__,
+            format=FORMAT,
+            status="running",
+            seconds=0.0,
+            progress=None,
+            recipe=recipe,
+            providers=_providers(request),
+            seed=request.bound.recipe.training.seed,
+            stages=[],
+            notices=[],
+            data=DataFacts(date=request.today.isoformat()),
+            environment=_environment(),
+        )
         if resumed is not None:
-            self.facts["resumed"] = [*resumed.manifest.get("resumed", []), resumed.manifest.get("progress")]
+            self.record(resumed=[*resumed.manifest.resumed, resumed.manifest.progress])
         self.save()
 
     def emit(self, event: Event) -> None:
@@ -84,8 +88,8 @@ class RunContext:
 
     def notice(self, stage: str, message: str) -> None:
         """Reports something once, and keeps it in the manifest."""
-        if message not in self.facts["notices"]:
-            self.facts["notices"].append(message)
+        if message not in self._manifest.notices:
+            self.record(notices=[*self._manifest.notices, message])
             self.emit(Notice(stage, message))
 
     @contextmanager
@@ -93,40 +97,47 @@ class RunContext:
         """Marks the time in which a stage runs; the manifest is saved at its end."""
         self.cancel.poll()
         self.emit(StageStarted(name))
-        self.facts["progress"] = {"stage": name}
+        self.record(progress={"stage": name})
         scope = StageScope(self, name)
         start = time.perf_counter()
         yield scope
         seconds = round(time.perf_counter() - start, 3)
-        self.facts["stages"].append({"name": name, "seconds": seconds, **scope.facts})
+        stage = StageFacts.model_validate({"name": name, "seconds": seconds, **scope.facts})
+        self.record(stages=[*self._manifest.stages, stage])
         self.save()
         self.emit(StageFinished(name, seconds, scope.facts))
         self.broadcast("graftkit_stage_finished", stage=StageInfo(name, seconds, scope.facts))
 
     def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
         """Writes the manifest for the last time, every artifact listed with its hash."""
-        self._status = self.info.status = status
-        if error is not None:
-            self.facts["error"] = _describe(error)
-        else:
-            self.facts["progress"] = None
-        self.facts["artifacts"] = file_facts(self.folder, leave_out=frozenset({LOCK, MANIFEST}))
+        self.info.status = status
+        self.record(status=status, **({"error": _describe(error)} if error is not None else {"progress": None}))
+        self.record(artifacts=file_facts(self.folder, leave_out=frozenset({LOCK, MANIFEST})))
         self.save()
 
-    def manifest(self) -> dict[str, Any]:
-        """Returns what the manifest says now."""
+    @property
+    def manifest(self) -> RunManifest:
+        """What the manifest says now."""
+        return self._manifest
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says now, as JSON."""
+        return self._manifest.to_json()
+
+    def record(self, **facts: Any) -> None:
+        """Puts parts of the manifest in the place of those that were there; `RunManifest` names them.
+
+        Raises:
+            pydantic.ValidationError: A part has another shape than `RunManifest` says.
+        """
         seconds = round(time.perf_counter() - self._start, 3)
-        return {
-            "graftkit": __version__,
-            "format": 1,
-            "status": self._status,
-            "seconds": seconds,
-            **self.facts,
-        }
+        self._manifest = self._manifest.with_facts(seconds=seconds, **facts)
 
     def save(self) -> None:
         """Writes the manifest."""
-        write_json(self.folder / MANIFEST, self.manifest())
+        self.record()
+        self._manifest.write(self.folder)
 
 
 class StageScope:

@@ -14,6 +14,7 @@ from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.generation_settings import stop_tokens
+from graftkit.report.run_manifest import DataFacts
 from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
@@ -79,9 +80,9 @@ def build_corpus(run: RunContext) -> Corpus:
             remove_tree(run.folder / PARTIAL)
         stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
-        run.facts["data"] |= {**stage.facts, "fingerprint": fingerprints}
+        run.record(data=DataFacts(date=run.request.today.isoformat(), fingerprint=fingerprints, **stage.facts))
         corpus = _corpus(run, stores, tallies)
-        run.facts["stop_tokens"] = corpus.stop
+        run.record(stop_tokens=corpus.stop)
         return corpus
 
 
@@ -176,7 +177,8 @@ def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[
 
 def _check_resumed(run: RunContext, fingerprints: Mapping[str, str]) -> None:
     """Refuses to go on with other rows than the run was started with."""
-    before = (run.resumed.manifest if run.resumed else {}).get("data", {}).get("fingerprint")
+    data = run.resumed.manifest.data if run.resumed else None
+    before = data.fingerprint if data else {}
     if before and before != fingerprints:
         raise DataError(
             "the rows have changed since the run was started",

@@ -54,7 +54,7 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
             right = sum(answer.right for answer in answers)
             stage.facts |= {"exact_match": right / len(answers), "right": right, "answers": len(answers)}
             _keep(run, when, answers)
-        run.facts.setdefault("metrics", {})[when] = dict(stage.facts)
+        run.record(metrics={**run.manifest.metrics, when: dict(stage.facts)})
 
 
 def evaluate_base(run: RunContext, base: LoadedBase) -> None:
@@ -74,15 +74,15 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
             stage.notice(f"the base model can't be measured with its own vocabulary: {error.message}")
             return
         stage.facts |= _measured(run, stage, base.network, base, store, tokenizer)
-        run.facts.setdefault("metrics", {})["base"] = dict(stage.facts)
+        run.record(metrics={**run.manifest.metrics, "base": dict(stage.facts)})
 
 
 def _known_already(run: RunContext, when: When) -> bool:
     """Takes over what the run that is resumed measured then, where it did."""
-    known = (run.resumed.manifest.get("metrics", {}) if run.resumed else {}).get(when)
-    if known:
-        run.facts.setdefault("metrics", {})[when] = known
-    return bool(known)
+    known = run.resumed.manifest.metrics.get(when) if run.resumed else None
+    if known is not None:
+        run.record(metrics={**run.manifest.metrics, when: known})
+    return known is not None
 
 
 def _measured(

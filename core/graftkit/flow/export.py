@@ -47,7 +47,7 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     trained = next(stage["tokens"] for stage in run.facts["stages"] if stage["name"] == "training")
     make_probes(loaded, corpus, trained).save(run.folder / PROBES_FILE)
     (run.folder / "exports").mkdir(exist_ok=True)
-    run.facts["exports"] = {}
+    run.record(exports={})
     for use, choice in run.request.bound.exports:
         with run.stage(f"export {use.folder}") as stage:
             exporter = exporters[use.folder]
@@ -56,7 +56,7 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
             run.cancel.poll()
             proof = _proved(run, stage, folder)
             stage.facts |= {"folder": str(folder), "proof": proof}
-            run.facts["exports"][use.folder] = dict(stage.facts)
+            run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
 
 
 def make_exporters(run: RunContext) -> dict[str, Exporter]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -10,14 +9,13 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from graftkit.errors import FolderError
+from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.store.files import sync_folder
 
-__all__ = ["LOCK", "MANIFEST", "ClaimedFolder", "claim", "claim_again", "read_manifest"]
+__all__ = ["LOCK", "MANIFEST", "ClaimedFolder", "claim", "claim_again"]
 
-MANIFEST = "manifest.json"
 LOCK = ".lock"
 
 _OWN = re.compile(
@@ -153,16 +151,16 @@ def _clear(folder: Path) -> None:
 
 
 def _check_replaceable(path: Path, overwrite: bool) -> None:
-    manifest = read_manifest(path)
+    manifest = RunManifest.read(path)
     if manifest is None:
         raise FolderError("it holds files that are no run", where=str(path), hint="Give another folder with --out.")
     if not overwrite:
         raise FolderError(
-            f"it holds a run ({manifest.get('status')})",
+            f"it holds a run ({manifest.status})",
             where=str(path),
             hint="Give another folder with --out, or replace that run with --overwrite.",
         )
-    listed = {name.partition("/")[0] for name in manifest.get("artifacts", ())}
+    listed = {name.partition("/")[0] for name in manifest.artifacts}
     strange = sorted(e.name for e in path.iterdir() if not _OWN.fullmatch(e.name) and e.name not in listed)
     if strange:
         raise FolderError(
@@ -185,15 +183,6 @@ def _move_aside(path: Path) -> Path:
         raise
     sync_folder(real.parent)
     return aside
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Returns a run's manifest, or None where the folder holds no run."""
-    try:
-        data = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) and "graftkit" in data and "status" in data else None
 
 
 def default_folder(name: str) -> Path:

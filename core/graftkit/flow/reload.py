@@ -14,10 +14,9 @@ from safetensors import SafetensorError
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.rows import ChatRow, Message
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError
-from graftkit.flow.base_model import check_unchanged
+from graftkit.flow.base_model import base_facts, check_unchanged
 from graftkit.flow.check_model import pick_device
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, check_listed, read_export_manifest, refuse_foreign_code
-from graftkit.flow.folder import read_manifest
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
@@ -32,7 +31,7 @@ from graftkit.model.context import context_length
 from graftkit.model.generate import stream_greedily
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model
-from graftkit.store.files import sha256_of
+from graftkit.report.run_manifest import BaseFacts, RunManifest, required
 
 __all__ = ["ReloadedModel", "reload"]
 
@@ -118,9 +117,9 @@ def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
 
 def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
     folder = Path(source)
-    manifest = read_manifest(folder)
+    manifest = RunManifest.read(folder)
     if manifest is not None:
-        check_listed(folder, manifest.get("artifacts", {}), _LOADED_OF_A_RUN)
+        check_listed(folder, manifest.artifacts, _LOADED_OF_A_RUN)
         return _run(folder, manifest, make)
     if (folder / EXPORT_MANIFEST).is_file():
         check_listed(folder, read_export_manifest(folder, ("files",))["files"])
@@ -140,24 +139,25 @@ def _read(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _run(folder: Path, manifest: Mapping[str, Any], make: MakeProvider) -> ReloadedModel:
+def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedModel:
     from safetensors.torch import load_file
 
     facts = _read(folder / "adapter" / "adapter.json")
     if not facts:
         raise FolderError(
-            f"the run has no adapter yet (it is {manifest['status']})",
+            f"the run has no adapter yet (it is {manifest.status})",
             where=str(folder),
             hint="Run it again.",
         )
     state = load_file(folder / "adapter" / "adapter.safetensors")
-    tokenizer = make("tokenizer", manifest["providers"]["tokenizer"]).load(folder / "tokenizer")
+    providers, where = manifest.providers, str(folder)
+    model, data = required(manifest.model, "model", where), required(manifest.data, "data", where)
+    tokenizer = make("tokenizer", providers["tokenizer"]).load(folder / "tokenizer")
     _check_tokenizer(tokenizer, facts["tokenizer_fingerprint"], folder / "tokenizer")
-    providers = manifest["providers"]
-    dtype = getattr(torch, manifest["recipe"]["training"]["dtype"])
+    dtype = getattr(torch, manifest.recipe["training"]["dtype"])
     change = _change(folder / VOCABULARY)
-    network = _adapted(providers, manifest["model"], facts["targets"], tokenizer, state, dtype, make, change)
-    return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["data"]["system"])
+    network = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change)
+    return ReloadedModel(network, tokenizer, manifest.stop_tokens, data.system)
 
 
 def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
@@ -174,7 +174,8 @@ def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
     _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder)
     dtype = getattr(torch, manifest["dtype"])
     change = _change(folder / VOCABULARY)
-    network = _adapted(manifest, manifest["model"], manifest["targets"], tokenizer, state, dtype, make, change)
+    model = BaseFacts.model_validate(manifest["model"])
+    network = _adapted(manifest, model, manifest["targets"], tokenizer, state, dtype, make, change)
     return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
 
 
@@ -216,7 +217,7 @@ def _dense(host: PluginHost) -> Quantizer:
 
 def _adapted(
     providers: Mapping[str, Any],
-    base: Mapping[str, Any],
+    base: BaseFacts,
     targets: Sequence[str],
     tokenizer: Tokenizer,
     state: Mapping[str, torch.Tensor],
@@ -224,8 +225,8 @@ def _adapted(
     make: MakeProvider,
     change: VocabularyChange | None,
 ) -> Any:
-    files = make("model-source", providers["model_source"]).open(base["reference"])
-    check_unchanged(base, {"reference": base["reference"], "files": {p.name: sha256_of(p) for p in files.files}})
+    files = make("model-source", providers["model_source"]).open(base.reference)
+    check_unchanged(base, base_facts(files))
     quantizer = make("quantizer", providers["quantizer"])
     network = load_base_model(files, quantizer, device=pick_device("auto"), dtype=dtype)
     adapter = make("adapter", providers["adapter"])

@@ -17,5 +17,5 @@ def write_report(run: RunContext) -> None:
         steps = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         answers_file = run.folder / "answers-after.json"
         answers = json.loads(answers_file.read_bytes())["answers"] if answers_file.exists() else []
-        page = render_report(run.folder.resolve().name, run.manifest(), steps, answers)
+        page = render_report(run.folder.resolve().name, run.manifest, steps, answers)
         write_text(run.folder / "report.html", page)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import FolderError, RecipeError
-from graftkit.flow.folder import read_manifest
+from graftkit.report.run_manifest import RunManifest
 
 __all__ = ["Resumed", "day_of_run", "find_run"]
 
@@ -25,26 +25,26 @@ class Resumed:
         manifest: What its manifest said when it stopped.
     """
 
-    manifest: Mapping[str, Any]
+    manifest: RunManifest
 
 
 def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
     """Returns the run in a folder that `recipe` goes on with; None where there is none yet.
 
     Raises:
-        FolderError: The run there has finished.
+        FolderError: The run there has finished, or its manifest is damaged.
         RecipeError: It was started with another recipe.
     """
-    manifest = read_manifest(folder)
+    manifest = RunManifest.read(folder)
     if manifest is None:
         return None
-    if manifest["status"] == "finished":
+    if manifest.status == "finished":
         raise FolderError(
             "the run in it has finished: there is nothing to resume",
             where=str(folder),
             hint="Give another folder with --out, or start anew with --overwrite.",
         )
-    differing = list(_differences(manifest.get("recipe", {}), recipe))
+    differing = list(_differences(manifest.recipe, recipe))
     if differing:
         raise RecipeError(
             f"the run was started with another recipe: {'; '.join(differing[:3])}",
@@ -55,10 +55,17 @@ def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
 
 
 def day_of_run(folder: Path) -> date | None:
-    """Returns the day that the rows of the run in a folder were laid out for; None where there is none yet."""
+    """Returns the day that the rows of the run in a folder were laid out for; None where there is none yet.
+
+    Raises:
+        FolderError: The run's manifest is damaged.
+    """
+    manifest = RunManifest.read(folder)
+    if manifest is None or manifest.data is None:
+        return None
     try:
-        return date.fromisoformat((read_manifest(folder) or {})["data"]["date"])
-    except (KeyError, TypeError, ValueError):
+        return date.fromisoformat(manifest.data.date)
+    except ValueError:
         return None
 
 

@@ -14,7 +14,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, build_corpus
 from graftkit.flow.events import Event, OnEvent
-from graftkit.flow.folder import MANIFEST, ClaimedFolder, claim, claim_again, default_folder
+from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.judge import Request, judge
 from graftkit.flow.resume import day_of_run, find_run
 from graftkit.flow.tokenizer import prepare_tokenizer
@@ -22,7 +22,6 @@ from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.recipe.load import LoadedRecipe, load_recipe
 from graftkit.recipe.schema import Recipe
-from graftkit.store.files import write_json
 
 __all__ = ["Measured", "RunResult", "plan", "run"]
 
@@ -145,7 +144,7 @@ def run(
     except BaseException as error:
         if isinstance(error, RequestError) and (resumed or not (folder / TOKENS).exists()):
             if resumed:
-                write_json(folder / MANIFEST, resumed.manifest)
+                resumed.manifest.write(folder)
             claimed.give_back()
         else:
             _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
@@ -155,7 +154,7 @@ def run(
     context.finish("finished")
     claimed.keep()
     context.broadcast("graftkit_run_finished")
-    return RunResult(claimed.path, context.manifest())
+    return RunResult(claimed.path, context.facts)
 
 
 def _flow(run: RunContext) -> None:

@@ -52,7 +52,7 @@ def prepare_tokenizer(run: RunContext) -> None:
             **found,
             "lossless": tokenizer.capabilities.lossless_bytes,
         }
-        run.facts["tokenizer"] = dict(stage.facts)
+        run.record(tokenizer=dict(stage.facts))
 
 
 def _made(run: RunContext, stage: StageScope) -> Vocabulary:
@@ -105,9 +105,9 @@ def _template_hash(tokenizer: Tokenizer) -> str | None:
 
 def _check_resumed(run: RunContext, found: Mapping[str, str | None]) -> None:
     """Refuses to go on with another tokenizer, or another chat template, than the run was started with."""
-    before = (run.resumed.manifest if run.resumed else {}).get("tokenizer", {})
+    before = run.resumed.manifest.tokenizer if run.resumed else None
     for key, what, hint in _KEPT:
-        was, now = before.get(key), found[key]
+        was, now = getattr(before, key, None), found[key]
         if was and was != now:
             raise DataError(
                 f"the run was started with the {what} {was[:12]}, which would now be {now[:12] if now else 'none'}",

@@ -91,7 +91,7 @@ def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[
 
     def on_step(step: StepInfo) -> None:
         metrics.append({key: value for key, value in asdict(step).items() if key != "steps"})
-        run.facts["progress"] = {"stage": "training", "step": step.step, "steps": step.steps}
+        run.record(progress={"stage": "training", "step": step.step, "steps": step.steps})
         if every and step.step % every == 0 and step.step < step.steps:
             _write_checkpoint(run, trainer)
             run.save()
@@ -145,8 +145,8 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
         save_file(tensors, folder / "adapter.safetensors", metadata={"tokenizer_fingerprint": fingerprint})
         facts = {
             "step": step,
-            "adapter": run.facts["providers"]["adapter"],
-            "quantizer": run.facts["providers"]["quantizer"],
+            "adapter": run.manifest.providers["adapter"],
+            "quantizer": run.manifest.providers["quantizer"],
             "targets": run.request.targets,
             "tokenizer_fingerprint": fingerprint,
             "base": run.facts["model"],

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from graftkit.report.run_manifest import Measurement
+
 __all__ = ["bits_per_byte_bars", "loss_curve"]
 
 
@@ -42,7 +44,7 @@ _BARS = {
 }
 
 
-def bits_per_byte_bars(metrics: Mapping[str, Mapping[str, float]]) -> str:
+def bits_per_byte_bars(metrics: Mapping[str, Measurement]) -> str:
     """Draws the held-out bits per byte at each moment at which a run measured them, as an `<svg>` element.
 
     Args:
@@ -51,7 +53,7 @@ def bits_per_byte_bars(metrics: Mapping[str, Mapping[str, float]]) -> str:
     moments = [when for when in _BARS if when in metrics]
     with _figure(8, 2.2) as figure:
         axes = figure.subplots()
-        values = [metrics[when]["bits_per_byte"] for when in moments]
+        values = [metrics[when].bits_per_byte for when in moments]
         bars = axes.barh([_BARS[when][0] for when in moments], values, color=[_BARS[when][1] for when in moments])
         axes.bar_label(bars, fmt="%.3f", padding=4)
         axes.invert_yaxis()

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment
 
 from graftkit.report.figures import bits_per_byte_bars, loss_curve
+from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import metric_columns, metric_rows, proof_text, vocabulary_text
 
 __all__ = ["render_report"]
@@ -19,7 +20,7 @@ SHOWN_ANSWERS = 20
 
 def render_report(
     title: str,
-    manifest: Mapping[str, Any],
+    manifest: RunManifest,
     steps: Sequence[Mapping[str, Any]],
     answers: Sequence[Mapping[str, Any]],
 ) -> str:
@@ -34,28 +35,28 @@ def render_report(
     template = Environment(autoescape=True).from_string(
         files("graftkit.report").joinpath("template.html").read_text(encoding="utf-8")
     )
-    parameters = manifest["parameters"]
+    parameters = required(manifest.parameters, "parameters")
     return template.render(
         title=title,
-        model=manifest["recipe"]["model"]["path"],
-        adapter=manifest["providers"]["adapter"]["name"],
-        quantizer=manifest["providers"]["quantizer"]["name"],
-        trainable=f"{parameters['trainable']:,}",
-        total=f"{parameters['total']:,}",
-        share=f"{parameters['trainable_share']:.2%}",
-        seconds=round(manifest["seconds"]),
-        notices=manifest["notices"],
+        model=manifest.recipe["model"]["path"],
+        adapter=manifest.providers["adapter"]["name"],
+        quantizer=manifest.providers["quantizer"]["name"],
+        trainable=f"{parameters.trainable:,}",
+        total=f"{parameters.total:,}",
+        share=f"{parameters.trainable_share:.2%}",
+        seconds=round(manifest.seconds),
+        notices=manifest.notices,
         columns=metric_columns(manifest),
         metrics=metric_rows(manifest),
         vocabulary=vocabulary_text(manifest),
-        tokenizer=manifest.get("tokenizer", {}).get("fingerprint", ""),
-        bits=bits_per_byte_bars(manifest["metrics"]) if "base" in manifest.get("metrics", {}) else "",
+        tokenizer=manifest.tokenizer.fingerprint if manifest.tokenizer else "",
+        bits=bits_per_byte_bars(manifest.metrics) if "base" in manifest.metrics else "",
         curve=loss_curve(*([step[key] for step in steps] for key in ("step", "loss", "learning_rate"))),
         answers=answers[:SHOWN_ANSWERS],
         exports=[
-            {"name": name, "proof": proof_text(facts["proof"]), "folder": facts["folder"]}
-            for name, facts in manifest.get("exports", {}).items()
+            {"name": name, "proof": proof_text(facts.proof), "folder": facts.folder}
+            for name, facts in manifest.exports.items()
         ],
-        stages=manifest["stages"],
-        recipe=json.dumps(manifest["recipe"], indent=2, ensure_ascii=False),
+        stages=manifest.stages,
+        recipe=json.dumps(manifest.recipe, indent=2, ensure_ascii=False),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from graftkit.report.run_manifest import Measurement, RunManifest
+
 __all__ = ["metric_columns", "metric_rows", "proof_text", "vocabulary_text"]
 
 
@@ -12,40 +14,39 @@ WHEN = {"base": "base model", "before": "before", "after": "after"}
 """The moments at which a run measures: with the base model's own vocabulary, before training and after it."""
 
 
-def metric_columns(manifest: Mapping[str, Any]) -> list[str]:
+def metric_columns(manifest: RunManifest) -> list[str]:
     """Returns the headings: before and after training, and the base model where the run changed its vocabulary."""
     return [WHEN[when] for when in _moments(manifest)]
 
 
-def metric_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def metric_rows(manifest: RunManifest) -> list[tuple[str, ...]]:
     """Returns each measure's name and its value at each moment of `metric_columns`.
 
     Losses of a token mean nothing across vocabularies: where the vocabulary changed, bits per byte come alone.
     """
-    found = [manifest["metrics"].get(when, {}) for when in _moments(manifest)]
+    found = [manifest.metrics.get(when) for when in _moments(manifest)]
     rows: list[tuple[str, ...]] = []
     if not found:
         return rows
-    if "base" not in manifest["metrics"]:
-        rows.append(("held-out loss", *(_number(facts, "holdout_loss") for facts in found)))
-    rows.append(("bits per byte", *(_number(facts, "bits_per_byte") for facts in found)))
-    answers = next((facts["answers"] for facts in found if "answers" in facts), 0)
+    if "base" not in manifest.metrics:
+        rows.append(("held-out loss", *(_number(facts.holdout_loss if facts else None) for facts in found)))
+    rows.append(("bits per byte", *(_number(facts.bits_per_byte if facts else None) for facts in found)))
+    answers = next((facts.answers for facts in found if facts and facts.answers), 0)
     if answers:
         rows.append((f"exact match ({answers} answers)", *map(_share, found)))
     return rows
 
 
-def _moments(manifest: Mapping[str, Any]) -> list[str]:
-    metrics = manifest.get("metrics", {})
-    return [when for when in WHEN if when in metrics or (when != "base" and metrics)]
+def _moments(manifest: RunManifest) -> list[str]:
+    return [when for when in WHEN if when in manifest.metrics or (when != "base" and manifest.metrics)]
 
 
-def _number(facts: Mapping[str, Any], key: str) -> str:
-    return f"{facts[key]:.4f}" if key in facts else "-"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
-def _share(facts: Mapping[str, Any]) -> str:
-    return f"{facts['exact_match']:.1%}" if "exact_match" in facts else "-"
+def _share(facts: Measurement | None) -> str:
+    return "-" if facts is None or facts.exact_match is None else f"{facts.exact_match:.1%}"
 
 
 def proof_text(proof: Mapping[str, Any]) -> str:
@@ -58,11 +59,11 @@ def proof_text(proof: Mapping[str, Any]) -> str:
     return f"proved: loaded with {programs}, {within}" + (f", up to {longest} tokens" if longest else "")
 
 
-def vocabulary_text(manifest: Mapping[str, Any]) -> str:
+def vocabulary_text(manifest: RunManifest) -> str:
     """Says what became of the base model's vocabulary; nothing where it stayed."""
-    facts = manifest.get("tokenizer", {})
-    if "change" not in facts:
+    facts = manifest.tokenizer
+    if facts is None or facts.change is None:
         return ""
-    text = f"vocabulary {facts['change']}: {facts['new_rows']:,} new rows, {facts['vocab_size']:,} ids"
-    corpus = facts.get("corpus_tokens")
+    text = f"vocabulary {facts.change}: {facts.new_rows:,} new rows, {facts.vocab_size:,} ids"
+    corpus = facts.corpus_tokens
     return f"{text}; {corpus['saved']:.1%} fewer tokens for its corpus" if corpus else text

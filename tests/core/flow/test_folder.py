@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from graftkit.errors import FolderError
-from graftkit.flow.folder import LOCK, MANIFEST, ClaimedFolder, claim, claim_again, default_folder, read_manifest
+from graftkit.flow.folder import LOCK, MANIFEST, ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.tokenizer import VOCABULARY
+from graftkit.report.run_manifest import RunManifest
 
 
 def a_run(folder: Path, status: str = "finished") -> Path:
@@ -209,8 +210,9 @@ def test_the_folder_that_one_stands_in_may_be_claimed(tmp_path: Path, monkeypatc
 
 
 def test_a_manifest_is_read_only_where_it_is_one(tmp_path: Path) -> None:
-    assert read_manifest(tmp_path) is None
-    assert read_manifest(a_run(tmp_path / "x")) == {"graftkit": "0.1", "status": "finished"}
+    assert RunManifest.read(tmp_path) is None
+    found = RunManifest.read(a_run(tmp_path / "x"))
+    assert found is not None and found.to_json() == {"graftkit": "0.1", "status": "finished"}
 
 
 def test_a_run_without_a_folder_goes_below_runs() -> None:

@@ -1,0 +1,267 @@
+"""What a run says of itself: `manifest.json`, read and written here alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from graftkit.errors import FolderError
+from graftkit.host.lifecycle import RunStatus
+from graftkit.store.files import write_json
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "BaseFacts",
+    "DataFacts",
+    "ExportFacts",
+    "Facts",
+    "Measurement",
+    "ParameterFacts",
+    "RunManifest",
+    "SequenceFacts",
+    "StageFacts",
+    "TokenizerFacts",
+    "required",
+]
+
+MANIFEST = "manifest.json"
+
+FORMAT = 1
+"""The version of a manifest's form. Keys may be added within it; none is renamed or means something else."""
+
+Value = TypeVar("Value")
+
+
+class Facts(BaseModel):
+    """A part of a manifest: frozen, no type converted, and keys that are not declared are kept as they are."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow", protected_namespaces=())
+
+
+class BaseFacts(Facts):
+    """The base model.
+
+    Attributes:
+        reference: What opens it.
+        files: Each file's sha256, in hex, by its name.
+    """
+
+    reference: str
+    files: dict[str, str] = {}
+
+
+class TokenizerFacts(Facts):
+    """The tokenizer that examples are encoded with.
+
+    Attributes:
+        fingerprint: What its ids depend on, as hex.
+        chat_template: The sha256 of the chat template in use, in hex, or None.
+        vocab_size: How many ids it has.
+        change: What became of the base model's vocabulary, or None where it stayed.
+        new_rows: Rows of the embedding that the base model lacks.
+        corpus_tokens: Tokens of the corpus that an extension learnt from: `base`, `extended`, and the share `saved`.
+    """
+
+    fingerprint: str
+    chat_template: str | None = None
+    vocab_size: int = 0
+    change: str | None = None
+    new_rows: int = 0
+    corpus_tokens: dict[str, float] | None = None
+
+
+class DataFacts(Facts):
+    """The examples.
+
+    Attributes:
+        date: The day that a chat template writes, ISO 8601.
+        fingerprint: What the training and held-out records are, as hex, by "train" and "holdout".
+        system: The system message that all conversations share, or None.
+        example_prompt: A held-out prompt to try the model with, or None.
+    """
+
+    date: str
+    fingerprint: dict[str, str] = {}
+    system: str | None = None
+    example_prompt: str | None = None
+
+
+class SequenceFacts(Facts):
+    """Whether a pass holds several sequences, and why not."""
+
+    packed: bool
+    reason: str
+
+
+class ParameterFacts(Facts):
+    """How many parameters the model has, and how many and what share of them are trained."""
+
+    total: int
+    trainable: int
+    trainable_share: float
+
+
+class Measurement(Facts):
+    """What the held-out examples said of the model.
+
+    Attributes:
+        holdout_loss: Mean negative log-likelihood of a supervised token, in nats.
+        bits_per_byte: The same in bits, of a byte of supervised text.
+        exact_match: The share of answers that are right word for word, or None where none was asked for.
+        answers: How many answers were compared.
+    """
+
+    holdout_loss: float
+    bits_per_byte: float
+    exact_match: float | None = None
+    answers: int = 0
+
+
+class StageFacts(Facts):
+    """A stage that is over; what it found out stands beside its name and how many seconds it took."""
+
+    name: str
+    seconds: float
+
+
+class ExportFacts(Facts):
+    """An export: its folder, and what proving it gave."""
+
+    folder: str
+    proof: dict[str, Any]
+
+
+class RunManifest(Facts):
+    """What a run says of itself. A part is None, or empty, until the stage that finds it out is over.
+
+    Attributes:
+        graftkit: The version that wrote it.
+        format: The version of the form, `FORMAT`.
+        status: How the run stands.
+        seconds: How long it has taken.
+        progress: The stage, and the step of the training, that was reached; None when the run has finished.
+        recipe: The recipe with every default and preset filled in.
+        providers: What each name in the recipe resolved to, by kind.
+        seed: What all random numbers are derived from.
+        stages: The stages that are over, in their order.
+        notices: What the user was told.
+        data: The examples.
+        environment: The versions of what a result may depend on.
+        resumed: Where each run stopped that this one went on from.
+        tokenizer: The tokenizer that examples are encoded with.
+        model: The base model.
+        sequences: How sequences are put together.
+        parameters: How many parameters there are.
+        stop_tokens: The ids that end an answer.
+        metrics: What was measured, by moment: "base", "before" and "after".
+        exports: The exports, by folder.
+        error: What the run failed with.
+        artifacts: Every file's size and sha256 by its path in the run's folder.
+    """
+
+    graftkit: str
+    format: int = FORMAT
+    status: RunStatus
+    seconds: float = 0.0
+    progress: dict[str, Any] | None = None
+    recipe: dict[str, Any] = {}
+    providers: dict[str, Any] = {}
+    seed: int = 0
+    stages: list[StageFacts] = []
+    notices: list[str] = []
+    data: DataFacts | None = None
+    environment: dict[str, str] = {}
+    resumed: list[dict[str, Any] | None] = []
+    tokenizer: TokenizerFacts | None = None
+    model: BaseFacts | None = None
+    sequences: SequenceFacts | None = None
+    parameters: ParameterFacts | None = None
+    stop_tokens: list[int] = []
+    metrics: dict[str, Measurement] = {}
+    exports: dict[str, ExportFacts] = {}
+    error: dict[str, str] | None = None
+    artifacts: dict[str, Any] = {}
+
+    @classmethod
+    def read(cls, folder: Path) -> RunManifest | None:
+        """Returns a run's manifest, or None where the folder holds no run.
+
+        Raises:
+            FolderError: It is damaged, which the error says by key, or of a form that this version doesn't know.
+        """
+        try:
+            data = json.loads((folder / MANIFEST).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+        if not (isinstance(data, dict) and "graftkit" in data and "status" in data):
+            return None
+        return cls.from_json(data, str(folder))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str = "") -> RunManifest:
+        """Returns the manifest that `to_json` gave.
+
+        Args:
+            data: The manifest as JSON.
+            where: The run's folder, for the error.
+
+        Raises:
+            FolderError: It is damaged, or of a form that this version doesn't know.
+        """
+        if data.get("format", FORMAT) != FORMAT:
+            raise FolderError(
+                f"the run's {MANIFEST} has the format {data['format']!r:.40}, this graftkit reads {FORMAT}",
+                where=where,
+                hint=f"graftkit {data.get('graftkit')!s:.40} wrote it: use that, or another folder with --out.",
+            )
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise FolderError(
+                f"the run's {MANIFEST} is damaged: '{key}': {first['msg'].lower()}, not {first['input']!r:.60}",
+                where=where,
+                hint="Put the file back as it was, or use another folder with --out.",
+            ) from None
+
+    def with_facts(self, **facts: Any) -> RunManifest:
+        """Returns the manifest with some parts replaced; each is checked.
+
+        Raises:
+            pydantic.ValidationError: A part has another shape.
+        """
+        return RunManifest.model_validate({key: getattr(self, key) for key in self.model_fields_set} | facts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what has been said so far, as JSON."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def write(self, folder: Path) -> None:
+        """Writes the manifest into a run's folder.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        write_json(folder / MANIFEST, self.to_json())
+
+
+def required(value: Value | None, key: str, where: str = "") -> Value:
+    """Returns a part of a manifest that has to be there.
+
+    Args:
+        value: The part, or None.
+        key: Its key, for the error.
+        where: The run's folder, for the error.
+
+    Raises:
+        FolderError: It is not there.
+    """
+    if value is None:
+        raise FolderError(f"its manifest is damaged: it does not say '{key}'", where=where, hint="Run it again.")
+    return value

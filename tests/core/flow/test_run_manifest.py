@@ -1,0 +1,88 @@
+"""What a run says of itself has one form, which is read and written in one place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graftkit.errors import FolderError
+from graftkit.flow.folder import claim
+from graftkit.flow.reload import reload
+from graftkit.flow.resume import day_of_run, find_run
+from graftkit.report.run_manifest import FORMAT, MANIFEST, RunManifest
+from pydantic import ValidationError
+
+WHOLE: dict[str, Any] = {
+    "graftkit": "0.1",
+    "format": FORMAT,
+    "status": "interrupted",
+    "seconds": 1,
+    "progress": {"stage": "training", "step": 3, "steps": 9},
+    "stages": [{"name": "corpus", "seconds": 0.5, "train_rows": 3}],
+    "data": {"date": "2026-01-31", "system": None, "example_prompt": None, "train_rows": 3},
+    "metrics": {"before": {"holdout_loss": 1.5, "bits_per_byte": 0.7, "bytes": 8}},
+    "of_a_later_version": [1],
+}
+
+DAMAGED = {
+    "status": "ended",
+    "seconds": "long",
+    "recipe": [],
+    "stages": {},
+    "notices": [1],
+    "data": {"date": 3},
+    "tokenizer": {"fingerprint": None},
+    "model": {"files": {}},
+    "parameters": {"total": "many"},
+    "stop_tokens": 3,
+    "metrics": {"before": {"holdout_loss": 1.0}},
+    "exports": {"merged": {"folder": "x"}},
+    "artifacts": ["adapter"],
+}
+
+
+def written(folder: Path, **changed: Any) -> Path:
+    folder.mkdir()
+    (folder / MANIFEST).write_text(json.dumps({**WHOLE, **changed}))
+    return folder
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """Also keys that this version doesn't know: a resumed run that is refused puts the manifest back."""
+    found = RunManifest.read(written(tmp_path / "x"))
+    assert found is not None and found.to_json() == WHOLE
+    found.write(tmp_path)
+    assert json.loads((tmp_path / MANIFEST).read_text()) == WHOLE
+    assert found.data is not None and found.data.date == "2026-01-31" and found.metrics["before"].answers == 0
+
+
+@pytest.mark.parametrize("key", DAMAGED)
+def test_a_damaged_manifest_is_refused_naming_the_key(tmp_path: Path, key: str) -> None:
+    folder = written(tmp_path / "x", **{key: DAMAGED[key]})
+    asked = (
+        lambda: RunManifest.read(folder),
+        lambda: find_run(folder, {}),
+        lambda: day_of_run(folder),
+        lambda: reload(str(folder)),
+        lambda: claim(folder, overwrite=True),
+    )
+    for ask in asked:
+        with pytest.raises(FolderError, match=f"manifest.json is damaged: '{key}") as caught:
+            ask()
+        assert caught.value.where == str(folder) and caught.value.hint
+    assert [path.name for path in folder.iterdir()] == [MANIFEST]
+
+
+def test_a_manifest_of_another_form_is_refused_and_says_by_what_it_was_written(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match=r"has the format 2, this graftkit reads 1\n.*graftkit 9\.0"):
+        RunManifest.read(written(tmp_path / "x", format=2, graftkit="9.0"))
+
+
+def test_a_stage_can_record_only_what_the_manifest_has_room_for() -> None:
+    manifest = RunManifest(graftkit="0.1", status="running")
+    assert manifest.with_facts(stop_tokens=[1, 2]).to_json()["stop_tokens"] == [1, 2]
+    assert "stop_tokens" not in manifest.to_json()
+    with pytest.raises(ValidationError):
+        manifest.with_facts(stop_tokens="</s>")
