@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -60,13 +61,19 @@ class Request:
     notices: list[str]
 
 
-def judge(loaded: LoadedRecipe, host: PluginHost, started: date | None = None) -> Request:
+def judge(
+    loaded: LoadedRecipe,
+    host: PluginHost,
+    started: date | None = None,
+    before_rows: Callable[[], None] = lambda: None,
+) -> Request:
     """Judges a request.
 
     Args:
         loaded: The recipe.
         host: The plugins.
         started: The day of the run that goes on, which stays its day unless the recipe says one; None where none does.
+        before_rows: Called once recipe, model and tokenizer hold, before rows are read; it may refuse, too.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
@@ -81,6 +88,7 @@ def judge(loaded: LoadedRecipe, host: PluginHost, started: date | None = None) -
     tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
     rowless = check_fits(files, tokenizer)
     vocabulary = judge_vocabulary(bound, host, backend, template)
+    before_rows()
     rows = _read(bound)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()

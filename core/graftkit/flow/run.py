@@ -13,6 +13,7 @@ from graftkit.errors import Cancelled, GraftkitError, RequestError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, build_corpus
+from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Event, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.judge import Request, judge
@@ -131,7 +132,8 @@ def run(
     """
     loaded, host = _prepare(recipe, overrides, host)
     folder = Path(out) if out is not None else default_folder(loaded.name)
-    request = judge(loaded, host, day_of_run(folder) if resume else None)
+    started = day_of_run(folder) if resume else None
+    request = judge(loaded, host, started, before_rows=lambda: refuse_device(loaded.recipe.training.device))
     resumed = find_run(folder, request.bound.resolved()) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
@@ -162,10 +164,6 @@ def _flow(run: RunContext) -> None:
     run.broadcast("graftkit_run_started")
     for message in run.request.notices:
         run.notice("plan", message)
-    if run.request.bound.recipe.training.device not in ("auto", "cpu"):
-        from graftkit.flow.check_model import pick_device
-
-        pick_device(run.request.bound.recipe.training.device)
     prepare_tokenizer(run)
 
     from graftkit.flow.base_model import load_base, prepare_model
