@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.checks import check_tensors as check_tensors
     from graftkit.interfaces.config import ProviderConfig as ProviderConfig
     from graftkit.interfaces.exporter import Exporter as Exporter
+    from graftkit.interfaces.exporter import LoadedAssets as LoadedAssets
     from graftkit.interfaces.exporter import NewVocabulary as NewVocabulary
     from graftkit.interfaces.exporter import PlannedModel as PlannedModel
     from graftkit.interfaces.exporter import Probe as Probe
@@ -72,6 +73,7 @@ _HOMES = {
     "LayerInfo": "graftkit.interfaces.layer",
     "LayerKind": "graftkit.interfaces.layer",
     "ModelSource": "graftkit.interfaces.model_source",
+    "LoadedAssets": "graftkit.interfaces.exporter",
     "NewRows": "graftkit.interfaces.initializer",
     "NewToken": "graftkit.interfaces.vocabulary",
     "NewVocabulary": "graftkit.interfaces.exporter",

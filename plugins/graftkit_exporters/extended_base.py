@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import PlannedModel, ProofRequest, TrainedModel
+from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.interfaces.architecture import load_pretrained
 
 from graftkit_exporters.config import MergedConfig
-from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, write_model
+from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
 from graftkit_exporters.peft_folder import load_adapter, no_adapter, write_adapter
 
 __all__ = ["ExtendedBaseExporter"]
@@ -58,6 +58,10 @@ class ExtendedBaseExporter:
         return TOLERANCES[self._config.dtype]
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
-        """Loads the base with transformers and the adapter with peft, computing in float32."""
+        """Loads the base with transformers and the adapter with peft as they are stored; computes in float32."""
         model = load_pretrained(request.folder / "base", **TRUSTING_NOTHING)
         return request.run(load_adapter(model, request.folder / "adapter").get_base_model())
+
+    def assets(self, request: ProofRequest) -> LoadedAssets:
+        """Loads tokenizer, chat template and generation settings of the base with transformers."""
+        return load_assets(request, request.folder / "base")

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import PlannedModel, ProofRequest, TrainedModel
+from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.interfaces.architecture import load_pretrained
 
 from graftkit_exporters.config import MergedConfig
-from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, write_model
+from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
 
 __all__ = ["MergedExporter"]
 
@@ -35,7 +35,7 @@ class MergedExporter:
         return None
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
-        """Writes the folder, one shard in memory at a time."""
+        """Writes the folder, one tensor in memory at a time."""
         size = write_model(
             folder,
             trained.merged_tensors(),
@@ -52,5 +52,9 @@ class MergedExporter:
         return TOLERANCES[self._config.dtype]
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
-        """Loads the folder with transformers, computing in float32; no tensor is missing, and none left over."""
+        """Loads the folder with transformers in the dtype that it is stored in; computes in float32."""
         return request.run(load_pretrained(request.folder, **TRUSTING_NOTHING))
+
+    def assets(self, request: ProofRequest) -> LoadedAssets:
+        """Loads tokenizer, chat template and generation settings with transformers."""
+        return load_assets(request, request.folder)

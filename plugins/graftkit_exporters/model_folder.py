@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import Tokenizer
+from graftkit import LoadedAssets, ProofRequest, Tokenizer
 
 from graftkit_exporters.config import MergedConfig
 
-__all__ = ["TOLERANCES", "TRUSTING_NOTHING", "write_json", "write_model"]
+__all__ = ["TOLERANCES", "TRUSTING_NOTHING", "load_assets", "load_tokenizer", "write_json", "write_model"]
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 """What the rounding of a stored type explains, as a share of the largest logit. Measured on SmolLM2-135M: 1.5e-6, 6e-3
@@ -21,6 +22,19 @@ and 8e-4; on tiny random models, whose logits lie close, 4 times that."""
 
 TRUSTING_NOTHING: Mapping[str, Any] = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
 """How transformers loads an export: it runs no code of it, asks nobody, and opens no pickle."""
+
+_GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""The names of the class of transformers that reads a tokenizer.json as it is."""
+
+_TRIED = (
+    "  two  spaces\n\t",
+    "don't I'LL 12345 x+=1;",
+    "Grüße cafe\u0301 \u2167",
+    "你好 مرحبا",
+    "\U0001f642\u200d\u00a0",
+)
+_LATEST = 2000
+"""So many of a vocabulary's pieces are tried besides, the latest ones."""
 
 _NOT_WRITTEN = {"torch_dtype", "transformers_version", "_name_or_path"}
 
@@ -34,7 +48,7 @@ def write_model(
     generation: Mapping[str, Any] | None = None,
     towers: Collection[str] = (),
 ) -> int:
-    """Writes the folder, one shard in memory at a time, and returns the bytes of its tensors.
+    """Writes the folder, one tensor in memory at a time, and returns the bytes of its tensors.
 
     Args:
         folder: An existing folder.
@@ -45,18 +59,36 @@ def write_model(
         generation: The content of generation_config.json; none is written without any.
         towers: The names of tensors that are stored in the type that they have.
     """
-    shards: list[tuple[Path, list[str]]] = []
-    total = 0
-    for shard in _shards(tensors, stored, towers):
-        total += sum(tensor.nbytes for tensor in shard.values())
-        shards.append(_write_shard(folder, len(shards), shard))
+    shards = _write_shards(folder, tensors, stored, towers)
+    total = sum(shard.size for shard in shards)
     _name_shards(folder, shards, total)
     kept = {key: value for key, value in config.items() if key not in _NOT_WRITTEN}
     write_json(folder / "config.json", {**_encoded(kept), "dtype": stored.dtype})
     if generation:
         write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if k not in _NOT_WRITTEN})
     tokenizer.save(folder)
+    _keep_generic_class(folder, tokenizer)
     return total
+
+
+def _keep_generic_class(folder: Path, tokenizer: Tokenizer) -> None:
+    """Makes AutoTokenizer take the class that the tokenizer's files name where it would take another with other ids.
+
+    For some types of models transformers 5 takes its own class whatever tokenizer_config.json names
+    (`MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS` in its tokenization_auto.py); that class puts its own way of splitting
+    text around a vocabulary. An `auto_map` that is empty, and so names no code, keeps it from that.
+    """
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_bytes()) if path.is_file() else {}
+    if config.get("tokenizer_class") not in _GENERIC or "auto_map" in config:
+        return
+    loaded = load_tokenizer(folder)
+    if type(loaded).__name__ in _GENERIC:
+        return
+    first = max(0, tokenizer.vocab_size - _LATEST)
+    texts = [*_TRIED, *(tokenizer.decode([id]) for id in range(first, tokenizer.vocab_size))]
+    if [loaded(text, add_special_tokens=False)["input_ids"] for text in texts] != tokenizer.encode_batch(texts, "all"):
+        write_json(path, {**config, "auto_map": []})
 
 
 def _encoded(value: Any) -> Any:
@@ -70,41 +102,93 @@ def _encoded(value: Any) -> Any:
     return value
 
 
-def _shards(
-    tensors: Iterable[tuple[str, torch.Tensor]], stored: MergedConfig, towers: Collection[str]
-) -> Iterator[dict[str, torch.Tensor]]:
+class _Shard:
+    """A safetensors file whose tensors are written as they come; its header, which stands first, comes last.
+
+    Args:
+        folder: Where to write.
+        number: Its number among the shards.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.path = folder / f"shard-{number}.safetensors"
+        self._data = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._entries: list[tuple[str, torch.dtype, list[int], int, int]] = []
+        self.size = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its tensors."""
+        return [entry[0] for entry in self._entries]
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Writes one tensor."""
+        self._entries.append((name, tensor.dtype, list(tensor.shape), self.size, tensor.nbytes))
+        self._data.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        self.size += tensor.nbytes
+
+    def close(self) -> None:
+        """Writes the file. The largest types come first, so that each tensor starts at a multiple of its own."""
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        ordered = sorted(self._entries, key=lambda entry: -entry[1].itemsize)
+        end = 0
+        for name, dtype, shape, _, size in ordered:
+            header[name] = {"dtype": _TYPES[dtype], "shape": shape, "data_offsets": [end, end + size]}
+            end += size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        with self._data, self.path.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for _, _, _, start, size in ordered:
+                self._data.seek(start)
+                for left in range(size, 0, -_COPIED):
+                    file.write(self._data.read(min(left, _COPIED)))
+
+
+_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""safetensors' names of types."""
+
+_COPIED = 16 << 20
+"""Bytes that are copied at a time."""
+
+
+def _write_shards(
+    folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], stored: MergedConfig, towers: Collection[str]
+) -> list[_Shard]:
     limit, dtype = stored.shard_gigabytes * 1e9, getattr(torch, stored.dtype)
-    shard: dict[str, torch.Tensor] = {}
-    size = 0
+    shards = [_Shard(folder, 0)]
     for name, tensor in tensors:
         kept = name in towers or not tensor.is_floating_point()
         rounded = (tensor if kept else tensor.to(dtype)).contiguous()
-        if shard and size + rounded.nbytes > limit:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = rounded
-        size += rounded.nbytes
-    yield shard
+        if shards[-1].size and shards[-1].size + rounded.nbytes > limit:
+            shards[-1].close()
+            shards.append(_Shard(folder, len(shards)))
+        shards[-1].add(name, rounded)
+    shards[-1].close()
+    return shards
 
 
-def _write_shard(folder: Path, number: int, shard: Mapping[str, torch.Tensor]) -> tuple[Path, list[str]]:
-    from safetensors.torch import save_file
-
-    path = folder / f"shard-{number}.safetensors"
-    save_file(dict(shard), path, metadata={"format": "pt"})
-    return path, list(shard)
-
-
-def _name_shards(folder: Path, shards: Sequence[tuple[Path, list[str]]], total: int) -> None:
+def _name_shards(folder: Path, shards: Sequence[_Shard], total: int) -> None:
     """Gives the files the names that loaders look for, now that their number is known."""
     if len(shards) == 1:
-        shards[0][0].rename(folder / "model.safetensors")
+        shards[0].path.rename(folder / "model.safetensors")
         return
     weight_map: dict[str, str] = {}
-    for number, (path, names) in enumerate(shards, 1):
+    for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        path.rename(folder / name)
-        weight_map |= dict.fromkeys(names, name)
+        shard.path.rename(folder / name)
+        weight_map |= dict.fromkeys(shard.names, name)
     write_json(
         folder / "model.safetensors.index.json",
         {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
@@ -114,3 +198,27 @@ def _name_shards(folder: Path, shards: Sequence[tuple[Path, list[str]]], total: 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Writes an indented JSON file."""
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Loads the tokenizer of an export as transformers does that is only told the folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def load_assets(request: ProofRequest, folder: Path) -> LoadedAssets:
+    """Answers a request with the tokenizer and the generation settings that transformers loads from a model's folder.
+
+    Args:
+        request: The request.
+        folder: The model's folder within the export.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    if (folder / "generation_config.json").is_file():
+        settings = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    else:  # as transformers does where a model has none
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        settings = GenerationConfig.from_model_config(config)
+    return request.assets(load_tokenizer(folder), settings.to_dict())

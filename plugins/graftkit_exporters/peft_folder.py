@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from graftkit import NewVocabulary, PlannedModel, ProofRequest, TrainedModel
+from graftkit import LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
 from torch import nn
 
-from graftkit_exporters.model_folder import write_json
+from graftkit_exporters.model_folder import load_tokenizer, write_json
 
 __all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
 
@@ -59,6 +59,10 @@ class PeftExporter:
         folder = request.folder
         stored_names(folder)  # a folder without tensors is told at once, before a base model is loaded
         return request.run(load_adapter(resized(request.base(), folder), folder).get_base_model())
+
+    def assets(self, request: ProofRequest) -> LoadedAssets:
+        """Loads the tokenizer beside the adapter with transformers; generation settings are the base model's."""
+        return request.assets(load_tokenizer(request.folder))
 
 
 def no_adapter(planned: PlannedModel) -> str | None:

@@ -79,6 +79,10 @@ BROKEN = {
         "before a weight is loaded, .* no attribute 'adapted'",
     ),
     "exporters:ReadsNothing": ("its_logits_come_from_its_files", "without reading its export"),
+    "exporters:LosesTheTemplate": (
+        "what_it_loads_besides_weights_is_what_was_trained_with[llama-None]",
+        "chat template: none is loaded",
+    ),
     "exporters:BlindTolerance": ("its_tolerance_tells_the_trained_model_from_the_base", "a share of the largest logit"),
     "initializers:ReturnsSixteenBits": ("every_new_token_gets_a_row[extended]", "rows are torch.bfloat16"),
     "initializers:DividesByNothing": (

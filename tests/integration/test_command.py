@@ -34,7 +34,8 @@ def test_a_run_ends_with_a_table_and_two_commands_that_work(recipe_file: Path, t
     done = toolkit("run", "job.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "held-out loss" in done.stdout and "before" in done.stdout and "% " not in done.stderr
-    assert "proved: loaded with transformers" in done.stdout and "8.6" in done.stdout
+    assert "proved: logits within" in done.stdout and "claims: loaded with transformers" in done.stdout
+    assert "8.6" in done.stdout
     assert "step 6/6  loss" in done.stderr and "tokens/s" in done.stderr and "\x1b" not in done.stderr
     following = [line.strip() for line in done.stdout.partition("Next:")[2].strip().splitlines()]
     assert [line.split()[1] for line in following] == ["generate", "verify"]
@@ -59,7 +60,7 @@ def test_the_quickstart_is_ones_own_by_changing_two_lines(tiny_model: Path, chat
     (tmp_path / "mine.yaml").write_text("\n".join(lines))
     done = toolkit("run", "mine.yaml", "--set", "training.steps=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "exact match (3 answers)" in done.stdout and done.stdout.count("proved: loaded with") == 2
+    assert "exact match (3 answers)" in done.stdout and done.stdout.count("proved: logits within") == 2
 
 
 def test_json_is_one_object_and_the_only_output(recipe_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -252,7 +253,40 @@ def test_what_is_verified_asks_neither_its_user_nor_the_network(
         monkeypatch.delenv(name, raising=False)
     child(monkeypatch, code)
     said = flow.prove(tmp_path, tmp_path / PROBES, trusted=trusted)["reason"]
-    assert said == ["", *([None, None] if trusted else ["1", "1"])]
+    assert said == ["", "1", "1"]
+
+
+ORPHAN = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open({path!r}, "w").write(str(child.pid))
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX's")
+def test_a_proof_that_is_stopped_leaves_no_process_of_its_own_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the loading program started ends with it."""
+    child(monkeypatch, ORPHAN.format(path=str(tmp_path / "pid")))
+    monkeypatch.setattr(flow, "_time_limit", lambda folder: 3.0)
+    with pytest.raises(ExportError, match="was stopped"):
+        flow.prove(tmp_path, tmp_path / PROBES)
+    started = int((tmp_path / "pid").read_text())
+    end = time.monotonic() + 20
+    while _runs(started) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _runs(started), "a process that the proof started is still running"
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")  # one that has ended and that nobody has waited for is there, too
+    return not state.is_file() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 BAD = """

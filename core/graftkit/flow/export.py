@@ -1,20 +1,27 @@
-"""Writes the exports and has each proved: loaded by the program it is meant for, in a process of its own."""
+"""Writes the exports, then has each proved: loaded by the program it is meant for, in a process of its own."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from graftkit._version import __version__
 from graftkit.errors import ExportError, RecipeError
+from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
@@ -23,6 +30,7 @@ from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import PROBES_FILE, make_probes
 from graftkit.flow.prove import TRUSTED
 from graftkit.flow.tokenizer import VOCABULARY
+from graftkit.flow.vocabulary import row_texts
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -30,33 +38,67 @@ from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.recipe.bind import Choice
 from graftkit.store.files import atomic_folder, file_facts, write_json
 
-__all__ = ["Planned", "export_all", "make_exporters", "prove", "refuse_early"]
+__all__ = ["Planned", "export_all", "make_exporters", "prove", "prove_exports", "refuse_early"]
 
 _SECONDS, _BYTES_A_SECOND = 1800, 2_000_000
 """How long a proof may take: half an hour, and a second for each two megabytes to load."""
 
 
 def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:
-    """Writes `exports/NAME/` for each entry of the recipe, and what proving it gave.
+    """Writes `exports/NAME/` for each entry of the recipe, and before that what they are going to be proved with.
 
     Raises:
-        ExportError: An export failed, or computes something else than what was trained.
+        ExportError: An export failed.
     """
     if not run.request.bound.exports:
         return
     trained = next(stage["tokens"] for stage in run.facts["stages"] if stage["name"] == "training")
-    make_probes(loaded, corpus, trained).save(run.folder / PROBES_FILE)
+    probes = replace(make_probes(loaded, corpus, trained), assets=_assets(run, loaded))
+    probes.save(run.folder / PROBES_FILE)
     (run.folder / "exports").mkdir(exist_ok=True)
-    run.record(exports={})
     for use, choice in run.request.bound.exports:
         with run.stage(f"export {use.folder}") as stage:
             exporter = exporters[use.folder]
             folder = run.folder / "exports" / use.folder
             _write(run, loaded, exporter, choice, folder)
-            run.cancel.poll()
-            proof = _proved(run, stage, folder)
-            stage.facts |= {"folder": str(folder), "proof": proof}
+            stage.facts |= {"folder": str(folder)}
+
+
+def prove_exports(run: RunContext) -> None:
+    """Has each export of the recipe proved, once nothing holds the trained model any more.
+
+    Raises:
+        ExportError: An export computes something else than what was trained, or loads something else beside it.
+    """
+    if not run.request.bound.exports:
+        return
+    _give_memory_back()
+    run.record(exports={})
+    for use, _ in run.request.bound.exports:
+        with run.stage(f"proof of {use.folder}") as stage:
+            folder = run.folder / "exports" / use.folder
+            stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, folder)}
             run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
+
+
+def _give_memory_back() -> None:
+    """Gives the system the memory of what nothing holds any more: proofs run in processes of their own."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with suppress(AttributeError, OSError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
+    """Asks the run's own tokenizer and settings for what every export must load besides its weights."""
+    return expected_assets(
+        run.vocabulary.tokenizer,
+        row_texts(run.request.rows.train),
+        today=run.request.today,
+        generation=loaded.model.generation_config,
+        stop_tokens=run.facts["stop_tokens"],
+    )
 
 
 def make_exporters(run: RunContext) -> dict[str, Exporter]:
@@ -129,7 +171,7 @@ def _facts_beside(manifest: Mapping[str, Any], facts: Mapping[str, Any], exporte
     Raises:
         ExportError: One does, or they are no JSON.
     """
-    hidden = sorted((manifest.keys() | {"files"}) & facts.keys())
+    hidden = sorted((manifest.keys() | {"files", "proof"}) & facts.keys())
     if hidden:
         raise ExportError(
             f"the exporter '{exporter}' returns {', '.join(hidden)} as a fact of its own, which {EXPORT_MANIFEST} says",
@@ -146,11 +188,15 @@ def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
     proof = prove(folder, run.folder / PROBES_FILE, run.cancel.poll, trusted=True)
     if proof["status"] == "not possible":
         stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
+    if proof.get("not_covered_because"):
+        stage.notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
+    path = folder / EXPORT_MANIFEST
+    write_json(path, {**json.loads(path.read_bytes()), "proof": proof})
     return proof
 
 
 def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool = False) -> dict[str, Any]:
-    """Loads an export in a fresh process and compares its logits with those of the trained model.
+    """Loads an export in a fresh process and compares its logits, and what else is loaded, with the trained model's.
 
     Args:
         folder: The export.
@@ -159,26 +205,42 @@ def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool
         trusted: Whether this run has just written the export; otherwise it may only name what is installed.
 
     Returns:
-        `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `loaded_with` or `reason`.
+        `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `covers`, `loaded_with` or `reason`.
 
     Raises:
-        ExportError: The logits differ by more than the format's precision explains, or loading failed.
+        ExportError: The logits differ by more than the format's precision explains, tokens, template or settings are
+            others, loading failed, or it took too long.
     """
     command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes)]
     command += [TRUSTED] if trusted else []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    if not trusted:  # what a manifest from elsewhere names is opened where it lies here, or not at all
-        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    # What an export or its manifest names is opened where it lies on this machine, or not at all.
+    environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        start_new_session=True,
     ) as process:
         try:
             output, errors = _wait(process, poll, folder)
         finally:
-            if process.poll() is None:
-                process.kill()
+            _end(process)
     return _judged(folder, process.returncode, output, errors)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kills a proof's process and whatever it started, where that still runs."""
+    if os.name == "posix":  # the process leads a session, and with it a group, of its own
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None:
+        process.kill()
 
 
 def _wait(process: subprocess.Popen[str], poll: Any, folder: Path) -> tuple[str, str]:
@@ -211,6 +273,12 @@ def _judged(folder: Path, code: int, output: str, errors: str) -> dict[str, Any]
     proof: dict[str, Any] = json.loads(lines[-1])
     if proof["status"] == "failed":
         raise ExportError(proof["message"], where=proof["where"] or str(folder), hint=proof["hint"])
+    if proof.get("differences"):
+        raise ExportError(
+            f"what is loaded is not what was trained with; {'; '.join(proof['differences'])}",
+            where=str(folder),
+            hint="Do not use it as it is: load the run's own tokenizer/ and settings beside it. It is kept for a look.",
+        )
     if proof["status"] == "different":
         raise ExportError(
             f"it computes something else than what was trained: logits differ by {proof['max_abs_diff']:.2g}, "

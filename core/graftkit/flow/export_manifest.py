@@ -43,6 +43,7 @@ _SHAPES: Mapping[str, type | tuple[type, ...]] = {
     "chat_template": (str, type(None)),
     "tolerance": (int, float),
     "files": dict,
+    "proof": dict,
 }
 
 OF_THE_MANIFEST = frozenset(_SHAPES)

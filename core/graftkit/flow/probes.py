@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
+from graftkit.flow.assets import ExpectedAssets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.corpus import Corpus
+from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.interfaces.exporter import Probe
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.packing import forward_inputs
-from graftkit.model.parts import compute_in_float32
 from graftkit.store.files import write_atomic
 from graftkit.store.token_store import TokenStore
 
@@ -46,6 +47,7 @@ class Probes:
         places: For each probe the positions whose logits are kept, ascending; its last ones when left out.
         tokenizer_fingerprint: Of the tokenizer that the ids are of.
         coverage: What the probes cover, for whoever reads the proof.
+        assets: What an export must load besides its weights; None in what was written before that was compared.
     """
 
     ids: list[list[int]]
@@ -53,6 +55,7 @@ class Probes:
     places: list[list[int]] = field(default_factory=list)
     tokenizer_fingerprint: str = ""
     coverage: Mapping[str, int] = field(default_factory=dict)
+    assets: ExpectedAssets | None = None
 
     def __post_init__(self) -> None:
         if not self.places:
@@ -75,6 +78,7 @@ class Probes:
         tensors |= {f"places.{n}": torch.tensor(places) for n, places in enumerate(self.places)}
         metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
+        metadata |= {"assets": self.assets.to_json()} if self.assets else {}
         data = save(tensors, metadata=metadata)
         write_atomic(path, lambda file: file.write(data))
 
@@ -97,6 +101,7 @@ class Probes:
                 for name, value in metadata.items()
                 if name.startswith("coverage.")
             },
+            ExpectedAssets.from_json(metadata["assets"]) if "assets" in metadata else None,
         )
 
 
@@ -123,8 +128,8 @@ class Comparison:
 def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) -> Probes:
     """Takes whole examples, held-out ones where there are any, and runs the trained model on them as training does.
 
-    It runs in float32 whatever it was trained in, so that what is compared are the weights and not the rounding of
-    activations; it stays in float32 afterwards.
+    It runs in float32 whatever it was trained in, block by block, so that what is compared are the weights and not the
+    rounding of activations.
 
     Args:
         loaded: The trained model.
@@ -136,8 +141,9 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
     ids = sorted(_sequences(store, max(LEAST, int(SHARE * trained_tokens))), key=len)
     places = [_spread(len(probe)) for probe in ids]
     sequences = [torch.tensor(probe, device=loaded.device) for probe in ids]
-    compute_in_float32(loaded.model.network)
-    logits = _logits(loaded.model.network, sequences, places, loaded.packing.packed)
+    network = loaded.model.network
+    with float32_by_block(network):
+        logits = _logits(network, sequences, places, loaded.packing.packed)
     longest = max(int(store.lengths.max()), int(corpus.train.lengths.max()))
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest}
     return Probes(ids, logits, places, loaded.model.tokenizer.fingerprint, coverage)

@@ -1,4 +1,4 @@
-"""Runs in a process of its own: loads an export afresh, runs the probes, and prints how far the logits are off.
+"""Runs in a process of its own: loads an export afresh, runs the probes, and prints what differs from the run.
 
     python -m graftkit.flow.prove EXPORT PROBES
 
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ExportError, GraftkitError
+from graftkit.flow.assets import covered, differences
 from graftkit.flow.export_manifest import checked_tolerance, read_export_manifest, refuse_foreign_code
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, make_provider
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.exporter import Exporter, ProofRequest
+from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets, ProofRequest
 
 if TYPE_CHECKING:
     from graftkit.flow.probes import Probes
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:
-    """Compares an export's logits with the trained model's."""
+    """Compares an export's logits with the trained model's, and what else its program loads with the run's own."""
     from graftkit.flow.probes import Probes, allowed_difference, compare
 
     manifest = read_export_manifest(folder)
@@ -58,12 +59,18 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     if missing:
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
     probes = Probes.load(probes_file)
-    found = exporter.logits(ProofRequest(folder, probes.requested, lambda: _base(manifest, make)))
-    difference, tolerance = compare(probes, found), allowed_difference(probes, share)
-    if difference.within(tolerance):
-        check_it_reads(exporter, folder, probes, lambda: _base(manifest, make), tolerance)
+    with _temporary_beside(folder) as place:
+        request = _request(folder, probes, lambda: _base(manifest, make, Path(place)))
+        assets, lacking = _loaded_assets(exporter, request)
+        difference, tolerance = compare(probes, exporter.logits(request)), allowed_difference(probes, share)
+        if difference.within(tolerance):
+            check_it_reads(exporter, folder, probes, request.base, tolerance)
+    odd = differences(probes.assets, assets) if probes.assets else []
     return {
-        "status": "proved" if difference.within(tolerance) else "different",
+        "status": "proved" if difference.within(tolerance) and not odd else "different",
+        "covers": covered(probes.assets, assets),
+        "differences": odd,
+        "not_covered_because": lacking,
         "max_abs_diff": min(difference.largest, 1e308),
         "mean_abs_diff": min(difference.mean, 1e308),
         "top1_agreement": difference.top1,
@@ -71,6 +78,23 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         "coverage": dict(probes.coverage),
         "loaded_with": {name: _version(name) for name in getattr(exporter, "proved_with", ())},
     }
+
+
+def _request(folder: Path, probes: Probes, base: Callable[[], Any]) -> ProofRequest:
+    expected = probes.assets
+    if expected is None:
+        return ProofRequest(folder, probes.requested, base)
+    return ProofRequest(folder, probes.requested, base, expected.texts, expected.conversation, expected.date)
+
+
+def _loaded_assets(exporter: Exporter, request: ProofRequest) -> tuple[LoadedAssets, str]:
+    """Returns what the exporter's program loads besides weights, and why it is nothing where a library is missing."""
+    if not isinstance(exporter, AssetsExporter):
+        return LoadedAssets(), ""
+    try:
+        return exporter.assets(request), ""
+    except ImportError as error:
+        return LoadedAssets(), str(error).strip().partition("\n")[0]
 
 
 def check_it_reads(exporter: Exporter, folder: Path, probes: Probes, base: Callable[[], Any], tolerance: float) -> None:
@@ -116,19 +140,21 @@ def _temporary_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
     """Makes a folder with the same neighbours, so that what an exporter reads of those it finds again."""
     prefix, suffix = f".{folder.name}.", ".partial"
     try:
-        return tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=folder.absolute().parent)
+        return tempfile.TemporaryDirectory(suffix, prefix, folder.absolute().parent, ignore_cleanup_errors=True)
     except OSError:  # a folder that may only be read
-        return tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix)
+        return tempfile.TemporaryDirectory(suffix, prefix, ignore_cleanup_errors=True)
 
 
-def _base(manifest: Mapping[str, Any], make: MakeProvider) -> Any:
-    """Builds the base model that was trained on: its weights as the quantizer gives them back, float32."""
+def _base(manifest: Mapping[str, Any], make: MakeProvider, place: Path) -> Any:
+    """Builds the base model that was trained on: its weights as the quantizer gives them back, float32, in files."""
     import torch
 
     from graftkit.model.load import load_dense_model
 
     files = make("model-source", manifest["model_source"]).open(manifest["model"]["reference"])
-    return load_dense_model(files, make("quantizer", manifest["quantizer"]), getattr(torch, manifest["dtype"]))
+    kept = Path(tempfile.mkdtemp(dir=place))
+    quantizer = make("quantizer", manifest["quantizer"])
+    return load_dense_model(files, quantizer, getattr(torch, manifest["dtype"]), kept)
 
 
 def _installed(name: str) -> bool:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import Cancelled, GraftkitError, RequestError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
-from graftkit.flow.corpus import TOKENS, build_corpus
+from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Event, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder
@@ -23,6 +23,10 @@ from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.recipe.load import LoadedRecipe, load_recipe
 from graftkit.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from graftkit.flow.check_model import PlannedBase
+    from graftkit.interfaces.exporter import Exporter
 
 __all__ = ["Measured", "RunResult", "plan", "run"]
 
@@ -166,19 +170,29 @@ def _flow(run: RunContext) -> None:
         run.notice("plan", message)
     prepare_tokenizer(run)
 
-    from graftkit.flow.base_model import load_base, prepare_model
     from graftkit.flow.check_model import check_model
-    from graftkit.flow.evaluate import evaluate, evaluate_base
-    from graftkit.flow.export import export_all, make_exporters, refuse_early
+    from graftkit.flow.export import make_exporters, prove_exports, refuse_early
     from graftkit.flow.report import write_report
     from graftkit.flow.targets import settle_targets
-    from graftkit.flow.training import forget_checkpoints, train
+    from graftkit.flow.training import forget_checkpoints
 
     settle_targets(run)
     exporters = make_exporters(run)
     refuse_early(run, exporters)
-    planned = check_model(run)
-    corpus = build_corpus(run)
+    _train_and_export(run, check_model(run), build_corpus(run), exporters)
+    del exporters
+    prove_exports(run)
+    write_report(run)
+    forget_checkpoints(run)
+
+
+def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:
+    """Does what needs the model. Nothing holds it afterwards: proofs load what was exported into its room."""
+    from graftkit.flow.base_model import load_base, prepare_model
+    from graftkit.flow.evaluate import evaluate, evaluate_base
+    from graftkit.flow.export import export_all
+    from graftkit.flow.training import train
+
     base = load_base(run, planned)
     evaluate_base(run, base)
     loaded = prepare_model(run, base)
@@ -186,8 +200,6 @@ def _flow(run: RunContext) -> None:
     train(run, loaded, corpus)
     evaluate(run, loaded, corpus, "after")
     export_all(run, loaded, corpus, exporters)
-    write_report(run)
-    forget_checkpoints(run)
 
 
 def _prepare(

@@ -56,7 +56,7 @@ def model_class(config: Any) -> Any | None:
 
 
 def load_pretrained(folder: Path, **options: Any) -> Any:
-    """Loads a folder as transformers saves it, by the class of its config.json, computing in float32.
+    """Loads a folder as transformers saves it, by the class of its config.json, in the types that it has.
 
     Args:
         folder: Holds config.json and the weights.
@@ -66,7 +66,6 @@ def load_pretrained(folder: Path, **options: Any) -> Any:
         ValueError: transformers has no causal language model of that configuration, or tensors are missing, left over
             or of another shape, which transformers itself would make up for by random ones.
     """
-    import torch
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -74,7 +73,7 @@ def load_pretrained(folder: Path, **options: Any) -> Any:
     if found is None:
         raise ValueError(f"transformers has no causal language model of type '{config.model_type}'")
     model, info = found.from_pretrained(
-        folder, config=config, dtype=torch.float32, output_loading_info=True, **{"trust_remote_code": False, **options}
+        folder, config=config, dtype="auto", output_loading_info=True, **{"trust_remote_code": False, **options}
     )
     odd = {kind: sorted(map(str, names)) for kind, names in info.items() if kind.endswith("_keys") and names}
     if odd:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graftkit.interfaces.vocabulary import VocabularyChange
 
@@ -17,7 +19,16 @@ if TYPE_CHECKING:
     from graftkit.interfaces.adapter import Adapter
     from graftkit.interfaces.tokenizer import Tokenizer
 
-__all__ = ["Exporter", "NewVocabulary", "PlannedModel", "Probe", "ProofRequest", "TrainedModel"]
+__all__ = [
+    "AssetsExporter",
+    "Exporter",
+    "LoadedAssets",
+    "NewVocabulary",
+    "PlannedModel",
+    "Probe",
+    "ProofRequest",
+    "TrainedModel",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,25 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedAssets:
+    """What a program loads from an export besides weights. What the format does not carry is None: it is not proved.
+
+    Attributes:
+        tokens: For each of the request's texts its token ids, no token added around it, special tokens in it read as
+            such.
+        rendered: The request's conversation as the loaded chat template lays it out, with the prompt of the answer;
+            empty where no template was loaded though the format carries one.
+        generation: The loaded generation settings, with the keys of a `generation_config.json`.
+        stop_tokens: The token ids that end an answer.
+    """
+
+    tokens: Sequence[Sequence[int]] | None = None
+    rendered: str | None = None
+    generation: Mapping[str, Any] | None = None
+    stop_tokens: Sequence[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProofRequest:
     """What an exporter is asked to compute with an export.
 
@@ -130,26 +160,63 @@ class ProofRequest:
         probes: Token sequences.
         base: Makes the base model in full precision, its quantized weights dequantized, as a plain `transformers`
             model, for formats that hold the adapter alone.
+        texts: Texts to encode with the tokenizer that the export's program loads.
+        conversation: Messages, `{"role": ..., "content": ...}`, to lay out with the chat template that it loads.
+        today: The day that a chat template writes where it asks for the date.
     """
 
     folder: Path
     probes: Sequence[Probe]
     base: Callable[[], nn.Module]
+    texts: Sequence[str] = ()
+    conversation: Sequence[Mapping[str, str]] = ()
+    today: date | None = None
+
+    def assets(self, tokenizer: Any, generation: Mapping[str, Any] | None = None) -> LoadedAssets:
+        """Asks a tokenizer of `transformers`, as `AutoTokenizer` loads it from the export.
+
+        Args:
+            tokenizer: The tokenizer.
+            generation: The loaded generation settings, `GenerationConfig.to_dict()`; None where the format has none.
+        """
+        stop = None if generation is None else generation.get("eos_token_id")
+        ends = list(stop) if isinstance(stop, list | tuple) else [] if stop is None else [stop]
+        return LoadedAssets(
+            tokens=[tokenizer(text, add_special_tokens=False)["input_ids"] for text in self.texts],
+            rendered=self._rendered(tokenizer),
+            generation=generation,
+            stop_tokens=None if generation is None else ends,
+        )
+
+    def _rendered(self, tokenizer: Any) -> str:
+        if not self.conversation or not tokenizer.chat_template:
+            return ""
+        template = tokenizer.get_chat_template()
+        text: str = tokenizer.apply_chat_template(
+            [dict(message) for message in self.conversation],
+            chat_template=f"{_clock(self.today)}{template}" if "strftime_now" in template else template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return text
 
     def run(self, model: Any) -> list[torch.Tensor]:
         """Returns each probe's logits at its places, `[places, vocabulary]`, float32, of a `transformers` model.
 
-        Each probe runs alone, without a cache, and logits of other places are not made where the model allows.
+        Each probe runs alone, without a cache, and logits of other places are not made where the model allows. It
+        computes in float32 whatever dtype the model was loaded in, one block at a time: load it in the dtype that the
+        export is stored in, and no second copy of the weights is made.
         """
         import torch
 
+        from graftkit.interfaces.block_memory import float32_by_block
         from graftkit.interfaces.forward import logits_at
 
         model.eval()
         found: list[torch.Tensor] = []
-        for probe in self.probes:
-            inputs = {"input_ids": torch.tensor([probe.ids]), "use_cache": False}
-            with torch.no_grad():
+        with torch.no_grad(), float32_by_block(model):
+            for probe in self.probes:
+                inputs = {"input_ids": torch.tensor([probe.ids]), "use_cache": False}
                 found.append(logits_at(model, inputs, torch.tensor(probe.places)).float().cpu())
         return found
 
@@ -185,4 +252,31 @@ class Exporter(Protocol):
         Returns:
             For each probe the logits at its places, `[places, vocabulary]`, float32: what `request.run(model)` gives
             for a `transformers` model. The caller compares them: an exporter does not judge itself.
+        """
+
+
+def _clock(today: date | None) -> str:
+    """Returns a Jinja macro that takes the place of `strftime_now`: transformers lets no function in as a variable."""
+    moment = datetime.combine(today, time()) if today else datetime.now()
+    written = "".join(f"|replace('%{code}', '{moment.strftime('%' + code)}')" for code in _DIRECTIVES)
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{written} }}}}{{%- endmacro -%}}"
+
+
+_DIRECTIVES = (
+    *"aAbBcdHIjmMpSuUwWxXyYZzf",
+    *(("-d", "-m", "-H", "-I", "e", "F", "D", "T") if os.name == "posix" else ()),
+)
+"""strftime's: those of every system, and of POSIX."""
+
+
+@runtime_checkable
+class AssetsExporter(Protocol):
+    """What an exporter may have besides, so that its proof covers more than logits."""
+
+    def assets(self, request: ProofRequest) -> LoadedAssets:
+        """Loads tokenizer and generation settings with the program the export is meant for, and answers the request.
+
+        Called in the process that `logits` is called in. `request.assets(tokenizer, generation)` gives the answer of a
+        `transformers` tokenizer; a part that the format does not carry stays None, and the proof says that it does not
+        cover it.
         """

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ from graftkit.interfaces.model_source import INTEGERS, BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.parts import compute_in_float32, move_text, tower_tensors
+from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
 
@@ -60,23 +63,48 @@ def load_base_model(
     return Loader(files, quantizer, device, dtype).load(on_tensor)
 
 
-def load_dense_model(files: BaseModelFiles, quantizer: Quantizer, dtype: torch.dtype = torch.float32) -> nn.Module:
+_LARGE = 1 << 16
+"""Bytes from which on a tensor is worth a file."""
+
+
+def load_dense_model(
+    files: BaseModelFiles, quantizer: Quantizer, dtype: torch.dtype = torch.float32, folder: Path | None = None
+) -> nn.Module:
     """Builds the plain transformers model that the quantized one computes: its weights dequantized, float32.
 
     Args:
         files: The opened base model.
         quantizer: What stored the weights.
         dtype: What the quantized model computed in: its weights were rounded to that first.
+        folder: Where the weights are kept in files without a name, mapped, which need no memory until they are read; in
+            memory where left out.
     """
     model = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype)
+    for name in [name for name, layer in model.named_modules() if isinstance(layer, FrozenLinear)]:
+        layer: Any = model.get_submodule(name)
+        model.set_submodule(name, _dense_layer(layer, folder))
+        del layer  # its frozen weight goes before the next is made
+    text = is_text(model)
+    for name, parameter in model.named_parameters():
+        if text(name) and parameter.dtype != torch.float32:
+            parameter.data = _kept(parameter.data.float(), folder)
     compute_in_float32(model)
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, FrozenLinear):
-            model.set_submodule(name, _dense_layer(layer))
     return model
 
 
-def _dense_layer(layer: FrozenLinear) -> nn.Module:
+def _kept(tensor: torch.Tensor, folder: Path | None) -> torch.Tensor:
+    """Returns the tensor, float32, from a mapped file of its own where there is a folder for it."""
+    if folder is None or tensor.nbytes < _LARGE:
+        return tensor
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        tensor.contiguous().numpy().tofile(file)
+    mapped = torch.from_file(file.name, shared=False, size=tensor.numel(), dtype=torch.float32)
+    with suppress(PermissionError):  # Windows keeps it: it goes with the folder
+        Path(file.name).unlink()
+    return mapped.view(tensor.shape)
+
+
+def _dense_layer(layer: FrozenLinear, folder: Path | None) -> nn.Module:
     """Returns the layer that the architecture itself has."""
     from transformers.pytorch_utils import Conv1D
 
@@ -85,7 +113,8 @@ def _dense_layer(layer: FrozenLinear) -> nn.Module:
     dense: Any
     with torch.device("meta"):
         dense = Conv1D(size_out, size_in) if layer.transposed else nn.Linear(size_in, size_out, layer.bias is not None)
-    dense.weight = nn.Parameter(weight.T.contiguous() if layer.transposed else weight, requires_grad=False)
+    weight = _kept(weight.T.contiguous() if layer.transposed else weight, folder)
+    dense.weight = nn.Parameter(weight, requires_grad=False)
     dense.bias = layer.bias
     return dense  # type: ignore[no-any-return]
 

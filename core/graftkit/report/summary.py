@@ -50,13 +50,19 @@ def _share(facts: Measurement | None) -> str:
 
 
 def proof_text(proof: Mapping[str, Any]) -> str:
-    """Says what proving an export gave."""
+    """Says what proving an export gave: what was compared, what that covers, and what its exporter only claims."""
     if proof["status"] != "proved":
         return f"not proved: {proof['reason']}"
     programs = " and ".join(f"{name} {version}" for name, version in proof["loaded_with"].items())
     within = f"logits within {proof['max_abs_diff']:.1e} of {proof['tolerance']:.1e} allowed"
     longest = proof.get("coverage", {}).get("longest")
-    return f"proved: loaded with {programs}, {within}" + (f", up to {longest} tokens" if longest else "")
+    covers = ", ".join(proof.get("covers", ["logits"]))
+    parts = [
+        within + (f", up to {longest} tokens" if longest else ""),
+        f"covers: {covers}",
+        f"claims: loaded with {programs}" if programs else "",
+    ]
+    return f"proved: {'; '.join(filter(None, parts))}"
 
 
 def vocabulary_text(manifest: RunManifest) -> str:

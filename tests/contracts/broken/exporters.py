@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import time
@@ -70,3 +71,14 @@ class ReadsNothing(MergedExporter):
 class AsksForWeights(MergedExporter):
     def refusal(self, planned: Any) -> str | None:
         return None if planned.adapted else "there is no adapter on it"
+
+
+class LosesTheTemplate(MergedExporter):
+    def export(self, trained: Any, folder: Path) -> Mapping[str, Any]:
+        facts = super().export(trained, folder)
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+        path = folder / "tokenizer_config.json"
+        config = json.loads(path.read_bytes())
+        config.pop("chat_template", None)
+        path.write_text(json.dumps(config))
+        return facts

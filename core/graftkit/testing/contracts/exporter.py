@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -13,11 +14,12 @@ import pytest
 import torch
 
 from graftkit.errors import ExportError
+from graftkit.flow.assets import differences, expected_assets
 from graftkit.flow.export import prove
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE_MANIFEST
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.flow.prove import check_it_reads
-from graftkit.interfaces.exporter import ProofRequest
+from graftkit.interfaces.exporter import AssetsExporter, ProofRequest
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind
 from graftkit.model.adapt import AdaptedModel
@@ -190,6 +192,28 @@ class ExporterContract(Contract):
         if (folder / "tokenizer.json").exists():
             backend = self.create(choose(self.host(), "tokenizer", trained.files.tokenizer_backend, {}))
             assert _vocabulary(backend.load(folder)) == before, "the exported tokenizer.json is another tokenizer"
+
+    @pytest.mark.parametrize("vocabulary", [None, "extended", "trained"])
+    @pytest.mark.parametrize("shape", ["llama", "qwen2"])
+    def test_what_it_loads_besides_weights_is_what_was_trained_with(
+        self, shape: str, vocabulary: str | None, tmp_path: Path
+    ) -> None:
+        """Token ids, chat template, generation settings, stop tokens: those that the exporter answers for."""
+        if not isinstance(self.make(), AssetsExporter):
+            pytest.skip("it has no assets(): its proof covers logits alone")
+        made = {**self.settings, "shape": shape} | ({"vocabulary": vocabulary} if vocabulary else {})
+        trained = train_tiny(self.host(), tmp_path, **made)
+        if self.refusal(trained) is not None:
+            pytest.skip("it has no form of this model")
+        folder, settings = tmp_path / "export", {"temperature": 0.5, "do_sample": True, "eos_token_id": [3, 258]}
+        folder.mkdir()
+        self.make().export(replace(trained.model, generation_config=settings), folder)
+        expected = expected_assets(trained.model.tokenizer, ["one text"], generation=settings, stop_tokens=[3, 258])
+        request = ProofRequest(
+            folder, trained.probes().requested, trained.base, expected.texts, expected.conversation, expected.date
+        )
+        odd = differences(expected, self.make().assets(request))
+        assert not odd, f"what is loaded is not what was trained with; {'; '.join(odd)}"
 
     def test_what_it_is_proved_with_is_installed(self) -> None:
         """`proved_with` names modules that are distributions too: the manifest keeps their versions."""

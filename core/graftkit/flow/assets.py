@@ -1,0 +1,216 @@
+"""What an export must load besides its weights: tokenizer, chat template, generation settings, stop tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from itertools import islice
+from typing import Any
+
+from graftkit.corpus.encode import chat_template_of
+from graftkit.errors import DataError
+from graftkit.interfaces.exporter import LoadedAssets
+from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer
+
+__all__ = ["ExpectedAssets", "covered", "differences", "expected_assets"]
+
+_TEXTS, _CHARACTERS, _SPECIALS = 24, 2000, 32
+"""Texts of the run that are compared at most, the characters of each, and the special tokens that are tried."""
+
+_HARD = (
+    "",
+    " ",
+    "  two  spaces   three\t\ttabs\n\n\nlines\r\n ",
+    "don't WE'LL I've 12345678 3.14159 1,000,000 x=y+1;//",
+    "def f(x):\n    return [x ** 2 for _ in range(10)]\n",
+    "Grüße, naïve cafe\u0301 ﬁ Ⅻ ½",
+    "Привет, мир. שלום עולם. مرحبا بالعالم नमस्ते",
+    "你好，世界。こんにちは 안녕하세요 ไทย",
+    "🙂👩‍👩‍👧‍👦🇩🇪✌🏽 \u200b\ufeff\u00a0",
+)
+
+_CONVERSATIONS = tuple(
+    [{"role": role, "content": content} for role, content in turns]
+    for turns in (
+        [
+            ("system", "Answer  briefly."),
+            ("user", "2 + 2 =  ? Grüße 🙂"),
+            ("assistant", "4\n\n  four"),
+            ("user", "3 + 3?"),
+        ],
+        [("user", "2 + 2 =  ? Grüße 🙂"), ("assistant", "4\n\n  four"), ("user", "3 + 3?")],
+        [("user", "2 + 2 =  ? Grüße 🙂")],
+    )
+)
+"""The first that a template takes is compared: some refuse a system message, or a second turn."""
+
+_OF_A_FILE = ("transformers_version", "_from_model_config", "_name_or_path", "torch_dtype", "dtype")
+"""What a generation_config.json says of itself and of the program that wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedAssets:
+    """What is asked of an export's program, and what the run itself answers.
+
+    Attributes:
+        texts: Texts of the run and hard ones.
+        tokens: Their token ids.
+        conversation: Messages.
+        rendered: What the run's chat template makes of them; None where there is none, or it takes no conversation.
+        today: The day that the template writes, as ISO date, or None.
+        generation: The generation settings, without the tokens that end an answer.
+        stop_tokens: Those.
+    """
+
+    texts: Sequence[str]
+    tokens: Sequence[Sequence[int]]
+    conversation: Sequence[Mapping[str, str]]
+    rendered: str | None
+    today: str | None
+    generation: Mapping[str, Any]
+    stop_tokens: Sequence[int]
+
+    @property
+    def date(self) -> date | None:
+        """The day that the template writes."""
+        return date.fromisoformat(self.today) if self.today else None
+
+    def to_json(self) -> str:
+        """Returns it as JSON, ASCII alone."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ExpectedAssets:
+        """Reads what `to_json` gave."""
+        return cls(**json.loads(text))
+
+
+def expected_assets(
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    *,
+    today: date | None = None,
+    generation: Mapping[str, Any] | None = None,
+    stop_tokens: Sequence[int] = (),
+) -> ExpectedAssets:
+    """Asks the tokenizer that was trained with.
+
+    Args:
+        tokenizer: The tokenizer, which carries the chat template.
+        texts: The run's own texts; the first ones are taken.
+        today: The day that the template writes.
+        generation: The generation settings that exports are given.
+        stop_tokens: The tokens that end an answer.
+    """
+    asked = [*_HARD, *_around_specials(tokenizer), *_sample(texts)]
+    conversation, rendered = _rendered(tokenizer, today)
+    kept = {key: value for key, value in (generation or {}).items() if key not in (*_OF_A_FILE, "eos_token_id")}
+    return ExpectedAssets(
+        texts=asked,
+        tokens=tokenizer.encode_batch(asked, "all"),
+        conversation=conversation,
+        rendered=rendered,
+        today=today.isoformat() if today else None,
+        generation=kept,
+        stop_tokens=sorted(stop_tokens),
+    )
+
+
+def _sample(texts: Iterable[str]) -> Iterator[str]:
+    for text in islice(texts, _TEXTS):
+        yield text[:_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
+def _around_specials(tokenizer: Tokenizer) -> list[str]:
+    """Returns a text for each special and each added token, the latest ones where there are many."""
+    added = tokenizer.added_tokens if isinstance(tokenizer, AddedTokens) else {}
+    names = sorted({**added, **tokenizer.special_tokens}.items(), key=lambda item: item[1])
+    return [f"a{name}b {name} c" for name, _ in names[-_SPECIALS:]]
+
+
+def _rendered(tokenizer: Tokenizer, today: date | None) -> tuple[list[dict[str, str]], str | None]:
+    template = chat_template_of(tokenizer, today)
+    for conversation in _CONVERSATIONS if template else ():
+        try:
+            return conversation, template.render(conversation, "the proof", add_generation_prompt=True)  # type: ignore[union-attr]
+        except DataError:
+            continue
+    return [], None
+
+
+def covered(expected: ExpectedAssets | None, found: LoadedAssets) -> list[str]:
+    """Returns what of an export is compared, logits first, in the words of the proof."""
+    parts = ["logits"]
+    if expected is None:
+        return parts
+    parts += ["tokens"] if found.tokens is not None else []
+    parts += ["template"] if found.rendered is not None and expected.rendered is not None else []
+    parts += ["generation settings"] if found.generation is not None and expected.generation else []
+    parts += ["stop tokens"] if found.stop_tokens is not None and expected.stop_tokens else []
+    return parts
+
+
+def differences(expected: ExpectedAssets, found: LoadedAssets) -> list[str]:
+    """Says for each part that differs what the run has and what was loaded."""
+    return [
+        text
+        for text in (
+            _tokens_differ(expected, found.tokens) if found.tokens is not None else "",
+            _template_differs(expected.rendered, found.rendered),
+            _settings_differ(expected.generation, found.generation) if found.generation is not None else "",
+            _stops_differ(expected.stop_tokens, found.stop_tokens),
+        )
+        if text
+    ]
+
+
+def _tokens_differ(expected: ExpectedAssets, found: Sequence[Sequence[int]]) -> str:
+    if len(found) != len(expected.texts):
+        return f"token ids: {len(found)} texts are answered, {len(expected.texts)} were asked"
+    pairs = zip(expected.texts, expected.tokens, found, strict=True)
+    odd = [(text, list(ours), list(theirs)) for text, ours, theirs in pairs if list(ours) != list(theirs)]
+    if not odd:
+        return ""
+    text, ours, theirs = min(odd, key=lambda one: len(one[0]))
+    place = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
+    return (
+        f"token ids: {len(odd)} of {len(expected.texts)} texts get others, such as {text[:40]!r}: "
+        f"{_few(theirs, place)} where training had {_few(ours, place)}"
+    )
+
+
+def _few(ids: Sequence[int], place: int) -> str:
+    start = max(0, place - 1)
+    shown = ", ".join(map(str, ids[start : start + 6]))
+    return f"[{'..., ' if start else ''}{shown}{', ...' if start + 6 < len(ids) else ''}]"
+
+
+def _template_differs(expected: str | None, found: str | None) -> str:
+    if expected is None or found is None or expected == found:
+        return ""
+    if not found:
+        return "chat template: none is loaded, though the model was trained with one"
+    place = next((n for n, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), 0)
+    return f"chat template: it writes {found[place : place + 30]!r} where training had {expected[place : place + 30]!r}"
+
+
+def _settings_differ(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    odd = [key for key, value in expected.items() if _plain(found.get(key)) != _plain(value)]
+    if not odd:
+        return ""
+    said = ", ".join(f"{key} is {found.get(key)!r} in place of {expected[key]!r}" for key in odd[:3])
+    return f"generation settings: {said}"
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _stops_differ(expected: Sequence[int], found: Sequence[int] | None) -> str:
+    if found is None or not expected or set(found) == set(expected):
+        return ""
+    missing, more = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    said = [f"{missing} are missing" if missing else "", f"{more} are not the run's" if more else ""]
+    return f"stop tokens: {' and '.join(text for text in said if text)}"

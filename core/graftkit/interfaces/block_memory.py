@@ -1,0 +1,146 @@
+"""Computes a model in float32 with no more than one of its blocks in float32 at a time."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["float32_by_block"]
+
+_PAGEOUT = 21
+"""Linux's MADV_PAGEOUT: drops clean pages of a mapped file from memory; what was written to them stays."""
+
+
+@contextmanager
+def float32_by_block(model: nn.Module) -> Iterator[None]:
+    """Makes a model compute in float32, whatever its tensors are stored in, within the memory of one block.
+
+    While a block runs its tensors are float32; afterwards they are again as they were stored. Blocks are the items of
+    the outermost `nn.ModuleList`s. What stands outside of them, such as the output layer, is float32 until the end, but
+    for plain embeddings, of which the rows that are looked up are. Tensors that lie in a mapped file, as safetensors
+    loads them, are dropped from memory after use, where the system can.
+
+    Args:
+        model: A `transformers` model.
+    """
+    from torch import nn
+
+    drop = _dropping()
+    blocks, others = _blocks(model)
+    outside: list[tuple[torch.Tensor, torch.Tensor]] = []
+    handles = []
+    for block in blocks:
+        stored: list[tuple[torch.Tensor, torch.Tensor]] = []
+        handles.append(block.register_forward_pre_hook(_raising(block, stored)))
+        handles.append(block.register_forward_hook(_restoring(block, stored, drop), always_call=True))
+    for module in others:
+        if type(module) is nn.Embedding:
+            handles.append(module.register_forward_hook(lambda module, inputs, rows: rows.float()))
+        else:
+            _raise(_tensors(module, recurse=False), outside)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        _restore(outside)
+        for module in others:
+            for tensor in _tensors(module, recurse=False):
+                drop(tensor.data)
+
+
+def _blocks(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Returns the blocks, and the modules outside of them."""
+    from torch.nn import ModuleList
+
+    blocks: dict[str, nn.Module] = {}
+    others = []
+    for path, module in model.named_modules():  # a module comes before those inside it
+        if path in blocks or any(path.startswith(f"{inside}.") for inside in blocks):
+            continue
+        if isinstance(module, ModuleList):
+            blocks |= {f"{path}.{name}": block for name, block in module.named_children()}
+        else:
+            others.append(module)
+    return list(blocks.values()), others
+
+
+def _tensors(module: nn.Module, recurse: bool) -> Iterator[torch.Tensor]:
+    yield from module.parameters(recurse)
+    yield from module.buffers(recurse)
+
+
+def _raise(tensors: Iterable[torch.Tensor], stored: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Makes tensors float32, and notes what they were."""
+    import torch
+
+    for tensor in tensors:
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            stored.append((tensor, tensor.data))
+            tensor.data = tensor.data.float()
+
+
+def _restore(stored: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for tensor, data in stored:
+        tensor.data = data
+    stored.clear()
+
+
+def _raising(block: nn.Module, stored: list[tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., None]:
+    return lambda module, inputs: _raise(_tensors(block, recurse=True), stored)
+
+
+def _restoring(
+    block: nn.Module, stored: list[tuple[torch.Tensor, torch.Tensor]], drop: Callable[[torch.Tensor], None]
+) -> Callable[..., None]:
+    def restore(module: nn.Module, inputs: Any, output: Any) -> None:
+        _restore(stored)
+        for tensor in _tensors(block, recurse=True):
+            drop(tensor.data)
+
+    return restore
+
+
+def _dropping() -> Callable[[torch.Tensor], None]:
+    """Returns what drops a tensor's pages from memory if it lies in a mapped file; nothing happens elsewhere."""
+    ranges = _file_mappings()
+    if not ranges:
+        return lambda tensor: None
+    starts = [start for start, _ in ranges]
+    advise: Any = ctypes.CDLL(None).madvise
+
+    def drop(tensor: torch.Tensor) -> None:
+        if tensor.device.type != "cpu" or not tensor.nbytes:
+            return
+        first, last = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        place = bisect_right(starts, first) - 1
+        if place < 0 or last > ranges[place][1]:
+            return
+        start = first // mmap.PAGESIZE * mmap.PAGESIZE
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(last - start), _PAGEOUT)
+
+    return drop
+
+
+def _file_mappings() -> list[tuple[int, int]]:
+    """Returns the ranges of this process's memory that are files, ascending; none on systems that don't say."""
+    path = Path("/proc/self/maps")
+    if not sys.platform.startswith("linux") or not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(errors="replace").splitlines():
+        addresses, _, _, _, inode = line.split(maxsplit=5)[:5]
+        if inode != "0":
+            start, _, end = addresses.partition("-")
+            found.append((int(start, 16), int(end, 16)))
+    return sorted(found)

@@ -1,0 +1,104 @@
+"""float32, a block at a time: the numbers are those of the whole model in float32, and no second copy is kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from graftkit import ProofRequest
+from graftkit.interfaces.block_memory import _file_mappings, float32_by_block
+from graftkit.interfaces.exporter import Probe
+from graftkit.model.load import load_dense_model
+from graftkit.testing import tiny_model_folder
+from graftkit.testing.architectures import ARCHITECTURES
+from graftkit_models.huggingface import HuggingFaceSource
+from graftkit_quantizers.nf4 import Nf4
+from transformers import AutoModelForCausalLM
+
+IDS = torch.tensor([[257, 40, 41, 42, 43, 99, 101, 7, 7, 7, 255, 12]])
+
+
+def load(folder: Path, dtype: torch.dtype) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_model_in_half_precision_computes_as_it_does_in_float32(name: str, tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path, **ARCHITECTURES[name])
+    model = load(folder, torch.bfloat16)
+    stored = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    expected = load(folder, torch.bfloat16).float()(input_ids=IDS).logits
+    with float32_by_block(model):
+        found = model(input_ids=IDS).logits
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    after = model.state_dict()
+    assert all(after[name].dtype == stored[name].dtype and torch.equal(after[name], stored[name]) for name in stored)
+
+
+@torch.no_grad()
+def test_no_more_than_a_block_is_float32_at_a_time(tmp_path: Path) -> None:
+    model = load(tiny_model_folder(tmp_path, num_hidden_layers=4), torch.bfloat16)
+    seen: list[int] = []
+
+    def count(*_: Any) -> None:
+        seen.append(sum(p.dtype == torch.float32 for p in model.parameters()))
+
+    for layer in model.model.layers:
+        layer.mlp.register_forward_hook(count)
+    with float32_by_block(model):
+        model(input_ids=IDS)
+    outside = 2  # norm and output layer, which is the embedding here
+    assert seen == [len(list(model.model.layers[0].parameters())) + outside] * 4
+
+
+@torch.no_grad()
+def test_a_model_that_fails_is_left_as_it_was(tmp_path: Path) -> None:
+    model = load(tiny_model_folder(tmp_path), torch.bfloat16)
+    model.model.layers[1].mlp.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), float32_by_block(model):
+        model(input_ids=IDS)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def resident_of_files() -> int:
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(text.partition("RssFile:")[2].split()[0])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of mapped files is asked of Linux")
+def test_a_mapped_model_is_not_in_memory_after_it_has_run(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "head_dim": 128}
+    model = load(tiny_model_folder(tmp_path, **sizes), torch.float32)
+    size = sum(p.nbytes for p in model.parameters())
+    assert _file_mappings() and size > 100e6
+    request = ProofRequest(tmp_path, [Probe((1, 2, 3), (2,))], lambda: model)
+    first = request.run(model)
+    before = resident_of_files()
+    with torch.no_grad():
+        plain = model(input_ids=torch.tensor([[1, 2, 3]])).logits[0, 2:]
+    assert resident_of_files() - before > size / 2, "the model is no mapped file: the test shows nothing"
+    again = request.run(model)
+    assert resident_of_files() - before < size / 4
+    torch.testing.assert_close(first[0], plain, atol=1e-5, rtol=1e-5)
+    assert torch.equal(again[0], first[0])
+
+
+@torch.no_grad()
+def test_a_dense_model_in_files_is_the_one_in_memory(tmp_path: Path) -> None:
+    files = HuggingFaceSource().open(str(tiny_model_folder(tmp_path / "model", hidden_size=256, head_dim=64)))
+    (tmp_path / "kept").mkdir()
+    mapped = load_dense_model(files, Nf4(), torch.bfloat16, tmp_path / "kept")
+    plain = load_dense_model(files, Nf4(), torch.bfloat16)
+    if sys.platform.startswith("linux"):
+        where = mapped.get_parameter("model.layers.0.mlp.up_proj.weight").data_ptr()
+        assert any(start <= where < end for start, end in _file_mappings())
+        assert not list((tmp_path / "kept").iterdir()), "a killed proof would leave its files"
+    assert torch.equal(mapped(input_ids=IDS).logits, plain(input_ids=IDS).logits)
+    assert [p.shape for p in mapped.parameters()] == [p.shape for p in plain.parameters()]
+    mapped.get_parameter("model.layers.0.mlp.up_proj.weight").add_(1)  # as an exporter may, which holds deltas alone
+    assert not torch.equal(mapped(input_ids=IDS).logits, plain(input_ids=IDS).logits)

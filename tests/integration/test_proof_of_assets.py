@@ -1,0 +1,245 @@
+"""A proof compares what an export loads besides its weights: token ids, chat template, generation settings, stops."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import weakref
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from click.testing import CliRunner
+from graftkit.cli import verify
+from graftkit.errors import ExportError
+from graftkit.flow import export as flow
+from graftkit.flow.assets import differences, expected_assets
+from graftkit.flow.export import prove
+from graftkit.flow.export_manifest import EXPORT_MANIFEST
+from graftkit.report.summary import proof_text
+from graftkit.testing import tiny_model_folder
+from graftkit_tokenizers.huggingface import HuggingFaceBackend
+from transformers import AutoTokenizer
+
+PROBES = "probes.safetensors"
+ALL = ["logits", "tokens", "template", "generation settings", "stop tokens"]
+TEMPLATE = (
+    "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content "
+    "+ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> graftkit.RunResult:
+    """A run of a base that samples, with a template that writes the date of the run, which is not today's."""
+    folder = tmp_path_factory.mktemp("assets")
+    model = tiny_model_folder(folder / "model")
+    settings = {"eos_token_id": [256, 258], "temperature": 0.6, "top_p": 0.9, "do_sample": True}
+    (model / "generation_config.json").write_text(json.dumps(settings))
+    (folder / "template.jinja").write_text(TEMPLATE)
+    turns = [[{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}] for n in range(40)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"messages": turn}) + "\n" for turn in turns))
+    recipe = {
+        "model": str(model),
+        "data": {
+            "train": str(folder / "rows.jsonl"),
+            "max_length": 64,
+            "chat_template": str(folder / "template.jinja"),
+            "date": "2020-02-03",
+        },
+        "adapter": {"use": "lora", "rank": 2, "targets": ["*_proj"]},
+        "training": {"steps": 2, "tokens_per_step": 128, "device": "cpu"},
+        "export": ["merged", "peft"],
+    }
+    return graftkit.run(recipe, out=folder / "run")
+
+
+def test_the_proof_says_what_it_covers_everywhere(finished: graftkit.RunResult) -> None:
+    for name, covers in (("merged", ALL), ("peft", ALL[:3])):
+        proof = finished.manifest["exports"][name]["proof"]
+        assert proof["status"] == "proved" and proof["covers"] == covers and not proof["differences"]
+        written = json.loads((finished.exports[name] / EXPORT_MANIFEST).read_bytes())
+        assert written["proof"] == proof
+        said = proof_text(proof)
+        assert f"covers: {', '.join(covers)}" in said and "; claims: loaded with " in said
+    shown = CliRunner().invoke(verify.command, [str(finished.exports["merged"])])
+    assert f"covers: {', '.join(ALL)}" in shown.output, shown.output
+
+
+def edit(path: Path, **changes: Any) -> None:
+    data = {**json.loads(path.read_bytes()), **changes}
+    path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
+
+
+def another_id(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    spec = json.loads(path.read_bytes())
+    vocabulary = spec["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(spec))
+
+
+def a_special_token_less(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    spec = json.loads(path.read_bytes())
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] != "<|endoftext|>"]
+    path.write_text(json.dumps(spec))
+    edit(folder / "tokenizer_config.json", pad_token=None)
+
+
+def template_file(folder: Path) -> Path:
+    found = folder / "chat_template.jinja"
+    return found if found.is_file() else folder / "tokenizer_config.json"
+
+
+def another_template(folder: Path) -> None:
+    path = template_file(folder)
+    path.write_text(path.read_text().replace("assistant", "helper"))
+
+
+def no_template(folder: Path) -> None:
+    path = template_file(folder)
+    if path.suffix == ".jinja":
+        path.unlink()
+    else:
+        edit(path, chat_template=None)
+
+
+def another_date(folder: Path) -> None:
+    path = template_file(folder)
+    path.write_text(path.read_text().replace("%d %b %Y", "%d.%m.%Y"))
+
+
+def a_stop_less(folder: Path) -> None:
+    path = folder / "generation_config.json"
+    edit(path, eos_token_id=json.loads(path.read_bytes())["eos_token_id"][:1])
+
+
+def a_stop_more(folder: Path) -> None:
+    path = folder / "generation_config.json"
+    edit(path, eos_token_id=[*json.loads(path.read_bytes())["eos_token_id"], 7])
+
+
+def no_sampling(folder: Path) -> None:
+    edit(folder / "generation_config.json", temperature=None, top_p=None, do_sample=None)
+
+
+def no_settings(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("export", "fault", "said"),
+    [
+        ("merged", another_id, r"token ids: \d+ of \d+ texts get others, such as "),
+        ("peft", another_id, r"token ids: \d+ of \d+ texts get others, such as "),
+        ("merged", a_special_token_less, r"token ids: .*<\|im_end\|>"),
+        ("merged", another_template, "chat template: it writes 'helper.* where training had 'assistant"),
+        ("peft", another_template, "chat template: it writes 'helper"),
+        ("merged", no_template, "chat template: none is loaded"),
+        ("merged", another_date, "chat template: it writes .* where training had "),
+        ("merged", a_stop_less, r"stop tokens: \[258\] are missing"),
+        ("merged", a_stop_more, r"stop tokens: \[7\] are not the run's"),
+        ("merged", no_sampling, "generation settings: .*temperature is None in place of 0.6"),
+        ("merged", no_settings, "generation settings: "),
+    ],
+)
+def test_a_planted_fault_fails_the_proof_by_name(
+    finished: graftkit.RunResult, tmp_path: Path, export: str, fault: Callable[[Path], None], said: str
+) -> None:
+    folder = shutil.copytree(finished.exports[export], tmp_path / export)
+    fault(folder)
+    with pytest.raises(ExportError, match=said):
+        prove(folder, finished.folder / PROBES)
+
+
+OTHERS = """
+from graftkit_exporters.merged import MergedExporter
+
+class Plain:
+    '''As the scaffold writes one: it knows nothing of tokenizers and settings.'''
+    proved_with = ("transformers",)
+    def __init__(self): self._merged = MergedExporter()
+    def refusal(self, planned): return None
+    def export(self, trained, folder): return self._merged.export(trained, folder)
+    def tolerance(self): return 1e-5
+    def logits(self, request): return self._merged.logits(request)
+
+class NoTemplate(Plain):
+    def assets(self, request):
+        from dataclasses import replace
+        return replace(self._merged.assets(request), rendered=None, generation=None, stop_tokens=None)
+
+class LacksLibrary(Plain):
+    def assets(self, request):
+        raise ImportError("No module named 'heavy'")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "covers"), [("Plain", ["logits"]), ("NoTemplate", ["logits", "tokens"]), ("LacksLibrary", ["logits"])]
+)
+def test_what_a_format_does_not_carry_is_not_covered(
+    make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, covers: list[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "exporters.py").write_text(OTHERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = make_recipe(export=[{"use": f"mine.exporters:{name}", "name": "mine"}])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    proof = result.manifest["exports"]["mine"]["proof"]
+    assert proof["status"] == "proved" and proof["covers"] == covers
+    told = [notice for notice in result.manifest["notices"] if "No module named 'heavy'" in notice]
+    assert bool(told) == (name == "LacksLibrary")
+
+
+@pytest.mark.parametrize("export", ["merged", "extended-base"])
+def test_a_trained_vocabulary_gets_its_own_ids_from_auto_tokenizer(
+    make_recipe: Any, tmp_path: Path, export: str
+) -> None:
+    """transformers has a class of its own for qwen2, whatever the export's tokenizer is."""
+    model = tiny_model_folder(tmp_path / "qwen2", model_type="qwen2", architectures=["Qwen2ForCausalLM"])
+    trained = {"train": {"use": "byte-level", "vocab_size": 300}}
+    recipe = make_recipe(model=str(model), tokenizer=trained, export=[export])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert "tokens" in result.manifest["exports"][export]["proof"]["covers"]
+    folder = result.exports[export] / ("base" if export == "extended-base" else "")
+    theirs = AutoTokenizer.from_pretrained(folder)
+    ours = HuggingFaceBackend().load(result.folder / "tokenizer")
+    for text in ("say 12", "Grüße 🙂\n\tx", "  spaces   here ", "cafe\u0301 <|im_end|>"):
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text, "all")
+
+
+def test_a_template_that_takes_no_system_message_is_compared_all_the_same(tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path / "model")
+    tokenizer = HuggingFaceBackend().load(folder)
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}"
+    expected = expected_assets(tokenizer.with_chat_template(strict), [], today=date(2020, 2, 3))
+    assert expected.rendered and expected.conversation[0]["role"] == "user"
+    refusing = expected_assets(tokenizer.with_chat_template("{{ raise_exception('no') }}"), ["\ud800x"])
+    assert refusing.rendered is None and not differences(refusing, graftkit.LoadedAssets(rendered="anything"))
+
+
+def test_nothing_holds_the_trained_model_while_exports_are_proved(
+    make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a proof has the room that the model had; and every export is written before the first is proved."""
+    models: list[weakref.ref[Any]] = []
+    found: list[tuple[bool, list[str]]] = []
+    write, ask = flow.export_all, flow.prove
+
+    def written(run: Any, loaded: Any, *others: Any) -> None:
+        models.append(weakref.ref(loaded.model.network))
+        write(run, loaded, *others)
+
+    def proved(folder: Path, *others: Any, **named: Any) -> dict[str, Any]:
+        found.append((models[0]() is None, sorted(path.name for path in folder.parent.iterdir())))
+        return ask(folder, *others, **named)
+
+    monkeypatch.setattr(flow, "export_all", written)
+    monkeypatch.setattr(flow, "prove", proved)
+    graftkit.run(make_recipe(export=["merged", "peft"]), out=tmp_path / "run")
+    assert found == [(True, ["merged", "peft"])] * 2
