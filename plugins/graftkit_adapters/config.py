@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import sqrt
 from typing import Annotated, Any, ClassVar
 
-from graftkit import ProviderConfig
+from graftkit import LayerInfo, ProviderConfig
 from pydantic import AfterValidator, Field
 
 __all__ = ["LoraConfig", "QloraConfig"]
@@ -65,6 +65,10 @@ class LoraConfig(ProviderConfig):
             patterns = getattr(self, field)
             holding = {_pattern_of(path, patterns) for path in paths}
             yield from ((field, pattern) for pattern in patterns if pattern not in holding)
+
+    def trainable_parameters(self, layer: LayerInfo) -> int:
+        """Returns the size of `A [rank, in]` and `B [out, rank]`."""
+        return self.rank_of(layer.path) * (layer.in_features + layer.out_features)
 
 
 class QloraConfig(LoraConfig):

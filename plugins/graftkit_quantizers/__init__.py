@@ -10,6 +10,7 @@ def graftkit_quantizers() -> list[Provider]:
         Provider(
             name="none",
             target="graftkit_quantizers.dense:Dense",
+            config="graftkit_quantizers.config:DenseConfig",
             summary="weights as they are, in the dtype of the computation",
         ),
         Provider(
@@ -22,6 +23,7 @@ def graftkit_quantizers() -> list[Provider]:
         Provider(
             name="int8",
             target="graftkit_quantizers.int8:Int8",
+            config="graftkit_quantizers.config:Int8Config",
             summary="8-bit integers with one scale a row (bitsandbytes)",
             requires=("bitsandbytes",),
         ),

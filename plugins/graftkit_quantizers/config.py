@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Literal
 
-from graftkit import ProviderConfig
+from graftkit import LayerInfo, ProviderConfig
 from pydantic import Field
 
-__all__ = ["Nf4Config"]
+__all__ = ["NESTED_BLOCK", "DenseConfig", "Int8Config", "Nf4Config"]
+
+NESTED_BLOCK = 256
+"""Scales that share one scale under double quantization."""
+
+
+class DenseConfig(ProviderConfig):
+    """Weights as they are."""
+
+    def stored_bytes(self, layer: LayerInfo, itemsize: int) -> int:
+        """Returns the bytes of the weight itself."""
+        return layer.out_features * layer.in_features * itemsize
+
+
+class Int8Config(ProviderConfig):
+    """A byte a weight and a scale a row."""
+
+    def stored_bytes(self, layer: LayerInfo, itemsize: int) -> int:
+        """Returns the bytes of codes and of float32 scales."""
+        return layer.out_features * (layer.in_features + 4)
 
 
 class Nf4Config(ProviderConfig):
@@ -19,3 +39,9 @@ class Nf4Config(ProviderConfig):
     double_quant: bool = Field(
         default=False, description="store the scales in 8 bits too: 0.37 bits a weight less at a block of 64"
     )
+
+    def stored_bytes(self, layer: LayerInfo, itemsize: int) -> int:
+        """Returns the bytes of codes, two a byte in whole blocks a row, and of scales."""
+        blocks = layer.out_features * ceil(layer.in_features / self.blocksize)
+        scales = blocks + 4 * (ceil(blocks / NESTED_BLOCK) + 1) if self.double_quant else 4 * blocks
+        return blocks * self.blocksize // 2 + scales

@@ -9,11 +9,15 @@ import torch
 from graftkit import FrozenWeight, LayerInfo, check_matrix
 from torch import nn
 
+from graftkit_quantizers.config import DenseConfig
+
 __all__ = ["Dense", "DenseWeight"]
 
 
 class Dense:
     """Stores a weight in the type that it comes in."""
+
+    def __init__(self, config: DenseConfig | None = None) -> None: ...
 
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> DenseWeight:
         """Keeps `[out, in]` as it is.

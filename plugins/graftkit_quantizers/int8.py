@@ -14,11 +14,15 @@ import torch
 from graftkit import FrozenWeight, LayerInfo, check_matrix, check_tensors
 from torch import nn
 
+from graftkit_quantizers.config import Int8Config
+
 __all__ = ["Int8", "Int8Weight"]
 
 
 class Int8:
     """Stores weights in int8."""
+
+    def __init__(self, config: Int8Config | None = None) -> None: ...
 
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> Int8Weight:
         """Stores `[out, in]`.

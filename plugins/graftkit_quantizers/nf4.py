@@ -16,14 +16,11 @@ from graftkit import FrozenWeight, LayerInfo, check_matrix, check_tensors
 from torch import nn
 
 from graftkit_quantizers.backend import bnb
-from graftkit_quantizers.config import Nf4Config
+from graftkit_quantizers.config import NESTED_BLOCK, Nf4Config
 
 __all__ = ["Nf4", "Nf4Weight"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-NESTED_BLOCK = 256
-"""Scales that share one scale under double quantization."""
 
 HALF_GAP = 0.152
 """Half of the widest gap between neighbouring levels, as a share of a block's largest magnitude."""

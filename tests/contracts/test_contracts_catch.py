@@ -36,6 +36,10 @@ BROKEN = {
     ),
     "quantizers:HasAFieldWithoutWords": ("every_field_is_described_and_has_a_schema", "give bits a Field"),
     "quantizers:IgnoresUnknownFields": ("an_unknown_field_is_refused", "WordlessFields must refuse .* it accepted it"),
+    "quantizers:CountsAsFloat32": (
+        "as_many_bytes_are_stored_as_the_forecast_says",
+        r"says 4 for \[1, 1\] in torch.bfloat16; nbytes is 2",
+    ),
     "adapters:MergesOtherwise": ("merging_computes_what_forward_computes[graftkit:nf4]", "differs from forward"),
     "adapters:StartsElsewhere": ("it_starts_as_the_frozen_weight_alone[graftkit:none]", "right after attach"),
     "adapters:DrawsByItself": ("one_seed_gives_one_start_and_another_seed_another[graftkit:none]", "global random"),
@@ -55,6 +59,10 @@ BROKEN = {
     "adapters:ScalesTheRateToNothing": (
         "learning_rates_are_scaled_of_what_is_trained_alone[graftkit:none]",
         "positive, finite numbers, not lora_A: 0.0",
+    ),
+    "adapters:CountsHalf": (
+        "as_many_parameters_are_trained_as_the_forecast_says[graftkit:none]",
+        r"says 16 for \[1, 1\]; 32 are trained",
     ),
     "tokenizers:LeaksSpecials": ("user_text_never_becomes_a_special_token", "gives the special ids"),
     "tokenizers:LosesOneCharacter": ("every_character_comes_back_as_declared", "comes back as '\\?"),

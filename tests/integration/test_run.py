@@ -58,6 +58,11 @@ def test_the_manifest_says_what_was_done(finished: graftkit.RunResult) -> None:
     assert manifest["providers"]["adapter"]["distribution"] == "graftkit"
     assert manifest["metrics"]["before"].keys() == manifest["metrics"]["after"].keys()
     assert manifest["parameters"]["trainable"] == sum(4 * (a + b) for a, b in SHAPES) * 2
+    (adapter,) = (stage for stage in manifest["stages"] if stage["name"] == "adapter")
+    assert manifest["forecast"] == {
+        "adapter_parameters": adapter["trainable"],
+        "frozen_linear_bytes": adapter["frozen_linear_bytes"],
+    }
     assert len(manifest["tokenizer"]["fingerprint"]) == 64
     assert all(len(sha) == 64 for sha in manifest["model"]["files"].values())
 

@@ -38,6 +38,7 @@ def describe(request: Request) -> dict[str, Any]:
     total = sum(prod(info.shape) for info in files.tensors.values())
     rows = {"train": request.rows.train.counts(), "holdout": request.rows.holdout.counts()}
     layers = f"{len(request.targets)} layers"
+    expected = request.forecast
     return {
         "model": {
             "reference": files.reference,
@@ -51,11 +52,17 @@ def describe(request: Request) -> dict[str, Any]:
             "text": f"{request.tokenizer.vocab_size:,} ids ({_label(request.backend)})"
             + (f", {request.vocabulary.describe()}" if request.vocabulary else ""),
         },
-        "quantizer": {**bound.quantizer.facts(), "text": _label(bound.quantizer.offer)},
+        "quantizer": {
+            **bound.quantizer.facts(),
+            "frozen_linear_bytes": expected["frozen_linear_bytes"],
+            "text": _label(bound.quantizer.offer) + _about(expected["frozen_linear_bytes"], "bytes of frozen layers"),
+        },
         "adapter": {
             **bound.adapter.facts(),
             "targets": request.targets,
-            "text": f"{_label(bound.adapter.offer)} on {layers}: {bound.adapter.config}",
+            "parameters": expected["adapter_parameters"],
+            "text": f"{_label(bound.adapter.offer)} on {layers}: {bound.adapter.config}"
+            + _about(expected["adapter_parameters"], "trainable parameters"),
         },
         "rows": {**rows, "text": "; ".join(f"{side}: {_counts(found)}" for side, found in rows.items())},
         "exports": {
@@ -74,3 +81,7 @@ def _label(offer: Any) -> str:
 
 def _counts(found: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in found.items()) or "none"
+
+
+def _about(count: int | None, what: str) -> str:
+    return "" if count is None else f", about {count:,} {what}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,11 +12,12 @@ from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
-from graftkit.flow.targets import certain_targets, chosen_targets
+from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, judge_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.records import Offer
 from graftkit.interfaces.architecture import is_multimodal
+from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
@@ -44,6 +45,7 @@ class Request:
             replaces it.
         targets: The layers that are adapted, in the model's order: as the file's names say, until torch is loaded;
             see `graftkit.flow.targets`.
+        forecast: What they will take, as the file's names and shapes say; see `graftkit.flow.targets.forecast`.
         rows: The rows to learn from and the held-out ones.
         notices: What the user should know.
     """
@@ -59,6 +61,7 @@ class Request:
     targets: list[str]
     rows: Split
     notices: list[str]
+    forecast: Mapping[str, int | None]
 
 
 def judge(
@@ -96,7 +99,20 @@ def judge(
     encoder = Encoder(known, chat_template_of(known, today), _row_length(bound, files), trained)
     _check_template(encoder, rows)
     notices = [*_notices(bound, rows), *([] if vocabulary else rowless), *_losses(known, vocabulary)]
-    return Request(bound, source, files, backend, tokenizer, vocabulary, today, encoder, targets, rows, notices)
+    return Request(
+        bound,
+        source,
+        files,
+        backend,
+        tokenizer,
+        vocabulary,
+        today,
+        encoder,
+        targets,
+        rows,
+        notices,
+        _forecast(bound, files, targets),
+    )
 
 
 def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
@@ -113,6 +129,17 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
         if names_are_certain(files.tensors):
             raise
         return certain_targets(bound, files)
+
+
+def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> Mapping[str, int | None]:
+    """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors."""
+    layers = [
+        LayerInfo(path, "linear", *shape, bias=f"{path}.bias" in files.tensors)
+        for path, shape in likely_layers(files.tensors).items()
+    ]
+    if not names_are_certain(files.tensors):
+        return {"adapter_parameters": None, "frozen_linear_bytes": None}
+    return forecast(bound, layers, targets)
 
 
 def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:

@@ -34,6 +34,8 @@ class InstalledProviders:
     def __init__(self, host: PluginHost) -> None:
         offers = host.registry.offers()
         self._offered = {(offer.kind, offer.provider.target, offer.provider.config) for offer in offers}
+        # A provider that has got fields since then is made with their defaults.
+        self._offered |= {(offer.kind, offer.provider.target, "") for offer in offers}
 
     def make(self, kind: Kind, facts: Mapping[str, Any]) -> Any:
         """Makes a provider.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graftkit.errors import TargetError
+from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.model.targets import match_targets
 from graftkit.recipe.bind import BoundRecipe
@@ -15,7 +16,10 @@ from graftkit.suggest import nearest
 if TYPE_CHECKING:
     from graftkit.flow.context import RunContext
 
-__all__ = ["certain_targets", "chosen_targets", "settle_targets"]
+__all__ = ["certain_targets", "chosen_targets", "forecast", "settle_targets"]
+
+_ITEMSIZE = {"float32": 4, "bfloat16": 2}
+"""Bytes of a number, by the dtype of the computation."""
 
 
 def chosen_targets(bound: BoundRecipe, layers: Sequence[str]) -> list[str]:
@@ -49,11 +53,47 @@ def certain_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     return chosen_targets(bound, [layer.path for layer in check_base_model(files)])
 
 
+def forecast(bound: BoundRecipe, layers: Sequence[LayerInfo], targets: Sequence[str]) -> dict[str, int | None]:
+    """Returns what a run will train and store, as the adapter's and the quantizer's own fields say it.
+
+    Args:
+        bound: The recipe.
+        layers: The linear layers inside the blocks, all of which are frozen.
+        targets: The dotted path of those that are adapted.
+
+    Returns:
+        The numbers that the adapter trains, new rows of the embeddings not among them, and the bytes of the frozen
+        layers; None where one of them does not tell.
+    """
+    chosen, itemsize = set(targets), _ITEMSIZE[bound.recipe.training.dtype]
+    adapter, quantizer = bound.adapter.config, bound.quantizer.config
+    return {
+        "adapter_parameters": _sum(adapter.trainable_parameters(layer) for layer in layers if layer.path in chosen),
+        "frozen_linear_bytes": _sum(quantizer.stored_bytes(layer, itemsize) for layer in layers),
+    }
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    known: list[int] = []
+    for count in counts:
+        if count is None:
+            return None
+        known.append(count)
+    return sum(known)
+
+
 def settle_targets(run: RunContext) -> None:
     """Puts the layers of the model itself in the place of what the file's names said, before rows are encoded.
+
+    The manifest keeps what they are forecast to take.
 
     Raises:
         ModelError: The weights are not those of an architecture that can be loaded.
         TargetError: A target or a pattern of the adapter's own matches no layer of the model.
     """
-    run.request = replace(run.request, targets=certain_targets(run.request.bound, run.request.files))
+    from graftkit.model.load import check_base_model
+
+    bound, layers = run.request.bound, check_base_model(run.request.files)
+    targets = chosen_targets(bound, [layer.path for layer in layers])
+    run.request = replace(run.request, targets=targets)
+    run.facts["forecast"] = forecast(bound, layers, targets)

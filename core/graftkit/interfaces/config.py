@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from graftkit.interfaces.layer import LayerInfo
 
 __all__ = ["ProviderConfig", "StrictModel"]
 
@@ -39,3 +42,16 @@ class ProviderConfig(StrictModel):
             Each as the field's name and the pattern, which is a key of that field's mapping.
         """
         return ()
+
+    def trainable_parameters(self, layer: LayerInfo) -> int | None:
+        """Returns how many numbers an adapter trains on a layer; None where that can't be told beforehand."""
+        return None
+
+    def stored_bytes(self, layer: LayerInfo, itemsize: int) -> int | None:
+        """Returns how many bytes a quantizer stores a layer's weight in; None where that can't be told beforehand.
+
+        Args:
+            layer: The layer.
+            itemsize: The bytes of one number of the weight that it is given: 4 in float32.
+        """
+        return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from graftkit import Layer
+from graftkit import Layer, LayerInfo
+from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora, LoraWeight
 from torch import nn
 
@@ -88,3 +89,12 @@ class StandsStillWeight(LoraWeight):
 class ScalesTheRateToNothing(Lora):
     def attach(self, layer: Layer) -> LoraWeight:
         return StandsStillWeight(layer, self._config)
+
+
+class HalfCounted(LoraConfig):
+    def trainable_parameters(self, layer: LayerInfo) -> int:
+        return self.rank * layer.in_features
+
+
+class CountsHalf(Lora):
+    config_class = HalfCounted

@@ -83,3 +83,14 @@ class HasAFieldWithoutWords(Dense):
 
 class IgnoresUnknownFields(HasAFieldWithoutWords):
     pass
+
+
+class CountedInFloat32(ProviderConfig):
+    def stored_bytes(self, layer: LayerInfo, itemsize: int) -> int:
+        return 4 * layer.out_features * layer.in_features
+
+
+class CountsAsFloat32(Dense):
+    config_class = CountedInFloat32
+
+    def __init__(self, config: CountedInFloat32) -> None: ...

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import graftkit
 import pytest
-from graftkit.errors import TargetError
-from graftkit.flow.targets import certain_targets
+import torch
+from graftkit import PluginHost, ProviderConfig
+from graftkit.errors import PluginError, TargetError
+from graftkit.flow.recreate import InstalledProviders
+from graftkit.flow.targets import certain_targets, forecast
+from graftkit.model.adapt import adapt
+from graftkit.model.load import check_base_model, load_base_model
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from safetensors.torch import load_file, save_file
 
 
-def planned(folder: Path, *targets: str, **lora: Any) -> Any:
+def planned(folder: Path, *targets: str, quantizer: Any = "none", dtype: str = "float32", **lora: Any) -> Any:
     rows = folder / "rows.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"{n}+{n}=", "completion": str(2 * n)}) + "\n" for n in range(20)))
     adapter = {"use": "lora", "targets": list(targets), **lora}
-    return graftkit.plan({"model": str(folder), "data": {"train": str(rows)}, "adapter": adapter})
+    recipe = {"model": str(folder), "data": {"train": str(rows)}, "adapter": adapter, "quantizer": quantizer}
+    return graftkit.plan({**recipe, "training": {"dtype": dtype}})
 
 
 def test_a_path_that_an_older_file_names_otherwise_is_the_models(tmp_path: Path) -> None:
@@ -68,3 +75,49 @@ def test_a_pattern_is_judged_by_the_models_own_layers_where_the_files_names_are_
     request = planned(folder, "all-linear", rank_pattern={"w1": 4})  # of the file's names, one expert's
     with pytest.raises(TargetError, match="the pattern 'w1' of adapter.rank_pattern holds for no layer"):
         certain_targets(request.bound, request.files)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("quantizer", ["none", "int8", "nf4", {"use": "nf4", "double_quant": True, "blocksize": 32}])
+def test_what_is_forecast_is_what_is_made(tmp_path: Path, architecture: str, quantizer: Any) -> None:
+    """From the layers of the skeleton; the plan says the same from the file's names where it can."""
+    folder = tiny_model_folder(tmp_path / "model", **ARCHITECTURES.get(architecture, {}))
+    lora = {"rank": 3, "rank_pattern": {"1.*": 5}}
+    request = planned(folder, "all-linear", quantizer=quantizer, dtype="bfloat16", **lora)
+    files, bound, host = request.files, request.bound, PluginHost()
+    layers, targets = check_base_model(files), certain_targets(bound, files)
+    network = load_base_model(
+        files,
+        host.registry.create(bound.quantizer.offer, bound.quantizer.config),
+        device=torch.device("cpu"),
+        dtype=torch.bfloat16,
+    )
+    adapted = adapt(network, host.registry.create(bound.adapter.offer, bound.adapter.config), targets, seed=0)
+    made = {
+        "adapter_parameters": sum(p.numel() for w in adapted.values() for p in w.trainable_parameters().values()),
+        "frozen_linear_bytes": sum(weight.frozen.nbytes for weight in adapted.values()),
+    }
+    assert forecast(bound, layers, targets) == made
+    assert architecture == "gpt2" or request.forecast == made  # GPT-2's file has matrices the other way round
+
+
+def test_a_provider_that_does_not_tell_makes_no_forecast(tmp_path: Path) -> None:
+    request = planned(tiny_model_folder(tmp_path / "model"), "q_proj")
+    told = SimpleNamespace(recipe=request.bound.recipe, adapter=request.bound.adapter, quantizer=SimpleNamespace())
+    told.quantizer.config = ProviderConfig()
+    layers = check_base_model(request.files)
+    found = forecast(told, layers, request.targets)  # type: ignore[arg-type]
+    assert found == {"adapter_parameters": 2 * 16 * (64 + 64), "frozen_linear_bytes": None}
+
+
+def test_names_that_are_not_the_models_make_no_forecast_in_the_plan(tmp_path: Path) -> None:
+    request = planned(tiny_model_folder(tmp_path / "model", **ARCHITECTURES["mixtral"]), "all-linear")
+    assert set(request.forecast.values()) == {None}
+
+
+def test_an_older_manifest_names_a_provider_that_had_no_fields_then() -> None:
+    make = InstalledProviders(PluginHost()).make
+    facts = {"target": "graftkit_quantizers.dense:Dense", "config_class": "", "config": {}}
+    assert type(make(facts)) is type(make({**facts, "config_class": "graftkit_quantizers.config:DenseConfig"}))
+    with pytest.raises(PluginError, match="no installed plugin offers"):
+        make({**facts, "config_class": "graftkit_quantizers.config:Nf4Config"})

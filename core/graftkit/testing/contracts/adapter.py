@@ -101,6 +101,14 @@ class AdapterContract(Contract):
                 f"{'with' if biased else 'without'} a bias, which the layer itself adds"
             )
 
+    def test_as_many_parameters_are_trained_as_the_forecast_says(self, quantizer: Choice) -> None:
+        """`trainable_parameters` of the config model is exact, or None."""
+        for shape, biased in CASES:
+            adapted = self.attach(self.frozen(quantizer, *shape), biased=biased)
+            said = self.choice.config.trainable_parameters(adapted.info)
+            found = sum(parameter.numel() for parameter in adapted.trainable_parameters().values())
+            assert said in (None, found), f"trainable_parameters() says {said} for {list(shape)}; {found} are trained"
+
     def test_disabled_it_computes_what_the_frozen_weight_computes(self, quantizer: Choice) -> None:
         """Bit for bit, in training too: it is the reference model of a preference objective."""
         adapted, x = self.trained(self.frozen(quantizer), biased=True).train(), normal(5, 70, seed=3)

@@ -163,6 +163,17 @@ class QuantizerContract(Contract):
         size = sum(tensor.nbytes for tensor in stored.state().values())
         assert stored.nbytes == size, f"nbytes is {stored.nbytes}, the tensors of state() take {size}"
 
+    def test_as_many_bytes_are_stored_as_the_forecast_says(self) -> None:
+        """`stored_bytes` of the config model is exact, or None."""
+        for rows, columns in SHAPES:
+            for dtype in (torch.float32, torch.bfloat16):
+                weight = normal(rows, columns, dtype=dtype)
+                said = self.choice.config.stored_bytes(layer_of(weight), weight.itemsize)
+                found = self.store(weight).nbytes
+                assert said in (None, found), (
+                    f"stored_bytes() says {said} for {[rows, columns]} in {dtype}; nbytes is {found}"
+                )
+
     def test_the_state_gives_the_same_weight_back_bit_for_bit(self) -> None:
         """As tensors in a safetensors file, and JSON."""
         from safetensors.torch import load, save
