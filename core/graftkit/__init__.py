@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from graftkit.interfaces.model_source import TokenizerFiles as TokenizerFiles
     from graftkit.interfaces.model_source import TokenizerOpener as TokenizerOpener
     from graftkit.interfaces.provider import Provider as Provider
+    from graftkit.interfaces.quantizer import AdoptingQuantizer as AdoptingQuantizer
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
+    from graftkit.interfaces.stored_weight import StoredWeight as StoredWeight
     from graftkit.interfaces.tokenizer import Encoding as Encoding
     from graftkit.interfaces.tokenizer import Tokenizer as Tokenizer
     from graftkit.interfaces.tokenizer import TokenizerBackend as TokenizerBackend
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdaptedWeight": "graftkit.interfaces.adapted_weight",
     "Adapter": "graftkit.interfaces.adapter",
+    "AdoptingQuantizer": "graftkit.interfaces.quantizer",
     "BaseModelFiles": "graftkit.interfaces.model_source",
     "CancelToken": "graftkit.flow.cancel",
     "Encoding": "graftkit.interfaces.tokenizer",
@@ -86,6 +89,7 @@ _HOMES = {
     "Quantizer": "graftkit.interfaces.quantizer",
     "Recipe": "graftkit.recipe.schema",
     "RunResult": "graftkit.flow.run",
+    "StoredWeight": "graftkit.interfaces.stored_weight",
     "TensorInfo": "graftkit.interfaces.model_source",
     "Tokenizer": "graftkit.interfaces.tokenizer",
     "TokenizerBackend": "graftkit.interfaces.tokenizer",

@@ -12,13 +12,16 @@ from functools import cache
 from typing import Any, Self
 
 import torch
-from graftkit import FrozenWeight, LayerInfo, check_matrix, check_tensors
+from graftkit import FrozenWeight, LayerInfo, StoredWeight, check_matrix, check_tensors
 from torch import nn
 
 from graftkit_quantizers.backend import bnb
 from graftkit_quantizers.config import NESTED_BLOCK, Nf4Config
 
-__all__ = ["Nf4", "Nf4Weight"]
+__all__ = ["STORED_AS", "Nf4", "Nf4Weight"]
+
+STORED_AS = "graftkit-nf4"
+"""The kind of a `StoredWeight` that has the tensors and the meta of an `Nf4Weight`."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -55,6 +58,17 @@ class Nf4:
             tensors["nested_offset"] = state.offset.reshape(1)
         meta = {"in_features": columns, "blocksize": size, "double_quant": self._config.double_quant}
         return Nf4Weight(tensors, meta)
+
+    def adopt(self, stored: StoredWeight, layer: LayerInfo) -> Nf4Weight | None:
+        """Takes over the state of an `Nf4Weight` whose blocks and scales are stored as the fields say.
+
+        Raises:
+            ValueError: A tensor is missing, left over, or of another shape or type.
+        """
+        wanted = {"blocksize": self._config.blocksize, "double_quant": self._config.double_quant}
+        if stored.kind != STORED_AS or any(stored.meta.get(key) != value for key, value in wanted.items()):
+            return None
+        return Nf4Weight.from_state(stored.tensors, {**wanted, "in_features": layer.in_features})
 
 
 class Nf4Weight(FrozenWeight):

@@ -40,6 +40,10 @@ BROKEN = {
         "as_many_bytes_are_stored_as_the_forecast_says",
         r"says 4 for \[1, 1\] in torch.bfloat16; nbytes is 2",
     ),
+    "quantizers:AdoptsAnything": (
+        "what_is_stored_in_a_format_of_others_is_not_taken_over",
+        "nobody has defined: look at stored.kind",
+    ),
     "adapters:MergesOtherwise": ("merging_computes_what_forward_computes[graftkit:nf4]", "differs from forward"),
     "adapters:StartsElsewhere": ("it_starts_as_the_frozen_weight_alone[graftkit:none]", "right after attach"),
     "adapters:DrawsByItself": ("one_seed_gives_one_start_and_another_seed_another[graftkit:none]", "global random"),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import torch
 
+    from graftkit.interfaces.stored_weight import StoredWeight
+
 __all__ = [
     "INTEGERS",
     "BaseModelFiles",
@@ -70,10 +72,10 @@ class BaseModelFiles(TokenizerFiles, Protocol):
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor's name, shape and stored type."""
 
-    def read(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def read(self) -> Iterator[tuple[str, torch.Tensor | StoredWeight]]:
         """Yields each tensor by name, one in memory at a time, as float32, float16 or bfloat16 on the CPU.
 
-        Tensors of `INTEGERS` are given as they are.
+        Tensors of `INTEGERS` are given as they are. A matrix that the file holds quantized may be a `StoredWeight`.
 
         Raises:
             ModelError: A tensor can't be read.

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import INTEGERS, BaseModelFiles
-from graftkit.interfaces.quantizer import Quantizer
+from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
+from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
@@ -157,9 +159,10 @@ class Loader:
         waiting: dict[str, torch.Tensor] = {}
         planned = {name: weight for weight in self._plan.weights for name in weight.sources}
         total = len(self._files.tensors)
-        for number, (name, tensor) in enumerate(self._files.read(), 1):
+        for number, (name, found) in enumerate(self._files.read(), 1):
             weight = planned.get(name)
-            if weight is not None:
+            if weight is not None and not self._adopt(name, weight, found):
+                tensor = self._dense(name, found)
                 self._check_finite(name, tensor)
                 waiting[name] = tensor
                 if waiting.keys() >= weight.sources.keys():
@@ -237,6 +240,53 @@ class Loader:
                 hint="Download it again.",
             )
 
+    def _adopt(self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight) -> bool:
+        """Has the quantizer take over a linear layer's weight as the file stores it; tells whether it did."""
+        layer = self._linear.get(weight.target)
+        if not isinstance(found, StoredWeight) or not isinstance(self._quantizer, AdoptingQuantizer):
+            return False
+        if layer is None or layer.kind != "linear" or weight.operation is not None:
+            return False
+        try:
+            frozen = self._quantizer.adopt(found, layer)
+        except ValueError as error:
+            raise self._damaged(name, found, str(error)) from None
+        if frozen is None:
+            return False
+        if (frozen.out_features, frozen.in_features) != (layer.out_features, layer.in_features):
+            raise self._damaged(name, found, f"it makes a matrix {[frozen.out_features, frozen.in_features]}")
+        self._check_finite(name, frozen.dequantize(self._dtype))
+        self._put_frozen(layer, frozen)
+        self._filled.add(weight.target)
+        return True
+
+    def _damaged(self, name: str, stored: StoredWeight, reason: str) -> ModelError:
+        return ModelError(
+            f"tensor '{name}' is damaged: stored as {stored.kind}, {reason}",
+            where=self._files.reference,
+            hint="Download it again.",
+        )
+
+    def _dense(self, name: str, found: torch.Tensor | StoredWeight) -> torch.Tensor:
+        """Returns a tensor as it is, or the matrix that a stored weight stands for.
+
+        Raises:
+            ModelError: Neither the quantizer nor the source knows what the stored weight is.
+        """
+        if not isinstance(found, StoredWeight):
+            return found
+        if found.dequantize is None:
+            raise ModelError(
+                f"tensor '{name}' is stored as {found.kind}, which the recipe's quantizer does not take over "
+                "and its source can't dequantize",
+                where=self._files.reference,
+                hint=f"Name a quantizer that keeps {found.kind}, or give the unquantized model.",
+            )
+        matrix = found.dequantize()
+        if tuple(matrix.shape) != found.shape:
+            raise self._damaged(name, found, f"it makes a matrix {list(matrix.shape)}")
+        return matrix
+
     def _make(self, weight: PlannedWeight, tensors: dict[str, torch.Tensor]) -> None:
         for name, tensor in weight.make(tensors, self._model).items():
             names = self._names[name]
@@ -264,7 +314,11 @@ class Loader:
     def _put_linear(self, layer: LayerInfo, tensor: torch.Tensor) -> None:
         assert self._quantizer is not None
         weight = tensor.to(self._device).to(self._dtype)
-        frozen = self._quantizer.quantize(weight.T.contiguous() if layer.kind == "conv1d" else weight, layer)
+        self._put_frozen(
+            layer, self._quantizer.quantize(weight.T.contiguous() if layer.kind == "conv1d" else weight, layer)
+        )
+
+    def _put_frozen(self, layer: LayerInfo, frozen: FrozenWeight) -> None:
         bias = self._model.get_submodule(layer.path).bias
         self._model.set_submodule(layer.path, FrozenLinear(frozen, layer, None if bias is None else bias.detach()))
 

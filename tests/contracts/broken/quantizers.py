@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from graftkit import LayerInfo, ProviderConfig
+from graftkit import LayerInfo, ProviderConfig, StoredWeight
 from graftkit_quantizers.dense import Dense, DenseWeight
 from pydantic import ConfigDict
 from torch import nn
@@ -94,3 +94,8 @@ class CountsAsFloat32(Dense):
     config_class = CountedInFloat32
 
     def __init__(self, config: CountedInFloat32) -> None: ...
+
+
+class AdoptsAnything(Dense):
+    def adopt(self, stored: StoredWeight, layer: LayerInfo) -> DenseWeight:
+        return DenseWeight(stored.tensors["weight"])

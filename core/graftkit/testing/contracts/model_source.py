@@ -13,6 +13,7 @@ import torch
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.load import load_base_model
 from graftkit.testing.contracts.base import Contract, check_interface, choose, refusal
@@ -124,16 +125,20 @@ class ModelSourceContract(Contract):
     def test_every_tensor_is_plain_finite_and_on_the_cpu(self, files: BaseModelFiles) -> None:
         """Float32, float16 or bfloat16."""
         for name, tensor in files.read():
+            if isinstance(tensor, StoredWeight):
+                assert all(part.device.type == "cpu" for part in tensor.tensors.values()), f"{name} is not on the CPU"
+                continue
             assert tensor.dtype in FLOATS, f"{name} is {tensor.dtype}: read() gives float32, float16 or bfloat16"
             assert tensor.device.type == "cpu", f"{name} is on {tensor.device}"
             assert bool(torch.isfinite(tensor).all()), f"{name} holds NaN or infinity"
 
     def test_reading_twice_gives_the_same(self, files: BaseModelFiles, reference: str) -> None:
         """An export's proof reads the model again."""
-        first = {name: tensor.clone() for name, tensor in files.read()}
+        first = {name: [part.clone() for part in _parts(tensor)] for name, tensor in files.read()}
         for again in (files, self.open(reference)):
             for name, tensor in again.read():
-                assert torch.equal(tensor, first[name]), f"{name} is another when it is read again"
+                same = all(map(torch.equal, _parts(tensor), first[name]))
+                assert same, f"{name} is another when it is read again"
 
     def test_its_tokenizer_is_loaded_by_the_backend_that_it_names(self, files: BaseModelFiles, tmp_path: Path) -> None:
         """And has no more ids than the model has rows."""
@@ -156,7 +161,14 @@ class ModelSourceContract(Contract):
         assert bool(torch.isfinite(logits).all()), "the loaded model's logits are no numbers"
 
 
-def _next_and_forget(reading: Iterator[tuple[str, torch.Tensor]]) -> weakref.ref[torch.Tensor] | None:
+def _parts(found: torch.Tensor | StoredWeight) -> list[torch.Tensor]:
+    """Returns a tensor, or those that a stored weight consists of."""
+    return list(found.tensors.values()) if isinstance(found, StoredWeight) else [found]
+
+
+def _next_and_forget(
+    reading: Iterator[tuple[str, torch.Tensor | StoredWeight]],
+) -> weakref.ref[torch.Tensor | StoredWeight] | None:
     """Asks for the next tensor and keeps no more than a way to see whether somebody else does."""
     for _, tensor in reading:
         return weakref.ref(tensor)

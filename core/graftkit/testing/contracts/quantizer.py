@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.interfaces.quantizer import AdoptingQuantizer
+from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.testing.contracts.base import Contract, refusal
 from graftkit.testing.contracts.samples import SHAPES, distance, layer_of, normal, uneven, weights
 
@@ -173,6 +175,17 @@ class QuantizerContract(Contract):
                 assert said in (None, found), (
                     f"stored_bytes() says {said} for {[rows, columns]} in {dtype}; nbytes is {found}"
                 )
+
+    def test_what_is_stored_in_a_format_of_others_is_not_taken_over(self) -> None:
+        """`adopt`, where there is one, returns None for a kind that it does not know; it is dequantized then."""
+        quantizer = self.make()
+        if not isinstance(quantizer, AdoptingQuantizer):
+            return
+        weight = normal(9, 130)
+        for meta in ({}, self.store(weight).meta()):
+            stored = StoredWeight("a format of nobody", (9, 130), self.store(weight).state(), meta)
+            taken = quantizer.adopt(stored, layer_of(weight))
+            assert taken is None, "adopt takes over a weight of a kind that nobody has defined: look at stored.kind"
 
     def test_the_state_gives_the_same_weight_back_bit_for_bit(self) -> None:
         """As tensors in a safetensors file, and JSON."""
