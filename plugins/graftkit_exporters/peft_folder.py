@@ -69,6 +69,9 @@ def no_adapter(planned: PlannedModel) -> str | None:
     """Says why PEFT has no form of an adapter, whatever became of the vocabulary, or None."""
     if planned.adapter.peft_config() is None:
         return "PEFT has no form of this adapter"
+    if planned.expert_targets:
+        stacks = sorted({path.rpartition(".")[2] for path in planned.expert_targets})
+        return f"experts are adapted ({', '.join(stacks)}), each by itself: export merged"
     moved = _taken_for_experts(str(planned.config["model_type"]), planned.targets)
     if moved:
         return (

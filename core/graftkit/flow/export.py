@@ -117,6 +117,7 @@ class Planned:
     change: VocabularyChange | None
     adapter: Adapter
     targets: Sequence[str]
+    expert_targets: Sequence[str] = ()
 
 
 def refuse_early(run: RunContext, exporters: Mapping[str, Exporter]) -> None:
@@ -129,7 +130,8 @@ def refuse_early(run: RunContext, exporters: Mapping[str, Exporter]) -> None:
     adapter: Adapter = run.host.registry.create(bound.adapter.offer, bound.adapter.config)
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
     targets = run.request.targets
-    planned = Planned(config, files.reference, vocabulary.tokenizer, vocabulary.change, adapter, targets)
+    experts = run.request.expert_targets
+    planned = Planned(config, files.reference, vocabulary.tokenizer, vocabulary.change, adapter, targets, experts)
     for place, (name, exporter) in enumerate(exporters.items()):
         reason = exporter.refusal(planned)
         if reason:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -48,6 +48,7 @@ class Request:
         forecast: What they will take, as the file's names and shapes say; see `graftkit.flow.targets.forecast`.
         rows: The rows to learn from and the held-out ones.
         notices: What the user should know.
+        expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
     """
 
     bound: BoundRecipe
@@ -62,6 +63,7 @@ class Request:
     rows: Split
     notices: list[str]
     forecast: Mapping[str, int | None]
+    expert_targets: Sequence[str] = ()
 
 
 def judge(

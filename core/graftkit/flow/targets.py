@@ -15,6 +15,8 @@ from graftkit.suggest import nearest
 
 if TYPE_CHECKING:
     from graftkit.flow.context import RunContext
+    from graftkit.model.experts import StackInfo
+    from graftkit.model.load import Loader
 
 __all__ = ["certain_targets", "chosen_targets", "forecast", "settle_targets"]
 
@@ -22,14 +24,14 @@ _ITEMSIZE = {"float32": 4, "bfloat16": 2}
 """Bytes of a number, by the dtype of the computation."""
 
 
-def chosen_targets(bound: BoundRecipe, layers: Sequence[str]) -> list[str]:
-    """Returns the layers that a recipe's adapter goes on, of those that there are.
+def chosen_targets(bound: BoundRecipe, layers: Sequence[str], experts: Sequence[str] = ()) -> list[str]:
+    """Returns the layers that a recipe's adapter goes on, of those that there are; stacks of experts come last.
 
     Raises:
         TargetError: A target matches no layer, or a pattern of the adapter's own holds for none of those it goes on.
     """
     where = bound.document.where
-    targets = match_targets(bound.recipe.adapter.targets, layers, where(("adapter", "targets")))
+    targets = match_targets(bound.recipe.adapter.targets, layers, where(("adapter", "targets")), experts=experts)
     for field, pattern in bound.adapter.config.idle_patterns(targets):
         names = sorted({path.rpartition(".")[2] for path in targets})
         raise TargetError(
@@ -44,32 +46,38 @@ def chosen_targets(bound: BoundRecipe, layers: Sequence[str]) -> list[str]:
 def certain_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     """Returns the layers that the patterns name among those of the model, built without memory for its weights.
 
+    Stacks of experts come last.
+
     Raises:
         ModelError: The weights are not those of an architecture that can be loaded.
         TargetError: A target or a pattern of the adapter's own matches no layer.
     """
-    from graftkit.model.load import check_base_model
+    from graftkit.model.load import plan_base_model
 
-    return chosen_targets(bound, [layer.path for layer in check_base_model(files)])
+    return _matched(bound, plan_base_model(files))
 
 
-def forecast(bound: BoundRecipe, layers: Sequence[LayerInfo], targets: Sequence[str]) -> dict[str, int | None]:
+def forecast(
+    bound: BoundRecipe, layers: Sequence[LayerInfo], targets: Sequence[str], stacks: Sequence[StackInfo] = ()
+) -> dict[str, int | None]:
     """Returns what a run will train and store, as the adapter's and the quantizer's own fields say it.
 
     Args:
         bound: The recipe.
         layers: The linear layers inside the blocks, all of which are frozen.
-        targets: The dotted path of those that are adapted.
+        targets: The dotted path of those that are adapted, and of the stacks of experts that are.
+        stacks: The stacks of experts, all of which are frozen.
 
     Returns:
         The numbers that the adapter trains, new rows of the embeddings not among them, and the bytes of the frozen
         layers; None where one of them does not tell.
     """
-    chosen, itemsize = set(targets), _ITEMSIZE[bound.recipe.training.dtype]
+    itemsize = _ITEMSIZE[bound.recipe.training.dtype]
     adapter, quantizer = bound.adapter.config, bound.quantizer.config
+    owners = {layer: layer.path for layer in layers} | {e: stack.path for stack in stacks for e in stack.layers()}
     return {
-        "adapter_parameters": _sum(adapter.trainable_parameters(layer) for layer in layers if layer.path in chosen),
-        "frozen_linear_bytes": _sum(quantizer.stored_bytes(layer, itemsize) for layer in layers),
+        "adapter_parameters": _sum(adapter.trainable_parameters(e) for e, path in owners.items() if path in targets),
+        "frozen_linear_bytes": _sum(quantizer.stored_bytes(layer, itemsize) for layer in owners),
     }
 
 
@@ -91,9 +99,17 @@ def settle_targets(run: RunContext) -> None:
         ModelError: The weights are not those of an architecture that can be loaded.
         TargetError: A target or a pattern of the adapter's own matches no layer of the model.
     """
-    from graftkit.model.load import check_base_model
+    from graftkit.model.load import plan_base_model
 
-    bound, layers = run.request.bound, check_base_model(run.request.files)
-    targets = chosen_targets(bound, [layer.path for layer in layers])
-    run.request = replace(run.request, targets=targets)
-    run.facts["forecast"] = forecast(bound, layers, targets)
+    bound, planned = run.request.bound, plan_base_model(run.request.files)
+    targets = _matched(bound, planned)
+    stacks = {stack.path for stack in planned.stacks}
+    run.request = replace(run.request, targets=targets, expert_targets=[t for t in targets if t in stacks])
+    run.record(forecast=forecast(bound, planned.layers, targets, planned.stacks))
+    if planned.dense_experts:
+        run.notice("plan", "the experts of this architecture can't be quantized: they stay dense and frozen")
+
+
+def _matched(bound: BoundRecipe, planned: Loader) -> list[str]:
+    layers, experts = [layer.path for layer in planned.layers], [stack.path for stack in planned.stacks]
+    return chosen_targets(bound, layers, experts)

@@ -72,7 +72,11 @@ class PlannedModel(Protocol):
 
     @property
     def targets(self) -> Sequence[str]:
-        """The dotted path of every layer that is adapted, in the model's order."""
+        """The dotted path of every layer that is adapted, in the model's order, stacks of experts among them."""
+
+    @property
+    def expert_targets(self) -> Sequence[str]:
+        """Those of them that are a mixture's experts, one tensor a layer, of which each is adapted by itself."""
 
 
 class TrainedModel(PlannedModel, Protocol):
@@ -88,7 +92,7 @@ class TrainedModel(PlannedModel, Protocol):
 
     @property
     def adapted(self) -> Mapping[str, AdaptedWeight]:
-        """Every adapted layer by its dotted path."""
+        """Every adapted layer by its dotted path; an expert's is that of its stack and its number."""
 
     @property
     def linear_layers(self) -> Sequence[str]:

@@ -18,6 +18,7 @@ from graftkit.interfaces.exporter import NewVocabulary
 from graftkit.interfaces.layer import Layer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.experts import ExpertStack
 from graftkit.model.grow import GrownVocabulary
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.parts import tower_tensors
@@ -75,7 +76,18 @@ class AdaptedModel:
         from transformers.pytorch_utils import Conv1D
 
         kinds = (FrozenLinear, nn.Linear, Conv1D)
-        return [name for name, module in self.network.named_modules() if isinstance(module, kinds)]
+        modules = dict(self.network.named_modules())
+        return [
+            name
+            for name, module in modules.items()
+            if isinstance(module, kinds) and not isinstance(modules[name.rpartition(".")[0]], ExpertStack)
+        ]
+
+    @property
+    def expert_targets(self) -> list[str]:
+        """The dotted path of every stack of experts that is adapted, each expert by itself."""
+        owners = dict.fromkeys(name.rpartition(".")[0] for name in self.adapted)
+        return [path for path in owners if isinstance(self.network.get_submodule(path), ExpertStack)]
 
     @property
     def transposed_layers(self) -> list[str]:
@@ -166,11 +178,15 @@ class AdaptedModel:
         return self._tensors(merged=False)
 
     def _tensors(self, *, merged: bool) -> Iterator[tuple[str, torch.Tensor]]:
-        inside = set()
+        inside: set[str] = set()
+        tensors_of = _merged if merged else _frozen
         for path, module in self.network.named_modules():
-            if isinstance(module, FrozenLinear):
+            if isinstance(module, ExpertStack):
                 inside.add(path)
-                weight, bias = _merged(module) if merged else _frozen(module)
+                yield path, module.stacked(lambda layer: tensors_of(layer)[0]).cpu()
+            if isinstance(module, FrozenLinear) and path.rpartition(".")[0] not in inside:
+                inside.add(path)
+                weight, bias = tensors_of(module)
                 yield f"{path}.weight", (weight.T if module.transposed else weight).contiguous().cpu()
                 if bias is not None:
                     yield f"{path}.bias", bias.cpu()
@@ -250,10 +266,10 @@ def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed:
     start does not depend on which others are adapted.
 
     Raises:
-        TargetError: A target is no frozen linear layer of this model.
+        TargetError: A target is no frozen linear layer of this model, nor a stack of experts, of which each is adapted.
     """
     adapted: dict[str, AdaptedWeight] = {}
-    for name in targets:
+    for name in [name for target in targets for name in _layers_of(network, target)]:
         layer = network.get_submodule(name)
         if not isinstance(layer, FrozenLinear):
             raise TargetError(f"'{name}' is a {type(layer).__name__}, which can't be adapted")
@@ -262,3 +278,9 @@ def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed:
         layer.core = weight.train(network.training)
         adapted[name] = weight
     return adapted
+
+
+def _layers_of(network: nn.Module, target: str) -> list[str]:
+    """Returns the target itself, or each expert's layer where it is a stack of them."""
+    found = network.get_submodule(target)
+    return [f"{target}.{expert}" for expert in range(len(found))] if isinstance(found, ExpertStack) else [target]

@@ -18,13 +18,14 @@ from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import INTEGERS, BaseModelFiles
 from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
 from graftkit.interfaces.stored_weight import StoredWeight
+from graftkit.model.experts import ExpertStack, StackInfo, compute_one_by_one, expert_stacks, put_stack
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
 
-__all__ = ["Loader", "check_base_model", "load_base_model", "load_dense_model"]
+__all__ = ["Loader", "check_base_model", "load_base_model", "load_dense_model", "plan_base_model"]
 
 OnTensor = Callable[[int, int], None]
 
@@ -38,7 +39,12 @@ def check_base_model(files: BaseModelFiles) -> list[LayerInfo]:
     Raises:
         ModelError: A tensor is missing, left over or of another shape, or the architecture is not supported.
     """
-    return Loader(files, None, torch.device("cpu"), torch.float32).layers
+    return plan_base_model(files).layers
+
+
+def plan_base_model(files: BaseModelFiles) -> Loader:
+    """Returns what would load the files, its layers and stacks of experts known, as `check_base_model` checks them."""
+    return Loader(files, None, torch.device("cpu"), torch.float32)
 
 
 def load_base_model(
@@ -53,7 +59,7 @@ def load_base_model(
 
     Args:
         files: The opened base model.
-        quantizer: Stores the weights of the linear layers inside the blocks.
+        quantizer: Stores the weights of the linear layers inside the blocks, and of each expert.
         device: Where the model computes.
         dtype: What it computes in; embeddings, norms and the output layer are stored in it. The towers of a multimodal
             model stay on the CPU, in the file's dtype.
@@ -81,7 +87,13 @@ def load_dense_model(
         folder: Where the weights are kept in files without a name, mapped, which need no memory until they are read; in
             memory where left out.
     """
-    model = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype)
+    model: Any = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype)
+    for name in [name for name, module in model.named_modules() if isinstance(module, ExpertStack)]:
+        owner, _, last = name.rpartition(".")
+        module: nn.Module = model.get_submodule(owner)
+        tensor = model.get_submodule(name).stacked(lambda layer: layer.frozen.dequantize(torch.float32))
+        delattr(module, last)
+        module.register_parameter(last, nn.Parameter(_kept(tensor, folder), requires_grad=False))
     for name in [name for name, layer in model.named_modules() if isinstance(layer, FrozenLinear)]:
         layer: Any = model.get_submodule(name)
         model.set_submodule(name, _dense_layer(layer, folder))
@@ -91,7 +103,7 @@ def load_dense_model(
         if text(name) and parameter.dtype != torch.float32:
             parameter.data = _kept(parameter.data.float(), folder)
     compute_in_float32(model)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def _kept(tensor: torch.Tensor, folder: Path | None) -> torch.Tensor:
@@ -132,6 +144,7 @@ class Loader:
 
     Attributes:
         layers: The linear layers that are frozen and can be adapted.
+        stacks: The experts that are frozen and can be adapted, each matrix by itself.
     """
 
     def __init__(
@@ -144,6 +157,10 @@ class Loader:
         self._model: Any = build_skeleton(files.config, files.reference, dtype)
         self._in_float32 = _kept_in_float32(self._model)
         self.layers = linear_layers(self._model)
+        self.stacks = expert_stacks(self._model, files.config)
+        if self.stacks:
+            compute_one_by_one(self._model)
+        self._stacks = {stack.path: stack for stack in self.stacks}
         self._linear = {f"{layer.path}.weight": layer for layer in self.layers}
         self._plan = plan_weights(self._model, files.tensors, files.reference)
         self._names = _names_by_tensor(self._model)
@@ -152,6 +169,12 @@ class Loader:
         self._filled: set[str] = set()
         self._check_names()
         self._check_types()
+
+    @property
+    def dense_experts(self) -> list[str]:
+        """The experts' tensors that stay as they are, since the architecture's code does not take them one by one."""
+        named = self._model.named_parameters()
+        return [name for name, p in named if p.ndim == 3 and ".experts." in name and name not in self._stacks]
 
     @torch.no_grad()
     def load(self, on_tensor: OnTensor | None = None) -> nn.Module:
@@ -300,6 +323,9 @@ class Loader:
         if name in self._linear:
             self._put_linear(self._linear[name], tensor)
             return
+        if name in self._stacks:
+            self._put_stack(self._stacks[name], tensor)
+            return
         path, _, last = name.rpartition(".")
         module = self._model.get_submodule(path)
         if last in module._buffers:
@@ -312,15 +338,24 @@ class Loader:
             setattr(self._model.get_submodule(path), last, new)
 
     def _put_linear(self, layer: LayerInfo, tensor: torch.Tensor) -> None:
-        assert self._quantizer is not None
-        weight = tensor.to(self._device).to(self._dtype)
-        self._put_frozen(
-            layer, self._quantizer.quantize(weight.T.contiguous() if layer.kind == "conv1d" else weight, layer)
-        )
+        frozen = self._frozen(layer, tensor, transposed=layer.kind == "conv1d")
+        self._put_frozen(layer, frozen)
 
     def _put_frozen(self, layer: LayerInfo, frozen: FrozenWeight) -> None:
         bias = self._model.get_submodule(layer.path).bias
         self._model.set_submodule(layer.path, FrozenLinear(frozen, layer, None if bias is None else bias.detach()))
+
+    def _put_stack(self, stack: StackInfo, tensor: torch.Tensor) -> None:
+        layers = [
+            FrozenLinear(self._frozen(layer, matrix, transposed=stack.transposed), layer)
+            for layer, matrix in zip(stack.layers(), tensor, strict=True)
+        ]
+        put_stack(self._model, stack, layers)
+
+    def _frozen(self, layer: LayerInfo, tensor: torch.Tensor, *, transposed: bool) -> FrozenWeight:
+        assert self._quantizer is not None
+        weight = tensor.to(self._device).to(self._dtype)
+        return self._quantizer.quantize(weight.T.contiguous() if transposed else weight, layer)
 
     def _stored(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Returns a tensor where and as the model computes with it; those of towers as the file has them."""

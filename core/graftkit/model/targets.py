@@ -56,11 +56,14 @@ def names_are_certain(tensors: Mapping[str, TensorInfo]) -> bool:
     return not any(_EXPERTS in name or _PREFIXLESS.match(name) for name in tensors)
 
 
-def match_targets(patterns: Sequence[str], layers: Sequence[str], where: str = "") -> list[str]:
-    """Returns the layers that the patterns name, in the model's order.
+def match_targets(
+    patterns: Sequence[str], layers: Sequence[str], where: str = "", *, experts: Sequence[str] = ()
+) -> list[str]:
+    """Returns the layers that the patterns name, in the model's order, and then the stacks of experts.
 
     A pattern is `all-linear`, a layer's last name (`q_proj`), the end of its path (`self_attn.q_proj`), its whole
-    path, or any of these with `*` and `?`.
+    path, or any of these with `*` and `?`. A stack of experts is meant by the name of what holds it (`experts`), or by
+    more of its path than its last name (`experts.down_proj`); never by `all-linear`.
 
     Raises:
         TargetError: A pattern matches no layer.
@@ -68,16 +71,29 @@ def match_targets(patterns: Sequence[str], layers: Sequence[str], where: str = "
     chosen: set[str] = set()
     for pattern in patterns:
         found = {layer for layer in layers if _matches(pattern, layer)}
+        found |= {stack for stack in experts if _means_experts(pattern, stack)}
         if not found:
             names = sorted({layer.rpartition(".")[2] for layer in layers})
-            meant = nearest(pattern, [*names, ALL_LINEAR])
+            owners = sorted({_owner_name(stack) for stack in experts})
+            meant = nearest(pattern, [*names, *owners, ALL_LINEAR])
+            other = f", or {', '.join(owners)} for the layers of its experts" if owners else ""
             raise TargetError(
                 f"the target '{pattern}' matches no layer of the model",
                 where=where,
-                hint=f"{meant}Its layers end in: {', '.join(names)}; or say all-linear.",
+                hint=f"{meant}Its layers end in: {', '.join(names)}{other}; or say all-linear.",
             )
         chosen |= found
-    return [layer for layer in layers if layer in chosen]
+    return [layer for layer in (*layers, *experts) if layer in chosen]
+
+
+def _owner_name(stack: str) -> str:
+    return stack.split(".")[-2]
+
+
+def _means_experts(pattern: str, stack: str) -> bool:
+    if "." not in pattern:
+        return fnmatchcase(_owner_name(stack), pattern) and pattern.strip("*?") != ""
+    return fnmatchcase(stack, pattern) or fnmatchcase(stack, f"*.{pattern}")
 
 
 def _matches(pattern: str, layer: str) -> bool:

@@ -75,7 +75,8 @@ class AdapterUse(Use):
     targets: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
         default=["all-linear"],
         min_length=1,
-        description="layers to adapt: all-linear, names (q_proj), paths or patterns (*.self_attn.*)",
+        description="layers to adapt: all-linear, names (q_proj), paths or patterns (*.self_attn.*); a mixture's "
+        "experts where they are named (experts)",
     )
 
 

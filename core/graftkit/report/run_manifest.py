@@ -156,6 +156,7 @@ class RunManifest(Facts):
         tokenizer: The tokenizer that examples are encoded with.
         model: The base model.
         sequences: How sequences are put together.
+        forecast: What was known beforehand of what is trained and stored; see `graftkit.flow.targets.forecast`.
         parameters: How many parameters there are.
         stop_tokens: The ids that end an answer.
         metrics: What was measured, by moment: "base", "before" and "after".
@@ -180,6 +181,7 @@ class RunManifest(Facts):
     tokenizer: TokenizerFacts | None = None
     model: BaseFacts | None = None
     sequences: SequenceFacts | None = None
+    forecast: dict[str, int | None] = {}
     parameters: ParameterFacts | None = None
     stop_tokens: list[int] = []
     metrics: dict[str, Measurement] = {}
