@@ -11,7 +11,7 @@ __all__ = ["BpeConfig", "ByteLevelConfig", "CharacterConfig", "WordConfig", "Wor
 
 
 class ByteLevelConfig(ProviderConfig):
-    """How text is split, and which pairs are worth a token."""
+    """How text is split, and how frequent pairs must be."""
 
     pattern: str | None = Field(
         default=None,
@@ -25,10 +25,11 @@ class ByteLevelConfig(ProviderConfig):
 
 
 class BpeConfig(ProviderConfig):
-    """How text is split, and which characters and pairs are worth a token."""
+    """How text is split, and how frequent characters and pairs must be."""
 
     split: Literal["words", "spaces"] = Field(
-        default="words", description="what a token never crosses: words, numbers and marks, or spaces alone"
+        default="words",
+        description="how text is split: into words, numbers and marks, or at spaces alone",
     )
     min_frequency: int = Field(default=2, ge=1, description="how often a pair must occur to become a token")
     coverage: float = Field(
@@ -37,23 +38,23 @@ class BpeConfig(ProviderConfig):
 
 
 class CharacterConfig(ProviderConfig):
-    """Which characters are worth a token."""
+    """How frequent a character must be."""
 
     min_frequency: int = Field(default=1, ge=1, description="how often a character must occur to become a token")
 
 
 class WordConfig(ProviderConfig):
-    """What a word is, and which are worth a token."""
+    """How text is split into words, and how frequent a word must be."""
 
     split: Literal["words", "spaces"] = Field(
-        default="words", description="words and marks apart, or whatever stands between spaces"
+        default="words", description="words and marks apart, or the text between spaces"
     )
     lowercase: bool = Field(default=False, description="whether capitals become small letters")
     min_frequency: int = Field(default=2, ge=1, description="how often a word must occur to become a token")
 
 
 class WordPieceConfig(ProviderConfig):
-    """BERT's cleaning of text, and which pairs are worth a token."""
+    """BERT's normalization, and how frequent pairs and characters must be."""
 
     lowercase: bool | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""The backend of every tokenizer.json, and of files that one can hold."""
+"""The backend of tokenizer.json files, and of formats that convert to one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FILES = ("tokenizer.json", *SIDE_FILES)
 
 
 class HuggingFaceBackend:
-    """Reads folders that hold a tokenizer.json, or the files of a library whose tokenizers one can hold.
+    """Reads a tokenizer.json, or files that convert to one.
 
     Attributes:
-        formats: What it reads and its tokenizers write.
-        model_type: What a tokenizer.json's model must be; empty: anything.
-        options: What files may leave open.
+        formats: The formats that it reads and its tokenizers save, the default first.
+        model_type: The type that a tokenizer.json's model must have; empty for any.
+        options: Settings that a format's files may lack.
     """
 
     formats: tuple[str, ...] = ("huggingface", "gpt2", "tiktoken", "wordpiece")
@@ -41,14 +41,17 @@ class HuggingFaceBackend:
         """Reads a tokenizer from a folder, or from the one file that it consists of.
 
         Raises:
-            ModelError: The files are missing or malformed, or hold another family's tokenizer.
+            ModelError: The files are missing or malformed, or their model has another type than `model_type`.
         """
         folder = _folder_of(path) or path
         files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
         if "tokenizer.json" not in files:
             files = read(path, self.formats, self.options) or {}
         if not files:
-            raise ModelError("there is no tokenizer.json", where=str(folder), hint=f"Read too: {self._others()}.")
+            others = ", ".join(file for format in self.formats for file in FILES.get(format, ()))
+            raise ModelError(
+                "there is no tokenizer.json", where=str(folder), hint=f"Also read: {others or 'nothing else'}."
+            )
         tokenizer = HuggingFaceTokenizer(files, str(folder), trainable=hasattr(self, "train"))
         if self.model_type not in ("", tokenizer.model_type):
             raise ModelError(
@@ -58,14 +61,11 @@ class HuggingFaceBackend:
             )
         return tokenizer
 
-    def _others(self) -> str:
-        return ", ".join(file for format in self.formats for file in FILES.get(format, ())) or "nothing else"
-
     def extend(self, tokenizer: Tokenizer, texts: Iterable[str], spec: ExtensionSpec) -> ExtensionPlan:
-        """Adds tokens, in the way of the tokenizer's family; no id of the base moves.
+        """Adds tokens; see `graftkit_tokenizers.extend.extend.extend`. All ids of the base stay.
 
         Raises:
-            RequestError: It is no tokenizer.json, or there is nothing to add or to learn.
+            RequestError: The tokenizer is another backend's, or there is nothing to add or to learn.
         """
         if not isinstance(tokenizer, HuggingFaceTokenizer):
             raise RequestError(f"{type(tokenizer).__name__} is no tokenizer.json, so it can't be extended as one")
@@ -73,6 +73,6 @@ class HuggingFaceBackend:
 
 
 def _folder_of(path: Path) -> Path | None:
-    """Returns the folder of a tokenizer.json, given either."""
+    """Returns the folder of a tokenizer.json, given the folder or the file; None where there is none."""
     folder = path.parent if path.name == "tokenizer.json" else path
     return folder if (folder / "tokenizer.json").is_file() else None

@@ -1,4 +1,4 @@
-"""Counts the words of a corpus: what a tokenizer's normalizer and pre-tokenizer leave to its model."""
+"""Counts the words of a corpus, as a tokenizer's normalizer and pre-tokenizer give them to its model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftkit.tokenization.panics import no_panic
+from graftkit.tokenization.splitting import split
 from tokenizers import Tokenizer, trainers
 
 from graftkit_tokenizers.tokenizer_json.added_in_text import AddedInText
@@ -22,11 +23,11 @@ _NOTHING: Json = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a corpus consists of.
+    """The words of a corpus.
 
     Attributes:
         counts: Word -> how often it occurs.
-        added: Text of an added token -> how often it occurs; it is no part of a word.
+        added: Text of an added token -> how often it occurs.
     """
 
     counts: Mapping[str, int]
@@ -34,19 +35,19 @@ class Words:
 
 
 def count_words(spec: Mapping[str, Any], texts: Iterable[str], *, where: str = "tokenizer") -> Words:
-    """Counts the words of texts. Special tokens are text like any other.
+    """Counts the words of texts. Special tokens are ordinary text here.
 
-    Only different words are kept in memory, by the library, which counts several times faster than Python would.
-    Where `▁` marks the start of a word, a word ends before the next one, even if the tokenizer would look further:
-    that changes nothing unless it has pieces across words.
+    The library counts, several times faster than Python, and keeps each distinct word in memory once. A tokenizer
+    without a pre-tokenizer whose pieces have `▁` only at the start is taken to split before each `▁`, which changes no
+    ids.
 
     Args:
         spec: The tokenizer.json.
-        texts: Iterated once.
+        texts: The corpus; iterated once.
         where: The tokenizer's folder, for errors.
 
     Raises:
-        ModelError: The library can't split these texts with it.
+        ModelError: The library fails, as at a regular expression that takes too long.
     """
     trainer = trainers.WordLevelTrainer(vocab_size=0, show_progress=False)
     added: Counter[str] = Counter()
@@ -57,29 +58,24 @@ def count_words(spec: Mapping[str, Any], texts: Iterable[str], *, where: str = "
     return Words({word: count for word, count in counts.items() if word}, added)
 
 
-def _plain_tokens(spec: Mapping[str, Any]) -> list[Json]:
-    """Returns the added tokens that are read out of any text."""
-    return [token for token in spec.get("added_tokens", []) if not token.get("special")]
-
-
 def _splitter(spec: Mapping[str, Any]) -> Json:
-    """Returns the tokenizer without its model, which only splits."""
+    """Returns a tokenizer.json that only normalizes and splits text."""
     bare = {**spec, "model": _NOTHING, "added_tokens": [], "post_processor": None, "decoder": None}
     if not spec.get("pre_tokenizer") and not _crosses_words(spec["model"]["vocab"]):
-        pattern = {"Regex": "▁+[^▁]*|[^▁]+"}
-        bare["pre_tokenizer"] = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+        bare["pre_tokenizer"] = split("▁+[^▁]*|[^▁]+")
     return bare
 
 
 def _crosses_words(vocab: Mapping[str, int] | Sequence[tuple[str, float]]) -> bool:
-    """Tells whether there is a piece with a `▁` after another character; also where no piece has one at all."""
+    """Tells whether a piece has `▁` after another character, or no piece has `▁` at all."""
     pieces = list(vocab) if isinstance(vocab, Mapping) else [piece for piece, _ in vocab]
     return not any("▁" in piece for piece in pieces) or any("▁" in piece.lstrip("▁") for piece in pieces)
 
 
 def _between(texts: Iterable[str], spec: Mapping[str, Any], found: Counter[str]) -> Iterator[str]:
-    """Yields what stands between added tokens, and counts those."""
-    tokens = AddedInText(_plain_tokens(spec), lowers=_lowers(spec))
+    """Yields the text between added tokens, and counts those."""
+    plain = (token for token in spec.get("added_tokens", []) if not token.get("special"))
+    tokens = AddedInText(plain, lowers=_lowers(spec))
     for text in texts:
         start = 0
         for place in tokens.find(text):

@@ -12,14 +12,14 @@ __all__ = ["Draft"]
 
 Json = dict[str, Any]
 
-_NEVER = -1e6  # a Unigram score that no way of cutting a text can afford
+_NEVER = -1e6  # a Unigram score with which a piece is never chosen
 
 
 class Draft:
-    """Adds pieces and tokens after the highest id; none that there is moves.
+    """Adds pieces and tokens after the highest id; all other ids stay.
 
-    The library numbers added tokens that are no piece of the model by counting on from the model's vocabulary, so they
-    would move if that grew. They become pieces of it, under the ids that they have; nothing leads there but their text.
+    The library gives added tokens that are no pieces the ids after the model's vocabulary, so those would change as it
+    grows. They become pieces, with the ids that they have, which no merge makes.
 
     Args:
         spec: The tokenizer.json; left as it is.
@@ -29,7 +29,7 @@ class Draft:
         spec: The tokenizer.json as it is now.
         model: Its model.
         next_id: The id of the next token.
-        parts: New id -> the base's ids that stood for it.
+        parts: New id -> the base's ids of its text.
     """
 
     def __init__(self, spec: Mapping[str, Any], size: int) -> None:
@@ -46,12 +46,12 @@ class Draft:
 
     @property
     def prefix(self) -> str:
-        """How a piece inside a word starts, such as ##; mostly empty."""
+        """The prefix of pieces inside a word, such as ##; empty for most models."""
         return self.model.get("continuing_subword_prefix") or ""
 
     @property
     def unknown_id(self) -> int | None:
-        """The id of what the model does not know, or None."""
+        """The id of the unknown token, or None."""
         found: int | None = self.model.get("unk_id")
         return self.model["vocab"].get(self.model.get("unk_token")) if "unk_token" in self.model else found
 
@@ -63,7 +63,7 @@ class Draft:
         return dict(enumerate(piece for piece, _ in self.model["vocab"]))
 
     def join(self, left: str, right: str) -> str:
-        """Writes two pieces as one; where pieces inside a word have a prefix, the right one loses it."""
+        """Joins two pieces; the prefix of the right one is dropped."""
         return left + right.removeprefix(self.prefix)
 
     @property
@@ -76,20 +76,20 @@ class Draft:
 
         Args:
             piece: How the tokenizer writes it.
-            parts: Ids that stood for it, new ones among them, which are replaced by what those stood for.
-            score: What it is worth, to a Unigram model.
+            parts: Ids that it is merged from; new ones are replaced by their own parts.
+            score: Its log-probability in a Unigram model.
         """
         id = self._put(piece, score)
         self.parts[id] = tuple(old for part in parts for old in self.parts.get(part, (part,)))
         return id
 
     def add_token(self, text: str, parts: Iterable[int], *, normalized: bool) -> int:
-        """Adds a token that is read out of a text before anything else; the last ones to be added.
+        """Adds an added token, which is found in a text before the rest is split; no piece may be added after one.
 
         Args:
-            text: What becomes this token wherever it stands.
-            parts: The base's ids that stood for it.
-            normalized: Whether it is looked for after the normalizer.
+            text: Its text.
+            parts: The base's ids of its text.
+            normalized: Whether it is found in normalized text.
         """
         id = self.next_id
         self.next_id += 1
@@ -98,7 +98,7 @@ class Draft:
         return id
 
     def with_tokens(self, texts: Iterable[str], *, normalized: bool) -> Json:
-        """Returns the tokenizer.json as it would be with these added tokens; nothing changes here."""
+        """Returns the tokenizer.json with these added tokens; this draft stays as it is."""
         tokens = [added_token(-1, text, special=False, normalized=normalized) for text in texts]
         return {**self.spec, "added_tokens": [*self.spec["added_tokens"], *tokens]}
 
@@ -125,7 +125,7 @@ class Draft:
             raise RequestError(f"the ids of this Unigram tokenizer have gaps: {len(vocab)} pieces, {self.next_id} ids")
 
     def _check_unreachable(self, token: Json) -> None:
-        """Refuses a token that WordPiece, which takes the longest piece, would find where it is none now."""
+        """Refuses a token that WordPiece, which takes the longest piece, would find in more places as a piece."""
         raw = self.spec.get("normalizer") and not token.get("normalized")
         if self.family == "WordPiece" and not token.get("special") and (token.get("single_word") or raw):
             raise RequestError(

@@ -1,4 +1,4 @@
-"""Adds tokens to any tokenizer.json: learnt from texts, missing bytes, and words that somebody asks for."""
+"""Adds tokens to a tokenizer.json: the bytes that it lacks, tokens learnt from texts, and requested words."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = ["extend"]
 
 
 def extend(base: HuggingFaceTokenizer, texts: Iterable[str], request: ExtensionSpec) -> ExtensionPlan:
-    """Adds tokens after the base's highest id: the bytes that it lacks, those that are learnt, words at last.
+    """Adds tokens after the base's highest id, in this order: missing bytes, learnt tokens, words.
 
-    - BPE learns merges that apply after all the old ones: texts are cut as before, with some tokens joined.
-    - WordPiece and Unigram get the pieces that such merges would make. A text that uses none is cut as before.
-    - A word-level tokenizer gets the words that it does not know.
-    - `request.words` become added tokens, in every family: merges would need others in between, which would change
-      texts without these words. They are found anywhere, inside longer words too; where a tokenizer puts `▁` before
-      every stretch of text, as Llama 2's does, it puts one after such a token, too.
+    - BPE gets merges that apply after all the old ones: a text is encoded as before, with some tokens joined.
+    - WordPiece and Unigram get the pieces that such merges would make. A text with none of them is encoded as before.
+    - A word-level tokenizer gets the most frequent words that it lacks.
+    - `request.words` become added tokens, in every family: as pieces they would need intermediate merges, which would
+      change texts without these words. They are found anywhere, inside longer words too. A tokenizer that puts `▁`
+      before every part of a text, as Llama 2's does, puts one after such a token, too.
 
     Args:
         base: The tokenizer; left as it is.
-        texts: Iterated once.
+        texts: The corpus; iterated once.
         request: What to add.
 
     Raises:
-        RequestError: Nothing is to be added, or the texts hold nothing to learn.
+        RequestError: Nothing is to be added, a word can't become a token, or the texts hold nothing to learn.
     """
     draft = Draft(base.spec, base.vocab_size)
     joins = add_missing_bytes(draft, byte_level=base.is_byte_level) if request.missing_bytes else True
@@ -64,7 +64,7 @@ def _check(tokens: int, *, something: bool) -> None:
 
 
 def _new_words(base: HuggingFaceTokenizer, draft: Draft, words: Iterable[str]) -> list[str]:
-    """Returns the words that are not one token already.
+    """Returns the words that are not a single token of the base.
 
     Raises:
         RequestError: One can't become a token.
@@ -84,13 +84,19 @@ def _new_words(base: HuggingFaceTokenizer, draft: Draft, words: Iterable[str]) -
 
 
 def _in_any_case(draft: Draft) -> bool:
-    """Tells whether added tokens are looked for in normalized text: WordPiece's may be lowercase."""
+    """Tells whether added tokens are to be found in normalized text, as with WordPiece, which may lowercase."""
     return draft.family == "WordPiece"
 
 
 @dataclass(frozen=True, slots=True)
 class _Corpus:
-    """The words of the texts, how the base cuts them, and how many tokens that makes."""
+    """The corpus as words.
+
+    Attributes:
+        words: The words, counted.
+        cuts: Word -> the base's ids of it.
+        base_tokens: The number of tokens of the corpus as the base encodes it.
+    """
 
     words: Words
     cuts: Mapping[str, Sequence[int]]
@@ -98,7 +104,7 @@ class _Corpus:
 
     @classmethod
     def of(cls, base: HuggingFaceTokenizer, draft: Draft, texts: Iterable[str], added: Sequence[str]) -> _Corpus:
-        """Counts the words; twice where there are words to be added, since those cut others in two."""
+        """Counts the words; a second time where words are added, since those split other words."""
         if not added:
             words = count_words(base.spec, texts, where=base.where)
             return cls(words, cuts := _cuts(base, words), _total(words, cuts))
@@ -134,7 +140,7 @@ def _learn(draft: Draft, corpus: _Corpus, request: ExtensionSpec) -> None:
 
 
 def _plan(draft: Draft, base: HuggingFaceTokenizer, corpus: _Corpus, *, coarsens: bool) -> ExtensionPlan:
-    """Counts what the new tokenizer really makes of the words."""
+    """Builds the extended tokenizer, and counts its tokens in the corpus."""
     extended = base.with_spec(draft.spec)
     cuts = _cuts(extended, corpus.words)
     uses: Counter[int] = Counter()

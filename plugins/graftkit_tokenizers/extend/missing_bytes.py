@@ -1,4 +1,4 @@
-"""Gives a BPE tokenizer the bytes that it lacks, after which no text is lost."""
+"""Adds the bytes that a BPE vocabulary lacks, so that every text can be encoded."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ __all__ = ["add_missing_bytes"]
 
 
 def add_missing_bytes(draft: Draft, *, byte_level: bool) -> bool:
-    """Adds a piece for each byte that has none, and takes away what kept their places apart.
+    """Adds a piece for each missing byte, and removes the pre-tokenizer that isolated those bytes.
 
-    No merge leads to or from a new byte, so texts without it are cut as before.
+    No merge has a new byte, so texts without one are encoded as before.
 
     Args:
-        draft: A tokenizer; one that is no BPE lacks none.
-        byte_level: Whether it writes bytes as characters of GPT-2's alphabet, or falls back on pieces such as <0x0A>.
+        draft: The tokenizer; only BPE models are changed.
+        byte_level: Whether bytes are written in GPT-2's alphabet; else pieces such as <0x0A> are added where the model
+            has byte fallback.
 
     Returns:
-        Whether texts with those bytes, too, are cut where they were: what stood around a byte that is dropped may have
-        been joined over it.
+        Whether texts with those bytes are cut at the same places as before. Without a pre-tokenizer that isolates
+        them, the base drops such a byte and may merge what is left and right of it.
     """
     if draft.family != "BPE":
         return True
@@ -34,7 +35,7 @@ def add_missing_bytes(draft: Draft, *, byte_level: bool) -> bool:
 
 
 def _stop_isolating(draft: Draft, characters: set[str]) -> bool:
-    """Takes the Split away that is there because these characters were no pieces; tells whether there was one."""
+    """Removes the Split that isolates these characters; tells whether there was one."""
     part = draft.spec.get("pre_tokenizer") or {}
     parts = part.get("pretokenizers", [])
     others = [part for part in parts if isolated_characters(part) != characters]

@@ -1,4 +1,4 @@
-"""Learns pieces for the families that have some: BPE, WordPiece and Unigram."""
+"""Learns pieces for BPE, WordPiece and Unigram models."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _BONUS = 0.01
 
 
 def learn_bpe(draft: Draft, words: Iterable[Cut], limits: Limits) -> None:
-    """Adds merges, which apply after all those that there are."""
-    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in draft.model["merges"]]
+    """Adds merges, which apply after all the old ones."""
+    merges = [*draft.model["merges"]]
     pieces = draft.pieces
     for merge in _learnt(draft, words, limits):
         merges.append([pieces[merge.left], pieces[merge.right]])
@@ -29,9 +29,10 @@ def learn_bpe(draft: Draft, words: Iterable[Cut], limits: Limits) -> None:
 
 
 def learn_wordpiece(draft: Draft, words: Iterable[Cut], limits: Limits) -> None:
-    """Adds pieces; the tokenizer takes the longest that fits, from the start of a word on.
+    """Adds pieces; the tokenizer takes the longest one that fits, from the start of a word on.
 
-    So that what is left of a word can always be cut, a character that is only part of longer pieces becomes one.
+    A character that occurs only inside longer pieces becomes a piece too, so that the rest of a word after a new piece
+    can always be encoded.
     """
     lacking, first = _lacking_characters(draft), draft.next_id
     for merge in _learnt(draft, words, limits):
@@ -42,7 +43,7 @@ def learn_wordpiece(draft: Draft, words: Iterable[Cut], limits: Limits) -> None:
 
 
 def learn_unigram(draft: Draft, words: Iterable[Cut], limits: Limits) -> None:
-    """Adds pieces that are worth a little more than the two of which each consists."""
+    """Adds pieces, each with the summed scores of the two that it joins, plus 0.01."""
     scores = [score for _, score in draft.model["vocab"]]
     for merge in _learnt(draft, words, limits):
         if merge.id == draft.next_id:
@@ -59,27 +60,27 @@ LEARN_PIECES: Mapping[str, Callable[[Draft, Iterable[Cut], Limits], None]] = {
 
 
 def _learnt(draft: Draft, words: Iterable[Cut], limits: Limits) -> tuple[Merge, ...]:
-    """Joins the pieces that stand side by side.
+    """Learns merges of neighbouring pieces.
 
-    What stands for an unknown character, or for a byte where bytes are only fallen back on, is never joined: the
-    library could not write that as text again.
+    The unknown token and the byte pieces of a model with byte fallback are never merged: the library could not decode
+    the result.
     """
-    between = _between(words, _walls(draft))
+    between = _between(words, _never_merged(draft))
     return learn_merges(between, draft.pieces, limits, first_id=draft.next_id, join=draft.join).merges
 
 
-def _walls(draft: Draft) -> set[int]:
+def _never_merged(draft: Draft) -> set[int]:
     names = BYTE_PIECES if draft.model.get("byte_fallback") else ()
     ids = {piece: id for id, piece in draft.pieces.items()}
     return {ids[name] for name in names if name in ids} | {id for id in (draft.unknown_id,) if id is not None}
 
 
-def _between(words: Iterable[Cut], walls: Collection[int]) -> Iterator[Cut]:
-    """Yields the stretches of each word that stand between walls."""
+def _between(words: Iterable[Cut], never: Collection[int]) -> Iterator[Cut]:
+    """Yields the parts of each word between ids that are never merged."""
     for ids, count in words:
         start = 0
         for place, id in enumerate(ids):
-            if id in walls:
+            if id in never:
                 yield ids[start:place], count
                 start = place + 1
         yield ids[start:], count
@@ -87,11 +88,6 @@ def _between(words: Iterable[Cut], walls: Collection[int]) -> Iterator[Cut]:
 
 def _lacking_characters(draft: Draft) -> list[str]:
     """Returns the pieces of one character that WordPiece may need where a new piece ends inside an old one."""
-    prefix = draft.prefix
-    vocab = draft.model["vocab"]
-    inner = {prefix + c for piece in vocab if piece not in draft.added for c in _after_the_first(piece, prefix)}
-    return sorted(inner - set(vocab))
-
-
-def _after_the_first(piece: str, prefix: str) -> str:
-    return piece.removeprefix(prefix) if piece.startswith(prefix) else piece[1:]
+    prefix, vocab, added = draft.prefix, draft.model["vocab"], draft.added
+    inside = (p.removeprefix(prefix) if p.startswith(prefix) else p[1:] for p in vocab if p not in added)
+    return sorted({prefix + character for part in inside for character in part} - set(vocab))

@@ -1,4 +1,4 @@
-"""Adds words to a tokenizer whose tokens are words."""
+"""Learns words for word-level models."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["learn_word_level"]
 
 
 def learn_word_level(draft: Draft, words: Mapping[str, int], limits: Limits) -> None:
-    """Adds the words that it does not know and that occur most often; equally frequent ones by their spelling.
+    """Adds the most frequent words that the vocabulary lacks; equally frequent ones in alphabetical order.
 
     Args:
         draft: The tokenizer.
         words: Word -> how often it occurs.
-        limits: Where to end.
+        limits: How many, how frequent, how long.
     """
     unknown = {word: n for word, n in words.items() if word not in draft.model["vocab"] and _allowed(word, n, limits)}
     for word in sorted(unknown, key=lambda word: (-unknown[word], word))[: limits.tokens]:

@@ -1,4 +1,4 @@
-"""Formats other than tokenizer.json: which of them a folder is in, how they are read and written."""
+"""Reads tokenizers in formats other than tokenizer.json, and converts to them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _READERS = {
     "tiktoken": ("tiktoken_files", "tekken_file"),
     "wordpiece": ("wordpiece_files",),
 }
-"""Format -> the modules that read it, the first of which writes it."""
+"""Format -> the modules that read it; the first one writes it, too."""
 
 FILES = {
     "gpt2": ("vocab.json with merges.txt",),
     "tiktoken": ("*.tiktoken", "tekken.json"),
     "wordpiece": ("vocab.txt",),
 }
-"""Format -> the files that are looked for."""
+"""Format -> its files, for messages."""
 
 
 def _readers(formats: Sequence[str]) -> list[Any]:
@@ -47,7 +47,7 @@ def read(path: Path, formats: Sequence[str], options: Options) -> dict[str, byte
 
     Raises:
         ModelError: A file is malformed.
-        RequestError: The options make no sense.
+        RequestError: The options name an unknown or malformed pattern.
     """
     for reader in _readers(formats):
         found = reader.find(path)
@@ -64,12 +64,12 @@ def write(
 
     Args:
         spec: Its tokenizer.json.
-        config: Its tokenizer_config.json, which says of every token with a role which it is.
-        files: The files that it has; those beside the vocabulary stay.
+        config: Its tokenizer_config.json, with the token of every role.
+        files: Its files; those beside the vocabulary are kept.
         format: The format's name.
 
     Raises:
-        RequestError: There is no such format, or it can't hold this tokenizer.
+        RequestError: There is no such format, or it can't represent this tokenizer.
     """
     if format not in _READERS:
         raise RequestError(
@@ -79,7 +79,7 @@ def write(
         "tokenizer_config.json": dump(dict(config))
     }
     written: dict[str, bytes] = kept | _readers([format])[0].write(spec, config)
-    lost = [] if format == "tiktoken" else _lost(spec, written, format)  # it has compared all that ranks can hold
+    lost = [] if format == "tiktoken" else _lost(spec, written, format)  # its `write` has checked every part
     if lost:
         raise RequestError(
             f"the format '{format}' can't hold this tokenizer: its {' and '.join(lost)} would be others",
@@ -89,7 +89,7 @@ def write(
 
 
 def _lost(spec: Mapping[str, Any], written: Mapping[str, bytes], format: str) -> list[str]:
-    """Returns the parts of a tokenizer.json that are others once it is read back."""
+    """Returns the parts of a tokenizer.json that differ after the written files are read back."""
     with tempfile.TemporaryDirectory() as folder:
         for name, data in written.items():
             (Path(folder) / name).write_bytes(data)
@@ -101,7 +101,7 @@ def _lost(spec: Mapping[str, Any], written: Mapping[str, bytes], format: str) ->
 
 
 def _merging_gives_every_piece(spec: Mapping[str, Any]) -> bool:
-    """Tells whether a word that is a piece comes out as that piece without being looked up first."""
+    """Tells whether merging the characters of each piece gives that piece, so that `ignore_merges` changes nothing."""
     model = {**spec["model"], "ignore_merges": False}
     bare = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
     added = {token["content"] for token in spec.get("added_tokens", [])}
@@ -110,7 +110,7 @@ def _merging_gives_every_piece(spec: Mapping[str, Any]) -> bool:
 
 
 def _meaning(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what decides which ids a text becomes and which text ids become, in one way of writing it."""
+    """Returns the parts of a tokenizer.json that decide ids and decoded text, in a canonical form."""
     whole: dict[str, Any] = json.loads(Tokenizer.from_str(json.dumps(spec)).to_str())
     model = {key: value or None for key, value in whole["model"].items()}
     added = {token["content"]: token["id"] for token in whole["added_tokens"]}
@@ -122,7 +122,7 @@ def _meaning(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(part: Any) -> Any:
-    """Returns a part without what only moves offsets."""
+    """Returns a part without `trim_offsets`, which changes offsets alone."""
     if isinstance(part, dict):
         return {key: _plain(value) for key, value in part.items() if key != "trim_offsets"}
     return [_plain(value) for value in part] if isinstance(part, list) else part

@@ -1,4 +1,4 @@
-"""Small helpers for reading other libraries' files: each refusal says which file is wrong, and how."""
+"""Helpers for reading other libraries' tokenizer files; their errors name the file."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What files may leave open.
+    """Settings that a format's files may lack.
 
     Attributes:
-        pattern: The name or regular expression by which text is split; None: what the files say.
-        lowercase: Whether capitals become small letters; None: what the files say.
+        pattern: The name or regular expression of the pattern that splits text; None: as the files say.
+        lowercase: Whether text is lowercased; None: as the files say.
     """
 
     pattern: str | None = None
@@ -64,7 +64,7 @@ def json_object(path: Path) -> Json:
     """Returns a file's JSON object.
 
     Raises:
-        ModelError: It is missing, or something else.
+        ModelError: It is missing, or no JSON object.
     """
     try:
         data = json.loads(text_of(path))
@@ -76,12 +76,12 @@ def json_object(path: Path) -> Json:
 
 
 def beside(folder: Path) -> dict[str, bytes]:
-    """Returns the files that belong to a tokenizer besides its vocabulary."""
+    """Returns the files beside a vocabulary: name -> bytes."""
     return {name: (folder / name).read_bytes() for name in BESIDE if (folder / name).is_file()}
 
 
 def configuration(folder: Path) -> Json:
-    """Returns what tokenizer_config.json and special_tokens_map.json say, the former before the latter."""
+    """Returns the fields of special_tokens_map.json and tokenizer_config.json; the latter take precedence."""
     config: Json = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         config |= json_object(folder / name) if (folder / name).is_file() else {}
@@ -89,31 +89,38 @@ def configuration(folder: Path) -> Json:
 
 
 def added_of(folder: Path, config: Mapping[str, Any], vocab: Mapping[str, int], usual: Iterable[str]) -> list[Json]:
-    """Returns the added tokens: those that the files list, else those with a role, else the usual ones.
+    """Returns the added tokens: those that the files list, else those with a role, else the family's usual ones.
 
     Args:
         folder: Where added_tokens.json may be.
         config: What tokenizer_config.json and special_tokens_map.json say.
         vocab: Pieces and ids.
-        usual: The special tokens of such a tokenizer that comes without a configuration.
+        usual: The special tokens of a tokenizer of this family without a configuration.
+
+    Returns:
+        Entries of `added_tokens`, by id.
 
     Raises:
-        ModelError: What is listed is no id and its token, or an id is another token's.
+        ModelError: An entry of `added_tokens_decoder` is malformed, or two tokens have one id.
     """
     listed = config.get("added_tokens_decoder")
     if isinstance(listed, dict):
-        return _apart(sorted((_listed(id, entry, folder) for id, entry in listed.items()), key=_id), vocab, folder)
+        return _without_conflicts(
+            sorted((_listed(id, entry, folder) for id, entry in listed.items()), key=_id), vocab, folder
+        )
     more = json_object(folder / "added_tokens.json") if (folder / "added_tokens.json").is_file() else {}
-    roles = [content_of(config.get(role)) for role in _ROLES] + [*map(content_of, _extra(config))]
+    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens")
+    fields = [*map(config.get, _ROLES), *(extra if isinstance(extra, list) else [])]
+    roles = [*map(content_of, fields)]
     special = [token for token in dict.fromkeys(roles if any(roles) else usual) if token]
     known = {**vocab, **{token: id for token, id in more.items() if isinstance(id, int)}}
     wanted = [token for token in dict.fromkeys([*special, *more]) if token in known]
     added = sorted((added_token(known[token], token, special=token in special) for token in wanted), key=_id)
-    return _apart(added, vocab, folder)
+    return _without_conflicts(added, vocab, folder)
 
 
-def _apart(added: list[Json], vocab: Mapping[str, int], folder: Path) -> list[Json]:
-    """Returns added tokens whose ids are their own.
+def _without_conflicts(added: list[Json], vocab: Mapping[str, int], folder: Path) -> list[Json]:
+    """Returns added tokens as they are, once none has the id of another token.
 
     Raises:
         ModelError: One has the id of another token.
@@ -133,11 +140,6 @@ def _id(token: Json) -> int:
     return int(token["id"])
 
 
-def _extra(config: Mapping[str, Any]) -> list[Any]:
-    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens")
-    return extra if isinstance(extra, list) else []
-
-
 def _listed(id: str, entry: object, folder: Path) -> Json:
     content = content_of(entry)
     if not (id.isdecimal() and content and isinstance(entry, dict)):
@@ -154,7 +156,7 @@ def tokenizer_files(parts: Json, config: Mapping[str, Any], extra: Mapping[str, 
 
     Args:
         parts: The tokenizer.json with its added tokens.
-        config: What tokenizer_config.json says; it decides whether texts start with a token.
+        config: The fields of tokenizer_config.json; with `add_bos_token` the `bos` token is put first.
         extra: The files beside the vocabulary.
     """
     bos = content_of(config.get("bos_token"))
@@ -165,10 +167,10 @@ def tokenizer_files(parts: Json, config: Mapping[str, Any], extra: Mapping[str, 
 
 
 def placed(parts: Json) -> Json:
-    """Returns a tokenizer.json whose added tokens get the ids that it says.
+    """Returns a tokenizer.json whose added tokens get the ids that it lists.
 
-    The library numbers added tokens that are no pieces from the end of the vocabulary on; where theirs are others, they
-    become pieces, which nothing merges to.
+    The library gives added tokens that are no pieces the ids after the vocabulary's; where they should have others,
+    they are added as pieces that no merge makes.
     """
     vocab = parts["model"]["vocab"]
     loose = [token for token in parts["added_tokens"] if token["content"] not in vocab]
@@ -179,10 +181,10 @@ def placed(parts: Json) -> Json:
 
 
 def vocabulary(file: Path) -> dict[str, int]:
-    """Returns pieces and ids from a JSON object.
+    """Returns piece -> id from a JSON file.
 
     Raises:
-        ModelError: It is something else.
+        ModelError: The file is no such object, or two pieces have one id.
     """
     vocab = json_object(file)
     if not vocab or not all(isinstance(id, int) and id >= 0 for id in vocab.values()):
@@ -193,7 +195,7 @@ def vocabulary(file: Path) -> dict[str, int]:
 
 
 def listing(added: Iterable[Mapping[str, Any]]) -> Json:
-    """Returns added tokens as tokenizer_config.json lists them."""
+    """Returns added tokens as the field `added_tokens_decoder` of tokenizer_config.json."""
     return {
         str(token["id"]): {key: value for key, value in token.items() if key != "id"}
         for token in sorted(added, key=lambda token: int(token["id"]))

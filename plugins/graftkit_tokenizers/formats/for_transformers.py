@@ -1,8 +1,8 @@
-"""Files with which transformers' AutoTokenizer takes a tokenizer.json as it is.
+"""Changes a tokenizer's files so that transformers' AutoTokenizer loads its tokenizer.json unchanged.
 
-Since version 5, most of its classes read only the pieces and merges, and put a tokenizer of their own around them:
-another way of splitting text, special tokens that the file lacks. `PreTrainedTokenizerFast` reads the file. What such
-a class would say besides, of a token's role or the side of padding, is written down.
+Since version 5, most tokenizer classes read only vocabulary and merges and build the rest themselves: another
+pre-tokenizer, special tokens that the file lacks. `PreTrainedTokenizerFast` loads the file. The defaults of the class
+that a configuration named, such as roles and padding side, are written into the configuration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["AS_IT_IS", "for_transformers", "without_defaults"]
 Json = dict[str, Any]
 
 AS_IT_IS = "PreTrainedTokenizerFast"
-"""The class that reads a tokenizer.json and changes nothing; `TokenizersBackend` is its name since version 5."""
+"""The class that loads a tokenizer.json unchanged; called `TokenizersBackend` since version 5."""
 
 _CONFIG, _ROLES, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
@@ -62,21 +62,21 @@ _CLASSES: Mapping[str, Json] = {
     "LlamaTokenizer": {**_LEFT, **_LLAMA},
     "Qwen2Tokenizer": {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
 }
-"""What transformers' classes say where a configuration is silent."""
+"""Defaults of transformers' classes, for fields that a configuration lacks."""
 
 
 def for_transformers(
     files: Mapping[str, bytes], spec: Mapping[str, Any], known: Collection[str], where: str
 ) -> dict[str, bytes]:
-    """Returns a tokenizer's files so that AutoTokenizer makes the tokenizer that the tokenizer.json describes.
+    """Returns a tokenizer's files, with which AutoTokenizer loads the tokenizer of the tokenizer.json.
 
-    Tokens that the other files name and the tokenizer.json lacks are left out, since transformers would give them ids
-    that no row of a model stands for. Files that are right already are kept byte by byte.
+    Tokens that the other files name and the tokenizer.json lacks are removed, since transformers would add them under
+    new ids, for which a model has no embedding rows. Files that need no change are kept byte by byte.
 
     Args:
         files: The files by name.
         spec: The tokenizer.json.
-        known: Every token of it.
+        known: Its tokens.
         where: The folder, for errors.
 
     Raises:
@@ -86,7 +86,7 @@ def for_transformers(
     found = {**files}
     if (shorter := _known_only(roles, known)) != roles:
         found[_ROLES] = dump(shorter)
-    if (config := _listed_alike(_known_only(_as_it_is(given, shorter, known), known), spec)) != given:
+    if (config := _with_same_added_tokens(_known_only(_as_it_is(given, shorter, known), known), spec)) != given:
         found[_CONFIG] = dump(config)
     if not _lists_only(ids, spec):
         del found[_ADDED]
@@ -94,12 +94,12 @@ def for_transformers(
 
 
 def without_defaults(name: str, config: Mapping[str, Any], known: Collection[str]) -> Json:
-    """Returns a configuration for a class of transformers, with null for each role whose usual token there is not.
+    """Returns a configuration for a class of transformers, with null for each role whose default token is missing.
 
     Args:
         name: The class.
         config: The tokenizer_config.json.
-        known: Every token of the tokenizer.
+        known: The tokenizer's tokens.
     """
     usual = {key: token for key, token in _CLASSES[name].items() if key.endswith("_token")}
     missing = {key: None for key, token in usual.items() if key not in config and token not in known}
@@ -107,7 +107,7 @@ def without_defaults(name: str, config: Mapping[str, Any], known: Collection[str
 
 
 def _as_it_is(config: Json, roles: Mapping[str, Any], known: Collection[str]) -> Json:
-    """Returns a configuration that names the class that reads a tokenizer.json, and says what the other one implied."""
+    """Returns a configuration with the class that loads a tokenizer.json, and the defaults of the class before."""
     name = str(config.get("tokenizer_class"))
     if name in (AS_IT_IS, "TokenizersBackend"):
         return config
@@ -122,7 +122,7 @@ def _as_it_is(config: Json, roles: Mapping[str, Any], known: Collection[str]) ->
 
 
 def _known_only(config: Json, known: Collection[str]) -> Json:
-    """Returns a configuration without tokens that there are not: null for a role, so that no class gives it another."""
+    """Returns a configuration without unknown tokens: a role becomes null, so that no class sets its default."""
     return dict(_known_entries(config, known))
 
 
@@ -138,13 +138,13 @@ def _known_entries(config: Json, known: Collection[str]) -> Iterator[tuple[str, 
             yield key, value
 
 
-def _listed_alike(config: Json, spec: Mapping[str, Any]) -> Json:
-    """Returns a configuration that lists added tokens, if at all, as the tokenizer.json does: it would come first."""
+def _with_same_added_tokens(config: Json, spec: Mapping[str, Any]) -> Json:
+    """Returns a configuration that lists added tokens as the tokenizer.json does: its list takes precedence."""
     listed = config.get("added_tokens_decoder")
     return {**config, "added_tokens_decoder": listing(spec.get("added_tokens", []))} if listed else config
 
 
 def _lists_only(ids: Json, spec: Mapping[str, Any]) -> bool:
-    """Tells whether an added_tokens.json lists nothing but added tokens of the tokenizer.json, under their ids."""
+    """Tells whether an added_tokens.json lists only added tokens of the tokenizer.json, with the same ids."""
     there = {token["content"]: token["id"] for token in spec.get("added_tokens", [])}
     return all(there.get(content) == id for content, id in ids.items())

@@ -1,4 +1,4 @@
-"""vocab.json and merges.txt, as GPT-2 came: pieces with ids, and pairs in the order of merging."""
+"""GPT-2's files: vocab.json with pieces and ids, merges.txt with pairs in the order of merging."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ __all__ = ["find", "read", "write"]
 
 _LIKE_GPT2 = ("GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer", "CodeGenTokenizer")
 _CLASSES = {"": "gpt2", **dict.fromkeys(_LIKE_GPT2, "gpt2"), "Qwen2Tokenizer": "qwen2"}
-"""The classes of such files in transformers, and how they split text."""
+"""transformers' classes for these files -> the pattern by which each splits text."""
 
 _USUAL = ("<|endoftext|>",)
 _HEAD = "#version: 0.2"
 
 
 def find(path: Path) -> Path | None:
-    """Returns the folder of the two files, given it or one of them."""
+    """Returns the folder that holds both files, given it or one of them."""
     folder = path.parent if path.name in ("vocab.json", "merges.txt") else path
     return folder if all((folder / name).is_file() for name in ("vocab.json", "merges.txt")) else None
 
 
 def read(folder: Path, options: Options) -> dict[str, bytes]:
-    """Reads vocab.json, merges.txt and what lies beside.
+    """Reads vocab.json, merges.txt and the files beside them.
 
     Raises:
-        ModelError: A file is malformed, or does not say how text is split.
+        ModelError: A file is malformed, or the pattern that splits text is unknown.
     """
     config = configuration(folder)
     pattern = _pattern(config, options, folder)
@@ -74,7 +74,7 @@ def _pattern(config: Mapping[str, Any], options: Options, folder: Path) -> str:
 
 
 def _spaced(part: dict[str, Any], first: bool) -> dict[str, Any]:
-    """Returns a pre-tokenizer that puts a space before the text, if wanted."""
+    """Returns a pre-tokenizer that puts a space before the text if `first`."""
     if not first:
         return part
     if part["type"] == "ByteLevel":
@@ -100,20 +100,20 @@ def _merges(file: Path, vocab: Mapping[str, int]) -> list[list[str]]:
 
 
 def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:
-    """Returns a tokenizer's files as GPT-2's or Qwen 2's.
+    """Converts a tokenizer to the files of GPT-2's or Qwen 2's class.
 
     Args:
         spec: The tokenizer.json.
         config: The tokenizer_config.json.
 
     Raises:
-        RequestError: It is another kind of tokenizer.
+        RequestError: It is no byte-level BPE that splits text as one of the two does.
     """
     model, pattern = spec["model"], pattern_of(spec.get("pre_tokenizer"))
     kinds = {GPT2: "GPT2Tokenizer", PATTERNS["qwen2"]: "Qwen2Tokenizer"}
     if model.get("type") != "BPE" or pattern not in kinds:
         raise RequestError("vocab.json and merges.txt hold byte-level BPE that splits text as GPT-2 or Qwen 2 does")
-    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    pairs = [" ".join(pair) for pair in model["merges"]]
     added = spec.get("added_tokens", [])
     known = model["vocab"].keys() | {token["content"] for token in added}
     said = {**without_defaults(kinds[pattern], config, known), "added_tokens_decoder": listing(added)}

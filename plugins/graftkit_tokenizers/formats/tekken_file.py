@@ -1,4 +1,4 @@
-"""Mistral's tekken.json: ranks as tiktoken's with the pattern in the same file, special tokens before all others."""
+"""Mistral's tekken.json: tiktoken's ranks and the pattern in one file; special tokens have the first ids."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FIRST = (
     *("[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]"),
     *("[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
 )
-"""The special tokens of files that do not list them."""
+"""The special tokens of versions whose files do not list them."""
 
 _ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 
@@ -59,7 +59,7 @@ def read(file: Path, options: Options) -> dict[str, bytes]:
 
 
 def _special(data: Mapping[str, Any], count: int) -> dict[str, int]:
-    """Returns the special tokens, filled up to their number as Mistral's library does."""
+    """Returns special token -> id; unnamed ids get the names that Mistral's library gives them."""
     listed = data.get("special_tokens") or [{"token_str": token, "rank": id} for id, token in enumerate(_FIRST)]
     names = {int(entry["rank"]): str(entry["token_str"]) for entry in listed}
     return {names.get(id, f"<SPECIAL_{id}>"): id for id in range(count)}

@@ -1,9 +1,9 @@
-"""tiktoken's files: tokens in base64 with their ranks, a line each; how text is split is said in a JSON beside.
+"""tiktoken's files: a token in base64 and its rank in each line; the pattern is in a JSON file beside.
 
 tiktoken itself keeps the pattern and the special tokens in its source. `NAME.tiktoken.json` holds them here:
 `{"pattern": "...", "special_tokens": {"<|endoftext|>": 50256}}`, the arguments `pat_str` and `special_tokens` of
-`tiktoken.Encoding`. `"whole_words": false` there says that merging gives every token, so that a word which is one need
-not be looked up first; the ids are the same.
+`tiktoken.Encoding`. `"whole_words": false` there says that merging gives every token, so that words need not be looked
+up first (`ignore_merges`); the ids are the same.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read(file: Path, options: Options) -> dict[str, bytes]:
     """Reads a file of ranks and the JSON beside it.
 
     Raises:
-        ModelError: A line is no token and rank, a byte has no token, or nothing says how text is split.
+        ModelError: A line is malformed, a byte has no token, or the pattern is missing.
     """
     said = json_object(_json_of(file)) if _json_of(file).is_file() else {}
     pattern = options.pattern or said.get("pattern")
@@ -92,7 +92,7 @@ def byte_level_parts(ranks: Mapping[bytes, int], pattern: str, special: Mapping[
         where: The file, for errors.
 
     Raises:
-        ModelError: A byte has no token, two tokens have one id, or a special token is one of text too.
+        ModelError: A byte has no token, two tokens have one id, or a special token is an ordinary one too.
     """
     pieces = pieces_of(ranks)
     lacking = 256 - sum(bytes([byte]) in ranks for byte in range(256))
@@ -115,11 +115,11 @@ def byte_level_parts(ranks: Mapping[bytes, int], pattern: str, special: Mapping[
 
 
 def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:
-    """Returns a tokenizer's files as tiktoken reads them.
+    """Converts a tokenizer to the files that tiktoken reads.
 
     Args:
         spec: The tokenizer.json.
-        config: The tokenizer_config.json, which says nothing that tiktoken reads.
+        config: The tokenizer_config.json; tiktoken has no equivalent of it.
 
     Raises:
         RequestError: tiktoken would give other ids.
@@ -149,21 +149,21 @@ def _pattern(spec: Mapping[str, Any]) -> str:
 
 
 def _checked_ranks(spec: Mapping[str, Any]) -> dict[bytes, int]:
-    """Returns the ranks of a BPE whose merges tiktoken would do in the same order."""
+    """Returns the ranks of a BPE model that tiktoken merges in the same order."""
     model, added = spec["model"], spec.get("added_tokens", [])
     if model.get("type") != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise _refusal("it is no BPE over bytes")
     if (spec.get("decoder") or {}).get("type") != "ByteLevel" or model.get("dropout"):
-        raise _refusal("it does not decode by joining bytes, or draws lots")
+        raise _refusal("it does not decode by joining bytes, or has dropout")
     if any(not token.get("special") for token in added):
         raise _refusal("it has added tokens that are not special")
     if any(token.get(flag) for token in added for flag in ("single_word", "lstrip", "rstrip")):
-        raise _refusal("its special tokens take in the space around them")
+        raise _refusal("its special tokens strip the space around them")
     names = {token["content"] for token in added}
     try:
         ranks = bytes_of_pieces({piece: id for piece, id in model["vocab"].items() if piece not in names})
     except KeyError as error:
-        raise _refusal(f"its vocabulary holds {error}, which stands for no byte") from None
+        raise _refusal(f"its vocabulary has {error}, which is no character of a byte") from None
     if not all(character in model["vocab"] for character in byte_alphabet()):
         raise _refusal("it has no token for some bytes")
     _check_order(model, ranks)
@@ -171,8 +171,8 @@ def _checked_ranks(spec: Mapping[str, Any]) -> dict[bytes, int]:
 
 
 def _check_order(model: Mapping[str, Any], ranks: Mapping[bytes, int]) -> None:
-    """Refuses merges that ranks do not give: another order, or a token that its own bytes do not come to."""
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+    """Refuses merges that differ from those of the ranks."""
+    merges = [*map(tuple, model["merges"])]
     made = [model["vocab"][left + right] for left, right in merges]
     if any(later < earlier for earlier, later in pairwise(made)):
         raise _refusal("its tokens are not numbered in the order of its merges")
@@ -188,13 +188,13 @@ def _check_order(model: Mapping[str, Any], ranks: Mapping[bytes, int]) -> None:
 
 
 def _check_token(token: bytes, ranks: Mapping[bytes, int], merged: set[tuple[bytes, bytes]], whole_words: bool) -> None:
-    """Refuses a token that tiktoken would merge otherwise, or in a place where merging never gives it.
+    """Refuses a token that tiktoken merges from other pairs, or where the merges here never give it.
 
     Args:
         token: Two bytes or more.
         ranks: Every token's rank.
-        merged: The pairs of which there are merges to this token.
-        whole_words: Whether a word that is a token is taken as it is here too.
+        merged: The pairs that are merged to this token here.
+        whole_words: Whether a word that is a token is not merged here either (`ignore_merges`).
     """
     if whole_words and len(merged) == len(splits(token, ranks)):
         return

@@ -1,4 +1,4 @@
-"""vocab.txt, as BERT came: a piece a line, its id the number of the line."""
+"""BERT's vocab.txt: a piece a line; its id is the number of the line, from 0."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read(file: Path, options: Options) -> dict[str, bytes]:
     """Reads a vocab.txt and what lies beside it.
 
     Raises:
-        ModelError: It is no vocabulary, or has no token for unknown words.
+        ModelError: It is not UTF-8, or lacks the token for unknown words.
     """
     folder, config = file.parent, configuration(file.parent)
     vocab = {piece: id for id, piece in enumerate(_lines(text_of(file)))}
@@ -82,14 +82,14 @@ def _between(ids: Mapping[str, int]) -> Json:
 
 
 def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:
-    """Returns a tokenizer's files as BERT's; with a tokenizer.json where transformers' class for them would differ.
+    """Converts a tokenizer to BERT's files; adds a tokenizer.json where transformers' class would differ.
 
     Args:
         spec: The tokenizer.json.
         config: The tokenizer_config.json.
 
     Raises:
-        RequestError: It is another kind of tokenizer.
+        RequestError: It is no WordPiece model with BERT's normalizer, or its ids have gaps.
     """
     model, cleaning = spec["model"], spec.get("normalizer") or {}
     if model.get("type") != "WordPiece" or cleaning.get("type") != "BertNormalizer":
@@ -107,10 +107,7 @@ def write(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes
         "added_tokens_decoder": listing(added),
     }
     written = {"vocab.txt": "".join(f"{piece}\n" for piece in pieces).encode("utf-8")}
-    if None in (
-        said.get("cls_token", ""),
-        said.get("sep_token", ""),
-    ):  # BertTokenizer puts something there all the same
+    if None in (said.get("cls_token", ""), said.get("sep_token", "")):  # for which BertTokenizer takes its defaults
         written |= {"tokenizer.json": dump(dict(spec))}
         said |= {"tokenizer_class": AS_IT_IS}
     return {**written, "tokenizer_config.json": dump(said)}

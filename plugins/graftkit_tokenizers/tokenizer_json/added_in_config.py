@@ -1,4 +1,4 @@
-"""Keeps tokenizer_config.json in step with the added tokens of a tokenizer.json."""
+"""Lists new added tokens in tokenizer_config.json."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FIELDS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special"
 
 
 def with_added_tokens(files: Mapping[str, bytes], spec: Mapping[str, Any]) -> dict[str, bytes]:
-    """Returns the files with every added token listed in the configuration, if it lists any.
+    """Returns the files with every added token in `added_tokens_decoder`, if the configuration has that field.
 
-    Where it does, transformers takes the list for whole: a token that is only in the tokenizer.json stays text there.
+    Where it has, transformers takes the list as complete: a token that is only in the tokenizer.json is text to it.
 
     Args:
         files: A tokenizer's files by name.
-        spec: The tokenizer.json that they are to go with.
+        spec: The tokenizer.json.
     """
     config: Json = json.loads(files[_NAME]) if _NAME in files else {}
     listed = config.get("added_tokens_decoder")

@@ -1,4 +1,4 @@
-"""Finds added tokens in texts, at a cost that hardly grows with how many there are."""
+"""Finds added tokens in texts as the `tokenizers` library does, fast with thousands of them, too."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FLAGS = ("single_word", "lstrip", "rstrip")
 
 
 class Found(NamedTuple):
-    """A place in a text.
+    """An added token in a text.
 
     Attributes:
-        start: Where it begins, the white space included that the token takes in.
-        end: Where it ends.
+        start: Its first character's place; white space that `lstrip` adds to it is included.
+        end: The place after its last character; white space that `rstrip` adds is included.
         token: The added token's text.
     """
 
@@ -29,11 +29,11 @@ class Found(NamedTuple):
 
 
 class AddedInText:
-    """Finds added tokens: of several the one that starts first, and of those the longest.
+    """Finds added tokens: the leftmost, and of those that start at one place the longest.
 
     Args:
         tokens: Entries of `added_tokens`.
-        lowers: Whether tokens that are looked for in normalized text are found in any case.
+        lowers: Whether the normalizer lowercases, so that tokens with `normalized` are found in any case.
     """
 
     def __init__(self, tokens: Iterable[Json], *, lowers: bool) -> None:
@@ -46,7 +46,7 @@ class AddedInText:
         self._others = _Others(others, lowers=lowers)
 
     def find(self, text: str) -> Iterator[Found]:
-        """Yields the tokens in a text, one after the other."""
+        """Yields the tokens in a text from left to right."""
         plain, other = self._plain.next(text, 0), self._others.next(text, 0)
         while plain or other:
             found = min((f for f in (plain, other) if f), key=lambda f: (f.start, -len(f.token)))
@@ -56,7 +56,7 @@ class AddedInText:
 
 
 class _Plain:
-    """Tokens that are found wherever they stand: looked up, by length, where the first character of one stands."""
+    """Tokens without flags: looked up in a set, by length, at each place of a first character of one."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = frozenset(tokens)
@@ -77,7 +77,7 @@ class _Plain:
 
 
 class _Others:
-    """Tokens that take in white space, or are found in some places only."""
+    """Tokens with `lstrip`, `rstrip` or `single_word`, or found in any case: one regular expression."""
 
     def __init__(self, tokens: Sequence[Json], *, lowers: bool) -> None:
         self._texts = [token["content"] for token in tokens]

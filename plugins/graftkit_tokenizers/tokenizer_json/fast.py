@@ -1,4 +1,4 @@
-"""A faster encoder for large batches, used only once it has proved equal on the very tokenizer."""
+"""Encodes large batches with fastokens, once it was found to give the same ids with this tokenizer."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from graftkit_tokenizers.tokenizer_json.fast_proof import proof_texts
 __all__ = ["FastEncoder"]
 
 BIG = 1 << 16
-"""Characters that make a batch a large one."""
+"""Characters from which on a batch is large."""
 
 ENOUGH = 1 << 21
-"""Characters in large batches after which a proof, which takes as long as to encode these, has a chance to pay."""
+"""Characters in large batches after which the comparison, which costs as much as encoding these, may pay."""
 
 _TOGETHER = 500
-"""Texts that the proof compares at once."""
+"""Texts that are compared in one call."""
 
 _SAMPLE = 1 << 18
-"""Characters of the first batch that the proof looks at, too."""
+"""Characters of the first batch that are compared too."""
 
 Exact = Callable[[Sequence[str]], list[list[int]]]
 Hide = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class FastEncoder:
-    """Encodes batches with fastokens where that is known to give the same ids as the `tokenizers` library.
+    """Encodes batches with fastokens where it gives the same ids as the `tokenizers` library.
 
-    Nothing is tried before large batches, those of `BIG` characters, add up to `ENOUGH`. Then fastokens has to give the
-    same ids for all of Unicode, for every piece of the vocabulary, for runs of white space and for texts at random, and
-    for the beginning of the batch; where it doesn't, is not installed or can't read the tokenizer, it is never asked
-    again. A text with a byte that the vocabulary lacks always goes to the exact encoder.
+    Once large batches, of `BIG` characters or more, add up to `ENOUGH` characters, both are compared on all of Unicode,
+    every piece of the vocabulary, runs of white space, random texts and the first batch. Where fastokens differs, is
+    not installed or can't read the tokenizer, it is not used. A text with a byte that the vocabulary lacks is always
+    encoded by `tokenizers`.
 
-    A copy, and what comes out of a pickle, starts without a proof. A forked process encodes exactly: the threads that
-    fastokens computes in stay behind.
+    A copied or unpickled encoder compares anew. A forked process uses `tokenizers`: fastokens' threads do not survive
+    a fork.
     """
 
     def __init__(self) -> None:
@@ -62,13 +62,13 @@ class FastEncoder:
     def encode_batch(
         self, texts: Sequence[str], exact: Exact, spec: Mapping[str, Any], hide: Hide, missing: bytes
     ) -> list[list[int]]:
-        """Returns what `exact` would, perhaps sooner.
+        """Returns the ids that `exact` gives, by fastokens where it is in use.
 
         Args:
             texts: The texts.
-            exact: The exact encoder.
+            exact: Encodes with `tokenizers`.
             spec: The tokenizer.json.
-            hide: Makes of it the one that `exact` was made from, in which special tokens have names that nobody knows.
+            hide: Returns the tokenizer.json without special tokens that `exact` uses.
             missing: The bytes that the vocabulary lacks.
         """
         if not self._tried and self._is_time(texts) and self._lock.acquire(blocking=False):
@@ -103,7 +103,7 @@ class FastEncoder:
         return all(_ids(encoder, part) == exact(part) for part in parts)
 
     def _without_missing(self, text: str) -> str:
-        """Leaves out the characters with a missing byte: what is left of them is no UTF-8."""
+        """Returns a text without the characters of which the vocabulary lacks a byte."""
         return text.encode().translate(None, self._missing).decode("utf-8", "ignore")
 
     def _has_every_byte(self, text: str) -> bool:
@@ -124,7 +124,7 @@ class FastEncoder:
 
 
 def _build(spec: Mapping[str, Any]) -> Any:
-    """Returns fastokens' tokenizer, or None where it is not installed or does not know such a one."""
+    """Returns fastokens' tokenizer, or None where it is not installed or can't read this one."""
     found: list[Any] = []
     with suppress(ImportError):
         from fastokens import Tokenizer
@@ -140,7 +140,7 @@ def _ids(encoder: Any, texts: Sequence[str]) -> list[list[int]] | None:
 
 
 def _quietly(do: Callable[[], object]) -> None:
-    """Does something that may fail in any way: a Rust panic arrives as no `Exception`."""
+    """Calls a function and ignores every failure; a Rust panic is no `Exception`."""
     try:
         do()
     except (KeyboardInterrupt, SystemExit):

@@ -1,4 +1,4 @@
-"""Texts on which two encoders of one tokenizer would differ, if they did anywhere."""
+"""Texts to compare two encoders of one tokenizer on."""
 
 from __future__ import annotations
 
@@ -27,36 +27,38 @@ _ALPHABETS = ("abcdefghijklmnopqrstuvwxyz  ", "aé🎉 \n\t", "0123456789.,- ", 
 
 
 def proof_texts(spec: Mapping[str, Any]) -> list[str]:
-    """Returns texts for a tokenizer.json: all of Unicode, white space, its own pieces, texts at random.
+    """Returns texts for a tokenizer.json: all of Unicode, white space, its pieces and added tokens, random texts.
 
-    They are the same each time for the same tokenizer.
+    They depend on the tokenizer alone.
     """
     draw = random.Random(0)
     pieces = _pieces(spec)
     added = [str(token["content"]) for token in spec.get("added_tokens", [])]
     return [
         *_ODD,
-        *(f"{before}{space * count}{after}" for space, count in _runs() for before in _BESIDE for after in _BESIDE),
+        *(
+            f"{before}{space * count}{after}"
+            for space in _SPACES
+            for count in (1, 2, 3, 4, 7, 8, 16, 33)
+            for before in _BESIDE
+            for after in _BESIDE
+        ),
         *_every_character(),
         *_joined(pieces, draw),
         *(f"{left}{name}{right}" for name in added for left, right in (("", ""), ("a", "b"), (" ", " "))),
-        *(_at_random(draw) for _ in range(2000)),
+        *("".join(_character(draw) for _ in range(draw.randrange(1, 60))) for _ in range(2000)),
     ]
 
 
-def _runs() -> Iterator[tuple[str, int]]:
-    return ((space, count) for space in _SPACES for count in (1, 2, 3, 4, 7, 8, 16, 33))
-
-
 def _every_character(size: int = 256) -> Iterator[str]:
-    """Yields every character once, in order; half surrogates are no characters."""
+    """Yields every character once, in order, without surrogates."""
     for start in range(0, 0x110000, size):
         if not 0xD800 <= start < 0xE000:
             yield "".join(map(chr, range(start, start + size)))
 
 
 def _pieces(spec: Mapping[str, Any]) -> list[str]:
-    """Returns what the pieces of the vocabulary stand for, near enough to be cut into them again."""
+    """Returns the texts of the vocabulary's pieces, roughly: incomplete UTF-8 is left out."""
     vocab = spec.get("model", {}).get("vocab", {})
     names = list(vocab) if isinstance(vocab, dict) else [str(entry[0]) for entry in vocab]
     alphabet = byte_alphabet()
@@ -70,14 +72,10 @@ def _text_of(name: str, alphabet: Mapping[str, int]) -> str:
 
 
 def _joined(pieces: Sequence[str], draw: random.Random) -> Iterator[str]:
-    """Yields every piece in a text of a hundred, in the vocabulary's order and in another."""
+    """Yields texts of a hundred pieces each, in the vocabulary's order and in a random one."""
     for order in (pieces, draw.sample(pieces, len(pieces))):
         for start in range(0, len(order), 100):
             yield draw.choice(("", " ")).join(order[start : start + 100])
-
-
-def _at_random(draw: random.Random) -> str:
-    return "".join(_character(draw) for _ in range(draw.randrange(1, 60)))
 
 
 def _character(draw: random.Random) -> str:

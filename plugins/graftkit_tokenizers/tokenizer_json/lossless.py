@@ -1,4 +1,4 @@
-"""Tells from a tokenizer.json whether every text comes back from its ids as it was."""
+"""Tells from a tokenizer.json whether `decode(encode(text))` is `text` for every text."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ __all__ = ["keeps_every_text"]
 
 
 def keeps_every_text(spec: Mapping[str, Any]) -> bool:
-    """Tells whether nothing on the way from a text to byte-level pieces adds, drops or changes a character.
+    """Tells whether no part adds, drops or changes a character before the model; False for parts it does not know.
 
-    It says no to parts that it does not know. That each of the 256 bytes is a piece is asked elsewhere.
+    That each of the 256 bytes is a piece has to be checked besides.
 
     Args:
         spec: The tokenizer.json.
     """
     model = spec.get("model", {})
+    added = [token for token in spec.get("added_tokens", []) if not token.get("special")]  # found in any text
     return (
         not spec.get("normalizer")
         and (_writes_bytes(spec) or _keeps_characters(spec))
-        and not any(token.get("lstrip") or token.get("rstrip") for token in _plain_added(spec))
+        and not any(token.get("lstrip") or token.get("rstrip") for token in added)
         and not (model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))
     )
 
 
 def _writes_bytes(spec: Mapping[str, Any]) -> bool:
-    """Tells whether every byte of a text is written as a character."""
+    """Tells whether the pre-tokenizer writes each byte of a text in GPT-2's alphabet, and removes nothing."""
     parts = list(_parts(spec.get("pre_tokenizer")))
     return any(part.get("type") == "ByteLevel" for part in parts) and all(map(_keeps, parts))
 
 
 def _keeps_characters(spec: Mapping[str, Any]) -> bool:
-    """Tells whether every character is itself, or its bytes, and no text is taken for a byte's name."""
-    made = ("".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in spec["model"]["merges"])
+    """Tells whether each character becomes itself or its bytes, and no text becomes a byte piece such as <0x41>."""
     return (
         falls_back_on_bytes(spec)
         and len(spec["decoder"]["decoders"]) == 2
         and all(map(_keeps, _parts(spec.get("pre_tokenizer"))))
-        and not any(BYTE_PIECE.fullmatch(piece) for piece in made)
+        and not any(BYTE_PIECE.fullmatch("".join(pair)) for pair in spec["model"]["merges"])
     )
 
 
@@ -59,8 +59,3 @@ def _keeps(part: Mapping[str, Any]) -> bool:
     if part.get("type") in ("Split", "Punctuation"):
         return part.get("behavior") != "Removed"
     return part.get("type") == "Digits"
-
-
-def _plain_added(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Returns the added tokens that any text may become; special ones are not read out of texts."""
-    return [token for token in spec.get("added_tokens", []) if not token.get("special")]

@@ -16,14 +16,18 @@ _POSSESSIVE_COUNT = re.compile(r"(?<!\\)\}\+")
 
 
 def named(pattern: str) -> str:
-    r"""Returns the regular expression that a name means; anything else is one already.
+    r"""Returns the regular expression of a name; anything else is taken for one.
+
+    Args:
+        pattern: A key of PATTERNS, or a regular expression.
 
     Example:
         >>> named("whitespace")
         ' ?\\S+|\\s+(?!\\S)|\\s+'
 
     Raises:
-        RequestError: It is none, or one that the `tokenizers` library takes for something else.
+        RequestError: The name is unknown, or the expression is malformed or has a quantifier that `tokenizers` reads
+            otherwise.
     """
     if pattern in PATTERNS:
         return PATTERNS[pattern]
@@ -42,7 +46,7 @@ def named(pattern: str) -> str:
 
 
 def pattern_of(part: Mapping[str, Any] | None) -> str | None:
-    """Returns the regular expression by which a byte-level pre-tokenizer splits, or None where it is no single one."""
+    """Returns the regular expression by which a byte-level pre-tokenizer splits; None where it does more."""
     match part:
         case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
             return GPT2

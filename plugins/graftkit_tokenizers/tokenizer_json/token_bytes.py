@@ -1,4 +1,4 @@
-"""From a vocabulary's pieces to the bytes that they stand for."""
+"""The bytes of a tokenizer's pieces."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from graftkit.tokenization.byte_alphabet import BYTE_PIECES, byte_alphabet
 __all__ = ["BYTE_PIECE", "TextStart", "TokenBytes", "falls_back_on_bytes"]
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
-"""How the families that fall back on bytes write each of them."""
+"""The piece of a byte in vocabularies with byte fallback."""
 
 
 def falls_back_on_bytes(spec: Mapping[str, Any]) -> bool:
-    """Tells whether a tokenizer without ByteLevel decodes by joining bytes, those of <0x..> among them.
+    """Tells whether a tokenizer with byte fallback decodes by joining the bytes of its pieces.
 
-    What stands for a space may be replaced before, and the first characters of a text stripped after that.
+    Its decoders are ByteFallback and Fuse, perhaps with one that replaces ▁ before, and a Strip of the start after.
+
+    Args:
+        spec: The tokenizer.json.
     """
     decoders = (spec.get("decoder") or {}).get("decoders") or []
     rest = decoders[:-1] if decoders and decoders[-1].get("type") == "Strip" and not decoders[-1]["stop"] else decoders
@@ -31,7 +34,7 @@ def falls_back_on_bytes(spec: Mapping[str, Any]) -> bool:
 
 
 def _written(decoder: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Returns what a decoder replaces, and by what; None for one that does something else."""
+    """Returns the string that a decoder replaces and its replacement; None for another kind of decoder."""
     if decoder.get("type") == "Metaspace":
         return str(decoder.get("replacement", "▁")), " "
     found = decoder.get("pattern", {}).get("String") if decoder.get("type") == "Replace" else None
@@ -39,11 +42,11 @@ def _written(decoder: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 class TextStart:
-    """Leaves out the characters that a decoder strips from the start of a text.
+    """Strips characters from the start of a text that comes in parts.
 
     Args:
-        character: Which one.
-        count: How many of them at most.
+        character: The character.
+        count: The most of them that are stripped.
     """
 
     def __init__(self, character: str, count: int) -> None:
@@ -51,7 +54,7 @@ class TextStart:
         self._left = count
 
     def push(self, text: str) -> str:
-        """Returns what is shown of the next part of the text."""
+        """Returns the next part of the text without the characters to be stripped."""
         while self._left and text:
             if not text.startswith(self._character):
                 self._left = 0
@@ -61,11 +64,11 @@ class TextStart:
 
 
 class TokenBytes:
-    """Knows how a tokenizer writes bytes into its pieces.
+    """Maps a tokenizer's pieces to bytes.
 
     Attributes:
-        is_byte_level: Whether each byte is written as a character.
-        joins: Whether the text of ids is their bytes, joined.
+        is_byte_level: Whether pieces are written in GPT-2's alphabet.
+        joins: Whether the text of ids is their bytes, joined and decoded as UTF-8.
 
     Args:
         spec: The tokenizer.json.
@@ -87,18 +90,18 @@ class TokenBytes:
 
     @cached_property
     def has_every_byte(self) -> bool:
-        """Whether each of the 256 bytes is a piece of its own, so that no text is lost."""
+        """Whether each of the 256 bytes is a piece, so that every text can be encoded."""
         if self._has_fallback:
             return all(piece in self._vocab for piece in BYTE_PIECES)
         return not self.missing
 
     @cached_property
     def missing(self) -> bytes:
-        """The bytes that are no piece of their own, ascending."""
+        """The bytes that are no piece of a byte-level vocabulary, ascending."""
         return bytes(sorted(byte for character, byte in self._alphabet.items() if character not in self._vocab))
 
     def start(self) -> TextStart:
-        """Returns what leaves out the characters that are stripped from the start of a text."""
+        """Returns a new object that strips the start of one text, as the decoder's Strip does."""
         last = self._decoders[-1]
         return TextStart(last["content"], last["start"]) if last.get("type") == "Strip" else TextStart("", 0)
 
@@ -107,7 +110,7 @@ class TokenBytes:
 
         Args:
             piece: How the vocabulary writes it.
-            added: Whether it is an added token, which no family writes in the alphabet of bytes.
+            added: Whether it is an added token; those are plain text in every family.
         """
         if self.is_byte_level:
             if added or not all(c in self._alphabet for c in piece):

@@ -28,22 +28,22 @@ __all__ = ["HuggingFaceTokenizer"]
 
 
 class HuggingFaceTokenizer:
-    """A tokenizer.json and the files that belong to it.
+    """A tokenizer.json with the files beside it.
 
     Args:
-        files: The files' bytes by name; kept as they are, so that saving gives back what was loaded.
+        files: Name -> bytes; kept, so that saving writes the same bytes.
         where: The folder, for errors.
         trainable: Whether the backend that made it can train one.
 
     Raises:
-        ModelError: A file is malformed.
+        ModelError: A file is malformed, or the library can't use the tokenizer.json.
     """
 
     def __init__(self, files: Mapping[str, bytes], where: str = "tokenizer", *, trainable: bool = False) -> None:
         self._files = dict(files)
         self._where = where
         self._trainable = trainable
-        self._spec = _with_model_type(object_in(self._files, "tokenizer.json", where))
+        self._spec = _in_current_form(object_in(self._files, "tokenizer.json", where))
         self._spec |= {"truncation": None, "padding": None}  # saved with some tokenizers; they would cut records
         roles = object_in(self._files, "special_tokens_map.json", where)
         self._config = roles | object_in(self._files, "tokenizer_config.json", where)
@@ -55,17 +55,17 @@ class HuggingFaceTokenizer:
 
     @property
     def where(self) -> str:
-        """The folder that it came from, for errors."""
+        """The folder that it was loaded from, for errors."""
         return self._where
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        """The tokenizer.json, without truncation and padding."""
+        """The tokenizer.json in the library's current form, without truncation and padding."""
         return self._spec
 
     @property
     def is_byte_level(self) -> bool:
-        """Whether its pieces are bytes, written as characters of GPT-2's alphabet."""
+        """Whether its pieces are bytes, written in GPT-2's alphabet."""
         return self._bytes.is_byte_level
 
     def with_spec(self, spec: Mapping[str, Any]) -> HuggingFaceTokenizer:
@@ -75,9 +75,9 @@ class HuggingFaceTokenizer:
         return HuggingFaceTokenizer(files, self._where, trainable=self._trainable)
 
     def cut_words(self, words: Sequence[str]) -> list[list[int]]:
-        """Returns what the model makes of words that the pre-tokenizer has split off, none of them special.
+        """Returns the model's ids of words, which the pre-tokenizer has split off; none is a special token.
 
-        As long as no special token turns up, the tokenizer that knows them has cut as the one that does not.
+        The tokenizer that knows the special tokens is used where none comes out: then both give the same ids.
         """
         found = self._cut(self._full, words)
         special = {*self.special_tokens.values()}
@@ -95,7 +95,7 @@ class HuggingFaceTokenizer:
             return Backend.from_str(json.dumps(spec))
 
     def _check_added_ids(self) -> None:
-        """Refuses a file whose added tokens would get other ids than it says, which the library does silently."""
+        """Refuses a file whose added tokens get other ids from the library than it lists."""
         for token in self._spec.get("added_tokens", []):
             given = self._full.token_to_id(token["content"])
             if given != token["id"]:
@@ -108,7 +108,7 @@ class HuggingFaceTokenizer:
     def _variant(self, specials: Specials) -> Backend:
         """Returns the tokenizer that recognises just these special tokens.
 
-        One is built for each set asked for: switching a shared one back and forth is not safe across threads.
+        One is built for each set: to switch `encode_special_tokens` of a shared one is not safe across threads.
         """
         if specials == "all":
             return self._full
@@ -142,7 +142,7 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def capabilities(self) -> TokenizerCapabilities:
-        """What the parts of the tokenizer.json allow to promise."""
+        """What this tokenizer promises, as its tokenizer.json says."""
         whole = self._bytes.has_every_byte and keeps_every_text(self._spec)
         return TokenizerCapabilities(
             lossless_unicode=whole,
@@ -155,7 +155,7 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 of the tokenizer.json's meaning."""
+        """A sha256, in hex, of the tokenizer.json without truncation and padding."""
         import hashlib
 
         text = json.dumps(self._spec, sort_keys=True, separators=(",", ":"))
@@ -167,7 +167,7 @@ class HuggingFaceTokenizer:
         return chat_template_in(self._files, self._where)
 
     def with_chat_template(self, template: str) -> HuggingFaceTokenizer:
-        """Returns a tokenizer that carries this template, in the file in which this one has its own."""
+        """Returns a tokenizer with this template, in the file in which this one has its own."""
         files = with_chat_template(self._files, template, self._where)
         return type(self)(files, self._where, trainable=self._trainable)
 
@@ -178,7 +178,7 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def adds_bos(self) -> bool:
-        """Whether the configuration or the post-processor puts the beginning-of-sequence token first."""
+        """Whether the configuration or the post-processor puts the `bos` token first."""
         bos = self.role_token("bos")
         if bos is None:
             return False
@@ -192,7 +192,7 @@ class HuggingFaceTokenizer:
             return list(self._variant(specials).encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
-        """Returns the ids of many texts; by fastokens, where it is installed and has proved equal."""
+        """Returns the ids of many texts; by fastokens where it is installed and was found to give the same ids."""
         if specials != "none":
             return self._encode_exactly(texts, specials)
         missing = self._bytes.missing if self._bytes.is_byte_level else b""
@@ -200,7 +200,7 @@ class HuggingFaceTokenizer:
 
     @property
     def encoder(self) -> str:
-        """The library that large batches are encoded with; fastokens from the moment when it has proved equal."""
+        """The library that large batches are encoded with: "tokenizers", or fastokens once it is in use."""
         return self._fast.name
 
     def _encode_exactly(self, texts: Sequence[str], specials: Specials = "none") -> list[list[int]]:
@@ -209,7 +209,7 @@ class HuggingFaceTokenizer:
         return [encoding.ids for encoding in encodings]
 
     def encode_offsets(self, text: str, specials: Specials = "none") -> Encoding:
-        """Returns the ids of one text with their places in it."""
+        """Returns the ids of one text with their offsets in it."""
         with no_panic(self._where):
             encoding = self._variant(specials).encode(text, add_special_tokens=False)
         return Encoding(list(encoding.ids), list(encoding.offsets))
@@ -230,12 +230,12 @@ class HuggingFaceTokenizer:
         return self._joined(ids, self.token_bytes)
 
     def _joined(self, ids: Sequence[int], unknown: Callable[[int], bytes]) -> bytes:
-        """Returns the bytes of ids; asks only for those that were never asked for."""
+        """Returns the bytes of ids; `unknown` is called for those not in the cache."""
         known = self._known_bytes
         return b"".join([known[token] if token in known else unknown(token) for token in ids])
 
     def stream_decoder(self) -> StreamDecoder:
-        """Returns a decoder for ids that come one by one."""
+        """Returns a decoder that takes ids one by one."""
         if self._bytes.joins:
             return ByteStream(self.text_bytes, self._bytes.start())
         decoder = self._spec.get("decoder")
@@ -253,7 +253,7 @@ class HuggingFaceTokenizer:
         return TokenBytes(self._spec, self._full.get_vocab(with_added_tokens=False))
 
     def token_bytes(self, token: int) -> bytes:
-        """Returns the bytes that one id stands for.
+        """Returns the bytes of one id.
 
         Raises:
             IndexError: No such id.
@@ -266,7 +266,7 @@ class HuggingFaceTokenizer:
         return self._known_bytes[token]
 
     def text_bytes(self, token: int) -> bytes:
-        """Returns the bytes that one id adds to a text: none where no token has it, as padded embeddings allow."""
+        """Returns the bytes of one id; none for an id without a token, as padded embeddings have."""
         try:
             return self.token_bytes(token)
         except IndexError:
@@ -282,10 +282,10 @@ class HuggingFaceTokenizer:
         return str(normalizer.normalize_str(text)) if normalizer else text
 
     def save(self, folder: Path, format: str = "huggingface") -> None:
-        """Writes the files as they were loaded, as far as transformers' AutoTokenizer makes the same of them.
+        """Writes the files as they were loaded, changed only where AutoTokenizer would load another tokenizer.
 
         Raises:
-            RequestError: There is no such format, or it can't hold this tokenizer.
+            RequestError: There is no such format, or it can't represent this tokenizer.
         """
         files = self._files
         if format == "huggingface":
@@ -297,19 +297,30 @@ class HuggingFaceTokenizer:
             (folder / name).write_bytes(data)
 
 
-def _with_model_type(spec: dict[str, Any]) -> dict[str, Any]:
-    """Returns a tokenizer.json whose model has a type: old files have none, and the model's other fields tell it."""
+def _in_current_form(spec: dict[str, Any]) -> dict[str, Any]:
+    """Returns a tokenizer.json as the library writes it today.
+
+    In old files the model has no type, which its other fields tell, and each merge is one string.
+    """
     model = spec.get("model")
-    if not isinstance(model, dict) or model.get("type"):
+    if not isinstance(model, dict):
         return spec
     signs = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece"}
-    return {**spec, "model": {**model, "type": next((signs[sign] for sign in signs if sign in model), "WordLevel")}}
+    guess = next((signs[sign] for sign in signs if sign in model), "WordLevel")
+    current = {**model, "type": model.get("type") or guess}
+    if isinstance(model.get("merges"), list):
+        current["merges"] = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    return {**spec, "model": current}
 
 
 def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Returns the tokenizer with all special tokens but some under names that nobody knows, so no text becomes one.
+    """Returns a tokenizer.json with special tokens renamed to random strings, so that no text becomes one.
 
-    Taking them out instead would give other added tokens their ids: the library numbers them by counting.
+    Without them, other added tokens would get their ids: the library numbers added tokens by counting.
+
+    Args:
+        spec: The tokenizer.json.
+        keep: Special tokens that keep their names.
     """
     added = spec.get("added_tokens", [])
     hidden = {
@@ -324,14 +335,12 @@ def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset(
         model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
     if hidden and "merges" in model:
         prefix = model.get("continuing_subword_prefix") or ""
-        model["merges"] = [pair for pair in model["merges"] if hidden.keys().isdisjoint(_pieces_of(pair, prefix))]
+        model["merges"] = [
+            [left, right]
+            for left, right in model["merges"]
+            if hidden.keys().isdisjoint((left, right, left + right[len(prefix) :]))
+        ]
     if "unk_token" in model:
         model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
     renamed = [{**token, "content": hidden.get(token["content"], token["content"])} for token in added]
     return {**spec, "added_tokens": renamed, "model": model, "post_processor": None}
-
-
-def _pieces_of(pair: str | Sequence[str], prefix: str) -> tuple[str, str, str]:
-    """Returns the two pieces of a merge, which old files write as one text, and what they become."""
-    left, right = pair.split(" ") if isinstance(pair, str) else pair
-    return left, right, left + right[len(prefix) :]

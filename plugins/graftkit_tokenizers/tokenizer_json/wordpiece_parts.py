@@ -1,4 +1,4 @@
-"""BERT's way with text, as parts of a tokenizer.json."""
+"""The tokenizer.json of BERT's tokenizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from graftkit.tokenization.tokenizer_json import tokenizer_json
 __all__ = ["PREFIX", "wordpiece_json"]
 
 PREFIX = "##"
-"""What a piece inside a word starts with."""
+"""The prefix of pieces inside a word."""
 
 
 def wordpiece_json(
@@ -25,9 +25,9 @@ def wordpiece_json(
 
     Args:
         vocab: Pieces and ids.
-        unknown: The token for words that can't be made of pieces.
-        lowercase: Whether capitals become small letters.
-        strip_accents: Whether accents go; None: with the capitals.
+        unknown: The token for words that can't be made up of pieces.
+        lowercase: Whether text is lowercased.
+        strip_accents: Whether accents are removed; None: where text is lowercased.
         chinese_characters: Whether each Chinese character is a word of its own.
     """
     return tokenizer_json(

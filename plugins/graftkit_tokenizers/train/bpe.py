@@ -1,4 +1,4 @@
-"""BPE over characters: spaces as ▁, and bytes for characters too rare to be tokens."""
+"""BPE over characters: ▁ for spaces, byte fallback for rare characters."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _WORDS = (
 )
 
 _SPARE = 8192
-"""How many more tokens are learnt than asked for: as many rare characters can be left out and still fill it."""
+"""Tokens learnt beyond the requested size, so that it is still reached after rare characters are removed."""
 
 
 class BpeBackend(HuggingFaceBackend):
-    """Trains BPE over characters. Every text comes back, but that ▁ itself comes back as a space.
+    """Trains BPE over characters. Every text without ▁ is decoded as it was; ▁ becomes a space.
 
     Args:
-        config: How text is split, and which characters and pairs are worth a token.
+        config: How text is split, and how frequent characters and pairs must be.
     """
 
     config_class = BpeConfig

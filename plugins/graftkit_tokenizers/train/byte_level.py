@@ -1,4 +1,4 @@
-"""BPE over bytes, as in GPT-2 and most models since; without merges, the plain tokenizer of 256 bytes."""
+"""BPE over bytes, as in GPT-2 and most models since; with a vocabulary of 256 a plain byte tokenizer."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["ByteLevelBackend"]
 
 
 class ByteLevelBackend(HuggingFaceBackend):
-    """Trains BPE over bytes: every text comes back byte by byte.
+    """Trains BPE over bytes: every text is decoded as it was.
 
     Args:
-        config: How text is split, and which pairs are worth a token.
+        config: How text is split, and how frequent pairs must be.
     """
 
     config_class = ByteLevelConfig

@@ -1,4 +1,4 @@
-"""One token a character for the most frequent ones, bytes for the others: nothing is lost."""
+"""Tokens of one character for the most frequent ones, byte fallback for the others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["CharacterBackend"]
 
 
 class CharacterBackend(HuggingFaceBackend):
-    """Trains tokenizers of characters: BPE without merges, which falls back on bytes.
+    """Trains tokenizers of characters: BPE without merges, with byte fallback.
 
     Args:
-        config: Which characters are worth a token.
+        config: How frequent a character must be.
     """
 
     config_class = CharacterConfig

@@ -1,4 +1,4 @@
-"""Counts the characters of texts while somebody else reads them."""
+"""Counts the characters of texts as they pass by."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _BATCH = 1 << 20
 
 
 class CharacterCounts:
-    """How often each character occurs, in memory that does not grow with the texts."""
+    """Counts of characters, in constant memory: an int64 for each code point."""
 
     def __init__(self) -> None:
         self._counts: NDArray[np.int64] = np.zeros(_CODES, dtype=np.int64)
 
     def reading(self, texts: Iterable[str]) -> Iterator[str]:
-        """Yields the texts as they are; all are counted once the last one was taken."""
+        """Yields the texts unchanged; all are counted once the iterator is exhausted."""
         waiting: list[str] = []
         size = 0
         for text in texts:
@@ -37,7 +37,7 @@ class CharacterCounts:
         self._counts += np.bincount(codes, minlength=_CODES)
 
     def become(self, change: Callable[[str], str]) -> CharacterCounts:
-        """Returns the counts of the characters that each of these becomes."""
+        """Returns the counts after each character is replaced by the text that `change` gives."""
         changed = CharacterCounts()
         for character, count in self.most_common():
             for result in change(character):
@@ -45,17 +45,17 @@ class CharacterCounts:
         return changed
 
     def most_common(self) -> list[tuple[str, int]]:
-        """Returns characters and their counts, the most frequent first; equals in the order of their codes."""
+        """Returns characters and their counts, the most frequent first, then by code point."""
         codes = np.flatnonzero(self._counts)
         order = codes[np.argsort(-self._counts[codes], kind="stable")]
         return [(chr(code), int(self._counts[code])) for code in order]
 
     def rare(self, coverage: float, most: int) -> frozenset[str]:
-        """Returns the characters that are left out when the most frequent ones make up a share of the texts.
+        """Returns the rarest characters, which together are at most `1 - coverage` of the texts.
 
         Args:
-            coverage: The share of all characters that must be kept, as SentencePiece's `character_coverage`.
-            most: How many are left out at most, the rarest ones.
+            coverage: The share of all characters to be kept, as SentencePiece's `character_coverage`.
+            most: The most characters that are returned, the rarest ones.
         """
         ranked = self.most_common()
         sums = np.cumsum([count for _, count in ranked], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""What the backends share when they learn: the request is judged, the library learns, the files are put together."""
+"""What the training backends share: checks, the call of the library's trainer, the files of the result."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Json = dict[str, Any]
 
 
 def check_names(special_tokens: Iterable[str], bytes_: Iterable[str]) -> None:
-    """Refuses special tokens that are written as a byte is: a tokenizer.json has one id for both.
+    """Refuses special tokens that are the piece of a byte: a tokenizer.json has one id for both.
 
     Args:
         special_tokens: The special tokens.
-        bytes_: How the family writes each byte.
+        bytes_: The pieces of the 256 bytes.
 
     Raises:
-        RequestError: There is one.
+        RequestError: A special token is one of them.
     """
     taken = sorted({*bytes_} & {*special_tokens})
     if taken:
@@ -41,24 +41,24 @@ def check_names(special_tokens: Iterable[str], bytes_: Iterable[str]) -> None:
 
 
 def specials_of(spec: TrainingSpec) -> dict[str, int]:
-    """Returns the special tokens with their ids, which are the first ones."""
+    """Returns special token -> id; they have the first ids."""
     return {token: id for id, token in enumerate(spec.special_tokens)}
 
 
 def learn(parts: Json, trainer: Any, texts: Iterable[str]) -> Tokenizer:
-    """Has the library learn a model.
+    """Trains a model with the `tokenizers` library.
 
     Args:
-        parts: A tokenizer.json whose model is empty.
+        parts: A tokenizer.json with an empty model.
         trainer: One of the library's trainers.
-        texts: Iterated once; the library keeps the counts of different words.
+        texts: The corpus; iterated once. The library keeps a count of each distinct word in memory.
 
     Returns:
         The library's tokenizer.
 
     Raises:
         DataError: There is no text.
-        ModelError: The library gives up, as at a pattern that takes for ever.
+        ModelError: The library fails, as at a regular expression that takes too long.
     """
     tokenizer = Tokenizer.from_str(json.dumps(parts))
     with no_panic("", "the tokenizers library can't learn from these texts"):
@@ -67,7 +67,7 @@ def learn(parts: Json, trainer: Any, texts: Iterable[str]) -> Tokenizer:
 
 
 def merges_of(tokenizer: Tokenizer) -> list[list[str]]:
-    """Returns the merges of a BPE that was learnt, in their order."""
+    """Returns the merges of a trained BPE model, in their order."""
     merges: list[list[str]] = json.loads(tokenizer.to_str())["model"]["merges"]
     return merges
 
@@ -76,7 +76,7 @@ def some(texts: Iterable[str]) -> Iterator[str]:
     """Yields the texts that are not empty.
 
     Raises:
-        DataError: There is none.
+        DataError: All are empty.
     """
     found = False
     for text in texts:
@@ -88,11 +88,11 @@ def some(texts: Iterable[str]) -> Iterator[str]:
 
 
 def files_of(parts: Mapping[str, Any], spec: TrainingSpec) -> dict[str, bytes]:
-    """Returns the files of a tokenizer that was learnt.
+    """Returns the files of a trained tokenizer: tokenizer.json and tokenizer_config.json.
 
     Args:
-        parts: Its tokenizer.json, without special tokens and post-processor.
-        spec: What it was to have.
+        parts: The tokenizer.json, without special tokens and post-processor.
+        spec: What was asked for.
     """
     ids = specials_of(spec)
     bos = spec.roles["bos"] if spec.adds_bos else None
@@ -105,7 +105,7 @@ def files_of(parts: Mapping[str, Any], spec: TrainingSpec) -> dict[str, bytes]:
 
 
 def _config_json(spec: TrainingSpec) -> Json:
-    """Returns the tokenizer_config.json of a new tokenizer: which token has which role, and the chat template."""
+    """Returns a tokenizer_config.json with the roles and the chat template."""
     config: Json = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     config |= {f"{role}_token": token for role, token in sorted(spec.roles.items())}
     config["add_bos_token"] = spec.adds_bos

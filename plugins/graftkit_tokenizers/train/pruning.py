@@ -1,4 +1,4 @@
-"""Takes merges out of a BPE vocabulary that must not be there."""
+"""Removes merges from a BPE vocabulary."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ def pruned(
     dropped: Collection[str] = (),
     size: int,
 ) -> tuple[dict[str, int], list[list[str]]]:
-    """Returns a vocabulary and merges without some, numbered anew without a gap.
+    """Returns a smaller vocabulary and its merges, with new ids without gaps.
 
-    Text that spells a special token or a byte such as <0x41> may have been learnt as a token of that name; it would
-    turn users' words into that token. Whatever is built on what goes, goes too.
+    Text that spells a special token, or the piece of a byte such as <0x41>, may have been learnt as a merge; it would
+    make that token of a user's text. Merges of removed pieces are removed too.
 
     Args:
-        vocab: Pieces and ids.
+        vocab: Piece -> id.
         merges: Pairs of pieces, in the order in which they were learnt.
-        reserved: Pieces that stay, but that no merge may make or go on with.
-        dropped: Single characters that go.
-        size: How many pieces may stay; the merges learnt first do.
+        reserved: Pieces that stay, but that no merge may make or use.
+        dropped: Single characters to remove.
+        size: The most pieces that stay; merges learnt first are kept first.
+
+    Returns:
+        Piece -> id, and the merges.
 
     Example:
         >>> pruned({"<s>": 0, "a": 1, "b": 2, "c": 3, "ab": 4, "abc": 5}, [["a", "b"], ["ab", "c"]], reserved=["<s>"],

@@ -21,7 +21,7 @@ class WordBackend(HuggingFaceBackend):
     """Trains tokenizers of whole words.
 
     Args:
-        config: What a word is, and which are worth a token.
+        config: How text is split into words, and how frequent a word must be.
     """
 
     config_class = WordConfig

@@ -22,21 +22,21 @@ from graftkit_tokenizers.train.learning import files_of, learn
 
 __all__ = ["WordPieceBackend"]
 
-# The library numbers ##x for each character x in the order of a hash map, and equally frequent pairs by their
-# numbers. So it is given all that there can be beforehand, at 2 microseconds each. Chinese characters never stand
-# inside a word, and those of private use are taken out of texts. Past U+10000 these are the blocks that Unicode has
-# assigned, and a few that it plans to.
+# The library gives the pieces ##x of characters x ids in the order of a hash map, and merges equally frequent pairs by
+# their ids. To make the result reproducible, all possible ##x are given to it beforehand, at 2 microseconds each.
+# Chinese characters are never inside a word, and private-use characters are removed from texts. Past U+10000 these are
+# the blocks that Unicode has assigned, and a few that it plans to assign.
 _INSIDE_WORDS = (
     (0x21, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xFB00, 0x12550), (0x12F90, 0x14680),
     (0x16100, 0x16140), (0x16800, 0x18E00), (0x1AFF0, 0x1B300), (0x1BC00, 0x1BCB0), (0x1CC00, 0x1DAB0),
     (0x1DF00, 0x1E960), (0x1EC70, 0x1EF00), (0x1F000, 0x1FC00),
 )  # fmt: skip
 _SYLLABLES = (0xAC00, 0xD7A4)
-"""Korean ones; where accents go, so do these: what is left are their letters."""
+"""Korean syllables; where accents are removed, they are decomposed into their letters."""
 
 
 def _elsewhere() -> Iterator[str]:
-    """Yields the ranges past U+10000 of what is not learnt, as in a regular expression."""
+    """Yields the ranges past U+10000 that are not learnt, for a character class."""
     bounds = [code for start, end in _INSIDE_WORDS for code in (start, end) if code > 0x10000] + [sys.maxunicode + 1]
     yield from (f"{chr(end)}-{chr(start - 1)}" for end, start in zip(bounds[::2], bounds[1::2], strict=True))
 
@@ -45,10 +45,10 @@ _BEYOND = re.compile(f"[{''.join(_elsewhere())}]")
 
 
 class WordPieceBackend(HuggingFaceBackend):
-    """Trains WordPiece tokenizers. Characters beyond U+1FFFF, and in blocks that Unicode has not begun, are not learnt.
+    """Trains WordPiece tokenizers. Characters beyond U+1FFFF and in unassigned blocks are not learnt.
 
     Args:
-        config: BERT's cleaning of text, and which pairs are worth a token.
+        config: BERT's normalization, and how frequent pairs and characters must be.
     """
 
     config_class = WordPieceConfig
@@ -99,18 +99,18 @@ def _within_planes(texts: Iterable[str]) -> Iterator[str]:
 
 
 class _Words:
-    """Tells which characters can stand inside a word, by asking the library."""
+    """The normalizer and pre-tokenizer of a tokenizer.json, asked about single characters."""
 
     def __init__(self, parts: Mapping[str, Any]) -> None:
         self._tokenizer = Tokenizer.from_str(json.dumps(parts))
 
     def may_hold(self, character: str) -> bool:
-        """Tells whether a word may go on with this character."""
+        """Tells whether a word may have this character after its first one."""
         text = self._tokenizer.normalizer.normalize_str("a" + character)
         return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(text)] == ["a" + character]
 
     def cleaned(self, character: str) -> str:
-        """Returns what becomes of a character."""
+        """Returns the normalized character."""
         return str(self._tokenizer.normalizer.normalize_str(character))
 
 
@@ -118,10 +118,10 @@ def _pieces(learnt: Mapping[str, int], fixed: int, words: _Words, rare: frozense
     """Returns every character, ## before those that words may hold, and what was learnt, in this order.
 
     Args:
-        learnt: The library's vocabulary: what it was given, every character of the texts, pieces.
-        fixed: How many it was given.
-        words: Knows which characters can stand inside words.
-        rare: Characters that no piece may hold.
+        learnt: The library's vocabulary: the pieces that it was given, the characters of the texts, learnt pieces.
+        fixed: How many pieces it was given.
+        words: Which characters may be inside a word.
+        rare: Characters that no piece may have.
     """
     ordered = sorted(learnt, key=learnt.__getitem__)[fixed:]
     found = [piece for piece in ordered if rare.isdisjoint(piece.removeprefix(PREFIX))]
