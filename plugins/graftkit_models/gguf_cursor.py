@@ -1,4 +1,4 @@
-"""Takes GGUF's values off a buffer, one after the other, never past its end."""
+"""Reads GGUF values from a buffer, in order, never past its end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SCALARS = {number: struct.Struct(f"<{code}") for number, code in _NUMBERS.items
 
 
 def damaged(path: Path, message: str) -> ModelError:
-    """Returns the error for a file that its maker can't have meant."""
+    """Returns the error for a malformed file."""
     return ModelError(message, where=str(path), hint="The file is incomplete or damaged: download it again.")
 
 
 class ValueCursor:
-    """A place in a GGUF header.
+    """A position in a GGUF header.
 
     Args:
         buffer: The file's bytes.
@@ -47,11 +47,11 @@ class ValueCursor:
 
     @property
     def remaining(self) -> int:
-        """Bytes that may still be read."""
+        """The number of bytes that remain."""
         return self._end - self.position
 
     def error(self, message: str, hint: str | None = None) -> ModelError:
-        """Returns the error for a header that can't be used; without a hint it is taken for damaged."""
+        """Returns the error for an unusable header; the default hint says that the file is damaged."""
         if hint is None:
             return damaged(self._path, message)
         return ModelError(message, where=str(self._path), hint=hint)
@@ -154,7 +154,7 @@ class ValueCursor:
         return array(_NUMBERS[type_], self.take(count * layout.size, what))
 
     def _strings(self, count: int, what: str) -> list[str]:
-        """Reads many strings in one loop without a call a string: a vocabulary has a hundred thousand."""
+        """Reads many strings in one loop, without a call for each: a vocabulary has a hundred thousand."""
         buffer, end, position, length_at = self._buffer, self._end, self.position, _U64.unpack_from
         strings: list[str] = []
         for _ in range(count):

@@ -4,9 +4,8 @@ The format is specified in `docs/gguf.md` of the ggml project: magic, version, t
 typed key-value pairs, one record a tensor, padding, and then the tensors' bytes, each at a multiple of the
 alignment. Versions 2 and 3, little-endian.
 
-Files come from strangers, so nothing is believed before it was compared with the file's size: whatever the
-bytes, reading ends after one pass over at most `HEADER_LIMIT` of them, and either succeeds or raises
-`ModelError`.
+Files are untrusted input: every length is compared with the file's size before it is used. Whatever the
+bytes, reading takes one pass over at most `HEADER_LIMIT` of them, and either succeeds or raises `ModelError`.
 """
 
 from __future__ import annotations

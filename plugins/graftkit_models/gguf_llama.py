@@ -1,4 +1,4 @@
-"""What a GGUF file of the llama architecture is in the terms of `transformers`: configuration, names, row order.
+"""Maps a GGUF file of the llama architecture to `transformers`: configuration, names of weights, order of rows.
 
 The metadata keys and tensor names are those of `docs/gguf.md` in the ggml project. Models of the architecture
 rotate neighbouring pairs of a head's dimensions there, but its two halves in `transformers`; so the rows of q
@@ -78,7 +78,7 @@ _LAYER = {
 
 @dataclass(frozen=True, slots=True)
 class StoredWeight:
-    """One weight of the model and where the file has it.
+    """A weight of the model and its tensor in the file.
 
     Attributes:
         tensor: Its place in the file.
@@ -136,7 +136,7 @@ def llama_weights(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, St
 
 
 def half_split_rows(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """Puts the rows of q or k into the order of `transformers`, which rotates halves and not neighbours.
+    """Reorders the rows of q or k for `transformers`, whose rotary embedding rotates halves, not neighbours.
 
     Args:
         weight: `[heads * head_dim, in]`, a head's rows in the order 0, head_dim/2, 1, head_dim/2 + 1, ...
@@ -205,7 +205,7 @@ def _rope(metadata: Metadata) -> dict[str, Any]:
 
 
 def _shortest(value: float) -> float:
-    """Returns the decimal with the fewest digits that is the same float32: 1e-05, where the file has 9.9999997e-06."""
+    """Returns the shortest decimal with the same float32, such as 1e-05 for 9.9999997e-06."""
     for digits in range(1, 9):
         candidate = float(f"{value:.{digits}g}")
         if struct.pack("<f", candidate) == struct.pack("<f", value):
@@ -230,7 +230,7 @@ def _token_id(metadata: Metadata, key: str, vocabulary: int) -> int | None:
 
 
 def _names(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns file name -> model name for every weight that the configuration asks for, in the file's order."""
+    """Returns the file's name -> the model's name of every weight of this configuration, in the file's order."""
     wanted: dict[str, str] = {}
     for tensor, name in _expected(config):
         if tensor not in header.tensors:

@@ -1,4 +1,4 @@
-"""Metadata values by key, each of the kind that its reader expects."""
+"""Typed access to a GGUF file's metadata."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Metadata:
 
 
 def _is_unicode(text: str) -> bool:
-    """Tells whether no stray byte, which decoding keeps as a lone surrogate, is in the text."""
+    """Tells whether a text was valid UTF-8: other bytes are decoded to lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -19,12 +19,12 @@ __all__ = ["SPLITTINGS", "Splitting", "missing_bytes_apart"]
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """What a name of `tokenizer.ggml.pre` means.
+    """How text is split for a value of `tokenizer.ggml.pre`.
 
     Attributes:
         pre_tokenizers: Applied one after the other; the last one maps bytes to characters.
-        whole_words: A piece that is a token is taken as it is, without merging.
-        adds_bos: A text starts with the beginning-of-sequence token unless the file says otherwise.
+        whole_words: Whether a word that is a token is not merged (`ignore_merges`).
+        adds_bos: Whether a text starts with the beginning-of-sequence token unless the file says otherwise.
     """
 
     pre_tokenizers: tuple[dict[str, Any], ...]
@@ -35,8 +35,8 @@ class Splitting:
 def missing_bytes_apart(vocabulary: Container[str]) -> list[dict[str, Any]]:
     """Returns the pre-tokenizer that a vocabulary without all 256 bytes needs, or none.
 
-    A byte that is no token is left out, by llama.cpp and by `tokenizers`; but `tokenizers` would then merge
-    what stood left and right of it.
+    llama.cpp and `tokenizers` drop a byte that is no token; but `tokenizers` would then merge the pieces left and right
+    of it.
     """
     missing = [character for character in byte_alphabet() if character not in vocabulary]
     return [isolate(missing)] if missing else []
@@ -56,4 +56,4 @@ SPLITTINGS: dict[str, Splitting] = {
     "qwen2": Splitting(_words("qwen2")),
     "smollm": Splitting(({"type": "Digits", "individual_digits": True}, byte_level(use_regex=True))),
 }
-"""Name in `tokenizer.ggml.pre` -> what it means."""
+"""Value of `tokenizer.ggml.pre` -> how text is split."""

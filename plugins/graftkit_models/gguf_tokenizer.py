@@ -1,4 +1,4 @@
-"""Turns the tokenizer in a GGUF file into the files that `tokenizers` and `transformers` read.
+"""Converts the tokenizer of a GGUF file to the files that `tokenizers` and `transformers` read.
 
 GGUF stores the vocabulary, the merges and the name of a way to split text (`tokenizer.ggml.pre`, see
 `docs/gguf.md` in the ggml project), whose meaning is a part of llama.cpp.
@@ -39,7 +39,7 @@ _ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class GgufTokenizer:
-    """A byte-level BPE tokenizer as a GGUF file stores it, checked.
+    """The byte-level BPE tokenizer of a GGUF file, validated.
 
     Attributes:
         vocabulary: Token -> id, in the order of the ids.
@@ -90,7 +90,7 @@ class GgufTokenizer:
         return config
 
     def _added_tokens(self) -> list[dict[str, Any]]:
-        """Control tokens are special; so is a token with a role, which `transformers` takes for special anyway."""
+        """Returns `added_tokens`. Control tokens are special, and tokens with a role, as in `transformers`."""
         special = set(self.roles.values())
         return [
             added_token(id_, token, special=type_ != _USER_DEFINED or token in special)
@@ -108,7 +108,7 @@ class GgufTokenizer:
 
 
 def read_tokenizer(header: GgufHeader) -> GgufTokenizer:
-    """Reads the tokenizer out of a file's metadata.
+    """Reads the tokenizer from a file's metadata.
 
     Raises:
         ModelError: There is none, it is of a kind or has a splitting that is not supported, or it contradicts
@@ -196,7 +196,7 @@ def _types(metadata: Metadata, count: int) -> list[int]:
 
 
 def _merges(metadata: Metadata, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Returns the merges; of two alike the first one counts."""
+    """Returns the merges, without duplicates after the first."""
     pairs: dict[tuple[str, str], None] = {}
     for number, merge in enumerate(metadata.texts("tokenizer.ggml.merges")):
         left, _, right = merge[1:].partition(" ")

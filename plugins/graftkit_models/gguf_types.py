@@ -8,7 +8,7 @@ __all__ = ["GGML_TYPES", "READABLE_TYPES", "GgmlType"]
 
 
 class GgmlType(NamedTuple):
-    """A way to store numbers.
+    """A tensor type.
 
     Attributes:
         name: As ggml calls it, such as "Q4_1".

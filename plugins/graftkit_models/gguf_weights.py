@@ -2,7 +2,7 @@
 
 A tensor is read and dequantized in chunks, straight into the result: `gguf.quants` makes several temporary
 copies, which so stay in the processor's cache and don't grow with the tensor. The file is read rather than
-mapped, since a mapped file that somebody truncates meanwhile kills the process.
+mapped, since truncating a mapped file while it is read kills the process.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _weight(file: BufferedReader, path: Path, weight: StoredWeight) -> torch.Ten
 
 
 def _fill(values: np.ndarray[Any, Any], file: BufferedReader, path: Path, tensor: GgufTensor) -> None:
-    """Dequantizes a tensor into `values`, all of its numbers in a row."""
+    """Dequantizes a tensor into `values`, `[elements]`."""
     type_ = tensor.type
     step = _CHUNK // type_.block * type_.block
     buffer = memoryview(bytearray(step // type_.block * type_.nbytes))
@@ -83,6 +83,6 @@ def _dequantize(chunk: np.ndarray[Any, Any], stored: memoryview, type_: str) -> 
 
 
 def _is_finite(chunk: np.ndarray[Any, Any]) -> bool:
-    """Tells whether all values are finite: one sum does, unless it overflows itself."""
+    """Tells whether all values are finite; their sum is tried first, which is faster."""
     with np.errstate(all="ignore"):
         return bool(np.isfinite(chunk.sum())) or bool(np.isfinite(chunk).all())

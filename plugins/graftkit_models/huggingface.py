@@ -24,7 +24,7 @@ __all__ = ["HuggingFaceFolder", "HuggingFaceSource"]
 _HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _INTEGER_BUFFER = re.compile(r"attn(\.attention)?\.bias$|attention\.bias$|causal_mask$|position_ids$|tid2eid$")
-"""Names of what files hold as integers beside weights: causal masks, positions, tables of which token goes where."""
+"""Names of integer tensors that are no weights: causal masks, positions, routing tables."""
 _SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -45,7 +45,7 @@ class HuggingFaceSource:
     """Opens folders, `package:NAME/FOLDER`, and hub ids (`org/name` or `hub:org/name`)."""
 
     def accepts(self, reference: str) -> bool:
-        """Tells whether the reference is a folder, a hub id, or at least no single file."""
+        """Tells whether the reference is a folder or a hub id, or names no existing file."""
         if reference.startswith("hub:"):
             return True
         path = local_path(reference)
@@ -67,7 +67,7 @@ class HuggingFaceSource:
         return HuggingFaceFolder(reference, folder, config, tensors, places)
 
     def fetch_tokenizer(self, reference: str) -> Path | None:
-        """Fetches from the hub what a tokenizer may consist of, and the configuration.
+        """Fetches a tokenizer's files and the configuration from the hub.
 
         Raises:
             ModelError: The hub has no such model, or can't be reached.
@@ -95,7 +95,7 @@ class HuggingFaceFolder:
 
     @property
     def tokenizer_backend(self) -> str:
-        """The backend for tokenizer.json, or where there is only a SentencePiece model the one for that."""
+        """The provider that reads its tokenizer: "huggingface", or "sentencepiece" where there is only such a model."""
         has_json = (self.folder / "tokenizer.json").is_file()
         return "sentencepiece" if not has_json and _is_sentencepiece(self.folder / "tokenizer.model") else "huggingface"
 
@@ -155,7 +155,7 @@ class HuggingFaceFolder:
 
 
 def _is_sentencepiece(path: Path) -> bool:
-    """Tells from its first byte, where a piece starts; a tiktoken file may be called tokenizer.model, too."""
+    """Tells from its first byte whether a file is a SentencePiece model; tiktoken files have the same name."""
     try:
         with path.open("rb") as file:
             return file.read(1) == b"\x0a"
@@ -259,7 +259,7 @@ def _read_index(folder: Path) -> tuple[dict[str, TensorInfo], dict[str, Path]]:
 
 
 def _check_index(folder: Path, named: Mapping[str, str], places: Mapping[str, Path]) -> None:
-    """Compares the index with what the shards really hold."""
+    """Compares the index with the shards' own headers."""
     stored = {name: path.name for name, path in places.items()}
     odd = sorted(name for name in stored.keys() | named.keys() if stored.get(name) != named.get(name))
     if odd:
@@ -271,7 +271,7 @@ def _check_index(folder: Path, named: Mapping[str, str], places: Mapping[str, Pa
 
 
 def _weight_files(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
-    """Returns the one file that there is, or the shards that the index names, and the index.
+    """Returns the single file of weights, or the shards that the index names, and the index.
 
     Where both are there, the one file is the model, as it is to transformers and peft: what is beside it was left by
     another save.

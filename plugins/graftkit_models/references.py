@@ -1,4 +1,4 @@
-"""Where a reference points to on this machine."""
+"""Resolves references to paths on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graftkit.errors import ModelError
 __all__ = ["PACKAGE_PREFIX", "local_path"]
 
 PACKAGE_PREFIX = "package:"
-"""What a reference to a file inside an installed package starts with."""
+"""The prefix of references to files in installed packages."""
 
 _LISTED_FILES = 2000
 
@@ -48,17 +48,14 @@ def local_path(reference: str) -> Path:
 def _split(reference: str) -> tuple[str, PurePosixPath]:
     name, _, file = reference.removeprefix(PACKAGE_PREFIX).partition("/")
     parts = file.split("/")
-    if not name.isidentifier() or any(part in ("", ".", "..") for part in parts) or not _plain(file):
+    portable = "\\" not in file and ":" not in file and file.isprintable()
+    if not name.isidentifier() or any(part in ("", ".", "..") for part in parts) or not portable:
         raise ModelError(
             "this is no reference to a file inside an installed package",
             where=repr(reference),
             hint="Write package:NAME/FILE: NAME as it is imported, without dots, and FILE inside that package.",
         )
     return name, PurePosixPath(file)
-
-
-def _plain(file: str) -> bool:
-    return "\\" not in file and ":" not in file and file.isprintable()
 
 
 def _package_folders(name: str, reference: str) -> list[Path]:
@@ -96,7 +93,7 @@ def _no_such_file(reference: str, name: str, file: PurePosixPath, folders: list[
 
 
 def _files(folder: Path) -> list[str]:
-    """Lists a package's files by relative name, some two thousand at most."""
+    """Returns the relative names of a package's files, about 2,000 at most."""
     found: list[str] = []
     for root, _, names in os.walk(folder):
         relative = Path(root).relative_to(folder)

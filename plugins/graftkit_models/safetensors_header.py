@@ -31,7 +31,7 @@ _BITS = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where a tensor lies in its file.
+    """A tensor's shape, type and place in its file.
 
     Attributes:
         shape: Its dimensions.
@@ -47,7 +47,7 @@ class StoredTensor:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """Returns every tensor's place by name.
+    """Returns name -> shape, type and place of every tensor.
 
     Raises:
         ModelError: The file is missing, truncated or malformed.

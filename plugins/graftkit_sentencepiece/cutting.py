@@ -28,8 +28,8 @@ class Stretch(NamedTuple):
 class TokenFinder:
     """Splits texts at added tokens: the leftmost, and of those that start at one place the longest.
 
-    Tokens are looked up by their first character and length: some models have 26,000 of them, with which a regular
-    expression of alternatives takes minutes.
+    Tokens are looked up by their first character and length: some models have 26,000 of them, too many for a
+    regular expression of alternatives.
 
     Args:
         tokens: The tokens to find.

@@ -41,7 +41,7 @@ _ODD = (
 
 
 def difference_from_json(tokenizer: SentencePieceModel, spec: Json) -> str | None:
-    """Returns a text that the two encode differently, or None where there is none among about 4,000.
+    """Returns a text that the two encode differently, or None where there is none among a few thousand.
 
     Args:
         tokenizer: The model.

@@ -65,8 +65,8 @@ class Roles:
 def read_roles(proto: ModelProto, files: SentencePieceFiles) -> Roles:
     """Reads the roles from the model, tokenizer_config.json, special_tokens_map.json and added_tokens.json.
 
-    As in transformers' slow tokenizers, tokenizer_config.json takes precedence, and tokens that the model lacks get
-    the ids that it lists.
+    As in transformers' tokenizers that run sentencepiece, tokenizer_config.json takes precedence, and tokens that the
+    model lacks get the ids that it lists.
 
     Raises:
         ModelError: An added token contradicts the model's pieces, a role names no token, or a token has

@@ -1,4 +1,4 @@
-"""From a row to its tokens, and which of them are supervised."""
+"""Encodes rows to token ids with their loss mask."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["Encoded", "Encoder", "chat_template_of"]
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A stretch of text that is encoded in one go, or one special token.
+    """A part of a rendered row with one value of the loss mask, or a special token.
 
     Attributes:
-        text: The stretch; a special token's own text.
-        supervised: Whether the loss is taken over it.
+        text: The text; a special token's own text.
+        supervised: Whether the loss is taken over its tokens.
         special: The special token's id, or None.
     """
 
@@ -41,12 +41,13 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What became of a row.
+    """An encoded row.
 
     Attributes:
-        examples: One, or several where a text was longer than a row may be; none where nothing is left to learn.
-        truncated: Whether tokens at its end were left out.
-        stops: Whether a supervised special token ends it, so that the model learns to stop.
+        examples: Token sequences of at most `max_length`: one, or several of a long text; those without a supervised
+            token are left out.
+        truncated: Whether tokens at the end were cut off.
+        stops: Whether the last supervised token is a special one, so that the model learns to stop there.
     """
 
     examples: list[Example]
@@ -59,10 +60,10 @@ def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTem
 
     Args:
         tokenizer: The tokenizer.
-        today: The day that it writes where it asks for the date; the day of the rendering when left out.
+        today: The date that the template gets from `strftime_now`; None for the day of rendering.
 
     Raises:
-        ModelError: It is no template.
+        ModelError: The template can't be parsed.
     """
     text = tokenizer.chat_template
     if text is None:
@@ -71,7 +72,7 @@ def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTem
     tokens = {}
     for role in ("bos", "eos", "pad", "unk"):
         id = tokenizer.role_token(role)
-        if id is not None:  # to a template a token that there is not is no variable
+        if id is not None:  # a missing token is an undefined variable of the template
             tokens[f"{role}_token"] = names.get(id, "")
     return ChatTemplate(text, tokens, today)
 
@@ -79,13 +80,13 @@ def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTem
 class Encoder:
     """Encodes rows for one tokenizer.
 
-    The text of users never becomes a special token; only what the chat template itself wrote does.
+    Only special tokens that the chat template writes are encoded as such; in messages they are ordinary text.
 
     Args:
         tokenizer: The tokenizer.
-        template: Lays out conversations; None where the model has none.
-        max_length: Tokens of a row at most.
-        rows: How many ids the model has a row for; None where all have one.
+        template: The chat template, or None.
+        max_length: The most tokens of an example.
+        rows: The number of embedding rows; None where every id has one.
     """
 
     def __init__(
@@ -102,12 +103,12 @@ class Encoder:
     def encode(self, row: Row) -> Encoded:
         """Returns the tokens of a row.
 
-        A conversation or completion longer than `max_length` loses its end. A text is cut into several rows, each
-        of which begins with the last token of the one before: every token but the first is predicted once.
+        A conversation or completion longer than `max_length` is cut off. A text is cut into several examples, each of
+        which begins with the last token of the one before, so that every token but the first is predicted once.
 
         Raises:
-            DataError: The chat template refuses the row, there is no template for a conversation, a message and what
-                stands beside it spell a special token together, or the model has no row for one of its tokens.
+            DataError: The chat template refuses the row, a conversation has no template, a special token would be
+                formed across the boundary of a message, or the model has no embedding row for a token.
         """
         ids, supervised = self._encode_runs(self._runs(row))
         self.check_rows(ids, row.where)
@@ -124,7 +125,7 @@ class Encoder:
         )
 
     def prompt(self, messages: ChatRow | str) -> list[int]:
-        """Returns the tokens that a generation starts from: a conversation up to the assistant's turn, or a text.
+        """Returns the ids of a prompt: a conversation with the start of the assistant's turn, or a text.
 
         Raises:
             DataError: As for `encode`.
@@ -134,18 +135,18 @@ class Encoder:
         return ids
 
     def lacks_row(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> bool:
-        """Tells whether the model has no row for one of these tokens."""
+        """Tells whether the model has no embedding row for one of these ids."""
         return self._rows is not None and len(ids) > 0 and int(np.max(ids)) >= self._rows
 
     def check_rows(self, ids: Sequence[int], where: str) -> None:
-        """Refuses tokens that the model has no row for.
+        """Refuses ids without an embedding row.
 
         Args:
-            ids: The tokens.
-            where: Whose they are.
+            ids: Token ids.
+            where: The row that they are of, for the error.
 
         Raises:
-            DataError: There is one.
+            DataError: An id has none.
         """
         if self._rows is None or not self.lacks_row(ids):
             return
@@ -173,12 +174,12 @@ class Encoder:
 
     @property
     def has_template(self) -> bool:
-        """Whether conversations can be laid out."""
+        """Whether there is a chat template."""
         return self._template is not None
 
     @cached_property
     def plain(self) -> PlainTexts:
-        """Encodes many plain texts at a time, those that it takes."""
+        """The encoder of plain texts in batches."""
         start, end = self._start(), self._end()
         tokens = [(run[0].text, run[0].special) if run and run[0].special is not None else None for run in (start, end)]
         return PlainTexts(
@@ -196,7 +197,7 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256, in hex, of everything that decides which tokens a row becomes."""
+        """A sha256, in hex, of everything that the ids and the loss mask of a row depend on."""
         facts = {
             "version": 1,
             "tokenizer": self._tokenizer.fingerprint,
@@ -239,7 +240,7 @@ class Encoder:
         return [] if eos is None else [_Run(self._names.get(eos, ""), True, eos)]
 
     def _chat_runs(self, pieces: Sequence[Piece], row: ChatRow) -> Iterator[_Run]:
-        """Cuts pieces at the template's special tokens; an assistant's turn ends with the first one after it."""
+        """Splits at the template's special tokens; the first one after an assistant's message is supervised, too."""
         open_turn = False
         for piece in pieces:
             if piece.message is not None:
@@ -263,7 +264,7 @@ class Encoder:
             yield _Run(text, False)
 
     def _find_special(self, text: str) -> tuple[int, str] | None:
-        """Finds the first special token; the longest of those that start at one place."""
+        """Finds the leftmost special token, the longest of those that start there: `(place, token)`."""
         found = [(text.find(special), -len(special), special) for special in self._specials if special in text]
         if not found:
             return None
@@ -271,10 +272,10 @@ class Encoder:
         return place, special
 
     def _encode_runs(self, runs: Sequence[_Run]) -> tuple[list[int], list[bool]]:
-        """Encodes the text as one, as other programs do; stretch by stretch where that would not be the same.
+        """Encodes the whole text at once where that is right, or else part by part.
 
-        It is not where somebody's words spell a special token, and where a prompt alone has other tokens than as the
-        beginning of the whole.
+        It is wrong where a message contains a special token, and where a prompt is encoded differently alone than as
+        the start of the whole.
         """
         return self._encode_whole(runs) or self._encode_stretches(runs)
 
@@ -309,10 +310,10 @@ class Encoder:
         return ids, supervised
 
     def _encode_group(self, group: Sequence[_Run], ids: list[int], supervised: list[bool]) -> None:
-        """Encodes neighbouring stretches as the one text that they are.
+        """Encodes neighbouring parts as one text.
 
-        Where what stands before a supervised stretch would become other tokens alone, the text is cut there: in
-        use, the prompt's tokens are fixed before the first one of the answer is chosen.
+        Where the text before a supervised part is encoded differently alone, the text is split there: at inference the
+        prompt's tokens are fixed before the answer's first token.
         """
         text = "".join(run.text for run in group)
         if not text:
@@ -335,7 +336,7 @@ def _tokens_before(place: int, encoding: Encoding) -> list[int]:
 
 
 def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterator[bool]:
-    """Tells of each token whether the stretch that it begins in is supervised."""
+    """Yields the loss mask: whether the part that each token begins in is supervised."""
     ends, end = [], 0
     for run in group:
         end += len(run.text)

@@ -1,4 +1,4 @@
-"""A text of any length as tokens, a stretch at a time: the same ones as in one piece."""
+"""Encodes a text of any length in parts, to the same ids as in one call."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 __all__ = ["encode_stretches"]
 
 _AHEAD = 2048
-"""Characters after a cut that must come out the same with what stands before it and without."""
+"""Characters after a cut that must have the same ids with and without the text before it."""
 
 _WORDS = 4
-"""Words that must stand in it, unless it reaches to the text's end: a run of line ends alone tells nothing of a cut."""
+"""Words that those characters must contain, unless the text ends there; line ends alone are no evidence."""
 
 _TOGETHER = 4
-"""Stretches that are encoded in one call."""
+"""Parts that are encoded in one call."""
 
 EncodeBatch = Callable[[Sequence[str]], list[list[int]]]
 
@@ -35,17 +35,17 @@ class _Stretch:
 
 
 def encode_stretches(encode_batch: EncodeBatch, stretches: Iterable[str]) -> Iterator[tuple[list[int], int]]:
-    """Yields the tokens of a text that comes in stretches, in order.
+    """Yields the ids of a text that is given in parts.
 
-    A stretch is encoded together with the beginning of the next. Where the tokens end in those that the next stretch
-    begins with when it stands alone, the cut between them changes nothing. Where they don't, both are taken as one.
+    A part is encoded together with the beginning of the next. If the ids end with those of that beginning alone, the
+    cut changes nothing; otherwise both parts are joined.
 
     Args:
-        encode_batch: Gives the ids of several texts.
-        stretches: The text, cut into stretches; how well, decides about speed alone.
+        encode_batch: Returns the ids of several texts.
+        stretches: The parts of the text, in order; where it is cut affects speed alone.
 
     Yields:
-        Ids, and of how many stretches they are.
+        Ids, and the number of parts that they are of.
     """
     queue: list[_Stretch] = []
     for text in stretches:
@@ -60,7 +60,7 @@ def encode_stretches(encode_batch: EncodeBatch, stretches: Iterable[str]) -> Ite
 
 
 def _encode_first(encode_batch: EncodeBatch, queue: list[_Stretch], *, ended: bool) -> Iterator[tuple[list[int], int]]:
-    """Encodes up to the first cut that won't do, or of which too little is known, and takes that much off the queue."""
+    """Encodes up to the first cut that changes ids or can't be verified yet, and removes those parts from the queue."""
     heads = list(_heads(queue, ended=ended))
     wholes = [stretch.text + head for stretch, (head, _) in zip(queue, heads, strict=False)]
     found = encode_batch([*wholes, *(head for head, _ in heads)])
@@ -74,7 +74,7 @@ def _encode_first(encode_batch: EncodeBatch, queue: list[_Stretch], *, ended: bo
 
 
 def _heads(queue: Sequence[_Stretch], *, ended: bool) -> Iterator[tuple[str, bool]]:
-    """Yields what follows each stretch, as far as it is known, and whether it tells whether the cut will do."""
+    """Yields the text after each part, and whether it is enough to verify the cut."""
     for place in range(1, len(queue)):
         following = "".join(stretch.text[: _AHEAD + 1] for stretch in queue[place:])
         if len(following) < _AHEAD and not ended:
@@ -84,9 +84,9 @@ def _heads(queue: Sequence[_Stretch], *, ended: bool) -> Iterator[tuple[str, boo
 
 
 def _fill_first(queue: list[_Stretch]) -> None:
-    """Joins following stretches to the first while it wants more.
+    """Joins the following parts to the first, up to the number wanted.
 
-    It wants twice as many each time, so that even a text without any good cut is encoded only a few times over.
+    That number doubles each time, so that a text without a valid cut is encoded only a few times.
     """
     first = queue[0]
     while len(queue) > 1 and first.parts < first.wanted:

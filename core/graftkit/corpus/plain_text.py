@@ -1,4 +1,4 @@
-"""Plain texts as windows of tokens, many texts at a time."""
+"""Encodes plain texts in batches, and cuts them into examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graftkit.store.token_store import TokenStore
 __all__ = ["PlainTexts"]
 
 _SAMPLES = ("a", " a", "a ", " a ", "\na\n", "\t", "A1", "1", ".", "<", "é", "日本", "🎉", "a b\n\nc", "_", "'s", "▁")
-"""Texts that show whether a special token eats white space beside it, or whether a text's beginning is marked."""
+"""Texts with which `bos` and `eos` may change other tokens, by stripping white space or by a space at the start."""
 
 
 Reference = Callable[[str], tuple[list[int], list[bool]]]
@@ -25,15 +25,15 @@ class PlainTexts:
     Attributes:
         start: The id that each text starts with, if any.
         end: The id that each text ends with, if any.
-        alone: Whether a text's tokens between those two are the ones that it has by itself. They aren't where only the
-            very beginning gets a space.
+        alone: Whether the ids between those two are the text's own. They are not where only the start of the whole
+            gets a leading space.
 
     Args:
         tokenizer: The tokenizer.
         start: The token that each text starts with, as name and id, or None.
         end: The token that each text ends with, or None.
-        max_length: Tokens of a window at most.
-        reference: Gives the ids of one text, and which of them are supervised.
+        max_length: The most tokens of an example.
+        reference: Returns the ids of one text and their loss mask.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PlainTexts:
         self._whole = not self.alone and all(self._encode_whole([text]) == [ids] for text, ids in known)
 
     def _plainly(self, ids: list[int], supervised: list[bool]) -> list[int] | None:
-        """Returns ids of which all are supervised but for the first special one; None where that is not so."""
+        """Returns the ids if all but the first special one are supervised, else None."""
         plain = [False] * len(self.start) + [True] * (len(ids) - len(self.start))
         return ids if supervised == plain else None
 
@@ -63,7 +63,7 @@ class PlainTexts:
         return self.alone or (self._whole and not any(name in text for name in self._tokenizer.special_tokens))
 
     def encode(self, texts: Sequence[str]) -> tuple[TokenStore, int]:
-        """Returns the windows of several texts, and of how many nothing is left to learn."""
+        """Returns the examples of several texts, and how many texts have none."""
         windows: list[NDArray[np.uint32]] = []
         firsts = []
         for ids in self._encode_alone(texts) if self.alone else self._encode_whole(texts):
@@ -80,7 +80,7 @@ class PlainTexts:
         return self._tokenizer.encode_batch([f"{start}{text}{end}" for text in texts], "all")
 
     def windows(self, ids: Sequence[int], *, begins: bool) -> TokenStore:
-        """Returns the windows of tokens up to a text's end.
+        """Returns the examples of the last ids of a text.
 
         Args:
             ids: The tokens, special ones included.
@@ -89,17 +89,17 @@ class PlainTexts:
         return self._store(self._cut(ids), [0] if begins else [])
 
     def full_windows(self, ids: Sequence[int], *, begins: bool) -> tuple[TokenStore, list[int]]:
-        """Cuts off as many whole windows as there are; returns what is left, too, to which what follows is added."""
+        """Returns the examples of `max_length`, and the remaining ids, to which the text's next ids are appended."""
         used = max(0, (len(ids) - 1) // (self._max_length - 1)) * (self._max_length - 1)
         return self.windows(ids[: used + 1] if used else (), begins=begins), list(ids[used:])
 
     def _cut(self, ids: Sequence[int]) -> list[NDArray[np.uint32]]:
-        """Cuts tokens so that each window begins with the last token of the one before."""
+        """Cuts ids into examples, each of which begins with the last id of the one before."""
         row = np.array(ids, np.uint32)
         return [row[at : at + self._max_length] for at in range(0, len(row) - 1, self._max_length - 1)]
 
     def _store(self, windows: Sequence[NDArray[np.uint32]], firsts: Sequence[int]) -> TokenStore:
-        """Puts windows together; those that are a text's first reply to the token that texts start with."""
+        """Stores examples; `firsts` are the indices of those that begin a text."""
         offsets = np.zeros(len(windows) + 1, np.int64)
         np.cumsum([len(window) for window in windows], out=offsets[1:])
         ids = np.concatenate([np.zeros(0, np.uint32), *windows])

@@ -1,4 +1,4 @@
-"""Reads the bytes of files that hold rows; whatever comes of it is told in words, with file and line."""
+"""Reads the bytes of data files; errors name file and line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graftkit.errors import DataError
 __all__ = ["MAX_LINE", "decode_utf8", "numbered_lines", "read_text", "size_of", "too_long"]
 
 MAX_LINE = 64 << 20
-"""Bytes of a row at most."""
+"""The most bytes of a line."""
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -34,7 +34,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _length(line: bytes, file: IO[bytes]) -> int:
-    """Returns how long a line is of which only the beginning was read."""
+    """Returns the length of a line of which only the beginning was read, in bytes."""
     size = len(line)
     while line and not line.endswith(b"\n"):
         line = file.readline(MAX_LINE)
@@ -48,7 +48,7 @@ def too_long(size: int, where: str) -> DataError:
 
 
 def size_of(path: Path) -> int:
-    """Returns a file's bytes.
+    """Returns a file's size in bytes.
 
     Raises:
         DataError: The file can't be read.
@@ -59,7 +59,7 @@ def size_of(path: Path) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file; whatever comes of reading it is told in words."""
+    """Opens a file; errors of the system become `DataError`s."""
     try:
         if path.exists() and not path.is_file():
             raise DataError("this is no regular file", where=str(path))
@@ -76,7 +76,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def decode_utf8(raw: bytes, where: str) -> str:
-    """Returns a line's text.
+    """Decodes a line.
 
     Raises:
         DataError: It is not UTF-8.

@@ -1,4 +1,4 @@
-"""What a row says, as a digest of a few bytes."""
+"""Digests of rows' contents."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["DIGEST", "digest_row"]
 
 SIZE = 16
 DIGEST = np.dtype(f"S{SIZE}")
-"""The beginning of a sha256: two rows that differ have the same one about as soon as a disk forgets both."""
+"""The first 16 bytes of a sha256; collisions of different rows are negligible."""
 
 
 def digest_row(row: Row, seed: int | None = None) -> tuple[bytes, bytes]:
-    """Returns the digest of what a row says, and what places it in the draw with this seed.
+    """Returns a row's digest, and the digest that orders it in the random draw of held-out rows.
 
-    Both are the first bytes of what `graftkit.store.fingerprint` makes of the row's key: alone, and as `[seed, key]`.
-    Without a seed there is no place.
+    Both are the first bytes of `graftkit.store.fingerprint`, of the row's key and of `[seed, key]`; the second is empty
+    without a seed.
 
     Raises:
         DataError: A long text is not UTF-8, or empty.
@@ -43,7 +43,7 @@ def _json(key: Any) -> bytes:
 
 
 def _long(row: LongTextRow) -> Iterator[bytes]:
-    """Yields the text's JSON in parts: each character is escaped by itself."""
+    """Yields the text as JSON, in parts."""
     blank = True
     yield b'"'
     for stretch in read_stretches(row.path):

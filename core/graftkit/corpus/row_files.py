@@ -1,4 +1,4 @@
-"""The rows of some files: each judged once, then read again whenever they are asked for; none is kept in memory."""
+"""The rows of some files: validated once, read again at each iteration, never held in memory."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Rows:
         return self.read(self.kept)
 
     def after(self, count: int) -> Iterator[Row]:
-        """Returns the rows but for the first so many, which are not parsed."""
+        """Yields the rows after the first `count`, which are not parsed."""
         rest = self.kept.copy()
         rest[np.flatnonzero(rest)[:count]] = False
         return self.read(rest)
 
     def only(self, wanted: Mask) -> Rows:
-        """Returns those of these rows that a mask says, `[all rows]`."""
+        """Returns the rows that a mask selects, `[all rows]`."""
         return Rows(self.read, self.digests, self.places, self.kinds, self.kept & wanted)
 
     def first_chat(self) -> ChatRow | None:
@@ -65,13 +65,13 @@ class Rows:
         return row if isinstance(row, ChatRow) else None
 
     def counts(self) -> dict[str, int]:
-        """Counts these rows by their shape."""
+        """Returns kind of row -> count."""
         found = np.bincount(self.kinds[self.kept], minlength=len(_NAMES))
         return {name: int(count) for name, count in zip(_NAMES, found, strict=True) if count}
 
     @property
     def fingerprint(self) -> str:
-        """A sha256, in hex, of what these rows say, in their order."""
+        """A sha256, in hex, of the rows' contents in their order."""
         return hashlib.sha256(self.digests[self.kept].tobytes()).hexdigest()
 
 
@@ -112,7 +112,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _read(paths: Sequence[Path], states: dict[Path, tuple[int, int]], wanted: Mask) -> Iterator[Row]:
-    """Reads some rows again; nothing may have changed since they were judged."""
+    """Reads some rows again; the files must not have changed since they were validated."""
     start = 0
     for path in paths:
         if not wanted[start:].any():
@@ -126,7 +126,7 @@ def _read(paths: Sequence[Path], states: dict[Path, tuple[int, int]], wanted: Ma
 
 
 def _rows_at(path: Path, wanted: Mask, start: int) -> Iterator[Row | None]:
-    """Yields an item a row of the file: the row where it is wanted, else None."""
+    """Yields an item for each row of the file: the row where it is wanted, else None."""
     if path.suffix in (".txt", ".md"):
         yield next(rows_of(path)) if wanted[start] else None
         return

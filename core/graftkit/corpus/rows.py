@@ -1,4 +1,4 @@
-"""Reads rows and judges each: nothing wrong is ever trained on, nothing is skipped silently."""
+"""Reads and validates rows: a malformed row is an error, none is skipped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 ROLES = ("system", "user", "assistant", "tool")
 LONG_TEXT = 4 << 20
-"""Bytes from which on a text file is not held in memory as a whole."""
+"""Size in bytes from which on a text file is not held in memory."""
 
 _SHAPES = 'a row is {"messages": [...]}, {"prompt": "...", "completion": "..."} or {"text": "..."}'
 
@@ -53,7 +53,7 @@ class ChatRow:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRow:
-    """A prompt and what should follow it; the loss is taken over the completion."""
+    """A prompt and its completion; the loss is taken over the completion."""
 
     prompt: str
     completion: str
@@ -78,7 +78,7 @@ class TextRow:
 
 @dataclass(frozen=True, slots=True)
 class LongTextRow:
-    """A text as long as a file; it is read when it is asked for, and learnt like any other text."""
+    """The text of a large file, read in parts; the loss is taken over all of it."""
 
     path: Path
     where: str

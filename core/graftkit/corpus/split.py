@@ -1,4 +1,4 @@
-"""Keeps some rows apart that training never sees."""
+"""Draws the held-out rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Split", "drawn", "exclude", "split"]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows to learn from and rows to judge by.
+    """Training rows and held-out rows.
 
     Attributes:
         train: The rows to learn from, in the order they were read.
@@ -69,6 +69,6 @@ def _taken(counts: Sequence[int] | NDArray[np.int64], wanted: int) -> list[int]:
 
 
 def exclude(rows: Rows, holdout: Rows) -> Split:
-    """Drops from the rows to learn from those that a separate held-out file also has."""
+    """Removes the rows of a separate held-out file from the training rows."""
     train = rows.only(~np.isin(rows.digests, holdout.digests))
     return Split(train, holdout, repeated=len(rows) - len(train))

@@ -1,4 +1,4 @@
-"""Reads a text file as stretches of moderate size, so that no corpus is too large for the memory."""
+"""Reads a text file in parts of about 256 KiB, so that a corpus may be larger than the memory."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _of_text(path: Path, size: int) -> Iterator[str]:
 
 
 def _cut(text: str, size: int) -> int:
-    """Returns where to cut, 0 for not yet."""
+    """Returns where to cut, or 0 where no place is found yet."""
     line = _last_alone(text, "\n")
     if line:
         return line + 1
@@ -77,7 +77,7 @@ def _cut(text: str, size: int) -> int:
 
 
 def _last_alone(text: str, mark: str) -> int:
-    """Finds the last mark without white space beside it: cut there, both sides are tokenized as if they were one."""
+    """Finds the last mark without white space beside it, where a cut rarely changes tokens."""
     place = text.rfind(mark, 1, -1)
     while place > 0 and (text[place - 1].isspace() or text[place + 1].isspace()):
         place = text.rfind(mark, 1, place)

@@ -1,4 +1,4 @@
-"""What became of rows on their way to tokens, counted."""
+"""Counts of encoded rows."""
 
 from __future__ import annotations
 

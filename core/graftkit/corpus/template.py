@@ -23,7 +23,7 @@ MAX_RENDERED = 64 << 20
 
 
 _RENDERING = 2
-"""Raised when the same template comes to write something else, so that tokens of before are not taken for its own."""
+"""Part of the fingerprint; raised when rendering changes, so that stored tokens are not reused."""
 
 
 class _Generation(Extension):
@@ -44,7 +44,7 @@ class _Generation(Extension):
 
 
 class _Namespace(Namespace):
-    """A template's own variables, none of which may have a name that begins with an underscore."""
+    """Jinja's `namespace()`, without names that begin with an underscore."""
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         for name in dict(*args, **kwargs):
@@ -134,5 +134,5 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Writes JSON with its characters as they are; Jinja's own filter would escape those of HTML."""
+    """The filter `tojson`, as in transformers; Jinja's own escapes characters of HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -1,4 +1,4 @@
-"""Finds the files that a corpus consists of, from files, folders and patterns."""
+"""Finds the files of a corpus from paths, folders and patterns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SUFFIXES = (
     ".srt .svg .swift .tex .toml .ts .tsv .tsx .txt .vue .xml .yaml .yml .zig"
 )
 TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
-"""What the names of text files end in; the others in a folder are left alone."""
+"""Suffixes of text files; other files of a folder are ignored."""
 
 
 def find_text_files(patterns: Sequence[str], where: str = "") -> list[Path]:
@@ -55,7 +55,7 @@ def _matches(pattern: str, where: str) -> list[Path]:
             raise DataError("no regular file; texts are read more than once", where=_place(where, pattern))
         if glob.has_magic(pattern):
             return _matching(str(path), where)
-    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, nobody's home
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, an unknown user's ~
         raise DataError(f"can't be read: {error}", where=_place(where, pattern)) from None
     near = nearest(path.name, _names_in(path.parent))
     raise DataError("no such file or folder", where=_place(where, pattern), hint=near.strip())

@@ -1,4 +1,4 @@
-"""A corpus of plain text: files that are read again and again, a stretch at a time."""
+"""A corpus of plain text in files, which is read in parts at each iteration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SMALLEST_PIECE = 512
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One file, or the stretches of one that are on one side of a split.
+    """A file, or the parts of a file on one side of a split.
 
     Attributes:
         path: The file.
@@ -68,7 +68,7 @@ class TextFiles:
 
     @property
     def fingerprint(self) -> str:
-        """A sha256, in hex, of the texts, whatever the files are called and wherever they lie."""
+        """A sha256, in hex, of the texts alone: not of the files' names or places."""
         sides = [sorted(part.kept) if part.kept else [] for part in self._parts]
         return fingerprint(sorted(zip((part.sha256 for part in self._parts), sides, strict=True)))
 
@@ -98,7 +98,7 @@ def text_files(patterns: Sequence[str], where: str = "") -> TextFiles:
 
 
 def _scanned(path: Path) -> _Part:
-    """Reads a file; one of white space alone has no bytes."""
+    """Reads a file; one with white space alone counts as empty."""
     digest, size, blank = hashlib.sha256(), 0, True
     for text in read_stretches(path):
         data = text.encode()

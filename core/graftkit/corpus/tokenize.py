@@ -1,4 +1,4 @@
-"""Rows as tokens, some of them at a time, in their order, from wherever one stands."""
+"""Encodes rows in batches, in their order, from any position on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from graftkit.store.token_store import TokenStore
 __all__ = ["Chunk", "Position", "position_units", "tokenize"]
 
 _CHARACTERS = 1 << 20
-"""Text that is encoded in one call, about: enough for every core, little enough for memory and for a prompt stop."""
+"""Characters encoded in one call, about: enough work for all cores, yet a stop takes effect soon."""
 
 _STRETCH = STRETCH
 """Bytes of a stretch of a long text, about."""
@@ -31,7 +31,7 @@ _ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where to go on.
+    """A position from which encoding resumes.
 
     Attributes:
         rows: How many rows are done.
@@ -56,13 +56,13 @@ class Position:
 
 
 def position_units() -> list[int]:
-    """Returns what positions are counted by: one that was counted by something else means another place."""
+    """Returns the sizes that positions depend on: a stored position is valid only with the same ones."""
     return [row_kinds.LONG_TEXT, _STRETCH]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some rows as tokens.
+    """Some encoded rows.
 
     Attributes:
         tokens: Their examples.
@@ -104,14 +104,14 @@ _Way = Literal["stretches", "together", "one by one"]
 
 
 def _way(plain: PlainTexts, row: Row) -> _Way:
-    """Tells how a row is encoded."""
+    """Returns how a row is encoded."""
     if isinstance(row, LongTextRow) and plain.alone:
         return "stretches"
     return "together" if isinstance(row, TextRow) and plain.takes(row.text) else "one by one"
 
 
 def _groups(plain: PlainTexts, rows: Iterator[Row]) -> Iterator[tuple[_Way, list[Row]]]:
-    """Puts neighbouring rows together that are encoded in one call."""
+    """Groups neighbouring rows that are encoded in one call."""
     group: list[Row] = []
     before: _Way = "one by one"
     size = 0
@@ -147,7 +147,7 @@ def _tally_of_texts(encoder: Encoder, tokens: TokenStore, rows: int, lost: int) 
 
 
 def _long_text(encoder: Encoder, row: LongTextRow, position: Position) -> Iterator[Chunk]:
-    """Encodes a long text; after each of its chunks one may stop."""
+    """Encodes a long text in chunks, each of which has the position after it."""
     plain = encoder.plain
     carry = list(position.carry) if position.stretches else list(plain.start)
     begun, stretches = position.begun, position.stretches
@@ -173,6 +173,8 @@ def _tally_of(encoder: Encoder, rows: Sequence[Row], encoded: Sequence[Encoded],
     examples = [(example, row) for row, item in zip(rows, encoded, strict=True) for example in item.examples]
     ends = {int(example.ids[example.supervised.nonzero()[0][-1]]) for example, _ in examples}
     chats = [row for row in rows if isinstance(row, ChatRow)]
+    openings = [row.messages[0] for row in chats]
+    answered = [example.reply > 0 and not isinstance(row, TextRow | LongTextRow) for example, row in examples]
     return Tally(
         rows=len(rows),
         examples=len(examples),
@@ -181,21 +183,13 @@ def _tally_of(encoder: Encoder, rows: Sequence[Row], encoded: Sequence[Encoded],
         endless=sum(not item.stops for item in encoded),
         supervised=int(tokens.supervised.sum()),
         stops=sorted(ends & {*encoder.tokenizer.special_tokens.values()}),
-        systems=list(dict.fromkeys(map(_system, chats)))[:2],
+        systems=list(dict.fromkeys(first.content if first.role == "system" else None for first in openings))[:2],
         prompt=next((words for row in chats if (words := _short_question(row))), None),
-        answers=[number for number, (example, row) in enumerate(examples) if _has_answer(row) and example.reply > 0],
+        answers=[number for number, has_answer in enumerate(answered) if has_answer],
     )
 
 
-def _system(row: ChatRow) -> str | None:
-    return row.messages[0].content if row.messages[0].role == "system" else None
-
-
 def _short_question(row: ChatRow) -> str | None:
-    """Returns what the user says first, where it is short."""
+    """Returns the first user message if it is short, for the report."""
     words = next((message.content for message in row.messages if message.role == "user"), "")
     return words if 0 < len(words) < 200 and "\n" not in words else None
-
-
-def _has_answer(row: Row) -> bool:
-    return not isinstance(row, TextRow | LongTextRow)

@@ -1,4 +1,4 @@
-"""Refuses conversations in which words and template spell a special token together."""
+"""Refuses conversations in which a special token is formed across the boundary of a message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Trespass"]
 
 
 class Trespass:
-    """Looks for special tokens that begin in one author's text and end in another's.
+    """Finds special tokens that begin in one part of a layout and end in another.
 
     A special token that stands in a message as a whole is plain text, and one that the template wrote is special; one
     across both is neither: every program that reads the rendered text would make a control token of it, partly by the
@@ -58,7 +58,7 @@ class Trespass:
 
 
 def _seams(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
-    """Yields where one author's text ends and another's begins, with the message on either side of it."""
+    """Yields the boundaries between parts, with the message on either side."""
     end = 0
     for piece, following in pairwise(pieces):
         end += len(piece.text)

@@ -18,22 +18,22 @@ WORTH_IT = 0.03
 """The share of tokens that an extension has to save on held-out text."""
 
 ENOUGH_OF_BEST = 0.8
-"""The share of the largest saving that is as good as it: the rest costs the most tokens."""
+"""The share of the largest saving that is enough: the rest of it takes most of the tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What one number of new tokens gives.
+    """The effect of one number of new tokens on the held-out texts.
 
     Attributes:
-        asked: How many tokens are learnt: as asked, or all that the texts give where that is less.
-        added: How many the tokenizer then has more than the base, missing bytes included.
-        tokens: Tokens of the held-out texts.
-        bytes_per_token: UTF-8 bytes of a token there, on average.
-        saved: The share of the base's tokens that are saved there; negative where there are more.
+        asked: How many tokens are learnt: as requested, or as many as the texts give.
+        added: How many more tokens than the base the tokenizer has, missing bytes included.
+        tokens: The number of tokens of the held-out texts.
+        bytes_per_token: UTF-8 bytes per token, on average.
+        saved: The reduction of the number of tokens, as a share of the base's; negative where there are more.
         used: The share of the learnt tokens that the held-out texts use.
-        scaffolding: How many learnt tokens the texts that they were learnt from do not use: others are built on them.
-        parameters: By how many parameters the model grows; None without a model.
+        scaffolding: How many learnt tokens even the training texts do not use, since longer ones replaced them.
+        parameters: How many parameters the model gains; None without a model.
     """
 
     asked: int
@@ -48,13 +48,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What extending would give.
+    """The effect of extensions of several sizes on held-out texts.
 
     Attributes:
         learnt_from: UTF-8 bytes of the texts that tokens were learnt from.
-        base: What the base makes of the held-out texts.
-        extended: What the largest extension makes of them.
-        points: What each number of tokens gives there, ascending; fewer than asked for where the texts give no more.
+        base: The held-out texts with the base tokenizer.
+        extended: The held-out texts with the largest extension.
+        points: One for each number of tokens, ascending; fewer than requested where the texts give no more.
         coarsens: Whether the extension only joins the base's tokens.
         plan: The largest extension.
     """
@@ -68,7 +68,7 @@ class Analysis:
 
     @property
     def advice(self) -> Point | None:
-        """The number to take: the smallest that gives most of the largest saving; None where none is worth it."""
+        """The smallest number with 80% of the largest saving; None where that is under 3%."""
         best = max(point.saved for point in self.points)
         if best < WORTH_IT:
             return None
@@ -102,25 +102,29 @@ def analyze(
     learnt_from: int = 0,
     cost: EmbeddingCost | None = None,
 ) -> Analysis:
-    """Measures on held-out texts what several numbers of new tokens would save.
+    """Measures on held-out texts how many tokens extensions of several sizes save.
 
-    Where extending joins the base's tokens, the most tokens are learnt once, and the smaller numbers follow from them;
-    a family that cuts texts anew, as Unigram does, is extended for each.
+    Where an extension only joins the base's tokens, the largest number is learnt once and the smaller ones are derived
+    from it; otherwise, as with Unigram, the base is extended for each number.
 
     Args:
         base: The tokenizer.
-        extend: Learns so many tokens, from other texts than the held-out ones.
-        held_out: The texts to judge by; iterated more than once.
-        counts: How many tokens to learn; several numbers.
+        extend: Returns an extension by a number of tokens, learnt from other texts than the held-out ones.
+        held_out: The texts to measure on; iterated more than once.
+        counts: The numbers of tokens to learn; at least one.
         learnt_from: UTF-8 bytes of the texts that `extend` learns from.
-        cost: What a token costs the model.
+        cost: The model's parameters per token, or None.
+
+    Raises:
+        RequestError: The base can't be extended, or the texts hold nothing to learn.
 
     Example:
         >>> analyze(base, lambda n: backend.extend(base, learn, ExtensionSpec(n)), held_out, [500, 2000])
         ...     # doctest: +SKIP
     """
     plan = extend(max(counts))
-    wanted = _possible(counts, plan)
+    learnt = len(learnt_tokens(plan.tokens))
+    wanted = sorted({min(count, learnt) for count in counts})  # the texts may give fewer than requested
     judge = _Judge(base, measure(base, held_out), cost)
     full = measure(plan.tokenizer, held_out)
     counter = _counter(plan)
@@ -135,14 +139,8 @@ def analyze(
 
 
 def learnt_tokens(tokens: Iterable[NewToken]) -> list[NewToken]:
-    """Returns the new tokens but for the single bytes that the base lacked, which come whatever the texts say."""
+    """Returns the new tokens without the missing bytes, which are added whatever the texts are."""
     return [token for token in tokens if token.parts or len(token.data) > 1]
-
-
-def _possible(counts: Sequence[int], plan: ExtensionPlan) -> list[int]:
-    """Returns the numbers, ascending, the largest being what the texts gave where that is less than was asked for."""
-    learnt = len(learnt_tokens(plan.tokens))
-    return sorted({min(count, learnt) for count in counts})
 
 
 def _counter(plan: ExtensionPlan) -> PrefixCounter | None:
@@ -155,7 +153,13 @@ def _counter(plan: ExtensionPlan) -> PrefixCounter | None:
 
 @dataclass(frozen=True, slots=True)
 class _Judge:
-    """Makes points; `base` is what the tokenizer made of the held-out texts."""
+    """Makes points.
+
+    Attributes:
+        tokenizer: The base tokenizer.
+        base: The held-out texts with it.
+        cost: The model's parameters per token, or None.
+    """
 
     tokenizer: Tokenizer
     base: Measured

@@ -18,11 +18,11 @@ class Comparison:
     """One tokenizer on the corpus.
 
     Attributes:
-        ids: How many ids it has.
-        declared_lossless: Whether it says that every text comes back.
-        measured: What it made of the texts.
+        ids: Its vocabulary size.
+        declared_lossless: Whether it declares that decoding gives every text back.
+        measured: Its counts on the texts.
         scripts: Script -> bytes and tokens; empty where it gives no offsets.
-        unreachable: How many tokens are dead, at least: their own text is cut otherwise.
+        unreachable: The number of tokens that their own text is not encoded to.
     """
 
     ids: int
@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def megabytes_per_second(self) -> float:
-        """How fast it encoded, on all cores and while other things went on: a rough figure."""
+        """MB of UTF-8 encoded per second, on all cores; a rough figure, since other work slows it down."""
         return self.measured.bytes / 1e6 / self.measured.seconds if self.measured.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -81,10 +81,10 @@ def compare_on(tokenizer: Tokenizer, texts: Iterable[str]) -> Comparison:
 
 
 def unreachable_tokens(tokenizer: Tokenizer) -> list[int]:
-    """Finds the tokens whose own text becomes other tokens: dead weight in the embedding.
+    """Returns the ids of tokens whose own text is encoded to other ids; most are never used.
 
-    Special tokens are not counted, nor parts of characters, which are no text of their own, nor tokens whose text
-    does not come back by itself, as in families that put a space before every text.
+    Left out are special tokens, tokens that are no whole UTF-8 characters, and tokens whose text is not decoded as it
+    was, as with tokenizers that put a space before every text.
     """
     special = set(tokenizer.special_tokens.values())
     texts = {id: text for id in range(tokenizer.vocab_size) if id not in special and (text := _text(tokenizer, id))}

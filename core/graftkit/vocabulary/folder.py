@@ -16,7 +16,7 @@ from graftkit.suggest import known_names
 __all__ = ["check_folder", "check_formats", "save_tokenizer_folder"]
 
 RECORDS = ("extension.json", "training.json")
-"""The file that says how the tokenizer was made, and which files belong to it."""
+"""Names of the record: how the tokenizer was made, and its files."""
 
 
 def check_formats(asked: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -32,10 +32,10 @@ def check_formats(asked: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Makes sure before any work that a tokenizer may be saved there.
+    """Checks before any work that a tokenizer may be saved in a folder.
 
     Raises:
-        FolderError: The folder holds a tokenizer and `overwrite` is False, or anything else, or can't be made.
+        FolderError: The folder can't be written, has a tokenizer and `overwrite` is False, or has other files.
     """
     parent = folder.absolute().parent
     try:
@@ -45,7 +45,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
             parent.mkdir(parents=True, exist_ok=True)
         elif not folder.is_dir():
             raise FolderError("it is a file", where=str(folder), hint="Give a folder with --out.")
-        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_something(path)}
+        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_file_or_link(path)}
     except OSError as error:
         raise FolderError(f"can't be written: {error.strerror}", where=str(folder)) from error
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -64,8 +64,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def _is_something(path: Path) -> bool:
-    """Tells whether deleting a path would lose anything: a file, a link, whatever is no folder."""
+def _is_file_or_link(path: Path) -> bool:
     return path.is_symlink() or not path.is_dir()
 
 
@@ -91,17 +90,17 @@ def save_tokenizer_folder(
     """Writes the tokenizer in each format, and the record; the folder appears as a whole or not at all.
 
     Args:
-        folder: Where; what `check_folder` allowed to be replaced is.
+        folder: Where to; a tokenizer that `check_folder` allows to replace is replaced.
         tokenizer: The tokenizer.
         formats: Names that its `save` takes.
         record: The record's file name.
-        facts: What the record says, as JSON; the list of files is added.
-        overwrite: What `check_folder` was told.
+        facts: The record, as JSON; the list of files is added.
+        overwrite: As for `check_folder`.
 
     Raises:
-        FolderError: Somebody has put something there since.
+        FolderError: The folder was filled since `check_folder`.
         StorageError: The system refused.
-        RequestError: A format that this tokenizer can't be saved in.
+        RequestError: The tokenizer can't be saved in one of the formats.
     """
     with atomic_folder(folder) as temporary:
         for format in formats:

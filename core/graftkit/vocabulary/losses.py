@@ -1,4 +1,4 @@
-"""Finds out what a tokenizer loses: characters that do not come back from its tokens."""
+"""Finds characters that a tokenizer loses: decoding their ids gives something else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["describe_losses", "lost_characters"]
 
 @cache
 def _probes() -> tuple[str, ...]:
-    """All of ASCII, and of the other characters so many that every byte of UTF-8 stands in one of them."""
+    """Returns all of ASCII, and further characters until every byte of UTF-8 is in one of them."""
     found, seen = [chr(code) for code in range(128)], set(range(128))
     for code in range(128, 0x110000, 61):
         if not 0xD800 <= code < 0xE000:
@@ -23,9 +23,9 @@ def _probes() -> tuple[str, ...]:
 
 
 def lost_characters(tokenizer: Tokenizer) -> list[str]:
-    """Returns the characters, out of some two hundred that use every byte, that do not survive between two letters.
+    """Returns those of about 200 characters, which have every byte of UTF-8, that are lost between two letters.
 
-    A tokenizer that declares to lose nothing is not asked.
+    A tokenizer that declares `lossless_unicode` is not tested.
     """
     if tokenizer.capabilities.lossless_unicode:
         return []
@@ -34,7 +34,7 @@ def lost_characters(tokenizer: Tokenizer) -> list[str]:
 
 
 def describe_losses(lost: Sequence[str]) -> str:
-    """Names what is lost, in words for a notice.
+    """Returns the lost characters in words, for a notice.
 
     Example:
         >>> describe_losses(["a", chr(4)])

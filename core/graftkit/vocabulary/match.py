@@ -1,4 +1,4 @@
-"""Finds out which rows of a model's embeddings a new tokenizer can keep, and what its other tokens stood for."""
+"""Finds which embedding rows a new tokenizer's tokens keep, and the base's ids of its other tokens' texts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["change_by_extension", "change_by_replacement"]
 
 
 def change_by_extension(plan: ExtensionPlan, rows: int) -> VocabularyChange:
-    """Returns what an extension changes.
+    """Returns the change of a model's vocabulary by an extension.
 
-    Spare rows, which many models have beyond their tokenizer's ids, are used before the matrix grows. Ids of the base
-    that have no row get one.
+    Rows beyond the base's ids, which many models have, are used before the matrix grows. Ids of the base without a row
+    get one.
 
     Args:
         plan: The extension.
-        rows: Rows of the model's embedding.
+        rows: The number of rows of the model's embedding.
     """
     size = plan.tokenizer.vocab_size
     rowless = range(rows, min((token.id for token in plan.tokens), default=size))
@@ -32,15 +32,16 @@ def change_by_extension(plan: ExtensionPlan, rows: int) -> VocabularyChange:
 
 
 def change_by_replacement(base: Tokenizer, new: Tokenizer, rows: int, kind: ChangeKind) -> VocabularyChange:
-    """Returns what another tokenizer changes.
+    """Returns the change of a model's vocabulary by another tokenizer.
 
-    A token that the base has too, byte by byte, keeps its row wherever its id went; a special token does so by its
-    name, or else by its role. Where every id of the base stays in its place, it is an extension.
+    A token with the same bytes as one of the base's keeps that one's row, whatever its id; a special token keeps the
+    row of the one with the same text, or else with the same role. Where every id of the base keeps its meaning, the
+    change is an extension.
 
     Args:
         base: The base model's tokenizer.
-        new: The tokenizer that takes its place.
-        rows: Rows of the model's embedding.
+        new: The tokenizer that replaces it.
+        rows: The number of rows of the model's embedding.
         kind: How the new one was made.
     """
     matcher = _Matcher(base, new)
@@ -57,7 +58,7 @@ def _with_rows(parts: Sequence[int], rows: int) -> tuple[int, ...]:
 
 
 class _Matcher:
-    """Looks tokens of one tokenizer up in another."""
+    """Maps tokens of one tokenizer to another's."""
 
     def __init__(self, base: Tokenizer, new: Tokenizer) -> None:
         self._base = base
@@ -74,7 +75,7 @@ class _Matcher:
         return id if _bytes_of(self._base, id) == data and id in self._plain_ids else found
 
     def parts(self, id: int) -> Sequence[int]:
-        """Returns the base's ids of a token's text; none for a special token and for a hole among the ids."""
+        """Returns the base's ids of a token's text; none for a special token or an id without a token."""
         data = _bytes_of(self._new, id)
         if not data or id in self._special_ids:
             return ()
@@ -93,7 +94,7 @@ class _Matcher:
 
     @cached_property
     def _special(self) -> dict[int, int | None]:
-        """Each special token's id and the base's id of it."""
+        """Id of each special token -> the base's id of it."""
         found: dict[int, int | None] = {
             id: self._base.special_tokens.get(name) for name, id in self._new.special_tokens.items()
         }
@@ -109,7 +110,7 @@ class _Matcher:
 
     @cached_property
     def _base_ids(self) -> dict[bytes, int]:
-        """The base's plain tokens; of several with the same bytes the lowest id."""
+        """Bytes of each token of the base that is not special -> its id, the lowest of several."""
         found: dict[bytes, int] = {}
         for id in sorted(self._plain_ids):
             data = _bytes_of(self._base, id)

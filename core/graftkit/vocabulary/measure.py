@@ -1,4 +1,4 @@
-"""Measures what a tokenizer makes of a corpus."""
+"""Counts a tokenizer's tokens, losses and speed on a corpus."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _BATCH = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a tokenizer made of some texts.
+    """A tokenizer's counts on some texts.
 
     Attributes:
         bytes: UTF-8 bytes of the texts.
-        counts: Id -> how often it came up.
-        texts: How many texts there were.
-        whole: How many of them come back from their ids as they were.
-        lost: Characters of the texts that do not come back from their ids -> how often they stand in the texts.
-        seconds: How long the encoding took, on all cores.
+        counts: Id -> how often it occurs.
+        texts: The number of texts.
+        whole: The number of texts that decoding gives back unchanged.
+        lost: Character that decoding does not give back -> how often it occurs in the texts.
+        seconds: The time that encoding took, on all cores.
     """
 
     bytes: int
@@ -36,19 +36,19 @@ class Measured:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the texts became."""
+        """The number of tokens of the texts."""
         return sum(self.counts.values())
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes that a token stands for, on average; 0 where there are no tokens."""
+        """UTF-8 bytes per token, on average; 0 without tokens."""
         return self.bytes / self.tokens if self.tokens else 0.0
 
 
 def measure(
     tokenizer: Tokenizer, texts: Iterable[str], on_text: Callable[[str, Sequence[int]], None] | None = None
 ) -> Measured:
-    """Encodes texts, and every character in them by itself to see whether it comes back.
+    """Encodes texts and decodes them again, and each distinct character of them by itself.
 
     Args:
         tokenizer: The tokenizer.
@@ -74,7 +74,7 @@ def measure(
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Groups texts, about a million characters each time."""
+    """Groups texts into lists of about a million characters."""
     batch: list[str] = []
     size = 0
     for text in texts:
@@ -88,7 +88,7 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _lost(tokenizer: Tokenizer, characters: Mapping[str, int]) -> dict[str, int]:
-    """Finds the characters that do not come back, the most frequent first."""
+    """Returns the characters that decoding does not give back, the most frequent first."""
     distinct = sorted(characters)
     encoded = zip(distinct, tokenizer.encode_batch(distinct), strict=True)
     lost = [character for character, ids in encoded if not _comes_back(tokenizer, character, ids)]
@@ -96,6 +96,6 @@ def _lost(tokenizer: Tokenizer, characters: Mapping[str, int]) -> dict[str, int]
 
 
 def _comes_back(tokenizer: Tokenizer, text: str, ids: list[int]) -> bool:
-    """Tells whether a text comes back; the space that SentencePiece puts before every text does not count."""
+    """Tells whether decoding gives a text back; the space that SentencePiece adds before a text does not count."""
     decoded = tokenizer.decode_bytes(ids)
     return decoded in (text.encode(), f" {text}".encode()) or tokenizer.decode(ids) == text

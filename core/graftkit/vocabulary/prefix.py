@@ -1,4 +1,4 @@
-"""Tells what fewer new tokens would have given, from the most that were learnt."""
+"""Derives token counts of smaller extensions from those of the largest."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["PrefixCounter"]
 
 
 class PrefixCounter:
-    """Cuts the tokens of an extended tokenizer back to what its first new tokens alone would have made.
+    """Computes the counts of ids where only the first new tokens are learnt.
 
-    In continued BPE each new token joins two that were there before it, and those learnt later only ever join what
-    the earlier ones left: so taking the later ones apart again gives what the earlier ones make of a text. Which two
-    a token joins is found by merging the base's ids that it stands for, in the order in which tokens were learnt.
+    In continued BPE each new token joins two earlier ones, and later merges only apply to what earlier ones left. So
+    splitting the later tokens again gives the encoding with the earlier ones alone. Which two a token joins is found
+    by applying the learnt merges, in their order, to the base's ids of its text.
 
     Args:
         tokens: The new tokens, in the order of their ids.
 
     Raises:
-        ValueError: A token joins other than two: these were not learnt by joining pairs.
+        ValueError: A token does not join exactly two others, so the tokens were not learnt by pair merges.
     """
 
     def __init__(self, tokens: Sequence[NewToken]) -> None:
@@ -29,7 +29,7 @@ class PrefixCounter:
         self.learnt: list[int] = []
         ranks: dict[tuple[int, int], int] = {}
         for token in tokens:
-            if len(token.parts) < 2:  # a byte that the base lacked: whole at any number
+            if len(token.parts) < 2:  # a missing byte, which every extension adds
                 continue
             joined = _merge(token.parts, ranks)
             if len(joined) != 2:
@@ -39,11 +39,11 @@ class PrefixCounter:
             self.learnt.append(token.id)
 
     def counts(self, counts: Mapping[int, int], learnt: int) -> dict[int, int]:
-        """Returns how often each id comes up where only so many tokens are learnt.
+        """Returns id -> count with the first `learnt` tokens alone.
 
         Args:
-            counts: Id -> how often it comes up with all of them.
-            learnt: How many.
+            counts: Id -> count with all new tokens.
+            learnt: How many tokens are learnt.
         """
         left = dict(counts)
         for id in reversed(self.learnt[learnt:]):
@@ -54,7 +54,7 @@ class PrefixCounter:
 
 
 def _merge(parts: Sequence[int], ranks: Mapping[tuple[int, int], int]) -> list[int]:
-    """Joins neighbours, the pair learnt first first, until none is left that was learnt."""
+    """Applies merges, the earliest learnt first, until none applies."""
     ids = list(parts)
     while True:
         known = [pair for pair in pairwise(ids) if pair in ranks]

@@ -1,4 +1,4 @@
-"""What is written down about a tokenizer that was trained or extended."""
+"""The JSON records of trained and extended tokenizers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["extension_record", "tokenizer_facts"]
 
 
 def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Returns what tells a tokenizer from another, and what it promises, as JSON."""
+    """Returns a tokenizer's size, fingerprint and losslessness, as JSON."""
     declared = tokenizer.capabilities
     return {
         "graftkit": __version__,
@@ -23,7 +23,7 @@ def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def extension_record(base: Tokenizer, plan: ExtensionPlan, spec: ExtensionSpec) -> dict[str, Any]:
-    """Returns what an extension added, as JSON: each new token with its id, text, base ids and uses."""
+    """Returns an extension as JSON: what was asked for, and each new token's id, text, base ids and uses."""
     return {
         **tokenizer_facts(plan.tokenizer),
         "base": {"fingerprint": base.fingerprint, "vocab_size": base.vocab_size},
@@ -42,7 +42,7 @@ def extension_record(base: Tokenizer, plan: ExtensionPlan, spec: ExtensionSpec) 
 
 
 def _new_token(token: NewToken) -> dict[str, Any]:
-    """Returns one token; bytes that are no text by themselves are written in hex beside it."""
+    """Returns one token; bytes that are no UTF-8 are written in hex, too."""
     text = token.data.decode("utf-8", errors="replace")
     whole = {} if text.encode() == token.data else {"bytes": token.data.hex()}
     return {"id": token.id, "text": text, **whole, "parts": list(token.parts), "uses": token.uses}

@@ -1,4 +1,4 @@
-"""Tells which script a character belongs to, and how many tokens each script of a corpus takes."""
+"""Counts bytes and tokens of a corpus by script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ScriptCounter", "ScriptShare", "script_of"]
 _Numbers = NDArray[Any]
 
 _INHERITED = ""
-"""What a mark, a joiner or a single space is: of the script beside it."""
+"""The script of combining marks, joiners and single spaces: that of a neighbour."""
 
 _NAMES = {"Cjk": "Han", "Ideographic": "Han"} | dict.fromkeys(
     ("Hiragana", "Katakana", "Katakana-Hiragana", "Hentaigana"), "Kana"
@@ -29,11 +29,11 @@ _EMOJI = (range(0x1F000, 0x20000), range(0x2600, 0x27C0), range(0x2B00, 0x2C00),
 
 @dataclass(frozen=True, slots=True)
 class ScriptShare:
-    """What is in one script.
+    """The part of a corpus in one script.
 
     Attributes:
         bytes: UTF-8 bytes of its characters.
-        tokens: Tokens that they became; one across two scripts counts for each by its characters.
+        tokens: Tokens of them; one across two scripts is split by its bytes.
     """
 
     bytes: int
@@ -41,16 +41,15 @@ class ScriptShare:
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes of a token, on average; 0 where there are no tokens."""
+        """UTF-8 bytes per token, on average; 0 without tokens."""
         return self.bytes / self.tokens if self.tokens else 0.0
 
 
 @cache
 def script_of(character: str) -> str:
-    """Returns a character's script: of a letter the first word of its Unicode name, and else what it is used for.
+    """Returns the script of a letter, the first word of its Unicode name, or the kind of another character.
 
-    That is "digits", "punctuation" (symbols too), "emoji", "white space" or "other"; empty for what belongs to the
-    characters beside it, as an accent does.
+    Kinds are "digits", "punctuation" (with symbols), "emoji", "white space" and "other"; combining marks have "".
 
     Example:
         >>> [script_of(character) for character in "aж漢ひ7{🎉"]
@@ -69,7 +68,7 @@ def script_of(character: str) -> str:
 
 
 def _script_of_letter(character: str) -> str:
-    """Reads the script in the name of the plain letter that this is a form of: raised, wide, joined, bold."""
+    """Returns the script in the name of the letter's NFKC form: without superscript, width, ligature or style."""
     plain = [part for part in unicodedata.normalize("NFKC", character) if unicodedata.category(part)[0] in "LM"]
     word = unicodedata.name(next(iter(plain), character), "other").title().split()[0]
     return _NAMES.get(word, word)
@@ -78,8 +77,8 @@ def _script_of_letter(character: str) -> str:
 class ScriptCounter:
     """Counts bytes and tokens by script.
 
-    A single space belongs to what follows it; a token to the characters that it stands for, in equal parts of its
-    bytes. White space of its own is what code is indented with: line ends, tabs, several spaces.
+    A single space counts for the script after it; a token for the scripts of its characters, in proportion to their
+    bytes. Line ends, tabs and runs of spaces are counted as "white space".
 
     Args:
         tokenizer: The tokenizer that the texts are encoded with.
@@ -92,10 +91,10 @@ class ScriptCounter:
         self._tokens: Counter[str] = Counter()
 
     def add(self, text: str, ids: Sequence[int]) -> None:
-        """Counts a text and the ids that it became.
+        """Counts a text and its ids.
 
-        Where the ids' bytes are not as many as the text's, as when something was normalized or lost, the tokenizer is
-        asked for the places of its tokens.
+        Where the ids have more or fewer bytes than the text, since it was normalized or partly lost, the tokenizer's
+        offsets are used.
         """
         names, kinds = _kinds(text)
         widths = _widths(text)
@@ -110,7 +109,7 @@ class ScriptCounter:
             totals.update({name: total for name, total in zip(names, found, strict=True) if total})
 
     def shares(self) -> dict[str, ScriptShare]:
-        """Returns what was counted, the script with the most bytes first."""
+        """Returns script -> counts, the script with the most bytes first."""
         sizes = sorted(self._bytes.items(), key=lambda item: (-item[1], item[0]))
         return {name: ScriptShare(round(size), float(self._tokens[name])) for name, size in sizes}
 
@@ -131,7 +130,7 @@ def _widths(text: str) -> _Numbers:
 
 
 def _kinds(text: str) -> tuple[list[str], NDArray[np.int64]]:
-    """Returns the scripts in a text, and for each character which of them it is, `[characters]`."""
+    """Returns the scripts in a text, and each character's index among them, `[characters]`."""
     distinct, places = np.unique(_codes(text), return_inverse=True)
     found = [script_of(chr(code)) for code in distinct.tolist()]
     names = sorted({*found, _INHERITED, "other"} - {_INHERITED})
@@ -155,14 +154,14 @@ def _single_spaces(text: str) -> NDArray[np.bool_]:
 
 
 def _fill(kinds: NDArray[np.int64], open_kind: int) -> None:
-    """Gives each character of an open kind the kind of the nearest one before it that has another."""
+    """Replaces `open_kind` by the nearest other kind before it, in place, `[characters]`."""
     known = np.where(kinds == open_kind, -1, np.arange(len(kinds)))
     nearest: Any = np.maximum.accumulate(known)
     kinds[:] = np.where(nearest >= 0, kinds[np.maximum(nearest, 0)], kinds)
 
 
 def _shares_by_offsets(tokenizer: Tokenizer, text: str) -> _Numbers:
-    """Returns for each character how much of a token, or of several, it is, `[characters]`."""
+    """Returns the tokens of each character, as fractions, by the tokenizer's offsets, `[characters]`."""
     spans = np.array(tokenizer.encode_offsets(text).offsets, dtype=np.int64).reshape(-1, 2)
     starts = np.minimum(spans[:, 0], len(text) - 1)
     lengths = np.maximum(spans[:, 1] - spans[:, 0], 1)
