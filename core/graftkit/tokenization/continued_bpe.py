@@ -1,8 +1,8 @@
-"""Continued byte pair encoding: learning on, from where a vocabulary's own merges ended.
+"""Continued byte pair encoding: learns merges on top of a vocabulary's own.
 
-The words of a corpus, cut by the base tokenizer, are the start; then the most frequent pair of neighbours becomes a
-token, again and again, as in Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units" (2016).
-Since the new merges come after all the old ones, they only ever join what the base would have left apart.
+It starts from the words of a corpus as the base tokenizer encodes them; then the most frequent pair of neighbours
+becomes a token, repeatedly, as in Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units"
+(2016). Since the new merges apply after all the old ones, they only join tokens of the base.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Merge:
         left: The left one's id.
         right: The right one's id.
         id: The id of what they become.
-        piece: How the tokenizer writes it.
-        count: How often they were joined when it was learnt: so many tokens it saved then.
+        piece: The new piece.
+        count: How often the pair occurred in the corpus when it was merged.
     """
 
     left: int
@@ -39,11 +39,11 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Merges:
-    """What was learnt.
+    """Learnt merges.
 
     Attributes:
-        merges: In the order in which they were learnt, which is the order in which they apply. An id comes twice where
-            two pairs make the same piece; the first is the one that made it.
+        merges: In the order in which they were learnt and apply. An id occurs twice where two pairs make the same
+            piece.
         uses: Id -> how often it occurs in the corpus once everything is merged.
     """
 
@@ -53,13 +53,13 @@ class Merges:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where learning ends.
+    """Limits of learning.
 
     Attributes:
-        tokens: How many new pieces at most.
-        min_frequency: How often a pair has to occur.
-        max_length: Characters of a piece at most; None for no limit.
-        forbidden: Pieces that must not be made, such as the texts of added tokens: whatever can be asked `piece in`.
+        tokens: The most new pieces.
+        min_frequency: How often a pair has to occur, at least.
+        max_length: The most characters of a piece; None for no limit.
+        forbidden: Pieces that must not be made, such as the texts of added tokens; asked with `in`.
     """
 
     tokens: int
@@ -76,18 +76,18 @@ def learn_merges(
     first_id: int,
     join: Callable[[str, str], str] = str.__add__,
 ) -> Merges:
-    """Learns merges from words that the base tokenizer has cut.
+    """Learns merges from the words of a corpus.
 
-    Of pairs that are equally frequent the one with the lower left id is taken, then the one with the lower right id. A
-    pair that would make a piece of the base is left alone: a text without new tokens stays as it was.
-    The first n merges are what learning n would have given.
+    Of equally frequent pairs the one with the lower left id is taken first, then the one with the lower right id. A
+    pair that makes a piece of the base is never merged, so a text without new tokens is encoded as before. The first n
+    new pieces are those that `tokens=n` gives.
 
     Args:
-        words: Each word's ids and how often it occurs. Nothing is joined across words, which may be long.
-        pieces: The base's ids and how it writes them.
-        limits: Where to end.
-        first_id: The first new piece's id.
-        join: Writes two pieces as one.
+        words: The ids of each word, as the base encodes it, and how often it occurs. Nothing is merged across words.
+        pieces: Id -> piece of the base.
+        limits: When to stop.
+        first_id: The id of the first new piece.
+        join: Returns the piece of two pieces.
 
     Example:
         >>> found = learn_merges([([0, 1, 0, 1], 3)], {0: "a", 1: "b"}, Limits(1), first_id=2)
@@ -109,7 +109,7 @@ def learn_merges(
 
 @dataclass(slots=True)
 class _Found:
-    """The merges so far, and which id a pair would get."""
+    """The merges so far."""
 
     pieces: dict[int, str]
     limits: Limits
@@ -127,7 +127,7 @@ class _Found:
         return len(self.new) >= self.limits.tokens
 
     def id_of(self, pair: Pair) -> int | None:
-        """Returns the id that a pair becomes; None where it must not become anything."""
+        """Returns the id that a pair is merged to; None where it must not be merged."""
         piece = self._piece(pair)
         longest = self.limits.max_length
         if piece in self.taken or (longest is not None and len(piece) > longest) or piece in self.limits.forbidden:
@@ -146,9 +146,9 @@ class _Found:
 
 
 class _Corpus:
-    """All words one after the other, as lists that are linked inside a word.
+    """The ids of all words in one list, linked inside each word.
 
-    So a merge costs as much as the pair has occurrences in different words, however long those are.
+    A merge costs time linear in the pair's occurrences, whatever the length of the words.
     """
 
     def __init__(self) -> None:
@@ -186,7 +186,7 @@ class _Corpus:
         return None
 
     def merge(self, pair: Pair, new: int) -> int:
-        """Joins a pair wherever it occurs, from left to right; returns how often that was."""
+        """Merges a pair wherever it occurs, from left to right; returns how often it occurred."""
         changes: dict[Pair, int] = defaultdict(int)
         joined = 0
         for place in sorted(set(self._places.pop(pair))):

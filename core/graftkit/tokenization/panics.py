@@ -1,4 +1,4 @@
-"""What the `tokenizers` library does with files that it can't use becomes an error with a name."""
+"""Turns panics of the `tokenizers` library into errors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["no_panic"]
 
 @contextmanager
 def no_panic(where: str, what: str = "tokenizer.json can't be used") -> Iterator[None]:
-    """Turns what a bad tokenizer.json does into an error: a Rust panic arrives as no `Exception`.
+    """Turns the library's failures into a `ModelError`; a Rust panic is no `Exception`.
 
-    Whatever else is raised inside, such as by texts that can't be read, goes through.
+    Other exceptions that are raised in the block, such as by an iterator of texts, are left alone.
 
     Args:
-        where: The tokenizer's folder.
-        what: What the error says before the library's own words.
+        where: The tokenizer's folder, for the error.
+        what: The beginning of the error's message, before the library's own.
 
     Raises:
-        ModelError: The library gave up.
+        ModelError: The library failed.
     """
     try:
         yield

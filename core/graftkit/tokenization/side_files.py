@@ -1,4 +1,4 @@
-"""Small files beside a tokenizer, held as bytes by name: read as JSON or text."""
+"""The small files beside a tokenizer's vocabulary, given as name -> bytes."""
 
 from __future__ import annotations
 
@@ -32,10 +32,15 @@ def content_of(token: object) -> str | None:
 
 
 def object_in(files: Mapping[str, bytes], name: str, where: str) -> dict[str, Any]:
-    """Returns a file's object, empty where there is no such file.
+    """Returns the JSON object in a file; empty where there is no such file.
+
+    Args:
+        files: Name -> bytes.
+        name: The file.
+        where: The folder, for the error.
 
     Raises:
-        ModelError: It is no JSON object.
+        ModelError: The file is no JSON object.
     """
     if name not in files:
         return {}
@@ -63,10 +68,14 @@ def text_in(files: Mapping[str, bytes], name: str, where: str) -> str | None:
 
 
 def chat_template_in(files: Mapping[str, bytes], where: str) -> str | None:
-    """Returns the chat template: that of its own file, or else of the configuration; a blank one is none.
+    """Returns the chat template: chat_template.jinja, or else the field in tokenizer_config.json; None if blank.
+
+    Args:
+        files: Name -> bytes.
+        where: The folder, for the error.
 
     Raises:
-        ModelError: One of them can't be read.
+        ModelError: One of the files is malformed.
     """
     template = text_in(files, _TEMPLATE, where)
     if template is None:
@@ -78,7 +87,12 @@ def chat_template_in(files: Mapping[str, bytes], where: str) -> str | None:
 
 
 def with_chat_template(files: Mapping[str, bytes], template: str, where: str) -> dict[str, bytes]:
-    """Returns the files with another chat template and no other one: in the configuration, where that has one alone.
+    """Returns the files with another chat template: in tokenizer_config.json if only that has one, or its own file.
+
+    Args:
+        files: Name -> bytes.
+        template: The Jinja template.
+        where: The folder, for the error.
 
     Raises:
         ModelError: The configuration is no JSON object.

@@ -53,19 +53,23 @@ _CLASS = re.compile(r"\[((?:\\x\{[0-9a-f]+\})+)\]")
 
 
 def pre_tokenizer(pattern: str) -> Json:
-    """Returns the pre-tokenizer that splits by a regular expression and then writes bytes as characters."""
+    """Returns the pre-tokenizer that splits by a regular expression and writes bytes in GPT-2's alphabet."""
     if pattern == GPT2:
         return byte_level(use_regex=True)  # the library has this one built in, several times as fast
     return {"type": "Sequence", "pretokenizers": [split(pattern), byte_level(use_regex=False)]}
 
 
 def byte_level(*, use_regex: bool) -> Json:
-    """Returns the part of a tokenizer.json that writes bytes as characters."""
+    """Returns the pre-tokenizer that writes bytes in GPT-2's alphabet.
+
+    Args:
+        use_regex: Whether it also splits by GPT-2's pattern.
+    """
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
 def split(pattern: str) -> Json:
-    """Returns the pre-tokenizer that sets apart what a regular expression matches."""
+    """Returns the pre-tokenizer that splits around each match of a regular expression, and keeps the matches."""
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 

@@ -1,4 +1,4 @@
-"""Texts that can be read again, for what can't be done in one pass."""
+"""Texts that can be iterated more than once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["spooled"]
 
 @contextmanager
 def spooled(texts: Iterable[str]) -> Iterator[Iterable[str]]:
-    """Keeps texts in a temporary file, which is gone afterwards.
+    """Writes texts to a temporary file, which is deleted at the end of the block.
 
     Args:
-        texts: Iterated once.
+        texts: Iterated once, before the block is entered.
 
     Yields:
-        The same texts; may be iterated again and again, one iteration at a time.
+        The same texts; may be iterated any number of times, one iteration at a time.
 
     Example:
         >>> with spooled(iter(["a", "b"])) as texts:

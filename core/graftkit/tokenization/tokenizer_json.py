@@ -1,4 +1,4 @@
-"""The parts of a tokenizer.json, and the files around it, for tokenizers that are made here."""
+"""Parts of a tokenizer.json, as the `tokenizers` library writes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ Json = dict[str, Any]
 
 
 def tokenizer_json(model: Json, **parts: Json | list[Json] | None) -> Json:
-    """Returns a tokenizer.json in the library's own order; parts that are not given are null."""
+    """Returns a tokenizer.json with its fields in the library's order.
+
+    Args:
+        model: The field `model`.
+        parts: Other fields, such as `pre_tokenizer`; those not given are null, `added_tokens` is empty.
+    """
     empty: Json = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None}
     head: Json = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": parts.pop("added_tokens", [])}
     return head | empty | parts | {"model": model}
@@ -36,10 +41,10 @@ def bpe_model(
     """Returns a BPE model.
 
     Args:
-        vocab: Pieces and ids.
-        merges: Pairs of pieces, the first to be merged first.
-        byte_fallback: Whether characters that are no piece become bytes.
-        ignore_merges: Whether a word that is a piece is taken as it is, without merging.
+        vocab: Piece -> id.
+        merges: Pairs of pieces, in the order of merging.
+        byte_fallback: Whether characters without a piece become bytes.
+        ignore_merges: Whether a word that is a piece is not merged.
     """
     return {
         "type": "BPE",
@@ -56,7 +61,14 @@ def bpe_model(
 
 
 def added_token(id: int, content: str, *, special: bool = True, **flags: bool) -> Json:
-    """Returns an entry of `added_tokens`."""
+    """Returns an entry of `added_tokens`.
+
+    Args:
+        id: Its id.
+        content: Its text.
+        special: Whether it is a special token.
+        flags: `single_word`, `lstrip`, `rstrip` and `normalized`; False where not given.
+    """
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {"id": id, "content": content, **plain, "special": special, **flags}
 
@@ -84,20 +96,20 @@ def template(*, before: Mapping[str, int] | None = None, after: Mapping[str, int
 
 
 def dump(data: Mapping[str, Any]) -> bytes:
-    """Returns JSON as files keep it."""
+    """Returns JSON as UTF-8, indented by two spaces, with a line end."""
     return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode("utf-8")
 
 
 def byte_level_decoder() -> Json:
-    """Returns the decoder of byte-level families."""
+    """Returns the decoder of byte-level vocabularies."""
     return {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 
 
 def bytes_decoder(space: str | None = None) -> Json:
-    """Returns the decoder of families that fall back on bytes.
+    """Returns the decoder of vocabularies with byte fallback.
 
     Args:
-        space: What stands for a space in their pieces, or None where that is a space.
+        space: The character for a space in pieces, such as ▁; None where that is a space.
     """
     replace = {"type": "Replace", "pattern": {"String": space}, "content": " "}
     return {

@@ -1,4 +1,4 @@
-"""Which words can't become tokens, whatever the family."""
+"""Checks of words that are to become tokens, for every family."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ __all__ = ["check_word", "is_text"]
 
 
 def is_text(word: str) -> bool:
-    """Tells whether a string is Unicode text: half of a surrogate pair is none, and has no UTF-8."""
+    """Tells whether a string has a UTF-8 form: one with a lone surrogate has none."""
     return not any("\ud800" <= character <= "\udfff" for character in word)
 
 
 def check_word(word: str, special_tokens: Iterable[str]) -> None:
-    """Refuses a word that is no text, or that would be found where a special token stands.
+    """Refuses a word that is no text, or that would keep a special token from being found.
 
-    Of two tokens in a text the one that starts first is found. So a word that holds a special token, or ends as one
-    begins, would take its place where a template writes it: an end of a turn that nobody sees.
+    Of overlapping added tokens in a text the leftmost is found. So a word that contains a special token, or ends with
+    the beginning of one, would be found in place of that which a chat template writes, such as the end of a turn.
 
     Args:
         word: A text that is to become one token.
         special_tokens: The tokenizer's special tokens.
 
     Raises:
-        RequestError: It can't become a token.
+        RequestError: The word is empty, has a lone surrogate, or overlaps with a special token.
     """
     for reason in _reasons(word, special_tokens):
         raise RequestError(f"{word!r} can't become a token: {reason}")
