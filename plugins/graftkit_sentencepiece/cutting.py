@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from graftkit.tokenization.text_search import TextSearch
 
 from graftkit_sentencepiece.roles import AddedToken
 
@@ -28,9 +29,6 @@ class Stretch(NamedTuple):
 class TokenFinder:
     """Splits texts at added tokens: the leftmost, and of those that start at one place the longest.
 
-    Tokens are looked up by their first character and length: some models have 26,000 of them, too many for a
-    regular expression of alternatives.
-
     Args:
         tokens: The tokens to find.
 
@@ -40,11 +38,7 @@ class TokenFinder:
 
     def __init__(self, tokens: Iterable[AddedToken]) -> None:
         self.tokens = {token.content: token for token in tokens}
-        firsts = sorted({content[0] for content in self.tokens})
-        self._first = re.compile("[" + "".join(map(re.escape, firsts)) + "]") if firsts else None
-        self._lengths = {
-            first: sorted({len(text) for text in self.tokens if text[0] == first}, reverse=True) for first in firsts
-        }
+        self._search = TextSearch(self.tokens)
 
     def cut(self, text: str) -> Iterator[Stretch]:
         """Yields the parts of a text in order; empty ones are left out."""
@@ -62,18 +56,10 @@ class TokenFinder:
 
     def _found(self, text: str) -> Iterator[tuple[int, int, AddedToken]]:
         place = 0
-        while self._first and (match := self._first.search(text, place)):
-            token = self._at(text, match.start())
-            place = match.start() + (len(token.content) if token else 1)
-            if token:
-                yield match.start(), place, token
-
-    def _at(self, text: str, place: int) -> AddedToken | None:
-        for length in self._lengths[text[place]]:
-            token = self.tokens.get(text[place : place + length])
-            if token:
-                return token
-        return None
+        while found := self._search.next(text, place):
+            start, content = found
+            place = start + len(content)
+            yield start, place, self.tokens[content]
 
     @staticmethod
     def _widened(text: str, after: int, start: int, end: int, token: AddedToken) -> tuple[int, int]:

@@ -9,6 +9,7 @@ Public: two built-in plugins or more use each of these modules, and so may yours
 - `side_files`: tokenizer_config.json and the chat template beside a vocabulary.
 - `spooling`: texts that are iterated more than once without being held in memory.
 - `splitting`: the patterns by which byte-level tokenizers split text.
+- `text_search`: finding added tokens in a text.
 - `tokenizer_json`: parts of a tokenizer.json.
 - `training_spec`: checks of a `TrainingSpec`.
 - `words`: which texts must not become tokens.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from graftkit.tokenization.text_search import TextSearch
 
 __all__ = ["AddedInText", "Found"]
 
@@ -42,38 +43,21 @@ class AddedInText:
         for token in sorted(tokens, key=lambda token: len(token["content"]), reverse=True):
             flagged = any(token.get(flag) for flag in _FLAGS) or (lowers and token.get("normalized"))
             (others if flagged else plain).append(token)
-        self._plain = _Plain([token["content"] for token in plain])
+        self._plain = TextSearch(token["content"] for token in plain)
         self._others = _Others(others, lowers=lowers)
 
     def find(self, text: str) -> Iterator[Found]:
         """Yields the tokens in a text from left to right."""
-        plain, other = self._plain.next(text, 0), self._others.next(text, 0)
+        plain, other = self._next_plain(text, 0), self._others.next(text, 0)
         while plain or other:
             found = min((f for f in (plain, other) if f), key=lambda f: (f.start, -len(f.token)))
             yield found
-            plain = self._plain.next(text, found.end) if plain and plain.start < found.end else plain
+            plain = self._next_plain(text, found.end) if plain and plain.start < found.end else plain
             other = self._others.next(text, found.end) if other and other.start < found.end else other
 
-
-class _Plain:
-    """Tokens without flags: looked up in a set, by length, at each place of a first character of one."""
-
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self._tokens = frozenset(tokens)
-        lengths: dict[str, set[int]] = defaultdict(set)
-        for token in tokens:
-            lengths[token[0]].add(len(token))
-        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
-        self._first = re.compile(f"[{''.join(map(re.escape, sorted(lengths)))}]") if lengths else None
-
-    def next(self, text: str, start: int) -> Found | None:
-        """Returns the first token from a place on."""
-        for match in self._first.finditer(text, start) if self._first else ():
-            at = match.start()
-            for length in self._lengths[match[0]]:
-                if (token := text[at : at + length]) in self._tokens:
-                    return Found(at, at + length, token)
-        return None
+    def _next_plain(self, text: str, start: int) -> Found | None:
+        found = self._plain.next(text, start)
+        return Found(found[0], found[0] + len(found[1]), found[1]) if found else None
 
 
 class _Others:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit.tokenization.side_files import content_of
 from graftkit.tokenization.splitting import PATTERNS, isolate, isolated_characters, pre_tokenizer, split
+from graftkit.tokenization.text_search import TextSearch
 from graftkit.tokenization.tokenizer_json import added_token, bpe_model, template, tokenizer_json
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,3 +71,25 @@ def test_another_pre_tokenizer_isolates_no_characters(part: dict[str, object]) -
 @pytest.mark.parametrize("token, text", [("a", "a"), ({"content": "a"}, "a"), ("", None), ({}, None), (1, None)])
 def test_a_token_is_written_as_text_or_as_an_object(token: object, text: str | None) -> None:
     assert content_of(token) == text
+
+
+def test_importing_the_modules_loads_neither_tokenizers_nor_torch() -> None:
+    script = (
+        "import sys, pkgutil, importlib, graftkit.tokenization as package\n"
+        "names = [module.name for module in pkgutil.iter_modules(package.__path__)]\n"
+        "[importlib.import_module(f'graftkit.tokenization.{name}') for name in names]\n"
+        "print(len(names) > 8, [name for name in ('tokenizers', 'torch', 'numpy') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "True []"
+
+
+@given(st.lists(st.text("ab.é", max_size=3), max_size=8), st.text("ab.éx", max_size=30))
+def test_texts_are_found_as_by_a_regular_expression_with_the_longest_first(texts: list[str], text: str) -> None:
+    search, place, found = TextSearch(texts), 0, []
+    while match := search.next(text, place):
+        found.append(match)
+        place = match[0] + len(match[1])
+    longest_first = sorted({*texts} - {""}, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)) if longest_first else r"(?!)")
+    assert found == [(match.start(), match[0]) for match in pattern.finditer(text)]
