@@ -125,8 +125,9 @@ def _sample(texts: Iterable[str]) -> Iterator[str]:
 
 def _around_specials(tokenizer: Tokenizer) -> list[str]:
     """Returns a text for each special and each added token, the latest ones where there are many."""
-    added = tokenizer.added_tokens if isinstance(tokenizer, AddedTokens) else {}
-    names = sorted({**added, **tokenizer.special_tokens}.items(), key=lambda item: item[1])
+    added: object = tokenizer.added_tokens if isinstance(tokenizer, AddedTokens) else {}
+    known = dict(added) if isinstance(added, Mapping) else {}  # an attribute of this name may be anything
+    names = sorted({**known, **tokenizer.special_tokens}.items(), key=lambda item: item[1])
     return [f"a{name}b {name} c" for name, _ in names[-_SPECIALS:]]
 
 
