@@ -257,9 +257,11 @@ def test_what_is_verified_asks_neither_its_user_nor_the_network(
 
 
 ORPHAN = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open({path!r}, "w").write(str(child.pid))
+os.mkdir(f"{folder}/.export.{os.getpid()}.x.partial")
+open("{ready}", "w").close()
 time.sleep(600)
 """
 
@@ -269,10 +271,16 @@ def test_a_proof_that_is_stopped_leaves_no_process_of_its_own_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the loading program started ends with it."""
-    child(monkeypatch, ORPHAN.format(path=str(tmp_path / "pid")))
-    monkeypatch.setattr(flow, "_time_limit", lambda folder: 3.0)
+    folder = tmp_path / "exports" / "export"
+    folder.mkdir(parents=True)
+    code = ORPHAN.replace("{path!r}", repr(str(tmp_path / "pid"))).replace("{folder}", str(folder.parent))
+    code = code.replace("{ready}", str(tmp_path / "ready"))
+    child(monkeypatch, code)
+    ready = tmp_path / "ready"  # only then the time is over, however slowly the machine starts processes
+    monkeypatch.setattr(flow, "time", SimpleNamespace(monotonic=lambda: 1e9 * ready.exists()))
     with pytest.raises(ExportError, match="was stopped"):
-        flow.prove(tmp_path, tmp_path / PROBES)
+        flow.prove(folder, tmp_path / PROBES)
+    assert [path.name for path in folder.parent.iterdir()] == ["export"]
     started = int((tmp_path / "pid").read_text())
     end = time.monotonic() + 20
     while _runs(started) and time.monotonic() < end:

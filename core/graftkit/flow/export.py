@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import glob
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from graftkit.flow.corpus import Corpus
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, checked_tolerance, drop_foreign_code
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import PROBES_FILE, make_probes
-from graftkit.flow.prove import TRUSTED
+from graftkit.flow.prove import TRUSTED, temporary_prefix
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.vocabulary import row_texts
 from graftkit.interfaces.adapter import Adapter
@@ -233,6 +234,8 @@ def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool
             output, errors = _wait(process, poll, folder)
         finally:
             _end(process)
+            for left in folder.absolute().parent.glob(f"{glob.escape(temporary_prefix(folder, process.pid))}*.partial"):
+                shutil.rmtree(left, ignore_errors=True)
     return _judged(folder, process.returncode, output, errors)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets,
 if TYPE_CHECKING:
     from graftkit.flow.probes import Probes
 
-__all__ = ["TRUSTED", "check_it_reads", "main"]
+__all__ = ["TRUSTED", "check_it_reads", "main", "temporary_prefix"]
 
 TRUSTED = "--made-by-this-run"
 """Says that the export was written a moment ago by the run that asks, so that its manifest may name any class."""
@@ -136,9 +137,14 @@ def _without_tensors(folder: Path) -> Iterator[Path]:
         yield hollow
 
 
+def temporary_prefix(folder: Path, process: int) -> str:
+    """Returns what the names of a proof's temporary folders begin with, so that whoever stops it can remove them."""
+    return f".{folder.name}.{process}."
+
+
 def _temporary_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
     """Makes a folder with the same neighbours, so that what an exporter reads of those it finds again."""
-    prefix, suffix = f".{folder.name}.", ".partial"
+    prefix, suffix = temporary_prefix(folder, os.getpid()), ".partial"
     try:
         return tempfile.TemporaryDirectory(suffix, prefix, folder.absolute().parent, ignore_cleanup_errors=True)
     except OSError:  # a folder that may only be read
