@@ -358,4 +358,6 @@ def _example(ids: Sequence[int], supervised: Sequence[bool]) -> Example:
     marks = np.array(supervised, dtype=bool)
     starts = np.flatnonzero(marks & ~np.concatenate([[False], marks[:-1]]))
     marks[:1] = False  # nothing stands before the first token to predict it from
-    return Example(np.array(ids, dtype=np.int64), marks, int(starts[-1]) if len(starts) else len(ids))
+    return Example(
+        np.array(ids, dtype=np.int64), marks.astype(np.float32), int(starts[-1]) if len(starts) else len(ids)
+    )

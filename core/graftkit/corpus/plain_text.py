@@ -103,9 +103,9 @@ class PlainTexts:
         offsets = np.zeros(len(windows) + 1, np.int64)
         np.cumsum([len(window) for window in windows], out=offsets[1:])
         ids = np.concatenate([np.zeros(0, np.uint32), *windows])
-        supervised = np.ones(len(ids), np.uint8)
-        supervised[offsets[:-1]] = 0
+        weights = np.ones(len(ids), np.float32)
+        weights[offsets[:-1]] = 0
         replies = np.zeros(len(windows), np.int64)
         if windows and firsts:
             replies[list(firsts)] = len(self.start)
-        return TokenStore(ids, supervised, offsets, replies)
+        return TokenStore.from_arrays(ids=ids, loss_weight=weights, offsets=offsets, replies=replies)

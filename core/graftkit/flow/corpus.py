@@ -26,6 +26,9 @@ TOKENS = "tokens"
 PARTIAL = ".tokens.partial"
 """Where tokens are written while rows are encoded: a run that was stopped goes on there."""
 
+_FORMAT = 2
+"""The form of stored tokens: tokens of another one are encoded again."""
+
 _CHECKPOINT = 1 << 20
 """Tokens after which they are made sure of: a few seconds' work."""
 
@@ -89,7 +92,7 @@ def build_corpus(run: RunContext) -> Corpus:
 def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: Mapping[str, str]) -> dict[str, _Side]:
     rows, wanted = run.request.rows, run.request.bound.recipe.evaluation.exact_match
     tell, first, total = stage.progress("rows"), len(rows.train), len(rows.train) + len(rows.holdout)
-    about = [encoder.fingerprint, wanted, *position_units()]
+    about = [_FORMAT, encoder.fingerprint, wanted, *position_units()]
     key = {name: fingerprint([about, rows]) for name, rows in fingerprints.items()}
     return {
         "train": _Side(rows.train, key["train"], 0, lambda done: tell(done, total)),

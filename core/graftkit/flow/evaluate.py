@@ -106,9 +106,9 @@ def _measured(
             if stage.name == "evaluation after"
             else "The base model's weights or config.json are damaged.",
         )
-    tokens = int(store.supervised.sum())
+    weight_sum = float(store.weight_sum.sum())
     size = supervised_bytes(store, tokenizer or run.vocabulary.tokenizer)
-    return {"holdout_loss": loss, "bits_per_byte": loss * tokens / math.log(2) / max(1, size), "bytes": size}
+    return {"holdout_loss": loss, "bits_per_byte": loss * weight_sum / math.log(2) / max(1, size), "bytes": round(size)}
 
 
 def _answer_all(

@@ -23,9 +23,14 @@ def encode_rows(encoder: Encoder, rows: Iterable[Row]) -> TokenStore:
     return TokenStore.of(example for row in rows for example in encoder.encode(row).examples)
 
 
-def supervised_bytes(store: TokenStore, tokenizer: Tokenizer) -> int:
-    """Returns the bytes of text that the supervised tokens stand for; special tokens stand for none."""
-    ids, counts = np.unique(store.ids[store.supervised.astype(bool)], return_counts=True)
+def supervised_bytes(store: TokenStore, tokenizer: Tokenizer) -> float:
+    """Returns the bytes of text that the supervised tokens stand for, each with its weight in the loss.
+
+    Special tokens stand for none.
+    """
+    learnt = store.loss_weight != 0
+    weights = np.bincount(store.ids[learnt], weights=store.loss_weight[learnt])
+    ids = np.flatnonzero(weights)
     special = set(tokenizer.special_tokens.values())
-    found = zip(ids.tolist(), counts.tolist(), strict=True)
-    return sum(count * len(tokenizer.token_bytes(id)) for id, count in found if id not in special)
+    found = zip(ids.tolist(), weights[ids].tolist(), strict=True)
+    return sum((weight * len(tokenizer.token_bytes(id)) for id, weight in found if id not in special), start=0.0)

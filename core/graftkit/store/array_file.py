@@ -17,10 +17,19 @@ from numpy.typing import NDArray
 from graftkit.errors import StorageError
 from graftkit.store.files import write_atomic
 
-__all__ = ["map_arrays", "read_metadata", "write_arrays"]
+__all__ = ["STORED_TYPES", "map_arrays", "read_metadata", "write_arrays"]
 
-_TYPES = {"I64": np.dtype("<i8"), "U32": np.dtype("<u4"), "U8": np.dtype("u1")}
-_NAMES = {dtype: name for name, dtype in _TYPES.items()}
+STORED_TYPES: dict[np.dtype[Any], str] = {
+    np.dtype("<i8"): "I64",
+    np.dtype("<f8"): "F64",
+    np.dtype("<f4"): "F32",
+    np.dtype("<u4"): "U32",
+    np.dtype("<i4"): "I32",
+    np.dtype("u1"): "U8",
+}
+"""The types of numbers that are stored and their names in a file, in the order in which a file holds them."""
+
+_TYPES = {name: dtype for dtype, name in STORED_TYPES.items()}
 _MAX_HEADER = 16 << 20
 
 
@@ -45,7 +54,7 @@ def write_arrays(
     end = 0
     for name, dtype, length in arrays:
         start, end = end, end + length * dtype.itemsize
-        header[name] = {"dtype": _NAMES[dtype], "shape": [length], "data_offsets": [start, end]}
+        header[name] = {"dtype": STORED_TYPES[dtype], "shape": [length], "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
 
@@ -59,22 +68,33 @@ def write_arrays(
     write_atomic(path, fill)
 
 
-def map_arrays(path: Path, expected: Mapping[str, np.dtype[Any]]) -> dict[str, NDArray[Any]]:
+def map_arrays(
+    path: Path, expected: Mapping[str, np.dtype[Any]], prefixes: tuple[str, ...] = ()
+) -> dict[str, NDArray[Any]]:
     """Maps a file's arrays into memory: the system reads what is looked at, when it is.
 
     Args:
         path: The file.
-        expected: The type of each array that must be in it, and no other.
+        expected: The type of each array that must be in it.
+        prefixes: What the names of others begin with that may be in it, of any of `STORED_TYPES`.
 
     Raises:
         StorageError: The file can't be read, or is something else.
     """
     header, start = _header(path)
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    if entries.keys() != expected.keys():
+    others = {name: _type_of(path, entry) for name, entry in entries.items() if name.startswith(prefixes)}
+    if entries.keys() - others.keys() != expected.keys():
         raise _damaged(path, f"it holds {', '.join(sorted(entries)) or 'nothing'}")
-    room = path.stat().st_size - start
-    return {name: _mapped(path, entry, expected[name], start, room) for name, entry in entries.items()}
+    types, room = others | dict(expected), path.stat().st_size - start
+    return {name: _mapped(path, entry, types[name], start, room) for name, entry in entries.items()}
+
+
+def _type_of(path: Path, entry: Any) -> np.dtype[Any]:
+    try:
+        return _TYPES[entry["dtype"]]
+    except (KeyError, TypeError):
+        raise _damaged(path, "it holds numbers of a type that is not stored") from None
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -112,7 +132,12 @@ def _mapped(path: Path, entry: Any, dtype: np.dtype[Any], start: int, room: int)
         (length,) = entry["shape"]
         left, right = entry["data_offsets"]
         whole = all(isinstance(number, int) and number >= 0 for number in (length, left, right))
-        if not whole or entry["dtype"] != _NAMES[dtype] or right - left != length * dtype.itemsize or right > room:
+        if (
+            not whole
+            or entry["dtype"] != STORED_TYPES[dtype]
+            or right - left != length * dtype.itemsize
+            or right > room
+        ):
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise _damaged(path, "its header and its size do not fit together") from None

@@ -1,9 +1,10 @@
-"""Token ids of many rows in one safetensors file: ids, which of them are supervised, and where rows begin."""
+"""Token ids of many examples in one safetensors file: what each token weighs in the loss, and columns by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +12,148 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftkit.errors import StorageError
-from graftkit.store.array_file import map_arrays, write_arrays
+from graftkit.store.array_file import STORED_TYPES, map_arrays, write_arrays
 
-__all__ = ["ARRAYS", "Example", "TokenStore"]
+__all__ = ["ARRAYS", "BY_EXAMPLE", "BY_TOKEN", "Example", "TokenStore", "file_order"]
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype("<i8"),
     "replies": np.dtype("<i8"),
+    "supervised": np.dtype("<i8"),
+    "weight_sum": np.dtype("<f8"),
+    "loss_weight": np.dtype("<f4"),
     "ids": np.dtype("<u4"),
-    "supervised": np.dtype("u1"),
 }
-"""A store's arrays in the order in which its file holds them."""
+"""The arrays that every store has, in the order in which its file holds them."""
+
+BY_TOKEN, BY_EXAMPLE = "token.", "example."
+"""What the arrays of further columns begin with in a file: a number a token, or one an example."""
+
+_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row as the model sees it.
+    """One example as the model sees it.
 
     Attributes:
         ids: Token ids, `[tokens]`, int64.
-        supervised: For each token whether the loss is taken over predicting it, `[tokens]`.
+        loss_weight: What predicting each token weighs in the loss, `[tokens]`, float32, from 0; 0: it is not learnt.
         reply: Where the last supervised stretch begins: what stands before it is the prompt of a generation.
+        by_token: Further columns by name, each `[tokens]`.
+        by_example: Further numbers by name, such as a group or a target, each of a NumPy type.
     """
 
     ids: NDArray[np.int64]
-    supervised: NDArray[np.bool_]
+    loss_weight: NDArray[np.float32]
     reply: int
+    by_token: Columns = field(default_factory=dict)
+    by_example: Mapping[str, np.generic] = field(default_factory=dict)
+
+    @property
+    def supervised(self) -> NDArray[np.bool_]:
+        """For each token whether the loss is taken over predicting it, `[tokens]`."""
+        return np.not_equal(self.loss_weight, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStore:
-    """Rows of tokens.
+    """Examples as tokens.
+
+    `by_token` and `by_example` are open: whoever makes examples may add a column of any name and of a type of
+    `graftkit.store.array_file.STORED_TYPES`; it is stored, mapped, and in every batch under its name.
 
     Attributes:
-        ids: The ids of all rows, one after the other, `[tokens]`, uint32.
-        supervised: For each of them 1 where it is supervised, `[tokens]`, uint8.
-        offsets: Where each row begins, and where the last one ends, `[rows + 1]`, int64.
-        replies: Each row's `reply`, `[rows]`, int64.
+        offsets: Where each example begins, and where the last one ends, `[examples + 1]`, int64.
+        replies: Each example's `reply`, `[examples]`, int64.
+        supervised: How many of its tokens are learnt, `[examples]`, int64; never its first, which nothing predicts.
+        weight_sum: The sum of their loss weights, `[examples]`, float64.
+        loss_weight: Each token's weight in the loss, `[tokens]`, float32.
+        ids: The ids of all examples, one after the other, `[tokens]`, uint32.
+        by_token: Further columns by name, each `[tokens]`.
+        by_example: Further columns by name, each `[examples]`.
     """
 
-    ids: NDArray[np.uint32]
-    supervised: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     replies: NDArray[np.int64]
+    supervised: NDArray[np.int64]
+    weight_sum: NDArray[np.float64]
+    loss_weight: NDArray[np.float32]
+    ids: NDArray[np.uint32]
+    by_token: Columns = field(default_factory=dict)
+    by_example: Columns = field(default_factory=dict)
 
     @classmethod
     def of(cls, examples: Iterable[Example]) -> TokenStore:
-        """Puts examples one after the other."""
+        """Puts examples one after the other.
+
+        Raises:
+            ValueError: A loss weight is negative or no number, or columns are as `from_arrays` refuses them.
+        """
         rows = list(examples)
         lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
-        return cls(
+        by_token = {name: np.concatenate(values) for name, values in _gathered([row.by_token for row in rows]).items()}
+        by_example = {name: np.array(values) for name, values in _gathered([row.by_example for row in rows]).items()}
+        return cls.from_arrays(
             ids=np.concatenate([row.ids for row in rows] or [np.zeros(0, np.int64)]).astype(np.uint32),
-            supervised=np.concatenate([row.supervised for row in rows] or [np.zeros(0, bool)]).astype(np.uint8),
+            loss_weight=np.concatenate([row.loss_weight for row in rows] or [np.zeros(0, np.float32)]).astype(
+                np.float32
+            ),
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]).astype(np.int64),
             replies=np.array([row.reply for row in rows], dtype=np.int64),
+            by_token=by_token,
+            by_example=by_example,
         )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        ids: NDArray[np.uint32],
+        loss_weight: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        replies: NDArray[np.int64],
+        by_token: Columns | None = None,
+        by_example: Columns | None = None,
+    ) -> TokenStore:
+        """Counts what each example teaches.
+
+        Raises:
+            ValueError: A loss weight is negative or no number, or a column has a name, a type or a length that a store
+                doesn't take.
+        """
+        if not (np.isfinite(loss_weight) & (loss_weight >= 0)).all():
+            raise ValueError("a loss weight is a finite number from 0")
+        lengths = np.diff(offsets)
+        weights = loss_weight.astype(np.float64)
+        weights[offsets[:-1][lengths > 0]] = 0
+        store = cls(
+            offsets,
+            replies,
+            _sums(weights != 0, offsets, np.dtype(np.int64)),
+            _sums(weights, offsets, np.dtype(np.float64)),
+            loss_weight,
+            ids,
+            by_token or {},
+            by_example or {},
+        )
+        store._check_columns()
+        return store
+
+    def _check_columns(self) -> None:
+        for columns, length in ((self.by_token, len(self.ids)), (self.by_example, len(self))):
+            for name, values in columns.items():
+                if not _COLUMN.fullmatch(name):
+                    raise ValueError(f"a column's name is lower-case letters, digits and _, not {name!r}")
+                if values.dtype.newbyteorder("<") not in STORED_TYPES:
+                    raise ValueError(f"the column {name!r} has the type {values.dtype}, which is not stored")
+                if values.shape != (length,):
+                    raise ValueError(f"the column {name!r} has the shape {list(values.shape)}, not [{length}]")
+        both = sorted(self.by_token.keys() & self.by_example.keys())
+        if both:
+            raise ValueError(f"two columns are called {both[0]!r}, one by token and one by example")
 
     def __len__(self) -> int:
         return len(self.replies)
@@ -74,8 +162,10 @@ class TokenStore:
         start, end = int(self.offsets[row]), int(self.offsets[row + 1])
         return Example(
             self.ids[start:end].astype(np.int64),
-            self.supervised[start:end].astype(bool),
+            np.array(self.loss_weight[start:end]),
             int(self.replies[row]),
+            {name: np.array(values[start:end]) for name, values in self.by_token.items()},
+            {name: values[row] for name, values in self.by_example.items()},
         )
 
     def __iter__(self) -> Iterator[Example]:
@@ -83,8 +173,15 @@ class TokenStore:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row, `[rows]`."""
+        """Tokens of each example, `[examples]`."""
         return np.diff(self.offsets)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Returns every array by its name in a file, in the file's order."""
+        found = {name: getattr(self, name) for name in ARRAYS}
+        found |= {f"{BY_TOKEN}{name}": values for name, values in self.by_token.items()}
+        found |= {f"{BY_EXAMPLE}{name}": values for name, values in self.by_example.items()}
+        return dict(sorted(found.items(), key=lambda item: file_order(item[0], item[1].dtype)))
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Writes the store as one file.
@@ -96,18 +193,63 @@ class TokenStore:
         Raises:
             StorageError: The system refused.
         """
-        arrays = [(name, dtype, len(getattr(self, name))) for name, dtype in ARRAYS.items()]
-        write_arrays(path, arrays, lambda name, file: file.write(getattr(self, name).tobytes()), metadata or {})
+        arrays = self.arrays()
+        described = [(name, values.dtype, len(values)) for name, values in arrays.items()]
+        write_arrays(path, described, lambda name, file: file.write(arrays[name].tobytes()), metadata or {})
 
     @classmethod
     def load(cls, path: Path) -> TokenStore:
-        """Maps a stored file into memory: rows are read from the disk when they are asked for.
+        """Maps a stored file into memory: examples are read from the disk when they are asked for.
 
         Raises:
-            StorageError: The file can't be read, or is damaged.
+            StorageError: The file can't be read, is damaged, or was written before stores had loss weights.
         """
-        store = cls(**map_arrays(path, ARRAYS))
-        tokens, rows = len(store.ids), len(store.replies)
-        if (len(store.supervised), len(store.offsets)) != (tokens, rows + 1) or store.offsets[-1] != tokens:
+        arrays = map_arrays(path, ARRAYS, (BY_TOKEN, BY_EXAMPLE))
+        store = cls(
+            **{name: arrays[name] for name in ARRAYS},
+            by_token=_beginning_with(BY_TOKEN, arrays),
+            by_example=_beginning_with(BY_EXAMPLE, arrays),
+        )
+        tokens, rows = len(store.ids), len(store)
+        found = (len(store.loss_weight), len(store.offsets), len(store.supervised), len(store.weight_sum))
+        if found != (tokens, rows + 1, rows, rows) or store.offsets[-1] != tokens:
             raise StorageError("the stored tokens are damaged: its arrays do not fit together", where=str(path))
+        try:
+            store._check_columns()
+        except ValueError as error:
+            raise StorageError(f"the stored tokens are damaged: {error}", where=str(path)) from None
         return store
+
+
+def _beginning_with(prefix: str, arrays: Columns) -> Columns:
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+
+
+def file_order(name: str, dtype: np.dtype[Any]) -> tuple[int, str]:
+    """Sorts arrays as the safetensors library does: by their types, the largest items first, then by name."""
+    return list(STORED_TYPES).index(dtype.newbyteorder("<")), name
+
+
+def _gathered(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Returns the values of each column, an entry an example.
+
+    Raises:
+        ValueError: Examples differ in their columns, or in a column's type.
+    """
+    names = columns[0].keys() if columns else ()
+    if any(found.keys() != names for found in columns):
+        raise ValueError("the examples of a store have the same columns")
+    gathered = {name: [found[name] for found in columns] for name in names}
+    for name, values in gathered.items():
+        if len({np.asarray(value).dtype for value in values}) > 1:
+            raise ValueError(f"the column {name!r} has several types")
+    return gathered
+
+
+def _sums(values: NDArray[Any], offsets: NDArray[np.int64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Returns the sum over each example; those of one example depend on nothing around it."""
+    filled = np.diff(offsets) > 0
+    found = np.zeros(len(filled), dtype)
+    if filled.any():
+        found[filled] = np.add.reduceat(values, offsets[:-1][filled], dtype=dtype)
+    return found

@@ -15,7 +15,7 @@ import numpy as np
 from graftkit.errors import StorageError
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
 from graftkit.store.files import guarded, sync_folder, write_json
-from graftkit.store.token_store import ARRAYS, TokenStore
+from graftkit.store.token_store import ARRAYS, BY_EXAMPLE, BY_TOKEN, TokenStore, file_order
 
 __all__ = ["TokenWriter", "find_store"]
 
@@ -47,24 +47,41 @@ class TokenWriter:
             folder.mkdir(parents=True, exist_ok=True)
             progress = _progress(folder, key)
             self.note: Any = progress.get("note")
-            sizes = progress.get("sizes", dict.fromkeys(ARRAYS, 0))
-            self._sums: dict[str, int] = progress.get("crc32", dict.fromkeys(ARRAYS, 0))
-            self._files = {name: _open_at(folder / name, sizes[name]) for name in ARRAYS}
+            types = {name: np.dtype(text) for name, text in progress.get("types", {}).items()}
+            self._types: dict[str, np.dtype[Any]] = types or dict(ARRAYS)
+            sizes = progress.get("sizes", dict.fromkeys(self._types, 0))
+            self._sums: dict[str, int] = progress.get("crc32", dict.fromkeys(self._types, 0))
+            self._files = {name: _open_at(folder / name, sizes[name]) for name in self._types}
         self.tokens = sizes["ids"] // ARRAYS["ids"].itemsize
+        self._begun = sizes["replies"] > 0
         if not sizes["offsets"]:
             self._write("offsets", np.zeros(1, ARRAYS["offsets"]))
 
     def append(self, rows: TokenStore) -> None:
-        """Adds rows at the end.
+        """Adds examples at the end. The first ones say which columns all of them have.
 
         Raises:
+            ValueError: They have other columns than those before them, or one of another type.
             StorageError: The system refused.
         """
-        self._write("ids", rows.ids)
-        self._write("supervised", rows.supervised)
-        self._write("offsets", rows.offsets[1:] + self.tokens)
-        self._write("replies", rows.replies)
+        if not len(rows):
+            return
+        arrays = rows.arrays() | {"offsets": rows.offsets[1:] + self.tokens}
+        types = {name: values.dtype for name, values in arrays.items()}
+        if not self._begun:
+            self._add_columns({name: dtype for name, dtype in types.items() if name not in ARRAYS})
+        if types != self._types:
+            raise ValueError(f"these examples have {_named(types)}, those before them {_named(self._types)}")
+        for name, values in arrays.items():
+            self._write(name, values)
         self.tokens += len(rows.ids)
+
+    def _add_columns(self, types: Mapping[str, np.dtype[Any]]) -> None:
+        with guarded(self._folder):
+            self._files |= {name: _open_at(self._folder / name, 0) for name in types}
+        self._sums |= dict.fromkeys(types, 0)
+        self._types |= types
+        self._begun = True
 
     def checkpoint(self, note: Any) -> None:
         """Makes sure that all rows so far are on the disk, and keeps a note of where they came from.
@@ -82,7 +99,9 @@ class TokenWriter:
             sync_folder(self._folder)
         sizes = {name: file.tell() for name, file in self._files.items()}
         self.note = note
-        write_json(self._folder / PROGRESS, {"key": self._key, "sizes": sizes, "crc32": self._sums, "note": note})
+        types = {name: dtype.str for name, dtype in self._types.items()}
+        progress = {"key": self._key, "types": types, "sizes": sizes, "crc32": self._sums, "note": note}
+        write_json(self._folder / PROGRESS, progress)
 
     def seal(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Writes the store as one file, with a checksum of each array in its header; the folder stays as it is.
@@ -91,7 +110,7 @@ class TokenWriter:
             StorageError: The system refused.
         """
         arrays = []
-        for name, dtype in ARRAYS.items():
+        for name, dtype in sorted(self._types.items(), key=lambda item: file_order(*item)):
             self._files[name].flush()
             arrays.append((name, dtype, self._files[name].tell() // dtype.itemsize))
         about = {**metadata, "key": self._key, "crc32": json.dumps(self._sums), "note": json.dumps(self.note)}
@@ -104,7 +123,7 @@ class TokenWriter:
                 file.close()
 
     def _write(self, name: str, values: np.ndarray[Any, Any]) -> None:
-        data = np.ascontiguousarray(values, ARRAYS[name]).tobytes()
+        data = np.ascontiguousarray(values, self._types[name]).tobytes()
         self._sums[name] = zlib.crc32(data, self._sums[name])
         with guarded(self._folder / name):
             self._files[name].write(data)
@@ -119,7 +138,8 @@ def find_store(path: Path, key: str) -> Any:
     try:
         about = read_metadata(path)
         sums = json.loads(about["crc32"])
-        whole = about["key"] == key and all(_crc32(a) == sums[name] for name, a in map_arrays(path, ARRAYS).items())
+        arrays = map_arrays(path, ARRAYS, (BY_TOKEN, BY_EXAMPLE))
+        whole = about["key"] == key and {name: _crc32(values) for name, values in arrays.items()} == sums
         return json.loads(about["note"]) if whole else None
     except (StorageError, KeyError, TypeError, ValueError):
         return None
@@ -129,12 +149,21 @@ def _progress(folder: Path, key: str) -> dict[str, Any]:
     """Returns what the progress file says; nothing where the files beside it are not as it says."""
     try:
         progress: dict[str, Any] = json.loads((folder / PROGRESS).read_bytes())
-        whole = progress["key"] == key and all(
-            _crc32_of(folder / name, progress["sizes"][name]) == progress["crc32"][name] for name in ARRAYS
+        whole = (
+            progress["key"] == key
+            and ARRAYS.keys() <= progress["types"].keys()
+            and all(
+                _crc32_of(folder / name, progress["sizes"][name]) == progress["crc32"][name]
+                for name in progress["types"]
+            )
         )
-    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
     return progress if whole else {}
+
+
+def _named(types: Mapping[str, np.dtype[Any]]) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in sorted(types.items()))
 
 
 def _open_at(path: Path, size: int) -> IO[bytes]:

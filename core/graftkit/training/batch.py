@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from graftkit.store.token_store import Example
@@ -20,11 +21,19 @@ class PackedBatch:
         sequences: Token ids of each, `[tokens]`.
         sources: The places in the pass whose next token is supervised, `[supervised]`.
         labels: Those next tokens, `[supervised]`.
+        weights: What each weighs in the loss, `[supervised]`, float32; None where each weighs 1.
+        weight_sum: The sum of those weights.
+        by_token: The store's further columns by token, `[tokens]` each, in the pass's order.
+        by_example: Its further columns by example, `[sequences]` each.
     """
 
     sequences: tuple[torch.Tensor, ...]
     sources: torch.Tensor
     labels: torch.Tensor
+    weights: torch.Tensor | None
+    weight_sum: float
+    by_token: Mapping[str, torch.Tensor]
+    by_example: Mapping[str, torch.Tensor]
 
     @property
     def tokens(self) -> int:
@@ -36,10 +45,17 @@ def pack(rows: Sequence[Example], device: torch.device) -> PackedBatch:
     """Puts sequences one after the other. The first token of each is never predicted: nothing stands before it."""
     ids = [torch.from_numpy(row.ids) for row in rows]
     positions = torch.cat([torch.arange(len(row)) for row in ids])
-    supervised = torch.cat([torch.from_numpy(row.supervised) for row in rows]) & (positions > 0)
-    labels_at = supervised.nonzero().squeeze(1)
+    every = torch.from_numpy(np.concatenate([row.loss_weight for row in rows]).astype(np.float32))
+    labels_at = ((every != 0) & (positions > 0)).nonzero().squeeze(1)
+    weights = every[labels_at]
+    by_token = {name: np.concatenate([row.by_token[name] for row in rows]) for name in rows[0].by_token}
+    by_example = {name: np.array([row.by_example[name] for row in rows]) for name in rows[0].by_example}
     return PackedBatch(
         sequences=tuple(row.to(device) for row in ids),
         sources=(labels_at - 1).to(device),
         labels=torch.cat(ids)[labels_at].to(device),
+        weights=None if bool((weights == 1).all()) else weights.to(device),
+        weight_sum=weights.double().sum().item(),
+        by_token={name: torch.from_numpy(values).to(device) for name, values in by_token.items()},
+        by_example={name: torch.from_numpy(values).to(device) for name, values in by_example.items()},
     )

@@ -134,12 +134,13 @@ class Trainer:
     def _accumulate(self, rows: Sequence[int], poll: Callable[[], None]) -> tuple[float, int, int]:
         """Sums the gradient of the step's mean loss; how rows are cut into passes does not change it."""
         micro = self._passes(rows, self._packed)
-        supervised = sum(int(self._store[row].supervised[1:].sum()) for row in rows)
+        supervised = sum(int(self._store.supervised[row]) for row in rows)
+        weight_sum = sum(float(self._store.weight_sum[row]) for row in rows)
         total, tokens = 0.0, 0
         for group in micro:
             poll()
             batch = pack([self._store[row] for row in group], self._device)
-            total += self._loss.backward(batch, 1 / supervised).item()
+            total += self._loss.backward(batch, 1 / weight_sum).item()
             tokens += batch.tokens
         return total, tokens, supervised
 
@@ -154,7 +155,7 @@ def held_out_loss(
     *,
     packed: bool = True,
 ) -> float:
-    """Returns the mean negative log-likelihood of a supervised token, in nats.
+    """Returns the mean negative log-likelihood of a supervised token, in nats, each with its weight.
 
     Args:
         network: The model.
@@ -166,13 +167,13 @@ def held_out_loss(
     """
     groups = group_by_tokens(range(len(store)), store.lengths.tolist(), microbatch_tokens if packed else 0)
     loss = TokenLoss(network, packed=packed)
-    total, supervised = 0.0, 0
+    total, weight_sum = 0.0, 0.0
     for done, group in enumerate(groups):
         poll(done, len(groups))
         batch = pack([store[row] for row in group], device)
         total += loss.sum(batch).item()
-        supervised += len(batch.labels)
-    return total / supervised
+        weight_sum += batch.weight_sum
+    return total / weight_sum
 
 
 def _cuda_index(device: torch.device) -> list[int]:

@@ -29,8 +29,11 @@ _LOGITS_ELSEWHERE = 2**27
 _LOOKED_AT = 8
 
 
+_Piece = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+
+
 def summed_loss(network: nn.Module, batch: PackedBatch, *, packed: bool = True) -> torch.Tensor:
-    """Returns the sum over the batch's supervised tokens, in nats, all logits at once; a scalar, float32.
+    """Returns the weighted sum over the batch's supervised tokens, in nats, all logits at once; a scalar, float32.
 
     Args:
         network: A transformers causal language model.
@@ -38,7 +41,9 @@ def summed_loss(network: nn.Module, batch: PackedBatch, *, packed: bool = True) 
         packed: Whether the network's attention is the packed one.
     """
     logits = logits_at(network, forward_inputs(batch.sequences, packed=packed), batch.sources)
-    return cross_entropy(logits.float(), batch.labels, reduction="sum")
+    if batch.weights is None:
+        return cross_entropy(logits.float(), batch.labels, reduction="sum")
+    return (cross_entropy(logits.float(), batch.labels, reduction="none") * batch.weights).sum()
 
 
 class TokenLoss:
@@ -55,7 +60,7 @@ class TokenLoss:
         self._plain_head: bool | None = None
 
     def sum(self, batch: PackedBatch) -> torch.Tensor:
-        """Returns the sum over the batch's supervised tokens, in nats; a scalar, float32, without a gradient."""
+        """Returns the weighted sum over supervised tokens, in nats; a scalar, float32, without a gradient."""
         with torch.no_grad():
             if not self._in_pieces(batch):
                 return summed_loss(self._network, batch, packed=self._packed)
@@ -68,7 +73,7 @@ class TokenLoss:
 
         Args:
             batch: The rows.
-            share: One over the step's supervised tokens makes it the step's mean.
+            share: One over the sum of the step's weights makes it the step's mean.
         """
         if not self._in_pieces(batch):
             loss = summed_loss(self._network, batch, packed=self._packed) * share
@@ -90,14 +95,18 @@ class TokenLoss:
         states: torch.Tensor = self._network.base_model(**self._inputs(batch.sequences)).last_hidden_state
         return states[0, batch.sources]
 
-    def _pieces(self, hidden: torch.Tensor, batch: PackedBatch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields some of the states, `[some, hidden]`, and the tokens that follow them, `[some]`."""
+    def _pieces(self, hidden: torch.Tensor, batch: PackedBatch) -> Iterator[_Piece]:
+        """Yields some of the states, `[some, hidden]`, the tokens that follow them, `[some]`, and their weights."""
         logits = _LOGITS_AT_ONCE.get(hidden.device.type, _LOGITS_ELSEWHERE)
         at_once = max(1, logits // self._network.config.get_text_config().vocab_size)
-        return zip(torch.split(hidden, at_once), torch.split(batch.labels, at_once), strict=True)
+        states, labels = torch.split(hidden, at_once), torch.split(batch.labels, at_once)
+        weights = [None] * len(states) if batch.weights is None else torch.split(batch.weights, at_once)
+        return zip(states, labels, weights, strict=True)
 
-    def _piece(self, hidden: torch.Tensor, labels: torch.Tensor, share: float = 1.0) -> torch.Tensor:
-        return summed_nll(self._scores(hidden), labels, share)
+    def _piece(
+        self, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, share: float = 1.0
+    ) -> torch.Tensor:
+        return summed_nll(self._scores(hidden), labels, share, weights)
 
     def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the output layer's scores; some bodies give float32 whatever they compute in (Mamba)."""

@@ -108,7 +108,7 @@ def joined(chunks: Iterable[Chunk]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {name: [] for name in ARRAYS}
     for chunk in chunks:
         start = len(found["ids"])
-        for name in ("ids", "supervised", "replies"):
+        for name in ARRAYS.keys() - {"offsets"}:
             found[name] += getattr(chunk.tokens, name).tolist()
         found["offsets"] += (chunk.tokens.offsets[1:] + start).tolist()
     return found

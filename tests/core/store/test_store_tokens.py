@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from graftkit.errors import StorageError
 from graftkit.store.fingerprint import fingerprint
-from graftkit.store.token_store import Example, TokenStore
+from graftkit.store.token_store import ARRAYS, Example, TokenStore
+from graftkit.training.batch import pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 _ROWS = st.lists(
     st.lists(st.tuples(st.integers(0, 2**32 - 1), st.booleans()), max_size=9).flatmap(
@@ -48,6 +53,83 @@ def test_rows_come_back_as_they_went(
     assert len(store) == len(examples)
     assert store.lengths.tolist() == [len(row.ids) for row in examples]
     assert all(same(kept, given) for kept, given in zip(store, examples, strict=True))
+
+
+def with_columns(count: int = 3) -> list[Example]:
+    """Examples with a column of each kind that no reader of stores knows of."""
+    return [
+        Example(
+            np.arange(n),
+            np.full(n, 0.25, np.float32),
+            0,
+            {"advantage": np.arange(n, dtype=np.float32) / 7},
+            {"group": np.int32(n % 2), "target": np.float64(n / 3)},
+        )
+        for n in range(1, count + 1)
+    ]
+
+
+def test_a_column_of_any_name_is_stored_and_handed_to_batches(tmp_path: Path) -> None:
+    examples = with_columns()
+    TokenStore.of(examples).save(tmp_path / "a")
+    store = TokenStore.load(tmp_path / "a")
+    assert load_file(tmp_path / "a").keys() == {*ARRAYS, "token.advantage", "example.group", "example.target"}
+    assert {values.dtype for values in store.by_example.values()} == {np.dtype("i4"), np.dtype("f8")}
+    batch = pack([store[2], store[0]], torch.device("cpu"))
+    assert batch.by_token["advantage"].tolist() == [*examples[2].by_token["advantage"], 0.0]
+    assert batch.by_example["group"].tolist() == [1, 1] and batch.by_example["group"].dtype == torch.int32
+    assert batch.by_example["target"].tolist() == [1.0, 1 / 3]
+
+
+def test_counts_leave_the_first_token_out_which_nothing_predicts() -> None:
+    store = TokenStore.of([*with_columns(4)])
+    assert store.supervised.tolist() == [0, 1, 2, 3] and store.weight_sum.tolist() == [0.0, 0.25, 0.5, 0.75]
+    assert TokenStore.of([example([]), example([(1, True), (2, True)]), example([])]).supervised.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"loss_weight": np.array([1.0, -1.0], np.float32)}, "a loss weight is a finite number from 0"),
+        ({"loss_weight": np.array([1.0, np.nan], np.float32)}, "a loss weight is a finite number from 0"),
+        ({"by_token": {"advantage": np.zeros(3, np.float32)}}, r"'advantage' has the shape \[4\], not \[3\]"),
+        ({"by_token": {}}, "have the same columns"),
+        ({"by_token": {"advantage": np.zeros(2, np.float64)}}, "'advantage' has several types"),
+        ({"by_example": {"group": np.int32(1), "target": np.float32(1)}}, "'target' has several types"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_refused(change: dict[str, Any], said: str) -> None:
+    first, second = with_columns(2)
+    with pytest.raises(ValueError, match=said):
+        TokenStore.of([first, replace(second, **change)])
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ({"Group": np.zeros(1)}, "not 'Group'"),
+        ({"../x": np.zeros(1)}, "not '../x'"),
+        ({"half": np.zeros(1, np.float16)}, "the type float16"),
+        ({"group": np.zeros(1)}, "two columns are called 'group'"),
+    ],
+)
+def test_a_column_of_another_name_or_type_is_refused(column: dict[str, Any], said: str) -> None:
+    (only,) = with_columns(1)
+    with pytest.raises(ValueError, match=said):
+        TokenStore.of([replace(only, by_token=column)])
+
+
+def test_a_stored_column_of_another_length_is_damaged(tmp_path: Path) -> None:
+    arrays = TokenStore.of(with_columns()).arrays()
+    save_file({**arrays, "example.group": np.zeros(2, np.int32)}, tmp_path / "a")
+    with pytest.raises(StorageError, match=r"'group' has the shape \[2\], not \[3\]"):
+        TokenStore.load(tmp_path / "a")
+    save_file({**arrays, "example.Group": np.zeros(3, np.int32)}, tmp_path / "a")
+    with pytest.raises(StorageError, match="not 'Group'"):
+        TokenStore.load(tmp_path / "a")
+    save_file({**arrays, "stray": np.zeros(3, np.int32)}, tmp_path / "a")
+    with pytest.raises(StorageError, match="it holds .*stray"):
+        TokenStore.load(tmp_path / "a")
 
 
 def test_a_row_is_found_by_its_number() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from graftkit.store.token_store import ARRAYS, Example, TokenStore
 from graftkit.store.token_writer import TokenWriter, find_store
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from safetensors.numpy import save as reference_save
 
 ABOUT = {"format": "graftkit", "tokenizer": "f" * 64}
@@ -154,6 +155,62 @@ def test_no_content_raises_anything_but_a_storage_error(
         len(TokenStore.load(path))
     except StorageError as error:
         assert str(path) in str(error)
+
+
+def columned(*lengths: int, **columns: Any) -> TokenStore:
+    given = columns or {"group": np.int32(3)}
+    rows = [Example(np.arange(n), np.ones(n), 0, {"mark": np.arange(n, dtype=np.uint8)}, given) for n in lengths]
+    return TokenStore.of(rows)
+
+
+def test_further_columns_grow_with_the_rest_and_survive_a_kill(tmp_path: Path) -> None:
+    writer = TokenWriter(tmp_path / "parts", "key")
+    writer.append(TokenStore.of([]))
+    writer.append(columned(3, 1))
+    writer.checkpoint({"rows": 7})
+    writer.append(columned(5))
+    writer.close()
+    again = TokenWriter(tmp_path / "parts", "key")
+    with pytest.raises(ValueError, match=r"these examples have .*, those before them .*example\.group"):
+        again.append(columned(1, other=np.int32(1)))
+    with pytest.raises(ValueError, match=r"example\.group \(float32\)"):
+        again.append(columned(1, group=np.float32(1)))
+    again.append(columned(2))
+    sealed(again, tmp_path / "a")
+    whole = columned(3, 1, 2).arrays()
+    found = TokenStore.load(tmp_path / "a").arrays()
+    assert list(found) == list(whole) and all(np.array_equal(found[name], whole[name]) for name in whole)
+    assert find_store(tmp_path / "a", "key") == {"rows": 7}
+
+
+def as_before_loss_weights(made: TokenStore) -> dict[str, Any]:
+    """The arrays of a store as they were when a token was supervised or not."""
+    marks = (made.loss_weight != 0).astype(np.uint8)
+    return {"offsets": made.offsets, "replies": made.replies, "ids": made.ids, "supervised": marks}
+
+
+def test_stores_of_before_loss_weights_are_encoded_again(tmp_path: Path) -> None:
+    old = as_before_loss_weights(WHOLE)
+    sums = json.dumps({name: zlib.crc32(values.tobytes()) for name, values in old.items()})
+    about = {**ABOUT, "key": "key", "crc32": sums, "note": json.dumps({"rows": 7})}
+    save_file(old, tmp_path / "old.safetensors", metadata=about)
+    assert find_store(tmp_path / "old.safetensors", "key") is None
+    with pytest.raises(StorageError, match="it holds ids, offsets, replies, supervised"):
+        TokenStore.load(tmp_path / "old.safetensors")
+
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for name, values in old.items():
+        (folder / name).write_bytes(values.tobytes())
+    progress = {
+        "key": "key",
+        "sizes": {name: values.nbytes for name, values in old.items()},
+        "crc32": json.loads(sums),
+        "note": {"rows": 7},
+    }
+    (folder / "progress.json").write_text(json.dumps(progress))
+    again = written(folder)
+    assert sealed(again, tmp_path / "a") == sealed(written(tmp_path / "never"), tmp_path / "b")
 
 
 def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -75,6 +76,39 @@ def test_the_loss_of_packed_rows_is_that_of_each_row_alone(tiny_model: Path) -> 
     assert len(batch.labels) == count
     assert summed_loss(ours, batch).item() == pytest.approx(expected, rel=1e-5)
     assert held_out_loss(ours, rows, CPU, microbatch_tokens=40) == pytest.approx(expected / count, rel=1e-5)
+
+
+class Counting(TokenStore):
+    """A store that counts how often examples are read."""
+
+    __slots__ = ()
+    read: ClassVar[list[int]] = []
+
+    def __getitem__(self, row: int) -> Example:
+        self.read.append(row)
+        return super().__getitem__(row)
+
+
+def test_a_step_is_a_mean_over_the_sum_of_weights_and_reads_each_example_once(tiny_model: Path) -> None:
+    random = np.random.default_rng(2)
+    examples = [replace(row, loss_weight=random.choice([0.5, 0.5, 1.0], len(row.ids))) for row in store()]
+    rows = Counting.of(examples)
+    reference: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    terms = []
+    for row in rows:
+        logits = reference(input_ids=torch.from_numpy(row.ids)[None]).logits[0, :-1]
+        nll = cross_entropy(logits, torch.from_numpy(row.ids)[1:], reduction="none")
+        terms.append((nll * torch.from_numpy(row.loss_weight)[1:]).sum().item())
+    expected = sum(terms) / sum(float(row.loss_weight[1:].sum()) for row in rows)
+    model, parameters = network(tiny_model)
+    assert held_out_loss(model, rows, CPU, microbatch_tokens=40) == pytest.approx(expected, rel=1e-5)
+    section = TrainingSection(steps=1, tokens_per_step=1000, microbatch_tokens=40, learning_rate=1e-2)
+    seen: list[StepInfo] = []
+    rows.read.clear()
+    Trainer(model, named(parameters), rows, section, CPU).run(seen.append)
+    assert seen[0].loss == pytest.approx(expected, rel=1e-5)
+    assert seen[0].supervised_tokens == sum(len(row.ids) - 1 for row in examples)
+    assert sorted(rows.read) == list(range(len(rows)))
 
 
 def test_no_row_sees_another(tiny_model: Path) -> None:

@@ -57,6 +57,53 @@ def test_pieces_give_the_loss_and_the_gradient_of_the_whole(tiny_model: Path) ->
     assert pieces.sum(rows).item() == pytest.approx(10 * whole.item(), rel=1e-5)
 
 
+def of_transformers(model: Any, examples: list[Example]) -> torch.Tensor:
+    """Each example alone through transformers' own attention: each token's cross-entropy times its weight."""
+    model.set_attn_implementation("eager")
+    terms = []
+    for example in examples:
+        logits = model(input_ids=torch.from_numpy(example.ids)[None]).logits[0, :-1]
+        nll = cross_entropy(logits.float(), torch.from_numpy(example.ids)[1:], reduction="none")
+        terms.append((nll * torch.from_numpy(example.loss_weight)[1:]).sum())
+    return torch.stack(terms).sum()
+
+
+def weighted() -> list[Example]:
+    """Half of the tokens weigh 0.5, others 1 or nothing."""
+    random = np.random.default_rng(1)
+    lengths = (30, 5, 12)
+    weights = [random.choice([0.5, 0.5, 1.0, 0.0], n).astype(np.float32) for n in lengths]
+    return [Example(random.integers(0, 320, len(found)), found, 1) for found in weights]
+
+
+@pytest.mark.parametrize("capped", [False, True])
+def test_each_token_counts_with_its_weight(tiny_model: Path, capped: bool) -> None:
+    examples = weighted()
+    sums = sum(float(example.loss_weight[1:].sum()) for example in examples)
+    model = capping() if capped else AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    expected = of_transformers(model, examples) / sums
+    expected.backward()
+    reference = gradients(model)
+    rows, pieces = pack(examples, CPU), TokenLoss(packed(model))
+    assert rows.weight_sum == sums and rows.weights is not None
+    assert pieces.backward(rows, 1 / rows.weight_sum).item() == pytest.approx(expected.item(), rel=1e-5)
+    for a, b in zip(gradients(model), reference, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert pieces.sum(rows).item() == pytest.approx(sums * expected.item(), rel=1e-5)
+
+
+def test_weights_of_one_change_no_bit() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(40, 320, generator=random), torch.arange(40)
+    plain, ones = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    first = summed_nll(plain, labels, 1 / 40)
+    second = summed_nll(ones, labels, 1 / 40, torch.ones(40))
+    first.backward()
+    second.backward()
+    assert torch.equal(first, second) and plain.grad is not None and torch.equal(plain.grad, ones.grad)
+    assert batch().weights is None
+
+
 def test_in_16_bits_the_gradient_is_scaled_before_it_is_rounded() -> None:
     random = torch.Generator().manual_seed(0)
     logits = (4 * torch.randn(300, 500, generator=random)).bfloat16()
@@ -80,7 +127,7 @@ def test_no_more_logits_are_made_at_a_time_than_a_piece(tiny_model: Path) -> Non
     assert max(seen) <= at_once and sum(seen) == len(rows.labels) and len(seen) > 2
 
 
-def test_a_model_that_caps_its_logits_makes_them_itself() -> None:
+def capping() -> Any:
     torch.manual_seed(0)
     config = Gemma2Config(
         vocab_size=320,
@@ -92,7 +139,11 @@ def test_a_model_that_caps_its_logits_makes_them_itself() -> None:
         head_dim=8,
         final_logit_softcapping=0.01,
     )
-    model, rows = packed(Gemma2ForCausalLM(config)), batch()
+    return Gemma2ForCausalLM(config)
+
+
+def test_a_model_that_caps_its_logits_makes_them_itself() -> None:
+    model, rows = packed(capping()), batch()
     whole = summed_loss(model, rows)
     whole.backward()
     expected = gradients(model)
