@@ -104,7 +104,8 @@ def ours(config: Mapping[str, Any], steps: int, storage: str, profile: str | Non
         f"{layer}.{name}": p for layer, weight in adapted.items() for name, p in weight.trainable_parameters().items()
     }
     examples = [
-        Example(np.array(ids, np.int64), np.ones(len(ids), bool), 1) for ids in sequences(config["vocab_size"], steps)
+        Example(np.array(ids, np.int64), np.ones(len(ids), np.float32), 1)
+        for ids in sequences(config["vocab_size"], steps)
     ]
     options = TrainingSection(
         steps=steps, tokens_per_step=TOKENS_PER_STEP, microbatch_tokens=TOKENS_PER_PASS, dtype="bfloat16", warmup=0.0

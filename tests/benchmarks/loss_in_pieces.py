@@ -42,7 +42,7 @@ def measure(side: str, vocabulary: int, tokens: int, steps: int = 4) -> dict[str
     model.set_attn_implementation(PACKED)
     model.model.layers[0].requires_grad_(True)
     ids = np.random.default_rng(0).integers(0, vocabulary, tokens)
-    rows = pack([Example(ids, np.ones(tokens, dtype=bool), 1)], torch.device("cpu"))
+    rows = pack([Example(ids, np.ones(tokens, dtype=np.float32), 1)], torch.device("cpu"))
     pieces = TokenLoss(model)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []

@@ -41,7 +41,9 @@ ARCHITECTURES = (
 
 def examples() -> list[Example]:
     random = np.random.default_rng(0)
-    return [Example(random.integers(0, 256, n), random.random(n) < 0.6, 1) for n in (45, 9, 17, 30)]
+    return [
+        Example(random.integers(0, 256, n), (random.random(n) < 0.6).astype(np.float32), 1) for n in (45, 9, 17, 30)
+    ]
 
 
 def trained(

@@ -92,6 +92,17 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
         "exaone4": {},
         "hunyuan_v1_dense": {},
         "glm4_moe": {**_MIXTURE, "n_routed_experts": 4, "first_k_dense_replace": 1},
+        "dots1": {
+            **{**_MIXTURE, "n_routed_experts": 4, "n_shared_experts": 1},
+            **{"n_group": 2, "topk_group": 1, "first_k_dense_replace": 1},
+        },
+        "dbrx": {
+            **dict.fromkeys(("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"), LEFT_OUT),
+            **{"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 512, "num_hidden_layers": LEFT_OUT},
+            "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8},
+            "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
+            "tie_word_embeddings": False,
+        },
         "ernie4_5_moe": {**_MIXTURE, "moe_num_experts": 4, "moe_k": 2, "moe_layer_start_index": 1},
         "minimax_m2": _MIXTURE,
         "apertus": {},

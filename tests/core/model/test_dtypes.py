@@ -41,7 +41,9 @@ def test_types_are_those_of_transformers_and_the_loss_is_near_that_of_float32(na
     folder = tiny_model_folder(tmp_path / "model", **settings(name))
     files, losses = HuggingFaceSource().open(str(folder)), []
     random = np.random.default_rng(0)
-    rows = [Example(random.integers(0, 256, n), random.random(n) < 0.6, 1) for n in (45, 9, 17, 30)]
+    rows = [
+        Example(random.integers(0, 256, n), (random.random(n) < 0.6).astype(np.float32), 1) for n in (45, 9, 17, 30)
+    ]
     packing = choose_packing(files.config)
     for dtype in (torch.float32, torch.bfloat16):
         network: Any = load_base_model(files, Dense(), device=CPU, dtype=dtype)
