@@ -185,9 +185,8 @@ class Loader:
         for number, (name, found) in enumerate(self._files.read(), 1):
             weight = planned.get(name)
             if weight is not None and not self._adopt(name, weight, found):
-                tensor = self._dense(name, found)
-                self._check_finite(name, tensor)
-                waiting[name] = tensor
+                waiting[name] = self._dense(name, found)
+                self._check_finite(name, waiting[name])
                 if waiting.keys() >= weight.sources.keys():
                     self._make(weight, {source: waiting.pop(source) for source in weight.sources})
             if on_tensor:

@@ -93,7 +93,7 @@ def test_a_matrix_that_the_architecture_stores_the_other_way_round_is_dequantize
 
 def test_a_weight_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     files: Any = QuantizedFiles(tiny_model_folder(tmp_path / "model"), dequantizes=False)
-    told = "weight' is stored as graftkit-nf4, which .* can't dequantize\nName a quantizer that keeps graftkit-nf4"
+    told = r"weight' is stored as graftkit-nf4, which .* can't dequantize\nName a quantizer that keeps graftkit-nf4"
     for quantizer in (Dense(), Nf4()):
         with pytest.raises(ModelError, match=told) as caught:
             load_base_model(files, quantizer, device=CPU)
