@@ -9,7 +9,7 @@ import click
 
 from graftkit.cli.options import json_option
 from graftkit.errors import ExportError, FolderError
-from graftkit.flow.export_manifest import EXPORT_MANIFEST, read_export_manifest
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.report.summary import proof_text
 from graftkit.store.files import file_facts
 
@@ -40,7 +40,7 @@ def command(export: str, as_json: bool) -> None:
 def _check_files(folder: Path) -> None:
     if not (folder / EXPORT_MANIFEST).is_file():
         raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
-    listed = read_export_manifest(folder, ("files",))["files"]
+    listed = ExportManifest.read(folder, ("files",)).files
     found = file_facts(folder, leave_out=frozenset({EXPORT_MANIFEST}))
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):

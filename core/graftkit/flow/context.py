@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from graftkit._version import __version__
@@ -121,9 +122,9 @@ class RunContext:
         return self._manifest
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the manifest says now, as JSON."""
-        return self._manifest.to_json()
+    def facts(self) -> Mapping[str, Any]:
+        """What the manifest says now, as JSON; `record` changes it."""
+        return MappingProxyType(self._manifest.to_json())
 
     def record(self, **facts: Any) -> None:
         """Puts parts of the manifest in the place of those that were there; `RunManifest` names them.

@@ -26,7 +26,14 @@ from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
-from graftkit.flow.export_manifest import EXPORT_MANIFEST, checked_tolerance, drop_foreign_code
+from graftkit.flow.export_manifest import (
+    EXPORT_MANIFEST,
+    FORMAT,
+    OF_THE_MANIFEST,
+    ExportManifest,
+    checked_tolerance,
+    drop_foreign_code,
+)
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import PROBES_FILE, make_probes
 from graftkit.flow.prove import TRUSTED, temporary_prefix
@@ -37,7 +44,7 @@ from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.recipe.bind import Choice
-from graftkit.store.files import atomic_folder, file_facts, write_json
+from graftkit.store.files import atomic_folder, file_facts
 
 __all__ = ["Planned", "export_all", "make_exporters", "prove", "prove_exports", "refuse_early"]
 
@@ -148,6 +155,7 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             shutil.copyfile(run.folder / VOCABULARY, temporary / VOCABULARY)
         manifest = {
             "graftkit": __version__,
+            "manifest_format": FORMAT,
             "exporter": choice.facts(),
             "model": run.facts["model"],
             "model_source": run.facts["providers"]["model_source"],
@@ -162,19 +170,19 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             "system": run.facts["data"]["system"],
             "tolerance": checked_tolerance(exporter.tolerance(), choice.offer.qualified_name),
         }
-        manifest |= _facts_beside(manifest, facts, choice.offer.qualified_name)
+        manifest |= _facts_beside(facts, choice.offer.qualified_name)
         drop_foreign_code(temporary)
         manifest["files"] = file_facts(temporary)
-        write_json(temporary / EXPORT_MANIFEST, manifest)
+        ExportManifest.model_validate(manifest).write(temporary)
 
 
-def _facts_beside(manifest: Mapping[str, Any], facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
+def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
     """Returns an exporter's facts, none of which hides one of core's.
 
     Raises:
         ExportError: One does, or they are no JSON.
     """
-    hidden = sorted((manifest.keys() | {"files", "proof"}) & facts.keys())
+    hidden = sorted(OF_THE_MANIFEST & facts.keys())
     if hidden:
         raise ExportError(
             f"the exporter '{exporter}' returns {', '.join(hidden)} as a fact of its own, which {EXPORT_MANIFEST} says",
@@ -193,8 +201,7 @@ def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
         stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
         stage.notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
-    path = folder / EXPORT_MANIFEST
-    write_json(path, {**json.loads(path.read_bytes()), "proof": proof})
+    ExportManifest.read(folder, ()).model_copy(update={"proof": proof}).write(folder)
     return proof
 
 

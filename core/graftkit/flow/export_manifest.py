@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
 
 from graftkit.errors import ExportError, FolderError
-from graftkit.store.files import sha256_of
+from graftkit.report.run_manifest import BaseFacts, Facts
+from graftkit.store.files import sha256_of, write_json
 
 __all__ = [
     "EXPORT_MANIFEST",
+    "FORMAT",
     "MAX_TOLERANCE",
     "OF_THE_MANIFEST",
+    "TO_LOAD",
+    "TO_PROVE",
+    "TO_REBUILD",
+    "ExportManifest",
     "check_listed",
     "checked_tolerance",
     "drop_foreign_code",
-    "read_export_manifest",
     "refuse_foreign_code",
 ]
 
@@ -27,57 +34,129 @@ MAX_TOLERANCE = 0.1
 """The largest tolerance that core accepts, as a share of the largest logit. bfloat16, the coarsest type that is stored
 here, is allowed 0.05; at a tenth a base model can already pass for what was trained on it."""
 
-_SHAPES: Mapping[str, type | tuple[type, ...]] = {
-    "graftkit": str,
-    "exporter": dict,
-    "model": dict,
-    "model_source": dict,
-    "quantizer": dict,
-    "adapter": dict,
-    "targets": list,
-    "tokenizer": dict,
-    "tokenizer_fingerprint": str,
-    "dtype": str,
-    "stop_tokens": list,
-    "system": (str, type(None)),
-    "chat_template": (str, type(None)),
-    "tolerance": (int, float),
-    "files": dict,
-    "proof": dict,
-}
+FORMAT = 1
+"""The version of the form. Its key is not `format`, by which exporters say what they write."""
 
-OF_THE_MANIFEST = frozenset(_SHAPES)
+
+class ExportManifest(Facts):
+    """What an export says of itself; an exporter's facts stand beside it.
+
+    A reader says which keys it needs: those that it didn't ask for may be missing, and have the defaults below.
+
+    Attributes:
+        graftkit: The version that wrote it.
+        manifest_format: The version of the form, `FORMAT`.
+        exporter: The exporter, as a manifest names a provider.
+        model: The base model.
+        model_source: What opens the base model.
+        quantizer: How its weights were stored in training.
+        adapter: What was trained.
+        targets: The layers that it was trained on.
+        tokenizer: What reads the tokenizer.
+        tokenizer_fingerprint: What the tokenizer's ids depend on, as hex.
+        dtype: The type of the products in training.
+        stop_tokens: The ids that end an answer.
+        system: The system message that all conversations shared, or None.
+        chat_template: The sha256 of the chat template in use, in hex, or None.
+        tolerance: How far logits may be off, as a share of the largest; claimed, and bounded by `checked_tolerance`.
+        files: Every file's size and sha256 by its path in the export.
+        proof: What proving it gave, once that is done.
+    """
+
+    graftkit: str = ""
+    manifest_format: int = FORMAT
+    exporter: dict[str, Any] = Field(default={})
+    model: BaseFacts = BaseFacts(reference="")
+    model_source: dict[str, Any] = Field(default={})
+    quantizer: dict[str, Any] = Field(default={})
+    adapter: dict[str, Any] = Field(default={})
+    targets: list[str] = Field(default=[])
+    tokenizer: dict[str, Any] = Field(default={})
+    tokenizer_fingerprint: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    stop_tokens: list[int] = Field(default=[])
+    system: str | None = None
+    chat_template: str | None = None
+    tolerance: float = 0.0
+    files: dict[str, Any] = Field(default={})
+    proof: dict[str, Any] = Field(default={})
+
+    @classmethod
+    def read(cls, folder: Path, needed: tuple[str, ...]) -> ExportManifest:
+        """Reads an export's manifest.
+
+        Args:
+            folder: The export.
+            needed: The keys that must be there.
+
+        Raises:
+            FolderError: There is none, it is damaged, which the error says by key, or it is of a form that this
+                version doesn't know.
+        """
+        path = folder / EXPORT_MANIFEST
+        data = _json_object(path)
+        version = data.get("manifest_format", FORMAT)
+        if version != FORMAT:
+            raise FolderError(
+                f"it has the form {_short(version)}, this graftkit reads {FORMAT}",
+                where=str(path),
+                hint=f"graftkit {_short(data.get('graftkit'))} wrote it: use that.",
+            )
+        try:
+            found = cls.model_validate(data)
+        except ValidationError as error:
+            raise _damaged(path, _told(error, data)) from None
+        found.require(folder, needed)
+        return found
+
+    def require(self, folder: Path, needed: tuple[str, ...]) -> None:
+        """Makes sure that the manifest says what a reader needs.
+
+        Raises:
+            FolderError: It doesn't.
+        """
+        for key in needed:
+            if key not in self.model_fields_set:
+                raise _damaged(folder / EXPORT_MANIFEST, f"it does not say '{key}'")
+
+    def write(self, folder: Path) -> None:
+        """Writes the manifest into an export.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        write_json(folder / EXPORT_MANIFEST, self.model_dump(mode="json", exclude_unset=True))
+
+
+OF_THE_MANIFEST = frozenset(ExportManifest.model_fields)
 """What core says in an export's manifest; an exporter's facts stand beside it."""
 
-_TO_PROVE = ("exporter", "model", "model_source", "quantizer", "dtype", "tolerance")
+TO_PROVE = ("exporter", "model", "model_source", "quantizer", "dtype", "tolerance")
+"""What proving an export needs of its manifest."""
 
-_DTYPES = ("float32", "bfloat16", "float16")
+TO_LOAD = ("adapter", "targets", "tokenizer", "tokenizer_fingerprint", "stop_tokens", "system")
+"""What loading an adapter again needs; where its base is loaded as in training, `TO_REBUILD` besides."""
+
+TO_REBUILD = ("model", "model_source", "quantizer", "dtype")
+
+
+def _told(error: ValidationError, data: Mapping[str, Any]) -> str:
+    """Says what the first key that has another shape holds."""
+    found = error.errors(include_url=False)[0]
+    key, *inside = (str(part) for part in found["loc"])
+    if found["type"] == "missing":
+        return f"'{key}' has no {'.'.join(inside)}"
+    return f"'{key}' is {_short(data[key])}"
+
+
+def _damaged(path: Path, what: str) -> FolderError:
+    return FolderError(f"it is damaged: {what}", where=str(path), hint=_EXPORT_AGAIN)
+
 
 _FOREIGN_CODE = frozenset({"auto_map", "auto_mapping", "custom_pipelines", "custom_generate", "megatron_config"})
 """Keys that make a library import a module that a model's folder names, or brings."""
 
 _MAX_CONFIG = 64 << 20
-
-
-def read_export_manifest(folder: Path, needed: tuple[str, ...] = _TO_PROVE) -> dict[str, Any]:
-    """Reads an export's manifest and checks the shape of what is needed of it.
-
-    Raises:
-        FolderError: There is none, or it is damaged.
-    """
-    path = folder / EXPORT_MANIFEST
-    data = _json_object(path)
-    for key in needed:
-        value = data.get(key, ...)
-        if value is ...:
-            raise FolderError(f"it is damaged: it does not say '{key}'", where=str(path), hint=_EXPORT_AGAIN)
-        if not isinstance(value, _SHAPES[key]) or isinstance(value, bool):
-            raise FolderError(f"it is damaged: '{key}' is {_short(value)}", where=str(path), hint=_EXPORT_AGAIN)
-    if "dtype" in needed and data["dtype"] not in _DTYPES:
-        raise FolderError(f"it is damaged: 'dtype' is {_short(data['dtype'])}", where=str(path), hint=_EXPORT_AGAIN)
-    if "model" in needed and not isinstance(data["model"].get("reference"), str):
-        raise FolderError("it is damaged: 'model' has no reference", where=str(path), hint=_EXPORT_AGAIN)
-    return data
 
 
 _EXPORT_AGAIN = "Export it again, or take the export from where it came from."
@@ -93,7 +172,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise FolderError(f"it can't be read as JSON: {error}", where=str(path), hint=_EXPORT_AGAIN) from None
     if not isinstance(data, dict):
-        raise FolderError("it is damaged: it is no JSON object", where=str(path), hint=_EXPORT_AGAIN)
+        raise _damaged(path, "it is no JSON object")
     return data
 
 

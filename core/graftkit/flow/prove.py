@@ -13,14 +13,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ExportError, GraftkitError
 from graftkit.flow.assets import covered, differences
-from graftkit.flow.export_manifest import checked_tolerance, read_export_manifest, refuse_foreign_code
+from graftkit.flow.export_manifest import TO_PROVE, ExportManifest, checked_tolerance, refuse_foreign_code
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, make_provider
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets, ProofRequest
@@ -52,10 +52,10 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     """Compares an export's logits with the trained model's, and what else its program loads with the run's own."""
     from graftkit.flow.probes import Probes, allowed_difference, compare
 
-    manifest = read_export_manifest(folder)
+    manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
-    share = checked_tolerance(manifest["tolerance"], str(manifest["exporter"].get("name")))
-    exporter = make("exporter", manifest["exporter"])
+    share = checked_tolerance(manifest.tolerance, str(manifest.exporter.get("name")))
+    exporter = make("exporter", manifest.exporter)
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]
     if missing:
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
@@ -151,16 +151,16 @@ def _temporary_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(suffix, prefix, ignore_cleanup_errors=True)
 
 
-def _base(manifest: Mapping[str, Any], make: MakeProvider, place: Path) -> Any:
+def _base(manifest: ExportManifest, make: MakeProvider, place: Path) -> Any:
     """Builds the base model that was trained on: its weights as the quantizer gives them back, float32, in files."""
     import torch
 
     from graftkit.model.load import load_dense_model
 
-    files = make("model-source", manifest["model_source"]).open(manifest["model"]["reference"])
+    files = make("model-source", manifest.model_source).open(manifest.model.reference)
     kept = Path(tempfile.mkdtemp(dir=place))
-    quantizer = make("quantizer", manifest["quantizer"])
-    return load_dense_model(files, quantizer, getattr(torch, manifest["dtype"]), kept)
+    quantizer = make("quantizer", manifest.quantizer)
+    return load_dense_model(files, quantizer, getattr(torch, manifest.dtype), kept)
 
 
 def _installed(name: str) -> bool:

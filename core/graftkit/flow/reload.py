@@ -16,7 +16,14 @@ from graftkit.corpus.rows import ChatRow, Message
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError
 from graftkit.flow.base_model import base_facts, check_unchanged
 from graftkit.flow.check_model import pick_device
-from graftkit.flow.export_manifest import EXPORT_MANIFEST, check_listed, read_export_manifest, refuse_foreign_code
+from graftkit.flow.export_manifest import (
+    EXPORT_MANIFEST,
+    TO_LOAD,
+    TO_REBUILD,
+    ExportManifest,
+    check_listed,
+    refuse_foreign_code,
+)
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
@@ -121,14 +128,23 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
     if manifest is not None:
         check_listed(folder, manifest.artifacts, _LOADED_OF_A_RUN)
         return _run(folder, manifest, make)
-    if (folder / EXPORT_MANIFEST).is_file():
-        check_listed(folder, read_export_manifest(folder, ("files",))["files"])
+    export = ExportManifest.read(folder, ("files",)) if (folder / EXPORT_MANIFEST).is_file() else None
+    if export is not None:
+        check_listed(folder, export.files)
         refuse_foreign_code(folder)
     if (folder / "adapter_config.json").is_file():
-        return _peft(folder, make)
+        return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make)
     if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
-        return _extended_base(folder, host, make)
-    return _model(source, _read(folder / EXPORT_MANIFEST), host)
+        return _extended_base(folder, _ours(folder, export, TO_LOAD), host, make)
+    return _model(source, export or ExportManifest(), host)
+
+
+def _ours(folder: Path, export: ExportManifest | None, needed: tuple[str, ...]) -> ExportManifest:
+    """Refuses an adapter that graftkit did not write, or whose manifest lacks something."""
+    if export is None:
+        raise FolderError("an adapter that graftkit did not write can't be tried yet", where=str(folder))
+    export.require(folder, needed)
+    return export
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -160,23 +176,20 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
     return ReloadedModel(network, tokenizer, manifest.stop_tokens, data.system)
 
 
-def _peft(folder: Path, make: MakeProvider) -> ReloadedModel:
+def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
     """Loads an export in PEFT's format on the base that it was trained on."""
     from safetensors.torch import load_file
 
-    manifest = _read(folder / EXPORT_MANIFEST)
-    if not manifest:
-        raise FolderError("an adapter that graftkit did not write can't be tried yet", where=str(folder))
     state = _peft_state(
-        load_file(folder / "adapter_model.safetensors"), make("adapter", manifest["adapter"]), manifest["targets"]
+        load_file(folder / "adapter_model.safetensors"), make("adapter", manifest.adapter), manifest.targets
     )
-    tokenizer = make("tokenizer", manifest["tokenizer"]).load(folder)
-    _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder)
-    dtype = getattr(torch, manifest["dtype"])
+    tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
+    _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder)
+    dtype = getattr(torch, manifest.dtype)
     change = _change(folder / VOCABULARY)
-    model = BaseFacts.model_validate(manifest["model"])
-    network = _adapted(manifest, model, manifest["targets"], tokenizer, state, dtype, make, change)
-    return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
+    providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
+    network = _adapted(providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change)
+    return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system)
 
 
 def _peft_state(
@@ -194,20 +207,19 @@ def _peft_state(
     return state
 
 
-def _extended_base(folder: Path, host: PluginHost, make: MakeProvider) -> ReloadedModel:
+def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, make: MakeProvider) -> ReloadedModel:
     """Loads a base that has the new vocabulary, and the plain adapter beside it."""
     from safetensors.torch import load_file
 
-    manifest = _read(folder / EXPORT_MANIFEST)
     _, files = open_model(host, str(folder / "base"))
-    tokenizer = make("tokenizer", manifest["tokenizer"]).load(folder / "base")
-    _check_tokenizer(tokenizer, manifest["tokenizer_fingerprint"], folder / "base")
+    tokenizer = make("tokenizer", manifest.tokenizer).load(folder / "base")
+    _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder / "base")
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
-    adapter = make("adapter", manifest["adapter"])
-    state = _peft_state(load_file(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest["targets"])
-    adapted = adapt(network, adapter, manifest["targets"], seed=0)
+    adapter = make("adapter", manifest.adapter)
+    state = _peft_state(load_file(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest.targets)
+    adapted = adapt(network, adapter, manifest.targets, seed=0)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
-    return ReloadedModel(network, tokenizer, manifest["stop_tokens"], manifest["system"])
+    return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system)
 
 
 def _dense(host: PluginHost) -> Quantizer:
@@ -262,14 +274,14 @@ def _check_tokenizer(tokenizer: Tokenizer, trained_with: str, where: Path) -> No
         )
 
 
-def _model(source: str, manifest: Mapping[str, Any], host: PluginHost) -> ReloadedModel:
+def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
     """Loads a base model or a merged export, unquantized."""
     _, files = open_model(host, source)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
     eos = tokenizer.role_token("eos")
-    stop = manifest.get("stop_tokens") or ([eos] if eos is not None else [])
+    stop = manifest.stop_tokens or ([eos] if eos is not None else [])
     if not stop:
         raise ModelError("nothing says at which token an answer ends", where=source)
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
-    return ReloadedModel(network, tokenizer, stop, manifest.get("system"))
+    return ReloadedModel(network, tokenizer, stop, manifest.system)

@@ -160,7 +160,7 @@ def run(
     context.finish("finished")
     claimed.keep()
     context.broadcast("graftkit_run_finished")
-    return RunResult(claimed.path, context.facts)
+    return RunResult(claimed.path, context.manifest.to_json())
 
 
 def _flow(run: RunContext) -> None:
