@@ -118,6 +118,7 @@ def test_names_that_are_not_the_models_make_no_forecast_in_the_plan(tmp_path: Pa
 def test_an_older_manifest_names_a_provider_that_had_no_fields_then() -> None:
     make = InstalledProviders(PluginHost()).make
     facts = {"target": "graftkit_quantizers.dense:Dense", "config_class": "", "config": {}}
-    assert type(make(facts)) is type(make({**facts, "config_class": "graftkit_quantizers.config:DenseConfig"}))
+    current = {**facts, "config_class": "graftkit_quantizers.config:DenseConfig"}
+    assert type(make("quantizer", facts)) is type(make("quantizer", current))
     with pytest.raises(PluginError, match="no installed plugin offers"):
-        make({**facts, "config_class": "graftkit_quantizers.config:Nf4Config"})
+        make("quantizer", {**facts, "config_class": "graftkit_quantizers.config:Nf4Config"})
