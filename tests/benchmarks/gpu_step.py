@@ -4,8 +4,8 @@
 
 The models have the shapes of SmolLM2-135M, Llama 3.2 1B and Llama 3.1 8B, and random weights. Both sides train LoRA of
 rank 16 on all linear layers in bfloat16 over frozen weights in NF4 (or bfloat16), 16,384 tokens a step in sequences of
-64 to 1,000 tokens. graftkit packs them into passes of 8,192 tokens; the peer pads them into batches of 16, sorted by
-length, as `group_by_length` does. Neither recomputes activations. Tokens are counted without padding. Sides
+64 to 1,000 tokens. graftkit packs them into passes of 8,192 tokens; the peer pads them into batches of 16 (4 for 8B),
+sorted by length, as `group_by_length` does. Neither recomputes activations. Tokens are counted without padding. Sides
 alternate, each run in a fresh process; the first two steps of a run, which warm up, are left out.
 """
 
@@ -31,7 +31,8 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 TOKENS_PER_STEP = 16384
 TOKENS_PER_PASS = 8192
-PEER_BATCH = 16
+PEER_BATCH = {"135m": 16, "1b": 16, "8b": 4}
+"""As many of 1,000 tokens as 80 GB hold."""
 RANK = 16
 WARM_UP = 2
 
@@ -127,7 +128,7 @@ def ours(config: Mapping[str, Any], steps: int, storage: str, profile: str | Non
     return _facts(seconds, tokens, losses)
 
 
-def theirs(config: Mapping[str, Any], steps: int, storage: str) -> dict[str, Any]:
+def theirs(config: Mapping[str, Any], batch_size: int, steps: int, storage: str) -> dict[str, Any]:
     """Trains with transformers, PEFT and bitsandbytes, in a plain loop over padded batches."""
     import bitsandbytes as bnb
     import torch
@@ -164,8 +165,8 @@ def theirs(config: Mapping[str, Any], steps: int, storage: str) -> dict[str, Any
             step.append(rows.pop())
         step.sort(key=len)
         start, loss = time.perf_counter(), 0.0
-        for first in range(0, len(step), PEER_BATCH):
-            batch = step[first : first + PEER_BATCH]
+        for first in range(0, len(step), batch_size):
+            batch = step[first : first + batch_size]
             longest = max(map(len, batch))
             ids = torch.tensor([row + [0] * (longest - len(row)) for row in batch], device="cuda")
             mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch], device="cuda")
@@ -226,7 +227,7 @@ def main() -> None:
         facts = (
             ours(config, options.steps, options.storage, options.profile)
             if options.side == "graftkit"
-            else theirs(config, options.steps, options.storage)
+            else theirs(config, PEER_BATCH[options.size[0]], options.steps, options.storage)
         )
         print(json.dumps(facts))
         return

@@ -32,6 +32,7 @@ ARCHITECTURES = (
     "gpt_oss",  # sinks, experts
     "gpt2",  # Conv1D, learned positions
     "mixtral",
+    "gemma3",  # multimodal
     "qwen3",
     "falcon",  # one by one
     "mamba2",
