@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import settings
+from graftkit.interfaces.layer import LayerInfo
 from graftkit.model.adapt import adapt
 from graftkit.model.load import check_base_model, load_base_model
 from graftkit.model.packing import choose_packing, use_packing
@@ -91,6 +92,7 @@ def test_quantized_weights_are_those_of_the_cpu(quantizer: Any, tmp_path: Path, 
     found, same = trained(folder, cuda, torch.float32, quantizer())
     assert found == pytest.approx(loss, rel=1e-4) and off(same, gradient) < 1e-3
     weight = torch.randn(300, 200, generator=torch.Generator().manual_seed(0))
-    ours, theirs = quantizer().quantize(weight.to(cuda)), quantizer().quantize(weight)
+    layer = LayerInfo("", "linear", 300, 200)
+    ours, theirs = quantizer().quantize(weight.to(cuda), layer), quantizer().quantize(weight, layer)
     differing = ours.dequantize().cpu().sub(theirs.dequantize()).abs().gt(1e-5).float().mean()
     assert float(differing) < 1e-3, "but for ties between two levels"
