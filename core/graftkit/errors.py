@@ -71,7 +71,7 @@ class RecipeError(RequestError):
 
 
 class DataError(RequestError):
-    """The training or held-out rows can't be used as they are."""
+    """The training or holdout rows can't be used as they are."""
 
 
 class ModelError(RequestError):

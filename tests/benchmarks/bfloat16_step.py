@@ -48,8 +48,8 @@ def gradient_by_parts() -> None:
     from graftkit.training import loss
     from torch.nn.functional import cross_entropy
 
-    def by_parts(logits: Any, labels: Any, share: float = 1.0) -> Any:
-        return cross_entropy(logits.float(), labels, reduction="sum") * share
+    def by_parts(logits: Any, labels: Any, scale: float = 1.0) -> Any:
+        return cross_entropy(logits.float(), labels, reduction="sum") * scale
 
     loss.summed_nll = by_parts
 

@@ -56,7 +56,7 @@ print(json.dumps(facts | {"encoder": encoder.tokenizer.encoder}))
 """
 
 
-def sources() -> list[list[str]]:
+def logit_positions() -> list[list[str]]:
     """Returns the lines of each file of the standard library."""
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("**/*.py"))
     texts = (path.read_text(encoding="utf-8", errors="ignore") for path in paths if "site-packages" not in path.parts)
@@ -80,7 +80,7 @@ def varied(files: list[list[str]], draw: random.Random) -> Iterator[str]:
 def write_rows(path: Path, megabytes: int) -> None:
     """Writes rows until their texts have so many megabytes."""
     left = megabytes * 1_000_000
-    rows = varied(sources(), random.Random(0))
+    rows = varied(logit_positions(), random.Random(0))
     with path.open("w", encoding="utf-8") as file:
         while left > 0:
             row = next(rows)

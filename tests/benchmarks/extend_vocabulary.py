@@ -43,10 +43,8 @@ def split() -> tuple[list[str], list[str], list[str]]:
     for path in sorted((path.relative_to(folder) for path in folder.rglob("*.py")), key=lambda path: _draw(str(path))):
         if {"site-packages", "test", "tests", "idle_test"} & set(path.parts):
             continue
-        held_out = other if _draw(path.parts[0].removesuffix(".py")) % 5 == 0 else same
-        (held_out if held_out is other or _draw(str(path)) % 5 == 0 else learn).append(
-            (folder / path).read_text("utf-8")
-        )
+        holdout = other if _draw(path.parts[0].removesuffix(".py")) % 5 == 0 else same
+        (holdout if holdout is other or _draw(str(path)) % 5 == 0 else learn).append((folder / path).read_text("utf-8"))
     sizes = accumulate(map(len, learn))
     return [text for text, size in zip(learn, sizes, strict=True) if size < SIZE], same, other
 
@@ -127,8 +125,8 @@ def main() -> None:
         (folder / "texts.json").write_text(json.dumps(learn))
         open_model(PluginHost(), MODEL)[1].save_tokenizer(folder / "base")
         race(folder, int(sys.argv[1]) if len(sys.argv) > 1 else 5)
-        held_out = {"other files": same, "other modules": other, "English prose": prose}
-        savings(folder, learn, {"what was learnt from": learn, **held_out})
+        holdout = {"other files": same, "other modules": other, "English prose": prose}
+        savings(folder, learn, {"what was learnt from": learn, **holdout})
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def prose() -> str:
 
 
 def write_data(out: Path, options: argparse.Namespace) -> None:
-    """Writes the corpus of the tokenizer, the rows to train on and the held-out ones."""
+    """Writes the corpus of the tokenizer, the rows to train on and the holdout ones."""
     held = list(taken(modules(), options.holdout_kb))
     rest = modules()[len(held) :]
     corpus = out / "corpus"
@@ -152,7 +152,7 @@ def table(out: Path, sides: dict[str, dict[str, Any]]) -> str:
 
     rows: list[tuple[str, list[str]]] = [
         ("ids", [f"{side['tokenizer']['vocab_size']:,}" for side in sides.values()]),
-        ("held-out Python, tokens", _against([tokens(out / name, heldout) for name in sides])),
+        ("holdout Python, tokens", _against([tokens(out / name, heldout) for name in sides])),
         ("prose, tokens", _against([tokens(out / name, prose()) for name in sides])),
         ("parameters trained", [f"{side['parameters']['trainable']:,}" for side in sides.values()]),
         ("bits per byte before training", bits("before")),

@@ -29,7 +29,7 @@ SPEC = TrainingSpec(SIZE, ("[UNK]",), {"unk": "[UNK]"})
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
-def sources(megabytes: float) -> list[str]:
+def logit_positions(megabytes: float) -> list[str]:
     """Returns the standard library's source files, up to a size."""
     texts: list[str] = []
     left = megabytes * 1e6
@@ -112,7 +112,7 @@ def seconds(call: Callable[[], object]) -> tuple[float, float]:
 
 def main(rounds: int, megabytes: float) -> None:
     """Prints a line a backend: medians of both sides and their ratio, in seconds and in seconds of processors."""
-    texts = sources(megabytes)
+    texts = logit_positions(megabytes)
     print(f"{sum(map(len, texts)) / 1e6:.1f} million characters, {rounds} rounds")
     print(f"{'':22}{'ours':>8}{'library':>9}{'ratio':>7}{'ours cpu':>12}{'library':>9}{'ratio':>7}")
     for name, ours, library in pairs(texts):

@@ -110,7 +110,7 @@ def another(form: str, folder: Path) -> Path:
     return model
 
 
-def test_it_is_what_the_held_out_rows_are_answered_with(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
+def test_it_is_what_the_holdout_rows_are_answered_with(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
     evaluation = {"exact_match": 2, "max_new_tokens": 4}
     recipe = make_recipe(data=data(chat_rows, tmp_path), evaluation=evaluation, tokenizer={"extend": {"tokens": 5}})
     result = graftkit.run(recipe, out=tmp_path / "run")
@@ -171,7 +171,7 @@ class Calendar(date):
 
 @pytest.fixture
 def calendar(monkeypatch: pytest.MonkeyPatch) -> type[Calendar]:
-    monkeypatch.setattr("graftkit.flow.judge.date", Calendar)
+    monkeypatch.setattr("graftkit.flow.plan.date", Calendar)
     monkeypatch.setattr(Calendar, "day", date(2026, 1, 31))
     return Calendar
 

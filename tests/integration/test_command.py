@@ -33,7 +33,7 @@ def toolkit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_a_run_ends_with_a_table_and_two_commands_that_work(recipe_file: Path, tmp_path: Path) -> None:
     done = toolkit("run", "job.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "held-out loss" in done.stdout and "before" in done.stdout and "% " not in done.stderr
+    assert "holdout loss" in done.stdout and "before" in done.stdout and "% " not in done.stderr
     assert "proved: logits within" in done.stdout and "claims: loaded with transformers" in done.stdout
     assert "8.6" in done.stdout
     assert "step 6/6  loss" in done.stderr and "tokens/s" in done.stderr and "\x1b" not in done.stderr

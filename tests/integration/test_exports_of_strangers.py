@@ -22,7 +22,7 @@ from graftkit.flow import export as flow
 from graftkit.flow.export_manifest import MAX_TOLERANCE, checked_tolerance, drop_foreign_code, refuse_foreign_code
 from graftkit.flow.recreate import InstalledProviders
 from graftkit.flow.reload import reload
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.kinds import KINDS, Kind
 from graftkit.store.files import file_facts
 from graftkit.testing import tiny_rows
@@ -159,7 +159,7 @@ def test_a_damaged_manifest_is_told_in_words(copied: Path, change: dict[str, Any
     assert said in str(caught.value) and "Error" not in str(caught.value)
 
 
-def facts_of(offer: Offer) -> dict[str, Any]:
+def facts_of(offer: RegisteredProvider) -> dict[str, Any]:
     return {"target": offer.provider.target, "config_class": offer.provider.config, "config": {}}
 
 

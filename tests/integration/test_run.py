@@ -220,22 +220,22 @@ def test_other_shapes_of_rows_are_learnt_too(make_recipe: Any, tmp_path: Path, r
     assert ("exact_match" in result.metrics["after"]) == ("prompt" in row)
 
 
-def test_held_out_rows_that_are_too_long_are_told_of(make_recipe: Any, tmp_path: Path) -> None:
+def test_holdout_rows_that_are_too_long_are_told_of(make_recipe: Any, tmp_path: Path) -> None:
     rows = tmp_path / "held.jsonl"
     long = [{"prompt": "x" * 90, "completion": "y"}, {"prompt": "x", "completion": "y" * 90}]
     rows.write_text("".join(json.dumps(row) + "\n" for row in long))
     recipe = make_recipe()
     recipe["data"]["holdout"] = str(rows)
     notices = graftkit.run(recipe, out=tmp_path / "run").manifest["notices"]
-    assert "2 of 2 held-out rows are longer than 64 tokens and lose their end" in notices
-    assert "1 of 2 held-out rows have nothing supervised left and are not used" in notices
+    assert "2 of 2 holdout rows are longer than 64 tokens and lose their end" in notices
+    assert "1 of 2 holdout rows have nothing supervised left and are not used" in notices
 
 
 def test_a_held_out_loss_that_is_no_number_fails_the_run_in_words(
     make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graftkit.flow.evaluate.held_out_loss", lambda *a, **k: float("nan"))
-    with pytest.raises(RunError, match="the held-out loss is nan"):
+    with pytest.raises(RunError, match="the holdout loss is nan"):
         graftkit.run(make_recipe(), out=tmp_path / "run")
     assert manifest_of(tmp_path / "run")["status"] == "failed"
 

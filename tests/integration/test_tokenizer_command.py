@@ -120,14 +120,14 @@ def test_an_analysis_says_how_many_and_draws_it(toolkit: Toolkit, place: Path) -
     line = ("analyze", "base", "texts", "--tokens", "10,40,70", "--holdout", "0.3")
     code, output, errors = toolkit(*line, "--out", "curve.svg")
     assert code == 0, errors
-    assert "held-out files" in output and "0 (base)" in output and "Worth it: take 40 tokens" in output
+    assert "holdout files" in output and "0 (base)" in output and "Worth it: take 40 tokens" in output
     assert "Only " in output and "bytes are held out" in output, "a small corpus is told of"
     assert "advised: 40 tokens" in (place / "curve.svg").read_text()
     assert "More may save more: try --tokens 10,20,40." in toolkit(*line[:4], "10")[1]
     facts = answer(toolkit, *line, "--out", "curve.html")
     assert "<svg" in (page := (place / "curve.html").read_text()) and "<td>0 (base)</td>" in page
     assert facts["advised_tokens"] == 40 and [point["asked"] for point in facts["points"]] == [10, 40, 70]
-    assert 0 < len(facts["held_out_files"]) < 8
+    assert 0 < len(facts["holdout_files"]) < 8
 
 
 def test_what_is_not_worth_it_is_told(toolkit: Toolkit, place: Path) -> None:

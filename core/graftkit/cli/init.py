@@ -30,7 +30,7 @@ training:
   learning_rate: 2e-4
   seed: 0
 
-evaluation: {{exact_match: 0}}   # N held-out rows to answer and compare, before and after
+evaluation: {{exact_match: 0}}   # N holdout rows to answer and compare, before and after
 export: [peft, merged]
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
-from graftkit.flow.judge import Request
+from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
 
 __all__ = ["command"]
@@ -32,25 +32,25 @@ def command(recipe: str, overrides: tuple[str, ...], disable: tuple[str, ...], a
         click.echo(f"note: {notice}")
 
 
-def describe(request: Request) -> dict[str, Any]:
-    """Returns what a judged request amounts to, as JSON; under each key `text` says it in words."""
-    bound, files = request.bound, request.files
+def describe(plan: RunPlan) -> dict[str, Any]:
+    """Returns what a plan amounts to, as JSON; under each key `text` says it in words."""
+    bound, files = plan.bound, plan.files
     total = sum(prod(info.shape) for info in files.tensors.values())
-    rows = {"train": request.rows.train.counts(), "holdout": request.rows.holdout.counts()}
-    layers = f"{len(request.targets)} layers"
-    expected = request.forecast
+    rows = {"train": plan.rows.train.counts(), "holdout": plan.rows.holdout.counts()}
+    layers = f"{len(plan.targets)} layers"
+    expected = plan.forecast
     return {
         "model": {
             "reference": files.reference,
             "parameters": total,
-            "text": f"{files.reference}: {files.config['model_type']}, {total:,} parameters ({_label(request.source)})",
+            "text": f"{files.reference}: {files.config['model_type']}, {total:,} parameters ({_label(plan.source)})",
         },
         "tokenizer": {
-            "vocab_size": request.tokenizer.vocab_size,
-            "fingerprint": request.tokenizer.fingerprint,
-            "change": request.vocabulary.describe() if request.vocabulary else None,
-            "text": f"{request.tokenizer.vocab_size:,} ids ({_label(request.backend)})"
-            + (f", {request.vocabulary.describe()}" if request.vocabulary else ""),
+            "vocab_size": plan.tokenizer.vocab_size,
+            "fingerprint": plan.tokenizer.fingerprint,
+            "change": plan.vocabulary.describe() if plan.vocabulary else None,
+            "text": f"{plan.tokenizer.vocab_size:,} ids ({_label(plan.backend)})"
+            + (f", {plan.vocabulary.describe()}" if plan.vocabulary else ""),
         },
         "quantizer": {
             **bound.quantizer.facts(),
@@ -59,7 +59,7 @@ def describe(request: Request) -> dict[str, Any]:
         },
         "adapter": {
             **bound.adapter.facts(),
-            "targets": request.targets,
+            "targets": plan.targets,
             "parameters": expected["adapter_parameters"],
             "text": f"{_label(bound.adapter.offer)} on {layers}: {bound.adapter.config}"
             + _about(expected["adapter_parameters"], "trainable parameters"),
@@ -70,7 +70,7 @@ def describe(request: Request) -> dict[str, Any]:
             "text": ", ".join(f"{use.folder} ({_label(choice.offer)})" for use, choice in bound.exports) or "none",
         },
         "recipe": bound.resolved(),
-        "notices": request.notices,
+        "notices": plan.notices,
     }
 
 

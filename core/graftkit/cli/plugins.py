@@ -11,7 +11,7 @@ import click
 from graftkit.cli.options import disable_option, json_option
 from graftkit.host.discovery import strict_by_environment
 from graftkit.host.host import PluginHost
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 
 __all__ = ["command"]
 
@@ -49,7 +49,7 @@ def describe(host: PluginHost) -> list[dict[str, Any]]:
     ]
 
 
-def _provider(host: PluginHost, offer: Offer) -> dict[str, Any]:
+def _provider(host: PluginHost, offer: RegisteredProvider) -> dict[str, Any]:
     missing = host.registry.missing_requirements(offer.provider)
     return {
         "kind": offer.kind,

@@ -45,7 +45,7 @@ class _Counts(click.ParamType[list[int]]):
 @click.option(
     "--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 0.5, min_open=True), help="Share of text."
 )
-@click.option("--seed", default=0, show_default=True, type=int, help="Draws other held-out files.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Draws other holdout files.")
 @click.option("--min-frequency", default=2, show_default=True, type=click.IntRange(1), help="Of a pair to be learnt.")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the curve: FILE.svg, .png, or .html with the table.")
 @use_option
@@ -63,7 +63,7 @@ def command(
     disable: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure on held-out text what tokens learnt from FILES would save the tokenizer BASE.
+    """Measure on holdout text what tokens learnt from FILES would save the tokenizer BASE.
 
     Whole files are held out (of a single one, stretches). It is worth it where at least 3% of their tokens are saved;
     the number advised is then the smallest that gives 80% of the largest saving, since each further token saves less
@@ -83,7 +83,7 @@ def command(
     host = PluginHost(disable=disable)
     if out:
         check_picture(out)
-    learn, held_out = split_by_file(text_files(files), holdout, seed)
+    learn, texts = split_by_file(text_files(files), holdout, seed)
     found = find_tokenizer(host, reference(base), use)
     backend = extendable(host, found)
 
@@ -96,7 +96,7 @@ def command(
         analysis = analyze(
             found.tokenizer,
             extend,
-            held_out,
+            texts,
             counts,
             learnt_from=learn.bytes,
             cost=embedding_cost(found.model) if found.model else None,
@@ -106,13 +106,13 @@ def command(
         title = f"{short_names([base])[base]}: {len(learn.files)} files, {learn.bytes / 1e6:.1f} MB"
         write_picture(out, savings_figure(analysis, title), headers, rows, title)
     if as_json:
-        files_held = [str(path) for path in held_out.files]
-        click.echo(json.dumps({**analysis.to_json(), "held_out_files": files_held}, ensure_ascii=False))
+        files_held = [str(path) for path in texts.files]
+        click.echo(json.dumps({**analysis.to_json(), "holdout_files": files_held}, ensure_ascii=False))
         return
-    where = f"{len(held_out.files)} held-out files" if learn.files != held_out.files else "held-out stretches of it"
+    where = f"{len(texts.files)} holdout files" if learn.files != texts.files else "holdout stretches of it"
     click.echo(
         f"learnt from {len(learn.files)} files, {learn.bytes / 1e6:.2f} MB; "
-        f"measured on {where}, {held_out.bytes / 1e6:.2f} MB\n"
+        f"measured on {where}, {texts.bytes / 1e6:.2f} MB\n"
     )
     show_table(headers, rows)
     click.echo()
@@ -129,7 +129,7 @@ def command(
 
 def table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     """Returns the headers and rows that show an analysis; the base is the first row."""
-    headers = ["tokens learnt", "added", "bytes/token", "saved", "used held-out", "scaffolding", "parameters"]
+    headers = ["tokens learnt", "added", "bytes/token", "saved", "used holdout", "scaffolding", "parameters"]
     base = ["0 (base)", "", f"{analysis.base.bytes_per_token:.3f}", "", "", "", ""]
     rows = [base, *(_row(point) for point in analysis.points)]
     shown = 7 if analysis.points[0].parameters is not None else 6
@@ -156,12 +156,12 @@ def verdict(analysis: Analysis) -> list[str]:
     lines = []
     if advice is None:
         lines.append(
-            f"Not worth it: {best.asked:,} tokens would save {best.saved:.1%} of held-out text's tokens; "
+            f"Not worth it: {best.asked:,} tokens would save {best.saved:.1%} of holdout text's tokens; "
             f"under {WORTH_IT:.0%} the new rows cost more than they give."
         )
     else:
         lines.append(
-            f"Worth it: take {advice.asked:,} tokens, which save {advice.saved:.1%} of held-out text's tokens "
+            f"Worth it: take {advice.asked:,} tokens, which save {advice.saved:.1%} of holdout text's tokens "
             f"(the smallest number with {ENOUGH_OF_BEST:.0%} of the largest saving, {best.saved:.1%})."
         )
     if analysis.base.bytes < _LITTLE:

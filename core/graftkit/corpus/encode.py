@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.rows import ChatRow, CompletionRow, LongTextRow, Row, TextRow
+from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.trespass import Trespass
 from graftkit.errors import DataError
 from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
 from graftkit.store.fingerprint import fingerprint
@@ -98,7 +98,7 @@ class Encoder:
         self.max_length = max_length
         self._names = {id: name for name, id in tokenizer.special_tokens.items()}
         self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
-        self._trespass = Trespass(self._specials)
+        self._injection = InjectionCheck(self._specials)
 
     def encode(self, row: Row) -> Encoded:
         """Returns the tokens of a row.
@@ -169,7 +169,7 @@ class Encoder:
             messages.where,
             add_generation_prompt=True,
         )
-        self._trespass.check(pieces, messages.where)
+        self._injection.check(pieces, messages.where)
         return self._encode_runs(list(self._chat_runs(pieces, messages)))[0]
 
     @property
@@ -216,7 +216,7 @@ class Encoder:
     def _runs(self, row: Row) -> list[_Run]:
         if isinstance(row, ChatRow):
             pieces = lay_out(self._required_template(row.where), row.messages, row.where)
-            self._trespass.check(pieces, row.where)
+            self._injection.check(pieces, row.where)
             return list(self._chat_runs(pieces, row))
         if isinstance(row, CompletionRow):
             return [*self._start(), _Run(row.prompt, False), _Run(row.completion, True), *self._end()]

@@ -105,7 +105,7 @@ class PlainTexts:
         ids = np.concatenate([np.zeros(0, np.uint32), *windows])
         weights = np.ones(len(ids), np.float32)
         weights[offsets[:-1]] = 0
-        replies = np.zeros(len(windows), np.int64)
+        prompt_lengths = np.zeros(len(windows), np.int64)
         if windows and firsts:
-            replies[list(firsts)] = len(self.start)
-        return TokenStore.from_arrays(ids=ids, loss_weight=weights, offsets=offsets, replies=replies)
+            prompt_lengths[list(firsts)] = len(self.start)
+        return TokenStore.from_arrays(ids=ids, loss_weight=weights, offsets=offsets, prompt_lengths=prompt_lengths)

@@ -21,7 +21,7 @@ DIGEST = np.dtype(f"S{SIZE}")
 
 
 def digest_row(row: Row, seed: int | None = None) -> tuple[bytes, bytes]:
-    """Returns a row's digest, and the digest that orders it in the random draw of held-out rows.
+    """Returns a row's digest, and the digest that orders it in the random draw of holdout rows.
 
     Both are the first bytes of `graftkit.store.fingerprint`, of the row's key and of `[seed, key]`; the second is empty
     without a seed.

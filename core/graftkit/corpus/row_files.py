@@ -32,7 +32,7 @@ class Rows:
     Attributes:
         read: Reads the rows that a mask says, `[all rows]`.
         digests: A digest of each row's content, `[all rows]`: equal rows have equal ones.
-        places: What places each row in the draw of held-out rows, `[all rows]`; empty where none is drawn.
+        places: What places each row in the draw of holdout rows, `[all rows]`; empty where none is drawn.
         kinds: Each row's shape, `[all rows]`.
         kept: Which of all rows these are, `[all rows]`.
     """
@@ -80,7 +80,7 @@ def scan_rows(paths: Sequence[Path], seed: int | None = None) -> Rows:
 
     Args:
         paths: The files.
-        seed: Places the rows in a draw of held-out ones; None where none is to be drawn.
+        seed: Places the rows in a draw of holdout ones; None where none is to be drawn.
 
     Returns:
         All rows. Of each, a digest and its shape are kept in memory, about 40 bytes.

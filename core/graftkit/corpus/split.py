@@ -1,4 +1,4 @@
-"""Draws the held-out rows."""
+"""Draws the holdout rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Split", "drawn", "exclude", "split"]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Training rows and held-out rows.
+    """Training rows and holdout rows.
 
     Attributes:
         train: The rows to learn from, in the order they were read.
@@ -69,6 +69,6 @@ def _taken(counts: Sequence[int] | NDArray[np.int64], wanted: int) -> list[int]:
 
 
 def exclude(rows: Rows, holdout: Rows) -> Split:
-    """Removes the rows of a separate held-out file from the training rows."""
+    """Removes the rows of a separate holdout file from the training rows."""
     train = rows.only(~np.isin(rows.digests, holdout.digests))
     return Split(train, holdout, repeated=len(rows) - len(train))

@@ -174,7 +174,7 @@ def _tally_of(encoder: Encoder, rows: Sequence[Row], encoded: Sequence[Encoded],
     ends = {int(example.ids[example.supervised.nonzero()[0][-1]]) for example, _ in examples}
     chats = [row for row in rows if isinstance(row, ChatRow)]
     openings = [row.messages[0] for row in chats]
-    answered = [example.reply > 0 and not isinstance(row, TextRow | LongTextRow) for example, row in examples]
+    answered = [example.prompt_length > 0 and not isinstance(row, TextRow | LongTextRow) for example, row in examples]
     return Tally(
         rows=len(rows),
         examples=len(examples),

@@ -46,7 +46,7 @@ class LoadedModel:
 
 def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
     """Streams the weights in, stored as the quantizer says."""
-    bound, files = run.request.bound, run.request.files
+    bound, files = run.plan.bound, run.plan.files
     training = bound.recipe.training
     with run.stage("base model") as stage:
         quantizer: Quantizer = run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)
@@ -67,11 +67,11 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
 
 def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
     """Gives the model the run's vocabulary and attaches the adapter."""
-    bound, files, network = run.request.bound, run.request.files, base.network
+    bound, files, network = run.plan.bound, run.plan.files, base.network
     with run.stage("adapter") as stage:
         grown = grow_vocabulary(run, network) if run.vocabulary.change else None
         adapter: Adapter = run.host.registry.create(bound.adapter.offer, bound.adapter.config)
-        adapted = adapt(network, adapter, run.request.targets, seed=bound.recipe.training.seed)
+        adapted = adapt(network, adapter, run.plan.targets, seed=bound.recipe.training.seed)
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
         generation = generation_config(files, run.vocabulary.change, tokenizer, run.manifest.stop_tokens)

@@ -29,7 +29,7 @@ def check_model(run: RunContext) -> PlannedBase:
         RecipeError: There is no such device here.
         ModelError: The model is not causal.
     """
-    bound, files = run.request.bound, run.request.files
+    bound, files = run.plan.bound, run.plan.files
     with run.stage("model check") as stage:
         device = pick_device(bound.recipe.training.device)
         run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)  # what it lacks is found out now

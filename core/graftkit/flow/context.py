@@ -17,7 +17,7 @@ from graftkit.errors import GraftkitError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
 from graftkit.flow.folder import LOCK, MANIFEST
-from graftkit.flow.judge import Request
+from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
 from graftkit.flow.vocabulary import Vocabulary
 from graftkit.host.host import PluginHost
@@ -34,7 +34,7 @@ class RunContext:
     """What every stage is given.
 
     Attributes:
-        request: The judged request.
+        plan: The plan of the run.
         host: The plugins.
         folder: The run's folder.
         cancel: Whether somebody wants it to stop.
@@ -44,22 +44,22 @@ class RunContext:
 
     def __init__(
         self,
-        request: Request,
+        plan: RunPlan,
         host: PluginHost,
         folder: Path,
         on_event: OnEvent,
         cancel: CancelToken,
         resumed: Resumed | None = None,
     ) -> None:
-        self.request = request
+        self.plan = plan
         self.host = host
         self.folder = folder
         self.cancel = cancel
         self.resumed = resumed
-        self.vocabulary = Vocabulary(request.tokenizer, request.backend, request.encoder, request.tokenizer)
+        self.vocabulary = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
         self._on_event = on_event
         self._start = time.perf_counter()
-        recipe = request.bound.resolved()
+        recipe = plan.bound.resolved()
         self.info = RunInfo(folder, recipe)
         self._manifest = RunManifest(
             graftkit=__version__,
@@ -68,11 +68,11 @@ class RunContext:
             seconds=0.0,
             progress=None,
             recipe=recipe,
-            providers=_providers(request),
-            seed=request.bound.recipe.training.seed,
+            providers=_providers(plan),
+            seed=plan.bound.recipe.training.seed,
             stages=[],
             notices=[],
-            data=DataFacts(date=request.today.isoformat()),
+            data=DataFacts(date=plan.today.isoformat()),
             environment=_environment(),
         )
         if resumed is not None:
@@ -168,7 +168,7 @@ class StageScope:
         self._run.notice(self.name, message)
 
 
-def _providers(request: Request) -> dict[str, Any]:
+def _providers(plan: RunPlan) -> dict[str, Any]:
     def facts(offer: Any) -> dict[str, Any]:
         """As `Choice.facts`: a source opens, and a tokenizer is read, with the defaults of its provider's options."""
         return {
@@ -180,9 +180,9 @@ def _providers(request: Request) -> dict[str, Any]:
             "version": offer.plugin.version,
         }
 
-    backend = request.vocabulary.offer if request.vocabulary else request.backend
-    found = {"model_source": facts(request.source), "tokenizer": facts(backend)}
-    return found | request.bound.providers()
+    backend = plan.vocabulary.offer if plan.vocabulary else plan.backend
+    found = {"model_source": facts(plan.source), "tokenizer": facts(backend)}
+    return found | plan.bound.providers()
 
 
 def _environment() -> dict[str, str]:

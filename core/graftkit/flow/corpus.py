@@ -39,8 +39,8 @@ class Corpus:
 
     Attributes:
         train: The rows to learn from.
-        holdout: The held-out rows.
-        answers: The numbers of the held-out rows that have a prompt and an answer, as many as are asked for.
+        holdout: The holdout rows.
+        answers: The numbers of the holdout rows that have a prompt and an answer, as many as are asked for.
         stop: What a generation stops at: special tokens that end a supervised stretch, and those of the base model.
     """
 
@@ -52,7 +52,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The rows to learn from, or the held-out ones.
+    """The rows to learn from, or the holdout ones.
 
     Attributes:
         rows: The rows.
@@ -74,7 +74,7 @@ def build_corpus(run: RunContext) -> Corpus:
         DataError: A row can't be laid out, or nothing is left to learn.
     """
     with run.stage("corpus") as stage:
-        encoder, rows = run.vocabulary.encoder, run.request.rows
+        encoder, rows = run.vocabulary.encoder, run.plan.rows
         fingerprints = {"train": rows.train.fingerprint, "holdout": rows.holdout.fingerprint}
         _check_resumed(run, fingerprints)
         sides = _sides(run, stage, encoder, fingerprints)
@@ -83,14 +83,14 @@ def build_corpus(run: RunContext) -> Corpus:
             remove_tree(run.folder / PARTIAL)
         stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
-        run.record(data=DataFacts(date=run.request.today.isoformat(), fingerprint=fingerprints, **stage.facts))
+        run.record(data=DataFacts(date=run.plan.today.isoformat(), fingerprint=fingerprints, **stage.facts))
         corpus = _corpus(run, stores, tallies)
         run.record(stop_tokens=corpus.stop)
         return corpus
 
 
 def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: Mapping[str, str]) -> dict[str, _Side]:
-    rows, wanted = run.request.rows, run.request.bound.recipe.evaluation.exact_match
+    rows, wanted = run.plan.rows, run.plan.bound.recipe.evaluation.exact_match
     tell, first, total = stage.progress("rows"), len(rows.train), len(rows.train) + len(rows.holdout)
     about = [_FORMAT, encoder.fingerprint, wanted, *position_units()]
     key = {name: fingerprint([about, rows]) for name, rows in fingerprints.items()}
@@ -159,10 +159,10 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
     if not train.examples:
         raise DataError(
             f"not one of {train.rows} rows has a supervised token within data.max_length ({limit})",
-            where=run.request.bound.recipe.data.train[0],
+            where=run.plan.bound.recipe.data.train[0],
             hint="Raise data.max_length: the prompts alone fill it.",
         )
-    for side, tally in (("rows", train), ("held-out rows", tallies["holdout"])):
+    for side, tally in (("rows", train), ("holdout rows", tallies["holdout"])):
         if tally.truncated:
             stage.notice(f"{tally.truncated} of {tally.rows} {side} are longer than {limit} tokens and lose their end")
         if tally.lost:
@@ -174,7 +174,7 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
 
 def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
     vocabulary = run.vocabulary
-    stop = stop_tokens(run.request.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
+    stop = stop_tokens(run.plan.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
     return Corpus(stores["train"], stores["holdout"], list(tallies["holdout"].answers), stop)
 
 
@@ -200,7 +200,7 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
             f"{name}_supervised": tallies[name].supervised,
         }
     return facts | {
-        "files": run.request.bound.recipe.data.train,
+        "files": run.plan.bound.recipe.data.train,
         "system": systems[0] if len(systems) == 1 else None,
         "example_prompt": tallies["holdout"].prompt,
     }

@@ -1,4 +1,4 @@
-"""Judges the model by the held-out rows, before training and after it."""
+"""Judges the model by the holdout rows, before training and after it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_model import LoadedBase, LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
-from graftkit.flow.held_out import encode_rows, supervised_bytes
+from graftkit.flow.holdout import encode_rows, supervised_bytes
 from graftkit.flow.open_model import embedding_rows
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.generate import generate_greedily
 from graftkit.store.files import write_json
 from graftkit.store.token_store import Example, TokenStore
-from graftkit.training.loop import held_out_loss
+from graftkit.training.loop import holdout_loss
 
 __all__ = ["Answer", "evaluate", "evaluate_base"]
 
@@ -27,7 +27,7 @@ When = Literal["base", "before", "after"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A held-out row and what the model said to it."""
+    """A holdout row and what the model said to it."""
 
     prompt: str
     expected: str
@@ -40,12 +40,12 @@ class Answer:
 
 
 def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -> None:
-    """Measures the held-out loss and, where the recipe asks for it, exact match; keeps both in the manifest."""
+    """Measures the holdout loss and, where the recipe asks for it, exact match; keeps both in the manifest."""
     if not len(corpus.holdout):
         return
     if when == "before" and _known_already(run, when):
         return
-    options = run.request.bound.recipe
+    options = run.plan.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
         stage.facts |= _measured(run, stage, loaded.model.network, loaded, corpus.holdout)
         wanted = corpus.answers[: options.evaluation.exact_match]
@@ -59,17 +59,17 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
 
 def evaluate_base(run: RunContext, base: LoadedBase) -> None:
     """Measures the base model with its own vocabulary, where the run gives it another one."""
-    if run.vocabulary.change is None or not run.request.rows.holdout:
+    if run.vocabulary.change is None or not run.plan.rows.holdout:
         return
     if _known_already(run, "base"):
         return
     with run.stage("evaluation of the base") as stage:
         tokenizer = run.vocabulary.base
-        template = chat_template_of(tokenizer, run.request.today)
-        rows = embedding_rows(run.request.files)
-        encoder = Encoder(tokenizer, template, run.request.encoder.max_length, rows)
+        template = chat_template_of(tokenizer, run.plan.today)
+        rows = embedding_rows(run.plan.files)
+        encoder = Encoder(tokenizer, template, run.plan.encoder.max_length, rows)
         try:
-            store = encode_rows(encoder, run.request.rows.holdout)
+            store = encode_rows(encoder, run.plan.rows.holdout)
         except DataError as error:
             stage.notice(f"the base model can't be measured with its own vocabulary: {error.message}")
             return
@@ -94,13 +94,13 @@ def _measured(
     tokenizer: Tokenizer | None = None,
 ) -> dict[str, float]:
     """Returns the mean loss of a supervised token, in nats, and of a byte of text, in bits."""
-    microbatch_tokens = run.request.bound.recipe.training.microbatch_tokens
-    loss = held_out_loss(
+    microbatch_tokens = run.plan.bound.recipe.training.microbatch_tokens
+    loss = holdout_loss(
         network, store, loaded.device, microbatch_tokens, stage.progress("passes"), packed=loaded.packing.packed
     )
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the held-out loss is {loss}",
+            f"the holdout loss is {loss}",
             where=stage.name,
             hint="A lower training.learning_rate usually helps."
             if stage.name == "evaluation after"
@@ -114,7 +114,7 @@ def _measured(
 def _answer_all(
     run: RunContext, loaded: LoadedModel, stage: StageScope, corpus: Corpus, rows: Sequence[int]
 ) -> list[Answer]:
-    options = run.request.bound.recipe.evaluation
+    options = run.plan.bound.recipe.evaluation
     answers: list[Answer] = []
     batches = [rows[at : at + options.batch_size] for at in range(0, len(rows), options.batch_size)]
     tell = stage.progress("tokens")
@@ -126,7 +126,7 @@ def _answer_all(
 
         replies = generate_greedily(
             loaded.model.network,
-            [example.ids[: example.reply].tolist() for example in examples],
+            [example.ids[: example.prompt_length].tolist() for example in examples],
             max_new_tokens=options.max_new_tokens,
             stop=corpus.stop,
             poll=poll,
@@ -137,9 +137,9 @@ def _answer_all(
 
 def _answer(run: RunContext, example: Example, reply: Sequence[int]) -> Answer:
     decode = run.vocabulary.tokenizer.decode
-    expected = example.ids[example.reply :][example.supervised[example.reply :]].tolist()
+    expected = example.ids[example.prompt_length :][example.supervised[example.prompt_length :]].tolist()
     return Answer(
-        prompt=decode(example.ids[: example.reply].tolist()),
+        prompt=decode(example.ids[: example.prompt_length].tolist()),
         expected=decode(expected, skip_specials=True),
         answer=decode(list(reply), skip_specials=True),
     )

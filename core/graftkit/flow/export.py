@@ -58,13 +58,13 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     Raises:
         ExportError: An export failed.
     """
-    if not run.request.bound.exports:
+    if not run.plan.bound.exports:
         return
     trained = next(stage["tokens"] for stage in run.facts["stages"] if stage["name"] == "training")
     probes = replace(make_probes(loaded, corpus, trained), assets=_assets(run, loaded))
     probes.save(run.folder / PROBES_FILE)
     (run.folder / "exports").mkdir(exist_ok=True)
-    for use, choice in run.request.bound.exports:
+    for use, choice in run.plan.bound.exports:
         with run.stage(f"export {use.folder}") as stage:
             exporter = exporters[use.folder]
             folder = run.folder / "exports" / use.folder
@@ -78,11 +78,11 @@ def prove_exports(run: RunContext) -> None:
     Raises:
         ExportError: An export computes something else than what was trained, or loads something else beside it.
     """
-    if not run.request.bound.exports:
+    if not run.plan.bound.exports:
         return
     _give_memory_back()
     run.record(exports={})
-    for use, _ in run.request.bound.exports:
+    for use, _ in run.plan.bound.exports:
         with run.stage(f"proof of {use.folder}") as stage:
             folder = run.folder / "exports" / use.folder
             stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, folder)}
@@ -102,8 +102,8 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
     """Asks the run's own tokenizer and settings for what every export must load besides its weights."""
     return expected_assets(
         run.vocabulary.tokenizer,
-        row_texts(run.request.rows.train),
-        today=run.request.today,
+        row_texts(run.plan.rows.train),
+        today=run.plan.today,
         generation=loaded.model.generation_config,
         stop_tokens=run.facts["stop_tokens"],
     )
@@ -111,7 +111,7 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
 
 def make_exporters(run: RunContext) -> dict[str, Exporter]:
     """Makes every exporter that the recipe names, by its folder."""
-    bound = run.request.bound
+    bound = run.plan.bound
     return {use.folder: run.host.registry.create(choice.offer, choice.config) for use, choice in bound.exports}
 
 
@@ -134,11 +134,11 @@ def refuse_early(run: RunContext, exporters: Mapping[str, Exporter]) -> None:
     Raises:
         RecipeError: One can't.
     """
-    bound, files, vocabulary = run.request.bound, run.request.files, run.vocabulary
+    bound, files, vocabulary = run.plan.bound, run.plan.files, run.vocabulary
     adapter: Adapter = run.host.registry.create(bound.adapter.offer, bound.adapter.config)
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
-    targets = run.request.targets
-    experts = run.request.expert_targets
+    targets = run.plan.targets
+    experts = run.plan.expert_targets
     planned = Planned(config, files.reference, vocabulary.tokenizer, vocabulary.change, adapter, targets, experts)
     for place, (name, exporter) in enumerate(exporters.items()):
         reason = exporter.refusal(planned)
@@ -163,9 +163,9 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             "tokenizer_fingerprint": run.vocabulary.tokenizer.fingerprint,
             "chat_template": run.facts["tokenizer"]["chat_template"],
             "adapter": run.facts["providers"]["adapter"],
-            "targets": run.request.targets,
+            "targets": run.plan.targets,
             "tokenizer": run.facts["providers"]["tokenizer"],
-            "dtype": run.request.bound.recipe.training.dtype,
+            "dtype": run.plan.bound.recipe.training.dtype,
             "stop_tokens": run.facts["stop_tokens"],
             "system": run.facts["data"]["system"],
             "tolerance": checked_tolerance(exporter.tolerance(), choice.offer.qualified_name),
@@ -243,7 +243,7 @@ def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool
             _end(process)
             for left in folder.absolute().parent.glob(f"{glob.escape(temporary_prefix(folder, process.pid))}*.partial"):
                 shutil.rmtree(left, ignore_errors=True)
-    return _judged(folder, process.returncode, output, errors)
+    return _checked(folder, process.returncode, output, errors)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -277,7 +277,7 @@ def _time_limit(folder: Path) -> float:
     return _SECONDS + size / _BYTES_A_SECOND
 
 
-def _judged(folder: Path, code: int, output: str, errors: str) -> dict[str, Any]:
+def _checked(folder: Path, code: int, output: str, errors: str) -> dict[str, Any]:
     lines = output.strip().splitlines()
     if code != 0 or not lines:
         reason = errors.strip().splitlines()[-1:] or [f"the process ended with {code}"]

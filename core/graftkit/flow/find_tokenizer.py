@@ -10,7 +10,7 @@ from pathlib import Path
 from graftkit.errors import ModelError, PluginError, ProviderError, RequestError
 from graftkit.flow.open_model import fetch_tokenizer, load_tokenizer, open_model, open_tokenizer
 from graftkit.host.host import PluginHost
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.model_source import BaseModelFiles, TokenizerFiles
 from graftkit.interfaces.tokenizer import Tokenizer, TokenizerBackend
@@ -29,7 +29,7 @@ class FoundTokenizer:
         model: The model that it came with, where the reference meant one.
     """
 
-    offer: Offer
+    offer: RegisteredProvider
     tokenizer: Tokenizer
     reference: str
     model: BaseModelFiles | None = None
@@ -67,7 +67,7 @@ def find_tokenizer(host: PluginHost, reference: str, use: str | None = None, whe
     return FoundTokenizer(offer, load_tokenizer(files, default_backend(host, offer)), reference, model)
 
 
-def default_backend(host: PluginHost, offer: Offer) -> TokenizerBackend:
+def default_backend(host: PluginHost, offer: RegisteredProvider) -> TokenizerBackend:
     """Makes a backend as it is without options, which only training asks for.
 
     Raises:
@@ -77,13 +77,15 @@ def default_backend(host: PluginHost, offer: Offer) -> TokenizerBackend:
     return _unchecked(host, offer)
 
 
-def _unchecked(host: PluginHost, offer: Offer) -> TokenizerBackend:
+def _unchecked(host: PluginHost, offer: RegisteredProvider) -> TokenizerBackend:
     config = host.registry.config_class(offer)
     backend: TokenizerBackend = host.registry.create(offer, config() if offer.provider.config else None)
     return backend
 
 
-def _accepting(host: PluginHost, offers: Sequence[Offer], path: Path, where: str) -> Offer | None:
+def _accepting(
+    host: PluginHost, offers: Sequence[RegisteredProvider], path: Path, where: str
+) -> RegisteredProvider | None:
     """Asks built-in backends first, then the others.
 
     Of one plugin's backends the first that accepts it is taken: a plugin knows its own order.
@@ -99,7 +101,7 @@ def _accepting(host: PluginHost, offers: Sequence[Offer], path: Path, where: str
     return None
 
 
-def _accepts(host: PluginHost, offer: Offer, path: Path) -> bool:
+def _accepts(host: PluginHost, offer: RegisteredProvider, path: Path) -> bool:
     try:
         return _unchecked(host, offer).accepts(path)
     except PluginError:  # a broken plugin, or one that lacks something, stands in nobody's way

@@ -29,7 +29,7 @@ def grow_vocabulary(run: RunContext, network: Any) -> GrownVocabulary:
         ModelError: The architecture's embeddings can't be changed.
         PluginError: The initializer made something else than rows.
     """
-    choice, change = run.request.bound.initializer, run.vocabulary.change
+    choice, change = run.plan.bound.initializer, run.vocabulary.change
     assert choice is not None and change is not None
     initializer: Initializer = run.host.registry.create(choice.offer, choice.config)
 
@@ -37,7 +37,7 @@ def grow_vocabulary(run: RunContext, network: Any) -> GrownVocabulary:
         rows = initializer.rows(_new_rows(run.vocabulary, change, weight, role))
         return _checked(rows, (len(change.ids), weight.shape[1]), choice.use)
 
-    return grow(network, change, make, run.request.files.reference)
+    return grow(network, change, make, run.plan.files.reference)
 
 
 def _new_rows(vocabulary: Vocabulary, change: VocabularyChange, weight: torch.Tensor, role: MatrixRole) -> NewRows:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from graftkit.errors import ModelError, ProviderError
 from graftkit.host.host import PluginHost
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.model_source import (
@@ -33,7 +33,7 @@ _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_emb
 
 def open_model(
     host: PluginHost, reference: str, use: str | None = None, where: str = ""
-) -> tuple[Offer, BaseModelFiles]:
+) -> tuple[RegisteredProvider, BaseModelFiles]:
     """Finds the source that opens a base model, and opens it.
 
     Built-in sources are asked first; a third party's is asked when none of them accepts the reference, or chosen
@@ -73,7 +73,7 @@ def open_tokenizer(host: PluginHost, reference: str, where: str = "") -> Tokeniz
     return source.open_tokenizer(reference) if isinstance(source, TokenizerOpener) else None
 
 
-def _asked(host: PluginHost, reference: str, where: str) -> Offer:
+def _asked(host: PluginHost, reference: str, where: str) -> RegisteredProvider:
     offers = host.registry.offers("model-source")
     built_in = [offer for offer in offers if offer.plugin.distribution == BUILT_IN]
     for group in (built_in, [offer for offer in offers if offer not in built_in]):

@@ -30,7 +30,7 @@ PROBES_FILE = "probes.safetensors"
 COUNT = 4
 """Sequences at most."""
 KEPT = 8
-"""Logits are kept at so many places of each probe, evenly spread, the last one among them."""
+"""Logits are kept at so many positions of each probe, evenly spread, the last one among them."""
 LEAST = 512
 """Tokens that all probes may have together, however short the training was."""
 SHARE = 0.05
@@ -43,8 +43,8 @@ class Probes:
 
     Attributes:
         ids: Token ids, one list a probe.
-        logits: For each probe the logits at `places`, `[kept, vocabulary]`, float32.
-        places: For each probe the positions whose logits are kept, ascending; its last ones when left out.
+        logits: For each probe the logits at `positions`, `[kept, vocabulary]`, float32.
+        positions: For each probe the positions whose logits are kept, ascending; its last ones when left out.
         tokenizer_fingerprint: Of the tokenizer that the ids are of.
         coverage: What the probes cover, for whoever reads the proof.
         assets: What an export must load besides its weights; None in what was written before that was compared.
@@ -52,22 +52,22 @@ class Probes:
 
     ids: list[list[int]]
     logits: list[torch.Tensor]
-    places: list[list[int]] = field(default_factory=list)
+    positions: list[list[int]] = field(default_factory=list)
     tokenizer_fingerprint: str = ""
     coverage: Mapping[str, int] = field(default_factory=dict)
     assets: ExpectedAssets | None = None
 
     def __post_init__(self) -> None:
-        if not self.places:
+        if not self.positions:
             last = [
                 list(range(len(ids) - len(logits), len(ids))) for ids, logits in zip(self.ids, self.logits, strict=True)
             ]
-            object.__setattr__(self, "places", last)
+            object.__setattr__(self, "positions", last)
 
     @property
     def requested(self) -> list[Probe]:
-        """The sequences and places as an exporter is asked for them."""
-        return [Probe(tuple(ids), tuple(places)) for ids, places in zip(self.ids, self.places, strict=True)]
+        """The sequences and positions as an exporter is asked for them."""
+        return [Probe(tuple(ids), tuple(positions)) for ids, positions in zip(self.ids, self.positions, strict=True)]
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file."""
@@ -75,7 +75,7 @@ class Probes:
 
         tensors = {f"ids.{n}": torch.tensor(ids) for n, ids in enumerate(self.ids)}
         tensors |= {f"logits.{n}": logits.contiguous() for n, logits in enumerate(self.logits)}
-        tensors |= {f"places.{n}": torch.tensor(places) for n, places in enumerate(self.places)}
+        tensors |= {f"places.{n}": torch.tensor(positions) for n, positions in enumerate(self.positions)}
         metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
         metadata |= {"assets": self.assets.to_json()} if self.assets else {}
@@ -112,7 +112,7 @@ class Comparison:
     Attributes:
         largest: The largest difference of a logit; infinite where shapes differ or a number is not finite.
         mean: The mean difference. Rounding is small nearly everywhere; a mean near the largest is a drift.
-        top1: The share of places at which both find the same token likeliest.
+        top1: The share of positions at which both find the same token likeliest.
     """
 
     largest: float
@@ -126,7 +126,7 @@ class Comparison:
 
 @torch.no_grad()
 def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) -> Probes:
-    """Takes whole examples, held-out ones where there are any, and runs the trained model on them as training does.
+    """Takes whole examples, holdout ones where there are any, and runs the trained model on them as training does.
 
     It runs in float32 whatever it was trained in, block by block, so that what is compared are the weights and not the
     rounding of activations.
@@ -139,14 +139,14 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
     store = corpus.holdout if len(corpus.holdout) else corpus.train
     # The shortest first: dynamic rope in transformers keeps the frequencies of the longest sequence that it has seen.
     ids = sorted(_sequences(store, max(LEAST, int(SHARE * trained_tokens))), key=len)
-    places = [_spread(len(probe)) for probe in ids]
+    positions = [_spread(len(probe)) for probe in ids]
     sequences = [torch.tensor(probe, device=loaded.device) for probe in ids]
     network = loaded.model.network
     with float32_by_block(network):
-        logits = _logits(network, sequences, places, loaded.packing.packed)
+        logits = _logits(network, sequences, positions, loaded.packing.packed)
     longest = max(int(store.lengths.max()), int(corpus.train.lengths.max()))
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest}
-    return Probes(ids, logits, places, loaded.model.tokenizer.fingerprint, coverage)
+    return Probes(ids, logits, positions, loaded.model.tokenizer.fingerprint, coverage)
 
 
 def _sequences(store: TokenStore, tokens: int) -> list[list[int]]:
@@ -168,16 +168,16 @@ def _spread(length: int) -> list[int]:
 
 
 def _logits(
-    network: Any, sequences: Sequence[torch.Tensor], places: Sequence[Sequence[int]], packed: bool
+    network: Any, sequences: Sequence[torch.Tensor], positions: Sequence[Sequence[int]], packed: bool
 ) -> list[torch.Tensor]:
-    """Returns the logits at the places of each sequence; where training packs, all sequences share one pass."""
+    """Returns the logits at the positions of each sequence; where training packs, all sequences share one pass."""
     if not packed and len(sequences) > 1:
-        return [_logits(network, [ids], [at], packed)[0] for ids, at in zip(sequences, places, strict=True)]
+        return [_logits(network, [ids], [at], packed)[0] for ids, at in zip(sequences, positions, strict=True)]
     starts = [sum(len(ids) for ids in sequences[:n]) for n in range(len(sequences))]
-    every = [start + place for start, at in zip(starts, places, strict=True) for place in at]
+    every = [start + place for start, at in zip(starts, positions, strict=True) for place in at]
     inputs = forward_inputs(sequences, packed=packed)
     logits = logits_at(network, inputs, torch.tensor(every, device=sequences[0].device)).float().cpu()
-    return list(torch.split(logits, [len(at) for at in places]))
+    return list(torch.split(logits, [len(at) for at in positions]))
 
 
 def allowed_difference(probes: Probes, share: float) -> float:
@@ -192,7 +192,7 @@ def compare(probes: Probes, found: Sequence[torch.Tensor]) -> Comparison:
 
     Args:
         probes: What is expected.
-        found: For each probe the logits at its places, `[places, vocabulary]`.
+        found: For each probe the logits at its positions, `[positions, vocabulary]`.
     """
     differences, agreeing = [], []
     for expected, logits in zip(probes.logits, found, strict=True):

@@ -16,7 +16,7 @@ from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Event, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder
-from graftkit.flow.judge import Request, judge
+from graftkit.flow.plan import RunPlan, make_plan
 from graftkit.flow.resume import day_of_run, find_run
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
@@ -35,7 +35,7 @@ RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the held-out rows said of the model.
+    """What the holdout rows said of the model.
 
     Attributes:
         holdout_loss: Mean negative log-likelihood of a supervised token, in nats.
@@ -64,7 +64,7 @@ class RunResult:
 
     @property
     def metrics(self) -> Mapping[str, Mapping[str, float]]:
-        """Held-out loss, bits per byte and exact match, under "before" and "after" training.
+        """Holdout loss, bits per byte and exact match, under "before" and "after" training.
 
         Where the vocabulary changed, "base" has what the base model gave with its own.
         """
@@ -93,14 +93,14 @@ def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
     return Measured(facts["holdout_loss"], facts["bits_per_byte"], facts.get("exact_match"), facts.get("answers", 0))
 
 
-def plan(recipe: RecipeSource, *, overrides: Sequence[str] = (), host: PluginHost | None = None) -> Request:
+def plan(recipe: RecipeSource, *, overrides: Sequence[str] = (), host: PluginHost | None = None) -> RunPlan:
     """Judges a recipe without running it: every name resolved, every row read, no weight loaded.
 
     Raises:
         RequestError: Something in it is wrong.
     """
     loaded, host = _prepare(recipe, overrides, host)
-    return judge(loaded, host)
+    return make_plan(loaded, host)
 
 
 def run(
@@ -137,11 +137,11 @@ def run(
     loaded, host = _prepare(recipe, overrides, host)
     folder = Path(out) if out is not None else default_folder(loaded.name)
     started = day_of_run(folder) if resume else None
-    request = judge(loaded, host, started, before_rows=lambda: refuse_device(loaded.recipe.training.device))
-    resumed = find_run(folder, request.bound.resolved()) if resume else None
+    planned = make_plan(loaded, host, started, before_rows=lambda: refuse_device(loaded.recipe.training.device))
+    resumed = find_run(folder, planned.bound.resolved()) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
-        context = RunContext(request, host, folder, on_event or _ignore, cancel or CancelToken(), resumed)
+        context = RunContext(planned, host, folder, on_event or _ignore, cancel or CancelToken(), resumed)
     except BaseException:
         claimed.give_back()
         raise
@@ -166,7 +166,7 @@ def run(
 def _flow(run: RunContext) -> None:
     """The chain. What needs no torch comes first: importing it takes seconds that a wrong request need not wait."""
     run.broadcast("graftkit_run_started")
-    for message in run.request.notices:
+    for message in run.plan.notices:
         run.notice("plan", message)
     prepare_tokenizer(run)
 

@@ -101,10 +101,10 @@ def settle_targets(run: RunContext) -> None:
     """
     from graftkit.model.load import plan_base_model
 
-    bound, planned = run.request.bound, plan_base_model(run.request.files)
+    bound, planned = run.plan.bound, plan_base_model(run.plan.files)
     targets = _matched(bound, planned)
     stacks = {stack.path for stack in planned.stacks}
-    run.request = replace(run.request, targets=targets, expert_targets=[t for t in targets if t in stacks])
+    run.plan = replace(run.plan, targets=targets, expert_targets=[t for t in targets if t in stacks])
     run.record(forecast=forecast(bound, planned.layers, targets, planned.stacks))
     if planned.dense_experts:
         run.notice("plan", "the experts of this architecture can't be quantized: they stay dense and frozen")

@@ -9,8 +9,8 @@ from typing import Any
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.errors import DataError, ModelError, RecipeError, RequestError
 from graftkit.flow.context import RunContext, StageScope
-from graftkit.flow.judge import Request
 from graftkit.flow.open_model import check_fits, embedding_rows
+from graftkit.flow.plan import RunPlan
 from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, row_texts
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan
@@ -36,10 +36,10 @@ def prepare_tokenizer(run: RunContext) -> None:
         DataError: A resumed run would go on with another tokenizer.
     """
     with run.stage("tokenizer") as stage:
-        if run.request.vocabulary:
+        if run.plan.vocabulary:
             run.vocabulary = _made(run, stage)
         else:
-            for text in check_fits(run.request.files, run.request.tokenizer):
+            for text in check_fits(run.plan.files, run.plan.tokenizer):
                 stage.notice(text)
         tokenizer = run.vocabulary.tokenizer
         found = {"fingerprint": tokenizer.fingerprint, "chat_template": _template_hash(tokenizer)}
@@ -56,28 +56,28 @@ def prepare_tokenizer(run: RunContext) -> None:
 
 
 def _made(run: RunContext, stage: StageScope) -> Vocabulary:
-    vocabulary, built = make_vocabulary(run.request)
+    vocabulary, built = make_vocabulary(run.plan)
     write_json(run.folder / VOCABULARY, _facts(vocabulary.base, built))
     _tell(stage, built)
     return vocabulary
 
 
-def make_vocabulary(request: Request) -> tuple[Vocabulary, BuiltTokenizer]:
-    """Makes the vocabulary that a request asks for, which may take as long as learning a tokenizer does.
+def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
+    """Makes the vocabulary that a plan names, which may take as long as learning a tokenizer does.
 
     Raises:
         RequestError: It can't be made.
     """
-    asked, base = request.vocabulary, request.tokenizer
+    asked, base = plan.vocabulary, plan.tokenizer
     assert asked is not None
-    texts: Iterable[str] = asked.corpus if asked.corpus is not None else row_texts(request.rows.train)
-    rows = embedding_rows(request.files)
+    texts: Iterable[str] = asked.corpus if asked.corpus is not None else row_texts(plan.rows.train)
+    rows = embedding_rows(plan.files)
     if rows is None:
-        raise ModelError("nothing says how many rows its embedding has", where=request.files.reference)
+        raise ModelError("nothing says how many rows its embedding has", where=plan.files.reference)
     try:
         built = build_tokenizer(asked, base, rows, texts)
     except RequestError as error:
-        error.where = _place_of(error, request)
+        error.where = _place_of(error, plan)
         raise
     if not built.change.ids and not built.change.moves_ids:
         raise RecipeError(
@@ -85,16 +85,16 @@ def make_vocabulary(request: Request) -> tuple[Vocabulary, BuiltTokenizer]:
             where="tokenizer",
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
         )
-    template = chat_template_of(built.tokenizer, request.today)
-    encoder = Encoder(built.tokenizer, template, request.encoder.max_length)
+    template = chat_template_of(built.tokenizer, plan.today)
+    encoder = Encoder(built.tokenizer, template, plan.encoder.max_length)
     return Vocabulary(built.tokenizer, asked.offer, encoder, base, built.change, texts), built
 
 
-def _place_of(error: RequestError, request: Request) -> str:
+def _place_of(error: RequestError, plan: RunPlan) -> str:
     """Names what was wrong, where the backend can't: it knows no recipe, nor where the base model lies."""
-    if isinstance(error, ModelError) and request.vocabulary and request.vocabulary.section.extend:
-        return request.files.reference
-    return error.where or request.bound.document.where(("tokenizer",))
+    if isinstance(error, ModelError) and plan.vocabulary and plan.vocabulary.section.extend:
+        return plan.files.reference
+    return error.where or plan.bound.document.where(("tokenizer",))
 
 
 def _template_hash(tokenizer: Tokenizer) -> str | None:

@@ -32,7 +32,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     When it is stopped half-way, by whatever, the state as of the last whole step is saved, and the manifest says how
     far it came: a resumed run goes on from there.
     """
-    model, options = loaded.model, run.request.bound.recipe.training
+    model, options = loaded.model, run.plan.bound.recipe.training
     trainer = Trainer(
         model.network,
         model.trainable_parameters(),
@@ -68,17 +68,17 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
 
 
 def _check_first(run: RunContext, trainer: Trainer) -> None:
-    section, steps = run.request.bound.recipe.tokenizer, len(trainer.plan)
+    section, steps = run.plan.bound.recipe.tokenizer, len(trainer.plan)
     if section and section.embedding_warmup_steps >= steps:
         raise RecipeError(
             f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, but there are only {steps} steps: "
             "none is left to the adapter",
-            where=run.request.bound.document.where(("tokenizer", "embedding_warmup_steps")),
+            where=run.plan.bound.document.where(("tokenizer", "embedding_warmup_steps")),
         )
 
 
 def _row_training(run: RunContext, model: AdaptedModel) -> RowTraining:
-    section = run.request.bound.recipe.tokenizer
+    section = run.plan.bound.recipe.tokenizer
     if section is None:
         return RowTraining()
     return RowTraining(
@@ -87,7 +87,7 @@ def _row_training(run: RunContext, model: AdaptedModel) -> RowTraining:
 
 
 def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[StepInfo], None]:
-    every = run.request.bound.recipe.training.checkpoint_every
+    every = run.plan.bound.recipe.training.checkpoint_every
 
     def on_step(step: StepInfo) -> None:
         metrics.append({key: value for key, value in asdict(step).items() if key != "steps"})
@@ -147,7 +147,7 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
             "step": step,
             "adapter": run.manifest.providers["adapter"],
             "quantizer": run.manifest.providers["quantizer"],
-            "targets": run.request.targets,
+            "targets": run.plan.targets,
             "tokenizer_fingerprint": fingerprint,
             "base": run.facts["model"],
         }

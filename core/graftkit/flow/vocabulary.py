@@ -13,7 +13,7 @@ from graftkit.corpus.texts import text_files
 from graftkit.errors import RecipeError
 from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.host.host import PluginHost
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 from graftkit.interfaces.vocabulary import (
     ExtendableBackend,
@@ -24,7 +24,7 @@ from graftkit.interfaces.vocabulary import (
     VocabularyChange,
 )
 from graftkit.recipe.bind import BoundRecipe
-from graftkit.recipe.schema import ExtendSection, TokenizerSection, TrainUse
+from graftkit.recipe.schema import ExtendSection, TokenizerSection, TrainVocabularySection
 from graftkit.vocabulary.match import change_by_extension, change_by_replacement
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "VocabularyRequest",
     "build_tokenizer",
     "carrying",
-    "judge_vocabulary",
+    "plan_vocabulary",
     "row_texts",
 ]
 
@@ -51,7 +51,7 @@ class VocabularyRequest:
     """
 
     section: TokenizerSection
-    offer: Offer
+    offer: RegisteredProvider
     backend: Any
     replacement: Tokenizer | None = None
     corpus: Iterable[str] | None = None
@@ -81,7 +81,7 @@ class Vocabulary:
     """
 
     tokenizer: Tokenizer
-    offer: Offer
+    offer: RegisteredProvider
     encoder: Encoder
     base: Tokenizer
     change: VocabularyChange | None = None
@@ -93,8 +93,8 @@ def carrying(template: str | None, tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer if template is None else tokenizer.with_chat_template(template)
 
 
-def judge_vocabulary(
-    bound: BoundRecipe, host: PluginHost, base: Offer, template: str | None
+def plan_vocabulary(
+    bound: BoundRecipe, host: PluginHost, base: RegisteredProvider, template: str | None
 ) -> VocabularyRequest | None:
     """Judges the recipe's section `tokenizer`.
 
@@ -117,15 +117,15 @@ def judge_vocabulary(
         found = find_tokenizer(host, section.replace.path, section.replace.use, where)
         return VocabularyRequest(section, found.offer, None, carrying(template, found.tokenizer))
     if section.extend:
-        return _judged(bound, host, base, section, "extend", ExtendableBackend, section.extend.corpus)
+        return _planned(bound, host, base, section, "extend", ExtendableBackend, section.extend.corpus)
     assert section.train is not None and bound.trainer is not None
-    return _judged(bound, host, bound.trainer.offer, section, "train", TrainableBackend, section.train.corpus)
+    return _planned(bound, host, bound.trainer.offer, section, "train", TrainableBackend, section.train.corpus)
 
 
-def _judged(
+def _planned(
     bound: BoundRecipe,
     host: PluginHost,
-    offer: Offer,
+    offer: RegisteredProvider,
     section: TokenizerSection,
     way: str,
     ability: type,
@@ -143,7 +143,7 @@ def _judged(
     return VocabularyRequest(section, offer, backend, corpus=texts)
 
 
-def _is(host: PluginHost, offer: Offer, ability: type) -> bool:
+def _is(host: PluginHost, offer: RegisteredProvider, ability: type) -> bool:
     return not host.registry.missing_requirements(offer.provider) and isinstance(host.registry.create(offer), ability)
 
 
@@ -191,7 +191,7 @@ def _extension(section: ExtendSection) -> ExtensionSpec:
     )
 
 
-def _training(use: TrainUse, base: Tokenizer) -> TrainingSpec:
+def _training(use: TrainVocabularySection, base: Tokenizer) -> TrainingSpec:
     """Keeps the base model's special tokens, their roles and its chat template."""
     names = {id: name for name, id in base.special_tokens.items()}
     ids = {role: base.role_token(role) for role in ROLES}

@@ -19,7 +19,7 @@ from graftkit.host.discovery import (
     strict_by_environment,
 )
 from graftkit.host.hookspecs import PROJECT, HookSpecs, registration_hooks
-from graftkit.host.records import FAILURES, Offer, PluginRecord
+from graftkit.host.records import FAILURES, PluginRecord, RegisteredProvider
 from graftkit.host.registry import Registry
 from graftkit.interfaces.kinds import KINDS
 from graftkit.interfaces.provider import Provider
@@ -144,7 +144,7 @@ class PluginHost:
             if not self._manager.get_hookcallers(plugin):
                 raise ValueError("it implements no hook of graftkit's: is @hookimpl missing?")
             offers = [
-                Offer(kind, _provider(spec.hook, item), record)
+                RegisteredProvider(kind, _provider(spec.hook, item), record)
                 for kind, spec in KINDS.items()
                 for item in self._ask(plugin, spec.hook)
             ]

@@ -8,7 +8,7 @@ from typing import Literal
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import Provider
 
-__all__ = ["FAILURES", "Offer", "PluginRecord", "PluginStatus"]
+__all__ = ["FAILURES", "PluginRecord", "PluginStatus", "RegisteredProvider"]
 
 PluginStatus = Literal["active", "disabled", "failed", "incompatible"]
 
@@ -49,7 +49,7 @@ class PluginRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class RegisteredProvider:
     """A provider and the plugin that offers it."""
 
     kind: Kind

@@ -9,7 +9,7 @@ from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import PluginError, ProviderError
-from graftkit.host.records import FAILURES, Offer, PluginRecord
+from graftkit.host.records import FAILURES, PluginRecord, RegisteredProvider
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import Provider, import_target
 from graftkit.suggest import known_names
@@ -32,17 +32,17 @@ class Registry:
 
     def __init__(self, plugins: list[PluginRecord]) -> None:
         self._plugins = plugins
-        self._offers: list[Offer] = []
+        self._offers: list[RegisteredProvider] = []
 
-    def extend(self, offers: Iterable[Offer]) -> None:
+    def extend(self, offers: Iterable[RegisteredProvider]) -> None:
         """Adds what one plugin offers."""
         self._offers.extend(offers)
 
-    def offers(self, kind: Kind | None = None) -> list[Offer]:
+    def offers(self, kind: Kind | None = None) -> list[RegisteredProvider]:
         """Returns the providers of one kind, or all, in the order of registration."""
         return [offer for offer in self._offers if kind in (None, offer.kind)]
 
-    def resolve(self, kind: Kind, name: str, *, where: str = "") -> Offer:
+    def resolve(self, kind: Kind, name: str, *, where: str = "") -> RegisteredProvider:
         """Finds the provider that a name means.
 
         Args:
@@ -58,7 +58,7 @@ class Registry:
         self._check_requirements(offer, where)
         return offer
 
-    def _find(self, kind: Kind, name: str, where: str) -> Offer:
+    def _find(self, kind: Kind, name: str, where: str) -> RegisteredProvider:
         candidates = self.offers(kind)
         qualified = [offer for offer in candidates if offer.qualified_name == name]
         if qualified:
@@ -73,14 +73,14 @@ class Registry:
             raise self._ambiguous(kind, name, named, where)
         raise self._unknown(kind, name, candidates, where)
 
-    def _ambiguous(self, kind: Kind, name: str, named: list[Offer], where: str) -> ProviderError:
+    def _ambiguous(self, kind: Kind, name: str, named: list[RegisteredProvider], where: str) -> ProviderError:
         labels = " and ".join(offer.plugin.label for offer in named)
         choices = " or ".join(f"'{offer.qualified_name}'" for offer in named)
         return ProviderError(
             f"the {kind} name '{name}' is offered by {labels}", where=where, hint=f"Say which: {choices}."
         )
 
-    def _unknown(self, kind: Kind, name: str, candidates: list[Offer], where: str) -> ProviderError:
+    def _unknown(self, kind: Kind, name: str, candidates: list[RegisteredProvider], where: str) -> ProviderError:
         names = sorted({offer.provider.name for offer in candidates})
         hint = known_names(name, names)
         broken = [record for record in self._plugins if record.status != "active"]
@@ -88,7 +88,7 @@ class Registry:
             hint += " Not in use: " + "; ".join(f"{r.label} ({r.status}: {r.reason})" for r in broken) + "."
         return ProviderError(f"no {kind} is called '{name}'", where=where, hint=hint)
 
-    def _check_requirements(self, offer: Offer, where: str) -> None:
+    def _check_requirements(self, offer: RegisteredProvider, where: str) -> None:
         missing = self.missing_requirements(offer.provider)
         if missing:
             raise PluginError(
@@ -102,7 +102,7 @@ class Registry:
         """Returns the import names that the provider needs and that are not installed."""
         return [name for name in provider.requires if not _installed(name)]
 
-    def config_class(self, offer: Offer) -> type[ProviderConfig]:
+    def config_class(self, offer: RegisteredProvider) -> type[ProviderConfig]:
         """Imports the class of the provider's own recipe fields.
 
         Raises:
@@ -117,7 +117,7 @@ class Registry:
             raise PluginError(f"{offer.provider.config} is no ProviderConfig", where=offer.plugin.label)
         return found
 
-    def create(self, offer: Offer, config: ProviderConfig | None = None) -> Any:
+    def create(self, offer: RegisteredProvider, config: ProviderConfig | None = None) -> Any:
         """Imports the provider's class and makes an instance.
 
         Raises:
@@ -148,17 +148,17 @@ def _installed(name: str) -> bool:
     return spec is not None
 
 
-def _direct(kind: Kind, name: str, where: str) -> Offer:
+def _direct(kind: Kind, name: str, where: str) -> RegisteredProvider:
     try:
         config = getattr(import_target(name), "config_class", None)
         target = f"{config.__module__}:{config.__qualname__}" if isinstance(config, type) else ""
         provider = Provider(name="direct", target=name, config=target)
     except FAILURES as error:
         raise ProviderError(f"'{name}' can't be used: {type(error).__name__}: {error}", where=where) from error
-    return Offer(kind, provider, PluginRecord(name=name, distribution="", version="", value=name))
+    return RegisteredProvider(kind, provider, PluginRecord(name=name, distribution="", version="", value=name))
 
 
-def _import(offer: Offer, target: str) -> Any:
+def _import(offer: RegisteredProvider, target: str) -> Any:
     try:
         return import_target(target)
     except FAILURES as error:

@@ -129,11 +129,11 @@ class Probe:
 
     Attributes:
         ids: Token ids, `[tokens]`.
-        places: The positions whose logits are compared, ascending.
+        positions: The positions whose logits are compared, ascending.
     """
 
     ids: tuple[int, ...]
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +205,9 @@ class ProofRequest:
         return text
 
     def run(self, model: Any) -> list[torch.Tensor]:
-        """Returns each probe's logits at its places, `[places, vocabulary]`, float32, of a `transformers` model.
+        """Returns each probe's logits at its positions, `[positions, vocabulary]`, float32, of a `transformers` model.
 
-        Each probe runs alone, without a cache, and logits of other places are not made where the model allows. It
+        Each probe runs alone, without a cache, and logits of other positions are not made where the model allows. It
         computes in float32 whatever dtype the model was loaded in, one block at a time: load it in the dtype that the
         export is stored in, and no second copy of the weights is made.
         """
@@ -221,7 +221,7 @@ class ProofRequest:
         with torch.no_grad(), float32_by_block(model):
             for probe in self.probes:
                 inputs = {"input_ids": torch.tensor([probe.ids]), "use_cache": False}
-                found.append(logits_at(model, inputs, torch.tensor(probe.places)).float().cpu())
+                found.append(logits_at(model, inputs, torch.tensor(probe.positions)).float().cpu())
         return found
 
 
@@ -254,8 +254,8 @@ class Exporter(Protocol):
         folder before you call `request.base`, so that this costs nothing.
 
         Returns:
-            For each probe the logits at its places, `[places, vocabulary]`, float32: what `request.run(model)` gives
-            for a `transformers` model. The caller compares them: an exporter does not judge itself.
+            For each probe the logits at its positions, `[positions, vocabulary]`, float32: what `request.run(model)`
+            gives for a `transformers` model. The caller compares them: an exporter does not judge itself.
         """
 
 

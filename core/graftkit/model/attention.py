@@ -100,21 +100,21 @@ class DeferredMask:
             self._blocks[start, end] = None if torch.equal(mask, causal) else mask
         return self._blocks[start, end]
 
-    def _evaluated(self, places: torch.Tensor) -> torch.Tensor:
+    def _evaluated(self, positions: torch.Tensor) -> torch.Tensor:
         from transformers.masking_utils import sdpa_mask
 
         mask: torch.Tensor = sdpa_mask(
             batch_size=1,
-            q_length=len(places),
-            kv_length=len(places),
-            q_offset=int(places[0]),
-            kv_offset=int(places[0]),
+            q_length=len(positions),
+            kv_length=len(positions),
+            q_offset=int(positions[0]),
+            kv_offset=int(positions[0]),
             mask_function=self._function,
             allow_is_causal_skip=False,
             use_vmap=self._use_vmap,
-            device=places.device,
+            device=positions.device,
         )
-        return mask.expand(1, -1, len(places), len(places)).bool()
+        return mask.expand(1, -1, len(positions), len(positions)).bool()
 
 
 def packed_attention(

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from graftkit.errors import PluginError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import KINDS, Kind, Section
 from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import LoadedRecipe, as_recipe_error
 from graftkit.recipe.preset import Preset
-from graftkit.recipe.schema import ExportUse, Recipe, Use
+from graftkit.recipe.schema import ExportSection, ProviderSection, Recipe
 from graftkit.recipe.sections import chosen_by_name
 
 __all__ = ["BoundRecipe", "Choice", "bind"]
@@ -33,7 +33,7 @@ class Choice:
     """
 
     use: str
-    offer: Offer
+    offer: RegisteredProvider
     config: ProviderConfig
 
     def facts(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class BoundRecipe:
         return self.choices["adapter",]
 
     @property
-    def exports(self) -> tuple[tuple[ExportUse, Choice], ...]:
+    def exports(self) -> tuple[tuple[ExportSection, Choice], ...]:
         """What is written, each with its entry in the recipe."""
         return tuple((entry, self.choices["export", index]) for index, entry in enumerate(self.recipe.export))
 
@@ -141,14 +141,14 @@ def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice)
 
 
 def _said(recipe: Recipe, section: Section) -> Any:
-    """Returns what a recipe has in a section, a `Use` or a list of them; None where it chooses nothing."""
+    """Returns what a recipe has in a section, a `ProviderSection` or a list of them; None where it chooses nothing."""
     found: Any = recipe
     for key in section.path:
         found = getattr(found, key, None)
-    return Use(use=section.default) if found is None and section.default else found
+    return ProviderSection(use=section.default) if found is None and section.default else found
 
 
-def _uses(value: Any, path: KeyPath) -> list[tuple[KeyPath, Use]]:
+def _uses(value: Any, path: KeyPath) -> list[tuple[KeyPath, ProviderSection]]:
     """Returns each name that a section says, with its place in the recipe."""
     if value is None:
         return []
@@ -160,7 +160,7 @@ def _key(name: str) -> str:
     return name.replace("-", "_").replace(" ", "_")
 
 
-def _choose(host: PluginHost, kind: Kind, use: Use, document: Document, path: KeyPath) -> Choice:
+def _choose(host: PluginHost, kind: Kind, use: ProviderSection, document: Document, path: KeyPath) -> Choice:
     offer = host.registry.resolve(kind, use.use, where=document.where((*path, "use")))
     model = host.registry.config_class(offer)
     if kind != "adapter" and model.preset:

@@ -14,7 +14,7 @@ from graftkit.recipe.sections import chosen_by_name, chosen_by_reference, model_
 
 __all__ = ["recipe_schema"]
 
-_ONE_OR_MORE = (("DataSection", "train"), ("ExtendSection", "corpus"), ("TrainUse", "corpus"))
+_ONE_OR_MORE = (("DataSection", "train"), ("ExtendSection", "corpus"), ("TrainVocabularySection", "corpus"))
 """Lists of files of which a single one may be said as a word, by definition and key."""
 
 

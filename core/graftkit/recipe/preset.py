@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from graftkit.errors import PluginError
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 from graftkit.recipe.document import Document
 from graftkit.recipe.load import as_recipe_error
 from graftkit.recipe.schema import Recipe
@@ -34,7 +34,7 @@ class Preset:
         PluginError: It names a section that no preset can fill.
     """
 
-    def __init__(self, offer: Offer, sections: Mapping[str, Any]) -> None:
+    def __init__(self, offer: RegisteredProvider, sections: Mapping[str, Any]) -> None:
         self._where = f"{offer.plugin.label}, preset of '{offer.provider.name}'"
         self._sections = sections
         fillable = [name for name in Recipe.model_fields if name not in _SETTLED]

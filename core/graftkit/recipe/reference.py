@@ -13,12 +13,12 @@ from graftkit.recipe.schema import (
     EvaluationSection,
     ExtendSection,
     PluginsSection,
+    ProviderSection,
     Recipe,
     ReplaceSection,
     TokenizerSection,
     TrainingSection,
-    TrainUse,
-    Use,
+    TrainVocabularySection,
 )
 from graftkit.recipe.sections import chosen_by_name, model_of
 
@@ -27,7 +27,7 @@ __all__ = ["recipe_reference"]
 _SECTIONS: dict[str, type[BaseModel]] = {
     "tokenizer": TokenizerSection,
     "tokenizer.extend": ExtendSection,
-    "tokenizer.train": TrainUse,
+    "tokenizer.train": TrainVocabularySection,
     "tokenizer.replace": ReplaceSection,
     "data": DataSection,
     "training": TrainingSection,
@@ -43,7 +43,7 @@ def recipe_reference(host: PluginHost) -> str:
         if section.short_form != "use":  # among `_SECTIONS`
             continue
         path, common = ".".join(section.path), model_of(Recipe, section.path)
-        if common is not Use:
+        if common is not ProviderSection:
             parts.append(_table(f"`{path}`, whichever it is", common))
         for offer in host.registry.offers(kind):
             title = f"`{path}: {offer.provider.name}`: {offer.provider.summary}"
@@ -69,7 +69,7 @@ def _row(name: str, field: FieldInfo) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, Use):
+    if isinstance(value, ProviderSection):
         return f"`{value.use}`"
     if isinstance(value, bool):
         return str(value).lower()

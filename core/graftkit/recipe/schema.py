@@ -12,19 +12,19 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from graftkit.interfaces.config import StrictModel
 
 __all__ = [
-    "AdapterUse",
+    "AdapterSection",
     "DataSection",
     "EvaluationSection",
-    "ExportUse",
+    "ExportSection",
     "ExtendSection",
-    "ModelUse",
+    "ModelSection",
     "PluginsSection",
+    "ProviderSection",
     "Recipe",
     "ReplaceSection",
     "TokenizerSection",
-    "TrainUse",
+    "TrainVocabularySection",
     "TrainingSection",
-    "Use",
 ]
 
 
@@ -56,7 +56,7 @@ def _day(value: Any) -> Any:
     return value
 
 
-class Use(StrictModel):
+class ProviderSection(StrictModel):
     """A provider by name, with its own fields beside: `nf4`, or `{use: nf4, double_quant: true}`."""
 
     model_config = ConfigDict(extra="allow")
@@ -69,7 +69,7 @@ class Use(StrictModel):
         return dict(self.model_extra or {})
 
 
-class AdapterUse(Use):
+class AdapterSection(ProviderSection):
     """An adapter, and which layers it goes on."""
 
     targets: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
@@ -80,7 +80,7 @@ class AdapterUse(Use):
     )
 
 
-class ExportUse(Use):
+class ExportSection(ProviderSection):
     """An exporter, and the name of its folder."""
 
     name: str | None = Field(
@@ -95,7 +95,7 @@ class ExportUse(Use):
         return self.name or self.use.rpartition(":")[2].rpartition(".")[2]
 
 
-class ModelUse(StrictModel):
+class ModelSection(StrictModel):
     """The base model, and which source opens it: asked of the sources when left out."""
 
     path: str = Field(min_length=1, description="a folder, a .gguf file, package:NAME/FILE or a hub id")
@@ -115,7 +115,7 @@ class ExtendSection(StrictModel):
     words: list[str] = Field(default=[], description="texts that become one token each, whatever the corpus says")
 
 
-class TrainUse(Use):
+class TrainVocabularySection(ProviderSection):
     """A tokenizer to train, and its family; the family's own fields beside."""
 
     vocab_size: int = Field(ge=2, le=4_000_000, description="ids at most, special tokens included")
@@ -138,12 +138,12 @@ class TokenizerSection(StrictModel):
     """What becomes of the base model's vocabulary, and how its new rows are trained."""
 
     extend: ExtendSection | None = Field(default=None, description="add tokens to the base model's tokenizer")
-    train: TrainUse | None = Field(default=None, description="train another one")
+    train: TrainVocabularySection | None = Field(default=None, description="train another one")
     replace: Annotated[ReplaceSection, BeforeValidator(_path_alone)] | None = Field(
         default=None, description="take another one"
     )
-    embedding_init: Annotated[Use, BeforeValidator(_name_alone)] = Field(
-        default=Use(use="mean"), description="what the new rows of the embeddings start as: an initializer"
+    embedding_init: Annotated[ProviderSection, BeforeValidator(_name_alone)] = Field(
+        default=ProviderSection(use="mean"), description="what the new rows of the embeddings start as: an initializer"
     )
     embedding_learning_rate: float = Field(
         default=3e-4, gt=0, lt=1, description="the highest rate of the new rows, whose optimizer is their own"
@@ -218,10 +218,10 @@ class TrainingSection(StrictModel):
 
 
 class EvaluationSection(StrictModel):
-    """What is measured before and after training, besides the held-out loss."""
+    """What is measured before and after training, besides the holdout loss."""
 
     exact_match: int = Field(
-        default=0, ge=0, description="held-out rows to answer by greedy generation and compare, word for word"
+        default=0, ge=0, description="holdout rows to answer by greedy generation and compare, word for word"
     )
     max_new_tokens: int = Field(default=128, ge=1, description="tokens of a generated answer at most")
     batch_size: int = Field(default=64, ge=1, description="answers generated side by side")
@@ -241,23 +241,23 @@ class Recipe(StrictModel):
         'lora'
     """
 
-    model: Annotated[ModelUse, BeforeValidator(_path_alone)] = Field(
+    model: Annotated[ModelSection, BeforeValidator(_path_alone)] = Field(
         description="a folder, a .gguf file, package:NAME/FILE, a hub id, or {use: SOURCE, path: REFERENCE}"
     )
     tokenizer: TokenizerSection | None = Field(
         default=None, description="another vocabulary than the base model's: extend, train or replace"
     )
     data: DataSection = Field(description="the rows")
-    quantizer: Annotated[Use, BeforeValidator(_name_alone)] | None = Field(
+    quantizer: Annotated[ProviderSection, BeforeValidator(_name_alone)] | None = Field(
         default=None, description="how frozen weights are stored; none when left out, nf4 under qlora"
     )
-    adapter: Annotated[AdapterUse, BeforeValidator(_name_alone)] = Field(
-        default=AdapterUse(use="lora"), description="what is trained"
+    adapter: Annotated[AdapterSection, BeforeValidator(_name_alone)] = Field(
+        default=AdapterSection(use="lora"), description="what is trained"
     )
     training: TrainingSection = Field(default=TrainingSection(), description="how it is trained")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="what is measured")
-    export: Annotated[list[Annotated[ExportUse, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = Field(
-        default=[], description="formats to write and prove"
+    export: Annotated[list[Annotated[ExportSection, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = (
+        Field(default=[], description="formats to write and prove")
     )
     plugins: PluginsSection = Field(default=PluginsSection(), description="plugins to leave out")
 

@@ -45,7 +45,7 @@ _BARS = {
 
 
 def bits_per_byte_bars(metrics: Mapping[str, Measurement]) -> str:
-    """Draws the held-out bits per byte at each moment at which a run measured them, as an `<svg>` element.
+    """Draws the holdout bits per byte at each moment at which a run measured them, as an `<svg>` element.
 
     Args:
         metrics: "base", "before" and "after", as the manifest has them.
@@ -57,7 +57,7 @@ def bits_per_byte_bars(metrics: Mapping[str, Measurement]) -> str:
         bars = axes.barh([_BARS[when][0] for when in moments], values, color=[_BARS[when][1] for when in moments])
         axes.bar_label(bars, fmt="%.3f", padding=4)
         axes.invert_yaxis()
-        axes.set_xlabel("held-out bits per byte (less is better)")
+        axes.set_xlabel("holdout bits per byte (less is better)")
         axes.spines[["top", "right"]].set_visible(False)
         return _svg(figure)
 

@@ -30,7 +30,7 @@ def render_report(
         title: The run's name.
         manifest: What manifest.json says.
         steps: The lines of metrics.jsonl.
-        answers: What the trained model answered to held-out rows.
+        answers: What the trained model answered to holdout rows.
     """
     template = Environment(autoescape=True).from_string(
         files("graftkit.report").joinpath("template.html").read_text(encoding="utf-8")

@@ -80,9 +80,9 @@ class DataFacts(Facts):
 
     Attributes:
         date: The day that a chat template writes, ISO 8601.
-        fingerprint: What the training and held-out records are, as hex, by "train" and "holdout".
+        fingerprint: What the training and holdout records are, as hex, by "train" and "holdout".
         system: The system message that all conversations share, or None.
-        example_prompt: A held-out prompt to try the model with, or None.
+        example_prompt: A holdout prompt to try the model with, or None.
     """
 
     date: str
@@ -107,7 +107,7 @@ class ParameterFacts(Facts):
 
 
 class Measurement(Facts):
-    """What the held-out examples said of the model.
+    """What the holdout examples said of the model.
 
     Attributes:
         holdout_loss: Mean negative log-likelihood of a supervised token, in nats.

@@ -29,7 +29,7 @@ def metric_rows(manifest: RunManifest) -> list[tuple[str, ...]]:
     if not found:
         return rows
     if "base" not in manifest.metrics:
-        rows.append(("held-out loss", *(_number(facts.holdout_loss if facts else None) for facts in found)))
+        rows.append(("holdout loss", *(_number(facts.holdout_loss if facts else None) for facts in found)))
     rows.append(("bits per byte", *(_number(facts.bits_per_byte if facts else None) for facts in found)))
     answers = next((facts.answers for facts in found if facts and facts.answers), 0)
     if answers:

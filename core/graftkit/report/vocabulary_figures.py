@@ -41,7 +41,7 @@ def check_picture(path: Path) -> None:
 
 
 def savings_figure(analysis: Analysis, title: str) -> Figure:
-    """Draws held-out bytes a token over the number of tokens added, with the base as a line to compare with."""
+    """Draws holdout bytes a token over the number of tokens added, with the base as a line to compare with."""
     from matplotlib.figure import Figure
 
     base = analysis.base.bytes_per_token
@@ -57,7 +57,7 @@ def savings_figure(analysis: Analysis, title: str) -> Figure:
         axes.plot([advice.added], [advice.bytes_per_token], "o", color=_ORANGE, markersize=9, label=label)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("tokens added")
-    axes.set_ylabel("bytes a token, held-out text")
+    axes.set_ylabel("bytes a token, holdout text")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     low, high = min(sizes), max(sizes)
     room = max((high - low) * 0.15, 0.02 * base)

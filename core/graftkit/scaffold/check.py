@@ -11,7 +11,7 @@ from pathlib import Path
 
 from graftkit.errors import PluginError, ProviderError
 from graftkit.host.host import PluginHost
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.kinds import KINDS
 from graftkit.suggest import known_names
@@ -19,7 +19,7 @@ from graftkit.suggest import known_names
 __all__ = ["check_plugins", "find_offers"]
 
 
-def find_offers(host: PluginHost, name: str | None) -> list[Offer]:
+def find_offers(host: PluginHost, name: str | None) -> list[RegisteredProvider]:
     """Returns the providers of one plugin, by its own, its distribution's or a provider's name; or all third parties'.
 
     Raises:
@@ -43,7 +43,7 @@ def find_offers(host: PluginHost, name: str | None) -> list[Offer]:
     return found
 
 
-def check_plugins(offers: Sequence[Offer], *, quiet: bool = False) -> int:
+def check_plugins(offers: Sequence[RegisteredProvider], *, quiet: bool = False) -> int:
     """Runs every provider's contract with pytest, in a process of its own.
 
     Returns:
@@ -61,7 +61,7 @@ def check_plugins(offers: Sequence[Offer], *, quiet: bool = False) -> int:
         return subprocess.run([*command, *(["-q"] if quiet else ["-v"])], check=False).returncode
 
 
-def contract_module(offers: Sequence[Offer]) -> str:
+def contract_module(offers: Sequence[RegisteredProvider]) -> str:
     """Returns the text of a test module with a class for each provider."""
     parts = []
     for number, offer in enumerate(offers):

@@ -18,7 +18,7 @@ __all__ = ["ARRAYS", "BY_EXAMPLE", "BY_TOKEN", "Example", "TokenStore", "file_or
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype("<i8"),
-    "replies": np.dtype("<i8"),
+    "prompt_lengths": np.dtype("<i8"),
     "supervised": np.dtype("<i8"),
     "weight_sum": np.dtype("<f8"),
     "loss_weight": np.dtype("<f4"),
@@ -41,14 +41,14 @@ class Example:
     Attributes:
         ids: Token ids, `[tokens]`, int64.
         loss_weight: What predicting each token weighs in the loss, `[tokens]`, float32, from 0; 0: it is not learnt.
-        reply: Where the last supervised stretch begins: what stands before it is the prompt of a generation.
+        prompt_length: The tokens before the last supervised stretch: the prompt of a generation.
         by_token: Further columns by name, each `[tokens]`.
         by_example: Further numbers by name, such as a group or a target, each of a NumPy type.
     """
 
     ids: NDArray[np.int64]
     loss_weight: NDArray[np.float32]
-    reply: int
+    prompt_length: int
     by_token: Columns = field(default_factory=dict)
     by_example: Mapping[str, np.generic] = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ class TokenStore:
 
     Attributes:
         offsets: Where each example begins, and where the last one ends, `[examples + 1]`, int64.
-        replies: Each example's `reply`, `[examples]`, int64.
+        prompt_lengths: Each example's `prompt_length`, `[examples]`, int64.
         supervised: How many of its tokens are learnt, `[examples]`, int64; never its first, which nothing predicts.
         weight_sum: The sum of their loss weights, `[examples]`, float64.
         loss_weight: Each token's weight in the loss, `[tokens]`, float32.
@@ -77,7 +77,7 @@ class TokenStore:
     """
 
     offsets: NDArray[np.int64]
-    replies: NDArray[np.int64]
+    prompt_lengths: NDArray[np.int64]
     supervised: NDArray[np.int64]
     weight_sum: NDArray[np.float64]
     loss_weight: NDArray[np.float32]
@@ -102,7 +102,7 @@ class TokenStore:
                 np.float32
             ),
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]).astype(np.int64),
-            replies=np.array([row.reply for row in rows], dtype=np.int64),
+            prompt_lengths=np.array([row.prompt_length for row in rows], dtype=np.int64),
             by_token=by_token,
             by_example=by_example,
         )
@@ -114,7 +114,7 @@ class TokenStore:
         ids: NDArray[np.uint32],
         loss_weight: NDArray[np.float32],
         offsets: NDArray[np.int64],
-        replies: NDArray[np.int64],
+        prompt_lengths: NDArray[np.int64],
         by_token: Columns | None = None,
         by_example: Columns | None = None,
     ) -> TokenStore:
@@ -131,7 +131,7 @@ class TokenStore:
         weights[offsets[:-1][lengths > 0]] = 0
         store = cls(
             offsets,
-            replies,
+            prompt_lengths,
             _sums(weights != 0, offsets, np.dtype(np.int64)),
             _sums(weights, offsets, np.dtype(np.float64)),
             loss_weight,
@@ -156,14 +156,14 @@ class TokenStore:
             raise ValueError(f"two columns are called {both[0]!r}, one by token and one by example")
 
     def __len__(self) -> int:
-        return len(self.replies)
+        return len(self.prompt_lengths)
 
     def __getitem__(self, row: int) -> Example:
         start, end = int(self.offsets[row]), int(self.offsets[row + 1])
         return Example(
             self.ids[start:end].astype(np.int64),
             np.array(self.loss_weight[start:end]),
-            int(self.replies[row]),
+            int(self.prompt_lengths[row]),
             {name: np.array(values[start:end]) for name, values in self.by_token.items()},
             {name: values[row] for name, values in self.by_example.items()},
         )

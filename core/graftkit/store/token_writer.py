@@ -53,7 +53,7 @@ class TokenWriter:
             self._sums: dict[str, int] = progress.get("crc32", dict.fromkeys(self._types, 0))
             self._files = {name: _open_at(folder / name, sizes[name]) for name in self._types}
         self.tokens = sizes["ids"] // ARRAYS["ids"].itemsize
-        self._begun = sizes["replies"] > 0
+        self._begun = sizes["prompt_lengths"] > 0
         if not sizes["offsets"]:
             self._write("offsets", np.zeros(1, ARRAYS["offsets"]))
 

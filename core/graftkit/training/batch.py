@@ -19,7 +19,7 @@ class PackedBatch:
 
     Attributes:
         sequences: Token ids of each, `[tokens]`.
-        sources: The places in the pass whose next token is supervised, `[supervised]`.
+        sources: The positions in the pass whose next token is supervised, `[supervised]`.
         labels: Those next tokens, `[supervised]`.
         weights: What each weighs in the loss, `[supervised]`, float32; None where each weighs 1.
         weight_sum: The sum of those weights.
@@ -28,7 +28,7 @@ class PackedBatch:
     """
 
     sequences: tuple[torch.Tensor, ...]
-    sources: torch.Tensor
+    logit_positions: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor | None
     weight_sum: float
@@ -52,7 +52,7 @@ def pack(rows: Sequence[Example], device: torch.device) -> PackedBatch:
     by_example = {name: np.array([row.by_example[name] for row in rows]) for name in rows[0].by_example}
     return PackedBatch(
         sequences=tuple(row.to(device) for row in ids),
-        sources=(labels_at - 1).to(device),
+        logit_positions=(labels_at - 1).to(device),
         labels=torch.cat(ids)[labels_at].to(device),
         weights=None if bool((weights == 1).all()) else weights.to(device),
         weight_sum=weights.double().sum().item(),

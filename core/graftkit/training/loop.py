@@ -19,7 +19,7 @@ from graftkit.training.loss import TokenLoss
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import group_by_tokens, plan_steps
 
-__all__ = ["Trainer", "held_out_loss"]
+__all__ = ["Trainer", "holdout_loss"]
 
 
 class Trainer:
@@ -146,7 +146,7 @@ class Trainer:
 
 
 @torch.no_grad()
-def held_out_loss(
+def holdout_loss(
     network: nn.Module,
     store: TokenStore,
     device: torch.device,
@@ -159,7 +159,7 @@ def held_out_loss(
 
     Args:
         network: The model.
-        store: The held-out rows.
+        store: The holdout rows.
         device: Where the network computes.
         microbatch_tokens: Tokens of one forward pass at most.
         poll: Called before each pass with how many are done and how many there are; raises to stop.

@@ -40,7 +40,7 @@ def summed_loss(network: nn.Module, batch: PackedBatch, *, packed: bool = True) 
         batch: The sequences; exactly one where `packed` is False.
         packed: Whether the network's attention is the packed one.
     """
-    logits = logits_at(network, forward_inputs(batch.sequences, packed=packed), batch.sources)
+    logits = logits_at(network, forward_inputs(batch.sequences, packed=packed), batch.logit_positions)
     if batch.weights is None:
         return cross_entropy(logits.float(), batch.labels, reduction="sum")
     return (cross_entropy(logits.float(), batch.labels, reduction="none") * batch.weights).sum()
@@ -68,22 +68,22 @@ class TokenLoss:
             pieces = (self._piece(*piece) for piece in self._pieces(hidden, batch))
             return sum(pieces, start=hidden.new_zeros((), dtype=torch.float32))
 
-    def backward(self, batch: PackedBatch, share: float) -> torch.Tensor:
-        """Adds the gradient of the sum times `share` to the parameters'; returns the sum times `share`.
+    def backward(self, batch: PackedBatch, scale: float) -> torch.Tensor:
+        """Adds the gradient of the sum times `scale` to the parameters'; returns the sum times `scale`.
 
         Args:
             batch: The rows.
-            share: One over the sum of the step's weights makes it the step's mean.
+            scale: One over the sum of the step's weights makes it the step's mean.
         """
         if not self._in_pieces(batch):
-            loss = summed_loss(self._network, batch, packed=self._packed) * share
+            loss = summed_loss(self._network, batch, packed=self._packed) * scale
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         hidden = self._hidden(batch)
         border = hidden.detach().requires_grad_(hidden.requires_grad)
         total = hidden.new_zeros((), dtype=torch.float32)
         for piece in self._pieces(border, batch):
-            loss = self._piece(*piece, share)
+            loss = self._piece(*piece, scale)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if border.grad is not None:
@@ -91,9 +91,9 @@ class TokenLoss:
         return total
 
     def _hidden(self, batch: PackedBatch) -> torch.Tensor:
-        """Returns the last hidden states of the places whose next token is supervised, `[supervised, hidden]`."""
+        """Returns the last hidden states of the positions whose next token is supervised, `[supervised, hidden]`."""
         states: torch.Tensor = self._network.base_model(**self._inputs(batch.sequences)).last_hidden_state
-        return states[0, batch.sources]
+        return states[0, batch.logit_positions]
 
     def _pieces(self, hidden: torch.Tensor, batch: PackedBatch) -> Iterator[_Piece]:
         """Yields some of the states, `[some, hidden]`, the tokens that follow them, `[some]`, and their weights."""
@@ -104,9 +104,9 @@ class TokenLoss:
         return zip(states, labels, weights, strict=True)
 
     def _piece(
-        self, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, share: float = 1.0
+        self, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, scale: float = 1.0
     ) -> torch.Tensor:
-        return summed_nll(self._scores(hidden), labels, share, weights)
+        return summed_nll(self._scores(hidden), labels, scale, weights)
 
     def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the output layer's scores; some bodies give float32 whatever they compute in (Mamba)."""

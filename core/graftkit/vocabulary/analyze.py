@@ -15,7 +15,7 @@ from graftkit.vocabulary.prefix import PrefixCounter
 __all__ = ["ENOUGH_OF_BEST", "WORTH_IT", "Analysis", "Point", "analyze", "learnt_tokens"]
 
 WORTH_IT = 0.03
-"""The share of tokens that an extension has to save on held-out text."""
+"""The share of tokens that an extension has to save on holdout text."""
 
 ENOUGH_OF_BEST = 0.8
 """The share of the largest saving that is enough: the rest of it takes most of the tokens."""
@@ -23,15 +23,15 @@ ENOUGH_OF_BEST = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The effect of one number of new tokens on the held-out texts.
+    """The effect of one number of new tokens on the holdout texts.
 
     Attributes:
         asked: How many tokens are learnt: as requested, or as many as the texts give.
         added: How many more tokens than the base the tokenizer has, missing bytes included.
-        tokens: The number of tokens of the held-out texts.
+        tokens: The number of tokens of the holdout texts.
         bytes_per_token: UTF-8 bytes per token, on average.
         saved: The reduction of the number of tokens, as a share of the base's; negative where there are more.
-        used: The share of the learnt tokens that the held-out texts use.
+        used: The share of the learnt tokens that the holdout texts use.
         scaffolding: How many learnt tokens even the training texts do not use, since longer ones replaced them.
         parameters: How many parameters the model gains; None without a model.
     """
@@ -48,12 +48,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """The effect of extensions of several sizes on held-out texts.
+    """The effect of extensions of several sizes on holdout texts.
 
     Attributes:
         learnt_from: UTF-8 bytes of the texts that tokens were learnt from.
-        base: The held-out texts with the base tokenizer.
-        extended: The held-out texts with the largest extension.
+        base: The holdout texts with the base tokenizer.
+        extended: The holdout texts with the largest extension.
         points: One for each number of tokens, ascending; fewer than requested where the texts give no more.
         coarsens: Whether the extension only joins the base's tokens.
         plan: The largest extension.
@@ -79,7 +79,7 @@ class Analysis:
         advice = self.advice
         return {
             "learnt_from_bytes": self.learnt_from,
-            "held_out_bytes": self.base.bytes,
+            "holdout_bytes": self.base.bytes,
             "base": {
                 "tokens": self.base.tokens,
                 "bytes_per_token": self.base.bytes_per_token,
@@ -96,21 +96,21 @@ class Analysis:
 def analyze(
     base: Tokenizer,
     extend: Callable[[int], ExtensionPlan],
-    held_out: Iterable[str],
+    holdout: Iterable[str],
     counts: Sequence[int],
     *,
     learnt_from: int = 0,
     cost: EmbeddingCost | None = None,
 ) -> Analysis:
-    """Measures on held-out texts how many tokens extensions of several sizes save.
+    """Measures on holdout texts how many tokens extensions of several sizes save.
 
     Where an extension only joins the base's tokens, the largest number is learnt once and the smaller ones are derived
     from it; otherwise, as with Unigram, the base is extended for each number.
 
     Args:
         base: The tokenizer.
-        extend: Returns an extension by a number of tokens, learnt from other texts than the held-out ones.
-        held_out: The texts to measure on; iterated more than once.
+        extend: Returns an extension by a number of tokens, learnt from other texts than the holdout ones.
+        holdout: The texts to measure on; iterated more than once.
         counts: The numbers of tokens to learn; at least one.
         learnt_from: UTF-8 bytes of the texts that `extend` learns from.
         cost: The model's parameters per token, or None.
@@ -119,14 +119,14 @@ def analyze(
         RequestError: The base can't be extended, or the texts hold nothing to learn.
 
     Example:
-        >>> analyze(base, lambda n: backend.extend(base, learn, ExtensionSpec(n)), held_out, [500, 2000])
+        >>> analyze(base, lambda n: backend.extend(base, learn, ExtensionSpec(n)), holdout, [500, 2000])
         ...     # doctest: +SKIP
     """
     plan = extend(max(counts))
     learnt = len(learnt_tokens(plan.tokens))
     wanted = sorted({min(count, learnt) for count in counts})  # the texts may give fewer than requested
-    judge = _Judge(base, measure(base, held_out), cost)
-    full = measure(plan.tokenizer, held_out)
+    judge = _Judge(base, measure(base, holdout), cost)
+    full = measure(plan.tokenizer, holdout)
     counter = _counter(plan)
     points = [judge.point(wanted[-1], plan, full.counts)]
     for count in reversed(wanted[:-1]):
@@ -134,7 +134,7 @@ def analyze(
             points.append(judge.prefix(count, plan, counter, full.counts))
         else:
             smaller = extend(count)
-            points.append(judge.point(count, smaller, measure(smaller.tokenizer, held_out).counts))
+            points.append(judge.point(count, smaller, measure(smaller.tokenizer, holdout).counts))
     return Analysis(learnt_from, judge.base, full, tuple(reversed(points)), plan.coarsens, plan)
 
 
@@ -157,7 +157,7 @@ class _Judge:
 
     Attributes:
         tokenizer: The base tokenizer.
-        base: The held-out texts with it.
+        base: The holdout texts with it.
         cost: The model's parameters per token, or None.
     """
 

@@ -40,19 +40,19 @@ def test_a_completion_learns_the_answer_and_the_end(tokenizer: Tokenizer) -> Non
     example = completion(tokenizer, "Hello: ", "yes 🎉")
     assert tokenizer.decode(example.ids.tolist()) == "Hello: yes 🎉<|im_end|>"
     assert tokenizer.decode(example.ids[example.supervised].tolist()) == "yes 🎉<|im_end|>"
-    assert tokenizer.decode(example.ids[: example.reply].tolist()) == "Hello: "
+    assert tokenizer.decode(example.ids[: example.prompt_length].tolist()) == "Hello: "
 
 
 def test_a_completion_starts_as_its_prompt_does_alone(looking_ahead: Tokenizer) -> None:
     """With GPT-2's pre-tokenizer two line ends before a word are two tokens, at the end of a prompt one."""
     assert len(looking_ahead.encode("x\n\nyes")) > len(looking_ahead.encode("x\n\n")) + 3 - 1
     example = completion(looking_ahead, "x\n\n", "yes")
-    assert example.ids[: example.reply].tolist() == looking_ahead.encode("x\n\n")
+    assert example.ids[: example.prompt_length].tolist() == looking_ahead.encode("x\n\n")
 
 
 def test_an_empty_prompt_is_no_prompt(tokenizer: Tokenizer) -> None:
     example = completion(tokenizer, "", "Hello")
-    assert example.reply == 0
+    assert example.prompt_length == 0
     assert tokenizer.decode(example.ids.tolist()) == "Hello<|im_end|>"
     assert example.supervised.tolist() == [False, *[True] * (len(example.ids) - 1)]
 
@@ -64,7 +64,7 @@ def test_a_model_that_wants_a_first_token_gets_it_everywhere() -> None:
     [answer] = encoder.encode(CompletionRow("a", "b", "1")).examples
     [text] = encoder.encode(TextRow("ab", "1")).examples
     assert [answer.ids[0], text.ids[0], encoder.prompt("a")[0]] == [first] * 3
-    assert answer.ids[: answer.reply].tolist() == encoder.prompt("a")
+    assert answer.ids[: answer.prompt_length].tolist() == encoder.prompt("a")
     assert answer.supervised.tolist() == [False, False, True, True]
     assert text.supervised.tolist() == [False, True, True, True]
 
@@ -117,6 +117,6 @@ def test_any_completion_starts_as_its_prompt_and_spells_its_text(tokenizer: Toke
     prompt, answer = data.draw(pieces), data.draw(pieces.filter(bool))
     example = completion(tokenizer, prompt, answer)
     assert tokenizer.decode(example.ids.tolist()) == f"{prompt}{answer}<|im_end|>"
-    assert example.ids[: example.reply].tolist() == Encoder(tokenizer, None, 64).prompt(prompt)
+    assert example.ids[: example.prompt_length].tolist() == Encoder(tokenizer, None, 64).prompt(prompt)
     if prompt:
         assert tokenizer.decode(example.ids[example.supervised].tolist()) == f"{answer}<|im_end|>"

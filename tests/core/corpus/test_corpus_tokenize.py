@@ -154,7 +154,7 @@ def test_what_became_of_the_rows_is_counted(tokenizer: Tokenizer, tmp_path: Path
     assert tally.supervised == sum(int(example.supervised.sum()) for example, _ in examples)
     assert {*tally.stops} == {int(e.ids[np.flatnonzero(e.supervised)[-1]]) for e, _ in examples} & specials
     texts = (TextRow, LongTextRow)
-    answers = [n for n, (example, kind) in enumerate(examples) if kind not in texts and example.reply > 0]
+    answers = [n for n, (example, kind) in enumerate(examples) if kind not in texts and example.prompt_length > 0]
     assert tally.answers == answers[:5] and len(answers) > 5
     assert Tally.from_json(json.loads(json.dumps(tally.to_json()))) == tally
 

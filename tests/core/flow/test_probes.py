@@ -32,15 +32,15 @@ def test_they_have_no_more_tokens_than_allowed() -> None:
 
 def test_places_are_spread_and_end_at_the_last_token() -> None:
     assert _spread(1) == [0] and _spread(3)[-1] == 2
-    places = _spread(100)
-    assert len(places) == KEPT and places[0] < 20 and places[-1] == 99
+    positions = _spread(100)
+    assert len(positions) == KEPT and positions[0] < 20 and positions[-1] == 99
 
 
 def test_probes_are_read_as_they_were_written(tmp_path: Path) -> None:
     written = probes()
     written.save(tmp_path / "probes.safetensors")
     read = Probes.load(tmp_path / "probes.safetensors")
-    assert (read.ids, read.places, read.tokenizer_fingerprint) == (written.ids, written.places, "abc")
+    assert (read.ids, read.positions, read.tokenizer_fingerprint) == (written.ids, written.positions, "abc")
     assert read.coverage == {"longest": 4} and torch.equal(read.logits[0], written.logits[0])
 
 

@@ -20,7 +20,7 @@ from graftkit.recipe.document import Document
 from graftkit.recipe.json_schema import recipe_schema
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.reference import recipe_reference
-from graftkit.recipe.schema import Recipe, Use
+from graftkit.recipe.schema import ProviderSection, Recipe
 from graftkit.recipe.sections import model_of
 from graftkit.scaffold.check import contract_module, find_offers
 from graftkit.scaffold.new import TEMPLATES, new_plugin
@@ -73,7 +73,7 @@ class ReaderContract(Contract):
 class RecipeWithReader(Recipe):
     """A recipe that chooses a reader, too."""
 
-    reader: Use = Field(default=Use(use="mine"), description="what reads the records")
+    reader: ProviderSection = Field(default=ProviderSection(use="mine"), description="what reads the records")
 
 
 @pytest.fixture

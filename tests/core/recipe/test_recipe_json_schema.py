@@ -25,4 +25,4 @@ def test_a_corpus_and_another_tokenizer_may_be_one_word() -> None:
     definitions = recipe_schema(PluginHost())["$defs"]
     assert "string" in forms(definitions["TokenizerSection"]["properties"]["replace"])
     assert "string" in forms(definitions["ExtendSection"]["properties"]["corpus"])
-    assert "string" in forms(definitions["TrainUse"]["properties"]["corpus"])
+    assert "string" in forms(definitions["TrainVocabularySection"]["properties"]["corpus"])

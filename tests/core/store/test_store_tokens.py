@@ -27,17 +27,17 @@ _ROWS = st.lists(
 )
 
 
-def example(tokens: list[tuple[int, bool]], reply: int = 0) -> Example:
+def example(tokens: list[tuple[int, bool]], prompt_length: int = 0) -> Example:
     ids, supervised = [token for token, _ in tokens], [learnt for _, learnt in tokens]
-    return Example(np.array(ids, dtype=np.int64), np.array(supervised, dtype=bool), reply)
+    return Example(np.array(ids, dtype=np.int64), np.array(supervised, dtype=bool), prompt_length)
 
 
 def same(first: Example, second: Example) -> bool:
     return (
         np.array_equal(first.ids, second.ids)
         and np.array_equal(first.supervised, second.supervised)
-        and (first.ids.dtype, first.supervised.dtype, first.reply)
-        == (second.ids.dtype, second.supervised.dtype, second.reply)
+        and (first.ids.dtype, first.supervised.dtype, first.prompt_length)
+        == (second.ids.dtype, second.supervised.dtype, second.prompt_length)
     )
 
 
@@ -46,7 +46,7 @@ def same(first: Example, second: Example) -> bool:
 def test_rows_come_back_as_they_went(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[list[tuple[int, bool]], int]]
 ) -> None:
-    examples = [example(tokens, reply) for tokens, reply in rows]
+    examples = [example(tokens, prompt_length) for tokens, prompt_length in rows]
     path = tmp_path_factory.getbasetemp() / "round_trip.safetensors"
     TokenStore.of(examples).save(path)
     store = TokenStore.load(path)

@@ -99,7 +99,7 @@ def flip(path: Path) -> None:
 DAMAGES: dict[str, Any] = {
     "a bit flipped": lambda folder: flip(folder / "ids"),
     "an end lost": lambda folder: (folder / "supervised").write_bytes(b"\1"),
-    "a file lost": lambda folder: (folder / "replies").unlink(),
+    "a file lost": lambda folder: (folder / "prompt_lengths").unlink(),
     "a progress that is no JSON": lambda folder: (folder / "progress.json").write_text("{"),
     "a progress that is no object": lambda folder: (folder / "progress.json").write_text("[]"),
 }
@@ -186,7 +186,7 @@ def test_further_columns_grow_with_the_rest_and_survive_a_kill(tmp_path: Path) -
 def as_before_loss_weights(made: TokenStore) -> dict[str, Any]:
     """The arrays of a store as they were when a token was supervised or not."""
     marks = (made.loss_weight != 0).astype(np.uint8)
-    return {"offsets": made.offsets, "replies": made.replies, "ids": made.ids, "supervised": marks}
+    return {"offsets": made.offsets, "prompt_lengths": made.prompt_lengths, "ids": made.ids, "supervised": marks}
 
 
 def test_stores_of_before_loss_weights_are_encoded_again(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_stores_of_before_loss_weights_are_encoded_again(tmp_path: Path) -> None
     about = {**ABOUT, "key": "key", "crc32": sums, "note": json.dumps({"rows": 7})}
     save_file(old, tmp_path / "old.safetensors", metadata=about)
     assert find_store(tmp_path / "old.safetensors", "key") is None
-    with pytest.raises(StorageError, match="it holds ids, offsets, replies, supervised"):
+    with pytest.raises(StorageError, match="it holds ids, offsets, prompt_lengths, supervised"):
         TokenStore.load(tmp_path / "old.safetensors")
 
     folder = tmp_path / "parts"

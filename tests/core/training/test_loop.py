@@ -19,7 +19,7 @@ from graftkit.model.targets import likely_layers
 from graftkit.recipe.schema import TrainingSection
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import pack
-from graftkit.training.loop import Trainer, held_out_loss
+from graftkit.training.loop import Trainer, holdout_loss
 from graftkit.training.loss import summed_loss
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
@@ -75,7 +75,7 @@ def test_the_loss_of_packed_rows_is_that_of_each_row_alone(tiny_model: Path) -> 
     expected, count = reference_loss(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), rows)
     assert len(batch.labels) == count
     assert summed_loss(ours, batch).item() == pytest.approx(expected, rel=1e-5)
-    assert held_out_loss(ours, rows, CPU, microbatch_tokens=40) == pytest.approx(expected / count, rel=1e-5)
+    assert holdout_loss(ours, rows, CPU, microbatch_tokens=40) == pytest.approx(expected / count, rel=1e-5)
 
 
 class Counting(TokenStore):
@@ -101,7 +101,7 @@ def test_a_step_is_a_mean_over_the_sum_of_weights_and_reads_each_example_once(ti
         terms.append((nll * torch.from_numpy(row.loss_weight)[1:]).sum().item())
     expected = sum(terms) / sum(float(row.loss_weight[1:].sum()) for row in rows)
     model, parameters = network(tiny_model)
-    assert held_out_loss(model, rows, CPU, microbatch_tokens=40) == pytest.approx(expected, rel=1e-5)
+    assert holdout_loss(model, rows, CPU, microbatch_tokens=40) == pytest.approx(expected, rel=1e-5)
     section = TrainingSection(steps=1, tokens_per_step=1000, microbatch_tokens=40, learning_rate=1e-2)
     seen: list[StepInfo] = []
     rows.read.clear()
@@ -201,7 +201,7 @@ def test_sequences_one_by_one_train_as_packed_ones_do(tiny_model: Path) -> None:
         model.set_attn_implementation(PACKED if packed else "eager")
         trainer = Trainer(model, named(parameters), store(), section, CPU, packed=packed)
         trainer.run(lambda step: None)
-        found.append((parameters, held_out_loss(model, store(), CPU, 60, packed=packed)))
+        found.append((parameters, holdout_loss(model, store(), CPU, 60, packed=packed)))
         assert trainer.count_passes(packed=False) == sum(map(len, trainer.plan)) > trainer.count_passes(packed=True)
     (packed_ones, loss), (single_ones, again) = found
     for a, b in zip(packed_ones, single_ones, strict=True):

@@ -41,7 +41,7 @@ class Extended:
     def __init__(self, name: str, folder: Path) -> None:
         texts = python_texts()
         self.learnt = [text for n, text in enumerate(texts) if n % HELD_OUT]
-        self.held_out = texts[::HELD_OUT]
+        self.holdout = texts[::HELD_OUT]
         self.base = HuggingFaceBackend().load(_folder_of(name, folder))
         self.plan = HuggingFaceBackend().extend(self.base, iter(self.learnt), SPEC)
         size = self.base.vocab_size + TOKENS
@@ -77,7 +77,7 @@ def test_it_is_bpe_continue_merge_by_merge_and_id_by_id(extended: Extended) -> N
 
 def test_held_out_text_is_only_joined(extended: Extended) -> None:
     parts = {token.id: token.parts for token in extended.plan.tokens}
-    for text in extended.held_out:
+    for text in extended.holdout:
         ids, base = extended.plan.tokenizer.encode(text), extended.base.encode(text)
         assert [part for id in ids for part in parts.get(id, (id,))] == base
         assert len(ids) < len(base)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from graftkit.host.host import PluginHost
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import Layer, LayerInfo
@@ -250,7 +250,7 @@ class AdapterContract(Contract):
         assert same(adapted.adapter_state(), again), "from_peft(peft_tensors(adapted)) is not adapter_state()"
 
 
-def _works_as_it_is(host: PluginHost, offer: Offer) -> bool:
+def _works_as_it_is(host: PluginHost, offer: RegisteredProvider) -> bool:
     """Tells whether a provider can be used without a field of the recipe or another installation."""
     fields = host.registry.config_class(offer).model_fields.values()
     return not host.registry.missing_requirements(offer.provider) and not any(f.is_required() for f in fields)

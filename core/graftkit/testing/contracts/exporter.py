@@ -234,9 +234,9 @@ class ExporterContract(Contract):
 def _check_logits(probes: Probes, found: list[torch.Tensor], tolerance: float) -> None:
     __tracebackhide__ = True
     assert len(found) == len(probes.ids), f"logits() returned {len(found)} tensors for {len(probes.ids)} probes"
-    for places, one in zip(probes.places, found, strict=True):
-        fits = one.ndim == 2 and len(one) == len(places) and one.dtype == torch.float32
-        assert fits, f"logits() are float32 [places, vocabulary]; this is {one.dtype} {list(one.shape)}"
+    for positions, one in zip(probes.positions, found, strict=True):
+        fits = one.ndim == 2 and len(one) == len(positions) and one.dtype == torch.float32
+        assert fits, f"logits() are float32 [positions, vocabulary]; this is {one.dtype} {list(one.shape)}"
     off, allowed = compare(probes, found).largest, allowed_difference(probes, tolerance)
     assert off <= allowed, f"what was exported computes logits that are off by {off:.2g}; {allowed:.2g} is allowed"
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 from graftkit.corpus.layout import Piece
 from graftkit.errors import DataError
 
-__all__ = ["Trespass"]
+__all__ = ["InjectionCheck"]
 
 
-class Trespass:
+class InjectionCheck:
     """Finds special tokens that begin in one part of a layout and end in another.
 
     A special token that stands in a message as a whole is plain text, and one that the template wrote is special; one

@@ -1,4 +1,4 @@
-"""Held-out rows as tokens of any tokenizer, and how much text they are: what bits per byte are made of."""
+"""Holdout rows as tokens of any tokenizer, and how much text they are: what bits per byte are made of."""
 
 from __future__ import annotations
 

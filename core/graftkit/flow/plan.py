@@ -13,9 +13,9 @@ from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
-from graftkit.flow.vocabulary import VocabularyRequest, carrying, judge_vocabulary
+from graftkit.flow.vocabulary import VocabularyRequest, carrying, plan_vocabulary
 from graftkit.host.host import PluginHost
-from graftkit.host.records import Offer
+from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
@@ -26,11 +26,11 @@ from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
-__all__ = ["Request", "judge"]
+__all__ = ["RunPlan", "make_plan"]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunPlan:
     """A request that holds as far as can be told without loading anything.
 
     Attributes:
@@ -46,15 +46,15 @@ class Request:
         targets: The layers that are adapted, in the model's order: as the file's names say, until torch is loaded;
             see `graftkit.flow.targets`.
         forecast: What they will take, as the file's names and shapes say; see `graftkit.flow.targets.forecast`.
-        rows: The rows to learn from and the held-out ones.
+        rows: The rows to learn from and the holdout ones.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
     """
 
     bound: BoundRecipe
-    source: Offer
+    source: RegisteredProvider
     files: BaseModelFiles
-    backend: Offer
+    backend: RegisteredProvider
     tokenizer: Tokenizer
     vocabulary: VocabularyRequest | None
     today: date
@@ -66,12 +66,12 @@ class Request:
     expert_targets: Sequence[str] = ()
 
 
-def judge(
+def make_plan(
     loaded: LoadedRecipe,
     host: PluginHost,
     started: date | None = None,
     before_rows: Callable[[], None] = lambda: None,
-) -> Request:
+) -> RunPlan:
     """Judges a request.
 
     Args:
@@ -92,7 +92,7 @@ def judge(
     template = _template(bound)
     tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
     rowless = check_fits(files, tokenizer)
-    vocabulary = judge_vocabulary(bound, host, backend, template)
+    vocabulary = plan_vocabulary(bound, host, backend, template)
     before_rows()
     rows = _read(bound)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
@@ -101,7 +101,7 @@ def judge(
     encoder = Encoder(known, chat_template_of(known, today), _row_length(bound, files), trained)
     _check_template(encoder, rows)
     notices = [*_notices(bound, rows), *([] if vocabulary else rowless), *_losses(known, vocabulary)]
-    return Request(
+    return RunPlan(
         bound,
         source,
         files,
@@ -214,5 +214,5 @@ def _notices(bound: BoundRecipe, rows: Split) -> list[str]:
     wanted = bound.recipe.evaluation.exact_match
     answers = sum(count for shape, count in rows.holdout.counts().items() if shape != "text")
     if wanted > answers:
-        notices.append(f"evaluation.exact_match asks for {wanted} answers; {answers} held-out rows have one")
+        notices.append(f"evaluation.exact_match asks for {wanted} answers; {answers} holdout rows have one")
     return notices
