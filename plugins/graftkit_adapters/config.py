@@ -48,14 +48,14 @@ class LoraConfig(ProviderConfig):
         default=1.0, gt=0, le=1000, description="the rate of B is that of A times this, as in LoRA+"
     )
 
-    def rank_of(self, path: str) -> int:
+    def rank_of(self, layer: LayerInfo) -> int:
         """Returns the rank of a layer's update."""
-        pattern = _pattern_of(path, self.rank_pattern)
+        pattern = _pattern_of(_named(layer), self.rank_pattern)
         return self.rank if pattern is None else self.rank_pattern[pattern]
 
-    def scale_of(self, path: str) -> float:
+    def scale_of(self, layer: LayerInfo) -> float:
         """Returns what a layer's update `B A` is multiplied by."""
-        pattern, rank = _pattern_of(path, self.alpha_pattern), self.rank_of(path)
+        pattern, rank = _pattern_of(_named(layer), self.alpha_pattern), self.rank_of(layer)
         alpha = self.alpha if pattern is None else self.alpha_pattern[pattern]
         return alpha / (sqrt(rank) if self.rslora else rank)
 
@@ -68,13 +68,18 @@ class LoraConfig(ProviderConfig):
 
     def trainable_parameters(self, layer: LayerInfo) -> int:
         """Returns the size of `A [rank, in]` and `B [out, rank]`."""
-        return self.rank_of(layer.path) * (layer.in_features + layer.out_features)
+        return self.rank_of(layer) * (layer.in_features + layer.out_features)
 
 
 class QloraConfig(LoraConfig):
     """LoRA on NF4 weights whose scales are quantized too, unless the recipe names a quantizer."""
 
     preset: ClassVar[Mapping[str, Any]] = {"quantizer": {"use": "nf4", "double_quant": True}}
+
+
+def _named(layer: LayerInfo) -> str:
+    """Returns the path that patterns are compared with: an expert's is its stack's, which has no number at its end."""
+    return layer.path.rpartition(".")[0] if layer.kind == "experts" else layer.path
 
 
 def _pattern_of(path: str, patterns: Iterable[str]) -> str | None:

@@ -70,13 +70,13 @@ class LoraWeight(AdaptedWeight):
 
     def __init__(self, layer: Layer, config: LoraConfig) -> None:
         super().__init__(layer)
-        info, rank = layer.info, config.rank_of(layer.info.path)
+        info, rank = layer.info, config.rank_of(layer.info)
         device = next(layer.weight.parameters()).device
         start = torch.empty(rank, info.in_features)
         start.uniform_(-1 / sqrt(info.in_features), 1 / sqrt(info.in_features), generator=layer.generator)
         self.lora_A = nn.Parameter(start.to(device))
         self.lora_B = nn.Parameter(torch.zeros(info.out_features, rank, device=device))
-        self._scale = config.scale_of(info.path)
+        self._scale = config.scale_of(info)
         self._dropout = config.dropout
         self._rate_of_b = config.lora_plus_ratio
 

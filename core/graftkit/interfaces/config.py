@@ -36,7 +36,7 @@ class ProviderConfig(StrictModel):
         """Returns an adapter's own patterns that hold for no layer; a recipe with one is refused before any work.
 
         Args:
-            paths: The dotted path of every layer that is adapted.
+            paths: The dotted path of every layer that is adapted; of a mixture's experts, that of their stack.
 
         Returns:
             Each as the field's name and the pattern, which is a key of that field's mapping.

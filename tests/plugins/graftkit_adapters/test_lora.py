@@ -172,6 +172,17 @@ def test_a_pattern_that_holds_for_no_layer_is_told() -> None:
     assert found == [("rank_pattern", "layers.0.q_proj"), ("rank_pattern", "k_proj")]
 
 
+@pytest.mark.parametrize("pattern", ["down_proj", "experts.down_proj", r"layers\.0\.mlp\..*"])
+def test_a_pattern_that_names_a_stack_holds_for_each_of_its_experts(pattern: str) -> None:
+    """What `idle_patterns` is asked of, the stack's path, is what an expert's rank and scale are told by."""
+    config = LoraConfig(rank=2, alpha=8.0, rank_pattern={pattern: 7}, alpha_pattern={pattern: 21.0})
+    stack = "layers.0.mlp.experts.down_proj"
+    assert not list(config.idle_patterns([stack]))
+    expert = LayerInfo(f"{stack}.3", "experts", 8, 6)
+    assert (config.rank_of(expert), config.scale_of(expert)) == (7, 3.0)
+    assert config.trainable_parameters(expert) == 7 * (8 + 6)
+
+
 @pytest.mark.parametrize("pattern", ["(q_proj", "(?i)Q_PROJ"])
 def test_a_pattern_that_peft_could_not_read_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="is no regular expression"):
