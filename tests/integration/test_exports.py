@@ -167,6 +167,18 @@ def test_a_model_trained_in_bfloat16_is_exported_exactly(make_recipe: Any, tmp_p
     assert all(facts["proof"]["max_abs_diff"] < 1e-4 for facts in result.manifest["exports"].values())
 
 
+@pytest.mark.parametrize("shape", [{}, {"tie_word_embeddings": False}])
+def test_new_rows_trained_in_bfloat16_are_exported_as_they_are(
+    make_recipe: Any, tmp_path: Path, shape: dict[str, Any]
+) -> None:
+    training = {"steps": 3, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu", "dtype": "bfloat16"}
+    words = {"extend": {"tokens": 0, "words": [f"word{number}" for number in range(70)]}}
+    model = tiny_model_folder(tmp_path / "model", **shape)
+    recipe = make_recipe(model=str(model), tokenizer=words, training=training, export=["peft", "merged"])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert all(facts["proof"]["max_abs_diff"] < 1e-4 for facts in result.manifest["exports"].values())
+
+
 def test_double_quantized_scales_survive_the_way(make_recipe: Any, tmp_path: Path) -> None:
     quantizer = {"use": "nf4", "double_quant": True, "blocksize": 32}
     result = graftkit.run(make_recipe(quantizer=quantizer, export=["peft", "merged"]), out=tmp_path / "run")

@@ -213,7 +213,7 @@ class AdaptedModel:
         assert self.grown is not None
         if path in self.grown.rows:
             weight = module.weight.detach().float().clone()
-            weight[module.new.ids] = module.new.rows.detach().to(module.weight.dtype).float()
+            weight[module.new.ids] = module.new.rows.detach()  # float32 as they are trained, whatever the matrix is
             yield f"{path}.weight", weight.cpu()
         bias = getattr(module, "bias", None)
         if bias is not None:
