@@ -10,7 +10,7 @@ from typing import Any
 import graftkit
 import pytest
 from graftkit import hookimpl
-from graftkit.errors import Cancelled, FolderError, HookError, RequestError, RunError
+from graftkit.errors import Cancelled, FolderError, HookError, RecipeError, RequestError, RunError
 from graftkit.flow.events import Event, Notice, Progress, StageStarted, StepFinished
 from graftkit.flow.reload import reload
 from graftkit.training.checkpoint import latest_checkpoint
@@ -181,3 +181,13 @@ def test_other_weights_are_refused_and_the_run_stays_as_it_was(recipe: dict[str,
     assert json.loads((out / "manifest.json").read_text()) == json.loads(before)
     with pytest.raises(RequestError, match="is not the file that the adapter was trained on"):
         reload(str(out))
+
+
+def test_patterns_in_another_order_are_another_recipe(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Of several patterns that match, the first holds."""
+    patterns = {"q_proj": 1.0, r"layers\.0\..*": 64.0}
+    recipe["adapter"] = {"use": "lora", "rank": 4, "alpha_pattern": patterns}
+    stop_at(recipe, tmp_path / "stopped", after_step(3))
+    recipe["adapter"] = {**recipe["adapter"], "alpha_pattern": dict(reversed(patterns.items()))}
+    with pytest.raises(RecipeError, match=r"another recipe: the order in adapter\.alpha_pattern was q_proj, layers"):
+        graftkit.run(recipe, out=tmp_path / "stopped", resume=True)

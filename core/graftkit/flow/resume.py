@@ -73,6 +73,8 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     if path in _FREE:
         return
     if isinstance(old, Mapping) and isinstance(new, Mapping):
+        if old.keys() == new.keys() and path.count(".") and list(old) != list(new):  # of patterns, the first holds
+            yield f"the order in {path} was {', '.join(old)} and is {', '.join(new)}"
         for key in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
