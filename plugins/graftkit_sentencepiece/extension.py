@@ -127,7 +127,7 @@ def _with_added(base: SentencePieceTokenizer) -> ModelProto:
         RequestError: Their ids do not follow the model's without a gap.
     """
     size = len(base.proto.pieces)
-    beyond = [token for token in base.added_tokens if token.id >= size]
+    beyond = [token for token in base.added if token.id >= size]
     if [token.id for token in beyond] != list(range(size, size + len(beyond))):
         raise RequestError("the ids of this tokenizer's added tokens have gaps, so that pieces can't follow them")
     kinds = {True: Kind.CONTROL, False: Kind.UNUSED}

@@ -25,7 +25,7 @@ class SentencePieceModel(Tokenizer, Protocol):
     proto: ModelProto
 
     @property
-    def added_tokens(self) -> tuple[AddedToken, ...]:
+    def added(self) -> tuple[AddedToken, ...]:
         """The tokens that the configuration adds beyond the model's pieces."""
 
     @property

@@ -66,5 +66,5 @@ def _probes(tokenizer: SentencePieceModel) -> Iterator[str]:
     for _ in range(_MIXED if pieces else 0):
         yield "".join(draw.choice(pieces) for _ in range(draw.randrange(1, 9)))
     found = [piece.text.replace("▁", " ") for piece in tokenizer.proto.pieces if piece.kind is Kind.USER_DEFINED]
-    for text in [*found[:_TOKENS], *[token.content for token in tokenizer.added_tokens][:_TOKENS]]:
+    for text in [*found[:_TOKENS], *[token.content for token in tokenizer.added][:_TOKENS]]:
         yield from (f"a {text} b{text}c", text, f" {text}\n", f"{text} {text}")

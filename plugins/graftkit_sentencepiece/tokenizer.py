@@ -65,9 +65,14 @@ class SentencePieceTokenizer:
         return self._roles.specials
 
     @property
-    def added_tokens(self) -> tuple[AddedToken, ...]:
+    def added(self) -> tuple[AddedToken, ...]:
         """The tokens that are found in a text before the model encodes the rest, special or not."""
         return self._roles.added
+
+    @property
+    def added_tokens(self) -> dict[str, int]:
+        """Those tokens and their ids."""
+        return {token.content: token.id for token in self._roles.added}
 
     @cached_property
     def capabilities(self) -> TokenizerCapabilities:

@@ -110,7 +110,7 @@ def _added(tokenizer: SentencePieceModel) -> Iterator[Json]:
     """Yields special, added and user-defined tokens, in the order of their ids."""
     entries = {
         token.id: added_token(token.id, token.content, special=token.special, lstrip=token.lstrip, rstrip=token.rstrip)
-        for token in tokenizer.added_tokens
+        for token in tokenizer.added
     }
     for id, piece in enumerate(tokenizer.proto.pieces):
         if piece.kind is Kind.USER_DEFINED and id not in entries:

@@ -52,3 +52,20 @@ def test_an_extended_sentencepiece_model_is_exported_as_autotokenizer_reads_it(t
     for text in ("the zebra said <b>hi</b>", "<|im_start|>user\nsay 1<|im_end|>\n", "  日本\n🎉"):
         assert theirs.encode(text, add_special_tokens=False) == ours.encode(text, "all")
     assert max(ours.encode("the zebra")) >= trained.vocab_size
+
+
+def test_an_added_token_without_a_row_is_told(tmp_path: Path) -> None:
+    trained = SentencePieceBackend().train(["say hi", "say 1 2 3 hello world"] * 3, SPEC)
+    folder = tiny_model_folder(tmp_path / "model", vocab_size=trained.vocab_size)
+    (folder / "tokenizer.json").unlink()
+    trained.save(folder)
+    (folder / "tokenizer.json").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_bytes())
+    for id, special in ((trained.vocab_size, True), (trained.vocab_size + 1, False)):
+        entry = {"content": f"<image{id}>", "special": special}
+        config["added_tokens_decoder"] = {**config.get("added_tokens_decoder", {}), str(id): entry}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "rows.jsonl").write_text('{"text": "say hi"}\n' * 20)
+    planned = graftkit.plan({"model": str(folder), "data": {"train": str(tmp_path / "rows.jsonl")}})
+    told = "none for 2 added tokens: '<image300>', '<image301>'"
+    assert told in " ".join(planned.notices)

@@ -11,8 +11,9 @@ from typing import Any
 
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError
+from graftkit.flow.open_model import added_tokens
 from graftkit.interfaces.exporter import LoadedAssets
-from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer
+from graftkit.interfaces.tokenizer import Tokenizer
 
 __all__ = ["ExpectedAssets", "covered", "differences", "expected_assets"]
 
@@ -125,9 +126,8 @@ def _sample(texts: Iterable[str]) -> Iterator[str]:
 
 def _around_specials(tokenizer: Tokenizer) -> list[str]:
     """Returns a text for each special and each added token, the latest ones where there are many."""
-    added: object = tokenizer.added_tokens if isinstance(tokenizer, AddedTokens) else {}
-    known = dict(added) if isinstance(added, Mapping) else {}  # an attribute of this name may be anything
-    names = sorted({**known, **tokenizer.special_tokens}.items(), key=lambda item: item[1])
+    known = {**(added_tokens(tokenizer) or {}), **tokenizer.special_tokens}
+    names = sorted(known.items(), key=lambda item: item[1])
     return [f"a{name}b {name} c" for name, _ in names[-_SPECIALS:]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from graftkit.errors import ModelError, ProviderError
@@ -20,6 +21,7 @@ from graftkit.interfaces.model_source import (
 from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer, TokenizerBackend
 
 __all__ = [
+    "added_tokens",
     "check_fits",
     "embedding_rows",
     "fetch_tokenizer",
@@ -113,6 +115,12 @@ def embedding_rows(files: BaseModelFiles) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
+def added_tokens(tokenizer: Tokenizer) -> Mapping[str, int] | None:
+    """Returns a tokenizer's added tokens and their ids, or None where it does not tell them."""
+    found: object = tokenizer.added_tokens if isinstance(tokenizer, AddedTokens) else None
+    return found if isinstance(found, Mapping) else None  # an attribute of this name may be anything
+
+
 def check_fits(files: BaseModelFiles, tokenizer: Tokenizer) -> list[str]:
     """Makes sure that every id that texts are cut into has a row.
 
@@ -128,7 +136,8 @@ def check_fits(files: BaseModelFiles, tokenizer: Tokenizer) -> list[str]:
     rows = embedding_rows(files)
     if rows is None or tokenizer.vocab_size <= rows:
         return []
-    known = tokenizer.added_tokens if isinstance(tokenizer, AddedTokens) else tokenizer.special_tokens
+    added = added_tokens(tokenizer)
+    known = tokenizer.special_tokens if added is None else added
     beyond = {name: id for name, id in known.items() if id >= rows}
     if any(id not in beyond.values() and _is_token(tokenizer, id) for id in range(rows, tokenizer.vocab_size)):
         raise ModelError(
