@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from graftkit import LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
+from graftkit.interfaces.quiet import without_bitsandbytes_remark
 from torch import nn
 
 from graftkit_exporters.model_folder import load_tokenizer, write_json
@@ -88,7 +89,8 @@ def _taken_for_experts(model_type: str, targets: Sequence[str]) -> list[str]:
     layer of the same name elsewhere, such as an expert that all tokens share.
     """
     try:
-        from peft.utils.transformers_weight_conversion import _convert_peft_config_moe as convert
+        with without_bitsandbytes_remark():
+            from peft.utils.transformers_weight_conversion import _convert_peft_config_moe as convert
     except ImportError:
         return []
     model = SimpleNamespace(config=SimpleNamespace(model_type=model_type))

@@ -1,14 +1,10 @@
-"""Imports bitsandbytes without its remark that an optional kernel package is missing."""
+"""bitsandbytes' functions."""
 
 from __future__ import annotations
 
-import logging
+from graftkit.interfaces.quiet import without_bitsandbytes_remark
+
+with without_bitsandbytes_remark():
+    import bitsandbytes.functional as bnb
 
 __all__ = ["bnb"]
-
-_log = logging.getLogger("bitsandbytes.backends.cpu.ops")
-_level = _log.level
-_log.setLevel(logging.ERROR)
-import bitsandbytes.functional as bnb  # noqa: E402
-
-_log.setLevel(_level)

@@ -82,6 +82,15 @@ def another_id(folder: Path) -> None:
     path.write_text(json.dumps(spec))
 
 
+def an_id_of_no_text(folder: Path) -> None:
+    """Two bytes that hardly any text has, at the end of the alphabet."""
+    path = folder / "tokenizer.json"
+    spec = json.loads(path.read_bytes())
+    vocabulary = spec["model"]["vocab"]
+    vocabulary["~"], vocabulary["\u0142"] = vocabulary["\u0142"], vocabulary["~"]
+    path.write_text(json.dumps(spec))
+
+
 def a_special_token_less(folder: Path) -> None:
     path = folder / "tokenizer.json"
     spec = json.loads(path.read_bytes())
@@ -127,6 +136,10 @@ def no_sampling(folder: Path) -> None:
     edit(folder / "generation_config.json", temperature=None, top_p=None, do_sample=None)
 
 
+def a_setting_more(folder: Path) -> None:
+    edit(folder / "generation_config.json", repetition_penalty=5.0)
+
+
 def no_settings(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
 
@@ -136,6 +149,8 @@ def no_settings(folder: Path) -> None:
     [
         ("merged", another_id, r"token ids: \d+ of \d+ texts get others, such as "),
         ("peft", another_id, r"token ids: \d+ of \d+ texts get others, such as "),
+        ("merged", an_id_of_no_text, r"token ids: \d+ of \d+ texts get others, such as "),
+        ("merged", a_setting_more, "generation settings: repetition_penalty is 5.0 in place of"),
         ("merged", a_special_token_less, r"token ids: .*<\|im_end\|>"),
         ("merged", another_template, "chat template: it writes 'helper.* where training had 'assistant"),
         ("peft", another_template, "chat template: it writes 'helper"),

@@ -20,11 +20,15 @@ __all__ = ["ExpectedAssets", "covered", "differences", "expected_assets"]
 _TEXTS, _CHARACTERS, _SPECIALS = 24, 2000, 32
 """Texts of the run that are compared at most, the characters of each, and the special tokens that are tried."""
 
+_IDS, _LINES = 2048, 64
+"""Ids whose pieces are compared, about, and how many of them stand in one text."""
+
 _HARD = (
     "",
     " ",
     "  two  spaces   three\t\ttabs\n\n\nlines\r\n ",
     "don't WE'LL I've 12345678 3.14159 1,000,000 x=y+1;//",
+    "".join(map(chr, range(32, 127))),
     "def f(x):\n    return [x ** 2 for _ in range(10)]\n",
     "Grüße, naïve cafe\u0301 ﬁ Ⅻ ½",
     "Привет, мир. שלום עולם. مرحبا بالعالم नमस्ते",
@@ -105,7 +109,7 @@ def expected_assets(
         generation: The generation settings that exports are given.
         stop_tokens: The tokens that end an answer.
     """
-    asked = [*_HARD, *_around_specials(tokenizer), *_sample(texts)]
+    asked = [*_HARD, *_around_specials(tokenizer), *_pieces(tokenizer), *_sample(texts)]
     conversation, rendered = _rendered(tokenizer, today)
     kept = {key: value for key, value in (generation or {}).items() if key not in (*_OF_A_FILE, "eos_token_id")}
     return ExpectedAssets(
@@ -122,6 +126,21 @@ def expected_assets(
 def _sample(texts: Iterable[str]) -> Iterator[str]:
     for text in islice(texts, _TEXTS):
         yield text[:_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
+def _pieces(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yields texts of what ids spread over the whole vocabulary stand for, a line each."""
+    ids = range(0, tokenizer.vocab_size, max(1, tokenizer.vocab_size // _IDS))
+    lines = [_decoded(tokenizer, id) for id in ids]
+    for start in range(0, len(lines), _LINES):
+        yield "\n".join(lines[start : start + _LINES])
+
+
+def _decoded(tokenizer: Tokenizer, id: int) -> str:
+    try:
+        return tokenizer.decode([id])
+    except Exception:  # an id that stands for nothing
+        return ""
 
 
 def _around_specials(tokenizer: Tokenizer) -> list[str]:
@@ -198,11 +217,22 @@ def _template_differs(expected: str | None, found: str | None) -> str:
 
 
 def _settings_differ(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    odd = [key for key, value in expected.items() if _plain(found.get(key)) != _plain(value)]
+    usual = _usual_settings()
+    more = [key for key in found if key not in expected and not key.endswith("_token_id") and key not in _OF_A_FILE]
+    wanted = {**{key: usual.get(key) for key in more}, **expected}
+    odd = [key for key, value in wanted.items() if _plain(found.get(key)) != _plain(value)]
     if not odd:
         return ""
-    said = ", ".join(f"{key} is {found.get(key)!r} in place of {expected[key]!r}" for key in odd[:3])
+    said = ", ".join(f"{key} is {found.get(key)!r} in place of {wanted[key]!r}" for key in odd[:3])
     return f"generation settings: {said}"
+
+
+def _usual_settings() -> dict[str, Any]:
+    """Returns what transformers generates with where nothing is said."""
+    from transformers import GenerationConfig
+
+    usual: dict[str, Any] = GenerationConfig().to_dict()
+    return usual
 
 
 def _plain(value: Any) -> Any:

@@ -55,6 +55,10 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise RecipeError(f"device '{name}' can't be used here: {reason}", where="training.device") from None
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise RecipeError(
+            f"device '{name}' can't be used here: {reason}",
+            where="training.device",
+            hint="Leave training.device out to take what is here.",
+        ) from None
     return device

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from graftkit import ProofRequest
+from graftkit.interfaces.architecture import model_class
 from graftkit.interfaces.block_memory import _file_mappings, float32_by_block
 from graftkit.interfaces.exporter import Probe
 from graftkit.model.load import load_dense_model
@@ -16,13 +17,14 @@ from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.nf4 import Nf4
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig
 
 IDS = torch.tensor([[257, 40, 41, 42, 43, 99, 101, 7, 7, 7, 255, 12]])
 
 
 def load(folder: Path, dtype: torch.dtype) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    kind: Any = model_class(AutoConfig.from_pretrained(folder))
+    return kind.from_pretrained(folder, dtype=dtype)
 
 
 @torch.no_grad()

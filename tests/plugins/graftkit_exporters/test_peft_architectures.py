@@ -23,7 +23,7 @@ from graftkit_quantizers.dense import Dense
 from safetensors.torch import load_file
 
 PROBE = [5, 9, 200, 31, 7, 7, 90]
-TAKEN_FOR_EXPERTS = ["glm4_moe", "ernie4_5_moe", "deepseek_v2", "deepseek_v3", "qwen3_next"]
+TAKEN_FOR_EXPERTS = ["glm4_moe", "ernie4_5_moe", "deepseek_v2", "deepseek_v3", "dots1", "qwen3_next"]
 """Mixtures with layers outside the experts that PEFT would not find."""
 
 
