@@ -11,9 +11,11 @@ import pytest
 import torch
 import transformers
 from architectures import settings
-from graftkit.errors import ModelError
+from graftkit.errors import ExportError, ModelError
 from graftkit.flow.reload import reload
+from graftkit.flow.towers import check_towers
 from graftkit.interfaces.architecture import load_pretrained
+from graftkit.model.adapt import AdaptedModel
 from graftkit.model.load import load_base_model
 from graftkit.model.packing import choose_packing
 from graftkit.store.token_store import TokenStore
@@ -155,3 +157,18 @@ def test_a_prefix_language_model_is_refused() -> None:
     text = {**settings("gemma3")["text_config"], "model_type": "gemma", "sliding_window": None}
     with pytest.raises(ModelError, match="this paligemma model is not causal"):
         choose_packing({"model_type": "paligemma", "text_config": text, "vision_config": {}})
+
+
+def test_a_tower_that_an_exporter_changed_is_refused(tmp_path: Path) -> None:
+    """No logits of text would tell."""
+    files = HuggingFaceSource().open(str(model_folder("gemma3", tmp_path / "model")))
+    network: Any = load_base_model(files, Dense(), device=torch.device("cpu"))
+    model: Any = AdaptedModel(network, "", files.config, None, None, {})  # type: ignore[arg-type]
+    written = {name: tensor.contiguous() for name, tensor in model.base_tensors()}
+    save_file(written, tmp_path / "model.safetensors")
+    check_towers(model, tmp_path)
+    name = next(name for name in sorted(model.towers) if written[name].any())
+    for wrong in (written[name] + 1, written[name].float()):
+        save_file({**written, name: wrong}, tmp_path / "model.safetensors")
+        with pytest.raises(ExportError, match=name):
+            check_towers(model, tmp_path)

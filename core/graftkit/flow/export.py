@@ -38,6 +38,7 @@ from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import PROBES_FILE, make_probes
 from graftkit.flow.prove import TRUSTED, temporary_prefix
 from graftkit.flow.tokenizer import VOCABULARY
+from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import row_texts
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter
@@ -151,6 +152,7 @@ def refuse_early(run: RunContext, exporters: Mapping[str, Exporter]) -> None:
 def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path) -> None:
     with atomic_folder(folder) as temporary:
         facts = exporter.export(loaded.model, temporary)
+        check_towers(loaded.model, temporary)
         if run.vocabulary.change:
             shutil.copyfile(run.folder / VOCABULARY, temporary / VOCABULARY)
         manifest = {

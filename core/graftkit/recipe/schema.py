@@ -47,6 +47,15 @@ def _share_or_file(value: Any) -> Any:
     return value
 
 
+_DEVICES = r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?"
+
+
+def _device(value: Any) -> Any:
+    if not isinstance(value, str) or not re.fullmatch(_DEVICES, value, re.ASCII):
+        raise ValueError("training.device: auto, cpu, cuda, cuda:N, mps, xpu or xpu:N")
+    return value
+
+
 def _day(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
         with suppress(ValueError):  # the 31st of February
@@ -203,8 +212,10 @@ class TrainingSection(StrictModel):
     checkpoint_every: int | None = Field(
         default=None, ge=1, description="steps between checkpoints; a run that is stopped leaves one in any case"
     )
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$", description="auto, cpu, cuda, cuda:N or mps"
+    device: Annotated[str, BeforeValidator(_device)] = Field(
+        default="auto",
+        json_schema_extra={"pattern": f"^({_DEVICES})$"},
+        description="auto, cpu, cuda, cuda:N, mps, xpu or xpu:N",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="the type of the products; what is trained is kept and updated in float32"
