@@ -12,7 +12,7 @@ from graftkit.store.files import write_text
 __all__ = ["STARTER", "command"]
 
 STARTER = """\
-# A graftkit recipe. `toolkit plan {name}` judges it, `toolkit run {name}` runs it.
+# A graftkit recipe. `toolkit plan {name}` checks it, `toolkit run {name}` runs it.
 # Relative paths start at this file's folder.
 
 model: {model}            # a folder with config.json, *.safetensors, tokenizer.json; or a .gguf file

@@ -21,7 +21,7 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "run": "Run a recipe: train, evaluate, export, prove.",
-    "plan": "Judge a recipe and say what it would do.",
+    "plan": "Check a recipe and say what it would do.",
     "preview": "Show training rows as tokens, supervised ones marked.",
     "generate": "Try a run or an export.",
     "verify": "Prove an export again: load it afresh, compare logits.",

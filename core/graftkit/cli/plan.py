@@ -20,7 +20,7 @@ __all__ = ["command"]
 @disable_option
 @json_option
 def command(recipe: str, overrides: tuple[str, ...], disable: tuple[str, ...], as_json: bool) -> None:
-    """Judge a RECIPE as `run` would before it starts, and say what it would do."""
+    """Check a RECIPE as `run` would before it starts, and say what it would do."""
     host = host_of(recipe, overrides, disable)
     facts = describe(plan(recipe, overrides=overrides, host=host))
     if as_json:

@@ -35,7 +35,7 @@ _CHECKPOINT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Tokens to learn from and tokens to judge by.
+    """Tokens to learn from and tokens to evaluate on.
 
     Attributes:
         train: The rows to learn from.

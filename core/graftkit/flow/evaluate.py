@@ -1,4 +1,4 @@
-"""Judges the model by the holdout rows, before training and after it."""
+"""Evaluates the model on the holdout rows, before training and after it."""
 
 from __future__ import annotations
 

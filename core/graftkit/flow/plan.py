@@ -1,4 +1,4 @@
-"""Judges a request from the recipe and the files alone: before a folder is made, before torch is imported."""
+"""Checks a recipe and plans its run, from files alone: before a folder is made, before torch is imported."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def make_plan(
     started: date | None = None,
     before_rows: Callable[[], None] = lambda: None,
 ) -> RunPlan:
-    """Judges a request.
+    """Checks a recipe and plans its run.
 
     Args:
         loaded: The recipe.

@@ -94,7 +94,7 @@ def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
 
 
 def plan(recipe: RecipeSource, *, overrides: Sequence[str] = (), host: PluginHost | None = None) -> RunPlan:
-    """Judges a recipe without running it: every name resolved, every row read, no weight loaded.
+    """Checks a recipe without running it: every name resolved, every row read, no weight loaded.
 
     Raises:
         RequestError: Something in it is wrong.

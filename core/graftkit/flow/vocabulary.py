@@ -40,7 +40,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class VocabularyRequest:
-    """What a recipe makes of the base model's vocabulary, judged.
+    """What a recipe makes of the base model's vocabulary.
 
     Attributes:
         section: The recipe's section.
@@ -96,7 +96,7 @@ def carrying(template: str | None, tokenizer: Tokenizer) -> Tokenizer:
 def plan_vocabulary(
     bound: BoundRecipe, host: PluginHost, base: RegisteredProvider, template: str | None
 ) -> VocabularyRequest | None:
-    """Judges the recipe's section `tokenizer`.
+    """Checks the recipe's section `tokenizer`.
 
     Args:
         bound: The recipe.

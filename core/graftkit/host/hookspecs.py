@@ -51,7 +51,7 @@ class HookSpecs:
 
     @hookspec
     def graftkit_run_started(self, run: RunInfo) -> None:
-        """A run's folder exists and its request has been judged; nothing is loaded yet."""
+        """A run's folder exists and its request has been checked; nothing is loaded yet."""
 
     @hookspec
     def graftkit_stage_finished(self, run: RunInfo, stage: StageInfo) -> None:
