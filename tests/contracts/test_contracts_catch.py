@@ -91,7 +91,7 @@ BROKEN = {
         "before a weight is loaded, .* no attribute 'adapted'",
     ),
     "exporters:ReadsNothing": ("its_logits_come_from_its_files", "without reading its export"),
-    "exporters:LosesTheTemplate": (
+    "exporters:ForgetsTheTemplate": (
         "what_it_loads_besides_weights_is_what_was_trained_with[llama-None]",
         "chat template: none is loaded",
     ),

@@ -234,7 +234,7 @@ def test_holdout_rows_that_are_too_long_are_told_of(make_recipe: Any, tmp_path: 
 def test_a_held_out_loss_that_is_no_number_fails_the_run_in_words(
     make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graftkit.flow.evaluate.held_out_loss", lambda *a, **k: float("nan"))
+    monkeypatch.setattr("graftkit.flow.evaluate.holdout_loss", lambda *a, **k: float("nan"))
     with pytest.raises(RunError, match="the holdout loss is nan"):
         graftkit.run(make_recipe(), out=tmp_path / "run")
     assert manifest_of(tmp_path / "run")["status"] == "failed"

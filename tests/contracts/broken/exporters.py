@@ -73,7 +73,7 @@ class AsksForWeights(MergedExporter):
         return None if planned.adapted else "there is no adapter on it"
 
 
-class LosesTheTemplate(MergedExporter):
+class ForgetsTheTemplate(MergedExporter):
     def export(self, trained: Any, folder: Path) -> Mapping[str, Any]:
         facts = super().export(trained, folder)
         (folder / "chat_template.jinja").unlink(missing_ok=True)
