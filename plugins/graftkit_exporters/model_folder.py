@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import torch
 from graftkit import LoadedAssets, ProofRequest, Tokenizer
 
 from graftkit_exporters.config import MergedConfig
+from graftkit_exporters.json_file import write_json
+from graftkit_exporters.shards import write_shards
 
-__all__ = ["TOLERANCES", "TRUSTING_NOTHING", "load_assets", "load_tokenizer", "write_json", "write_model"]
+__all__ = ["TOLERANCES", "TRUSTING_NOTHING", "load_assets", "load_tokenizer", "write_model"]
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 """What the rounding of a stored type explains, as a share of the largest logit. Measured on SmolLM2-135M: 1.5e-6, 6e-3
@@ -59,9 +60,7 @@ def write_model(
         generation: The content of generation_config.json; none is written without any.
         towers: The names of tensors that are stored in the type that they have.
     """
-    shards = _write_shards(folder, tensors, stored, towers)
-    total = sum(shard.size for shard in shards)
-    _name_shards(folder, shards, total)
+    total = write_shards(folder, tensors, stored, towers)
     kept = {key: value for key, value in config.items() if key not in _NOT_WRITTEN}
     write_json(folder / "config.json", {**_encoded(kept), "dtype": stored.dtype})
     if generation:
@@ -100,104 +99,6 @@ def _encoded(value: Any) -> Any:
     if isinstance(value, float) and not isfinite(value):
         return {"__float__": "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"}
     return value
-
-
-class _Shard:
-    """A safetensors file whose tensors are written as they come; its header, which stands first, comes last.
-
-    Args:
-        folder: Where to write.
-        number: Its number among the shards.
-    """
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self.path = folder / f"shard-{number}.safetensors"
-        self._data = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self._entries: list[tuple[str, torch.dtype, list[int], int, int]] = []
-        self.size = 0
-
-    @property
-    def names(self) -> list[str]:
-        """The names of its tensors."""
-        return [entry[0] for entry in self._entries]
-
-    def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Writes one tensor."""
-        self._entries.append((name, tensor.dtype, list(tensor.shape), self.size, tensor.nbytes))
-        self._data.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        self.size += tensor.nbytes
-
-    def close(self) -> None:
-        """Writes the file. The largest types come first, so that each tensor starts at a multiple of its own."""
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        ordered = sorted(self._entries, key=lambda entry: -entry[1].itemsize)
-        end = 0
-        for name, dtype, shape, _, size in ordered:
-            header[name] = {"dtype": _TYPES[dtype], "shape": shape, "data_offsets": [end, end + size]}
-            end += size
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        with self._data, self.path.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for _, _, _, start, size in ordered:
-                self._data.seek(start)
-                for left in range(size, 0, -_COPIED):
-                    file.write(self._data.read(min(left, _COPIED)))
-
-
-_TYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""safetensors' names of types."""
-
-_COPIED = 16 << 20
-"""Bytes that are copied at a time."""
-
-
-def _write_shards(
-    folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], stored: MergedConfig, towers: Collection[str]
-) -> list[_Shard]:
-    limit, dtype = stored.shard_gigabytes * 1e9, getattr(torch, stored.dtype)
-    shards = [_Shard(folder, 0)]
-    for name, tensor in tensors:
-        kept = name in towers or not tensor.is_floating_point()
-        rounded = (tensor if kept else tensor.to(dtype)).contiguous()
-        if shards[-1].size and shards[-1].size + rounded.nbytes > limit:
-            shards[-1].close()
-            shards.append(_Shard(folder, len(shards)))
-        shards[-1].add(name, rounded)
-    shards[-1].close()
-    return shards
-
-
-def _name_shards(folder: Path, shards: Sequence[_Shard], total: int) -> None:
-    """Gives the files the names that loaders look for, now that their number is known."""
-    if len(shards) == 1:
-        shards[0].path.rename(folder / "model.safetensors")
-        return
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        shard.path.rename(folder / name)
-        weight_map |= dict.fromkeys(shard.names, name)
-    write_json(
-        folder / "model.safetensors.index.json",
-        {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
-    )
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Writes an indented JSON file."""
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from graftkit import LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
-from graftkit.interfaces.quiet import without_bitsandbytes_remark
+from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
 from torch import nn
 
-from graftkit_exporters.model_folder import load_tokenizer, write_json
+from graftkit_exporters.json_file import write_json
+from graftkit_exporters.model_folder import load_tokenizer
 
 __all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
 
@@ -89,7 +90,7 @@ def _taken_for_experts(model_type: str, targets: Sequence[str]) -> list[str]:
     layer of the same name elsewhere, such as an expert that all tokens share.
     """
     try:
-        with without_bitsandbytes_remark():
+        with errors_alone(BITSANDBYTES):
             from peft.utils.transformers_weight_conversion import _convert_peft_config_moe as convert
     except ImportError:
         return []

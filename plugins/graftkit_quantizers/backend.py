@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graftkit.interfaces.quiet import without_bitsandbytes_remark
+from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
 
-with without_bitsandbytes_remark():
+with errors_alone(BITSANDBYTES):
     import bitsandbytes.functional as bnb
 
 __all__ = ["bnb"]

@@ -5,24 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from architectures import settings
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.model.adapt import adapt
 from graftkit.model.load import check_base_model, load_base_model
-from graftkit.model.packing import choose_packing, use_packing
-from graftkit.store.token_store import Example
+from graftkit.model.packing import choose_packing
 from graftkit.testing import tiny_model_folder
-from graftkit.training.batch import pack
-from graftkit.training.loss import TokenLoss
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8
 from graftkit_quantizers.nf4 import Nf4
+from reference import training_loss
 
 pytestmark = pytest.mark.gpu
 ARCHITECTURES = (
@@ -41,13 +38,6 @@ ARCHITECTURES = (
 )
 
 
-def examples() -> list[Example]:
-    random = np.random.default_rng(0)
-    return [
-        Example(random.integers(0, 256, n), (random.random(n) < 0.6).astype(np.float32), 1) for n in (45, 9, 17, 30)
-    ]
-
-
 def trained(
     folder: Path, device: torch.device, dtype: torch.dtype, quantizer: Any = None
 ) -> tuple[float, torch.Tensor]:
@@ -60,11 +50,7 @@ def trained(
         start = torch.empty(parameter.shape)
         torch.nn.init.normal_(start, std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
         parameter.data.copy_(start)
-    packing = choose_packing(files.config)
-    use_packing(network, packing)
-    loss = TokenLoss(network, packed=packing.packed)
-    passes = [examples()] if packing.packed else [[example] for example in examples()]
-    total = sum(loss.backward(pack(group, device), 1.0).item() for group in passes)
+    total = training_loss(network, choose_packing(files.config), device)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     return total, torch.cat([gradient.flatten().float().cpu() for gradient in gradients])
 

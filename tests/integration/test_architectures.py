@@ -11,7 +11,7 @@ import torch
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import tiny_model_folder
 from integration.conftest import RecipeMaker
-from torch.nn.functional import cross_entropy
+from reference import reference_loss
 from transformers import AutoModelForCausalLM
 
 WINDOW = 16
@@ -32,19 +32,11 @@ SHAPES: dict[str, tuple[dict[str, Any], bool]] = {
 }
 
 
-@torch.no_grad()
-def reference_loss(folder: Path, store: TokenStore) -> float:
-    """Each example alone through the model's own eager code."""
-    model = AutoModelForCausalLM.from_pretrained(
+def eager(folder: Path) -> Any:
+    """Loads a model with its own eager code."""
+    return AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
     )
-    total, count = 0.0, 0
-    for example in store:
-        logits = model(input_ids=torch.from_numpy(example.ids)[None], use_cache=False).logits[0, :-1]
-        labels = torch.from_numpy(example.ids).where(torch.from_numpy(example.supervised), -100)[1:]
-        total += cross_entropy(logits, labels, reduction="sum").item()
-        count += int((labels >= 0).sum())
-    return total / count
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -61,8 +53,8 @@ def test_another_architecture_is_trained_as_it_is_and_proved(
     assert store.lengths.max() > WINDOW
     before, after = result.before, result.after
     assert before is not None and after is not None
-    assert before.holdout_loss == pytest.approx(reference_loss(model, store), rel=1e-4)
-    assert after.holdout_loss == pytest.approx(reference_loss(result.exports["merged"], store), rel=1e-4)
+    assert before.holdout_loss == pytest.approx(reference_loss(eager(model), store), rel=1e-4)
+    assert after.holdout_loss == pytest.approx(reference_loss(eager(result.exports["merged"]), store), rel=1e-4)
     assert after.holdout_loss < before.holdout_loss
     for facts in manifest["exports"].values():
         assert facts["proof"]["status"] == "proved" and facts["proof"]["top1_agreement"] == 1

@@ -23,8 +23,8 @@ from graftkit.testing import tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from integration.conftest import RecipeMaker
+from reference import reference_loss
 from safetensors.torch import load_file, save_file
-from torch.nn.functional import cross_entropy
 
 MODELS = ("gemma3", "mistral3", "qwen2_5_vl as its hub has it")
 EXPORTS = ("peft", "merged", "extended-base")
@@ -56,19 +56,6 @@ def theirs(folder: Path) -> Any:
     return model
 
 
-@torch.no_grad()
-def reference_loss(folder: Path, store: TokenStore) -> float:
-    """Each example alone, as text, through the whole model's own eager code."""
-    model = theirs(folder)
-    total, count = 0.0, 0
-    for example in store:
-        logits = model(input_ids=torch.from_numpy(example.ids)[None], use_cache=False).logits[0, :-1]
-        labels = torch.from_numpy(example.ids).where(torch.from_numpy(example.supervised), -100)[1:]
-        total += cross_entropy(logits, labels, reduction="sum").item()
-        count += int((labels >= 0).sum())
-    return total / count
-
-
 def towers(folder: Path) -> dict[str, torch.Tensor]:
     found = load_file(folder / "model.safetensors")
     return {name: tensor for name, tensor in found.items() if any(tower in name for tower in TOWERS)}
@@ -92,8 +79,8 @@ def test_a_multimodal_model_is_trained_on_text_and_proved(
     store = TokenStore.load(result.folder / "tokens" / "holdout.safetensors")
     before, after = result.before, result.after
     assert before is not None and after is not None
-    assert before.holdout_loss == pytest.approx(reference_loss(model, store), rel=1e-4)
-    assert after.holdout_loss == pytest.approx(reference_loss(merged, store), rel=1e-4)
+    assert before.holdout_loss == pytest.approx(reference_loss(theirs(model), store), rel=1e-4)
+    assert after.holdout_loss == pytest.approx(reference_loss(theirs(merged), store), rel=1e-4)
     assert after.holdout_loss < before.holdout_loss
 
     own = theirs(model).state_dict()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from graftkit._version import __version__
@@ -120,11 +119,6 @@ class RunContext:
     def manifest(self) -> RunManifest:
         """What the manifest says now."""
         return self._manifest
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the manifest says now, as JSON; `record` changes it."""
-        return MappingProxyType(self._manifest.to_json())
 
     def record(self, **facts: Any) -> None:
         """Puts parts of the manifest in the place of those that were there; `RunManifest` names them.

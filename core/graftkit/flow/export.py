@@ -61,7 +61,8 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     """
     if not run.plan.bound.exports:
         return
-    trained = next(stage["tokens"] for stage in run.facts["stages"] if stage["name"] == "training")
+    training = next(stage for stage in run.manifest.stages if stage.name == "training")
+    trained: int = (training.model_extra or {})["tokens"]
     probes = replace(make_probes(loaded, corpus, trained), assets=_assets(run, loaded))
     probes.save(run.folder / PROBES_FILE)
     (run.folder / "exports").mkdir(exist_ok=True)
@@ -106,7 +107,7 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
         row_texts(run.plan.rows.train),
         today=run.plan.today,
         generation=loaded.model.generation_config,
-        stop_tokens=run.facts["stop_tokens"],
+        stop_tokens=run.manifest.stop_tokens,
     )
 
 
@@ -155,21 +156,22 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
         check_towers(loaded.model, temporary)
         if run.vocabulary.change:
             shutil.copyfile(run.folder / VOCABULARY, temporary / VOCABULARY)
+        said = run.manifest
         manifest = {
             "graftkit": __version__,
             "manifest_format": FORMAT,
             "exporter": choice.facts(),
-            "model": run.facts["model"],
-            "model_source": run.facts["providers"]["model_source"],
-            "quantizer": run.facts["providers"]["quantizer"],
+            "model": said.model,
+            "model_source": said.providers["model_source"],
+            "quantizer": said.providers["quantizer"],
             "tokenizer_fingerprint": run.vocabulary.tokenizer.fingerprint,
-            "chat_template": run.facts["tokenizer"]["chat_template"],
-            "adapter": run.facts["providers"]["adapter"],
+            "chat_template": said.tokenizer.chat_template if said.tokenizer else None,
+            "adapter": said.providers["adapter"],
             "targets": run.plan.targets,
-            "tokenizer": run.facts["providers"]["tokenizer"],
+            "tokenizer": said.providers["tokenizer"],
             "dtype": run.plan.bound.recipe.training.dtype,
-            "stop_tokens": run.facts["stop_tokens"],
-            "system": run.facts["data"]["system"],
+            "stop_tokens": said.stop_tokens,
+            "system": said.data.system if said.data else None,
             "tolerance": checked_tolerance(exporter.tolerance(), choice.offer.qualified_name),
         }
         manifest |= _facts_beside(facts, choice.offer.qualified_name)

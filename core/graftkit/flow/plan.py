@@ -31,7 +31,7 @@ __all__ = ["RunPlan", "make_plan"]
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A request that holds as far as can be told without loading anything.
+    """What a run will do, and with what: as far as can be told without loading a weight.
 
     Attributes:
         bound: The recipe with every name resolved.

@@ -72,11 +72,11 @@ def forecast(
         The numbers that the adapter trains, new rows of the embeddings not among them, and the bytes of the frozen
         layers; None where one of them does not tell.
     """
-    itemsize = _ITEMSIZE[bound.recipe.training.dtype]
+    chosen, itemsize = set(targets), _ITEMSIZE[bound.recipe.training.dtype]
     adapter, quantizer = bound.adapter.config, bound.quantizer.config
     owners = {layer: layer.path for layer in layers} | {e: stack.path for stack in stacks for e in stack.layers()}
     return {
-        "adapter_parameters": _sum(adapter.trainable_parameters(e) for e, path in owners.items() if path in targets),
+        "adapter_parameters": _sum(adapter.trainable_parameters(e) for e, path in owners.items() if path in chosen),
         "frozen_linear_bytes": _sum(quantizer.stored_bytes(layer, itemsize) for layer in owners),
     }
 

@@ -149,7 +149,7 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
             "quantizer": run.manifest.providers["quantizer"],
             "targets": run.plan.targets,
             "tokenizer_fingerprint": fingerprint,
-            "base": run.facts["model"],
+            "base": run.manifest.model.model_dump(mode="json") if run.manifest.model else None,
         }
         write_json(folder / "adapter.json", facts)
 

@@ -1,4 +1,4 @@
-"""Imports of libraries that remark on what concerns nobody."""
+"""Keeps libraries' remarks that concern nobody from the user."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["without_bitsandbytes_remark"]
+__all__ = ["BITSANDBYTES", "errors_alone"]
+
+BITSANDBYTES = "bitsandbytes.backends.cpu.ops"
+"""The logger that tells, when bitsandbytes is imported, that an optional kernel package is missing. peft imports it."""
 
 
 @contextmanager
-def without_bitsandbytes_remark() -> Iterator[None]:
-    """Keeps bitsandbytes from telling, when it is imported, that an optional kernel package is missing.
+def errors_alone(logger: str) -> Iterator[None]:
+    """Lets a logger tell nothing but errors for a while.
 
-    bitsandbytes is imported by peft, too.
+    Args:
+        logger: Its name.
     """
-    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)
     try:

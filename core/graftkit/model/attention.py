@@ -79,14 +79,14 @@ class DeferredMask:
         if self._band is None:
             spans = list(pairwise(bounds))
             start, end = max(spans, key=lambda span: span[1] - span[0])
-            longest = self._evaluated(torch.arange(start, end, device=self._device))
+            longest = self._evaluated(start, end)
             width = int(longest[0, 0, -1].sum())
             odd = [self._differs_from_a_band(span, width) for span in spans]
             self._band = 0 if bool(torch.stack(odd).any()) else width
         return self._band
 
     def _differs_from_a_band(self, span: tuple[int, int], width: int) -> torch.Tensor:
-        mask = self._evaluated(torch.arange(*span, device=self._device))
+        mask = self._evaluated(*span)
         return (mask != torch.ones_like(mask).tril().triu(1 - width)).any()
 
     def __getattr__(self, name: str) -> Any:
@@ -95,26 +95,26 @@ class DeferredMask:
     def block(self, start: int, end: int) -> torch.Tensor | None:
         """Returns the mask of the sequence at `[start, end)`, `[1, 1, tokens, tokens]`; None where it is causal."""
         if (start, end) not in self._blocks:
-            mask = self._evaluated(torch.arange(start, end, device=self._device))
+            mask = self._evaluated(start, end)
             causal = torch.ones_like(mask).tril()
             self._blocks[start, end] = None if torch.equal(mask, causal) else mask
         return self._blocks[start, end]
 
-    def _evaluated(self, positions: torch.Tensor) -> torch.Tensor:
+    def _evaluated(self, start: int, end: int) -> torch.Tensor:
         from transformers.masking_utils import sdpa_mask
 
         mask: torch.Tensor = sdpa_mask(
             batch_size=1,
-            q_length=len(positions),
-            kv_length=len(positions),
-            q_offset=int(positions[0]),
-            kv_offset=int(positions[0]),
+            q_length=end - start,
+            kv_length=end - start,
+            q_offset=start,
+            kv_offset=start,
             mask_function=self._function,
             allow_is_causal_skip=False,
             use_vmap=self._use_vmap,
-            device=positions.device,
+            device=self._device,
         )
-        return mask.expand(1, -1, len(positions), len(positions)).bool()
+        return mask.expand(1, -1, end - start, end - start).bool()
 
 
 def packed_attention(

@@ -7,7 +7,6 @@ attention that transformers does not dispatch, can't. There sequences run one by
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import is_multimodal
+from graftkit.interfaces.quiet import errors_alone
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
 from graftkit.model.context import context_length
 from graftkit.model.twin import LONGEST, build_twin
@@ -62,7 +62,7 @@ def choose_packing(config: Mapping[str, Any], where: str = "") -> Packing:
         ModelError: A token's logits depend on later tokens: the model can't be trained to predict the next one. Or a
             multimodal model doesn't compute text without its towers.
     """
-    with _quiet():
+    with errors_alone("transformers"):  # its remarks on a twin
         try:
             twin = build_twin(config)
             sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
@@ -229,15 +229,3 @@ def _sequences(vocabulary: int) -> list[torch.Tensor]:
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps transformers' remarks on the twin to itself."""
-    log = logging.getLogger("transformers")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

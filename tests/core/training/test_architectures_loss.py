@@ -5,30 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from architectures import PAGE, row, settings
 from graftkit.model.adapt import adapt
 from graftkit.model.load import check_base_model, load_base_model
-from graftkit.model.packing import choose_packing, use_packing
+from graftkit.model.packing import choose_packing
 from graftkit.store.token_store import Example
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
-from graftkit.training.batch import pack
-from graftkit.training.loss import TokenLoss
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
+from reference import examples, training_loss
 from torch.nn.functional import cross_entropy
 
 CPU = torch.device("cpu")
-
-
-def examples() -> list[Example]:
-    random = np.random.default_rng(0)
-    return [Example(random.integers(0, 256, n), random.random(n) < 0.6, 1) for n in (45, 9, 17, 30)]
 
 
 def alone(network: Any, rows: list[Example]) -> torch.Tensor:
@@ -60,10 +53,7 @@ def test_the_loss_and_its_gradient_are_those_of_each_sequence_alone(name: str, t
         parameter.grad = None
 
     packing = choose_packing(files.config)
-    use_packing(network, packing)
-    loss = TokenLoss(network, packed=packing.packed)
-    passes = [rows] if packing.packed else [[example] for example in rows]
-    found = sum(loss.backward(pack(group, CPU), 1.0).item() for group in passes)
+    found = training_loss(network, packing, CPU)
     assert found == pytest.approx(expected.item(), rel=1e-4)
     largest = max(float(gradient.abs().max()) for gradient in gradients if gradient is not None)
     for parameter, gradient in zip(parameters, gradients, strict=True):

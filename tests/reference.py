@@ -1,0 +1,41 @@
+"""Sequences of unequal length, what training makes of them, and what the model's own code makes of each alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from graftkit.model.packing import Packing, use_packing
+from graftkit.store.token_store import Example, TokenStore
+from graftkit.training.batch import pack
+from graftkit.training.loss import TokenLoss
+from torch.nn.functional import cross_entropy
+
+__all__ = ["examples", "reference_loss", "training_loss"]
+
+
+def examples() -> list[Example]:
+    """Returns four examples of a tiny model's ids, about six in ten tokens supervised, some longer than a window."""
+    random = np.random.default_rng(0)
+    return [Example(random.integers(0, 256, n), random.random(n) < 0.6, 1) for n in (45, 9, 17, 30)]  # type: ignore[arg-type]
+
+
+def training_loss(network: Any, packing: Packing, device: torch.device) -> float:
+    """Returns the summed loss of `examples` as training computes it, and adds its gradient to the parameters'."""
+    use_packing(network, packing)
+    loss, rows = TokenLoss(network, packed=packing.packed), examples()
+    passes = [rows] if packing.packed else [[example] for example in rows]
+    return sum(loss.backward(pack(group, device), 1.0).item() for group in passes)
+
+
+@torch.no_grad()
+def reference_loss(model: Any, store: TokenStore) -> float:
+    """Returns the mean loss of a supervised token, each example alone through a transformers model."""
+    total, count = 0.0, 0
+    for example in store:
+        logits = model(input_ids=torch.from_numpy(example.ids)[None], use_cache=False).logits[0, :-1]
+        labels = torch.from_numpy(example.ids).where(torch.from_numpy(example.supervised), -100)[1:]
+        total += cross_entropy(logits, labels, reduction="sum").item()
+        count += int((labels >= 0).sum())
+    return total / count
