@@ -163,19 +163,9 @@ class StageScope:
 
 
 def _providers(plan: RunPlan) -> dict[str, Any]:
-    def facts(offer: Any) -> dict[str, Any]:
-        """As `Choice.facts`: a source opens, and a tokenizer is read, with the defaults of its provider's options."""
-        return {
-            "name": offer.provider.name,
-            "target": offer.provider.target,
-            "config_class": offer.provider.config,
-            "config": {},
-            "distribution": offer.plugin.distribution,
-            "version": offer.plugin.version,
-        }
-
+    """Returns what each name resolved to; a source opens, and a tokenizer is read, with the defaults of its fields."""
     backend = plan.vocabulary.offer if plan.vocabulary else plan.backend
-    found = {"model_source": facts(plan.source), "tokenizer": facts(backend)}
+    found = {"model_source": plan.source.facts({}), "tokenizer": backend.facts({})}
     return found | plan.bound.providers()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import Provider
@@ -60,3 +61,18 @@ class RegisteredProvider:
     def qualified_name(self) -> str:
         """The name that means this one provider whatever else is installed: `distribution:name`."""
         return f"{self.plugin.distribution or self.plugin.name}:{self.provider.name}"
+
+    def facts(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what a manifest says of the provider, as JSON.
+
+        Args:
+            config: Its own fields; empty where it is used with their defaults.
+        """
+        return {
+            "name": self.provider.name,
+            "target": self.provider.target,
+            "config_class": self.provider.config,
+            "distribution": self.plugin.distribution,
+            "version": self.plugin.version,
+            "config": dict(config),
+        }

@@ -9,9 +9,7 @@ architecture that does anything else with a stack keeps it as a parameter, dense
 from __future__ import annotations
 
 import ast
-import inspect
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +20,7 @@ from torch import nn
 
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.model.parts import is_text
+from graftkit.model.source_code import class_definition
 from graftkit.model.twin import build_twin
 
 __all__ = ["ExpertStack", "StackInfo", "compute_one_by_one", "expert_stacks", "put_stack"]
@@ -126,7 +125,7 @@ def _candidates(model: Any) -> list[StackInfo]:
         StackInfo(f"{path}.{name}", experts, *((inner, outer) if transposed else (outer, inner)), transposed)
         for path, module in model.named_modules()
         if text(path)
-        for name, transposed in _multiplied_in(type(module)).items()
+        for name, transposed in _multiplied_in(type(module).__module__, type(module).__name__).items()
         if isinstance(parameter := module._parameters.get(name), nn.Parameter) and parameter.ndim == 3
         for experts, outer, inner in [parameter.shape]
     ]
@@ -155,17 +154,11 @@ def _as_linear(matrix: torch.Tensor, info: StackInfo) -> nn.Linear:
     return layer
 
 
-def _multiplied_in(kind: type[nn.Module]) -> Mapping[str, bool]:
-    """Returns the stacks that a class multiplies by, expert by expert and in no other way: name -> transposed."""
-    return _uses_in(kind.__module__).get(kind.__name__, {})
-
-
 @cache
-def _uses_in(module: str) -> Mapping[str, Mapping[str, bool]]:
-    if not module.startswith("transformers.models."):
-        return {}
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {node.name: _plain_products(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+def _multiplied_in(module: str, name: str) -> Mapping[str, bool]:
+    """Returns the stacks that a class multiplies by, expert by expert and in no other way: name -> transposed."""
+    definition = class_definition(module, name)
+    return _plain_products(definition) if definition else {}
 
 
 def _plain_products(node: ast.ClassDef) -> dict[str, bool]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch.nn.functional import linear
 
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.model.parts import is_text
+from graftkit.model.source_code import class_definition
 
 __all__ = ["linear_layers"]
 
@@ -67,18 +66,15 @@ def _routers(model: nn.Module) -> Iterator[str]:
 def _read_past_the_layer(model: nn.Module) -> Iterator[str]:
     """Yields the path of every layer whose weight the code around it takes and multiplies by itself."""
     for path, module in model.named_modules():
-        kind = type(module)
-        names = _weights_read_in(kind.__module__).get(kind.__name__, ())
+        names = _weights_read_in(type(module).__module__, type(module).__name__)
         yield from (f"{path}.{name}" for name in names if name in module._modules)
 
 
 @cache
-def _weights_read_in(module: str) -> Mapping[str, set[str]]:
-    """Returns for each class of one of transformers' architectures the layers whose `weight` it reads itself."""
-    if not module.startswith("transformers.models."):
-        return {}
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {node.name: _WeightReads.of(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+def _weights_read_in(module: str, name: str) -> set[str]:
+    """Returns the layers whose `weight` a class of one of transformers' architectures reads itself."""
+    definition = class_definition(module, name)
+    return _WeightReads.of(definition) if definition else set()
 
 
 class _WeightReads(ast.NodeVisitor):

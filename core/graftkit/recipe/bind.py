@@ -38,14 +38,7 @@ class Choice:
 
     def facts(self) -> dict[str, Any]:
         """Returns what the name resolved to, as JSON."""
-        return {
-            "name": self.offer.provider.name,
-            "target": self.offer.provider.target,
-            "config_class": self.offer.provider.config,
-            "distribution": self.offer.plugin.distribution,
-            "version": self.offer.plugin.version,
-            "config": self.config.model_dump(mode="json"),
-        }
+        return self.offer.facts(self.config.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class PackedBatch:
 
     Attributes:
         sequences: Token ids of each, `[tokens]`.
-        sources: The positions in the pass whose next token is supervised, `[supervised]`.
+        logit_positions: The positions in the pass whose next token is supervised, `[supervised]`.
         labels: Those next tokens, `[supervised]`.
         weights: What each weighs in the loss, `[supervised]`, float32; None where each weighs 1.
         weight_sum: The sum of those weights.
