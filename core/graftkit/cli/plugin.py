@@ -27,7 +27,7 @@ def new(name: str, kind: str, parent: Path) -> None:
     from graftkit.scaffold.new import new_plugin
 
     project = new_plugin(name, cast(Kind, kind), parent)
-    click.echo(f"wrote {project}\n\nNext:\n  pip install -e {project}\n  python -m pytest {project}")
+    click.echo(f"wrote {project}\n\nNext:\n  pip install -e '{project}[test]'\n  python -m pytest {project}")
 
 
 @command.command("check")

@@ -8,6 +8,7 @@ sees another. A keyword that this attention does not implement is refused, never
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +25,8 @@ PACKED = "graftkit_packed"
 """The name under which transformers knows this attention."""
 _SHORT = 128
 """Tokens of a sequence up to which torch's attention on a CPU takes longer in 16 bits than in 32."""
+_TILE = 512
+"""Queries whose mask is evaluated, and attention computed, at once, where a sequence's mask is more than causal."""
 
 _WITHOUT_EFFECT = frozenset(
     {
@@ -52,6 +55,22 @@ class UnsupportedAttention(Exception):
     """A model asks its attention for something that packed attention does not implement."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Some queries of a sequence, the keys that any of them sees, and which sees which.
+
+    Attributes:
+        queries: Where they stand in the pass.
+        keys: Where the keys stand.
+        mask: What each query sees, `[1, 1, queries, keys]`; None where that is every key up to itself, or, if the model
+            is not causal, every key.
+    """
+
+    queries: slice
+    keys: slice
+    mask: torch.Tensor | None
+
+
 class DeferredMask:
     """What a query may see, as a function of indices, evaluated for one sequence when its attention is computed.
 
@@ -65,7 +84,7 @@ class DeferredMask:
         self._function = function
         self._use_vmap = use_vmap
         self._device = device
-        self._blocks: dict[tuple[int, int], torch.Tensor | None] = {}
+        self._tiles: dict[tuple[int, int], list[Tile]] = {}
         self._band: int | None = None
 
     def band(self, bounds: Sequence[int]) -> int:
@@ -92,29 +111,54 @@ class DeferredMask:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"it computes with its attention mask itself, and asks for its {name}")
 
-    def block(self, start: int, end: int) -> torch.Tensor | None:
-        """Returns the mask of the sequence at `[start, end)`, `[1, 1, tokens, tokens]`; None where it is causal."""
-        if (start, end) not in self._blocks:
-            mask = self._evaluated(start, end)
-            causal = torch.ones_like(mask).tril()
-            self._blocks[start, end] = None if torch.equal(mask, causal) else mask
-        return self._blocks[start, end]
+    def tiles(self, start: int, end: int) -> list[Tile]:
+        """Returns the parts that attention over the sequence at `[start, end)` is computed in.
 
-    def _evaluated(self, start: int, end: int) -> torch.Tensor:
+        A causal sequence is one part. Any other is cut by queries, and a part holds the keys between the first and the
+        last one that its queries see: with a window, memory and work grow with the sequence's length, not its square.
+        """
+        if (start, end) not in self._tiles:
+            parts = [self._tile(start, first, min(first + _TILE, end), end) for first in range(start, end, _TILE)]
+            whole = slice(start, end)
+            causal = all(part.mask is None for part in parts)
+            self._tiles[start, end] = [Tile(whole, whole, None)] if causal else [self._explicit(part) for part in parts]
+        return self._tiles[start, end]
+
+    def _tile(self, start: int, first: int, last: int, end: int) -> Tile:
+        """Returns what the queries at `[first, last)` see, the mask left out where that is every key up to each."""
+        mask = self._evaluated(start, end, first, last)
+        if torch.equal(mask, torch.ones_like(mask).tril(first - start)):
+            return Tile(slice(first, last), slice(start, last), None)
+        seen = mask.flatten(0, 2).any(0).nonzero()
+        low, high = int(seen[0]), int(seen[-1]) + 1
+        return Tile(slice(first, last), slice(start + low, start + high), mask[..., low:high])
+
+    def _explicit(self, part: Tile) -> Tile:
+        """Returns a part with its mask, without which kernels would align queries and keys at their beginnings."""
+        queries, keys = part.queries, part.keys
+        if part.mask is not None or queries.start == keys.start:
+            return part
+        shape = (1, 1, queries.stop - queries.start, keys.stop - keys.start)
+        mask = torch.ones(shape, dtype=torch.bool, device=self._device)
+        return Tile(queries, keys, mask.tril(queries.start - keys.start))
+
+    def _evaluated(self, start: int, end: int, first: int | None = None, last: int | None = None) -> torch.Tensor:
+        """Returns what the queries at `[first, last)`, or all, see of the sequence at `[start, end)`."""
         from transformers.masking_utils import sdpa_mask
 
+        first, last = start if first is None else first, end if last is None else last
         mask: torch.Tensor = sdpa_mask(
             batch_size=1,
-            q_length=end - start,
+            q_length=last - first,
             kv_length=end - start,
-            q_offset=start,
+            q_offset=first,
             kv_offset=start,
             mask_function=self._function,
             allow_is_causal_skip=False,
             use_vmap=self._use_vmap,
             device=self._device,
         )
-        return mask.expand(1, -1, end - start, end - start).bool()
+        return mask.expand(1, -1, last - first, end - start).bool()
 
 
 def packed_attention(
@@ -168,13 +212,15 @@ def packed_attention(
             return attend_at_once(query, key, value, cu_seq_lens_q, longest, window, scaling), None
     found = []
     for start, end in pairwise(bounds):
-        q, k, v = (tensor[:, :, start:end] for tensor in (query, key, value))
-        mask, plain = (attention_mask.block(start, end), True) if attention_mask else (None, causal)
-        if softcap is None and s_aux is None:
-            found.append(_attend(q, k, v, mask, plain and mask is None, scaling, dropout))
-        else:
-            visible = q.new_ones(end - start, end - start, dtype=torch.bool).tril() if mask is None and plain else mask
-            found.append(_attend_explicitly(q, k, v, visible, scaling, dropout, softcap, s_aux))
+        whole = slice(start, end)
+        for part in attention_mask.tiles(start, end) if attention_mask else [Tile(whole, whole, None)]:
+            q, k, v = query[:, :, part.queries], key[:, :, part.keys], value[:, :, part.keys]
+            plain = part.mask is None and (causal or attention_mask is not None)
+            if softcap is None and s_aux is None:
+                found.append(_attend(q, k, v, part.mask, plain, scaling, dropout))
+            else:
+                visible = q.new_ones(q.shape[2], q.shape[2], dtype=torch.bool).tril() if plain else part.mask
+                found.append(_attend_explicitly(q, k, v, visible, scaling, dropout, softcap, s_aux))
     return torch.cat([heads.transpose(1, 2) for heads in found], dim=1), None
 
 

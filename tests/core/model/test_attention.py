@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -39,6 +40,51 @@ def test_each_row_attends_to_itself_as_torch_computes_it(dtype: torch.dtype) -> 
         torch.autograd.grad(found, inputs, wanted.to(dtype)), torch.autograd.grad(expected, inputs, wanted), strict=True
     ):
         assert (ours.float() - theirs.float()).norm() < off * theirs.float().norm()
+
+
+CHUNKS = chunked_overlay(300, torch.zeros(1, dtype=torch.int64))
+
+
+def _sees_the_beginning(batch: Any, head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    return (key < 7) | (query - key < 40)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize(
+    "overlay", [sliding_window_overlay(16), sliding_window_overlay(700), CHUNKS, _sees_the_beginning, None]
+)
+def test_sequences_longer_than_a_tile_see_what_their_mask_says(overlay: Any, softcap: float | None) -> None:
+    """Against attention over the whole sequence with its whole mask."""
+    lengths, bounds = [1300, 90, 513], torch.tensor([0, 1300, 1390, 1903])
+    random = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1, n, sum(lengths), 16, generator=random).requires_grad_() for n in (4, 2, 2)]
+    function = and_masks(causal_mask_function, overlay) if overlay else causal_mask_function
+    mask = DeferredMask(function, False, torch.device("cpu"))
+    found, _ = packed_attention(None, *inputs, mask, cu_seq_lens_q=bounds, softcap=softcap)
+    expected = []
+    for start, end in pairwise(bounds.tolist()):
+        q, k, v = (tensor[:, :, start:end] for tensor in inputs)
+        k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+        places = torch.arange(start, end)
+        visible = function(0, 0, places[:, None], places[None])
+        scores = q @ k.transpose(2, 3) / 4
+        scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+        expected.append((scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v).transpose(1, 2))
+    whole = torch.cat(expected, 1)
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
+    wanted = torch.randn(whole.shape, generator=random)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, inputs, wanted), torch.autograd.grad(whole, inputs, wanted), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_with_a_window_a_sequence_needs_no_mask_of_its_whole_length() -> None:
+    mask = DeferredMask(and_masks(causal_mask_function, sliding_window_overlay(16)), False, torch.device("cpu"))
+    tiles = mask.tiles(10, 4106)
+    assert sum(tile.mask.numel() for tile in tiles if tile.mask is not None) <= 4096 * (512 + 16)
+    (plain,) = DeferredMask(causal_mask_function, False, torch.device("cpu")).tiles(10, 4106)
+    assert plain.mask is None
 
 
 @pytest.mark.parametrize(
