@@ -93,14 +93,33 @@ def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
     return Measured(facts["holdout_loss"], facts["bits_per_byte"], facts.get("exact_match"), facts.get("answers", 0))
 
 
-def plan(recipe: RecipeSource, *, overrides: Sequence[str] = (), host: PluginHost | None = None) -> RunPlan:
+def plan(
+    recipe: RecipeSource,
+    *,
+    overrides: Sequence[str] = (),
+    host: PluginHost | None = None,
+    as_run: bool = False,
+) -> RunPlan:
     """Checks a recipe without running it: every name resolved, every row read, no weight loaded.
+
+    Args:
+        recipe: A recipe, a mapping of its form, or a file's path.
+        overrides: "section.key=value", each as `--set` takes it.
+        host: The plugins; those that installed distributions announce when left out.
+        as_run: Whether to check as well what `run` refuses here before it encodes a row, which takes torch: that the
+            device is there, the architecture and its layers, the new vocabulary, that each export can be written.
 
     Raises:
         RequestError: Something in it is wrong.
     """
     loaded, host = _prepare(recipe, overrides, host)
-    return make_plan(loaded, host)
+    if not as_run:
+        return make_plan(loaded, host)
+    planned = make_plan(loaded, host, before_rows=lambda: refuse_device(loaded.recipe.training.device))
+
+    from graftkit.flow.preflight import check_as_run
+
+    return check_as_run(planned, host)
 
 
 def run(
@@ -176,9 +195,12 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.targets import settle_targets
     from graftkit.flow.training import forget_checkpoints
 
-    settle_targets(run)
-    exporters = make_exporters(run)
-    refuse_early(run, exporters)
+    run.plan = settle_targets(run.plan, run.vocabulary.change)
+    run.record(forecast=dict(run.plan.forecast))
+    for message in run.plan.notices:
+        run.notice("plan", message)
+    exporters = make_exporters(run.plan, run.host)
+    refuse_early(run.plan, run.vocabulary, run.host, exporters)
     _train_and_export(run, check_model(run), build_corpus(run), exporters)
     del exporters
     prove_exports(run)

@@ -20,6 +20,9 @@ __all__ = ["GrownVocabulary", "MakeRows", "check_growable", "grow"]
 MakeRows = Callable[[torch.Tensor, MatrixRole], torch.Tensor]
 """Makes the new rows, `[new, hidden]`, from the base's matrix, float32 on the CPU, and what it is used for."""
 
+_BY_LAYER = ("vocab_size_per_layer_input", "hidden_size_per_layer_input")
+"""What a configuration says where each of its layers looks ids up in an embedding of its own, as Gemma 3n does."""
+
 
 @dataclass(frozen=True, slots=True)
 class GrownVocabulary:
@@ -94,7 +97,7 @@ def check_growable(network: Any, where: str = "") -> None:
     reason = ""
     if _scale_of(old, torch.float32) is None or type(head) is not nn.Linear:
         reason = f"its embedding and output layer are a {type(old).__name__} and a {type(head).__name__}"
-    elif getattr(network.config.get_text_config(), "vocab_size_per_layer_input", None):
+    elif all(getattr(network.config.get_text_config(), key, None) for key in _BY_LAYER):
         reason = "each of its layers has an embedding of its own"
     if reason:
         raise ModelError(
