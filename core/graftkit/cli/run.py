@@ -12,7 +12,7 @@ from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.flow.run import RunResult, run
 from graftkit.report.run_manifest import RunManifest, required
-from graftkit.report.summary import metric_columns, metric_rows, proof_text, vocabulary_text
+from graftkit.report.summary import metric_columns, metric_rows, proof_text, training_seconds, vocabulary_text
 
 __all__ = ["command"]
 
@@ -63,7 +63,7 @@ def _summary(result: RunResult) -> str:
         lines += [_row("", *metric_columns(manifest)), *(_row(*row) for row in rows), ""]
     lines.append(
         f"trained {parameters.trainable:,} of {parameters.total:,} parameters "
-        f"({parameters.trainable_share:.2%}) in {manifest.seconds:.0f} s"
+        f"({parameters.trainable_share:.2%}) in {training_seconds(manifest):.0f} s of training"
     )
     if vocabulary_text(manifest):
         lines.append(vocabulary_text(manifest))
