@@ -17,11 +17,11 @@ from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Event, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import day_of_run, find_run
+from graftkit.flow.resume import day_of_run, find_run, telling_versions
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
-from graftkit.recipe.load import LoadedRecipe, load_recipe
+from graftkit.recipe.load import LoadedRecipe, load_recipe, recipe_name
 from graftkit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -153,14 +153,27 @@ def run(
         RunError: The run failed; its folder says how far it came.
         Cancelled: It was stopped; its folder says how far it came.
     """
-    loaded, host = _prepare(recipe, overrides, host)
-    folder = Path(out) if out is not None else default_folder(loaded.name)
+    folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
+    with telling_versions(folder if resume else None):
+        loaded, host = _prepare(recipe, overrides, host)
+        return _run(loaded, host, folder, overwrite, resume, on_event or _ignore, cancel or CancelToken())
+
+
+def _run(
+    loaded: LoadedRecipe,
+    host: PluginHost,
+    folder: Path,
+    overwrite: bool,
+    resume: bool,
+    on_event: OnEvent,
+    cancel: CancelToken,
+) -> RunResult:
     started = day_of_run(folder) if resume else None
     planned = make_plan(loaded, host, started, before_rows=lambda: refuse_device(loaded.recipe.training.device))
     resumed = find_run(folder, planned.bound.resolved()) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
-        context = RunContext(planned, host, folder, on_event or _ignore, cancel or CancelToken(), resumed)
+        context = RunContext(planned, host, folder, on_event, cancel, resumed)
     except BaseException:
         claimed.give_back()
         raise
@@ -185,6 +198,8 @@ def run(
 def _flow(run: RunContext) -> None:
     """The chain. What needs no torch comes first: importing it takes seconds that a wrong request need not wait."""
     run.broadcast("graftkit_run_started")
+    if run.resumed and run.resumed.made_by_others:
+        run.notice("plan", f"{run.resumed.made_by_others}: what follows may be computed otherwise")
     for message in run.plan.notices:
         run.notice("plan", message)
     prepare_tokenizer(run)
