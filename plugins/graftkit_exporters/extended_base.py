@@ -49,9 +49,9 @@ class ExtendedBaseExporter:
             trained.generation_config,
             trained.towers,
         )
-        count = write_adapter(trained, adapter, "../base", new_rows=False)
+        facts = write_adapter(trained, adapter, "../base", new_rows=False)
         trained.tokenizer.save(adapter)
-        return {"format": "extended-base", "stored_dtype": self._config.dtype, "bytes": size, "tensors": count}
+        return {"format": "extended-base", "stored_dtype": self._config.dtype, "bytes": size, **facts}
 
     def tolerance(self) -> float:
         """Returns what the rounding of the base's stored type explains."""

@@ -1,6 +1,7 @@
 """The adapter alone, in PEFT's format: adapter_config.json and adapter_model.safetensors.
 
-Keys are `base_model.model.<layer>.<tensor>`, as PEFT writes them for a wrapped causal language model.
+Keys are `base_model.model.<layer>.<tensor>`, as PEFT writes them for a wrapped causal language model; those of a
+mixture's experts are named in `peft_experts`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 
 from graftkit_exporters.json_file import write_json
 from graftkit_exporters.model_folder import load_tokenizer
+from graftkit_exporters.peft_experts import PeftExperts, peft_experts, refused_experts
 
 __all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
 
@@ -42,9 +44,9 @@ class PeftExporter:
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the adapter, new rows alone where the vocabulary grew, and the tokenizer that it was trained with."""
-        count = write_adapter(trained, folder, trained.reference, new_rows=True)
+        facts = write_adapter(trained, folder, trained.reference, new_rows=True)
         trained.tokenizer.save(folder)
-        return {"format": "peft", "tensors": count}
+        return {"format": "peft", **facts}
 
     def tolerance(self) -> float:
         """Adapter tensors are stored in float32: nothing is rounded."""
@@ -69,18 +71,18 @@ class PeftExporter:
 
 def no_adapter(planned: PlannedModel) -> str | None:
     """Says why PEFT has no form of an adapter, whatever became of the vocabulary, or None."""
-    if planned.adapter.peft_config() is None:
+    fields = planned.adapter.peft_config()
+    if fields is None:
         return "PEFT has no form of this adapter"
-    if planned.expert_targets:
-        stacks = sorted({path.rpartition(".")[2] for path in planned.expert_targets})
-        return f"experts are adapted ({', '.join(stacks)}), each by itself: export merged"
-    moved = _taken_for_experts(str(planned.config["model_type"]), planned.targets)
+    experts = set(planned.expert_targets)
+    layers = [target for target in planned.targets if target not in experts]
+    moved = _taken_for_experts(str(planned.config["model_type"]), layers)
     if moved:
         return (
             f"of {planned.config['model_type']} models PEFT takes layers called {', '.join(moved)} for experts, "
             "wherever they are: export merged, or leave them out of adapter.targets"
         )
-    return None
+    return refused_experts(planned.config, fields, planned.expert_targets) if experts else None
 
 
 def _taken_for_experts(model_type: str, targets: Sequence[str]) -> list[str]:
@@ -108,8 +110,8 @@ def _taken_for_experts(model_type: str, targets: Sequence[str]) -> list[str]:
     return moved
 
 
-def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: bool) -> int:
-    """Writes adapter_config.json and adapter_model.safetensors, and returns how many tensors there are.
+def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: bool) -> dict[str, Any]:
+    """Writes adapter_config.json and adapter_model.safetensors.
 
     New rows are stored alone, absolute, as PEFT's `trainable_token_indices` has them; a tied output layer's are the
     embedding's.
@@ -119,21 +121,30 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         folder: An existing folder.
         base: What adapter_config.json calls the base model.
         new_rows: Whether the new rows of the embeddings are part of it.
+
+    Returns:
+        Facts for the manifest: how many `tensors` there are, and under `expert_layouts` where those of each stack of
+        experts lie, if any are adapted.
     """
     from safetensors.torch import save_file
 
     vocabulary = trained.vocabulary if new_rows else None
+    experts = _experts(trained)
+    layouts = experts.layouts
+    layers = [layer for layer in trained.adapted if layer.rpartition(".")[0] not in layouts]
     tensors = {
         f"base_model.model.{layer}.{key}": tensor.cpu().contiguous()
-        for layer, adapted in trained.adapted.items()
-        for key, tensor in trained.adapter.peft_tensors(adapted).items()
+        for layer in layers
+        for key, tensor in trained.adapter.peft_tensors(trained.adapted[layer]).items()
     }
+    for stack, layout in layouts.items():
+        tensors |= layout.stacked(_experts_of(trained, stack))
     for layer, rows in vocabulary.rows.items() if vocabulary else ():
         tensors[f"base_model.model.{layer}.{NEW_ROWS}"] = rows.cpu().contiguous()
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
-        **_method(trained),
-        "target_modules": target_modules(trained.adapted, trained.linear_layers),
+        **experts.fields,
+        "target_modules": target_modules(layers, trained.linear_layers),
         "base_model_name_or_path": base,
         "revision": None,
         "task_type": "CAUSAL_LM",
@@ -141,7 +152,22 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         **(_token_indices(vocabulary) if vocabulary else {}),
     }
     write_json(folder / "adapter_config.json", config)
-    return len(tensors)
+    said = {stack: layout.to_json() for stack, layout in layouts.items()}
+    return {"tensors": len(tensors), **({"expert_layouts": said} if said else {})}
+
+
+def _experts(trained: TrainedModel) -> PeftExperts:
+    """Returns the method's fields, and where PEFT keeps what experts were adapted by, if any were."""
+    stored_in_first = set(trained.transposed_layers)
+    stacks = {stack: stack in stored_in_first for stack in trained.expert_targets}
+    method = _method(trained)
+    return peft_experts(trained.config, method, stacks) if stacks else PeftExperts(method, {})
+
+
+def _experts_of(trained: TrainedModel, stack: str) -> list[dict[str, torch.Tensor]]:
+    """Returns PEFT's tensors of each expert of a stack, in their order."""
+    own = [adapted for layer, adapted in trained.adapted.items() if layer.rpartition(".")[0] == stack]
+    return [{key: t.cpu() for key, t in trained.adapter.peft_tensors(expert).items()} for expert in own]
 
 
 def _method(trained: TrainedModel) -> dict[str, Any]:

@@ -163,9 +163,11 @@ def test_an_override_is_named_as_such(place: Path) -> None:
     assert code == 2 and "--set training.epochs=many" in errors
 
 
-def test_a_right_request_judged_by_plan_loads_nothing_heavy(place: Path) -> None:
+def test_a_right_request_judged_by_a_quick_plan_loads_nothing_heavy(place: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, "plan", str(place / "recipe.yaml"), "--json"], capture_output=True, text=True
+        [sys.executable, "-c", DRIVER, "plan", str(place / "recipe.yaml"), "--json", "--quick"],
+        capture_output=True,
+        text=True,
     )
     plan, facts = map(json.loads, done.stdout.strip().splitlines())
     assert facts == {"code": 0, "heavy": []}

@@ -36,6 +36,9 @@ def test_a_run_ends_with_a_table_and_two_commands_that_work(recipe_file: Path, t
     assert "holdout loss" in done.stdout and "before" in done.stdout and "% " not in done.stderr
     assert "proved: logits within" in done.stdout and "claims: loaded with transformers" in done.stdout
     assert "8.6" in done.stdout
+    manifest = json.loads((tmp_path / "runs/job/manifest.json").read_text())
+    steps = [json.loads(line)["seconds"] for line in (tmp_path / "runs/job/metrics.jsonl").read_text().splitlines()]
+    assert f" in {sum(steps):.0f} s of training\n" in done.stdout and sum(steps) < manifest["seconds"] / 2
     assert "step 6/6  loss" in done.stderr and "tokens/s" in done.stderr and "\x1b" not in done.stderr
     following = [line.strip() for line in done.stdout.partition("Next:")[2].strip().splitlines()]
     assert [line.split()[1] for line in following] == ["generate", "verify"]

@@ -191,3 +191,51 @@ def test_patterns_in_another_order_are_another_recipe(recipe: dict[str, Any], tm
     recipe["adapter"] = {**recipe["adapter"], "alpha_pattern": dict(reversed(patterns.items()))}
     with pytest.raises(RecipeError, match=r"another recipe: the order in adapter\.alpha_pattern was q_proj, layers"):
         graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+
+
+def made_by(out: Path, **changed: Any) -> None:
+    """Makes a stopped run one of another version."""
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest |= {key: value for key, value in changed.items() if key != "distribution"}
+    if "distribution" in changed:
+        manifest["providers"]["adapter"] |= {"distribution": "else-where", "version": changed["distribution"]}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_run_of_another_version_is_told_before_its_recipe_is_blamed(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    stop_at(recipe, out, after_step(3))
+    made_by(out, graftkit="0.0.7", recipe={**json.loads((out / "manifest.json").read_text())["recipe"], "gone": 1})
+    before = json.loads((out / "manifest.json").read_text())
+    with pytest.raises(RecipeError) as caught:
+        graftkit.run(recipe, out=out, resume=True)
+    message: str = caught.value.message
+    assert message.startswith("the run was made by graftkit 0.0.7 (this is ") and message.count("made by") == 1
+    assert "): the run was started with another recipe: gone was 1" in message
+    assert caught.value.hint.startswith("Go on with the versions that made it, or start anew with --overwrite.")
+    with pytest.raises(RecipeError, match=r"made by graftkit 0\.0\.7 .*: unknown key 'adapter.rang'"):
+        graftkit.run({**recipe, "adapter": {"use": "lora", "rang": 4}}, out=out, resume=True)
+    assert json.loads((out / "manifest.json").read_text()) == before
+    with pytest.raises(RecipeError) as caught:  # a new run is this version's
+        graftkit.run({**recipe, "adapter": {"use": "lora", "rang": 4}}, out=tmp_path / "new", resume=True)
+    assert caught.value.message.startswith("unknown key")
+
+
+def test_a_provider_of_another_version_is_told_too(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    stop_at(recipe, out, after_step(3))
+    made_by(out, distribution="1.2")
+    recipe["adapter"] = {**recipe["adapter"], "rank": 5}
+    with pytest.raises(RecipeError, match=r"the run was made by else-where 1\.2 \(this is not installed\): "):
+        graftkit.run(recipe, out=out, resume=True)
+
+
+def test_a_run_of_another_version_that_fits_goes_on_and_says_so(
+    recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped"
+    stop_at(recipe, out, after_step(3))
+    made_by(out, graftkit="0.0.7")
+    result = graftkit.run(recipe, out=out, resume=True)
+    assert facts_of(result) == expected
+    assert any(notice.startswith("the run was made by graftkit 0.0.7") for notice in result.manifest["notices"])

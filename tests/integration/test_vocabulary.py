@@ -10,6 +10,7 @@ from typing import Any
 import graftkit
 import pytest
 import torch
+from architectures import settings
 from graftkit.errors import Cancelled, FolderError, ModelError, RecipeError
 from graftkit.flow.events import Event, StepFinished
 from graftkit.flow.reload import reload
@@ -60,6 +61,25 @@ def extended(request: Any, make: Any, untied_model: Path, tmp_path_factory: pyte
         sections |= {"model": str(untied_model), "quantizer": "nf4"}
     recipe = make({"extend": {"tokens": 75}, "embedding_warmup_steps": 2, "embedding_learning_rate": 3e-2}, **sections)
     return request.param, graftkit.run(recipe, out=tmp_path_factory.mktemp(request.param) / "run")
+
+
+def test_new_rows_of_a_scaled_embedding_are_proved_in_every_export(make: Any, tmp_path: Path) -> None:
+    """Gemma multiplies what it looks up: the exports hold rows that are not multiplied, as its own matrix does."""
+    model = tiny_model_folder(tmp_path / "model", **settings("gemma3_text"))
+    recipe = make({"extend": {"tokens": 75}}, export=EXPORTS, model=str(model))
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    sources = [result.folder, *result.exports.values()]
+    assert len({"".join(reload(str(s)).stream("the num", raw=True, max_new_tokens=6)) for s in sources}) == 1
+
+
+def test_a_vocabulary_that_can_not_be_changed_is_refused_before_a_row_is_encoded(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graftkit.model.grow._scale_of", lambda module, dtype: None)
+    with pytest.raises(ModelError, match="the vocabulary of this architecture can't be changed"):
+        graftkit.run(make({"extend": {"tokens": 75}}), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def trained_logits(result: graftkit.RunResult, ids: torch.Tensor) -> torch.Tensor:

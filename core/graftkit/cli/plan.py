@@ -17,16 +17,20 @@ __all__ = ["command"]
 
 @click.command("plan")
 @recipe_arguments
+@click.option("--quick", is_flag=True, help="Check recipe, files and rows alone: not device, architecture and exports.")
 @disable_option
 @json_option
-def command(recipe: str, overrides: tuple[str, ...], disable: tuple[str, ...], as_json: bool) -> None:
-    """Check a RECIPE as `run` would before it starts, and say what it would do."""
+def command(recipe: str, overrides: tuple[str, ...], quick: bool, disable: tuple[str, ...], as_json: bool) -> None:
+    """Check a RECIPE as `run` does before it encodes a row, and say what it would do.
+
+    Like `run` it imports torch, looks for the device, and makes a new vocabulary where the recipe asks for one.
+    """
     host = host_of(recipe, overrides, disable)
-    facts = describe(plan(recipe, overrides=overrides, host=host))
+    facts = describe(plan(recipe, overrides=overrides, host=host, as_run=not quick))
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
-    for key in ("model", "tokenizer", "quantizer", "adapter", "rows", "exports"):
+    for key in ("model", "tokenizer", "quantizer", "adapter", "rows", "exports", "checked"):
         click.echo(f"{key:12}{facts[key]['text']}")
     for notice in facts["notices"]:
         click.echo(f"note: {notice}")
@@ -69,9 +73,17 @@ def describe(plan: RunPlan) -> dict[str, Any]:
             "names": [use.folder for use, _ in bound.exports],
             "text": ", ".join(f"{use.folder} ({_label(choice.offer)})" for use, choice in bound.exports) or "none",
         },
+        "checked": {**(plan.checked or {}), "text": _checked(plan)},
         "recipe": bound.resolved(),
         "notices": plan.notices,
     }
+
+
+def _checked(plan: RunPlan) -> str:
+    if plan.checked is None:
+        return "recipe, files and rows; not device, architecture and exports"
+    rows = f", {plan.checked['new_rows']:,} new rows" if plan.checked["new_rows"] else ""
+    return f"all that run checks before it encodes rows, on {plan.checked['device']}{rows}"
 
 
 def _label(offer: Any) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
+from graftkit.flow.folder import default_folder
+from graftkit.flow.resume import telling_versions
 from graftkit.flow.run import RunResult, run
+from graftkit.recipe.load import recipe_name
 from graftkit.report.run_manifest import RunManifest, required
-from graftkit.report.summary import metric_columns, metric_rows, proof_text, vocabulary_text
+from graftkit.report.summary import metric_columns, metric_rows, proof_text, training_seconds, vocabulary_text
 
 __all__ = ["command"]
 
@@ -36,7 +40,9 @@ def command(
     """Run a RECIPE: train an adapter on frozen weights, evaluate, export, prove."""
     if overwrite and resume:
         raise click.UsageError("--overwrite starts anew and --resume goes on: say one of them")
-    host = host_of(recipe, overrides, disable)
+    folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
+    with telling_versions(folder if resume else None):
+        host = host_of(recipe, overrides, disable)
     with cancel_on_signals() as cancel, show_progress() as on_event:
         result = run(
             recipe,
@@ -63,7 +69,7 @@ def _summary(result: RunResult) -> str:
         lines += [_row("", *metric_columns(manifest)), *(_row(*row) for row in rows), ""]
     lines.append(
         f"trained {parameters.trainable:,} of {parameters.total:,} parameters "
-        f"({parameters.trainable_share:.2%}) in {manifest.seconds:.0f} s"
+        f"({parameters.trainable_share:.2%}) in {training_seconds(manifest):.0f} s of training"
     )
     if vocabulary_text(manifest):
         lines.append(vocabulary_text(manifest))

@@ -8,10 +8,12 @@ import torch
 
 from graftkit.errors import RecipeError
 from graftkit.flow.context import RunContext
+from graftkit.flow.plan import RunPlan
+from graftkit.host.host import PluginHost
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.report.run_manifest import SequenceFacts
 
-__all__ = ["PlannedBase", "check_model", "pick_device"]
+__all__ = ["PlannedBase", "check_model", "pick_device", "plan_base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,11 @@ class PlannedBase:
     device: torch.device
     packing: Packing
 
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know of it."""
+        return [] if self.packing.packed else [f"sequences run one by one in training: {self.packing.reason}"]
+
 
 def check_model(run: RunContext) -> PlannedBase:
     """Checks where and how the base model will compute; its tensors are checked where targets are settled.
@@ -29,16 +36,27 @@ def check_model(run: RunContext) -> PlannedBase:
         RecipeError: There is no such device here.
         ModelError: The model is not causal.
     """
-    bound, files = run.plan.bound, run.plan.files
     with run.stage("model check") as stage:
-        device = pick_device(bound.recipe.training.device)
-        run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)  # what it lacks is found out now
-        packing = choose_packing(files.config, files.reference)
-        if not packing.packed:
-            stage.notice(f"sequences run one by one in training: {packing.reason}")
+        planned = plan_base(run.plan, run.host)
+        for notice in planned.notices:
+            stage.notice(notice)
+        packing = planned.packing
         run.record(sequences=SequenceFacts(packed=packing.packed, reason=packing.reason))
-        stage.facts |= {"device": str(device), "packed": packing.packed}
-        return PlannedBase(device, packing)
+        stage.facts |= {"device": str(planned.device), "packed": packing.packed}
+        return planned
+
+
+def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
+    """Returns where and how the base model of a plan will compute.
+
+    Raises:
+        RecipeError: There is no such device here.
+        ModelError: The model is not causal.
+    """
+    bound, files = plan.bound, plan.files
+    device = pick_device(bound.recipe.training.device)
+    host.registry.create(bound.quantizer.offer, bound.quantizer.config)  # what it lacks is found out now
+    return PlannedBase(device, choose_packing(files.config, files.reference))
 
 
 def pick_device(name: str) -> torch.device:

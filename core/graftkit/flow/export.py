@@ -35,11 +35,13 @@ from graftkit.flow.export_manifest import (
     drop_foreign_code,
 )
 from graftkit.flow.new_rows import changed_config
+from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, make_probes
 from graftkit.flow.prove import TRUSTED, temporary_prefix
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
-from graftkit.flow.vocabulary import row_texts
+from graftkit.flow.vocabulary import Vocabulary, row_texts
+from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -111,10 +113,9 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
     )
 
 
-def make_exporters(run: RunContext) -> dict[str, Exporter]:
+def make_exporters(plan: RunPlan, host: PluginHost) -> dict[str, Exporter]:
     """Makes every exporter that the recipe names, by its folder."""
-    bound = run.plan.bound
-    return {use.folder: run.host.registry.create(choice.offer, choice.config) for use, choice in bound.exports}
+    return {use.folder: host.registry.create(choice.offer, choice.config) for use, choice in plan.bound.exports}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +131,17 @@ class Planned:
     expert_targets: Sequence[str] = ()
 
 
-def refuse_early(run: RunContext, exporters: Mapping[str, Exporter]) -> None:
+def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, exporters: Mapping[str, Exporter]) -> None:
     """Asks each exporter whether it can write what the run is going to train, before a weight is loaded.
 
     Raises:
         RecipeError: One can't.
     """
-    bound, files, vocabulary = run.plan.bound, run.plan.files, run.vocabulary
-    adapter: Adapter = run.host.registry.create(bound.adapter.offer, bound.adapter.config)
+    bound, files = plan.bound, plan.files
+    adapter: Adapter = host.registry.create(bound.adapter.offer, bound.adapter.config)
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
-    targets = run.plan.targets
-    experts = run.plan.expert_targets
+    targets = plan.targets
+    experts = plan.expert_targets
     planned = Planned(config, files.reference, vocabulary.tokenizer, vocabulary.change, adapter, targets, experts)
     for place, (name, exporter) in enumerate(exporters.items()):
         reason = exporter.refusal(planned)

@@ -49,6 +49,8 @@ class RunPlan:
         rows: The rows to learn from and the holdout ones.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
+        checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
+            how many `new_rows` the embedding gets; None where it did not check.
     """
 
     bound: BoundRecipe
@@ -64,6 +66,7 @@ class RunPlan:
     notices: list[str]
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
+    checked: Mapping[str, str | bool | int] | None = None
 
 
 def make_plan(

@@ -30,6 +30,7 @@ from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -180,9 +181,7 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> Reloade
     """Loads an export in PEFT's format on the base that it was trained on."""
     from safetensors.torch import load_file
 
-    state = _peft_state(
-        load_file(folder / "adapter_model.safetensors"), make("adapter", manifest.adapter), manifest.targets
-    )
+    state = _peft_state(load_file(folder / "adapter_model.safetensors"), make("adapter", manifest.adapter), manifest)
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder)
     dtype = getattr(torch, manifest.dtype)
@@ -193,14 +192,18 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> Reloade
 
 
 def _peft_state(
-    tensors: Mapping[str, torch.Tensor], adapter: Adapter, targets: Sequence[str]
+    tensors: Mapping[str, torch.Tensor], adapter: Adapter, manifest: ExportManifest
 ) -> dict[str, torch.Tensor]:
     """Returns the adapter's own state, and new rows, from PEFT's tensors."""
     state: dict[str, torch.Tensor] = {}
-    for layer in targets:
+    layouts = (manifest.model_extra or {}).get("expert_layouts", {})
+    for layer in [target for target in manifest.targets if target not in layouts]:
         prefix = f"base_model.model.{layer}."
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
+    for stack, layout in layouts.items():
+        for expert, own in enumerate(ExpertLayout.from_json(layout).split(tensors)):
+            state |= {f"{stack}.{expert}.{name}": value for name, value in adapter.from_peft(own).items()}
     for key, value in tensors.items():
         if key.endswith(_NEW_ROWS):
             state[f"{key.removeprefix('base_model.model.').removesuffix(_NEW_ROWS)}.new_rows"] = value
@@ -216,7 +219,7 @@ def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, mak
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder / "base")
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
     adapter = make("adapter", manifest.adapter)
-    state = _peft_state(load_file(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest.targets)
+    state = _peft_state(load_file(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest)
     adapted = adapt(network, adapter, manifest.targets, seed=0)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
     return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system)

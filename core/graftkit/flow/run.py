@@ -17,11 +17,11 @@ from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Event, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import day_of_run, find_run
+from graftkit.flow.resume import day_of_run, find_run, telling_versions
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
-from graftkit.recipe.load import LoadedRecipe, load_recipe
+from graftkit.recipe.load import LoadedRecipe, load_recipe, recipe_name
 from graftkit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -93,14 +93,33 @@ def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
     return Measured(facts["holdout_loss"], facts["bits_per_byte"], facts.get("exact_match"), facts.get("answers", 0))
 
 
-def plan(recipe: RecipeSource, *, overrides: Sequence[str] = (), host: PluginHost | None = None) -> RunPlan:
+def plan(
+    recipe: RecipeSource,
+    *,
+    overrides: Sequence[str] = (),
+    host: PluginHost | None = None,
+    as_run: bool = False,
+) -> RunPlan:
     """Checks a recipe without running it: every name resolved, every row read, no weight loaded.
+
+    Args:
+        recipe: A recipe, a mapping of its form, or a file's path.
+        overrides: "section.key=value", each as `--set` takes it.
+        host: The plugins; those that installed distributions announce when left out.
+        as_run: Whether to check as well what `run` refuses here before it encodes a row, which takes torch: that the
+            device is there, the architecture and its layers, the new vocabulary, that each export can be written.
 
     Raises:
         RequestError: Something in it is wrong.
     """
     loaded, host = _prepare(recipe, overrides, host)
-    return make_plan(loaded, host)
+    if not as_run:
+        return make_plan(loaded, host)
+    planned = make_plan(loaded, host, before_rows=lambda: refuse_device(loaded.recipe.training.device))
+
+    from graftkit.flow.preflight import check_as_run
+
+    return check_as_run(planned, host)
 
 
 def run(
@@ -134,14 +153,27 @@ def run(
         RunError: The run failed; its folder says how far it came.
         Cancelled: It was stopped; its folder says how far it came.
     """
-    loaded, host = _prepare(recipe, overrides, host)
-    folder = Path(out) if out is not None else default_folder(loaded.name)
+    folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
+    with telling_versions(folder if resume else None):
+        loaded, host = _prepare(recipe, overrides, host)
+        return _run(loaded, host, folder, overwrite, resume, on_event or _ignore, cancel or CancelToken())
+
+
+def _run(
+    loaded: LoadedRecipe,
+    host: PluginHost,
+    folder: Path,
+    overwrite: bool,
+    resume: bool,
+    on_event: OnEvent,
+    cancel: CancelToken,
+) -> RunResult:
     started = day_of_run(folder) if resume else None
     planned = make_plan(loaded, host, started, before_rows=lambda: refuse_device(loaded.recipe.training.device))
     resumed = find_run(folder, planned.bound.resolved()) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
-        context = RunContext(planned, host, folder, on_event or _ignore, cancel or CancelToken(), resumed)
+        context = RunContext(planned, host, folder, on_event, cancel, resumed)
     except BaseException:
         claimed.give_back()
         raise
@@ -166,6 +198,8 @@ def run(
 def _flow(run: RunContext) -> None:
     """The chain. What needs no torch comes first: importing it takes seconds that a wrong request need not wait."""
     run.broadcast("graftkit_run_started")
+    if run.resumed and run.resumed.made_by_others:
+        run.notice("plan", f"{run.resumed.made_by_others}: what follows may be computed otherwise")
     for message in run.plan.notices:
         run.notice("plan", message)
     prepare_tokenizer(run)
@@ -176,9 +210,12 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.targets import settle_targets
     from graftkit.flow.training import forget_checkpoints
 
-    settle_targets(run)
-    exporters = make_exporters(run)
-    refuse_early(run, exporters)
+    run.plan = settle_targets(run.plan, run.vocabulary.change)
+    run.record(forecast=dict(run.plan.forecast))
+    for message in run.plan.notices:
+        run.notice("plan", message)
+    exporters = make_exporters(run.plan, run.host)
+    refuse_early(run.plan, run.vocabulary, run.host, exporters)
     _train_and_export(run, check_model(run), build_corpus(run), exporters)
     del exporters
     prove_exports(run)

@@ -14,7 +14,8 @@ from graftkit.recipe.bind import BoundRecipe
 from graftkit.suggest import nearest
 
 if TYPE_CHECKING:
-    from graftkit.flow.context import RunContext
+    from graftkit.flow.plan import RunPlan
+    from graftkit.interfaces.vocabulary import VocabularyChange
     from graftkit.model.experts import StackInfo
     from graftkit.model.load import Loader
 
@@ -90,24 +91,34 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     return sum(known)
 
 
-def settle_targets(run: RunContext) -> None:
-    """Puts the layers of the model itself in the place of what the file's names said, before rows are encoded.
+def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
+    """Returns the plan with the layers of the model itself in the place of what the file's names said.
 
-    The manifest keeps what they are forecast to take.
+    Args:
+        plan: The plan.
+        change: What becomes of the rows of the embeddings, or None where the vocabulary stays.
 
     Raises:
-        ModelError: The weights are not those of an architecture that can be loaded.
+        ModelError: The weights are not those of an architecture that can be loaded, or its vocabulary can't be changed
+            as the recipe asks.
         TargetError: A target or a pattern of the adapter's own matches no layer of the model.
     """
+    from graftkit.model.grow import check_growable
     from graftkit.model.load import plan_base_model
 
-    bound, planned = run.plan.bound, plan_base_model(run.plan.files)
+    bound, planned = plan.bound, plan_base_model(plan.files)
+    if change:
+        check_growable(planned.skeleton, plan.files.reference)
     targets = _matched(bound, planned)
     stacks = {stack.path for stack in planned.stacks}
-    run.plan = replace(run.plan, targets=targets, expert_targets=[t for t in targets if t in stacks])
-    run.record(forecast=forecast(bound, planned.layers, targets, planned.stacks))
-    if planned.dense_experts:
-        run.notice("plan", "the experts of this architecture can't be quantized: they stay dense and frozen")
+    dense = ["the experts of this architecture can't be quantized: they stay dense and frozen"]
+    return replace(
+        plan,
+        targets=targets,
+        expert_targets=[t for t in targets if t in stacks],
+        forecast=forecast(bound, planned.layers, targets, planned.stacks),
+        notices=[*plan.notices, *(dense if planned.dense_experts else [])],
+    )
 
 
 def _matched(bound: BoundRecipe, planned: Loader) -> list[str]:

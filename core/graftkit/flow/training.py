@@ -164,5 +164,6 @@ def _facts(path: Path) -> dict[str, object]:
         "supervised_tokens": sum(step["supervised_tokens"] for step in steps),
         "first_loss": steps[0]["loss"],
         "last_loss": steps[-1]["loss"],
+        "step_seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1),
     }

@@ -102,6 +102,7 @@ class TrainedModel(PlannedModel, Protocol):
     def transposed_layers(self) -> Sequence[str]:
         """Those of them whose weight the architecture stores as `[in, out]`, as GPT-2 does.
 
+        Stacks of experts that it stores as `[experts, in, out]`, as gpt-oss does, are among them, frozen or adapted.
         What is adapted is `[out, in]` all the same; `merged_tensors` gives the architecture's form.
         """
 

@@ -91,9 +91,11 @@ class AdaptedModel:
 
     @property
     def transposed_layers(self) -> list[str]:
-        """Those of them whose weight the architecture stores as `[in, out]`."""
+        """Those of them whose weight the architecture stores as `[in, out]`, and such stacks of experts."""
         modules = self.network.named_modules()
-        return [name for name, module in modules if isinstance(module, FrozenLinear) and module.transposed]
+        return [
+            name for name, module in modules if isinstance(module, FrozenLinear | ExpertStack) and module.transposed
+        ]
 
     @property
     def towers(self) -> frozenset[str]:

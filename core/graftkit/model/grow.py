@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,13 @@ from graftkit.interfaces.initializer import MatrixRole
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear, TrainedRows
 
-__all__ = ["GrownVocabulary", "MakeRows", "grow"]
+__all__ = ["GrownVocabulary", "MakeRows", "check_growable", "grow"]
 
 MakeRows = Callable[[torch.Tensor, MatrixRole], torch.Tensor]
 """Makes the new rows, `[new, hidden]`, from the base's matrix, float32 on the CPU, and what it is used for."""
+
+_BY_LAYER = ("vocab_size_per_layer_input", "hidden_size_per_layer_input")
+"""What a configuration says where each of its layers looks ids up in an embedding of its own, as Gemma 3n does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +57,8 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
     Raises:
         ModelError: The architecture's embedding or output layer is of a kind whose rows can't be told apart.
     """
+    check_growable(network, where)
     old, head = network.get_input_embeddings(), network.get_output_embeddings()
-    if type(old) is not nn.Embedding or type(head) is not nn.Linear:
-        kinds = f"a {type(old).__name__} and a {type(head).__name__}"
-        raise ModelError(
-            f"the vocabulary of this architecture can't be changed: its embedding and output layer are {kinds}",
-            where=where,
-            hint="Leave out the recipe's section 'tokenizer'.",
-        )
     names = {id(module): path for path, module in network.named_modules()}
     embedding_path, head_path = names[id(old)], names[id(head)]
     tied = head.weight is old.weight
@@ -69,7 +67,9 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
         network.config.get_text_config().vocab_size = change.size
         return GrownVocabulary(change, embedding_path, None if tied else head_path, {})
     trained = _trained(old.weight, change, make_rows, "tied" if tied else "input")
-    embedding = NewRowsEmbedding(_rearranged(old.weight, change), trained)
+    scale = _scale_of(old, old.weight.dtype)
+    assert scale is not None  # check_growable
+    embedding = NewRowsEmbedding(_rearranged(old.weight, change), trained, scale)
     network.set_submodule(embedding_path, embedding)
     rows = {embedding_path: trained}
     weight = embedding.weight
@@ -80,6 +80,63 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
     network.set_submodule(head_path, NewRowsLinear(weight, trained, bias))
     network.config.get_text_config().vocab_size = change.size
     return GrownVocabulary(change, embedding_path, None if tied else head_path, rows)
+
+
+def check_growable(network: Any, where: str = "") -> None:
+    """Refuses a model whose vocabulary can't be changed; its weights may be on the meta device.
+
+    Args:
+        network: A transformers causal language model.
+        where: The model's reference, for errors.
+
+    Raises:
+        ModelError: The architecture's embedding or output layer is of a kind whose rows can't be told apart, or it
+            looks ids up in a second table, which would have no row for new ones.
+    """
+    old, head = network.get_input_embeddings(), network.get_output_embeddings()
+    reason = ""
+    if _scale_of(old, torch.float32) is None or type(head) is not nn.Linear:
+        reason = f"its embedding and output layer are a {type(old).__name__} and a {type(head).__name__}"
+    elif all(getattr(network.config.get_text_config(), key, None) for key in _BY_LAYER):
+        reason = "each of its layers has an embedding of its own"
+    if reason:
+        raise ModelError(
+            f"the vocabulary of this architecture can't be changed: {reason}",
+            where=where,
+            hint="Leave out the recipe's section 'tokenizer'.",
+        )
+
+
+@torch.no_grad()
+def _scale_of(module: Any, dtype: torch.dtype) -> float | None:
+    """Returns what an embedding multiplies its rows by in a dtype; None where it does anything else with them.
+
+    It is found out by looking rows up in a copy with few, since architectures write the product in many ways: the
+    factor is rounded to the dtype by some and not by others.
+    """
+    if not isinstance(module, nn.Embedding) or [name for name, _ in module.named_parameters()] != ["weight"]:
+        return None
+    device = next((buffer.device for buffer in module.buffers()), torch.device("cpu"))
+    rows = torch.linspace(-1, 1, 4 * 8, device=device).view(4, 8).to(dtype)
+    found = _looked_up(module, rows)
+    for kind in (dtype, torch.float32):
+        ones = _looked_up(module, torch.ones_like(rows, dtype=kind))
+        scale = None if ones is None else float(ones[0, 0])
+        if found is not None and scale is not None and torch.equal(found, rows * scale):
+            return scale
+    return None
+
+
+def _looked_up(module: nn.Embedding, rows: torch.Tensor) -> torch.Tensor | None:
+    """Returns what an embedding like this one gives for each row of a small matrix, or None where that is no row."""
+    small = copy.copy(module)
+    small._parameters = {"weight": nn.Parameter(rows, requires_grad=False)}
+    try:
+        found: Any = type(module).forward(small, torch.arange(len(rows), device=rows.device))
+    except Exception:  # its code asks for more than ids
+        return None
+    right = isinstance(found, torch.Tensor) and found.shape == rows.shape and found.dtype == rows.dtype
+    return found if right else None
 
 
 def _rearrange(embedding: nn.Embedding, head: nn.Linear, change: VocabularyChange, tied: bool) -> None:

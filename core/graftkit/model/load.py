@@ -88,12 +88,15 @@ def load_dense_model(
             memory where left out.
     """
     model: Any = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype)
-    for name in [name for name, module in model.named_modules() if isinstance(module, ExpertStack)]:
+    stacks = [name for name, module in model.named_modules() if isinstance(module, ExpertStack)]
+    for name in stacks:
         owner, _, last = name.rpartition(".")
         module: nn.Module = model.get_submodule(owner)
         tensor = model.get_submodule(name).stacked(lambda layer: layer.frozen.dequantize(torch.float32))
         delattr(module, last)
         module.register_parameter(last, nn.Parameter(_kept(tensor, folder), requires_grad=False))
+    if stacks:
+        _order_parameters(model, build_skeleton(files.config, files.reference), stacks)
     for name in [name for name, layer in model.named_modules() if isinstance(layer, FrozenLinear)]:
         layer: Any = model.get_submodule(name)
         model.set_submodule(name, _dense_layer(layer, folder))
@@ -104,6 +107,14 @@ def load_dense_model(
             parameter.data = _kept(parameter.data.float(), folder)
     compute_in_float32(model)
     return model  # type: ignore[no-any-return]
+
+
+def _order_parameters(model: nn.Module, skeleton: nn.Module, stacks: Iterable[str]) -> None:
+    """Gives the modules that hold stacks their parameters in the architecture's order, in which PEFT wraps them."""
+    for owner in {name.rpartition(".")[0] for name in stacks}:
+        own = model.get_submodule(owner)._parameters
+        for name in skeleton.get_submodule(owner)._parameters:
+            own[name] = own.pop(name)
 
 
 def _kept(tensor: torch.Tensor, folder: Path | None) -> torch.Tensor:
@@ -169,6 +180,11 @@ class Loader:
         self._filled: set[str] = set()
         self._check_names()
         self._check_types()
+
+    @property
+    def skeleton(self) -> Any:
+        """The transformers model, whose weights are on the meta device until they are read."""
+        return self._model
 
     @property
     def dense_experts(self) -> list[str]:

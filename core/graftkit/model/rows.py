@@ -44,12 +44,15 @@ class NewRowsEmbedding(nn.Module):
     Attributes:
         weight: `[size, hidden]`, frozen; its rows at the new ids are not used.
         new: The trained rows.
+        scale: What every row is multiplied by once it is looked up, new or old, as Gemma does. The matrix and the new
+            rows are not scaled, and a tied output layer takes them as they are.
     """
 
-    def __init__(self, weight: torch.Tensor, new: TrainedRows) -> None:
+    def __init__(self, weight: torch.Tensor, new: TrainedRows, scale: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.new = new
+        self.scale = scale
 
     @property
     def num_embeddings(self) -> int:
@@ -60,7 +63,8 @@ class NewRowsEmbedding(nn.Module):
         """Maps ids `[...]` to `[..., hidden]`."""
         slots = self.new.slots[ids]
         trained = embedding(slots.clamp(min=0), self.new.rows).to(self.weight.dtype)
-        return torch.where((slots >= 0).unsqueeze(-1), trained, embedding(ids, self.weight))
+        rows = torch.where((slots >= 0).unsqueeze(-1), trained, embedding(ids, self.weight))
+        return rows if self.scale == 1 else rows * self.scale
 
 
 class NewRowsLinear(nn.Module):

@@ -18,7 +18,7 @@ from graftkit.recipe.paths import anchor_paths
 from graftkit.recipe.schema import Recipe
 from graftkit.suggest import known_names
 
-__all__ = ["LoadedRecipe", "as_recipe_error", "load_recipe"]
+__all__ = ["LoadedRecipe", "as_recipe_error", "load_recipe", "recipe_name"]
 
 
 class LoadedRecipe:
@@ -33,10 +33,10 @@ class LoadedRecipe:
         self.recipe = recipe
         self.document = document
 
-    @property
-    def name(self) -> str:
-        """The file's name without its ending."""
-        return Path(self.document.file).stem
+
+def recipe_name(source: str | os.PathLike[str] | Mapping[str, Any] | Recipe) -> str:
+    """Returns a recipe's name: that of its file without its ending, or `recipe` where it comes from no file."""
+    return "recipe" if isinstance(source, Recipe | Mapping) else Path(source).stem
 
 
 def load_recipe(

@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from graftkit.report.figures import bits_per_byte_bars, loss_curve
 from graftkit.report.run_manifest import RunManifest, required
-from graftkit.report.summary import metric_columns, metric_rows, proof_text, vocabulary_text
+from graftkit.report.summary import metric_columns, metric_rows, proof_text, training_seconds, vocabulary_text
 
 __all__ = ["render_report"]
 
@@ -44,7 +44,7 @@ def render_report(
         trainable=f"{parameters.trainable:,}",
         total=f"{parameters.total:,}",
         share=f"{parameters.trainable_share:.2%}",
-        seconds=round(manifest.seconds),
+        seconds=round(training_seconds(manifest)),
         notices=manifest.notices,
         columns=metric_columns(manifest),
         metrics=metric_rows(manifest),

@@ -7,7 +7,7 @@ from typing import Any
 
 from graftkit.report.run_manifest import Measurement, RunManifest
 
-__all__ = ["metric_columns", "metric_rows", "proof_text", "vocabulary_text"]
+__all__ = ["metric_columns", "metric_rows", "proof_text", "training_seconds", "vocabulary_text"]
 
 
 WHEN = {"base": "base model", "before": "before", "after": "after"}
@@ -35,6 +35,13 @@ def metric_rows(manifest: RunManifest) -> list[tuple[str, ...]]:
     if answers:
         rows.append((f"exact match ({answers} answers)", *map(_share, found)))
     return rows
+
+
+def training_seconds(manifest: RunManifest) -> float:
+    """Returns how long the steps of training took, those before a run was resumed among them, and nothing else."""
+    stage = next((stage for stage in manifest.stages if stage.name == "training"), None)
+    facts = (stage.model_extra or {}) if stage else {}
+    return float(facts.get("step_seconds", stage.seconds if stage else 0.0))
 
 
 def _moments(manifest: RunManifest) -> list[str]:

@@ -1,0 +1,40 @@
+"""What a run checks before it encodes a row and needs torch for, without the run: by the run's own functions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graftkit.flow.check_model import plan_base
+from graftkit.flow.export import make_exporters, refuse_early
+from graftkit.flow.plan import RunPlan
+from graftkit.flow.targets import settle_targets
+from graftkit.flow.tokenizer import make_vocabulary
+from graftkit.flow.vocabulary import Vocabulary
+from graftkit.host.host import PluginHost
+
+__all__ = ["check_as_run"]
+
+
+def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
+    """Makes the vocabulary, and checks architecture, targets, exports, device and quantizer, as a run does.
+
+    No weight is loaded and nothing is written. It takes as long as learning the recipe's tokenizer does, and the
+    seconds that torch and transformers take to import.
+
+    Returns:
+        The plan with the layers of the model itself, and with `checked`.
+
+    Raises:
+        RequestError: What a run would refuse.
+    """
+    kept = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
+    vocabulary = make_vocabulary(plan)[0] if plan.vocabulary else kept
+    settled = settle_targets(plan, vocabulary.change)
+    refuse_early(settled, vocabulary, host, make_exporters(settled, host))
+    base = plan_base(settled, host)
+    checked: dict[str, str | bool | int] = {
+        "device": str(base.device),
+        "packed": base.packing.packed,
+        "new_rows": len(vocabulary.change.ids) if vocabulary.change else 0,
+    }
+    return replace(settled, notices=[*settled.notices, *base.notices], checked=checked)
