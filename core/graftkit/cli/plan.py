@@ -23,6 +23,7 @@ def command(recipe: str, overrides: tuple[str, ...], disable: tuple[str, ...], a
     """Check a RECIPE as `run` would before it starts, and say what it would do."""
     host = host_of(recipe, overrides, disable)
     facts = describe(plan(recipe, overrides=overrides, host=host))
+    host.take_notices()  # they are among the plan's
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
@@ -39,6 +40,7 @@ def describe(plan: RunPlan) -> dict[str, Any]:
     rows = {"train": plan.rows.train.counts(), "holdout": plan.rows.holdout.counts()}
     layers = f"{len(plan.targets)} layers"
     expected = plan.forecast
+    fields = " ".join(f"{key}={value!r}" for key, value in bound.adapter.facts()["config"].items())
     return {
         "model": {
             "reference": files.reference,
@@ -61,7 +63,7 @@ def describe(plan: RunPlan) -> dict[str, Any]:
             **bound.adapter.facts(),
             "targets": plan.targets,
             "parameters": expected["adapter_parameters"],
-            "text": f"{_label(bound.adapter.offer)} on {layers}: {bound.adapter.config}"
+            "text": f"{_label(bound.adapter.offer)} on {layers}: {fields}"
             + _about(expected["adapter_parameters"], "trainable parameters"),
         },
         "rows": {**rows, "text": "; ".join(f"{side}: {_counts(found)}" for side, found in rows.items())},

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from graftkit.errors import PluginError
+from graftkit.host.guard import guarded, guarded_class
 from graftkit.host.host import PluginHost
+from graftkit.host.records import PluginRecord
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import import_target
 
@@ -17,11 +20,18 @@ MakeProvider = Callable[[Kind, Mapping[str, Any]], Any]
 
 
 def make_provider(facts: Mapping[str, Any]) -> Any:
-    """Makes a provider from what a manifest of this very run says of it."""
-    target = import_target(facts["target"])
-    if not facts.get("config_class"):
-        return target()
-    return target(import_target(facts["config_class"]).model_validate(facts["config"]))
+    """Makes a provider from what a manifest of this very run says of it; its public methods are guarded."""
+    name = str(facts.get("name", facts["target"]))
+    plugin = PluginRecord(name, str(facts.get("distribution", "")), str(facts.get("version", "")), facts["target"])
+    with guarded(plugin, f"the making of '{name}'"):
+        target = import_target(facts["target"])
+        if not facts.get("config_class"):
+            made = target()
+        else:
+            made = target(import_target(facts["config_class"]).model_validate(facts["config"]))
+    with suppress(Exception):  # an instance whose class can't be another keeps its own
+        made.__class__ = guarded_class(type(made), plugin, f"provider '{name}'")
+    return made
 
 
 class InstalledProviders:
