@@ -28,6 +28,9 @@ from graftkit_adapters.lora import Lora
 class LeakyConfig(LoraConfig):
     hub_token: str = ""
 
+os.write(1, b"written past Python\\n")
+os.system("echo by another process")
+
 class Leaky(Lora):
     def __init__(self, config):
         super().__init__(config)
@@ -92,6 +95,8 @@ def test_no_file_of_a_run_and_neither_stream_holds_a_secret(toolkit: Any, recipe
     done = toolkit("run", recipe, "--out", "out", "--json", "--set", f"adapter.hub_token={GIVEN}")
     assert done.returncode == 0, done.stderr
     assert written(tmp_path / "out") == {}
+    assert json.loads(done.stdout)["status"] == "finished"
+    assert "written past Python" in done.stderr and "by another process" in done.stderr
     assert "the environment is" in done.stderr and "'HF_TOKEN': '***'" in done.stderr
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["recipe"]["adapter"]["hub_token"] == "***"

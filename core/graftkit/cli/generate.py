@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import click
 
 from graftkit.cli.options import disable_option, open_host
+from graftkit.cli.streams import output_to_stderr
 
 __all__ = ["command"]
 
@@ -25,7 +26,8 @@ def command(
     """Answer a PROMPT greedily with what a run trained; without one, each line of standard input."""
     from graftkit.flow.reload import reload
 
-    model = reload(source, open_host(disable))
+    with output_to_stderr():
+        model = reload(source, open_host(disable))
     for text in [prompt] if prompt is not None else _lines():
         for piece in model.stream(text, system=system, raw=raw, max_new_tokens=max_new_tokens):
             click.echo(piece, nl=False)

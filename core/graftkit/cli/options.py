@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from graftkit.cli.streams import output_to_stderr
+
 if TYPE_CHECKING:
     from graftkit.host.host import PluginHost
 
@@ -46,7 +48,8 @@ def open_host(disable: Iterable[str], *, strict: bool | None = None) -> PluginHo
     """
     from graftkit.host.host import PluginHost
 
-    host = PluginHost(disable=disable, strict=strict)
+    with output_to_stderr():
+        host = PluginHost(disable=disable, strict=strict)
 
     def tell() -> None:
         for notice in host.take_notices():

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
+from graftkit.cli.streams import output_to_stderr
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
 
@@ -21,8 +22,9 @@ __all__ = ["command"]
 @json_option
 def command(recipe: str, overrides: tuple[str, ...], disable: tuple[str, ...], as_json: bool) -> None:
     """Check a RECIPE as `run` would before it starts, and say what it would do."""
-    host = host_of(recipe, overrides, disable)
-    facts = describe(plan(recipe, overrides=overrides, host=host))
+    with output_to_stderr():
+        host = host_of(recipe, overrides, disable)
+        facts = describe(plan(recipe, overrides=overrides, host=host))
     host.take_notices()  # they are among the plan's
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))

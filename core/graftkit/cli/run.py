@@ -10,6 +10,7 @@ import click
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
+from graftkit.cli.streams import output_to_stderr
 from graftkit.flow.run import RunResult, run
 from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import metric_columns, metric_rows, proof_text, vocabulary_text
@@ -36,8 +37,8 @@ def command(
     """Run a RECIPE: train an adapter on frozen weights, evaluate, export, prove."""
     if overwrite and resume:
         raise click.UsageError("--overwrite starts anew and --resume goes on: say one of them")
-    host = host_of(recipe, overrides, disable)
-    with cancel_on_signals() as cancel, show_progress() as on_event:
+    with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:
+        host = host_of(recipe, overrides, disable)
         result = run(
             recipe,
             out=out,

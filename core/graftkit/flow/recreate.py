@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from graftkit.errors import PluginError
-from graftkit.host.guard import guarded, guarded_class
+from graftkit.errors import PluginCallError, PluginError
+from graftkit.host.guard import brief, guarded, guarded_class
 from graftkit.host.host import PluginHost
 from graftkit.host.records import PluginRecord
 from graftkit.interfaces.kinds import Kind
@@ -21,17 +22,37 @@ MakeProvider = Callable[[Kind, Mapping[str, Any]], Any]
 
 def make_provider(facts: Mapping[str, Any]) -> Any:
     """Makes a provider from what a manifest of this very run says of it; its public methods are guarded."""
-    name = str(facts.get("name", facts["target"]))
-    plugin = PluginRecord(name, str(facts.get("distribution", "")), str(facts.get("version", "")), facts["target"])
-    with guarded(plugin, f"the making of '{name}'"):
-        target = import_target(facts["target"])
-        if not facts.get("config_class"):
-            made = target()
-        else:
-            made = target(import_target(facts["config_class"]).model_validate(facts["config"]))
+    plugin = _plugin(*(str(facts.get(key, "")) for key in ("name", "distribution", "version")), facts["target"])
+    made = _made(facts, plugin)
     with suppress(Exception):  # an instance whose class can't be another keeps its own
-        made.__class__ = guarded_class(type(made), plugin, f"provider '{name}'")
+        made.__class__ = _guarded_class(type(made), plugin.name, plugin.distribution, plugin.version, facts["target"])
     return made
+
+
+def _made(facts: Mapping[str, Any], plugin: PluginRecord) -> Any:
+    what = f"the making of '{facts.get('name', facts['target'])}'"
+    try:
+        with guarded(plugin, what):
+            target = import_target(facts["target"])
+            if not facts.get("config_class"):
+                return target()
+            return target(import_target(facts["config_class"]).model_validate(facts["config"]))
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from error
+
+
+@functools.cache
+def _plugin(name: str, distribution: str, version: str, target: str) -> PluginRecord:
+    return PluginRecord(name or target, distribution, version, target)
+
+
+@functools.cache
+def _guarded_class(cls: type, *plugin: str) -> type:
+    """Returns one class for all instances, so that they are of the same."""
+    record = _plugin(*plugin)
+    return guarded_class(cls, record, f"provider '{record.name}'")
 
 
 class InstalledProviders:
@@ -46,6 +67,8 @@ class InstalledProviders:
         self._offered = {(offer.kind, offer.provider.target, offer.provider.config) for offer in offers}
         # A provider that has got fields since then is made with their defaults.
         self._offered |= {(offer.kind, offer.provider.target, "") for offer in offers}
+        self._offers = {(offer.kind, offer.provider.target): offer for offer in offers}
+        self._registry = host.registry
 
     def make(self, kind: Kind, facts: Mapping[str, Any]) -> Any:
         """Makes a provider.
@@ -68,10 +91,13 @@ class InstalledProviders:
                 f"no installed plugin offers {facts.get('target')}, which the manifest names",
                 hint=f"It says that it came from {facts.get('distribution')} {facts.get('version')}: install that.",
             )
+        offer = self._offers[kind, named[0]]
         try:
-            return make_provider(facts)
+            made = _made(facts, offer.plugin)
         except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
             reason = " ".join(str(error).split())[:300]
             raise PluginError(
                 f"the manifest is damaged: {facts['target']} can't be made as it says: {reason}"
             ) from None
+        self._registry.guard(made, offer)
+        return made

@@ -59,24 +59,32 @@ _OF_TORCH_ITSELF = ("TORCHINDUCTOR_", "TRITON_")
 """What variables begin with that torch sets when it is imported; they choose where its compiler keeps files."""
 
 
-def _read_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(_OF_TORCH_ITSELF)}
+def _read_environment() -> dict[Any, Any]:
+    """Returns the variables as `os.environ` keeps them, in bytes on most systems: decoding all takes much longer."""
+    return dict(getattr(os.environ, "_data", os.environ))
 
 
-def _write_environment(before: Mapping[str, str]) -> None:
-    for name in _read_environment().keys() - before.keys():
-        del os.environ[name]
-    for name, value in before.items():
-        if os.environ.get(name) != value:
+def _changed_variables(before: Mapping[Any, Any], now: Mapping[Any, Any]) -> dict[str, str | None]:
+    """Returns the variables that differ, each with its value before, or None where there was none."""
+    if before == now:
+        return {}
+    names = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    values = {os.fsdecode(name): os.fsdecode(before[name]) if name in before else None for name in names}
+    return {name: value for name, value in sorted(values.items()) if not name.startswith(_OF_TORCH_ITSELF)}
+
+
+def _write_environment(before: Mapping[Any, Any]) -> None:
+    for name, value in _changed_variables(before, _read_environment()).items():
+        if value is None:
+            del os.environ[name]
+        else:
             os.environ[name] = value
 
 
-def _environment_differs(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+def _environment_differs(before: Mapping[Any, Any], now: Mapping[Any, Any]) -> str:
     """Names the variables; their values may be secrets."""
-    if before == now:
-        return ""
-    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    return f"the environment ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    names = list(_changed_variables(before, now))
+    return f"the environment ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
 
 
 def _read_folder() -> str | None:

@@ -145,15 +145,16 @@ class Registry:
             raise
         except BaseException as error:
             raise PluginError(f"{what} could not be made: {brief(error)}", where=offer.plugin.label) from error
-        with suppress(Exception):  # an instance whose class can't be another keeps its own
-            made.__class__ = self._guarded_class(type(made), offer, what)
+        self.guard(made, offer)
         return made
 
-    def _guarded_class(self, cls: type, offer: RegisteredProvider, what: str) -> type:
-        key = (cls, offer.qualified_name)
-        if key not in self._guarded:
-            self._guarded[key] = guarded_class(cls, offer.plugin, what)
-        return self._guarded[key]
+    def guard(self, made: Any, offer: RegisteredProvider) -> None:
+        """Has each public method of a provider's instance called under guard: see `graftkit.host.guard`."""
+        key = (type(made), offer.qualified_name)
+        with suppress(Exception):  # an instance whose class can't be another keeps its own
+            if key not in self._guarded:
+                self._guarded[key] = guarded_class(type(made), offer.plugin, f"{offer.kind} '{offer.provider.name}'")
+            made.__class__ = self._guarded[key]
 
 
 def _installed(name: str) -> bool:
