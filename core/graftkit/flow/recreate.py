@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -20,12 +19,20 @@ MakeProvider = Callable[[Kind, Mapping[str, Any]], Any]
 """Makes a provider of a kind from what a manifest says of it."""
 
 
+_classes: dict[tuple[type, str], type] = {}
+"""The guarded class of each provider's own, so that all instances of one are of the same."""
+
+
 def make_provider(facts: Mapping[str, Any]) -> Any:
     """Makes a provider from what a manifest of this very run says of it; its public methods are guarded."""
-    plugin = _plugin(*(str(facts.get(key, "")) for key in ("name", "distribution", "version")), facts["target"])
+    name, distribution, version = (str(facts.get(key, "")) for key in ("name", "distribution", "version"))
+    plugin = PluginRecord(name or facts["target"], distribution, version, facts["target"])
     made = _made(facts, plugin)
+    key = (type(made), plugin.label)
     with suppress(Exception):  # an instance whose class can't be another keeps its own
-        made.__class__ = _guarded_class(type(made), plugin.name, plugin.distribution, plugin.version, facts["target"])
+        if key not in _classes:
+            _classes[key] = guarded_class(type(made), plugin, f"provider '{plugin.name}'")
+        made.__class__ = _classes[key]
     return made
 
 
@@ -41,18 +48,6 @@ def _made(facts: Mapping[str, Any], plugin: PluginRecord) -> Any:
         raise
     except BaseException as error:
         raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from error
-
-
-@functools.cache
-def _plugin(name: str, distribution: str, version: str, target: str) -> PluginRecord:
-    return PluginRecord(name or target, distribution, version, target)
-
-
-@functools.cache
-def _guarded_class(cls: type, *plugin: str) -> type:
-    """Returns one class for all instances, so that they are of the same."""
-    record = _plugin(*plugin)
-    return guarded_class(cls, record, f"provider '{record.name}'")
 
 
 class InstalledProviders:
