@@ -13,11 +13,14 @@ GraftkitError                what was wrong, where, and what to do
 |   |-- StorageError         a write that the system refused
 |   |-- TrainingError        a loss that is no number, a state that doesn't fit
 |   |-- ExportError          an export that failed or that did not verify
-|   `-- HookError            a plugin's lifecycle hook raised
+|   |-- HookError            a plugin's lifecycle hook raised
+|   `-- PluginCallError      a plugin's code tried to end the program
 `-- Cancelled                somebody asked the run to stop                (exit 130)
 """
 
 from __future__ import annotations
+
+from graftkit.redact import without_secrets
 
 __all__ = [
     "Cancelled",
@@ -27,6 +30,7 @@ __all__ = [
     "GraftkitError",
     "HookError",
     "ModelError",
+    "PluginCallError",
     "PluginError",
     "ProviderError",
     "RecipeError",
@@ -39,7 +43,7 @@ __all__ = [
 
 
 class GraftkitError(Exception):
-    """An error with a place and a remedy.
+    """An error with a place and a remedy, and without secrets: see `graftkit.redact`.
 
     Args:
         message: What was wrong, one sentence.
@@ -50,10 +54,8 @@ class GraftkitError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.where = where
-        self.hint = hint
+        self.message, self.where, self.hint = (without_secrets(text) for text in (message, where, hint))
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.message}" if self.where else self.message
@@ -112,6 +114,10 @@ class ExportError(RunError):
 
 class HookError(RunError):
     """A plugin's lifecycle hook raised."""
+
+
+class PluginCallError(RunError):
+    """A plugin's provider raised what ends a program, such as `SystemExit`."""
 
 
 class Cancelled(GraftkitError):

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 import click
 
+from graftkit.cli.options import disable_option, open_host
+from graftkit.cli.streams import output_to_stderr
+
 __all__ = ["command"]
 
 
@@ -16,11 +19,15 @@ __all__ = ["command"]
 @click.option("--system", help="The system message; the one that all training rows share when left out.")
 @click.option("--raw", is_flag=True, help="Continue the text as it is, without the chat template.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens at most.")
-def command(source: str, prompt: str | None, system: str | None, raw: bool, max_new_tokens: int) -> None:
+@disable_option
+def command(
+    source: str, prompt: str | None, system: str | None, raw: bool, max_new_tokens: int, disable: tuple[str, ...]
+) -> None:
     """Answer a PROMPT greedily with what a run trained; without one, each line of standard input."""
     from graftkit.flow.reload import reload
 
-    model = reload(source)
+    with output_to_stderr():
+        model = reload(source, open_host(disable))
     for text in [prompt] if prompt is not None else _lines():
         for piece in model.stream(text, system=system, raw=raw, max_new_tokens=max_new_tokens):
             click.echo(piece, nl=False)

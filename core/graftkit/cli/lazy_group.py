@@ -25,26 +25,27 @@ class LazyGroup(click.Group):
         self._prefix = prefix
 
     def more_commands(self) -> Mapping[str, click.Command]:
-        """Returns commands that are not built in, asked for in lists and for names that no built-in one has."""
+        """Returns commands that are not built in, asked for only when a name is typed that no built-in one has.
+
+        Neither help nor the completion of what is being typed asks for them: finding them may import anything.
+        """
         return {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns every name, built-in ones first."""
-        return [*self._built_in, *(name for name in self.more_commands() if name not in self._built_in)]
+        """Returns the names of the built-in commands."""
+        return list(self._built_in)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports the command, or returns None where there is none of that name."""
         if cmd_name in self._built_in:
             command: click.Command = importlib.import_module(self._prefix + cmd_name).command
             return command
-        return self.more_commands().get(cmd_name)
+        return None if ctx.resilient_parsing else self.more_commands().get(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the table of commands."""
-        rows = list(self._built_in.items())
-        rows += [(n, c.get_short_help_str()) for n, c in self.more_commands().items() if n not in self._built_in]
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(list(self._built_in.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -56,5 +57,5 @@ class LazyGroup(click.Group):
             from graftkit.suggest import nearest
 
             raise click.UsageError(
-                f"{error.message} {nearest(args[0], self.list_commands(ctx))}".strip(), ctx
+                f"{error.message} {nearest(args[0], [*self._built_in, *self.more_commands()])}".strip(), ctx
             ) from None

@@ -7,15 +7,11 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from graftkit._version import __version__
 from graftkit.cli.lazy_group import LazyGroup
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 __all__ = ["cli", "main"]
 
@@ -43,28 +39,15 @@ class _CommandsAndPlugins(LazyGroup):
 
 @functools.cache
 def _plugin_commands() -> dict[str, click.Command]:
-    """Returns the commands that third parties' plugins offer; a host is made only where one does."""
-    from importlib.metadata import entry_points
+    """Returns the commands that third parties' plugins offer; a host is made only where there is one."""
+    from graftkit.host.discovery import discover
+    from graftkit.host.registry import BUILT_IN
 
-    from graftkit._version import ENTRY_POINT_GROUP
-
-    entries = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if not _is_built_in(entry)]
-    if not any(_offers_commands(entry) for entry in entries):
+    if all(record.distribution == BUILT_IN for record, _ in discover()):
         return {}
-    from graftkit.host.host import PluginHost
+    from graftkit.cli.options import open_host
 
-    return {str(command.name): command for command in PluginHost(strict=False).commands()}
-
-
-def _is_built_in(entry: EntryPoint) -> bool:
-    return entry.dist is not None and entry.dist.name == "graftkit"
-
-
-def _offers_commands(entry: EntryPoint) -> bool:
-    try:
-        return hasattr(entry.load(), "graftkit_commands")
-    except (Exception, SystemExit):
-        return False  # `toolkit plugins` says what is the matter
+    return {str(command.name): command for command in open_host((), strict=False).commands()}
 
 
 @click.group(
@@ -72,7 +55,8 @@ def _offers_commands(entry: EntryPoint) -> bool:
     built_in=_COMMANDS,
     prefix="graftkit.cli.",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 stopped.",
+    epilog="Plugins may bring more commands: `toolkit plugins` lists them. "
+    "Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 stopped.",
 )
 @click.version_option(__version__, prog_name="toolkit")
 @click.option("--traceback", is_flag=True, help="Show where in the code an error arose.")
@@ -106,18 +90,21 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # as Rust's libraries fail
             raise
         if show_traceback:
-            traceback.print_exc()
+            from graftkit.redact import without_secrets
+
+            click.echo(without_secrets(traceback.format_exc()), err=True)
         return _explain(error, show_traceback)
 
 
 def _explain(error: BaseException, shown: bool) -> int:
     from graftkit.errors import GraftkitError
+    from graftkit.redact import without_secrets
 
     notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
     if isinstance(error, GraftkitError):
         label = "stopped" if error.exit_code == 130 else "error"
-        click.echo(f"{label}: {error}{notes}", err=True)
+        click.echo(without_secrets(f"{label}: {error}{notes}"), err=True)
         return error.exit_code
     hint = "" if shown else "\nThis should have been caught earlier; --traceback shows where it arose."
-    click.echo(f"error: {type(error).__name__}: {error}{notes}{hint}", err=True)
+    click.echo(without_secrets(f"error: {type(error).__name__}: {error}{notes}{hint}"), err=True)
     return 1

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from graftkit.cli.streams import output_to_stderr
+
 if TYPE_CHECKING:
     from graftkit.host.host import PluginHost
 
-__all__ = ["disable_option", "host_of", "json_option", "recipe_arguments"]
+__all__ = ["disable_option", "host_of", "json_option", "open_host", "recipe_arguments"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -37,10 +39,31 @@ def recipe_arguments(function: _F) -> _F:
     return click.argument("recipe", type=click.Path())(function)
 
 
+def open_host(disable: Iterable[str], *, strict: bool | None = None) -> PluginHost:
+    """Makes the plugins of a command; what they do to others, or warn of, is told on standard error at its end.
+
+    Args:
+        disable: Those to leave out.
+        strict: Whether a plugin's failure is an error; as the environment says where left out.
+    """
+    from graftkit.host.host import PluginHost
+
+    with output_to_stderr():
+        host = PluginHost(disable=disable, strict=strict)
+
+    def tell() -> None:
+        for notice in host.take_notices():
+            click.echo(f"note: {notice}", err=True)
+
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(tell)
+    return host
+
+
 def host_of(recipe: str, overrides: Sequence[str], disable: Sequence[str]) -> PluginHost:
     """Makes the plugins that a recipe is run with: without those that it, or the command line, leaves out."""
-    from graftkit.host.host import PluginHost
     from graftkit.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    return PluginHost(disable=[*disable, *loaded.recipe.plugins.disable])
+    return open_host([*disable, *loaded.recipe.plugins.disable])

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
+from graftkit.cli.streams import output_to_stderr
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
 
@@ -25,8 +26,10 @@ def command(recipe: str, overrides: tuple[str, ...], quick: bool, disable: tuple
 
     Like `run` it imports torch, looks for the device, and makes a new vocabulary where the recipe asks for one.
     """
-    host = host_of(recipe, overrides, disable)
-    facts = describe(plan(recipe, overrides=overrides, host=host, as_run=not quick))
+    with output_to_stderr():
+        host = host_of(recipe, overrides, disable)
+        facts = describe(plan(recipe, overrides=overrides, host=host, as_run=not quick))
+    host.take_notices()  # they are among the plan's
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
@@ -43,6 +46,7 @@ def describe(plan: RunPlan) -> dict[str, Any]:
     rows = {"train": plan.rows.train.counts(), "holdout": plan.rows.holdout.counts()}
     layers = f"{len(plan.targets)} layers"
     expected = plan.forecast
+    fields = " ".join(f"{key}={value!r}" for key, value in bound.adapter.facts()["config"].items())
     return {
         "model": {
             "reference": files.reference,
@@ -65,7 +69,7 @@ def describe(plan: RunPlan) -> dict[str, Any]:
             **bound.adapter.facts(),
             "targets": plan.targets,
             "parameters": expected["adapter_parameters"],
-            "text": f"{_label(bound.adapter.offer)} on {layers}: {bound.adapter.config}"
+            "text": f"{_label(bound.adapter.offer)} on {layers}: {fields}"
             + _about(expected["adapter_parameters"], "trainable parameters"),
         },
         "rows": {**rows, "text": "; ".join(f"{side}: {_counts(found)}" for side, found in rows.items())},

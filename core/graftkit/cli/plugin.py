@@ -35,10 +35,10 @@ def new(name: str, kind: str, parent: Path) -> None:
 @click.option("--quiet", "-q", is_flag=True, help="Show only what fails.")
 def check(name: str | None, quiet: bool) -> None:
     """Run the contracts on an installed plugin, by its, its distribution's or a provider's NAME; or on all."""
-    from graftkit.host.host import PluginHost
+    from graftkit.cli.options import open_host
     from graftkit.scaffold.check import check_plugins, find_offers
 
-    offers = find_offers(PluginHost(), name)
+    offers = find_offers(open_host(()), name)
     if not offers:
         click.echo("no plugin but graftkit's own is installed; name one of those to check it")
         return

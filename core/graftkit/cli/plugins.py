@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from graftkit.cli.options import disable_option, json_option
+from graftkit.cli.options import disable_option, json_option, open_host
 from graftkit.host.discovery import strict_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -21,7 +21,7 @@ __all__ = ["command"]
 @json_option
 def command(disable: tuple[str, ...], as_json: bool) -> None:
     """List the plugins that are installed and what each provides. Works whatever is broken."""
-    host = PluginHost(disable=disable, strict=False)
+    host = open_host(disable, strict=False)
     facts = describe(host)
     if as_json:
         click.echo(json.dumps({"plugins": facts}, ensure_ascii=False))
@@ -43,6 +43,8 @@ def describe(host: PluginHost) -> list[dict[str, Any]]:
             "reason": record.reason,
             "file": record.file,
             "import_seconds": round(record.import_seconds, 4),
+            "notices": list(record.notices),
+            "commands": [str(command.name) for command in host.commands(record)],
             "providers": [_provider(host, offer) for offer in offers if offer.plugin is record],
         }
         for record in host.records
@@ -67,7 +69,8 @@ def _table(facts: list[dict[str, Any]]) -> str:
     rows = [("KIND", "NAME", "FROM", "STATUS", "SUMMARY")]
     for plugin in facts:
         origin = f"{plugin['distribution'] or plugin['plugin']} {plugin['version']}".strip()
-        if not plugin["providers"]:
+        rows += [("command", name, origin, plugin["status"], "") for name in plugin["commands"]]
+        if not plugin["providers"] and not plugin["commands"]:
             rows.append(("plugin", plugin["plugin"], origin, plugin["status"], plugin["reason"]))
         for provider in plugin["providers"]:
             status = provider["status"]

@@ -7,6 +7,7 @@ from itertools import islice
 import click
 
 from graftkit.cli.options import disable_option, host_of, recipe_arguments
+from graftkit.cli.streams import output_to_stderr
 from graftkit.flow.run import plan
 from graftkit.flow.tokenizer import make_vocabulary
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -21,9 +22,10 @@ __all__ = ["command"]
 @disable_option
 def command(recipe: str, overrides: tuple[str, ...], rows: int, disable: tuple[str, ...]) -> None:
     """Show the first training rows of a RECIPE as tokens: [supervised] ones in brackets, and green on a terminal."""
-    host = host_of(recipe, overrides, disable)
-    request = plan(recipe, overrides=overrides, host=host)
-    encoder = make_vocabulary(request)[0].encoder if request.vocabulary else request.encoder
+    with output_to_stderr():
+        host = host_of(recipe, overrides, disable)
+        request = plan(recipe, overrides=overrides, host=host)
+        encoder = make_vocabulary(request)[0].encoder if request.vocabulary else request.encoder
     for row in islice(request.rows.train, rows):
         for example in encoder.encode(row).examples:
             click.echo(click.style(f"{row.where}  ({len(example.ids)} tokens)", bold=True))

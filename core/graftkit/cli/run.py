@@ -11,6 +11,7 @@ import click
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
+from graftkit.cli.streams import output_to_stderr
 from graftkit.flow.folder import default_folder
 from graftkit.flow.resume import telling_versions
 from graftkit.flow.run import RunResult, run
@@ -41,9 +42,9 @@ def command(
     if overwrite and resume:
         raise click.UsageError("--overwrite starts anew and --resume goes on: say one of them")
     folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
-    with telling_versions(folder if resume else None):
-        host = host_of(recipe, overrides, disable)
-    with cancel_on_signals() as cancel, show_progress() as on_event:
+    with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:
+        with telling_versions(folder if resume else None):
+            host = host_of(recipe, overrides, disable)
         result = run(
             recipe,
             out=out,

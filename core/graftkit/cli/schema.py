@@ -6,7 +6,7 @@ import json
 
 import click
 
-from graftkit.host.host import PluginHost
+from graftkit.cli.options import disable_option, open_host
 from graftkit.recipe.json_schema import recipe_schema
 from graftkit.recipe.reference import recipe_reference
 
@@ -15,7 +15,8 @@ __all__ = ["command"]
 
 @click.command("schema")
 @click.option("--markdown", is_flag=True, help="Print tables to read instead.")
-def command(markdown: bool) -> None:
+@disable_option
+def command(markdown: bool, disable: tuple[str, ...]) -> None:
     """Print the recipe's JSON Schema, with the fields of every installed provider, for editors."""
-    host = PluginHost()
+    host = open_host(disable)
     click.echo(recipe_reference(host) if markdown else json.dumps(recipe_schema(host), indent=2))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graftkit.cli.options import disable_option, json_option
+from graftkit.cli.options import disable_option, json_option, open_host
 from graftkit.cli.tokenizer_options import extendable, reference, short_names, use_option
 
 if TYPE_CHECKING:
@@ -74,13 +74,12 @@ def command(
     from graftkit.cli.tables import show_table
     from graftkit.corpus.texts import split_by_file, text_files
     from graftkit.flow.find_tokenizer import find_tokenizer
-    from graftkit.host.host import PluginHost
     from graftkit.interfaces.vocabulary import ExtensionSpec
     from graftkit.report.vocabulary_figures import check_picture, savings_figure, write_picture
     from graftkit.vocabulary.analyze import analyze
     from graftkit.vocabulary.cost import embedding_cost
 
-    host = PluginHost(disable=disable)
+    host = open_host(disable)
     if out:
         check_picture(out)
     learn, texts = split_by_file(text_files(files), holdout, seed)

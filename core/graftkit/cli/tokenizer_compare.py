@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graftkit.cli.options import disable_option, json_option
+from graftkit.cli.options import disable_option, json_option, open_host
 from graftkit.cli.tokenizer_options import reference, short_names
 
 if TYPE_CHECKING:
@@ -51,11 +51,10 @@ def command(
     from graftkit.cli.tables import show_table
     from graftkit.corpus.texts import text_files
     from graftkit.flow.find_tokenizer import find_tokenizer
-    from graftkit.host.host import PluginHost
     from graftkit.report.vocabulary_figures import check_picture, comparison_figure, write_picture
     from graftkit.vocabulary.compare import compare_on
 
-    host = PluginHost(disable=disable)
+    host = open_host(disable)
     if out:
         check_picture(out)
     texts = text_files(files)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graftkit.cli.options import disable_option, json_option
+from graftkit.cli.options import disable_option, json_option, open_host
 from graftkit.cli.tokenizer_options import (
     extendable,
     folder_options,
@@ -64,14 +64,13 @@ def command(
     from graftkit.cli.stages import stage, watched
     from graftkit.corpus.texts import text_files
     from graftkit.flow.find_tokenizer import find_tokenizer
-    from graftkit.host.host import PluginHost
     from graftkit.interfaces.vocabulary import ExtensionSpec
     from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
     from graftkit.vocabulary.record import extension_record
 
     if tokens and not files:
         raise DataError("tokens are learnt from texts: name some FILES", where="extend", hint="Or say --tokens 0.")
-    host = PluginHost(disable=disable)
+    host = open_host(disable)
     check_folder(out, overwrite=overwrite)
     texts = text_files(files) if files else None
     found = find_tokenizer(host, reference(base), use)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graftkit.cli.options import disable_option, json_option
+from graftkit.cli.options import disable_option, json_option, open_host
 from graftkit.cli.tokenizer_options import folder_options, format_option, refuse_backend
 from graftkit.errors import DataError, ModelError, RequestError
 from graftkit.interfaces.tokenizer import ROLES
@@ -52,14 +52,13 @@ def command(
     from graftkit.cli.progress import show_progress
     from graftkit.cli.stages import stage, watched
     from graftkit.corpus.texts import text_files
-    from graftkit.host.host import PluginHost
     from graftkit.interfaces.vocabulary import TrainableBackend
     from graftkit.recipe.options import bind_options
     from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
     from graftkit.vocabulary.measure import measure
     from graftkit.vocabulary.record import tokenizer_facts
 
-    host = PluginHost(disable=disable)
+    host = open_host(disable)
     spec = _spec(vocab_size, specials, roles, chat_template)
     offer = host.registry.resolve("tokenizer", use, where="--use")
     config = bind_options(host.registry.config_class(offer), options)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from graftkit.cli.options import json_option
+from graftkit.cli.options import disable_option, json_option
 from graftkit.errors import ExportError, FolderError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.report.summary import proof_text
@@ -18,8 +18,9 @@ __all__ = ["command"]
 
 @click.command("verify")
 @click.argument("export", type=click.Path())
+@disable_option
 @json_option
-def command(export: str, as_json: bool) -> None:
+def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
     """Prove an EXPORT that a run left: every file's hash, then its logits, loaded in a process of its own."""
     folder = Path(export)
     _check_files(folder)
@@ -33,7 +34,7 @@ def command(export: str, as_json: bool) -> None:
             where=export,
             hint="Verify it inside the run's folder.",
         )
-    proof = prove(folder, probes)
+    proof = prove(folder, probes, disable=disable)
     click.echo(json.dumps(proof) if as_json else f"{export}: {proof_text(proof)}")
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,19 @@ from graftkit.flow.folder import LOCK, MANIFEST
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
 from graftkit.flow.vocabulary import Vocabulary
+from graftkit.host.guard import listed
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
+from graftkit.host.process_state import ProcessState
+from graftkit.host.registry import BUILT_IN
+from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import FORMAT, DataFacts, RunManifest, StageFacts
 from graftkit.store.files import file_facts
 
 __all__ = ["RunContext", "StageScope"]
+
+LONG_HOOKS = 10.0
+"""Seconds that a plugin's lifecycle hooks may take of a run, all together, before that is told at its end."""
 
 _LIBRARIES = ("torch", "transformers", "bitsandbytes", "tokenizers", "safetensors", "numpy", "peft")
 
@@ -60,6 +68,8 @@ class RunContext:
         self._start = time.perf_counter()
         recipe = plan.bound.resolved()
         self.info = RunInfo(folder, recipe)
+        self._hook_seconds = {id(record): record.hook_seconds for record in host.records}
+        self._third_parties = _third_parties(plan)
         self._manifest = RunManifest(
             graftkit=__version__,
             format=FORMAT,
@@ -84,10 +94,36 @@ class RunContext:
 
     def broadcast(self, hook: str, **arguments: Any) -> None:
         """Calls a lifecycle hook of every plugin."""
-        self.host.broadcast(hook, run=self.info, **arguments)
+        try:
+            self.host.broadcast(hook, run=self.info, **arguments)
+        finally:
+            if self._tell_of_plugins() and self.info.status != "running":
+                self.save()
+
+    def _tell_of_plugins(self) -> bool:
+        """Tells what plugins were found to do, and returns whether there was anything."""
+        found = self.host.take_notices()
+        for message in found:
+            self.notice("plugins", message)
+        return bool(found)
+
+    def put_back(self, state: ProcessState, stage: str) -> None:
+        """Puts back what code that is called too often to be guarded by itself has changed in the process."""
+        changed = state.put_back()
+        if changed and self._third_parties:
+            suspects = ", ".join(self._third_parties)
+            self.notice(stage, f"{listed(changed)} changed, which core put back; in use was {suspects}")
+
+    def _tell_of_hooks(self) -> None:
+        """Tells whose hooks took long."""
+        for record in self.host.records:
+            seconds = record.hook_seconds - self._hook_seconds.get(id(record), 0.0)
+            if seconds > LONG_HOOKS:
+                self.notice("plugins", f"{record.label}: its hooks took {seconds:.0f} s of the run")
 
     def notice(self, stage: str, message: str) -> None:
-        """Reports something once, and keeps it in the manifest."""
+        """Reports something once, without secrets, and keeps it in the manifest."""
+        message = without_secrets(message)
         if message not in self._manifest.notices:
             self.record(notices=[*self._manifest.notices, message])
             self.emit(Notice(stage, message))
@@ -99,8 +135,12 @@ class RunContext:
         self.emit(StageStarted(name))
         self.record(progress={"stage": name})
         scope = StageScope(self, name)
-        start = time.perf_counter()
-        yield scope
+        start, state = time.perf_counter(), ProcessState()
+        try:
+            yield scope
+        finally:
+            self.put_back(state, name)
+            self._tell_of_plugins()
         seconds = round(time.perf_counter() - start, 3)
         stage = StageFacts.model_validate({"name": name, "seconds": seconds, **scope.facts})
         self.record(stages=[*self._manifest.stages, stage])
@@ -110,7 +150,9 @@ class RunContext:
 
     def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
         """Writes the manifest for the last time, every artifact listed with its hash."""
-        self.info.status = status
+        self.info = replace(self.info, status=status)
+        self._tell_of_plugins()
+        self._tell_of_hooks()
         self.record(status=status, **({"error": _describe(error)} if error is not None else {"progress": None}))
         self.record(artifacts=file_facts(self.folder, leave_out=frozenset({LOCK, MANIFEST})))
         self.save()
@@ -162,6 +204,13 @@ class StageScope:
         self._run.notice(self.name, message)
 
 
+def _third_parties(plan: RunPlan) -> list[str]:
+    """Returns the plugins in use that are not built in, as messages name them."""
+    offers = [plan.source, plan.backend, *(choice.offer for choice in plan.bound.choices.values())]
+    offers += [plan.vocabulary.offer] if plan.vocabulary else []
+    return list(dict.fromkeys(offer.plugin.label for offer in offers if offer.plugin.distribution != BUILT_IN))
+
+
 def _providers(plan: RunPlan) -> dict[str, Any]:
     """Returns what each name resolved to; a source opens, and a tokenizer is read, with the defaults of its fields."""
     backend = plan.vocabulary.offer if plan.vocabulary else plan.backend
@@ -181,11 +230,12 @@ def _environment() -> dict[str, str]:
 
 
 def _describe(error: BaseException) -> dict[str, str]:
+    """Returns what a manifest says of an error, secrets hidden."""
+    kind, where = (
+        type(error).__name__,
+        next((note for note in getattr(error, "__notes__", ()) if note.startswith("plugin ")), ""),
+    )
+    found = {"kind": kind, "message": str(error), "where": where, "hint": ""}
     if isinstance(error, GraftkitError):
-        return {
-            "kind": type(error).__name__,
-            "message": error.message,
-            "where": error.where,
-            "hint": error.hint,
-        }
-    return {"kind": type(error).__name__, "message": str(error), "where": "", "hint": ""}
+        found |= {"message": error.message, "where": error.where, "hint": error.hint}
+    return {key: without_secrets(text) for key, text in found.items()}

@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,15 @@ from graftkit.flow.prove import TRUSTED, temporary_prefix
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import Vocabulary, row_texts
+from graftkit.host.discovery import disabled_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.bind import Choice
+from graftkit.redact import without_secrets
 from graftkit.store.files import atomic_folder, file_facts
 
 __all__ = ["Planned", "export_all", "make_exporters", "prove", "prove_exports", "refuse_early"]
@@ -140,10 +144,10 @@ def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, export
     bound, files = plan.bound, plan.files
     adapter: Adapter = host.registry.create(bound.adapter.offer, bound.adapter.config)
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
-    targets = plan.targets
-    experts = plan.expert_targets
-    planned = Planned(config, files.reference, vocabulary.tokenizer, vocabulary.change, adapter, targets, experts)
+    targets, experts = plan.targets, plan.expert_targets
+    reference, tokenizer, change = files.reference, vocabulary.tokenizer, vocabulary.change
     for place, (name, exporter) in enumerate(exporters.items()):
+        planned = Planned(deepcopy(config), reference, tokenizer, change, adapter, list(targets), list(experts))
         reason = exporter.refusal(planned)
         if reason:
             where = bound.document.where(("export", place))
@@ -153,7 +157,7 @@ def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, export
 
 def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path) -> None:
     with atomic_folder(folder) as temporary:
-        facts = exporter.export(loaded.model, temporary)
+        facts = exporter.export(_with_own_settings(loaded.model), temporary)
         check_towers(loaded.model, temporary)
         if run.vocabulary.change:
             shutil.copyfile(run.folder / VOCABULARY, temporary / VOCABULARY)
@@ -181,6 +185,11 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
         ExportManifest.model_validate(manifest).write(temporary)
 
 
+def _with_own_settings(model: AdaptedModel) -> AdaptedModel:
+    """Returns the model with settings that nobody else sees, so that what an exporter does to them stays its own."""
+    return replace(model, config=deepcopy(model.config), generation_config=deepcopy(model.generation_config))
+
+
 def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
     """Returns an exporter's facts, none of which hides one of core's.
 
@@ -194,14 +203,14 @@ def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
             hint="The exporter must name it otherwise.",
         )
     try:
-        found: dict[str, Any] = json.loads(json.dumps(dict(facts), allow_nan=False))
+        found: dict[str, Any] = json.loads(without_secrets(json.dumps(dict(facts), allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise ExportError(f"the exporter '{exporter}' returns facts that are no JSON: {error}") from None
     return found
 
 
 def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
-    proof = prove(folder, run.folder / PROBES_FILE, run.cancel.poll, trusted=True)
+    proof = prove(folder, run.folder / PROBES_FILE, run.cancel.poll, trusted=True, disable=run.host.disabled)
     if proof["status"] == "not possible":
         stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
@@ -210,7 +219,9 @@ def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
     return proof
 
 
-def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool = False) -> dict[str, Any]:
+def prove(
+    folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool = False, disable: Iterable[str] = ()
+) -> dict[str, Any]:
     """Loads an export in a fresh process and compares its logits, and what else is loaded, with the trained model's.
 
     Args:
@@ -218,6 +229,7 @@ def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool
         probes: The probes' file.
         poll: Called while waiting; raises to stop.
         trusted: Whether this run has just written the export; otherwise it may only name what is installed.
+        disable: Plugins to leave out, besides `GRAFTKIT_DISABLE_PLUGINS`.
 
     Returns:
         `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `covers`, `loaded_with` or `reason`.
@@ -231,6 +243,7 @@ def prove(folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     # What an export or its manifest names is opened where it lies on this machine, or not at all.
     environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    environment |= {"GRAFTKIT_DISABLE_PLUGINS": ",".join({*disable, *disabled_by_environment()})}
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command,

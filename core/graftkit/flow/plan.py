@@ -103,7 +103,7 @@ def make_plan(
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
     encoder = Encoder(known, chat_template_of(known, today), _row_length(bound, files), trained)
     _check_template(encoder, rows)
-    notices = [*_notices(bound, rows), *([] if vocabulary else rowless), *_losses(known, vocabulary)]
+    notices = [*_notices(bound, rows), *([] if vocabulary else rowless), *_losses(known, vocabulary), *host.notices]
     return RunPlan(
         bound,
         source,

@@ -37,15 +37,17 @@ _TENSOR_FILES = frozenset({".safetensors", ".gguf", ".npz", ".npy", ".bin", ".pt
 
 
 def main() -> None:
-    """Prints one JSON object as the last line."""
+    """Prints one JSON object, alone on standard output: whatever else is printed goes to standard error."""
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     folder, probes = map(Path, sys.argv[1:3])
     trusted = sys.argv[3:] == [TRUSTED]
     make = (lambda _, facts: make_provider(facts)) if trusted else InstalledProviders(PluginHost()).make
     try:
-        print(json.dumps(check(folder, probes, make)))
+        print(json.dumps(check(folder, probes, make)), file=output, flush=True)
     except GraftkitError as error:
         said = {"message": error.message, "hint": error.hint, "where": error.where}
-        print(json.dumps({"status": "failed", **said}))
+        print(json.dumps({"status": "failed", **said}), file=output, flush=True)
 
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:

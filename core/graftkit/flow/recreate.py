@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from graftkit.errors import PluginError
+from graftkit.errors import PluginCallError, PluginError
+from graftkit.host.guard import brief, guarded, guarded_class
 from graftkit.host.host import PluginHost
+from graftkit.host.records import PluginRecord
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import import_target
 
@@ -16,12 +19,35 @@ MakeProvider = Callable[[Kind, Mapping[str, Any]], Any]
 """Makes a provider of a kind from what a manifest says of it."""
 
 
+_classes: dict[tuple[type, str], type] = {}
+"""The guarded class of each provider's own, so that all instances of one are of the same."""
+
+
 def make_provider(facts: Mapping[str, Any]) -> Any:
-    """Makes a provider from what a manifest of this very run says of it."""
-    target = import_target(facts["target"])
-    if not facts.get("config_class"):
-        return target()
-    return target(import_target(facts["config_class"]).model_validate(facts["config"]))
+    """Makes a provider from what a manifest of this very run says of it; its public methods are guarded."""
+    name, distribution, version = (str(facts.get(key, "")) for key in ("name", "distribution", "version"))
+    plugin = PluginRecord(name or facts["target"], distribution, version, facts["target"])
+    made = _made(facts, plugin)
+    key = (type(made), plugin.label)
+    with suppress(Exception):  # an instance whose class can't be another keeps its own
+        if key not in _classes:
+            _classes[key] = guarded_class(type(made), plugin, f"provider '{plugin.name}'")
+        made.__class__ = _classes[key]
+    return made
+
+
+def _made(facts: Mapping[str, Any], plugin: PluginRecord) -> Any:
+    what = f"the making of '{facts.get('name', facts['target'])}'"
+    try:
+        with guarded(plugin, what):
+            target = import_target(facts["target"])
+            if not facts.get("config_class"):
+                return target()
+            return target(import_target(facts["config_class"]).model_validate(facts["config"]))
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from error
 
 
 class InstalledProviders:
@@ -36,6 +62,8 @@ class InstalledProviders:
         self._offered = {(offer.kind, offer.provider.target, offer.provider.config) for offer in offers}
         # A provider that has got fields since then is made with their defaults.
         self._offered |= {(offer.kind, offer.provider.target, "") for offer in offers}
+        self._offers = {(offer.kind, offer.provider.target): offer for offer in offers}
+        self._registry = host.registry
 
     def make(self, kind: Kind, facts: Mapping[str, Any]) -> Any:
         """Makes a provider.
@@ -58,10 +86,13 @@ class InstalledProviders:
                 f"no installed plugin offers {facts.get('target')}, which the manifest names",
                 hint=f"It says that it came from {facts.get('distribution')} {facts.get('version')}: install that.",
             )
+        offer = self._offers[kind, named[0]]
         try:
-            return make_provider(facts)
+            made = _made(facts, offer.plugin)
         except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
             reason = " ".join(str(error).split())[:300]
             raise PluginError(
                 f"the manifest is damaged: {facts['target']} can't be made as it says: {reason}"
             ) from None
+        self._registry.guard(made, offer)
+        return made

@@ -255,8 +255,10 @@ def _close(context: RunContext, status: RunStatus, error: BaseException) -> None
     """Says in the folder how far the run came; a disk that refuses even that must not hide the first error."""
     with suppress(GraftkitError, OSError, ValueError):
         context.finish(status, error)
-    with suppress(GraftkitError):
+    try:
         context.broadcast("graftkit_run_finished")
+    except GraftkitError as second:
+        error.add_note(f"Then {second.where}: {second.message}" if second.where else f"Then {second}")
 
 
 def _ignore(event: Event) -> None:

@@ -14,6 +14,7 @@ from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.events import StepFinished
 from graftkit.host.lifecycle import StepInfo
+from graftkit.host.process_state import ProcessState
 from graftkit.model.adapt import AdaptedModel
 from graftkit.store.files import LineFile, atomic_folder, remove_tree, write_json, write_text
 from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
@@ -88,8 +89,10 @@ def _row_training(run: RunContext, model: AdaptedModel) -> RowTraining:
 
 def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[StepInfo], None]:
     every = run.plan.bound.recipe.training.checkpoint_every
+    state = ProcessState(cheap=True)
 
     def on_step(step: StepInfo) -> None:
+        run.put_back(state, "training")
         metrics.append({key: value for key, value in asdict(step).items() if key != "steps"})
         run.record(progress={"stage": "training", "step": step.step, "steps": step.steps})
         if every and step.step % every == 0 and step.step < step.steps:

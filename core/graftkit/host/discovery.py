@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 
 from graftkit._version import ENTRY_POINT_GROUP, PLUGIN_API
+from graftkit.errors import PluginError
 from graftkit.host.records import PluginRecord
 
-__all__ = ["disabled_by_environment", "discover", "enabled_by_environment", "strict_by_environment"]
+__all__ = [
+    "IMPORT_SECONDS",
+    "disabled_by_environment",
+    "discover",
+    "enabled_by_environment",
+    "import_seconds_by_environment",
+    "strict_by_environment",
+]
+
+IMPORT_SECONDS = 10.0
+"""How long importing a plugin may take, unless `GRAFTKIT_PLUGIN_IMPORT_SECONDS` says otherwise."""
 
 _ANY_API = re.compile(r"graftkit\.plugins\.v(\d+)")
 
@@ -72,3 +84,21 @@ def enabled_by_environment() -> bool:
 def strict_by_environment() -> bool:
     """Tells whether every plugin's failure is fatal: `GRAFTKIT_STRICT_PLUGINS=1`."""
     return os.environ.get("GRAFTKIT_STRICT_PLUGINS", "0") == "1"
+
+
+def import_seconds_by_environment() -> float:
+    """Returns how long importing a plugin may take: `GRAFTKIT_PLUGIN_IMPORT_SECONDS`; 0 for as long as it likes.
+
+    Raises:
+        PluginError: The variable holds no such number.
+    """
+    said = os.environ.get("GRAFTKIT_PLUGIN_IMPORT_SECONDS", "")
+    try:
+        seconds = float(said) if said else IMPORT_SECONDS
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise PluginError(
+            "is no number of seconds", where="GRAFTKIT_PLUGIN_IMPORT_SECONDS", hint="Say 60, or 0 for no limit."
+        )
+    return seconds

@@ -16,11 +16,14 @@ from graftkit.host.discovery import (
     disabled_by_environment,
     discover,
     enabled_by_environment,
+    import_seconds_by_environment,
     strict_by_environment,
 )
+from graftkit.host.guard import brief, guarded
 from graftkit.host.hookspecs import PROJECT, HookSpecs, registration_hooks
-from graftkit.host.records import FAILURES, PluginRecord, RegisteredProvider
+from graftkit.host.records import PluginRecord, RegisteredProvider
 from graftkit.host.registry import Registry
+from graftkit.host.time_limit import PluginTimeout, time_limit
 from graftkit.interfaces.kinds import KINDS
 from graftkit.interfaces.provider import Provider
 from graftkit.suggest import known_names
@@ -32,9 +35,20 @@ __all__ = ["PluginHost"]
 
 _COMMANDS = "graftkit_commands"
 
+_HOOK_SECONDS = 60.0
+"""After how long a lifecycle hook that has not come back is named on standard error."""
+
+
+class _HalfImported(PluginError):
+    """An import was ended in the middle of a library's, so that this process can't go on with that library."""
+
 
 class PluginHost:
     """A set of plugins. There is no global one: two hosts with different plugins live in one process.
+
+    Every call into a plugin is guarded: what it prints goes to standard error; torch's default dtype, threads and
+    random state, the environment, the current folder and the like are put back; `notices` names who changed or warned
+    of what. An import has a time limit, see `graftkit.host.discovery.IMPORT_SECONDS`.
 
     Args:
         autoload: Whether to load what installed distributions announce; None asks the environment
@@ -61,8 +75,10 @@ class PluginHost:
         asked = {_normalized(name): name for name in disable}
         self._disabled = {*asked, *map(_normalized, disabled_by_environment())}
         self._strict = strict_by_environment() if strict is None else strict
+        self._import_seconds = import_seconds_by_environment()
+        self._taken: set[str] = set()
         self._objects: dict[int, PluginRecord] = {}
-        self._commands: list[click.Command] = []
+        self._commands: list[tuple[PluginRecord, click.Command]] = []
         self.records: list[PluginRecord] = []
         self.registry = Registry(self.records)
         if enabled_by_environment() if autoload is None else autoload:
@@ -77,27 +93,64 @@ class PluginHost:
         """The hooks, to broadcast to every active plugin."""
         return self._manager.hook
 
-    def commands(self) -> list[click.Command]:
-        """Returns the commands that plugins offer."""
-        return list(self._commands)
+    def commands(self, plugin: PluginRecord | None = None) -> list[click.Command]:
+        """Returns the commands that one plugin offers, or all do."""
+        return [command for record, command in self._commands if plugin in (None, record)]
+
+    @property
+    def disabled(self) -> list[str]:
+        """The names that were asked to be left out, as package indexes compare them."""
+        return sorted(self._disabled)
+
+    @property
+    def notices(self) -> list[str]:
+        """What plugins warned of, and what they changed for others: each names its plugin and version."""
+        return [notice for record in self.registry.plugins for notice in record.notices]
+
+    def take_notices(self) -> list[str]:
+        """Returns the notices that nobody has taken yet."""
+        new = [notice for notice in self.notices if notice not in self._taken]
+        self._taken.update(new)
+        return new
 
     def broadcast(self, hook: str, **arguments: Any) -> None:
         """Calls a lifecycle hook of every plugin in turn, in pluggy's order: the last registered first.
 
+        One that raises does not keep it from the others.
+
         Raises:
-            HookError: A plugin's implementation raised; the error names the plugin.
+            HookError: A plugin's implementation raised; the error names the first, and its notes the others.
         """
+        errors: list[HookError] = []
         for implementation in reversed(getattr(self.hook, hook).get_hookimpls()):
             record = self._objects[id(implementation.plugin)]
             others = [p for p in self._manager.get_plugins() if p is not implementation.plugin]
             try:
-                self._manager.subset_hook_caller(hook, others)(**arguments)
-            except FAILURES as error:
-                raise HookError(
-                    f"its hook {hook} raised {_brief(error)}",
-                    where=record.label,
-                    hint=f"Mend the plugin, or run without it: --disable-plugin {record.name}",
-                ) from error
+                self._call_hook(record, hook, partial(self._manager.subset_hook_caller(hook, others), **arguments))
+            except HookError as error:
+                errors.append(error)
+        if errors:
+            first, *more = errors
+            for other in more:
+                first.add_note(f"{other.where}: {other.message}")
+            raise first
+
+    def _call_hook(self, record: PluginRecord, hook: str, call: Callable[[], object]) -> None:
+        what, start = f"its hook {hook}", time.perf_counter()
+        limit = time_limit(record.label, what, _HOOK_SECONDS, f"--disable-plugin {record.name} runs without it.")
+        try:
+            with limit, guarded(record, what):
+                call()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise HookError(
+                f"{what} raised {brief(error)}",
+                where=record.label,
+                hint=f"Mend the plugin, or run without it: --disable-plugin {record.name}",
+            ) from error
+        finally:
+            record.hook_seconds += time.perf_counter() - start
 
     def _admit(self, record: PluginRecord, load: Callable[[], object]) -> None:
         self.records.append(record)
@@ -106,8 +159,10 @@ class PluginHost:
         if record.status == "active":
             try:
                 self._register(record, load)
-            except FAILURES as error:
-                record.status, record.reason = "failed", _brief(error)
+            except (KeyboardInterrupt, _HalfImported):
+                raise
+            except BaseException as error:
+                record.status, record.reason = "failed", brief(error)
                 self._refuse_if_strict(record, error)
         elif record.status == "failed":
             self._refuse_if_strict(record, None)
@@ -128,9 +183,7 @@ class PluginHost:
             ) from error
 
     def _register(self, record: PluginRecord, load: Callable[[], object]) -> None:
-        start = time.perf_counter()
-        plugin = load()
-        record.import_seconds = time.perf_counter() - start
+        plugin = self._import(record, load)
         record.file = _file_of(plugin)
         key = f"{record.distribution}:{record.name}" if record.distribution else record.name
         if id(plugin) in self._objects:
@@ -146,29 +199,58 @@ class PluginHost:
             offers = [
                 RegisteredProvider(kind, _provider(spec.hook, item), record)
                 for kind, spec in KINDS.items()
-                for item in self._ask(plugin, spec.hook)
+                for item in self._ask(record, plugin, spec.hook)
             ]
-            commands = [_command(item) for item in self._ask(plugin, _COMMANDS)]
-        except FAILURES:
+            commands = [_command(item) for item in self._ask(record, plugin, _COMMANDS)]
+        except BaseException:
             self._manager.unregister(plugin)
             del self._objects[id(plugin)]
             raise
         self.registry.extend(offers)
-        self._commands.extend(commands)
+        self._commands.extend((record, command) for command in commands)
 
-    def _ask(self, plugin: object, hook: str) -> list[object]:
+    def _import(self, record: PluginRecord, load: Callable[[], object]) -> object:
+        """Imports a plugin within the time limit.
+
+        Raises:
+            PluginTimeout: It took longer.
+            PluginError: It took longer, and what was being imported can't be imported again by anybody.
+        """
+        advice = f"GRAFTKIT_PLUGIN_IMPORT_SECONDS gives it more time, {_leaving_out(record)}."
+        modules, start = set(sys.modules), time.perf_counter()
+        try:
+            limit = time_limit(record.label, "its import", self._import_seconds, advice, end=True)
+            with limit, guarded(record, "its import"):
+                return load()
+        except PluginTimeout as error:
+            halves = {name.partition(".")[0] for name in sys.modules.keys() - modules} - sys.modules.keys()
+            if halves - {record.value.partition(":")[0].partition(".")[0]}:
+                message = f"{error}, in the middle of importing {', '.join(sorted(halves))}"
+                raise _HalfImported(message, where=record.label, hint=advice) from None
+            raise
+        finally:
+            record.import_seconds = time.perf_counter() - start
+
+    def _ask(self, record: PluginRecord, plugin: object, hook: str) -> list[object]:
         """Returns what this plugin alone offers through one hook."""
         others = [p for p in self._manager.get_plugins() if p is not plugin]
         caller = self._manager.subset_hook_caller(hook, others)
         if not caller.get_hookimpls():
             return []
-        answers = caller() or [None]  # pluggy leaves a None out: somebody forgot to return
+        advice = f"GRAFTKIT_PLUGIN_IMPORT_SECONDS gives it more time, {_leaving_out(record)}."
+        limit = time_limit(record.label, f"its hook {hook}", self._import_seconds, advice, end=True)
+        with limit, guarded(record, f"its hook {hook}"):
+            answers = caller() or [None]  # pluggy leaves a None out: somebody forgot to return
         return [item for answer in answers for item in _listed(hook, answer)]
 
 
 def _normalized(name: str) -> str:
     """Returns a name as package indexes compare it: `My_Plugin` is `my-plugin`."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _leaving_out(record: PluginRecord) -> str:
+    return f"GRAFTKIT_DISABLE_PLUGINS={record.distribution or record.name} leaves it out"
 
 
 def _given(plugin: object) -> object:
@@ -204,8 +286,3 @@ def _record_of(plugin: object) -> PluginRecord:
 def _file_of(plugin: object) -> str:
     module = plugin if hasattr(plugin, "__file__") else sys.modules.get(type(plugin).__module__)
     return str(getattr(module, "__file__", "") or "")
-
-
-def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

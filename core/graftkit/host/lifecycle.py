@@ -7,24 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from graftkit.host.frozen import frozen
+
 __all__ = ["RunInfo", "RunStatus", "StageInfo", "StepInfo"]
 
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """The run that a hook is called in.
 
     Attributes:
         folder: The run's folder.
-        recipe: The recipe as resolved, as JSON.
+        recipe: The recipe as resolved, as JSON: a copy whose dicts and lists refuse to be changed.
         status: How the run stands at this moment.
     """
 
     folder: Path
     recipe: Mapping[str, Any]
     status: RunStatus = "running"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recipe", frozen(self.recipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +39,15 @@ class StageInfo:
     Attributes:
         name: The stage's name, such as "corpus" or "training".
         seconds: How long it took.
-        facts: What it found out, as JSON.
+        facts: What it found out, as JSON: a copy that refuses to be changed.
     """
 
     name: str
     seconds: float
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", frozen(self.facts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import Provider
+from graftkit.redact import without_secret_values, without_secrets
 
-__all__ = ["FAILURES", "PluginRecord", "PluginStatus", "RegisteredProvider"]
+__all__ = ["PluginRecord", "PluginStatus", "RegisteredProvider"]
 
 PluginStatus = Literal["active", "disabled", "failed", "incompatible"]
-
-FAILURES = (Exception, SystemExit)
-"""What a plugin's own code may raise without ending the program: to end it is left to the user."""
 
 
 @dataclass(slots=True)
@@ -30,6 +28,8 @@ class PluginRecord:
         reason: Why it isn't.
         file: Where its code lies, once imported.
         import_seconds: How long the import took.
+        hook_seconds: How long its lifecycle hooks have taken, all together.
+        notices: What it warned of, and what it changed for others, each once.
     """
 
     name: str
@@ -40,6 +40,14 @@ class PluginRecord:
     reason: str = ""
     file: str = ""
     import_seconds: float = 0.0
+    hook_seconds: float = 0.0
+    notices: list[str] = field(default_factory=list)
+
+    def tell(self, message: str) -> None:
+        """Keeps something that the user should know of the plugin."""
+        notice = without_secrets(f"{self.label}: {message}")
+        if notice not in self.notices:
+            self.notices.append(notice)
 
     @property
     def label(self) -> str:
@@ -63,7 +71,7 @@ class RegisteredProvider:
         return f"{self.plugin.distribution or self.plugin.name}:{self.provider.name}"
 
     def facts(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what a manifest says of the provider, as JSON.
+        """Returns what a manifest says of the provider, as JSON, secrets hidden.
 
         Args:
             config: Its own fields; empty where it is used with their defaults.
@@ -74,5 +82,5 @@ class RegisteredProvider:
             "config_class": self.provider.config,
             "distribution": self.plugin.distribution,
             "version": self.plugin.version,
-            "config": dict(config),
+            "config": without_secret_values(config),
         }

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import PluginError, ProviderError
-from graftkit.host.records import FAILURES, PluginRecord, RegisteredProvider
+from graftkit.host.guard import brief, guarded, guarded_class
+from graftkit.host.records import PluginRecord, RegisteredProvider
+from graftkit.host.time_limit import time_limit
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import Provider, import_target
 from graftkit.suggest import known_names
@@ -33,6 +36,13 @@ class Registry:
     def __init__(self, plugins: list[PluginRecord]) -> None:
         self._plugins = plugins
         self._offers: list[RegisteredProvider] = []
+        self._direct: dict[tuple[Kind, str], RegisteredProvider] = {}
+        self._guarded: dict[tuple[type, str], type] = {}
+
+    @property
+    def plugins(self) -> list[PluginRecord]:
+        """Every plugin, and a record of its own for each class that was named directly."""
+        return [*self._plugins, *(offer.plugin for offer in self._direct.values())]
 
     def extend(self, offers: Iterable[RegisteredProvider]) -> None:
         """Adds what one plugin offers."""
@@ -64,7 +74,9 @@ class Registry:
         if qualified:
             return qualified[0]
         if ":" in name and "." in name.partition(":")[0]:
-            return _direct(kind, name, where)
+            if (kind, name) not in self._direct:
+                self._direct[kind, name] = _direct(kind, name, where)
+            return self._direct[kind, name]
         named = [offer for offer in candidates if offer.provider.name == name]
         built_in = [offer for offer in named if offer.plugin.distribution == BUILT_IN]
         if built_in or len(named) == 1:
@@ -118,19 +130,31 @@ class Registry:
         return found
 
     def create(self, offer: RegisteredProvider, config: ProviderConfig | None = None) -> Any:
-        """Imports the provider's class and makes an instance.
+        """Imports the provider's class and makes an instance with a copy of its fields; its public methods are guarded.
 
         Raises:
             PluginError: It can't be imported or made.
         """
         target = _import(offer, offer.provider.target)
+        what = f"{offer.kind} '{offer.provider.name}'"
         try:
-            return target(config) if offer.provider.config else target()
-        except FAILURES as error:
-            raise PluginError(
-                f"{offer.kind} '{offer.provider.name}' could not be made: {type(error).__name__}: {error}",
-                where=offer.plugin.label,
-            ) from error
+            with guarded(offer.plugin, f"the making of its {what}"):
+                own = config and config.model_copy(deep=True)
+                made = target(own) if offer.provider.config else target()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise PluginError(f"{what} could not be made: {brief(error)}", where=offer.plugin.label) from error
+        self.guard(made, offer)
+        return made
+
+    def guard(self, made: Any, offer: RegisteredProvider) -> None:
+        """Has each public method of a provider's instance called under guard: see `graftkit.host.guard`."""
+        key = (type(made), offer.qualified_name)
+        with suppress(Exception):  # an instance whose class can't be another keeps its own
+            if key not in self._guarded:
+                self._guarded[key] = guarded_class(type(made), offer.plugin, f"{offer.kind} '{offer.provider.name}'")
+            made.__class__ = self._guarded[key]
 
 
 def _installed(name: str) -> bool:
@@ -149,21 +173,33 @@ def _installed(name: str) -> bool:
 
 
 def _direct(kind: Kind, name: str, where: str) -> RegisteredProvider:
+    plugin = PluginRecord(name=name, distribution="", version="", value=name)
     try:
-        config = getattr(import_target(name), "config_class", None)
+        with guarded(plugin, "its import"):
+            config = getattr(import_target(name), "config_class", None)
         target = f"{config.__module__}:{config.__qualname__}" if isinstance(config, type) else ""
         provider = Provider(name="direct", target=name, config=target)
-    except FAILURES as error:
-        raise ProviderError(f"'{name}' can't be used: {type(error).__name__}: {error}", where=where) from error
-    return RegisteredProvider(kind, provider, PluginRecord(name=name, distribution="", version="", value=name))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise ProviderError(f"'{name}' can't be used: {brief(error)}", where=where) from error
+    return RegisteredProvider(kind, provider, plugin)
+
+
+_IMPORT_SECONDS = 60.0
+"""After how long an import of a provider's class, which may import torch, is named on standard error."""
 
 
 def _import(offer: RegisteredProvider, target: str) -> Any:
+    what, plugin = f"{offer.kind} '{offer.provider.name}'", offer.plugin
+    advice = "It goes on: stop it with Ctrl-C if it hangs."
+    limit = time_limit(plugin.label, f"the import of {target}", _IMPORT_SECONDS, advice)
     try:
-        return import_target(target)
-    except FAILURES as error:
+        with limit, guarded(plugin, f"the import of its {what}"):
+            return import_target(target)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginError(
-            f"{offer.kind} '{offer.provider.name}' can't be imported: {type(error).__name__}: {error}",
-            where=offer.plugin.label,
-            hint=f"Its target is {target}.",
+            f"{what} can't be imported: {brief(error)}", where=plugin.label, hint=f"Its target is {target}."
         ) from error

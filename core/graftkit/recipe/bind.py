@@ -18,6 +18,7 @@ from graftkit.recipe.load import LoadedRecipe, as_recipe_error
 from graftkit.recipe.preset import Preset
 from graftkit.recipe.schema import ExportSection, ProviderSection, Recipe
 from graftkit.recipe.sections import chosen_by_name
+from graftkit.redact import without_secret_values
 
 __all__ = ["BoundRecipe", "Choice", "bind"]
 
@@ -82,14 +83,15 @@ class BoundRecipe:
         return self.choices.get(("tokenizer", "train"))
 
     def resolved(self) -> dict[str, Any]:
-        """Returns the whole recipe with every default and preset filled in, as JSON."""
+        """Returns the whole recipe with every default and preset filled in, as JSON, secrets hidden."""
         data = self.recipe.model_dump(mode="json")
         for (*above, key), choice in self.choices.items():
             at: Any = data
             for name in above:
                 at = at[name]
             at[key] = (at[key] or {"use": choice.use}) | choice.config.model_dump(mode="json")
-        return data
+        hidden: dict[str, Any] = without_secret_values(data)
+        return hidden
 
     def providers(self) -> dict[str, Any]:
         """Returns what each name resolved to, as JSON, by its kind; of a kind that a recipe lists, a list."""

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from graftkit.errors import RecipeError
+from graftkit.redact import HIDDEN, without_secrets
 
 __all__ = ["Document", "KeyPath", "parse_value", "read_document"]
 
@@ -184,7 +185,8 @@ def parse_value(text: str, where: str) -> Any:
         node = yaml.compose(text, Loader=_Loader)
     except _UNREADABLE as error:
         problem = getattr(error, "problem", None) or str(error)
-        raise RecipeError(f"{text!r} is no value: {problem}", where=where) from None
+        shown = HIDDEN if where.endswith(f"={HIDDEN}") else without_secrets(repr(text))
+        raise RecipeError(f"{shown} is no value: {problem}", where=where) from None
     return None if node is None else _value(node, (), Document({}, where))
 
 

@@ -16,6 +16,7 @@ from graftkit.recipe.document import Document, KeyPath, read_document
 from graftkit.recipe.overrides import apply_overrides
 from graftkit.recipe.paths import anchor_paths
 from graftkit.recipe.schema import Recipe
+from graftkit.redact import names_secret
 from graftkit.suggest import known_names
 
 __all__ = ["LoadedRecipe", "as_recipe_error", "load_recipe", "recipe_name"]
@@ -113,7 +114,8 @@ def _line(
     if problem["type"] == "value_error":
         return where, str(problem["ctx"]["error"]), ""
     value = problem.get("input")
-    shown = f", not {value!r}" if isinstance(value, str | int | float | bool | None) else ""
+    told = isinstance(value, str | int | float | bool | None) and not names_secret(dotted)
+    shown = f", not {value!r}" if told else ""
     return where, f"{dotted}: {_plain(problem['msg'])}{shown}", _description(model, location)
 
 

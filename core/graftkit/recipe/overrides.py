@@ -6,6 +6,7 @@ from typing import Any
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.document import Document, KeyPath, parse_value
+from graftkit.redact import HIDDEN, names_secret, without_secrets
 
 __all__ = ["apply_overrides"]
 
@@ -25,7 +26,8 @@ def apply_overrides(document: Document, assignments: list[str]) -> None:
     """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        where = f"--set {assignment}"
+        shown = f"{key}={HIDDEN}" if names_secret(key) else without_secrets(assignment)
+        where = f"--set {shown}"
         if not equals or not key.strip():
             raise RecipeError("the form is KEY=VALUE", where=where, hint="For example: --set training.epochs=3")
         path: KeyPath = tuple(part.strip() for part in key.split("."))

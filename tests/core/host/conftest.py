@@ -71,5 +71,5 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine that runs the tests reaches the hosts."""
-    for name in ("GRAFTKIT_DISABLE_PLUGINS", "GRAFTKIT_PLUGIN_AUTOLOAD", "GRAFTKIT_STRICT_PLUGINS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("DISABLE_PLUGINS", "PLUGIN_AUTOLOAD", "STRICT_PLUGINS", "PLUGIN_IMPORT_SECONDS"):
+        monkeypatch.delenv(f"GRAFTKIT_{name}", raising=False)

@@ -1,0 +1,57 @@
+"""What is a secret, and what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from graftkit.recipe.schema import Recipe
+from graftkit.redact import names_secret, without_secret_values, without_secrets
+from pydantic import BaseModel
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HF_TOKEN", "hub_token", "hub.token", "apiKey", "AWS_SECRET_ACCESS_KEY", "password", "private-key", "PASSWORD"],
+)
+def test_a_name_that_says_secret_is_one(name: str) -> None:
+    assert names_secret(name)
+
+
+def test_no_key_of_a_recipe_is_taken_for_a_secret() -> None:
+    def keys(model: type[BaseModel], path: str = "") -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():
+            found.append(f"{path}{name}")
+            inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type)]
+            for section in inner:
+                found += keys(section, f"{path}{name}.") if issubclass(section, BaseModel) else []
+        return found
+
+    assert len(keys(Recipe)) > 40
+    assert [key for key in keys(Recipe) if names_secret(key)] == []
+
+
+def test_secrets_are_hidden_wherever_they_stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "canary-of-the-environment")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / "token").write_text("canary-of-the-hubs-file\n")
+    (tmp_path / "stored_tokens").write_text("[mine]\nhf_token = canary-of-stored-tokens\n")
+    text = (
+        "a canary-of-the-environment, canary-of-the-hubs-file, canary-of-stored-tokens, "
+        "https://me:canary@host/path, hf_canarycanarycanarycanary, sk-canarycanarycanarycanary"
+    )
+    assert without_secrets(text) == "a ***, ***, ***, https://***@host/path, ***, ***"
+
+
+@pytest.mark.parametrize(
+    "text", ["hf_home is a name", "https://host:8080/a@b", "sk-learn", "the token 5", "package:llm/a.gguf"]
+)
+def test_plain_words_stay(text: str) -> None:
+    assert without_secrets(text) == text
+
+
+def test_in_json_the_key_says_what_is_hidden() -> None:
+    data = {"use": "x", "hub_token": "canary", "inner": [{"password": "canary", "tokens": 3, "token": None}]}
+    hidden = {"use": "x", "hub_token": "***", "inner": [{"password": "***", "tokens": 3, "token": None}]}
+    assert without_secret_values(data) == hidden
