@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import click
 
+from graftkit.cli.terminal import say_answer
+
 __all__ = ["command"]
 
 
@@ -23,7 +25,7 @@ def command(source: str, prompt: str | None, system: str | None, raw: bool, max_
     model = reload(source)
     for text in [prompt] if prompt is not None else _lines():
         for piece in model.stream(text, system=system, raw=raw, max_new_tokens=max_new_tokens):
-            click.echo(piece, nl=False)
+            say_answer(piece)
         click.echo()
 
 

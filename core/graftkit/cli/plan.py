@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from math import prod
 from typing import Any
 
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
+from graftkit.cli.terminal import json_line
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
 
@@ -24,7 +24,7 @@ def command(recipe: str, overrides: tuple[str, ...], disable: tuple[str, ...], a
     host = host_of(recipe, overrides, disable)
     facts = describe(plan(recipe, overrides=overrides, host=host))
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        click.echo(json_line(facts))
         return
     for key in ("model", "tokenizer", "quantizer", "adapter", "rows", "exports"):
         click.echo(f"{key:12}{facts[key]['text']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 
 import click
@@ -10,6 +9,7 @@ import click
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
+from graftkit.cli.terminal import json_line
 from graftkit.flow.run import RunResult, run
 from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import metric_columns, metric_rows, proof_text, vocabulary_text
@@ -49,7 +49,7 @@ def command(
             cancel=cancel,
         )
     if as_json:
-        click.echo(json.dumps({"folder": str(result.folder), **result.manifest}, ensure_ascii=False))
+        click.echo(json_line({"folder": str(result.folder), **result.manifest}))
     else:
         click.echo(_summary(result))
 
