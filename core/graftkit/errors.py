@@ -58,7 +58,8 @@ class GraftkitError(Exception):
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        head = f"{self.where}: {self.message}" if self.where else self.message
+        where = self.where.replace("\n", "\\n")  # a file may be called anything, two lines of an error for one
+        head = f"{where}: {self.message}" if where else self.message
         return f"{head}\n{self.hint}" if self.hint else head
 
 

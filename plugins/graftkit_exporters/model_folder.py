@@ -117,9 +117,9 @@ def load_assets(request: ProofRequest, folder: Path) -> LoadedAssets:
     """
     from transformers import AutoConfig, GenerationConfig
 
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if (folder / "generation_config.json").is_file():
         settings = GenerationConfig.from_pretrained(folder, local_files_only=True)
     else:  # as transformers does where a model has none
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         settings = GenerationConfig.from_model_config(config)
-    return request.assets(load_tokenizer(folder), settings.to_dict())
+    return request.assets(load_tokenizer(folder), settings.to_dict(), config)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.model_source import INTEGERS, TensorInfo
+from graftkit.interfaces.offline import network_allowed
 
 from graftkit_models.references import local_path
 from graftkit_models.safetensors_header import read_header
@@ -190,8 +191,14 @@ def _download(reference: str, patterns: list[str]) -> Path:
 
     hub_id = reference.removeprefix("hub:")
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+        return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=not network_allowed()))
     except Exception as error:
+        if not network_allowed():
+            raise ModelError(
+                "it is not on this machine, and nothing is fetched because a file names it",
+                where=hub_id,
+                hint=f"If you trust that name: toolkit generate hub:{hub_id} HELLO   fetches it.",
+            ) from error
         raise ModelError(
             f"neither a folder here nor to be had from the hub: {' '.join(str(error).split())[:300]}",
             where=hub_id,

@@ -19,7 +19,13 @@ from graftkit import PluginHost, Probe, ProofRequest
 from graftkit.cli.verify import command as verify
 from graftkit.errors import ExportError, FolderError, GraftkitError, PluginError
 from graftkit.flow import export as flow
-from graftkit.flow.export_manifest import MAX_TOLERANCE, checked_tolerance, drop_foreign_code, refuse_foreign_code
+from graftkit.flow.export_manifest import (
+    MAX_TOLERANCE,
+    checked_tolerance,
+    drop_foreign_code,
+    refuse_bad_files,
+    refuse_foreign_code,
+)
 from graftkit.flow.recreate import InstalledProviders
 from graftkit.flow.reload import reload
 from graftkit.host.records import RegisteredProvider
@@ -104,6 +110,150 @@ def test_any_configuration_that_names_code_is_refused_and_never_written(tmp_path
     drop_foreign_code(tmp_path)
     refuse_foreign_code(tmp_path)
     assert json.loads(path.read_text()) == {"kept": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key"),
+    [
+        ("config.json", {"text_config": {"vision": [{"auto_map": {"A": "code.A"}}]}}, "auto_map"),
+        ("config.4.0.0.json", {"auto_map": {"A": "code.A"}}, "auto_map"),
+        ("adapter_config.json", {"auto_mapping": {"parent_library": "code"}}, "auto_mapping"),
+        ("config.json", {"attn_implementation": "org/kernel"}, "attn_implementation"),
+        ("config.json", {"text_config": {"_attn_implementation": {"": "org/kernel@v1:f"}}}, "_attn_implementation"),
+        ("config.json", {"experts_implementation": "org/kernel"}, "experts_implementation"),
+    ],
+)
+def test_code_is_found_wherever_a_library_would_find_it(
+    tmp_path: Path, name: str, content: dict[str, Any], key: str
+) -> None:
+    """In nested settings, in a configuration for certain versions, and as a hub's compiled kernels."""
+    (tmp_path / name).write_text(json.dumps({"kept": 1, **content}))
+    with pytest.raises(ExportError, match=f"names code .*'{key}'"):
+        refuse_foreign_code(tmp_path)
+    drop_foreign_code(tmp_path)
+    refuse_foreign_code(tmp_path)
+    left = (tmp_path / name).read_text()
+    assert json.loads(left)["kept"] == 1 and f'"{key}"' not in left
+
+
+def test_what_names_no_code_is_kept(tmp_path: Path) -> None:
+    content = {"auto_map": [], "attn_implementation": "sdpa", "tokenizer_file": "tokenizer.json", "a_file": None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(content))
+    refuse_foreign_code(tmp_path)
+    refuse_bad_files(tmp_path)
+    drop_foreign_code(tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == content
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/x", "..\\\\x", "a/b.safetensors", 3])
+def test_an_index_that_leaves_the_export_is_refused(copied: Path, name: Any) -> None:
+    folder = copied / "exports" / "merged"
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
+    list_again(folder)
+    for ask in (lambda: flow.prove(folder, copied / PROBES), lambda: reload(str(folder))):
+        with pytest.raises(ExportError, match="its weight_map names .* which is no file's name"):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["/etc/tokenizer.json", "../../tokenizer.json", "C:\\\\x.json"])
+def test_a_tokenizer_that_lies_elsewhere_is_refused_and_never_handed_on(copied: Path, name: str) -> None:
+    folder = copied / "exports" / "merged"
+    edit(folder / "tokenizer_config.json", tokenizer_file=name)
+    list_again(folder)
+    for ask in (lambda: flow.prove(folder, copied / PROBES), lambda: reload(str(folder))):
+        with pytest.raises(ExportError, match="its 'tokenizer_file' leads out of the folder"):
+            ask()
+    drop_foreign_code(folder)
+    refuse_bad_files(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX has named pipes")
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(copied: Path) -> None:
+    folder = copied / "exports" / "merged"
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    for ask in (lambda: verify.main([str(folder)], standalone_mode=False), lambda: reload(str(folder))):
+        with pytest.raises(GraftkitError, match="no regular file"):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "adapter.safetensors", "probes.safetensors"])
+def test_a_header_beyond_the_cap_is_read_by_no_library(copied: Path, name: str) -> None:
+    folder = copied / "exports" / "merged"
+    places = {"adapter.safetensors": copied / "adapter", "probes.safetensors": copied}
+    path = places.get(name, folder) / name
+    path.write_bytes((90 << 20).to_bytes(8, "little") + path.read_bytes()[8:])
+    list_again(folder)
+    with pytest.raises(ExportError, match="its header claims 94,371,840 bytes"):
+        if name == "adapter.safetensors":
+            manifest = json.loads((copied / "manifest.json").read_text())
+            edit(copied / "manifest.json", artifacts={**manifest["artifacts"], **file_facts(copied)})
+            reload(str(copied))
+        else:
+            flow.prove(folder, copied / PROBES)
+
+
+@pytest.mark.parametrize("place", ["", "exports/peft"])
+def test_generate_asks_no_network_for_what_a_manifest_names(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    import huggingface_hub
+
+    asked: list[Any] = []
+
+    def fetched(*arguments: Any, **named: Any) -> str:
+        asked.append(named["local_files_only"])
+        raise OSError("not here")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    name = "graftkit.json" if place else "manifest.json"
+    manifest = json.loads((copied / place / name).read_text())
+    edit(copied / place / name, model={**manifest["model"], "reference": "hub:org/name"})
+    with pytest.raises(GraftkitError, match="nothing is fetched because a file names it"):
+        reload(str(copied / place))
+    assert asked == [True]
+    with pytest.raises(GraftkitError):
+        reload("hub:org/name")
+    assert asked == [True, False], "what the user names is fetched"
+
+
+def test_a_runs_manifest_names_no_other_attribute_of_torch(copied: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["recipe"]["training"]["dtype"] = "load"
+    edit(copied / "manifest.json", recipe=manifest["recipe"])
+    with pytest.raises(FolderError, match="incomplete or damaged"):
+        reload(str(copied))
+
+
+def test_generate_loads_nothing_that_lies_beside_what_is_listed(copied: Path) -> None:
+    folder = copied / "exports" / "merged"
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(FolderError, match=r"chat_template.jinja is none of the export's"):
+        reload(str(folder))
+
+
+@pytest.mark.parametrize("name", ["config.json", "graftkit.json", "new.txt"])
+def test_verify_compares_with_the_runs_own_manifest(copied: Path, name: str) -> None:
+    """Whoever changes an export can list its files again; the run's manifest lies elsewhere."""
+    folder = copied / "exports" / "merged"
+    if name == "new.txt":
+        (folder / name).write_text("new")
+    else:
+        edit(folder / name, another="key")
+    list_again(folder)
+    with pytest.raises(ExportError, match=r"(changed|new) since it was exported, says the run's manifest.json"):
+        verify.main([str(folder)], standalone_mode=False)
+
+
+def test_verify_says_what_hashes_were_compared_with(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = copied / "exports" / "merged"
+    verify.main([str(folder)], standalone_mode=False)
+    assert "files are those that graftkit.json and the run's manifest.json list\n" in capsys.readouterr().out
+    (copied / "manifest.json").unlink()
+    verify.main([str(folder), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["hashes_of"] == ["graftkit.json"]
+    verify.main([str(folder)], standalone_mode=False)
+    assert "note: whoever changed files may have changed that list" in capsys.readouterr().out
 
 
 def test_a_base_models_own_code_is_not_handed_on(tiny_model: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from transformers import AutoTokenizer
 
 PROBES = "probes.safetensors"
-ALL = ["logits", "tokens", "template", "generation settings", "stop tokens"]
+ALL = ["logits", "tokens", "template", "special tokens", "generation settings", "stop tokens"]
 TEMPLATE = (
     "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content "
     "+ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -58,7 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> graftkit.RunResult:
 
 
 def test_the_proof_says_what_it_covers_everywhere(finished: graftkit.RunResult) -> None:
-    for name, covers in (("merged", ALL), ("peft", ALL[:3])):
+    for name, covers in (("merged", ALL), ("peft", ALL[:4])):
         proof = finished.manifest["exports"][name]["proof"]
         assert proof["status"] == "proved" and proof["covers"] == covers and not proof["differences"]
         written = json.loads((finished.exports[name] / EXPORT_MANIFEST).read_bytes())
@@ -144,9 +144,40 @@ def no_settings(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
 
 
+def a_bos_before_texts(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", add_bos_token=True)
+
+
+def an_eos_after_texts(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", add_eos_token=True)
+
+
+def another_pad(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", pad_token="<|im_start|>")
+
+
+def another_eos(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", eos_token="<|im_start|>")
+
+
+def another_eos_of_the_model(folder: Path) -> None:
+    edit(folder / "config.json", eos_token_id=7)
+
+
+def a_pad_of_the_model(folder: Path) -> None:
+    edit(folder / "config.json", pad_token_id=3)
+
+
 @pytest.mark.parametrize(
     ("export", "fault", "said"),
     [
+        ("merged", a_bos_before_texts, r"special tokens: .*\[\d+\] before a text"),
+        ("peft", a_bos_before_texts, r"special tokens: .*\[\d+\] before a text"),
+        ("merged", an_eos_after_texts, r"special tokens: \[\] before a text and \[258\] after it"),
+        ("merged", another_pad, r"special tokens: pad is 257 in place of \d+"),
+        ("peft", another_eos, r"special tokens: eos is 257 in place of \d+"),
+        ("merged", another_eos_of_the_model, "special tokens in config.json: eos is 7 in place of"),
+        ("merged", a_pad_of_the_model, "special tokens in config.json: pad is 3 in place of"),
         ("merged", another_id, r"token ids: \d+ of \d+ texts get others, such as "),
         ("peft", another_id, r"token ids: \d+ of \d+ texts get others, such as "),
         ("merged", an_id_of_no_text, r"token ids: \d+ of \d+ texts get others, such as "),
@@ -195,7 +226,8 @@ class LacksLibrary(Plain):
 
 
 @pytest.mark.parametrize(
-    ("name", "covers"), [("Plain", ["logits"]), ("NoTemplate", ["logits", "tokens"]), ("LacksLibrary", ["logits"])]
+    ("name", "covers"),
+    [("Plain", ["logits"]), ("NoTemplate", ["logits", "tokens", "special tokens"]), ("LacksLibrary", ["logits"])],
 )
 def test_what_a_format_does_not_carry_is_not_covered(
     make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, covers: list[str]

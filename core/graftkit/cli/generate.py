@@ -9,6 +9,7 @@ import click
 
 from graftkit.cli.options import disable_option, open_host
 from graftkit.cli.streams import output_to_stderr
+from graftkit.cli.terminal import say_answer
 
 __all__ = ["command"]
 
@@ -30,7 +31,7 @@ def command(
         model = reload(source, open_host(disable))
     for text in [prompt] if prompt is not None else _lines():
         for piece in model.stream(text, system=system, raw=raw, max_new_tokens=max_new_tokens):
-            click.echo(piece, nl=False)
+            say_answer(piece)
         click.echo()
 
 

@@ -39,6 +39,7 @@ class LazyGroup(click.Group):
         """Imports the command, or returns None where there is none of that name."""
         if cmd_name in self._built_in:
             command: click.Command = importlib.import_module(self._prefix + cmd_name).command
+            command.context_settings.setdefault("color", True)  # click would drop, unseen, what the guard writes out
             return command
         return None if ctx.resilient_parsing else self.more_commands().get(cmd_name)
 

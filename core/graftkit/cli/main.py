@@ -12,6 +12,7 @@ import click
 
 from graftkit._version import __version__
 from graftkit.cli.lazy_group import LazyGroup
+from graftkit.cli.terminal import guarded_streams
 
 __all__ = ["cli", "main"]
 
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     show = "--traceback" in given
-    sys.exit(_run([argument for argument in given if argument != "--traceback"], show))
+    with guarded_streams():
+        code = _run([argument for argument in given if argument != "--traceback"], show)
+    sys.exit(code)
 
 
 def _run(arguments: list[str], show_traceback: bool) -> int:
@@ -103,8 +106,8 @@ def _explain(error: BaseException, shown: bool) -> int:
     notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
     if isinstance(error, GraftkitError):
         label = "stopped" if error.exit_code == 130 else "error"
-        click.echo(without_secrets(f"{label}: {error}{notes}"), err=True)
+        click.echo(without_secrets(f"{label}: {error}{notes}"), err=True, color=True)
         return error.exit_code
     hint = "" if shown else "\nThis should have been caught earlier; --traceback shows where it arose."
-    click.echo(without_secrets(f"error: {type(error).__name__}: {error}{notes}{hint}"), err=True)
+    click.echo(without_secrets(f"error: {type(error).__name__}: {error}{notes}{hint}"), err=True, color=True)
     return 1

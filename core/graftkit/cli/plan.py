@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from math import prod
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.cli.streams import output_to_stderr
+from graftkit.cli.terminal import json_line
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
 
@@ -31,7 +31,7 @@ def command(recipe: str, overrides: tuple[str, ...], quick: bool, disable: tuple
         facts = describe(plan(recipe, overrides=overrides, host=host, as_run=not quick))
     host.take_notices()  # they are among the plan's
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        click.echo(json_line(facts))
         return
     for key in ("model", "tokenizer", "quantizer", "adapter", "rows", "exports", "checked"):
         click.echo(f"{key:12}{facts[key]['text']}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
 from graftkit.cli.options import disable_option, json_option, open_host
+from graftkit.cli.terminal import Styled, json_line, say
 from graftkit.host.discovery import strict_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -24,9 +24,10 @@ def command(disable: tuple[str, ...], as_json: bool) -> None:
     host = open_host(disable, strict=False)
     facts = describe(host)
     if as_json:
-        click.echo(json.dumps({"plugins": facts}, ensure_ascii=False))
+        click.echo(json_line({"plugins": facts}))
     else:
-        click.echo(_table(facts))
+        header, *lines = _table(facts)
+        say([Styled(header, "bold"), *(f"\n{line}" for line in lines)])
     if strict_by_environment() and any(record.status == "failed" for record in host.records):
         sys.exit(1)
 
@@ -64,8 +65,8 @@ def _provider(host: PluginHost, offer: RegisteredProvider) -> dict[str, Any]:
     }
 
 
-def _table(facts: list[dict[str, Any]]) -> str:
-    """Lays the facts out in columns; plain text, so that nothing heavy is imported for it."""
+def _table(facts: list[dict[str, Any]]) -> list[str]:
+    """Lays the facts out, a line each, the header first; plain text, so that nothing heavy is imported for it."""
     rows = [("KIND", "NAME", "FROM", "STATUS", "SUMMARY")]
     for plugin in facts:
         origin = f"{plugin['distribution'] or plugin['plugin']} {plugin['version']}".strip()
@@ -78,7 +79,4 @@ def _table(facts: list[dict[str, Any]]) -> str:
                 status = f"needs {', '.join(provider['missing'])}"
             rows.append((provider["kind"], provider["name"], origin, status, provider["summary"]))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join([*(f"{row[c]:{widths[c]}}" for c in range(4)), row[4]]).rstrip() for row in rows]
-    if sys.stdout.isatty():
-        lines[0] = click.style(lines[0], bold=True)
-    return "\n".join(lines)
+    return ["  ".join([*(f"{row[c]:{widths[c]}}" for c in range(4)), row[4]]).rstrip() for row in rows]

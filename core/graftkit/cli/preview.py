@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 
 import click
 
 from graftkit.cli.options import disable_option, host_of, recipe_arguments
 from graftkit.cli.streams import output_to_stderr
+from graftkit.cli.terminal import Styled, say
 from graftkit.flow.run import plan
 from graftkit.flow.tokenizer import make_vocabulary
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -28,13 +30,11 @@ def command(recipe: str, overrides: tuple[str, ...], rows: int, disable: tuple[s
         encoder = make_vocabulary(request)[0].encoder if request.vocabulary else request.encoder
     for row in islice(request.rows.train, rows):
         for example in encoder.encode(row).examples:
-            click.echo(click.style(f"{row.where}  ({len(example.ids)} tokens)", bold=True))
-            click.echo(_tokens(encoder.tokenizer, example) + "\n")
+            say([Styled(f"{row.where}  ({len(example.ids)} tokens)", "bold")])
+            say(_tokens(encoder.tokenizer, example), end="\n\n")
 
 
-def _tokens(tokenizer: Tokenizer, example: Example) -> str:
-    pieces = []
+def _tokens(tokenizer: Tokenizer, example: Example) -> Iterator[str | Styled]:
     for token, learnt in zip(example.ids.tolist(), example.supervised.tolist(), strict=True):
         text = tokenizer.token_bytes(token).decode("utf-8", "backslashreplace").replace("\n", "\\n\n")
-        pieces.append(click.style(f"[{text}]", fg="green") if learnt else text)
-    return "".join(pieces)
+        yield Styled(f"[{text}]", "green") if learnt else text

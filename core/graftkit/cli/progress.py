@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graftkit.cli.terminal import above, console, is_terminal
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted, StepFinished
 from graftkit.host.lifecycle import StepInfo
 
@@ -23,21 +23,21 @@ __all__ = ["show_progress", "time_left"]
 @contextmanager
 def show_progress() -> Iterator[OnEvent]:
     """Gives a listener that writes to standard error."""
-    if not sys.stderr.isatty():
+    if not is_terminal(err=True):
         yield PlainLines().show
         return
-    from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    with Bars(
+    live = console(err=True)
+    columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a stage may be called after an export, and an export anything
         BarColumn(bar_width=28),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
-    ) as bars:
+    )
+    with Bars(*columns, console=live, redirect_stdout=False, redirect_stderr=False) as bars, above(live):
         yield LiveBars(bars).show
 
 

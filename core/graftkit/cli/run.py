@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from graftkit.cli.options import disable_option, host_of, json_option, recipe_ar
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
+from graftkit.cli.terminal import json_line
 from graftkit.flow.folder import default_folder
 from graftkit.flow.resume import telling_versions
 from graftkit.flow.run import RunResult, run
@@ -56,7 +56,7 @@ def command(
             cancel=cancel,
         )
     if as_json:
-        click.echo(json.dumps({"folder": str(result.folder), **result.manifest}, ensure_ascii=False))
+        click.echo(json_line({"folder": str(result.folder), **result.manifest}))
     else:
         click.echo(_summary(result))
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import click
+
+from graftkit.cli.terminal import console, is_terminal
 
 __all__ = ["show_table"]
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Prints a table whose first column stands to the left and whose other ones stand to the right."""
-    if sys.stdout.isatty():
+    if is_terminal():
         _rich(headers, rows, title)
         return
     widths = [max(len(row[column]) for row in (headers, *rows)) for column in range(len(headers))]
@@ -22,7 +23,6 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str
 
 
 def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -31,4 +31,4 @@ def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> 
         table.add_column(Text(header), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # names of files may hold brackets
-    Console().print(table)
+    console().print(table)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from graftkit.cli.options import disable_option, json_option, open_host
+from graftkit.cli.terminal import json_line
 from graftkit.cli.tokenizer_options import extendable, reference, short_names, use_option
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def command(
         write_picture(out, savings_figure(analysis, title), headers, rows, title)
     if as_json:
         files_held = [str(path) for path in texts.files]
-        click.echo(json.dumps({**analysis.to_json(), "holdout_files": files_held}, ensure_ascii=False))
+        click.echo(json_line({**analysis.to_json(), "holdout_files": files_held}))
         return
     where = f"{len(texts.files)} holdout files" if learn.files != texts.files else "holdout stretches of it"
     click.echo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graftkit.cli.options import disable_option, json_option, open_host
+from graftkit.cli.terminal import json_line
 from graftkit.cli.tokenizer_options import reference, short_names
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def command(
     if out:
         write_picture(out, comparison_figure(bars(results), title), headers, rows, title)
     if as_json:
-        click.echo(json.dumps({name: result.to_json() for name, result in results.items()}, ensure_ascii=False))
+        click.echo(json_line({name: result.to_json() for name, result in results.items()}))
         return
     click.echo(f"{title}\n")
     show_table(headers, rows)

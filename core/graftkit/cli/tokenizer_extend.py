@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from graftkit.cli.options import disable_option, json_option, open_host
+from graftkit.cli.terminal import json_line
 from graftkit.cli.tokenizer_options import (
     extendable,
     folder_options,
@@ -87,7 +87,7 @@ def command(
     summary = _summary(found.tokenizer, plan, spec)  # a tokenizer that can't be tried is not saved
     save_tokenizer_folder(out, plan.tokenizer, saved_as, "extension.json", record, overwrite=overwrite)
     if as_json:
-        click.echo(json.dumps({"folder": str(out), **record}, ensure_ascii=False))
+        click.echo(json_line({"folder": str(out), **record}))
         return
     click.echo(f"{base}: {found.tokenizer.vocab_size:,} ids, {plan.tokenizer.vocab_size:,} now")
     click.echo("\n".join(f"  {line}" for line in summary))

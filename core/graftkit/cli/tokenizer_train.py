@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftkit.cli.options import disable_option, json_option, open_host
+from graftkit.cli.terminal import json_line
 from graftkit.cli.tokenizer_options import folder_options, format_option, refuse_backend
 from graftkit.errors import DataError, ModelError, RequestError
 from graftkit.interfaces.tokenizer import ROLES
@@ -83,7 +83,7 @@ def command(
         "lost_characters": dict(measured.lost),
     }
     save_tokenizer_folder(out, tokenizer, saved_as, "training.json", facts, overwrite=overwrite)
-    click.echo(json.dumps({"folder": str(out), **facts}, ensure_ascii=False) if as_json else _summary(out, use, facts))
+    click.echo(json_line({"folder": str(out), **facts}) if as_json else _summary(out, use, facts))
 
 
 def _spec(vocab_size: int, specials: Sequence[str], roles: Sequence[str], chat_template: Path | None) -> TrainingSpec:

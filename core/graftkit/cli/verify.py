@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from graftkit.cli.options import disable_option, json_option
 from graftkit.errors import ExportError, FolderError
-from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest, refuse_bad_files, refuse_foreign_code
+from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.report.summary import proof_text
 from graftkit.store.files import file_facts
 
@@ -23,7 +26,7 @@ __all__ = ["command"]
 def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
     """Prove an EXPORT that a run left: every file's hash, then its logits, loaded in a process of its own."""
     folder = Path(export)
-    _check_files(folder)
+    listed_in = _check_files(folder)
     from graftkit.flow.export import prove
     from graftkit.flow.probes import PROBES_FILE
 
@@ -34,16 +37,48 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
             where=export,
             hint="Verify it inside the run's folder.",
         )
-    proof = prove(folder, probes, disable=disable)
-    click.echo(json.dumps(proof) if as_json else f"{export}: {proof_text(proof)}")
+    proof = prove(folder, probes, disable=disable) | {"hashes_of": listed_in}
+    if as_json:
+        click.echo(json.dumps(proof))
+        return
+    click.echo(f"{export}: {proof_text(proof)}")
+    click.echo(f"{export}: files are those that {' and '.join(listed_in)} {'list' if len(listed_in) > 1 else 'lists'}")
+    if len(listed_in) == 1:
+        click.echo("note: whoever changed files may have changed that list: no run's manifest lists them beside it")
 
 
-def _check_files(folder: Path) -> None:
+def _check_files(folder: Path) -> list[str]:
+    """Compares every file with the lists of hashes that there are, and returns the lists' names.
+
+    An export's own list is as trustworthy as the export. The run's manifest, two folders above, is another witness.
+    """
     if not (folder / EXPORT_MANIFEST).is_file():
         raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
-    listed = ExportManifest.read(folder, ("files",)).files
-    found = file_facts(folder, leave_out=frozenset({EXPORT_MANIFEST}))
+    refuse_foreign_code(folder)
+    refuse_bad_files(folder)
+    found = file_facts(folder)
+    own = ExportManifest.read(folder, ("files",)).files
+    _compare(folder, {**own, EXPORT_MANIFEST: found[EXPORT_MANIFEST]}, found, EXPORT_MANIFEST)
+    of_the_run = _listed_by_the_run(folder)
+    if not of_the_run:
+        return [EXPORT_MANIFEST]
+    _compare(folder, of_the_run, found, f"the run's {MANIFEST}")
+    return [EXPORT_MANIFEST, f"the run's {MANIFEST}"]
+
+
+def _listed_by_the_run(folder: Path) -> dict[str, Any]:
+    """Returns what the manifest of the run that an export lies in says of its files; nothing without such a run."""
+    place = folder.absolute()
+    if place.parent.name != "exports":
+        return {}
+    run = RunManifest.read(place.parent.parent)
+    prefix = f"exports/{place.name}/"
+    artifacts = run.artifacts if run else {}
+    return {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
+
+
+def _compare(folder: Path, listed: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):
             state = "missing" if name not in found else "new" if name not in listed else "changed"
-            raise ExportError(f"the file {name} is {state} since it was exported", where=str(folder))
+            raise ExportError(f"the file {name} is {state} since it was exported, says {where}", where=str(folder))

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError
 from graftkit.flow.open_model import added_tokens
-from graftkit.interfaces.exporter import LoadedAssets
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.exporter import LoadedAssets, added_ids, role_ids
+from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 
 __all__ = ["ExpectedAssets", "covered", "differences", "expected_assets"]
 
@@ -67,6 +68,11 @@ class ExpectedAssets:
         today: The day that the template writes, as ISO date, or None.
         generation: The generation settings, without the tokens that end an answer.
         stop_tokens: Those.
+        roles: The ids of the tokenizer's special tokens by role, without the roles that it has no token for: classes of
+            transformers fill in those as they like. None in what was written before that was compared.
+        added: The ids that are put before and after a text, as transformers loads the run's own tokenizer; None where
+            it can't.
+        config_roles: The ids by role in the configuration of what was trained.
     """
 
     texts: Sequence[str]
@@ -76,6 +82,9 @@ class ExpectedAssets:
     today: str | None
     generation: Mapping[str, Any]
     stop_tokens: Sequence[int]
+    roles: Mapping[str, Any] | None = None
+    added: Sequence[Sequence[int]] | None = None
+    config_roles: Mapping[str, Any] | None = None
 
     @property
     def date(self) -> date | None:
@@ -99,6 +108,8 @@ def expected_assets(
     today: date | None = None,
     generation: Mapping[str, Any] | None = None,
     stop_tokens: Sequence[int] = (),
+    saved: Path | None = None,
+    config: Any | None = None,
 ) -> ExpectedAssets:
     """Asks the tokenizer that was trained with.
 
@@ -108,7 +119,10 @@ def expected_assets(
         today: The day that the template writes.
         generation: The generation settings that exports are given.
         stop_tokens: The tokens that end an answer.
+        saved: Where the tokenizer lies as it was saved, for transformers to load.
+        config: transformers' configuration of what was trained.
     """
+    loaded = _as_transformers_loads_it(saved) if saved else None
     asked = [*_HARD, *_around_specials(tokenizer), *_pieces(tokenizer), *_sample(texts)]
     conversation, rendered = _rendered(tokenizer, today)
     kept = {key: value for key, value in (generation or {}).items() if key not in (*_OF_A_FILE, "eos_token_id")}
@@ -120,7 +134,20 @@ def expected_assets(
         today=today.isoformat() if today else None,
         generation=kept,
         stop_tokens=sorted(stop_tokens),
+        roles={role: id for role in ROLES if (id := tokenizer.role_token(role)) is not None},
+        added=added_ids(loaded) if loaded is not None else None,
+        config_roles=role_ids(config.get_text_config()) if config is not None else None,
     )
+
+
+def _as_transformers_loads_it(folder: Path) -> Any | None:
+    """Returns the run's own tokenizer, or None where transformers can't read it."""
+    try:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception:  # whatever transformers fails with on a tokenizer that it can't read
+        return None
 
 
 def _sample(texts: Iterable[str]) -> Iterator[str]:
@@ -167,9 +194,14 @@ def covered(expected: ExpectedAssets | None, found: LoadedAssets) -> list[str]:
         return parts
     parts += ["tokens"] if found.tokens is not None else []
     parts += ["template"] if found.rendered is not None and expected.rendered is not None else []
+    parts += ["special tokens"] if _roles_known(expected, found) else []
     parts += ["generation settings"] if found.generation is not None and expected.generation else []
     parts += ["stop tokens"] if found.stop_tokens is not None and expected.stop_tokens else []
     return parts
+
+
+def _roles_known(expected: ExpectedAssets, found: LoadedAssets) -> bool:
+    return None not in (expected.roles, found.roles, expected.added, found.added)
 
 
 def differences(expected: ExpectedAssets, found: LoadedAssets) -> list[str]:
@@ -179,6 +211,9 @@ def differences(expected: ExpectedAssets, found: LoadedAssets) -> list[str]:
         for text in (
             _tokens_differ(expected, found.tokens) if found.tokens is not None else "",
             _template_differs(expected.rendered, found.rendered),
+            _roles_differ("special tokens", expected.roles, found.roles),
+            _added_differ(expected.added, found.added),
+            _roles_differ("special tokens in config.json", expected.config_roles, found.config_roles),
             _settings_differ(expected.generation, found.generation) if found.generation is not None else "",
             _stops_differ(expected.stop_tokens, found.stop_tokens),
         )
@@ -214,6 +249,22 @@ def _template_differs(expected: str | None, found: str | None) -> str:
         return "chat template: none is loaded, though the model was trained with one"
     place = next((n for n, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), 0)
     return f"chat template: it writes {found[place : place + 30]!r} where training had {expected[place : place + 30]!r}"
+
+
+def _roles_differ(what: str, expected: Mapping[str, Any] | None, found: Mapping[str, Any] | None) -> str:
+    if expected is None or found is None:
+        return ""
+    odd = [role for role in expected if _plain(found.get(role)) != _plain(expected[role])]
+    said = ", ".join(f"{role} is {found.get(role)} in place of {expected[role]}" for role in odd)
+    return f"{what}: {said}" if odd else ""
+
+
+def _added_differ(expected: Sequence[Sequence[int]] | None, found: Sequence[Sequence[int]] | None) -> str:
+    if expected is None or found is None or [list(ids) for ids in found] == [list(ids) for ids in expected]:
+        return ""
+    before, after = (list(ids) for ids in found)
+    ours = [list(ids) for ids in expected]
+    return f"special tokens: {before} before a text and {after} after it, where the run has {ours[0]} and {ours[1]}"
 
 
 def _settings_differ(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -49,6 +49,7 @@ from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel
+from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.redact import without_secrets
 from graftkit.store.files import atomic_folder, file_facts
@@ -114,6 +115,8 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
         today=run.plan.today,
         generation=loaded.model.generation_config,
         stop_tokens=run.manifest.stop_tokens,
+        saved=run.folder / "tokenizer",
+        config=build_config(loaded.model.config),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -22,9 +22,12 @@ __all__ = [
     "TO_PROVE",
     "TO_REBUILD",
     "ExportManifest",
+    "check_all_listed",
     "check_listed",
+    "check_tensor_header",
     "checked_tolerance",
     "drop_foreign_code",
+    "refuse_bad_files",
     "refuse_foreign_code",
 ]
 
@@ -156,6 +159,12 @@ def _damaged(path: Path, what: str) -> FolderError:
 _FOREIGN_CODE = frozenset({"auto_map", "auto_mapping", "custom_pipelines", "custom_generate", "megatron_config"})
 """Keys that make a library import a module that a model's folder names, or brings."""
 
+_KERNELS = frozenset({"attn_implementation", "experts_implementation"})
+"""Keys by which transformers fetches compiled code from a hub, where their value is the name of a repository."""
+
+_MAX_HEADER = 16 << 20
+"""The largest header of a safetensors file; the library's own limit, 100 MB, takes it seconds and hundreds of MB."""
+
 _MAX_CONFIG = 64 << 20
 
 
@@ -164,6 +173,8 @@ _EXPORT_AGAIN = "Export it again, or take the export from where it came from."
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise FolderError("this is no regular file", where=str(path), hint=_EXPORT_AGAIN)
         if path.stat().st_size > _MAX_CONFIG:
             raise FolderError(f"it is larger than {_MAX_CONFIG >> 20} MB", where=str(path))
         data = json.loads(path.read_bytes())
@@ -208,31 +219,114 @@ def refuse_foreign_code(folder: Path) -> None:
         ExportError: A configuration in it names code.
         FolderError: A configuration in it can't be read.
     """
-    found = _foreign_code(folder)
-    if found:
-        path, named = found[0]
-        raise ExportError(
-            f"it names code that would be run to load it ('{named[0]}'), and an export's own code is never run",
-            where=str(path),
-            hint="graftkit writes no such key: do not load this export with a program that asks whether to trust it.",
-        )
+    for path, data in _configurations(folder):
+        named = next(_names_of_code(data), None)
+        if named:
+            raise ExportError(
+                f"it names code that would be run to load it ('{named}'), and an export's own code is never run",
+                where=str(path),
+                hint="graftkit writes no such key: load this export with no program that asks whether to trust it.",
+            )
 
 
 def drop_foreign_code(folder: Path) -> None:
-    """Takes out of an export's configurations what the base model's own said of code: nothing here ran it."""
-    for path, named in _foreign_code(folder):
-        kept = {key: value for key, value in _json_object(path).items() if key not in named}
-        path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Takes out of an export's configurations what the base model's own said of code, and of files elsewhere."""
+    for path, data in _configurations(folder):
+        if next(_names_of_code(data), None) or next(_names_of_files(data), None):
+            path.write_text(json.dumps(_without_code(data), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _foreign_code(folder: Path) -> list[tuple[Path, list[str]]]:
-    found = []
-    for path in sorted(folder.rglob("*config.json")):
-        data = _json_object(path)
-        named = sorted(key for key in _FOREIGN_CODE & data.keys() if data[key])
+def refuse_bad_files(folder: Path) -> None:
+    """Refuses an export whose files lead a library out of the folder, or wear it out, before that library sees it.
+
+    Raises:
+        ExportError: An index of shards or a tokenizer's configuration names a file elsewhere, the header of a tensor
+            file is too large, or an entry is no regular file, such as a pipe, which a reader would wait for.
+        FolderError: An index or a configuration can't be read.
+    """
+    for path in sorted(folder.rglob("*")):
+        if not (path.is_file() or path.is_dir()):
+            raise ExportError("this is no regular file", where=str(path), hint=_EXPORT_AGAIN)
+        if path.name.endswith(".index.json"):
+            _check_index(path)
+        elif path.suffix == ".safetensors" and path.is_file():
+            check_tensor_header(path)
+    for path, data in _configurations(folder):
+        named = next(_names_of_files(data), None)
         if named:
-            found.append((path, named))
-    return found
+            raise ExportError(f"its '{named}' leads out of the folder", where=str(path), hint=_EXPORT_AGAIN)
+
+
+def check_tensor_header(path: Path) -> None:
+    """Refuses a safetensors file whose header is larger than any that is written here, before the library reads it.
+
+    Raises:
+        ExportError: It is.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _MAX_HEADER:
+        raise ExportError(
+            f"its header claims {length:,} bytes; at most {_MAX_HEADER:,} are read", where=str(path), hint=_EXPORT_AGAIN
+        )
+
+
+def _check_index(path: Path) -> None:
+    named = _json_object(path).get("weight_map")
+    for name in named.values() if isinstance(named, dict) else [None]:
+        if not isinstance(name, str) or name != PurePath(name).name or "\\" in name:
+            raise ExportError(
+                f"its weight_map names {_short(name)}, which is no file's name", where=str(path), hint=_EXPORT_AGAIN
+            )
+
+
+def _configurations(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yields whatever transformers or peft may read as a configuration, those for certain versions among them."""
+    for path in sorted(folder.rglob("*config*.json")):
+        yield path, _json_object(path)
+
+
+def _names_of_code(value: Any) -> Iterator[str]:
+    """Yields each key at which a configuration, or one within it, names code."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if _is_code(key, inner):
+            yield key
+    for inner in _inside(value):
+        yield from _names_of_code(inner)
+
+
+def _is_code(key: str, value: Any) -> bool:
+    if key in _FOREIGN_CODE:
+        return bool(value)
+    if key.removeprefix("_").removesuffix("_internal") in _KERNELS:
+        return any("/" in str(name) for name in (value.values() if isinstance(value, dict) else [value]))
+    return False
+
+
+def _names_of_files(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the keys by which transformers reads a tokenizer's file from elsewhere."""
+    for key, name in data.items():
+        if key.endswith("_file") and isinstance(name, str) and _leads_out(name):
+            yield key
+
+
+def _leads_out(name: str) -> bool:
+    return any(form(name).is_absolute() or ".." in form(name).parts for form in (PurePosixPath, PureWindowsPath))
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _without_code(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_code(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    elsewhere = set(_names_of_files(value))
+    return {
+        key: _without_code(inner) for key, inner in value.items() if key not in elsewhere and not _is_code(key, inner)
+    }
 
 
 def check_listed(folder: Path, listed: Any, below: tuple[str, ...] = ("",)) -> None:
@@ -261,3 +355,20 @@ def check_listed(folder: Path, listed: Any, below: tuple[str, ...] = ("",)) -> N
                 where=str(folder),
                 hint="Put it back: what lies there is not what was trained.",
             )
+
+
+def check_all_listed(folder: Path, export: ExportManifest) -> None:
+    """Compares an export's files with its manifest. None may lie beside those listed: a library would load it.
+
+    Raises:
+        FolderError: A file is missing, is another one, or is not listed.
+    """
+    check_listed(folder, export.files)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    new = sorted(there - export.files.keys() - {EXPORT_MANIFEST})
+    if new:
+        raise FolderError(
+            f"the file {new[0]} is none of the export's: its {EXPORT_MANIFEST} does not list it",
+            where=str(folder),
+            hint="Take it out, or try a copy of what was exported.",
+        )

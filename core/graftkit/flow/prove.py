@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ExportError, GraftkitError
 from graftkit.flow.assets import covered, differences
-from graftkit.flow.export_manifest import TO_PROVE, ExportManifest, checked_tolerance, refuse_foreign_code
+from graftkit.flow.export_manifest import (
+    TO_PROVE,
+    ExportManifest,
+    check_tensor_header,
+    checked_tolerance,
+    refuse_bad_files,
+    refuse_foreign_code,
+)
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, make_provider
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets, ProofRequest
@@ -56,11 +63,13 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
 
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
+    refuse_bad_files(folder)
     share = checked_tolerance(manifest.tolerance, str(manifest.exporter.get("name")))
     exporter = make("exporter", manifest.exporter)
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]
     if missing:
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
+    check_tensor_header(probes_file)
     probes = Probes.load(probes_file)
     with _temporary_beside(folder) as place:
         request = _request(folder, probes, lambda: _base(manifest, make, Path(place)))

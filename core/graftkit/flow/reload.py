@@ -21,7 +21,10 @@ from graftkit.flow.export_manifest import (
     TO_LOAD,
     TO_REBUILD,
     ExportManifest,
+    check_all_listed,
     check_listed,
+    check_tensor_header,
+    refuse_bad_files,
     refuse_foreign_code,
 )
 from graftkit.flow.new_rows import changed_config
@@ -30,6 +33,7 @@ from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -45,6 +49,9 @@ __all__ = ["ReloadedModel", "reload"]
 
 _LOADED_OF_A_RUN = ("adapter/", "tokenizer/", VOCABULARY)
 """What the paths of those of a run's files start with that are loaded."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What a manifest may name: never any other attribute of torch."""
 
 _NEW_ROWS = ".token_adapter.trainable_tokens_delta"
 """PEFT's name of an embedding's new rows."""
@@ -118,7 +125,7 @@ def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
         return _reload(source, host, InstalledProviders(host).make)
     except GraftkitError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise FolderError(f"its files are incomplete or damaged: {reason}", where=source) from error
 
@@ -128,13 +135,16 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
     manifest = RunManifest.read(folder)
     if manifest is not None:
         check_listed(folder, manifest.artifacts, _LOADED_OF_A_RUN)
-        return _run(folder, manifest, make)
+        with this_machine_alone():
+            return _run(folder, manifest, make)
     export = ExportManifest.read(folder, ("files",)) if (folder / EXPORT_MANIFEST).is_file() else None
     if export is not None:
-        check_listed(folder, export.files)
         refuse_foreign_code(folder)
+        refuse_bad_files(folder)
+        check_all_listed(folder, export)
     if (folder / "adapter_config.json").is_file():
-        return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make)
+        with this_machine_alone():
+            return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make)
     if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
         return _extended_base(folder, _ours(folder, export, TO_LOAD), host, make)
     return _model(source, export or ExportManifest(), host)
@@ -151,7 +161,7 @@ def _ours(folder: Path, export: ExportManifest | None, needed: tuple[str, ...]) 
 def _read(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 
@@ -166,12 +176,13 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
             where=str(folder),
             hint="Run it again.",
         )
+    check_tensor_header(folder / "adapter" / "adapter.safetensors")
     state = load_file(folder / "adapter" / "adapter.safetensors")
     providers, where = manifest.providers, str(folder)
     model, data = required(manifest.model, "model", where), required(manifest.data, "data", where)
     tokenizer = make("tokenizer", providers["tokenizer"]).load(folder / "tokenizer")
     _check_tokenizer(tokenizer, facts["tokenizer_fingerprint"], folder / "tokenizer")
-    dtype = getattr(torch, manifest.recipe["training"]["dtype"])
+    dtype = _DTYPES[manifest.recipe["training"]["dtype"]]
     change = _change(folder / VOCABULARY)
     network = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change)
     return ReloadedModel(network, tokenizer, manifest.stop_tokens, data.system)
@@ -184,7 +195,7 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> Reloade
     state = _peft_state(load_file(folder / "adapter_model.safetensors"), make("adapter", manifest.adapter), manifest)
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder)
-    dtype = getattr(torch, manifest.dtype)
+    dtype = _DTYPES[manifest.dtype]
     change = _change(folder / VOCABULARY)
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
     network = _adapted(providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change)

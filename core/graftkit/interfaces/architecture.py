@@ -68,7 +68,8 @@ def load_pretrained(folder: Path, **options: Any) -> Any:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    local = bool(options.get("local_files_only"))
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=local)
     found = model_class(config)
     if found is None:
         raise ValueError(f"transformers has no causal language model of type '{config.model_type}'")

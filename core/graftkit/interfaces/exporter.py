@@ -9,6 +9,7 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from graftkit.interfaces.tokenizer import ROLES
 from graftkit.interfaces.vocabulary import VocabularyChange
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ __all__ = [
     "Probe",
     "ProofRequest",
     "TrainedModel",
+    "added_ids",
+    "role_ids",
 ]
 
 
@@ -148,12 +151,19 @@ class LoadedAssets:
             empty where no template was loaded though the format carries one.
         generation: The loaded generation settings, with the keys of a `generation_config.json`.
         stop_tokens: The token ids that end an answer.
+        roles: The ids of the loaded tokenizer's beginning, end, padding and unknown token, by `graftkit.interfaces`'
+            roles; None for a role that no token has.
+        added: The ids that the tokenizer puts before a text, and those that it puts after it, unless told not to.
+        config_roles: The same ids as the loaded model's configuration has them.
     """
 
     tokens: Sequence[Sequence[int]] | None = None
     rendered: str | None = None
     generation: Mapping[str, Any] | None = None
     stop_tokens: Sequence[int] | None = None
+    roles: Mapping[str, Any] | None = None
+    added: Sequence[Sequence[int]] | None = None
+    config_roles: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +187,15 @@ class ProofRequest:
     conversation: Sequence[Mapping[str, str]] = ()
     today: date | None = None
 
-    def assets(self, tokenizer: Any, generation: Mapping[str, Any] | None = None) -> LoadedAssets:
+    def assets(
+        self, tokenizer: Any, generation: Mapping[str, Any] | None = None, config: Any | None = None
+    ) -> LoadedAssets:
         """Asks a tokenizer of `transformers`, as `AutoTokenizer` loads it from the export.
 
         Args:
             tokenizer: The tokenizer.
             generation: The loaded generation settings, `GenerationConfig.to_dict()`; None where the format has none.
+            config: The loaded configuration, as `AutoConfig` gives it; None where the format has none.
         """
         stop = None if generation is None else generation.get("eos_token_id")
         ends = list(stop) if isinstance(stop, list | tuple) else [] if stop is None else [stop]
@@ -191,6 +204,9 @@ class ProofRequest:
             rendered=self._rendered(tokenizer),
             generation=generation,
             stop_tokens=None if generation is None else ends,
+            roles=role_ids(tokenizer),
+            added=added_ids(tokenizer),
+            config_roles=None if config is None else role_ids(config.get_text_config()),
         )
 
     def _rendered(self, tokenizer: Any) -> str:
@@ -224,6 +240,27 @@ class ProofRequest:
                 inputs = {"input_ids": torch.tensor([probe.ids]), "use_cache": False}
                 found.append(logits_at(model, inputs, torch.tensor(probe.positions)).float().cpu())
         return found
+
+
+def role_ids(of: Any) -> dict[str, Any]:
+    """Returns what a tokenizer, or a configuration, of `transformers` has as the id of each role's token.
+
+    Args:
+        of: It has `bos_token_id` and the like; one that is missing is None.
+    """
+    return {role: getattr(of, f"{role}_token_id", None) for role in ROLES}
+
+
+def added_ids(tokenizer: Any) -> list[list[int]]:
+    """Returns the ids that a tokenizer of `transformers` puts before a text, and those that it puts after it."""
+    alone = list(tokenizer(_ANY, add_special_tokens=False)["input_ids"])
+    found = list(tokenizer(_ANY)["input_ids"])
+    starts = [n for n in range(len(found) - len(alone) + 1) if found[n : n + len(alone)] == alone]
+    return [found[: starts[0]], found[starts[0] + len(alone) :]] if starts else [found, []]
+
+
+_ANY = "say 12"
+"""A text without special tokens."""
 
 
 class Exporter(Protocol):

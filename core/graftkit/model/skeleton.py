@@ -16,6 +16,8 @@ from graftkit.interfaces.architecture import model_class
 __all__ = ["build_config", "build_skeleton"]
 
 _NOT_FOR_US = ("auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype")
+_NOWHERE = ("auto_map", "attn_implementation", "experts_implementation")
+"""Keys that name code, those of nested configurations among them: a repository of compiled kernels is a value, too."""
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -44,7 +46,13 @@ def build_config(config: Mapping[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING
 
     own = {key: deepcopy(value) for key, value in config.items() if key not in _NOT_FOR_US}
-    return CONFIG_MAPPING[config["model_type"]](**own)
+    return CONFIG_MAPPING[config["model_type"]](**_without_code(own))
+
+
+def _without_code(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_code(inner) for key, inner in value.items() if str(key).strip("_") not in _NOWHERE}
+    return [_without_code(inner) for inner in value] if isinstance(value, list) else value
 
 
 def build_skeleton(config: Mapping[str, Any], where: str, dtype: torch.dtype = torch.float32) -> nn.Module:

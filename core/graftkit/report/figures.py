@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from graftkit.report.closed_page import without_style_attributes
 from graftkit.report.run_manifest import Measurement
 
 __all__ = ["bits_per_byte_bars", "loss_curve"]
@@ -76,4 +77,4 @@ def _svg(figure: Any) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+    return without_style_attributes(svg[svg.index("<svg") :])

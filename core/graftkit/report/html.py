@@ -8,10 +8,13 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment
+from markupsafe import Markup
 
+from graftkit.report.closed_page import with_policy
 from graftkit.report.figures import bits_per_byte_bars, loss_curve
 from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import metric_columns, metric_rows, proof_text, training_seconds, vocabulary_text
+from graftkit.visible import visible
 
 __all__ = ["render_report"]
 
@@ -32,11 +35,11 @@ def render_report(
         steps: The lines of metrics.jsonl.
         answers: What the trained model answered to holdout rows.
     """
-    template = Environment(autoescape=True).from_string(
+    template = Environment(autoescape=True, finalize=_shown).from_string(
         files("graftkit.report").joinpath("template.html").read_text(encoding="utf-8")
     )
     parameters = required(manifest.parameters, "parameters")
-    return template.render(
+    page = template.render(
         title=title,
         model=manifest.recipe["model"]["path"],
         adapter=manifest.providers["adapter"]["name"],
@@ -60,3 +63,9 @@ def render_report(
         stages=manifest.stages,
         recipe=json.dumps(manifest.recipe, indent=2, ensure_ascii=False),
     )
+    return with_policy(page)
+
+
+def _shown(value: Any) -> Any:
+    """Writes out what a page would obey in a text, but in what is a part of the page."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -196,8 +196,9 @@ class RunManifest(Facts):
         Raises:
             FolderError: It is damaged, which the error says by key, or of a form that this version doesn't know.
         """
+        path = folder / MANIFEST
         try:
-            data = json.loads((folder / MANIFEST).read_bytes())
+            data = json.loads(path.read_bytes()) if path.is_file() else None  # a pipe would be waited for
         except (OSError, ValueError, RecursionError):
             return None
         if not (isinstance(data, dict) and "graftkit" in data and "status" in data):

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import RequestError
+from graftkit.report.closed_page import with_policy, without_style_attributes
 from graftkit.store.files import write_atomic, write_text
 from graftkit.suggest import known_names
+from graftkit.visible import visible
 from graftkit.vocabulary.analyze import Analysis
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def savings_figure(analysis: Analysis, title: str) -> Figure:
         advice = analysis.advice
         label = f"advised: {advice.asked:,} tokens, {advice.saved:.1%} fewer tokens"
         axes.plot([advice.added], [advice.bytes_per_token], "o", color=_ORANGE, markersize=9, label=label)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(visible(title), fontsize=10, parse_math=False)
     axes.set_xlabel("tokens added")
     axes.set_ylabel("bytes a token, holdout text")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -93,9 +95,13 @@ def comparison_figure(values: Mapping[str, Mapping[str, float]], title: str) -> 
     for number, (label, scripts) in enumerate(values.items()):
         places = [place + (number - (len(values) - 1) / 2) * width for place in range(len(groups))]
         axes.bar(
-            places, [scripts.get(name, 0) for name in groups], width * 0.92, label=label, color=colors(number % 10)
+            places,
+            [scripts.get(name, 0) for name in groups],
+            width * 0.92,
+            label=visible(label),
+            color=colors(number % 10),
         )
-    axes.set_title(title, fontsize=10)
+    axes.set_title(visible(title), fontsize=10, parse_math=False)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel("bytes a token")
     figure.legend(frameon=False, loc="outside lower center", ncols=min(3, len(values)))
@@ -130,14 +136,18 @@ def write_picture(
 
 def _page(svg: str, headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
     lines = [_row("th", headers), *(_row("td", row) for row in rows)]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+    return with_policy(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_escaped(title)}</title>'
         "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
         "td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}"
         "td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}</style>"
-        f"<h1>{html.escape(title)}</h1>{svg}<table>{''.join(lines)}</table></html>\n"
+        f"<h1>{_escaped(title)}</h1>{without_style_attributes(svg)}<table>{''.join(lines)}</table></html>\n"
     )
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<{tag}>{_escaped(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _escaped(text: str) -> str:
+    return html.escape(visible(text))

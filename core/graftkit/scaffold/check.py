@@ -19,6 +19,10 @@ from graftkit.suggest import known_names
 __all__ = ["check_plugins", "find_offers"]
 
 
+_SECONDS = 4 * 3600
+"""How long contracts may take: many times what all built-in ones do on two cores."""
+
+
 def find_offers(host: PluginHost, name: str | None) -> list[RegisteredProvider]:
     """Returns the providers of one plugin, by its own, its distribution's or a provider's name; or all third parties'.
 
@@ -50,7 +54,7 @@ def check_plugins(offers: Sequence[RegisteredProvider], *, quiet: bool = False) 
         pytest's exit code: 0 when every promise holds.
 
     Raises:
-        PluginError: pytest is not installed.
+        PluginError: pytest is not installed, or it took too long.
     """
     if importlib.util.find_spec("pytest") is None:
         raise PluginError("the contracts are run by pytest", hint="Install it: pip install 'graftkit[testing]'")
@@ -58,7 +62,11 @@ def check_plugins(offers: Sequence[RegisteredProvider], *, quiet: bool = False) 
         file = Path(folder) / "test_contracts.py"
         file.write_text(contract_module(offers), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", folder, str(file)]
-        return subprocess.run([*command, *(["-q"] if quiet else ["-v"])], check=False).returncode
+        command += ["-q"] if quiet else ["-v"]
+        try:
+            return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, timeout=_SECONDS).returncode
+        except subprocess.TimeoutExpired:
+            raise PluginError(f"its contracts took longer than {_SECONDS // 60} minutes and were stopped") from None
 
 
 def contract_module(offers: Sequence[RegisteredProvider]) -> str:

@@ -15,6 +15,9 @@ from typing import Any
 __all__ = ["call_fresh"]
 
 
+_SECONDS = 1800
+
+
 def call_fresh(function: str, *arguments: Any, **environment: str) -> Any:
     """Calls "package.module:function" in a fresh process.
 
@@ -25,6 +28,7 @@ def call_fresh(function: str, *arguments: Any, **environment: str) -> Any:
 
     Raises:
         AssertionError: It failed; the message ends as the process's own did.
+        subprocess.TimeoutExpired: It took longer than half an hour.
     """
     path = os.pathsep.join(folder for folder in sys.path if folder)
     done = subprocess.run(
@@ -35,6 +39,7 @@ def call_fresh(function: str, *arguments: Any, **environment: str) -> Any:
         encoding="utf-8",
         env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", **environment},
         check=False,
+        timeout=_SECONDS,
     )
     if done.returncode != 0:
         end = "\n".join(done.stderr.strip().splitlines()[-12:])

@@ -1,0 +1,199 @@
+"""The one place that everything the command writes passes through: no character of data is obeyed by a terminal.
+
+Both standard streams are replaced while a command runs. What is written to them, by whomever, has its controls,
+overrides of direction and characters of no width written out. Colours are the command's own alone: they are given to
+`say`, or to rich through `console`, beside the text, and so never mistaken for the text's. Everyone else is told that
+there is no terminal and writes none.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from graftkit.visible import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.segment import Segment
+
+__all__ = ["Styled", "above", "console", "guarded_streams", "is_terminal", "json_line", "say", "say_answer"]
+
+_CODES = {"bold": "1", "green": "32"}
+
+_REDRAWN = re.compile(r"\r[^\n]*|(?:\x1b\[A)+")
+"""What a progress bar of tqdm's writes at once: a line from its beginning, without an end, or the way up to it."""
+
+_NOT_ASCII = re.compile(r"[^\x20-\x7e]")
+
+
+@dataclass(frozen=True, slots=True)
+class Styled:
+    """A text and how it looks on a terminal: "bold" or "green"."""
+
+    text: str
+    style: str
+
+
+class _Guarded(io.TextIOBase):
+    """A text stream that writes out what a terminal would obey.
+
+    Args:
+        stream: Where it writes.
+        bars: Whether lines that a progress bar draws again are let through to a terminal.
+    """
+
+    def __init__(self, stream: TextIO, *, bars: bool) -> None:
+        super().__init__()
+        self.unguarded = stream
+        self._bars = bars and _isatty(stream)
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"a text is written here, not {type(text).__name__}")
+        start = ""
+        if self._bars and _REDRAWN.fullmatch(text):
+            start, text = (text, "") if text.startswith("\x1b") else ("\r", text[1:])
+        self.unguarded.write(start + _encodable(visible(text), self.unguarded))
+        return len(text)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """As click and others ask for it: any text can be written."""
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        return "backslashreplace"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unguarded, name)
+
+    def flush(self) -> None:
+        self.unguarded.flush()
+
+    def fileno(self) -> int:
+        return self.unguarded.fileno()
+
+    def isatty(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Leaves the stream open: it is the process's."""
+
+
+def _isatty(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # none, or closed
+        return False
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+@contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Puts a guard before both standard streams for a while."""
+    former = sys.stdout, sys.stderr
+    if sys.stdout is not None:  # it is under pythonw
+        sys.stdout = cast(TextIO, _Guarded(_unguarded(sys.stdout), bars=False))
+    if sys.stderr is not None:
+        sys.stderr = cast(TextIO, _Guarded(_unguarded(sys.stderr), bars=True))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = former
+
+
+@contextmanager
+def above(live: Console) -> Iterator[None]:
+    """Has what is written to the guarded streams meanwhile appear above what a console draws again and again.
+
+    rich's own redirection would take colours and links out of the text.
+    """
+    from rich.file_proxy import FileProxy
+
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    guards = [stream for stream in streams if isinstance(stream, _Guarded)]
+    former = [guard.unguarded for guard in guards]
+    for guard in guards if live.is_terminal else ():
+        guard.unguarded = cast(TextIO, FileProxy(live, guard.unguarded))
+    try:
+        yield
+    finally:
+        for guard, stream in zip(guards, former, strict=True):
+            guard.unguarded.flush()
+            guard.unguarded = stream
+
+
+def _unguarded(stream: Any) -> TextIO:
+    found: TextIO = stream.unguarded if isinstance(stream, _Guarded) else stream
+    return found
+
+
+def _stream(err: bool) -> TextIO:
+    return _unguarded(sys.stderr if err else sys.stdout)
+
+
+def is_terminal(*, err: bool = False) -> bool:
+    """Tells whether standard output, or standard error, is a terminal."""
+    return _isatty(_stream(err))
+
+
+def say(parts: Iterable[str | Styled], *, end: str = "\n") -> None:
+    """Writes to standard output, styled parts in their colours where that is a terminal.
+
+    Args:
+        parts: What is written, one after the other.
+        end: What follows.
+    """
+    stream, colours = _stream(False), is_terminal()
+    for part in parts:
+        code = _CODES[part.style] if colours and isinstance(part, Styled) else ""
+        text = _encodable(visible(part.text if isinstance(part, Styled) else part), stream)
+        stream.write(f"\x1b[{code}m{text}\x1b[0m" if code else text)
+    stream.write(end)
+    stream.flush()
+
+
+def say_answer(text: str) -> None:
+    """Writes a piece of a model's answer to standard output: as it is to a file or a program, guarded to a terminal."""
+    stream = _stream(False)
+    stream.write(_encodable(visible(text) if is_terminal() else text, stream))
+    stream.flush()
+
+
+def json_line(data: Any) -> str:
+    """Returns JSON on one line that means the data exactly and has no character that a terminal would obey."""
+    return _NOT_ASCII.sub(_in_json, json.dumps(data, ensure_ascii=False))
+
+
+def _in_json(found: re.Match[str]) -> str:
+    return found[0] if visible(found[0]) == found[0] else json.dumps(found[0])[1:-1]
+
+
+def console(*, err: bool = False) -> Console:
+    """Returns rich's console of a standard stream. Texts are no markup, and what they hold is written out."""
+    from rich.console import Console
+
+    class GuardedConsole(Console):
+        def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+            return super()._render_buffer(_guarded(segment) for segment in buffer)
+
+    return GuardedConsole(file=_stream(err), markup=False, emoji=False, highlight=False)
+
+
+def _guarded(segment: Segment) -> Segment:
+    return segment if segment.control else segment._replace(text=visible(segment.text))
