@@ -17,7 +17,16 @@ from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.store.files import TEMPORARY, make_folder, sweep, sync_folder
 
-__all__ = ["CHECKPOINTS", "LOCK", "MANIFEST", "ClaimedFolder", "claim", "claim_again", "others_files"]
+__all__ = [
+    "CHECKPOINTS",
+    "LOCK",
+    "MANIFEST",
+    "ClaimedFolder",
+    "claim",
+    "claim_again",
+    "forget_checkpoints",
+    "others_files",
+]
 
 LOCK = ".lock"
 
@@ -64,8 +73,10 @@ class ClaimedFolder:
 
     def keep(self) -> None:
         """The run is over: what it replaced may go, and what runs replaced here that were killed."""
-        for aside in _moved_aside(self.path):
-            _remove_run(aside)
+        for place in _asides(self.path):
+            _remove_run(place / self.path.resolve().name)
+            with suppress(OSError):  # something of somebody else's is left in it
+                place.rmdir()
         self.replaced = None
         self.release()
 
@@ -143,6 +154,18 @@ def claim_again(path: Path) -> ClaimedFolder:
         return ClaimedFolder(path, lock, resumed=True)
     except OSError as error:
         raise FolderError(f"can't be written: {error.strerror or error}", where=str(path)) from error
+
+
+def forget_checkpoints(path: Path) -> None:
+    """Deletes the checkpoints of a run that has finished: they are what a stopped run goes on from.
+
+    Raises:
+        StorageError: The system refused.
+    """
+    if (path / CHECKPOINTS).exists():
+        from graftkit.training.checkpoint import remove_checkpoints
+
+        remove_checkpoints(path / CHECKPOINTS)
 
 
 def _lock(path: Path) -> int:
@@ -238,15 +261,15 @@ def _is_empty(path: Path) -> bool:
     return all((match := TEMPORARY.fullmatch(name)) and match[1] == MANIFEST for name in names)
 
 
-def _moved_aside(path: Path) -> list[Path]:
-    """Returns the runs that were moved out of a folder to be replaced, and still are there, the latest first."""
+def _asides(path: Path) -> list[Path]:
+    """Returns the folders in which runs of this folder wait that are to be replaced, the latest first."""
     real = path.resolve()
-    places = [
+    found = [
         place
         for place in real.parent.glob(f".{glob.escape(real.name)}.*.replaced")
-        if _ASIDE.fullmatch(place.name.removeprefix(f".{real.name}")) and (place / real.name).is_dir()
+        if _ASIDE.fullmatch(place.name.removeprefix(f".{real.name}")) and place.is_dir()
     ]
-    return [place / real.name for place in sorted(places, key=lambda place: place.stat().st_mtime_ns, reverse=True)]
+    return sorted(found, key=lambda place: place.stat().st_mtime_ns, reverse=True)
 
 
 def _put_back(path: Path) -> None:
@@ -258,7 +281,7 @@ def _put_back(path: Path) -> None:
     real = path.resolve()
     if real.exists() and not (real.is_dir() and _is_empty(real)):
         return
-    for aside in _moved_aside(path)[:1]:
+    for aside in [place / real.name for place in _asides(path) if (place / real.name).is_dir()][:1]:
         if real.exists():
             lock = _lock(real)
             sweep(real)
@@ -287,7 +310,6 @@ def _remove_run(folder: Path) -> None:
         if kept == {MANIFEST}:
             (folder / MANIFEST).unlink(missing_ok=True)
             folder.rmdir()
-            folder.parent.rmdir()
 
 
 def _move_aside(path: Path) -> Path:

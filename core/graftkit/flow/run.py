@@ -15,14 +15,15 @@ from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Event, Notice, OnEvent
-from graftkit.flow.folder import CHECKPOINTS, ClaimedFolder, claim, claim_again, default_folder
+from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import day_of_run, find_run
+from graftkit.flow.resume import Resumed, day_of_run, find_run
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.recipe.load import LoadedRecipe, load_recipe
 from graftkit.recipe.schema import Recipe
+from graftkit.report.run_manifest import RunManifest
 
 if TYPE_CHECKING:
     from graftkit.flow.check_model import PlannedBase
@@ -138,7 +139,7 @@ def run(
     folder = Path(out) if out is not None else default_folder(loaded.name)
     started = day_of_run(folder) if resume else None
     planned = make_plan(loaded, host, started, before_rows=lambda: refuse_device(loaded.recipe.training.device))
-    resumed = find_run(folder, planned.bound.resolved()) if resume else None
+    resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
         context = RunContext(planned, host, folder, on_event or _ignore, cancel or CancelToken(), resumed)
@@ -185,12 +186,21 @@ def _flow(run: RunContext) -> None:
     write_report(run)
 
 
+def _find(folder: Path, planned: RunPlan) -> Resumed | None:
+    """Returns the run to go on with; in one that finished and was killed then, what it does not need goes first."""
+    manifest = RunManifest.read(folder)
+    if manifest is not None and manifest.status == "finished":
+        claimed = claim_again(folder)
+        with suppress(StorageError):
+            forget_checkpoints(folder)
+        claimed.keep()
+    return find_run(folder, planned.bound.resolved())
+
+
 def _forget(run: RunContext) -> None:
     """Deletes what only a run that goes on needs; the run has finished, whatever the system says to that."""
-    from graftkit.training.checkpoint import remove_checkpoints
-
     try:
-        remove_checkpoints(run.folder / CHECKPOINTS)
+        forget_checkpoints(run.folder)
     except StorageError as error:
         run.emit(Notice("report", f"the checkpoints are not needed any more and were not deleted: {error}"))
 

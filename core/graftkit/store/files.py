@@ -43,6 +43,9 @@ _HINTS = {
     errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
 }
 
+_OF_THE_SYSTEM = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust, such as safetensors, name the system's error in one of their own."""
+
 
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
@@ -60,10 +63,13 @@ def guarded(path: Path) -> Iterator[None]:
             hint=_HINTS.get(error.errno or 0, ""),
         ) from error
     except Exception as error:
-        if "No space left on device" in str(error):  # as safetensors says it, which is no OSError
-            full = "No space left on device"
-            raise StorageError(f"can't be written: {full}", where=str(path), hint=_HINTS[errno.ENOSPC]) from error
-        raise
+        said = _OF_THE_SYSTEM.search(str(error))
+        if said is None:
+            raise
+        code = int(said[1])
+        raise StorageError(
+            f"can't be written: {os.strerror(code)}", where=str(path), hint=_HINTS.get(code, "")
+        ) from error
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
