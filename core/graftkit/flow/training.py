@@ -16,7 +16,7 @@ from graftkit.flow.metrics import METRICS, missing_steps, read_steps, to_line
 from graftkit.host.lifecycle import StepInfo
 from graftkit.model.adapt import AdaptedModel
 from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
-from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
+from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
 
@@ -107,6 +107,8 @@ def _write_checkpoint(run: RunContext, trainer: Trainer, metrics: LineFile) -> N
 
 def _go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     """Takes up the newest whole checkpoint, and forgets the lines of steps after it."""
+    for name in damaged_checkpoints(run.folder / CHECKPOINTS):
+        stage.notice(f"{CHECKPOINTS}/{name} is damaged and is not used")
     found = latest_checkpoint(run.folder / CHECKPOINTS)
     if found is None:
         write_text(run.folder / METRICS, "")

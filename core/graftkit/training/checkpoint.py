@@ -6,13 +6,21 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 import torch
 
 from graftkit.store.files import atomic_folder, guarded, make_folder, sha256_of, sweep, write_json
 
-__all__ = ["KEPT", "latest_checkpoint", "read_checkpoint", "remove_checkpoints", "write_checkpoint"]
+__all__ = [
+    "KEPT",
+    "damaged_checkpoints",
+    "latest_checkpoint",
+    "read_checkpoint",
+    "remove_checkpoints",
+    "write_checkpoint",
+]
 
 KEPT = 2
 """How many checkpoints are kept: should the newest turn out damaged, there is one before it."""
@@ -77,6 +85,12 @@ def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
     Ordered by step, never by time; a damaged one is passed over.
     """
     return next(((step, path) for step, path in _checkpoints(folder) if _is_whole(path, step)), None)
+
+
+def damaged_checkpoints(folder: Path) -> list[str]:
+    """Returns the names of those that `latest_checkpoint` passes over, which are newer than the one that it returns."""
+    newer = takewhile(lambda found: not _is_whole(found[1], found[0]), _checkpoints(folder))
+    return [path.name for _, path in newer]
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
