@@ -255,12 +255,17 @@ def file_facts(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict
 
 
 class LineFile:
-    """A file that grows by whole lines of JSON, each handed to the system at once."""
+    """A file that grows by whole lines of JSON, each handed to the system at once.
+
+    A line that the system refuses is kept, and comes before whatever is added or flushed next.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._waiting = b""
         with guarded(path):
             self._file = path.open("ab", buffering=0)
+            self._size = path.stat().st_size
         sync_folder(path.parent)
 
     def append(self, data: Mapping[str, Any]) -> None:
@@ -270,10 +275,21 @@ class LineFile:
             StorageError: The system refused.
         """
         line = json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
-        rest = memoryview(line.encode("utf-8"))
+        self._waiting += line.encode("utf-8")
+        self._write()
+
+    def _write(self) -> None:
+        rest = memoryview(self._waiting)
         with guarded(self._path):
-            while rest:  # a disk that fills up takes a part, and refuses only the next write
-                rest = rest[self._file.write(rest) :]
+            try:
+                while rest:  # a disk that fills up takes a part, and refuses only the next write
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(self._path, self._size)
+                raise
+        self._size += len(self._waiting)
+        self._waiting = b""
 
     def sync(self) -> None:
         """Makes sure that the lines so far are on the disk.
@@ -281,6 +297,7 @@ class LineFile:
         Raises:
             StorageError: The system refused.
         """
+        self._write()
         with guarded(self._path):
             os.fsync(self._file.fileno())
 

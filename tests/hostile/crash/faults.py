@@ -78,7 +78,7 @@ class Refusals:
         """
         if not self.watches(path):
             return
-        self.calls.append(call)
+        self.calls.append(f"{call} metrics" if str(path).endswith("metrics.jsonl") else call)
         due = len(self.calls) == self._call or (self._lasting and 0 < self._call < len(self.calls))
         if due and not (self._code == errno.ENOSPC and call in _FREEING):
             self.refused = self.refused or f"{call} {path}"
