@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test test-gpu install dev format bench clean
+N ?= 200
+
+.PHONY: help run test test-gpu kills prefixes faults install dev format bench clean
 
 help:  ## Show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +24,15 @@ test: dev  ## Run everything that CI runs
 test-gpu: dev  ## Test and measure on the CUDA device that there is
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python tests/benchmarks/gpu_step.py
+
+kills: dev  ## Kill a run N times at random moments and have it go on; docs/reliability.md has the figures
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/hostile/crash/kills.py $(N)
+
+prefixes: dev  ## Replay all that a disk may hold after a machine died in the middle of a run
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/hostile/crash/replay.py
+
+faults: dev  ## Refuse each call by which a run changes its folder
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/hostile/crash/faults.py
 
 install: $(VENV)/installed  ## Install into .venv
 

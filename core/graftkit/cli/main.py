@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import click
 
@@ -84,7 +85,7 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped", err=True)
+        _tell("stopped")
         return 130
     except BrokenPipeError:  # whoever read the output has heard enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,13 +102,19 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
 
 def _explain(error: BaseException, shown: bool) -> int:
     from graftkit.errors import GraftkitError
-    from graftkit.redact import without_secrets
 
     notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
     if isinstance(error, GraftkitError):
         label = "stopped" if error.exit_code == 130 else "error"
-        click.echo(without_secrets(f"{label}: {error}{notes}"), err=True, color=True)
+        _tell(f"{label}: {error}{notes}")
         return error.exit_code
     hint = "" if shown else "\nThis should have been caught earlier; --traceback shows where it arose."
-    click.echo(without_secrets(f"error: {type(error).__name__}: {error}{notes}{hint}"), err=True, color=True)
+    _tell(f"error: {type(error).__name__}: {error}{notes}{hint}")
     return 1
+
+
+def _tell(text: str) -> None:
+    from graftkit.redact import without_secrets
+
+    with suppress(OSError):  # whoever closed the terminal must still get the exit code
+        click.echo(without_secrets(text), err=True, color=True)

@@ -22,7 +22,7 @@ __all__ = ["show_progress", "time_left"]
 
 @contextmanager
 def show_progress() -> Iterator[OnEvent]:
-    """Gives a listener that writes to standard error."""
+    """Gives a listener that writes to standard error; where nobody reads that any more, the run goes on."""
     if not is_terminal(err=True):
         yield PlainLines().show
         return
@@ -37,8 +37,14 @@ def show_progress() -> Iterator[OnEvent]:
         TextColumn("{task.fields[text]}", markup=False),
         TimeElapsedColumn(),
     )
-    with Bars(*columns, console=live, redirect_stdout=False, redirect_stderr=False) as bars, above(live):
-        yield LiveBars(bars).show
+    bars = Bars(*columns, console=live, redirect_stdout=False, redirect_stderr=False)
+    with above(live):
+        bars.start()
+        try:
+            yield LiveBars(bars).show
+        finally:
+            with suppress(OSError):  # the terminal has been closed
+                bars.stop()
 
 
 def time_left(step: StepInfo, seconds: float) -> str:
@@ -111,6 +117,10 @@ class LiveBars:
 
     def show(self, event: Event) -> None:
         """Moves the bars."""
+        with suppress(OSError):  # the terminal has been closed; the run goes on
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         match event:
             case StageStarted(stage):
                 self._task = self._bars.add_task(stage, total=None, text="")

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import Cancelled, GraftkitError, RequestError
+from graftkit.errors import Cancelled, GraftkitError, RequestError, StorageError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
-from graftkit.flow.events import Event, OnEvent
-from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder
+from graftkit.flow.events import Event, Notice, OnEvent
+from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import day_of_run, find_run, telling_versions
+from graftkit.flow.resume import Resumed, day_of_run, find_run, telling_versions
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.recipe.load import LoadedRecipe, load_recipe, recipe_name
 from graftkit.recipe.schema import Recipe
+from graftkit.report.run_manifest import RunManifest
 
 if TYPE_CHECKING:
     from graftkit.flow.check_model import PlannedBase
@@ -170,7 +171,7 @@ def _run(
 ) -> RunResult:
     started = day_of_run(folder) if resume else None
     planned = make_plan(loaded, host, started, before_rows=lambda: refuse_device(loaded.recipe.training.device))
-    resumed = find_run(folder, planned.bound.resolved()) if resume else None
+    resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
         context = RunContext(planned, host, folder, on_event, cancel, resumed)
@@ -179,6 +180,7 @@ def _run(
         raise
     try:
         _flow(context)
+        context.finish("finished")
     except BaseException as error:
         if isinstance(error, RequestError) and (resumed or not (folder / TOKENS).exists()):
             if resumed:
@@ -189,7 +191,7 @@ def _run(
             claimed.release()
         _tell_of_replaced(error, claimed)
         raise
-    context.finish("finished")
+    _forget(context)
     claimed.keep()
     context.broadcast("graftkit_run_finished")
     return RunResult(claimed.path, context.manifest.to_json())
@@ -208,7 +210,6 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.export import make_exporters, prove_exports, refuse_early
     from graftkit.flow.report import write_report
     from graftkit.flow.targets import settle_targets
-    from graftkit.flow.training import forget_checkpoints
 
     run.plan = settle_targets(run.plan, run.vocabulary.change)
     run.record(forecast=dict(run.plan.forecast))
@@ -220,7 +221,25 @@ def _flow(run: RunContext) -> None:
     del exporters
     prove_exports(run)
     write_report(run)
-    forget_checkpoints(run)
+
+
+def _find(folder: Path, planned: RunPlan) -> Resumed | None:
+    """Returns the run to go on with; in one that finished and was killed then, what it does not need goes first."""
+    manifest = RunManifest.read(folder)
+    if manifest is not None and manifest.status == "finished":
+        claimed = claim_again(folder)
+        with suppress(StorageError):
+            forget_checkpoints(folder)
+        claimed.keep()
+    return find_run(folder, planned.bound.resolved())
+
+
+def _forget(run: RunContext) -> None:
+    """Deletes what only a run that goes on needs; the run has finished, whatever the system says to that."""
+    try:
+        forget_checkpoints(run.folder)
+    except StorageError as error:
+        run.emit(Notice("report", f"the checkpoints are not needed any more and were not deleted: {error}"))
 
 
 def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:

@@ -6,9 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -16,12 +17,15 @@ from typing import IO, Any
 from graftkit.errors import StorageError
 
 __all__ = [
+    "TEMPORARY",
     "LineFile",
     "atomic_folder",
     "file_facts",
     "guarded",
+    "make_folder",
     "remove_tree",
     "sha256_of",
+    "sweep",
     "sync_folder",
     "to_json",
     "write_atomic",
@@ -29,6 +33,8 @@ __all__ = [
     "write_text",
 ]
 
+TEMPORARY = re.compile(r"\.([^/]+)\.[a-z0-9_]{8}\.(partial|old)")
+"""Names of what is being written, and of what it replaces: a kill leaves them, and `sweep` removes them."""
 
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
@@ -36,6 +42,9 @@ _HINTS = {
     errno.EROFS: "The file system is read-only: write elsewhere with --out.",
     errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
 }
+
+_OF_THE_SYSTEM = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust, such as safetensors, name the system's error in one of their own."""
 
 
 @contextmanager
@@ -54,10 +63,13 @@ def guarded(path: Path) -> Iterator[None]:
             hint=_HINTS.get(error.errno or 0, ""),
         ) from error
     except Exception as error:
-        if "No space left on device" in str(error):  # as safetensors says it, which is no OSError
-            full = "No space left on device"
-            raise StorageError(f"can't be written: {full}", where=str(path), hint=_HINTS[errno.ENOSPC]) from error
-        raise
+        said = _OF_THE_SYSTEM.search(str(error))
+        if said is None:
+            raise
+        code = int(said[1])
+        raise StorageError(
+            f"can't be written: {os.strerror(code)}", where=str(path), hint=_HINTS.get(code, "")
+        ) from error
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -102,10 +114,15 @@ def to_json(data: Any) -> str:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
     """Gives a temporary sibling folder to fill; at the end it is flushed and gets its name as a whole.
 
     An older folder of that name is deleted only once the new one is in place.
+
+    Args:
+        path: The folder.
+        keep: Files of an older folder that are somebody else's, relative to it: the new one has them, too, unless it
+            has another file of that name.
 
     Raises:
         StorageError: The system refused; the older folder, if any, is as it was.
@@ -115,11 +132,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             temporary.chmod(0o777 & ~_umask())
             yield temporary
+            for name in keep:
+                _take_over(path / name, temporary / name)
             _sync_tree(temporary)
             _put_in_place(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def _take_over(old: Path, new: Path) -> None:
+    """Gives a file a second place, without a copy where the file system can."""
+    if os.path.lexists(new) or not os.path.lexists(old):
+        return
+    new.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copy2(old, new, follow_symlinks=False)
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
@@ -163,6 +193,42 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those around it that are missing, so that a machine that dies keeps them.
+
+    Raises:
+        OSError: The system refused.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in reversed(missing):
+        sync_folder(place.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes have left of `write_atomic` and `atomic_folder` in a folder.
+
+    Nobody else may be writing into the folder. Where a kill came between moving an older folder aside and putting the
+    new one in its place, the older one is put back. What the system refuses to delete stays.
+    """
+    if not folder.is_dir():
+        return
+    for entry in sorted(folder.iterdir()):
+        match = TEMPORARY.fullmatch(entry.name)
+        if match is None:
+            continue
+        name, kind = match.groups()
+        if kind == "old" and (entry / name).exists() and not os.path.lexists(folder / name):
+            with guarded(folder / name):
+                (entry / name).rename(folder / name)
+            sync_folder(folder)
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                entry.unlink()
+
+
 def remove_tree(folder: Path) -> None:
     """Deletes a folder with all that is in it.
 
@@ -189,12 +255,18 @@ def file_facts(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict
 
 
 class LineFile:
-    """A file that grows by whole lines of JSON, each handed to the system at once."""
+    """A file that grows by whole lines of JSON, each handed to the system at once.
+
+    A line that the system refuses is kept, and comes before whatever is added or flushed next.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._waiting = b""
         with guarded(path):
             self._file = path.open("ab", buffering=0)
+            self._size = path.stat().st_size
+        sync_folder(path.parent)
 
     def append(self, data: Mapping[str, Any]) -> None:
         """Adds one line.
@@ -203,10 +275,31 @@ class LineFile:
             StorageError: The system refused.
         """
         line = json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
-        rest = memoryview(line.encode("utf-8"))
+        self._waiting += line.encode("utf-8")
+        self._write()
+
+    def _write(self) -> None:
+        rest = memoryview(self._waiting)
         with guarded(self._path):
-            while rest:  # a disk that fills up takes a part, and refuses only the next write
-                rest = rest[self._file.write(rest) :]
+            try:
+                while rest:  # a disk that fills up takes a part, and refuses only the next write
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(self._path, self._size)
+                raise
+        self._size += len(self._waiting)
+        self._waiting = b""
+
+    def sync(self) -> None:
+        """Makes sure that the lines so far are on the disk.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        self._write()
+        with guarded(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flushes the file to the disk and closes it."""

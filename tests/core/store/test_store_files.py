@@ -18,6 +18,7 @@ from graftkit.store.files import (
     guarded,
     remove_tree,
     sha256_of,
+    sweep,
     write_atomic,
     write_json,
     write_text,
@@ -117,6 +118,26 @@ def test_each_refusal_of_the_system_comes_with_a_remedy(code: int, hint: str) ->
         raise OSError(code, os.strerror(code))
     assert caught.value.where == "runs/x" and caught.value.hint.startswith(hint)
     assert "--out" in caught.value.hint
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_a_refusal_that_a_library_words_otherwise_is_told_like_any_other(code: int) -> None:
+    with pytest.raises(StorageError, match=os.strerror(code)) as caught, guarded(Path("runs/x")):
+        raise RuntimeError(f"Error while serializing: I/O error: what the system said (os error {code})")
+    assert caught.value.where == "runs/x"
+
+
+def test_what_killed_processes_left_is_swept_and_an_older_folder_is_put_back(tmp_path: Path) -> None:
+    for name in (".x.abcd_123.partial", ".x.abcd_124.old/x", ".y.abcd_125.old/y", "y"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".x.abcd_124.old" / "x" / "c.txt").write_text("old")
+    (tmp_path / ".a.txt.abcd_126.partial").write_text("half")
+    for name in (".notes.partial", ".x.partial", "x.abcd_123.partial", ".x.ABCDEFGH.old"):
+        (tmp_path / name).write_text("somebody's own")
+    sweep(tmp_path)
+    kept = [".notes.partial", ".x.ABCDEFGH.old", ".x.partial", "x", "x.abcd_123.partial", "x/c.txt", "y"]
+    assert sorted(snapshot(tmp_path)) == kept
+    sweep(tmp_path / "missing")
 
 
 def fill(folder: Path) -> None:

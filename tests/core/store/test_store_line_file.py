@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graftkit.errors import StorageError
@@ -71,3 +72,35 @@ def test_closing_closes_even_where_flushing_fails(tmp_path: Path, monkeypatch: p
     with pytest.raises(StorageError, match="The disk is full"):
         file.close()
     assert file._file.closed
+
+
+def test_a_line_that_was_refused_comes_before_the_next_flush_and_leaves_no_half(tmp_path: Path) -> None:
+    """The state of a step is saved only where its line is."""
+    file = LineFile(tmp_path / "metrics.jsonl")
+    file.append({"step": 1})
+    whole, file._file = file._file, Half(file._file)  # type: ignore[assignment]
+    with pytest.raises(StorageError, match="The disk is full"):
+        file.append({"step": 2})
+    assert file._path.read_text() == '{"step": 1}\n'
+    with pytest.raises(StorageError, match="The disk is full"):
+        file.sync()
+    file._file = whole
+    file.sync()
+    file.append({"step": 3})
+    file.close()
+    assert file._path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+
+
+class Half:
+    """An open file on a disk with room for half of a line."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.room = 5
+
+    def write(self, data: bytes) -> int:
+        if not self.room:
+            full_disk()
+        taken = int(self.file.write(bytes(data)[: self.room]))
+        self.room = 0
+        return taken

@@ -1,0 +1,121 @@
+"""A whole run on a tiny model, in this process, and what must be the same however often it was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import graftkit
+from graftkit.flow import prove as prove_module
+from graftkit.testing import tiny_model_folder
+
+__all__ = ["facts_of", "go", "left_over", "make_recipe", "quick", "tree_of"]
+
+_WITH_TIMES = ("manifest.json", "metrics.jsonl", "report.html", "graftkit.json", ".lock")
+"""Files that say how long something took or where it lies, and the lock, which holds nothing."""
+
+
+def make_recipe(folder: Path, *, steps: int = 3, export: tuple[str, ...] = ("peft",)) -> dict[str, Any]:
+    """Writes a model and rows, and returns a recipe that takes well under a second."""
+    rows = [
+        {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}]}
+        for n in range(24)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    training = {"steps": steps, "tokens_per_step": 128, "learning_rate": 1e-2, "device": "cpu", "checkpoint_every": 1}
+    return {
+        "model": str(tiny_model_folder(folder / "model")),
+        "data": {"train": str(folder / "rows.jsonl"), "holdout": 0.2, "max_length": 64},
+        "adapter": {"use": "lora", "rank": 2, "dropout": 0.2},
+        "evaluation": {"exact_match": 2, "max_new_tokens": 2},
+        "training": training,
+        "export": list(export),
+    }
+
+
+@contextlib.contextmanager
+def quick() -> Iterator[None]:
+    """Leaves out what takes time and writes nothing: a process for each proof, the report's figure, a look at garbage.
+
+    An export is proved as by a run, in this process.
+    """
+
+    def prove(folder: Path, probes: Path, poll: Any = None, *, trusted: bool = False) -> dict[str, Any]:
+        from graftkit.flow.export import _checked
+
+        output = io.StringIO()
+        arguments = ["prove", str(folder), str(probes), *([prove_module.TRUSTED] if trusted else [])]
+        try:
+            with mock.patch.object(sys, "argv", arguments), contextlib.redirect_stdout(output):
+                prove_module.main()
+        except Exception as error:  # the process would end so
+            return _checked(folder, 1, "", f"{type(error).__name__}: {error}")
+        return _checked(folder, 0, output.getvalue(), "")
+
+    from transformers.utils import logging
+
+    with (
+        mock.patch.object(logging, "_tqdm_active", False),
+        mock.patch("graftkit.flow.export.prove", prove),
+        mock.patch("graftkit.flow.export._give_memory_back"),
+        mock.patch("graftkit.report.html.loss_curve", lambda *_: ""),
+        warnings.catch_warnings(action="ignore", category=FutureWarning),
+    ):
+        yield
+
+
+def go(recipe: dict[str, Any], out: Path, host: graftkit.PluginHost, **options: Any) -> dict[str, Any]:
+    """Runs, and returns `facts_of` what came out."""
+    with quick():
+        graftkit.run(recipe, out=out, host=host, **options)
+    return facts_of(out)
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What must be equal bit for bit: adapter, tokens, exports, losses of steps, what was measured and answered."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    files = {
+        path.relative_to(folder).as_posix(): _digest(path)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in _WITH_TIMES
+    }
+    steps = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    proofs = {name: facts["proof"]["status"] for name, facts in manifest["exports"].items()}
+    return {
+        "status": manifest["status"],
+        "files": files,
+        "steps": steps,
+        "metrics": manifest["metrics"],
+        "proofs": proofs,
+        "listed": sorted(manifest["artifacts"]),
+    }
+
+
+def _digest(path: Path) -> str:
+    """Returns a file's sha256; of a tensor file without the order in which its library writes the header's entries."""
+    data = path.read_bytes()
+    if path.suffix == ".safetensors":
+        start = 8 + int.from_bytes(data[:8], "little")
+        data = json.dumps(json.loads(data[8:start]), sort_keys=True).encode() + data[start:]
+    return hashlib.sha256(data).hexdigest()
+
+
+def tree_of(folder: Path) -> dict[str, bytes | None]:
+    """Returns every path below a folder with each file's content, None for a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+def left_over(folder: Path) -> list[str]:
+    """Hidden names beside and in a run's folder: what was swept is none of them."""
+    return sorted(path.name for path in folder.parent.rglob(".*"))

@@ -1,0 +1,123 @@
+"""A machine that dies at any moment, a system that refuses any call: a run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import graftkit
+import pytest
+from graftkit.store.files import LineFile, atomic_folder, sweep, write_text
+from hostile.crash import kills
+from hostile.crash.disk import State, states, whole
+from hostile.crash.faults import REFUSALS, count_calls, refuse
+from hostile.crash.recorder import record
+from hostile.crash.replay import SCENARIOS, Scenario, prepare, replay, sample
+from hostile.crash.tiny_run import go, make_recipe, tree_of
+
+
+def read(tree: State, name: str) -> bytes | None:
+    return tree.tree.get(name)
+
+
+def test_the_recorder_sees_what_a_library_writes_by_itself(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "before").write_text("x")
+    with record(tmp_path) as changes:
+        with atomic_folder(tmp_path / "a") as folder:
+            save_file({"w": torch.zeros(3)}, folder / "w.safetensors")
+        subprocess.run([sys.executable, "-c", f"open({str(tmp_path / 'child')!r}, 'w').write('y')"], check=True)
+        (tmp_path / "before").unlink()
+    assert whole(changes) == tree_of(tmp_path) and (tmp_path / "child").exists()
+
+
+def test_the_disk_loses_what_was_not_flushed(tmp_path: Path) -> None:
+    """The model of the disk has teeth: a rename without flushes may leave an empty file, a half one, or none."""
+    (tmp_path / "a").write_text("the old one")
+    with record(tmp_path) as changes:
+        (tmp_path / "b").write_text("the new one!")
+        (tmp_path / "b").rename(tmp_path / "a")
+    found = {state.tree.get("a") for state in states(changes)}
+    assert {b"the old one", b"the new one!", b"", b"the ne", bytes(6) + b"w one!"} <= found
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_file_or_a_folder_is_the_old_or_the_new_one_whenever_the_machine_dies(tmp_path: Path, kind: str) -> None:
+    def write(text: str) -> None:
+        if kind == "file":
+            write_text(tmp_path / "disk" / "x", text)
+        else:
+            with atomic_folder(tmp_path / "disk" / "x") as folder:
+                (folder / "in").mkdir(exist_ok=True)
+                (folder / "in" / "y").write_text(text)
+
+    (tmp_path / "disk").mkdir()
+    write("the old one")
+    with record(tmp_path / "disk") as changes:
+        write("the new one")
+    name, seen = "x" if kind == "file" else "x/in/y", set()
+    front = next(
+        n for n, change in enumerate(changes) if n and change.kind != "fsync" and changes[n - 1].kind == "fsync"
+    )
+    for number, state in enumerate(states(changes, start=front)):
+        state.write(tmp_path / str(number))
+        sweep(tmp_path / str(number))
+        seen.add((tmp_path / str(number) / name).read_text())
+        assert [path.name for path in (tmp_path / str(number)).iterdir()] == ["x"], state.variant
+    assert seen == {"the old one", "the new one"}
+
+
+@pytest.fixture(scope="module")
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scenario]:
+    place = tmp_path_factory.mktemp("recorded")
+    return {name: prepare(name, place / name.replace(" ", "-")) for name in SCENARIOS}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_machine_that_dies_leaves_the_newest_or_the_previous_state(
+    scenarios: dict[str, Scenario], name: str, tmp_path: Path
+) -> None:
+    """A sample; `make prefixes` replays every state."""
+    for state in sample(scenarios[name], 15):
+        end = replay(scenarios[name], state, tmp_path / "state")
+        assert end in ("newest", "previous"), f"after {state.changes} changes, {state.variant}: {end}"
+
+
+def test_lines_of_metrics_that_were_not_flushed_before_their_checkpoint_would_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replay has teeth: without one flush that a run makes, another result comes out of some state."""
+    monkeypatch.setattr(LineFile, "sync", lambda self: None)
+    scenario = prepare("a new run", tmp_path / "recorded")
+    dropped = [state for state in states(scenario.changes) if "metrics.jsonl" in str(sorted(state.tree))]
+    dropped = [state for state in dropped if read(state, "runs/x/metrics.jsonl") == b"" and "step-0" in str(state.tree)]
+    ends = {replay(scenario, state, tmp_path / "state") for state in dropped[-3:]}
+    assert "another result: ['steps']" in ends
+
+
+@pytest.mark.parametrize(("code", "lasting"), REFUSALS)
+def test_a_call_that_the_system_refuses_is_told_and_nothing_is_lost(tmp_path: Path, code: int, lasting: bool) -> None:
+    """A sample; `make faults` refuses every call."""
+    recipe, host = make_recipe(tmp_path), graftkit.PluginHost()
+    expected = go(recipe, tmp_path / "never" / "x", host)
+    (tmp_path / "counted").mkdir()
+    calls = count_calls(recipe, tmp_path / "counted", host)
+    assert {"open", "write", "fsync", "mkdir", "replace", "rename", "serialize"} <= {*calls}
+    first = {name: calls.index(name) + 1 for name in ("serialize", "fsync", "write metrics")}
+    for call in sorted({*first.values(), *random.Random(code).sample(range(1, len(calls) + 1), 5)}):
+        end = refuse(recipe, expected, tmp_path / "refused", host, call, code, lasting)
+        assert end in ("told", "unharmed"), f"{errno.errorcode[code]} at call {call}: {end}"
+
+
+def test_twenty_random_kills_are_resumed_bit_equal() -> None:
+    """`make kills N=200` for more of them."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, kills.__file__, "20"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "Kills resumed bit-equal: 20 of 20" in done.stdout, done.stdout + done.stderr
