@@ -188,6 +188,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
+        check_tensor_header(path)
         state: dict[str, torch.Tensor] = load_file(path)
     except FileNotFoundError:
         raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
@@ -204,7 +205,6 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
             hint="Run it again.",
         )
     facts = _adapter_facts(folder / "adapter" / "adapter.json")
-    check_tensor_header(folder / "adapter" / "adapter.safetensors")
     state = _tensors(folder / "adapter" / "adapter.safetensors")
     providers, where = manifest.providers, str(folder)
     model, data = required(manifest.model, "model", where), required(manifest.data, "data", where)
