@@ -13,7 +13,7 @@ from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.report.summary import proof_text
 from graftkit.store.files import file_facts
 
-__all__ = ["command"]
+__all__ = ["check_files", "command"]
 
 
 @click.command("verify")
@@ -22,7 +22,7 @@ __all__ = ["command"]
 def command(export: str, as_json: bool) -> None:
     """Prove an EXPORT that a run left: every file's hash, then its logits, loaded in a process of its own."""
     folder = Path(export)
-    _check_files(folder)
+    check_files(folder)
     from graftkit.flow.export import prove
     from graftkit.flow.probes import PROBES_FILE
 
@@ -37,7 +37,13 @@ def command(export: str, as_json: bool) -> None:
     click.echo(json.dumps(proof) if as_json else f"{export}: {proof_text(proof)}")
 
 
-def _check_files(folder: Path) -> None:
+def check_files(folder: Path) -> None:
+    """Compares every file of an export with what its manifest lists.
+
+    Raises:
+        FolderError: It is no export, or its manifest is damaged.
+        ExportError: A file is missing, new or changed.
+    """
     if not (folder / EXPORT_MANIFEST).is_file():
         raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
     listed = ExportManifest.read(folder, ("files",)).files

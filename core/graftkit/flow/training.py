@@ -20,7 +20,7 @@ from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, wri
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
 
-__all__ = ["forget_checkpoints", "save_adapter", "train"]
+__all__ = ["forget_checkpoints", "go_back", "save_adapter", "train"]
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -46,7 +46,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     _check_first(run, trainer)
     with run.stage("training") as stage:
         if run.resumed is not None:
-            _go_back(run, trainer, stage)
+            go_back(run, trainer, stage)
         if not loaded.packing.packed:
             alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
             stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
@@ -106,8 +106,12 @@ def _write_checkpoint(run: RunContext, trainer: Trainer) -> None:
     write_checkpoint(run.folder / CHECKPOINTS, trainer.step, trainer.state(), tokenizer_fingerprint=fingerprint)
 
 
-def _go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
-    """Takes up the newest whole checkpoint, and forgets the lines of steps after it."""
+def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
+    """Takes up the newest whole checkpoint, and forgets the lines of steps after it.
+
+    Raises:
+        TrainingError: The checkpoint is not of this model, or can't be read.
+    """
     found = latest_checkpoint(run.folder / CHECKPOINTS)
     if found is None:
         write_text(run.folder / METRICS, "")
