@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from graftkit.cli.progress import PlainLines, time_left
+from graftkit.cli.signals import cancel_on_signals
 from graftkit.flow.events import Notice, StageFinished, StageStarted, StepFinished
 from graftkit.host.lifecycle import StepInfo
 
@@ -73,9 +75,12 @@ def test_json_is_one_object_and_the_only_output(recipe_file: Path, tmp_path: Pat
     }
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
+
+
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
 def test_a_signal_stops_the_run_and_its_folder_says_how_far_it_came(
-    recipe_file: Path, tmp_path: Path, number: signal.Signals, code: int
+    recipe_file: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [*TOOLKIT, "run", "job.yaml", "--out", "out", "--set", "training.steps=100000"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
@@ -85,11 +90,49 @@ def test_a_signal_stops_the_run_and_its_folder_says_how_far_it_came(
                 process.send_signal(number)
                 break
         rest = process.stderr.read()
-    assert process.returncode == code
+    assert process.returncode == 130
     assert f"stopped by {number.name}" in rest and "Traceback" not in rest
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert_saved(tmp_path / "out")
+
+
+def assert_saved(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["status"] == "interrupted" and manifest["progress"]["step"] >= 1
-    assert (tmp_path / "out" / "adapter" / "adapter.safetensors").exists()
+    assert (folder / "adapter" / "adapter.safetensors").exists() and list(folder.glob("checkpoints/step-*"))
+
+
+def test_a_terminal_that_is_closed_stops_the_run_as_a_signal_does(recipe_file: Path, tmp_path: Path) -> None:
+    """The system tells the process once, and what it writes from then on fails."""
+    import pty
+
+    command = [*TOOLKIT, "run", "job.yaml", "--out", "out", "--set", "training.steps=100000"]
+    start = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])"
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-c", start, str(tmp_path), *command])
+    seen = b""
+    while b"/100000" not in seen:
+        seen = seen[-100:] + os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    assert_saved(tmp_path / "out")
+
+
+def test_a_signal_that_is_ignored_stays_ignored_and_a_repeated_one_that_nobody_sent_on_purpose_changes_nothing() -> (
+    None
+):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with cancel_on_signals() as token:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not token.requested
+            for _ in range(3):  # the system repeats it each second once a limit of CPU time is reached
+                os.kill(os.getpid(), signal.SIGXCPU)
+            assert token.requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGQUIT)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_changed_export_is_noticed(recipe_file: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import graftkit
 import pytest
 from graftkit import hookimpl
-from graftkit.errors import Cancelled, FolderError, HookError, RecipeError, RequestError, RunError
+from graftkit.errors import Cancelled, FolderError, GraftkitError, HookError, RecipeError, RequestError, RunError
 from graftkit.flow.events import Event, Notice, Progress, StageStarted, StepFinished
 from graftkit.flow.reload import reload
 from graftkit.training.checkpoint import latest_checkpoint
@@ -191,3 +191,119 @@ def test_patterns_in_another_order_are_another_recipe(recipe: dict[str, Any], tm
     recipe["adapter"] = {**recipe["adapter"], "alpha_pattern": dict(reversed(patterns.items()))}
     with pytest.raises(RecipeError, match=r"another recipe: the order in adapter\.alpha_pattern was q_proj, layers"):
         graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+
+
+def test_a_flipped_bit_in_the_metrics_blocks_nothing_and_is_named(
+    recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """Every bit of a line: most leave no JSON, some another step, some a number that only the hash gives away."""
+    out = tmp_path / "run"
+    stop_at(recipe, out, STOPS["in the last evaluation"])
+    whole = (out / "metrics.jsonl").read_bytes()
+    start = whole.index(b"\n") + 1
+    for place in (0, 1, 3, 9, 12, len(whole.splitlines()[1]), 1000):  # of line 2; its end; a digit of a later one
+        shutil.copytree(out, tmp_path / f"bit-{place}")
+        damaged = bytearray(whole)
+        damaged[min(start + place, len(whole) - 1)] ^= 2
+        (tmp_path / f"bit-{place}" / "metrics.jsonl").write_bytes(damaged)
+        result = graftkit.run(recipe, out=tmp_path / f"bit-{place}", resume=True)
+        told = [notice for notice in result.manifest["notices"] if "metrics.jsonl" in notice]
+        assert result.manifest["status"] == "finished" and told, place
+        assert facts_of(result)["adapter"] == expected["adapter"] and result.metrics == expected["metrics"]
+        assert (result.folder / "report.html").exists()
+
+
+def test_a_damaged_line_is_named_by_its_step_where_the_report_finds_it(recipe: dict[str, Any], tmp_path: Path) -> None:
+    def damage(event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "report":
+            path = tmp_path / "run" / "metrics.jsonl"
+            path.write_bytes(path.read_bytes().replace(b'{"step": 3,', b'{"step\xff: 3,'))
+
+    result = graftkit.run(recipe, out=tmp_path / "run", on_event=damage)
+    assert "metrics.jsonl is damaged: it has no line that can be read of step 3" in result.manifest["notices"]
+
+
+def test_files_of_the_users_stay_when_a_run_goes_on(
+    recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    stop_at({**recipe, "export": ["merged"]}, out, lambda event: getattr(event, "stage", "") == "proof of merged")
+    mine = ["adapter/notes.txt", "tokenizer/a/notes.txt", "tokens/notes.txt", "exports/merged/README.md"]
+    mine += ["checkpoints/notes.txt", "notes.txt"]
+    for name in mine:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("years of work")
+    result = graftkit.run({**recipe, "export": ["merged"]}, out=out, resume=True)
+    assert facts_of(result) == expected
+    assert [(out / name).read_text() for name in mine] == ["years of work"] * len(mine)
+    assert not set(mine) & result.manifest["artifacts"].keys()
+    with pytest.raises(FolderError, match=r"besides a run it holds adapter/notes\.txt"):
+        graftkit.run(recipe, out=out, overwrite=True)
+
+
+def test_a_run_that_goes_on_and_is_killed_at_once_still_knows_what_it_was_started_with(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    out, killed = tmp_path / "run", tmp_path / "killed"
+    stop_at(recipe, out, after_step(3))
+
+    def copy_at_once(event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "tokenizer":
+            shutil.copytree(out, killed)
+
+    graftkit.run(recipe, out=out, resume=True, on_event=copy_at_once)
+    with Path(recipe["data"]["train"]).open("a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(RequestError, match="rows have changed"):
+        graftkit.run(recipe, out=killed, resume=True)
+
+
+def test_a_link_in_place_of_the_checkpoints_is_refused_before_anything_is_computed(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    stop_at(recipe, out, after_step(3))
+    (out / "checkpoints").rename(tmp_path / "elsewhere")
+    (out / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    events: list[Event] = []
+    with pytest.raises(FolderError, match="checkpoints in it is a link"):
+        graftkit.run(recipe, out=out, resume=True, on_event=events.append)
+    assert not events and latest_checkpoint(tmp_path / "elsewhere") is not None
+
+
+def test_a_damaged_adapter_is_told_in_words(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Of a run that was killed: the manifest has no hashes yet."""
+    graftkit.run(recipe, out=tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    del manifest["artifacts"]
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    facts = json.loads((tmp_path / "run" / "adapter" / "adapter.json").read_text())
+    tensors = (tmp_path / "run" / ADAPTER).read_bytes()
+    few = dict(list(load_file(tmp_path / "run" / ADAPTER).items())[1:])
+    save_file(few, tmp_path / "few.safetensors")
+    cases = {
+        "adapter.json": [(b'{"st', "is damaged: it is no JSON"), (b"[]", "is damaged: it does not say 'targets'")],
+        "adapter.safetensors": [
+            (tensors[:100], "is damaged: .*header"),
+            (tensors[:-8], "is damaged: "),
+            (b"", "is damaged: "),
+            (None, "is missing"),
+            ((tmp_path / "few.safetensors").read_bytes(), "do not fit the model: 1 missing"),
+        ],
+    }
+    cases["adapter.json"] += [
+        (json.dumps({**facts, key: None}).encode(), f"is damaged: it does not say '{key}'")
+        for key in ("targets", "tokenizer_fingerprint")
+    ]
+    for name, damages in cases.items():
+        path = tmp_path / "run" / "adapter" / name
+        whole = path.read_bytes()
+        for content, said in damages:
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content)
+            with pytest.raises(GraftkitError, match=said) as caught:
+                reload(str(tmp_path / "run"))
+            assert "Error:" not in str(caught.value) or "header" in said
+        path.write_bytes(whole)
+    reload(str(tmp_path / "run"))

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -97,7 +98,7 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped", err=True)
+        _tell("stopped")
         return 130
     except BrokenPipeError:  # whoever read the output has heard enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -116,8 +117,13 @@ def _explain(error: BaseException, shown: bool) -> int:
     notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
     if isinstance(error, GraftkitError):
         label = "stopped" if error.exit_code == 130 else "error"
-        click.echo(f"{label}: {error}{notes}", err=True)
+        _tell(f"{label}: {error}{notes}")
         return error.exit_code
     hint = "" if shown else "\nThis should have been caught earlier; --traceback shows where it arose."
-    click.echo(f"error: {type(error).__name__}: {error}{notes}{hint}", err=True)
+    _tell(f"error: {type(error).__name__}: {error}{notes}{hint}")
     return 1
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # whoever closed the terminal must still get the exit code
+        click.echo(text, err=True)

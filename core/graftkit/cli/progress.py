@@ -22,7 +22,7 @@ __all__ = ["show_progress", "time_left"]
 
 @contextmanager
 def show_progress() -> Iterator[OnEvent]:
-    """Gives a listener that writes to standard error."""
+    """Gives a listener that writes to standard error; where nobody reads that any more, the run goes on."""
     if not sys.stderr.isatty():
         yield PlainLines().show
         return
@@ -30,15 +30,20 @@ def show_progress() -> Iterator[OnEvent]:
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    with Bars(
+    bars = Bars(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
         console=Console(stderr=True),
-    ) as bars:
+    )
+    bars.start()
+    try:
         yield LiveBars(bars).show
+    finally:
+        with suppress(OSError):  # the terminal has been closed
+            bars.stop()
 
 
 def time_left(step: StepInfo, seconds: float) -> str:
@@ -111,6 +116,10 @@ class LiveBars:
 
     def show(self, event: Event) -> None:
         """Moves the bars."""
+        with suppress(OSError):  # the terminal has been closed; the run goes on
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         match event:
             case StageStarted(stage):
                 self._task = self._bars.add_task(stage, total=None, text="")

@@ -15,7 +15,7 @@ from graftkit._version import __version__
 from graftkit.errors import GraftkitError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
-from graftkit.flow.folder import LOCK, MANIFEST
+from graftkit.flow.folder import LOCK, MANIFEST, others_files
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
 from graftkit.flow.vocabulary import Vocabulary
@@ -74,9 +74,15 @@ class RunContext:
             data=DataFacts(date=plan.today.isoformat()),
             environment=_environment(),
         )
+        self._theirs: list[str] = []
         if resumed is not None:
-            self.record(resumed=[*resumed.manifest.resumed, resumed.manifest.progress])
+            self._theirs = others_files(folder, resumed.manifest)
+            self.record(**_known(resumed.manifest))
         self.save()
+
+    def theirs(self, name: str) -> list[str]:
+        """Returns the files in a subfolder that the run which goes on did not write, relative to that subfolder."""
+        return [path.removeprefix(f"{name}/") for path in self._theirs if path.startswith(f"{name}/")]
 
     def emit(self, event: Event) -> None:
         """Tells whoever listens."""
@@ -103,17 +109,27 @@ class RunContext:
         yield scope
         seconds = round(time.perf_counter() - start, 3)
         stage = StageFacts.model_validate({"name": name, "seconds": seconds, **scope.facts})
-        self.record(stages=[*self._manifest.stages, stage])
+        self.record(stages=[*self._manifest.stages, stage], written=self._written())
         self.save()
         self.emit(StageFinished(name, seconds, scope.facts))
         self.broadcast("graftkit_stage_finished", stage=StageInfo(name, seconds, scope.facts))
 
     def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
-        """Writes the manifest for the last time, every artifact listed with its hash."""
+        """Writes the manifest for the last time, every artifact listed with its hash.
+
+        The checkpoints of a finished run are none: they go next.
+        """
         self.info.status = status
         self.record(status=status, **({"error": _describe(error)} if error is not None else {"progress": None}))
-        self.record(artifacts=file_facts(self.folder, leave_out=frozenset({LOCK, MANIFEST})))
+        leave_out = {LOCK, MANIFEST, *self._theirs}
+        if status == "finished":
+            leave_out |= {name for name in self._written() if name.startswith("checkpoints/")}
+        self.record(artifacts=file_facts(self.folder, leave_out=frozenset(leave_out)), written=[])
         self.save()
+
+    def _written(self) -> list[str]:
+        names = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+        return sorted({*names} - {LOCK, MANIFEST, *self._theirs})
 
     @property
     def manifest(self) -> RunManifest:
@@ -160,6 +176,16 @@ class StageScope:
     def notice(self, message: str) -> None:
         """Tells the user something, and keeps it in the manifest."""
         self._run.notice(self.name, message)
+
+
+def _known(before: RunManifest) -> dict[str, Any]:
+    """Returns what the manifest of a run that goes on says already: should it be killed, the next one needs it, too."""
+    kept = {"data", "tokenizer", "model", "metrics"} & before.model_fields_set
+    return {key: getattr(before, key) for key in kept} | {
+        "metrics": {when: facts for when, facts in before.metrics.items() if when != "after"},
+        "resumed": [*before.resumed, before.progress],
+        "written": sorted({*before.written, *before.artifacts}),
+    }
 
 
 def _providers(plan: RunPlan) -> dict[str, Any]:

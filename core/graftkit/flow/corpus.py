@@ -117,7 +117,7 @@ def _written(run: RunContext, stage: StageScope, encoder: Encoder, sides: Mappin
         tallies = {name: _encode(encoder, side, writers[name]) for name, side in sides.items()}
         _check(run, stage, encoder, tallies)
         about = {"format": "graftkit", "tokenizer": encoder.tokenizer.fingerprint}
-        with atomic_folder(run.folder / TOKENS) as folder:
+        with atomic_folder(run.folder / TOKENS, keep=run.theirs(TOKENS)) as folder:
             for name, writer in writers.items():
                 writer.seal(folder / f"{name}.safetensors", about)
     return tallies

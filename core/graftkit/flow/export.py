@@ -45,7 +45,7 @@ from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.recipe.bind import Choice
-from graftkit.store.files import atomic_folder, file_facts
+from graftkit.store.files import atomic_folder, file_facts, guarded, make_folder
 
 __all__ = ["Planned", "export_all", "make_exporters", "prove", "prove_exports", "refuse_early"]
 
@@ -65,7 +65,8 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     trained: int = (training.model_extra or {})["tokens"]
     probes = replace(make_probes(loaded, corpus, trained), assets=_assets(run, loaded))
     probes.save(run.folder / PROBES_FILE)
-    (run.folder / "exports").mkdir(exist_ok=True)
+    with guarded(run.folder / "exports"):
+        make_folder(run.folder / "exports")
     for use, choice in run.plan.bound.exports:
         with run.stage(f"export {use.folder}") as stage:
             exporter = exporters[use.folder]
@@ -151,7 +152,7 @@ def refuse_early(run: RunContext, exporters: Mapping[str, Exporter]) -> None:
 
 
 def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path) -> None:
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, keep=run.theirs(f"exports/{folder.name}")) as temporary:
         facts = exporter.export(loaded.model, temporary)
         check_towers(loaded.model, temporary)
         if run.vocabulary.change:

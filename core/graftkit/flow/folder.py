@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from graftkit.errors import FolderError
+from graftkit.errors import FolderError, GraftkitError
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.report.run_manifest import MANIFEST, RunManifest
-from graftkit.store.files import sync_folder
+from graftkit.store.files import TEMPORARY, make_folder, sweep, sync_folder
 
-__all__ = ["LOCK", "MANIFEST", "ClaimedFolder", "claim", "claim_again"]
+__all__ = ["CHECKPOINTS", "LOCK", "MANIFEST", "ClaimedFolder", "claim", "claim_again", "others_files"]
 
 LOCK = ".lock"
+
+CHECKPOINTS = "checkpoints"
+
+_ASIDE = re.compile(r"\.[a-z0-9_]{8}\.replaced")
+"""What follows the folder's name in that of the one that holds the run to be replaced."""
+
+_FOLDERS = ("tokenizer", "tokens", ".tokens.partial", CHECKPOINTS, "adapter", "exports")
+"""The folders that a run makes in its own, each of which it replaces or removes as a whole."""
 
 _OWN = re.compile(
     r"manifest\.json|\.lock|tokenizer|vocabulary\.json|tokens|checkpoints|adapter|exports|probes\.safetensors"
     r"|metrics\.jsonl|answers-(before|after)\.json|report\.html|\..*\.(partial|old)"
 )
 """What a run writes at the top of its folder; a plugin's files are known from the manifest."""
+
+_OWN_FILES = re.compile(
+    r"manifest\.json|\.lock|vocabulary\.json|probes\.safetensors|metrics\.jsonl|answers-(before|after)\.json|report\.html"
+    r"|tokens/(train|holdout)\.safetensors|adapter/adapter\.(safetensors|json)"
+    r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"
+    rf"|\.tokens\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?"
+)
+"""The paths of the files that a run itself writes; those of tokenizers, exporters and hooks are listed in manifests."""
 
 
 @dataclass(slots=True)
@@ -44,10 +63,10 @@ class ClaimedFolder:
     resumed: bool = False
 
     def keep(self) -> None:
-        """The run is over: what it replaced may go."""
-        if self.replaced is not None:
-            shutil.rmtree(self.replaced.parent, ignore_errors=True)
-            self.replaced = None
+        """The run is over: what it replaced may go, and what runs replaced here that were killed."""
+        for aside in _moved_aside(self.path):
+            _remove_run(aside)
+        self.replaced = None
         self.release()
 
     def release(self) -> None:
@@ -80,13 +99,16 @@ def claim(path: Path, *, overwrite: bool) -> ClaimedFolder:
             it can't be written.
     """
     try:
+        _put_back(path)
         missing = tuple(folder for folder in (path, *path.parents) if not folder.exists())
         if missing:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         elif not path.is_dir():
             raise FolderError("it is a file", where=str(path), hint="Give a folder with --out.")
-        if all(entry.name == LOCK for entry in path.iterdir()):
-            return ClaimedFolder(path, _lock(path), made=missing)
+        if _is_empty(path):
+            lock = _lock(path)
+            sweep(path)
+            return ClaimedFolder(path, lock, made=missing)
         _check_replaceable(path, overwrite)
         _unlock(path, _lock(path))
         aside = _move_aside(path)
@@ -100,13 +122,25 @@ def claim(path: Path, *, overwrite: bool) -> ClaimedFolder:
 
 
 def claim_again(path: Path) -> ClaimedFolder:
-    """Claims the folder of a run that goes on.
+    """Claims the folder of a run that goes on, and removes from it what a kill has left half-written.
 
     Raises:
-        FolderError: It is going on already, or can't be written.
+        FolderError: It is going on already, can't be written, or has a link or a file where a run keeps a folder.
     """
+    for name in _FOLDERS:
+        entry = path / name
+        if entry.is_symlink() or (entry.exists() and not entry.is_dir()):
+            raise FolderError(
+                f"{name} in it is a {'link' if entry.is_symlink() else 'file'}, where a run keeps a folder that it "
+                "replaces or removes as a whole",
+                where=str(path),
+                hint="Put the folder itself there; a run that needs another disk is started there with --out.",
+            )
     try:
-        return ClaimedFolder(path, _lock(path), resumed=True)
+        lock = _lock(path)
+        for folder in (path, path / CHECKPOINTS, path / "exports"):
+            sweep(folder)
+        return ClaimedFolder(path, lock, resumed=True)
     except OSError as error:
         raise FolderError(f"can't be written: {error.strerror or error}", where=str(path)) from error
 
@@ -160,14 +194,100 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
             where=str(path),
             hint="Give another folder with --out, or replace that run with --overwrite.",
         )
-    listed = {name.partition("/")[0] for name in manifest.artifacts}
-    strange = sorted(e.name for e in path.iterdir() if not _OWN.fullmatch(e.name) and e.name not in listed)
+    strange = others_files(path, manifest)
     if strange:
         raise FolderError(
             f"besides a run it holds {', '.join(strange[:3])}{' ...' if len(strange) > 3 else ''}",
             where=str(path),
             hint="Overwriting would delete that: move it away, or give another folder with --out.",
         )
+
+
+def others_files(path: Path, manifest: RunManifest) -> list[str]:
+    """Returns the relative paths of what the run in a folder did not write: files, and links, which aren't followed.
+
+    What a run wrote is listed in its manifest or has one of its own names; what an export is made of, in the export's.
+    A run that was killed before it could list its tokenizer's files may have written any of those.
+    """
+    listed = {*manifest.artifacts, *manifest.written}
+    if not any(name.startswith("tokenizer/") for name in listed):
+        listed |= {name for name in _files(path) if name.startswith("tokenizer/")}
+    for export in (path / "exports").glob(f"*/{EXPORT_MANIFEST}"):
+        folder = f"exports/{export.parent.name}"
+        listed |= {f"{folder}/{EXPORT_MANIFEST}", *(f"{folder}/{name}" for name in _listed_in(export))}
+    return sorted(name for name in _files(path) if name not in listed and not _OWN_FILES.fullmatch(name))
+
+
+def _listed_in(export: Path) -> list[str]:
+    try:
+        return list(ExportManifest.read(export.parent, ()).files)
+    except GraftkitError:
+        return []
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yields the relative paths of all files and links below a folder."""
+    for place, folders, files in os.walk(folder):
+        for name in [*files, *(name for name in folders if (Path(place) / name).is_symlink())]:
+            yield (Path(place) / name).relative_to(folder).as_posix()
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a folder has nothing in it but what a run leaves that is killed before it has written its manifest."""
+    names = [entry.name for entry in path.iterdir() if entry.name != LOCK]
+    return all((match := TEMPORARY.fullmatch(name)) and match[1] == MANIFEST for name in names)
+
+
+def _moved_aside(path: Path) -> list[Path]:
+    """Returns the runs that were moved out of a folder to be replaced, and still are there, the latest first."""
+    real = path.resolve()
+    places = [
+        place
+        for place in real.parent.glob(f".{glob.escape(real.name)}.*.replaced")
+        if _ASIDE.fullmatch(place.name.removeprefix(f".{real.name}")) and (place / real.name).is_dir()
+    ]
+    return [place / real.name for place in sorted(places, key=lambda place: place.stat().st_mtime_ns, reverse=True)]
+
+
+def _put_back(path: Path) -> None:
+    """Puts the run back that was to be replaced, where the one that was to replace it was killed before it began.
+
+    Raises:
+        FolderError: That one is alive.
+    """
+    real = path.resolve()
+    if real.exists() and not (real.is_dir() and _is_empty(real)):
+        return
+    for aside in _moved_aside(path)[:1]:
+        if real.exists():
+            lock = _lock(real)
+            sweep(real)
+            _unlock(real, lock)
+            real.rmdir()
+        aside.rename(real)
+        aside.parent.rmdir()
+        sync_folder(real.parent)
+
+
+def _remove_run(folder: Path) -> None:
+    """Deletes a run that was moved aside, but nothing that it did not write; its manifest goes last.
+
+    What the system refuses to delete stays.
+    """
+    with suppress(GraftkitError, OSError):
+        manifest = RunManifest.read(folder)
+        kept = {MANIFEST, *others_files(folder, manifest)} if manifest else {MANIFEST}
+        for place, folders, files in os.walk(folder, topdown=False):
+            for name in files:
+                if (Path(place) / name).relative_to(folder).as_posix() not in kept:
+                    (Path(place) / name).unlink()
+            for name in folders:
+                with suppress(OSError):  # something is left in it, or it is a link
+                    (Path(place) / name).rmdir()
+        if kept == {MANIFEST}:
+            (folder / MANIFEST).unlink(missing_ok=True)
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def _move_aside(path: Path) -> Path:

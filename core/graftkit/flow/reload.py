@@ -45,6 +45,8 @@ __all__ = ["ReloadedModel", "reload"]
 _LOADED_OF_A_RUN = ("adapter/", "tokenizer/", VOCABULARY)
 """What the paths of those of a run's files start with that are loaded."""
 
+_ADAPTER_AGAIN = "Put the file back; a run that has not finished writes it again with --resume."
+
 _NEW_ROWS = ".token_adapter.trainable_tokens_delta"
 """PEFT's name of an embedding's new rows."""
 
@@ -147,25 +149,51 @@ def _ours(folder: Path, export: ExportManifest | None, needed: tuple[str, ...]) 
     return export
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _adapter_facts(path: Path) -> dict[str, Any]:
+    """Reads what a run says of its adapter.
+
+    Raises:
+        FolderError: It is missing or damaged.
+    """
     try:
         data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    except FileNotFoundError:
+        raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FolderError(f"it is damaged: it is no JSON: {error}", where=str(path), hint=_ADAPTER_AGAIN) from None
+    facts = data if isinstance(data, dict) else {}
+    for key, kind in (("targets", list), ("tokenizer_fingerprint", str)):
+        if not isinstance(facts.get(key), kind):
+            raise FolderError(f"it is damaged: it does not say '{key}'", where=str(path), hint=_ADAPTER_AGAIN)
+    return facts
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Reads an adapter's tensors.
+
+    Raises:
+        FolderError: They are missing or damaged.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        state: dict[str, torch.Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise FolderError(f"it is damaged: {error}", where=str(path), hint=_ADAPTER_AGAIN) from None
+    return state
 
 
 def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedModel:
-    from safetensors.torch import load_file
-
-    facts = _read(folder / "adapter" / "adapter.json")
-    if not facts:
+    if not (folder / "adapter").is_dir():
         raise FolderError(
             f"the run has no adapter yet (it is {manifest.status})",
             where=str(folder),
             hint="Run it again.",
         )
-    state = load_file(folder / "adapter" / "adapter.safetensors")
+    facts = _adapter_facts(folder / "adapter" / "adapter.json")
+    state = _tensors(folder / "adapter" / "adapter.safetensors")
     providers, where = manifest.providers, str(folder)
     model, data = required(manifest.model, "model", where), required(manifest.data, "data", where)
     tokenizer = make("tokenizer", providers["tokenizer"]).load(folder / "tokenizer")
@@ -178,10 +206,8 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
 
 def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
     """Loads an export in PEFT's format on the base that it was trained on."""
-    from safetensors.torch import load_file
-
     state = _peft_state(
-        load_file(folder / "adapter_model.safetensors"), make("adapter", manifest.adapter), manifest.targets
+        _tensors(folder / "adapter_model.safetensors"), make("adapter", manifest.adapter), manifest.targets
     )
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder)
@@ -209,14 +235,12 @@ def _peft_state(
 
 def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, make: MakeProvider) -> ReloadedModel:
     """Loads a base that has the new vocabulary, and the plain adapter beside it."""
-    from safetensors.torch import load_file
-
     _, files = open_model(host, str(folder / "base"))
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder / "base")
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder / "base")
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
     adapter = make("adapter", manifest.adapter)
-    state = _peft_state(load_file(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest.targets)
+    state = _peft_state(_tensors(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest.targets)
     adapted = adapt(network, adapter, manifest.targets, seed=0)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
     return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system)

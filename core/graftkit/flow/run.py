@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import Cancelled, GraftkitError, RequestError
+from graftkit.errors import Cancelled, GraftkitError, RequestError, StorageError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
-from graftkit.flow.events import Event, OnEvent
-from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder
+from graftkit.flow.events import Event, Notice, OnEvent
+from graftkit.flow.folder import CHECKPOINTS, ClaimedFolder, claim, claim_again, default_folder
 from graftkit.flow.plan import RunPlan, make_plan
 from graftkit.flow.resume import day_of_run, find_run
 from graftkit.flow.tokenizer import prepare_tokenizer
@@ -147,6 +147,7 @@ def run(
         raise
     try:
         _flow(context)
+        context.finish("finished")
     except BaseException as error:
         if isinstance(error, RequestError) and (resumed or not (folder / TOKENS).exists()):
             if resumed:
@@ -157,7 +158,7 @@ def run(
             claimed.release()
         _tell_of_replaced(error, claimed)
         raise
-    context.finish("finished")
+    _forget(context)
     claimed.keep()
     context.broadcast("graftkit_run_finished")
     return RunResult(claimed.path, context.manifest.to_json())
@@ -174,7 +175,6 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.export import make_exporters, prove_exports, refuse_early
     from graftkit.flow.report import write_report
     from graftkit.flow.targets import settle_targets
-    from graftkit.flow.training import forget_checkpoints
 
     settle_targets(run)
     exporters = make_exporters(run)
@@ -183,7 +183,16 @@ def _flow(run: RunContext) -> None:
     del exporters
     prove_exports(run)
     write_report(run)
-    forget_checkpoints(run)
+
+
+def _forget(run: RunContext) -> None:
+    """Deletes what only a run that goes on needs; the run has finished, whatever the system says to that."""
+    from graftkit.training.checkpoint import remove_checkpoints
+
+    try:
+        remove_checkpoints(run.folder / CHECKPOINTS)
+    except StorageError as error:
+        run.emit(Notice("report", f"the checkpoints are not needed any more and were not deleted: {error}"))
 
 
 def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:

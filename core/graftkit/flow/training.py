@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graftkit.errors import RecipeError
@@ -13,17 +11,16 @@ from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.events import StepFinished
+from graftkit.flow.folder import CHECKPOINTS
+from graftkit.flow.metrics import METRICS, missing_steps, read_steps, to_line
 from graftkit.host.lifecycle import StepInfo
 from graftkit.model.adapt import AdaptedModel
-from graftkit.store.files import LineFile, atomic_folder, remove_tree, write_json, write_text
+from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
 from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
 
-__all__ = ["forget_checkpoints", "go_back", "save_adapter", "train"]
-
-CHECKPOINTS = "checkpoints"
-METRICS = "metrics.jsonl"
+__all__ = ["go_back", "save_adapter", "train"]
 
 
 def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
@@ -56,15 +53,16 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
             trainer.run(_on_step(run, trainer, metrics), run.cancel.poll)
         except BaseException:
             if trainer.whole and trainer.step > start:
-                _write_checkpoint(run, trainer)
+                _write_checkpoint(run, trainer, metrics)
                 save_adapter(run, model, trainer.step)
             raise
+        else:
+            if trainer.step > start:
+                _write_checkpoint(run, trainer, metrics)
         finally:
             metrics.close()
-        if trainer.step > start:
-            _write_checkpoint(run, trainer)
         save_adapter(run, model, trainer.step)
-        stage.facts |= _facts(run.folder / METRICS)
+        stage.facts |= _facts(trainer, read_steps(run.folder / METRICS))
 
 
 def _check_first(run: RunContext, trainer: Trainer) -> None:
@@ -90,10 +88,10 @@ def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[
     every = run.plan.bound.recipe.training.checkpoint_every
 
     def on_step(step: StepInfo) -> None:
-        metrics.append({key: value for key, value in asdict(step).items() if key != "steps"})
+        metrics.append(to_line(step))
         run.record(progress={"stage": "training", "step": step.step, "steps": step.steps})
         if every and step.step % every == 0 and step.step < step.steps:
-            _write_checkpoint(run, trainer)
+            _write_checkpoint(run, trainer, metrics)
             run.save()
         run.emit(StepFinished(step))
         run.broadcast("graftkit_step_finished", step=step)
@@ -101,7 +99,8 @@ def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[
     return on_step
 
 
-def _write_checkpoint(run: RunContext, trainer: Trainer) -> None:
+def _write_checkpoint(run: RunContext, trainer: Trainer, metrics: LineFile) -> None:
+    metrics.sync()  # a machine that dies must not lose lines of steps that are not taken again
     fingerprint = run.vocabulary.tokenizer.fingerprint
     write_checkpoint(run.folder / CHECKPOINTS, trainer.step, trainer.state(), tokenizer_fingerprint=fingerprint)
 
@@ -119,30 +118,26 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
         return
     step, path = found
     trainer.load_state(step, read_checkpoint(path))
-    kept = [json.dumps(line) + "\n" for line in _lines(run.folder / METRICS) if line["step"] <= step]
-    write_text(run.folder / METRICS, "".join(kept))
+    lines = read_steps(run.folder / METRICS)
+    _tell_of_damage(run, stage, missing_steps(lines, step))
+    write_text(run.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
     stage.notice(f"going on after step {step}")
 
 
-def forget_checkpoints(run: RunContext) -> None:
-    """Deletes the checkpoints: they are what a stopped run goes on from, and this one has come to its end."""
-    if (run.folder / CHECKPOINTS).exists():
-        remove_tree(run.folder / CHECKPOINTS)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Reads the metrics; a last line that was cut off by a crash is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+def _tell_of_damage(run: RunContext, stage: StageScope, missing: str) -> None:
+    """Names what has become of the metrics meanwhile: nothing depends on them, and the run goes on."""
+    listed = run.resumed.manifest.artifacts.get(METRICS) if run.resumed else None
+    if missing:
+        stage.notice(missing)
+    elif listed and listed.get("sha256") != sha256_of(run.folder / METRICS):
+        stage.notice(f"{METRICS} is not the file that the run wrote before it stopped")
 
 
 def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
     """Writes `adapter/`: every tensor of the adapter by layer and name, and what is needed to load them."""
     from safetensors.torch import save_file
 
-    with atomic_folder(run.folder / "adapter") as folder:
+    with atomic_folder(run.folder / "adapter", keep=run.theirs("adapter")) as folder:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in model.adapter_state().items()}
         fingerprint = run.vocabulary.tokenizer.fingerprint
         # One entry alone: safetensors writes several in another order each time, and the same run gives the same bytes.
@@ -158,15 +153,16 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
         write_json(folder / "adapter.json", facts)
 
 
-def _facts(path: Path) -> dict[str, object]:
-    steps = _lines(path)
-    seconds = sum(step["seconds"] for step in steps)
-    tokens = sum(step["tokens"] for step in steps)
+def _facts(trainer: Trainer, lines: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Returns what the training took; what only its metrics say is None where they are damaged."""
+    tokens, supervised = trainer.count_tokens()
+    losses = {line["step"]: line["loss"] for line in lines}
+    seconds = sum(line["seconds"] for line in lines)
     return {
-        "steps": len(steps),
+        "steps": trainer.step,
         "tokens": tokens,
-        "supervised_tokens": sum(step["supervised_tokens"] for step in steps),
-        "first_loss": steps[0]["loss"],
-        "last_loss": steps[-1]["loss"],
-        "tokens_per_second": round(tokens / seconds, 1),
+        "supervised_tokens": supervised,
+        "first_loss": losses.get(1),
+        "last_loss": losses.get(trainer.step),
+        "tokens_per_second": round(sum(line["tokens"] for line in lines) / seconds, 1) if seconds else None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,11 @@ MANIFEST = "manifest.json"
 
 FORMAT = 1
 """The version of a manifest's form. Keys may be added within it; none is renamed or means something else."""
+
+_OF_A_RUN = ("tokens", ".tokens.partial", "metrics.jsonl", ".lock")
+"""What lies beside the manifest of a run, and hardly anywhere else."""
+
+_PUT_BACK = "Put the file back as it was, or use another folder with --out."
 
 Value = TypeVar("Value")
 
@@ -162,7 +168,8 @@ class RunManifest(Facts):
         metrics: What was measured, by moment: "base", "before" and "after".
         exports: The exports, by folder.
         error: What the run failed with.
-        artifacts: Every file's size and sha256 by its path in the run's folder.
+        written: While it goes on, the paths of the files that were there when the last stage ended.
+        artifacts: Every file's size and sha256 by its path in the run's folder, once the run is over.
     """
 
     graftkit: str
@@ -187,6 +194,7 @@ class RunManifest(Facts):
     metrics: dict[str, Measurement] = {}
     exports: dict[str, ExportFacts] = {}
     error: dict[str, str] | None = None
+    written: list[str] = []
     artifacts: dict[str, Any] = {}
 
     @classmethod
@@ -194,13 +202,22 @@ class RunManifest(Facts):
         """Returns a run's manifest, or None where the folder holds no run.
 
         Raises:
-            FolderError: It is damaged, which the error says by key, or of a form that this version doesn't know.
+            FolderError: It can't be read, is damaged, which the error says by key, or is of a form that this version
+                doesn't know.
         """
         try:
             data = json.loads((folder / MANIFEST).read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return None
-        if not (isinstance(data, dict) and "graftkit" in data and "status" in data):
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EIO):
+                return None
+            raise FolderError(f"the run's {MANIFEST} can't be read: {error.strerror}", where=str(folder)) from error
+        except (ValueError, RecursionError) as error:
+            data, odd = None, f"it is no JSON: {error}"
+        else:
+            odd = _oddity(data)
+        if odd and any((folder / name).exists() for name in _OF_A_RUN):
+            raise FolderError(f"the run's {MANIFEST} is damaged: {odd}", where=str(folder), hint=_PUT_BACK)
+        if odd:
             return None
         return cls.from_json(data, str(folder))
 
@@ -229,7 +246,7 @@ class RunManifest(Facts):
             raise FolderError(
                 f"the run's {MANIFEST} is damaged: '{key}': {first['msg'].lower()}, not {first['input']!r:.60}",
                 where=where,
-                hint="Put the file back as it was, or use another folder with --out.",
+                hint=_PUT_BACK,
             ) from None
 
     def with_facts(self, **facts: Any) -> RunManifest:
@@ -251,6 +268,13 @@ class RunManifest(Facts):
             StorageError: The system refused.
         """
         write_json(folder / MANIFEST, self.to_json())
+
+
+def _oddity(data: Any) -> str:
+    """Says by what JSON is known not to be a run's manifest; nothing where it may be one."""
+    if not isinstance(data, dict):
+        return "it is no JSON object"
+    return next((f"it does not say '{key}'" for key in ("graftkit", "status") if key not in data), "")
 
 
 def required(value: Value | None, key: str, where: str = "") -> Value:

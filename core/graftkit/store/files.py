@@ -6,9 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -16,12 +17,15 @@ from typing import IO, Any
 from graftkit.errors import StorageError
 
 __all__ = [
+    "TEMPORARY",
     "LineFile",
     "atomic_folder",
     "file_facts",
     "guarded",
+    "make_folder",
     "remove_tree",
     "sha256_of",
+    "sweep",
     "sync_folder",
     "to_json",
     "write_atomic",
@@ -29,6 +33,8 @@ __all__ = [
     "write_text",
 ]
 
+TEMPORARY = re.compile(r"\.([^/]+)\.[a-z0-9_]{8}\.(partial|old)")
+"""Names of what is being written, and of what it replaces: a kill leaves them, and `sweep` removes them."""
 
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
@@ -102,10 +108,15 @@ def to_json(data: Any) -> str:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
     """Gives a temporary sibling folder to fill; at the end it is flushed and gets its name as a whole.
 
     An older folder of that name is deleted only once the new one is in place.
+
+    Args:
+        path: The folder.
+        keep: Files of an older folder that are somebody else's, relative to it: the new one has them, too, unless it
+            has another file of that name.
 
     Raises:
         StorageError: The system refused; the older folder, if any, is as it was.
@@ -115,11 +126,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             temporary.chmod(0o777 & ~_umask())
             yield temporary
+            for name in keep:
+                _take_over(path / name, temporary / name)
             _sync_tree(temporary)
             _put_in_place(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def _take_over(old: Path, new: Path) -> None:
+    """Gives a file a second place, without a copy where the file system can."""
+    if os.path.lexists(new) or not os.path.lexists(old):
+        return
+    new.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(old, new, follow_symlinks=False)
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
@@ -163,6 +187,42 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those around it that are missing, so that a machine that dies keeps them.
+
+    Raises:
+        OSError: The system refused.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in reversed(missing):
+        sync_folder(place.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes have left of `write_atomic` and `atomic_folder` in a folder.
+
+    Nobody else may be writing into the folder. Where a kill came between moving an older folder aside and putting the
+    new one in its place, the older one is put back. What the system refuses to delete stays.
+    """
+    if not folder.is_dir():
+        return
+    for entry in sorted(folder.iterdir()):
+        match = TEMPORARY.fullmatch(entry.name)
+        if match is None:
+            continue
+        name, kind = match.groups()
+        if kind == "old" and (entry / name).exists() and not os.path.lexists(folder / name):
+            with guarded(folder / name):
+                (entry / name).rename(folder / name)
+            sync_folder(folder)
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                entry.unlink()
+
+
 def remove_tree(folder: Path) -> None:
     """Deletes a folder with all that is in it.
 
@@ -195,6 +255,7 @@ class LineFile:
         self._path = path
         with guarded(path):
             self._file = path.open("ab", buffering=0)
+        sync_folder(path.parent)
 
     def append(self, data: Mapping[str, Any]) -> None:
         """Adds one line.
@@ -207,6 +268,15 @@ class LineFile:
         with guarded(self._path):
             while rest:  # a disk that fills up takes a part, and refuses only the next write
                 rest = rest[self._file.write(rest) :]
+
+    def sync(self) -> None:
+        """Makes sure that the lines so far are on the disk.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        with guarded(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flushes the file to the disk and closes it."""

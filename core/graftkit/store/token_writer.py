@@ -14,7 +14,7 @@ import numpy as np
 
 from graftkit.errors import StorageError
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
-from graftkit.store.files import guarded, sync_folder, write_json
+from graftkit.store.files import guarded, make_folder, sync_folder, write_json
 from graftkit.store.token_store import ARRAYS, BY_EXAMPLE, BY_TOKEN, TokenStore, file_order
 
 __all__ = ["TokenWriter", "find_store"]
@@ -44,7 +44,7 @@ class TokenWriter:
         self._folder = folder
         self._key = key
         with guarded(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             progress = _progress(folder, key)
             self.note: Any = progress.get("note")
             types = {name: np.dtype(text) for name, text in progress.get("types", {}).items()}

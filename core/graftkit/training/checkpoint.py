@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from graftkit.store.files import atomic_folder, remove_tree, sha256_of, write_json
+from graftkit.store.files import atomic_folder, guarded, make_folder, sha256_of, sweep, write_json
 
-__all__ = ["KEPT", "latest_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = ["KEPT", "latest_checkpoint", "read_checkpoint", "remove_checkpoints", "write_checkpoint"]
 
 KEPT = 2
 """How many checkpoints are kept: should the newest turn out damaged, there is one before it."""
 
 _NAME = re.compile(r"step-(\d{8})")
-_STATE = "state.safetensors"
+_STATE, _FACTS = "state.safetensors", "checkpoint.json"
 
 
 def write_checkpoint(
@@ -36,15 +37,38 @@ def write_checkpoint(
     """
     from safetensors.torch import save_file
 
-    folder.mkdir(exist_ok=True)
+    with guarded(folder):
+        make_folder(folder)
     path = folder / f"step-{step:08d}"
     with atomic_folder(path) as temporary:
         save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, temporary / _STATE)
         facts = {"step": step, "sha256": sha256_of(temporary / _STATE), "tokenizer_fingerprint": tokenizer_fingerprint}
-        write_json(temporary / "checkpoint.json", facts)
+        write_json(temporary / _FACTS, facts)
     for _, old in list(_checkpoints(folder))[KEPT:]:
-        remove_tree(old)
+        _remove(old)
     return path
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Deletes all checkpoints, and their folder unless something else is in it.
+
+    Raises:
+        StorageError: The system refused.
+    """
+    sweep(folder)
+    for _, path in _checkpoints(folder):
+        _remove(path)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _remove(path: Path) -> None:
+    """Deletes a checkpoint; what else lies in its folder stays there."""
+    with guarded(path):
+        for name in (_FACTS, _STATE):
+            (path / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        path.rmdir()
 
 
 def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
@@ -71,7 +95,7 @@ def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
 
 def _is_whole(path: Path, step: int) -> bool:
     try:
-        facts = json.loads((path / "checkpoint.json").read_bytes())
+        facts = json.loads((path / _FACTS).read_bytes())
         return bool(facts["step"] == step and facts["sha256"] == sha256_of(path / _STATE))
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -111,6 +111,11 @@ class Trainer:
         """Returns how many forward passes all steps take, or would take if sequences shared them."""
         return sum(len(self._passes(rows, packed)) for rows in self.plan)
 
+    def count_tokens(self) -> tuple[int, int]:
+        """Returns how many tokens the steps taken so far have seen, and over how many of them the loss was taken."""
+        rows = [row for step in self.plan[: self.step] for row in step]
+        return sum(self._lengths[row] for row in rows), sum(int(self._store.supervised[row]) for row in rows)
+
     def _passes(self, rows: Sequence[int], packed: bool) -> list[list[int]]:
         return group_by_tokens(rows, self._lengths, self._options.microbatch_tokens if packed else 0)
 

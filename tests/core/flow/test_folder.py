@@ -14,12 +14,14 @@ from graftkit.flow.folder import LOCK, MANIFEST, ClaimedFolder, claim, claim_aga
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.report.run_manifest import RunManifest
 
+WEIGHTS = "adapter.safetensors"
+
 
 def a_run(folder: Path, status: str = "finished") -> Path:
     folder.mkdir(parents=True)
     (folder / MANIFEST).write_text(json.dumps({"graftkit": "0.1", "status": status}))
     (folder / "adapter").mkdir()
-    (folder / "adapter" / "weights").write_text("old")
+    (folder / "adapter" / WEIGHTS).write_text("old")
     return folder
 
 
@@ -28,7 +30,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != LOCK)
 
 
-OLD_RUN = ["x", "x/adapter", "x/adapter/weights", f"x/{MANIFEST}"]
+OLD_RUN = ["x", "x/adapter", f"x/adapter/{WEIGHTS}", f"x/{MANIFEST}"]
 
 
 def refusal(folder: Path, *, overwrite: bool = False) -> str:
@@ -95,7 +97,7 @@ def test_overwriting_moves_the_run_aside_until_the_new_one_has_finished(tmp_path
     claimed = claim(a_run(tmp_path / "x"), overwrite=True)
     assert [path.name for path in claimed.path.iterdir()] == [LOCK]
     assert claimed.replaced is not None and claimed.replaced.parent.parent == tmp_path
-    assert (claimed.replaced / "adapter" / "weights").read_text() == "old"
+    assert (claimed.replaced / "adapter" / WEIGHTS).read_text() == "old"
     (claimed.path / "new").write_text("new")
     claimed.keep()
     assert names(tmp_path) == ["x", "x/new"]
@@ -108,7 +110,7 @@ def test_a_run_that_is_given_back_restores_the_one_before(tmp_path: Path) -> Non
     (claimed.path / "metrics.jsonl").write_text("new")
     claimed.give_back()
     assert names(tmp_path) == OLD_RUN
-    assert (tmp_path / "x" / "adapter" / "weights").read_text() == "old"
+    assert (tmp_path / "x" / "adapter" / WEIGHTS).read_text() == "old"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -171,13 +173,137 @@ def test_what_somebody_else_put_into_the_folder_is_never_given_back(tmp_path: Pa
     assert names(tmp_path) == ["x", "x/mine.txt"]
 
 
-@pytest.mark.parametrize("mine", ["notes.txt", "mine/y"])
+MINE = (
+    "notes.txt",
+    "mine/y",
+    "adapter/notes.txt",
+    "adapter/adapter.safetensors.bak",
+    "tokenizer/notes.txt",
+    "tokens/train.jsonl",
+    "checkpoints/step-00000004/notes.txt",
+    "checkpoints/best/state.safetensors",
+    "exports/merged/README.md",
+    "exports/mine.gguf",
+)
+
+
+@pytest.mark.parametrize("mine", MINE)
 def test_a_run_with_somebodys_own_files_in_it_is_not_overwritten(tmp_path: Path, mine: str) -> None:
-    path = a_run(tmp_path / "x") / mine
-    path.parent.mkdir(exist_ok=True)
+    folder = a_run(tmp_path / "x")
+    list_files(folder, "tokenizer/tokenizer.json", "exports/merged/model.safetensors")
+    path = folder / mine
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("years of work")
-    assert f"besides a run it holds {mine.partition('/')[0]}" in refusal(tmp_path / "x", overwrite=True)
+    assert f"besides a run it holds {mine}" in refusal(tmp_path / "x", overwrite=True)
     assert path.read_text() == "years of work"
+
+
+def list_files(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("a run's")
+    manifest = {"graftkit": "0.1", "status": "finished", "artifacts": {name: {} for name in names}}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_a_link_in_a_run_is_somebodys_own_and_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "rows.jsonl").write_text("years of work")
+    (a_run(tmp_path / "x") / "exports").mkdir()
+    (tmp_path / "x" / "exports" / "merged").symlink_to(tmp_path / "corpus")
+    assert "besides a run it holds exports/merged" in refusal(tmp_path / "x", overwrite=True)
+    assert (tmp_path / "corpus" / "rows.jsonl").read_text() == "years of work"
+
+
+def test_what_comes_into_the_run_that_is_replaced_meanwhile_stays(tmp_path: Path) -> None:
+    claimed = claim(a_run(tmp_path / "x"), overwrite=True)
+    assert claimed.replaced is not None
+    (claimed.replaced / "adapter" / "notes.txt").write_text("years of work")
+    kept = claimed.replaced / "adapter" / "notes.txt"
+    claimed.keep()
+    assert kept.read_text() == "years of work" and sorted(p.name for p in kept.parent.iterdir()) == ["notes.txt"]
+
+
+def test_a_run_that_was_killed_after_some_stages_is_overwritten_with_what_it_had_written(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "x", "running")
+    written = ["tokenizer/tokenizer.json", "tensorboard/events", "exports/merged/config.json"]
+    list_files(folder, *written)
+    (folder / MANIFEST).write_text(json.dumps({"graftkit": "0.1", "status": "running", "written": written}))
+    (folder / "checkpoints" / ".step-00000002.abcd_123.partial").mkdir(parents=True)
+    (folder / "checkpoints" / ".step-00000002.abcd_123.partial" / "state.safetensors").write_text("half")
+    claim(folder, overwrite=True).keep()
+    assert names(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, ".manifest.json.abcd_123.partial"]])
+def test_a_folder_of_a_run_that_was_killed_before_its_first_manifest_is_taken(tmp_path: Path, left: list[str]) -> None:
+    (tmp_path / "x").mkdir()
+    for name in left:
+        (tmp_path / "x" / name).write_text('{"gra')
+    claimed = claim(tmp_path / "x", overwrite=False)
+    assert [path.name for path in claimed.path.iterdir()] == [LOCK]
+
+
+@pytest.mark.parametrize("left", [None, [], [LOCK, ".manifest.json.abcd_123.partial"]])
+def test_a_run_that_was_killed_before_it_replaced_another_leaves_that_one(
+    tmp_path: Path, left: list[str] | None
+) -> None:
+    """A kill between the move of the older run and the newer one's first manifest."""
+    claimed = claim(a_run(tmp_path / "x"), overwrite=True)
+    claimed.release()
+    for name in left or []:
+        (tmp_path / "x" / name).write_text("")
+    if left is None:
+        (tmp_path / "x").rmdir()
+    assert "it holds a run (finished)" in refusal(tmp_path / "x")
+    assert names(tmp_path) == OLD_RUN
+    claim(tmp_path / "x", overwrite=True).keep()
+    assert names(tmp_path) == ["x"]
+
+
+def test_a_run_that_goes_on_and_finishes_removes_what_it_had_replaced_before_it_was_killed(tmp_path: Path) -> None:
+    a_run(tmp_path / "x.y")
+    claim(tmp_path / "x.y", overwrite=True).release()  # another run, whose name begins as this one's
+    first = claim(a_run(tmp_path / "x"), overwrite=True)
+    (first.path / MANIFEST).write_text(json.dumps({"graftkit": "0.1", "status": "running"}))
+    first.release()
+    claim_again(tmp_path / "x").keep()
+    left = [path.name for path in tmp_path.iterdir() if path.name.endswith(".replaced")]
+    assert len(left) == 1 and left[0].startswith(".x.y.")
+
+
+def test_a_run_that_goes_on_removes_what_a_kill_has_left(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "x", "running")
+    before = names(tmp_path)
+    for name in (
+        ".adapter.abcd_123.partial",
+        "exports/.merged.abcd_123.partial",
+        "exports/.merged.12.abcd_123.partial",
+    ):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.safetensors").write_text("as large as a model")
+    (folder / "checkpoints" / ".step-00000002.abcd_123.old" / "step-00000002").mkdir(parents=True)
+    (folder / ".manifest.json.abcd_123.partial").write_text("{")
+    (folder / ".tokens.partial").mkdir()
+    claim_again(folder).release()
+    swept = ["x/.tokens.partial", "x/checkpoints", "x/checkpoints/step-00000002", "x/exports"]
+    assert names(tmp_path) == sorted([*before, *swept])
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "adapter", "exports", "tokens", "tokenizer", ".tokens.partial"])
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_is_no_folder_where_a_run_keeps_one_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / MANIFEST).write_text(json.dumps({"graftkit": "0.1", "status": "interrupted"}))
+    (tmp_path / "elsewhere").mkdir()
+    if kind == "link":
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    else:
+        (folder / name).write_text("")
+    with pytest.raises(FolderError, match=f"{name} in it is a {kind}, where a run keeps a folder") as caught:
+        claim_again(folder)
+    assert caught.value.hint
 
 
 def test_what_a_plugin_left_is_part_of_the_run(tmp_path: Path) -> None:

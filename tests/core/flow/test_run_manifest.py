@@ -80,6 +80,33 @@ def test_a_manifest_of_another_form_is_refused_and_says_by_what_it_was_written(t
         RunManifest.read(written(tmp_path / "x", format=2, graftkit="9.0"))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"graftkit": "0.1", "status": "fin', "it is no JSON: Unterminated string"),
+        (b'{"graftkit": "0.1", "status": "finished\xff"}', "it is no JSON: 'utf-8' codec can't decode"),
+        (b"", "it is no JSON"),
+        (b'["graftkit"]', "it is no JSON object"),
+        (b'{"graftkit": "0.1", "st\x61tuS": "finished"}', "it does not say 'status'"),
+        (b'{"graftki\x54": "0.1", "status": "finished"}', "it does not say 'graftkit'"),
+    ],
+)
+def test_a_runs_damaged_manifest_is_told_in_words(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    (tmp_path / "tokens").mkdir()
+    asked = (
+        lambda: find_run(tmp_path, {}),
+        lambda: day_of_run(tmp_path),
+        lambda: reload(str(tmp_path)),
+        lambda: claim(tmp_path, overwrite=True),
+    )
+    for ask in asked:
+        with pytest.raises(FolderError, match=f"the run's manifest.json is damaged: {said}") as caught:
+            ask()
+        assert caught.value.where == str(tmp_path) and "Put the file back" in caught.value.hint
+    assert (tmp_path / MANIFEST).read_bytes() == content
+
+
 def test_a_stage_can_record_only_what_the_manifest_has_room_for() -> None:
     manifest = RunManifest(graftkit="0.1", status="running")
     assert manifest.with_facts(stop_tokens=[1, 2]).to_json()["stop_tokens"] == [1, 2]
