@@ -1,10 +1,11 @@
 # Two commands for a machine with nothing but Python 3.11 and pip: `make run` and `make test`.
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
+N ?= 2000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test test-gpu install dev format bench clean
+.PHONY: help run test test-gpu install dev format bench fuzz clean
 
 help:  ## Show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ bench: dev  ## Run the benchmarks; their figures are in docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/extend_vocabulary.py
 	$(BIN)/python tests/benchmarks/tokenizer_training.py
 	$(BIN)/python tests/benchmarks/sentencepiece_training.py
+
+fuzz: dev  ## Try N malformed inputs on every parser; docs/reliability.md has the figures
+	PYTHONPATH=tests $(BIN)/python -m hostile --inputs $(N) --failures build/hostile
 
 clean:  ## Remove .venv and what tools leave
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -115,7 +115,7 @@ def _one_process(
             process.stdin.flush()
             for seed in range(seeds.start, end):
                 line = lines.next(SECONDS)
-                add(Verdict(**json.loads(line)) if line else _ended(seed, process, folder / "errors"))
+                add(Verdict(**json.loads(line)) if line else _ended(seed, process, lines.ended, folder / "errors"))
                 if not line or enough():
                     return seed + 1
             return end
@@ -149,6 +149,7 @@ class _Lines:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout
         self._process, self._pipe, self._read = process, process.stdout.fileno(), b""
+        self.ended = False
 
     def next(self, seconds: float) -> str:
         """Returns the next line; an empty one where the process ended, or took more processor time, or waited."""
@@ -158,6 +159,7 @@ class _Lines:
             if ready:
                 more = os.read(self._pipe, 1 << 16)
                 if not more:
+                    self.ended = True
                     return ""
                 self._read += more
             elif time.monotonic() - start > seconds:
@@ -175,9 +177,9 @@ def _processor_time(process: int) -> float:
     return time.monotonic()
 
 
-def _ended(seed: int, process: subprocess.Popen[bytes], errors: Path) -> Verdict:
-    with suppress(subprocess.TimeoutExpired):
-        code = process.wait(0.5)
+def _ended(seed: int, process: subprocess.Popen[bytes], ended: bool, errors: Path) -> Verdict:
+    if ended:
+        code = process.wait(_WAITS)
         said = errors.read_text(errors="replace")[-4000:]
         return Verdict(seed, "failed", problem=f"the process ended with {code}", details=said)
     return Verdict(seed, "failed", seconds=SECONDS, problem=f"it took more than {SECONDS:g} seconds")

@@ -51,7 +51,13 @@ def change_tensor_file(draw: random.Random, path: Path) -> None:
     """Changes a safetensors file: its header's JSON, a tensor's name, shape, type or numbers, or its bytes."""
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    header, numbers = json.loads(data[8 : 8 + length]), data[8 + length :]
+    try:
+        header, numbers = json.loads(data[8 : 8 + length]), data[8 + length :]
+    except (ValueError, RecursionError):  # changed before
+        header = None
+    if not isinstance(header, dict) or not header or not all(isinstance(one, dict) for one in header.values()):
+        path.write_bytes(bytes_changed(draw, data))
+        return
     name = draw.choice(sorted(header))
     entry = header[name]
     change: int = draw.randrange(8)

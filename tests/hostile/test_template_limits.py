@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hostile.limits import MAX_BYTES, MAX_SECONDS, Outcome, measure
 
 _LOOP = "{% for i in range(100000) %}BODY{% endfor %}"

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import ExportError, GraftkitError
+from graftkit.errors import ExportError, GraftkitError, named
 from graftkit.flow.assets import covered, differences
 from graftkit.flow.export_manifest import TO_PROVE, ExportManifest, checked_tolerance, refuse_foreign_code
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, make_provider
@@ -42,7 +42,8 @@ def main() -> None:
     trusted = sys.argv[3:] == [TRUSTED]
     make = (lambda _, facts: make_provider(facts)) if trusted else InstalledProviders(PluginHost()).make
     try:
-        print(json.dumps(check(folder, probes, make)))
+        with named(str(folder)):
+            print(json.dumps(check(folder, probes, make)))
     except GraftkitError as error:
         said = {"message": error.message, "hint": error.hint, "where": error.where}
         print(json.dumps({"status": "failed", **said}))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graftkit.errors import RecipeError
+from graftkit.errors import RecipeError, named
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
@@ -117,7 +117,8 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
         stage.notice("there is no checkpoint to go on from: training starts at the first step")
         return
     step, path = found
-    trainer.load_state(step, read_checkpoint(path))
+    with named(str(path)):
+        trainer.load_state(step, read_checkpoint(path))
     lines = read_steps(run.folder / METRICS)
     _tell_of_damage(run, stage, missing_steps(lines, step))
     write_text(run.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))

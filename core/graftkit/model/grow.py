@@ -51,7 +51,8 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
         where: The model's reference, for errors.
 
     Raises:
-        ModelError: The architecture's embedding or output layer is of a kind whose rows can't be told apart.
+        ModelError: The architecture's embedding or output layer is of a kind whose rows can't be told apart, or the
+            change has rows that are neither new nor kept.
     """
     old, head = network.get_input_embeddings(), network.get_output_embeddings()
     if type(old) is not nn.Embedding or type(head) is not nn.Linear:
@@ -60,6 +61,11 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
             f"the vocabulary of this architecture can't be changed: its embedding and output layer are {kinds}",
             where=where,
             hint="Leave out the recipe's section 'tokenizer'.",
+        )
+    named = len(change.ids) + (len(old.weight) if change.kept is None else len(change.kept))
+    if change.size > named:
+        raise ModelError(
+            f"the changed vocabulary has {change.size:.3g} rows, but only {named:,} are new or the base model's"
         )
     names = {id(module): path for path, module in network.named_modules()}
     embedding_path, head_path = names[id(old)], names[id(head)]

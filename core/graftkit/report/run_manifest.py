@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from graftkit.errors import FolderError
 from graftkit.host.lifecycle import RunStatus
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.files import write_json
 
 __all__ = [
@@ -206,7 +207,7 @@ class RunManifest(Facts):
                 doesn't know.
         """
         try:
-            data = json.loads((folder / MANIFEST).read_bytes())
+            data = json.loads(read_regular(folder / MANIFEST))
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EIO):
                 return None

@@ -14,6 +14,9 @@ from graftkit.testing import isolated_host
 from hostile.mutate import apply, bytes_changed, change_json, dumped, hostile_value, place_oddly, spliced
 from hostile.originals import change_tensor_file, list_again, original_run
 
+NAMED = ("original/model",)
+"""The base model, whose place is a part of its own errors."""
+
 PENDING: frozenset[str] = frozenset({"patterns that take long"})
 
 _KINDS = [
@@ -113,7 +116,7 @@ def _copy(folder: Path, of_run: bool) -> None:
 def _change_document(draw: random.Random, path: Path) -> None:
     try:
         document = json.loads(path.read_bytes())
-    except ValueError:  # changed before
+    except (ValueError, RecursionError):  # changed before
         return
     path.write_bytes(dumped(change_json(draw, document)).encode("utf-8", "surrogatepass"))
 
@@ -121,7 +124,7 @@ def _change_document(draw: random.Random, path: Path) -> None:
 def _put(path: Path, key: str, value: Any) -> None:
     try:
         document = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if isinstance(document, dict):
         path.write_text(json.dumps({**document, key: value}))

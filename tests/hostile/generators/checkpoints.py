@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from graftkit.flow.metrics import to_line
 from graftkit.flow.resume import day_of_run, find_run
 from graftkit.flow.training import go_back
+from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.files import sha256_of
@@ -73,7 +75,7 @@ def _write(folder: Path) -> None:
             parameter.grad = torch.ones_like(parameter)
         optimizers.step()
         write_checkpoint(folder / "checkpoints", step, optimizers.state(), tokenizer_fingerprint="ab")
-    lines = [{"step": step, "loss": 1.0, "tokens": 9, "supervised_tokens": 4, "seconds": 0.1} for step in (1, 2, 3)]
+    lines = [to_line(StepInfo(step, 4, 1.0, 9, 4, 0.1, 1e-3, 0.5)) for step in (1, 2, 3)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     examples = [Example(np.arange(n), np.ones(n, np.float32), 1) for n in (3, 5, 2)]
     TokenStore.of(examples).save(folder / "tokens.safetensors", {"key": "ab"})
@@ -167,6 +169,7 @@ def read(folder: Path) -> None:
 
 def _go_on(folder: Path) -> None:
     optimizers, notices = _optimizers(), []
-    run, trainer, stage = SimpleNamespace(folder=folder), optimizers, SimpleNamespace(notice=notices.append)
+    run = SimpleNamespace(folder=folder, resumed=find_run(folder, _RECIPE))
+    trainer, stage = optimizers, SimpleNamespace(notice=notices.append)
     go_back(cast(Any, run), cast(Any, trainer), cast(Any, stage))
     assert notices

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.cli.verify import check_files
+from graftkit.errors import ExportError, GraftkitError, named
 from graftkit.flow.probes import Probes
 from graftkit.flow.prove import check
 from graftkit.flow.recreate import InstalledProviders
@@ -18,6 +19,9 @@ from graftkit.testing import isolated_host
 from hostile.generators.adapters import _change_document, _change_providers, _put
 from hostile.mutate import apply, bytes_changed, change_json, dumped, hostile_string, hostile_value, place_oddly
 from hostile.originals import change_tensor_file, list_again, original_run
+
+NAMED = ("original/model",)
+"""The base model, whose place is a part of its own errors."""
 
 PENDING: frozenset[str] = frozenset()
 
@@ -120,7 +124,7 @@ def _change_assets(draw: random.Random, probes: Path) -> None:
     try:
         header = json.loads(data[8 : 8 + length])
         assets = json.loads(header["__metadata__"]["assets"])
-    except (ValueError, KeyError, TypeError):  # changed before
+    except (ValueError, KeyError, TypeError, RecursionError):  # changed before
         return
     assets = change_json(draw, {key: value[:3] if isinstance(value, list) else value for key, value in assets.items()})
     header["__metadata__"]["assets"] = dumped(assets)
@@ -138,4 +142,10 @@ def read(folder: Path) -> None:
     reload(str(export), _host)
     probes = Probes.load(folder / "probes.safetensors")
     assert len(probes.ids) == len(probes.logits) == len(probes.positions)
-    check(export, folder / "probes.safetensors", InstalledProviders(_host).make)
+    try:
+        with named(str(export)):
+            check(export, folder / "probes.safetensors", InstalledProviders(_host).make)
+    except GraftkitError:
+        raise
+    except Exception as error:  # as the process that asks for the proof says it
+        raise ExportError(f"it can't be loaded again: {type(error).__name__}", where=str(export)) from None
