@@ -189,10 +189,24 @@ def test_probes_that_are_no_tensors_are_told_with_their_file(tmp_path: Path, dat
         Probes.load(tmp_path / "p")
 
 
-@pytest.mark.parametrize("size", [324, 2**31, 2**63])
+@pytest.mark.parametrize("size", [324, 2**31 - 1])
 @pytest.mark.parametrize("kept", [None, {n: n for n in range(320)}])
 def test_no_memory_is_taken_for_rows_that_nobody_has(size: int, kept: dict[int, int] | None) -> None:
     network = build_twin(dict(TINY_CONFIG))
     change = VocabularyChange("extended", size, (320, 321), ((1,), (2,)), kept)
     with pytest.raises(ModelError, match="only 322 are new or the base model's"):
         grow(network, change, lambda weight, role: torch.zeros(2, weight.shape[1]))
+
+
+@pytest.mark.parametrize("count", ["100001", "1e308", "1e999", str(2**63)])
+def test_a_tekken_file_asks_for_no_more_special_tokens_than_there_can_be(tmp_path: Path, count: str) -> None:
+    config = f'{{"pattern": ".", "default_vocab_size": 9, "default_num_special_tokens": {count}}}'
+    (tmp_path / "tekken.json").write_text(f'{{"config": {config}, "vocab": []}}')
+    with pytest.raises(ModelError, match="no tekken.json"):
+        HuggingFaceBackend().load(tmp_path)
+
+
+@pytest.mark.parametrize("size", [10**400, 2**31, -1])
+def test_no_vocabulary_is_larger_than_any_can_be(size: int) -> None:
+    with pytest.raises(ValueError, match="at most"):
+        VocabularyChange.from_json({"kind": "extended", "size": size, "ids": [], "parts": [], "kept": None})

@@ -65,7 +65,7 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
     named = len(change.ids) + (len(old.weight) if change.kept is None else len(change.kept))
     if change.size > named:
         raise ModelError(
-            f"the changed vocabulary has {change.size:.3g} rows, but only {named:,} are new or the base model's"
+            f"the changed vocabulary has {change.size:,} rows, but only {named:,} are new or the base model's"
         )
     names = {id(module): path for path, module in network.named_modules()}
     embedding_path, head_path = names[id(old)], names[id(head)]

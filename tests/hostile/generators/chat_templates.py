@@ -10,7 +10,7 @@ from graftkit.corpus.template import ChatTemplate
 
 from hostile.mutate import apply, bytes_changed, hostile_string, spliced
 
-PENDING: frozenset[str] = frozenset({"time", "memory"})
+PENDING: frozenset[str] = frozenset()
 NAMED = ("chat_template", "chat template", "a conversation")
 
 _CHATML = (
