@@ -4,9 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-N ?= 200
-
-.PHONY: help run test test-gpu kills prefixes faults install dev format bench clean
+.PHONY: help run test test-gpu kills prefixes faults fuzz install dev format bench clean
 
 help:  ## Show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +23,7 @@ test-gpu: dev  ## Test and measure on the CUDA device that there is
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python tests/benchmarks/gpu_step.py
 
+kills: N ?= 200
 kills: dev  ## Kill a run N times at random moments and have it go on; docs/reliability.md has the figures
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/hostile/crash/kills.py $(N)
 
@@ -49,6 +48,10 @@ bench: dev  ## Run the benchmarks; their figures are in docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/extend_vocabulary.py
 	$(BIN)/python tests/benchmarks/tokenizer_training.py
 	$(BIN)/python tests/benchmarks/sentencepiece_training.py
+
+fuzz: N ?= 2000
+fuzz: dev  ## Try N malformed inputs on every parser; docs/reliability.md has the figures
+	PYTHONPATH=tests $(BIN)/python -m hostile --inputs $(N) --failures build/hostile
 
 clean:  ## Remove .venv and what tools leave
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

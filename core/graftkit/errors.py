@@ -20,6 +20,9 @@ GraftkitError                what was wrong, where, and what to do
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from graftkit.redact import without_secrets
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "StorageError",
     "TargetError",
     "TrainingError",
+    "named",
 ]
 
 
@@ -125,3 +129,23 @@ class Cancelled(GraftkitError):
     """Somebody asked the run to stop."""
 
     exit_code = 130
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Gives a place to the errors that come up without one, for whoever knows the file that was read.
+
+    Args:
+        where: The file or folder.
+
+    Example:
+        >>> with named("model/config.json"):
+        ...     raise ModelError("it has no model_type")
+        Traceback (most recent call last):
+        graftkit.errors.ModelError: model/config.json: it has no model_type
+    """
+    try:
+        yield
+    except GraftkitError as error:
+        error.where = error.where or where
+        raise

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graftkit.errors import ModelError
 from graftkit.interfaces.model_source import INTEGERS, TensorInfo
 from graftkit.interfaces.offline import network_allowed
+from graftkit.interfaces.regular_file import open_regular, read_regular
 
 from graftkit_models.references import local_path
 from graftkit_models.safetensors_header import read_header
@@ -158,7 +159,7 @@ class HuggingFaceFolder:
 def _is_sentencepiece(path: Path) -> bool:
     """Tells from its first byte whether a file is a SentencePiece model; tiktoken files have the same name."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(1) == b"\x0a"
     except OSError:
         return False
@@ -230,7 +231,7 @@ def _read_json(path: Path, hint: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ModelError(f"larger than {MAX_JSON >> 20} MB", where=str(path))
-        data = json.loads(path.read_bytes(), object_hook=_decoded)
+        data = json.loads(read_regular(path), object_hook=_decoded)
     except FileNotFoundError:
         raise ModelError(f"there is no {path.name}", where=str(path.parent), hint=hint) from None
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.regular_file import open_regular, read_regular
 from graftkit.tokenization.side_files import SIDE_FILES, object_in
 
 from graftkit_sentencepiece.proto import SIZE_LIMIT, looks_like_proto
@@ -69,7 +70,7 @@ def find_model(path: Path) -> Path | None:
 
 def _is_model(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return looks_like_proto(file.read(_SNIFFED))
     except OSError:
         return False
@@ -79,7 +80,7 @@ def read_files(path: Path) -> SentencePieceFiles:
     """Reads the files of a folder, or of the model's folder.
 
     Raises:
-        ModelError: There is no model, or a file is larger than any can be.
+        ModelError: There is no model, or a file can't be read or is larger than any can be.
     """
     model = find_model(path)
     if model is None:
@@ -91,8 +92,7 @@ def read_files(path: Path) -> SentencePieceFiles:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ModelError(f"the file has more than {limit:,} bytes", where=str(path))
-    return data
+    try:
+        return read_regular(path, limit)
+    except OSError as error:
+        raise ModelError(f"can't be read: {error.strerror}", where=str(path)) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
-from graftkit.tokenization.side_files import SIDE_FILES
+from graftkit.tokenization.side_files import SIDE_FILES, read_files
 
 from graftkit_tokenizers.extend.extend import extend
 from graftkit_tokenizers.formats.convert import FILES, is_there, read
@@ -44,7 +44,7 @@ class HuggingFaceBackend:
             ModelError: The files are missing or malformed, or their model has another type than `model_type`.
         """
         folder = _folder_of(path) or path
-        files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+        files = read_files(folder, _FILES)
         if "tokenizer.json" not in files:
             files = read(path, self.formats, self.options) or {}
         if not files:

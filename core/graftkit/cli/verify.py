@@ -16,7 +16,7 @@ from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.report.summary import proof_text
 from graftkit.store.files import file_facts
 
-__all__ = ["command"]
+__all__ = ["check_files", "command"]
 
 
 @click.command("verify")
@@ -26,7 +26,7 @@ __all__ = ["command"]
 def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
     """Prove an EXPORT that a run left: every file's hash, then its logits, loaded in a process of its own."""
     folder = Path(export)
-    listed_in = _check_files(folder)
+    listed_in = check_files(folder)
     from graftkit.flow.export import prove
     from graftkit.flow.probes import PROBES_FILE
 
@@ -47,10 +47,14 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
         click.echo("note: whoever changed files may have changed that list: no run's manifest lists them beside it")
 
 
-def _check_files(folder: Path) -> list[str]:
+def check_files(folder: Path) -> list[str]:
     """Compares every file with the lists of hashes that there are, and returns the lists' names.
 
     An export's own list is as trustworthy as the export. The run's manifest, two folders above, is another witness.
+
+    Raises:
+        FolderError: It is no export, or a manifest is damaged.
+        ExportError: A file is missing, new or changed.
     """
     if not (folder / EXPORT_MANIFEST).is_file():
         raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))

@@ -11,6 +11,7 @@ from typing import IO
 from graftkit.corpus.reading import MAX_LINE, decode_utf8
 from graftkit.corpus.rows import ChatRow, CompletionRow, LongTextRow, Row, row_of_line
 from graftkit.errors import DataError
+from graftkit.interfaces.regular_file import open_regular
 
 __all__ = ["STRETCH", "read_stretches", "texts_of"]
 
@@ -42,7 +43,7 @@ def read_stretches(path: Path, size: int = STRETCH) -> Iterator[str]:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             yield file
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error

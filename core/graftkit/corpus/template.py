@@ -11,9 +11,10 @@ from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from graftkit.corpus.template_budget import LimitError
+from graftkit.corpus.template_sandbox import MAX_SOURCE, CountingEnvironment, make_dict
 from graftkit.errors import DataError, ModelError
 from graftkit.store.fingerprint import fingerprint
 
@@ -24,6 +25,10 @@ MAX_RENDERED = 64 << 20
 
 _RENDERING = 2
 """Part of the fingerprint; raised when rendering changes, so that stored tokens are not reused."""
+
+
+_UNREADABLE = (TemplateError, SyntaxError, RecursionError, ValueError, MemoryError)
+"""What reading a template raises; jinja2 leaves a stray break, and numbers of thousands of digits, to Python."""
 
 
 class _Generation(Extension):
@@ -47,9 +52,13 @@ class _Namespace(Namespace):
     """Jinja's `namespace()`, without names that begin with an underscore."""
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
-        for name in dict(*args, **kwargs):
+        values = make_dict(*args, **kwargs)
+        for name in values:
             _refuse_underscore(name)
-        super().__init__(*args, **kwargs)
+        super().__init__(values)
+
+    def __repr__(self) -> str:
+        raise SecurityError("a namespace can't be written: write its variables")
 
     def __setitem__(self, name: str, value: Any) -> None:
         _refuse_underscore(name)
@@ -73,18 +82,23 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, tokens: Mapping[str, str], today: date | None = None) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
+        if len(source) > MAX_SOURCE:
+            raise ModelError(
+                f"the chat template has {len(source):,} characters; at most {MAX_SOURCE:,} are read",
+                where="chat_template",
+            )
+        environment = CountingEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        environment.add_filter("tojson", _to_json)
         environment.globals["raise_exception"] = _raise
         environment.globals["namespace"] = _Namespace
         environment.globals["strftime_now"] = _clock(today)
+        self._budget = environment.budget
         self._tokens = dict(tokens)
         try:
-            self._template = environment.from_string(source)
-            names = {name.name for name in environment.parse(source).find_all(nodes.Name)}
-        except (TemplateError, SyntaxError, RecursionError) as error:  # jinja2 leaves a stray break to Python
+            parsed = environment.parse(source)
+            names = {name.name for name in parsed.find_all(nodes.Name)}
+            self._template = environment.from_string(parsed)
+        except _UNREADABLE as error:
             reason = error.msg if isinstance(error, SyntaxError) else error
             raise ModelError(f"the chat template can't be read: {reason}", where="chat_template") from None
         day = [today.isoformat()] if today and "strftime_now" in names else []
@@ -94,8 +108,10 @@ class ChatTemplate:
         """Lays out a conversation.
 
         Raises:
-            DataError: The template refuses it, for example for the order of its roles.
+            DataError: The template refuses it, for example for the order of its roles; or it does more work, or makes
+                larger values, than laying out a conversation takes.
         """
+        self._budget.begin(messages)
         try:
             text = self._template.render(
                 messages=list(messages),
@@ -104,6 +120,10 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
                 **self._tokens,
             )
+        except LimitError as error:
+            raise DataError(
+                f"the chat template {error}", where=where, hint="Give another one with data.chat_template."
+            ) from None
         except Exception as error:
             raise DataError(f"the chat template refuses it: {error}", where=where) from None
         if len(text) > MAX_RENDERED:
@@ -113,6 +133,8 @@ class ChatTemplate:
 
 def _clock(today: date | None) -> Callable[[str], str]:
     def strftime_now(format: str) -> str:
+        if len(format) > 1000:  # a field of two characters may write 200
+            raise LimitError("writes a date of over 1,000 characters")
         return (datetime.combine(today, time()) if today else datetime.now()).strftime(format)
 
     return strftime_now

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError
 from graftkit.flow.open_model import added_tokens
@@ -97,8 +99,17 @@ class ExpectedAssets:
 
     @classmethod
     def from_json(cls, text: str) -> ExpectedAssets:
-        """Reads what `to_json` gave."""
-        return cls(**json.loads(text))
+        """Reads what `to_json` gave.
+
+        Raises:
+            ValueError: It is something else.
+            RecursionError: It is nested too deeply.
+        """
+        found = TypeAdapter(cls).validate_json(text)
+        _ = found.date
+        if len(found.texts) != len(found.tokens):
+            raise ValueError("there are not as many lists of tokens as texts")
+        return found
 
 
 def expected_assets(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from graftkit.errors import ExportError, FolderError
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.report.run_manifest import BaseFacts, Facts
 from graftkit.store.files import sha256_of, write_json
 
@@ -173,14 +174,12 @@ _EXPORT_AGAIN = "Export it again, or take the export from where it came from."
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        if path.exists() and not path.is_file():
-            raise FolderError("this is no regular file", where=str(path), hint=_EXPORT_AGAIN)
-        if path.stat().st_size > _MAX_CONFIG:
-            raise FolderError(f"it is larger than {_MAX_CONFIG >> 20} MB", where=str(path))
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path, _MAX_CONFIG))
     except FileNotFoundError:
         raise FolderError("there is no such file", where=str(path)) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise FolderError(f"it can't be read: {error.strerror}", where=str(path), hint=_EXPORT_AGAIN) from None
+    except (ValueError, RecursionError) as error:
         raise FolderError(f"it can't be read as JSON: {error}", where=str(path), hint=_EXPORT_AGAIN) from None
     if not isinstance(data, dict):
         raise _damaged(path, "it is no JSON object")

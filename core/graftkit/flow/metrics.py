@@ -8,7 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from graftkit.errors import FolderError
 from graftkit.host.lifecycle import StepInfo
+from graftkit.interfaces.regular_file import read_regular
 
 __all__ = ["METRICS", "missing_steps", "read_steps", "to_line"]
 
@@ -27,11 +29,17 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
 
     A line that is no JSON, lacks a number or has the step of an earlier one is left out, as is a last line that a crash
     has cut off: `missing_steps` says of which steps there is none.
+
+    Raises:
+        FolderError: The system refuses to read it, or it is no regular file.
     """
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = read_regular(path).split(b"\n")[:-1]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        hint = "Move it out of the way: the run goes on without it."
+        raise FolderError(f"can't be read: {error.strerror}", where=str(path), hint=hint) from error
     found: dict[int, dict[str, Any]] = {}
     for line in lines:
         facts = _read(line)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from graftkit.errors import FolderError
 from graftkit.flow.assets import ExpectedAssets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.corpus import Corpus
@@ -27,6 +28,7 @@ from graftkit.store.token_store import TokenStore
 __all__ = ["PROBES_FILE", "Comparison", "Probes", "allowed_difference", "compare", "make_probes"]
 
 PROBES_FILE = "probes.safetensors"
+_ASK_THE_RUN = "An export is proved with what its run has kept beside it: put that file back, or run it again."
 COUNT = 4
 """Sequences at most."""
 KEPT = 8
@@ -84,17 +86,39 @@ class Probes:
 
     @classmethod
     def load(cls, path: Path) -> Probes:
-        """Reads what `save` wrote."""
-        from safetensors import safe_open
+        """Reads what `save` wrote.
 
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata: dict[str, str] = file.metadata() or {}
-        count = sum(name.startswith("ids.") for name in tensors)
+        Raises:
+            FolderError: The file is missing or damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not path.is_file():
+            raise FolderError("there is no such file", where=str(path), hint=_ASK_THE_RUN)
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return cls._of(tensors, file.metadata() or {})
+        except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:  # pydantic's are ValueErrors
+            reason = " ".join(str(error).split())[:300]
+            raise FolderError(f"it is damaged: {reason}", where=str(path), hint=_ASK_THE_RUN) from None
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Probes:
+        """Returns the probes that a file holds.
+
+        Raises:
+            KeyError, ValueError: The file holds something else.
+        """
+        numbers = range(sum(name.startswith("ids.") for name in tensors))
+        ids, positions = ([tensors[f"{name}.{n}"] for n in numbers] for name in ("ids", "places"))
+        logits = [tensors[f"logits.{n}"] for n in numbers]
+        for found, places, values in zip(ids, positions, logits, strict=True):
+            _check_probe(found, places, values)
         return cls(
-            [tensors[f"ids.{n}"].tolist() for n in range(count)],
-            [tensors[f"logits.{n}"] for n in range(count)],
-            [tensors[f"places.{n}"].tolist() for n in range(count)],
+            [found.tolist() for found in ids],
+            logits,
+            [places.tolist() for places in positions],
             metadata.get("tokenizer_fingerprint", ""),
             {
                 name.removeprefix("coverage."): int(value)
@@ -103,6 +127,20 @@ class Probes:
             },
             ExpectedAssets.from_json(metadata["assets"]) if "assets" in metadata else None,
         )
+
+
+def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tensor) -> None:
+    """Makes sure that a probe's parts fit together.
+
+    Raises:
+        ValueError: They don't.
+    """
+    whole = all(tensor.ndim == 1 and tensor.dtype == torch.int64 for tensor in (ids, positions))
+    if not whole or logits.ndim != 2 or not logits.is_floating_point() or not len(ids):
+        raise ValueError("a probe's ids, positions or logits are of another type or shape")
+    inside = ((positions >= 0) & (positions < len(ids))).all()
+    if len(positions) != len(logits) or not inside or ids.min() < 0 or ids.max() >= logits.shape[1]:
+        raise ValueError("a probe's ids, positions and logits do not fit together")
 
 
 @dataclass(frozen=True, slots=True)

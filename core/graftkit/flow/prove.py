@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import ExportError, GraftkitError
+from graftkit.errors import ExportError, GraftkitError, named
 from graftkit.flow.assets import covered, differences
 from graftkit.flow.export_manifest import (
     TO_PROVE,
@@ -51,7 +51,8 @@ def main() -> None:
     trusted = sys.argv[3:] == [TRUSTED]
     make = (lambda _, facts: make_provider(facts)) if trusted else InstalledProviders(PluginHost()).make
     try:
-        print(json.dumps(check(folder, probes, make)), file=output, flush=True)
+        with named(str(folder)):
+            print(json.dumps(check(folder, probes, make)), file=output, flush=True)
     except GraftkitError as error:
         said = {"message": error.message, "hint": error.hint, "where": error.where}
         print(json.dumps({"status": "failed", **said}), file=output, flush=True)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.rows import ChatRow, Message
-from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError
+from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError, named
 from graftkit.flow.base_model import base_facts, check_unchanged
 from graftkit.flow.check_model import pick_device
 from graftkit.flow.export_manifest import (
@@ -36,6 +36,7 @@ from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.quantizer import Quantizer
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
@@ -124,10 +125,11 @@ def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
     """
     host = host or PluginHost()
     try:
-        return _reload(source, host, InstalledProviders(host).make)
+        with named(source):
+            return _reload(source, host, InstalledProviders(host).make)
     except GraftkitError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise FolderError(f"its files are incomplete or damaged: {reason}", where=source) from error
 
@@ -167,7 +169,7 @@ def _adapter_facts(path: Path) -> dict[str, Any]:
         FolderError: It is missing or damaged.
     """
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path))
     except FileNotFoundError:
         raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
     except (OSError, ValueError, RecursionError) as error:
@@ -187,11 +189,12 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     """
     from safetensors.torch import load_file
 
+    if not path.is_file():
+        what = "this is no regular file" if path.exists() else "it is missing"
+        raise FolderError(what, where=str(path), hint=_ADAPTER_AGAIN)
     try:
         check_tensor_header(path)
         state: dict[str, torch.Tensor] = load_file(path)
-    except FileNotFoundError:
-        raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise FolderError(f"it is damaged: {error}", where=str(path), hint=_ADAPTER_AGAIN) from None
     return state
@@ -295,7 +298,7 @@ def _empty_rows(change: VocabularyChange) -> MakeRows:
 
 def _change(path: Path) -> VocabularyChange | None:
     """Returns what became of the base model's vocabulary, where something did."""
-    return VocabularyChange.from_json(json.loads(path.read_bytes())) if path.is_file() else None
+    return VocabularyChange.from_json(json.loads(read_regular(path))) if path.is_file() else None
 
 
 def _check_tokenizer(tokenizer: Tokenizer, trained_with: str, where: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graftkit.errors import RecipeError
+from graftkit.errors import RecipeError, named
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
@@ -21,7 +21,7 @@ from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint,
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
 
-__all__ = ["save_adapter", "train"]
+__all__ = ["go_back", "save_adapter", "train"]
 
 
 def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
@@ -44,7 +44,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     _check_first(run, trainer)
     with run.stage("training") as stage:
         if run.resumed is not None:
-            _go_back(run, trainer, stage)
+            go_back(run, trainer, stage)
         if not loaded.packing.packed:
             alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
             stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
@@ -108,8 +108,12 @@ def _write_checkpoint(run: RunContext, trainer: Trainer, metrics: LineFile) -> N
     write_checkpoint(run.folder / CHECKPOINTS, trainer.step, trainer.state(), tokenizer_fingerprint=fingerprint)
 
 
-def _go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
-    """Takes up the newest whole checkpoint, and forgets the lines of steps after it."""
+def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
+    """Takes up the newest whole checkpoint, and forgets the lines of steps after it.
+
+    Raises:
+        TrainingError: The checkpoint is not of this model, or can't be read.
+    """
     for name in damaged_checkpoints(run.folder / CHECKPOINTS):
         stage.notice(f"{CHECKPOINTS}/{name} is damaged and is not used")
     found = latest_checkpoint(run.folder / CHECKPOINTS)
@@ -118,7 +122,8 @@ def _go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
         stage.notice("there is no checkpoint to go on from: training starts at the first step")
         return
     step, path = found
-    trainer.load_state(step, read_checkpoint(path))
+    with named(str(path)):
+        trainer.load_state(step, read_checkpoint(path))
     lines = read_steps(run.folder / METRICS)
     _tell_of_damage(run, stage, missing_steps(lines, step))
     write_text(run.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))

@@ -135,6 +135,8 @@ class ExtendableBackend(Protocol):
         """
 
 
+_MOST_ROWS = 2**31 - 1
+
 ChangeKind = Literal["extended", "trained", "replaced"]
 
 
@@ -177,6 +179,8 @@ class VocabularyChange:
         """
         kept = None if data["kept"] is None else {int(new): int(old) for new, old in data["kept"]}
         ids, parts = tuple(map(int, data["ids"])), tuple(tuple(map(int, ids)) for ids in data["parts"])
+        if not 0 <= data["size"] <= _MOST_ROWS:
+            raise ValueError(f"a vocabulary has at most {_MOST_ROWS:,} rows")
         if len(ids) != len(parts) or any(not 0 <= id < data["size"] for id in (*ids, *(kept or ()))):
             raise ValueError("the new ids, their parts and the number of rows do not fit together")
         return cls(data["kind"], int(data["size"]), ids, parts, kept)

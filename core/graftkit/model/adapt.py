@@ -160,7 +160,7 @@ class AdaptedModel:
             try:
                 weight.load_adapter_state(mine)
             except ValueError as error:
-                raise TrainingError(str(error), where=layer) from None
+                raise TrainingError(f"{layer}: {error}") from None
         for name, rows in self.row_parameters().items():
             if rows.shape != state[name].shape:
                 raise TrainingError(f"{name} has shape {list(state[name].shape)}, not {list(rows.shape)}")

@@ -55,10 +55,16 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
         where: The model's reference, for errors.
 
     Raises:
-        ModelError: The architecture's embedding or output layer is of a kind whose rows can't be told apart.
+        ModelError: The architecture's embedding or output layer is of a kind whose rows can't be told apart, or the
+            change has rows that are neither new nor kept.
     """
     check_growable(network, where)
     old, head = network.get_input_embeddings(), network.get_output_embeddings()
+    named = len(change.ids) + (len(old.weight) if change.kept is None else len(change.kept))
+    if change.size > named:
+        raise ModelError(
+            f"the changed vocabulary has {change.size:,} rows, but only {named:,} are new or the base model's"
+        )
     names = {id(module): path for path, module in network.named_modules()}
     embedding_path, head_path = names[id(old)], names[id(head)]
     tied = head.weight is old.weight

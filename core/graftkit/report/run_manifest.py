@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from graftkit.errors import FolderError
 from graftkit.host.lifecycle import RunStatus
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.files import write_json
 
 __all__ = [
@@ -207,9 +208,7 @@ class RunManifest(Facts):
         """
         path = folder / MANIFEST
         try:
-            if not path.is_file():  # a pipe would be waited for
-                return None
-            data = json.loads(path.read_bytes())
+            data = json.loads(read_regular(path))
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EIO):
                 return None

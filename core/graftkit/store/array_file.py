@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftkit.errors import StorageError
+from graftkit.interfaces.regular_file import open_regular
 from graftkit.store.files import write_atomic
 
 __all__ = ["STORED_TYPES", "map_arrays", "read_metadata", "write_arrays"]
@@ -112,7 +113,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _header(path: Path) -> tuple[dict[str, Any], int]:
     """Returns the header, and where the data begins."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(8)
             size = int.from_bytes(head, "little")
             if len(head) < 8 or size > _MAX_HEADER:

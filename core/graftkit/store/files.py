@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from graftkit.errors import StorageError
+from graftkit.interfaces.regular_file import open_regular
 
 __all__ = [
     "TEMPORARY",
@@ -240,8 +241,12 @@ def remove_tree(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Returns a file's sha256 in hex."""
-    with path.open("rb") as file:
+    """Returns a file's sha256 in hex.
+
+    Raises:
+        OSError: It can't be read, or is no regular file.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from graftkit.errors import StorageError
+from graftkit.interfaces.regular_file import open_regular, read_regular
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
 from graftkit.store.files import guarded, make_folder, sync_folder, write_json
 from graftkit.store.token_store import ARRAYS, BY_EXAMPLE, BY_TOKEN, TokenStore, file_order
@@ -148,7 +149,7 @@ def find_store(path: Path, key: str) -> Any:
 def _progress(folder: Path, key: str) -> dict[str, Any]:
     """Returns what the progress file says; nothing where the files beside it are not as it says."""
     try:
-        progress: dict[str, Any] = json.loads((folder / PROGRESS).read_bytes())
+        progress: dict[str, Any] = json.loads(read_regular(folder / PROGRESS))
         whole = (
             progress["key"] == key
             and ARRAYS.keys() <= progress["types"].keys()
@@ -176,7 +177,7 @@ def _open_at(path: Path, size: int) -> IO[bytes]:
 
 def _crc32_of(path: Path, size: int) -> int:
     found, left = 0, size
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while left:
             data = file.read(min(_CHUNK, left))
             if not data:

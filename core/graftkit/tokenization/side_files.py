@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.tokenization.tokenizer_json import dump
 
-__all__ = ["SIDE_FILES", "chat_template_in", "content_of", "object_in", "text_in", "with_chat_template"]
+__all__ = ["SIDE_FILES", "chat_template_in", "content_of", "object_in", "read_files", "text_in", "with_chat_template"]
 
 _CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
 
 SIDE_FILES = (_CONFIG, "special_tokens_map.json", "added_tokens.json", _TEMPLATE)
 """The files that Hugging Face repositories keep beside a vocabulary."""
+
+
+def read_files(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Returns those of some files that a folder has: name -> bytes.
+
+    Raises:
+        ModelError: One can't be read.
+    """
+    found = {}
+    for name in names:
+        if (folder / name).is_file():
+            try:
+                found[name] = read_regular(folder / name)
+            except OSError as error:
+                raise ModelError(f"can't be read: {error.strerror}", where=str(folder / name)) from error
+    return found
 
 
 def content_of(token: object) -> str | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from graftkit.errors import TrainingError
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.files import atomic_folder, guarded, make_folder, sha256_of, sweep, write_json
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
 
 KEPT = 2
 """How many checkpoints are kept: should the newest turn out damaged, there is one before it."""
+
+_EARLIER = "Delete this checkpoint: the run goes on from the one before it."
 
 _NAME = re.compile(r"step-(\d{8})")
 _STATE, _FACTS = "state.safetensors", "checkpoint.json"
@@ -94,10 +98,18 @@ def damaged_checkpoints(folder: Path) -> list[str]:
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """Returns the state that was written."""
+    """Returns the state that was written.
+
+    Raises:
+        TrainingError: The file is none that can be read.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    state: dict[str, torch.Tensor] = load_file(path / _STATE)
+    try:
+        state: dict[str, torch.Tensor] = load_file(path / _STATE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TrainingError(f"it can't be read: {error}", where=str(path / _STATE), hint=_EARLIER) from None
     return state
 
 
@@ -109,7 +121,7 @@ def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
 
 def _is_whole(path: Path, step: int) -> bool:
     try:
-        facts = json.loads((path / _FACTS).read_bytes())
+        facts = json.loads(read_regular(path / _FACTS))
         return bool(facts["step"] == step and facts["sha256"] == sha256_of(path / _STATE))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import FolderError, RequestError
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.files import atomic_folder, file_facts, write_json
 from graftkit.suggest import known_names
@@ -72,8 +73,8 @@ def _own(folder: Path) -> set[str]:
     own: set[str] = set()
     for name in RECORDS:
         try:
-            own |= {name, *json.loads((folder / name).read_bytes())["files"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            own |= {name, *json.loads(read_regular(folder / name))["files"]}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return own
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftkit.errors import RequestError
+from graftkit.errors import RequestError, named
 from graftkit.tokenization.tokenizer_json import dump
 from tokenizers import Tokenizer
 
@@ -52,7 +52,8 @@ def read(path: Path, formats: Sequence[str], options: Options) -> dict[str, byte
     for reader in _readers(formats):
         found = reader.find(path)
         if found is not None:
-            files: dict[str, bytes] = reader.read(found, options)
+            with named(str(found)):
+                files: dict[str, bytes] = reader.read(found, options)
             return files
     return None
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.tokenization.side_files import SIDE_FILES, content_of
+from graftkit.interfaces.regular_file import read_regular
+from graftkit.tokenization.side_files import SIDE_FILES, content_of, read_files
 from graftkit.tokenization.tokenizer_json import added_token, dump, template
 
 __all__ = [
@@ -53,7 +54,7 @@ def text_of(path: Path) -> str:
         ModelError: It is missing or not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_regular(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ModelError("the file is not UTF-8", where=str(path)) from None
     except OSError as error:
@@ -76,8 +77,12 @@ def json_object(path: Path) -> Json:
 
 
 def beside(folder: Path) -> dict[str, bytes]:
-    """Returns the files beside a vocabulary: name -> bytes."""
-    return {name: (folder / name).read_bytes() for name in BESIDE if (folder / name).is_file()}
+    """Returns the files beside a vocabulary: name -> bytes.
+
+    Raises:
+        ModelError: One can't be read.
+    """
+    return read_files(folder, BESIDE)
 
 
 def configuration(folder: Path) -> Json:

@@ -26,6 +26,9 @@ _FIRST = (
 )
 """The special tokens of versions whose files do not list them."""
 
+_MOST_SPECIAL = 100_000
+"""Special tokens at most: each of their ids gets a name. Mistral's files have 1,000."""
+
 _ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 
 
@@ -50,7 +53,7 @@ def read(file: Path, options: Options) -> dict[str, bytes]:
             base64.b64decode(entry["token_bytes"], validate=True): int(entry["rank"]) + len(special)
             for entry in ordinary
         }
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, binascii.Error) as error:
         raise ModelError(f"the file is no tekken.json: {type(error).__name__}: {error}", where=str(file)) from None
     parts = byte_level_parts(ranks, named(pattern), special, str(file))
     config: Json = {role: token for role, token in _ROLES.items() if token in special}
@@ -59,7 +62,13 @@ def read(file: Path, options: Options) -> dict[str, bytes]:
 
 
 def _special(data: Mapping[str, Any], count: int) -> dict[str, int]:
-    """Returns special token -> id; unnamed ids get the names that Mistral's library gives them."""
+    """Returns special token -> id; unnamed ids get the names that Mistral's library gives them.
+
+    Raises:
+        ValueError: There are too many.
+    """
+    if count > _MOST_SPECIAL:
+        raise ValueError(f"it asks for {count:.3g} special tokens, more than {_MOST_SPECIAL:,}")
     listed = data.get("special_tokens") or [{"token_str": token, "rank": id} for id, token in enumerate(_FIRST)]
     names = {int(entry["rank"]): str(entry["token_str"]) for entry in listed}
     return {names.get(id, f"<SPECIAL_{id}>"): id for id in range(count)}

@@ -333,7 +333,7 @@ def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset(
         model["vocab"] = {hidden.get(piece, piece): id for piece, id in model["vocab"].items()}
     elif isinstance(model.get("vocab"), list):  # Unigram: pieces with scores
         model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
-    if hidden and "merges" in model:
+    if hidden and model["type"] == "BPE":
         prefix = model.get("continuing_subword_prefix") or ""
         model["merges"] = [
             [left, right]

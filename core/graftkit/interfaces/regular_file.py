@@ -1,0 +1,44 @@
+"""Reads files that anybody may have written, so that no read waits for ever or has no end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+__all__ = ["open_regular", "read_regular"]
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Opens a file for reading; a link is followed.
+
+    Raises:
+        OSError: It can't be read, or is a pipe, a device or a folder: opening a pipe waits for a writer, and a device
+            may have no end.
+        ValueError: No file can have this name.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "this is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path, limit: int | None = None) -> bytes:
+    """Returns a file's bytes.
+
+    Args:
+        path: The file.
+        limit: The most bytes that are read.
+
+    Raises:
+        OSError: As with `open_regular`, or it has more bytes than the limit.
+        ValueError: No file can have this name.
+    """
+    with open_regular(path) as file:
+        data = file.read() if limit is None else file.read(limit + 1)
+    if limit is not None and len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MB", str(path))
+    return data

@@ -1,0 +1,1 @@
+"""A module a parser; `hostile.parsers` says what each has."""

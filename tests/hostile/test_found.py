@@ -1,0 +1,212 @@
+"""What the campaign has found, each as a test of its kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from graftkit.errors import FolderError, GraftkitError, ModelError, TrainingError, named
+from graftkit.flow.assets import ExpectedAssets
+from graftkit.flow.export_manifest import ExportManifest
+from graftkit.flow.metrics import read_steps
+from graftkit.flow.probes import Probes
+from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.grow import grow
+from graftkit.model.twin import build_twin
+from graftkit.report.run_manifest import RunManifest
+from graftkit.store.token_store import TokenStore
+from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
+from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
+from graftkit_models.huggingface import HuggingFaceSource
+from graftkit_sentencepiece.backend import SentencePieceBackend
+from graftkit_tokenizers.huggingface import HuggingFaceBackend
+from safetensors.torch import save_file
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "config.json": lambda folder: HuggingFaceSource().open(str(folder)),
+    "model.safetensors.index.json": lambda folder: _open_with_config(folder),
+    "tokenizer.json": lambda folder: HuggingFaceBackend().load(folder),
+    "vocab.json": lambda folder: HuggingFaceBackend().load(folder),
+    "tokenizer.model": lambda folder: SentencePieceBackend().load(folder),
+    "graftkit.json": lambda folder: ExportManifest.read(folder, ()),
+    "metrics.jsonl": lambda folder: read_steps(folder / "metrics.jsonl"),
+    "train.safetensors": lambda folder: TokenStore.load(folder / "train.safetensors"),
+    "probes.safetensors": lambda folder: Probes.load(folder / "probes.safetensors"),
+}
+"""Readers of files from strangers, by the file that each reads."""
+
+
+@pytest.fixture
+def clock() -> Iterator[None]:
+    """Ends a test that waits for a pipe's other end."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("it waits")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _open_with_config(folder: Path) -> object:
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    return HuggingFaceSource().open(str(folder))
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("odd", ["pipe", "/dev/zero", "folder"])
+@pytest.mark.parametrize("name", READERS)
+def test_only_regular_files_are_read(tmp_path: Path, name: str, odd: str) -> None:
+    path = tmp_path / name
+    if odd == "pipe":
+        os.mkfifo(path)
+    elif odd == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(odd)
+    with pytest.raises(GraftkitError) as caught:
+        READERS[name](tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_pipe_in_a_runs_folder_is_no_manifest_and_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    assert RunManifest.read(tmp_path) is None
+    write_checkpoint(tmp_path / "checkpoints", 1, {"a": torch.zeros(1)})
+    for name in ("state.safetensors", "checkpoint.json"):
+        (tmp_path / "checkpoints" / "step-00000001" / name).unlink()
+        os.mkfifo(tmp_path / "checkpoints" / "step-00000001" / name)
+        assert latest_checkpoint(tmp_path / "checkpoints") is None
+
+
+def test_a_file_of_the_system_that_refuses_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").symlink_to("/proc/self/mem")
+    with pytest.raises(ModelError, match="can't be read: Input/output error"):
+        HuggingFaceBackend().load(tmp_path)
+
+
+def test_no_more_is_read_than_allowed(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 9)
+    assert read_regular(tmp_path / "a", 9) == b"x" * 9
+    with pytest.raises(OSError, match="larger"):
+        read_regular(tmp_path / "a", 8)
+
+
+def test_errors_without_a_place_get_one_and_others_keep_theirs() -> None:
+    for own, expected in (("", "folder"), ("a file", "a file")):
+        with pytest.raises(ModelError) as caught, named("folder"):
+            raise ModelError("no", where=own)
+        assert caught.value.where == expected
+
+
+def test_an_unknown_pattern_is_told_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "x.tiktoken").write_text("YQ== 0\n")
+    (tmp_path / "x.tiktoken.json").write_text('{"pattern": "nothing"}')
+    with pytest.raises(GraftkitError, match="x.tiktoken"):
+        HuggingFaceBackend().load(tmp_path)
+
+
+@pytest.mark.parametrize("merges", [None, [["a"]], [[1, 2, 3]], [7], {"a": "b"}])
+def test_merges_of_a_model_that_has_none_are_not_looked_at(tmp_path: Path, merges: Any) -> None:
+    for name, data in tiny_tokenizer_files().items():
+        (tmp_path / name).write_bytes(data)
+    spec = json.loads((tmp_path / "tokenizer.json").read_bytes())
+    spec["model"] = {"type": "WordLevel", "unk_token": "a", "vocab": spec["model"]["vocab"], "merges": merges}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    assert HuggingFaceBackend().load(tmp_path).encode_batch(["a"])
+
+
+def test_a_checkpoint_is_judged_whatever_its_facts_are(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, 1, {"a": torch.zeros(1)})
+    (path / "checkpoint.json").write_text("[" * 100_000)
+    assert latest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\x02\0\0\0\0\0\0\0[]", b"\xff" * 40])
+def test_a_state_that_can_not_be_read_is_told_with_its_file(tmp_path: Path, data: bytes) -> None:
+    path = write_checkpoint(tmp_path, 1, {"a": torch.zeros(1)})
+    (path / "state.safetensors").write_bytes(data)
+    with pytest.raises(TrainingError, match=r"state\.safetensors.*can't be read"):
+        read_checkpoint(path)
+
+
+def _assets(**changed: Any) -> str:
+    assets = ExpectedAssets(["a"], [[1]], [{"role": "user", "content": "b"}], "b", "2026-01-31", {"top_k": 3}, [2])
+    return json.dumps({**json.loads(assets.to_json()), **changed})
+
+
+def test_assets_are_read_as_they_were_written() -> None:
+    text = _assets()
+    assert ExpectedAssets.from_json(text).to_json() == text
+
+
+PROBE = {"ids.0": torch.tensor([1, 2, 3]), "places.0": torch.tensor([2]), "logits.0": torch.zeros(1, 5)}
+DAMAGED: dict[str, dict[str, Any]] = {
+    "no logits": {"logits.0": None},
+    "an id beyond the vocabulary": {"ids.0": torch.tensor([1, 5])},
+    "a negative id": {"ids.0": torch.tensor([-1, 2])},
+    "no id": {"ids.0": torch.zeros(0, dtype=torch.int64)},
+    "ids that are no whole numbers": {"ids.0": torch.tensor([1.5, 2.0])},
+    "a matrix of ids": {"ids.0": torch.zeros(2, 2, dtype=torch.int64)},
+    "a position beyond the end": {"places.0": torch.tensor([3])},
+    "more positions than logits": {"places.0": torch.tensor([1, 2])},
+    "a vector of logits": {"logits.0": torch.zeros(5)},
+    "assets that are no JSON": {"assets": "{"},
+    "assets that lack a key": {"assets": "{}"},
+    "a day that is none": {"assets": _assets(today="31.1.")},
+    "texts that are none": {"assets": _assets(texts=[3])},
+    "fewer tokens than texts": {"assets": _assets(tokens=[])},
+    "a conversation of numbers": {"assets": _assets(conversation=[3])},
+    "assets nested deeply": {"assets": _assets(generation=None)[:-1] + ', "x": ' + "[" * 100_000},
+    "a coverage that is no number": {"coverage.longest": "x"},
+}
+
+
+@pytest.mark.parametrize("change", DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_probes_are_told_with_their_file(tmp_path: Path, change: dict[str, Any]) -> None:
+    metadata = {name: value for name, value in change.items() if isinstance(value, str)}
+    tensors = {**PROBE, **{name: value for name, value in change.items() if name not in metadata}}
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, tmp_path / "p", metadata)
+    with pytest.raises(FolderError, match="it is damaged") as caught:
+        Probes.load(tmp_path / "p")
+    assert str(tmp_path / "p") in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("data", [b"", b"\x02\0\0\0\0\0\0\0[]", b"{}" * 40])
+def test_probes_that_are_no_tensors_are_told_with_their_file(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "p").write_bytes(data)
+    with pytest.raises(FolderError, match="it is damaged"):
+        Probes.load(tmp_path / "p")
+
+
+@pytest.mark.parametrize("size", [324, 2**31 - 1])
+@pytest.mark.parametrize("kept", [None, {n: n for n in range(320)}])
+def test_no_memory_is_taken_for_rows_that_nobody_has(size: int, kept: dict[int, int] | None) -> None:
+    network = build_twin(dict(TINY_CONFIG))
+    change = VocabularyChange("extended", size, (320, 321), ((1,), (2,)), kept)
+    with pytest.raises(ModelError, match="only 322 are new or the base model's"):
+        grow(network, change, lambda weight, role: torch.zeros(2, weight.shape[1]))
+
+
+@pytest.mark.parametrize("count", ["100001", "1e308", "1e999", str(2**63)])
+def test_a_tekken_file_asks_for_no_more_special_tokens_than_there_can_be(tmp_path: Path, count: str) -> None:
+    config = f'{{"pattern": ".", "default_vocab_size": 9, "default_num_special_tokens": {count}}}'
+    (tmp_path / "tekken.json").write_text(f'{{"config": {config}, "vocab": []}}')
+    with pytest.raises(ModelError, match="no tekken.json"):
+        HuggingFaceBackend().load(tmp_path)
+
+
+@pytest.mark.parametrize("size", [10**400, 2**31, -1])
+def test_no_vocabulary_is_larger_than_any_can_be(size: int) -> None:
+    with pytest.raises(ValueError, match="at most"):
+        VocabularyChange.from_json({"kind": "extended", "size": size, "ids": [], "parts": [], "kept": None})

@@ -1,0 +1,31 @@
+"""Every parser takes thousands of malformed inputs: each is used, or refused in graftkit's own words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from hostile.campaign import run
+from hostile.originals import CACHE
+from hostile.parsers import PARSERS
+
+INPUTS = int(os.environ.get("HOSTILE_INPUTS", "2000"))
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The folder of what inputs are made from that takes long to make, for the processes that this module starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE, str(tmp_path_factory.mktemp("originals")))
+        yield
+
+
+@pytest.mark.usefixtures("originals")
+@pytest.mark.parametrize("parser", PARSERS)
+def test_no_input_crashes_hangs_or_takes_all_memory(parser: str) -> None:
+    tally = run(parser, range(INPUTS), most=5)
+    said = [f"python -m hostile '{parser}' --seed {one.seed}: {one.problem}\n{one.details}" for one in tally.failures]
+    assert not said, "\n".join(said)
+    assert tally.outcomes["accepted"] and tally.outcomes["refused"], "the inputs are all of one kind"
