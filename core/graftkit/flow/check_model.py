@@ -8,6 +8,7 @@ import torch
 
 from graftkit.errors import RecipeError
 from graftkit.flow.context import RunContext
+from graftkit.interfaces.counts import count_weights
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.report.run_manifest import SequenceFacts
 
@@ -33,7 +34,7 @@ def check_model(run: RunContext) -> PlannedBase:
     with run.stage("model check") as stage:
         device = pick_device(bound.recipe.training.device)
         run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)  # what it lacks is found out now
-        packing = choose_packing(files.config, files.reference)
+        packing = choose_packing(files.config, files.reference, count_weights(files.tensors))
         if not packing.packed:
             stage.notice(f"sequences run one by one in training: {packing.reason}")
         run.record(sequences=SequenceFacts(packed=packing.packed, reason=packing.reason))
