@@ -19,6 +19,8 @@ GraftkitError                what was wrong, where, and what to do
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "Cancelled",
     "DataError",
@@ -38,8 +40,23 @@ __all__ = [
 ]
 
 
+_LONGEST_WORD, _LONGEST_TEXT, _MOST_LINES = 200, 1500, 20
+_WORD = re.compile(rf"\S{{{_LONGEST_WORD},}}")
+
+
+def _fit(text: str) -> str:
+    """Returns a text that fits on a screen: long words and long texts lose their middle."""
+    if len(text) > _LONGEST_TEXT:
+        lost = len(text) - _LONGEST_TEXT
+        text = f"{text[: _LONGEST_TEXT - 300]} ... ({lost:,} characters left out) ... {text[-300:]}"
+    lines = _WORD.sub(lambda word: f"{word[0][:120]}...{word[0][-40:]}", text).split("\n")
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[: _MOST_LINES - 3], f"... ({len(lines) - _MOST_LINES + 1:,} lines left out) ...", *lines[-2:]]
+    return "\n".join(lines)
+
+
 class GraftkitError(Exception):
-    """An error with a place and a remedy.
+    """An error with a place and a remedy, neither of them longer than a screen, whatever they quote.
 
     Args:
         message: What was wrong, one sentence.
@@ -50,10 +67,10 @@ class GraftkitError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        super().__init__(_fit(message))
+        self.message = _fit(message)
         self.where = where
-        self.hint = hint
+        self.hint = _fit(hint)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.message}" if self.where else self.message

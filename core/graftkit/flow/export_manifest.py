@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from graftkit.errors import ExportError, FolderError
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.report.run_manifest import BaseFacts, Facts
 from graftkit.store.files import sha256_of, write_json
 
@@ -166,7 +167,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_CONFIG:
             raise FolderError(f"it is larger than {_MAX_CONFIG >> 20} MB", where=str(path))
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise FolderError("there is no such file", where=str(path)) from None
     except (OSError, ValueError, RecursionError) as error:

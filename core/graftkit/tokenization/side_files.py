@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.tokenization.tokenizer_json import dump
 
 __all__ = ["SIDE_FILES", "chat_template_in", "content_of", "object_in", "text_in", "with_chat_template"]
@@ -45,7 +45,7 @@ def object_in(files: Mapping[str, bytes], name: str, where: str) -> dict[str, An
     if name not in files:
         return {}
     try:
-        data = json.loads(files[name])
+        data = parse_json(files[name])
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{name} is no JSON: {error}", where=where) from None
     if not isinstance(data, dict):
