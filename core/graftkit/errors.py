@@ -20,6 +20,7 @@ GraftkitError                what was wrong, where, and what to do
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,8 +47,23 @@ __all__ = [
 ]
 
 
+_LONGEST_WORD, _LONGEST_TEXT, _MOST_LINES = 200, 1500, 20
+_WORD = re.compile(rf"\S{{{_LONGEST_WORD},}}")
+
+
+def _fit(text: str) -> str:
+    """Returns a text that fits on a screen: long words and long texts lose their middle."""
+    if len(text) > _LONGEST_TEXT:
+        lost = len(text) - _LONGEST_TEXT
+        text = f"{text[: _LONGEST_TEXT - 300]} ... ({lost:,} characters left out) ... {text[-300:]}"
+    lines = _WORD.sub(lambda word: f"{word[0][:120]}...{word[0][-40:]}", text).split("\n")
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[: _MOST_LINES - 3], f"... ({len(lines) - _MOST_LINES + 1:,} lines left out) ...", *lines[-2:]]
+    return "\n".join(lines)
+
+
 class GraftkitError(Exception):
-    """An error with a place and a remedy, and without secrets: see `graftkit.redact`.
+    """An error with a place and a remedy: without secrets (`graftkit.redact`), none longer than a screen.
 
     Args:
         message: What was wrong, one sentence.
@@ -58,7 +74,8 @@ class GraftkitError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
-        self.message, self.where, self.hint = (without_secrets(text) for text in (message, where, hint))
+        self.message, self.hint = _fit(without_secrets(message)), _fit(without_secrets(hint))
+        self.where = without_secrets(where)
         super().__init__(self.message)
 
     def __str__(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.model_source import INTEGERS, TensorInfo
 from graftkit.interfaces.offline import network_allowed
 from graftkit.interfaces.regular_file import open_regular, read_regular
@@ -231,7 +231,7 @@ def _read_json(path: Path, hint: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ModelError(f"larger than {MAX_JSON >> 20} MB", where=str(path))
-        data = json.loads(read_regular(path), object_hook=_decoded)
+        data = parse_json(read_regular(path), object_hook=_decoded)
     except FileNotFoundError:
         raise ModelError(f"there is no {path.name}", where=str(path.parent), hint=hint) from None
     except OSError as error:

@@ -7,7 +7,6 @@ one that it accepts, and one that takes minutes.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.bounded_json import parse_json
 
 __all__ = ["StoredTensor", "read_header"]
 
@@ -69,7 +69,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 def _parse(path: Path, raw: bytes) -> Mapping[str, Any]:
     try:
-        header = json.loads(raw, object_pairs_hook=_unique)
+        header = parse_json(raw, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise _broken(path, f"its header is no JSON: {error}") from None
     if not isinstance(header, dict):

@@ -44,22 +44,19 @@ class Outcome:
         return self.error != "killed" and self.seconds < MAX_SECONDS and self.bytes < MAX_BYTES
 
 
-def measure(code: str, cases: Mapping[str, Any] | Sequence[Any], folder: Path | None = None) -> dict[Any, Outcome]:
+def measure(code: str, cases: Mapping[str, Any] | Sequence[Any]) -> dict[Any, Outcome]:
     """Runs cases, each in a process of its own that is forked from one that has executed `code`.
 
     Args:
         code: Python that defines `case(value)`, with the imports that it needs.
         cases: Name -> value, or values; JSON.
-        folder: Where it runs.
 
     Returns:
         Name or number of each case -> what became of it.
     """
     named = cases if isinstance(cases, Mapping) else dict(enumerate(cases))
     request = json.dumps({"code": code, "cases": list(named.values())})
-    done = subprocess.run(
-        [sys.executable, __file__], input=request, capture_output=True, text=True, cwd=folder, check=False
-    )
+    done = subprocess.run([sys.executable, __file__], input=request, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return {name: Outcome(*line) for name, line in zip(named, json.loads(done.stdout), strict=True)}

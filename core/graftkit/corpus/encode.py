@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -99,6 +100,7 @@ class Encoder:
         self._names = {id: name for name, id in tokenizer.special_tokens.items()}
         self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
         self._injection = InjectionCheck(self._specials)
+        self._cuts_hold: bool | None = None
 
     def encode(self, row: Row) -> Encoded:
         """Returns the tokens of a row.
@@ -284,15 +286,40 @@ class Encoder:
         encoding = self._tokenizer.encode_offsets(text, "all")
         specials = set(self._tokenizer.special_tokens.values())
         found = [(id, left) for id, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if id in specials]
+        lefts = [left for left, _ in encoding.offsets]
+        cuts = [left for _, left in found]
         written, start, opens = [], 0, False
         for number, run in enumerate(runs):
             if run.special is not None:
                 written.append((run.special, start))
             opens = bool(number) and run.supervised and not runs[number - 1].supervised
-            if opens and _tokens_before(start, encoding) != self._tokenizer.encode(text[:start], "all"):
+            if opens and not self._same_alone(text, start, encoding.ids, lefts, cuts):
                 return None
             start += len(run.text)
         return (encoding.ids, list(_marks(runs, encoding.offsets))) if found == written else None
+
+    def _same_alone(self, text: str, place: int, ids: Sequence[int], lefts: Sequence[int], cuts: Sequence[int]) -> bool:
+        """Tells whether the text before a place is encoded alone as it is in the whole text.
+
+        Special tokens cut a text into parts that are encoded one by one, so that only what follows the last one has to
+        be encoded again, and the time does not grow with the square of the turns. That they do is checked once.
+
+        Args:
+            text: The whole text.
+            place: Where the part in question ends, in characters.
+            ids: The whole text's token ids.
+            lefts: Where each token begins.
+            cuts: Where each special token begins.
+        """
+        last = bisect_left(lefts, place)
+        near = bisect_left(cuts, place)
+        cut = cuts[near - 1] if near and self._cuts_hold is not False else 0
+        same: bool = ids[bisect_left(lefts, cut) : last] == self._tokenizer.encode(text[cut:place], "all")
+        if cut and self._cuts_hold is None:
+            whole = ids[:last] == self._tokenizer.encode(text[:place], "all")
+            self._cuts_hold = whole == same
+            return whole
+        return same
 
     def _encode_stretches(self, runs: Sequence[_Run]) -> tuple[list[int], list[bool]]:
         ids: list[int] = []
@@ -315,20 +342,29 @@ class Encoder:
         Where the text before a supervised part is encoded differently alone, the text is split there: at inference the
         prompt's tokens are fixed before the answer's first token.
         """
-        text = "".join(run.text for run in group)
-        if not text:
-            return
-        encoding = self._tokenizer.encode_offsets(text)
+        rest = [group]
+        while rest:
+            part = rest.pop()
+            text = "".join(run.text for run in part)
+            if not text:
+                continue
+            encoding = self._tokenizer.encode_offsets(text)
+            split = self._first_split(part, text, encoding)
+            if split:
+                rest += [part[split:], part[:split]]
+            else:
+                ids.extend(encoding.ids)
+                supervised.extend(_marks(part, encoding.offsets))
+
+    def _first_split(self, group: Sequence[_Run], text: str, encoding: Encoding) -> int:
+        """Returns the number of the first supervised part before which the text is encoded differently alone, or 0."""
         start = 0
         for number, run in enumerate(group):
             opens = number and run.supervised and not group[number - 1].supervised
             if opens and _tokens_before(start, encoding) != self._tokenizer.encode(text[:start]):
-                self._encode_group(group[:number], ids, supervised)
-                self._encode_group(group[number:], ids, supervised)
-                return
+                return number
             start += len(run.text)
-        ids.extend(encoding.ids)
-        supervised.extend(_marks(group, encoding.offsets))
+        return 0
 
 
 def _tokens_before(place: int, encoding: Encoding) -> list[int]:

@@ -11,8 +11,8 @@ from graftkit.errors import DataError
 
 __all__ = ["MAX_LINE", "decode_utf8", "numbered_lines", "read_text", "size_of", "too_long"]
 
-MAX_LINE = 64 << 20
-"""The most bytes of a line."""
+MAX_LINE = 32 << 20
+"""The most bytes of a line: as text, each may take four."""
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -26,25 +26,18 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         while line := file.readline(MAX_LINE + 2):
             number += 1
             if len(line) > MAX_LINE + 1:
-                raise too_long(_length(line, file), f"{path}:{number}")
+                raise too_long(f"{path}:{number}")
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if line.strip():
                 yield number, line.removesuffix(b"\n")
 
 
-def _length(line: bytes, file: IO[bytes]) -> int:
-    """Returns the length of a line of which only the beginning was read, in bytes."""
-    size = len(line)
-    while line and not line.endswith(b"\n"):
-        line = file.readline(MAX_LINE)
-        size += len(line)
-    return size - line.endswith(b"\n")
-
-
-def too_long(size: int, where: str) -> DataError:
-    """Returns the error for a line of so many bytes."""
-    return DataError(f"a line of {size:,} bytes; at most {MAX_LINE:,} are read", where=where)
+def too_long(where: str) -> DataError:
+    """Returns the error for a line that is longer than what is read of it."""
+    return DataError(
+        f"a line of over {MAX_LINE:,} bytes", where=where, hint="A row is a line: split it, or give the text as a .txt."
+    )
 
 
 def size_of(path: Path) -> int:

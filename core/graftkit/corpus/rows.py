@@ -10,6 +10,7 @@ from typing import Any
 
 from graftkit.corpus.reading import MAX_LINE, decode_utf8, numbered_lines, read_text, size_of, too_long
 from graftkit.errors import DataError
+from graftkit.interfaces.bounded_json import parse_json
 
 __all__ = [
     "ROLES",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 ROLES = ("system", "user", "assistant", "tool")
+_MOST_VALUES = 2_000_000
 LONG_TEXT = 4 << 20
 """Size in bytes from which on a text file is not held in memory."""
 
@@ -144,7 +146,7 @@ def row_of_line(line: bytes, where: str) -> Row | None:
         DataError: It holds no row.
     """
     if len(line) > MAX_LINE:
-        raise too_long(len(line), where)
+        raise too_long(where)
     if not line.strip():
         return None
     return _row(_parse(decode_utf8(line, where), where), where)
@@ -152,7 +154,7 @@ def row_of_line(line: bytes, where: str) -> Row | None:
 
 def _parse(line: str, where: str) -> Any:
     try:
-        return json.loads(line, parse_constant=_no_constant, object_pairs_hook=_unique)
+        return parse_json(line, _MOST_VALUES, parse_constant=_no_constant, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise DataError(f"no JSON: {error.msg} at column {error.colno}", where=where) from None
     except (ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ from graftkit.errors import RecipeError
 from graftkit.flow.context import RunContext
 from graftkit.flow.plan import RunPlan
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.counts import count_weights
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.report.run_manifest import SequenceFacts
 
@@ -56,7 +57,7 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     bound, files = plan.bound, plan.files
     device = pick_device(bound.recipe.training.device)
     host.registry.create(bound.quantizer.offer, bound.quantizer.config)  # what it lacks is found out now
-    return PlannedBase(device, choose_packing(files.config, files.reference))
+    return PlannedBase(device, choose_packing(files.config, files.reference, count_weights(files.tensors)))
 
 
 def pick_device(name: str) -> torch.device:

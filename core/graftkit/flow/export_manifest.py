@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from graftkit.errors import ExportError, FolderError
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.report.run_manifest import BaseFacts, Facts
 from graftkit.store.files import sha256_of, write_json
@@ -174,7 +175,7 @@ _EXPORT_AGAIN = "Export it again, or take the export from where it came from."
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(read_regular(path, _MAX_CONFIG))
+        data = parse_json(read_regular(path, _MAX_CONFIG))
     except FileNotFoundError:
         raise FolderError("there is no such file", where=str(path)) from None
     except OSError as error:

@@ -11,6 +11,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.architecture import text_settings
+from graftkit.interfaces.counts import check_counts
 from graftkit.interfaces.model_source import (
     BaseModelFiles,
     ModelSource,
@@ -43,11 +44,13 @@ def open_model(
 
     Raises:
         ProviderError: No source accepts it, or several third parties' do.
-        ModelError: The files can't be used.
+        ModelError: The files can't be used, or the configuration is not that of the weights.
     """
     offer = host.registry.resolve("model-source", use, where=where) if use else _asked(host, reference, where)
     source: ModelSource = host.registry.create(offer)
-    return offer, source.open(reference)
+    files = source.open(reference)
+    check_counts(files.config, files.tensors, files.reference)
+    return offer, files
 
 
 def fetch_tokenizer(host: PluginHost, reference: str, where: str = "") -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.quantizer import Quantizer
@@ -169,7 +169,7 @@ def _adapter_facts(path: Path) -> dict[str, Any]:
         FolderError: It is missing or damaged.
     """
     try:
-        data = json.loads(read_regular(path))
+        data = parse_json(read_regular(path))
     except FileNotFoundError:
         raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
     except (OSError, ValueError, RecursionError) as error:
@@ -298,7 +298,7 @@ def _empty_rows(change: VocabularyChange) -> MakeRows:
 
 def _change(path: Path) -> VocabularyChange | None:
     """Returns what became of the base model's vocabulary, where something did."""
-    return VocabularyChange.from_json(json.loads(read_regular(path))) if path.is_file() else None
+    return VocabularyChange.from_json(parse_json(read_regular(path))) if path.is_file() else None
 
 
 def _check_tokenizer(tokenizer: Tokenizer, trained_with: str, where: Path) -> None:

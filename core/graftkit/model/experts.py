@@ -95,15 +95,16 @@ class _ExpertMatrix:
         return NotImplemented
 
 
-def expert_stacks(model: Any, config: Mapping[str, Any]) -> list[StackInfo]:
+def expert_stacks(model: Any, config: Mapping[str, Any], most_weights: int | None = None) -> list[StackInfo]:
     """Returns the stacks that a model's code computes with as told above, found out on a small twin.
 
     Args:
         model: The model as transformers builds it; its weights may be on the meta device.
         config: Its config.json.
+        most_weights: How many weights the twin may have, such as the model's own; None for any number.
     """
     found = _candidates(model)
-    return found if found and _computes(json.dumps(config, sort_keys=True, default=str)) else []
+    return found if found and _computes(json.dumps(config, sort_keys=True, default=str), most_weights) else []
 
 
 def compute_one_by_one(model: Any) -> None:
@@ -132,10 +133,10 @@ def _candidates(model: Any) -> list[StackInfo]:
 
 
 @cache
-def _computes(config: str) -> bool:
+def _computes(config: str, most_weights: int | None) -> bool:
     """Tells whether a small model computes the same with layers in the place of its stacks."""
     try:
-        twin = build_twin(json.loads(config))
+        twin = build_twin(json.loads(config), most_weights=most_weights)
         compute_one_by_one(twin)
         ids = torch.arange(3, 35).unsqueeze(0) % twin.get_input_embeddings().weight.shape[0]
         with torch.no_grad():

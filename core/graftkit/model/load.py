@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import INTEGERS, BaseModelFiles
@@ -165,10 +166,10 @@ class Loader:
         self._quantizer = quantizer
         self._device = device
         self._dtype = dtype
-        self._model: Any = build_skeleton(files.config, files.reference, dtype)
+        self._model: Any = build_skeleton(files.config, files.reference, dtype, len(files.tensors))
         self._in_float32 = _kept_in_float32(self._model)
         self.layers = linear_layers(self._model)
-        self.stacks = expert_stacks(self._model, files.config)
+        self.stacks = expert_stacks(self._model, files.config, count_weights(files.tensors))
         if self.stacks:
             compute_one_by_one(self._model)
         self._stacks = {stack.path: stack for stack in self.stacks}

@@ -51,12 +51,13 @@ class Packing:
     reason: str = ""
 
 
-def choose_packing(config: Mapping[str, Any], where: str = "") -> Packing:
+def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int | None = None) -> Packing:
     """Tries packed sequences on a shrunken twin of the model against the model's own code, sequence by sequence.
 
     Args:
         config: The model's config.json.
         where: The model's reference, for errors.
+        most_weights: How many weights the model has, which a twin may not exceed; None where that is not known.
 
     Raises:
         ModelError: A token's logits depend on later tokens: the model can't be trained to predict the next one. Or a
@@ -64,7 +65,7 @@ def choose_packing(config: Mapping[str, Any], where: str = "") -> Packing:
     """
     with errors_alone("transformers"):  # its remarks on a twin
         try:
-            twin = build_twin(config)
+            twin = build_twin(config, most_weights=most_weights)
             sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
             with attention_as(twin, "eager") if _takes(twin, "eager") else nullcontext():
                 expected = [_logits(twin, [ids], packed=False) for ids in sequences]
@@ -89,7 +90,7 @@ def choose_packing(config: Mapping[str, Any], where: str = "") -> Packing:
                 hint="Only models that predict the next token are trained; for some, config.json has is_decoder.",
             )
         packing = _tried(twin, sequences, torch.cat(expected))
-        return _beyond_windows(config, twin) if packing.packed else packing
+        return _beyond_windows(config, twin, most_weights) if packing.packed else packing
 
 
 def _takes(network: Any, attention: str) -> bool:
@@ -114,7 +115,7 @@ def _tried(network: Any, sequences: Sequence[torch.Tensor], expected: torch.Tens
     return Packing(True)
 
 
-def _beyond_windows(config: Mapping[str, Any], twin: Any) -> Packing:
+def _beyond_windows(config: Mapping[str, Any], twin: Any, most_weights: int | None) -> Packing:
     """Makes sure that what was tried was longer than every window of the configuration.
 
     A twin's windows are shortened by the names that configurations have for them; a window by another name would be
@@ -122,7 +123,7 @@ def _beyond_windows(config: Mapping[str, Any], twin: Any) -> Packing:
     """
     try:
         tried = hidden_pasts(twin, LONGEST)
-        full = build_twin(config, short_windows=False)
+        full = build_twin(config, short_windows=False, most_weights=most_weights)
         longest = min(context_length(full.config.to_dict()) or _LONG, _LONG)
         windows = hidden_pasts(full, longest, masks=len(tried))
         uncrossed = any(window and not crossed for window, crossed in zip(windows, tried, strict=True))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from math import prod
 from typing import Any
 
 import torch
@@ -13,26 +14,67 @@ from torch.overrides import TorchFunctionMode
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import model_class
 
-__all__ = ["build_config", "build_skeleton"]
+__all__ = ["EmptyOnMeta", "build_config", "build_skeleton"]
 
 _NOT_FOR_US = ("auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype")
 _NOWHERE = ("auto_map", "attn_implementation", "experts_implementation")
 """Keys that name code, those of nested configurations among them: a repository of compiled kernels is a value, too."""
 
 
-class _EmptyOnMeta(TorchFunctionMode):
+_MOST_ELEMENTS = 1 << 26
+"""The most elements of a constant that a model makes itself: a causal mask of 8,192 tokens."""
+_SPARE_TENSORS = 10_000
+_SHAPED = frozenset([torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye])
+_RANGES = frozenset([torch.arange, torch.linspace])
+
+
+class EmptyOnMeta(TorchFunctionMode):
     """Makes `torch.empty`, which layers allocate their weights with, on the meta device.
 
-    Everything else is computed as usual, so that buffers which hold constants (rotary frequencies) have them.
+    Everything else is computed as usual, so that buffers which hold constants (rotary frequencies) have them; but not
+    what would be far larger than a model's constants are.
+
+    Args:
+        tensors: How many tensors the weights have; None for no limit.
     """
+
+    def __init__(self, tensors: int | None = None) -> None:
+        super().__init__()
+        self._left = None if tensors is None else 16 * tensors + _SPARE_TENSORS
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.empty:
+            self._count()
             kwargs["device"] = "meta"
+        elif _elements(func, args, kwargs) > _MOST_ELEMENTS:
+            raise ModelError(f"the configuration asks for a constant of over {_MOST_ELEMENTS:,} numbers")
         return func(*args, **kwargs)
+
+    def _count(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise ModelError("the configuration describes far more tensors than the weights are")
+
+
+def _elements(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Returns how many elements a result has at most; 0 where it is made on the meta device."""
+    if func in _SHAPED:
+        size = kwargs.get("size", args[0] if args and isinstance(args[0], Sequence) else args)
+        return prod(number for number in size if isinstance(number, int))
+    if func in _RANGES:
+        return max((abs(int(arg)) for arg in (*args, *kwargs.values()) if isinstance(arg, int | float)), default=0)
+    tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+    if len(tensors) < 2 or prod(max(1, tensor.numel()) for tensor in tensors) <= _MOST_ELEMENTS:
+        return 0
+    try:
+        found = func(*(arg.to("meta") if isinstance(arg, torch.Tensor) else arg for arg in args), **kwargs)
+    except Exception:  # on the meta device alone, or there too
+        return 0
+    return found.numel() if isinstance(found, torch.Tensor) else 0
 
 
 def build_config(config: Mapping[str, Any]) -> Any:
@@ -55,7 +97,9 @@ def _without_code(value: Any) -> Any:
     return [_without_code(inner) for inner in value] if isinstance(value, list) else value
 
 
-def build_skeleton(config: Mapping[str, Any], where: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+def build_skeleton(
+    config: Mapping[str, Any], where: str, dtype: torch.dtype = torch.float32, tensors: int | None = None
+) -> nn.Module:
     """Returns the causal language model that a config.json describes, its weights on the meta device.
 
     Of a configuration of several models that is the whole of them, such as `Gemma3ForConditionalGeneration`.
@@ -64,10 +108,11 @@ def build_skeleton(config: Mapping[str, Any], where: str, dtype: torch.dtype = t
         config: The config.json.
         where: The model's reference, for errors.
         dtype: What the model computes in; constants that it makes itself are of that type where transformers' are.
+        tensors: How many tensors the weights have; None where that is not known.
 
     Raises:
         ModelError: transformers does not know the architecture, or refuses the configuration, or the architecture
-            does not write one token after the other.
+            does not write one token after the other, or it describes far more tensors than there are.
     """
     from transformers import CONFIG_MAPPING
 
@@ -83,10 +128,10 @@ def build_skeleton(config: Mapping[str, Any], where: str, dtype: torch.dtype = t
         built = build_config(config)
         model_class = _class_of(built, where)
         attention = "sdpa" if model_class._supports_sdpa else "eager"
-        with _EmptyOnMeta():
+        with EmptyOnMeta(tensors):
             model: nn.Module = model_class._from_config(built, dtype=dtype, attn_implementation=attention)
-    except ModelError:
-        raise
+    except ModelError as error:
+        raise ModelError(error.message, where=where, hint=error.hint) from None
     except Exception as error:
         raise ModelError(
             f"transformers can't build this {kind} model: {' '.join(str(error).split())[:500]}", where=where

@@ -13,7 +13,7 @@ from torch import nn
 
 from graftkit.interfaces.architecture import model_class
 from graftkit.model.parts import move_towers
-from graftkit.model.skeleton import build_config
+from graftkit.model.skeleton import EmptyOnMeta, build_config
 
 __all__ = ["LONGEST", "build_twin"]
 
@@ -34,6 +34,8 @@ _FEED_FORWARD = (
     "encoder_ffn_dim",
     "n_inner",
 )
+_ANY_WEIGHTS = 1 << 22
+"""How many weights a twin may have whatever its model has: 16 MB."""
 _CHUNKS = ("chunk_size", "mamba_chunk_size")
 """Tokens that a scan computes at a time, whatever the result."""
 _WINDOWS = ("sliding_window", "sliding_window_size", "attention_chunk_size", "window_size", "attention_window")
@@ -42,7 +44,7 @@ _PERIODS = ("period", "offset", "interval", "pattern", "frequency", "_freq", "sk
 _SPECIALS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 
-def build_twin(config: Mapping[str, Any], *, short_windows: bool = True) -> Any:
+def build_twin(config: Mapping[str, Any], *, short_windows: bool = True, most_weights: int | None = None) -> Any:
     """Returns a small model of the same architecture, float32, on the CPU, in evaluation mode.
 
     The towers of a multimodal model are on the meta device: that text is computed shows that it needs none of them.
@@ -50,14 +52,15 @@ def build_twin(config: Mapping[str, Any], *, short_windows: bool = True) -> Any:
     Args:
         config: The model's config.json.
         short_windows: Whether windows, chunks and original contexts are shortened to fewer than `LONGEST` tokens.
+        most_weights: How many weights the twin may have, such as the model's own; None for any number.
 
     Raises:
-        Exception: transformers does not build it, in any of the sizes that are tried.
+        Exception: transformers does not build it, in any of the sizes that are tried, with so few weights.
     """
     failed: Exception | None = None
     for settings in _settings(config, short_windows):
         try:
-            return _built(settings)
+            return _built(settings, most_weights)
         except Exception as error:
             failed = error
     assert failed is not None
@@ -155,10 +158,15 @@ def _narrow(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _built(settings: dict[str, Any]) -> Any:
+def _built(settings: dict[str, Any], most_weights: int | None) -> Any:
     built = build_config(settings)
     kind: Any = model_class(built)
     built._experts_implementation = "eager"  # others ask for widths that a twin may not have
+    if most_weights is not None:
+        with EmptyOnMeta():
+            weights = sum(tensor.numel() for tensor in kind._from_config(built).parameters())
+        if weights > max(most_weights, _ANY_WEIGHTS):
+            raise ValueError(f"a small model of this configuration has {weights:,} weights")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = kind._from_config(built, dtype=torch.float32)

@@ -20,6 +20,9 @@ KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
+_MOST_NODES = 80_000
+_MOST_DOTS = 200
+"""How many dots a line of TOML may have outside of texts: the time that a dotted key takes grows with their square."""
 
 
 @dataclass(slots=True)
@@ -85,9 +88,14 @@ class _Loader(yaml.SafeLoader):
     """YAML with the scalars of its 1.2 core schema (so `2e-4` is a number, `no` a word), without aliases and tags."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    _nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:
+            problem = f"more than {_MOST_NODES:,} keys and values"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         if self.check_event(yaml.AliasEvent) or getattr(event, "tag", None) is not None:
             what = "aliases" if self.check_event(yaml.AliasEvent) else "tags"
             raise yaml.MarkedYAMLError(problem=f"{what} are not read", problem_mark=event.start_mark)
@@ -196,7 +204,13 @@ _TABLE = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_.\-\"']+)\s*=")
 
 
+_TOML_TEXT = re.compile(r"""\"(?:[^"\\]|\\.)*+"|'[^']*+'""")
+
+
 def _parse_toml(text: str, file: str) -> Document:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > _MOST_DOTS and _TOML_TEXT.sub("", line).count(".") > _MOST_DOTS:
+            raise RecipeError("nested too deeply", where=f"{file}:{number}")
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

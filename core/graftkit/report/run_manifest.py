@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from graftkit.errors import FolderError
 from graftkit.host.lifecycle import RunStatus
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.files import write_json
 
@@ -208,7 +208,7 @@ class RunManifest(Facts):
         """
         path = folder / MANIFEST
         try:
-            data = json.loads(read_regular(path))
+            data = parse_json(read_regular(path))
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EIO):
                 return None

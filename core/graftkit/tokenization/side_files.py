@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.tokenization.tokenizer_json import dump
 
@@ -63,7 +63,7 @@ def object_in(files: Mapping[str, bytes], name: str, where: str) -> dict[str, An
     if name not in files:
         return {}
     try:
-        data = json.loads(files[name])
+        data = parse_json(files[name])
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{name} is no JSON: {error}", where=where) from None
     if not isinstance(data, dict):

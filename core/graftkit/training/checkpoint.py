@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from graftkit.errors import TrainingError
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.files import atomic_folder, guarded, make_folder, sha256_of, sweep, write_json
 
@@ -121,7 +121,7 @@ def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
 
 def _is_whole(path: Path, step: int) -> bool:
     try:
-        facts = json.loads(read_regular(path / _FACTS))
+        facts = parse_json(read_regular(path / _FACTS))
         return bool(facts["step"] == step and facts["sha256"] == sha256_of(path / _STATE))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from graftkit.errors import FolderError, RequestError
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.files import atomic_folder, file_facts, write_json
@@ -73,7 +73,7 @@ def _own(folder: Path) -> set[str]:
     own: set[str] = set()
     for name in RECORDS:
         try:
-            own |= {name, *json.loads(read_regular(folder / name))["files"]}
+            own |= {name, *parse_json(read_regular(folder / name))["files"]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return own

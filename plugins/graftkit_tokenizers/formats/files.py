@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.tokenization.side_files import SIDE_FILES, content_of, read_files
 from graftkit.tokenization.tokenizer_json import added_token, dump, template
@@ -68,7 +68,7 @@ def json_object(path: Path) -> Json:
         ModelError: It is missing, or no JSON object.
     """
     try:
-        data = json.loads(text_of(path))
+        data = parse_json(text_of(path).encode())
     except (ValueError, RecursionError) as error:
         raise ModelError(f"the file is no JSON: {error}", where=str(path)) from None
     if not isinstance(data, dict):

@@ -1,0 +1,74 @@
+"""Whether a configuration's numbers can be those of the weights beside it, before anything is built of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from typing import Any
+
+from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import text_settings
+from graftkit.interfaces.model_source import TensorInfo
+
+__all__ = ["check_counts", "count_weights"]
+
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""How language models call their layers, each of which has a tensor at least."""
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
+"""How they call their width, which is a dimension of their embedding at least."""
+_PARTS = re.compile(r"(layers?|blocks?|depths?|stages?|levels|experts|labels|codebooks|quantizers)$")
+_UNBOUND = re.compile(r"(_id|_ids|theta|base|seed|positions?|embeddings|ctx|context|length|window|window_size|freq)$")
+"""Keys of numbers that nothing has the size of: ids, contexts, frequencies."""
+_ANY_PARTS = 1024
+"""How many parts a configuration may name whatever the weights are: it may speak of what the model has none of."""
+_ANY_NUMBER = 1 << 24
+
+
+def check_counts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], where: str) -> None:
+    """Compares the numbers of a config.json with the tensors in the headers of the weights.
+
+    Libraries build a module for each layer that a configuration names, and tables as large as it says.
+
+    Args:
+        config: The config.json.
+        tensors: Every tensor's shape, from the files' headers.
+        where: The model's reference, for errors.
+
+    Raises:
+        ModelError: It names more layers, experts or other parts than there are tensors, or a size that none has.
+    """
+    longest = max((size for info in tensors.values() for size in info.shape), default=0)
+    own = text_settings(config)
+    limits = {**dict.fromkeys(_LAYERS, len(tensors)), **dict.fromkeys(_WIDTHS, longest)}
+    found = [(key, own[key], limit) for key, limit in limits.items() if isinstance(own.get(key), int)]
+    for key, value in _numbers(config):
+        parts = _PARTS.search(key) is not None
+        if parts or not _UNBOUND.search(key):
+            found.append((key, value, max(longest, *(_ANY_PARTS, len(tensors)) if parts else (_ANY_NUMBER,))))
+    for key, value, limit in found:
+        if value > limit:
+            raise ModelError(
+                f"the configuration's {key} is {value:,}, but the weights are {len(tensors):,} tensors, the longest "
+                f"with {longest:,} rows or columns",
+                where=where,
+                hint="Configuration and weights do not belong together: take both from the same model.",
+            )
+
+
+def count_weights(tensors: Mapping[str, TensorInfo]) -> int:
+    """Returns how many numbers tensors hold."""
+    return sum(prod(info.shape) for info in tensors.values())
+
+
+def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, int]]:
+    """Yields each whole number of a configuration with its dotted key, and the length of each list with its own."""
+    if isinstance(value, int):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield path, len(value)
+        for inner in value:
+            yield from _numbers(inner, path)

@@ -1,0 +1,61 @@
+"""The time to encode a conversation grows with its length, not with the square of its turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.rows import ChatRow, Message
+from graftkit.testing import tiny_tokenizer_files
+from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
+
+PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+class _Counting(HuggingFaceTokenizer):
+    """Counts the characters that it is asked to encode."""
+
+    characters = 0
+
+    def encode(self, text: str, specials: Any = "none") -> list[int]:
+        self.characters += len(text)
+        return super().encode(text, specials)
+
+    def encode_offsets(self, text: str, specials: Any = "none") -> Any:
+        self.characters += len(text)
+        return super().encode_offsets(text, specials)
+
+
+def conversation(turns: int, characters: int = 400) -> ChatRow:
+    contents = (f"{n} " + "word " * (characters // 5) for n in range(turns))
+    return ChatRow(tuple(Message(("user", "assistant")[n % 2], text) for n, text in enumerate(contents)), "x")
+
+
+def tokenizer() -> _Counting:
+    return _Counting(tiny_tokenizer_files())
+
+
+@pytest.mark.parametrize("turns", [20, 200, 1000])
+def test_it_encodes_each_character_a_few_times(turns: int) -> None:
+    counting = tokenizer()
+    encoder = Encoder(counting, chat_template_of(counting), 1 << 30)
+    (example,) = encoder.encode(conversation(turns)).examples
+    assert counting.characters < 4 * len(counting.decode(example.ids.tolist()))
+
+
+@pytest.mark.parametrize("turns", [2, 20])
+def test_it_gives_what_whole_prefixes_give(turns: int) -> None:
+    counting = tokenizer()
+    encoder, exact = (Encoder(counting, chat_template_of(counting), 1 << 30) for _ in range(2))
+    exact._cuts_hold = False
+    ours, theirs = (one.encode(conversation(turns)).examples[0] for one in (encoder, exact))
+    assert ours.ids.tolist() == theirs.ids.tolist()
+    assert ours.supervised.tolist() == theirs.supervised.tolist()
+    assert encoder._cuts_hold
+
+
+def test_thousands_of_turns_without_special_tokens_need_no_deep_stack() -> None:
+    counting = tokenizer().with_chat_template(PLAIN)
+    encoder = Encoder(counting, chat_template_of(counting), 1 << 30)
+    assert encoder.encode(conversation(2400, 10)).examples

@@ -1,0 +1,118 @@
+"""Whatever numbers a stranger's config.json holds, nothing is built of them that the weights are not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graftkit.testing import tiny_model_folder
+from graftkit.testing.architectures import ARCHITECTURES
+
+from hostile.limits import MAX_BYTES, MAX_SECONDS, Outcome, measure
+
+LARGE = 10**6
+HUGE = 10**10
+
+CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"{key} of {value:,}": ("llama", {key: value})
+        for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "head_dim")
+        for value in (5000, LARGE, HUGE)
+    },
+    **{f"{key} of {value:,}": ("llama", {key: value}) for key in ("vocab_size", "num_key_value_heads", "num_labels",
+       "max_position_embeddings") for value in (LARGE, HUGE)},
+    "as many heads as wide": ("llama", {"num_attention_heads": 64, "head_dim": 60_000}),
+    "one head": ("llama", {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 30_000}),
+    "a list of layers": ("llama", {"layer_types": ["full_attention"] * LARGE}),
+    "a list of layers, and as many layers": (
+        "qwen2",
+        {"layer_types": ["full_attention"] * 100_000, "num_hidden_layers": 100_000},
+    ),
+    "negative layers": ("llama", {"num_hidden_layers": -1}),
+    "layers that are a text": ("llama", {"num_hidden_layers": "9" * 9}),
+    "layers in a list": ("llama", {"num_hidden_layers": [LARGE]}),
+    "experts": ("mixtral", {"num_local_experts": LARGE}),
+    "many experts": ("mixtral", {"num_local_experts": 1000, "intermediate_size": 100_000}),
+    "experts of each token": ("mixtral", {"num_experts_per_tok": HUGE}),
+    "positions of gpt2": ("gpt2", {"n_positions": LARGE}),
+    "many positions of gpt2": ("gpt2", {"n_positions": 30_000}),
+    "huge positions of gpt2": ("gpt2", {"n_positions": HUGE}),
+    "layers of gpt2": ("gpt2", {"n_layer": LARGE}),
+    "width of gpt2": ("gpt2", {"n_inner": HUGE}),
+    "a tower's layers": ("gemma3", {"vision_config": {"num_hidden_layers": LARGE}}),
+    "a tower's width": ("gemma3", {"vision_config": {"hidden_size": 60_000, "intermediate_size": 900_000}}),
+    "a tower's picture": ("gemma3", {"vision_config": {"image_size": LARGE, "patch_size": 1}}),
+    "text layers beside a tower": ("gemma3", {"text_config": {"num_hidden_layers": LARGE}}),
+    "a window": ("mistral", {"sliding_window": HUGE}),
+    "a long context that is scaled": (
+        "llama",
+        {"max_position_embeddings": HUGE, "rope_scaling": {"rope_type": "dynamic", "factor": 1e9}},
+    ),
+}  # fmt: skip
+"""What it is -> architecture, and what its config.json says otherwise."""
+
+_CODE = """
+import torch
+from pathlib import Path
+from graftkit.testing.hosts import isolated_host
+from graftkit.flow.open_model import open_model
+from graftkit.flow.check_model import choose_packing
+from graftkit.interfaces.counts import count_weights
+from graftkit.model.load import plan_base_model
+from graftkit.model.context import context_length
+import transformers.models.llama.modeling_llama, transformers.models.gemma3.modeling_gemma3
+import transformers.models.gpt2.modeling_gpt2, transformers.models.mixtral.modeling_mixtral
+import transformers.models.qwen2.modeling_qwen2, transformers.models.mistral.modeling_mistral
+
+torch.set_num_threads(1)
+host = isolated_host()
+
+def case(folder):
+    files = open_model(host, folder)[1]
+    context_length(files.config)
+    packing = choose_packing(files.config, folder, count_weights(files.tensors))
+    plan_base_model(files)
+    return packing.reason
+"""
+
+
+def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    nested = {key: _merged(config.get(key, {}), value) for key, value in changes.items() if isinstance(value, dict)}
+    return {**config, **changes, **nested}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    root = tmp_path_factory.mktemp("configs")
+    honest = {
+        name: tiny_model_folder(root / name, **ARCHITECTURES[name]) for name in {kind for kind, _ in CHANGES.values()}
+    }
+    folders = {name: str(_changed(root / f"case-{n}", honest[kind], changes))
+               for n, (name, (kind, changes)) in enumerate(CHANGES.items())}  # fmt: skip
+    return measure(_CODE, folders | {f"honest {name}": str(folder) for name, folder in honest.items()})
+
+
+def _changed(folder: Path, honest: Path, changes: dict[str, Any]) -> Path:
+    folder.mkdir()
+    for path in honest.iterdir():
+        (folder / path.name).symlink_to(path)
+    config = json.loads((honest / "config.json").read_text())
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(_merged(config, changes)))
+    return folder
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_it_ends_soon_and_stays_small(name: str, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[name]
+    assert outcome.error in ("", "ModelError"), outcome
+    assert outcome.seconds < MAX_SECONDS, outcome
+    assert outcome.bytes < MAX_BYTES, outcome
+    assert outcome.error or "context" in name or "window" in name or "max_position" in name
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in CHANGES.values()}))
+def test_what_is_not_changed_is_built(name: str, outcomes: dict[str, Outcome]) -> None:
+    assert outcomes[f"honest {name}"].error == "", outcomes[f"honest {name}"]
