@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import locale
-import logging
 import os
-import random
 import signal
 import sys
 import warnings
@@ -108,15 +105,6 @@ def _write_signals(before: Sequence[Any]) -> None:
             signal.signal(number, handler)  # a ValueError in a thread, which could not have changed it either
 
 
-def _read_socket_timeout() -> float | None:
-    socket = sys.modules.get("socket")
-    return socket.getdefaulttimeout() if socket else None
-
-
-def _write_socket_timeout(before: float | None) -> None:
-    sys.modules["socket"].setdefaulttimeout(before)
-
-
 Filter = tuple[Any, ...]
 
 
@@ -145,16 +133,31 @@ def _write_filters(before: Sequence[Filter]) -> None:
 _OF_PYTHON = (
     _Setting("the current folder", _read_folder, _write_folder),
     _Setting("the environment", _read_environment, _write_environment, _environment_differs),
-    _Setting("Python's random state", random.getstate, random.setstate),
-    _Setting("the locale", lambda: locale.setlocale(locale.LC_ALL), lambda v: locale.setlocale(locale.LC_ALL, v)),
     _Setting("the handlers of signals", lambda: [signal.getsignal(number) for number in _SIGNALS], _write_signals),
-    _Setting("the timeout of sockets", _read_socket_timeout, _write_socket_timeout),
     _Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     _Setting("garbage collection", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
-    _Setting("logging for all", lambda: logging.root.manager.disable, logging.disable),
     _Setting("sys.stderr", lambda: sys.stderr, lambda stream: setattr(sys, "stderr", stream)),
     _Setting("the filters of warnings", lambda: list(warnings.filters), _write_filters, _filters_differ),
 )
+
+
+def _of_random(random: Any) -> tuple[_Setting, ...]:
+    return (_Setting("Python's random state", random.getstate, random.setstate),)
+
+
+def _of_locale(locale: Any) -> tuple[_Setting, ...]:
+    def write(before: str) -> None:
+        locale.setlocale(locale.LC_ALL, before)
+
+    return (_Setting("the locale", lambda: locale.setlocale(locale.LC_ALL), write),)
+
+
+def _of_socket(socket: Any) -> tuple[_Setting, ...]:
+    return (_Setting("the timeout of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),)
+
+
+def _of_logging(logging: Any) -> tuple[_Setting, ...]:
+    return (_Setting("logging for all", lambda: logging.root.manager.disable, logging.disable),)
 
 
 def _of_numpy(numpy: Any) -> tuple[_Setting, ...]:
@@ -221,7 +224,16 @@ def _of_torch(torch: Any) -> tuple[_Setting, ...]:
     )
 
 
-_LIBRARIES: Mapping[str, Callable[[Any], tuple[_Setting, ...]]] = {"numpy": _of_numpy, "torch": _of_torch}
+_LIBRARIES: Mapping[str, Callable[[Any], tuple[_Setting, ...]]] = {
+    "random": _of_random,
+    "locale": _of_locale,
+    "socket": _of_socket,
+    "logging": _of_logging,
+    "numpy": _of_numpy,
+    "torch": _of_torch,
+}
+"""The modules with settings of their own, none of which is imported for their sake."""
+
 _known: dict[str, tuple[_Setting, ...]] = {}
 
 
@@ -253,7 +265,8 @@ class ProcessState:
         self._kept: list[tuple[_Setting, Any]] = []
         self._finder: _AfterImport | None = None
         self._keep(() if cheap else _OF_PYTHON)
-        self._keep(() if cheap else _settings_of("numpy"))
+        for library in () if cheap else ("random", "locale", "socket", "logging", "numpy"):
+            self._keep(_settings_of(library))
         if "torch" in sys.modules:
             self._keep(_settings_of("torch"))
         else:
