@@ -13,6 +13,7 @@ from graftkit.tokenization.side_files import SIDE_FILES
 from graftkit_tokenizers.extend.extend import extend
 from graftkit_tokenizers.formats.convert import FILES, is_there, read
 from graftkit_tokenizers.formats.files import Options
+from graftkit_tokenizers.tokenizer_json.bounds import MAX_FILE
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 
 __all__ = ["HuggingFaceBackend", "HuggingFaceTokenizer"]
@@ -44,7 +45,7 @@ class HuggingFaceBackend:
             ModelError: The files are missing or malformed, or their model has another type than `model_type`.
         """
         folder = _folder_of(path) or path
-        files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+        files = {name: _read(folder / name) for name in _FILES if (folder / name).is_file()}
         if "tokenizer.json" not in files:
             files = read(path, self.formats, self.options) or {}
         if not files:
@@ -70,6 +71,13 @@ class HuggingFaceBackend:
         if not isinstance(tokenizer, HuggingFaceTokenizer):
             raise RequestError(f"{type(tokenizer).__name__} is no tokenizer.json, so it can't be extended as one")
         return extend(tokenizer, texts, spec)
+
+
+def _read(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > MAX_FILE:
+        raise ModelError(f"it has {size:,} bytes; at most {MAX_FILE:,} are read", where=str(path))
+    return path.read_bytes()
 
 
 def _folder_of(path: Path) -> Path | None:
