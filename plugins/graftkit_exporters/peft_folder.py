@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from graftkit import LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
+from graftkit.interfaces.patterns import repeats_nest
 from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
 from torch import nn
 
@@ -201,10 +202,12 @@ def load_adapter(model: nn.Module, folder: Path) -> Any:
     """Loads an adapter with peft onto a model, and makes sure that peft took every tensor.
 
     Raises:
-        ExportError: A tensor was left over: peft itself says nothing about those.
+        ExportError: A tensor was left over: peft itself says nothing about those. Or the configuration finds layers by
+            a regular expression that could take forever.
     """
     from peft import PeftModel, get_peft_model_state_dict
 
+    _check_patterns(folder)
     stored = stored_names(folder)
     loaded: nn.Module = PeftModel.from_pretrained(model, folder)
     taken = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
@@ -212,6 +215,16 @@ def load_adapter(model: nn.Module, folder: Path) -> Any:
         odd = sorted(stored ^ taken)
         raise ExportError(f"peft and the file disagree on {len(odd)} tensors, such as {odd[0]}", where=str(folder))
     return loaded
+
+
+def _check_patterns(folder: Path) -> None:
+    """Refuses patterns that peft would compare with the name of every module for as long as it takes."""
+    config = json.loads((folder / "adapter_config.json").read_bytes())
+    found = [config.get(key) for key in ("target_modules", "exclude_modules", "layers_pattern")]
+    found += [key for name in ("rank_pattern", "alpha_pattern") for key in config.get(name) or {}]
+    for pattern in found:
+        if isinstance(pattern, str) and (len(pattern) > 10_000 or repeats_nest(pattern)):
+            raise ExportError(f"a pattern of its adapter_config.json could take forever: {pattern}", where=str(folder))
 
 
 def stored_names(folder: Path) -> set[str]:

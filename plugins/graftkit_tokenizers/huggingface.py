@@ -13,6 +13,7 @@ from graftkit.tokenization.side_files import SIDE_FILES, read_files
 from graftkit_tokenizers.extend.extend import extend
 from graftkit_tokenizers.formats.convert import FILES, is_there, read
 from graftkit_tokenizers.formats.files import Options
+from graftkit_tokenizers.tokenizer_json.bounds import MAX_FILE
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 
 __all__ = ["HuggingFaceBackend", "HuggingFaceTokenizer"]
@@ -44,7 +45,7 @@ class HuggingFaceBackend:
             ModelError: The files are missing or malformed, or their model has another type than `model_type`.
         """
         folder = _folder_of(path) or path
-        files = read_files(folder, _FILES)
+        files = read_files(folder, _FILES, MAX_FILE)
         if "tokenizer.json" not in files:
             files = read(path, self.formats, self.options) or {}
         if not files:

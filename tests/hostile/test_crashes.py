@@ -12,6 +12,7 @@ from pathlib import Path
 import graftkit
 import pytest
 from graftkit.store.files import LineFile, atomic_folder, sweep, write_text
+
 from hostile.crash import kills
 from hostile.crash.disk import State, states, whole
 from hostile.crash.faults import REFUSALS, count_calls, refuse

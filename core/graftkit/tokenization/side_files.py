@@ -20,17 +20,22 @@ SIDE_FILES = (_CONFIG, "special_tokens_map.json", "added_tokens.json", _TEMPLATE
 """The files that Hugging Face repositories keep beside a vocabulary."""
 
 
-def read_files(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+def read_files(folder: Path, names: Iterable[str], limit: int | None = None) -> dict[str, bytes]:
     """Returns those of some files that a folder has: name -> bytes.
 
+    Args:
+        folder: Where they lie.
+        names: What they are called.
+        limit: The most bytes that one may have.
+
     Raises:
-        ModelError: One can't be read.
+        ModelError: One can't be read, or is larger.
     """
     found = {}
     for name in names:
         if (folder / name).is_file():
             try:
-                found[name] = read_regular(folder / name)
+                found[name] = read_regular(folder / name, limit)
             except OSError as error:
                 raise ModelError(f"can't be read: {error.strerror}", where=str(folder / name)) from error
     return found

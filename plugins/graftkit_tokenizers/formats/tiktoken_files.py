@@ -153,8 +153,8 @@ def _checked_ranks(spec: Mapping[str, Any]) -> dict[bytes, int]:
     model, added = spec["model"], spec.get("added_tokens", [])
     if model.get("type") != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise _refusal("it is no BPE over bytes")
-    if (spec.get("decoder") or {}).get("type") != "ByteLevel" or model.get("dropout"):
-        raise _refusal("it does not decode by joining bytes, or has dropout")
+    if (spec.get("decoder") or {}).get("type") != "ByteLevel":
+        raise _refusal("it does not decode by joining bytes")
     if any(not token.get("special") for token in added):
         raise _refusal("it has added tokens that are not special")
     if any(token.get(flag) for token in added for flag in ("single_word", "lstrip", "rstrip")):

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as Backend
 from graftkit_tokenizers.formats.convert import write
 from graftkit_tokenizers.formats.for_transformers import for_transformers
 from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens
+from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.fast import FastEncoder
 from graftkit_tokenizers.tokenizer_json.lossless import keeps_every_text
 from graftkit_tokenizers.tokenizer_json.streaming import ByteStream, WindowStream, looks_back
@@ -44,6 +45,7 @@ class HuggingFaceTokenizer:
         self._where = where
         self._trainable = trainable
         self._spec = _in_current_form(object_in(self._files, "tokenizer.json", where))
+        check_bounds(self._spec, where)
         self._spec |= {"truncation": None, "padding": None}  # saved with some tokenizers; they would cut records
         roles = object_in(self._files, "special_tokens_map.json", where)
         self._config = roles | object_in(self._files, "tokenizer_config.json", where)

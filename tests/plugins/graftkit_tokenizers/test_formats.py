@@ -124,7 +124,7 @@ def special_only(spec: dict[str, Any]) -> None:
         (lambda spec: spec["model"]["merges"].reverse(), "not numbered in the order of its merges"),
         (lambda spec: spec["model"]["merges"].pop(), "by rank b' he' would be merged from"),
         (lambda spec: spec.update(normalizer={"type": "NFC"}), "changes text before it splits it"),
-        (lambda spec: spec["model"].update(dropout=0.1), "has dropout"),
+        (lambda spec: spec["model"].update(dropout=0.1), "has a dropout of 0.1"),
         (lambda spec: spec["added_tokens"][0].update(lstrip=True), "strip the space around them"),
         (lambda spec: with_piece(spec, "日"), "no character of a byte"),
         (lambda spec: with_piece(spec, "hxy"), "merging never gives b'hxy'"),

@@ -1,0 +1,108 @@
+"""Refuses a tokenizer.json that draws at random, makes huge texts, or splits with a pattern that takes forever."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from graftkit.errors import ModelError
+from graftkit.interfaces.patterns import repeats_nest
+
+__all__ = ["MAX_FILE", "check_bounds"]
+
+MAX_FILE = 64 << 20
+"""The most bytes of a tokenizer.json, or of a file beside it; the largest in use have 35 million."""
+_MOST_GROWTH = 1000
+_MOST_STEPS = 100
+_COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3}
+"""Normalizer -> how many characters it makes of one at most."""
+
+
+def check_bounds(spec: Mapping[str, Any], where: str) -> None:
+    """Checks what a tokenizer.json says before the library runs it.
+
+    Args:
+        spec: The tokenizer.json.
+        where: Its folder, for errors.
+
+    Raises:
+        ModelError: It encodes at random; its normalizer could make a text over a thousand times as long; a pattern
+            repeats a part that repeats; or it has hundreds of steps.
+    """
+    model = spec.get("model")
+    dropout = model.get("dropout") if isinstance(model, Mapping) else None
+    if dropout:
+        raise ModelError(
+            f"tokenizer.json has a dropout of {dropout!r}: it would encode each text at random",
+            where=where,
+            hint='Set "dropout" to null in its model: that is how such a tokenizer is used once it is trained.',
+        )
+    for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
+        steps = list(_steps(spec.get(part)))
+        if len(steps) > _MOST_STEPS:
+            raise ModelError(f"the {part} of tokenizer.json has {len(steps):,} steps", where=where)
+        for step in steps:
+            _check_pattern(step.get("pattern"), part, where)
+    growth = 1.0
+    for step in _steps(spec.get("normalizer")):
+        growth *= _growth(step)
+        if growth > _MOST_GROWTH:
+            raise ModelError(
+                f"the normalizer of tokenizer.json could make a text over {_MOST_GROWTH:,} times as long", where=where
+            )
+
+
+def _steps(part: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields a part's steps in their order, those of sequences within sequences, too."""
+    open_parts = [part]
+    while open_parts:
+        step = open_parts.pop()
+        if not isinstance(step, Mapping):
+            continue
+        inner = next(
+            (step[key] for key in ("normalizers", "pretokenizers", "decoders", "processors") if key in step), None
+        )
+        if isinstance(inner, list):
+            open_parts += reversed(inner)
+        else:
+            yield step
+
+
+def _check_pattern(pattern: Any, part: str, where: str) -> None:
+    expression = pattern.get("Regex") if isinstance(pattern, Mapping) else None
+    if isinstance(expression, str) and (len(expression) > 2_000_000 or repeats_nest(expression)):
+        raise ModelError(
+            f"a pattern in the {part} of tokenizer.json could take forever: {expression}",
+            where=where,
+            hint="It repeats a part that repeats, or that has alternatives, without an upper bound.",
+        )
+
+
+def _growth(step: Mapping[str, Any]) -> float:
+    """Returns how many characters a step of a normalizer makes of one at most."""
+    kind = step.get("type")
+    if kind == "Replace":
+        pattern, content = step.get("pattern"), step.get("content")
+        text = pattern.get("String") if isinstance(pattern, Mapping) else None
+        made = len(content) if isinstance(content, str) else 0
+        if isinstance(text, str) and text:
+            return max(1.0, made / len(text))
+        return 1.0 + made  # of a match that may be empty, and lie between any two characters
+    if kind == "Prepend":
+        return 1.0 + len(str(step.get("prepend", "")))
+    if kind == "Precompiled":
+        return _longest_replacement(step.get("precompiled_charsmap"))
+    return float(_COMPOSED.get(str(kind), 1))
+
+
+def _longest_replacement(charsmap: Any) -> float:
+    """Returns the length of the longest text in SentencePiece's table: trie's size, trie, texts ending in NUL."""
+    try:
+        data = base64.b64decode(charsmap)
+        (size,) = struct.unpack_from("<I", data)
+    except (TypeError, ValueError, binascii.Error, struct.error):
+        return 1.0
+    return float(max(map(len, data[4 + size :].split(b"\0")), default=1) or 1)

@@ -1,0 +1,145 @@
+"""A tokenizer.json of a stranger encodes within bounds, and always alike, or is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graftkit.errors import ExportError, ModelError
+from graftkit.interfaces.patterns import repeats_nest
+from graftkit.testing import tiny_tokenizer_files
+from graftkit.tokenization.splitting import PATTERNS
+from graftkit_exporters.peft_folder import load_adapter
+from graftkit_tokenizers.huggingface import HuggingFaceBackend
+from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
+
+from hostile.limits import MAX_BYTES, MAX_SECONDS, Outcome, measure
+
+SPEC: dict[str, Any] = json.loads(tiny_tokenizer_files()["tokenizer.json"])
+
+
+def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(steps)}
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, byte_level]}
+
+
+DOUBLE = _replace({"String": "a"}, "aa")
+CHANGES: dict[str, dict[str, Any]] = {
+    "replacements that double": {"normalizer": _sequence(*[DOUBLE] * 60)},
+    "sequences in sequences": {"normalizer": _sequence(*[_sequence(*[DOUBLE] * 8)] * 8)},
+    "a long replacement": {"normalizer": _replace({"String": "a"}, "b" * 10_000_000)},
+    "a replacement of nothing": {"normalizer": _replace({"Regex": ""}, "b" * 100_000)},
+    "a long text before": {"normalizer": {"type": "Prepend", "prepend": "a" * 10_000_000}},
+    "many steps": {"normalizer": _sequence(*[{"type": "NFC"}] * 100_000)},
+    "many sequences": {"normalizer": _sequence(*[_sequence({"type": "NFC"})] * 100_000)},
+    "a repeat of a repeat": {"pre_tokenizer": _split("(a+)+$")},
+    "a repeat of alternatives": {"pre_tokenizer": _split("(?:a|a)*$")},
+    "a repeat of a repeat in a normalizer": {"normalizer": _replace({"Regex": "(?:a*)*b"}, "c")},
+    "a broken pattern": {"pre_tokenizer": _split("(a")},
+    "a model of lists": {"model": {"type": "BPE", "vocab": {}, "merges": [[]] * 3_000_000}},
+}
+_CODE = """
+from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
+from pathlib import Path
+
+def case(path):
+    tokenizer = HuggingFaceTokenizer({"tokenizer.json": Path(path).read_bytes()})
+    return len(tokenizer.encode("a" * 60 + "b" * 1000 + "a" * 60))
+"""
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    folder = tmp_path_factory.mktemp("tokenizers")
+    paths = {name: folder / f"{number}.json" for number, name in enumerate(CHANGES)}
+    for name, path in paths.items():
+        path.write_text(json.dumps({**SPEC, **CHANGES[name]}))
+    return measure(_CODE, {name: str(path) for name, path in paths.items()})
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_it_is_refused_soon(name: str, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[name]
+    assert outcome.error == "ModelError", outcome
+    assert outcome.seconds < MAX_SECONDS, outcome
+    assert outcome.bytes < MAX_BYTES, outcome
+    assert len(outcome.message) < 4000
+
+
+@pytest.mark.parametrize("dropout", [0.1, 1.0, 1, "0.1"])
+def test_a_tokenizer_that_encodes_at_random_is_refused(dropout: object) -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["model"]["dropout"] = dropout
+    with pytest.raises(ModelError, match="dropout") as caught:
+        HuggingFaceTokenizer({"tokenizer.json": json.dumps(spec).encode()})
+    assert "null" in caught.value.hint
+
+
+@pytest.mark.parametrize("dropout", [None, 0.0, 0])
+def test_no_dropout_is_none(dropout: object) -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["model"]["dropout"] = dropout
+    ids = HuggingFaceTokenizer({"tokenizer.json": json.dumps(spec).encode()}).encode("words")
+    assert ids == HuggingFaceTokenizer(tiny_tokenizer_files()).encode("words")
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "tokenizer.json").open("wb") as file:
+        file.truncate(20 << 30)
+    with pytest.raises(ModelError, match="at most"):
+        HuggingFaceBackend().load(tmp_path)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_the_patterns_in_use_are_none_that_nest(name: str) -> None:
+    assert not repeats_nest(PATTERNS[name])
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"(a+)+", r"((a*)b?)*", r"(?:a|a)*", r"(\w+\s?)*$", r"(?=(a+))(?:(a*)b)+", r"(a{2,})+", r"([^)]+)*", r"(x(y+)z)+"],
+)
+def test_repeats_of_repeats_are_seen(pattern: str) -> None:
+    assert repeats_nest(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?>a+)+",
+        r"(a+)?",
+        r"[(a+)+]+",
+        r"\(a+\)+",
+        r"(ab)+",
+        r"a+b+",
+        r"(?:a|b)c+",
+        r" {2,}",
+        r"(a+){1,3}",
+        r"\p{L}+|\s+",
+    ],
+)
+def test_others_are_not(pattern: str) -> None:
+    assert not repeats_nest(pattern)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"target_modules": r"(a+)+$"}, {"exclude_modules": r"(?:.|a)*x"}, {"rank_pattern": {r"(\w+)*x": 2}}],
+    ids=["targets", "excluded", "ranks"],
+)
+def test_patterns_of_an_adapter_are_looked_at_before_peft(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}))
+    with pytest.raises(ExportError, match="could take forever"):
+        load_adapter(None, tmp_path)  # type: ignore[arg-type]
