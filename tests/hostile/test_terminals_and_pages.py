@@ -39,6 +39,11 @@ OWN = re.compile(r"\x1b\[(?:\?25[lh]|[0-9;]*m|[12]?[AK])")
 
 class Terminal(io.StringIO):
     encoding = "utf-8"
+    patch: pytest.MonkeyPatch
+
+    def open(self) -> None:
+        self.patch.setattr(sys, "stdout", self)
+        self.patch.setattr(sys, "stderr", self)
 
     def isatty(self) -> bool:
         return True
@@ -49,10 +54,9 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Both standard streams, as one terminal."""
+    """Both standard streams, as one terminal, once it is opened: pytest puts its own there when a test begins."""
     screen = Terminal()
-    monkeypatch.setattr(sys, "stdout", screen)
-    monkeypatch.setattr(sys, "stderr", screen)
+    screen.patch = monkeypatch
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "4000")
     return screen
@@ -94,6 +98,7 @@ def written(recipe: dict[str, Any], folder: Path) -> str:
 
 
 def test_preview_shows_tokens_that_a_terminal_would_obey(tiny_model: Path, tmp_path: Path, terminal: Terminal) -> None:
+    terminal.open()
     recipe = {"model": str(tiny_model), "data": {"train": str(rows_with(EVIL, tmp_path))}}
     assert toolkit("preview", written(recipe, tmp_path), "--rows", "2") == 0
     text = check(terminal, "\\x1b")
@@ -124,6 +129,7 @@ def test_errors_show_names_and_values(
     arguments: tuple[str, ...],
     shown: str,
 ) -> None:
+    terminal.open()
     monkeypatch.chdir(tmp_path)
     written({"model": str(tiny_model), "data": {"train": str(rows_with("", tmp_path))}}, tmp_path)
     (tmp_path / "evil.yaml").write_text(f"model: {json.dumps(f'./no{NAME}')}\ndata: {{train: rows.jsonl}}\n")
@@ -132,11 +138,13 @@ def test_errors_show_names_and_values(
 
 
 def test_a_name_of_two_lines_does_not_look_like_two_errors(terminal: Terminal) -> None:
+    terminal.open()
     assert toolkit("verify", "no\nerror: all is well") == 2
     assert "\nerror: all is well" not in terminal.getvalue()
 
 
 def test_a_run_shows_its_rows_and_names(tiny_model: Path, tmp_path: Path, terminal: Terminal) -> None:
+    terminal.open()
     (tmp_path / NAME).mkdir()
     recipe = {
         "model": str(tiny_model),
@@ -146,21 +154,23 @@ def test_a_run_shows_its_rows_and_names(tiny_model: Path, tmp_path: Path, termin
     out = tmp_path / NAME / "run"
     assert toolkit("run", written(recipe, tmp_path), "--out", str(out)) == 0, terminal.getvalue()
     text = check(terminal, SHOWN_NAME)
-    assert SHOWN in text.partition("Next:")[2]
+    assert SHOWN_NAME in text.partition("Next:")[2]
 
 
 def test_progress_takes_names_for_no_markup(terminal: Terminal) -> None:
+    terminal.open()
     with guarded_streams(), show_progress() as on_event:
         on_event(StageStarted(f"export [link=https://a.test]x[/link] [/no] {EVIL}"))
         on_event(Notice("export", f"[blink]see[/blink] {EVIL}"))
         logging.StreamHandler().emit(logging.makeLogRecord({"msg": f"a library says {EVIL}"}))
         print(f"printed \x1b]8;;https://a.test\x07{EVIL}")
-        on_event(StageFinished("export", 1.0))
+        on_event(StageFinished("export", 1.0, {}))
     text = check(terminal, "[link=https://a.test]x[/link] [/no]")
     assert "[blink]see[/blink]" in text and "\x1b]8;" not in text and "a library says" in text
 
 
 def test_tables_and_a_models_answers(terminal: Terminal) -> None:
+    terminal.open()
     with guarded_streams():
         show_table(["name", "value"], [[f"[red]{EVIL}", "1"]], title=f"[b]{EVIL}")
         say_answer(f"answer {EVIL}\n")
@@ -169,6 +179,7 @@ def test_tables_and_a_models_answers(terminal: Terminal) -> None:
 
 
 def test_a_line_of_a_progress_bar_is_drawn_again_but_no_line_of_data(terminal: Terminal) -> None:
+    terminal.open()
     with guarded_streams():
         sys.stderr.write("\r 50%|#####     | \x1b[1Aevil")
         sys.stderr.write("\r 100%")
