@@ -125,6 +125,7 @@ def _one_process(
 
 def _started(parser: str, folder: Path, errors: object) -> subprocess.Popen[bytes]:
     environment = os.environ | {
+        "RUST_BACKTRACE": "0",  # its symbols take more memory than a worker may have
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

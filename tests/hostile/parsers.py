@@ -11,7 +11,7 @@ from types import ModuleType
 
 __all__ = ["LONG_MESSAGES_PENDING", "PARSERS", "Parser", "parser_named"]
 
-LONG_MESSAGES_PENDING = True
+LONG_MESSAGES_PENDING = False
 """Whether messages that fill more than a screen are left out of the faults, as `PENDING` leaves out kinds of change."""
 
 PARSERS: dict[str, str] = {

@@ -19,7 +19,6 @@ from graftkit.flow.probes import Probes
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import grow
-from graftkit.model.twin import build_twin
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
@@ -28,6 +27,7 @@ from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 READERS: dict[str, Callable[[Path], object]] = {
     "config.json": lambda folder: HuggingFaceSource().open(str(folder)),
@@ -192,7 +192,7 @@ def test_probes_that_are_no_tensors_are_told_with_their_file(tmp_path: Path, dat
 @pytest.mark.parametrize("size", [324, 2**31 - 1])
 @pytest.mark.parametrize("kept", [None, {n: n for n in range(320)}])
 def test_no_memory_is_taken_for_rows_that_nobody_has(size: int, kept: dict[int, int] | None) -> None:
-    network = build_twin(dict(TINY_CONFIG))
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(**TINY_CONFIG))
     change = VocabularyChange("extended", size, (320, 321), ((1,), (2,)), kept)
     with pytest.raises(ModelError, match="only 322 are new or the base model's"):
         grow(network, change, lambda weight, role: torch.zeros(2, weight.shape[1]))

@@ -144,12 +144,27 @@ def no_settings(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
 
 
+def put_around(folder: Path, token: str, id_: int, *, first: bool) -> None:
+    """Has tokenizer.json put a token before or after each text; transformers goes by that, not by `add_bos_token`."""
+    special, text = {"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    single = [special, text] if first else [text, special]
+    edit(
+        folder / "tokenizer.json",
+        post_processor={
+            "type": "TemplateProcessing",
+            "single": single,
+            "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {token: {"id": token, "ids": [id_], "tokens": [token]}},
+        },
+    )
+
+
 def a_bos_before_texts(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", add_bos_token=True)
+    put_around(folder, "<|im_start|>", 257, first=True)
 
 
 def an_eos_after_texts(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", add_eos_token=True)
+    put_around(folder, "<|im_end|>", 258, first=False)
 
 
 def another_pad(folder: Path) -> None:

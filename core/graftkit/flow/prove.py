@@ -48,14 +48,17 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     folder, probes = map(Path, sys.argv[1:3])
-    trusted = sys.argv[3:] == [TRUSTED]
+    print(json.dumps(answer(folder, probes, trusted=sys.argv[3:] == [TRUSTED])), file=output, flush=True)
+
+
+def answer(folder: Path, probes: Path, *, trusted: bool) -> dict[str, Any]:
+    """Returns what the process that proves an export says: the proof, or why there is none."""
     make = (lambda _, facts: make_provider(facts)) if trusted else InstalledProviders(PluginHost()).make
     try:
         with named(str(folder)):
-            print(json.dumps(check(folder, probes, make)), file=output, flush=True)
+            return check(folder, probes, make)
     except GraftkitError as error:
-        said = {"message": error.message, "hint": error.hint, "where": error.where}
-        print(json.dumps({"status": "failed", **said}), file=output, flush=True)
+        return {"status": "failed", "message": error.message, "hint": error.hint, "where": error.where}
 
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def test_of_a_model_that_must_be_fetched_only_the_tokenizer_is(
 
     asked: list[list[str]] = []
 
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert not local_files_only
         asked.append(allow_patterns)
         return str(folder if name == "org/name" else tmp_path_factory.mktemp("nothing"))
 

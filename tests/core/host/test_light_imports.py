@@ -42,7 +42,7 @@ def test_it_loads_neither_torch_nor_transformers_nor_bitsandbytes_nor_tokenizers
 def test_planning_loads_neither_torch_nor_transformers(tiny_model: Path, chat_rows: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {tiny_model}\ndata: {{train: {chat_rows}}}\nadapter: qlora\nexport: [peft, merged]\n")
-    assert not loaded("from graftkit.cli.main import main; main(['plan', sys.argv[1]])", str(recipe)) & {
+    assert not loaded("from graftkit.cli.main import main; main(['plan', '--quick', sys.argv[1]])", str(recipe)) & {
         "torch",
         "transformers",
         "bitsandbytes",

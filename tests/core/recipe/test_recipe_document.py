@@ -10,6 +10,7 @@ import pytest
 from graftkit import load_recipe
 from graftkit.errors import RecipeError
 from graftkit.recipe.document import MAX_BYTES, read_document
+from graftkit.recipe.load import recipe_name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,7 +74,7 @@ def test_yaml_and_toml_say_the_same(tmp_path: Path) -> None:
     assert from_yaml.recipe == from_toml.recipe
     assert from_yaml.recipe.training.learning_rate == 0.0002
     assert from_yaml.recipe.adapter.options == {"rank": 8, "alpha": 16}
-    assert from_yaml.name == "recipe"
+    assert recipe_name(tmp_path / "recipe.yaml") == "recipe"
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def test_a_hub_id_is_downloaded_and_a_failure_told_in_one_line(
 
     asked: list[str] = []
 
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert not local_files_only
         asked.append(name)
         assert not any("bin" in pattern or pattern == "*" for pattern in allow_patterns)
         if name == "org/gone":
@@ -135,7 +136,8 @@ def test_the_tokenizer_of_a_hub_id_is_fetched_without_weights(
 ) -> None:
     import huggingface_hub
 
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert not local_files_only
         repository = ["config.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json", "vocab.txt", "x.gguf"]
         fetched = [file for file in repository if any(fnmatch(file, pattern) for pattern in allow_patterns)]
         assert (name, fetched) == ("org/name", ["config.json", "tokenizer.json", "vocab.txt"])
