@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -28,6 +29,12 @@ def original_run(folder: Path) -> Path:
         folder: Where it is made unless there is a folder for all processes.
     """
     place = Path(os.environ.get(CACHE, folder)) / "original"
+    with (place.parent / "lock").open("w") as lock:  # processes side by side make one
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _made(place)
+
+
+def _made(place: Path) -> Path:
     if not (place / "run" / "done").exists():
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)

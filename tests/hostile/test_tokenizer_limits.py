@@ -14,6 +14,7 @@ from graftkit.testing import tiny_tokenizer_files
 from graftkit.tokenization.splitting import PATTERNS
 from graftkit_exporters.peft_folder import load_adapter
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
+from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 
 from hostile.limits import MAX_BYTES, MAX_SECONDS, Outcome, measure
@@ -143,3 +144,10 @@ def test_patterns_of_an_adapter_are_looked_at_before_peft(config: dict[str, Any]
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}))
     with pytest.raises(ExportError, match="could take forever"):
         load_adapter(None, tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_table_that_claims_more_bytes_than_it_has_takes_no_memory(tmp_path: Path) -> None:
+    """The library would ask for eight gigabytes at once, which ends the process."""
+    spec = {"type": "Precompiled", "precompiled_charsmap": "AAAA////"}
+    with pytest.raises(ModelError, match=r"its trie has 4,278,190,080 bytes, of 2"):
+        check_bounds({"normalizer": {"type": "Sequence", "normalizers": [spec]}}, str(tmp_path))

@@ -60,7 +60,10 @@ def check_files(folder: Path) -> list[str]:
         raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
     refuse_foreign_code(folder)
     refuse_bad_files(folder)
-    found = file_facts(folder)
+    try:
+        found = file_facts(folder)
+    except OSError as error:  # a device, a page of memory, a disk that fails
+        raise ExportError(f"a file can't be read: {error.strerror}", where=error.filename or str(folder)) from error
     own = ExportManifest.read(folder, ("files",)).files
     _compare(folder, {**own, EXPORT_MANIFEST: found[EXPORT_MANIFEST]}, found, EXPORT_MANIFEST)
     of_the_run = _listed_by_the_run(folder)

@@ -177,8 +177,11 @@ class VocabularyChange:
         Raises:
             KeyError, TypeError, ValueError: It is something else.
         """
-        kept = None if data["kept"] is None else {int(new): int(old) for new, old in data["kept"]}
-        ids, parts = tuple(map(int, data["ids"])), tuple(tuple(map(int, ids)) for ids in data["parts"])
+        try:
+            kept = None if data["kept"] is None else {int(new): int(old) for new, old in data["kept"]}
+            ids, parts = tuple(map(int, data["ids"])), tuple(tuple(map(int, ids)) for ids in data["parts"])
+        except OverflowError:
+            raise ValueError("an id is infinite") from None
         if not 0 <= data["size"] <= _MOST_ROWS:
             raise ValueError(f"a vocabulary has at most {_MOST_ROWS:,} rows")
         if len(ids) != len(parts) or any(not 0 <= id < data["size"] for id in (*ids, *(kept or ()))):

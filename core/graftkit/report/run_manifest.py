@@ -241,7 +241,8 @@ class RunManifest(Facts):
                 hint=f"graftkit {data.get('graftkit')!s:.40} wrote it: use that, or another folder with --out.",
             )
         try:
-            return cls.model_validate(dict(data))
+            manifest = cls.model_validate(dict(data))
+            manifest.to_json()
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -250,6 +251,9 @@ class RunManifest(Facts):
                 where=where,
                 hint=_PUT_BACK,
             ) from None
+        except ValueError as error:  # it is nested too deeply to be written again
+            raise FolderError(f"the run's {MANIFEST} is damaged: {error}", where=where, hint=_PUT_BACK) from None
+        return manifest
 
     def with_facts(self, **facts: Any) -> RunManifest:
         """Returns the manifest with some parts replaced; each is checked.

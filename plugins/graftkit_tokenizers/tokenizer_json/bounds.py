@@ -30,7 +30,7 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
 
     Raises:
         ModelError: It encodes at random; its normalizer could make a text over a thousand times as long; a pattern
-            repeats a part that repeats; or it has hundreds of steps.
+            repeats a part that repeats; it has hundreds of steps; or a table in it claims more bytes than it has.
     """
     model = spec.get("model")
     dropout = model.get("dropout") if isinstance(model, Mapping) else None
@@ -48,6 +48,8 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
             _check_pattern(step.get("pattern"), part, where)
     growth = 1.0
     for step in _steps(spec.get("normalizer")):
+        if step.get("type") == "Precompiled":
+            _check_charsmap(step.get("precompiled_charsmap"), where)
         growth *= _growth(step)
         if growth > _MOST_GROWTH:
             raise ModelError(
@@ -100,9 +102,27 @@ def _growth(step: Mapping[str, Any]) -> float:
 
 def _longest_replacement(charsmap: Any) -> float:
     """Returns the length of the longest text in SentencePiece's table: trie's size, trie, texts ending in NUL."""
+    size, data = _charsmap(charsmap)
+    return float(max(map(len, data[size:].split(b"\0")), default=1) or 1)
+
+
+def _check_charsmap(charsmap: Any, where: str) -> None:
+    """Refuses a table whose trie is larger than the table: the library takes memory for it before it looks."""
+    size, data = _charsmap(charsmap)
+    if size > len(data):
+        raise ModelError(
+            f"the precompiled_charsmap of tokenizer.json is damaged: it says that its trie has {size:,} bytes, "
+            f"of {len(data):,}",
+            where=where,
+            hint="Download it again.",
+        )
+
+
+def _charsmap(charsmap: Any) -> tuple[int, bytes]:
+    """Returns the bytes that the trie of SentencePiece's table has by its own word, and what follows."""
     try:
         data = base64.b64decode(charsmap)
         (size,) = struct.unpack_from("<I", data)
     except (TypeError, ValueError, binascii.Error, struct.error):
-        return 1.0
-    return float(max(map(len, data[4 + size :].split(b"\0")), default=1) or 1)
+        return 0, b""
+    return size, data[4:]

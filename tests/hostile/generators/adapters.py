@@ -14,7 +14,7 @@ from graftkit.testing import isolated_host
 from hostile.mutate import apply, bytes_changed, change_json, dumped, hostile_value, place_oddly, spliced
 from hostile.originals import change_tensor_file, list_again, original_run
 
-NAMED = ("original/", "chat_template")
+NAMED = ("original", "chat_template")
 """The base model and the chat template, whose errors name themselves."""
 
 PENDING: frozenset[str] = frozenset()
