@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from graftkit.errors import FolderError, GraftkitError, ModelError, TrainingError, named
+from graftkit.corpus.template import ChatTemplate
+from graftkit.errors import DataError, FolderError, GraftkitError, ModelError, TrainingError, named
 from graftkit.flow.assets import ExpectedAssets
 from graftkit.flow.export_manifest import ExportManifest
 from graftkit.flow.metrics import read_steps
@@ -19,6 +20,7 @@ from graftkit.flow.probes import Probes
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import grow
+from graftkit.model.twin import build_twin
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
@@ -27,7 +29,6 @@ from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
 
 READERS: dict[str, Callable[[Path], object]] = {
     "config.json": lambda folder: HuggingFaceSource().open(str(folder)),
@@ -189,12 +190,13 @@ def test_probes_that_are_no_tensors_are_told_with_their_file(tmp_path: Path, dat
         Probes.load(tmp_path / "p")
 
 
-@pytest.mark.parametrize("size", [324, 2**31 - 1])
-@pytest.mark.parametrize("kept", [None, {n: n for n in range(320)}])
+@pytest.mark.parametrize("size", [100, 2**31 - 1])
+@pytest.mark.parametrize("kept", [None, {n: n for n in range(96)}])
 def test_no_memory_is_taken_for_rows_that_nobody_has(size: int, kept: dict[int, int] | None) -> None:
-    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(**TINY_CONFIG))
-    change = VocabularyChange("extended", size, (320, 321), ((1,), (2,)), kept)
-    with pytest.raises(ModelError, match="only 322 are new or the base model's"):
+    network = build_twin({**TINY_CONFIG, "vocab_size": 96})
+    rows = network.get_input_embeddings().num_embeddings if kept is None else len(kept)
+    change = VocabularyChange("extended", size, (96, 97), ((1,), (2,)), kept)
+    with pytest.raises(ModelError, match=f"only {rows + 2} are new or the base model's"):
         grow(network, change, lambda weight, role: torch.zeros(2, weight.shape[1]))
 
 
@@ -210,3 +212,16 @@ def test_a_tekken_file_asks_for_no_more_special_tokens_than_there_can_be(tmp_pat
 def test_no_vocabulary_is_larger_than_any_can_be(size: int) -> None:
     with pytest.raises(ValueError, match="at most"):
         VocabularyChange.from_json({"kind": "extended", "size": size, "ids": [], "parts": [], "kept": None})
+
+
+def test_a_manifest_that_can_not_be_written_again_is_damaged(tmp_path: Path) -> None:
+    deep = "[" * 600 + "]" * 600
+    (tmp_path / "manifest.json").write_text(f'{{"graftkit": "1", "status": "interrupted", "extra": {deep}}}')
+    with pytest.raises(FolderError, match="nested too deeply"):
+        RunManifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["\ud834", "{{ '\\ud834' }}"])
+def test_a_chat_template_writes_no_half_of_a_surrogate_pair(source: str) -> None:
+    with pytest.raises(DataError, match="surrogate pair"):
+        ChatTemplate(source, {}).render([{"role": "user", "content": "a"}], "a row")

@@ -128,6 +128,12 @@ class ChatTemplate:
             raise DataError(f"the chat template refuses it: {error}", where=where) from None
         if len(text) > MAX_RENDERED:
             raise DataError("the chat template makes a text of over 64 MB of it", where=where)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(
+                "the chat template writes half of a surrogate pair, which is no text", where=where
+            ) from None
         return text
 
 

@@ -241,8 +241,7 @@ class RunManifest(Facts):
                 hint=f"graftkit {data.get('graftkit')!s:.40} wrote it: use that, or another folder with --out.",
             )
         try:
-            manifest = cls.model_validate(dict(data))
-            manifest.to_json()
+            found = cls.model_validate(dict(data))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -251,9 +250,12 @@ class RunManifest(Facts):
                 where=where,
                 hint=_PUT_BACK,
             ) from None
-        except ValueError as error:  # it is nested too deeply to be written again
-            raise FolderError(f"the run's {MANIFEST} is damaged: {error}", where=where, hint=_PUT_BACK) from None
-        return manifest
+        try:
+            found.to_json()
+        except (ValueError, RecursionError):  # pydantic writes about 250 levels
+            what = f"the run's {MANIFEST} is damaged: it is nested too deeply to be written again"
+            raise FolderError(what, where=where, hint=_PUT_BACK) from None
+        return found
 
     def with_facts(self, **facts: Any) -> RunManifest:
         """Returns the manifest with some parts replaced; each is checked.
