@@ -11,7 +11,7 @@ from hostile.campaign import run
 from hostile.originals import CACHE
 from hostile.parsers import PARSERS
 
-INPUTS = int(os.environ.get("HOSTILE_INPUTS", "2000"))
+INPUTS = int(os.environ.get("HOSTILE_INPUTS", "500"))
 
 
 @pytest.fixture(scope="module")
