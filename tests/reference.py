@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loss import TokenLoss
 from torch.nn.functional import cross_entropy
 
-__all__ = ["examples", "reference_loss", "training_loss"]
+__all__ = ["examples", "move_from_start", "reference_loss", "training_loss"]
 
 
 def examples() -> list[Example]:
     """Returns four examples of a tiny model's ids, about six in ten tokens supervised, some longer than a window."""
     random = np.random.default_rng(0)
     return [Example(random.integers(0, 256, n), random.random(n) < 0.6, 1) for n in (45, 9, 17, 30)]  # type: ignore[arg-type]
+
+
+def move_from_start(adapted: Mapping[str, AdaptedWeight]) -> None:
+    """Gives every trainable parameter random numbers, so that no adapter is the identity that it begins as."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in adapted.values():
+        for parameter in weight.trainable_parameters().values():
+            torch.nn.init.normal_(parameter, std=0.05, generator=generator)
 
 
 def training_loss(network: Any, packing: Packing, device: torch.device) -> float:

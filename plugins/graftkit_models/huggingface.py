@@ -229,9 +229,7 @@ def _decoded(value: dict[str, Any]) -> Any:
 
 def _read_json(path: Path, hint: str) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise ModelError(f"larger than {MAX_JSON >> 20} MB", where=str(path))
-        data = parse_json(read_regular(path), object_hook=_decoded)
+        data = parse_json(read_regular(path, MAX_JSON), object_hook=_decoded)
     except FileNotFoundError:
         raise ModelError(f"there is no {path.name}", where=str(path.parent), hint=hint) from None
     except OSError as error:

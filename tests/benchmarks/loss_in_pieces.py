@@ -12,9 +12,9 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
 import time
+
+from timing import medians_of_sides
 
 SIDES = ("whole", "pieces")
 
@@ -68,16 +68,8 @@ def main() -> None:
     if options.side:
         print(json.dumps(measure(options.side, options.vocabulary, options.tokens)))
         return
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    for _ in range(options.rounds):
-        for side in SIDES:
-            command = [sys.executable, __file__, "--side", side, "--vocabulary", str(options.vocabulary)]
-            command += ["--tokens", str(options.tokens)]
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found[side].append(json.loads(out.splitlines()[-1]))
-    medians = {
-        side: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for side, runs in found.items()
-    }
+    sizes = ["--vocabulary", str(options.vocabulary), "--tokens", str(options.tokens)]
+    medians = medians_of_sides(__file__, SIDES, sizes, options.rounds)
     for side, figures in medians.items():
         ratios = [figures[key] / medians["whole"][key] for key in ("seconds", "megabytes")]
         print(f"{side:8}{figures['seconds']:8.3f} s{ratios[0]:6.2f}{figures['megabytes']:9.0f} MB{ratios[1]:6.2f}")

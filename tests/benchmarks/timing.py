@@ -1,13 +1,15 @@
-"""Runs commands in turn and compares their medians."""
+"""Runs commands, or the sides of a script, in turn and compares their medians."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
-__all__ = ["interleaved", "report"]
+__all__ = ["interleaved", "medians_of_sides", "report"]
 
 
 def interleaved(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[float]]:
@@ -29,3 +31,23 @@ def report(seconds: Mapping[str, Sequence[float]], against: str) -> str:
         median = statistics.median(values)
         lines.append(f"{name:44}{median:9.3f}s{median / base:8.2f}")
     return "\n".join(lines)
+
+
+def medians_of_sides(
+    script: str, sides: Sequence[str], arguments: Sequence[str], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Runs a script in a fresh process for every side, once a round each; returns the medians of a side's figures.
+
+    Args:
+        script: A file that, given `--side NAME`, prints one JSON object of figures as its last line.
+        sides: The names.
+        arguments: What else it is given.
+        rounds: How often each side runs.
+    """
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side in sides:
+            command = [sys.executable, script, "--side", side, *arguments]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[side].append(json.loads(out.splitlines()[-1]))
+    return {side: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for side, runs in found.items()}

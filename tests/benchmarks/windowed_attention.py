@@ -11,9 +11,9 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
 import time
+
+from timing import medians_of_sides
 
 SIDES = ("whole", "parts")
 
@@ -52,17 +52,9 @@ def main() -> None:
     if options.side:
         print(json.dumps(measure(options.side, options.tokens, options.window)))
         return
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     sizes = ["--tokens", str(options.tokens), "--window", str(options.window)]
-    for _ in range(options.rounds):
-        for side in SIDES:
-            done = subprocess.run(
-                [sys.executable, __file__, "--side", side, *sizes], check=True, stdout=subprocess.PIPE, text=True
-            )
-            found[side].append(json.loads(done.stdout))
-    for side in SIDES:
-        seconds, megabytes = (statistics.median(one[key] for one in found[side]) for key in ("seconds", "megabytes"))
-        print(f"{side:8}{seconds:8.2f} s{megabytes:8.0f} MB")
+    for side, figures in medians_of_sides(__file__, SIDES, sizes, options.rounds).items():
+        print(f"{side:8}{figures['seconds']:8.2f} s{figures['megabytes']:8.0f} MB")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ class Outcome:
     seconds: float
     bytes: int
 
+    def assert_within_limits(self) -> None:
+        """Asserts that it took no more time and memory than a file of a stranger may."""
+        assert self.seconds < MAX_SECONDS, self
+        assert self.bytes < MAX_BYTES, self
+
     @property
     def within_limits(self) -> bool:
         """Whether it took less than 5 seconds and 512 MB."""

@@ -257,11 +257,8 @@ def _environment() -> dict[str, str]:
 
 def _describe(error: BaseException) -> dict[str, str]:
     """Returns what a manifest says of an error, secrets hidden."""
-    kind, where = (
-        type(error).__name__,
-        next((note for note in getattr(error, "__notes__", ()) if note.startswith("plugin ")), ""),
-    )
-    found = {"kind": kind, "message": str(error), "where": where, "hint": ""}
+    where = next((note for note in getattr(error, "__notes__", ()) if note.startswith("plugin ")), "")
+    found = {"kind": type(error).__name__, "message": str(error), "where": where, "hint": ""}
     if isinstance(error, GraftkitError):
         found |= {"message": error.message, "where": error.where, "hint": error.hint}
     return {key: without_secrets(text) for key, text in found.items()}

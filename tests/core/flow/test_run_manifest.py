@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,20 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert found.data is not None and found.data.date == "2026-01-31" and found.metrics["before"].answers == 0
 
 
-@pytest.mark.parametrize("key", DAMAGED)
-def test_a_damaged_manifest_is_refused_naming_the_key(tmp_path: Path, key: str) -> None:
-    folder = written(tmp_path / "x", **{key: DAMAGED[key]})
-    asked = (
-        lambda: RunManifest.read(folder),
+def readers(folder: Path) -> tuple[Callable[[], object], ...]:
+    """Whatever in the flow reads a run's manifest."""
+    return (
         lambda: find_run(folder, {}),
         lambda: day_of_run(folder),
         lambda: reload(str(folder)),
         lambda: claim(folder, overwrite=True),
     )
-    for ask in asked:
+
+
+@pytest.mark.parametrize("key", DAMAGED)
+def test_a_damaged_manifest_is_refused_naming_the_key(tmp_path: Path, key: str) -> None:
+    folder = written(tmp_path / "x", **{key: DAMAGED[key]})
+    for ask in (lambda: RunManifest.read(folder), *readers(folder)):
         with pytest.raises(FolderError, match=f"manifest.json is damaged: '{key}") as caught:
             ask()
         assert caught.value.where == str(folder) and caught.value.hint
@@ -94,13 +98,7 @@ def test_a_manifest_of_another_form_is_refused_and_says_by_what_it_was_written(t
 def test_a_runs_damaged_manifest_is_told_in_words(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / MANIFEST).write_bytes(content)
     (tmp_path / "tokens").mkdir()
-    asked = (
-        lambda: find_run(tmp_path, {}),
-        lambda: day_of_run(tmp_path),
-        lambda: reload(str(tmp_path)),
-        lambda: claim(tmp_path, overwrite=True),
-    )
-    for ask in asked:
+    for ask in readers(tmp_path):
         with pytest.raises(FolderError, match=f"the run's manifest.json is damaged: {said}") as caught:
             ask()
         assert caught.value.where == str(tmp_path) and "Put the file back" in caught.value.hint

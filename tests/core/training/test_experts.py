@@ -25,6 +25,7 @@ from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.config import Nf4Config
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.nf4 import Nf4
+from reference import move_from_start
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
@@ -53,10 +54,7 @@ def adapted_model(files: Any, quantizer: Any) -> AdaptedModel:
     network: Any = load_base_model(files, quantizer, device=CPU)
     method = Lora(LoraConfig(rank=4, dropout=0.0))
     adapted = adapt(network, method, targets, seed=0)
-    generator = torch.Generator().manual_seed(0)
-    for weight in adapted.values():
-        for parameter in weight.trainable_parameters().values():
-            torch.nn.init.normal_(parameter, std=0.05, generator=generator)
+    move_from_start(adapted)
     return AdaptedModel(network, files.reference, files.config, NoTokenizer(), method, adapted)  # type: ignore[arg-type]
 
 

@@ -21,6 +21,7 @@ from graftkit_adapters.lora import Lora
 from graftkit_exporters.peft_experts import refused_experts, target_parameters
 from graftkit_exporters.peft_folder import PeftExporter
 from graftkit_quantizers.dense import Dense
+from reference import move_from_start
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
@@ -42,10 +43,7 @@ def trained(files: Any, method: Lora, last: str = "") -> AdaptedModel:
     targets += [stack.path for stack in planned.stacks if stack.path.endswith(last)]
     network: Any = load_base_model(files, Dense(), device=torch.device("cpu"))
     adapted = adapt(network, method, targets, seed=0)
-    generator = torch.Generator().manual_seed(0)
-    for weight in adapted.values():
-        for parameter in weight.trainable_parameters().values():
-            torch.nn.init.normal_(parameter, std=0.05, generator=generator)
+    move_from_start(adapted)
     return AdaptedModel(network, files.reference, files.config, NoTokenizer(), method, adapted)  # type: ignore[arg-type]
 
 
