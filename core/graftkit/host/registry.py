@@ -135,18 +135,26 @@ class Registry:
         Raises:
             PluginError: It can't be imported or made.
         """
+        made = self.create_unguarded(offer, config)
+        self.guard(made, offer)
+        return made
+
+    def create_unguarded(self, offer: RegisteredProvider, config: ProviderConfig | None = None) -> Any:
+        """Does what `create` does, for whoever looks at what the methods do to the process: nothing is put back.
+
+        Raises:
+            PluginError: It can't be imported or made.
+        """
         target = _import(offer, offer.provider.target)
         what = f"{offer.kind} '{offer.provider.name}'"
         try:
             with guarded(offer.plugin, f"the making of its {what}"):
                 own = config and config.model_copy(deep=True)
-                made = target(own) if offer.provider.config else target()
+                return target(own) if offer.provider.config else target()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise PluginError(f"{what} could not be made: {brief(error)}", where=offer.plugin.label) from error
-        self.guard(made, offer)
-        return made
 
     def guard(self, made: Any, offer: RegisteredProvider) -> None:
         """Has each public method of a provider's instance called under guard: see `graftkit.host.guard`."""
