@@ -46,6 +46,16 @@ if TYPE_CHECKING:
     from graftkit.interfaces.provider import Provider as Provider
     from graftkit.interfaces.quantizer import AdoptingQuantizer as AdoptingQuantizer
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
+    from graftkit.interfaces.reader import Reader as Reader
+    from graftkit.interfaces.record_format import Column as Column
+    from graftkit.interfaces.record_format import RecordFormat as RecordFormat
+    from graftkit.interfaces.record_source import Record as Record
+    from graftkit.interfaces.record_source import RecordSource as RecordSource
+    from graftkit.interfaces.samples import Completion as Completion
+    from graftkit.interfaces.samples import Conversation as Conversation
+    from graftkit.interfaces.samples import LongText as LongText
+    from graftkit.interfaces.samples import Message as Message
+    from graftkit.interfaces.samples import Text as Text
     from graftkit.interfaces.stored_weight import StoredWeight as StoredWeight
     from graftkit.interfaces.tokenizer import Encoding as Encoding
     from graftkit.interfaces.tokenizer import Tokenizer as Tokenizer
@@ -65,6 +75,9 @@ _HOMES = {
     "AdoptingQuantizer": "graftkit.interfaces.quantizer",
     "BaseModelFiles": "graftkit.interfaces.model_source",
     "CancelToken": "graftkit.flow.cancel",
+    "Column": "graftkit.interfaces.record_format",
+    "Completion": "graftkit.interfaces.samples",
+    "Conversation": "graftkit.interfaces.samples",
     "Encoding": "graftkit.interfaces.tokenizer",
     "Exporter": "graftkit.interfaces.exporter",
     "ExtensionPlan": "graftkit.interfaces.vocabulary",
@@ -75,22 +88,29 @@ _HOMES = {
     "Layer": "graftkit.interfaces.layer",
     "LayerInfo": "graftkit.interfaces.layer",
     "LayerKind": "graftkit.interfaces.layer",
-    "ModelSource": "graftkit.interfaces.model_source",
     "LoadedAssets": "graftkit.interfaces.exporter",
+    "LongText": "graftkit.interfaces.samples",
+    "Message": "graftkit.interfaces.samples",
+    "ModelSource": "graftkit.interfaces.model_source",
     "NewRows": "graftkit.interfaces.initializer",
     "NewToken": "graftkit.interfaces.vocabulary",
     "NewVocabulary": "graftkit.interfaces.exporter",
     "PlannedModel": "graftkit.interfaces.exporter",
+    "PluginHost": "graftkit.host.host",
     "Probe": "graftkit.interfaces.exporter",
     "ProofRequest": "graftkit.interfaces.exporter",
-    "PluginHost": "graftkit.host.host",
     "Provider": "graftkit.interfaces.provider",
     "ProviderConfig": "graftkit.interfaces.config",
     "Quantizer": "graftkit.interfaces.quantizer",
+    "Reader": "graftkit.interfaces.reader",
     "Recipe": "graftkit.recipe.schema",
+    "Record": "graftkit.interfaces.record_source",
+    "RecordFormat": "graftkit.interfaces.record_format",
+    "RecordSource": "graftkit.interfaces.record_source",
     "RunResult": "graftkit.flow.run",
     "StoredWeight": "graftkit.interfaces.stored_weight",
     "TensorInfo": "graftkit.interfaces.model_source",
+    "Text": "graftkit.interfaces.samples",
     "Tokenizer": "graftkit.interfaces.tokenizer",
     "TokenizerBackend": "graftkit.interfaces.tokenizer",
     "TokenizerCapabilities": "graftkit.interfaces.tokenizer",

@@ -30,6 +30,7 @@ from pathlib import Path
 if sys.argv[4] == "exact":
     sys.modules["fastokens"] = None
 from graftkit.corpus.encode import Encoder
+from graftkit.testing.records import open_files
 from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, tokenize
@@ -37,7 +38,7 @@ from graftkit.store.token_writer import TokenWriter
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 start, began = time.perf_counter(), time.process_time()
 encoder = Encoder(HuggingFaceBackend().load(Path(sys.argv[1])), None, 1024)
-rows = scan_rows([Path(sys.argv[2])], seed=0)
+rows = scan_rows(open_files([Path(sys.argv[2]))], seed=0)
 judged = time.perf_counter()
 writer, tally, saved = TokenWriter(Path(sys.argv[3]) / "parts", rows.fingerprint), Tally(), 0
 for chunk in tokenize(encoder, rows, Position()):

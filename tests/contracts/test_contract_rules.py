@@ -12,11 +12,12 @@ import graftkit
 import graftkit.testing
 import pytest
 from graftkit import Provider, hookimpl
-from graftkit.corpus.rows import ChatRow, CompletionRow, TextRow, read_rows
 from graftkit.errors import PluginError, ProviderError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, OF_THE_MANIFEST
 from graftkit.interfaces.kinds import KINDS
+from graftkit.interfaces.samples import Completion, Conversation, Text
 from graftkit.testing import QuantizerContract, TokenizerContract, deviates, isolated_host, tiny_rows
+from graftkit.testing.records import read_samples
 
 
 def test_replacing_a_promise_without_a_reason_is_an_error_that_names_it() -> None:
@@ -102,10 +103,10 @@ def test_an_isolated_host_has_the_built_ins_and_what_it_is_given() -> None:
 
 
 def test_tiny_rows_are_rows_of_each_shape(tmp_path: Path) -> None:
-    for kind, shape in (("chat", ChatRow), ("completion", CompletionRow), ("text", TextRow)):
+    for kind, shape in (("chat", Conversation), ("completion", Completion), ("text", Text)):
         path = tmp_path / f"{kind}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in tiny_rows(kind, 5)))
-        rows = read_rows(path)
+        rows = read_samples(path)
         assert [type(row) for row in rows] == [shape] * 5
         assert len({json.dumps(row.key()) for row in rows}) == 5
 

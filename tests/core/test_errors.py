@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from graftkit.corpus.rows import read_rows
 from graftkit.errors import DataError, GraftkitError, ModelError
+from graftkit.testing.records import read_samples
 
 
 @pytest.mark.parametrize(
@@ -56,5 +56,5 @@ def test_errors_of_errors_do_not_grow() -> None:
 def test_what_a_row_quotes_is_shortened(row: object, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match="rows.jsonl:1") as caught:
-        read_rows(tmp_path / "rows.jsonl")
+        read_samples(tmp_path / "rows.jsonl")
     assert len(str(caught.value)) < 2500

@@ -25,6 +25,8 @@ SHOWN = {
     "model-source": "npz",
     "exporter": "deltas",
     "initializer": "pulled",
+    "reader": "rec",
+    "format": "trivia",
 }
 
 

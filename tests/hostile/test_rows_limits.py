@@ -46,10 +46,10 @@ LINES: dict[str, Callable[[IO[bytes]], object]] = {
 READ = ("a text of backslashes", "wide characters")
 _CODE = """
 from pathlib import Path
-from graftkit.corpus.rows import rows_of
+from graftkit.testing.records import read_samples
 
 def case(path):
-    return sum(1 for _ in rows_of(Path(path)))
+    return len(read_samples(Path(path)))
 """
 
 

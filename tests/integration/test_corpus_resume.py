@@ -18,11 +18,12 @@ from graftkit.flow.events import Event, Notice, Progress, StageFinished
 KILLED = """
 import json, os, signal, sys
 import graftkit
-from graftkit.corpus import rows, tokenize
+from graftkit.corpus import tokenize
 from graftkit.flow import corpus
+from graftkit.interfaces import samples
 from graftkit.store.token_writer import TokenWriter
 
-corpus._CHECKPOINT, tokenize._CHARACTERS, tokenize._ROWS, tokenize._STRETCH, rows.LONG_TEXT = 40, 200, 2, 100, 500
+corpus._CHECKPOINT, tokenize._CHARACTERS, tokenize._ROWS, tokenize._STRETCH, samples.LONG_TEXT = 40, 200, 2, 100, 500
 whole, calls = TokenWriter.append, []
 
 def append(self, rows):
@@ -41,7 +42,7 @@ graftkit.run(json.loads(sys.argv[1]), out=sys.argv[2], resume=True)
 @pytest.fixture(autouse=True)
 def small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graftkit.corpus.tokenize._STRETCH", 100)
-    monkeypatch.setattr("graftkit.corpus.rows.LONG_TEXT", 500)
+    monkeypatch.setattr("graftkit.interfaces.samples.LONG_TEXT", 500)
 
 
 @pytest.fixture
@@ -52,11 +53,12 @@ def recipe(make_recipe: Any, tmp_path: Path) -> dict[str, Any]:
     def text(count: int) -> str:
         return "x" + "".join(draw.choices(words, k=count))
 
-    rows: list[dict[str, Any]] = [{"text": text(30)} for _ in range(30)]
-    rows += [{"prompt": text(3), "completion": text(3)} for _ in range(20)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = [{"text": text(30)} for _ in range(30)]
+    answers = [{"prompt": text(3), "completion": text(3)} for _ in range(20)]
+    for name, records in (("texts", texts), ("answers", answers)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (tmp_path / "book.txt").write_text(text(800))
-    files = [str(tmp_path / "book.txt"), str(tmp_path / "rows.jsonl")]
+    files = [str(tmp_path / name) for name in ("book.txt", "texts.jsonl", "answers.jsonl")]
     found: dict[str, Any] = make_recipe(data={"train": files, "holdout": 0.2, "max_length": 64})
     return found
 

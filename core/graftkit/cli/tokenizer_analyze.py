@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,7 @@ def command(
     from graftkit.cli.stages import stage, watched
     from graftkit.cli.tables import show_table
     from graftkit.corpus.texts import split_by_file, text_files
+    from graftkit.flow.datasets import open_dataset
     from graftkit.flow.find_tokenizer import find_tokenizer
     from graftkit.interfaces.vocabulary import ExtensionSpec
     from graftkit.report.vocabulary_figures import check_picture, savings_figure, write_picture
@@ -82,7 +84,7 @@ def command(
     host = open_host(disable)
     if out:
         check_picture(out)
-    learn, texts = split_by_file(text_files(files), holdout, seed)
+    learn, texts = split_by_file(text_files(files, partial(open_dataset, host)), holdout, seed)
     found = find_tokenizer(host, reference(base), use)
     backend = extendable(host, found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def command(
     from graftkit.cli.stages import stage, watched
     from graftkit.cli.tables import show_table
     from graftkit.corpus.texts import text_files
+    from graftkit.flow.datasets import open_dataset
     from graftkit.flow.find_tokenizer import find_tokenizer
     from graftkit.report.vocabulary_figures import check_picture, comparison_figure, write_picture
     from graftkit.vocabulary.compare import compare_on
@@ -57,7 +59,7 @@ def command(
     host = open_host(disable)
     if out:
         check_picture(out)
-    texts = text_files(files)
+    texts = text_files(files, partial(open_dataset, host))
     found = {name: find_tokenizer(host, reference(given)).tokenizer for given, name in short_names(tokenizers).items()}
     results: dict[str, Comparison] = {}
     with show_progress() as on_event:

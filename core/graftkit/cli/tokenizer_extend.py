@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,7 @@ def command(
     from graftkit.cli.progress import show_progress
     from graftkit.cli.stages import stage, watched
     from graftkit.corpus.texts import text_files
+    from graftkit.flow.datasets import open_dataset
     from graftkit.flow.find_tokenizer import find_tokenizer
     from graftkit.interfaces.vocabulary import ExtensionSpec
     from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
@@ -72,7 +74,7 @@ def command(
         raise DataError("tokens are learnt from texts: name some FILES", where="extend", hint="Or say --tokens 0.")
     host = open_host(disable)
     check_folder(out, overwrite=overwrite)
-    texts = text_files(files) if files else None
+    texts = text_files(files, partial(open_dataset, host)) if files else None
     found = find_tokenizer(host, reference(base), use)
     backend = extendable(host, found)
     saved_as = check_formats(formats, backend.formats)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ def command(
     from graftkit.cli.progress import show_progress
     from graftkit.cli.stages import stage, watched
     from graftkit.corpus.texts import text_files
+    from graftkit.flow.datasets import open_dataset
     from graftkit.interfaces.vocabulary import TrainableBackend
     from graftkit.recipe.options import bind_options
     from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
@@ -67,7 +69,7 @@ def command(
         raise refuse_backend(host, use, "train", "train")
     saved_as = check_formats(formats, backend.formats)  # type: ignore[attr-defined]
     check_folder(out, overwrite=overwrite)
-    texts = text_files(files)
+    texts = text_files(files, partial(open_dataset, host))
     with show_progress() as on_event:
         with stage("training", on_event):
             tokenizer = backend.train(watched(texts, texts.bytes, "training", on_event), spec)

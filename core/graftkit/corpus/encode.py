@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.plain_text import PlainTexts
-from graftkit.corpus.rows import ChatRow, CompletionRow, LongTextRow, Row, TextRow
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text
 from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
@@ -27,16 +27,16 @@ __all__ = ["Encoded", "Encoder", "chat_template_of"]
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A part of a rendered row with one value of the loss mask, or a special token.
+    """A part of a rendered row with one weight in the loss, or a special token.
 
     Attributes:
         text: The text; a special token's own text.
-        supervised: Whether the loss is taken over its tokens.
+        supervised: What each of its tokens weighs in the loss; 0 where it is not learnt.
         special: The special token's id, or None.
     """
 
     text: str
-    supervised: bool
+    supervised: float
     special: int | None = None
 
 
@@ -102,7 +102,7 @@ class Encoder:
         self._injection = InjectionCheck(self._specials)
         self._cuts_hold: bool | None = None
 
-    def encode(self, row: Row) -> Encoded:
+    def encode(self, row: Sample) -> Encoded:
         """Returns the tokens of a row.
 
         A conversation or completion longer than `max_length` is cut off. A text is cut into several examples, each of
@@ -114,7 +114,7 @@ class Encoder:
         """
         ids, supervised = self._encode_runs(self._runs(row))
         self.check_rows(ids, row.where)
-        is_text = isinstance(row, TextRow | LongTextRow)
+        is_text = isinstance(row, Text | LongText)
         if is_text:
             windows = range(0, len(ids) - 1, self.max_length - 1)
             examples = [_example(*_cut(ids, supervised, at, self.max_length)) for at in windows]
@@ -126,7 +126,7 @@ class Encoder:
             stops=bool(supervised) and self._stops(ids, supervised),
         )
 
-    def prompt(self, messages: ChatRow | str) -> list[int]:
+    def prompt(self, messages: Conversation | str) -> list[int]:
         """Returns the ids of a prompt: a conversation with the start of the assistant's turn, or a text.
 
         Raises:
@@ -162,9 +162,9 @@ class Encoder:
             hint="Leave it out of the data, or give it a row: with a section 'tokenizer' that extends the vocabulary.",
         )
 
-    def _prompt(self, messages: ChatRow | str) -> list[int]:
+    def _prompt(self, messages: Conversation | str) -> list[int]:
         if isinstance(messages, str):
-            return self._encode_runs([*self._start(), _Run(messages, False)])[0]
+            return self._encode_runs([*self._start(), _Run(messages, 0.0)])[0]
         pieces = lay_out(
             self._required_template(messages.where),
             messages.messages,
@@ -189,7 +189,7 @@ class Encoder:
             tokens[0],
             tokens[1],
             self.max_length,
-            lambda text: self._encode_runs(self._runs(TextRow(text, ""))),
+            lambda text: self._encode_runs(self._runs(Text(text, ""))),
         )
 
     @property
@@ -211,18 +211,18 @@ class Encoder:
         }
         return fingerprint(facts)
 
-    def _stops(self, ids: Sequence[int], supervised: Sequence[bool]) -> bool:
+    def _stops(self, ids: Sequence[int], supervised: Sequence[float]) -> bool:
         last = max((place for place, learn in enumerate(supervised) if learn), default=0)
         return ids[last] in self._tokenizer.special_tokens.values()
 
-    def _runs(self, row: Row) -> list[_Run]:
-        if isinstance(row, ChatRow):
+    def _runs(self, row: Sample) -> list[_Run]:
+        if isinstance(row, Conversation):
             pieces = lay_out(self._required_template(row.where), row.messages, row.where)
             self._injection.check(pieces, row.where)
             return list(self._chat_runs(pieces, row))
-        if isinstance(row, CompletionRow):
-            return [*self._start(), _Run(row.prompt, False), _Run(row.completion, True), *self._end()]
-        return [*self._start(), _Run(row.text, True), *self._end()]
+        if isinstance(row, Completion):
+            return [*self._start(), _Run(row.prompt, 0.0), _Run(row.completion, 1.0), *self._end()]
+        return [*self._start(), _Run(row.text, 1.0), *self._end()]
 
     def _required_template(self, where: str) -> ChatTemplate:
         if self._template is None:
@@ -235,35 +235,35 @@ class Encoder:
 
     def _start(self) -> list[_Run]:
         bos = self._tokenizer.role_token("bos") if self._tokenizer.adds_bos else None
-        return [] if bos is None else [_Run(self._names.get(bos, ""), False, bos)]
+        return [] if bos is None else [_Run(self._names.get(bos, ""), 0.0, bos)]
 
     def _end(self) -> list[_Run]:
         eos = self._tokenizer.role_token("eos")
-        return [] if eos is None else [_Run(self._names.get(eos, ""), True, eos)]
+        return [] if eos is None else [_Run(self._names.get(eos, ""), 1.0, eos)]
 
-    def _chat_runs(self, pieces: Sequence[Piece], row: ChatRow) -> Iterator[_Run]:
+    def _chat_runs(self, pieces: Sequence[Piece], row: Conversation) -> Iterator[_Run]:
         """Splits at the template's special tokens; the first one after an assistant's message is supervised, too."""
-        open_turn = False
+        weight = 0.0
         for piece in pieces:
             if piece.message is not None:
-                open_turn = row.messages[piece.message].role == "assistant"
-                yield _Run(piece.text, open_turn)
+                weight = row.messages[piece.message].loss_weight
+                yield _Run(piece.text, weight)
                 continue
-            if open_turn and not self._find_special(piece.text):
-                open_turn = False
+            if weight and not self._find_special(piece.text):
+                weight = 0.0
             for run in self._template_runs(piece.text):
-                yield _Run(run.text, open_turn, run.special)
-                open_turn = open_turn and run.special is None
+                yield _Run(run.text, weight, run.special)
+                weight = 0.0 if run.special is not None else weight
 
     def _template_runs(self, text: str) -> Iterator[_Run]:
         while found := self._find_special(text):
             place, special = found
             if place:
-                yield _Run(text[:place], False)
-            yield _Run(special, False, self._tokenizer.special_tokens[special])
+                yield _Run(text[:place], 0.0)
+            yield _Run(special, 0.0, self._tokenizer.special_tokens[special])
             text = text[place + len(special) :]
         if text:
-            yield _Run(text, False)
+            yield _Run(text, 0.0)
 
     def _find_special(self, text: str) -> tuple[int, str] | None:
         """Finds the leftmost special token, the longest of those that start there: `(place, token)`."""
@@ -273,7 +273,7 @@ class Encoder:
         place, _, special = min(found)
         return place, special
 
-    def _encode_runs(self, runs: Sequence[_Run]) -> tuple[list[int], list[bool]]:
+    def _encode_runs(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]]:
         """Encodes the whole text at once where that is right, or else part by part.
 
         It is wrong where a message contains a special token, and where a prompt is encoded differently alone than as
@@ -281,7 +281,7 @@ class Encoder:
         """
         return self._encode_whole(runs) or self._encode_stretches(runs)
 
-    def _encode_whole(self, runs: Sequence[_Run]) -> tuple[list[int], list[bool]] | None:
+    def _encode_whole(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]] | None:
         text = "".join(run.text for run in runs)
         encoding = self._tokenizer.encode_offsets(text, "all")
         specials = set(self._tokenizer.special_tokens.values())
@@ -292,7 +292,7 @@ class Encoder:
         for number, run in enumerate(runs):
             if run.special is not None:
                 written.append((run.special, start))
-            opens = bool(number) and run.supervised and not runs[number - 1].supervised
+            opens = bool(number and run.supervised and not runs[number - 1].supervised)
             if opens and not self._same_alone(text, start, encoding.ids, lefts, cuts):
                 return None
             start += len(run.text)
@@ -321,9 +321,9 @@ class Encoder:
             return whole
         return same
 
-    def _encode_stretches(self, runs: Sequence[_Run]) -> tuple[list[int], list[bool]]:
+    def _encode_stretches(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]]:
         ids: list[int] = []
-        supervised: list[bool] = []
+        supervised: list[float] = []
         group: list[_Run] = []
         for run in [*runs, None]:
             if run is not None and run.special is None:
@@ -336,7 +336,7 @@ class Encoder:
                 supervised.append(run.supervised)
         return ids, supervised
 
-    def _encode_group(self, group: Sequence[_Run], ids: list[int], supervised: list[bool]) -> None:
+    def _encode_group(self, group: Sequence[_Run], ids: list[int], supervised: list[float]) -> None:
         """Encodes neighbouring parts as one text.
 
         Where the text before a supervised part is encoded differently alone, the text is split there: at inference the
@@ -371,8 +371,8 @@ def _tokens_before(place: int, encoding: Encoding) -> list[int]:
     return [token for token, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if left < place]
 
 
-def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterator[bool]:
-    """Yields the loss mask: whether the part that each token begins in is supervised."""
+def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterator[float]:
+    """Yields each token's weight in the loss: that of the part that it begins in."""
     ends, end = [], 0
     for run in group:
         end += len(run.text)
@@ -385,15 +385,14 @@ def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterato
 
 
 def _cut(
-    ids: Sequence[int], supervised: Sequence[bool], start: int, length: int
-) -> tuple[Sequence[int], Sequence[bool]]:
+    ids: Sequence[int], supervised: Sequence[float], start: int, length: int
+) -> tuple[Sequence[int], Sequence[float]]:
     return ids[start : start + length], supervised[start : start + length]
 
 
-def _example(ids: Sequence[int], supervised: Sequence[bool]) -> Example:
-    marks = np.array(supervised, dtype=bool)
-    starts = np.flatnonzero(marks & ~np.concatenate([[False], marks[:-1]]))
-    marks[:1] = False  # nothing stands before the first token to predict it from
-    return Example(
-        np.array(ids, dtype=np.int64), marks.astype(np.float32), int(starts[-1]) if len(starts) else len(ids)
-    )
+def _example(ids: Sequence[int], supervised: Sequence[float]) -> Example:
+    weights = np.array(supervised, dtype=np.float32)
+    learnt = weights != 0
+    starts = np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))
+    weights[:1] = 0  # nothing stands before the first token to predict it from
+    return Example(np.array(ids, dtype=np.int64), weights, int(starts[-1]) if len(starts) else len(ids))

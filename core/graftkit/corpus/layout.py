@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from graftkit.corpus.rows import Message
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
+from graftkit.interfaces.samples import Message
 
 __all__ = ["Piece", "lay_out"]
 

@@ -16,7 +16,7 @@ _SAMPLES = ("a", " a", "a ", " a ", "\na\n", "\t", "A1", "1", ".", "<", "Ã©", "æ
 """Texts with which `bos` and `eos` may change other tokens, by stripping white space or by a space at the start."""
 
 
-Reference = Callable[[str], tuple[list[int], list[bool]]]
+Reference = Callable[[str], tuple[list[int], list[float]]]
 
 
 class PlainTexts:
@@ -53,9 +53,9 @@ class PlainTexts:
         self.alone = all(self._encode_alone([text]) == [ids] for text, ids in known)
         self._whole = not self.alone and all(self._encode_whole([text]) == [ids] for text, ids in known)
 
-    def _plainly(self, ids: list[int], supervised: list[bool]) -> list[int] | None:
+    def _plainly(self, ids: list[int], supervised: list[float]) -> list[int] | None:
         """Returns the ids if all but the first special one are supervised, else None."""
-        plain = [False] * len(self.start) + [True] * (len(ids) - len(self.start))
+        plain = [0.0] * len(self.start) + [1.0] * (len(ids) - len(self.start))
         return ids if supervised == plain else None
 
     def takes(self, text: str) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from graftkit.corpus.rows import LongTextRow, Row
 from graftkit.corpus.stretches import read_stretches
 from graftkit.errors import DataError
+from graftkit.interfaces.samples import LongText, Sample
 
 __all__ = ["DIGEST", "digest_row"]
 
@@ -20,7 +20,7 @@ DIGEST = np.dtype(f"S{SIZE}")
 """The first 16 bytes of a sha256; collisions of different rows are negligible."""
 
 
-def digest_row(row: Row, seed: int | None = None) -> tuple[bytes, bytes]:
+def digest_row(row: Sample, seed: int | None = None) -> tuple[bytes, bytes]:
     """Returns a row's digest, and the digest that orders it in the random draw of holdout rows.
 
     Both are the first bytes of `graftkit.store.fingerprint`, of the row's key and of `[seed, key]`; the second is empty
@@ -30,7 +30,7 @@ def digest_row(row: Row, seed: int | None = None) -> tuple[bytes, bytes]:
         DataError: A long text is not UTF-8, or empty.
     """
     alone, placed = hashlib.sha256(), hashlib.sha256(f"[{seed},".encode())
-    for part in _long(row) if isinstance(row, LongTextRow) else (_json(row.key()),):
+    for part in _long(row) if isinstance(row, LongText) else (_json(row.key()),):
         alone.update(part)
         if seed is not None:
             placed.update(part)
@@ -42,11 +42,11 @@ def _json(key: Any) -> bytes:
     return json.dumps(key, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _long(row: LongTextRow) -> Iterator[bytes]:
+def _long(row: LongText) -> Iterator[bytes]:
     """Yields the text as JSON, in parts."""
     blank = True
     yield b'"'
-    for stretch in read_stretches(row.path):
+    for stretch in read_stretches(row.source):
         blank = blank and not stretch.strip()
         yield _json(stretch)[1:-1]
     yield b'"'

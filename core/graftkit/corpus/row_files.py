@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.corpus.reading import numbered_lines
+from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.row_digest import DIGEST, digest_row
-from graftkit.corpus.rows import ChatRow, CompletionRow, LongTextRow, Row, TextRow, row_of_line, rows_of
 from graftkit.errors import DataError
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text
 
 __all__ = ["Rows", "scan_rows"]
 
-_KINDS: dict[type[Any], int] = {ChatRow: 0, CompletionRow: 1, TextRow: 2, LongTextRow: 2}
+_KINDS: dict[type[Any], int] = {Conversation: 0, Completion: 1, Text: 2, LongText: 2}
 _NAMES = ("chat", "completion", "text")
 
 Digests = NDArray[np.bytes_]
@@ -37,7 +37,7 @@ class Rows:
         kept: Which of all rows these are, `[all rows]`.
     """
 
-    read: Callable[[Mask], Iterator[Row]]
+    read: Callable[[Mask], Iterator[Sample]]
     digests: Digests
     places: Digests
     kinds: NDArray[np.uint8]
@@ -46,10 +46,10 @@ class Rows:
     def __len__(self) -> int:
         return int(np.count_nonzero(self.kept))
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Sample]:
         return self.read(self.kept)
 
-    def after(self, count: int) -> Iterator[Row]:
+    def after(self, count: int) -> Iterator[Sample]:
         """Yields the rows after the first `count`, which are not parsed."""
         rest = self.kept.copy()
         rest[np.flatnonzero(rest)[:count]] = False
@@ -59,10 +59,10 @@ class Rows:
         """Returns the rows that a mask selects, `[all rows]`."""
         return Rows(self.read, self.digests, self.places, self.kinds, self.kept & wanted)
 
-    def first_chat(self) -> ChatRow | None:
+    def first_chat(self) -> Conversation | None:
         """Returns the first conversation, without parsing the rows before it."""
-        row = next(self.read(self.kept & (self.kinds == _KINDS[ChatRow])), None)
-        return row if isinstance(row, ChatRow) else None
+        row = next(self.read(self.kept & (self.kinds == _KINDS[Conversation])), None)
+        return row if isinstance(row, Conversation) else None
 
     def counts(self) -> dict[str, int]:
         """Returns kind of row -> count."""
@@ -75,60 +75,53 @@ class Rows:
         return hashlib.sha256(self.digests[self.kept].tobytes()).hexdigest()
 
 
-def scan_rows(paths: Sequence[Path], seed: int | None = None) -> Rows:
-    """Reads every row of some files once, to judge it.
+def scan_rows(datasets: Sequence[Dataset], seed: int | None = None) -> Rows:
+    """Reads every record of some files once, to check it.
 
     Args:
-        paths: The files.
+        datasets: The files.
         seed: Places the rows in a draw of holdout ones; None where none is to be drawn.
 
     Returns:
         All rows. Of each, a digest and its shape are kept in memory, about 40 bytes.
 
     Raises:
-        DataError: A file can't be read, or a row is none; with file and line.
+        DataError: A file can't be read, or a record is malformed or of another shape; with file and line.
     """
     digests, places, kinds = bytearray(), bytearray(), bytearray()
-    states = {}
-    for path in paths:
-        for row in rows_of(path):
-            if path not in states:
-                states[path] = _state(path)
-            digest, place = digest_row(row, seed)
+    states = [_state(dataset.source.path) for dataset in datasets]
+    for dataset in datasets:
+        for sample in dataset:
+            digest, place = digest_row(sample, seed)
             digests += digest
             places += place
-            kinds.append(_KINDS[type(row)])
+            kinds.append(_KINDS[type(sample)])
 
-    def read(wanted: Mask) -> Iterator[Row]:
-        return _read(paths, states, wanted)
+    def read(wanted: Mask) -> Iterator[Sample]:
+        return _read(datasets, states, wanted)
 
     shapes = np.frombuffer(kinds, np.uint8)
     return Rows(read, np.frombuffer(digests, DIGEST), np.frombuffer(places, DIGEST), shapes, np.ones(len(kinds), bool))
 
 
 def _state(path: Path) -> tuple[int, int]:
-    facts = path.stat()
+    try:
+        facts = path.stat()
+    except (OSError, ValueError):  # whoever opens it says so
+        return 0, 0
     return facts.st_size, facts.st_mtime_ns
 
 
-def _read(paths: Sequence[Path], states: dict[Path, tuple[int, int]], wanted: Mask) -> Iterator[Row]:
-    """Reads some rows again; the files must not have changed since they were validated."""
+def _read(datasets: Sequence[Dataset], states: Sequence[tuple[int, int]], wanted: Mask) -> Iterator[Sample]:
+    """Reads some rows again; the files must not have changed since they were checked."""
     start = 0
-    for path in paths:
+    for dataset, state in zip(datasets, states, strict=True):
         if not wanted[start:].any():
             return
-        if _state(path) != states[path]:
-            raise DataError("the file has changed since its rows were judged", where=str(path), hint="Start again.")
-        for row in _rows_at(path, wanted, start):
+        path = dataset.source.path
+        if _state(path) != state:
+            raise DataError("the file has changed since its records were checked", where=str(path), hint="Start again.")
+        for sample in dataset.after(iter(wanted[start:])):
             start += 1
-            if row is not None:
-                yield row
-
-
-def _rows_at(path: Path, wanted: Mask, start: int) -> Iterator[Row | None]:
-    """Yields an item for each row of the file: the row where it is wanted, else None."""
-    if path.suffix in (".txt", ".md"):
-        yield next(rows_of(path)) if wanted[start] else None
-        return
-    for place, (number, line) in enumerate(numbered_lines(path), start):
-        yield row_of_line(line, f"{path}:{number}") if wanted[place] else None
+            if sample is not None:
+                yield sample

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from graftkit.errors import DataError
 from graftkit.suggest import nearest
 
-__all__ = ["TEXT_SUFFIXES", "find_text_files"]
+__all__ = ["TEXT_SUFFIXES", "find_data_files", "find_text_files"]
 
 _SUFFIXES = (
     ".bash .c .cc .cfg .clj .cpp .cs .css .csv .cu .dart .ex .exs .go .h .hpp .hs .htm .html .ini .java .jl .js .json "
@@ -42,6 +42,42 @@ def find_text_files(patterns: Sequence[str], where: str = "") -> list[Path]:
     if not found:
         raise DataError("no file is named to read texts from", where=where)
     return [found[key] for key in sorted(found)]
+
+
+_ABOUT_DATA = frozenset(
+    {"dataset_info.json", "dataset_dict.json", "state.json", "readme.md", "license", "license.txt", "license.md"}
+)
+"""Files beside data that are none."""
+
+
+def find_data_files(pattern: str, readable: Callable[[Path], bool], where: str = "") -> list[Path]:
+    """Finds files of records.
+
+    Args:
+        pattern: A file; a folder, for the files below it that are readable; or a pattern such as "data/*.parquet". What
+            is hidden, by a name that starts with a dot, is found by neither folders nor patterns, and a folder's
+            description of its data is no data.
+        readable: Tells whether a file of a folder is one of records.
+        where: The place of the request, for errors.
+
+    Returns:
+        The files, sorted.
+
+    Raises:
+        DataError: A folder or pattern that yields none. A file that is missing is told by whoever opens it.
+    """
+    try:
+        path = Path(pattern)
+        if path.is_dir():
+            found = [file for file in _walk(path) if file.name.lower() not in _ABOUT_DATA and readable(file)]
+            if not found:
+                raise DataError("there is no file of records in the folder", where=_place(where, pattern))
+            return sorted(found)
+        if glob.has_magic(pattern) and not path.exists():
+            return sorted(_matching(pattern, where))
+    except (OSError, ValueError):  # too long a name, a NUL in it: whoever opens it says so
+        pass
+    return [Path(pattern)]
 
 
 def _matches(pattern: str, where: str) -> list[Path]:

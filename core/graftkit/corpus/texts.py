@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.split import drawn
 from graftkit.corpus.stretches import STRETCH, read_stretches
 from graftkit.corpus.text_paths import find_text_files
 from graftkit.errors import DataError
+from graftkit.interfaces.record_source import RecordSource
 from graftkit.store.fingerprint import fingerprint
 
 __all__ = ["TextFiles", "split_by_file", "text_files"]
@@ -24,21 +26,21 @@ class _Part:
     """A file, or the parts of a file on one side of a split.
 
     Attributes:
-        path: The file.
+        file: The file: its text, or its records.
         bytes: UTF-8 bytes of its texts.
         sha256: Of its texts.
         size: Bytes of a stretch, about.
         kept: The sha256 of each stretch that counts; None for all of them.
     """
 
-    path: Path
+    file: RecordSource | Dataset
     bytes: int
     sha256: str
     size: int = STRETCH
     kept: frozenset[str] | None = None
 
     def __iter__(self) -> Iterator[str]:
-        for text in read_stretches(self.path, self.size):
+        for text in read_stretches(self.file, self.size):
             if self.kept is None or _sha256(text) in self.kept:
                 yield text
 
@@ -59,7 +61,7 @@ class TextFiles:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files, sorted."""
-        return tuple(part.path for part in self._parts)
+        return tuple(_source(part.file).path for part in self._parts)
 
     @property
     def bytes(self) -> int:
@@ -73,12 +75,17 @@ class TextFiles:
         return fingerprint(sorted(zip((part.sha256 for part in self._parts), sides, strict=True)))
 
 
-def text_files(patterns: Sequence[str], where: str = "") -> TextFiles:
+RECORDS = frozenset({".jsonl", ".ndjson", ".parquet", ".arrow"})
+"""Suffixes of files that are read as records; other files are one text each."""
+
+
+def text_files(patterns: Sequence[str], open_records: Callable[[Path], Dataset], where: str = "") -> TextFiles:
     """Finds files and reads each once, to judge it and to tell its size.
 
     Args:
-        patterns: Files, folders and patterns, as `find_text_files` takes them. Files whose name ends in `.jsonl` or
-            `.ndjson` hold rows, any other is UTF-8 text.
+        patterns: Files, folders and patterns, as `find_text_files` takes them. Files whose suffix is one of `RECORDS`
+            hold records, any other is UTF-8 text.
+        open_records: Opens a file of records.
         where: The place of the request, for errors.
 
     Raises:
@@ -86,26 +93,32 @@ def text_files(patterns: Sequence[str], where: str = "") -> TextFiles:
             them.
 
     Example:
-        >>> texts = text_files(["docs/*.md", "src"])  # doctest: +SKIP
+        >>> texts = text_files(["docs/*.md", "src"], open_records)  # doctest: +SKIP
         >>> len(texts.files), texts.bytes  # doctest: +SKIP
         (41, 1048576)
     """
-    parts = [part for path in find_text_files(patterns, where) if (part := _scanned(path)).bytes]
+    sources = map(RecordSource, find_text_files(patterns, where))
+    files = (open_records(source.path) if source.suffix in RECORDS else source for source in sources)
+    parts = [part for file in files if (part := _scanned(file)).bytes]
     if not parts:
         named = ", ".join(patterns[:3])
         raise DataError("there is no text in it", where=f"{where}: {named}" if where else named)
     return TextFiles(parts)
 
 
-def _scanned(path: Path) -> _Part:
+def _source(file: RecordSource | Dataset) -> RecordSource:
+    return file.source if isinstance(file, Dataset) else file
+
+
+def _scanned(file: RecordSource | Dataset) -> _Part:
     """Reads a file; one with white space alone counts as empty."""
     digest, size, blank = hashlib.sha256(), 0, True
-    for text in read_stretches(path):
+    for text in read_stretches(file):
         data = text.encode()
         digest.update(data)
         size += len(data)
         blank = blank and text.isspace()
-    return _Part(path, 0 if blank else size, digest.hexdigest())
+    return _Part(file, 0 if blank else size, digest.hexdigest())
 
 
 def split_by_file(texts: TextFiles, share: float, seed: int = 0) -> tuple[TextFiles, TextFiles]:
@@ -137,12 +150,14 @@ def split_by_file(texts: TextFiles, share: float, seed: int = 0) -> tuple[TextFi
 
 def _split_stretches(part: _Part, share: float, seed: int) -> tuple[TextFiles, TextFiles]:
     size = min(STRETCH, max(_SMALLEST_PIECE, part.bytes // _PIECES))
-    sizes = {_sha256(text): len(text.encode()) for text in read_stretches(part.path, size)}
+    sizes = {_sha256(text): len(text.encode()) for text in read_stretches(part.file, size)}
     if len(sizes) < 2:
-        raise DataError("too little text to hold some of it out", where=str(part.path), hint="Name more files.")
+        raise DataError(
+            "too little text to hold some of it out", where=str(_source(part.file)), hint="Name more files."
+        )
     held = frozenset(_drawn(list(sizes.items()), share, seed))
     sides = [frozenset(sizes) - held, held]
-    made = [_Part(part.path, sum(sizes[key] for key in side), part.sha256, size, side) for side in sides]
+    made = [_Part(part.file, sum(sizes[key] for key in side), part.sha256, size, side) for side in sides]
     return TextFiles(made[:1]), TextFiles(made[1:])
 
 

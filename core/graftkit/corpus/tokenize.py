@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from graftkit.corpus import rows as row_kinds
 from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.row_files import Rows
-from graftkit.corpus.rows import ChatRow, LongTextRow, Row, TextRow
 from graftkit.corpus.stretches import STRETCH, read_stretches
 from graftkit.corpus.tally import Tally
+from graftkit.interfaces import samples
+from graftkit.interfaces.samples import Conversation, LongText, Sample, Text
 from graftkit.store.token_store import TokenStore
 
 __all__ = ["Chunk", "Position", "position_units", "tokenize"]
@@ -57,7 +57,7 @@ class Position:
 
 def position_units() -> list[int]:
     """Returns the sizes that positions depend on: a stored position is valid only with the same ones."""
-    return [row_kinds.LONG_TEXT, _STRETCH]
+    return [samples.LONG_TEXT, _STRETCH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ def tokenize(encoder: Encoder, rows: Rows, position: Position) -> Iterator[Chunk
     """
     done = position.rows
     for way, group in _groups(encoder.plain, rows.after(done)):
-        if way == "stretches" and isinstance(group[0], LongTextRow):
+        if way == "stretches" and isinstance(group[0], LongText):
             yield from _long_text(encoder, group[0], position if position.rows == done else Position(done))
         elif way == "together":
-            yield _plain_texts(encoder, [row for row in group if isinstance(row, TextRow)], done)
+            yield _plain_texts(encoder, [row for row in group if isinstance(row, Text)], done)
         else:
             yield _one_by_one(encoder, group, done)
         done += len(group)
@@ -103,21 +103,21 @@ def tokenize(encoder: Encoder, rows: Rows, position: Position) -> Iterator[Chunk
 _Way = Literal["stretches", "together", "one by one"]
 
 
-def _way(plain: PlainTexts, row: Row) -> _Way:
+def _way(plain: PlainTexts, row: Sample) -> _Way:
     """Returns how a row is encoded."""
-    if isinstance(row, LongTextRow) and plain.alone:
+    if isinstance(row, LongText) and plain.alone:
         return "stretches"
-    return "together" if isinstance(row, TextRow) and plain.takes(row.text) else "one by one"
+    return "together" if isinstance(row, Text) and plain.takes(row.text) else "one by one"
 
 
-def _groups(plain: PlainTexts, rows: Iterator[Row]) -> Iterator[tuple[_Way, list[Row]]]:
+def _groups(plain: PlainTexts, rows: Iterator[Sample]) -> Iterator[tuple[_Way, list[Sample]]]:
     """Groups neighbouring rows that are encoded in one call."""
-    group: list[Row] = []
+    group: list[Sample] = []
     before: _Way = "one by one"
     size = 0
     for row in rows:
         way = _way(plain, row)
-        weight = len(row.text) if isinstance(row, TextRow) and way == "together" else _CHARACTERS // _ROWS
+        weight = len(row.text) if isinstance(row, Text) and way == "together" else _CHARACTERS // _ROWS
         if group and (size + weight > _CHARACTERS or way != before or way == "stretches"):
             yield before, group
             group, size = [], 0
@@ -127,7 +127,7 @@ def _groups(plain: PlainTexts, rows: Iterator[Row]) -> Iterator[tuple[_Way, list
         yield before, group
 
 
-def _plain_texts(encoder: Encoder, rows: Sequence[TextRow], done: int) -> Chunk:
+def _plain_texts(encoder: Encoder, rows: Sequence[Text], done: int) -> Chunk:
     tokens, lost = encoder.plain.encode([row.text for row in rows])
     for row in rows if encoder.lacks_row(tokens.ids) else ():
         encoder.encode(row)  # the one that is refused says where it is
@@ -146,12 +146,12 @@ def _tally_of_texts(encoder: Encoder, tokens: TokenStore, rows: int, lost: int) 
     )
 
 
-def _long_text(encoder: Encoder, row: LongTextRow, position: Position) -> Iterator[Chunk]:
+def _long_text(encoder: Encoder, row: LongText, position: Position) -> Iterator[Chunk]:
     """Encodes a long text in chunks, each of which has the position after it."""
     plain = encoder.plain
     carry = list(position.carry) if position.stretches else list(plain.start)
     begun, stretches = position.begun, position.stretches
-    rest = islice(read_stretches(row.path, _STRETCH), stretches, None)
+    rest = islice(read_stretches(row.source, _STRETCH), stretches, None)
     for ids, parts in encode_stretches(encoder.tokenizer.encode_batch, rest):
         encoder.check_rows(ids, row.where)
         tokens, carry = plain.full_windows([*carry, *ids], begins=not begun)
@@ -163,18 +163,18 @@ def _long_text(encoder: Encoder, row: LongTextRow, position: Position) -> Iterat
     yield Chunk(tokens, _tally_of_texts(encoder, tokens, 1, lost), Position(position.rows + 1))
 
 
-def _one_by_one(encoder: Encoder, rows: Sequence[Row], done: int) -> Chunk:
+def _one_by_one(encoder: Encoder, rows: Sequence[Sample], done: int) -> Chunk:
     encoded = [encoder.encode(row) for row in rows]
     tokens = TokenStore.of(example for item in encoded for example in item.examples)
     return Chunk(tokens, _tally_of(encoder, rows, encoded, tokens), Position(done + len(rows)))
 
 
-def _tally_of(encoder: Encoder, rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokenStore) -> Tally:
+def _tally_of(encoder: Encoder, rows: Sequence[Sample], encoded: Sequence[Encoded], tokens: TokenStore) -> Tally:
     examples = [(example, row) for row, item in zip(rows, encoded, strict=True) for example in item.examples]
     ends = {int(example.ids[example.supervised.nonzero()[0][-1]]) for example, _ in examples}
-    chats = [row for row in rows if isinstance(row, ChatRow)]
+    chats = [row for row in rows if isinstance(row, Conversation)]
     openings = [row.messages[0] for row in chats]
-    answered = [example.prompt_length > 0 and not isinstance(row, TextRow | LongTextRow) for example, row in examples]
+    answered = [example.prompt_length > 0 and not isinstance(row, Text | LongText) for example, row in examples]
     return Tally(
         rows=len(rows),
         examples=len(examples),
@@ -189,7 +189,7 @@ def _tally_of(encoder: Encoder, rows: Sequence[Row], encoded: Sequence[Encoded],
     )
 
 
-def _short_question(row: ChatRow) -> str | None:
+def _short_question(row: Conversation) -> str | None:
     """Returns the first user message if it is short, for the report."""
     words = next((message.content for message in row.messages if message.role == "user"), "")
     return words if 0 < len(words) < 200 and "\n" not in words else None

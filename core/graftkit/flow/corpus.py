@@ -159,7 +159,7 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
     if not train.examples:
         raise DataError(
             f"not one of {train.rows} rows has a supervised token within data.max_length ({limit})",
-            where=run.plan.bound.recipe.data.train[0],
+            where=str(run.plan.datasets[0].source),
             hint="Raise data.max_length: the prompts alone fill it.",
         )
     for side, tally in (("rows", train), ("holdout rows", tallies["holdout"])):
@@ -200,7 +200,7 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
             f"{name}_supervised": tallies[name].supervised,
         }
     return facts | {
-        "files": run.plan.bound.recipe.data.train,
+        "files": [dataset.facts() for dataset in run.plan.datasets],
         "system": systems[0] if len(systems) == 1 else None,
         "example_prompt": tallies["holdout"].prompt,
     }

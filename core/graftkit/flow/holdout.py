@@ -7,14 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from graftkit.corpus.encode import Encoder
-from graftkit.corpus.rows import Row
+from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 
 __all__ = ["encode_rows", "supervised_bytes"]
 
 
-def encode_rows(encoder: Encoder, rows: Iterable[Row]) -> TokenStore:
+def encode_rows(encoder: Encoder, rows: Iterable[Sample]) -> TokenStore:
     """Returns rows as tokens.
 
     Raises:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
+from graftkit.flow.datasets import open_datasets
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, plan_vocabulary
@@ -47,6 +49,7 @@ class RunPlan:
             see `graftkit.flow.targets`.
         forecast: What they will take, as the file's names and shapes say; see `graftkit.flow.targets.forecast`.
         rows: The rows to learn from and the holdout ones.
+        datasets: The files that they are in, and as what each is read.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
@@ -63,6 +66,7 @@ class RunPlan:
     encoder: Encoder
     targets: list[str]
     rows: Split
+    datasets: Sequence[Dataset]
     notices: list[str]
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
@@ -97,13 +101,19 @@ def make_plan(
     rowless = check_fits(files, tokenizer)
     vocabulary = plan_vocabulary(bound, host, backend, template)
     before_rows()
-    rows = _read(bound)
+    rows, datasets = _read(bound, host)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
     encoder = Encoder(known, chat_template_of(known, today), _row_length(bound, files), trained)
     _check_template(encoder, rows)
-    notices = [*_notices(bound, rows), *([] if vocabulary else rowless), *_losses(known, vocabulary), *host.notices]
+    notices = [
+        *_left_columns(datasets),
+        *_notices(bound, rows),
+        *([] if vocabulary else rowless),
+        *_losses(known, vocabulary),
+        *host.notices,
+    ]
     return RunPlan(
         bound,
         source,
@@ -115,6 +125,7 @@ def make_plan(
         encoder,
         targets,
         rows,
+        datasets,
         notices,
         _forecast(bound, files, targets),
     )
@@ -181,16 +192,19 @@ def _template(bound: BoundRecipe) -> str | None:
     return template
 
 
-def _read(bound: BoundRecipe) -> Split:
-    data = bound.recipe.data
-    files = [Path(path) for path in data.train]
-    if isinstance(data.holdout, str):
-        found = exclude(scan_rows(files), scan_rows([Path(data.holdout)]))
+def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset]]:
+    """Reads every record once, and returns the rows and the files that they are in."""
+    data, seed = bound.recipe.data, bound.recipe.training.seed
+    files = open_datasets(bound, host, "train")
+    if isinstance(data.holdout, list):
+        held = open_datasets(bound, host, "holdout")
+        found = exclude(scan_rows(files), scan_rows(held))
+        files += held
     else:
-        found = split(scan_rows(files, bound.recipe.training.seed), data.holdout)
+        found = split(scan_rows(files, seed), data.holdout)
     if not found.train:
-        raise DataError("every row is held out: there is nothing to learn from", where=data.train[0])
-    return found
+        raise DataError("every row is held out: there is nothing to learn from", where=str(files[0].source))
+    return found, files
 
 
 def _check_template(encoder: Encoder, rows: Split) -> None:
@@ -206,6 +220,19 @@ def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[
     if not lost or (vocabulary and vocabulary.section.train):
         return []
     return [f"the tokenizer loses {describe_losses(lost)}; tokenizer.extend.missing_bytes adds what a base lacks"]
+
+
+def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells of columns that are not read, once for all files that have the same ones."""
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for dataset in datasets:
+        if dataset.left:
+            found.setdefault((dataset.format_name, tuple(dataset.left)), []).append(str(dataset.source))
+    return [
+        f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
+        f"not read: {', '.join(left)}"
+        for (name, left), where in found.items()
+    ]
 
 
 def _notices(bound: BoundRecipe, rows: Split) -> list[str]:

@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError
 
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.rows import ChatRow, Message
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError, named
 from graftkit.flow.base_model import base_facts, check_unchanged
 from graftkit.flow.check_model import pick_device
@@ -37,6 +36,7 @@ from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.samples import Conversation, Message
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
@@ -114,7 +114,7 @@ class ReloadedModel:
         if raw or not encoder.has_template:
             return encoder.prompt(prompt)
         turns = [Message("system", system)] if system else []
-        return encoder.prompt(ChatRow((*turns, Message("user", prompt)), "prompt"))
+        return encoder.prompt(Conversation((*turns, Message("user", prompt)), "prompt"))
 
 
 def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from graftkit.corpus.encode import Encoder
-from graftkit.corpus.rows import Row
 from graftkit.corpus.stretches import texts_of
 from graftkit.corpus.texts import text_files
 from graftkit.errors import RecipeError
+from graftkit.flow.datasets import open_dataset
 from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
+from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 from graftkit.interfaces.vocabulary import (
     ExtendableBackend,
@@ -139,7 +141,8 @@ def _planned(
             where=bound.document.where(("tokenizer", way)),
             hint=f"These can: {', '.join(able) or 'none that is installed'}.",
         )
-    texts = text_files(corpus, bound.document.where(("tokenizer", way, "corpus"))) if corpus else None
+    where = bound.document.where(("tokenizer", way, "corpus"))
+    texts = text_files(corpus, partial(open_dataset, host), where) if corpus else None
     return VocabularyRequest(section, offer, backend, corpus=texts)
 
 
@@ -204,13 +207,13 @@ def _training(use: TrainVocabularySection, base: Tokenizer) -> TrainingSpec:
 class _RowTexts:
     """The texts of rows, again and again."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[Sample]) -> None:
         self._rows = rows
 
     def __iter__(self) -> Iterator[str]:
         return (text for row in self._rows for text in texts_of(row))
 
 
-def row_texts(rows: Iterable[Row]) -> Iterable[str]:
+def row_texts(rows: Iterable[Sample]) -> Iterable[str]:
     """Returns the texts of rows; may be iterated again and again if the rows may."""
     return _RowTexts(rows)

@@ -13,7 +13,7 @@ from typing import Literal
 
 __all__ = ["KINDS", "Kind", "KindSpec", "Section"]
 
-Kind = Literal["tokenizer", "initializer", "quantizer", "adapter", "model-source", "exporter"]
+Kind = Literal["tokenizer", "initializer", "quantizer", "adapter", "model-source", "exporter", "reader", "format"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,24 @@ KINDS: dict[Kind, KindSpec] = {
         protocol="graftkit.interfaces.exporter:Exporter",
         contract="graftkit.testing.contracts.exporter:ExporterContract",
         sections=(Section(("export",)),),
+    ),
+    "reader": KindSpec(
+        plural="readers",
+        hook="graftkit_readers",
+        summary="Offer readers: what reads records out of a file.",
+        protocol="graftkit.interfaces.reader:Reader",
+        contract="graftkit.testing.contracts.reader:ReaderContract",
+        sections=(Section(("data", "train", "reader")), Section(("data", "holdout", "reader"))),
+        scaffold=("contract",),
+    ),
+    "format": KindSpec(
+        plural="formats",
+        hook="graftkit_formats",
+        summary="Offer formats: what records mean.",
+        protocol="graftkit.interfaces.record_format:RecordFormat",
+        contract="graftkit.testing.contracts.record_format:FormatContract",
+        sections=(Section(("data", "train", "format")), Section(("data", "holdout", "format"))),
+        scaffold=("contract",),
     ),
 }
 """Every kind, by its name."""

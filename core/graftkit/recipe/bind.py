@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import LoadedRecipe, as_recipe_error
 from graftkit.recipe.preset import Preset
 from graftkit.recipe.schema import ExportSection, ProviderSection, Recipe
-from graftkit.recipe.sections import chosen_by_name
+from graftkit.recipe.sections import chosen_by_name, is_listed
 from graftkit.redact import without_secret_values
 
 __all__ = ["BoundRecipe", "Choice", "bind"]
@@ -97,10 +97,10 @@ class BoundRecipe:
         """Returns what each name resolved to, as JSON, by its kind; of a kind that a recipe lists, a list."""
         found: dict[str, Any] = {}
         for kind, section in chosen_by_name():
-            value = _said(self.recipe, section)
-            chosen = [self.choices[path].facts() for path, _ in _uses(value, section.path)]
-            if isinstance(value, list):
-                found[_key(KINDS[kind].plural)] = chosen
+            chosen = [self.choices[path].facts() for path, _ in _uses(self.recipe, section)]
+            if is_listed(type(self.recipe), section.path):
+                name = _key(KINDS[kind].plural)
+                found[name] = [*found.get(name, []), *chosen]
             elif chosen and section.recorded:
                 found[_key(kind)] = chosen[0]
         return found
@@ -129,25 +129,27 @@ def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
 def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice) -> BoundRecipe:
     choices: dict[KeyPath, Choice] = {("adapter",): adapter}
     for kind, section in chosen_by_name():
-        for path, use in _uses(_said(recipe, section), section.path):
+        for path, use in _uses(recipe, section):
             if path not in choices:
                 choices[path] = _choose(host, kind, use, document, path)
     return BoundRecipe(recipe, document, choices)
 
 
-def _said(recipe: Recipe, section: Section) -> Any:
-    """Returns what a recipe has in a section, a `ProviderSection` or a list of them; None where it chooses nothing."""
-    found: Any = recipe
-    for key in section.path:
-        found = getattr(found, key, None)
-    return ProviderSection(use=section.default) if found is None and section.default else found
+def _uses(recipe: Recipe, section: Section) -> list[tuple[KeyPath, ProviderSection]]:
+    """Returns each name that a recipe says in a section, with its place; where it says none, the section's default."""
+    found = list(_said(recipe, section.path, ()))
+    return found or ([(section.path, ProviderSection(use=section.default))] if section.default else [])
 
 
-def _uses(value: Any, path: KeyPath) -> list[tuple[KeyPath, ProviderSection]]:
-    """Returns each name that a section says, with its place in the recipe."""
-    if value is None:
-        return []
-    return [((*path, index), use) for index, use in enumerate(value)] if isinstance(value, list) else [(path, value)]
+def _said(value: Any, keys: tuple[str, ...], path: KeyPath) -> Iterator[tuple[KeyPath, ProviderSection]]:
+    """Follows keys into a recipe, through every entry of a list."""
+    if isinstance(value, list):
+        for number, entry in enumerate(value):
+            yield from _said(entry, keys, (*path, number))
+    elif keys:
+        yield from _said(getattr(value, keys[0], None), keys[1:], (*path, keys[0]))
+    elif isinstance(value, ProviderSection):
+        yield path, value
 
 
 def _key(name: str) -> str:

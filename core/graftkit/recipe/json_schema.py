@@ -14,15 +14,21 @@ from graftkit.recipe.sections import chosen_by_name, chosen_by_reference, model_
 
 __all__ = ["recipe_schema"]
 
-_ONE_OR_MORE = (("DataSection", "train"), ("ExtendSection", "corpus"), ("TrainVocabularySection", "corpus"))
+_ONE_OR_MORE = (("ExtendSection", "corpus"), ("TrainVocabularySection", "corpus"))
 """Lists of files of which a single one may be said as a word, by definition and key."""
+
+_FILES = (("DataSection", "train"), ("DataSection", "holdout"))
+"""Lists of files, each of which may be said as a word, and a single one without a list, by definition and key."""
 
 
 def recipe_schema(host: PluginHost) -> dict[str, Any]:
     """Returns a JSON Schema (draft 2020-12) of recipes."""
     schema = Recipe.model_json_schema()
+    placed = set()
     for kind, section in chosen_by_name():
-        if section.short_form == "use":
+        where = (model_of(Recipe, section.path[:-1]) if section.path[1:] else Recipe, section.path[-1])
+        if section.short_form == "use" and where not in placed:
+            placed.add(where)
             properties, key = _place(schema, section)
             properties[key] = _use(properties[key], _choices(host, kind, model_of(Recipe, section.path)))
     for section in chosen_by_reference():
@@ -31,6 +37,8 @@ def recipe_schema(host: PluginHost) -> dict[str, Any]:
     for definition, key in _ONE_OR_MORE:
         properties = schema["$defs"][definition]["properties"]
         properties[key] = _or_word(properties[key])
+    for definition, key in _FILES:
+        _files(schema["$defs"][definition]["properties"][key])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "graftkit recipe", **schema}
 
 
@@ -47,6 +55,16 @@ def _use(found: dict[str, Any], choices: dict[str, Any]) -> dict[str, Any]:
     default = found.get("default")
     word = {"default": default["use"]} if isinstance(default, dict) else {}
     return {**form, **word, "description": found["description"]}
+
+
+def _files(found: dict[str, Any]) -> None:
+    """Lets files be a list of paths and mappings, or a single one; whatever else the key may be stays."""
+    forms = found.pop("anyOf", None) or found.pop("oneOf", None) or [{"type": "array", "items": found.pop("items")}]
+    found.pop("type", None)
+    entry = next(form["items"] for form in forms if form.get("type") == "array")
+    others = [form for form in forms if form.get("type") != "array"]
+    one = {"anyOf": [{"type": "string"}, entry]}
+    found["anyOf"] = [*others, {"type": "string"}, entry, {"type": "array", "items": one, "minItems": 1}]
 
 
 def _or_word(found: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from graftkit.errors import RecipeError
 from graftkit.recipe.document import Document, KeyPath, read_document
 from graftkit.recipe.overrides import apply_overrides
 from graftkit.recipe.paths import anchor_paths
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema import UNION_TAGS, Recipe
 from graftkit.redact import names_secret
 from graftkit.suggest import known_names
 
@@ -103,7 +103,7 @@ def as_recipe_error(
 def _line(
     problem: Mapping[str, Any], model: type[BaseModel], document: Document, prefix: KeyPath, beside: Collection[str]
 ) -> tuple[str, str, str]:
-    location: KeyPath = problem["loc"]
+    location: KeyPath = tuple(part for part in problem["loc"] if part not in UNION_TAGS)
     path = (*prefix, *location)
     where, dotted = document.where(path), ".".join(map(str, path))
     if problem["type"] == "extra_forbidden":

@@ -34,9 +34,11 @@ def anchor_paths(document: Document, folder: Path) -> None:
         model["path"] = anchored_reference(model["path"], base(("model", "path")))
     section = data.get("data")
     if isinstance(section, dict):
-        for key in ("train", "holdout", "chat_template"):
+        for key in ("train", "holdout"):
             if key in section:
-                section[key] = _anchored(section[key], base(("data", key)))
+                section[key] = _anchored_files(section[key], ("data", key), base)
+        if "chat_template" in section:
+            section["chat_template"] = _anchored(section["chat_template"], base(("data", "chat_template")))
     section = data.get("tokenizer")
     if isinstance(section, dict):
         _anchor_tokenizer(section, lambda key: base(("tokenizer", key)))
@@ -60,6 +62,15 @@ def _anchored(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [str(folder / _expanded(item)) if isinstance(item, str) else item for item in value]
     return value
+
+
+def _anchored_files(value: Any, path: KeyPath, base: Callable[[KeyPath], Path]) -> Any:
+    """Anchors a path, a mapping with a path, or a list of either."""
+    if isinstance(value, list):
+        return [_anchored_files(item, (*path, number), base) for number, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {**value, "path": _anchored(value["path"], base((*path, "path")))} if "path" in value else value
+    return _anchored(value, base(path))
 
 
 def _expanded(path: str) -> Path:

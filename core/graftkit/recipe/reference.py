@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from graftkit.host.host import PluginHost
 from graftkit.recipe.schema import (
     DataSection,
+    DatasetSection,
     EvaluationSection,
     ExtendSection,
     PluginsSection,
@@ -30,6 +31,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "tokenizer.train": TrainVocabularySection,
     "tokenizer.replace": ReplaceSection,
     "data": DataSection,
+    "data.train": DatasetSection,
     "training": TrainingSection,
     "evaluation": EvaluationSection,
     "plugins": PluginsSection,
@@ -41,6 +43,8 @@ def recipe_reference(host: PluginHost) -> str:
     parts = [_table(f"`{name}`", model) for name, model in _SECTIONS.items()]
     for kind, section in chosen_by_name():
         if section.short_form != "use":  # among `_SECTIONS`
+            continue
+        if section.path[:2] == ("data", "holdout"):  # files as those of `data.train`
             continue
         path, common = ".".join(section.path), model_of(Recipe, section.path)
         if common is not ProviderSection:

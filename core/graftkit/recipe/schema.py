@@ -7,13 +7,15 @@ from contextlib import suppress
 from datetime import date as Day
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from graftkit.interfaces.config import StrictModel
 
 __all__ = [
+    "UNION_TAGS",
     "AdapterSection",
     "DataSection",
+    "DatasetSection",
     "EvaluationSection",
     "ExportSection",
     "ExtendSection",
@@ -28,6 +30,10 @@ __all__ = [
 ]
 
 
+UNION_TAGS = ("(share)", "(files)")
+"""What pydantic calls the two forms of `data.holdout` in the places of its errors."""
+
+
 def _name_alone(value: Any) -> Any:
     return {"use": value} if isinstance(value, str) else value
 
@@ -40,11 +46,23 @@ def _one_alone(value: Any) -> Any:
     return [value] if isinstance(value, str | dict) else value
 
 
-def _share_or_file(value: Any) -> Any:
-    is_share = isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 0.5
-    if not is_share and not isinstance(value, str):
+def _files(value: Any) -> Any:
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str | dict | DatasetSection) for item in items):
+        raise ValueError("files of records: a path, a mapping with a path, or a list of either")
+    return [_path_alone(item) for item in items]
+
+
+def _share_or_list(value: Any) -> str:
+    return UNION_TAGS[0] if isinstance(value, float) else UNION_TAGS[1]
+
+
+def _share_or_files(value: Any) -> Any:
+    if isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 0.5:
+        return float(value)
+    if not isinstance(value, str | list | dict) or not value:
         raise ValueError("data.holdout: a share from 0 to 0.5, or a file")
-    return value
+    return _files(value)
 
 
 _DEVICES = r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?"
@@ -170,15 +188,46 @@ class TokenizerSection(StrictModel):
         return self
 
 
+class DatasetSection(StrictModel):
+    """Files of records: a path, or a mapping with what can't be told by looking at them."""
+
+    path: str = Field(
+        min_length=1,
+        description="a file, a folder of files, or a pattern such as data/*.parquet; .jsonl, .json, .csv, .tsv, "
+        ".parquet, .arrow, .txt or .md, also compressed",
+    )
+    format: Annotated[ProviderSection, BeforeValidator(_name_alone)] | None = Field(
+        default=None, description="what the records mean: a format; the one that fits them when left out"
+    )
+    reader: Annotated[ProviderSection, BeforeValidator(_name_alone)] | None = Field(
+        default=None, description="what reads the files: a reader; the one that knows their suffix when left out"
+    )
+    columns: dict[str, str] = Field(
+        default={}, description="the format's name of a column: the files' name, where they differ"
+    )
+    unused: Literal["report"] | list[str] = Field(
+        default="report", description="columns that are not read; any other is refused then. report: they are told"
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> DatasetSection:
+        theirs = list(self.columns.values())
+        if len({*theirs}) < len(theirs):
+            raise ValueError("columns: two of the format's columns are the same column of the file")
+        return self
+
+
 class DataSection(StrictModel):
     """The rows to learn from and the rows to judge by."""
 
-    train: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
-        min_length=1, description="files of rows: .jsonl (messages, prompt and completion, or text), or .txt"
+    train: Annotated[list[DatasetSection], BeforeValidator(_files)] = Field(
+        min_length=1, description="files of records: conversations, prompts and completions, or texts"
     )
-    holdout: Annotated[float | str, BeforeValidator(_share_or_file)] = Field(
-        default=0.05, description="the share of rows that training never sees, or a file of such rows"
-    )
+    holdout: Annotated[
+        Annotated[float, Tag(UNION_TAGS[0])] | Annotated[list[DatasetSection], Tag(UNION_TAGS[1])],
+        Discriminator(_share_or_list),
+        BeforeValidator(_share_or_files),
+    ] = Field(default=0.05, description="the share of rows that training never sees, or files of such rows")
     max_length: int | None = Field(
         default=None, ge=8, description="tokens of a row at most; 1024 or tokens_per_step when left out"
     )

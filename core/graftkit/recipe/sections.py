@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from graftkit.interfaces.kinds import KINDS, Kind, Section
 
-__all__ = ["chosen_by_name", "chosen_by_reference", "model_of"]
+__all__ = ["chosen_by_name", "chosen_by_reference", "is_listed", "model_of"]
 
 
 def chosen_by_name() -> Iterator[tuple[Kind, Section]]:
@@ -38,6 +38,16 @@ def model_of(recipe: type[BaseModel], path: tuple[str, ...]) -> type[BaseModel]:
     for key in path:
         found = next(_models_in(found.model_fields[key].annotation))
     return found
+
+
+def is_listed(recipe: type[BaseModel], path: tuple[str, ...]) -> bool:
+    """Tells whether a recipe may choose several providers in a section: it is a list, or lies in the entries of one."""
+    above = (model_of(recipe, path[:depth]) if depth else recipe for depth in range(len(path)))
+    return any(_has_list(model.model_fields[key].annotation) for model, key in zip(above, path, strict=True))
+
+
+def _has_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(map(_has_list, get_args(annotation)))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

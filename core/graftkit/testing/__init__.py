@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from graftkit.testing.contracts.initializer import InitializerContract as InitializerContract
     from graftkit.testing.contracts.model_source import ModelSourceContract as ModelSourceContract
     from graftkit.testing.contracts.quantizer import QuantizerContract as QuantizerContract
+    from graftkit.testing.contracts.reader import ReaderContract as ReaderContract
+    from graftkit.testing.contracts.record_format import FormatContract as FormatContract
     from graftkit.testing.contracts.tokenizer import TokenizerContract as TokenizerContract
     from graftkit.testing.contracts.tokenizer_training import TrainedTokenizerContract as TrainedTokenizerContract
     from graftkit.testing.hosts import isolated_host as isolated_host

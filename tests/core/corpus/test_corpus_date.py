@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.rows import ChatRow, Message
 from graftkit.corpus.template import ChatTemplate
+from graftkit.interfaces.samples import Conversation, Message
 
 DAY, ANOTHER = date(2026, 1, 31), date(2026, 2, 1)
 FORMATS = ("%d %B %Y", "%Y-%m-%d", "%A, %-d %b %y", "%j %U %H:%M:%S %p", "%x %X %c", "%%")
 DATED = "{%- if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}{{ messages[0]['content'] }}"
 DATELESS = "{{ messages[0]['content'] }}: strftime_now"
-ROW = ChatRow((Message("user", "hi"),), "row")
+ROW = Conversation((Message("user", "hi"),), "row")
 
 
 def frozen(day: date) -> type[datetime]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.rows import ChatRow, Message
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
+from graftkit.interfaces.samples import Conversation, Message
 from graftkit.store.token_store import Example
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -31,10 +32,10 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return found
 
 
-def chat(*contents: str, system: str = "") -> ChatRow:
+def chat(*contents: str, system: str = "") -> Conversation:
     turns = [Message("system", system)] if system else []
     turns += [Message(("user", "assistant")[place % 2], content) for place, content in enumerate(contents)]
-    return ChatRow(tuple(turns), "a.jsonl:1")
+    return Conversation(tuple(turns), "a.jsonl:1")
 
 
 def encoder(tokenizer: Tokenizer, template: str | None = None, max_length: int = 4096) -> Encoder:
@@ -42,7 +43,7 @@ def encoder(tokenizer: Tokenizer, template: str | None = None, max_length: int =
     return Encoder(known, chat_template_of(known), max_length)
 
 
-def only(tokenizer: Tokenizer, row: ChatRow, template: str | None = None) -> Example:
+def only(tokenizer: Tokenizer, row: Conversation, template: str | None = None) -> Example:
     encoded = encoder(tokenizer, template).encode(row)
     assert not encoded.truncated
     [example] = encoded.examples
@@ -181,5 +182,22 @@ def test_any_conversation_learns_its_answers_and_starts_as_its_prompt(
     answers = [content.strip() if template == LLAMA_3 else content for content in contents[1::2]]
     assert stretches(tokenizer, example) == [f"{answer}{end}" for answer in answers]
     if template != SPACE_BEFORE_THE_END:
-        prompt = encoder(tokenizer, template).prompt(ChatRow(row.messages[:-1], "here"))
+        prompt = encoder(tokenizer, template).prompt(Conversation(row.messages[:-1], "here"))
         assert example.ids[: example.prompt_length].tolist() == prompt
+
+
+def test_a_messages_weight_is_that_of_its_tokens_and_of_the_end_of_its_turn(tokenizer: Tokenizer) -> None:
+    turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c", 0.5), Message("assistant", "d", 2.0))
+    plain = only(tokenizer, Conversation(tuple(Message(turn.role, turn.content) for turn in turns), "a.jsonl:1"))
+    weighted = only(tokenizer, Conversation(turns, "a.jsonl:1"))
+    assert weighted.ids.tolist() == plain.ids.tolist()
+    assert sorted({*weighted.loss_weight.tolist()}) == [0.0, 0.5, 1.0, 2.0]
+    learnt = plain.loss_weight != 0
+    assert (weighted.loss_weight[learnt] >= 1).all() and weighted.loss_weight[~learnt].max() == 0.5
+    none = Conversation((*turns[:2], Message("user", "c"), Message("assistant", "d", 0.0)), "a.jsonl:1")
+    silent = only(tokenizer, none)
+    first = int(np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))[-1])
+    assert (
+        not silent.loss_weight[first:].any()
+        and silent.loss_weight[:first].tolist() == plain.loss_weight[:first].tolist()
+    )

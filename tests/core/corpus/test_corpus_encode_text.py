@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus.encode import Encoder
-from graftkit.corpus.rows import CompletionRow, TextRow
+from graftkit.interfaces.samples import Completion, Text
 from graftkit.store.token_store import Example
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
@@ -26,12 +26,12 @@ def with_bos() -> HuggingFaceTokenizer:
 
 
 def completion(tokenizer: Tokenizer, prompt: str, answer: str) -> Example:
-    [example] = Encoder(tokenizer, None, 4096).encode(CompletionRow(prompt, answer, "a.jsonl:1")).examples
+    [example] = Encoder(tokenizer, None, 4096).encode(Completion(prompt, answer, "a.jsonl:1")).examples
     return example
 
 
 def windows(tokenizer: Tokenizer, text: str, max_length: int) -> list[Example]:
-    encoded = Encoder(tokenizer, None, max_length).encode(TextRow(text, "a.txt"))
+    encoded = Encoder(tokenizer, None, max_length).encode(Text(text, "a.txt"))
     assert not encoded.truncated
     return encoded.examples
 
@@ -61,8 +61,8 @@ def test_a_model_that_wants_a_first_token_gets_it_everywhere() -> None:
     tokenizer = with_bos()
     first = tokenizer.special_tokens["<|im_start|>"]
     encoder = Encoder(tokenizer, None, 64)
-    [answer] = encoder.encode(CompletionRow("a", "b", "1")).examples
-    [text] = encoder.encode(TextRow("ab", "1")).examples
+    [answer] = encoder.encode(Completion("a", "b", "1")).examples
+    [text] = encoder.encode(Text("ab", "1")).examples
     assert [answer.ids[0], text.ids[0], encoder.prompt("a")[0]] == [first] * 3
     assert answer.ids[: answer.prompt_length].tolist() == encoder.prompt("a")
     assert answer.supervised.tolist() == [False, False, True, True]
@@ -77,9 +77,9 @@ def test_special_tokens_in_texts_are_only_text(tokenizer: Tokenizer) -> None:
 
 def test_a_completion_too_long_loses_its_end_and_is_counted(bytewise: Tokenizer) -> None:
     encoder = Encoder(bytewise, None, 8)
-    long = encoder.encode(CompletionRow("abc", "defghijk", "1"))
+    long = encoder.encode(Completion("abc", "defghijk", "1"))
     assert (long.truncated, bytewise.decode(long.examples[0].ids.tolist())) == (True, "abcdefgh")
-    only_prompt = encoder.encode(CompletionRow("abcdefgh", "x", "1"))
+    only_prompt = encoder.encode(Completion("abcdefgh", "x", "1"))
     assert (only_prompt.truncated, only_prompt.examples) == (True, [])
 
 

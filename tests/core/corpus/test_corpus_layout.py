@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from graftkit.corpus.layout import Piece, lay_out
-from graftkit.corpus.rows import Message
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, ModelError
+from graftkit.interfaces.samples import Message
 
 TURNS = (Message("system", "Be brief."), Message("user", " hi "), Message("assistant", "ho\n"))
 LOOP = "{% for m in messages %}[{{ m.role }}]BODY{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"

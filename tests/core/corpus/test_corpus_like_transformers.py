@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.rows import ChatRow, Message
+from graftkit.interfaces.samples import Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from transformers import AutoTokenizer
@@ -55,7 +55,7 @@ def test_training_ids_are_those_of_apply_chat_template(tmp_path: Path, change: C
         (tmp_path / file).write_bytes(data)
     ours = HuggingFaceBackend().load(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
-    row = ChatRow(tuple(Message(role, content) for role, content in CONVERSATIONS[name]), "row")
+    row = Conversation(tuple(Message(role, content) for role, content in CONVERSATIONS[name]), "row")
     turns = [{"role": message.role, "content": message.content} for message in row.messages]
     expected = theirs.apply_chat_template(turns, tokenize=True, return_dict=False)
     found = Encoder(ours, chat_template_of(ours), 1000).encode(row).examples[0].ids.tolist()
@@ -68,7 +68,8 @@ def test_words_that_spell_a_special_token_change_nothing_else(tmp_path: Path) ->
     tokenizer = HuggingFaceBackend().load(tmp_path)
     encoder = Encoder(tokenizer, chat_template_of(tokenizer), 1000)
     rows = [
-        ChatRow((Message("user", text), Message("assistant", "ok")), "row") for text in ("<|im_end|>", "harmless!!")
+        Conversation((Message("user", text), Message("assistant", "ok")), "row")
+        for text in ("<|im_end|>", "harmless!!")
     ]
     ids = [encoder.encode(row).examples[0].ids.tolist() for row in rows]
     specials = set(tokenizer.special_tokens.values())

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from graftkit.corpus.rows import ROLES, ChatRow, CompletionRow, Message, Row, TextRow, read_rows
 from graftkit.errors import DataError
+from graftkit.interfaces.samples import ROLES, Completion, Conversation, Message, Sample, Text
+from graftkit.testing.records import read_samples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,10 +16,10 @@ CHAT = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "
 TEXT = '{"text": "hello"}'
 
 
-def rows(tmp_path: Path, content: str | bytes, name: str = "rows.jsonl") -> list[Row]:
+def rows(tmp_path: Path, content: str | bytes, name: str = "rows.jsonl") -> list[Sample]:
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_rows(path)
+    return read_samples(path)
 
 
 def refusal(tmp_path: Path, content: str | bytes, name: str = "rows.jsonl") -> str:
@@ -30,24 +31,25 @@ def refusal(tmp_path: Path, content: str | bytes, name: str = "rows.jsonl") -> s
 
 def test_every_shape_of_row_is_read_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    content = f'{CHAT}\n{{"prompt": "1+1=", "completion": "2"}}\n{TEXT}\n{{"prompt": "", "completion": " x "}}\n'
-    assert rows(tmp_path, content) == [
-        ChatRow((Message("user", "hi"), Message("assistant", "ho")), f"{path}:1"),
-        CompletionRow("1+1=", "2", f"{path}:2"),
-        TextRow("hello", f"{path}:3"),
-        CompletionRow("", " x ", f"{path}:4"),
+    assert rows(tmp_path, f"{CHAT}\n") == [
+        Conversation((Message("user", "hi"), Message("assistant", "ho")), f"{path}:1")
+    ]
+    assert rows(tmp_path, f"{TEXT}\n") == [Text("hello", f"{path}:1")]
+    assert rows(tmp_path, '{"prompt": "1+1=", "completion": "2"}\n{"prompt": "", "completion": " x "}\n') == [
+        Completion("1+1=", "2", f"{path}:1"),
+        Completion("", " x ", f"{path}:2"),
     ]
 
 
 def test_every_role_is_known(tmp_path: Path) -> None:
     turns = [{"role": role, "content": role} for role in ROLES]
     [row] = rows(tmp_path, json.dumps({"messages": turns}))
-    assert isinstance(row, ChatRow) and [message.role for message in row.messages] == list(ROLES)
+    assert isinstance(row, Conversation) and [message.role for message in row.messages] == list(ROLES)
 
 
 @pytest.mark.parametrize("name", ["book.txt", "book.md"])
 def test_a_text_file_is_one_row(tmp_path: Path, name: str) -> None:
-    assert rows(tmp_path, "One.\n\nTwo.\n", name) == [TextRow("One.\n\nTwo.\n", str(tmp_path / name))]
+    assert rows(tmp_path, "One.\n\nTwo.\n", name) == [Text("One.\n\nTwo.\n", str(tmp_path / name))]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_a_text_file_is_one_row(tmp_path: Path, name: str) -> None:
 )
 def test_byte_order_mark_line_ends_and_blank_lines_do_no_harm(tmp_path: Path, content: str) -> None:
     [row] = rows(tmp_path, content)
-    assert isinstance(row, TextRow) and row.text == "hello"
+    assert isinstance(row, Text) and row.text == "hello"
 
 
 def test_blank_lines_count_in_the_place_of_a_row(tmp_path: Path) -> None:
@@ -65,12 +67,12 @@ def test_blank_lines_count_in_the_place_of_a_row(tmp_path: Path) -> None:
 
 def test_line_separators_inside_a_string_end_no_line(tmp_path: Path) -> None:
     [row] = rows(tmp_path, '{"text": "a\u2028b\u0085c"}\n')
-    assert isinstance(row, TextRow) and row.text == "a\u2028b\u0085c"
+    assert isinstance(row, Text) and row.text == "a\u2028b\u0085c"
 
 
 def test_a_text_file_loses_only_its_byte_order_mark(tmp_path: Path) -> None:
     [row] = rows(tmp_path, "\ufeffa\r\nb", "book.txt")
-    assert isinstance(row, TextRow) and row.text == "a\r\nb"
+    assert isinstance(row, Text) and row.text == "a\r\nb"
 
 
 @pytest.mark.parametrize(
@@ -84,36 +86,61 @@ def test_a_text_file_loses_only_its_byte_order_mark(tmp_path: Path) -> None:
         ('{"text": "a", "text": "b"}', "no JSON: a key stands in it twice"),
         ('{"text": ' + "9" * 5000 + "}", "no JSON: "),
         ("[" * 100_000, "no JSON: "),
-        ("[]", "the line holds a list, no object\na row is "),
-        ('"text"', "the line holds a string, no object"),
-        ("null", "the line holds null, no object"),
-        ("3.5", "the line holds a number, no object"),
-        ("{}", "a row with no keys has none of the known shapes\na row is "),
-        ('{"prompt": "x"}', 'a row with "prompt" has none of the known shapes'),
-        ('{"text": "x", "id": 3}', 'a row with "text", "id" has none of the known shapes'),
+        ("[]", "the record is a list, no object\nA record is "),
+        ('"text"', "the record is a string, no object"),
+        ("null", "the record is null, no object"),
+        ("3.5", "the record is a number, no object"),
+        ("{}", '"text" is missing or null\nThe file is read as text, as its first records are.'),
+        ('{"prompt": "x"}', '"text" is missing or null'),
+        ('{"prompt": "x", "completion": "y"}', "this record is of the format prompt-completion, the one at"),
         ('{"text": 3}', '"text" is a number, no string'),
         ('{"text": true}', '"text" is a boolean, no string'),
         ('{"text": " \\n"}', '"text" is empty: there is nothing to learn'),
         ('{"text": "\\ud800"}', '"text" holds half of a surrogate pair, which is no text'),
-        ('{"prompt": null, "completion": "x"}', '"prompt" is null, no string'),
-        ('{"prompt": "x", "completion": ""}', '"completion" is empty: there is nothing to learn'),
-        ('{"messages": "x"}', '"messages" is a string, no list of turns'),
-        ('{"messages": []}', '"messages" is a list, no list of turns'),
-        ('{"messages": ["x"]}', 'message 1: a message has "role" and "content", and nothing else; found a string'),
-        ('{"messages": [{}]}', 'message 1: a message has "role" and "content", and nothing else; found nothing'),
-        ('{"messages": [{"role": "user"}]}', 'message 1: a message has "role" and "content", and nothing else'),
-        (CHAT.replace("assistant", "bot"), "message 2: role 'bot' is none of system, user, assistant, tool"),
-        (CHAT.replace('"user"', "[]"), "message 1: role [] is none of system, user, assistant, tool"),
-        (CHAT.replace('"ho"', "null"), 'message 2: "content" is null, no string'),
-        (CHAT.replace('"hi"', '"\\udfff"'), 'message 1: "content" holds half of a surrogate pair'),
-        (CHAT.replace("assistant", "tool"), "no turn of the assistant: there is nothing to learn"),
-        (CHAT.replace('"ho"', '""'), "no turn of the assistant: there is nothing to learn"),
     ],
 )
 def test_a_line_that_is_no_row_is_refused_with_its_place(tmp_path: Path, line: str, message: str) -> None:
-    found = refusal(tmp_path, f"{TEXT}\n{line}\n{TEXT}\n")
-    assert found.startswith((f"rows.jsonl:2: {message}", f"rows.jsonl:2: {message}"[:40]))
-    assert message in found
+    assert refusal(tmp_path, f"{TEXT}\n{line}\n{TEXT}\n").startswith(f"rows.jsonl:2: {message}")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"prompt": null, "completion": "x"}', '"prompt" is missing or null'),
+        ('{"prompt": "x", "completion": ""}', '"completion" is empty: there is nothing to learn'),
+        ('{"prompt": "x", "completion": 3}', '"completion" is a number, no string'),
+        ('{"text": "x"}', "this record is of the format text"),
+    ],
+)
+def test_a_line_that_is_no_completion_is_refused_with_its_place(tmp_path: Path, line: str, message: str) -> None:
+    good = '{"prompt": "x", "completion": "y"}'
+    assert refusal(tmp_path, f"{good}\n{line}\n").startswith(f"rows.jsonl:2: {message}")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"messages": "x"}', '"messages" is a string, no list of turns'),
+        ('{"messages": "[x"}', '"messages" is text that begins like JSON, but is none'),
+        ('{"messages": []}', '"messages" is an empty list, no list of turns'),
+        ('{"messages": ["x"]}', 'message 1: a message has "role" and "content"'),
+        ('{"messages": [{}]}', 'message 1: a message has "role" and "content", and perhaps "weight"; found nothing'),
+        ('{"messages": [{"role": "user"}]}', 'message 1: "content" is missing or null'),
+        (CHAT.replace("assistant", "narrator"), "message 2: role 'narrator' is none of system, user, assistant, tool"),
+        (CHAT.replace('"user"', "[]"), "message 1: role [] is none of system, user, assistant, tool"),
+        (CHAT.replace('"ho"', "null"), 'message 2: "content" is missing or null'),
+        (CHAT.replace('"ho"', "3"), 'message 2: "content" is a number, no string'),
+        (CHAT.replace('"hi"', '"\\udfff"'), 'message 1: "content" holds half of a surrogate pair'),
+        (CHAT.replace('"hi"', '[{"type": "image"}]'), 'message 1: "content" has a part of the type "image"'),
+        (CHAT.replace('"ho"', '"ho", "weight": -1'), 'message 2: "weight" is a number from 0'),
+        (CHAT.replace("assistant", "tool"), "no turn of the assistant: there is nothing to learn"),
+        (CHAT.replace('"ho"', '""'), "no turn of the assistant: there is nothing to learn"),
+        (CHAT.replace('"ho"', '"ho", "weight": 0'), "every message has the weight 0: there is nothing to learn"),
+    ],
+)
+def test_a_line_that_is_no_conversation_is_refused_with_its_place(tmp_path: Path, line: str, message: str) -> None:
+    found = refusal(tmp_path, f"{CHAT}\n{line}\n")
+    assert found.startswith("rows.jsonl:2: ") and message in found
 
 
 def test_a_line_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -124,18 +151,18 @@ def test_a_line_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("content", ["", "\n\n", "\ufeff", " \r\n"])
 def test_an_empty_file_is_refused(tmp_path: Path, content: str) -> None:
-    assert refusal(tmp_path, content) == "rows.jsonl: there is no row in it"
+    assert refusal(tmp_path, content) == "rows.jsonl: there is no record in it"
     assert refusal(tmp_path, content, "book.txt") == "book.txt: the file is empty"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="no such file"):
-        read_rows(tmp_path / "rows.jsonl")
+        read_samples(tmp_path / "rows.jsonl")
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "rows.jsonl").write_text(TEXT)
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(DataError, match="relative paths in a recipe start at its own folder"):
-        read_rows(tmp_path / "rows.jsonl")
+        read_samples(tmp_path / "rows.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -145,15 +172,16 @@ def test_a_path_that_can_be_no_file_is_refused(tmp_path: Path, name: str) -> Non
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "folder.txt").mkdir()
     with pytest.raises(DataError):
-        read_rows(tmp_path / name)
+        read_samples(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["rows.json", "rows.csv", "rows"])
-def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
-    assert refusal(tmp_path, TEXT, name) == f"{name}: rows are read from .jsonl, .txt and .md"
-    (tmp_path / name).unlink()
-    with pytest.raises(DataError, match=r"There is no such file\."):
-        read_rows(tmp_path / name)
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, TEXT, "rows.exe").startswith(
+        "rows.exe: no reader knows files of this name\nRecords are read"
+    )
+    (tmp_path / "rows.exe").unlink()
+    with pytest.raises(DataError, match="no such file"):
+        read_samples(tmp_path / "rows.exe")
 
 
 @given(st.binary(max_size=80) | st.text(max_size=40).map(lambda text: json.dumps({"text": text}).encode()))
@@ -161,6 +189,6 @@ def test_no_content_raises_anything_but_a_data_error(tmp_path_factory: pytest.Te
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_bytes(content)
     try:
-        assert all(isinstance(row, TextRow) for row in read_rows(path))
+        assert all(isinstance(row, Text) for row in read_samples(path))
     except DataError as error:
         assert str(path) in str(error)

@@ -9,18 +9,18 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from graftkit.corpus.row_digest import DIGEST, digest_row
 from graftkit.corpus.row_files import Rows
-from graftkit.corpus.rows import ChatRow, CompletionRow, Message, Row, TextRow
 from graftkit.corpus.split import Split
 from graftkit.corpus.split import exclude as exclude_rows
 from graftkit.corpus.split import split as split_rows
+from graftkit.interfaces.samples import Completion, Conversation, Message, Sample, Text
 from graftkit.store.fingerprint import fingerprint
 from hypothesis import given
 from hypothesis import strategies as st
 
-TEXTS = [TextRow(f"text {number}", f"a.jsonl:{number}") for number in range(200)]
+TEXTS = [Text(f"text {number}", f"a.jsonl:{number}") for number in range(200)]
 
 
-def as_rows(rows: Sequence[Row], seed: int = 0) -> Rows:
+def as_rows(rows: Sequence[Sample], seed: int = 0) -> Rows:
     """Rows as if they stood in a file."""
     rows = list(rows)
     digests = np.array([digest_row(row, seed) for row in rows], DIGEST).reshape(-1, 2)
@@ -33,16 +33,16 @@ def as_rows(rows: Sequence[Row], seed: int = 0) -> Rows:
     )
 
 
-def split(rows: Sequence[Row], share: float, seed: int) -> Split:
+def split(rows: Sequence[Sample], share: float, seed: int) -> Split:
     return split_rows(as_rows(rows, seed), share)
 
 
-def exclude(rows: Sequence[Row], holdout: Sequence[Row]) -> Split:
+def exclude(rows: Sequence[Sample], holdout: Sequence[Sample]) -> Split:
     return exclude_rows(as_rows(rows), as_rows(holdout))
 
 
-def texts(rows: Iterable[Row]) -> set[str]:
-    return {row.text for row in rows if isinstance(row, TextRow)}
+def texts(rows: Iterable[Sample]) -> set[str]:
+    return {row.text for row in rows if isinstance(row, Text)}
 
 
 def test_the_share_is_held_out_and_no_row_is_lost() -> None:
@@ -64,7 +64,7 @@ def test_another_seed_draws_other_rows() -> None:
 
 
 def test_equal_rows_stand_on_one_side_and_the_share_is_kept_all_the_same() -> None:
-    rows = [TextRow(f"text {number % 10}", f"a.jsonl:{number}") for number in range(100)]
+    rows = [Text(f"text {number % 10}", f"a.jsonl:{number}") for number in range(100)]
     found = split(rows, 0.5, seed=0)
     assert not texts(found.train) & texts(found.holdout)
     assert len(found.holdout) == 50
@@ -76,18 +76,18 @@ def test_nothing_is_held_out_where_nothing_is_asked_for() -> None:
 
 
 def test_rows_of_different_shapes_are_never_equal() -> None:
-    rows: list[Row] = [
-        TextRow("a", "1"),
-        CompletionRow("a", "b", "2"),
-        ChatRow((Message("a", "b"),), "3"),
-        ChatRow((Message("user", "a"), Message("assistant", "b")), "4"),
+    rows: list[Sample] = [
+        Text("a", "1"),
+        Completion("a", "b", "2"),
+        Conversation((Message("a", "b"),), "3"),
+        Conversation((Message("user", "a"), Message("assistant", "b")), "4"),
     ]
     assert len({str(row.key()) for row in rows}) == 4
 
 
 def test_rows_that_are_also_in_the_held_out_file_are_not_trained_on() -> None:
-    held = [TextRow("text 3", "held.jsonl:1"), TextRow("text 5", "held.jsonl:2"), TextRow("new", "held.jsonl:3")]
-    found = exclude([*TEXTS, TextRow("text 3", "b.jsonl:1")], held)
+    held = [Text("text 3", "held.jsonl:1"), Text("text 5", "held.jsonl:2"), Text("new", "held.jsonl:3")]
+    found = exclude([*TEXTS, Text("text 3", "b.jsonl:1")], held)
     assert list(found.holdout) == held
     assert found.repeated == 3
     assert texts(found.train) == texts(list(TEXTS)) - {"text 3", "text 5"}
@@ -102,7 +102,7 @@ def test_rows_that_are_also_in_the_held_out_file_are_not_trained_on() -> None:
 def test_two_different_rows_always_give_two_sides(
     numbers: list[int], share: float, seed: int, shuffle: random.Random
 ) -> None:
-    rows: list[Row] = [TextRow(f"text {number}", str(place)) for place, number in enumerate(numbers)]
+    rows: list[Sample] = [Text(f"text {number}", str(place)) for place, number in enumerate(numbers)]
     found = split(rows, share, seed)
     assert Counter([*found.train, *found.holdout]) == Counter(rows)
     assert not texts(found.train) & texts(found.holdout)
@@ -112,7 +112,7 @@ def test_two_different_rows_always_give_two_sides(
     assert texts(split(rows, share, seed).holdout) == texts(found.holdout)
 
 
-def groups_of_equal_rows(rows: Sequence[Row], share: float, seed: int) -> set[str]:
+def groups_of_equal_rows(rows: Sequence[Sample], share: float, seed: int) -> set[str]:
     """The draw in words: groups of equal rows in the order of their hashes, as long as they fit."""
     keys = Counter(fingerprint([seed, row.key()]) for row in rows)
     left, held = (max(1, round(share * len(rows))) if share else 0), set()
@@ -127,8 +127,8 @@ def groups_of_equal_rows(rows: Sequence[Row], share: float, seed: int) -> set[st
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.floats(0, 0.5), st.integers(0, 2**64))
 def test_the_draw_is_the_one_in_words(numbers: list[int], share: float, seed: int) -> None:
-    rows: list[Row] = [
-        TextRow(f"é\n{number}", "1") if number % 2 else CompletionRow("a", str(number), "2") for number in numbers
+    rows: list[Sample] = [
+        Text(f"é\n{number}", "1") if number % 2 else Completion("a", str(number), "2") for number in numbers
     ]
     held = groups_of_equal_rows(rows, share, seed)
     found = split(rows, share, seed)

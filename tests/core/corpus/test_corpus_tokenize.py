@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from graftkit import Tokenizer
-from graftkit.corpus import rows as rows_module
 from graftkit.corpus import tokenize as tokenize_module
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.row_files import Rows, scan_rows
-from graftkit.corpus.rows import LongTextRow, Row, TextRow, read_rows
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Chunk, Position, tokenize
+from graftkit.interfaces import samples as samples_module
+from graftkit.interfaces.samples import LongText, Sample, Text
 from graftkit.store.token_store import ARRAYS, TokenStore
 from graftkit.testing import tiny_tokenizer_files
+from graftkit.testing.records import open_files, read_samples
 from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -70,7 +72,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenize_module, "_CHARACTERS", 120)
     monkeypatch.setattr(tokenize_module, "_ROWS", 2)
     monkeypatch.setattr(tokenize_module, "_STRETCH", 64)
-    monkeypatch.setattr(rows_module, "LONG_TEXT", 400)
+    monkeypatch.setattr(samples_module, "LONG_TEXT", 400)
 
 
 WORDS = ["Hello", "\n", "\n\n", " yes", "a b", "12", "3", "🎉", "é", "<|im_end|>", " ", "  ", "\nH", "user\n", "."]
@@ -91,12 +93,19 @@ def some_row(draw: random.Random) -> dict[str, Any]:
 
 
 def write(folder: Path, seed: int, rows: int = 30) -> list[Path]:
+    """Writes records of all shapes, a shape a file, the rows of several files beside two texts."""
     draw = random.Random(seed)
-    files = [folder / f"{seed}{name}" for name in ("a.jsonl", "b.txt", "c.jsonl", "d.txt")]
-    files[0].write_text("".join(json.dumps(some_row(draw)) + "\n\n" for _ in range(rows)))
-    files[1].write_text("".join(draw.choices(WORDS, k=600)) + "end")
-    files[2].write_text("".join(json.dumps(some_row(draw)) + "\n" for _ in range(rows)))
-    files[3].write_text("short\ntext")
+    records = [some_row(draw) for _ in range(2 * rows)]
+    groups = [list(group) for _, group in groupby(records, lambda record: sorted(record))]
+    files = []
+    for number, group in enumerate(groups):
+        files.append(folder / f"{seed}-{number}.jsonl")
+        files[-1].write_text("".join(json.dumps(record) + "\n" * (1 + number % 2) for record in group))
+        if number == len(groups) // 2:
+            files.append(folder / f"{seed}b.txt")
+            files[-1].write_text("".join(draw.choices(WORDS, k=600)) + "end")
+    files.append(folder / f"{seed}d.txt")
+    files[-1].write_text("short\ntext")
     return files
 
 
@@ -114,7 +123,7 @@ def joined(chunks: Iterable[Chunk]) -> dict[str, list[int]]:
     return found
 
 
-def one_by_one(encoder: Encoder, rows: Iterable[Row]) -> dict[str, list[int]]:
+def one_by_one(encoder: Encoder, rows: Iterable[Sample]) -> dict[str, list[int]]:
     store = TokenStore.of(example for row in rows for example in encoder.encode(row).examples)
     found = {name: getattr(store, name).tolist() for name in ARRAYS}
     return {**found, "offsets": found["offsets"][1:]}
@@ -123,16 +132,16 @@ def one_by_one(encoder: Encoder, rows: Iterable[Row]) -> dict[str, list[int]]:
 @pytest.mark.parametrize("seed", range(3))
 def test_together_rows_become_what_each_becomes_alone(tokenizer: Tokenizer, tmp_path: Path, seed: int) -> None:
     files, encoder = write(tmp_path, seed), encoder_of(tokenizer)
-    rows = scan_rows(files)
+    rows = scan_rows(open_files(files))
     chunks = list(tokenize(encoder, rows, Position()))
     assert len(chunks) > 8 and chunks[-1].position == Position(len(rows))
-    alone = [row if not isinstance(row, LongTextRow) else TextRow(row.text, row.where) for row in rows]
-    assert any(isinstance(row, LongTextRow) for row in rows)
+    alone = [row if not isinstance(row, LongText) else Text(row.text, row.where) for row in rows]
+    assert any(isinstance(row, LongText) for row in rows)
     assert joined(chunks) == one_by_one(encoder, alone)
 
 
 def test_one_may_go_on_after_every_chunk(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    rows, encoder = scan_rows(write(tmp_path, 7, rows=8)), encoder_of(tokenizer)
+    rows, encoder = scan_rows(open_files(write(tmp_path, 7, rows=8))), encoder_of(tokenizer)
     chunks = list(tokenize(encoder, rows, Position()))
     for done, chunk in enumerate(chunks, 1):
         position = Position.from_json(json.loads(json.dumps(chunk.position.to_json())))
@@ -140,7 +149,7 @@ def test_one_may_go_on_after_every_chunk(tokenizer: Tokenizer, tmp_path: Path) -
 
 
 def test_what_became_of_the_rows_is_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    rows, encoder = scan_rows(write(tmp_path, 5)), encoder_of(tokenizer)
+    rows, encoder = scan_rows(open_files(write(tmp_path, 5))), encoder_of(tokenizer)
     tally = Tally()
     for chunk in tokenize(encoder, rows, Position()):
         tally = tally.plus(chunk.tally, 5)
@@ -153,7 +162,7 @@ def test_what_became_of_the_rows_is_counted(tokenizer: Tokenizer, tmp_path: Path
     assert tally.endless == sum(not item.stops for item in encoded)
     assert tally.supervised == sum(int(example.supervised.sum()) for example, _ in examples)
     assert {*tally.stops} == {int(e.ids[np.flatnonzero(e.supervised)[-1]]) for e, _ in examples} & specials
-    texts = (TextRow, LongTextRow)
+    texts = (Text, LongText)
     answers = [n for n, (example, kind) in enumerate(examples) if kind not in texts and example.prompt_length > 0]
     assert tally.answers == answers[:5] and len(answers) > 5
     assert Tally.from_json(json.loads(json.dumps(tally.to_json()))) == tally
@@ -211,17 +220,17 @@ def test_a_real_tokenizer_gives_long_texts_the_same_ids(tmp_path: Path, monkeypa
     assert encoder.plain.alone
     source = Path(json.__file__).parent.parent.joinpath("argparse.py").read_text(encoding="utf-8")
     (tmp_path / "code.txt").write_text(source)
-    chunks = list(tokenize(encoder, scan_rows([tmp_path / "code.txt"]), Position()))
+    chunks = list(tokenize(encoder, scan_rows(open_files([tmp_path / "code.txt"])), Position()))
     assert len(chunks) > 10
-    assert joined(chunks) == one_by_one(encoder, [TextRow(source, "code.txt")])
+    assert joined(chunks) == one_by_one(encoder, [Text(source, "code.txt")])
 
 
 def test_rows_are_read_again_and_again_and_none_is_kept(tmp_path: Path) -> None:
     files = write(tmp_path, 1)
-    rows = scan_rows(files)
-    expected = [row for path in files for row in read_rows(path)]
+    rows = scan_rows(open_files(files))
+    expected = [row for path in files for row in read_samples(path)]
 
-    def keys(found: Iterable[Row]) -> list[Any]:
+    def keys(found: Iterable[Sample]) -> list[Any]:
         return [(row.key(), row.where) for row in found]
 
     assert keys(rows) == keys(rows) == keys(expected) and len(rows) == len(expected)
@@ -231,14 +240,14 @@ def test_rows_are_read_again_and_again_and_none_is_kept(tmp_path: Path) -> None:
     assert sum(rows.counts().values()) == len(rows) and rows.counts().keys() == {"chat", "completion", "text"}
     chat = rows.first_chat()
     assert chat is not None and chat == next(row for row in expected if hasattr(row, "messages"))
-    assert odd.fingerprint != rows.fingerprint == scan_rows(files).fingerprint
+    assert odd.fingerprint != rows.fingerprint == scan_rows(open_files(files)).fingerprint
 
 
 def test_a_file_that_changes_after_it_was_judged_is_refused(tmp_path: Path) -> None:
     from graftkit.errors import DataError
 
     files = write(tmp_path, 2)
-    rows: Rows = scan_rows(files)
+    rows: Rows = scan_rows(open_files(files))
     with files[2].open("a") as file:
         file.write('{"text": "one more"}\n')
     with pytest.raises(DataError, match="has changed since") as caught:
@@ -255,7 +264,7 @@ def test_a_row_costs_a_few_bytes_of_memory(tmp_path: Path) -> None:
             file.writelines(f'{{"text": "{"x" * 300}{number}"}}\n' for number in range(count))
         tracemalloc.start()
         try:
-            assert sum(1 for _ in scan_rows([path], seed=0)) == count
+            assert sum(1 for _ in scan_rows(open_files([path]), seed=0)) == count
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -266,10 +275,10 @@ def test_a_row_costs_a_few_bytes_of_memory(tmp_path: Path) -> None:
 def test_a_long_text_is_known_as_the_same_text_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "book.txt"
     path.write_text("\ufeff" + 'é "quoted"\t\\ \x07 日本\u2028\n' * 40_000)
-    in_stretches = scan_rows([path], seed=3)
-    assert isinstance(next(iter(in_stretches)), LongTextRow)
-    monkeypatch.setattr(rows_module, "LONG_TEXT", 1 << 30)
-    at_once = scan_rows([path], seed=3)
+    in_stretches = scan_rows(open_files([path]), seed=3)
+    assert isinstance(next(iter(in_stretches)), LongText)
+    monkeypatch.setattr(samples_module, "LONG_TEXT", 1 << 30)
+    at_once = scan_rows(open_files([path]), seed=3)
     assert in_stretches.fingerprint == at_once.fingerprint
     assert in_stretches.places.tolist() == at_once.places.tolist()
 
@@ -282,4 +291,4 @@ def test_a_long_text_that_is_none_is_refused_like_a_short_one(tmp_path: Path, co
 
     (tmp_path / "book.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
-        scan_rows([tmp_path / "book.txt"])
+        scan_rows(open_files([tmp_path / "book.txt"]))

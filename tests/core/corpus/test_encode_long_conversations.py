@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.rows import ChatRow, Message
+from graftkit.interfaces.samples import Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 
@@ -27,9 +27,9 @@ class _Counting(HuggingFaceTokenizer):
         return super().encode_offsets(text, specials)
 
 
-def conversation(turns: int, characters: int = 400) -> ChatRow:
+def conversation(turns: int, characters: int = 400) -> Conversation:
     contents = (f"{n} " + "word " * (characters // 5) for n in range(turns))
-    return ChatRow(tuple(Message(("user", "assistant")[n % 2], text) for n, text in enumerate(contents)), "x")
+    return Conversation(tuple(Message(("user", "assistant")[n % 2], text) for n, text in enumerate(contents)), "x")
 
 
 def tokenizer() -> _Counting:

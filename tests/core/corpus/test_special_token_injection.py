@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.rows import ChatRow, CompletionRow, Message, TextRow
 from graftkit.errors import DataError
+from graftkit.interfaces.samples import Completion, Conversation, Message, Text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,9 +23,9 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return found
 
 
-def chat(*contents: str) -> ChatRow:
+def chat(*contents: str) -> Conversation:
     turns = [Message(("user", "assistant")[place % 2], content) for place, content in enumerate(contents)]
-    return ChatRow(tuple(turns), "rows.jsonl:7")
+    return Conversation(tuple(turns), "rows.jsonl:7")
 
 
 def encoder(tokenizer: Tokenizer, template: str | None) -> Encoder:
@@ -92,7 +92,7 @@ def test_nobodys_words_ever_become_a_control_token(tokenizer: Tokenizer, turns: 
 def test_texts_and_completions_hold_no_control_token_but_the_last(tokenizer: Tokenizer, text: str, more: str) -> None:
     specials = {*tokenizer.special_tokens.values()}
     plain = encoder(tokenizer, None)
-    for row in (TextRow(text, "1"), CompletionRow(text, more, "1")):
+    for row in (Text(text, "1"), Completion(text, more, "1")):
         [example] = plain.encode(row).examples
         assert [id for id in example.ids.tolist() if id in specials] == [example.ids[-1]]
     ids = plain.plain.encode([text, more])[0].ids.tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from graftkit.corpus.stretches import STRETCH, read_stretches
 from graftkit.corpus.texts import TextFiles, split_by_file, text_files
 from graftkit.errors import DataError
+from graftkit.interfaces.record_source import RecordSource
+from graftkit.testing.records import open_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,9 +37,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def texts_in(patterns: Sequence[str], where: str = "") -> TextFiles:
+    return text_files(patterns, lambda path: open_files([path])[0], where)
+
+
 def refusal(*patterns: str, where: str = "") -> str:
     with pytest.raises(DataError) as caught:
-        text_files(patterns, where)
+        texts_in(patterns, where)
     return str(caught.value)
 
 
@@ -45,31 +52,31 @@ def names(texts: TextFiles) -> list[str]:
 
 
 def test_files_folders_and_patterns_are_read(place: Path) -> None:
-    assert list(text_files(["a.txt"])) == ["alpha\n"]
-    assert names(text_files(["docs"])) == ["b.md", "c.py"]
-    assert names(text_files(["docs/*.md", "*.txt"])) == ["a.txt", "b.md"]
-    assert names(text_files(["docs/**/*.py"])) == ["c.py"]
-    assert names(text_files(["docs/picture.png"])) == ["picture.png"], "what is named is read, whatever it is called"
-    assert text_files(["docs", "a.txt"]).bytes == len("alpha\nbeta\ngamma = 1\n")
+    assert list(texts_in(["a.txt"])) == ["alpha\n"]
+    assert names(texts_in(["docs"])) == ["b.md", "c.py"]
+    assert names(texts_in(["docs/*.md", "*.txt"])) == ["a.txt", "b.md"]
+    assert names(texts_in(["docs/**/*.py"])) == ["c.py"]
+    assert names(texts_in(["docs/picture.png"])) == ["picture.png"], "what is named is read, whatever it is called"
+    assert texts_in(["docs", "a.txt"]).bytes == len("alpha\nbeta\ngamma = 1\n")
 
 
 def test_what_is_no_file_in_a_folder_is_left_alone(place: Path) -> None:
-    before = text_files([str(place)]).files
+    before = texts_in([str(place)]).files
     os.mkfifo(place / "pipe.txt")
     (place / "self.txt").symlink_to("self.txt")
     (place / "broken.txt").symlink_to("nothing")
-    assert text_files([str(place)]).files == before
+    assert texts_in([str(place)]).files == before
 
 
 def test_neither_order_nor_repetition_matters(place: Path) -> None:
-    one = text_files(["docs", "a.txt"])
-    other = text_files(["*.txt", "docs/b.md", str(place / "a.txt"), "./docs", "docs/**/*.py"])
+    one = texts_in(["docs", "a.txt"])
+    other = texts_in(["*.txt", "docs/b.md", str(place / "a.txt"), "./docs", "docs/**/*.py"])
     assert list(one) == list(other) == ["alpha\n", "beta\n", "gamma = 1\n"]
-    assert one.fingerprint == other.fingerprint != text_files(["docs"]).fingerprint
+    assert one.fingerprint == other.fingerprint != texts_in(["docs"]).fingerprint
 
 
 def test_the_texts_may_be_read_again_and_again(place: Path) -> None:
-    texts = text_files(["docs"])
+    texts = texts_in(["docs"])
     assert [(a, b) for a in texts for b in texts] == [(a, b) for a in list(texts) for b in list(texts)]
 
 
@@ -79,9 +86,9 @@ def test_rows_give_their_texts(tmp_path: Path) -> None:
         {"prompt": "", "completion": "two"},
         {"text": "three\nlines\n"},
     ]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\ufeff" + "\n\n".join(map(json.dumps, rows)))
-    texts = text_files([str(path)])
+    for number, row in enumerate(rows):
+        (tmp_path / f"{number}.jsonl").write_text(f"\ufeff{json.dumps(row)}\n\n")
+    texts = texts_in([str(tmp_path / "*.jsonl")])
     assert list(texts) == ["hi", "ho", "two", "three\nlines\n"] and texts.bytes == 4 + 3 + 12
 
 
@@ -117,7 +124,7 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(place: Path) -> None:
 
 def test_a_line_that_is_no_row_is_named(place: Path) -> None:
     (place / "rows.jsonl").write_text('{"text": "x"}\n{"txet": "x"}\n')
-    assert 'rows.jsonl:2: a row with "txet"' in refusal("rows.jsonl")
+    assert 'rows.jsonl:2: "text" is missing or null' in refusal("rows.jsonl")
 
 
 LINES = st.lists(st.text(st.sampled_from("aé漢🎉 \t\r\n"), max_size=30), max_size=200).map("\n".join)
@@ -128,7 +135,7 @@ LINES = st.lists(st.text(st.sampled_from("aé漢🎉 \t\r\n"), max_size=30), max
 def test_stretches_are_the_text_and_moderate(tmp_path_factory: pytest.TempPathFactory, text: str, size: int) -> None:
     path = tmp_path_factory.getbasetemp() / "any.txt"
     path.write_bytes(text.encode())
-    found = list(read_stretches(path, size))
+    found = list(read_stretches(RecordSource(path), size))
     assert "".join(found) == text and all(found)
     assert all(len(stretch) <= 4 * size for stretch in found)
     assert len(text.encode()) > size or len(found) <= 1
@@ -137,7 +144,7 @@ def test_stretches_are_the_text_and_moderate(tmp_path_factory: pytest.TempPathFa
 def test_a_large_file_is_cut_between_lines(tmp_path: Path) -> None:
     path = tmp_path / "large.txt"
     path.write_text("".join(f"line {n}\n\n  indented {n}\n" for n in range(60_000)))
-    found = list(read_stretches(path))
+    found = list(read_stretches(RecordSource(path)))
     assert len(found) > 4 and all(STRETCH / 4 <= len(stretch) <= 4 * STRETCH for stretch in found[:-1])
     for before, after in pairwise(found):
         assert before[-1] == "\n" and not before[-2].isspace() and not after[0].isspace()
@@ -153,7 +160,7 @@ def test_a_cut_changes_no_word_that_a_tokenizer_sees(tmp_path: Path, size: int) 
         "".join(draw.choice(["word", " x", " ", "  ", "\n", "\n\n", "\t", "é", " 漢"]) for _ in range(9000))
     )
     words = ByteLevel(add_prefix_space=False).pre_tokenize_str
-    found = list(read_stretches(path, size))
+    found = list(read_stretches(RecordSource(path), size))
     whole = [word for word, _ in words("".join(found))]
     assert len(found) > 2 and [word for stretch in found for word, _ in words(stretch)] == whole
 
@@ -162,7 +169,7 @@ def test_whole_files_are_held_out(tmp_path: Path) -> None:
     for n in range(40):
         (tmp_path / f"{n}.txt").write_text(f"text {n}\n" * 10)
     (tmp_path / "copy.txt").write_text((tmp_path / "7.txt").read_text())
-    texts = text_files([str(tmp_path)])
+    texts = texts_in([str(tmp_path)])
     for seed in range(8):
         learn, judge = split_by_file(texts, 0.2, seed)
         assert {*learn.files, *judge.files} == set(texts.files) and not {*learn.files} & {*judge.files}
@@ -177,7 +184,7 @@ def test_of_a_single_file_stretches_are_held_out(tmp_path: Path, name: str) -> N
     lines = [f"line {n} of the text\n" for n in range(2000)]
     path = tmp_path / name
     path.write_text("".join(lines) if name.endswith("txt") else "".join(f"{json.dumps({'text': t})}\n" for t in lines))
-    texts = text_files([str(path)])
+    texts = texts_in([str(path)])
     learn, judge = split_by_file(texts, 0.1)
     found = [line for side in (learn, judge) for stretch in side for line in stretch.splitlines(keepends=True)]
     assert sorted(found) == sorted(lines)
@@ -188,4 +195,4 @@ def test_of_a_single_file_stretches_are_held_out(tmp_path: Path, name: str) -> N
 def test_too_little_to_hold_anything_out_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("short")
     with pytest.raises(DataError, match="too little text to hold some of it out"):
-        split_by_file(text_files([str(tmp_path)]), 0.1)
+        split_by_file(texts_in([str(tmp_path)]), 0.1)

@@ -20,7 +20,7 @@ from graftkit.recipe.document import Document
 from graftkit.recipe.json_schema import recipe_schema
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.reference import recipe_reference
-from graftkit.recipe.schema import ProviderSection, Recipe
+from graftkit.recipe.schema import DatasetSection, ProviderSection, Recipe
 from graftkit.recipe.sections import model_of
 from graftkit.scaffold.check import contract_module, find_offers
 from graftkit.scaffold.new import TEMPLATES, new_plugin
@@ -55,89 +55,89 @@ class {{ cls }}Config(ProviderConfig):
 
     limit: int = Field(default=2, description="records at most")
 '''
-TEST = "from graftkit.testing import ReaderContract\n"
+TEST = "from graftkit.testing import ScorerContract\n"
 
 
-class Reader(Protocol):
+class Scorer(Protocol):
     """Reads records."""
 
     def read(self, path: str) -> list[str]: ...
 
 
-class ReaderContract(Contract):
-    """What a reader promises."""
+class ScorerContract(Contract):
+    """What a scorer promises."""
 
-    kind: ClassVar[Any] = "reader"
+    kind: ClassVar[Any] = "scorer"
 
 
-class RecipeWithReader(Recipe):
-    """A recipe that chooses a reader, too."""
+class RecipeWithScorer(Recipe):
+    """A recipe that chooses a scorer, too."""
 
-    reader: ProviderSection = Field(default=ProviderSection(use="mine"), description="what reads the records")
+    scorer: ProviderSection = Field(default=ProviderSection(use="mine"), description="what scores answers")
 
 
 @pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A seventh kind, registered by an entry in the table, with its templates."""
+def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A ninth kind, registered by an entry in the table, with its templates."""
     spec = KindSpec(
-        plural="readers",
-        hook="graftkit_readers",
-        summary="Offer readers.",
-        protocol=f"{__name__}:Reader",
-        contract=f"{__name__}:ReaderContract",
-        sections=(Section(("reader",)),),
+        plural="scorers",
+        hook="graftkit_scorers",
+        summary="Offer scorers.",
+        protocol=f"{__name__}:Scorer",
+        contract=f"{__name__}:ScorerContract",
+        sections=(Section(("scorer",)),),
         scaffold=("config",),
     )
-    monkeypatch.setitem(KINDS, "reader", spec)  # type: ignore[misc]
-    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(Reader=Reader, ReaderContract=ReaderContract))
+    monkeypatch.setitem(KINDS, "scorer", spec)  # type: ignore[misc]
+    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(Scorer=Scorer, ScorerContract=ScorerContract))
     templates = tmp_path / "templates"
     templates.mkdir()
     for path in TEMPLATES.iterdir():
         (templates / path.name).write_text(path.read_text())
-    for name, text in {"reader.py": MODULE, "reader.config.py": CONFIG, "reader.test.py": TEST}.items():
+    for name, text in {"scorer.py": MODULE, "scorer.config.py": CONFIG, "scorer.test.py": TEST}.items():
         (templates / f"{name}.jinja").write_text(text)
     monkeypatch.setattr("graftkit.scaffold.new.TEMPLATES", templates)
     for module in ("json_schema", "reference"):
-        monkeypatch.setattr(f"graftkit.recipe.{module}.Recipe", RecipeWithReader)
-    kind: Any = "reader"
+        monkeypatch.setattr(f"graftkit.recipe.{module}.Recipe", RecipeWithScorer)
+    kind: Any = "scorer"
     monkeypatch.syspath_prepend(str(new_plugin("mine", kind, tmp_path)))
     yield importlib.import_module("graftkit_mine")
     for name in [name for name in sys.modules if name.partition(".")[0] == "graftkit_mine"]:
         del sys.modules[name]
 
 
-def test_a_seventh_kind_is_an_entry_of_the_table(reader: Any) -> None:
-    host = PluginHost(plugins=[reader], strict=True)
-    kind: Any = "reader"
+def test_a_ninth_kind_is_an_entry_of_the_table(scorer: Any) -> None:
+    host = PluginHost(plugins=[scorer], strict=True)
+    kind: Any = "scorer"
     offer = host.registry.resolve(kind, "mine")
     made = host.registry.create(offer, host.registry.config_class(offer)())
     assert made.read("a") == ["a", "a"]
-    assert f"from {__name__} import ReaderContract as" in contract_module(find_offers(host, "mine"))
+    assert f"from {__name__} import ScorerContract as" in contract_module(find_offers(host, "mine"))
 
 
-def test_a_seventh_kind_has_a_contract(reader: Any) -> None:
-    class TestMine(graftkit.testing.ReaderContract):  # type: ignore[misc, name-defined]
+def test_a_ninth_kind_has_a_contract(scorer: Any) -> None:
+    class TestMine(graftkit.testing.ScorerContract):  # type: ignore[misc, name-defined]
         provider = "mine"
 
         def host(self) -> PluginHost:
-            return PluginHost(plugins=[reader], strict=True)
+            return PluginHost(plugins=[scorer], strict=True)
 
     contract = TestMine()
     contract.test_it_has_everything_that_its_interface_names()
     contract.test_every_field_is_described_and_has_a_schema()
     contract.test_its_fields_come_back_from_a_manifest()
-    assert contract.interface is Reader
+    assert contract.interface is Scorer
 
 
-def test_a_seventh_kind_has_a_section_of_the_recipe(reader: Any) -> None:
-    host = PluginHost(plugins=[reader], strict=True)
-    data = {"model": "./m", "data": {"train": "a.jsonl"}, "reader": {"use": "mine", "limit": 3}}
-    found = bind(LoadedRecipe(RecipeWithReader.model_validate(data), Document(data, "recipe")), host)
-    assert found.resolved()["reader"] == {"use": "mine", "limit": 3}
-    assert found.providers()["reader"]["config"] == {"limit": 3}
-    section = recipe_schema(host)["properties"]["reader"]
+def test_a_ninth_kind_has_a_section_of_the_recipe(scorer: Any) -> None:
+    host = PluginHost(plugins=[scorer], strict=True)
+    data = {"model": "./m", "data": {"train": "a.jsonl"}, "scorer": {"use": "mine", "limit": 3}}
+    found = bind(LoadedRecipe(RecipeWithScorer.model_validate(data), Document(data, "recipe")), host)
+    assert found.resolved()["scorer"] == {"use": "mine", "limit": 3}
+    assert found.providers()["scorer"]["config"] == {"limit": 3}
+    section = recipe_schema(host)["properties"]["scorer"]
     assert section["default"] == "mine" and section["anyOf"][1]["properties"]["limit"]["default"] == 2
-    assert "### `reader: mine`" in recipe_reference(host)
+    assert "### `scorer: mine`" in recipe_reference(host)
 
 
 def test_the_table_has_every_kind_and_no_hook_twice() -> None:
@@ -171,6 +171,8 @@ def test_the_schema_has_each_section_and_its_short_form(section: Section) -> Non
     data: dict[str, Any] = {"model": "./m", "data": {"train": "a.jsonl"}} if parent is Recipe else {}
     if key == "embedding_init":
         data["extend"] = {}
+    if parent is DatasetSection:
+        data["path"] = "a.jsonl"
     if not section.short_form:
         with pytest.raises(ValidationError):
             parent.model_validate({**data, key: "word"})

@@ -40,7 +40,7 @@ def test_toml_errors_have_lines_too(tmp_path: Path) -> None:
 def test_several_things_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
     found = refusal(tmp_path, "model: ./m\ndata: {holdout: 0.1}\ntraining: {epochs: x, sed: 1}\n")
     assert found.startswith("recipe.yaml: 3 things are wrong:")
-    assert "recipe.yaml:2: 'data.train' is missing (files of rows" in found
+    assert "recipe.yaml:2: 'data.train' is missing (files of records" in found
     assert "recipe.yaml:3: training.epochs: must be an integer, not 'x'" in found
     assert "recipe.yaml:3: unknown key 'training.sed' (Did you mean 'seed'?" in found
 
@@ -72,10 +72,26 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_line(tmp_path: Path, line
     assert refusal(tmp_path, START + line).startswith(f"recipe.yaml:3: {message}")
 
 
-@pytest.mark.parametrize("share", ["0.6", "-0.1", "true", "[1]", ".nan", "null"])
+@pytest.mark.parametrize("share", ["0.6", "-0.1", "true", "[]", "{}", ".nan", "null"])
 def test_a_holdout_that_is_neither_share_nor_file_is_refused_once(tmp_path: Path, share: str) -> None:
     found = refusal(tmp_path, f"model: m\ndata:\n  train: a\n  holdout: {share}\n")
     assert found == "recipe.yaml:4: data.holdout: a share from 0 to 0.5, or a file"
+
+
+@pytest.mark.parametrize("key", ["train", "holdout"])
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ("[1]", "files of records: a path, a mapping with a path, or a list of either"),
+        ("{format: text}", "'data.KEY.0.path' is missing"),
+        ("{path: a, formt: text}", "unknown key 'data.KEY.0.formt' Did you mean 'format'?"),
+        ("{path: a, columns: {text: b, content: b}}", "columns: two of the format's columns are the same column"),
+        ("{path: a, unused: some}", "data.KEY.0.unused"),
+    ],
+)
+def test_files_that_are_said_wrongly_are_refused(tmp_path: Path, key: str, files: str, message: str) -> None:
+    found = refusal(tmp_path, f"model: m\ndata:\n  {key}: {files}\n" + ("" if key == "train" else "  train: a\n"))
+    assert found.startswith("recipe.yaml") and message.replace("KEY", key) in found.replace("\n", " ")
 
 
 def test_a_row_that_no_step_could_hold_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.split import split
+from graftkit.testing.records import open_files
 
 from hostile.mutate import (
     Raw,
@@ -110,7 +111,7 @@ def valid(folder: Path) -> None:
 
 def read(folder: Path) -> None:
     found = [path for path in folder.iterdir() if path.suffix != ".real"]
-    rows = scan_rows(found or [folder / "rows.jsonl"], seed=0)
+    rows = scan_rows(open_files(found or [folder / "rows.jsonl"]), seed=0)
     parts = split(rows, 0.3)
     assert len(list(parts.train)) + len(list(parts.holdout)) <= len(rows)
     rows.counts()

@@ -1,0 +1,147 @@
+"""One file of records, as samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from graftkit.corpus.columns import columns_of
+from graftkit.errors import DataError
+from graftkit.interfaces.reader import Reader
+from graftkit.interfaces.record_format import RecordFormat
+from graftkit.interfaces.record_source import Record, RecordSource
+from graftkit.interfaces.samples import Sample
+
+__all__ = ["LOOKED_AT", "Dataset", "first_records"]
+
+LOOKED_AT = 100
+"""How many records at a file's beginning say what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A file, who reads it and as what.
+
+    Attributes:
+        source: The file.
+        reader: Reads its records.
+        reader_name: What a recipe calls the reader.
+        format: Makes samples of them.
+        format_name: What a recipe calls the format.
+        columns: The format's name of a column -> the file's.
+        known: The file's columns that are read.
+        unused: The file's columns that are known not to be read; None where any may be.
+        left: Filled while the file is read: each column that is neither -> where it was found first.
+    """
+
+    source: RecordSource
+    reader: Reader
+    reader_name: str
+    format: RecordFormat
+    format_name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    known: frozenset[str] = frozenset()
+    unused: frozenset[str] | None = None
+    left: dict[str, str] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what is read, and as what, as JSON."""
+        facts = {"path": str(self.source), "reader": self.reader_name, "format": self.format_name}
+        return facts | {"columns": dict(self.columns)} if self.columns else facts
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yields a sample a record.
+
+        Raises:
+            DataError: The file can't be read, a record is malformed or of another shape, or there is none.
+        """
+        record = None
+        for record in self.reader.records(self.source):
+            yield self.sample(record)
+        if record is None:
+            raise DataError("there is no record in it", where=str(self.source))
+
+    def after(self, wanted: Iterator[bool]) -> Iterator[Sample | None]:
+        """Yields an item a record: the sample where it is wanted, else None."""
+        for record in self.reader.records(self.source):
+            yield self.sample(record) if next(wanted) else None
+
+    def sample(self, record: Record) -> Sample:
+        """Returns what the format makes of a record.
+
+        Raises:
+            DataError: It is malformed or of another shape, or has a column that is neither read nor known not to be.
+        """
+        where = f"{self.source}{record.place}"
+        values = _renamed(_columns(record, where), self.columns, where)
+        if not values.keys() <= self.known:
+            self._check_columns(values, where)
+        try:
+            return self.format.sample(values, where)
+        except DataError as error:
+            hint = error.hint or f"The file is read as {self.format_name}, as its first records are."
+            raise DataError(error.message, where=error.where, hint=hint) from None
+
+    def _check_columns(self, values: Mapping[str, Any], where: str) -> None:
+        """Keeps the columns of a record that are not read, or refuses them."""
+        over = values.keys() - self.known - self.left.keys() - (self.unused or frozenset())
+        if not over:
+            return
+        read = self.format.columns(columns_of([values])) or ()  # one that the first records did not have
+        for name in sorted(over - {*read}):
+            if self.unused is not None:
+                raise DataError(
+                    f"the column '{name}' is not read as {self.format_name}, and not among the unused ones",
+                    where=where,
+                    hint=f"Add it: unused: [{', '.join(sorted({*self.unused, name}))}]; or say unused: report.",
+                )
+            self.left[name] = where
+
+
+def first_records(
+    reader: Reader, source: RecordSource, columns: Mapping[str, str]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns a file's first records, each with its file and line, under the format's names of columns.
+
+    Raises:
+        DataError: The file can't be read, a record is malformed, or there is none.
+    """
+    records = [(f"{source}{record.place}", record) for record in islice(reader.records(source), LOOKED_AT)]
+    if not records:
+        raise DataError("there is no record in it", where=str(source))
+    return [(where, _renamed(_columns(record, where), columns, where)) for where, record in records]
+
+
+def _columns(record: Record, where: str) -> Mapping[str, Any]:
+    """Returns a record's columns that are not null."""
+    values = record.load()
+    if not isinstance(values, dict):
+        raise DataError(f"the record is {_kind(values)}, no object", where=where, hint=_OBJECT)
+    return {str(name): value for name, value in values.items() if value is not None}
+
+
+def _renamed(values: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Mapping[str, Any]:
+    """Returns a record under the names that the format knows."""
+    if not columns:
+        return values
+    theirs = {name: ours for ours, name in columns.items()}
+    clash = next((ours for ours, name in columns.items() if ours in values and ours not in theirs), None)
+    if clash is not None and columns[clash] in values:
+        raise DataError(
+            f"columns maps '{clash}' to '{columns[clash]}', but the record has a column '{clash}', too",
+            where=where,
+            hint=f"Name that one as well: columns: {{OTHER: {clash}}}.",
+        )
+    return {theirs.get(name, name): value for name, value in values.items()}
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+_OBJECT = (
+    'A record is an object, such as {"messages": [...]}, {"prompt": "...", "completion": "..."} or {"text": "..."}.'
+)

@@ -1,0 +1,204 @@
+"""Opens data sets: finds their files, who reads each, and as what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftkit.corpus.columns import columns_of, described, fits
+from graftkit.corpus.dataset import Dataset, first_records
+from graftkit.corpus.text_paths import find_data_files
+from graftkit.errors import DataError
+from graftkit.host.host import PluginHost
+from graftkit.host.records import RegisteredProvider
+from graftkit.host.registry import BUILT_IN
+from graftkit.interfaces.kinds import Kind
+from graftkit.interfaces.reader import Reader
+from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.interfaces.record_source import RecordSource
+from graftkit.recipe.bind import BoundRecipe, Choice
+from graftkit.recipe.document import KeyPath
+from graftkit.recipe.schema import DatasetSection
+
+__all__ = ["open_dataset", "open_datasets"]
+
+
+def open_datasets(bound: BoundRecipe, host: PluginHost, key: str) -> list[Dataset]:
+    """Opens the files that a recipe names.
+
+    Args:
+        bound: The recipe.
+        host: The plugins.
+        key: "train" or "holdout".
+
+    Raises:
+        DataError: A file is missing or malformed, or it can't be told who reads it, or as what.
+        ProviderError: Several plugins' readers could read a file.
+    """
+    opener = _Opener(host)
+    entries: Sequence[DatasetSection] = getattr(bound.recipe.data, key)
+    return [
+        dataset
+        for number, entry in enumerate(entries)
+        for dataset in opener.open(entry, bound.choices, ("data", key, number), bound.document.where(("data", key)))
+    ]
+
+
+def open_dataset(host: PluginHost, path: Path) -> Dataset:
+    """Opens one file, of which nothing but its name is known.
+
+    Raises:
+        DataError: As for `open_datasets`.
+    """
+    return next(iter(_Opener(host).open(DatasetSection(path=str(path)), {}, (), "")))
+
+
+class _Opener:
+    """Opens files; each provider is made once."""
+
+    def __init__(self, host: PluginHost) -> None:
+        self._host = host
+        self._asked: dict[Kind, list[dict[str, Any]]] = {}
+
+    def open(
+        self, entry: DatasetSection, choices: Mapping[KeyPath, Choice], path: KeyPath, where: str
+    ) -> Iterator[Dataset]:
+        """Yields the files of a recipe's entry."""
+        reader, format = (self._chosen(choices.get((*path, kind))) for kind in ("reader", "format"))
+        for file in find_data_files(entry.path, self._readable, where):
+            yield self._dataset(RecordSource(file), entry, reader, format)
+
+    def _chosen(self, choice: Choice | None) -> tuple[str, Any] | None:
+        if choice is None:
+            return None
+        return choice.use, self._host.registry.create_unguarded(choice.offer, choice.config)
+
+    def _dataset(
+        self,
+        source: RecordSource,
+        entry: DatasetSection,
+        reader: tuple[str, Reader] | None,
+        format: tuple[str, RecordFormat] | None,
+    ) -> Dataset:
+        reader_name, reads = reader or self._reader_of(source)
+        first = first_records(reads, source, entry.columns)
+        found = columns_of(record for _, record in first)
+        missing = [theirs for ours, theirs in entry.columns.items() if ours not in found]
+        if missing:
+            raise DataError(
+                f"columns names '{missing[0]}', which the first records do not have: {described(found)}",
+                where=str(source),
+            )
+        name, means, known = _chosen_format(found, *format, source) if format else self._fitting(found, first, source)
+        unused = None if entry.unused == "report" else frozenset(entry.unused)
+        return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused)
+
+    def _readable(self, path: Path) -> bool:
+        """Tells whether a file of a folder is one of records, by a reader that accepts it."""
+        source = RecordSource(path)
+        return any(reader.accepts(source) for group in self._groups("reader") for reader in group.values())
+
+    def _reader_of(self, source: RecordSource) -> tuple[str, Reader]:
+        """Returns the reader that accepts a file: a built-in one, or else a third party's."""
+        source.head  # noqa: B018 (a file that can't be read says so itself)
+        for group in self._groups("reader"):
+            accepting = [name for name, reader in group.items() if reader.accepts(source)]
+            if len(accepting) > 1:
+                raise DataError(
+                    f"it could be read by {' and by '.join(accepting)}",
+                    where=str(source),
+                    hint=f"Say which: {{path: {source.path.name}, reader: {accepting[0]}}}.",
+                )
+            if accepting:
+                return accepting[0], group[accepting[0]]
+        raise DataError(
+            "no reader knows files of this name",
+            where=str(source),
+            hint="Records are read from .jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt and .md, also compressed; "
+            f"say which reader it is for: {{path: {source.path.name}, reader: jsonl}}.",
+        )
+
+    def _fitting(
+        self, found: Mapping[str, Column], first: Sequence[tuple[str, Mapping[str, Any]]], source: RecordSource
+    ) -> tuple[str, RecordFormat, frozenset[str]]:
+        """Returns the one format that fits a file, and the columns that it reads."""
+        for group in self._groups("format"):
+            fitting = fits(found, group)
+            if len(fitting) == 1:
+                return fitting[0].name, group[fitting[0].name], fitting[0].columns
+            _check_alike(first, group)
+            if fitting:
+                ways = "; ".join(f"{fit.name} (of {', '.join(sorted(fit.columns))})" for fit in fitting)
+                raise DataError(
+                    f"the records could be read as {ways}",
+                    where=str(source),
+                    hint=f"Say which: {{path: {source.path.name}, format: {fitting[0].name}}}.",
+                )
+        raise DataError(
+            f"no format fits the first records: {described(found)}",
+            where=str(source),
+            hint="Say which column is which, for example: "
+            f"{{path: {source.path.name}, format: question-answer, columns: {{question: YOURS, answer: YOURS}}}}.",
+        )
+
+    def _groups(self, kind: Kind) -> list[dict[str, Any]]:
+        """Returns what is installed of a kind, by the names that choose it: built-in providers, then third parties'."""
+        if kind not in self._asked:
+            offers = [
+                offer
+                for offer in self._host.registry.offers(kind)
+                if not self._host.registry.missing_requirements(offer.provider)
+            ]
+            built_in = [offer for offer in offers if offer.plugin.distribution == BUILT_IN]
+            others = [offer for offer in offers if offer not in built_in]
+            names = [offer.provider.name for offer in offers]
+            self._asked[kind] = [
+                {
+                    offer.provider.name if names.count(offer.provider.name) == 1 else offer.qualified_name: self._made(
+                        offer
+                    )
+                    for offer in group
+                }
+                for group in (built_in, others)
+            ]
+        return self._asked[kind]
+
+    def _made(self, offer: RegisteredProvider) -> Any:
+        config = self._host.registry.config_class(offer)
+        return self._host.registry.create_unguarded(offer, config())
+
+
+def _chosen_format(
+    found: Mapping[str, Column], name: str, format: RecordFormat, source: RecordSource
+) -> tuple[str, RecordFormat, frozenset[str]]:
+    """Returns the format that the recipe names, and the columns that it reads."""
+    columns = format.columns(found)
+    if columns is None:
+        raise DataError(
+            f"the first records are not of the format {name}: {described(found)}",
+            where=str(source),
+            hint="Say which column is which: columns: {ITS_NAME: YOURS}.",
+        )
+    return name, format, frozenset(columns)
+
+
+def _check_alike(first: Sequence[tuple[str, Mapping[str, Any]]], formats: Mapping[str, RecordFormat]) -> None:
+    """Refuses a file of whose first records some are of one format, by the first that is not."""
+    before = ("", "")
+    for where, record in first:
+        found = columns_of([record])
+        if before[1] and formats[before[1]].columns(found) is not None:
+            formats[before[1]].sample(record, where)  # says what is wrong with it
+            continue
+        names = [fit.name for fit in fits(found, formats)]
+        if len(names) == 1 and not before[1]:
+            before = (where, names[0])
+        elif len(names) == 1:
+            raise DataError(
+                f"this record is of the format {names[0]}, the one at {before[0]} of the format {before[1]}",
+                where=where,
+                hint="A file holds records of one format: make it two files, and name both.",
+            )
+        elif before[1]:
+            formats[before[1]].sample(record, where)  # says what is wrong with it

@@ -1,0 +1,62 @@
+"""What records mean."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from graftkit.interfaces.samples import Sample
+
+__all__ = ["Column", "RecordFormat"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What the first records of a file hold in a column.
+
+    Attributes:
+        types: The JSON types found: "string", "number", "boolean", "null", "list", "object".
+        items: Where lists were found, the types of what is in them.
+        keys: Where objects, or lists of them, were found: their keys.
+    """
+
+    types: frozenset[str] = frozenset()
+    items: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds strings, and nothing else but nulls."""
+        return "string" in self.types and self.types <= {"string", "null"}
+
+    @property
+    def is_list_of_objects(self) -> bool:
+        """Whether it holds lists of objects, and nothing else but nulls."""
+        return "list" in self.types and self.types <= {"list", "null"} and self.items == {"object"}
+
+
+class RecordFormat(Protocol):
+    """Makes samples of records of one shape. Built from its own config model: `Class(config)`, or `Class()`."""
+
+    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
+        """Returns which of a file's columns this format reads, or None where the file is of another shape.
+
+        Where a recipe names no format, each is asked, and exactly one must fit; one whose columns include all those of
+        another goes before it.
+
+        Args:
+            found: The columns of the file's first records, by name.
+        """
+
+    def sample(self, record: Mapping[str, Any], where: str) -> Sample:
+        """Makes a sample of a record.
+
+        Args:
+            record: The record's columns; those that are null are left out, as columnar files hold every column in
+                every record. A text too large to hold is a `RecordSource`.
+            where: File and line, which the sample keeps and errors name.
+
+        Raises:
+            DataError: The record is of another shape, or there is nothing in it to learn.
+        """

@@ -1,0 +1,284 @@
+"""A file of records, as readers see it: unpacked, as UTF-8, with errors that name file and line."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import importlib
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import IO, Any
+
+from graftkit.errors import DataError
+from graftkit.interfaces.regular_file import open_regular
+
+__all__ = ["MAX_LINE", "Record", "RecordSource", "decode_utf8"]
+
+MAX_LINE = 32 << 20
+"""The most bytes of a line, and of any other record that is read as text: as characters, each may take four."""
+
+_HEAD = 64 << 10
+_MOST_RATIO = 200
+_ALWAYS_UNPACKED = 64 << 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a file.
+
+    Attributes:
+        place: Where it stands, after the file's name: ":12" for a line, "#12" for a row of a table; "" where the file
+            is one record.
+        load: Parses it: a mapping of its columns. It raises a `DataError` where it is malformed. It is not called for
+            records that are not wanted.
+    """
+
+    place: str
+    load: Callable[[], Any]
+
+
+class RecordSource:
+    """A file of records.
+
+    Files that are compressed with gzip, bzip2, xz or zstd (by pyarrow) are unpacked as they are read, and UTF-16 with
+    a byte order mark becomes UTF-8: a reader sees neither.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def suffix(self) -> str:
+        """The file's suffix in lower case, without that of a compression: ".jsonl" of "A.JSONL.gz"."""
+        path = Path(self.path.name.lower())
+        return Path(path.stem).suffix if path.suffix in _SUFFIXES else path.suffix
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first bytes, up to 64 KiB, without a byte order mark.
+
+        Raises:
+            DataError: The file can't be read.
+        """
+        with self.open() as file:
+            return file.read(_HEAD).removeprefix(_BYTE_ORDER_MARK)
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Opens the file for reading from its beginning; what goes wrong while it is read is a `DataError`, too.
+
+        Raises:
+            DataError: The file is missing, is no regular file, can't be read, or is packed in a way that is not known,
+                damaged, or unpacks to over 200 times its size.
+        """
+        try:
+            with open_regular(self.path) as raw:
+                magic = raw.peek(8)[:8]
+                unpack = next((found for sign, found in _UNPACKERS.items() if magic.startswith(sign)), None)
+                if unpack is None:
+                    self._check_packed(magic)
+                    yield _as_utf8(raw, magic)
+                    return
+                size = self.path.stat().st_size
+                with unpack(self, raw) as unpacked:
+                    bounded: Any = BufferedReader(_Bounded(unpacked, _MOST_RATIO * size + _ALWAYS_UNPACKED, str(self)))
+                    yield _as_utf8(bounded, bounded.peek(4)[:4])
+        except FileNotFoundError:
+            raise DataError("no such file", where=str(self), hint=self._near()) from None
+        except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"can't be unpacked: {error}", where=str(self), hint=_DAMAGED) from None
+        except OSError as error:
+            raise DataError(f"can't be read: {error.strerror or error}", where=str(self)) from error
+        except UnicodeError:
+            raise DataError("its byte order mark says UTF-16, but it is not", where=str(self)) from None
+        except ValueError:  # a NUL in the name
+            raise DataError("no file can be called so", where=repr(str(self))) from None
+
+    def _check_packed(self, magic: bytes) -> None:
+        known = next((name for sign, name in _FOREIGN.items() if magic.startswith(sign)), "")
+        packed = _SUFFIXES.get(self.path.suffix.lower(), "") if magic else ""
+        if known or packed:
+            found = f"this is {known}" if known else f"its name ends in {self.path.suffix}, but it is no {packed} file"
+            raise DataError(found, where=str(self), hint="Unpack it, and name the file that comes out.")
+
+    def _near(self) -> str:
+        near = Path.cwd() / self.path.name
+        return f"There is {near}: relative paths in a recipe start at its own folder." if near.exists() else ""
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yields the lines that are not blank, with their numbers from 1, without their line ends.
+
+        A carriage return alone ends a line only where no other line end stands in the first 64 KiB.
+
+        Raises:
+            DataError: The file can't be read, or a line has more bytes than `MAX_LINE`.
+        """
+        old = b"\r" in self.head and b"\n" not in self.head
+        with self.open() as file:
+            number = 0
+            while line := _old_line(file) if old else file.readline(MAX_LINE + 2):
+                number += 1
+                if len(line) > MAX_LINE + 1:
+                    raise self.too_long(f":{number}")
+                if number == 1:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                if line.strip():
+                    yield number, line.rstrip(b"\r") if old else line.removesuffix(b"\n")
+
+    def too_long(self, place: str) -> DataError:
+        """Returns the error for a record that is longer than what is read of it."""
+        return DataError(
+            f"a record of over {MAX_LINE:,} bytes",
+            where=f"{self}{place}",
+            hint="Split it, or give the text as a .txt, which is read in parts.",
+        )
+
+    def is_larger_than(self, size: int) -> bool:
+        """Tells whether the file, unpacked, has more bytes than this.
+
+        Raises:
+            DataError: The file can't be read.
+        """
+        with self.open() as file:
+            left = size + 1
+            while left > 0 and (part := file.read(min(left, 1 << 20))):
+                left -= len(part)
+            return left <= 0
+
+    def read_text(self) -> str:
+        """Returns the whole text, without a byte order mark.
+
+        Raises:
+            DataError: The file can't be read, or is not UTF-8.
+        """
+        with self.open() as file:
+            raw = file.read()
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise self.not_utf8() from None
+
+    def not_utf8(self) -> DataError:
+        """Returns the error for a file that is not UTF-8, with the first line that is not."""
+        with self.open() as file:
+            number = 0
+            while line := file.readline(MAX_LINE):
+                number += 1
+                try:
+                    decode_utf8(line, f"{self}:{number}")
+                except DataError as error:
+                    return error
+        return DataError("not UTF-8", where=str(self))
+
+
+def decode_utf8(raw: bytes, where: str) -> str:
+    """Decodes a line.
+
+    Args:
+        raw: The line.
+        where: File and line.
+
+    Raises:
+        DataError: It is not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}",
+            where=where,
+            hint="Save the file as UTF-8, for example with: iconv -f LATIN1 -t UTF-8",
+        ) from None
+
+
+def _old_line(file: IO[bytes]) -> bytes:
+    """Reads up to and with a carriage return."""
+    found = bytearray()
+    while part := file.peek(1)[:_HEAD]:  # type: ignore[attr-defined]
+        end = part.find(b"\r")
+        found += file.read(end + 1 if end >= 0 else len(part))
+        if end >= 0 or len(found) > MAX_LINE + 1:
+            break
+    return bytes(found)
+
+
+class _Bounded(RawIOBase):
+    """What is unpacked, up to a number of bytes."""
+
+    def __init__(self, file: IO[bytes], limit: int, where: str) -> None:
+        self._file, self._left, self._where = file, limit, where
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise DataError(
+                f"it unpacks to over {_MOST_RATIO} times its size", where=self._where, hint="Unpack it yourself."
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Recoded(RawIOBase):
+    """UTF-16 with a byte order mark, as UTF-8."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._decoder, self._rest = file, codecs.getincrementaldecoder("utf-16")(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            raw = self._file.read(_HEAD)
+            self._rest = self._decoder.decode(raw, final=not raw).encode("utf-8", "surrogatepass")
+            if not raw:
+                break
+        part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def _as_utf8(file: IO[bytes], start: bytes) -> IO[bytes]:
+    return BufferedReader(_Recoded(file)) if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else file
+
+
+def _zstd(source: RecordSource, raw: IO[bytes]) -> Any:
+    try:
+        arrow = importlib.import_module("pyarrow")
+    except ImportError:
+        hint = "pip install 'graftkit[arrow]'; or unpack it, and name the file that comes out."
+        raise DataError("reading .zst needs pyarrow, which is not installed", where=str(source), hint=hint) from None
+    return arrow.CompressedInputStream(raw, "zstd")
+
+
+_DAMAGED = "The file is cut short or damaged: fetch or pack it again."
+
+_UNPACKERS: dict[bytes, Callable[[RecordSource, IO[bytes]], Any]] = {
+    b"\x1f\x8b": lambda _, raw: gzip.GzipFile(fileobj=raw),
+    b"BZh": lambda _, raw: bz2.BZ2File(raw),
+    b"\xfd7zXZ\x00": lambda _, raw: lzma.LZMAFile(raw),  # noqa: SIM115
+    b"\x28\xb5\x2f\xfd": _zstd,
+}
+_SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
+_FOREIGN = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7-Zip archive", b"Rar!": "a RAR archive"}

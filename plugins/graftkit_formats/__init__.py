@@ -1,0 +1,49 @@
+"""The built-in formats: messages, sharegpt, alpaca, prompt-completion, question-answer, text, preference."""
+
+from graftkit import Provider, hookimpl
+
+
+def _provider(name: str, target: str, summary: str, config: str = "") -> Provider:
+    contract = f"graftkit_formats.contracts:{target.rpartition(':')[2]}Contract"
+    return Provider(name=name, target=target, summary=summary, config=config, contract=contract)
+
+
+@hookimpl
+def graftkit_formats() -> list[Provider]:
+    """Offers what records may mean."""
+    roles = "graftkit_formats.config:RolesConfig"
+    return [
+        _provider(
+            "messages",
+            "graftkit_formats.messages:Messages",
+            "a list of messages with role and content, as chat APIs take it",
+            roles,
+        ),
+        _provider(
+            "sharegpt",
+            "graftkit_formats.sharegpt:ShareGpt",
+            "a list of turns with from and value, and a system prompt",
+            roles,
+        ),
+        _provider(
+            "alpaca", "graftkit_formats.alpaca:Alpaca", "instruction, input and output, as a question and its answer"
+        ),
+        _provider(
+            "prompt-completion",
+            "graftkit_formats.prompt_completion:PromptCompletion",
+            "prompt and completion, as texts or as lists of messages",
+            roles,
+        ),
+        _provider(
+            "question-answer",
+            "graftkit_formats.question_answer:QuestionAnswer",
+            "a question and its answer, in two columns",
+        ),
+        _provider("text", "graftkit_formats.plain_text:PlainText", "a text, all of which is learnt"),
+        _provider(
+            "preference",
+            "graftkit_formats.preference:Preference",
+            "a chosen and a rejected answer; fine-tuning learns the chosen one where the recipe says so",
+            "graftkit_formats.config:PreferenceConfig",
+        ),
+    ]

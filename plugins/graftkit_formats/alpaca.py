@@ -1,0 +1,67 @@
+"""Instructions as Alpaca writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from graftkit import Column, Conversation, Message
+from graftkit.errors import DataError
+
+from graftkit_formats.answered import conversation
+from graftkit_formats.turns import kind_of, string_of, with_system
+
+__all__ = ["Alpaca"]
+
+_INPUTS = ("input", "context")
+_OUTPUTS = ("output", "response", "answer", "completion")
+
+
+class Alpaca:
+    """Reads `{"instruction": ..., "input": ..., "output": ...}` as a conversation.
+
+    The user says the instruction, and after an empty line the input where there is one. A column "system" comes before
+    it, and a column "history", a list of pairs, between the two.
+    """
+
+    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
+        """Fits where there is an instruction and one output, as texts."""
+        text = {name for name, column in found.items() if column.is_text}
+        inputs, outputs = ([name for name in names if name in text] for names in (_INPUTS, _OUTPUTS))
+        if "instruction" not in text or len(outputs) != 1 or len(inputs) > 1:
+            return None
+        history = [name for name in ("history",) if name in found and "list" in found[name].types]
+        return ["instruction", *inputs, *outputs, *(["system"] if "system" in text else []), *history]
+
+    def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
+        """Returns the conversation."""
+        outputs = [name for name in _OUTPUTS if name in record]
+        if "instruction" not in record or len(outputs) != 1:
+            told = ", ".join(f'"{name}"' for name in record) or "no keys"
+            raise DataError(f'a record of this format has "instruction" and "output"; found {told}', where=where)
+        asked = [string_of(record, "instruction", where)]
+        asked += [string_of(record, name, where) for name in _INPUTS if record.get(name)]
+        messages = (
+            *_history(record.get("history") or [], where),
+            Message("user", "\n\n".join(asked)),
+            Message("assistant", string_of(record, outputs[0], where)),
+        )
+        system = string_of(record, "system", where) if "system" in record else None
+        return conversation(with_system(system, messages, where), where)
+
+
+def _history(pairs: Any, where: str) -> list[Message]:
+    """Returns earlier turns, given as pairs of question and answer."""
+    if not isinstance(pairs, list):
+        raise DataError(f'"history" is {kind_of(pairs)}, no list of pairs', where=where)
+    messages = []
+    for number, pair in enumerate(pairs, 1):
+        at = f"{where}: history {number}"
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError("a turn of the history is a pair of question and answer", where=at)
+        said = {"question": pair[0], "answer": pair[1]}
+        messages += [
+            Message("user", string_of(said, "question", at)),
+            Message("assistant", string_of(said, "answer", at)),
+        ]
+    return messages

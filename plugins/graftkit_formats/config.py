@@ -1,0 +1,28 @@
+"""Fields that recipes may give to formats."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from graftkit import ProviderConfig
+from pydantic import Field
+
+__all__ = ["PreferenceConfig", "RolesConfig"]
+
+RoleName = Literal["system", "user", "assistant", "tool"]
+
+
+class RolesConfig(ProviderConfig):
+    """Fields of the formats whose records name roles."""
+
+    roles: dict[str, RoleName] = Field(
+        default={}, description="role in the file: system, user, assistant or tool; besides the names that are known"
+    )
+
+
+class PreferenceConfig(RolesConfig):
+    """Fields of the format `preference`."""
+
+    learn: Literal["chosen"] | None = Field(
+        default=None, description="the answer that fine-tuning learns: chosen; without it the records are refused"
+    )

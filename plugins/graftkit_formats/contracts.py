@@ -1,0 +1,76 @@
+"""The contract of formats, with records of each."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from graftkit.testing import FormatContract
+
+__all__ = [
+    "AlpacaContract",
+    "MessagesContract",
+    "PlainTextContract",
+    "PreferenceContract",
+    "PromptCompletionContract",
+    "QuestionAnswerContract",
+    "ShareGptContract",
+]
+
+_MESSAGES = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+
+
+class MessagesContract(FormatContract):
+    """Lists of messages."""
+
+    records = ({"messages": _MESSAGES}, {"conversation": _MESSAGES, "system": "short"})
+
+
+class ShareGptContract(FormatContract):
+    """Lists of turns."""
+
+    records = (
+        {"conversations": [{"from": "human", "value": "one"}, {"from": "gpt", "value": "two"}]},
+        {"conversations": [{"from": "human", "value": "one"}, {"from": "gpt", "value": "two"}], "system": "short"},
+    )
+
+
+class AlpacaContract(FormatContract):
+    """Instructions."""
+
+    records = (
+        {"instruction": "add", "input": "one", "output": "two"},
+        {"instruction": "add", "response": "two", "system": "short"},
+        {"instruction": "add", "context": "", "output": "two", "history": [["a", "b"]]},
+    )
+
+
+class PromptCompletionContract(FormatContract):
+    """Prompts and completions."""
+
+    records = ({"prompt": "1 + 1 =", "completion": " 2"}, {"prompt": _MESSAGES[:1], "completion": _MESSAGES[1:]})
+
+
+class QuestionAnswerContract(FormatContract):
+    """Questions and answers."""
+
+    records = (
+        {"question": "one", "answer": "two"},
+        {"input": "one", "output": "two"},
+        {"system_prompt": "short", "question": "one", "response": "two"},
+    )
+
+
+class PlainTextContract(FormatContract):
+    """Texts."""
+
+    records = ({"text": "one"}, {"content": "two\n"})
+
+
+class PreferenceContract(FormatContract):
+    """Pairs of answers, of which the chosen one is learnt."""
+
+    options: ClassVar[dict[str, Any]] = {"learn": "chosen"}
+    records = (
+        {"prompt": "one", "chosen": "two", "rejected": "two"},
+        {"chosen": _MESSAGES, "rejected": _MESSAGES},
+    )

@@ -1,0 +1,54 @@
+"""Prompts and their completions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from graftkit import Column, Completion, Conversation
+from graftkit.errors import DataError
+
+from graftkit_formats.answered import conversation
+from graftkit_formats.config import RolesConfig
+from graftkit_formats.turns import messages_of, string_of, turns_of
+
+__all__ = ["PromptCompletion"]
+
+
+class PromptCompletion:
+    """Reads `{"prompt": ..., "completion": ...}`: texts, of which no chat template is made, or two lists of messages.
+
+    Of lists of messages only the completion is learnt.
+
+    Args:
+        config: Its fields.
+    """
+
+    def __init__(self, config: RolesConfig) -> None:
+        self._roles = config.roles
+
+    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
+        """Fits where both are there, of one type."""
+        if not {"prompt", "completion"} <= found.keys():
+            return None
+        prompt, completion = found["prompt"], found["completion"]
+        alike = (prompt.is_text and completion.is_text) or (prompt.is_list_of_objects and completion.is_list_of_objects)
+        return ["prompt", "completion"] if alike else None
+
+    def sample(self, record: Mapping[str, Any], where: str) -> Completion | Conversation:
+        """Returns the completion, or the conversation."""
+        if isinstance(record.get("completion"), list):
+            return self._conversation(record, where)
+        prompt, completion = (string_of(record, key, where) for key in ("prompt", "completion"))
+        if not completion:
+            raise DataError('"completion" is empty: there is nothing to learn', where=where)
+        return Completion(prompt, completion, where)
+
+    def _conversation(self, record: Mapping[str, Any], where: str) -> Conversation:
+        prompt, completion = (
+            messages_of(turns_of(record, key, where), f"{where}: {key}", self._roles)
+            for key in ("prompt", "completion")
+        )
+        silent = tuple(replace(message, weight=message.weight or 0.0) for message in prompt)
+        return conversation((*silent, *completion), where)

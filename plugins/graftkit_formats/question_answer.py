@@ -1,0 +1,57 @@
+"""A question and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from graftkit import Column, Conversation, Message
+from graftkit.errors import DataError
+
+from graftkit_formats.answered import conversation
+from graftkit_formats.turns import string_of, with_system
+
+__all__ = ["QuestionAnswer"]
+
+_PAIRS = (
+    ("question", "answer"),
+    ("question", "response"),
+    ("query", "response"),
+    ("query", "answer"),
+    ("prompt", "response"),
+    ("prompt", "answer"),
+    ("user", "assistant"),
+    ("input", "output"),
+    ("problem", "solution"),
+)
+_SYSTEMS = ("system_prompt", "system")
+
+
+class QuestionAnswer:
+    """Reads `{"question": ..., "answer": ...}`, and other names for the two, as a conversation of two turns."""
+
+    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
+        """Fits where exactly one pair of names is there, as texts."""
+        text = {name for name, column in found.items() if column.is_text}
+        pairs = [pair for pair in _PAIRS if {*pair} <= text]
+        if len(pairs) != 1 or "instruction" in text:
+            return None
+        return [*pairs[0], *(name for name in _SYSTEMS if name in text)]
+
+    def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
+        """Returns the conversation."""
+        pairs = [pair for pair in _PAIRS if {*pair} <= record.keys()]
+        if len(pairs) != 1:
+            told = ", ".join(f'"{name}"' for name in record) or "no keys"
+            raise DataError(
+                f"a record of this format has a question and an answer; found {told}",
+                where=where,
+                hint="Say which columns they are: columns: {question: THEIRS, answer: THEIRS}.",
+            )
+        question, answer = pairs[0]
+        messages = (
+            Message("user", string_of(record, question, where)),
+            Message("assistant", string_of(record, answer, where)),
+        )
+        system = next((string_of(record, name, where) for name in _SYSTEMS if name in record), None)
+        return conversation(with_system(system, messages, where), where)

@@ -1,0 +1,102 @@
+"""Tables by column: Parquet and Arrow, by pyarrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from graftkit import Record, RecordSource
+from graftkit.errors import DataError
+
+__all__ = ["Arrow", "Parquet"]
+
+_ROWS = 256
+"""Rows that are made Python objects at a time."""
+
+
+class Parquet:
+    """Reads Parquet files."""
+
+    def accepts(self, source: RecordSource) -> bool:
+        """Tells whether the suffix, or the first bytes, are Parquet's."""
+        return source.suffix in (".parquet", ".pq") or source.head[:4] == b"PAR1"
+
+    def records(self, source: RecordSource) -> Iterator[Record]:
+        """Yields a record a row; its place is the row's number from 1."""
+        import pyarrow.parquet
+
+        with _told(source), source.open() as file:
+            _check_seekable(file, source)
+            table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
+            yield from _records(table.iter_batches(_ROWS), source)
+
+
+class Arrow:
+    """Reads Arrow IPC files and streams."""
+
+    def accepts(self, source: RecordSource) -> bool:
+        """Tells whether the suffix is Arrow's."""
+        return source.suffix in (".arrow", ".feather") or source.head[:6] == b"ARROW1"
+
+    def records(self, source: RecordSource) -> Iterator[Record]:
+        """Yields a record a row; its place is the row's number from 1."""
+        import pyarrow.ipc
+
+        with _told(source), source.open() as file:
+            if source.head[:6] == b"ARROW1":
+                _check_seekable(file, source)
+                table = pyarrow.ipc.open_file(file)
+                batches = (table.get_batch(number) for number in range(table.num_record_batches))
+            else:
+                batches = iter(pyarrow.ipc.open_stream(file))
+            yield from _records(batches, source)
+
+
+def _check_seekable(file: IO[bytes], source: RecordSource) -> None:
+    """Refuses a compressed table, whose parts can't be found without unpacking all of it."""
+    if not file.seekable():
+        hint = "Such files are compressed inside: unpack it, and name the file that comes out."
+        raise DataError("the table is in a compressed file", where=str(source), hint=hint)
+
+
+@contextmanager
+def _told(source: RecordSource) -> Iterator[None]:
+    """Tells what pyarrow raises as a `DataError`."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"can't be read: {reason}", where=str(source), hint="It is damaged or cut short.") from None
+
+
+def _records(batches: Iterator[Any], source: RecordSource) -> Iterator[Record]:
+    number = 0
+    for batch in batches:
+        batch.validate(full=True)  # offsets of a damaged file may lead anywhere
+        for start in range(0, batch.num_rows, _ROWS):
+            rows = _Rows(batch.slice(start, _ROWS), source)
+            for place in range(rows.count):
+                number += 1
+                yield Record(f"#{number}", rows.loader(place))
+
+
+class _Rows:
+    """Some rows of a table, which become Python objects once one of them is wanted."""
+
+    def __init__(self, batch: Any, source: RecordSource) -> None:
+        self._batch, self._source = batch, source
+        self._made: list[dict[str, Any]] | None = None
+        self.count: int = batch.num_rows
+
+    def loader(self, place: int) -> Callable[[], Any]:
+        """Returns what loads a row."""
+        return lambda: self._all()[place]
+
+    def _all(self) -> list[dict[str, Any]]:
+        if self._made is None:
+            with _told(self._source):
+                self._made = self._batch.to_pylist()
+        return self._made

@@ -1,0 +1,102 @@
+"""Tables as text: csv, tsv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from graftkit import Record, RecordSource
+from graftkit.errors import DataError
+from graftkit.interfaces.record_source import MAX_LINE, decode_utf8
+
+from graftkit_readers.config import DelimitedConfig
+
+__all__ = ["Delimited"]
+
+
+class Delimited:
+    """Reads a table whose first line has its columns' names, as RFC 4180 writes it; quoted values may hold line ends.
+
+    Every value is text; an empty one is the empty text.
+
+    Args:
+        config: Its fields.
+    """
+
+    def __init__(self, config: DelimitedConfig) -> None:
+        self._delimiter = config.delimiter
+
+    def accepts(self, source: RecordSource) -> bool:
+        """Tells whether the suffix is one of tables."""
+        return source.suffix in (".csv", ".tsv")
+
+    def records(self, source: RecordSource) -> Iterator[Record]:
+        """Yields a record a row; its place is the line that it begins on."""
+        lines = _Lines(source)
+        csv.field_size_limit(MAX_LINE)
+        rows = csv.reader(lines, delimiter=self._delimiter or _delimiter(source), strict=True)
+        try:
+            names = next(rows, [])
+            _check_names(names, source)
+            began = lines.number + 1
+            for row in rows:
+                place = f":{began}"
+                began = lines.number + 1
+                if row:
+                    yield Record(place, _Row(names, row, f"{source}{place}").load)
+        except csv.Error as error:
+            raise DataError(f"no table: {error}", where=f"{source}:{lines.number}") from None
+
+
+class _Lines:
+    """The lines of a file as text, with their line ends, blank ones too, since they may stand in a quoted value."""
+
+    def __init__(self, source: RecordSource) -> None:
+        self._source, self.number = source, 0
+
+    def __iter__(self) -> Iterator[str]:
+        with self._source.open() as file:
+            while line := file.readline(MAX_LINE + 2):
+                self.number += 1
+                if len(line) > MAX_LINE + 1:
+                    raise self._source.too_long(f":{self.number}")
+                text = decode_utf8(line, f"{self._source}:{self.number}")
+                yield text.removeprefix("\ufeff") if self.number == 1 else text
+
+
+class _Row:
+    def __init__(self, names: Sequence[str], values: Sequence[str], where: str) -> None:
+        self._names, self._values, self._where = names, values, where
+
+    def load(self) -> dict[str, Any]:
+        """Returns the columns.
+
+        Raises:
+            DataError: There are more or fewer values than columns.
+        """
+        if len(self._values) != len(self._names):
+            raise DataError(
+                f"the row has {len(self._values)} values, the first line names {len(self._names)} columns",
+                where=self._where,
+                hint='A value with the delimiter, a quote or a line end in it stands in quotes: "a, b".',
+            )
+        return dict(zip(self._names, self._values, strict=True))
+
+
+def _check_names(names: Sequence[str], source: RecordSource) -> None:
+    """Refuses a first line that names no columns, or one twice."""
+    if not any(name.strip() for name in names):
+        raise DataError("there is no row in it", where=str(source))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or "" in names:
+        told = f"two columns are called '{twice[0]}'" if twice and twice[0] else "a column has no name"
+        raise DataError(told, where=f"{source}:1", hint="The first line of a table names its columns.")
+
+
+def _delimiter(source: RecordSource) -> str:
+    """Returns what separates the names in the first line: a tab, else a comma or a semicolon."""
+    line = source.head.partition(b"\n")[0]
+    if source.suffix == ".tsv" or (b"\t" in line and b"," not in line):
+        return "\t"
+    return ";" if line.count(b";") > line.count(b",") else ","

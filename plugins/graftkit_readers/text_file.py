@@ -1,0 +1,34 @@
+"""A file that is one text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from graftkit import Record, RecordSource
+from graftkit.errors import DataError
+from graftkit.interfaces import samples
+
+__all__ = ["TextFile"]
+
+
+class TextFile:
+    """Reads a file as one record with the column "text"."""
+
+    def accepts(self, source: RecordSource) -> bool:
+        """Tells whether the suffix is one of texts."""
+        return source.suffix in (".txt", ".md")
+
+    def records(self, source: RecordSource) -> Iterator[Record]:
+        """Yields the one record; a text of over 4 MiB as the source itself."""
+        if source.is_larger_than(samples.LONG_TEXT):
+            yield Record("", lambda: {"text": source})
+        else:
+            yield Record("", lambda: {"text": _text(source)})
+
+
+def _text(source: RecordSource) -> Any:
+    text = source.read_text()
+    if not text.strip():
+        raise DataError("the file is empty", where=str(source))
+    return text
