@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from graftkit import Conversation, Message
 from graftkit.errors import DataError
 
 __all__ = ["conversation"]
 
 
-def conversation(messages: tuple[Message, ...], where: str) -> Conversation:
+def conversation(messages: tuple[Message, ...], where: str, tools: tuple[Mapping[str, Any], ...] = ()) -> Conversation:
     """Returns a conversation.
 
     Raises:
         DataError: None of its messages counts in the loss.
     """
-    if not any(message.loss_weight and message.content for message in messages):
-        if any(message.role == "assistant" and message.content for message in messages):
+    if not any(message.loss_weight and message.says_something for message in messages):
+        if any(message.role == "assistant" and message.says_something for message in messages):
             raise DataError("every message has the weight 0: there is nothing to learn", where=where)
         raise DataError("no turn of the assistant: there is nothing to learn", where=where)
-    return Conversation(messages, where)
+    return Conversation(messages, where, tools)

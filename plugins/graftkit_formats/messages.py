@@ -10,7 +10,7 @@ from graftkit.errors import DataError
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import RolesConfig
-from graftkit_formats.turns import kind_of, messages_of, string_of, turns_of, with_system
+from graftkit_formats.turns import kind_of, messages_of, string_of, tools_of, turns_of, with_system
 
 __all__ = ["Messages", "the_column"]
 
@@ -18,7 +18,7 @@ _NAMES = ("messages", "conversation", "conversations", "chat", "dialog", "dialog
 
 
 class Messages:
-    """Reads `{"messages": [{"role": ..., "content": ...}, ...]}`; a column "system" comes before them.
+    """Reads `{"messages": [{"role": ..., "content": ...}, ...]}`; columns "system" and "tools" go with them.
 
     Args:
         config: Its fields.
@@ -34,22 +34,22 @@ class Messages:
             for name in _NAMES
             if name in found and (_holds_messages(found[name]) or (name == "messages" and found[name].is_text))
         ]
-        return [names[0], *(["system"] if _is_system(found) else [])] if len(names) == 1 else None
+        return [names[0], *_beside(found)] if len(names) == 1 else None
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
         turns = turns_of(record, the_column(record, _NAMES, where), where)
         messages = messages_of(turns, where, self._roles)
         system = string_of(record, "system", where) if "system" in record else None
-        return conversation(with_system(system, messages, where), where)
+        return conversation(with_system(system, messages, where), where, tools_of(record, where))
 
 
 def _holds_messages(column: Column) -> bool:
     return column.is_list_of_objects and {"role", "content"} <= column.keys
 
 
-def _is_system(found: Mapping[str, Column]) -> bool:
-    return "system" in found and found["system"].is_text
+def _beside(found: Mapping[str, Column]) -> list[str]:
+    return [name for name in ("system", "tools") if name in found]
 
 
 def the_column(record: Mapping[str, Any], names: Collection[str], where: str) -> str:

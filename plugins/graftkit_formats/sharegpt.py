@@ -10,7 +10,7 @@ from graftkit import Column, Conversation
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import RolesConfig
 from graftkit_formats.messages import the_column
-from graftkit_formats.turns import messages_of, string_of, turns_of, with_system
+from graftkit_formats.turns import messages_of, string_of, tools_of, turns_of, with_system
 
 __all__ = ["ShareGpt"]
 
@@ -18,7 +18,7 @@ _NAMES = ("conversations", "conversation", "messages")
 
 
 class ShareGpt:
-    """Reads `{"conversations": [{"from": "human", "value": ...}, ...]}`; a column "system" comes before them.
+    """Reads `{"conversations": [{"from": "human", "value": ...}, ...]}`; columns "system" and "tools" go with them.
 
     Args:
         config: Its fields.
@@ -35,15 +35,15 @@ class ShareGpt:
             if name in found
             and ((found[name].is_list_of_objects and {"from", "value"} <= found[name].keys) or _is_json(found, name))
         ]
-        system = ["system"] if "system" in found and found["system"].is_text else []
-        return [names[0], *system] if len(names) == 1 else None
+        beside = [name for name in ("system", "tools") if name in found]
+        return [names[0], *beside] if len(names) == 1 else None
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
         turns = turns_of(record, the_column(record, _NAMES, where), where)
         messages = messages_of(turns, where, self._roles, "from", "value")
         system = string_of(record, "system", where) if "system" in record else None
-        return conversation(with_system(system, messages, where), where)
+        return conversation(with_system(system, messages, where), where, tools_of(record, where))
 
 
 def _is_json(found: Mapping[str, Column], name: str) -> bool:

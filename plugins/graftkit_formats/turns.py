@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftkit import Message
+from graftkit import Message, ToolCall
 from graftkit.errors import DataError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.samples import ROLES
 
-__all__ = ["kind_of", "messages_of", "role_of", "string_of", "turns_of", "with_system"]
+__all__ = ["kind_of", "messages_of", "role_of", "string_of", "tools_of", "turns_of", "with_system"]
 
 _ROLES = {
     "human": "user",
@@ -33,8 +33,8 @@ _ROLES = {
 """Other programs' names for the roles."""
 
 _WEIGHTS = ("weight", "train")
-_PENDING = ("tool_calls", "function_call", "tool_call_id", "reasoning_content", "reasoning", "thinking", "name")
-"""What a message may hold in other programs besides."""
+_REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+_BESIDE = ("name", "tool_call_id", "tool_calls", "function_call")
 
 
 def kind_of(value: Any) -> str:
@@ -102,10 +102,7 @@ def turns_of(record: Mapping[str, Any], key: str, where: str) -> list[Any]:
     """
     turns = record.get(key)
     if isinstance(turns, str) and turns.lstrip().startswith("["):
-        try:
-            turns = parse_json(turns, 2_000_000)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f'"{key}" is text that begins like JSON, but is none: {error}', where=where) from None
+        turns = _parsed(turns, key, where)
     if not isinstance(turns, list) or not turns:
         empty = "an empty list" if isinstance(turns, list) else kind_of(turns)
         raise DataError(f'"{key}" is {empty}, no list of turns', where=where)
@@ -139,16 +136,73 @@ def messages_of(
 
 def _message(turn: Any, where: str, roles: Mapping[str, str], role_key: str, content_key: str) -> Message:
     found = {key: value for key, value in turn.items() if value is not None} if isinstance(turn, dict) else {}
-    extra = [key for key in found if key not in (role_key, content_key, *_WEIGHTS)]
-    if not found or extra or role_key not in found:
+    known = (role_key, content_key, *_WEIGHTS, *_REASONING, *_BESIDE)
+    if role_key not in found or any(key not in known for key in found):
         told = ", ".join(found) or "nothing" if isinstance(turn, dict) else kind_of(turn)
         raise DataError(
-            f'a message has "{role_key}" and "{content_key}", and perhaps "weight"; found {told}',
+            f'a message has "{role_key}" and "{content_key}", and perhaps weight, name, reasoning_content, tool_calls '
+            f"or tool_call_id; found {told}",
             where=where,
-            hint="Tool calls, reasoning and names are not laid out yet." if {*extra} & {*_PENDING} else "",
         )
-    role = role_of(found[role_key], roles, where)
-    return Message(role, _content(found, content_key, where), _weight(found, where))
+    calls = _calls(found, where)
+    reasoning = [key for key in _REASONING if found.get(key)]
+    if len(reasoning) > 1:
+        raise DataError(f"it has {' and '.join(reasoning)}, which mean the same", where=where)
+    return Message(
+        role_of(found[role_key], roles, where),
+        _content(found if content_key in found or not calls else {content_key: ""}, content_key, where),
+        _weight(found, where),
+        reasoning=string_of(found, reasoning[0], where) if reasoning else "",
+        tool_calls=calls,
+        tool_call_id=string_of(found, "tool_call_id", where) if "tool_call_id" in found else "",
+        name=string_of(found, "name", where) if "name" in found else "",
+    )
+
+
+def _calls(turn: Mapping[str, Any], where: str) -> tuple[ToolCall, ...]:
+    """Returns the calls of a message: as in OpenAI's format, bare, or as JSON text; also the older function_call."""
+    calls = turn.get("tool_calls", [])
+    if isinstance(calls, str):
+        calls = _parsed(calls, "tool_calls", where)
+    if not isinstance(calls, list):
+        raise DataError(f'"tool_calls" is {kind_of(calls)}, no list', where=where)
+    if "function_call" in turn:
+        calls = [*calls, turn["function_call"]]
+    return tuple(_call(call, f"{where}: call {number}") for number, call in enumerate(calls, 1))
+
+
+def _call(call: Any, where: str) -> ToolCall:
+    inner = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+        raise DataError('a call has a "function" with "name" and "arguments"', where=where)
+    arguments = inner.get("arguments", {})
+    if not isinstance(arguments, dict | str):
+        raise DataError(f'"arguments" is {kind_of(arguments)}, no object and no text of one', where=where)
+    id = call.get("id")
+    return ToolCall(inner["name"], arguments, id if isinstance(id, str) else "")
+
+
+def _parsed(text: str, key: str, where: str) -> Any:
+    try:
+        return parse_json(text, 2_000_000)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f'"{key}" is text, but no JSON: {error}', where=where) from None
+
+
+def tools_of(record: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], ...]:
+    """Returns the descriptions of tools in a record's column "tools": a list, or the JSON text of one.
+
+    Raises:
+        DataError: It is neither.
+    """
+    tools = record.get("tools", [])
+    if isinstance(tools, str):
+        tools = _parsed(tools, "tools", where) if tools.strip() else []
+    if isinstance(tools, list):
+        tools = [_parsed(tool, "tools", where) if isinstance(tool, str) else tool for tool in tools]
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError('"tools" is no list of objects, and no JSON text of one', where=where)
+    return tuple(tools)
 
 
 def _content(turn: Mapping[str, Any], key: str, where: str) -> str:

@@ -98,5 +98,12 @@ class _Rows:
     def _all(self) -> list[dict[str, Any]]:
         if self._made is None:
             with _told(self._source):
-                self._made = self._batch.to_pylist()
+                self._made = [_without_nulls(row) for row in self._batch.to_pylist()]
         return self._made
+
+
+def _without_nulls(value: Any) -> Any:
+    """Returns a value without the nulls of its objects, which in a table all have the same keys."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

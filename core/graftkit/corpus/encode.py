@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.corpus.layout import Piece, lay_out
+from graftkit.corpus.layout import lay_out
+from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
@@ -101,6 +102,7 @@ class Encoder:
         self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
         self._injection = InjectionCheck(self._specials)
         self._cuts_hold: bool | None = None
+        self._parts: LearntParts | None = None
 
     def encode(self, row: Sample) -> Encoded:
         """Returns the tokens of a row.
@@ -165,14 +167,7 @@ class Encoder:
     def _prompt(self, messages: Conversation | str) -> list[int]:
         if isinstance(messages, str):
             return self._encode_runs([*self._start(), _Run(messages, 0.0)])[0]
-        pieces = lay_out(
-            self._required_template(messages.where),
-            messages.messages,
-            messages.where,
-            add_generation_prompt=True,
-        )
-        self._injection.check(pieces, messages.where)
-        return self._encode_runs(list(self._chat_runs(pieces, messages)))[0]
+        return self._encode_runs(list(self._chat_runs(messages, reply=True)))[0]
 
     @property
     def has_template(self) -> bool:
@@ -201,7 +196,7 @@ class Encoder:
     def fingerprint(self) -> str:
         """A sha256, in hex, of everything that the ids and the loss mask of a row depend on."""
         facts = {
-            "version": 1,
+            "version": 2,
             "tokenizer": self._tokenizer.fingerprint,
             "specials": sorted(self._tokenizer.special_tokens.items()),
             "template": self._template.fingerprint if self._template else None,
@@ -217,9 +212,7 @@ class Encoder:
 
     def _runs(self, row: Sample) -> list[_Run]:
         if isinstance(row, Conversation):
-            pieces = lay_out(self._required_template(row.where), row.messages, row.where)
-            self._injection.check(pieces, row.where)
-            return list(self._chat_runs(pieces, row))
+            return list(self._chat_runs(row))
         if isinstance(row, Completion):
             return [*self._start(), _Run(row.prompt, 0.0), _Run(row.completion, 1.0), *self._end()]
         return [*self._start(), _Run(row.text, 1.0), *self._end()]
@@ -241,19 +234,22 @@ class Encoder:
         eos = self._tokenizer.role_token("eos")
         return [] if eos is None else [_Run(self._names.get(eos, ""), 1.0, eos)]
 
-    def _chat_runs(self, pieces: Sequence[Piece], row: Conversation) -> Iterator[_Run]:
-        """Splits at the template's special tokens; the first one after an assistant's message is supervised, too."""
-        weight = 0.0
-        for piece in pieces:
-            if piece.message is not None:
-                weight = row.messages[piece.message].loss_weight
-                yield _Run(piece.text, weight)
-                continue
-            if weight and not self._find_special(piece.text):
-                weight = 0.0
-            for run in self._template_runs(piece.text):
-                yield _Run(run.text, weight, run.special)
-                weight = 0.0 if run.special is not None else weight
+    def _chat_runs(self, conversation: Conversation, *, reply: bool = False) -> Iterator[_Run]:
+        """Lays a conversation out, and splits what the template wrote at its special tokens."""
+        template = self._required_template(conversation.where)
+        pieces = lay_out(template, conversation, add_generation_prompt=reply, controls=self._specials)
+        self._injection.check(pieces, conversation.where)
+        for part in self._learnt(template).parts(pieces, conversation):
+            if part.written:
+                for run in self._template_runs(part.text):
+                    yield _Run(run.text, part.weight, run.special)
+            else:
+                yield _Run(part.text, part.weight)
+
+    def _learnt(self, template: ChatTemplate) -> LearntParts:
+        if self._parts is None:
+            self._parts = LearntParts(template, self._specials)
+        return self._parts
 
     def _template_runs(self, text: str) -> Iterator[_Run]:
         while found := self._find_special(text):

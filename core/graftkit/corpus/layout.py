@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from graftkit.corpus.marks import Marks, Stretch
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.turns import REASONING, Leaf, TemplateForm, template_input
 from graftkit.errors import DataError
-from graftkit.interfaces.samples import Message
+from graftkit.interfaces.samples import Conversation
 
 __all__ = ["Piece", "lay_out"]
 
@@ -19,71 +22,269 @@ class Piece:
 
     Attributes:
         text: The stretch.
-        message: The number of the message whose content it is, or None where the template wrote it.
+        message: The number of the message that it is of, `TOOLS`, or None where the template wrote it.
+        generated: Whether the template says that the assistant writes it, with a `{% generation %}` block.
     """
 
     text: str
     message: int | None
+    generated: bool = False
 
 
-_FORMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.rstrip, str.lstrip)
-_MARK = re.compile("(\ue000\\d+\ue001)")
+_TAG = re.compile(r"[<\[].{2,}[>\]]\s*|\s*[<\[].{2,}[>\]]")
+"""Words such as `</think>`, which a template may look for in a content to take it apart."""
 
-
-_HINT = "Give another template with data.chat_template, or rows with a prompt and a completion."
+_HINT = "Give another template with data.chat_template, or records with a prompt and a completion."
 
 
 def lay_out(
     template: ChatTemplate,
-    messages: Sequence[Message],
-    where: str,
+    conversation: Conversation,
     *,
     add_generation_prompt: bool = False,
+    controls: Collection[str] = (),
 ) -> list[Piece]:
     """Renders a conversation and returns the pieces that make up the text.
 
-    The conversation is rendered twice: as it is, and with a mark in place of each content. The marks say where each
-    content goes; the first rendering says whether the template trims contents. Where both agree, every character's
-    author is known; where they don't, the row is refused rather than guessed at.
+    It is rendered as it is, and with marks around every text of its: contents, reasoning, tool calls, tools. The second
+    rendering without its marks must be the first; so every character's author is known, whatever the template moves,
+    escapes, splits or trims, or else the conversation is refused rather than guessed at.
+
+    Args:
+        template: The chat template.
+        conversation: The conversation.
+        add_generation_prompt: Whether the text ends with the beginning of an answer.
+        controls: Texts of control tokens; no one's but the assistant's are left to the template to find and replace.
 
     Raises:
-        DataError: The template refuses the conversation, or rewrites a content.
+        DataError: The template refuses the conversation, or rewrites or leaves out some of it.
     """
-    marks = [_mark(number) if message.content else "" for number, message in enumerate(messages)]
-    marked = template.render(
-        [{"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)],
-        where,
-        add_generation_prompt=add_generation_prompt,
-    )
-    text = template.render(
-        [{"role": message.role, "content": message.content} for message in messages],
-        where,
-        add_generation_prompt=add_generation_prompt,
-    )
-    for form in _FORMS:
-        pieces = _pieces(marked, messages, form)
-        if "".join(piece.text for piece in pieces) == text:
-            return _complete(pieces, marks, where)
-    raise DataError(
-        "the chat template rewrites a message, so its tokens can't be told from the template's",
-        where=where,
-        hint=_HINT,
-    )
+    found: DataError | None = None
+    for form in _forms(template, conversation):
+        try:
+            return _Layout(template, conversation, form, add_generation_prompt, controls).pieces()
+        except DataError as error:
+            found = found or error
+    assert found is not None
+    raise found
 
 
-def _complete(pieces: list[Piece], marks: Sequence[str], where: str) -> list[Piece]:
-    """Refuses a layout without one of the messages: what nobody sees would silently not be trained on."""
-    shown = {piece.message for piece in pieces}
-    for number, mark in enumerate(marks):
-        if mark and number not in shown:
-            raise DataError(f"the chat template leaves out message {number + 1}", where=where, hint=_HINT)
-    return pieces
+def _forms(template: ChatTemplate, conversation: Conversation) -> Iterator[TemplateForm]:
+    """Yields the ways in which this template may take a conversation, the usual one first."""
+    reasoning = next((key for key in REASONING if key in template.attributes), REASONING[0])
+    yield TemplateForm(reasoning)
+    if any(message.tool_calls for message in conversation.messages):
+        yield TemplateForm(reasoning, arguments_as_text=True)
 
 
-def _pieces(marked: str, messages: Sequence[Message], form: Callable[[str], str]) -> list[Piece]:
-    contents = {_mark(number): Piece(form(message.content), number) for number, message in enumerate(messages)}
-    return [contents.get(part) or Piece(part, None) for part in _MARK.split(marked) if part]
+class _Layout:
+    def __init__(
+        self,
+        template: ChatTemplate,
+        conversation: Conversation,
+        form: TemplateForm,
+        add_generation_prompt: bool,
+        controls: Collection[str],
+    ) -> None:
+        self._template, self._conversation, self._form = template, conversation, form
+        self._reply, self._controls = add_generation_prompt, controls
+        self._leaves: list[Leaf] = []
+        self._text = self._render(self._kept)
+        self._marks = self._made_marks()
+
+    def _kept(self, leaf: Leaf) -> str:
+        self._leaves.append(leaf)
+        return leaf.text
+
+    def _made_marks(self) -> Marks:
+        try:
+            return Marks([self._template.source, *(leaf.text for leaf in self._leaves)])
+        except ValueError as error:
+            raise DataError(f"the conversation can't be laid out: {error}", where=self._conversation.where) from None
+
+    def _render(self, mark: Callable[[Leaf], str], marks: Marks | None = None) -> str:
+        messages, tools = template_input(self._conversation, self._form, mark)
+        where = self._conversation.where
+        return self._template.render(messages, where, tools=tools, add_generation_prompt=self._reply, marks=marks)
+
+    def _marked(self, mark: Callable[[Leaf, int], str]) -> list[Stretch] | None:
+        """Renders with marks; None where the rendering without them is another than that of the texts as they are."""
+        numbers = iter(range(len(self._leaves)))
+        try:
+            rendered = self._render(lambda leaf: mark(leaf, next(numbers)), self._marks)
+        except DataError:
+            return None
+        stretches = self._marks.stretches(rendered)
+        same = stretches is not None and "".join(stretch.text for stretch in stretches) == self._text
+        return stretches if same else None
+
+    def pieces(self) -> list[Piece]:
+        """Returns the pieces.
+
+        Raises:
+            DataError: As for `lay_out`.
+        """
+        stretches = self._marked(self._whole)
+        if stretches is None or not self._all_known(stretches, lambda leaf: [leaf.text]):
+            stretches = self._trimmed()
+        if stretches is None:
+            raise self._refused("rewrites a message, so its tokens can't be told from the template's")
+        self._check_complete(stretches)
+        pieces = (
+            Piece(part.text, None if part.leaf is None else self._leaves[part.leaf].message, part.generated)
+            for part in stretches
+        )
+        return list(_joined(pieces))
+
+    def _all_known(self, stretches: Sequence[Stretch], parts: Callable[[Leaf], Sequence[str]]) -> bool:
+        """Tells whether each marked stretch is a part of its text as it is, or as JSON writes it."""
+        known: dict[int, set[str]] = {}
+        for part in stretches:
+            if part.leaf is not None and part.leaf not in known:
+                texts = parts(self._leaves[part.leaf])
+                known[part.leaf] = {form for text in texts for form in (text, *_escaped(text))}
+        return all(part.leaf is None or part.text in known[part.leaf] for part in stretches)
+
+    def _whole(self, leaf: Leaf, number: int) -> str:
+        return self._marks.around(leaf.text, number) if leaf.text and not self._is_word(leaf) else leaf.text
+
+    def _is_word(self, leaf: Leaf) -> bool:
+        """Whether a text is a word that the template compares with, such as a type, and no control token."""
+        return bool(leaf.part) and leaf.text in self._template.words and leaf.text not in self._controls
+
+    def _trimmed(self) -> list[Stretch] | None:
+        """Renders with marks that leave white space at the ends, and words that the template knows, to the template."""
+        marked = self._marked(self._core)
+        if marked is None or not self._all_known(marked, self._parts):
+            return None
+        if all(leaf.text == leaf.text.strip() for leaf in self._leaves):
+            return marked
+        numbers = iter(range(len(self._leaves)))
+        stripped = self._marks.stretches(
+            self._render(lambda leaf: self._core(replace(leaf, text=leaf.text.strip()), next(numbers)), self._marks)
+        )
+        return _with_white_space(marked, stripped, [leaf.text for leaf in self._leaves])
+
+    def _core(self, leaf: Leaf, number: int) -> str:
+        return leaf.text if self._is_word(leaf) else self._marks.around_core(leaf.text, number, self._words(leaf))
+
+    def _words(self, leaf: Leaf) -> list[str]:
+        """Returns the tags that the template may look for in a text, longest first."""
+        own = leaf.message >= 0 and self._conversation.messages[leaf.message].role == "assistant"
+        words = (word for word in self._template.words if _TAG.fullmatch(word))
+        return sorted((word for word in words if own or not self._controlled(word)), key=len, reverse=True)
+
+    def _controlled(self, word: str) -> bool:
+        return any(word in control or control in word for control in self._controls)
+
+    def _parts(self, leaf: Leaf) -> list[str]:
+        """Returns the parts of a text that stand between marks when it is laid out by `_core`."""
+        stretches = self._marks.stretches(self._core(leaf, 0)) or ()
+        return [part.text for part in stretches if part.leaf is not None] + [leaf.text]
+
+    def _check_complete(self, stretches: Sequence[Stretch]) -> None:
+        """Refuses a layout without one of the texts: what nobody sees would silently not be trained on."""
+        shown: dict[int, set[str]] = {}
+        for stretch in stretches:
+            if stretch.leaf is not None:
+                shown.setdefault(stretch.leaf, set()).add(stretch.text)
+        for number, leaf in enumerate(self._leaves):
+            if not leaf.text.strip() or self._is_word(leaf) or _said(leaf.text, shown.get(number, ())):
+                continue
+            parts = self._parts(leaf)[:-1]
+            if not all(_said(part, shown.get(number, ())) for part in parts) or not (parts or leaf.text in self._text):
+                raise self._refused(f"leaves out {'a part of ' if number in shown else ''}{leaf.name}")
+
+    def _refused(self, why: str) -> DataError:
+        return DataError(f"the chat template {why}", where=self._conversation.where, hint=_HINT)
 
 
-def _mark(number: int) -> str:
-    return f"\ue000{number}\ue001"
+def _escaped(text: str) -> tuple[str, ...]:
+    """Returns a text as JSON writes it within quotes, in both ways."""
+    return json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]
+
+
+def _said(text: str, shown: Collection[str]) -> bool:
+    """Tells whether a text is among what is shown, but for white space around it, or as JSON writes it."""
+    forms = {text.strip(), *(form.strip() for form in _escaped(text)), *_escaped(text.strip())}
+    return any(found.strip() in forms for found in shown)
+
+
+def _with_white_space(
+    marked: Sequence[Stretch], stripped: Sequence[Stretch] | None, texts: Sequence[str]
+) -> list[Stretch]:
+    """Gives white space at a text's ends to the text where the template did not trim it.
+
+    Args:
+        marked: The layout with the white space outside the marks.
+        stripped: The same of texts without that white space, which tells what the template itself writes there.
+        texts: The texts.
+    """
+    if stripped is None or [part.leaf for part in marked if part.leaf is not None] != [
+        part.leaf for part in stripped if part.leaf is not None
+    ]:
+        return list(marked)
+    leaves = [(part, texts[part.leaf]) for part in marked if part.leaf is not None]
+    found: list[Stretch] = []
+    lead = ""
+    for number, (ours, theirs) in enumerate(zip(_gaps(marked), _gaps(stripped), strict=True)):
+        tail = _end(leaves[number - 1][1]) if number else ""
+        ahead = _start(leaves[number][1]) if number < len(leaves) else ""
+        left, between, right = _divided(ours, theirs, tail, ahead)
+        if number:
+            part = leaves[number - 1][0]
+            found.append(replace(part, text=f"{lead}{part.text}{left}"))
+        found += between
+        lead = right
+    return found
+
+
+def _divided(
+    ours: Sequence[Stretch], theirs: Sequence[Stretch], tail: str, ahead: str
+) -> tuple[str, Sequence[Stretch], str]:
+    """Divides what stands between two texts: the first one's white space, the template's own, and the second one's.
+
+    Args:
+        ours: What stands there.
+        theirs: What stands there where texts have no white space at their ends: the template's own.
+        tail: The white space at the end of the first text.
+        ahead: The white space at the beginning of the second.
+    """
+    text, own = ("".join(part.text for part in gap) for gap in (ours, theirs))
+    for left, right in ((tail, ahead), (tail, ""), ("", ahead)):
+        if (left or right) and len(ours) == 1 and text == left + own + right:
+            return left, [replace(ours[0], text=own)] if own else [], right
+    return "", ours, ""
+
+
+def _gaps(stretches: Sequence[Stretch]) -> list[list[Stretch]]:
+    """Returns what stands before, between and after the marked parts."""
+    gaps: list[list[Stretch]] = [[]]
+    for part in stretches:
+        if part.leaf is None:
+            gaps[-1].append(part)
+        else:
+            gaps.append([])
+    return gaps
+
+
+def _start(text: str) -> str:
+    return text[: len(text) - len(text.lstrip())] if text.strip() else ""
+
+
+def _end(text: str) -> str:
+    return text[len(text.rstrip()) :] if text.strip() else ""
+
+
+def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Joins neighbours that the template wrote."""
+    last: Piece | None = None
+    for piece in pieces:
+        if last is not None and last.message is piece.message is None and last.generated == piece.generated:
+            last = Piece(last.text + piece.text, None, piece.generated)
+            continue
+        if last is not None:
+            yield last
+        last = piece
+    if last is not None:
+        yield last

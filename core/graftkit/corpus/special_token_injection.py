@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from graftkit.corpus.layout import Piece
+from graftkit.corpus.turns import TOOLS
 from graftkit.errors import DataError
 
 __all__ = ["InjectionCheck"]
@@ -42,7 +43,7 @@ class InjectionCheck:
             if special is not None:
                 raise DataError(
                     f"its text and what stands beside it spell the special token {special!r} together",
-                    where=f"{where}: message {message + 1}",
+                    where=f"{where}: {'the tools' if message == TOOLS else f'message {message + 1}'}",
                     hint="A word must not complete a control token: change the message, or the chat template.",
                 )
 

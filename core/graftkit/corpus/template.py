@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
@@ -13,6 +13,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.utils import Namespace
 
+from graftkit.corpus.marks import Marks
 from graftkit.corpus.template_budget import LimitError
 from graftkit.corpus.template_sandbox import MAX_SOURCE, CountingEnvironment, make_dict
 from graftkit.errors import DataError, ModelError
@@ -21,9 +22,11 @@ from graftkit.store.fingerprint import fingerprint
 __all__ = ["ChatTemplate"]
 
 MAX_RENDERED = 64 << 20
+MARKS = "graftkit_marks"
+"""The environment's attribute with the marks that `{% generation %}` blocks are put between, while there are any."""
 
 
-_RENDERING = 2
+_RENDERING = 3
 """Part of the fingerprint; raised when rendering changes, so that stored tokens are not reused."""
 
 
@@ -45,7 +48,8 @@ class _Generation(Extension):
         return nodes.CallBlock(self.call_method("_text"), [], [], body).set_lineno(line)
 
     def _text(self, caller: Callable[[], str]) -> str:
-        return caller()
+        marks: Marks | None = self.environment.__dict__.get(MARKS)
+        return caller() if marks is None else f"{marks.block_open}{caller()}{marks.block_close}"
 
 
 class _Namespace(Namespace):
@@ -76,6 +80,9 @@ class ChatTemplate:
     Attributes:
         fingerprint: A sha256, in hex, of everything that decides what a conversation becomes: of the day only where the
             template asks for it.
+        source: The Jinja source.
+        words: The texts that it looks for in what it is given, or compares that with.
+        attributes: The names that it may look up in messages and tools.
 
     Raises:
         ModelError: The source is no template.
@@ -97,6 +104,12 @@ class ChatTemplate:
         try:
             parsed = environment.parse(source)
             names = {name.name for name in parsed.find_all(nodes.Name)}
+            self.words = frozenset(_words_looked_for(parsed))
+            self.attributes = {node.attr for node in parsed.find_all(nodes.Getattr)} | {
+                node.value for node in parsed.find_all(nodes.Const) if isinstance(node.value, str)
+            }
+            self.source = source
+            self._environment = environment
             self._template = environment.from_string(parsed)
         except _UNREADABLE as error:
             reason = error.msg if isinstance(error, SyntaxError) else error
@@ -104,18 +117,34 @@ class ChatTemplate:
         day = [today.isoformat()] if today and "strftime_now" in names else []
         self.fingerprint = fingerprint([_RENDERING, source, self._tokens, *day])
 
-    def render(self, messages: Sequence[Mapping[str, str]], where: str, *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        where: str,
+        *,
+        tools: Sequence[Any] | None = None,
+        add_generation_prompt: bool = False,
+        marks: Marks | None = None,
+    ) -> str:
         """Lays out a conversation.
+
+        Args:
+            messages: The messages, with the keys that templates know.
+            where: File and line, for errors.
+            tools: Descriptions of the functions that may be called, or None.
+            add_generation_prompt: Whether the text ends with the beginning of an answer.
+            marks: Between which `{% generation %}` blocks are put.
 
         Raises:
             DataError: The template refuses it, for example for the order of its roles; or it does more work, or makes
                 larger values, than laying out a conversation takes.
         """
-        self._budget.begin(messages)
+        self._budget.begin(messages, tools or ())
+        self._environment.__dict__[MARKS] = marks
         try:
             text = self._template.render(
                 messages=list(messages),
-                tools=None,
+                tools=None if tools is None else list(tools),
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._tokens,
@@ -135,6 +164,17 @@ class ChatTemplate:
                 "the chat template writes half of a surrogate pair, which is no text", where=where
             ) from None
         return text
+
+
+def _words_looked_for(template: nodes.Template) -> Iterator[str]:
+    """Yields the texts that a template compares with, or gives to a method, a filter or a test."""
+    compared = (
+        value for node in template.find_all(nodes.Compare) for value in (node.expr, *(op.expr for op in node.ops))
+    )
+    calls: Iterator[Any] = template.find_all((nodes.Call, nodes.Filter, nodes.Test))
+    for value in (*compared, *(argument for call in calls for argument in call.args or ())):
+        if isinstance(value, nodes.Const) and isinstance(value.value, str) and value.value:
+            yield value.value
 
 
 def _clock(today: date | None) -> Callable[[str], str]:

@@ -37,10 +37,10 @@ class Budget:
     def __init__(self) -> None:
         self.left = 0
 
-    def begin(self, messages: Sequence[Mapping[str, str]]) -> None:
+    def begin(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] = ()) -> None:
         """Starts counting the rendering of a conversation."""
-        characters = sum(len(text) for message in messages for text in message.values())
-        self.left = _STEPS + _STEPS_A_MESSAGE * len(messages) + _STEPS_A_CHARACTER * characters
+        values, characters = _size([messages, tools])
+        self.left = _STEPS + _STEPS_A_MESSAGE * max(len(messages), values // 4) + _STEPS_A_CHARACTER * characters
 
     def spend(self, steps: int) -> None:
         """Takes steps away.
@@ -83,6 +83,20 @@ class Budget:
             if len(stack) > MAX_DEPTH:
                 raise LimitError(f"makes a value that is nested over {MAX_DEPTH} levels deep")
         return total
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """Returns how many values JSON holds but for texts, and how many characters its texts have."""
+    values = characters = 0
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            characters += len(item)
+            continue
+        values += 1
+        stack += item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else ()
+    return values, characters
 
 
 def _look(item: Any) -> tuple[int, Iterable[Any] | None]:

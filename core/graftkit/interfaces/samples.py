@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from graftkit.interfaces.record_source import RecordSource
 
-__all__ = ["LONG_TEXT", "ROLES", "Completion", "Conversation", "LongText", "Message", "Sample", "Text"]
+__all__ = ["LONG_TEXT", "ROLES", "Completion", "Conversation", "LongText", "Message", "Sample", "Text", "ToolCall"]
 
 ROLES = ("system", "user", "assistant", "tool")
 """Who may say something in a conversation, as chat templates call them."""
@@ -17,18 +18,62 @@ LONG_TEXT = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the assistant asks for.
+
+    Attributes:
+        name: The function's name.
+        arguments: Its arguments, a JSON object, or that object's text.
+        id: By which the result names the call; "" without one.
+    """
+
+    name: str
+    arguments: Any
+    id: str = ""
+
+    def key(self) -> Any:
+        """Returns what makes this call equal to another, as JSON."""
+        return [self.name, self.arguments, self.id]
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation.
 
     Attributes:
         role: One of `ROLES`.
-        content: What is said.
+        content: What is said; "" where it is said in tool calls alone.
         weight: How much each of its tokens counts in the loss; None for 1 where the assistant says it and 0 else.
+        reasoning: What the assistant thinks before it says so.
+        tool_calls: The functions that the assistant asks for.
+        tool_call_id: The call that a tool's message answers.
+        name: Who says it, or which tool answers.
     """
 
     role: str
     content: str
     weight: float | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+    @property
+    def says_something(self) -> bool:
+        """Whether there is anything in it that could be learnt."""
+        return bool(self.content or self.reasoning or self.tool_calls)
+
+    def key(self) -> Any:
+        """Returns what makes this message equal to another, as JSON."""
+        more = {
+            "weight": self.weight,
+            "reasoning": self.reasoning or None,
+            "tool_calls": [call.key() for call in self.tool_calls] or None,
+            "tool_call_id": self.tool_call_id or None,
+            "name": self.name or None,
+        }
+        said = {key: value for key, value in more.items() if value is not None}
+        return [self.role, self.content, *([said] if said else [])]
 
     @property
     def loss_weight(self) -> float:
@@ -38,17 +83,22 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation; by default the loss is taken over the assistant's turns."""
+    """A conversation; by default the loss is taken over the assistant's turns.
+
+    Attributes:
+        messages: Its turns.
+        where: File and line.
+        tools: Descriptions of the functions that the assistant may ask for, as JSON schemas.
+    """
 
     messages: tuple[Message, ...]
     where: str
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON."""
-        return [
-            [message.role, message.content, *([] if message.weight is None else [message.weight])]
-            for message in self.messages
-        ]
+        turns = [message.key() for message in self.messages]
+        return {"messages": turns, "tools": list(self.tools)} if self.tools else turns
 
 
 @dataclass(frozen=True, slots=True)

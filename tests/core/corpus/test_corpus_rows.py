@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from graftkit.errors import DataError
-from graftkit.interfaces.samples import ROLES, Completion, Conversation, Message, Sample, Text
+from graftkit.interfaces.samples import ROLES, Completion, Conversation, Message, Sample, Text, ToolCall
 from graftkit.testing.records import read_samples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,10 +121,10 @@ def test_a_line_that_is_no_completion_is_refused_with_its_place(tmp_path: Path, 
     ("line", "message"),
     [
         ('{"messages": "x"}', '"messages" is a string, no list of turns'),
-        ('{"messages": "[x"}', '"messages" is text that begins like JSON, but is none'),
+        ('{"messages": "[x"}', '"messages" is text, but no JSON'),
         ('{"messages": []}', '"messages" is an empty list, no list of turns'),
         ('{"messages": ["x"]}', 'message 1: a message has "role" and "content"'),
-        ('{"messages": [{}]}', 'message 1: a message has "role" and "content", and perhaps "weight"; found nothing'),
+        ('{"messages": [{}]}', 'message 1: a message has "role" and "content"'),
         ('{"messages": [{"role": "user"}]}', 'message 1: "content" is missing or null'),
         (CHAT.replace("assistant", "narrator"), "message 2: role 'narrator' is none of system, user, assistant, tool"),
         (CHAT.replace('"user"', "[]"), "message 1: role [] is none of system, user, assistant, tool"),
@@ -132,6 +132,14 @@ def test_a_line_that_is_no_completion_is_refused_with_its_place(tmp_path: Path, 
         (CHAT.replace('"ho"', "3"), 'message 2: "content" is a number, no string'),
         (CHAT.replace('"hi"', '"\\udfff"'), 'message 1: "content" holds half of a surrogate pair'),
         (CHAT.replace('"hi"', '[{"type": "image"}]'), 'message 1: "content" has a part of the type "image"'),
+        (CHAT.replace('"ho"', '"ho", "mood": "glad"'), "tool_call_id; found role, content, mood"),
+        (CHAT.replace('"ho"', 'null, "tool_calls": [{}]'), 'message 2: call 1: a call has a "function" with "name"'),
+        (CHAT.replace('"ho"', '"ho", "tool_calls": 3'), 'message 2: "tool_calls" is a number, no list'),
+        (
+            CHAT.replace('"ho"', '"ho", "reasoning": "a", "thinking": "b"'),
+            "reasoning and thinking, which mean the same",
+        ),
+        (CHAT[:-1] + ', "tools": 3}', '"tools" is no list of objects'),
         (CHAT.replace('"ho"', '"ho", "weight": -1'), 'message 2: "weight" is a number from 0'),
         (CHAT.replace("assistant", "tool"), "no turn of the assistant: there is nothing to learn"),
         (CHAT.replace('"ho"', '""'), "no turn of the assistant: there is nothing to learn"),
@@ -192,3 +200,27 @@ def test_no_content_raises_anything_but_a_data_error(tmp_path_factory: pytest.Te
         assert all(isinstance(row, Text) for row in read_samples(path))
     except DataError as error:
         assert str(path) in str(error)
+
+
+def test_tools_calls_reasoning_and_names_are_read_in_each_of_their_forms(tmp_path: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    turns = [
+        {"role": "user", "content": "1?", "name": "bob", "tool_calls": None},
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "hm"},
+        {"role": "tool", "content": [{"type": "text", "text": "3"}], "tool_call_id": "c1"},
+        {"role": "assistant", "function_call": {"name": "sub", "arguments": {"b": 2}}, "content": "so"},
+    ]
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    expected = Conversation(
+        (
+            Message("user", "1?", name="bob"),
+            Message("assistant", "", reasoning="hm", tool_calls=(ToolCall("add", '{"a": 1}', "c1"),)),
+            Message("tool", "3", tool_call_id="c1"),
+            Message("assistant", "so", tool_calls=(ToolCall("sub", {"b": 2}),)),
+        ),
+        f"{tmp_path / 'rows.jsonl'}:1",
+        tools=tuple(tools),
+    )
+    as_text = {"messages": json.dumps(turns), "tools": json.dumps(tools)}
+    for record in ({"messages": turns, "tools": tools}, as_text, {"messages": turns, "tools": [json.dumps(tools[0])]}):
+        assert rows(tmp_path, json.dumps(record)) == [expected]

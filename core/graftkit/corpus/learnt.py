@@ -1,0 +1,156 @@
+"""Which parts of a rendered conversation are learnt, and with what weight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from graftkit.corpus.layout import Piece, lay_out
+from graftkit.corpus.template import ChatTemplate
+from graftkit.errors import DataError
+from graftkit.interfaces.samples import Conversation, Message
+
+__all__ = ["LearntParts", "Part"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of the rendered text with one weight.
+
+    Attributes:
+        text: The stretch.
+        weight: What each of its tokens weighs in the loss; 0 where it is not learnt.
+        written: Whether the template wrote it, so that control tokens in it are such.
+    """
+
+    text: str
+    weight: float
+    written: bool
+
+
+class LearntParts:
+    """Tells what is learnt of a conversation: what a model writes in use, and nothing else.
+
+    In use, the text ends with the template's generation prompt, and the model writes up to its turn's end. So of an
+    assistant's turn everything is learnt from the end of the generation prompt on (or, where a turn begins otherwise,
+    from its first text), up to and with the last control token of what the template writes after the last turn. A
+    template that marks what the assistant writes with `{% generation %}` blocks is believed.
+
+    Args:
+        template: The chat template.
+        controls: The texts of control tokens.
+    """
+
+    def __init__(self, template: ChatTemplate, controls: Collection[str]) -> None:
+        self._template = template
+        ordered = sorted(filter(None, controls), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+    def parts(self, pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:
+        """Yields the stretches of a layout with their weights."""
+        weights = [message.loss_weight for message in conversation.messages]
+        if any(piece.generated for piece in pieces):
+            yield from _in_blocks(pieces, conversation)
+            return
+        places: dict[int, list[int]] = {}
+        for place, piece in enumerate(pieces):
+            if piece.message is not None and piece.message >= 0:
+                places.setdefault(piece.message, []).append(place)
+        turns = {range_[0]: (range_[-1], weights[message]) for message, range_ in places.items() if weights[message]}
+        yield from self._walk(pieces, weights, turns)
+
+    def _walk(
+        self, pieces: Sequence[Piece], weights: Sequence[float], turns: dict[int, tuple[int, float]]
+    ) -> Iterator[Part]:
+        inside, last = 0.0, -1
+        for place, piece in enumerate(pieces):
+            if place in turns:
+                last, inside = turns[place]
+            if piece.message is not None:
+                yield Part(piece.text, weights[piece.message] if piece.message >= 0 else 0.0, False)
+            elif inside and place < last:
+                yield Part(piece.text, inside, True)
+            else:
+                ends = inside if place == last + 1 else 0.0
+                following = turns.get(place + 1)
+                yield from self._between(piece.text, ends, following[1] if following else 0.0)
+            if place > last:
+                inside = 0.0
+
+    def _between(self, text: str, before: float, after: float) -> Iterator[Part]:
+        """Splits what the template writes between two turns.
+
+        Args:
+            text: It.
+            before: The weight of the turn that ends in it; 0 where none that is learnt does.
+            after: The weight of the turn that begins in it.
+        """
+        end = self._end_of_turn(text) if before else 0
+        start = self._start_of_answer(text, end) if after else len(text)
+        for stretch, weight in ((text[:end], before), (text[end:start], 0.0), (text[start:], after)):
+            if stretch:
+                yield Part(stretch, weight, True)
+
+    def _end_of_turn(self, text: str) -> int:
+        """Returns how much of what follows a turn is learnt."""
+        if self._last_end is not None and text.startswith(self._last_end):
+            return len(self._last_end)
+        found = self._control.search(text) if self._control else None
+        return found.end() if found else 0
+
+    def _start_of_answer(self, text: str, begin: int) -> int:
+        """Returns where the generation prompt ends in what precedes a turn."""
+        prompt = self.generation_prompt
+        place = text.rfind(prompt, begin) if prompt else -1
+        return place + len(prompt) if place >= 0 else len(text)
+
+    @cached_property
+    def generation_prompt(self) -> str:
+        """What the template writes after a user's turn to have the assistant answer; "" where that can't be told."""
+        asked = Conversation((Message("user", "x"),), "")
+        plain, prompted = (self._rendered(asked, reply) for reply in (False, True))
+        return prompted[len(plain) :] if plain and prompted.startswith(plain) else ""
+
+    @cached_property
+    def _last_end(self) -> str | None:
+        """What the template writes after the last answer, up to its last control token or word; None if unknown."""
+        said = Conversation((Message("user", "x"), Message("assistant", "y")), "")
+        try:
+            pieces = lay_out(self._template, said)
+        except DataError:
+            return None
+        text = pieces[-1].text if pieces and pieces[-1].message is None else ""
+        controls = list(self._control.finditer(text)) if self._control else []
+        return text[: controls[-1].end()] if controls else text.rstrip()
+
+    def _rendered(self, conversation: Conversation, reply: bool) -> str:
+        try:
+            return "".join(piece.text for piece in lay_out(self._template, conversation, add_generation_prompt=reply))
+        except DataError:
+            return ""
+
+
+def _in_blocks(pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:
+    """Yields what stands in `{% generation %}` blocks with the weight of the message in it."""
+    weights = [message.loss_weight for message in conversation.messages]
+    for place, piece in enumerate(pieces):
+        own = weights[piece.message] if piece.message is not None and piece.message >= 0 else None
+        if own is None and piece.generated:
+            beside = (near for near in _block_of(pieces, place) if near.message is not None and near.message >= 0)
+            own = next((weights[near.message] for near in beside if near.message is not None), 1.0)
+        told = (
+            piece.message is not None and piece.message >= 0 and conversation.messages[piece.message].weight is not None
+        )
+        yield Part(piece.text, own if own and (piece.generated or told) else 0.0, piece.message is None)
+
+
+def _block_of(pieces: Sequence[Piece], place: int) -> Sequence[Piece]:
+    """Returns the pieces of the block that one stands in."""
+    first = last = place
+    while first and pieces[first - 1].generated:
+        first -= 1
+    while last + 1 < len(pieces) and pieces[last + 1].generated:
+        last += 1
+    return pieces[first : last + 1]

@@ -1,0 +1,114 @@
+"""A conversation as chat templates are given it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graftkit.interfaces.samples import Conversation, Message
+
+__all__ = ["TOOLS", "Leaf", "TemplateForm", "template_input"]
+
+TOOLS = -1
+"""In place of a message's number, the conversation's tools."""
+
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+"""What templates call a message's reasoning, the usual name first."""
+
+_STRUCTURE = ("role", "type")
+"""Keys whose values are words of the form, not of the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One text of a conversation.
+
+    Attributes:
+        text: The text.
+        message: The number of its message, or `TOOLS`.
+        part: What it is of it, for errors: "", "reasoning", "tool calls", ...
+    """
+
+    text: str
+    message: int
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """What an error calls it: "message 2", "message 2's reasoning", "the tools"."""
+        if self.message == TOOLS:
+            return "the tools"
+        return f"message {self.message + 1}" + (f"'s {self.part}" if self.part else "")
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateForm:
+    """How a template is given what templates are given in several ways.
+
+    Attributes:
+        reasoning: The key of a message's reasoning.
+        arguments_as_text: Whether a tool call's arguments are JSON text, in place of a mapping.
+    """
+
+    reasoning: str = REASONING[0]
+    arguments_as_text: bool = False
+
+
+def template_input(
+    conversation: Conversation, form: TemplateForm, mark: Callable[[Leaf], str]
+) -> tuple[list[dict[str, Any]], list[Any] | None]:
+    """Returns the messages and the tools as a template takes them, with every text replaced.
+
+    Args:
+        conversation: The conversation.
+        form: How the template is given them.
+        mark: Returns what stands in a text's place.
+    """
+    messages = [_message(message, number, form, mark) for number, message in enumerate(conversation.messages)]
+    tools = [_mapped(tool, TOOLS, "tools", mark) for tool in conversation.tools]
+    return messages, tools or None
+
+
+def _message(message: Message, number: int, form: TemplateForm, mark: Callable[[Leaf], str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"role": message.role, "content": mark(Leaf(message.content, number))}
+    for key, part, text in (
+        (form.reasoning, "reasoning", message.reasoning),
+        ("name", "name", message.name),
+        ("tool_call_id", "tool call id", message.tool_call_id),
+    ):
+        if text:
+            found[key] = mark(Leaf(text, number, part))
+    if message.tool_calls:
+        found["tool_calls"] = [
+            _mapped(call, number, "tool calls", mark) for call in _calls(message, form.arguments_as_text)
+        ]
+    return found
+
+
+def _calls(message: Message, as_text: bool) -> Iterator[dict[str, Any]]:
+    import json
+
+    for call in message.tool_calls:
+        arguments = call.arguments
+        if as_text and not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        elif not as_text and isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except ValueError:
+                arguments = call.arguments
+        function = {"name": call.name, "arguments": arguments}
+        yield {**({"id": call.id} if call.id else {}), "type": "function", "function": function}
+
+
+def _mapped(value: Any, message: int, part: str, mark: Callable[[Leaf], str]) -> Any:
+    """Returns JSON with every text replaced but those of the form's own words; keys stay."""
+    if isinstance(value, str):
+        return mark(Leaf(value, message, part))
+    if isinstance(value, Mapping):
+        return {
+            key: item if key in _STRUCTURE and isinstance(item, str) else _mapped(item, message, part, mark)
+            for key, item in value.items()
+        }
+    return [_mapped(item, message, part, mark) for item in value] if isinstance(value, list | tuple) else value
