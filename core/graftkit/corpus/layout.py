@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from graftkit.corpus.marks import Marks, Stretch
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.turns import REASONING, Leaf, TemplateForm, template_input
+from graftkit.corpus.turns import CALL_ID, REASONING, Leaf, TemplateForm, template_input
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Conversation
 
@@ -189,7 +189,9 @@ class _Layout:
             if stretch.leaf is not None:
                 shown.setdefault(stretch.leaf, set()).add(stretch.text)
         for number, leaf in enumerate(self._leaves):
-            if not leaf.text.strip() or self._is_word(leaf) or _said(leaf.text, shown.get(number, ())):
+            if not leaf.text.strip() or leaf.part == CALL_ID or self._is_word(leaf):
+                continue
+            if _said(leaf.text, shown.get(number, ())):
                 continue
             parts = self._parts(leaf)[:-1]
             if not all(_said(part, shown.get(number, ())) for part in parts) or not (parts or leaf.text in self._text):

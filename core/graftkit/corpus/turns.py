@@ -8,13 +8,16 @@ from typing import Any
 
 from graftkit.interfaces.samples import Conversation, Message
 
-__all__ = ["TOOLS", "Leaf", "TemplateForm", "template_input"]
+__all__ = ["CALL_ID", "TOOLS", "Leaf", "TemplateForm", "template_input"]
 
 TOOLS = -1
 """In place of a message's number, the conversation's tools."""
 
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 """What templates call a message's reasoning, the usual name first."""
+
+CALL_ID = "tool call id"
+"""The part of a message that many templates do not write, since it only says which result is of which call."""
 
 _STRUCTURE = ("role", "type")
 """Keys whose values are words of the form, not of the conversation."""
@@ -66,7 +69,7 @@ def template_input(
         mark: Returns what stands in a text's place.
     """
     messages = [_message(message, number, form, mark) for number, message in enumerate(conversation.messages)]
-    tools = [_mapped(tool, TOOLS, "tools", mark) for tool in conversation.tools]
+    tools = [_mapped(tool, TOOLS, "tools", mark, frozenset(_keys(tool))) for tool in conversation.tools]
     return messages, tools or None
 
 
@@ -74,8 +77,8 @@ def _message(message: Message, number: int, form: TemplateForm, mark: Callable[[
     found: dict[str, Any] = {"role": message.role, "content": mark(Leaf(message.content, number))}
     for key, part, text in (
         (form.reasoning, "reasoning", message.reasoning),
-        ("name", "name", message.name),
-        ("tool_call_id", "tool call id", message.tool_call_id),
+        ("name", CALL_ID if message.role == "tool" else "name", message.name),
+        ("tool_call_id", CALL_ID, message.tool_call_id),
     ):
         if text:
             found[key] = mark(Leaf(text, number, part))
@@ -102,13 +105,26 @@ def _calls(message: Message, as_text: bool) -> Iterator[dict[str, Any]]:
         yield {**({"id": call.id} if call.id else {}), "type": "function", "function": function}
 
 
-def _mapped(value: Any, message: int, part: str, mark: Callable[[Leaf], str]) -> Any:
-    """Returns JSON with every text replaced but those of the form's own words; keys stay."""
+def _keys(value: Any) -> Iterator[str]:
+    """Yields the keys of JSON, at every depth."""
+    if isinstance(value, Mapping):
+        yield from value
+        value = list(value.values())
+    for item in value if isinstance(value, list | tuple) else ():
+        yield from _keys(item)
+
+
+def _mapped(
+    value: Any, message: int, part: str, mark: Callable[[Leaf], str], kept: frozenset[str] = frozenset()
+) -> Any:
+    """Returns JSON with every text replaced but the form's own words and those kept; keys stay."""
     if isinstance(value, str):
-        return mark(Leaf(value, message, part))
+        return value if value in kept else mark(Leaf(value, message, part))
     if isinstance(value, Mapping):
         return {
-            key: item if key in _STRUCTURE and isinstance(item, str) else _mapped(item, message, part, mark)
+            key: item
+            if key in _STRUCTURE and isinstance(item, str)
+            else _mapped(item, message, CALL_ID if (part, key) == ("tool calls", "id") else part, mark, kept)
             for key, item in value.items()
         }
-    return [_mapped(item, message, part, mark) for item in value] if isinstance(value, list | tuple) else value
+    return [_mapped(item, message, part, mark, kept) for item in value] if isinstance(value, list | tuple) else value
