@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,50 +54,74 @@ class LearntParts:
         if any(piece.generated for piece in pieces):
             yield from _in_blocks(pieces, conversation)
             return
-        places: dict[int, list[int]] = {}
-        for place, piece in enumerate(pieces):
-            if piece.message is not None and piece.message >= 0:
-                places.setdefault(piece.message, []).append(place)
-        turns = {range_[0]: (range_[-1], weights[message]) for message, range_ in places.items() if weights[message]}
+        turns = {}
+        for number, (first, last) in self._turns(pieces).items():
+            if weights[number]:
+                turns[first] = (last, weights[number], bool(conversation.messages[number].tool_calls))
         yield from self._walk(pieces, weights, turns)
 
+    def _turns(self, pieces: Sequence[Piece]) -> dict[int, tuple[int, int]]:
+        """Returns the first and the last piece of each message; where another turn begins, it has ended."""
+        found: dict[int, tuple[int, int]] = {}
+        opened = 0
+        for place, piece in enumerate(pieces):
+            if piece.message is None and self._opener and self._opener in piece.text:
+                opened = place
+            elif piece.message is not None and piece.message >= 0:
+                first, last = found.get(piece.message, (place, place))
+                found[piece.message] = (first, place if first >= opened else last)
+        return found
+
     def _walk(
-        self, pieces: Sequence[Piece], weights: Sequence[float], turns: dict[int, tuple[int, float]]
+        self, pieces: Sequence[Piece], weights: Sequence[float], turns: Mapping[int, tuple[int, float, bool]]
     ) -> Iterator[Part]:
-        inside, last = 0.0, -1
+        inside, last, calls = 0.0, -1, False
         for place, piece in enumerate(pieces):
             if place in turns:
-                last, inside = turns[place]
+                last, inside, calls = turns[place]
             if piece.message is not None:
-                yield Part(piece.text, weights[piece.message] if piece.message >= 0 else 0.0, False)
+                yield Part(piece.text, weights[piece.message] if piece.message >= 0 and place <= last else 0.0, False)
             elif inside and place < last:
                 yield Part(piece.text, inside, True)
             else:
-                ends = inside if place == last + 1 else 0.0
+                end = self._end_of_turn(piece.text, calls) if inside and place == last + 1 else 0
                 following = turns.get(place + 1)
-                yield from self._between(piece.text, ends, following[1] if following else 0.0)
+                yield from self._between(piece.text, end, inside, following[1] if following else 0.0)
             if place > last:
                 inside = 0.0
 
-    def _between(self, text: str, before: float, after: float) -> Iterator[Part]:
+    def _between(self, text: str, end: int, before: float, after: float) -> Iterator[Part]:
         """Splits what the template writes between two turns.
 
         Args:
             text: It.
-            before: The weight of the turn that ends in it; 0 where none that is learnt does.
-            after: The weight of the turn that begins in it.
+            end: How much of it ends the first turn.
+            before: The weight of the first turn.
+            after: The weight of the second turn; 0 where none that is learnt begins in it.
         """
-        end = self._end_of_turn(text) if before else 0
         start = self._start_of_answer(text, end) if after else len(text)
         for stretch, weight in ((text[:end], before), (text[end:start], 0.0), (text[start:], after)):
             if stretch:
                 yield Part(stretch, weight, True)
 
-    def _end_of_turn(self, text: str) -> int:
-        """Returns how much of what follows a turn is learnt."""
-        if self._last_end is not None and text.startswith(self._last_end):
-            return len(self._last_end)
-        found = self._control.search(text) if self._control else None
+    def _end_of_turn(self, text: str, calls: bool) -> int:
+        """Returns how much of what follows a turn is learnt.
+
+        Args:
+            text: What the template writes there.
+            calls: Whether the turn ends with tool calls, which the template closes in its own way.
+        """
+        opens = text.find(self._opener) if self._opener else -1
+        limit = opens if opens >= 0 else len(text)
+        if self._last_end:
+            place = text.find(self._last_end, 0, limit)
+            if place >= 0 and (calls or not text[:place].strip()):
+                return place + len(self._last_end)
+        if calls and (opens >= 0 or self._last_end == ""):
+            return len(text[:limit].rstrip())
+        if self._last_end == "":
+            return 0
+        found = self._control.search(text, 0, limit) if self._control else None
         return found.end() if found else 0
 
     def _start_of_answer(self, text: str, begin: int) -> int:
@@ -114,6 +138,12 @@ class LearntParts:
         return prompted[len(plain) :] if plain and prompted.startswith(plain) else ""
 
     @cached_property
+    def _opener(self) -> str:
+        """The control token that begins a turn; "" where the generation prompt has none."""
+        found = self._control.search(self.generation_prompt) if self._control else None
+        return found[0] if found else ""
+
+    @cached_property
     def _last_end(self) -> str | None:
         """What the template writes after the last answer, up to its last control token or word; None if unknown."""
         said = Conversation((Message("user", "x"), Message("assistant", "y")), "")
@@ -122,6 +152,7 @@ class LearntParts:
         except DataError:
             return None
         text = pieces[-1].text if pieces and pieces[-1].message is None else ""
+        text = text.partition(self._opener)[0] if self._opener else text
         controls = list(self._control.finditer(text)) if self._control else []
         return text[: controls[-1].end()] if controls else text.rstrip()
 

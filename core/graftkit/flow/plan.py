@@ -21,6 +21,7 @@ from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.samples import Conversation
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, names_are_certain
@@ -207,11 +208,33 @@ def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset]]:
     return found, files
 
 
-def _check_template(encoder: Encoder, rows: Split) -> None:
-    """Finds out at the first conversation, not in the middle, that there is no template."""
+def _check_template(encoder: Encoder, rows: Split) -> list[str]:
+    """Lays the first conversation out, so that what is wrong with the template shows now, and compares its prompt.
+
+    Returns:
+        A notice where what stands before an answer in training is not what stands there in use.
+    """
     row = rows.train.first_chat() or rows.holdout.first_chat()
-    if row is not None:
-        encoder.encode(row)
+    if row is None:
+        return []
+    examples = encoder.encode(row).examples
+    answers = [number for number, message in enumerate(row.messages) if message.loss_weight and message.says_something]
+    if not examples or row.messages[answers[-1]].role != "assistant":
+        return []
+    try:
+        used = encoder.prompt(Conversation(row.messages[: answers[-1]], row.where, row.tools))
+    except DataError:  # a template that takes no conversation without an answer
+        return []
+    trained = examples[0].ids[: examples[0].prompt_length].tolist()
+    if trained == used:
+        return []
+    same = next((n for n, pair in enumerate(zip(trained, used, strict=False)) if len({*pair}) > 1), None)
+    place = min(len(trained), len(used)) if same is None else same
+    shown = [repr(encoder.tokenizer.decode(ids[max(0, place - 3) :][:20])) for ids in (trained, used)]
+    return [
+        f"the chat template has another text before an answer in training than in use: {shown[0]} against {shown[1]}; "
+        f"seen at {row.where}"
+    ]
 
 
 def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:

@@ -1,0 +1,85 @@
+"""What is learnt of a conversation is what a model writes in use: from the generation prompt to the end of its turn."""
+
+from __future__ import annotations
+
+import pytest
+from graftkit.corpus.layout import lay_out
+from graftkit.corpus.learnt import LearntParts
+from graftkit.corpus.template import ChatTemplate
+from graftkit.interfaces.samples import Conversation, Message, ToolCall
+
+CONTROLS = ("<s>", "</s>", "<|begin|>", "<|end|>", "<|stop|>", "<think>", "</think>", "<call>", "</call>")
+TURNS = (Message("user", "a?"), Message("assistant", "one"), Message("user", "b?"), Message("assistant", "two"))
+CALLS = (
+    Message("user", "a?"),
+    Message("assistant", "", tool_calls=(ToolCall("add", {"n": 1}),)),
+    Message("tool", "3"),
+    Message("assistant", "two"),
+)
+LOOP = "{% for m in messages %}<|begin|>{{ m.role }}:BODY{% endfor %}{% if add_generation_prompt %}REPLY{% endif %}"
+CALL = "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}({{ c.function.arguments | tojson }})</call>{% endfor %}"
+
+
+def learnt(body: str, turns: tuple[Message, ...] = TURNS, reply: str = "<|begin|>assistant:") -> list[str]:
+    template = ChatTemplate(LOOP.replace("BODY", body).replace("REPLY", reply), {"eos_token": "</s>"})
+    conversation = Conversation(turns, "here")
+    found, before = [], 0.0
+    for part in LearntParts(template, CONTROLS).parts(lay_out(template, conversation, controls=CONTROLS), conversation):
+        if part.weight:
+            found += [part.text] if not before else []
+            found[-1] = found[-1] if not before else found[-1] + part.text
+        before = part.weight
+    return found
+
+
+ASSISTANT = "{% if m.role == 'assistant' %}IS{% else %}{{ m.content }}<|end|>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("body", "reply", "expected"),
+    [
+        ("{{ m.content }}<|end|>\n", "<|begin|>assistant:", ["one<|end|>", "two<|end|>"]),
+        ("{{ m.content }}<|end|><|stop|>\n", "<|begin|>assistant:", ["one<|end|><|stop|>", "two<|end|><|stop|>"]),
+        ("{{ m.content }} ###\n", "<|begin|>assistant:", ["one ###", "two ###"]),
+        ("{{ m.content }}\n", "<|begin|>assistant:", ["one", "two"]),
+        (
+            ASSISTANT.replace("IS", "<think>\n\n</think>{{ m.content }}<|end|>"),
+            "<|begin|>assistant:",
+            ["<think>\n\n</think>one<|end|>", "<think>\n\n</think>two<|end|>"],
+        ),
+        (
+            ASSISTANT.replace("IS", "<think>\n\n</think>{{ m.content }}<|end|>"),
+            "<|begin|>assistant:<think>\n",
+            ["\n</think>one<|end|>", "\n</think>two<|end|>"],
+        ),
+        (
+            ASSISTANT.replace("IS", "{{ m.content }}{% if loop.last %}<|stop|>{% else %}<|end|>{% endif %}"),
+            "<|begin|>assistant:",
+            ["one<|end|>", "two<|stop|>"],
+        ),
+        ("{{ m.content }}<|end|>", "<|begin|>bot:", ["one<|end|>", "two<|end|>"]),
+        (ASSISTANT.replace("IS", "{% generation %}{{ m.content }}!{% endgeneration %}<|end|>"), "", ["one!", "two!"]),
+    ],
+)
+def test_an_answer_is_learnt_from_the_generation_prompt_to_the_end(body: str, reply: str, expected: list[str]) -> None:
+    assert learnt(body, reply=reply) == expected
+
+
+def test_tool_calls_are_learnt_with_what_closes_them_and_results_are_not() -> None:
+    assert learnt(f"{{{{ m.content }}}}{CALL}<|end|>\n", CALLS) == ['<call>add({"n": 1})</call><|end|>', "two<|end|>"]
+    closed = "{{ m.content }}" + CALL + "{% if not m.tool_calls %}<|end|>{% else %}<|stop|>{% endif %}"
+    assert learnt(closed, CALLS) == ['<call>add({"n": 1})</call><|stop|>', "two<|end|>"]
+
+
+def test_a_call_that_a_later_turn_repeats_is_learnt_once() -> None:
+    """Some templates name the function again before its result."""
+    body = (
+        "{% if m.role == 'tool' %}{{ messages[loop.index0 - 1].tool_calls[0].function.name }}={{ m.content }}<|end|>"
+        f"{{% else %}}{{{{ m.content }}}}{CALL}<|end|>{{% endif %}}"
+    )
+    assert learnt(body, CALLS) == ['<call>add({"n": 1})</call><|end|>', "two<|end|>"]
+
+
+def test_weights_hold_for_the_whole_turn() -> None:
+    turns = (TURNS[0], Message("assistant", "one", 0.0), Message("user", "b?", 0.5), TURNS[3])
+    assert learnt("{{ m.content }}<|end|>\n", turns) == ["b?<|end|>", "two<|end|>"]
