@@ -17,7 +17,8 @@ CALLS = (
     Message("assistant", "two"),
 )
 LOOP = "{% for m in messages %}<|begin|>{{ m.role }}:BODY{% endfor %}{% if add_generation_prompt %}REPLY{% endif %}"
-CALL = "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}({{ c.function.arguments | tojson }})</call>{% endfor %}"
+FUNCTION = "{{ c.function.name }}({{ c.function.arguments | tojson }})"
+CALL = "{% for c in m.tool_calls or [] %}<call>" + FUNCTION + "</call>{% endfor %}"
 
 
 def learnt(body: str, turns: tuple[Message, ...] = TURNS, reply: str = "<|begin|>assistant:") -> list[str]:
