@@ -50,11 +50,13 @@ class Encoded:
             token are left out.
         truncated: Whether tokens at the end were cut off.
         stops: Whether the last supervised token is a special one, so that the model learns to stop there.
+        left_out: What the chat template leaves out of it: see `graftkit.corpus.layout.lay_out`.
     """
 
     examples: list[Example]
     truncated: bool
     stops: bool
+    left_out: frozenset[str] = frozenset()
 
 
 def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTemplate | None:
@@ -89,10 +91,17 @@ class Encoder:
         template: The chat template, or None.
         max_length: The most tokens of an example.
         rows: The number of embedding rows; None where every id has one.
+        report_dropped: Whether what a template leaves out of a conversation is told, rather than refused.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate | None, max_length: int, rows: int | None = None
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        max_length: int,
+        rows: int | None = None,
+        *,
+        report_dropped: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
@@ -103,6 +112,8 @@ class Encoder:
         self._injection = InjectionCheck(self._specials)
         self._cuts_hold: bool | None = None
         self._parts: LearntParts | None = None
+        self.report_dropped = report_dropped
+        self._left_out: set[str] = set()
 
     def encode(self, row: Sample) -> Encoded:
         """Returns the tokens of a row.
@@ -114,6 +125,7 @@ class Encoder:
             DataError: The chat template refuses the row, a conversation has no template, a special token would be
                 formed across the boundary of a message, or the model has no embedding row for a token.
         """
+        self._left_out.clear()
         ids, supervised = self._encode_runs(self._runs(row))
         self.check_rows(ids, row.where)
         is_text = isinstance(row, Text | LongText)
@@ -126,6 +138,7 @@ class Encoder:
             examples=[example for example in examples if example.supervised.any()],
             truncated=not is_text and len(ids) > self.max_length,
             stops=bool(supervised) and self._stops(ids, supervised),
+            left_out=frozenset(self._left_out),
         )
 
     def prompt(self, messages: Conversation | str) -> list[int]:
@@ -237,7 +250,13 @@ class Encoder:
     def _chat_runs(self, conversation: Conversation, *, reply: bool = False) -> Iterator[_Run]:
         """Lays a conversation out, and splits what the template wrote at its special tokens."""
         template = self._required_template(conversation.where)
-        pieces = lay_out(template, conversation, add_generation_prompt=reply, controls=self._specials)
+        pieces = lay_out(
+            template,
+            conversation,
+            add_generation_prompt=reply,
+            controls=self._specials,
+            left_out=self._left_out if self.report_dropped else None,
+        )
         self._injection.check(pieces, conversation.where)
         for part in self._learnt(template).parts(pieces, conversation):
             if part.written:

@@ -35,6 +35,7 @@ _TAG = re.compile(r"[<\[].{2,}[>\]]\s*|\s*[<\[].{2,}[>\]]")
 """Words such as `</think>`, which a template may look for in a content to take it apart."""
 
 _HINT = "Give another template with data.chat_template, or records with a prompt and a completion."
+_LET_IT = " data.dropped: report trains without it, and counts it."
 
 
 def lay_out(
@@ -43,6 +44,7 @@ def lay_out(
     *,
     add_generation_prompt: bool = False,
     controls: Collection[str] = (),
+    left_out: set[str] | None = None,
 ) -> list[Piece]:
     """Renders a conversation and returns the pieces that make up the text.
 
@@ -55,6 +57,8 @@ def lay_out(
         conversation: The conversation.
         add_generation_prompt: Whether the text ends with the beginning of an answer.
         controls: Texts of control tokens; no one's but the assistant's are left to the template to find and replace.
+        left_out: Gets what the template leaves out: "content", "reasoning", "tool calls", "tools", "name". None: it is
+            refused.
 
     Raises:
         DataError: The template refuses the conversation, or rewrites or leaves out some of it.
@@ -62,7 +66,7 @@ def lay_out(
     found: DataError | None = None
     for form in _forms(template, conversation):
         try:
-            return _Layout(template, conversation, form, add_generation_prompt, controls).pieces()
+            return _Layout(template, conversation, form, add_generation_prompt, controls).pieces(left_out)
         except DataError as error:
             found = found or error
     assert found is not None
@@ -118,8 +122,11 @@ class _Layout:
         same = stretches is not None and "".join(stretch.text for stretch in stretches) == self._text
         return stretches if same else None
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self, left_out: set[str] | None) -> list[Piece]:
         """Returns the pieces.
+
+        Args:
+            left_out: As for `lay_out`.
 
         Raises:
             DataError: As for `lay_out`.
@@ -129,7 +136,7 @@ class _Layout:
             stretches = self._trimmed()
         if stretches is None:
             raise self._refused("rewrites a message, so its tokens can't be told from the template's")
-        self._check_complete(stretches)
+        self._check_complete(stretches, left_out)
         pieces = (
             Piece(part.text, None if part.leaf is None else self._leaves[part.leaf].message, part.generated)
             for part in stretches
@@ -182,8 +189,8 @@ class _Layout:
         stretches = self._marks.stretches(self._core(leaf, 0)) or ()
         return [part.text for part in stretches if part.leaf is not None] + [leaf.text]
 
-    def _check_complete(self, stretches: Sequence[Stretch]) -> None:
-        """Refuses a layout without one of the texts: what nobody sees would silently not be trained on."""
+    def _check_complete(self, stretches: Sequence[Stretch], left_out: set[str] | None) -> None:
+        """Refuses, or tells of, a layout without one of the texts: what nobody sees would silently not be learnt."""
         shown: dict[int, set[str]] = {}
         for stretch in stretches:
             if stretch.leaf is not None:
@@ -195,10 +202,12 @@ class _Layout:
                 continue
             parts = self._parts(leaf)[:-1]
             if not all(_said(part, shown.get(number, ())) for part in parts) or not (parts or leaf.text in self._text):
-                raise self._refused(f"leaves out {'a part of ' if number in shown else ''}{leaf.name}")
+                if left_out is None:
+                    raise self._refused(f"leaves out {'a part of ' if number in shown else ''}{leaf.name}", _LET_IT)
+                left_out.add(leaf.kind)
 
-    def _refused(self, why: str) -> DataError:
-        return DataError(f"the chat template {why}", where=self._conversation.where, hint=_HINT)
+    def _refused(self, why: str, more: str = "") -> DataError:
+        return DataError(f"the chat template {why}", where=self._conversation.where, hint=_HINT + more)
 
 
 def _escaped(text: str) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["Tally"]
@@ -24,6 +25,7 @@ class Tally:
         systems: What conversations start with, a system message or None: up to two different ones.
         prompt: What the user says in the first short conversation, or None.
         answers: The numbers of the examples that have a prompt and an answer.
+        left_out: What the chat template leaves out -> in how many rows.
     """
 
     rows: int = 0
@@ -36,6 +38,7 @@ class Tally:
     systems: Sequence[str | None] = ()
     prompt: str | None = None
     answers: Sequence[int] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def plus(self, other: Tally, answers: int) -> Tally:
         """Returns the counts of these rows and those that follow them.
@@ -55,6 +58,7 @@ class Tally:
             systems=list(dict.fromkeys([*self.systems, *other.systems]))[:2],
             prompt=self.prompt if self.prompt is not None else other.prompt,
             answers=[*self.answers, *(self.examples + number for number in other.answers)][:answers],
+            left_out=dict(Counter(self.left_out) + Counter(other.left_out)),
         )
 
     def to_json(self) -> dict[str, Any]:

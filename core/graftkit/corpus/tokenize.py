@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -186,6 +187,7 @@ def _tally_of(encoder: Encoder, rows: Sequence[Sample], encoded: Sequence[Encode
         systems=list(dict.fromkeys(first.content if first.role == "system" else None for first in openings))[:2],
         prompt=next((words for row in chats if (words := _short_question(row))), None),
         answers=[number for number, has_answer in enumerate(answered) if has_answer],
+        left_out=dict(Counter(what for item in encoded for what in sorted(item.left_out))),
     )
 
 

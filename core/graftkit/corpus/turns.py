@@ -44,6 +44,11 @@ class Leaf:
             return "the tools"
         return f"message {self.message + 1}" + (f"'s {self.part}" if self.part else "")
 
+    @property
+    def kind(self) -> str:
+        """What a count calls it: "content", "reasoning", "tool calls", "tools"."""
+        return self.part or "content"
+
 
 @dataclass(frozen=True, slots=True)
 class TemplateForm:

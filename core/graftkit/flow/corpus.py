@@ -167,6 +167,8 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
             stage.notice(f"{tally.truncated} of {tally.rows} {side} are longer than {limit} tokens and lose their end")
         if tally.lost:
             stage.notice(f"{tally.lost} of {tally.rows} {side} have nothing supervised left and are not used")
+        for what, count in tally.left_out.items():
+            stage.notice(f"the chat template leaves out the {what} of {count} of {tally.rows} {side}")
     if train.endless:
         told = f"{train.endless} of {train.rows} rows end without a stop token"
         stage.notice(f"{told}: the model won't learn to stop there")

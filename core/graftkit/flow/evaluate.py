@@ -67,7 +67,8 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         tokenizer = run.vocabulary.base
         template = chat_template_of(tokenizer, run.plan.today)
         rows = embedding_rows(run.plan.files)
-        encoder = Encoder(tokenizer, template, run.plan.encoder.max_length, rows)
+        known = run.plan.encoder
+        encoder = Encoder(tokenizer, template, known.max_length, rows, report_dropped=known.report_dropped)
         try:
             store = encode_rows(encoder, run.plan.rows.holdout)
         except DataError as error:

@@ -106,7 +106,8 @@ def make_plan(
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
-    encoder = Encoder(known, chat_template_of(known, today), _row_length(bound, files), trained)
+    template_in_use, length = chat_template_of(known, today), _row_length(bound, files)
+    encoder = Encoder(known, template_in_use, length, trained, report_dropped=recipe.data.dropped == "report")
     _check_template(encoder, rows)
     notices = [
         *_left_columns(datasets),

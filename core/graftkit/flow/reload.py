@@ -110,7 +110,9 @@ class ReloadedModel:
 
     def _prompt(self, prompt: str, system: str | None, raw: bool) -> list[int]:
         rows = self.network.get_input_embeddings().num_embeddings
-        encoder = Encoder(self.tokenizer, chat_template_of(self.tokenizer), max_length=1 << 30, rows=rows)
+        encoder = Encoder(
+            self.tokenizer, chat_template_of(self.tokenizer), max_length=1 << 30, rows=rows, report_dropped=True
+        )
         if raw or not encoder.has_template:
             return encoder.prompt(prompt)
         turns = [Message("system", system)] if system else []

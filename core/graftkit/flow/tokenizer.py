@@ -86,7 +86,7 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
         )
     template = chat_template_of(built.tokenizer, plan.today)
-    encoder = Encoder(built.tokenizer, template, plan.encoder.max_length)
+    encoder = Encoder(built.tokenizer, template, plan.encoder.max_length, report_dropped=plan.encoder.report_dropped)
     return Vocabulary(built.tokenizer, asked.offer, encoder, base, built.change, texts), built
 
 

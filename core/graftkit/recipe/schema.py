@@ -234,6 +234,11 @@ class DataSection(StrictModel):
     chat_template: str | None = Field(
         default=None, description="a Jinja file that lays out conversations, instead of the tokenizer's own"
     )
+    dropped: Literal["refuse", "report"] = Field(
+        default="refuse",
+        description="what happens where a chat template leaves out a part of a conversation, such as earlier reasoning: "
+        "the record is refused, or learnt without it, which is counted and told",
+    )
     date: Annotated[Day | None, BeforeValidator(_day)] = Field(
         default=None, description="the day that a chat template writes; the day on which the run starts when left out"
     )

@@ -135,6 +135,14 @@ def test_reasoning_that_a_template_leaves_out_is_named() -> None:
         lay_out(ChatTemplate(LOOP.replace("BODY", "{{ m.content }}"), {}), Conversation(turns[:1], "x", tools=(TOOL,)))
 
 
+def test_what_a_template_leaves_out_may_be_told_instead() -> None:
+    turns = (Message("user", "x"), Message("assistant", "y", reasoning="hm"))
+    template = ChatTemplate(LOOP.replace("BODY", "{{ m.content }};"), {})
+    left_out: set[str] = set()
+    pieces = lay_out(template, Conversation(turns, "here", tools=(TOOL,)), left_out=left_out)
+    assert contents(pieces) == [(0, "x"), (1, "y")] and left_out == {"reasoning", "tools"}
+
+
 def test_what_generation_blocks_hold_is_marked() -> None:
     said, block = "{{ m.content }};", "{% generation %}{{ m.content }};{% endgeneration %}"
     body = f"{{% if m.role == 'assistant' %}}{block}{{% else %}}{said}{{% endif %}}"
