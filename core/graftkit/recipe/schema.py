@@ -236,8 +236,8 @@ class DataSection(StrictModel):
     )
     dropped: Literal["refuse", "report"] = Field(
         default="refuse",
-        description="what happens where a chat template leaves out a part of a conversation, such as earlier reasoning: "
-        "the record is refused, or learnt without it, which is counted and told",
+        description="what happens where a chat template leaves out a part of a conversation, such as earlier "
+        "reasoning: the record is refused, or learnt without it, which is counted and told",
     )
     date: Annotated[Day | None, BeforeValidator(_day)] = Field(
         default=None, description="the day that a chat template writes; the day on which the run starts when left out"
