@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 from click.testing import CliRunner
 from graftkit.cli.main import cli
@@ -69,3 +71,29 @@ def test_the_starter_recipe_is_one(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["init", str(tmp_path / "mine.yaml")])
     assert result.exit_code == 0
     bind(load_recipe(tmp_path / "mine.yaml"), PluginHost())
+
+
+@pytest.mark.parametrize("shape", ["question-answer", "alpaca", "sharegpt", "messages"])
+def test_the_starter_recipe_fits_the_records_that_are_there(tiny_model: Path, tmp_path: Path, shape: str) -> None:
+    records = {
+        "question-answer": {"question": "one?", "answer": "two", "id": 3},
+        "alpaca": {"instruction": "one?", "input": "", "output": "two"},
+        "sharegpt": {"conversations": [{"from": "human", "value": "one?"}, {"from": "gpt", "value": "two"}], "id": 3},
+        "messages": {
+            "messages": [{"role": "user", "content": "one?"}, {"role": "assistant", "content": "two"}],
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+        },
+    }
+    (tmp_path / "records.json").write_text(json.dumps([records[shape]] * 40))
+    args = ["init", str(tmp_path / "mine.yaml"), "--model", str(tiny_model), "--train", str(tmp_path / "records.json")]
+    result = CliRunner().invoke(cli, args)
+    assert result.exit_code == 0 and f"as {shape}" in result.output
+    recipe = load_recipe(tmp_path / "mine.yaml").recipe
+    [files] = recipe.data.train
+    assert files.format is not None and files.format.use == shape
+    assert files.unused == (["id"] if "id" in records[shape] else "report")
+    assert (recipe.data.dropped, "leaves out: tools" in result.output) == (
+        ("report", True) if shape == "messages" else ("refuse", False)
+    )
+    assert recipe.data.max_length is not None and recipe.data.max_length <= 128
+    assert recipe.training.epochs is not None and recipe.training.epochs >= 3

@@ -2,37 +2,119 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from graftkit.errors import FolderError
+from graftkit.cli.options import disable_option, open_host
+from graftkit.cli.streams import output_to_stderr
+from graftkit.cli.terminal import say
+from graftkit.errors import FolderError, RequestError
+from graftkit.recipe.paths import anchored_reference
 from graftkit.store.files import write_text
 
-__all__ = ["STARTER", "command"]
+if TYPE_CHECKING:
+    from graftkit.flow.starting_point import StartingPoint
 
-STARTER = """\
+__all__ = ["command"]
+
+_RECIPE = """\
 # A graftkit recipe. `toolkit plan {name}` checks it, `toolkit run {name}` runs it.
 # Relative paths start at this file's folder.
 
 model: {model}            # a folder with config.json, *.safetensors, tokenizer.json; or a .gguf file
 data:
-  train: {train}          # rows: messages, or prompt and completion, or text
+  train: {train}
   holdout: 0.05           # the share that training never sees, or a file
-  max_length: 1024
-
+  max_length: {max_length}{space}# tokens of an example at most
+{dropped}
 quantizer: nf4            # how frozen weights are stored: none, int8, nf4
 adapter: {{use: lora, rank: 16, alpha: 32, targets: all-linear}}
 
 training:
-  epochs: 1               # or steps: N
-  tokens_per_step: 4096
-  learning_rate: 2e-4
+  epochs: {epochs}               # or steps: N
+  tokens_per_step: {tokens_per_step}
+  learning_rate: {learning_rate}
   seed: 0
 
 evaluation: {{exact_match: 0}}   # N holdout rows to answer and compare, before and after
 export: [peft, merged]
 """
+
+_UNKNOWN = {"max_length": 1024, "epochs": 3, "tokens_per_step": 4096, "learning_rate": "2e-4"}
+
+
+@click.command("init")
+@click.argument("path", type=click.Path(dir_okay=False), default="recipe.yaml")
+@click.option("--model", default="./model", show_default=True, help="The base model.")
+@click.option("--train", default="train.jsonl", show_default=True, help="The records: a file, a folder or a pattern.")
+@disable_option
+def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None:
+    """Write a recipe to start from to PATH (recipe.yaml).
+
+    Where the records and the model are there, they are looked at: the recipe then names the records' format and the
+    columns that are not read, and has lengths, steps and a learning rate that fit them.
+    """
+    target = Path(path)
+    if target.exists():
+        raise FolderError("there is such a file already", where=path, hint="Give another name.")
+    found, trouble = _look(model, train, disable)
+    numbers = _UNKNOWN if found is None else _numbers(found)
+    files = _quoted(train) if found is None else _entry(train, found)
+    dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
+    space = " " * max(1, 12 - len(str(numbers["max_length"])))
+    recipe = _RECIPE.format(name=path, model=_quoted(model), train=files, dropped=dropped, space=space, **numbers)
+    write_text(target, recipe)
+    say(f"wrote {path}")
+    for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
+        say(line)
+
+
+def _look(model: str, train: str, disable: tuple[str, ...]) -> tuple[StartingPoint | None, str]:
+    """Returns what a look at the model and the records says, and what hindered it."""
+    from graftkit.flow.starting_point import find_starting_point
+
+    with output_to_stderr():
+        host = open_host(disable)
+        try:
+            found = find_starting_point(host, anchored_reference(model, Path.cwd()), train)
+        except RequestError as error:
+            return None, f"not looked at: {error}"
+    return found, found.trouble
+
+
+def _numbers(found: StartingPoint) -> dict[str, int | str]:
+    return {
+        "max_length": found.max_length,
+        "epochs": found.epochs,
+        "tokens_per_step": found.tokens_per_step,
+        "learning_rate": f"{found.learning_rate:.0e}".replace("e-0", "e-"),
+    }
+
+
+def _entry(train: str, found: StartingPoint) -> str:
+    """Returns the recipe's line of the records: their format, and the columns that are not read."""
+    formats = {dataset.format_name for dataset in found.datasets}
+    left = sorted({name for dataset in found.datasets for name in dataset.left})
+    if len(formats) != 1 or formats == {"text"}:
+        return _quoted(train)
+    unused = f", unused: [{', '.join(map(_quoted, left))}]" if left else ""
+    return f"{{path: {_quoted(train)}, format: {formats.pop()}{unused}}}"
+
+
+def _told(found: StartingPoint) -> Iterator[str]:
+    for dataset in found.datasets[:5]:
+        left = f"; not read: {', '.join(dataset.left)}" if dataset.left else ""
+        yield f"{dataset.source}: read by {dataset.reader_name} as {dataset.format_name}{left}"
+    if found.left_out:
+        yield _left_out(found)
+    yield f"{found.records:,} records, about {found.steps:,} steps of {found.tokens_per_step:,} tokens"
+
+
+def _left_out(found: StartingPoint) -> str:
+    return f"the model's chat template leaves out: {', '.join(found.left_out)}"
 
 
 def _quoted(value: str) -> str:
@@ -40,16 +122,3 @@ def _quoted(value: str) -> str:
     import yaml
 
     return yaml.safe_dump(value, allow_unicode=True, width=10_000).removesuffix("...\n").strip()
-
-
-@click.command("init")
-@click.argument("path", type=click.Path(dir_okay=False), default="recipe.yaml")
-@click.option("--model", default="./model", show_default=True, help="The base model.")
-@click.option("--train", default="train.jsonl", show_default=True, help="The rows.")
-def command(path: str, model: str, train: str) -> None:
-    """Write a recipe to start from to PATH (recipe.yaml)."""
-    target = Path(path)
-    if target.exists():
-        raise FolderError("there is such a file already", where=path, hint="Give another name.")
-    write_text(target, STARTER.format(name=path, model=_quoted(model), train=_quoted(train)))
-    click.echo(f"wrote {path}")

@@ -21,7 +21,7 @@ from graftkit.recipe.bind import BoundRecipe, Choice
 from graftkit.recipe.document import KeyPath
 from graftkit.recipe.schema import DatasetSection
 
-__all__ = ["open_dataset", "open_datasets"]
+__all__ = ["open_dataset", "open_datasets", "open_path"]
 
 
 def open_datasets(bound: BoundRecipe, host: PluginHost, key: str) -> list[Dataset]:
@@ -51,7 +51,16 @@ def open_dataset(host: PluginHost, path: Path) -> Dataset:
     Raises:
         DataError: As for `open_datasets`.
     """
-    return next(iter(_Opener(host).open(DatasetSection(path=str(path)), {}, (), "")))
+    return _Opener(host).open_file(path)
+
+
+def open_path(host: PluginHost, path: str) -> list[Dataset]:
+    """Opens a file, the files of a folder, or those that a pattern names.
+
+    Raises:
+        DataError: As for `open_datasets`.
+    """
+    return list(_Opener(host).open(DatasetSection(path=path), {}, (), ""))
 
 
 class _Opener:
@@ -68,6 +77,10 @@ class _Opener:
         reader, format = (self._chosen(choices.get((*path, kind))) for kind in ("reader", "format"))
         for file in find_data_files(entry.path, self._readable, where):
             yield self._dataset(RecordSource(file), entry, reader, format)
+
+    def open_file(self, path: Path) -> Dataset:
+        """Opens a file of which nothing but its name is known; a pattern's signs in it are a part of that."""
+        return self._dataset(RecordSource(path), DatasetSection(path=str(path)), None, None)
 
     def _chosen(self, choice: Choice | None) -> tuple[str, Any] | None:
         if choice is None:
