@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-__all__ = ["ANY", "Alphabet", "Characters", "characters", "property_of"]
+__all__ = ["ANY", "Alphabet", "Characters", "characters", "property_of", "space"]
 
 _LAST = 0x10FFFF
 _CASED = frozenset({"Lu", "Ll", "Lt", "Mn"})  # U+0345 is a mark, and the case of a letter
@@ -164,9 +164,11 @@ class Alphabet:
                 begin = self._starts[bisect_left(self._edges, first)]
                 end = self._starts[bisect_left(self._edges, last + 1)]
                 marks[begin:end] = b"1" * (end - begin)
-            return (_of_marks(marks),) * 2
+            exact = _of_marks(marks)
+            return exact, exact
         if found.kind == "categories":
-            return (_of_marks(bytes(48 + (category in found.categories) for _, category in self._groups)),) * 2
+            exact = _of_marks(bytes(48 + (category in found.categories) for _, category in self._groups))
+            return exact, exact
         if found.kind == "unknown":
             return self._all, 0
         bounds = [self._bounds(part) for part in found.parts]

@@ -61,7 +61,7 @@ def steps_at_most(pattern: str, length: int) -> float:
 
     Example:
         >>> steps_at_most(r" ?\p{L}+", 1000), steps_at_most(r"\s+$", 1000), steps_at_most(r"(a+)+$", 1000)
-        (1000.0, 1000000.0, inf)
+        (2000.0, 1000000.0, inf)
     """
     degree, ways = _growth_of(pattern)
     return float(min(ways, 10**9)) * float(length) ** (degree + 1) if degree >= 0 else float("inf")
