@@ -6,7 +6,15 @@ from typing import Any
 
 __all__ = ["use_tokenizer"]
 
-_TEXTS = ("", "a", "Hello  world\n", "Grüße 🙂 e\u0301\u0000\u2581 12345", "<|endoftext|>a[UNK]<s>b</s>", "x" * 200)
+_TEXTS = (
+    "",
+    "a",
+    "Hello  world\n",
+    "Grüße 🙂 e\u0301\u0000\u2581 12345",
+    "<|endoftext|>a[UNK]<s>b</s>",
+    "x" * 2000,
+    " " * 2000 + "x",
+)
 
 
 def use_tokenizer(tokenizer: Any) -> None:

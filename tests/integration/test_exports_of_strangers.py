@@ -26,6 +26,7 @@ from graftkit.flow.export_manifest import (
     refuse_bad_files,
     refuse_foreign_code,
 )
+from graftkit.flow.free_memory import free_memory, memory_of
 from graftkit.flow.recreate import InstalledProviders
 from graftkit.flow.reload import reload
 from graftkit.host.records import RegisteredProvider
@@ -385,6 +386,37 @@ def test_a_proof_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ExportError, match="its proof took longer than .* and was stopped"):
         flow.prove(tmp_path, tmp_path / PROBES)
     assert time.monotonic() - start < 60 and started[0].poll() is not None
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="the system does not tell how much memory is free")
+def test_a_proof_of_a_strangers_export_that_takes_the_memory_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = child(monkeypatch, "import time; taken = b'x' * (300 << 20); time.sleep(600)")
+    monkeypatch.setattr(flow, "free_memory", lambda: 200 << 20)
+    start = time.monotonic()
+    with pytest.raises(ExportError, match=r"its proof took more than 0\.2 GB of memory"):
+        flow.prove(tmp_path, tmp_path / PROBES)
+    assert time.monotonic() - start < 60 and started[0].poll() is not None
+
+
+@pytest.mark.parametrize("free", [None, 200 << 20])
+def test_other_proofs_have_no_limit_of_memory(
+    free: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose export this run has written, and all where the system doesn't tell what is free."""
+    done = "import time; taken = b'x' * (300 << 20); time.sleep(1); print('{\"status\": \"proved\"}')"
+    child(monkeypatch, done)
+    monkeypatch.setattr(flow, "free_memory", lambda: free)
+    assert flow.prove(tmp_path, tmp_path / PROBES, trusted=free is not None)["status"] == "proved"
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="the system does not tell how much memory is free")
+def test_memory_is_measured() -> None:
+    free, taken = free_memory(), memory_of(os.getpid())
+    assert free is not None and free > 1 << 20
+    assert taken is not None and 1 << 20 < taken < 1 << 40
+    assert memory_of(1 << 30) is None
 
 
 def test_a_proof_has_ten_minutes_at_least(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from graftkit.flow.export_manifest import (
     checked_tolerance,
     drop_foreign_code,
 )
+from graftkit.flow.free_memory import free_memory, memory_of
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, make_probes
@@ -58,6 +59,9 @@ __all__ = ["Planned", "export_all", "make_exporters", "prove", "prove_exports", 
 
 _SECONDS, _BYTES_A_SECOND = 1800, 2_000_000
 """How long a proof may take: half an hour, and a second for each two megabytes to load."""
+
+_SHARE_OF_FREE = 0.9
+"""How much of the memory that is free may be taken by the proof of an export that this run has not written."""
 
 
 def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:
@@ -240,8 +244,10 @@ def prove(
 
     Raises:
         ExportError: The logits differ by more than the format's precision explains, tokens, template or settings are
-            others, loading failed, or it took too long.
+            others, loading failed, or it took too long; or, unless trusted, most of the memory that was free, where the
+            system tells.
     """
+    free = None if trusted else free_memory()
     command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes)]
     command += [TRUSTED] if trusted else []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -260,7 +266,7 @@ def prove(
         start_new_session=True,
     ) as process:
         try:
-            output, errors = _wait(process, poll, folder)
+            output, errors = _wait(process, poll, folder, None if free is None else int(free * _SHARE_OF_FREE))
         finally:
             _end(process)
             for left in folder.absolute().parent.glob(f"{glob.escape(temporary_prefix(folder, process.pid))}*.partial"):
@@ -277,7 +283,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.kill()
 
 
-def _wait(process: subprocess.Popen[str], poll: Any, folder: Path) -> tuple[str, str]:
+def _wait(process: subprocess.Popen[str], poll: Any, folder: Path, most_memory: int | None) -> tuple[str, str]:
     limit = _time_limit(folder)
     end = time.monotonic() + limit
     while True:
@@ -285,6 +291,13 @@ def _wait(process: subprocess.Popen[str], poll: Any, folder: Path) -> tuple[str,
         try:
             return process.communicate(timeout=0.2)
         except subprocess.TimeoutExpired:
+            if most_memory is not None and (memory_of(process.pid) or 0) > most_memory:
+                raise ExportError(
+                    f"its proof took more than {most_memory / 1e9:.1f} GB of memory, most of what was free, and was "
+                    "stopped",
+                    where=str(folder),
+                    hint="Its configuration claims more than its files hold, or this machine is too small for it.",
+                ) from None
             if time.monotonic() > end:
                 raise ExportError(
                     f"its proof took longer than {limit / 60:.0f} minutes and was stopped",

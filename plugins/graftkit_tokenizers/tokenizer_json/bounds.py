@@ -1,4 +1,4 @@
-"""Refuses a tokenizer.json that draws at random, makes huge texts, or splits with a pattern that takes forever."""
+"""Refuses a tokenizer.json that draws at random, makes huge texts, or searches with a pattern that takes forever."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.patterns import repeats_nest
+from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
+from graftkit.tokenization.panics import no_panic
+from tokenizers import Regex
 
-__all__ = ["MAX_FILE", "check_bounds"]
+__all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "check_bounds"]
 
 MAX_FILE = 64 << 20
 """The most bytes of a tokenizer.json, or of a file beside it; the largest in use have 35 million."""
 _MOST_GROWTH = 1000
+CHARACTERS = 2000
+"""Characters of the text for which patterns are judged."""
+MOST_SEARCH = 2e8
+"""Steps that all patterns together may take for such a text, a few seconds' worth."""
 _MOST_STEPS = 100
 _COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3}
 """Normalizer -> how many characters it makes of one at most."""
@@ -29,8 +35,9 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
         where: Its folder, for errors.
 
     Raises:
-        ModelError: It encodes at random; its normalizer could make a text over a thousand times as long; a pattern
-            repeats a part that repeats; it has hundreds of steps; or a table in it claims more bytes than it has.
+        ModelError: It encodes at random; its normalizer could make a text over a thousand times as long; its patterns
+            could take very long, or can't be judged; it has hundreds of steps; or a table in it claims more bytes than
+            it has.
     """
     model = spec.get("model")
     dropout = model.get("dropout") if isinstance(model, Mapping) else None
@@ -40,12 +47,21 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
             where=where,
             hint='Set "dropout" to null in its model: that is how such a tokenizer is used once it is trained.',
         )
+    search, longer = 0.0, 1.0
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         steps = list(_steps(spec.get(part)))
         if len(steps) > _MOST_STEPS:
             raise ModelError(f"the {part} of tokenizer.json has {len(steps):,} steps", where=where)
         for step in steps:
-            _check_pattern(step.get("pattern"), part, where)
+            search += _search_steps(step.get("pattern"), int(CHARACTERS * longer), part, where)
+            if search > MOST_SEARCH:
+                raise ModelError(
+                    f"a pattern in the {part} of tokenizer.json could take forever: {step['pattern']['Regex']}",
+                    where=where,
+                    hint="It can match one text in very many ways, such as by repeats that overlap: (a+)+ or a*a*.",
+                )
+            if step.get("type") == "Replace":
+                longer = min(longer * _growth(step), _MOST_GROWTH)
     growth = 1.0
     for step in _steps(spec.get("normalizer")):
         if step.get("type") == "Precompiled":
@@ -73,14 +89,19 @@ def _steps(part: Any) -> Iterator[Mapping[str, Any]]:
             yield step
 
 
-def _check_pattern(pattern: Any, part: str, where: str) -> None:
+def _search_steps(pattern: Any, length: int, part: str, where: str) -> float:
+    """Returns how many steps a regular expression may take for a text of that many characters."""
     expression = pattern.get("Regex") if isinstance(pattern, Mapping) else None
-    if isinstance(expression, str) and (len(expression) > 2_000_000 or repeats_nest(expression)):
+    if not isinstance(expression, str):
+        return 0.0
+    try:
+        return steps_at_most(expression, length)
+    except PatternError as error:
+        with no_panic(where):
+            Regex(expression)  # the library says best what is malformed
         raise ModelError(
-            f"a pattern in the {part} of tokenizer.json could take forever: {expression}",
-            where=where,
-            hint="It repeats a part that repeats, or that has alternatives, without an upper bound.",
-        )
+            f"a pattern in the {part} of tokenizer.json could take forever, since {error}: {expression}", where=where
+        ) from None
 
 
 def _growth(step: Mapping[str, Any]) -> float:

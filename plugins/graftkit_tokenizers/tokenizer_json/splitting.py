@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftkit.errors import RequestError
+from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
 from graftkit.tokenization.splitting import GPT2, PATTERNS
 from tokenizers import Regex
+
+from graftkit_tokenizers.tokenizer_json.bounds import CHARACTERS, MOST_SEARCH
 
 __all__ = ["named", "pattern_of"]
 
@@ -26,8 +29,8 @@ def named(pattern: str) -> str:
         ' ?\\S+|\\s+(?!\\S)|\\s+'
 
     Raises:
-        RequestError: The name is unknown, or the expression is malformed or has a quantifier that `tokenizers` reads
-            otherwise.
+        RequestError: The name is unknown, or the expression is malformed, has a quantifier that `tokenizers` reads
+            otherwise, or could take very long.
     """
     if pattern in PATTERNS:
         return PATTERNS[pattern]
@@ -42,6 +45,15 @@ def named(pattern: str) -> str:
         Regex(pattern)
     except Exception as error:  # the library has no other class for it
         raise RequestError(f"the pattern {pattern!r} is no regular expression: {error}") from None
+    try:
+        slow = steps_at_most(pattern, CHARACTERS) > MOST_SEARCH
+    except PatternError as error:
+        raise RequestError(f"the pattern {pattern!r} could take forever, since {error}") from None
+    if slow:
+        raise RequestError(
+            f"the pattern {pattern!r} could take forever",
+            hint="It can match one text in very many ways, such as by repeats that overlap: (a+)+ or a*a*.",
+        )
     return pattern
 
 

@@ -14,7 +14,7 @@ from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from hostile.mutate import apply, bytes_changed, change_json, dumped, hostile_string, place_oddly, spliced, text_changed
 from hostile.tokenizer_use import use_tokenizer
 
-PENDING: frozenset[str] = frozenset({"patterns that take long"})
+PENDING: frozenset[str] = frozenset()
 
 _BYTES = [chr(n) for n in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
 _PATTERN = "'s|'t| ?\\p{L}+| ?\\p{N}+|\\s+(?!\\S)|\\s+"
@@ -30,7 +30,7 @@ _BERT: dict[str, Any] = {
     "unk_token": "[UNK]",
     "strip_accents": None,
 }
-_SLOW = ("(a+)+$", "(x+x+)+y", "((((x*)*)*)*)*y")
+_SLOW = ("(a+)+$", "(x+x+)+y", "((((x*)*)*)*)*y", "x*x*(?!x)[^x]", "\\s+\\s+$", "\\s+$")
 _KINDS = [
     ("lines", 10),
     ("a line", 8),
