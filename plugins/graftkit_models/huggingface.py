@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,17 +123,21 @@ class HuggingFaceFolder:
         Raises:
             ModelError: A tensor can't be read.
         """
-        from safetensors import SafetensorError, safe_open
-
         for path in sorted(set(self.places.values())):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    for name in file.keys():  # noqa: SIM118
-                        tensor = file.get_tensor(name)
-                        double = tensor.is_floating_point() and tensor.itemsize == 8
-                        yield name, tensor.float() if double else tensor
-            except (SafetensorError, OSError) as error:
-                raise ModelError(f"can't be read: {error}", where=str(path)) from error
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118
+                    yield name, _tensor(file, name)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Returns one tensor, as `read` yields it.
+
+        Raises:
+            ModelError: There is no tensor of this name, or it can't be read.
+        """
+        if name not in self.places:
+            raise ModelError(f"there is no tensor '{name}'", where=self.reference, hint="`tensors` has their names.")
+        with _opened(self.places[name]) as file:
+            return _tensor(file, name)
 
     def save_tokenizer(self, folder: Path) -> None:
         """Copies the tokenizer's files.
@@ -154,6 +159,25 @@ class HuggingFaceFolder:
                     shutil.copyfile(self.folder / name, folder / name)
                 except OSError as error:
                     raise ModelError(f"{name} can't be copied: {error.strerror}", where=str(self.folder)) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a safetensors file; what it raises meanwhile becomes a ModelError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"can't be read: {error}", where=str(path)) from error
+
+
+def _tensor(file: Any, name: str) -> torch.Tensor:
+    """Returns a tensor of an opened file, float32 where it is stored in double precision."""
+    tensor: torch.Tensor = file.get_tensor(name)
+    double = tensor.is_floating_point() and tensor.itemsize == 8
+    return tensor.float() if double else tensor
 
 
 def _is_sentencepiece(path: Path) -> bool:

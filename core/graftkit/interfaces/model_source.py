@@ -81,6 +81,19 @@ class BaseModelFiles(TokenizerFiles, Protocol):
             ModelError: A tensor can't be read.
         """
 
+    def tensor(self, name: str) -> torch.Tensor | StoredWeight:
+        """Returns one tensor, bit for bit what `read` yields under its name.
+
+        It takes the time and memory of this tensor, not of the model's others, and nothing of it is kept: core asks for
+        the weights of one layer at a time, in any order and more than once.
+
+        Args:
+            name: One of `tensors`.
+
+        Raises:
+            ModelError: There is no tensor of this name, or it can't be read.
+        """
+
 
 @runtime_checkable
 class GenerationSettings(Protocol):

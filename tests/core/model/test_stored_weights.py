@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from graftkit import FrozenWeight, LayerInfo, StoredWeight
 from graftkit.errors import ModelError
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import check_base_model, load_base_model, load_dense_model
-from graftkit.testing import tiny_model_folder
+from graftkit.testing import ModelSourceContract, tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.config import Nf4Config
@@ -37,12 +38,15 @@ class QuantizedFiles:
         return getattr(self.files, name)
 
     def read(self) -> Iterator[tuple[str, Any]]:
-        for name, tensor in self.files.read():
-            if name in self.layers:
-                weight = self.weights[name] = self.nf4.quantize(tensor, self.layers[name])
-                yield name, self.stored(weight, weight.state(), tuple(tensor.shape))
-            else:
-                yield name, tensor
+        for name in self.files.tensors:
+            yield name, self.tensor(name)
+
+    def tensor(self, name: str) -> Any:
+        tensor = self.files.tensor(name)
+        if name not in self.layers:
+            return tensor
+        weight = self.weights[name] = self.nf4.quantize(tensor, self.layers[name])
+        return self.stored(weight, weight.state(), tuple(tensor.shape))
 
     def stored(self, weight: FrozenWeight, state: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> StoredWeight:
         return StoredWeight(STORED_AS, shape, state, weight.meta(), weight.dequantize if self.dequantizes else None)
@@ -68,6 +72,28 @@ def test_nf4_keeps_what_was_stored_in_nf4_bit_for_bit(tmp_path: Path, dequantize
         logits = load_base_model(files, Nf4(DOUBLE), device=CPU)(input_ids=ids).logits
         assert torch.equal(logits, once(input_ids=ids).logits)
         torch.testing.assert_close(load_dense_model(files, Nf4(DOUBLE))(input_ids=ids).logits, logits)
+
+
+def test_the_contract_compares_stored_weights_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: Any = QuantizedFiles(tiny_model_folder(tmp_path / "model"))
+    ModelSourceContract().test_a_tensor_by_its_name_is_what_read_yields(files)
+    keep = files.tensor
+    for change, told in (
+        (lambda found: replace(found, kind="another"), "its kind is another, not graftkit-nf4"),
+        (lambda found: replace(found, dequantize=None), "only one of them can be dequantized"),
+        (lambda found: replace(found, tensors={"codes": found.tensors["codes"]}), "it has the tensors codes, not"),
+        (lambda found: replace(found, tensors={k: v + 1 for k, v in found.tensors.items()}), "its numbers are others"),
+        (lambda found: found.dequantize(), "it is a Tensor, not a StoredWeight"),
+    ):
+        read = list(files.read())
+        monkeypatch.setattr(files, "read", lambda read=read: iter(read))
+        monkeypatch.setattr(files, "tensor", lambda name, change=change: changed(keep(name), change))
+        with pytest.raises(AssertionError, match=told):
+            ModelSourceContract().test_a_tensor_by_its_name_is_what_read_yields(files)
+
+
+def changed(found: Any, change: Any) -> Any:
+    return change(found) if isinstance(found, StoredWeight) else found
 
 
 @pytest.mark.parametrize("quantizer", [Dense(), Int8(), Nf4(), Nf4(Nf4Config(double_quant=True))])
