@@ -143,5 +143,6 @@ def _refuse_unreadable(header: GgufHeader) -> None:
             raise ModelError(
                 f"the tensor {tensor.name!r} is of the type {tensor.type.name}, which can't be read",
                 where=str(header.path),
-                hint=f"Supported types: {', '.join(sorted(READABLE_TYPES))}.",
+                hint="Quantize the model to another type, or give it as a Hugging Face folder. "
+                f"Supported types: {', '.join(sorted(READABLE_TYPES))}.",
             )

@@ -28,6 +28,17 @@ _HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _INTEGER_BUFFER = re.compile(r"attn(\.attention)?\.bias$|attention\.bias$|causal_mask$|position_ids$|tid2eid$")
 """Names of integer tensors that are no weights: causal masks, positions, routing tables."""
+_QUANTIZED = ("quantization_config", "compression_config", "quantization")
+"""Keys of a configuration under which programs say how weights are stored; the last is MLX's."""
+_METHODS = {
+    "awq": "AWQ",
+    "bitsandbytes": "bitsandbytes' NF4, FP4 or int8",
+    "compressed-tensors": "that of llm-compressor",
+    "fp8": "FP8 in blocks",
+    "gptq": "GPTQ",
+    "mxfp4": "MXFP4",
+}
+"""The formats that models are most often stored in, by the name that transformers gives them."""
 _SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -67,6 +78,7 @@ class HuggingFaceSource:
             raise ModelError("no such folder", where=reference, hint="`model` names the base model.")
         config = _read_config(folder)
         tensors, places = _read_index(folder)
+        _refuse_quantized(folder, config, tensors, places)
         return HuggingFaceFolder(reference, folder, config, tensors, places)
 
     def fetch_tokenizer(self, reference: str) -> Path | None:
@@ -236,13 +248,51 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(path, "A model's folder holds config.json, *.safetensors and tokenizer.json.")
     if not isinstance(config.get("model_type"), str):
         raise ModelError("it has no model_type", where=str(path))
-    if config.get("quantization_config"):
-        raise ModelError(
-            "the weights are already quantized",
-            where=str(path),
-            hint="Give the unquantized model; `quantizer:` in the recipe stores it in fewer bits.",
-        )
     return config
+
+
+def _refuse_quantized(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], places: Mapping[str, Path]
+) -> None:
+    """Refuses weights that are no floating point numbers, and names the format: none of them can be dequantized here.
+
+    Raises:
+        ModelError: There are such tensors, or the configuration says so.
+    """
+    odd = next((name for name, info in tensors.items() if not _is_plain(name, info)), None)
+    type_ = f"tensor '{odd}' is of type {tensors[odd].dtype}" if odd else ""
+    said = _quantization(config)
+    if said is not None:
+        raise ModelError(
+            f"{said}{f', {type_}' if type_ else ''}: the weights are already quantized",
+            where=str(folder / "config.json"),
+            hint="Give the unquantized model that it was made of; `quantizer:` in the recipe stores it in fewer bits.",
+        )
+    if odd is not None:
+        raise ModelError(
+            f"{type_}: the weights are already quantized",
+            where=str(places[odd]),
+            hint="Give the unquantized model.",
+        )
+
+
+def _is_plain(name: str, info: TensorInfo) -> bool:
+    return info.dtype in _FLOATS or (info.dtype in INTEGERS and _INTEGER_BUFFER.search(name) is not None)
+
+
+def _quantization(config: Mapping[str, Any]) -> str | None:
+    """Says what a configuration, or a part of it, such as that of a multimodal model's text, calls its quantization."""
+    parts = [("", config), *((f"{key}.", part) for key, part in config.items() if isinstance(part, dict))]
+    for prefix, part in parts:
+        for key in _QUANTIZED:
+            found = part.get(key)
+            if found:
+                method = found.get("quant_method") if isinstance(found, dict) else None
+                if not isinstance(method, str):
+                    return f"{prefix}{key} names no format that is known"
+                what = f", which is {_METHODS[method]}" if method in _METHODS else ""
+                return f"{prefix}{key}.quant_method is {method[:40]!r}{what}"
+    return None
 
 
 def _decoded(value: dict[str, Any]) -> Any:
@@ -273,13 +323,6 @@ def _read_index(folder: Path) -> tuple[dict[str, TensorInfo], dict[str, Path]]:
         for name, stored in read_header(path).items():
             if name in places:
                 raise ModelError(f"tensor '{name}' is also in {places[name].name}", where=str(path))
-            buffer = stored.dtype in INTEGERS and _INTEGER_BUFFER.search(name)
-            if stored.dtype not in _FLOATS and not buffer:
-                raise ModelError(
-                    f"tensor '{name}' is of type {stored.dtype}: the weights are already quantized",
-                    where=str(path),
-                    hint="Give the unquantized model.",
-                )
             tensors[name], places[name] = TensorInfo(stored.shape, stored.dtype), path
     if weight_map is not None:
         _check_index(folder, weight_map, places)

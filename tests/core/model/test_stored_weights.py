@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from graftkit import FrozenWeight, LayerInfo, StoredWeight
+from graftkit import FrozenWeight, LayerInfo, StoredWeight, TensorInfo
 from graftkit.errors import ModelError
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_base_model, load_base_model, load_dense_model
+from graftkit.model.load import check_base_model, check_stored_weights, load_base_model, load_dense_model
 from graftkit.testing import ModelSourceContract, tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
@@ -36,6 +36,11 @@ class QuantizedFiles:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.files, name)
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        found = dict(self.files.tensors)
+        return found | {name: TensorInfo(found[name].shape, STORED_AS) for name in self.layers}
 
     def read(self) -> Iterator[tuple[str, Any]]:
         for name in self.files.tensors:
@@ -124,6 +129,30 @@ def test_a_weight_that_nobody_knows_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=told) as caught:
             load_base_model(files, quantizer, device=CPU)
         assert caught.value.where == files.reference
+        with pytest.raises(ModelError, match=told) as caught:
+            check_stored_weights(files, quantizer)
+        assert caught.value.where == files.reference
+
+
+@pytest.mark.parametrize("dequantizes", [True, False])
+def test_one_weight_of_a_kind_tells_whether_it_can_be_used(
+    tmp_path: Path, dequantizes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: Any = QuantizedFiles(tiny_model_folder(tmp_path / "model"), dequantizes=dequantizes)
+    read: list[str] = []
+    keep = files.tensor
+    monkeypatch.setattr(files, "tensor", lambda name: read.append(name) or keep(name))
+    check_stored_weights(files, Nf4(DOUBLE))
+    assert len(read) == 1
+    check_stored_weights(files.files, Nf4(DOUBLE))
+    assert len(read) == 1
+
+
+def test_a_stored_weight_that_no_layer_has_is_refused_where_it_can_not_be_dequantized(tmp_path: Path) -> None:
+    """The quantizer keeps the kind, but the architecture stores GPT-2's matrices the other way round."""
+    folder = tiny_model_folder(tmp_path / "model", **ARCHITECTURES["gpt2"])
+    with pytest.raises(ModelError, match=r"c_\w+.weight' is stored as graftkit-nf4"):
+        check_stored_weights(QuantizedFiles(folder, dequantizes=False), Nf4(DOUBLE))  # type: ignore[arg-type]
 
 
 def without_scales(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

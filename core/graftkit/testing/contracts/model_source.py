@@ -14,7 +14,7 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import text_settings
-from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.model_source import PLAIN, BaseModelFiles
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.load import load_base_model
@@ -128,6 +128,10 @@ class ModelSourceContract(Contract):
         """Float32, float16 or bfloat16."""
         for name, tensor in files.read():
             if isinstance(tensor, StoredWeight):
+                said = files.tensors[name].dtype
+                assert said == tensor.kind and said not in PLAIN, (
+                    f"{name} is stored as {tensor.kind}, tensors says {said}: kinds that nobody knows are refused by it"
+                )
                 assert all(part.device.type == "cpu" for part in tensor.tensors.values()), f"{name} is not on the CPU"
                 continue
             assert tensor.dtype in FLOATS, f"{name} is {tensor.dtype}: read() gives float32, float16 or bfloat16"
