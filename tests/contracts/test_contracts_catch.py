@@ -68,6 +68,14 @@ BROKEN = {
         "as_many_parameters_are_trained_as_the_forecast_says[graftkit:none]",
         r"says 16 for \[1, 1\]; 32 are trained",
     ),
+    "adapters:ReplacesInSecret": (
+        "another_frozen_weight_is_made_of_layer_and_seed_alone[graftkit:none]",
+        "it must say so with replace_frozen",
+    ),
+    "adapters:KeepsTheStartToItself": (
+        "its_state_does_without_the_original_weight[graftkit:none]",
+        "does not hold what the start took from original",
+    ),
     "tokenizers:LeaksSpecials": ("user_text_never_becomes_a_special_token", "gives the special ids"),
     "tokenizers:LosesOneCharacter": ("every_character_comes_back_as_declared", "comes back as '\\?"),
     "tokenizers:ShowsHalfCharacters": ("a_stream_is_the_text_at_every_cut", "hold bytes back until"),
