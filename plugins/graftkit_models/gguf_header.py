@@ -178,7 +178,11 @@ def _tensor(cursor: ValueCursor) -> GgufTensor:
     shape = tuple(cursor.u64(what) for _ in range(dimensions))
     number = cursor.u32(what)
     if number not in GGML_TYPES:
-        raise cursor.error(f"{what} is of the unknown type {number}")
+        raise cursor.error(
+            f"{what} is of the unknown type {number}",
+            hint="The file is damaged, or of a format that is not known here: quantize the model to another, or give "
+            "it as a Hugging Face folder.",
+        )
     type_ = GGML_TYPES[number]
     return GgufTensor(name, shape, type_, cursor.u64(what), _nbytes(cursor, what, shape, type_))
 

@@ -117,6 +117,20 @@ class GgufFile(GgufTokenizerFile):
 
         return read_weights(self.header, self.weights)
 
+    def tensor(self, name: str) -> torch.Tensor:
+        """Returns one tensor as float32, as `read` yields it.
+
+        Raises:
+            ModelError: There is no tensor of this name, the file changed or can't be read, or the tensor holds values
+                that are infinite or no numbers.
+        """
+        from graftkit_models.gguf_weights import read_weights
+
+        if name not in self.weights:
+            raise ModelError(f"there is no tensor '{name}'", where=self.reference, hint="`tensors` has their names.")
+        [(_, tensor)] = read_weights(self.header, {name: self.weights[name]})
+        return tensor
+
 
 def _starts_as_gguf(path: Path) -> bool:
     with path.open("rb") as file:
@@ -129,5 +143,6 @@ def _refuse_unreadable(header: GgufHeader) -> None:
             raise ModelError(
                 f"the tensor {tensor.name!r} is of the type {tensor.type.name}, which can't be read",
                 where=str(header.path),
-                hint=f"Supported types: {', '.join(sorted(READABLE_TYPES))}.",
+                hint="Quantize the model to another type, or give it as a Hugging Face folder. "
+                f"Supported types: {', '.join(sorted(READABLE_TYPES))}.",
             )

@@ -63,7 +63,7 @@ def _fill(values: np.ndarray[Any, Any], file: BufferedReader, path: Path, tensor
     """Dequantizes a tensor into `values`, `[elements]`."""
     type_ = tensor.type
     step = _CHUNK // type_.block * type_.block
-    buffer = memoryview(bytearray(step // type_.block * type_.nbytes))
+    buffer = memoryview(bytearray(min(step, len(values)) // type_.block * type_.nbytes))
     file.seek(tensor.offset)
     for start in range(0, len(values), step):
         chunk = values[start : start + step]

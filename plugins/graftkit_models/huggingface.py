@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,17 @@ _HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _INTEGER_BUFFER = re.compile(r"attn(\.attention)?\.bias$|attention\.bias$|causal_mask$|position_ids$|tid2eid$")
 """Names of integer tensors that are no weights: causal masks, positions, routing tables."""
+_QUANTIZED = ("quantization_config", "compression_config", "quantization")
+"""Keys of a configuration under which programs say how weights are stored; the last is MLX's."""
+_METHODS = {
+    "awq": "AWQ",
+    "bitsandbytes": "bitsandbytes' NF4, FP4 or int8",
+    "compressed-tensors": "that of llm-compressor",
+    "fp8": "FP8 in blocks",
+    "gptq": "GPTQ",
+    "mxfp4": "MXFP4",
+}
+"""The formats that models are most often stored in, by the name that transformers gives them."""
 _SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -66,6 +78,7 @@ class HuggingFaceSource:
             raise ModelError("no such folder", where=reference, hint="`model` names the base model.")
         config = _read_config(folder)
         tensors, places = _read_index(folder)
+        _refuse_quantized(folder, config, tensors, places)
         return HuggingFaceFolder(reference, folder, config, tensors, places)
 
     def fetch_tokenizer(self, reference: str) -> Path | None:
@@ -122,17 +135,21 @@ class HuggingFaceFolder:
         Raises:
             ModelError: A tensor can't be read.
         """
-        from safetensors import SafetensorError, safe_open
-
         for path in sorted(set(self.places.values())):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    for name in file.keys():  # noqa: SIM118
-                        tensor = file.get_tensor(name)
-                        double = tensor.is_floating_point() and tensor.itemsize == 8
-                        yield name, tensor.float() if double else tensor
-            except (SafetensorError, OSError) as error:
-                raise ModelError(f"can't be read: {error}", where=str(path)) from error
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118
+                    yield name, _tensor(file, name)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Returns one tensor, as `read` yields it.
+
+        Raises:
+            ModelError: There is no tensor of this name, or it can't be read.
+        """
+        if name not in self.places:
+            raise ModelError(f"there is no tensor '{name}'", where=self.reference, hint="`tensors` has their names.")
+        with _opened(self.places[name]) as file:
+            return _tensor(file, name)
 
     def save_tokenizer(self, folder: Path) -> None:
         """Copies the tokenizer's files.
@@ -154,6 +171,25 @@ class HuggingFaceFolder:
                     shutil.copyfile(self.folder / name, folder / name)
                 except OSError as error:
                     raise ModelError(f"{name} can't be copied: {error.strerror}", where=str(self.folder)) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a safetensors file; what it raises meanwhile becomes a ModelError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"can't be read: {error}", where=str(path)) from error
+
+
+def _tensor(file: Any, name: str) -> torch.Tensor:
+    """Returns a tensor of an opened file, float32 where it is stored in double precision."""
+    tensor: torch.Tensor = file.get_tensor(name)
+    double = tensor.is_floating_point() and tensor.itemsize == 8
+    return tensor.float() if double else tensor
 
 
 def _is_sentencepiece(path: Path) -> bool:
@@ -212,13 +248,51 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(path, "A model's folder holds config.json, *.safetensors and tokenizer.json.")
     if not isinstance(config.get("model_type"), str):
         raise ModelError("it has no model_type", where=str(path))
-    if config.get("quantization_config"):
-        raise ModelError(
-            "the weights are already quantized",
-            where=str(path),
-            hint="Give the unquantized model; `quantizer:` in the recipe stores it in fewer bits.",
-        )
     return config
+
+
+def _refuse_quantized(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], places: Mapping[str, Path]
+) -> None:
+    """Refuses weights that are no floating point numbers, and names the format: none of them can be dequantized here.
+
+    Raises:
+        ModelError: There are such tensors, or the configuration says so.
+    """
+    odd = next((name for name, info in tensors.items() if not _is_plain(name, info)), None)
+    type_ = f"tensor '{odd}' is of type {tensors[odd].dtype}" if odd else ""
+    said = _quantization(config)
+    if said is not None:
+        raise ModelError(
+            f"{said}{f', {type_}' if type_ else ''}: the weights are already quantized",
+            where=str(folder / "config.json"),
+            hint="Give the unquantized model that it was made of; `quantizer:` in the recipe stores it in fewer bits.",
+        )
+    if odd is not None:
+        raise ModelError(
+            f"{type_}: the weights are already quantized",
+            where=str(places[odd]),
+            hint="Give the unquantized model.",
+        )
+
+
+def _is_plain(name: str, info: TensorInfo) -> bool:
+    return info.dtype in _FLOATS or (info.dtype in INTEGERS and _INTEGER_BUFFER.search(name) is not None)
+
+
+def _quantization(config: Mapping[str, Any]) -> str | None:
+    """Says what a configuration, or a part of it, such as that of a multimodal model's text, calls its quantization."""
+    parts = [("", config), *((f"{key}.", part) for key, part in config.items() if isinstance(part, dict))]
+    for prefix, part in parts:
+        for key in _QUANTIZED:
+            found = part.get(key)
+            if found:
+                method = found.get("quant_method") if isinstance(found, dict) else None
+                if not isinstance(method, str):
+                    return f"{prefix}{key} names no format that is known"
+                what = f", which is {_METHODS[method]}" if method in _METHODS else ""
+                return f"{prefix}{key}.quant_method is {method[:40]!r}{what}"
+    return None
 
 
 def _decoded(value: dict[str, Any]) -> Any:
@@ -249,13 +323,6 @@ def _read_index(folder: Path) -> tuple[dict[str, TensorInfo], dict[str, Path]]:
         for name, stored in read_header(path).items():
             if name in places:
                 raise ModelError(f"tensor '{name}' is also in {places[name].name}", where=str(path))
-            buffer = stored.dtype in INTEGERS and _INTEGER_BUFFER.search(name)
-            if stored.dtype not in _FLOATS and not buffer:
-                raise ModelError(
-                    f"tensor '{name}' is of type {stored.dtype}: the weights are already quantized",
-                    where=str(path),
-                    hint="Give the unquantized model.",
-                )
             tensors[name], places[name] = TensorInfo(stored.shape, stored.dtype), path
     if weight_map is not None:
         _check_index(folder, weight_map, places)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -66,17 +67,19 @@ class RandomModel:
 
     def read(self) -> Iterator[tuple[str, Any]]:
         """Yields each tensor."""
+        for name in self.tensors:
+            yield name, self.tensor(name)
+
+    def tensor(self, name: str) -> Any:
+        """Returns one tensor."""
         import torch
 
-        for name, info in self.tensors.items():
-            size = 1
-            for length in info.shape:
-                size *= length
-            if len(info.shape) == 1:
-                yield name, torch.ones(info.shape, dtype=torch.bfloat16)
-            else:
-                noise = self._noise.repeat(-(-size // len(self._noise)))[:size]
-                yield name, noise.view(info.shape) * info.shape[-1] ** -0.5
+        shape = self.tensors[name].shape
+        if len(shape) == 1:
+            return torch.ones(shape, dtype=torch.bfloat16)
+        size = math.prod(shape)
+        noise = self._noise.repeat(-(-size // len(self._noise)))[:size]
+        return noise.view(shape) * shape[-1] ** -0.5
 
 
 def ours(config: Mapping[str, Any], steps: int, storage: str, profile: str | None) -> dict[str, Any]:

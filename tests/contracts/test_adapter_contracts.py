@@ -16,3 +16,11 @@ class TestLoraWithDropout(AdapterContract):
 
 class TestQlora(AdapterContract):
     provider = "qlora"
+
+
+class TestAdapterThatReplacesTheFrozenWeight(AdapterContract):
+    provider = "plugins_of_others.pissa:Pissa"
+
+
+class TestAdapterThatStartsFromTheOriginalWeight(AdapterContract):
+    provider = "plugins_of_others.pissa:PlainPissa"

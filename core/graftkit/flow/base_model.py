@@ -19,6 +19,7 @@ from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
+from graftkit.model.originals import FileOriginals
 from graftkit.model.packing import Packing, use_packing
 from graftkit.report.run_manifest import BaseFacts, ParameterFacts
 from graftkit.store.files import sha256_of
@@ -28,11 +29,12 @@ __all__ = ["LoadedBase", "LoadedModel", "check_unchanged", "load_base", "prepare
 
 @dataclass(frozen=True, slots=True)
 class LoadedBase:
-    """The base model as it is stored, before anything is trained on it."""
+    """The base model as it is stored, before anything is trained on it, and how its weights were before that."""
 
     network: Any
     device: torch.device
     packing: Packing
+    originals: FileOriginals
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,15 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
     training = bound.recipe.training
     with run.stage("base model") as stage:
         quantizer: Quantizer = run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)
-        network: Any = load_base_model(
-            files,
-            quantizer,
-            device=planned.device,
-            dtype=getattr(torch, training.dtype),
-            on_tensor=stage.progress("tensors"),
-        )
+        device, dtype = planned.device, getattr(torch, training.dtype)
+        on_tensor = stage.progress("tensors")
+        network: Any = load_base_model(files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor)
         use_packing(network, planned.packing)
         model = base_facts(files)
         run.record(model=model)
         check_unchanged(run.resumed.manifest.model if run.resumed else None, model)
-        stage.facts |= {"device": str(planned.device)}
-        return LoadedBase(network, planned.device, planned.packing)
+        stage.facts |= {"device": str(device)}
+        return LoadedBase(network, device, planned.packing, FileOriginals(files, quantizer, device, dtype))
 
 
 def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
@@ -71,7 +69,7 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
     with run.stage("adapter") as stage:
         grown = grow_vocabulary(run, network) if run.vocabulary.change else None
         adapter: Adapter = run.host.registry.create(bound.adapter.offer, bound.adapter.config)
-        adapted = adapt(network, adapter, run.plan.targets, seed=bound.recipe.training.seed)
+        adapted = adapt(network, adapter, run.plan.targets, seed=bound.recipe.training.seed, originals=base.originals)
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
         generation = generation_config(files, run.vocabulary.change, tokenizer, run.manifest.stop_tokens)

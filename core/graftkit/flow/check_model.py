@@ -11,6 +11,7 @@ from graftkit.flow.context import RunContext
 from graftkit.flow.plan import RunPlan
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.counts import count_weights
+from graftkit.model.load import check_stored_weights
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.report.run_manifest import SequenceFacts
 
@@ -31,11 +32,11 @@ class PlannedBase:
 
 
 def check_model(run: RunContext) -> PlannedBase:
-    """Checks where and how the base model will compute; its tensors are checked where targets are settled.
+    """Checks where and how the base model will compute; its tensors' names are checked where targets are settled.
 
     Raises:
         RecipeError: There is no such device here.
-        ModelError: The model is not causal.
+        ModelError: The model is not causal, or its weights are stored in a format that nobody knows.
     """
     with run.stage("model check") as stage:
         planned = plan_base(run.plan, run.host)
@@ -52,11 +53,11 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
 
     Raises:
         RecipeError: There is no such device here.
-        ModelError: The model is not causal.
+        ModelError: The model is not causal, or its weights are stored in a format that nobody knows.
     """
     bound, files = plan.bound, plan.files
     device = pick_device(bound.recipe.training.device)
-    host.registry.create(bound.quantizer.offer, bound.quantizer.config)  # what it lacks is found out now
+    check_stored_weights(files, host.registry.create(bound.quantizer.offer, bound.quantizer.config))
     return PlannedBase(device, choose_packing(files.config, files.reference, count_weights(files.tensors)))
 
 

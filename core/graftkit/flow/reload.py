@@ -44,6 +44,7 @@ from graftkit.model.context import context_length
 from graftkit.model.generate import stream_greedily
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model
+from graftkit.model.originals import FileOriginals
 from graftkit.report.run_manifest import BaseFacts, RunManifest, required
 
 __all__ = ["ReloadedModel", "reload"]
@@ -217,7 +218,8 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
     _check_tokenizer(tokenizer, facts["tokenizer_fingerprint"], folder / "tokenizer")
     dtype = _DTYPES[manifest.recipe["training"]["dtype"]]
     change = _change(folder / VOCABULARY)
-    network = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change)
+    seed = manifest.recipe["training"]["seed"]
+    network = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change, seed)
     return ReloadedModel(network, tokenizer, manifest.stop_tokens, data.system)
 
 
@@ -257,10 +259,12 @@ def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, mak
     _, files = open_model(host, str(folder / "base"))
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder / "base")
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder / "base")
-    network = load_base_model(files, _dense(host), device=pick_device("auto"))
+    device, quantizer = pick_device("auto"), _dense(host)
+    network = load_base_model(files, quantizer, device=device)
     adapter = make("adapter", manifest.adapter)
     state = _peft_state(_tensors(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest)
-    adapted = adapt(network, adapter, manifest.targets, seed=0)
+    originals = FileOriginals(files, quantizer, device, torch.float32)
+    adapted = adapt(network, adapter, manifest.targets, seed=0, originals=originals)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
     return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system)
 
@@ -279,14 +283,17 @@ def _adapted(
     dtype: torch.dtype,
     make: MakeProvider,
     change: VocabularyChange | None,
+    seed: int = 0,
 ) -> Any:
     files = make("model-source", providers["model_source"]).open(base.reference)
     check_unchanged(base, base_facts(files))
     quantizer = make("quantizer", providers["quantizer"])
-    network = load_base_model(files, quantizer, device=pick_device("auto"), dtype=dtype)
+    device = pick_device("auto")
+    network = load_base_model(files, quantizer, device=device, dtype=dtype)
     adapter = make("adapter", providers["adapter"])
     grown = grow(network, change, _empty_rows(change), files.reference) if change else None
-    adapted = adapt(network, adapter, targets, seed=0)
+    originals = FileOriginals(files, quantizer, device, dtype)
+    adapted = adapt(network, adapter, targets, seed=seed, originals=originals)
     config = changed_config(files.config, change, tokenizer)
     model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown)
     model.load_adapter_state(state)

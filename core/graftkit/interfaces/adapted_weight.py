@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.errors import TrainingError
+from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import Layer, LayerInfo
 
 __all__ = ["AdaptedWeight"]
@@ -25,8 +27,10 @@ class AdaptedWeight(nn.Module, ABC):
         enabled: Whether `forward` is what calling it computes. Otherwise it computes exactly what the frozen weight
             does, as the reference model of a preference objective needs it; see
             `graftkit.model.adapt.adapters_disabled`.
+        replaced: Whether `replace_frozen` put another frozen weight in the place of the base model's.
     """
 
+    frozen: FrozenWeight
     info: LayerInfo
 
     def __init__(self, layer: Layer) -> None:
@@ -34,11 +38,45 @@ class AdaptedWeight(nn.Module, ABC):
         self.frozen = layer.weight
         self.info = layer.info
         self.enabled = True
+        self.replaced = False
         self._bias = (layer.bias,)  # in a tuple, since a Parameter itself would become one of this module's
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
-        """Computes `forward`, or what the frozen weight does where the adapter is not enabled."""
-        return super().__call__(*args, **keywords) if self.enabled else self.frozen(*args, **keywords)
+        """Computes `forward`, or what the frozen weight does where the adapter is not enabled.
+
+        Raises:
+            TrainingError: It is not enabled, and its frozen weight is not the base model's.
+        """
+        if self.enabled:
+            return super().__call__(*args, **keywords)
+        if self.replaced:
+            raise TrainingError(
+                "without its adapter it would not compute what the base model does: the adapter has put another "
+                "frozen weight in the place of the model's",
+                where=self.info.path,
+                hint="Take an adapter that leaves the frozen weight as it is.",
+            )
+        return self.frozen(*args, **keywords)
+
+    def replace_frozen(self, weight: FrozenWeight) -> None:
+        """Puts another frozen weight in the place of the base model's, such as `W - B A` at the start of PiSSA.
+
+        With what `delta()` adds to it, it must make the layer compute at the start what the base model does. There is
+        no base model any more then to put the adapter on: such a model can be merged, and its adapter has no form in
+        PEFT (`Adapter.peft_config` returns None). Only `__init__` may call it: a run that goes on, and a model that is
+        loaded again, attach the adapter anew, so that what it makes must depend on the layer and the seed alone.
+
+        Args:
+            weight: `[out, in]`, what `Layer.requantize` gave.
+
+        Raises:
+            ValueError: It has another shape.
+        """
+        shape, own = (weight.out_features, weight.in_features), (self.info.out_features, self.info.in_features)
+        if shape != own:
+            raise ValueError(f"the frozen weight of '{self.info.path}' is {list(own)}, not {list(shape)}")
+        self.frozen = weight
+        self.replaced = True
 
     @abstractmethod
     def forward(self, x: torch.Tensor) -> torch.Tensor:

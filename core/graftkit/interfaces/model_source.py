@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INTEGERS",
+    "PLAIN",
     "BaseModelFiles",
     "GenerationSettings",
     "ModelSource",
@@ -27,9 +28,17 @@ INTEGERS = frozenset({"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U6
 """The stored types that are no weights: masks, positions, tables of ids."""
 
 
+PLAIN = frozenset({"F64", "F32", "F16", "BF16"}) | INTEGERS
+"""The stored types of single numbers; a tensor of any other is quantized in its file."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor's shape and type as the file stores it ("F32", "BF16", "Q4_1", ...)."""
+    """A tensor's shape and type as the file stores it ("F32", "BF16", "Q4_1", ...).
+
+    Of a tensor that is read as a `StoredWeight` the type is that one's `kind`, and none of `PLAIN`: whether it can be
+    used is found out by it, before anything is done.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -79,6 +88,19 @@ class BaseModelFiles(TokenizerFiles, Protocol):
 
         Raises:
             ModelError: A tensor can't be read.
+        """
+
+    def tensor(self, name: str) -> torch.Tensor | StoredWeight:
+        """Returns one tensor, bit for bit what `read` yields under its name.
+
+        It takes the time and memory of this tensor, not of the model's others, and nothing of it is kept: core asks for
+        the weights of one layer at a time, in any order and more than once.
+
+        Args:
+            name: One of `tensors`.
+
+        Raises:
+            ModelError: There is no tensor of this name, or it can't be read.
         """
 
 

@@ -17,7 +17,8 @@ class StoredWeight:
     """A matrix as a file stores it.
 
     Attributes:
-        kind: The format's name, on which a model source and the quantizers that take it over agree.
+        kind: The format's name, on which a model source and the quantizers that take it over agree. It is the tensor's
+            type in `BaseModelFiles.tensors`, too.
         shape: Of the matrix that it stands for: `(out, in)`, as in `BaseModelFiles.tensors`.
         tensors: The stored tensors by name, on the CPU.
         meta: What is needed beside them, as JSON.

@@ -11,21 +11,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from graftkit.errors import TargetError, TrainingError
+from graftkit.errors import ExportError, TargetError, TrainingError
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import NewVocabulary
+from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import Layer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.experts import ExpertStack
 from graftkit.model.grow import GrownVocabulary
 from graftkit.model.linear import FrozenLinear
+from graftkit.model.originals import FileOriginals
 from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.store.fingerprint import derived_seed
 
 __all__ = ["AdaptedModel", "adapt", "adapters_disabled"]
+
+_PROJECTION = "frozen_projection"
+"""The name of what is stored of a frozen weight that the adapter made."""
+_PROJECTION_TOLERANCE = 0.02
+"""How far it may be off, as a share of its largest number: another machine rounds a start otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +141,41 @@ class AdaptedModel:
         return self.grown.parameters() if self.grown else {}
 
     def adapter_state(self) -> dict[str, torch.Tensor]:
-        """Returns every tensor that was trained, by layer and name: the adapter's and the new rows."""
-        return {
+        """Returns every tensor that was trained, by layer and name: the adapter's and the new rows.
+
+        Of a frozen weight that the adapter replaced there are a few numbers besides, by which another one is told.
+        """
+        trained = {
             f"{layer}.{name}": tensor
             for layer, weight in self.adapted.items()
             for name, tensor in weight.adapter_state().items()
-        } | {name: rows.detach() for name, rows in self.row_parameters().items()}
+        }
+        return trained | {name: rows.detach() for name, rows in self.row_parameters().items()} | self._projections()
+
+    def _projections(self) -> dict[str, torch.Tensor]:
+        """Returns a projection of each frozen weight that the adapter put in the place of the base model's."""
+        return {
+            f"{layer}.{_PROJECTION}": _projected(weight.frozen)
+            for layer, weight in self.adapted.items()
+            if weight.replaced
+        }
+
+    def _check_replaced(self, state: Mapping[str, torch.Tensor]) -> None:
+        for name, own in self._projections().items():
+            other = state[name].to(own)
+            if other.shape != own.shape or (other - own).abs().max() > _PROJECTION_TOLERANCE * own.abs().max():
+                raise TrainingError(
+                    "the frozen weight that the adapter made is not the one that it was trained on",
+                    where=name.removesuffix(f".{_PROJECTION}"),
+                    hint="It must follow from the layer and the seed alone: mend the adapter.",
+                )
 
     def load_adapter_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Takes over what `adapter_state` gave.
 
         Raises:
-            TrainingError: A tensor is missing, left over or of another shape.
+            TrainingError: A tensor is missing, left over or of another shape, or a frozen weight that the adapter made
+                is another than the one that it was trained on.
         """
         own = self.adapter_state()
         missing, left_over = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -154,6 +184,8 @@ class AdaptedModel:
                 f"the adapter's tensors do not fit the model: {len(missing)} missing, {len(left_over)} left over, "
                 f"such as {(missing + left_over)[0]}"
             )
+        self._check_replaced(state)
+        state = {name: tensor for name, tensor in state.items() if not name.endswith(f".{_PROJECTION}")}
         for layer, weight in self.adapted.items():
             prefix = f"{layer}."
             mine = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
@@ -176,7 +208,18 @@ class AdaptedModel:
         return self._tensors(merged=True)
 
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields the model without its adapter, the new rows of its embeddings in place, as `merged_tensors` does."""
+        """Yields the model without its adapter, the new rows of its embeddings in place, as `merged_tensors` does.
+
+        Raises:
+            ExportError: The adapter put other frozen weights in the place of the base model's.
+        """
+        replaced = [layer for layer, weight in self.adapted.items() if weight.replaced]
+        if replaced:
+            raise ExportError(
+                f"the adapter has put other frozen weights in the place of the base model's, on {len(replaced)} layers",
+                where=replaced[0],
+                hint="Without the adapter they are no base model: export merged.",
+            )
         return self._tensors(merged=False)
 
     def _tensors(self, *, merged: bool) -> Iterator[tuple[str, torch.Tensor]]:
@@ -244,6 +287,13 @@ def _merged(layer: FrozenLinear) -> tuple[torch.Tensor, torch.Tensor | None]:
     return weight, bias
 
 
+def _projected(weight: FrozenWeight) -> torch.Tensor:
+    """Returns `[4, 4]`, float32: the matrix between random vectors, always the same ones for its size."""
+    dense, generator = weight.dequantize(torch.float32).cpu(), torch.Generator().manual_seed(0)
+    left, right = (torch.randn(size, 4, generator=generator) for size in dense.shape)
+    return left.T @ dense @ right
+
+
 @contextmanager
 def adapters_disabled(network: nn.Module) -> Iterator[None]:
     """Makes every adapted layer of a network compute what its frozen weight alone computes, as long as it lasts.
@@ -260,15 +310,25 @@ def adapters_disabled(network: nn.Module) -> Iterator[None]:
             weight.enabled = True
 
 
-def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed: int) -> dict[str, AdaptedWeight]:
+def adapt(
+    network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed: int, originals: FileOriginals | None = None
+) -> dict[str, AdaptedWeight]:
     """Attaches the adapter to the target layers.
 
     What is attached is in training mode where the network is: a loaded model answers without dropout. Each layer
     draws its start from a generator of its own, made from the seed and its name, so that a layer's
     start does not depend on which others are adapted.
 
+    Args:
+        network: The model.
+        adapter: The method.
+        targets: The dotted paths of layers, and of stacks of experts, of which each is adapted.
+        seed: The run's.
+        originals: What an adapter is given that asks for a layer's weight before it was quantized.
+
     Raises:
-        TargetError: A target is no frozen linear layer of this model, nor a stack of experts, of which each is adapted.
+        TargetError: A target is no frozen linear layer of this model, nor a stack of experts.
+        TrainingError: The adapter put another frozen weight on a layer in a way that exports would not know of.
     """
     adapted: dict[str, AdaptedWeight] = {}
     for name in [name for target in targets for name in _layers_of(network, target)]:
@@ -276,10 +336,29 @@ def adapt(network: nn.Module, adapter: Adapter, targets: Sequence[str], *, seed:
         if not isinstance(layer, FrozenLinear):
             raise TargetError(f"'{name}' is a {type(layer).__name__}, which can't be adapted")
         generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
-        weight = adapter.attach(Layer(layer.info, layer.frozen, layer.bias, generator))
+        weight = adapter.attach(Layer(layer.info, layer.frozen, layer.bias, generator, originals))
+        _check_frozen(adapter, weight, layer)
         layer.core = weight.train(network.training)
         adapted[name] = weight
+    if originals is not None:
+        originals.forget()
     return adapted
+
+
+def _check_frozen(adapter: Adapter, weight: AdaptedWeight, layer: FrozenLinear) -> None:
+    """Refuses another frozen weight than the model's where exports would put the adapter on the model's."""
+    if weight.frozen is not layer.frozen and not weight.replaced:
+        raise TrainingError(
+            "the adapter has another frozen weight than the one that it was given",
+            where=layer.info.path,
+            hint="It must say so with replace_frozen(weight): mend the adapter.",
+        )
+    if weight.replaced and adapter.peft_config() is not None:
+        raise TrainingError(
+            "the adapter has put another frozen weight in the place of the base model's, which PEFT would put it on",
+            where=layer.info.path,
+            hint="peft_config() must return None then: mend the adapter.",
+        )
 
 
 def _layers_of(network: nn.Module, target: str) -> list[str]:

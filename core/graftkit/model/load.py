@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import LayerInfo
-from graftkit.interfaces.model_source import INTEGERS, BaseModelFiles
+from graftkit.interfaces.model_source import INTEGERS, PLAIN, BaseModelFiles
 from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.model.experts import ExpertStack, StackInfo, compute_one_by_one, expert_stacks, put_stack
@@ -26,7 +27,14 @@ from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_t
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
 
-__all__ = ["Loader", "check_base_model", "load_base_model", "load_dense_model", "plan_base_model"]
+__all__ = [
+    "Loader",
+    "check_base_model",
+    "check_stored_weights",
+    "load_base_model",
+    "load_dense_model",
+    "plan_base_model",
+]
 
 OnTensor = Callable[[int, int], None]
 
@@ -70,6 +78,18 @@ def load_base_model(
         ModelError: A tensor is missing, left over, of another shape, or holds NaN or infinity.
     """
     return Loader(files, quantizer, device, dtype).load(on_tensor)
+
+
+def check_stored_weights(files: BaseModelFiles, quantizer: Quantizer) -> None:
+    """Makes sure that each format that the files hold weights in can be used: by the quantizer, or dequantized.
+
+    It reads one weight of a format, the smallest, and none of those that are plain floating point.
+
+    Raises:
+        ModelError: One is of a format that neither the quantizer takes over nor the source dequantizes, or is damaged.
+    """
+    if any(info.dtype not in PLAIN for info in files.tensors.values()):
+        Loader(files, quantizer, torch.device("cpu"), torch.float32).check_stored()
 
 
 _LARGE = 1 << 16
@@ -179,6 +199,7 @@ class Loader:
         self._towers = tower_tensors(self._model)
         self._copies: dict[str, torch.Tensor] = {}
         self._filled: set[str] = set()
+        self._last: dict[str, torch.Tensor] = {}
         self._check_names()
         self._check_types()
 
@@ -192,6 +213,68 @@ class Loader:
         """The experts' tensors that stay as they are, since the architecture's code does not take them one by one."""
         named = self._model.named_parameters()
         return [name for name, p in named if p.ndim == 3 and ".experts." in name and name not in self._stacks]
+
+    @torch.no_grad()
+    def original(self, layer: LayerInfo) -> torch.Tensor | None:
+        """Reads a layer's weight as the files hold it, `[out, in]`, float32, on the CPU.
+
+        Returns:
+            The weight, or None where the quantizer took it over and its source can't dequantize it.
+
+        Raises:
+            ModelError: It can't be read.
+        """
+        stack = self._stacks.get(layer.path.rpartition(".")[0]) if layer.kind == "experts" else None
+        tensor = self._made(stack.path if stack else f"{layer.path}.weight")
+        if tensor is None:
+            return None
+        if stack:
+            tensor = tensor[int(layer.path.rpartition(".")[2])]
+        transposed = stack.transposed if stack else layer.kind == "conv1d"
+        matrix = tensor.T if transposed else tensor
+        return matrix.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
+        """Stores a matrix `[out, in]` as `load` stores the layer's own."""
+        return self._frozen(layer, weight.detach(), transposed=False)
+
+    @torch.no_grad()
+    def check_stored(self) -> None:
+        """Makes sure that the weights can be used whose stored type is no plain one, as far as one of each type tells.
+
+        Raises:
+            ModelError: Neither the quantizer nor the source knows what to do with one.
+        """
+        planned: dict[str, dict[str, PlannedWeight]] = {}
+        for weight in self._plan.weights:
+            for name in weight.sources:
+                dtype = self._files.tensors[name].dtype
+                if dtype not in PLAIN:
+                    planned.setdefault(dtype, {})[name] = weight
+        for weights in planned.values():
+            sample = min(weights, key=lambda name: math.prod(self._files.tensors[name].shape))
+            found = self._files.tensor(sample)
+            if not isinstance(found, StoredWeight) or found.dequantize is not None:
+                continue
+            for name, weight in weights.items():
+                if self._adoptable(weight) is None:
+                    raise self._unusable(name, found.kind)
+            if self._adopted(sample, weights[sample], found) is None:
+                raise self._unusable(sample, found.kind)
+
+    def _made(self, target: str) -> torch.Tensor | None:
+        """Returns one of the model's tensors, made of the file's; None where those can't be dequantized."""
+        if target not in self._last:  # a stack's experts are asked for one after the other, and share it
+            self._last = {}
+            maker = self._plan.makers[target]
+            found = {name: self._files.tensor(name) for name in maker.sources}
+            if any(isinstance(part, StoredWeight) and part.dequantize is None for part in found.values()):
+                return None
+            dense = {name: self._dense(name, part) for name, part in found.items()}
+            for name, part in dense.items():
+                self._check_finite(name, part)
+            self._last = maker.make(dense, self._model)
+        return self._last[target]
 
     @torch.no_grad()
     def load(self, on_tensor: OnTensor | None = None) -> nn.Module:
@@ -281,23 +364,41 @@ class Loader:
 
     def _adopt(self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight) -> bool:
         """Has the quantizer take over a linear layer's weight as the file stores it; tells whether it did."""
-        layer = self._linear.get(weight.target)
-        if not isinstance(found, StoredWeight) or not isinstance(self._quantizer, AdoptingQuantizer):
+        frozen = self._adopted(name, weight, found) if isinstance(found, StoredWeight) else None
+        if frozen is None:
             return False
-        if layer is None or layer.kind != "linear" or weight.operation is not None:
-            return False
+        self._put_frozen(self._linear[weight.target], frozen)
+        self._filled.add(weight.target)
+        return True
+
+    def _adopted(self, name: str, weight: PlannedWeight, found: StoredWeight) -> FrozenWeight | None:
+        """Returns what the quantizer makes of a stored weight, or None where it does not take it over."""
+        layer = self._adoptable(weight)
+        if layer is None or not isinstance(self._quantizer, AdoptingQuantizer):
+            return None
         try:
             frozen = self._quantizer.adopt(found, layer)
         except ValueError as error:
             raise self._damaged(name, found, str(error)) from None
         if frozen is None:
-            return False
+            return None
         if (frozen.out_features, frozen.in_features) != (layer.out_features, layer.in_features):
             raise self._damaged(name, found, f"it makes a matrix {[frozen.out_features, frozen.in_features]}")
         self._check_finite(name, frozen.dequantize(self._dtype))
-        self._put_frozen(layer, frozen)
-        self._filled.add(weight.target)
-        return True
+        return frozen
+
+    def _adoptable(self, weight: PlannedWeight) -> LayerInfo | None:
+        """Returns the layer whose weight the file has as it is, which a quantizer may take over; None for any other."""
+        layer = self._linear.get(weight.target)
+        return layer if layer is not None and layer.kind == "linear" and weight.operation is None else None
+
+    def _unusable(self, name: str, kind: str) -> ModelError:
+        return ModelError(
+            f"tensor '{name}' is stored as {kind}, which the recipe's quantizer does not take over "
+            "and its source can't dequantize",
+            where=self._files.reference,
+            hint=f"Name a quantizer that keeps {kind}, or give the unquantized model.",
+        )
 
     def _damaged(self, name: str, stored: StoredWeight, reason: str) -> ModelError:
         return ModelError(
@@ -315,12 +416,7 @@ class Loader:
         if not isinstance(found, StoredWeight):
             return found
         if found.dequantize is None:
-            raise ModelError(
-                f"tensor '{name}' is stored as {found.kind}, which the recipe's quantizer does not take over "
-                "and its source can't dequantize",
-                where=self._files.reference,
-                hint=f"Name a quantizer that keeps {found.kind}, or give the unquantized model.",
-            )
+            raise self._unusable(name, found.kind)
         matrix = found.dequantize()
         if tuple(matrix.shape) != found.shape:
             raise self._damaged(name, found, f"it makes a matrix {list(matrix.shape)}")

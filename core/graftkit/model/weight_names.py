@@ -58,6 +58,7 @@ class WeightPlan:
     Attributes:
         weights: What the model's tensors are made of.
         shapes: The shape that each of the model's tensors will have.
+        makers: What each of them is made by.
         ignored: The file's tensors that the architecture has no use for, as transformers knows.
         left_over: Those that nobody knows.
         optional: The model's tensors that a file may lack.
@@ -65,6 +66,7 @@ class WeightPlan:
 
     weights: tuple[PlannedWeight, ...]
     shapes: Mapping[str, tuple[int, ...]]
+    makers: Mapping[str, PlannedWeight]
     ignored: frozenset[str]
     left_over: tuple[str, ...]
     optional: frozenset[str]
@@ -83,6 +85,7 @@ def plan_weights(model: Any, tensors: Mapping[str, TensorInfo], where: str) -> W
     """
     weights, unknown = _sort(model, tensors)
     shapes: dict[str, tuple[int, ...]] = {}
+    makers: dict[str, PlannedWeight] = {}
     for weight in weights:
         empty = {name: torch.empty(tensors[name].shape, device="meta") for name in weight.sources}
         try:
@@ -94,10 +97,11 @@ def plan_weights(model: Any, tensors: Mapping[str, TensorInfo], where: str) -> W
                 hint="The weights and config.json do not belong together, or the files are incomplete.",
             ) from error
         shapes |= {name: tuple(tensor.shape) for name, tensor in made.items()}
+        makers = dict.fromkeys(made, weight) | makers  # of several, the first that is read
     ignored = frozenset([*_matching(unknown, _needless(model)), *(n for n in unknown if _is_mask(n, tensors[n]))])
     optional = frozenset(_matching(dict(model.named_buffers()), model._keys_to_ignore_on_load_missing or ()))
     left_over = tuple(name for name in unknown if name not in ignored)
-    return WeightPlan(tuple(weights), shapes, ignored, left_over, optional)
+    return WeightPlan(tuple(weights), shapes, makers, ignored, left_over, optional)
 
 
 def _sort(model: Any, tensors: Iterable[str]) -> tuple[list[PlannedWeight], list[str]]:

@@ -98,3 +98,17 @@ class HalfCounted(LoraConfig):
 
 class CountsHalf(Lora):
     config_class = HalfCounted
+
+
+class ReplacesInSecret(Lora):
+    def attach(self, layer: Layer) -> LoraWeight:
+        adapted = super().attach(layer)
+        adapted.frozen = layer.requantize(layer.original())
+        return adapted
+
+
+class KeepsTheStartToItself(Lora):
+    def attach(self, layer: Layer) -> LoraWeight:
+        adapted = super().attach(layer)
+        adapted._scale *= layer.original().abs().mean().item()
+        return adapted

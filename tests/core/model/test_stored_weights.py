@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from graftkit import FrozenWeight, LayerInfo, StoredWeight
+from graftkit import FrozenWeight, LayerInfo, StoredWeight, TensorInfo
 from graftkit.errors import ModelError
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_base_model, load_base_model, load_dense_model
-from graftkit.testing import tiny_model_folder
+from graftkit.model.load import check_base_model, check_stored_weights, load_base_model, load_dense_model
+from graftkit.testing import ModelSourceContract, tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.config import Nf4Config
@@ -36,13 +37,21 @@ class QuantizedFiles:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.files, name)
 
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        found = dict(self.files.tensors)
+        return found | {name: TensorInfo(found[name].shape, STORED_AS) for name in self.layers}
+
     def read(self) -> Iterator[tuple[str, Any]]:
-        for name, tensor in self.files.read():
-            if name in self.layers:
-                weight = self.weights[name] = self.nf4.quantize(tensor, self.layers[name])
-                yield name, self.stored(weight, weight.state(), tuple(tensor.shape))
-            else:
-                yield name, tensor
+        for name in self.files.tensors:
+            yield name, self.tensor(name)
+
+    def tensor(self, name: str) -> Any:
+        tensor = self.files.tensor(name)
+        if name not in self.layers:
+            return tensor
+        weight = self.weights[name] = self.nf4.quantize(tensor, self.layers[name])
+        return self.stored(weight, weight.state(), tuple(tensor.shape))
 
     def stored(self, weight: FrozenWeight, state: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> StoredWeight:
         return StoredWeight(STORED_AS, shape, state, weight.meta(), weight.dequantize if self.dequantizes else None)
@@ -68,6 +77,28 @@ def test_nf4_keeps_what_was_stored_in_nf4_bit_for_bit(tmp_path: Path, dequantize
         logits = load_base_model(files, Nf4(DOUBLE), device=CPU)(input_ids=ids).logits
         assert torch.equal(logits, once(input_ids=ids).logits)
         torch.testing.assert_close(load_dense_model(files, Nf4(DOUBLE))(input_ids=ids).logits, logits)
+
+
+def test_the_contract_compares_stored_weights_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: Any = QuantizedFiles(tiny_model_folder(tmp_path / "model"))
+    ModelSourceContract().test_a_tensor_by_its_name_is_what_read_yields(files)
+    keep = files.tensor
+    for change, told in (
+        (lambda found: replace(found, kind="another"), "its kind is another, not graftkit-nf4"),
+        (lambda found: replace(found, dequantize=None), "only one of them can be dequantized"),
+        (lambda found: replace(found, tensors={"codes": found.tensors["codes"]}), "it has the tensors codes, not"),
+        (lambda found: replace(found, tensors={k: v + 1 for k, v in found.tensors.items()}), "its numbers are others"),
+        (lambda found: found.dequantize(), "it is a Tensor, not a StoredWeight"),
+    ):
+        read = list(files.read())
+        monkeypatch.setattr(files, "read", lambda read=read: iter(read))
+        monkeypatch.setattr(files, "tensor", lambda name, change=change: changed(keep(name), change))
+        with pytest.raises(AssertionError, match=told):
+            ModelSourceContract().test_a_tensor_by_its_name_is_what_read_yields(files)
+
+
+def changed(found: Any, change: Any) -> Any:
+    return change(found) if isinstance(found, StoredWeight) else found
 
 
 @pytest.mark.parametrize("quantizer", [Dense(), Int8(), Nf4(), Nf4(Nf4Config(double_quant=True))])
@@ -98,6 +129,30 @@ def test_a_weight_that_nobody_knows_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=told) as caught:
             load_base_model(files, quantizer, device=CPU)
         assert caught.value.where == files.reference
+        with pytest.raises(ModelError, match=told) as caught:
+            check_stored_weights(files, quantizer)
+        assert caught.value.where == files.reference
+
+
+@pytest.mark.parametrize("dequantizes", [True, False])
+def test_one_weight_of_a_kind_tells_whether_it_can_be_used(
+    tmp_path: Path, dequantizes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: Any = QuantizedFiles(tiny_model_folder(tmp_path / "model"), dequantizes=dequantizes)
+    read: list[str] = []
+    keep = files.tensor
+    monkeypatch.setattr(files, "tensor", lambda name: read.append(name) or keep(name))
+    check_stored_weights(files, Nf4(DOUBLE))
+    assert len(read) == 1
+    check_stored_weights(files.files, Nf4(DOUBLE))
+    assert len(read) == 1
+
+
+def test_a_stored_weight_that_no_layer_has_is_refused_where_it_can_not_be_dequantized(tmp_path: Path) -> None:
+    """The quantizer keeps the kind, but the architecture stores GPT-2's matrices the other way round."""
+    folder = tiny_model_folder(tmp_path / "model", **ARCHITECTURES["gpt2"])
+    with pytest.raises(ModelError, match=r"c_\w+.weight' is stored as graftkit-nf4"):
+        check_stored_weights(QuantizedFiles(folder, dequantizes=False), Nf4(DOUBLE))  # type: ignore[arg-type]
 
 
 def without_scales(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -21,7 +22,9 @@ from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.flow.open_model import check_fits
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.tokenization.byte_alphabet import byte_alphabet
+from graftkit_models.gguf_header import read_header
 from graftkit_models.gguf_source import GgufFile, GgufSource
+from graftkit_models.gguf_types import GGML_TYPES, READABLE_TYPES, GgmlType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -239,6 +242,21 @@ def test_what_is_not_supported_is_refused_by_name(path: Path, message: str) -> N
         GgufSource().open(str(path))
     assert message in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("type_", [type_ for type_ in GGML_TYPES.values() if type_.name not in READABLE_TYPES])
+def test_a_type_that_can_not_be_dequantized_is_refused_with_what_to_do(
+    type_: GgmlType, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(path, tiny_llama())
+    header = read_header(path)
+    name = "blk.1.ffn_up.weight"
+    tensors = {**header.tensors, name: replace(header.tensors[name], type=type_)}
+    monkeypatch.setattr("graftkit_models.gguf_source.read_header", lambda path: replace(header, tensors=tensors))
+    with pytest.raises(ModelError, match=f"'{name}' is of the type {type_.name}, which can't be read") as caught:
+        GgufSource().open(str(path))
+    assert caught.value.where == str(path)
+    assert caught.value.hint is not None and caught.value.hint.startswith("Quantize the model to another type, or")
 
 
 def test_another_architecture_is_refused_by_name(path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +137,81 @@ def test_a_folder_without_weights_or_configuration_says_what_is_there(tmp_path: 
 def test_weights_that_are_integers_are_refused(tmp_path: Path, dtype: type[np.generic]) -> None:
     message = refusal(small(tmp_path / "m", a=np.ones((2, 2), np.float32), b=np.ones((2, 2), dtype)))
     assert "tensor 'b' is of type " in message and "already quantized\nGive the unquantized model." in message
+
+
+BITS = {"F32": 32, "U8": 8, "I8": 8, "I32": 32, "U32": 32, "F8_E4M3": 8, "F4": 4, "F6_E2M3": 6, "F8_E8M0": 8, "C64": 64}
+
+
+def write_zeros(folder: Path, types: Mapping[str, str]) -> None:
+    """Writes tensors `[2, 4]` of types that numpy may not have."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, type_ in types.items():
+        start, end = end, end + BITS[type_]  # 8 numbers
+        header[name] = {"dtype": type_, "shape": [2, 4], "data_offsets": [start, end]}
+    raw = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(end))
+
+
+FORMATS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
+    "bitsandbytes-nf4": (
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        {"q.weight": "U8", "q.weight.absmax": "F32", "q.weight.quant_state.bitsandbytes__nf4": "U8"},
+        r"quant_method is 'bitsandbytes', which is bitsandbytes' NF4, FP4 or int8, tensor 'q.weight\S*' is of type U8",
+    ),
+    "bitsandbytes-int8": (
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+        {"q.weight": "I8", "q.SCB": "F32"},
+        r"quant_method is 'bitsandbytes', .*, tensor 'q.weight' is of type I8",
+    ),
+    "fp8": (
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+        {"q.weight": "F8_E4M3", "q.weight_scale_inv": "F32"},
+        r"quant_method is 'fp8', which is FP8 in blocks, tensor 'q.weight' is of type F8_E4M3",
+    ),
+    "mxfp4": (
+        {"quantization_config": {"quant_method": "mxfp4"}},
+        {"experts.down_proj_blocks": "U8", "experts.down_proj_scales": "U8"},
+        r"quant_method is 'mxfp4', which is MXFP4, tensor 'experts.down_proj_blocks' is of type U8",
+    ),
+    "gptq": (
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"q.qweight": "I32", "q.qzeros": "I32", "q.scales": "F32"},
+        r"quant_method is 'gptq', which is GPTQ, tensor 'q.qweight' is of type I32",
+    ),
+    "awq": (
+        {"quantization_config": {"quant_method": "awq", "bits": 4}},
+        {"q.qweight": "I32", "q.scales": "F32"},
+        r"quant_method is 'awq', which is AWQ, tensor 'q.qweight' is of type I32",
+    ),
+    "compressed-tensors": (
+        {"text_config": {"compression_config": {"quant_method": "compressed-tensors"}}},
+        {"q.weight_packed": "I32", "q.weight_scale": "F32"},
+        r"text_config.compression_config.quant_method is 'compressed-tensors', .*, tensor 'q.weight_packed' is of type",
+    ),
+    "of nobody": (
+        {"quantization_config": {"quant_method": "nobodys"}},
+        {"q.weight": "F32"},
+        r"quantization_config.quant_method is 'nobodys': the weights",
+    ),
+    "mlx": ({"quantization": {"bits": 4}}, {"q.weight": "U32"}, "quantization names no format .* is of type U32"),
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_stored_format_is_named_with_a_tensor_and_what_to_do(form: str, tmp_path: Path) -> None:
+    config, types, told = FORMATS[form]
+    write_zeros(small(tmp_path / "m", {**CONFIG, **config}), {"a.weight": "F32", **types})
+    message = refusal(tmp_path / "m")
+    assert message.startswith("FOLDER/config.json: "), message
+    assert re.search(told, message), message
+    assert "the weights are already quantized\nGive the unquantized model that it was made of" in message
+
+
+@pytest.mark.parametrize("type_", ["F4", "F6_E2M3", "F8_E8M0", "C64"])
+def test_a_type_of_few_bits_is_no_damage(type_: str, tmp_path: Path) -> None:
+    """The file is whole: to download it again would not help."""
+    write_zeros(small(tmp_path / "m"), {"q": type_})
+    assert f"tensor 'q' is of type {type_}: the weights are already quantized\nGive the unquantized" in refusal(
+        tmp_path / "m"
+    )

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from graftkit.errors import TrainingError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.frozen_weight import FrozenWeight
-from graftkit.interfaces.layer import Layer, LayerInfo
+from graftkit.interfaces.layer import Layer, LayerInfo, OriginalWeights
+from graftkit.interfaces.quantizer import Quantizer
 from graftkit.recipe.bind import Choice
 from graftkit.testing.contracts.base import Contract, choose, refusal
 from graftkit.testing.contracts.samples import SMALL_SHAPES, distance, layer_of, normal
@@ -56,13 +58,18 @@ class AdapterContract(Contract):
 
     def frozen(self, quantizer: Choice, rows: int = 12, columns: int = 70) -> FrozenWeight:
         """Stores a weight, always the same one of this shape."""
-        weight = normal(rows, columns, seed=1)
-        stored: FrozenWeight = self.create(quantizer).quantize(weight, layer_of(weight))
+        self._quantizer: Quantizer = self.create(quantizer)
+        weight = original_of(rows, columns)
+        stored: FrozenWeight = self._quantizer.quantize(weight, layer_of(weight))
         return stored
 
-    def attach(self, weight: FrozenWeight, seed: int = 2, *, biased: bool = False) -> AdaptedWeight:
+    def attach(
+        self, weight: FrozenWeight, seed: int = 2, *, biased: bool = False, originals: OriginalWeights | None = None
+    ) -> AdaptedWeight:
         """Adapts a weight with the provider; what it returns is in evaluation mode."""
-        adapted = self.make().attach(layer_with(weight, torch.Generator().manual_seed(seed), biased=biased))
+        generator = torch.Generator().manual_seed(seed)
+        layer = layer_with(weight, generator, biased=biased, originals=originals or SampleOriginals(self._quantizer))
+        adapted = self.make().attach(layer)
         assert isinstance(adapted, AdaptedWeight), (
             f"attach returned {type(adapted).__name__}, which is no AdaptedWeight"
         )
@@ -73,10 +80,22 @@ class AdapterContract(Contract):
         return moved(self.attach(weight, biased=biased))
 
     def test_it_starts_as_the_frozen_weight_alone(self, quantizer: Choice) -> None:
-        """Training starts from the model as it was."""
+        """Training starts from the model as it was.
+
+        One that replaces the frozen weight is compared with the weight before it was quantized: it must be as near as
+        the quantized one.
+        """
         for shape, biased in CASES:
-            adapted = self.attach(self.frozen(quantizer, *shape), biased=biased)
+            weight = self.frozen(quantizer, *shape)
+            adapted = self.attach(weight, biased=biased)
             x = normal(5, shape[1], seed=3)
+            if adapted.replaced:
+                expected = x @ original_of(*shape).T
+                off, allowed = distance(adapted(x), expected), 2 * distance(weight(x), expected) + 1e-5
+                assert off <= allowed, (
+                    f"right after attach, {list(shape)} is off by {off:.1e} from the weight before it was quantized"
+                )
+                continue
             off = distance(adapted(x), adapted.frozen(x))
             assert off <= 1e-6, f"right after attach, {list(shape)} computes something else than W alone ({off:.1e})"
             largest = adapted.delta().abs().max().item()
@@ -113,6 +132,10 @@ class AdapterContract(Contract):
         """Bit for bit, in training too: it is the reference model of a preference objective."""
         adapted, x = self.trained(self.frozen(quantizer), biased=True).train(), normal(5, 70, seed=3)
         adapted.enabled = False
+        if adapted.replaced:
+            did = refusal(lambda: adapted(x), TrainingError)
+            assert not did, f"with enabled = False and its frozen weight replaced it must raise TrainingError; it {did}"
+            return
         assert torch.equal(adapted(x), adapted.frozen(x)), (
             "with enabled = False it computes something else than W alone"
         )
@@ -175,6 +198,33 @@ class AdapterContract(Contract):
         x = normal(5, 70, seed=3)
         assert torch.equal(first(x), other(x)), "adapter_state() does not hold all that forward needs"
         assert torch.equal(first.delta(), other.delta()), "adapter_state() does not hold all that delta() needs"
+
+    def test_its_state_does_without_the_original_weight(self, quantizer: Choice) -> None:
+        """An export may be loaded on a base whose files hold the weights as they were quantized.
+
+        What a start took from `Layer.original` belongs into `adapter_state`, unless it became the frozen weight.
+        """
+        weight = self.frozen(quantizer)
+        first = self.trained(weight)
+        if first.replaced:
+            return
+        other = self.attach(weight, originals=SampleOriginals(self._quantizer, seed=8))
+        other.load_adapter_state(copied(first.adapter_state()))
+        x = normal(5, 70, seed=3)
+        assert torch.equal(first(x), other(x)), "adapter_state() does not hold what the start took from original()"
+
+    def test_another_frozen_weight_is_made_of_layer_and_seed_alone(self, quantizer: Choice) -> None:
+        """A run that goes on and a model that is loaded again attach anew; exports are told by the adapter's form."""
+        weight = self.frozen(quantizer)
+        adapted = self.attach(weight)
+        if not adapted.replaced:
+            assert adapted.frozen is weight, "it has another frozen weight: it must say so with replace_frozen()"
+            return
+        again = self.attach(weight)
+        assert same(adapted.frozen.state(), again.frozen.state()), "attached twice, it makes two frozen weights"
+        assert self.make().peft_config() is None, (
+            "peft_config() must be None: PEFT would put the adapter on the base model's own weight"
+        )
 
     def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(self, quantizer: Choice) -> None:
         """A tensor missing, one left over, one of another shape."""
@@ -256,10 +306,42 @@ def _works_as_it_is(host: PluginHost, offer: RegisteredProvider) -> bool:
     return not host.registry.missing_requirements(offer.provider) and not any(f.is_required() for f in fields)
 
 
-def layer_with(weight: FrozenWeight, generator: torch.Generator, *, biased: bool = False) -> Layer:
+def original_of(rows: int, columns: int, seed: int = 1) -> torch.Tensor:
+    """Returns a weight before it is quantized, always the same one of this shape and seed."""
+    return normal(rows, columns, seed=seed)
+
+
+class SampleOriginals:
+    """What `Layer.original` and `Layer.requantize` ask where there is no model.
+
+    Args:
+        quantizer: What stored the weights.
+        seed: Of `original_of`.
+    """
+
+    def __init__(self, quantizer: Quantizer, seed: int = 1) -> None:
+        self._quantizer = quantizer
+        self._seed = seed
+
+    def original(self, layer: LayerInfo) -> torch.Tensor:
+        """Returns the weight, `[out, in]`."""
+        return original_of(layer.out_features, layer.in_features, self._seed)
+
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
+        """Stores a matrix."""
+        return self._quantizer.quantize(weight, layer)
+
+
+def layer_with(
+    weight: FrozenWeight,
+    generator: torch.Generator,
+    *,
+    biased: bool = False,
+    originals: OriginalWeights | None = None,
+) -> Layer:
     """Returns a layer, always with the same bias or with none."""
     info = LayerInfo("layer", "linear", weight.out_features, weight.in_features, biased)
-    return Layer(info, weight, normal(weight.out_features, seed=4) if biased else None, generator)
+    return Layer(info, weight, normal(weight.out_features, seed=4) if biased else None, generator, originals)
 
 
 def bias_delta(adapted: AdaptedWeight) -> torch.Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sys
+import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import text_settings
-from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.model_source import PLAIN, BaseModelFiles
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.load import load_base_model
@@ -126,6 +128,10 @@ class ModelSourceContract(Contract):
         """Float32, float16 or bfloat16."""
         for name, tensor in files.read():
             if isinstance(tensor, StoredWeight):
+                said = files.tensors[name].dtype
+                assert said == tensor.kind and said not in PLAIN, (
+                    f"{name} is stored as {tensor.kind}, tensors says {said}: kinds that nobody knows are refused by it"
+                )
                 assert all(part.device.type == "cpu" for part in tensor.tensors.values()), f"{name} is not on the CPU"
                 continue
             assert tensor.dtype in FLOATS, f"{name} is {tensor.dtype}: read() gives float32, float16 or bfloat16"
@@ -139,6 +145,29 @@ class ModelSourceContract(Contract):
             for name, tensor in again.read():
                 same = all(map(torch.equal, _parts(tensor), first[name]))
                 assert same, f"{name} is another when it is read again"
+
+    def test_a_tensor_by_its_name_is_what_read_yields(self, files: BaseModelFiles) -> None:
+        """Bit for bit, in whatever order they are asked for, and more than once."""
+        read = dict(files.read())
+        for name in [*reversed(read), *read]:
+            off = _difference(files.tensor(name), read[name])
+            assert not off, f"tensor({name!r}) is not what read() yields under this name: {off}"
+
+    def test_a_tensor_by_its_name_needs_no_other(self, files: BaseModelFiles, reference: str) -> None:
+        """An adapter asks for the weight of one layer at a time, of a model that may be larger than the memory."""
+        sizes = {name: sum(part.nbytes for part in _parts(tensor)) for name, tensor in files.read()}
+        smallest = min(reversed(sizes), key=lambda name: sizes[name])  # the last of them, past the others
+        _ = self.open(reference).tensor(smallest)  # imports what it needs
+        opened = self.open(reference)
+        needed, others = _bytes_made(lambda: opened.tensor(smallest)), sum(sizes.values()) - sizes[smallest]
+        assert needed <= sizes[smallest] + others / 2, (
+            f"tensor({smallest!r}) makes {needed:,} bytes for {sizes[smallest]:,}: read that tensor alone"
+        )
+
+    def test_a_tensor_of_an_unknown_name_is_a_model_error(self, files: BaseModelFiles) -> None:
+        """As it is wherever the files are not what was asked for."""
+        did = refusal(lambda: files.tensor("no.tensor.of.this.name"), ModelError)
+        assert not did, f"tensor() of a name that is not in tensors must raise ModelError; it {did}"
 
     def test_its_tokenizer_is_loaded_by_the_backend_that_it_names(self, files: BaseModelFiles, tmp_path: Path) -> None:
         """And has no more ids than the model has rows."""
@@ -164,6 +193,61 @@ class ModelSourceContract(Contract):
 def _parts(found: torch.Tensor | StoredWeight) -> list[torch.Tensor]:
     """Returns a tensor, or those that a stored weight consists of."""
     return list(found.tensors.values()) if isinstance(found, StoredWeight) else [found]
+
+
+def _difference(found: torch.Tensor | StoredWeight, expected: torch.Tensor | StoredWeight) -> str:
+    """Returns in what two of them differ, or nothing."""
+    if type(found) is not type(expected):
+        return f"it is a {type(found).__name__}, not a {type(expected).__name__}"
+    if isinstance(found, StoredWeight) and isinstance(expected, StoredWeight):
+        for field in ("kind", "shape", "meta"):
+            if getattr(found, field) != getattr(expected, field):
+                return f"its {field} is {getattr(found, field)}, not {getattr(expected, field)}"
+        if (found.dequantize is None) != (expected.dequantize is None):
+            return "only one of them can be dequantized"
+        if found.tensors.keys() != expected.tensors.keys():
+            return f"it has the tensors {', '.join(found.tensors)}, not {', '.join(expected.tensors)}"
+        pairs = [(found.tensors[name], tensor) for name, tensor in expected.tensors.items()]
+    else:
+        pairs = list(zip(_parts(found), _parts(expected), strict=True))
+    for own, other in pairs:
+        if (own.dtype, own.shape) != (other.dtype, other.shape):
+            return f"it is {own.dtype} {list(own.shape)}, not {other.dtype} {list(other.shape)}"
+        if not torch.equal(own, other):
+            return "its numbers are others"
+    return ""
+
+
+def _bytes_made(call: Callable[[], object]) -> int:
+    """Returns the bytes of all tensors that a call makes, or of the memory that it takes where that is more.
+
+    Tensors that are freed meanwhile count, so that reading a whole model for one tensor is seen however it is done.
+    Torch's own memory is not in tracemalloc's sum, and numpy's is.
+    """
+    made: list[weakref.ref[torch.Tensor]] = []
+    total = 0
+
+    def look(*_: object) -> None:
+        nonlocal total
+        known = {id(tensor) for reference in made if (tensor := reference()) is not None}
+        for new in gc.get_objects():
+            if issubclass(type(new), torch.Tensor) and id(new) not in known:
+                made.append(weakref.ref(new))
+                total += new.nbytes
+
+    profiler = sys.getprofile()
+    gc.collect()
+    gc.freeze()  # leaves what there was already out of get_objects()
+    tracemalloc.start()
+    try:
+        sys.setprofile(look)
+        call()
+        sys.setprofile(profiler)
+        return max(total, tracemalloc.get_traced_memory()[1])
+    finally:
+        sys.setprofile(profiler)
+        tracemalloc.stop()
+        gc.unfreeze()
 
 
 def _next_and_forget(
