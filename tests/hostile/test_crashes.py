@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from hostile.crash.faults import REFUSALS, Kept, count_calls, refuse_each
 from hostile.crash.recorder import record
 from hostile.crash.remember import Ends
 from hostile.crash.replay import SCENARIOS, Scenario, prepare, replay, sample
-from hostile.crash.tiny_run import go, make_recipe, tree_of
+from hostile.crash.tiny_run import go, left_over, make_recipe, tree_of
 
 
 def read(tree: State, name: str) -> bytes | None:
@@ -152,6 +153,15 @@ def test_a_call_that_the_system_refuses_is_told_and_nothing_is_lost(tmp_path: Pa
     assert {call for call, _ in ends} == drawn
     for (call, _), end in ends.items():
         assert end in ("told", "unharmed"), f"{errno.errorcode[code]} at call {call}: {end}"
+
+
+def test_what_could_not_be_removed_is_no_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, host = make_recipe(tmp_path), graftkit.PluginHost()
+    expected = go(recipe, tmp_path / "never" / "x", host)
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "_rmtree", lambda *_, **__: None)
+    found = go(recipe, tmp_path / "x", host)
+    assert any(name.endswith(".partial") for name in left_over(tmp_path / "x"))
+    assert found["listed"] == expected["listed"]
 
 
 def test_twenty_random_kills_are_resumed_bit_equal() -> None:

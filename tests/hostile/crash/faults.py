@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import errno
 import fcntl
+import gc
 import io
 import json
 import os
@@ -337,6 +338,7 @@ def refuse_each(
     """
     folder.mkdir()
     branches = _Branches(folder, cases)
+    gc.freeze()  # what there is by now need not be copied into every fork
     try:
         told = _refused(recipe, expected, folder, host, branches)
         if branches.answer is not None:
@@ -349,6 +351,7 @@ def refuse_each(
     finally:
         if branches.answer is not None:
             os._exit(0)
+    gc.unfreeze()
     shutil.rmtree(folder)
     assert told == "unharmed", told
     return branches.ends

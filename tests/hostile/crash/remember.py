@@ -23,14 +23,16 @@ from graftkit.flow import run as run_module
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import Corpus
+from graftkit.flow.folder import LOCK
+from graftkit.flow.metrics import METRICS
 from graftkit.report.run_manifest import MANIFEST
 from graftkit.store.files import TEMPORARY
 from hostile.crash.tiny_run import digest_of
 
 __all__ = ["Ends"]
 
-_READ = ("tokenizer", "model", "data", "metrics", "artifacts", "graftkit", "providers")
-"""What a run that goes on reads of its former manifest once it computes."""
+_READ = ("tokenizer", "model", "data", "metrics", "graftkit", "providers")
+"""What a run that goes on reads of its former manifest once it computes, beside the facts of its metrics' file."""
 
 _NOT_READ = ("error", "notices", "resumed")
 """What is written into a manifest, and not read of it by any run."""
@@ -146,7 +148,8 @@ def _key(run: RunContext, root: Path, point: str, held: Sequence[bytes]) -> str:
         held: What it holds in memory.
     """
     before = run.resumed.manifest.to_json() if run.resumed and point in ("beginning", "tokens") else None
-    tree = {_plain(path.relative_to(root)): _content(path) for path in root.rglob("*") if path.name != ".lock"}
+    own = (run.folder / MANIFEST, run.folder / LOCK)  # the manifest is the run's own by now, which is looked at
+    tree = {_plain(path.relative_to(root)): _content(path) for path in root.rglob("*") if path not in own}
     waiting = sorted(root.rglob(".*.replaced"), key=lambda path: path.stat().st_mtime_ns)  # the latest is put back
     said = [
         point,
@@ -154,8 +157,8 @@ def _key(run: RunContext, root: Path, point: str, held: Sequence[bytes]) -> str:
         run.folder.name,
         run.plan.today.isoformat(),
         run._theirs,
-        _said(run.manifest.to_json()),
-        before and {key: before.get(key) for key in _READ},
+        _said(run.manifest.to_json() | {"written": []}),
+        before and [{key: before.get(key) for key in _READ}, before.get("artifacts", {}).get(METRICS)],
         sorted(tree.items()),
         [path.name for path in waiting] if len(waiting) > 1 else len(waiting),
     ]
