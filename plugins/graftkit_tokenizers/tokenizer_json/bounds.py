@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from graftkit.errors import ModelError
@@ -17,8 +17,8 @@ MAX_FILE = 64 << 20
 """The most bytes of a tokenizer.json, or of a file beside it; the largest in use have 35 million."""
 _MOST_GROWTH = 1000
 _MOST_STEPS = 100
-_COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3}
-"""Normalizer -> how many characters it makes of one at most."""
+_COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3, "ByteLevel": 4}
+"""Step -> how many characters it makes of one at most."""
 
 
 def check_bounds(spec: Mapping[str, Any], where: str) -> None:
@@ -29,7 +29,7 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
         where: Its folder, for errors.
 
     Raises:
-        ModelError: It encodes at random; its normalizer could make a text over a thousand times as long; a pattern
+        ModelError: It encodes at random; a part of it could make a text over a thousand times as long; a pattern
             repeats a part that repeats; it has hundreds of steps; or a table in it claims more bytes than it has.
     """
     model = spec.get("model")
@@ -46,14 +46,18 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
             raise ModelError(f"the {part} of tokenizer.json has {len(steps):,} steps", where=where)
         for step in steps:
             _check_pattern(step.get("pattern"), part, where)
+        _check_growth(steps, part, where)
+
+
+def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:
     growth = 1.0
-    for step in _steps(spec.get("normalizer")):
+    for step in steps:
         if step.get("type") == "Precompiled":
             _check_charsmap(step.get("precompiled_charsmap"), where)
         growth *= _growth(step)
         if growth > _MOST_GROWTH:
             raise ModelError(
-                f"the normalizer of tokenizer.json could make a text over {_MOST_GROWTH:,} times as long", where=where
+                f"the {part} of tokenizer.json could make a text over {_MOST_GROWTH:,} times as long", where=where
             )
 
 
@@ -84,7 +88,7 @@ def _check_pattern(pattern: Any, part: str, where: str) -> None:
 
 
 def _growth(step: Mapping[str, Any]) -> float:
-    """Returns how many characters a step of a normalizer makes of one at most."""
+    """Returns how many characters a step makes of one at most."""
     kind = step.get("type")
     if kind == "Replace":
         pattern, content = step.get("pattern"), step.get("content")
