@@ -14,7 +14,7 @@ import torch
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, FolderError, GraftkitError, ModelError, TrainingError, named
 from graftkit.flow.assets import ExpectedAssets
-from graftkit.flow.export_manifest import ExportManifest
+from graftkit.flow.export_manifest import ExportManifest, check_tensor_header
 from graftkit.flow.metrics import read_steps
 from graftkit.flow.probes import Probes
 from graftkit.interfaces.regular_file import read_regular
@@ -39,6 +39,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "graftkit.json": lambda folder: ExportManifest.read(folder, ()),
     "metrics.jsonl": lambda folder: read_steps(folder / "metrics.jsonl"),
     "train.safetensors": lambda folder: TokenStore.load(folder / "train.safetensors"),
+    "adapter_model.safetensors": lambda folder: check_tensor_header(folder / "adapter_model.safetensors"),
     "probes.safetensors": lambda folder: Probes.load(folder / "probes.safetensors"),
 }
 """Readers of files from strangers, by the file that each reads."""
@@ -64,7 +65,7 @@ def _open_with_config(folder: Path) -> object:
 
 
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize("odd", ["pipe", "/dev/zero", "folder"])
+@pytest.mark.parametrize("odd", ["pipe", "/dev/zero", "/proc/self/mem", "folder"])
 @pytest.mark.parametrize("name", READERS)
 def test_only_regular_files_are_read(tmp_path: Path, name: str, odd: str) -> None:
     path = tmp_path / name
