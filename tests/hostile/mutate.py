@@ -341,7 +341,9 @@ def text_changed(draw: random.Random, data: bytes) -> bytes:
     elif kind == 4:
         return data.replace(b"\n", draw.choice((b"\r", b"\r\n", b"\x0b", b"\x0c", b"\xc2\x85", b"\xe2\x80\xa8", b"")))
     elif kind == 5:
-        return data.decode("utf-8", "replace").encode(draw.choice(("utf-16", "utf-16-le", "utf-32", "utf-7", "cp037")))
+        return data.decode("utf-8", "replace").encode(
+            draw.choice(("utf-16", "utf-16-le", "utf-32", "utf-7", "cp037")), "replace"
+        )
     elif kind == 6:
         lines[place] = lines[place] + draw.choice((b" ", b"\t", b"\0", b"\xc2\xa0", b"\xed\xa0\x80", b"\xff"))
     elif kind == 7:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import graftkit
@@ -15,10 +18,11 @@ from graftkit.store.files import LineFile, atomic_folder, sweep, write_text
 
 from hostile.crash import kills
 from hostile.crash.disk import State, states, whole
-from hostile.crash.faults import REFUSALS, count_calls, refuse
+from hostile.crash.faults import REFUSALS, Kept, count_calls, refuse_each
 from hostile.crash.recorder import record
+from hostile.crash.remember import Ends
 from hostile.crash.replay import SCENARIOS, Scenario, prepare, replay, sample
-from hostile.crash.tiny_run import go, make_recipe, tree_of
+from hostile.crash.tiny_run import go, left_over, make_recipe, tree_of
 
 
 def read(tree: State, name: str) -> bytes | None:
@@ -102,6 +106,38 @@ def test_lines_of_metrics_that_were_not_flushed_before_their_checkpoint_would_be
     assert "another result: ['steps']" in ends
 
 
+def test_a_run_is_stopped_only_where_another_went_on_from_the_same(
+    scenarios: dict[str, Scenario], tmp_path: Path
+) -> None:
+    scenario, ends = scenarios["a run that goes on"], Ends()
+    state = next(
+        state
+        for state in states(scenario.changes)
+        if read(state, "runs/x/metrics.jsonl") and "checkpoints/step-00000002/" in str(sorted(state.tree))
+    )
+    assert [replay(scenario, state, tmp_path / "state", ends) for _ in range(2)] == ["newest", "newest"]
+    assert ends.repeated == 1
+    fewer = replace(state, tree={**state.tree, "runs/x/metrics.jsonl": b""})
+    assert replay(scenario, fewer, tmp_path / "state", ends) == "another result: ['steps']"
+    assert ends.repeated == 1
+
+
+def test_open_files_are_put_back_as_they_were(tmp_path: Path) -> None:
+    """A process that another one forks from goes on as if that had never changed its folder."""
+    root = tmp_path / "root"
+    (root / "in").mkdir(parents=True)
+    with (root / "in" / "x").open("w+b", buffering=0) as file:
+        file.write(b"one")
+        kept = Kept(root)
+        file.write(b" and more")
+        shutil.rmtree(root / "in")
+        (root / "y").write_text("another")
+        kept.put_back()
+        file.write(b", two")
+    assert tree_of(root) == {"in": None, "in/x": b"one, two"}
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
 @pytest.mark.parametrize(("code", "lasting"), REFUSALS)
 def test_a_call_that_the_system_refuses_is_told_and_nothing_is_lost(tmp_path: Path, code: int, lasting: bool) -> None:
     """A sample; `make faults` refuses every call."""
@@ -111,9 +147,21 @@ def test_a_call_that_the_system_refuses_is_told_and_nothing_is_lost(tmp_path: Pa
     calls = count_calls(recipe, tmp_path / "counted", host)
     assert {"open", "write", "fsync", "mkdir", "replace", "rename", "serialize"} <= {*calls}
     first = {name: calls.index(name) + 1 for name in ("serialize", "fsync", "write metrics")}
-    for call in sorted({*first.values(), *random.Random(code).sample(range(1, len(calls) + 1), 5)}):
-        end = refuse(recipe, expected, tmp_path / "refused", host, call, code, lasting)
+    drawn = {*first.values(), *random.Random(code).sample(range(1, len(calls) + 1), 5)}
+    cases = {call: [(code, lasting)] for call in drawn}
+    ends = refuse_each(recipe, expected, tmp_path / "refused", host, cases)
+    assert {call for call, _ in ends} == drawn
+    for (call, _), end in ends.items():
         assert end in ("told", "unharmed"), f"{errno.errorcode[code]} at call {call}: {end}"
+
+
+def test_what_could_not_be_removed_is_no_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, host = make_recipe(tmp_path), graftkit.PluginHost()
+    expected = go(recipe, tmp_path / "never" / "x", host)
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "_rmtree", lambda *_, **__: None)
+    found = go(recipe, tmp_path / "x", host)
+    assert any(name.endswith(".partial") for name in left_over(tmp_path / "x"))
+    assert found["listed"] == expected["listed"]
 
 
 def test_twenty_random_kills_are_resumed_bit_equal() -> None:

@@ -14,7 +14,7 @@ import torch
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, FolderError, GraftkitError, ModelError, TrainingError, named
 from graftkit.flow.assets import ExpectedAssets
-from graftkit.flow.export_manifest import ExportManifest
+from graftkit.flow.export_manifest import ExportManifest, check_tensor_header
 from graftkit.flow.metrics import read_steps
 from graftkit.flow.probes import Probes
 from graftkit.interfaces.regular_file import read_regular
@@ -39,6 +39,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "graftkit.json": lambda folder: ExportManifest.read(folder, ()),
     "metrics.jsonl": lambda folder: read_steps(folder / "metrics.jsonl"),
     "train.safetensors": lambda folder: TokenStore.load(folder / "train.safetensors"),
+    "adapter_model.safetensors": lambda folder: check_tensor_header(folder / "adapter_model.safetensors"),
     "probes.safetensors": lambda folder: Probes.load(folder / "probes.safetensors"),
 }
 """Readers of files from strangers, by the file that each reads."""
@@ -64,7 +65,7 @@ def _open_with_config(folder: Path) -> object:
 
 
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize("odd", ["pipe", "/dev/zero", "folder"])
+@pytest.mark.parametrize("odd", ["pipe", "/dev/zero", "/proc/self/mem", "folder"])
 @pytest.mark.parametrize("name", READERS)
 def test_only_regular_files_are_read(tmp_path: Path, name: str, odd: str) -> None:
     path = tmp_path / name
@@ -225,3 +226,52 @@ def test_a_manifest_that_can_not_be_written_again_is_damaged(tmp_path: Path) -> 
 def test_a_chat_template_writes_no_half_of_a_surrogate_pair(source: str) -> None:
     with pytest.raises(DataError, match="surrogate pair"):
         ChatTemplate(source, {}).render([{"role": "user", "content": "a"}], "a row")
+
+
+def _tokenizer(folder: Path, **changed: Any) -> dict[str, Any]:
+    for name, data in tiny_tokenizer_files().items():
+        (folder / name).write_bytes(data)
+    spec: dict[str, Any] = json.loads((folder / "tokenizer.json").read_bytes()) | changed
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    return spec
+
+
+@pytest.mark.parametrize("part", ["pre_tokenizer", "decoder"])
+def test_steps_that_make_a_text_ever_longer_are_refused(tmp_path: Path, part: str) -> None:
+    steps = {
+        "pre_tokenizer": ("pretokenizers", {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}),
+        "decoder": ("decoders", {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaa"}),
+    }
+    name, step = steps[part]
+    _tokenizer(tmp_path, **{part: {"type": "Sequence", name: [step] * 12}})
+    with pytest.raises(ModelError, match="times as long"):
+        HuggingFaceBackend().load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_a_file_beside_a_vocabulary_with_half_of_a_surrogate_pair_is_refused(tmp_path: Path, name: str) -> None:
+    _tokenizer(tmp_path)
+    (tmp_path / name).write_text('{"eos_token": "\\ud800", "bos_token": "\\ud83d\\ude00"}')
+    with pytest.raises(ModelError, match="lone surrogate"):
+        HuggingFaceBackend().load(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.txt").write_text("[UNK]\na\n")
+    with pytest.raises(ModelError, match="lone surrogate"):
+        HuggingFaceBackend().load(tmp_path)
+    (tmp_path / name).write_text('{"unk_token": "[UNK]", "note": "\\\\ud800 \\ud83d\\ude00"}')
+    assert HuggingFaceBackend().load(tmp_path)
+
+
+def test_a_pattern_that_is_no_text_is_told_with_its_file(tmp_path: Path) -> None:
+    config = {"pattern": {"a": 1}, "default_num_special_tokens": 3, "default_vocab_size": 4}
+    vocab = [{"rank": 0, "token_bytes": "YQ==", "token_str": "a"}]
+    (tmp_path / "tekken.json").write_text(json.dumps({"config": config, "vocab": vocab}))
+    with pytest.raises(GraftkitError, match=r"tekken\.json"):
+        HuggingFaceBackend().load(tmp_path)
+
+
+def test_an_unknown_token_of_a_model_that_has_none_is_not_looked_at(tmp_path: Path) -> None:
+    spec = _tokenizer(tmp_path)
+    pieces = [[piece, -1.0] for piece in spec["model"]["vocab"]]
+    _tokenizer(tmp_path, model={"type": "Unigram", "unk_id": 0, "vocab": pieces, "unk_token": {"a": 1}})
+    assert HuggingFaceBackend().load(tmp_path).encode_batch(["a"])

@@ -27,7 +27,7 @@ from graftkit.host.process_state import ProcessState
 from graftkit.host.registry import BUILT_IN
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import FORMAT, DataFacts, RunManifest, StageFacts
-from graftkit.store.files import file_facts
+from graftkit.store.files import file_facts, is_temporary
 
 __all__ = ["RunContext", "StageScope"]
 
@@ -157,21 +157,23 @@ class RunContext:
     def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
         """Writes the manifest for the last time, every artifact listed with its hash.
 
-        The checkpoints of a finished run are none: they go next.
+        The checkpoints of a finished run are none: they go next. Nor is what was half-written and could not be removed.
         """
         self.info = replace(self.info, status=status)
         self._tell_of_plugins()
         self._tell_of_hooks()
         self.record(status=status, **({"error": _describe(error)} if error is not None else {"progress": None}))
-        leave_out = {LOCK, MANIFEST, *self._theirs}
+        leave_out = {LOCK, MANIFEST, *self._theirs, *filter(is_temporary, self._names())}
         if status == "finished":
             leave_out |= {name for name in self._written() if name.startswith("checkpoints/")}
         self.record(artifacts=file_facts(self.folder, leave_out=frozenset(leave_out)), written=[])
         self.save()
 
     def _written(self) -> list[str]:
-        names = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
-        return sorted({*names} - {LOCK, MANIFEST, *self._theirs})
+        return sorted(self._names() - {LOCK, MANIFEST, *self._theirs})
+
+    def _names(self) -> set[str]:
+        return {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
 
     @property
     def manifest(self) -> RunManifest:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from graftkit.errors import ExportError, FolderError
 from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.regular_file import open_regular, read_regular
 from graftkit.report.run_manifest import BaseFacts, Facts
 from graftkit.store.files import sha256_of, write_json
 
@@ -261,10 +261,13 @@ def check_tensor_header(path: Path) -> None:
     """Refuses a safetensors file whose header is larger than any that is written here, before the library reads it.
 
     Raises:
-        ExportError: It is.
+        ExportError: It is, or can't be read.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+    try:
+        with open_regular(path) as file:
+            length = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise ExportError(f"can't be read: {error.strerror}", where=str(path), hint=_EXPORT_AGAIN) from None
     if length > _MAX_HEADER:
         raise ExportError(
             f"its header claims {length:,} bytes; at most {_MAX_HEADER:,} are read", where=str(path), hint=_EXPORT_AGAIN

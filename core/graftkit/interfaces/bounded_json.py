@@ -13,7 +13,11 @@ _WEIGHTS = {"{": 4, "[": 1, ",": 1}
 """What each object, list and further value counts: in memory an object is several times as large as a list."""
 
 
-def parse_json(data: bytes | str, most_values: int = 4_000_000, **options: Any) -> Any:
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON escapes one half of a surrogate pair."""
+
+
+def parse_json(data: bytes | str, most_values: int = 4_000_000, *, unicode: bool = False, **options: Any) -> Any:
     """Returns what JSON says.
 
     A megabyte of `[],[],[]` makes a third of a million lists of 56 bytes each, so that a file's size alone bounds
@@ -22,16 +26,28 @@ def parse_json(data: bytes | str, most_values: int = 4_000_000, **options: Any) 
     Args:
         data: The JSON.
         most_values: How many values it may hold; an object counts as four. A value takes up to 80 bytes.
+        unicode: Whether texts must have a UTF-8 form, which those with a lone surrogate have not.
         options: Further keywords of `json.loads`.
 
     Raises:
-        ValueError: It is no JSON, or holds more values.
+        ValueError: It is no JSON, or holds more values, or a text without a UTF-8 form where that is asked for.
         RecursionError: It is nested too deeply.
     """
     text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
     if sum(weight * text.count(sign) for sign, weight in _WEIGHTS.items()) > most_values:  # those in texts, too
         _check_values(text, most_values)
-    return json.loads(text, **options)
+    found = json.loads(text, **options)
+    if unicode and _HALF_PAIR.search(text):
+        _check_unicode(found)
+    return found
+
+
+def _check_unicode(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end + 20]
+        raise ValueError(f"it holds a lone surrogate, which is no Unicode character: {text!a}") from None
 
 
 def _check_values(text: str, most_values: int) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "atomic_folder",
     "file_facts",
     "guarded",
+    "is_temporary",
     "make_folder",
     "remove_tree",
     "sha256_of",
@@ -71,6 +72,11 @@ def guarded(path: Path) -> Iterator[None]:
         raise StorageError(
             f"can't be written: {os.strerror(code)}", where=str(path), hint=_HINTS.get(code, "")
         ) from error
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a relative path is that of something half-written, or lies in it."""
+    return any(TEMPORARY.fullmatch(part) for part in name.split("/"))
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -68,7 +68,7 @@ def object_in(files: Mapping[str, bytes], name: str, where: str) -> dict[str, An
     if name not in files:
         return {}
     try:
-        data = parse_json(files[name])
+        data = parse_json(files[name], unicode=True)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{name} is no JSON: {error}", where=where) from None
     if not isinstance(data, dict):

@@ -68,7 +68,7 @@ def json_object(path: Path) -> Json:
         ModelError: It is missing, or no JSON object.
     """
     try:
-        data = parse_json(text_of(path).encode())
+        data = parse_json(text_of(path).encode(), unicode=True)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"the file is no JSON: {error}", where=str(path)) from None
     if not isinstance(data, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from graftkit.errors import ModelError
@@ -23,8 +23,8 @@ CHARACTERS = 2000
 MOST_SEARCH = 2e8
 """Steps that all patterns together may take for such a text, a few seconds' worth."""
 _MOST_STEPS = 100
-_COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3}
-"""Normalizer -> how many characters it makes of one at most."""
+_COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3, "ByteLevel": 4}
+"""Step -> how many characters it makes of one at most."""
 
 
 def check_bounds(spec: Mapping[str, Any], where: str) -> None:
@@ -35,7 +35,7 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
         where: Its folder, for errors.
 
     Raises:
-        ModelError: It encodes at random; its normalizer could make a text over a thousand times as long; its patterns
+        ModelError: It encodes at random; a part of it could make a text over a thousand times as long; its patterns
             could take very long, or can't be judged; it has hundreds of steps; or a table in it claims more bytes than
             it has.
     """
@@ -62,14 +62,18 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
                 )
             if step.get("type") == "Replace":
                 longer = min(longer * _growth(step), _MOST_GROWTH)
+        _check_growth(steps, part, where)
+
+
+def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:
     growth = 1.0
-    for step in _steps(spec.get("normalizer")):
+    for step in steps:
         if step.get("type") == "Precompiled":
             _check_charsmap(step.get("precompiled_charsmap"), where)
         growth *= _growth(step)
         if growth > _MOST_GROWTH:
             raise ModelError(
-                f"the normalizer of tokenizer.json could make a text over {_MOST_GROWTH:,} times as long", where=where
+                f"the {part} of tokenizer.json could make a text over {_MOST_GROWTH:,} times as long", where=where
             )
 
 
@@ -105,7 +109,7 @@ def _search_steps(pattern: Any, length: int, part: str, where: str) -> float:
 
 
 def _growth(step: Mapping[str, Any]) -> float:
-    """Returns how many characters a step of a normalizer makes of one at most."""
+    """Returns how many characters a step makes of one at most."""
     kind = step.get("type")
     if kind == "Replace":
         pattern, content = step.get("pattern"), step.get("content")

@@ -32,6 +32,8 @@ def named(pattern: str) -> str:
         RequestError: The name is unknown, or the expression is malformed, has a quantifier that `tokenizers` reads
             otherwise, or could take very long.
     """
+    if not isinstance(pattern, str):  # from a file
+        raise RequestError(f"the pattern is no text: {str(pattern)[:100]}")
     if pattern in PATTERNS:
         return PATTERNS[pattern]
     if re.fullmatch(r"[\w-]+", pattern):

@@ -342,7 +342,7 @@ def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset(
             for left, right in model["merges"]
             if hidden.keys().isdisjoint((left, right, left + right[len(prefix) :]))
         ]
-    if "unk_token" in model:
+    if isinstance(model.get("unk_token"), str):  # a model that has none may have anything there
         model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
     renamed = [{**token, "content": hidden.get(token["content"], token["content"])} for token in added]
     return {**spec, "added_tokens": renamed, "model": model, "post_processor": None}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from graftkit.store.files import TEMPORARY
@@ -49,12 +50,17 @@ class State:
     @property
     def key(self) -> str:
         """Equal for states that differ only in what half-written temporary files hold."""
-        shown = {}
+        shown: dict[str, str | None] = {}
         for name, data in self.tree.items():
             temporary = [part for part in name.split("/") if TEMPORARY.fullmatch(part) and part.endswith(".partial")]
             plain = "/".join(m[1] + m[2] if (m := TEMPORARY.fullmatch(part)) else part for part in name.split("/"))
-            shown[plain] = b"" if temporary and data is not None else data
+            shown[plain] = None if data is None else _digest(b"" if temporary else data)
         return hashlib.sha256(repr(sorted(shown.items(), key=lambda item: item[0])).encode()).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def whole(changes: Sequence[Change]) -> Tree:

@@ -22,7 +22,8 @@ from graftkit.errors import Cancelled, RequestError
 from graftkit.flow.events import Event, StepFinished
 from hostile.crash.disk import State, states, whole
 from hostile.crash.recorder import Change, record
-from hostile.crash.tiny_run import facts_of, go, left_over, make_recipe, tree_of
+from hostile.crash.remember import Ends
+from hostile.crash.tiny_run import facts_of, go, left_over, make_recipe, scratch, tree_of
 
 __all__ = ["SCENARIOS", "Scenario", "prepare", "replay", "sample"]
 
@@ -82,32 +83,54 @@ def _stop_after_a_step(recipe: dict[str, Any], out: Path, host: graftkit.PluginH
         return
 
 
-def replay(scenario: Scenario, state: State, folder: Path) -> str:
+def replay(scenario: Scenario, state: State, folder: Path, ends: Ends | None = None) -> str:
     """Has a state's run go on.
+
+    Args:
+        scenario: What was recorded.
+        state: What the disk holds.
+        folder: Where it is laid out; it is missing, before and afterwards.
+        ends: How former states of the scenario ended: a run that begins to compute from the same ends so, too.
 
     Returns:
         "newest" or "previous", by what is there then, or what is wrong.
     """
+    ends = ends or Ends()
     out = folder / "runs" / "x"
     state.write(folder)
     try:
-        try:
-            found = go(scenario.recipe, out, scenario.host, resume=True)
-        except RequestError as error:
-            found = facts_of(out) if (out / "manifest.json").exists() else {}
-            if found not in (scenario.newest, scenario.previous):
-                return f"refused: {error}"
-        if found == scenario.newest:
-            return f"left over: {left_over(out)}" if left_over(out) else "newest"
-        if found != scenario.previous:
-            return f"another result: {sorted(key for key in found if found[key] != scenario.newest[key])}"
-        if go(scenario.recipe, out, scenario.host, overwrite=True) != scenario.newest or left_over(out):
-            return "the previous run could not be replaced any more"
-        return "previous"
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        end = ends.of(folder, lambda: _went_on(scenario, out))
+        if end != "previous" or ends.stopped:
+            return end
+        replaced = ends.of(folder, lambda: _replaced(scenario, out))
+        return "previous" if replaced == "newest" else f"the previous run could not be replaced any more: {replaced}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _went_on(scenario: Scenario, out: Path) -> str:
+    try:
+        found = go(scenario.recipe, out, scenario.host, resume=True)
+    except RequestError as error:
+        found = facts_of(out) if (out / "manifest.json").exists() else {}
+        if found not in (scenario.newest, scenario.previous):
+            return f"refused: {error}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "previous" if found == scenario.previous else _compared(scenario, found, out)
+
+
+def _replaced(scenario: Scenario, out: Path) -> str:
+    try:
+        return _compared(scenario, go(scenario.recipe, out, scenario.host, overwrite=True), out)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _compared(scenario: Scenario, found: dict[str, Any], out: Path) -> str:
+    if found != scenario.newest:
+        return f"another result: {sorted(key for key in found if found[key] != scenario.newest[key])}"
+    return f"left over: {left_over(out)}" if left_over(out) else "newest"
 
 
 def sample(scenario: Scenario, count: int | None, seed: int = 0) -> list[State]:
@@ -128,21 +151,23 @@ def main() -> int:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else None
     names = sys.argv[2:] or SCENARIOS
     wrong = 0
-    print(f"{'recorded':30}{'changes':>9}{'states':>8}{'newest':>8}{'previous':>10}{'neither':>9}{'seconds':>9}")
+    head = f"{'newest':>8}{'previous':>10}{'neither':>9}{'as one before':>15}{'seconds':>9}"
+    print(f"{'recorded':30}{'changes':>9}{'states':>8}{head}")
     for name in names:
-        start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as place:
+        start, known = time.perf_counter(), Ends()
+        with tempfile.TemporaryDirectory(dir=scratch()) as place:
             scenario = prepare(name, Path(place) / "recorded")
             drawn = sample(scenario, count)
             ends: list[str] = []
             for state in drawn:
-                end = replay(scenario, state, Path(place) / "state")
+                end = replay(scenario, state, Path(place) / "state", known)
                 ends.append(end)
                 if end not in ("newest", "previous"):
                     print(f"  after {state.changes} changes, {state.variant}: {end}", flush=True)
         bad = len(ends) - ends.count("newest") - ends.count("previous")
         figures = f"{len(drawn):8}{ends.count('newest'):8}{ends.count('previous'):10}{bad:9}"
-        print(f"{name:30}{len(scenario.changes):9}{figures}{time.perf_counter() - start:9.0f}", flush=True)
+        spent = f"{known.repeated:15}{time.perf_counter() - start:9.0f}"
+        print(f"{name:30}{len(scenario.changes):9}{figures}{spent}", flush=True)
         wrong += bad
     return min(1, wrong)
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import graftkit
 from graftkit.flow import prove as prove_module
+from graftkit.model.packing import Packing, choose_packing
 from graftkit.testing import tiny_model_folder
 
-__all__ = ["facts_of", "go", "left_over", "make_recipe", "quick", "tree_of"]
+__all__ = ["digest_of", "facts_of", "go", "left_over", "make_recipe", "quick", "scratch", "tree_of"]
 
 _WITH_TIMES = ("manifest.json", "metrics.jsonl", "report.html", "graftkit.json", ".lock")
 """Files that say how long something took or where it lies, and the lock, which holds nothing."""
+
+
+def scratch() -> str | None:
+    """Returns a folder in memory, where flushes take no time, or None where there is none."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def make_recipe(folder: Path, *, steps: int = 3, export: tuple[str, ...] = ("peft",)) -> dict[str, Any]:
@@ -43,7 +51,8 @@ def make_recipe(folder: Path, *, steps: int = 3, export: tuple[str, ...] = ("pef
 def quick() -> Iterator[None]:
     """Leaves out what takes time and writes nothing: a process for each proof, the report's figure, a look at garbage.
 
-    An export is proved as by a run, in this process.
+    An export is proved as by a run, in this process. Whether a model's sequences share a pass is found out once for
+    each configuration, which alone decides it.
     """
 
     def prove(folder: Path, probes: Path, poll: Any = None, *, trusted: bool = False, **others: Any) -> dict[str, Any]:
@@ -55,16 +64,25 @@ def quick() -> Iterator[None]:
             return _checked(folder, 1, "", f"{type(error).__name__}: {error}")
         return _checked(folder, 0, json.dumps(said), "")
 
+    def choose(config: Mapping[str, Any], where: str = "", most_weights: int | None = None) -> Packing:
+        return _packing(json.dumps(config), where, most_weights)
+
     from transformers.utils import logging
 
     with (
         mock.patch.object(logging, "_tqdm_active", False),
         mock.patch("graftkit.flow.export.prove", prove),
+        mock.patch("graftkit.flow.check_model.choose_packing", choose),
         mock.patch("graftkit.flow.export._give_memory_back"),
         mock.patch("graftkit.report.html.loss_curve", lambda *_: ""),
         warnings.catch_warnings(action="ignore", category=FutureWarning),
     ):
         yield
+
+
+@functools.lru_cache
+def _packing(config: str, where: str, most_weights: int | None) -> Packing:
+    return choose_packing(json.loads(config), where, most_weights)
 
 
 def go(recipe: dict[str, Any], out: Path, host: graftkit.PluginHost, **options: Any) -> dict[str, Any]:
@@ -79,7 +97,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
     manifest = json.loads((folder / "manifest.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     files = {
-        path.relative_to(folder).as_posix(): _digest(path)
+        path.relative_to(folder).as_posix(): digest_of(path)
         for path in folder.rglob("*")
         if path.is_file() and path.name not in _WITH_TIMES
     }
@@ -95,7 +113,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Returns a file's sha256; of a tensor file without the order in which its library writes the header's entries."""
     data = path.read_bytes()
     if path.suffix == ".safetensors":

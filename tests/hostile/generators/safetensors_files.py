@@ -120,6 +120,15 @@ def _write_index(draw: random.Random, folder: Path, index: Any, kinds: list[str]
     (folder / _INDEX).write_text(dumped(changed), encoding="utf-8")
 
 
+def _offsets(entry: dict[str, Any]) -> tuple[int, int]:
+    """Returns where a tensor starts and ends; zeros where another change has left something else there."""
+    match entry.get("data_offsets"):
+        case [int(start), int(end)]:
+            return start, end
+        case _:
+            return 0, 0
+
+
 def _change(draw: random.Random, file: _File, kind: str) -> None:
     if not isinstance(file.header, dict) or not all(isinstance(entry, dict) for entry in file.header.values()):
         return
@@ -132,7 +141,7 @@ def _change(draw: random.Random, file: _File, kind: str) -> None:
             (0, 1, 7, length - 1, length + 1, length * 2, 2**24, 2**31, 2**32, 2**63, 2**64 - 1, 100_000_001)
         )
     elif kind == "offsets":
-        start, end = entry.get("data_offsets", [0, 0]) if isinstance(entry.get("data_offsets"), list) else (0, 0)
+        start, end = _offsets(entry)
         entry["data_offsets"] = draw.choice(
             ([end, start], [start, end + 1], [start + 1, end + 1], [start - 1, end], [0, size], [size, size * 2], [-4,
             0], [start], [],
