@@ -28,6 +28,36 @@ __all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modu
 NEW_ROWS = "token_adapter.trainable_tokens_delta"
 """PEFT's name of an embedding's trained rows. They are the rows themselves, whatever the name says."""
 
+LAYER_METHODS = frozenset(
+    [
+        "ADALORA",
+        "BOFT",
+        "C3A",
+        "DELORA",
+        "FOURIERFT",
+        "GRALORA",
+        "HIRA",
+        "HRA",
+        "IA3",
+        "LN_TUNING",
+        "LOHA",
+        "LOKR",
+        "LORA",
+        "MISS",
+        "OFT",
+        "POLY",
+        "RANDLORA",
+        "ROAD",
+        "SHIRA",
+        "TRAINABLE_TOKENS",
+        "VBLORA",
+        "VERA",
+        "WAVEFT",
+    ]
+)
+"""PEFT's methods that add tensors of adapter_model.safetensors to layers. Others open models, tokenizers or pickles
+that adapter_config.json names, such as MULTITASK_PROMPT_TUNING, SHADOW, XLORA (peft 0.21, `tuners/*/model.py`)."""
+
 
 class PeftExporter:
     """Writes what `PeftModel.from_pretrained` loads."""
@@ -75,6 +105,9 @@ def no_adapter(planned: PlannedModel) -> str | None:
     fields = planned.adapter.peft_config()
     if fields is None:
         return "PEFT has no form of this adapter"
+    method = str(getattr(fields.get("peft_type"), "value", fields.get("peft_type")))
+    if method not in LAYER_METHODS:
+        return f"PEFT's method {method} is none of those that are loaded from the export alone: export merged"
     experts = set(planned.expert_targets)
     layers = [target for target in planned.targets if target not in experts]
     moved = _taken_for_experts(str(planned.config["model_type"]), layers)
@@ -202,12 +235,12 @@ def load_adapter(model: nn.Module, folder: Path) -> Any:
     """Loads an adapter with peft onto a model, and makes sure that peft took every tensor.
 
     Raises:
-        ExportError: A tensor was left over: peft itself says nothing about those. Or the configuration finds layers by
-            a regular expression that could take forever.
+        ExportError: A tensor was left over: peft itself says nothing about those. Or the configuration names a method
+            that opens other files, or finds layers by a regular expression that could take forever.
     """
     from peft import PeftModel, get_peft_model_state_dict
 
-    _check_patterns(folder)
+    _check_configuration(folder)
     stored = stored_names(folder)
     loaded: nn.Module = PeftModel.from_pretrained(model, folder)
     taken = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
@@ -217,9 +250,16 @@ def load_adapter(model: nn.Module, folder: Path) -> Any:
     return loaded
 
 
-def _check_patterns(folder: Path) -> None:
-    """Refuses patterns that peft would compare with the name of every module for as long as it takes."""
+def _check_configuration(folder: Path) -> None:
+    """Refuses methods for which peft opens files elsewhere, and patterns that it could compare with names forever."""
     config = json.loads((folder / "adapter_config.json").read_bytes())
+    method = config.get("peft_type")
+    if not isinstance(method, str) or method not in LAYER_METHODS:
+        raise ExportError(
+            f"its peft_type is {str(method)[:60]!r}, for which peft may open files outside of the export",
+            where=str(folder / "adapter_config.json"),
+            hint=f"Known are {', '.join(sorted(LAYER_METHODS))}.",
+        )
     found = [config.get(key) for key in ("target_modules", "exclude_modules", "layers_pattern")]
     found += [key for name in ("rank_pattern", "alpha_pattern") for key in config.get(name) or {}]
     for pattern in found:

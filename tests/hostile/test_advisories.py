@@ -24,6 +24,7 @@ from graftkit.recipe.load import load_recipe
 from graftkit.store.array_file import read_metadata
 from graftkit.testing import TINY_CONFIG, tiny_model_folder
 from graftkit_exporters.model_folder import TRUSTING_NOTHING
+from graftkit_exporters.peft_folder import load_adapter
 from graftkit_models.gguf_header import read_header as read_gguf
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_models.safetensors_header import read_header
@@ -112,6 +113,27 @@ def test_pickled_weights(model: Path, ran: Path, name: str) -> None:
     with pytest.raises(GraftkitError):
         reload(str(model))
     assert TRUSTING_NOTHING["use_safetensors"] is True and not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"peft_type": "MULTITASK_PROMPT_TUNING", "prompt_tuning_init_state_dict_path": "SECRET"},
+        {"peft_type": "SHADOW", "shadow_model": "SECRET"},
+        {"peft_type": "XLORA", "adapters": {"0": "SECRET"}, "hidden_size": 32},
+        {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "TEXT", "tokenizer_name_or_path": "SECRET"},
+        {"peft_type": ["LORA"]},
+        {},
+    ],
+    ids=["state", "model", "adapters", "tokenizer", "list", "none"],
+)
+def test_adapters_that_name_files_elsewhere(named: dict[str, Any], tmp_path: Path) -> None:
+    """CVE-2025-32434's kind: for some methods peft opens models and pickles at the paths that adapter_config.json
+    names. Such a method is refused before peft sees the folder.
+    """
+    edit(tmp_path / "adapter_config.json", **named)
+    with pytest.raises(ExportError, match="may open files outside of the export"):
+        load_adapter(torch.nn.Linear(1, 1), tmp_path)
 
 
 def test_pickled_arrays(ran: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,13 @@ def test_a_recipe_may_say_the_day(make_recipe: Any, chat_rows: Path, tmp_path: P
     for encoder in (request.encoder, make_vocabulary(request)[0].encoder):
         (example,) = encoder.encode(next(iter(request.rows.train))).examples
         assert "[2024-02-29]" in encoder.tokenizer.decode(example.ids.tolist())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX has named pipes")
+def test_a_pipe_or_a_device_in_the_place_of_a_template_is_told_and_not_read(make_recipe: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        recipe = make_recipe()
+        recipe["data"]["chat_template"] = str(path)
+        with pytest.raises(DataError, match="can't be read: this is no regular file"):
+            graftkit.plan(recipe)

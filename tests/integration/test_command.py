@@ -174,3 +174,25 @@ def test_plain_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(output) == 3 + 21
     assert output[1] == "training: note: careful"
     assert output[-2] == "  step 40/40  loss 1.5000  50 tokens/s  0:00 left"
+
+
+def test_no_module_that_lies_in_the_current_folder_is_run(tmp_path: Path) -> None:
+    """`python -m` puts the current folder before all others, and it may hold anybody's files."""
+    for name in ("yaml", "pluggy", "pydantic", "pytest"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit(9)\n")
+    done = subprocess.run([*TOOLKIT, "schema"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout) and not (tmp_path / "ran").exists()
+
+
+def test_the_contracts_are_run_without_anybodys_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest looks for settings in the folders around a test file, such as /tmp, which name modules to import."""
+    from graftkit.host.host import PluginHost
+    from graftkit.scaffold.check import check_plugins, find_offers
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p strangers\npythonpath = .\n")
+    for name in ("strangers", "pytest"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    offers = [offer for offer in find_offers(PluginHost(), "mean") if offer.provider.name == "mean"]
+    assert check_plugins(offers, quiet=True) == 0 and not (tmp_path / "ran").exists()

@@ -208,10 +208,13 @@ def test_generate_asks_no_network_for_what_a_manifest_names(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
     name = "graftkit.json" if place else "manifest.json"
-    manifest = json.loads((copied / place / name).read_text())
-    edit(copied / place / name, model={**manifest["model"], "reference": "hub:org/name"})
+    source = copied / place
+    if place:  # in the run, whose manifest lists graftkit.json, the change would be told
+        source = source.rename(copied / "alone")
+    manifest = json.loads((source / name).read_text())
+    edit(source / name, model={**manifest["model"], "reference": "hub:org/name"})
     with pytest.raises(GraftkitError, match="nothing is fetched because a file names it"):
-        reload(str(copied / place))
+        reload(str(source))
     assert asked == [True]
     with pytest.raises(GraftkitError):
         reload("hub:org/name")
@@ -231,6 +234,57 @@ def test_generate_loads_nothing_that_lies_beside_what_is_listed(copied: Path) ->
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     with pytest.raises(FolderError, match=r"chat_template.jinja is none of the export's"):
         reload(str(folder))
+
+
+def test_generate_asks_the_run_around_an_export_too(copied: Path) -> None:
+    """Whoever changes an export can make its own list agree, or take it away: the run has another one."""
+    folder = copied / "exports" / "merged"
+    edit(folder / "generation_config.json", temperature=0.5)
+    list_again(folder)
+    with pytest.raises(FolderError, match="the file (generation_config|graftkit).json is changed"):
+        reload(str(folder))
+    (folder / "graftkit.json").unlink()
+    with pytest.raises(FolderError, match="the file .* is (changed|missing)"):
+        reload(str(folder))
+
+
+@pytest.mark.parametrize("name", ["tokenizer/chat_template.jinja", "tokenizer/added_tokens.json", "vocabulary.json"])
+def test_generate_loads_nothing_that_was_added_to_a_run(copied: Path, name: str) -> None:
+    (copied / name).write_text("{}")
+    with pytest.raises(FolderError, match=f"the file {name} is none of the run's"):
+        reload(str(copied))
+
+
+def test_a_link_to_a_folder_in_an_export_is_refused(copied: Path, tmp_path: Path) -> None:
+    """What it leads to is in no list of files, and was not looked at for code."""
+    folder = copied / "exports" / "merged"
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "base").symlink_to(tmp_path / "elsewhere")
+    for ask in (
+        lambda: verify.main([str(folder)], standalone_mode=False),
+        lambda: reload(str(folder)),
+        lambda: flow.prove(folder, copied / PROBES),
+    ):
+        with pytest.raises(ExportError, match="this is a link to a folder"):
+            ask()
+
+
+def test_verify_proves_with_no_other_probes_than_the_runs_own(copied: Path) -> None:
+    with (copied / PROBES).open("r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"\x01")
+    with pytest.raises(FolderError, match=r"the file probes\.safetensors is changed"):
+        verify.main([str(copied / "exports" / "merged")], standalone_mode=False)
+
+
+def test_a_failed_proof_says_what_the_library_said(copied: Path) -> None:
+    """The note that names the plugin stood on the last line, which alone was told."""
+    folder = copied / "exports" / "merged"
+    edit(folder / "config.json", model_type="vision-encoder-decoder")
+    list_again(folder)
+    with pytest.raises(ExportError, match=r"can't be loaded again: \w+: .*; plugin 'exporters' .* raised it") as caught:
+        flow.prove(folder, copied / PROBES)
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["config.json", "graftkit.json", "new.txt"])
@@ -326,7 +380,7 @@ def test_a_provider_is_made_only_as_the_kind_that_it_is_installed_as(kind: Kind)
 
 
 def test_an_export_whose_manifest_swaps_two_kinds_is_refused(copied: Path) -> None:
-    folder = copied / "exports" / "peft"
+    folder = (copied / "exports" / "peft").rename(copied / "alone")  # where no run's manifest tells the change
     manifest = json.loads((folder / "graftkit.json").read_text())
     edit(folder / "graftkit.json", adapter=manifest["quantizer"])
     with pytest.raises(PluginError, match="as its adapter, which is a quantizer"):

@@ -356,3 +356,25 @@ def test_a_damaged_adapter_is_told_in_words(recipe: dict[str, Any], tmp_path: Pa
             assert "Error:" not in str(caught.value) or "header" in said
         path.write_bytes(whole)
     reload(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("generation_config.json", {"eos_token_id": [1, 5]}, "was started with the stop tokens"),
+        ("tokenizer_config.json", {"eos_token": "!"}, "rows would become other tokens"),
+    ],
+)
+def test_a_base_model_whose_special_tokens_changed_is_refused(
+    recipe: dict[str, Any], tmp_path: Path, name: str, changed: dict[str, Any], said: str
+) -> None:
+    """Neither the weights nor the ids of pieces say so: answers would end elsewhere, rows be laid out otherwise."""
+    model = Path(shutil.copytree(recipe["model"], tmp_path / "model"))
+    own, out = {**recipe, "model": str(model)}, tmp_path / "run"
+    stop_at(own, out, after_step(3))
+    whole = (model / name).read_text()
+    (model / name).write_text(json.dumps({**json.loads(whole), **changed}))
+    with pytest.raises(RequestError, match=said):
+        graftkit.run(own, out=out, resume=True)
+    (model / name).write_text(whole)
+    assert graftkit.run(own, out=out, resume=True).manifest["status"] == "finished"

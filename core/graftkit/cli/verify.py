@@ -11,7 +11,14 @@ import click
 
 from graftkit.cli.options import disable_option, json_option
 from graftkit.errors import ExportError, FolderError
-from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest, refuse_bad_files, refuse_foreign_code
+from graftkit.flow.export_manifest import (
+    EXPORT_MANIFEST,
+    ExportManifest,
+    check_listed,
+    listed_by_the_run,
+    refuse_bad_files,
+    refuse_foreign_code,
+)
 from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.report.summary import proof_text
 from graftkit.store.files import file_facts
@@ -37,6 +44,9 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
             where=export,
             hint="Verify it inside the run's folder.",
         )
+    run = RunManifest.read(probes.parent)
+    if run is not None:  # with other probes the proof would be of something else
+        check_listed(probes.parent, {name: facts for name, facts in run.artifacts.items() if name == PROBES_FILE})
     proof = prove(folder, probes, disable=disable) | {"hashes_of": listed_in}
     if as_json:
         click.echo(json.dumps(proof))
@@ -66,22 +76,11 @@ def check_files(folder: Path) -> list[str]:
         raise ExportError(f"a file can't be read: {error.strerror}", where=error.filename or str(folder)) from error
     own = ExportManifest.read(folder, ("files",)).files
     _compare(folder, {**own, EXPORT_MANIFEST: found[EXPORT_MANIFEST]}, found, EXPORT_MANIFEST)
-    of_the_run = _listed_by_the_run(folder)
+    of_the_run = listed_by_the_run(folder)
     if not of_the_run:
         return [EXPORT_MANIFEST]
     _compare(folder, of_the_run, found, f"the run's {MANIFEST}")
     return [EXPORT_MANIFEST, f"the run's {MANIFEST}"]
-
-
-def _listed_by_the_run(folder: Path) -> dict[str, Any]:
-    """Returns what the manifest of the run that an export lies in says of its files; nothing without such a run."""
-    place = folder.absolute()
-    if place.parent.name != "exports":
-        return {}
-    run = RunManifest.read(place.parent.parent)
-    prefix = f"exports/{place.name}/"
-    artifacts = run.artifacts if run else {}
-    return {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
 
 
 def _compare(folder: Path, listed: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:

@@ -231,7 +231,7 @@ def _third_parties(plan: RunPlan) -> list[str]:
 
 def _known(before: RunManifest) -> dict[str, Any]:
     """Returns what the manifest of a run that goes on says already: should it be killed, the next one needs it, too."""
-    kept = {"data", "tokenizer", "model", "metrics"} & before.model_fields_set
+    kept = {"data", "tokenizer", "model", "metrics", "stop_tokens"} & before.model_fields_set
     return {key: getattr(before, key) for key in kept} | {
         "metrics": {when: facts for when, facts in before.metrics.items() if when != "after"},
         "resumed": [*before.resumed, before.progress],

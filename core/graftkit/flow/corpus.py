@@ -13,6 +13,7 @@ from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.context import RunContext, StageScope
+from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.generation_settings import stop_tokens
 from graftkit.report.run_manifest import DataFacts
 from graftkit.store.files import atomic_folder, remove_tree
@@ -76,15 +77,17 @@ def build_corpus(run: RunContext) -> Corpus:
     with run.stage("corpus") as stage:
         encoder, rows = run.vocabulary.encoder, run.plan.rows
         fingerprints = {"train": rows.train.fingerprint, "holdout": rows.holdout.fingerprint}
-        _check_resumed(run, fingerprints)
+        _check_resumed(run, fingerprints, encoder)
         sides = _sides(run, stage, encoder, fingerprints)
         tallies = _sealed(run, sides) or _written(run, stage, encoder, sides)
         if (run.folder / PARTIAL).exists():
             remove_tree(run.folder / PARTIAL)
         stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
-        run.record(data=DataFacts(date=run.plan.today.isoformat(), fingerprint=fingerprints, **stage.facts))
+        made_from = {**fingerprints, "layout": encoder.fingerprint}
+        run.record(data=DataFacts(date=run.plan.today.isoformat(), fingerprint=made_from, **stage.facts))
         corpus = _corpus(run, stores, tallies)
+        _check_same_stops(run, corpus.stop)
         run.record(stop_tokens=corpus.stop)
         return corpus
 
@@ -180,15 +183,35 @@ def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[
     return Corpus(stores["train"], stores["holdout"], list(tallies["holdout"].answers), stop)
 
 
-def _check_resumed(run: RunContext, fingerprints: Mapping[str, str]) -> None:
-    """Refuses to go on with other rows than the run was started with."""
+def _check_resumed(run: RunContext, fingerprints: Mapping[str, str], encoder: Encoder) -> None:
+    """Refuses to go on with other rows than the run was started with, or to train on with other tokens of them."""
     data = run.resumed.manifest.data if run.resumed else None
-    before = data.fingerprint if data else {}
+    before = dict(data.fingerprint) if data else {}
+    layout = before.pop("layout", None)
+    trained = (run.folder / CHECKPOINTS).is_dir()
+    if trained and layout is not None and layout != encoder.fingerprint:
+        raise DataError(
+            "rows would become other tokens than when the run was started",
+            where=str(run.folder),
+            hint="The tokenizer's special tokens or what it puts around a text have changed: put its files back, or "
+            "start anew with --overwrite.",
+        )
     if before and before != fingerprints:
         raise DataError(
             "the rows have changed since the run was started",
             where=str(run.folder),
             hint="Put the old rows back, or start anew with --overwrite.",
+        )
+
+
+def _check_same_stops(run: RunContext, stop: list[int]) -> None:
+    """Refuses to go on where answers would end at other tokens than when the run was started."""
+    before = run.resumed.manifest.stop_tokens if run.resumed else []
+    if before and before != stop:
+        raise DataError(
+            f"the run was started with the stop tokens {before}, which would now be {stop}",
+            where=str(run.folder),
+            hint="The base model's generation_config.json has changed: put it back, or start anew with --overwrite.",
         )
 
 

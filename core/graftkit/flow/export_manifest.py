@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from graftkit.errors import ExportError, FolderError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import open_regular, read_regular
-from graftkit.report.run_manifest import BaseFacts, Facts
+from graftkit.report.run_manifest import BaseFacts, Facts, RunManifest
 from graftkit.store.files import sha256_of, write_json
 
 __all__ = [
@@ -26,9 +26,11 @@ __all__ = [
     "ExportManifest",
     "check_all_listed",
     "check_listed",
+    "check_none_beside",
     "check_tensor_header",
     "checked_tolerance",
     "drop_foreign_code",
+    "listed_by_the_run",
     "refuse_bad_files",
     "refuse_foreign_code",
 ]
@@ -241,12 +243,15 @@ def refuse_bad_files(folder: Path) -> None:
 
     Raises:
         ExportError: An index of shards or a tokenizer's configuration names a file elsewhere, the header of a tensor
-            file is too large, or an entry is no regular file, such as a pipe, which a reader would wait for.
+            file is too large, or an entry is no regular file, such as a pipe, which a reader would wait for, or a link
+            to a folder, whose files a library would load and no list of this one's files has.
         FolderError: An index or a configuration can't be read.
     """
     for path in sorted(folder.rglob("*")):
         if not (path.is_file() or path.is_dir()):
             raise ExportError("this is no regular file", where=str(path), hint=_EXPORT_AGAIN)
+        if path.is_symlink() and path.is_dir():
+            raise ExportError("this is a link to a folder, which leads out of it", where=str(path), hint=_EXPORT_AGAIN)
         if path.name.endswith(".index.json"):
             _check_index(path)
         elif path.suffix == ".safetensors" and path.is_file():
@@ -358,6 +363,42 @@ def check_listed(folder: Path, listed: Any, below: tuple[str, ...] = ("",)) -> N
                 where=str(folder),
                 hint="Put it back: what lies there is not what was trained.",
             )
+
+
+def check_none_beside(folder: Path, listed: Collection[str], below: str) -> None:
+    """Makes sure that no file lies beside those that a run's manifest lists: a tokenizer backend would read it.
+
+    Args:
+        folder: The run.
+        listed: The manifest's list.
+        below: The folder of the run that is looked into; names in it that begin with a dot are nobody's.
+
+    Raises:
+        FolderError: There is one.
+    """
+    there = (path for path in sorted((folder / below).rglob("*")) if path.is_file())
+    for path in there:
+        if path.relative_to(folder).as_posix() not in listed and not path.name.startswith("."):
+            raise FolderError(
+                f"the file {path.relative_to(folder).as_posix()} is none of the run's: its manifest does not list it",
+                where=str(folder),
+                hint="Take it out: it would change what is loaded.",
+            )
+
+
+def listed_by_the_run(folder: Path) -> dict[str, Any]:
+    """Returns what the manifest of the run that an export lies in says of its files; nothing without such a run.
+
+    Raises:
+        FolderError: That manifest is damaged.
+    """
+    place = folder.absolute()
+    if place.parent.name != "exports":
+        return {}
+    run = RunManifest.read(place.parent.parent)
+    prefix = f"exports/{place.name}/"
+    artifacts = run.artifacts if run else {}
+    return {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
 
 
 def check_all_listed(folder: Path, export: ExportManifest) -> None:

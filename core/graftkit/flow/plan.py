@@ -21,6 +21,7 @@ from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.samples import Conversation
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
@@ -30,6 +31,9 @@ from graftkit.recipe.load import LoadedRecipe
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
 __all__ = ["RunPlan", "make_plan"]
+
+_MAX_TEMPLATE = 1 << 20
+"""The most bytes of a file with a chat template; of its characters fewer are allowed, which is told then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +189,12 @@ def _template(bound: BoundRecipe) -> str | None:
         return None
     where = bound.document.where(("data", "chat_template"))
     try:
-        template = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        text = read_regular(Path(path), _MAX_TEMPLATE).decode()
+    except (OSError, ValueError) as error:
+        named = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "no file can have this name"
+        reason = error.strerror if isinstance(error, OSError) else named
         raise DataError(f"the chat template {path} can't be read: {reason}", where=where) from None
+    template = text.replace("\r\n", "\n").replace("\r", "\n")
     if not template.strip():
         raise DataError(f"the chat template {path} is empty", where=where, hint="Leave it out to use the model's own.")
     return template

@@ -29,6 +29,7 @@ from graftkit.flow.export_manifest import (
     refuse_foreign_code,
 )
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, make_provider
+from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets, ProofRequest
 
@@ -59,6 +60,9 @@ def answer(folder: Path, probes: Path, *, trusted: bool) -> dict[str, Any]:
             return check(folder, probes, make)
     except GraftkitError as error:
         return {"status": "failed", "message": error.message, "hint": error.hint, "where": error.where}
+    except Exception as error:  # whatever a consumer's program raises
+        told = "; ".join([brief(error)[:500], *getattr(error, "__notes__", ())])
+        return {"status": "failed", "message": f"it can't be loaded again: {told}", "hint": "", "where": ""}
 
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from graftkit.flow.export_manifest import (
     ExportManifest,
     check_all_listed,
     check_listed,
+    check_none_beside,
     check_tensor_header,
+    listed_by_the_run,
     refuse_bad_files,
     refuse_foreign_code,
 )
@@ -142,6 +144,8 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
     manifest = RunManifest.read(folder)
     if manifest is not None:
         check_listed(folder, manifest.artifacts, _LOADED_OF_A_RUN)
+        if manifest.artifacts:  # which are listed once the run has finished
+            _check_nothing_was_added(folder, manifest.artifacts)
         with this_machine_alone():
             return _run(folder, manifest, make)
     export = ExportManifest.read(folder, ("files",)) if (folder / EXPORT_MANIFEST).is_file() else None
@@ -149,12 +153,28 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
         refuse_foreign_code(folder)
         refuse_bad_files(folder)
         check_all_listed(folder, export)
+    check_listed(folder, listed_by_the_run(folder))
     if (folder / "adapter_config.json").is_file():
         with this_machine_alone():
             return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make)
     if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
         return _extended_base(folder, _ours(folder, export, TO_LOAD), host, make)
     return _model(source, export or ExportManifest(), host)
+
+
+def _check_nothing_was_added(folder: Path, listed: Mapping[str, Any]) -> None:
+    """Refuses what would be loaded of a run, and is not what its training left.
+
+    Raises:
+        FolderError: There is such a file.
+    """
+    check_none_beside(folder, listed.keys(), "tokenizer")
+    if VOCABULARY not in listed and (folder / VOCABULARY).exists():
+        raise FolderError(
+            f"the file {VOCABULARY} is none of the run's: its manifest does not list it",
+            where=str(folder),
+            hint="Take it out: it would change what is loaded.",
+        )
 
 
 def _ours(folder: Path, export: ExportManifest | None, needed: tuple[str, ...]) -> ExportManifest:

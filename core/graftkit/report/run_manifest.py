@@ -87,7 +87,8 @@ class DataFacts(Facts):
 
     Attributes:
         date: The day that a chat template writes, ISO 8601.
-        fingerprint: What the training and holdout records are, as hex, by "train" and "holdout".
+        fingerprint: What the training and holdout records are, as hex, by "train" and "holdout"; by "layout", all that
+            their tokens depend on besides.
         system: The system message that all conversations share, or None.
         example_prompt: A holdout prompt to try the model with, or None.
     """

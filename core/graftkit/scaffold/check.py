@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -61,10 +62,16 @@ def check_plugins(offers: Sequence[RegisteredProvider], *, quiet: bool = False) 
     with tempfile.TemporaryDirectory(prefix="graftkit-check-") as folder:
         file = Path(folder) / "test_contracts.py"
         file.write_text(contract_module(offers), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", folder, str(file)]
+        settings = Path(folder) / "pytest.ini"  # else pytest looks for one in the folders around, which are anybody's
+        settings.write_text("[pytest]\n", encoding="utf-8")
+        command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings)]
+        command += ["--rootdir", folder, str(file)]
         command += ["-q"] if quiet else ["-v"]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         try:
-            return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, timeout=_SECONDS).returncode
+            return subprocess.run(
+                command, check=False, stdin=subprocess.DEVNULL, timeout=_SECONDS, env=environment
+            ).returncode
         except subprocess.TimeoutExpired:
             raise PluginError(f"its contracts took longer than {_SECONDS // 60} minutes and were stopped") from None
 
