@@ -12,7 +12,7 @@ import click
 from graftkit.cli.options import disable_option, json_option
 from graftkit.errors import ExportError, FolderError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest, refuse_bad_files, refuse_foreign_code
-from graftkit.report.run_manifest import MANIFEST, RunManifest
+from graftkit.report.run_manifest import MANIFEST, run_around
 from graftkit.report.summary import proof_text
 from graftkit.store.files import file_facts
 
@@ -37,7 +37,11 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
             where=export,
             hint="Verify it inside the run's folder.",
         )
-    proof = prove(folder, probes, disable=disable) | {"hashes_of": listed_in}
+    run = run_around(folder)
+    left_out = run.left_out if run else []
+    for name in left_out:
+        _tell(f"{name} is left out, as the run's recipe says")
+    proof = prove(folder, probes, disable=[*disable, *left_out], tell=_tell) | {"hashes_of": listed_in}
     if as_json:
         click.echo(json.dumps(proof))
         return
@@ -45,6 +49,10 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"{export}: files are those that {' and '.join(listed_in)} {'list' if len(listed_in) > 1 else 'lists'}")
     if len(listed_in) == 1:
         click.echo("note: whoever changed files may have changed that list: no run's manifest lists them beside it")
+
+
+def _tell(notice: str) -> None:
+    click.echo(f"note: {notice}", err=True)
 
 
 def check_files(folder: Path) -> list[str]:
@@ -75,11 +83,8 @@ def check_files(folder: Path) -> list[str]:
 
 def _listed_by_the_run(folder: Path) -> dict[str, Any]:
     """Returns what the manifest of the run that an export lies in says of its files; nothing without such a run."""
-    place = folder.absolute()
-    if place.parent.name != "exports":
-        return {}
-    run = RunManifest.read(place.parent.parent)
-    prefix = f"exports/{place.name}/"
+    run = run_around(folder)
+    prefix = f"exports/{folder.absolute().name}/"
     artifacts = run.artifacts if run else {}
     return {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -44,6 +44,7 @@ from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import Vocabulary, row_texts
 from graftkit.host.discovery import disabled_by_environment
 from graftkit.host.host import PluginHost
+from graftkit.host.records import MOST_NOTICES, shortened
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -214,7 +215,8 @@ def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
 
 
 def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
-    proof = prove(folder, run.folder / PROBES_FILE, run.cancel.poll, trusted=True, disable=run.host.disabled)
+    probes, poll = run.folder / PROBES_FILE, run.cancel.poll
+    proof = prove(folder, probes, poll, trusted=True, disable=run.host.disabled, tell=stage.notice)
     if proof["status"] == "not possible":
         stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
@@ -224,7 +226,13 @@ def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
 
 
 def prove(
-    folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool = False, disable: Iterable[str] = ()
+    folder: Path,
+    probes: Path,
+    poll: Any = lambda: None,
+    *,
+    trusted: bool = False,
+    disable: Iterable[str] = (),
+    tell: Callable[[str], object] = lambda notice: None,
 ) -> dict[str, Any]:
     """Loads an export in a fresh process and compares its logits, and what else is loaded, with the trained model's.
 
@@ -234,6 +242,7 @@ def prove(
         poll: Called while waiting; raises to stop.
         trusted: Whether this run has just written the export; otherwise it may only name what is installed.
         disable: Plugins to leave out, besides `GRAFTKIT_DISABLE_PLUGINS`.
+        tell: Called with each warning of a plugin's in that process.
 
     Returns:
         `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `covers`, `loaded_with` or `reason`.
@@ -265,7 +274,17 @@ def prove(
             _end(process)
             for left in folder.absolute().parent.glob(f"{glob.escape(temporary_prefix(folder, process.pid))}*.partial"):
                 shutil.rmtree(left, ignore_errors=True)
+    for warning in _warnings(output):
+        tell(warning)
     return _checked(folder, process.returncode, output, errors)
+
+
+def _warnings(output: str) -> list[str]:
+    """Returns what plugins warned of in a proof's process, which is the first line that it prints."""
+    with suppress(ValueError, RecursionError, LookupError, TypeError):
+        found = json.loads(output.partition("\n")[0])["warnings"]
+        return [shortened(without_secrets(str(warning))) for warning in found[: 2 * MOST_NOTICES]]
+    return []
 
 
 def _end(process: subprocess.Popen[str]) -> None:
