@@ -7,6 +7,7 @@ import gc
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,7 +54,7 @@ from graftkit.model.adapt import AdaptedModel
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.redact import without_secrets
-from graftkit.store.files import atomic_folder, file_facts, guarded, make_folder
+from graftkit.store.files import TEMPORARY, atomic_folder, file_facts, guarded, make_folder, sweep_of
 
 __all__ = ["Planned", "export_all", "make_exporters", "prove", "prove_exports", "refuse_early"]
 
@@ -251,6 +252,7 @@ def prove(
         ExportError: The logits differ by more than the format's precision explains, tokens, template or settings are
             others, loading failed, or it took too long.
     """
+    _sweep_proofs(folder)
     command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes)]
     command += [TRUSTED] if trusted else []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -285,6 +287,15 @@ def _warnings(output: str) -> list[str]:
         found = json.loads(output.partition("\n")[0])["warnings"]
         return [shortened(without_secrets(str(warning))) for warning in found[: 2 * MOST_NOTICES]]
     return []
+
+
+def _sweep_proofs(folder: Path) -> None:
+    """Removes the folders that proofs of an export have left which were killed: a base model may lie in them."""
+    parent, own = folder.absolute().parent, re.compile(rf"{re.escape(folder.name)}\.\d+")
+    for left in sorted(parent.glob(".*.partial")):
+        found = TEMPORARY.fullmatch(left.name)
+        if found and own.fullmatch(found[1]):
+            sweep_of(parent / found[1])
 
 
 def _end(process: subprocess.Popen[str]) -> None:

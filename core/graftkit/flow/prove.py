@@ -33,6 +33,7 @@ from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
 from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets, ProofRequest
+from graftkit.store.files import held
 
 if TYPE_CHECKING:
     from graftkit.flow.probes import Probes
@@ -189,13 +190,16 @@ def temporary_prefix(folder: Path, process: int) -> str:
     return f".{folder.name}.{process}."
 
 
-def _temporary_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
+@contextmanager
+def _temporary_beside(folder: Path) -> Iterator[str]:
     """Makes a folder with the same neighbours, so that what an exporter reads of those it finds again."""
     prefix, suffix = temporary_prefix(folder, os.getpid()), ".partial"
     try:
-        return tempfile.TemporaryDirectory(suffix, prefix, folder.absolute().parent, ignore_cleanup_errors=True)
+        made = tempfile.TemporaryDirectory(suffix, prefix, folder.absolute().parent, ignore_cleanup_errors=True)
     except OSError:  # a folder that may only be read
-        return tempfile.TemporaryDirectory(suffix, prefix, ignore_cleanup_errors=True)
+        made = tempfile.TemporaryDirectory(suffix, prefix, ignore_cleanup_errors=True)
+    with made as name, held(Path(name)):
+        yield name
 
 
 def _base(manifest: ExportManifest, make: MakeProvider, place: Path) -> Any:

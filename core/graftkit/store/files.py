@@ -23,6 +23,7 @@ __all__ = [
     "atomic_folder",
     "file_facts",
     "guarded",
+    "held",
     "make_folder",
     "remove_tree",
     "sha256_of",
@@ -40,6 +41,7 @@ TEMPORARY = re.compile(r"\.([^/]+)\.[a-z0-9_]{8}\.(partial|old)")
 
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
+    errno.EFBIG: "No larger file is allowed there, or to you (`ulimit -f`): allow it, or write elsewhere with --out.",
     errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere with --out.",
     errno.EROFS: "The file system is read-only: write elsewhere with --out.",
     errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
@@ -87,7 +89,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         temporary = Path(name)
         try:
-            with _held(temporary):
+            with held(temporary):
                 with os.fdopen(handle, "wb") as file:
                     write(file)
                     file.flush()
@@ -138,7 +140,7 @@ def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
     with guarded(path):
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
         try:
-            with _held(temporary):
+            with held(temporary):
                 temporary.chmod(0o777 & ~_umask())
                 yield temporary
                 for name in keep:
@@ -262,7 +264,7 @@ def _sweep(left: Iterable[Path]) -> None:
 
 
 @contextmanager
-def _held(temporary: Path) -> Iterator[None]:
+def held(temporary: Path) -> Iterator[None]:
     """Holds the lock by which others know that what is being written is no killed process's."""
     handle = _lock(temporary)
     try:

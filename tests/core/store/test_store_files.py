@@ -110,6 +110,7 @@ def test_a_path_that_can_be_no_file_is_a_storage_error(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "The disk is full"),
         (errno.EDQUOT, "Your quota is used up"),
+        (errno.EFBIG, "No larger file is allowed"),
         (errno.EROFS, "The file system is read-only"),
         (errno.EACCES, "The folder's permissions forbid it"),
     ],
