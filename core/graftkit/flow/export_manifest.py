@@ -31,6 +31,7 @@ __all__ = [
     "drop_foreign_code",
     "refuse_bad_files",
     "refuse_foreign_code",
+    "tokenizer_configs",
 ]
 
 EXPORT_MANIFEST = "graftkit.json"
@@ -284,6 +285,17 @@ def _configurations(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yields whatever transformers or peft may read as a configuration, those for certain versions among them."""
     for path in sorted(folder.rglob("*config*.json")):
         yield path, _json_object(path)
+
+
+def tokenizer_configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the fields of each tokenizer_config.json in an export that lies beside a tokenizer.json, by its path.
+
+    Raises:
+        FolderError: One can't be read.
+    """
+    found = [(path, data) for path, data in _configurations(folder) if path.name == "tokenizer_config.json"]
+    beside = [(path, data) for path, data in found if path.with_name("tokenizer.json").is_file()]
+    return {path.relative_to(folder).as_posix(): data for path, data in beside}
 
 
 def _names_of_code(value: Any) -> Iterator[str]:

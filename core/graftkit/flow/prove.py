@@ -27,6 +27,7 @@ from graftkit.flow.export_manifest import (
     checked_tolerance,
     refuse_bad_files,
     refuse_foreign_code,
+    tokenizer_configs,
 )
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
 from graftkit.host.guard import brief
@@ -114,7 +115,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         difference, tolerance = compare(probes, exporter.logits(request)), allowed_difference(probes, share)
         if difference.within(tolerance):
             check_it_reads(exporter, folder, probes, request.base, tolerance)
-    odd = differences(probes.assets, assets) if probes.assets else []
+    odd = differences(probes.assets, assets, tokenizer_configs(folder)) if probes.assets else []
     return {
         "status": "proved" if difference.within(tolerance) and not odd else "different",
         "covers": covered(probes.assets, assets),
