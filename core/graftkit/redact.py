@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,22 @@ def _known() -> Iterator[str]:
             yield value
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     for path in (os.environ.get("HF_TOKEN_PATH") or Path(home) / "token", Path(home) / "stored_tokens"):
-        with suppress(OSError, ValueError):
-            words = Path(path).read_text(encoding="utf-8").split()
-            yield from (word for word in words if len(word) >= 2 * _SHORTEST)
+        yield from _stored(Path(path))
+
+
+def _stored(path: Path) -> tuple[str, ...]:
+    """Returns the secrets in a file of the hub's, which is read again only when it has changed."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return ()
+    return _read(path, found.st_ino, found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else ()
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, *version: int) -> tuple[str, ...]:
+    try:
+        words = path.read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return ()
+    return tuple(word for word in words if len(word) >= 2 * _SHORTEST)

@@ -82,6 +82,8 @@ def _config(tokenizer: SentencePieceModel) -> bytes:
     config["add_bos_token"] = tokenizer.adds_bos
     if tokenizer.tokenizer_json is not None:
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if config.get("add_eos_token") is True:  # that file puts nothing after a text
+            config["add_eos_token"] = False
     elif config.get("legacy") is not False:
         config["tokenizer_class"] = "SentencePieceBackend"
     return (json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()

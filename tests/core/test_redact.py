@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graftkit.recipe.schema import Recipe
@@ -42,6 +44,40 @@ def test_secrets_are_hidden_wherever_they_stand(monkeypatch: pytest.MonkeyPatch,
         "https://me:canary@host/path, hf_canarycanarycanarycanary, sk-canarycanarycanarycanary"
     )
     assert without_secrets(text) == "a ***, ***, ***, https://***@host/path, ***, ***"
+
+
+def test_a_file_of_tokens_is_read_once_and_again_when_it_or_its_place_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    read, paths = Path.read_text, []
+
+    def counted(self: Path, *arguments: Any, **named: Any) -> str:
+        paths.append(self.name)
+        return read(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "token").write_text(f"canary-of-the-file-{name}\n")
+    said = "canary-of-the-file-one, canary-of-the-file-two, canary-of-the-file-three"
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "one"))
+    shown = [without_secrets(said) for _ in range(3)]
+    assert shown == ["***, canary-of-the-file-two, canary-of-the-file-three"] * 3 and paths == ["token"]
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "two"))
+    assert without_secrets(said) == "canary-of-the-file-one, ***, canary-of-the-file-three"
+    (tmp_path / "two" / "token").write_text("canary-of-the-file-three")
+    assert without_secrets(said) == "canary-of-the-file-one, canary-of-the-file-two, ***"
+    (tmp_path / "two" / "token").unlink()
+    assert without_secrets(said) == said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_in_the_place_of_a_file_of_tokens_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "token")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    assert without_secrets("plain words") == "plain words"
 
 
 @pytest.mark.parametrize(

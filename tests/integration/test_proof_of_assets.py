@@ -20,6 +20,7 @@ from graftkit.flow.assets import differences, expected_assets
 from graftkit.flow.export import prove
 from graftkit.flow.export_manifest import EXPORT_MANIFEST
 from graftkit.report.summary import proof_text
+from graftkit.store.files import held
 from graftkit.testing import tiny_model_folder
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from transformers import AutoTokenizer
@@ -167,6 +168,23 @@ def an_eos_after_texts(folder: Path) -> None:
     put_around(folder, "<|im_end|>", 258, first=False)
 
 
+def a_flag_of_bos(folder: Path) -> None:
+    """What transformers 5 does not read, and llama.cpp's converter does."""
+    edit(folder / "tokenizer_config.json", add_bos_token=True)
+
+
+def a_flag_of_eos(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", add_eos_token=True)
+
+
+def an_unk_that_the_run_lacks(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", unk_token="<|im_end|>")
+
+
+def a_pad_of_the_settings(folder: Path) -> None:
+    edit(folder / "generation_config.json", pad_token_id=3)
+
+
 def another_pad(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", pad_token="<|im_start|>")
 
@@ -189,6 +207,19 @@ def a_pad_of_the_model(folder: Path) -> None:
         ("merged", a_bos_before_texts, r"special tokens: .*\[\d+\] before a text"),
         ("peft", a_bos_before_texts, r"special tokens: .*\[\d+\] before a text"),
         ("merged", an_eos_after_texts, r"special tokens: \[\] before a text and \[258\] after it"),
+        (
+            "merged",
+            a_flag_of_bos,
+            "special tokens: add_bos_token of tokenizer_config.json is true, where the run does not",
+        ),
+        (
+            "peft",
+            a_flag_of_eos,
+            "special tokens: add_eos_token of tokenizer_config.json is true, where the run does not",
+        ),
+        ("merged", an_unk_that_the_run_lacks, "special tokens: unk is 258 in place of None"),
+        ("peft", an_unk_that_the_run_lacks, "special tokens: unk is 258 in place of None"),
+        ("merged", a_pad_of_the_settings, "generation settings: pad_token_id is 3 in place of None"),
         ("merged", another_pad, r"special tokens: pad is 257 in place of \d+"),
         ("peft", another_eos, r"special tokens: eos is 257 in place of \d+"),
         ("merged", another_eos_of_the_model, "special tokens in config.json: eos is 7 in place of"),
@@ -215,6 +246,21 @@ def test_a_planted_fault_fails_the_proof_by_name(
     fault(folder)
     with pytest.raises(ExportError, match=said):
         prove(folder, finished.folder / PROBES)
+
+
+def test_what_a_killed_proof_left_goes_and_that_of_a_living_one_stays(
+    finished: graftkit.RunResult, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(finished.exports["peft"], tmp_path / "peft")
+    for name in (".peft.123.abcd_123.partial", ".peft.124.abcd_123.partial", ".peft.other.abcd_123.partial"):
+        (tmp_path / name).mkdir()
+    with held(tmp_path / ".peft.124.abcd_123.partial"):
+        prove(folder, finished.folder / PROBES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".peft.124.abcd_123.partial",
+        ".peft.other.abcd_123.partial",
+        "peft",
+    ]
 
 
 OTHERS = """
@@ -273,6 +319,24 @@ def test_a_trained_vocabulary_gets_its_own_ids_from_auto_tokenizer(
     ours = HuggingFaceBackend().load(result.folder / "tokenizer")
     for text in ("say 12", "Grüße 🙂\n\tx", "  spaces   here ", "cafe\u0301 <|im_end|>"):
         assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text, "all")
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_exports_put_around_a_text_what_was_trained_with_whoever_reads_them(
+    make_recipe: Any, tmp_path: Path, adds: bool
+) -> None:
+    """Of a base whose flags contradict its tokenizer.json."""
+    model = tiny_model_folder(tmp_path / "model")
+    if not adds:
+        put_around(model, "<|im_start|>", 257, first=True)
+    edit(model / "tokenizer_config.json", bos_token="<|im_start|>", add_bos_token=adds, add_eos_token=True)
+    result = graftkit.run(make_recipe(model=str(model), export=["merged", "peft"]), out=tmp_path / "run")
+    for folder in (result.folder / "tokenizer", *result.exports.values()):
+        ids = AutoTokenizer.from_pretrained(folder)("say 12")["input_ids"]
+        flags = json.loads((folder / "tokenizer_config.json").read_bytes())
+        assert ((257 in ids), (258 in ids)) == (adds, False)
+        assert (flags["add_bos_token"], flags["add_eos_token"]) == (adds, False)
+        assert HuggingFaceBackend().load(folder).adds_bos == adds
 
 
 def test_a_template_that_takes_no_system_message_is_compared_all_the_same(tmp_path: Path) -> None:

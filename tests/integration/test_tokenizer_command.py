@@ -287,6 +287,75 @@ def test_what_came_into_the_folder_meanwhile_is_not_overwritten(
     assert [path.name for path in place.glob("*more*/*")] == ["notes.txt"]
 
 
+KILLED = """
+import os, pathlib, signal, sys
+from graftkit.cli.main import main
+from graftkit.store import files
+
+def kill(*arguments, **named):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[1] == "halfway":
+    files._sync_tree = kill
+elif sys.argv[1] == "replacing":
+    rename, names = pathlib.Path.rename, []
+    def once(self, target):
+        names.append(self.name)
+        return kill() if self.name.endswith(".partial") else rename(self, target)
+    pathlib.Path.rename = once
+else:
+    files.os.fsync = kill
+main(sys.argv[2:])
+"""
+
+WRITING = {
+    "train": ("tokenizer", "train", "texts", "--use", "byte-level", "--vocab-size", "300", "--out", "made/mine"),
+    "extend": ("tokenizer", "extend", "base", "texts", "--tokens", "5", "--out", "made/mine"),
+    "analyze": ("tokenizer", "analyze", "base", "texts", "--tokens", "5", "--out", "made/curve.svg"),
+    "new": ("plugin", "new", "mine", "--kind", "adapter", "--in", "made"),
+}
+
+
+@pytest.mark.parametrize("when", ["halfway", "replacing", "flushing"])
+@pytest.mark.parametrize("which", ["train", "extend"])
+def test_what_a_killed_tokenizer_command_left_is_swept_by_the_next_one(
+    toolkit: Toolkit, place: Path, capsys: pytest.CaptureFixture[str], which: str, when: str
+) -> None:
+    line = WRITING[which]
+    if when == "replacing":
+        assert toolkit(*line[1:])[0] == 0
+        line = (*line, "--overwrite")
+    check_swept(place / "made", line, when, capsys)
+
+
+@pytest.mark.parametrize("which", ["analyze", "new"])
+def test_what_any_killed_command_left_is_swept_by_the_next_one(
+    place: Path, capsys: pytest.CaptureFixture[str], which: str
+) -> None:
+    check_swept(place / "made", WRITING[which], "flushing", capsys)
+
+
+def check_swept(made: Path, line: tuple[str, ...], when: str, capsys: pytest.CaptureFixture[str]) -> None:
+    made.mkdir(exist_ok=True)
+    killed = subprocess.run([sys.executable, "-c", KILLED, when, *line], capture_output=True, text=True)
+    assert killed.returncode == -9 and any(path.name.startswith(".") for path in made.iterdir()), killed.stderr
+    with pytest.raises(SystemExit) as done:
+        main(list(line))
+    assert not done.value.code, capsys.readouterr().err
+    names = [path.name for path in made.iterdir()]
+    assert len(names) == 1 and not names[0].startswith("."), names
+
+
+def test_the_tokenizer_that_a_killed_command_was_replacing_is_put_back(toolkit: Toolkit, place: Path) -> None:
+    line = WRITING["extend"]
+    assert toolkit(*line[1:])[0] == 0
+    subprocess.run([sys.executable, "-c", KILLED, "replacing", *line, "--overwrite"], capture_output=True)
+    assert not (place / "made/mine").exists()
+    code, _, errors = toolkit(*line[1:])
+    assert code == 2 and "made/mine: it is not empty" in errors
+    assert [path.name for path in (place / "made").iterdir()] == ["mine"]
+
+
 @pytest.mark.parametrize("line", ["extend base texts --tokens 5 --out new/x", "analyze base texts --out curve.svg"])
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     toolkit: Toolkit, monkeypatch: pytest.MonkeyPatch, line: str

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 
-from graftkit.cli.options import disable_option, open_host
+from graftkit.cli.options import disable_option, host_of_run
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say_answer
 
@@ -28,7 +28,7 @@ def command(
     from graftkit.flow.reload import reload
 
     with output_to_stderr():
-        model = reload(source, open_host(disable))
+        model = reload(source, host_of_run(source, disable))
     for text in [prompt] if prompt is not None else _lines():
         for piece in model.stream(text, system=system, raw=raw, max_new_tokens=max_new_tokens):
             say_answer(piece)

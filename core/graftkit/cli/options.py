@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,7 +13,7 @@ from graftkit.cli.streams import output_to_stderr
 if TYPE_CHECKING:
     from graftkit.host.host import PluginHost
 
-__all__ = ["disable_option", "host_of", "json_option", "open_host", "recipe_arguments"]
+__all__ = ["disable_option", "host_of", "host_of_run", "json_option", "open_host", "recipe_arguments"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -39,17 +40,20 @@ def recipe_arguments(function: _F) -> _F:
     return click.argument("recipe", type=click.Path())(function)
 
 
-def open_host(disable: Iterable[str], *, strict: bool | None = None) -> PluginHost:
+def open_host(disable: Iterable[str], *, disable_of_run: Iterable[str] = (), strict: bool | None = None) -> PluginHost:
     """Makes the plugins of a command; what they do to others, or warn of, is told on standard error at its end.
 
     Args:
         disable: Those to leave out.
+        disable_of_run: Those that the run left out which the command looks at; that is told, too.
         strict: Whether a plugin's failure is an error; as the environment says where left out.
     """
     from graftkit.host.host import PluginHost
 
     with output_to_stderr():
-        host = PluginHost(disable=disable, strict=strict)
+        host = PluginHost(disable=disable, disable_of_run=disable_of_run, strict=strict)
+    for plugin in host.disabled_of_run:
+        click.echo(f"note: {plugin} is left out, as the run's recipe says", err=True)
 
     def tell() -> None:
         for notice in host.take_notices():
@@ -59,6 +63,14 @@ def open_host(disable: Iterable[str], *, strict: bool | None = None) -> PluginHo
     if context is not None:
         context.call_on_close(tell)
     return host
+
+
+def host_of_run(folder: str, disable: Iterable[str]) -> PluginHost:
+    """Makes the plugins that a run is looked at with, or an export in it: without those that its recipe leaves out."""
+    from graftkit.report.run_manifest import run_of
+
+    run = run_of(Path(folder))
+    return open_host(disable, disable_of_run=run.left_out if run else ())
 
 
 def host_of(recipe: str, overrides: Sequence[str], disable: Sequence[str]) -> PluginHost:

@@ -19,7 +19,7 @@ from graftkit.flow.export_manifest import (
     refuse_bad_files,
     refuse_foreign_code,
 )
-from graftkit.report.run_manifest import MANIFEST, RunManifest
+from graftkit.report.run_manifest import MANIFEST, run_around
 from graftkit.report.summary import proof_text
 from graftkit.store.files import file_facts
 
@@ -44,10 +44,13 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
             where=export,
             hint="Verify it inside the run's folder.",
         )
-    run = RunManifest.read(probes.parent)
+    run = run_around(folder)
     if run is not None:  # with other probes the proof would be of something else
         check_listed(probes.parent, {name: facts for name, facts in run.artifacts.items() if name == PROBES_FILE})
-    proof = prove(folder, probes, disable=disable) | {"hashes_of": listed_in}
+    left_out = run.left_out if run else []
+    for name in left_out:
+        _tell(f"{name} is left out, as the run's recipe says")
+    proof = prove(folder, probes, disable=[*disable, *left_out], tell=_tell) | {"hashes_of": listed_in}
     if as_json:
         click.echo(json.dumps(proof))
         return
@@ -55,6 +58,10 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"{export}: files are those that {' and '.join(listed_in)} {'list' if len(listed_in) > 1 else 'lists'}")
     if len(listed_in) == 1:
         click.echo("note: whoever changed files may have changed that list: no run's manifest lists them beside it")
+
+
+def _tell(notice: str) -> None:
+    click.echo(f"note: {notice}", err=True)
 
 
 def check_files(folder: Path) -> list[str]:

@@ -70,8 +70,9 @@ class ExpectedAssets:
         today: The day that the template writes, as ISO date, or None.
         generation: The generation settings, without the tokens that end an answer.
         stop_tokens: Those.
-        roles: The ids of the tokenizer's special tokens by role, without the roles that it has no token for: classes of
-            transformers fill in those as they like. None in what was written before that was compared.
+        roles: The ids of the tokenizer's special tokens by role; None for a role that it has no token for. Roles that
+            a class of transformers fills in where the tokenizer has none are left out. None in what was written before
+            that was compared.
         added: The ids that are put before and after a text, as transformers loads the run's own tokenizer; None where
             it can't.
         config_roles: The ids by role in the configuration of what was trained.
@@ -145,20 +146,32 @@ def expected_assets(
         today=today.isoformat() if today else None,
         generation=kept,
         stop_tokens=sorted(stop_tokens),
-        roles={role: id for role in ROLES if (id := tokenizer.role_token(role)) is not None},
+        roles=_roles(tokenizer, [loaded, _as_transformers_loads_it(saved, config) if saved and config else loaded]),
         added=added_ids(loaded) if loaded is not None else None,
         config_roles=role_ids(config.get_text_config()) if config is not None else None,
     )
 
 
-def _as_transformers_loads_it(folder: Path) -> Any | None:
-    """Returns the run's own tokenizer, or None where transformers can't read it."""
+def _as_transformers_loads_it(folder: Path, config: Any | None = None) -> Any | None:
+    """Returns the run's own tokenizer, beside a configuration if given, or None where transformers can't read it."""
     try:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
     except Exception:  # whatever transformers fails with on a tokenizer that it can't read
         return None
+
+
+def _roles(tokenizer: Tokenizer, loaded: Sequence[Any | None]) -> dict[str, int | None]:
+    """Returns a tokenizer's roles; one that it lacks is None, or left out where transformers fills it in, or may.
+
+    Args:
+        tokenizer: The tokenizer.
+        loaded: The same as transformers loads it, alone and beside the model's configuration.
+    """
+    own = {role: tokenizer.role_token(role) for role in ROLES}
+    filled = [role_ids(one) if one is not None else dict.fromkeys(ROLES, -1) for one in loaded]
+    return {role: id for role, id in own.items() if id is not None or all(one[role] is None for one in filled)}
 
 
 def _sample(texts: Iterable[str]) -> Iterator[str]:
@@ -215,8 +228,16 @@ def _roles_known(expected: ExpectedAssets, found: LoadedAssets) -> bool:
     return None not in (expected.roles, found.roles, expected.added, found.added)
 
 
-def differences(expected: ExpectedAssets, found: LoadedAssets) -> list[str]:
-    """Says for each part that differs what the run has and what was loaded."""
+def differences(
+    expected: ExpectedAssets, found: LoadedAssets, flags: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[str]:
+    """Says for each part that differs what the run has and what was loaded.
+
+    Args:
+        expected: What the run has.
+        found: What was loaded.
+        flags: The fields of the export's files tokenizer_config.json, by the file's name.
+    """
     return [
         text
         for text in (
@@ -224,8 +245,9 @@ def differences(expected: ExpectedAssets, found: LoadedAssets) -> list[str]:
             _template_differs(expected.rendered, found.rendered),
             _roles_differ("special tokens", expected.roles, found.roles),
             _added_differ(expected.added, found.added),
+            _flags_differ(expected, flags or {}),
             _roles_differ("special tokens in config.json", expected.config_roles, found.config_roles),
-            _settings_differ(expected.generation, found.generation) if found.generation is not None else "",
+            _settings_differ(expected, found.generation) if found.generation is not None else "",
             _stops_differ(expected.stop_tokens, found.stop_tokens),
         )
         if text
@@ -278,15 +300,41 @@ def _added_differ(expected: Sequence[Sequence[int]] | None, found: Sequence[Sequ
     return f"special tokens: {before} before a text and {after} after it, where the run has {ours[0]} and {ours[1]}"
 
 
-def _settings_differ(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    usual = _usual_settings()
+def _flags_differ(expected: ExpectedAssets, flags: Mapping[str, Mapping[str, Any]]) -> str:
+    """Compares the flags by which llama.cpp's converter and older tokenizer classes put tokens around a text."""
+    if expected.added is None or expected.roles is None:
+        return ""
+    for name, config in flags.items():
+        for role, ids, where in zip(("bos", "eos"), expected.added, ("before", "after"), strict=True):
+            flag, does = config.get(f"add_{role}_token"), expected.roles.get(role) in ids
+            if isinstance(flag, bool) and flag != does:
+                puts = "puts" if does else "does not put"
+                said = f"add_{role}_token of {name} is {str(flag).lower()}"
+                return f"special tokens: {said}, where the run {puts} that token {where} a text"
+    return ""
+
+
+def _settings_differ(ours: ExpectedAssets, found: Mapping[str, Any]) -> str:
+    expected, usual = ours.generation, _usual_settings()
     more = [key for key in found if key not in expected and not key.endswith("_token_id") and key not in _OF_A_FILE]
-    wanted = {**{key: usual.get(key) for key in more}, **expected}
+    wanted = {**{key: usual.get(key) for key in more}, **_roles_more(ours, found), **expected}
     odd = [key for key, value in wanted.items() if _plain(found.get(key)) != _plain(value)]
     if not odd:
         return ""
     said = ", ".join(f"{key} is {found.get(key)!r} in place of {wanted[key]!r}" for key in odd[:3])
     return f"generation settings: {said}"
+
+
+def _roles_more(ours: ExpectedAssets, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns, for the roles that generation settings claim beyond the run's, what the configuration has of them.
+
+    Without settings of the run's, transformers takes them from the configuration, which is compared by itself; so are
+    the tokens that end an answer.
+    """
+    keys = {role: f"{role}_token_id" for role in ROLES if role != "eos"}
+    if ours.config_roles is None or not ours.generation:
+        return {}
+    return {key: ours.config_roles.get(role) for role, key in keys.items() if found.get(key) is not None}
 
 
 def _usual_settings() -> dict[str, Any]:

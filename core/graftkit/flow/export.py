@@ -7,12 +7,13 @@ import gc
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import Vocabulary, row_texts
 from graftkit.host.discovery import disabled_by_environment
 from graftkit.host.host import PluginHost
+from graftkit.host.records import MOST_NOTICES, shortened
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -53,7 +55,7 @@ from graftkit.model.adapt import AdaptedModel
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.redact import without_secrets
-from graftkit.store.files import atomic_folder, file_facts, guarded, make_folder
+from graftkit.store.files import TEMPORARY, atomic_folder, file_facts, guarded, make_folder, sweep_of
 
 __all__ = ["Planned", "export_all", "make_exporters", "prove", "prove_exports", "refuse_early"]
 
@@ -218,7 +220,8 @@ def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
 
 
 def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
-    proof = prove(folder, run.folder / PROBES_FILE, run.cancel.poll, trusted=True, disable=run.host.disabled)
+    probes, poll = run.folder / PROBES_FILE, run.cancel.poll
+    proof = prove(folder, probes, poll, trusted=True, disable=run.host.disabled, tell=stage.notice)
     if proof["status"] == "not possible":
         stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
@@ -228,7 +231,13 @@ def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
 
 
 def prove(
-    folder: Path, probes: Path, poll: Any = lambda: None, *, trusted: bool = False, disable: Iterable[str] = ()
+    folder: Path,
+    probes: Path,
+    poll: Any = lambda: None,
+    *,
+    trusted: bool = False,
+    disable: Iterable[str] = (),
+    tell: Callable[[str], object] = lambda notice: None,
 ) -> dict[str, Any]:
     """Loads an export in a fresh process and compares its logits, and what else is loaded, with the trained model's.
 
@@ -238,6 +247,7 @@ def prove(
         poll: Called while waiting; raises to stop.
         trusted: Whether this run has just written the export; otherwise it may only name what is installed.
         disable: Plugins to leave out, besides `GRAFTKIT_DISABLE_PLUGINS`.
+        tell: Called with each warning of a plugin's in that process.
 
     Returns:
         `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `covers`, `loaded_with` or `reason`.
@@ -247,6 +257,7 @@ def prove(
             others, loading failed, or it took too long; or, unless trusted, most of the memory that was free, where the
             system tells.
     """
+    _sweep_proofs(folder)
     free = None if trusted else free_memory()
     command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes)]
     command += [TRUSTED] if trusted else []
@@ -271,7 +282,26 @@ def prove(
             _end(process)
             for left in folder.absolute().parent.glob(f"{glob.escape(temporary_prefix(folder, process.pid))}*.partial"):
                 shutil.rmtree(left, ignore_errors=True)
+    for warning in _warnings(output):
+        tell(warning)
     return _checked(folder, process.returncode, output, errors)
+
+
+def _warnings(output: str) -> list[str]:
+    """Returns what plugins warned of in a proof's process, which is the first line that it prints."""
+    with suppress(ValueError, RecursionError, LookupError, TypeError):
+        found = json.loads(output.partition("\n")[0])["warnings"]
+        return [shortened(without_secrets(str(warning))) for warning in found[: 2 * MOST_NOTICES]]
+    return []
+
+
+def _sweep_proofs(folder: Path) -> None:
+    """Removes the folders that proofs of an export have left which were killed: a base model may lie in them."""
+    parent, own = folder.absolute().parent, re.compile(rf"{re.escape(folder.name)}\.\d+")
+    for left in sorted(parent.glob(".*.partial")):
+        found = TEMPORARY.fullmatch(left.name)
+        if found and own.fullmatch(found[1]):
+            sweep_of(parent / found[1])
 
 
 def _end(process: subprocess.Popen[str]) -> None:

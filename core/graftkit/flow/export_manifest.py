@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from graftkit.errors import ExportError, FolderError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import open_regular, read_regular
-from graftkit.report.run_manifest import BaseFacts, Facts, RunManifest
+from graftkit.report.run_manifest import BaseFacts, Facts, run_around
 from graftkit.store.files import sha256_of, write_json
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "listed_by_the_run",
     "refuse_bad_files",
     "refuse_foreign_code",
+    "tokenizer_configs",
 ]
 
 EXPORT_MANIFEST = "graftkit.json"
@@ -294,6 +295,17 @@ def _configurations(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield path, _json_object(path)
 
 
+def tokenizer_configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the fields of each tokenizer_config.json in an export that lies beside a tokenizer.json, by its path.
+
+    Raises:
+        FolderError: One can't be read.
+    """
+    found = [(path, data) for path, data in _configurations(folder) if path.name == "tokenizer_config.json"]
+    beside = [(path, data) for path, data in found if path.with_name("tokenizer.json").is_file()]
+    return {path.relative_to(folder).as_posix(): data for path, data in beside}
+
+
 def _names_of_code(value: Any) -> Iterator[str]:
     """Yields each key at which a configuration, or one within it, names code."""
     for key, inner in value.items() if isinstance(value, dict) else ():
@@ -392,11 +404,8 @@ def listed_by_the_run(folder: Path) -> dict[str, Any]:
     Raises:
         FolderError: That manifest is damaged.
     """
-    place = folder.absolute()
-    if place.parent.name != "exports":
-        return {}
-    run = RunManifest.read(place.parent.parent)
-    prefix = f"exports/{place.name}/"
+    run = run_around(folder)
+    prefix = f"exports/{folder.absolute().name}/"
     artifacts = run.artifacts if run else {}
     return {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
 

@@ -27,11 +27,14 @@ from graftkit.flow.export_manifest import (
     checked_tolerance,
     refuse_bad_files,
     refuse_foreign_code,
+    tokenizer_configs,
 )
-from graftkit.flow.recreate import InstalledProviders, MakeProvider, make_provider
+from graftkit.flow.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
+from graftkit.host.records import shortened
 from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets, ProofRequest
+from graftkit.store.files import held
 
 if TYPE_CHECKING:
     from graftkit.flow.probes import Probes
@@ -45,24 +48,51 @@ _TENSOR_FILES = frozenset({".safetensors", ".gguf", ".npz", ".npy", ".bin", ".pt
 
 
 def main() -> None:
-    """Prints one JSON object, alone on standard output: whatever else is printed goes to standard error."""
+    """Prints what plugins warned of and then the proof, each a line of JSON, alone on standard output.
+
+    Whatever else is printed goes to standard error.
+    """
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     folder, probes = map(Path, sys.argv[1:3])
-    print(json.dumps(answer(folder, probes, trusted=sys.argv[3:] == [TRUSTED])), file=output, flush=True)
+
+    def tell(warnings: list[str]) -> None:
+        print(json.dumps({"warnings": warnings}), file=output, flush=True)
+
+    print(json.dumps(answer(folder, probes, trusted=sys.argv[3:] == [TRUSTED], tell=tell)), file=output, flush=True)
 
 
-def answer(folder: Path, probes: Path, *, trusted: bool) -> dict[str, Any]:
-    """Returns what the process that proves an export says: the proof, or why there is none."""
-    make = (lambda _, facts: make_provider(facts)) if trusted else InstalledProviders(PluginHost()).make
+def answer(
+    folder: Path, probes: Path, *, trusted: bool, tell: Callable[[list[str]], None] | None = None
+) -> dict[str, Any]:
+    """Returns what the process that proves an export says: the proof, or why there is none.
+
+    Args:
+        folder: The export.
+        probes: The probes' file.
+        trusted: Whether the export's manifest may name any class.
+        tell: Called with what plugins warned of, whatever the proof comes to.
+    """
+    providers: ProvidersOfThisRun | InstalledProviders = (
+        ProvidersOfThisRun() if trusted else InstalledProviders(PluginHost())
+    )
     try:
         with named(str(folder)):
-            return check(folder, probes, make)
+            return check(folder, probes, providers.make)
     except GraftkitError as error:
         return {"status": "failed", "message": error.message, "hint": error.hint, "where": error.where}
-    except Exception as error:  # whatever a consumer's program raises
-        told = "; ".join([brief(error)[:500], *getattr(error, "__notes__", ())])
-        return {"status": "failed", "message": f"it can't be loaded again: {told}", "hint": "", "where": ""}
+    except Exception as error:  # whatever the program that loads it fails with
+        message = shortened(f"it can't be loaded again: {brief(error)}")
+        return {"status": "failed", "message": message, "hint": _raised_by(error), "where": str(folder)}
+    finally:
+        if tell:
+            tell(providers.warnings)
+
+
+def _raised_by(error: Exception) -> str:
+    """Returns the note that names the plugin which raised an error, as a sentence."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("plugin ")]
+    return f"{shortened(notes[0])}." if notes else ""
 
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:
@@ -85,7 +115,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         difference, tolerance = compare(probes, exporter.logits(request)), allowed_difference(probes, share)
         if difference.within(tolerance):
             check_it_reads(exporter, folder, probes, request.base, tolerance)
-    odd = differences(probes.assets, assets) if probes.assets else []
+    odd = differences(probes.assets, assets, tokenizer_configs(folder)) if probes.assets else []
     return {
         "status": "proved" if difference.within(tolerance) and not odd else "different",
         "covers": covered(probes.assets, assets),
@@ -161,13 +191,16 @@ def temporary_prefix(folder: Path, process: int) -> str:
     return f".{folder.name}.{process}."
 
 
-def _temporary_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
+@contextmanager
+def _temporary_beside(folder: Path) -> Iterator[str]:
     """Makes a folder with the same neighbours, so that what an exporter reads of those it finds again."""
     prefix, suffix = temporary_prefix(folder, os.getpid()), ".partial"
     try:
-        return tempfile.TemporaryDirectory(suffix, prefix, folder.absolute().parent, ignore_cleanup_errors=True)
+        made = tempfile.TemporaryDirectory(suffix, prefix, folder.absolute().parent, ignore_cleanup_errors=True)
     except OSError:  # a folder that may only be read
-        return tempfile.TemporaryDirectory(suffix, prefix, ignore_cleanup_errors=True)
+        made = tempfile.TemporaryDirectory(suffix, prefix, ignore_cleanup_errors=True)
+    with made as name, held(Path(name)):
+        yield name
 
 
 def _base(manifest: ExportManifest, make: MakeProvider, place: Path) -> Any:

@@ -13,7 +13,7 @@ from graftkit.host.records import PluginRecord
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import import_target
 
-__all__ = ["InstalledProviders", "MakeProvider", "make_provider"]
+__all__ = ["InstalledProviders", "MakeProvider", "ProvidersOfThisRun", "make_provider"]
 
 MakeProvider = Callable[[Kind, Mapping[str, Any]], Any]
 """Makes a provider of a kind from what a manifest says of it."""
@@ -23,10 +23,14 @@ _classes: dict[tuple[type, str], type] = {}
 """The guarded class of each provider's own, so that all instances of one are of the same."""
 
 
-def make_provider(facts: Mapping[str, Any]) -> Any:
-    """Makes a provider from what a manifest of this very run says of it; its public methods are guarded."""
-    name, distribution, version = (str(facts.get(key, "")) for key in ("name", "distribution", "version"))
-    plugin = PluginRecord(name or facts["target"], distribution, version, facts["target"])
+def make_provider(facts: Mapping[str, Any], plugin: PluginRecord | None = None) -> Any:
+    """Makes a provider from what a manifest of this very run says of it; its public methods are guarded.
+
+    Args:
+        facts: What the manifest says.
+        plugin: What keeps what the provider warns of, as `_record_of` gives it.
+    """
+    plugin = plugin or _record_of(facts)
     made = _made(facts, plugin)
     key = (type(made), plugin.label)
     with suppress(Exception):  # an instance whose class can't be another keeps its own
@@ -34,6 +38,11 @@ def make_provider(facts: Mapping[str, Any]) -> Any:
             _classes[key] = guarded_class(type(made), plugin, f"provider '{plugin.name}'")
         made.__class__ = _classes[key]
     return made
+
+
+def _record_of(facts: Mapping[str, Any]) -> PluginRecord:
+    name, distribution, version = (str(facts.get(key, "")) for key in ("name", "distribution", "version"))
+    return PluginRecord((distribution and name) or facts["target"], distribution, version, facts["target"])
 
 
 def _made(facts: Mapping[str, Any], plugin: PluginRecord) -> Any:
@@ -50,6 +59,23 @@ def _made(facts: Mapping[str, Any], plugin: PluginRecord) -> Any:
         raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from error
 
 
+class ProvidersOfThisRun:
+    """Makes whatever a manifest that this very run has written names."""
+
+    def __init__(self) -> None:
+        self._plugins: dict[str, PluginRecord] = {}
+
+    def make(self, kind: Kind, facts: Mapping[str, Any]) -> Any:
+        """Makes a provider, whatever its kind."""
+        plugin = _record_of(facts)
+        return make_provider(facts, self._plugins.setdefault(plugin.label, plugin))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What they warned of: each names its provider and version."""
+        return [warning for plugin in self._plugins.values() for warning in plugin.warnings]
+
+
 class InstalledProviders:
     """Makes only what an installed plugin offers, whatever a manifest says.
 
@@ -64,6 +90,12 @@ class InstalledProviders:
         self._offered |= {(offer.kind, offer.provider.target, "") for offer in offers}
         self._offers = {(offer.kind, offer.provider.target): offer for offer in offers}
         self._registry = host.registry
+        self._host = host
+
+    @property
+    def warnings(self) -> list[str]:
+        """What plugins warned of: each names its plugin and version."""
+        return self._host.warnings
 
     def make(self, kind: Kind, facts: Mapping[str, Any]) -> Any:
         """Makes a provider.

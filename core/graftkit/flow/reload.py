@@ -47,7 +47,7 @@ from graftkit.model.generate import stream_greedily
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model
 from graftkit.model.originals import FileOriginals
-from graftkit.report.run_manifest import BaseFacts, RunManifest, required
+from graftkit.report.run_manifest import BaseFacts, RunManifest, required, run_of
 
 __all__ = ["ReloadedModel", "reload"]
 
@@ -125,10 +125,16 @@ class ReloadedModel:
 def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
     """Loads a run's folder, an export, or a base model.
 
+    Args:
+        source: Its folder, or what names a base model.
+        host: The plugins; those that are installed, without those that the run's recipe leaves out, when left out.
+
     Raises:
         RequestError: It is none of them, or its files do not belong together.
     """
-    host = host or PluginHost()
+    if host is None:
+        run = run_of(Path(source))
+        host = PluginHost(disable_of_run=run.left_out if run else ())
     try:
         with named(source):
             return _reload(source, host, InstalledProviders(host).make)

@@ -65,7 +65,7 @@ class _Listener:
         warnings.showwarning = self._former
 
     def _show(self, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        self._plugin.tell(f"{self._what} warned: {category.__name__}: {' '.join(str(message).split())}")
+        self._plugin.tell(f"{self._what} warned: {category.__name__}: {message}", warning=True)
 
 
 def guarded_class(cls: type, plugin: PluginRecord, what: str) -> type:

@@ -55,6 +55,7 @@ class PluginHost:
             (`GRAFTKIT_PLUGIN_AUTOLOAD`).
         plugins: Modules or objects with hook implementations, registered besides.
         disable: Names of plugins or distributions to leave out, besides `GRAFTKIT_DISABLE_PLUGINS`.
+        disable_of_run: Those that the recipe of a run left out which is looked at again; some may be gone by now.
         strict: Whether any plugin's failure is an error at once; None asks `GRAFTKIT_STRICT_PLUGINS`.
 
     Raises:
@@ -67,13 +68,15 @@ class PluginHost:
         autoload: bool | None = None,
         plugins: Sequence[object] = (),
         disable: Iterable[str] = (),
+        disable_of_run: Iterable[str] = (),
         strict: bool | None = None,
     ) -> None:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(HookSpecs)
         self._manager.add_hookspecs(registration_hooks())
         asked = {_normalized(name): name for name in disable}
-        self._disabled = {*asked, *map(_normalized, disabled_by_environment())}
+        self._of_run = {*map(_normalized, disable_of_run)}
+        self._disabled = {*asked, *self._of_run, *map(_normalized, disabled_by_environment())}
         self._strict = strict_by_environment() if strict is None else strict
         self._import_seconds = import_seconds_by_environment()
         self._taken: set[str] = set()
@@ -103,9 +106,19 @@ class PluginHost:
         return sorted(self._disabled)
 
     @property
+    def disabled_of_run(self) -> list[str]:
+        """The plugins that are there and that the run which is looked at left out, as errors name them."""
+        return [record.label for record in self.records if self._of_run & _names_of(record)]
+
+    @property
     def notices(self) -> list[str]:
         """What plugins warned of, and what they changed for others: each names its plugin and version."""
         return [notice for record in self.registry.plugins for notice in record.notices]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What plugins warned of: each names its plugin and version."""
+        return [warning for record in self.registry.plugins for warning in record.warnings]
 
     def take_notices(self) -> list[str]:
         """Returns the notices that nobody has taken yet."""
@@ -154,7 +167,7 @@ class PluginHost:
 
     def _admit(self, record: PluginRecord, load: Callable[[], object]) -> None:
         self.records.append(record)
-        if {_normalized(record.name), _normalized(record.distribution)} & self._disabled:
+        if _names_of(record) & self._disabled:
             record.status, record.reason = "disabled", "disabled by request"
         if record.status == "active":
             try:
@@ -169,7 +182,7 @@ class PluginHost:
 
     def _refuse_unknown(self, asked: Mapping[str, str]) -> None:
         """Refuses to leave out what isn't there: a misspelt name would leave the plugin in, unnoticed."""
-        known = {_normalized(name) for record in self.records for name in (record.name, record.distribution) if name}
+        known = {name for record in self.records for name in _names_of(record)}
         for name, said in asked.items():
             if name not in known:
                 raise PluginError(f"there is no plugin '{said}' to leave out", hint=known_names(said, known))
@@ -247,6 +260,11 @@ class PluginHost:
 def _normalized(name: str) -> str:
     """Returns a name as package indexes compare it: `My_Plugin` is `my-plugin`."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _names_of(record: PluginRecord) -> set[str]:
+    """Returns the names by which a plugin is left out, as package indexes compare them."""
+    return {_normalized(record.name), _normalized(record.distribution)} - {""}
 
 
 def _leaving_out(record: PluginRecord) -> str:

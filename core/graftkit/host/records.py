@@ -10,7 +10,10 @@ from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import Provider
 from graftkit.redact import without_secret_values, without_secrets
 
-__all__ = ["PluginRecord", "PluginStatus", "RegisteredProvider"]
+__all__ = ["LONGEST_NOTICE", "MOST_NOTICES", "PluginRecord", "PluginStatus", "RegisteredProvider", "shortened"]
+
+LONGEST_NOTICE, MOST_NOTICES = 4000, 100
+"""Characters of what a plugin is said to have done, and how often that is told of one plugin."""
 
 PluginStatus = Literal["active", "disabled", "failed", "incompatible"]
 
@@ -30,6 +33,7 @@ class PluginRecord:
         import_seconds: How long the import took.
         hook_seconds: How long its lifecycle hooks have taken, all together.
         notices: What it warned of, and what it changed for others, each once.
+        warnings: Those of them that are warnings.
     """
 
     name: str
@@ -42,12 +46,21 @@ class PluginRecord:
     import_seconds: float = 0.0
     hook_seconds: float = 0.0
     notices: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
-    def tell(self, message: str) -> None:
-        """Keeps something that the user should know of the plugin."""
-        notice = without_secrets(f"{self.label}: {message}")
-        if notice not in self.notices:
-            self.notices.append(notice)
+    def tell(self, message: str, *, warning: bool = False) -> None:
+        """Keeps something that the user should know of the plugin, on one line, without secrets and not endless.
+
+        Args:
+            message: What it did.
+            warning: Whether it is a warning of the plugin's own.
+        """
+        notice = shortened(without_secrets(f"{self.label}: {message}"))
+        if notice in self.notices or len(self.notices) > MOST_NOTICES:
+            return
+        full = len(self.notices) == MOST_NOTICES
+        self.notices.append(f"{self.label}: there was more, which is not kept" if full else notice)
+        self.warnings += self.notices[-1:] if warning else []
 
     @property
     def label(self) -> str:
@@ -55,6 +68,12 @@ class PluginRecord:
         if not self.distribution:
             return f"plugin '{self.name}'"
         return f"plugin '{self.name}' of {self.distribution} {self.version}".rstrip()
+
+
+def shortened(notice: str) -> str:
+    """Returns a notice on one line of at most `LONGEST_NOTICE` characters."""
+    line = " ".join(notice.split())
+    return line if len(line) <= LONGEST_NOTICE else f"{line[: LONGEST_NOTICE - 3]}..."
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
+from graftkit.store.files import guarded
 
 __all__ = [
     "Loader",
@@ -139,11 +140,15 @@ def _order_parameters(model: nn.Module, skeleton: nn.Module, stacks: Iterable[st
 
 
 def _kept(tensor: torch.Tensor, folder: Path | None) -> torch.Tensor:
-    """Returns the tensor, float32, from a mapped file of its own where there is a folder for it."""
+    """Returns the tensor, float32, from a mapped file of its own where there is a folder for it.
+
+    Raises:
+        StorageError: The system refused to write it.
+    """
     if folder is None or tensor.nbytes < _LARGE:
         return tensor
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        tensor.contiguous().numpy().tofile(file)
+    with guarded(folder), tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        file.write(tensor.contiguous().numpy().data)
     mapped = torch.from_file(file.name, shared=False, size=tensor.numel(), dtype=torch.float32)
     with suppress(PermissionError):  # Windows keeps it: it goes with the folder
         Path(file.name).unlink()

@@ -29,6 +29,8 @@ __all__ = [
     "StageFacts",
     "TokenizerFacts",
     "required",
+    "run_around",
+    "run_of",
 ]
 
 MANIFEST = "manifest.json"
@@ -258,6 +260,13 @@ class RunManifest(Facts):
             raise FolderError(what, where=where, hint=_PUT_BACK) from None
         return found
 
+    @property
+    def left_out(self) -> list[str]:
+        """The plugins, or distributions, that the recipe leaves out."""
+        section = self.recipe.get("plugins")
+        names = section.get("disable") if isinstance(section, dict) else None
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
     def with_facts(self, **facts: Any) -> RunManifest:
         """Returns the manifest with some parts replaced; each is checked.
 
@@ -284,6 +293,27 @@ def _oddity(data: Any) -> str:
     if not isinstance(data, dict):
         return "it is no JSON object"
     return next((f"it does not say '{key}'" for key in ("graftkit", "status") if key not in data), "")
+
+
+def run_around(export: Path) -> RunManifest | None:
+    """Returns the manifest of the run that an export, or a folder in one, lies in.
+
+    A manifest.json in the export itself is the export's word, not the run's.
+
+    Raises:
+        FolderError: As for `RunManifest.read`.
+    """
+    outer = [above.parent for above in export.absolute().parents[:2] if above.name == "exports"]
+    return next((found for run in outer if (found := RunManifest.read(run))), None)
+
+
+def run_of(folder: Path) -> RunManifest | None:
+    """Returns the manifest of the run that an export lies in, or that a folder holds.
+
+    Raises:
+        FolderError: As for `RunManifest.read`.
+    """
+    return run_around(folder) or RunManifest.read(folder)
 
 
 def required(value: Value | None, key: str, where: str = "") -> Value:

@@ -12,7 +12,7 @@ from typing import Any
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.kinds import KINDS, Kind
-from graftkit.store.files import atomic_folder, guarded
+from graftkit.store.files import atomic_folder, guarded, sweep_of
 
 __all__ = ["new_plugin", "plugin_names"]
 
@@ -63,6 +63,7 @@ def new_plugin(name: str, kind: Kind, parent: Path) -> Path:
     """
     names = plugin_names(name)
     project = parent / names["distribution"]
+    sweep_of(project)
     if project.exists():
         raise FolderError("there is such a folder already", where=str(project), hint="Choose another name.")
     with guarded(parent):

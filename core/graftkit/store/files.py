@@ -23,11 +23,13 @@ __all__ = [
     "atomic_folder",
     "file_facts",
     "guarded",
+    "held",
     "is_temporary",
     "make_folder",
     "remove_tree",
     "sha256_of",
     "sweep",
+    "sweep_of",
     "sync_folder",
     "to_json",
     "write_atomic",
@@ -40,6 +42,7 @@ TEMPORARY = re.compile(r"\.([^/]+)\.[a-z0-9_]{8}\.(partial|old)")
 
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
+    errno.EFBIG: "No larger file is allowed there, or to you (`ulimit -f`): allow it, or write elsewhere with --out.",
     errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere with --out.",
     errno.EROFS: "The file system is read-only: write elsewhere with --out.",
     errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
@@ -82,19 +85,23 @@ def is_temporary(name: str) -> bool:
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a file through a temporary sibling, flushed to the disk before it gets its name.
 
+    What a killed process has left that was writing the same file goes first.
+
     Raises:
         StorageError: The system refused; the old file, if any, is as it was.
     """
+    sweep_of(path)
     with guarded(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
+            with held(temporary):
+                with os.fdopen(handle, "wb") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -124,7 +131,8 @@ def to_json(data: Any) -> str:
 def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
     """Gives a temporary sibling folder to fill; at the end it is flushed and gets its name as a whole.
 
-    An older folder of that name is deleted only once the new one is in place.
+    An older folder of that name is deleted only once the new one is in place. What a killed process has left that was
+    writing the same folder goes first.
 
     Args:
         path: The folder.
@@ -134,15 +142,17 @@ def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
     Raises:
         StorageError: The system refused; the older folder, if any, is as it was.
     """
+    sweep_of(path)
     with guarded(path):
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
         try:
-            temporary.chmod(0o777 & ~_umask())
-            yield temporary
-            for name in keep:
-                _take_over(path / name, temporary / name)
-            _sync_tree(temporary)
-            _put_in_place(temporary, path)
+            with held(temporary):
+                temporary.chmod(0o777 & ~_umask())
+                yield temporary
+                for name in keep:
+                    _take_over(path / name, temporary / name)
+                _sync_tree(temporary)
+                _put_in_place(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -218,22 +228,76 @@ def sweep(folder: Path) -> None:
     Nobody else may be writing into the folder. Where a kill came between moving an older folder aside and putting the
     new one in its place, the older one is put back. What the system refuses to delete stays.
     """
-    if not folder.is_dir():
+    if folder.is_dir():
+        _sweep([entry for entry in sorted(folder.iterdir()) if TEMPORARY.fullmatch(entry.name)])
+
+
+def sweep_of(path: Path) -> None:
+    """Removes what killed processes have left that were writing one file or folder; others may write beside it.
+
+    Where one of them was replacing an older folder, that is put back, as `sweep` does. Nothing is touched while a
+    living process writes it, nor where the system has no locks by which that is known.
+
+    Raises:
+        StorageError: The older folder can't be put back.
+    """
+    try:
+        entries = sorted(path.parent.iterdir())
+    except OSError:  # there is no such folder, or it may not be read
         return
-    for entry in sorted(folder.iterdir()):
-        match = TEMPORARY.fullmatch(entry.name)
-        if match is None:
-            continue
-        name, kind = match.groups()
-        if kind == "old" and (entry / name).exists() and not os.path.lexists(folder / name):
-            with guarded(folder / name):
-                (entry / name).rename(folder / name)
-            sync_folder(folder)
+    left = [entry for entry in entries if (match := TEMPORARY.fullmatch(entry.name)) and match[1] == path.name]
+    handles = [_lock(entry) for entry in left]
+    if None not in handles:
+        _sweep(left)
+    for handle in handles:
+        if handle is not None:
+            os.close(handle)
+
+
+def _sweep(left: Iterable[Path]) -> None:
+    for entry in left:
+        name, kind = TEMPORARY.fullmatch(entry.name).groups()  # type: ignore[union-attr]
+        place = entry.parent / name
+        if kind == "old" and (entry / name).exists() and not os.path.lexists(place):
+            with guarded(place):
+                (entry / name).rename(place)
+            sync_folder(entry.parent)
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
         else:
             with suppress(OSError):
                 entry.unlink()
+
+
+@contextmanager
+def held(temporary: Path) -> Iterator[None]:
+    """Holds the lock by which others know that what is being written is no killed process's."""
+    handle = _lock(temporary)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(path: Path) -> int | None:
+    """Locks a file or folder; the system unlocks it when the handle is closed, or its process ends.
+
+    Returns:
+        The handle; None where another process holds it, or the system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            os.close(handle)
+    return None
 
 
 def remove_tree(folder: Path) -> None:

@@ -11,7 +11,7 @@ from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.store.files import atomic_folder, file_facts, write_json
+from graftkit.store.files import atomic_folder, file_facts, sweep_of, write_json
 from graftkit.suggest import known_names
 
 __all__ = ["check_folder", "check_formats", "save_tokenizer_folder"]
@@ -35,10 +35,14 @@ def check_formats(asked: Sequence[str], known: Sequence[str]) -> list[str]:
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Checks before any work that a tokenizer may be saved in a folder.
 
+    What a killed command has left that was writing the same folder goes; the tokenizer that it was replacing is put
+    back.
+
     Raises:
         FolderError: The folder can't be written, has a tokenizer and `overwrite` is False, or has other files.
     """
     parent = folder.absolute().parent
+    sweep_of(folder.absolute())
     try:
         if folder.is_symlink() and not folder.exists():
             raise FolderError("it is a link to nothing", where=str(folder), hint="Give a folder with --out.")

@@ -22,6 +22,7 @@ from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens
 from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.fast import FastEncoder
 from graftkit_tokenizers.tokenizer_json.lossless import keeps_every_text
+from graftkit_tokenizers.tokenizer_json.put_around import around, bos_as_configured, with_true_flags
 from graftkit_tokenizers.tokenizer_json.streaming import ByteStream, WindowStream, looks_back
 from graftkit_tokenizers.tokenizer_json.token_bytes import BYTE_PIECE, TokenBytes
 
@@ -51,6 +52,7 @@ class HuggingFaceTokenizer:
         self._config = roles | object_in(self._files, "tokenizer_config.json", where)
         self._full = self._build(self._spec)
         self._check_added_ids()
+        self._follow_the_configuration()
         self._variants: dict[frozenset[str], Backend] = {}
         self._fast = FastEncoder()
         self._known_bytes: dict[int, bytes] = {}
@@ -95,6 +97,14 @@ class HuggingFaceTokenizer:
     def _build(self, spec: Mapping[str, Any]) -> Backend:
         with no_panic(self._where):
             return Backend.from_str(json.dumps(spec))
+
+    def _follow_the_configuration(self) -> None:
+        """Has tokenizer.json put the bos token before texts as the configuration says, with which texts are encoded."""
+        with no_panic(self._where):
+            changed = bos_as_configured(self._spec, self._config, self._full)
+        if changed is not None:
+            self._spec, self._full = changed, self._build(changed)
+            self._files["tokenizer.json"] = json.dumps(changed, ensure_ascii=False).encode("utf-8") + b"\n"
 
     def _check_added_ids(self) -> None:
         """Refuses a file whose added tokens get other ids from the library than it lists."""
@@ -180,13 +190,9 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def adds_bos(self) -> bool:
-        """Whether the configuration or the post-processor puts the `bos` token first."""
+        """Whether the post-processor puts the `bos` token first: it does as the configuration says, if that says it."""
         bos = self.role_token("bos")
-        if bos is None:
-            return False
-        if isinstance(self._config.get("add_bos_token"), bool):
-            return bool(self._config["add_bos_token"])
-        return bool(self._full.encode("", add_special_tokens=True).ids[:1] == [bos])
+        return bos is not None and around(self._full)[0][:1] == [bos]
 
     def encode(self, text: str, specials: Specials = "none") -> list[int]:
         """Returns the ids of one text."""
@@ -286,6 +292,8 @@ class HuggingFaceTokenizer:
     def save(self, folder: Path, format: str = "huggingface") -> None:
         """Writes the files as they were loaded, changed only where AutoTokenizer would load another tokenizer.
 
+        Where tokenizer_config.json says otherwise than tokenizer.json what is put around a text, it is mended.
+
         Raises:
             RequestError: There is no such format, or it can't represent this tokenizer.
         """
@@ -295,6 +303,8 @@ class HuggingFaceTokenizer:
         else:
             first = {} if self.role_token("bos") is None else {"add_bos_token": self.adds_bos}
             files = write(self._spec, self._config | first, self._files, format)
+        if "tokenizer.json" in files:
+            files = with_true_flags(files, self._config, self._full)
         for name, data in files.items():
             (folder / name).write_bytes(data)
 

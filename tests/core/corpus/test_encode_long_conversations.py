@@ -99,7 +99,9 @@ WORDS = [
 def chatter(turns: int, words: int = 12, seed: int = 1) -> Conversation:
     draw = random.Random(seed)
     contents = (" ".join(draw.choice(WORDS) for _ in range(draw.randint(1, words))).strip() for _ in range(turns))
-    return Conversation(tuple(Message(("user", "assistant")[n % 2], text or "x") for n, text in enumerate(contents)), "x")
+    return Conversation(
+        tuple(Message(("user", "assistant")[n % 2], text or "x") for n, text in enumerate(contents)), "x"
+    )
 
 
 def _learnt(model: Any, trainer: Any, pre_tokenizer: Any, normalizer: Any, decoder: Any) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from graftkit import ProofRequest
+from graftkit.errors import StorageError
 from graftkit.interfaces.architecture import model_class
 from graftkit.interfaces.block_memory import _file_mappings, float32_by_block
 from graftkit.interfaces.exporter import Probe
@@ -104,3 +105,17 @@ def test_a_dense_model_in_files_is_the_one_in_memory(tmp_path: Path) -> None:
     assert [p.shape for p in mapped.parameters()] == [p.shape for p in plain.parameters()]
     mapped.get_parameter("model.layers.0.mlp.up_proj.weight").add_(1)  # as an exporter may, which holds deltas alone
     assert not torch.equal(mapped(input_ids=IDS).logits, plain(input_ids=IDS).logits)
+
+
+def test_a_disk_that_refuses_the_files_of_a_dense_model_is_told_with_a_remedy(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="the system has no limit of a file's size")
+    files = HuggingFaceSource().open(str(tiny_model_folder(tmp_path / "model", hidden_size=256, head_dim=64)))
+    (tmp_path / "kept").mkdir()
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, former[1]))
+    try:
+        with pytest.raises(StorageError, match="File too large") as caught:
+            load_dense_model(files, Nf4(), torch.float32, tmp_path / "kept")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert caught.value.where == str(tmp_path / "kept") and "ulimit -f" in caught.value.hint

@@ -19,6 +19,7 @@ from graftkit.store.files import (
     remove_tree,
     sha256_of,
     sweep,
+    sweep_of,
     write_atomic,
     write_json,
     write_text,
@@ -109,6 +110,7 @@ def test_a_path_that_can_be_no_file_is_a_storage_error(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "The disk is full"),
         (errno.EDQUOT, "Your quota is used up"),
+        (errno.EFBIG, "No larger file is allowed"),
         (errno.EROFS, "The file system is read-only"),
         (errno.EACCES, "The folder's permissions forbid it"),
     ],
@@ -138,6 +140,47 @@ def test_what_killed_processes_left_is_swept_and_an_older_folder_is_put_back(tmp
     kept = [".notes.partial", ".x.ABCDEFGH.old", ".x.partial", "x", "x.abcd_123.partial", "x/c.txt", "y"]
     assert sorted(snapshot(tmp_path)) == kept
     sweep(tmp_path / "missing")
+
+
+def test_what_a_killed_process_left_of_one_name_is_swept_and_nothing_beside_it(tmp_path: Path) -> None:
+    for name in (".x.abcd_123.partial", ".x.abcd_124.old/x", ".y.abcd_125.partial", ".x.z.abcd_126.partial", ".x.old"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".x.abcd_124.old" / "x" / "c.txt").write_text("old")
+    (tmp_path / ".x.abcd_127.partial").symlink_to(tmp_path / ".x.old")
+    sweep_of(tmp_path / "x")
+    assert ".x.abcd_123.partial" in snapshot(tmp_path), "a link is nobody's left-over: it is not touched, nor the rest"
+    (tmp_path / ".x.abcd_127.partial").unlink()
+    sweep_of(tmp_path / "x")
+    assert sorted(snapshot(tmp_path)) == [".x.old", ".x.z.abcd_126.partial", ".y.abcd_125.partial", "x", "x/c.txt"]
+    sweep_of(tmp_path / "missing" / "x")
+
+
+def test_the_next_write_of_the_same_name_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / ".a.txt.abcd_126.partial").write_text("half")
+    write_text(tmp_path / "a.txt", "whole")
+    assert snapshot(tmp_path) == {"a.txt": b"whole"}
+    (tmp_path / ".x.abcd_123.partial").mkdir()
+    with atomic_folder(tmp_path / "x") as folder:
+        fill(folder)
+    assert snapshot(tmp_path) == {"a.txt": b"whole", **NEW}
+
+
+def test_what_a_living_process_writes_is_not_swept(tmp_path: Path) -> None:
+    (tmp_path / ".x.abcd_123.partial").mkdir()
+    (tmp_path / ".x.abcd_124.old").mkdir()
+    with atomic_folder(tmp_path / "x") as folder:
+        (tmp_path / ".x.abcd_125.partial").mkdir()
+        sweep_of(tmp_path / "x")
+        assert folder.is_dir() and (tmp_path / ".x.abcd_125.partial").is_dir()
+        fill(folder)
+
+    def write(file: IO[bytes]) -> None:
+        sweep_of(tmp_path / "a.txt")
+        file.write(b"whole")
+
+    write_atomic(tmp_path / "a.txt", write)
+    sweep_of(tmp_path / "x")
+    assert snapshot(tmp_path) == {"a.txt": b"whole", **NEW}
 
 
 def fill(folder: Path) -> None:

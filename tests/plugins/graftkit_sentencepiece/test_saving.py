@@ -14,8 +14,11 @@ from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import ExtensionSpec, TrainingSpec
 from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_sentencepiece.config import SentencePieceConfig
+from graftkit_sentencepiece.files import SentencePieceFiles
+from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from sentencepiece_models import BOTCHAN, MISTRAL, corpus, loaded
+from tokenizers import Tokenizer as Backend
 
 SPEC = TrainingSpec(2600, ("<unk>", "<s>", "</s>", "<|user|>"), {"unk": "<unk>", "bos": "<s>", "eos": "</s>"})
 TEXTS = (*corpus()[::3], "<s>[INST] hi [/INST] there</s>", "a quux, quuxes", "quux", " quux quux ")
@@ -69,6 +72,16 @@ def test_the_tokenizer_json_is_the_same_tokenizer(name: str, tmp_path: Path) -> 
     assert other.special_tokens == tokenizer.special_tokens
     for text in TEXTS[:200]:
         assert other.decode(tokenizer.encode(text)) == tokenizer.decode(tokenizer.encode(text))
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_its_flags_say_what_the_tokenizer_json_puts_around_a_text(tmp_path: Path, flag: bool) -> None:
+    files, config = loaded(MISTRAL).files, {"add_bos_token": flag, "add_eos_token": True}
+    beside = {**files.beside, "tokenizer_config.json": json.dumps(config).encode()}
+    SentencePieceTokenizer(SentencePieceFiles(files.model, beside)).save(tmp_path, "huggingface")
+    ids = Backend.from_file(str(tmp_path / "tokenizer.json")).encode("a").ids
+    written = json.loads((tmp_path / "tokenizer_config.json").read_bytes())
+    assert (ids[0] == 1, ids[-1] == 2) == (written["add_bos_token"], written["add_eos_token"]) == (flag, False)
 
 
 @pytest.mark.parametrize("name", ["botchan", "mistral with words", "trained unigram"])

@@ -1,0 +1,143 @@
+"""What a run says of plugins holds for whoever looks at it later, and in the process that proves an export."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from graftkit.cli.main import main
+from graftkit.errors import ExportError
+from graftkit.flow.export import prove
+from graftkit.flow.reload import reload
+from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES, PluginRecord
+from graftkit.report.run_manifest import run_around, run_of
+
+LOUD = """
+import warnings
+from graftkit import Provider, hookimpl
+from graftkit_exporters.merged import MergedExporter
+
+class Loud:
+    proved_with = ("transformers",)
+    def __init__(self): self._merged = MergedExporter()
+    def refusal(self, planned): return None
+    def export(self, trained, folder): return self._merged.export(trained, folder)
+    def tolerance(self): return 1e-5
+    def logits(self, request):
+        warnings.warn("red \\x1b[31m\\n hf_canarycanarycanarycanary " + "long " * 1000)
+        if (request.folder / "off").exists():
+            raise ImportError("a library is gone")
+        return self._merged.logits(request)
+
+@hookimpl
+def graftkit_exporters():
+    return [Provider(name="loud", target="loud:Loud")]
+"""
+
+UNWANTED = """
+from pathlib import Path
+from graftkit import Provider, hookimpl
+
+Path(__file__).with_name("imported").touch()
+
+@hookimpl
+def graftkit_adapters():
+    return [Provider(name="unwanted", target="unwanted:Thing")]
+"""
+
+
+def install(site: Path, name: str, source: str) -> None:
+    (site / f"{name}.py").write_text(source)
+    info = site / f"{name}-1.2.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[graftkit.plugins.v1]\nmain = {name}\n")
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A folder on the path with an exporter that warns, and a plugin that notes that it was imported."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    install(folder, "loud", LOUD)
+    install(folder, "unwanted", UNWANTED)
+    yield folder
+    for name in ("loud", "unwanted"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def finished(site: Path, make_recipe: Callable[..., Any], tmp_path: Path) -> graftkit.RunResult:
+    """A run whose recipe leaves a plugin out, and whose exporter warns in the process that proves the export."""
+    return graftkit.run(make_recipe(export=["loud"], plugins={"disable": ["unwanted"]}), out=tmp_path / "run")
+
+
+def toolkit(capsys: pytest.CaptureFixture[str], *line: str) -> tuple[int, str]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as done:
+        main(list(line))
+    return int(done.value.code or 0), capsys.readouterr().err
+
+
+def test_what_a_recipe_leaves_out_and_what_a_proof_warns_of(
+    finished: graftkit.RunResult, site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, export = str(finished.folder), str(finished.exports["loud"])
+    (told,) = (notice for notice in finished.manifest["notices"] if "red" in notice)
+    warned = "warned: UserWarning: red \x1b[31m *** long long"
+    assert told.startswith("plugin 'loud' of loud 1.2: logits() of its provider 'loud' ") and warned in told
+    assert len(told) == LONGEST_NOTICE and told.endswith("...")
+
+    for line in (("generate", run, "say 1"), ("generate", export, "say 1"), ("verify", export)):
+        code, errors = toolkit(capsys, *line)
+        assert code == 0, errors
+        assert "note: " in errors and "unwanted" in errors and " is left out, as the run's recipe says" in errors
+    assert (
+        "note: plugin 'main' of loud 1.2: logits() of its exporter 'loud' warned: UserWarning: red \\x1b[31m" in errors
+    )
+    assert "canary" not in errors
+    list(reload(run).stream("say 1", max_new_tokens=1))
+    assert not (site / "imported").exists()
+
+    shutil.rmtree(site / "unwanted-1.2.dist-info")
+    code, errors = toolkit(capsys, "generate", run, "say 1")
+    assert code == 0 and "left out" not in errors, "a plugin that is gone by now is no mistake in the request"
+
+
+def test_what_a_proof_that_fails_warned_of_is_told_too(finished: graftkit.RunResult) -> None:
+    told: list[str] = []
+    (finished.exports["loud"] / "off").touch()
+    with pytest.raises(ExportError, match="a library is gone"):
+        prove(finished.exports["loud"], finished.folder / "probes.safetensors", trusted=True, tell=told.append)
+    assert [notice for notice in told if "provider 'loud' warned: UserWarning" in notice]
+
+
+def test_the_word_of_an_export_is_not_taken_for_its_runs(tmp_path: Path) -> None:
+    export = tmp_path / "exports" / "merged"
+    (export / "base").mkdir(parents=True)
+    said = {"graftkit": "1", "status": "finished", "recipe": {"plugins": {"disable": ["mine"]}}}
+    (export / "manifest.json").write_text(json.dumps(said))
+    assert run_around(export) is None
+    (tmp_path / "manifest.json").write_text(json.dumps({**said, "recipe": {"plugins": {"disable": ["theirs"]}}}))
+    for folder in (tmp_path, export, export / "base"):
+        found = run_of(folder)
+        assert found is not None and found.left_out == ["theirs"]
+    (tmp_path / "manifest.json").write_text(json.dumps({**said, "recipe": {"plugins": {"disable": [1, "x"]}}}))
+    assert run_of(tmp_path).left_out == ["x"]  # type: ignore[union-attr]
+
+
+def test_a_plugin_that_warns_without_end_is_told_of_so_often_and_no_more() -> None:
+    record = PluginRecord("main", "loud", "1.2", "loud")
+    for number in [*range(MOST_NOTICES + 5), 0]:
+        record.tell(f"step {number}\n" + "x" * 10_000)
+    assert len(record.notices) == MOST_NOTICES + 1 and "there was more" in record.notices[-1]
+    assert all(len(notice) <= LONGEST_NOTICE and "\n" not in notice for notice in record.notices)
