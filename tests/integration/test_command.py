@@ -32,6 +32,7 @@ def toolkit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*TOOLKIT, *arguments], capture_output=True, text=True, cwd=cwd)
 
 
+@pytest.mark.fresh_children
 def test_a_run_ends_with_a_table_and_two_commands_that_work(recipe_file: Path, tmp_path: Path) -> None:
     done = toolkit("run", "job.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
