@@ -11,6 +11,7 @@ import ctypes
 import inspect
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,7 @@ class ForkingPopen(subprocess.Popen[Any]):
             **run,
             "environment": environment,
             "folder": str(Path(given["cwd"] or ".").absolute()),
+            "ignored": [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN],
             "session": bool(given.get("unused_start_new_session", given.get("start_new_session"))),
         }
         pipes = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
@@ -175,6 +177,12 @@ def _become(request: Mapping[str, Any], streams: Sequence[int]) -> None:
         os.close(stream)
     if request["session"]:
         os.setsid()
+    for number in signal.valid_signals():
+        ignored = signal.getsignal(number) == signal.SIG_IGN
+        if ignored and number not in request["ignored"]:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        elif not ignored and number in request["ignored"]:
+            signal.signal(number, signal.SIG_IGN)
     os.chdir(request["folder"])
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     default = [folder for folder in sys.path if folder not in given]

@@ -66,6 +66,23 @@ def test_another_interpreter_and_its_options_are_no_fork(tmp_path: Path) -> None
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_fork_ignores_what_this_process_ignores_and_nothing_else(number: signal.Signals) -> None:
+    code = f"import signal; print(signal.getsignal({number:d}))"
+    for handler in (signal.SIG_IGN, signal.SIG_DFL):
+        before = signal.signal(number, handler)
+        try:
+            said = [
+                subprocess.run(
+                    [sys.executable, *options, "-c", code], capture_output=True, text=True, check=True
+                ).stdout
+                for options in ([], ["-X", "utf8"])
+            ]
+        finally:
+            signal.signal(number, before)
+        assert said[0].split(" at ")[0] == said[1].split(" at ")[0]
+
+
 def test_a_fork_ends_as_a_process_does() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         assert process.poll() is None
