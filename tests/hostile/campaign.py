@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from forked_children import ForkingPopen, fork_with
+
 from hostile.parsers import parser_named
 from hostile.worker import SECONDS, Verdict
 
@@ -134,7 +136,8 @@ def _started(parser: str, folder: Path, errors: object) -> subprocess.Popen[byte
         "OMP_NUM_THREADS": "1",
         "PYTHONFAULTHANDLER": "1",
     }
-    return subprocess.Popen(
+    fork_with(environment)
+    return ForkingPopen(
         [sys.executable, "-m", "hostile.worker", parser, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_children import ForkingPopen
+
+FRESH = subprocess.Popen
 
 RecipeMaker = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_children() -> Iterator[None]:
+    """Proofs and commands are forks of a process that has imported torch; see `fresh_children` for those that start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", ForkingPopen)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def fresh_children(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test is marked `fresh_children`, each process starts as a user's does."""
+    if request.node.get_closest_marker("fresh_children"):
+        monkeypatch.setattr(subprocess, "Popen", FRESH)
 
 
 @pytest.fixture

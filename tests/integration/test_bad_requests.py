@@ -34,6 +34,9 @@ except SystemExit as done:
 """
 
 
+pytestmark = pytest.mark.fresh_children
+
+
 @pytest.fixture(scope="session")
 def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tiny_model_folder(tmp_path_factory.mktemp("bad") / "model")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def toolkit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*TOOLKIT, *arguments], capture_output=True, text=True, cwd=cwd)
 
 
+@pytest.mark.fresh_children
 def test_a_run_ends_with_a_table_and_two_commands_that_work(recipe_file: Path, tmp_path: Path) -> None:
     done = toolkit("run", "job.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -81,6 +83,18 @@ def test_json_is_one_object_and_the_only_output(recipe_file: Path, tmp_path: Pat
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
 
 
+@pytest.fixture
+def none_ignored() -> Iterator[None]:
+    """A process that was started in the background, or by nohup, ignores some, and so would the command, on purpose."""
+    ignored = [number for number in STOPPING if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.mark.usefixtures("none_ignored")
 @pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
 def test_a_signal_stops_the_run_and_its_folder_says_how_far_it_came(
     recipe_file: Path, tmp_path: Path, number: signal.Signals
@@ -104,6 +118,7 @@ def assert_saved(folder: Path) -> None:
     assert (folder / "adapter" / "adapter.safetensors").exists() and list(folder.glob("checkpoints/step-*"))
 
 
+@pytest.mark.usefixtures("none_ignored")
 def test_a_terminal_that_is_closed_stops_the_run_as_a_signal_does(recipe_file: Path, tmp_path: Path) -> None:
     """The system tells the process once, and what it writes from then on fails."""
     import pty

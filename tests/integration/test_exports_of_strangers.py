@@ -435,6 +435,7 @@ def child(monkeypatch: pytest.MonkeyPatch, code: str) -> list[Any]:
     return started
 
 
+@pytest.mark.fresh_children
 def test_a_proof_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = child(monkeypatch, "import time; time.sleep(600)")
     monkeypatch.setattr(flow, "_time_limit", lambda folder: 1.0)
@@ -479,6 +480,7 @@ def test_a_proof_has_ten_minutes_at_least(tmp_path: Path) -> None:
     assert flow._time_limit(tmp_path) >= 600
 
 
+@pytest.mark.fresh_children
 @pytest.mark.parametrize("trusted", [False, True])
 def test_what_is_verified_asks_neither_its_user_nor_the_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
@@ -504,6 +506,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.fresh_children
 @pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX's")
 def test_a_proof_that_is_stopped_leaves_no_process_of_its_own_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

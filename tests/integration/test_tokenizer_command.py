@@ -377,6 +377,7 @@ def test_what_a_library_in_rust_panics_at_is_told_in_words(toolkit: Toolkit, mon
     assert code == 1 and "PanicException: bad split" in errors and "Traceback" not in errors
 
 
+@pytest.mark.fresh_children
 def test_torch_is_loaded_for_none_of_it(place: Path) -> None:
     driver = (
         "import sys\nfrom graftkit.cli.main import main\n"

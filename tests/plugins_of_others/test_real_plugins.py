@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 PLUGINS = Path(__file__).parents[2] / "fixtures" / "plugins"
+TESTS = Path(__file__).parents[1]
 NAMES = ("graftkit-hqq", "graftkit-ia3", "graftkit-tensorboard")
 
 
@@ -51,7 +52,10 @@ def test_every_combination_runs_the_whole_flow_and_its_exports_are_proved(
     installed: Any, tiny_model: Path, chat_rows: Path, tmp_path: Path
 ) -> None:
     script = (
-        "import json, sys, graftkit\n"
+        "import json, subprocess, sys, graftkit\n"
+        "sys.path.append(sys.argv[4])\n"
+        "from forked_children import ForkingPopen\n"
+        "subprocess.Popen = ForkingPopen\n"
         "for quantizer, adapter in json.loads(sys.argv[2]):\n"
         "    recipe = {**json.loads(sys.argv[1]), 'quantizer': quantizer, 'adapter': adapter}\n"
         "    result = graftkit.run(recipe, out=f'{sys.argv[3]}/{quantizer}-{adapter}')\n"
@@ -63,7 +67,8 @@ def test_every_combination_runs_the_whole_flow_and_its_exports_are_proved(
         "training": {"steps": 20, "tokens_per_step": 1024, "learning_rate": 1e-2, "device": "cpu"},
         "export": ["peft", "merged"],
     }
-    done = installed.run("-W", "ignore", "-c", script, json.dumps(recipe), json.dumps(COMBINATIONS), str(tmp_path))
+    given = [json.dumps(recipe), json.dumps(COMBINATIONS), str(tmp_path), str(TESTS)]
+    done = installed.run("-W", "ignore", "-c", script, *given)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(lines) == len(COMBINATIONS)
