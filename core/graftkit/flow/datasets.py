@@ -150,7 +150,7 @@ class _Opener:
                 )
         raise DataError(
             f"no format fits the first records: {described(found)}",
-            where=str(source),
+            where=first[0][0],
             hint="Say which column is which, for example: "
             f"{{path: {source.path.name}, format: question-answer, columns: {{question: YOURS, answer: YOURS}}}}.",
         )
