@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from graftkit.corpus.layout import lay_out
 from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.plain_text import PlainTexts
-from graftkit.corpus.prefixes import WINDOW, Prefixes
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
@@ -304,38 +303,35 @@ class Encoder:
         found = [(id, left) for id, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if id in specials]
         lefts = [left for left, _ in encoding.offsets]
         cuts = [left for _, left in found]
-        prefixes = Prefixes(self._tokenizer, text, encoding.ids, lefts, "all")
         written, start, opens = [], 0, False
         for number, run in enumerate(runs):
             if run.special is not None:
                 written.append((run.special, start))
             opens = bool(number and run.supervised and not runs[number - 1].supervised)
-            if opens and not self._same_alone(prefixes, text, start, encoding.ids, lefts, cuts):
+            if opens and not self._same_alone(text, start, encoding.ids, lefts, cuts):
                 return None
             start += len(run.text)
         return (encoding.ids, list(_marks(runs, encoding.offsets))) if found == written else None
 
-    def _same_alone(
-        self, prefixes: Prefixes, text: str, place: int, ids: Sequence[int], lefts: Sequence[int], cuts: Sequence[int]
-    ) -> bool:
+    def _same_alone(self, text: str, place: int, ids: Sequence[int], lefts: Sequence[int], cuts: Sequence[int]) -> bool:
         """Tells whether the text before a place is encoded alone as it is in the whole text.
 
         Special tokens cut a text into parts that are encoded one by one, so that only what follows the last one has to
         be encoded again, and the time does not grow with the square of the turns. That they do is checked once.
 
         Args:
-            prefixes: What compares parts of the whole text.
             text: The whole text.
             place: Where the part in question ends, in characters.
             ids: The whole text's token ids.
             lefts: Where each token begins.
             cuts: Where each special token begins.
         """
+        last = bisect_left(lefts, place)
         near = bisect_left(cuts, place)
         cut = cuts[near - 1] if near and self._cuts_hold is not False else 0
-        same = prefixes.same(place, cut)
+        same: bool = ids[bisect_left(lefts, cut) : last] == self._tokenizer.encode(text[cut:place], "all")
         if cut and self._cuts_hold is None:
-            whole: bool = ids[: bisect_left(lefts, place)] == self._tokenizer.encode(text[:place], "all")
+            whole = ids[:last] == self._tokenizer.encode(text[:place], "all")
             self._cuts_hold = whole == same
             return whole
         return same
@@ -361,62 +357,33 @@ class Encoder:
         Where the text before a supervised part is encoded differently alone, the text is split there: at inference the
         prompt's tokens are fixed before the answer's first token.
         """
-        rest = [(0, len(group))]
+        rest = [group]
         while rest:
-            begin, end = rest.pop()
-            if not any(group[number].text for number in range(begin, end)):
+            part = rest.pop()
+            text = "".join(run.text for run in part)
+            if not text:
                 continue
-            split, encoding = self._first_split(group, begin, end)
+            encoding = self._tokenizer.encode_offsets(text)
+            split = self._first_split(part, text, encoding)
             if split:
-                rest += [(split, end), (begin, split)]
+                rest += [part[split:], part[:split]]
             else:
                 ids.extend(encoding.ids)
-                supervised.extend(_marks(group[begin:end], encoding.offsets))
+                supervised.extend(_marks(part, encoding.offsets))
 
-    def _first_split(self, group: Sequence[_Run], begin: int, end: int) -> tuple[int, Encoding]:
-        """Returns the first supervised part before which the text is encoded differently alone, or 0.
-
-        The text is encoded up to the next such part and a little further, then up to twice as many, and so on: a text
-        that is split again and again is not encoded to its end each time.
-
-        Args:
-            group: The parts.
-            begin: The first part of the text in question.
-            end: The part after its last one.
-
-        Returns:
-            The part's number, and the encoding of the text as far as it was encoded: of all if there is no such part.
-        """
-        checked, wanted = 0, 1
-        while True:
-            openings, stop = _openings(group, begin, end, wanted)
-            text = "".join(run.text for run in group[begin:stop])
-            encoding = self._tokenizer.encode_offsets(text)
-            prefixes = Prefixes(self._tokenizer, text, encoding.ids, [left for left, _ in encoding.offsets])
-            for number, place in openings[checked:]:
-                if not prefixes.same(place):
-                    return number, encoding
-            if stop == end:
-                return 0, encoding
-            checked, wanted = len(openings), 2 * wanted
+    def _first_split(self, group: Sequence[_Run], text: str, encoding: Encoding) -> int:
+        """Returns the number of the first supervised part before which the text is encoded differently alone, or 0."""
+        start = 0
+        for number, run in enumerate(group):
+            opens = number and run.supervised and not group[number - 1].supervised
+            if opens and _tokens_before(start, encoding) != self._tokenizer.encode(text[:start]):
+                return number
+            start += len(run.text)
+        return 0
 
 
-def _openings(group: Sequence[_Run], begin: int, end: int, most: int) -> tuple[list[tuple[int, int]], int]:
-    """Finds the supervised parts that follow one that isn't, and how far to encode to know their first tokens.
-
-    Returns:
-        Up to `most` of them, each with where it begins in the text from `begin` on; and the part to encode up to.
-    """
-    found: list[tuple[int, int]] = []
-    place = 0
-    for number in range(begin, end):
-        if len(found) == most and place >= found[-1][1] + WINDOW:
-            return found, number
-        opens = number > begin and group[number].supervised and not group[number - 1].supervised
-        if opens and len(found) < most:
-            found.append((number, place))
-        place += len(group[number].text)
-    return found, end
+def _tokens_before(place: int, encoding: Encoding) -> list[int]:
+    return [token for token, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if left < place]
 
 
 def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterator[float]:

@@ -38,9 +38,11 @@ def test_the_built_ins_come_through_the_same_door() -> None:
     assert built_in == {
         "adapters",
         "exporters",
+        "formats",
         "initializers",
         "models",
         "quantizers",
+        "readers",
         "tokenizers",
         "tokenizers-sentencepiece",
     }
