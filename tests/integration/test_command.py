@@ -171,6 +171,21 @@ def test_preview_marks_what_is_learnt(recipe_file: Path, tmp_path: Path) -> None
     assert "[!][<|im_end|>]" in done.stdout and "[user]" not in done.stdout
 
 
+def test_preview_shows_lengths_one_record_and_authors(recipe_file: Path, tmp_path: Path) -> None:
+    shown = toolkit("preview", "job.yaml", "--rows", "1", cwd=tmp_path).stdout
+    assert "tokens in " in shown and "are learnt; lengths:" in shown and "#" in shown
+    place = shown.split("  (")[0]
+    [line] = toolkit("preview", "job.yaml", "--where", Path(place).name, "--json", cwd=tmp_path).stdout.splitlines()
+    found = json.loads(line)
+    assert found["where"] == place and len(found["ids"]) == len(found["tokens"]) == len(found["loss_weight"])
+    assert "".join(part["text"] for part in found["authors"]) == "".join(found["tokens"])
+    assert {part["author"] for part in found["authors"]} >= {"template", "message 1 (user)", "message 2 (assistant)"}
+    learnt = [token for token, weight in zip(found["tokens"], found["loss_weight"], strict=True) if weight]
+    assert "".join(learnt).endswith("<|im_end|>")
+    missing = toolkit("preview", "job.yaml", "--where", "nowhere.jsonl:7", cwd=tmp_path)
+    assert missing.returncode == 2 and "there is no such record" in missing.stderr
+
+
 def step(number: int, of: int = 40) -> StepFinished:
     return StepFinished(StepInfo(number, of, 1.5, 100, 50, 2.0, 1e-4, 0.5))
 

@@ -17,6 +17,7 @@ from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.turns import TOOLS
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text
 from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
@@ -181,6 +182,25 @@ class Encoder:
         if isinstance(messages, str):
             return self._encode_runs([*self._start(), _Run(messages, 0.0)])[0]
         return self._encode_runs(list(self._chat_runs(messages, reply=True)))[0]
+
+    def authors(self, row: Sample) -> list[tuple[str, str]]:
+        """Returns the text of a row in stretches, each with who wrote it: "template", "message 1 (user)", "tools", ...
+
+        Raises:
+            DataError: As for `encode`.
+        """
+        if isinstance(row, Conversation):
+            pieces = lay_out(
+                self._required_template(row.where),
+                row,
+                controls=self._specials,
+                left_out=set() if self.report_dropped else None,
+            )
+            return [(piece.text, _author(piece.message, row)) for piece in pieces if piece.text]
+        parts = (
+            {"prompt": row.prompt, "completion": row.completion} if isinstance(row, Completion) else {"text": row.text}
+        )
+        return [(text, name) for name, text in parts.items() if text]
 
     @property
     def has_template(self) -> bool:
@@ -384,6 +404,12 @@ class Encoder:
 
 def _tokens_before(place: int, encoding: Encoding) -> list[int]:
     return [token for token, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if left < place]
+
+
+def _author(message: int | None, conversation: Conversation) -> str:
+    if message is None:
+        return "template"
+    return "tools" if message == TOOLS else f"message {message + 1} ({conversation.messages[message].role})"
 
 
 def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterator[float]:
