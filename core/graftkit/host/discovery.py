@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageMetadata, entry_points
 
 from graftkit._version import ENTRY_POINT_GROUP, PLUGIN_API
 from graftkit.errors import PluginError
@@ -38,18 +38,22 @@ def discover() -> list[tuple[PluginRecord, EntryPoint]]:
 
 
 def _announcements() -> Iterable[tuple[PluginRecord, EntryPoint]]:
-    announced = entry_points()
+    announced, known = entry_points(), dict[int, PackageMetadata]()
     for group in announced.groups:
         match = _ANY_API.fullmatch(group)
         for entry in announced.select(group=group) if match else ():
-            yield _record(entry, int(match[1]) if match else 0), entry
+            yield _record(entry, int(match[1]) if match else 0, known), entry
 
 
-def _record(entry: EntryPoint, api: int) -> PluginRecord:
+def _record(entry: EntryPoint, api: int, known: dict[int, PackageMetadata]) -> PluginRecord:
+    """Returns a plugin's record; the METADATA of a distribution is parsed once for all its plugins."""
     record = PluginRecord(entry.name, "", "", entry.value)
     try:
         if entry.dist:
-            record.distribution, record.version = str(entry.dist.metadata["Name"]), entry.dist.version
+            if id(entry.dist) not in known:
+                known[id(entry.dist)] = entry.dist.metadata
+            said = known[id(entry.dist)]
+            record.distribution, record.version = str(said["Name"]), said["Version"]
     except Exception:  # what an interrupted removal leaves: a folder without METADATA
         record.status, record.reason = "failed", "its distribution's METADATA can't be read: install it again"
     if entry.group != ENTRY_POINT_GROUP:
