@@ -26,9 +26,9 @@ class Parquet:
         """Yields a record a row; its place is the row's number from 1."""
         import pyarrow.parquet
 
-        with _told(source), source.open() as file:
+        with source.open() as file, _told(source):
             _check_seekable(file, source)
-            table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
+            table = pyarrow.parquet.ParquetFile(_Bounded(file), pre_buffer=False)
             yield from _records(table.iter_batches(_ROWS), source)
 
 
@@ -43,14 +43,42 @@ class Arrow:
         """Yields a record a row; its place is the row's number from 1."""
         import pyarrow.ipc
 
-        with _told(source), source.open() as file:
+        with source.open() as file, _told(source):
             if source.head[:6] == b"ARROW1":
                 _check_seekable(file, source)
-                table = pyarrow.ipc.open_file(file)
+                table = pyarrow.ipc.open_file(_Bounded(file))
                 batches = (table.get_batch(number) for number in range(table.num_record_batches))
             else:
-                batches = iter(pyarrow.ipc.open_stream(file))
+                batches = iter(pyarrow.ipc.open_stream(_Bounded(file)))
             yield from _records(batches, source)
+
+
+class _Bounded:
+    """A file of which a part is read as far as there is one: a damaged table may ask for any number of bytes.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self.closed, self.mode = False, "rb"
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads up to a number of bytes, a megabyte at a time."""
+        parts, left = [], size if size is not None and size >= 0 else 1 << 62
+        while left > 0 and (part := self._file.read(min(left, 1 << 20))):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Leaves the file open for whoever opened it."""
 
 
 def _check_seekable(file: IO[bytes], source: RecordSource) -> None:
@@ -67,8 +95,8 @@ def _told(source: RecordSource) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError, ValueError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (pyarrow.ArrowException, OSError, ValueError, NotImplementedError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:300] or "it asks for more memory than there is"
         raise DataError(f"can't be read: {reason}", where=str(source), hint="It is damaged or cut short.") from None
 
 

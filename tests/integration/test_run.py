@@ -227,7 +227,12 @@ def test_holdout_rows_that_are_too_long_are_told_of(make_recipe: Any, tmp_path: 
     recipe = make_recipe()
     recipe["data"]["holdout"] = str(rows)
     notices = graftkit.run(recipe, out=tmp_path / "run").manifest["notices"]
-    assert "2 of 2 holdout rows are longer than 64 tokens and lose their end" in notices
+    told = "2 of 2 holdout rows are longer than 64 tokens and "
+    assert f"{told}end with the last answer that fits: {rows}:1, {rows}:2" in notices
+    assert "2 of 2 holdout rows have nothing supervised left and are not used" in notices
+    recipe["data"]["overflow"] = "truncate"
+    notices = graftkit.run(recipe, out=tmp_path / "cut").manifest["notices"]
+    assert f"{told}lose their end: {rows}:1, {rows}:2" in notices
     assert "1 of 2 holdout rows have nothing supervised left and are not used" in notices
 
 

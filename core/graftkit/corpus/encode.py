@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,10 @@ from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
 
-__all__ = ["Encoded", "Encoder", "chat_template_of"]
+__all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of"]
+
+Overflow = Literal["drop_turns", "drop", "truncate", "error"]
+"""What becomes of a conversation or completion that is too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Encoded:
     Attributes:
         examples: Token sequences of at most `max_length`: one, or several of a long text; those without a supervised
             token are left out.
-        truncated: Whether tokens at the end were cut off.
+        truncated: Whether it was too long: its end was cut off, or all of it.
         stops: Whether the last supervised token is a special one, so that the model learns to stop there.
         left_out: What the chat template leaves out of it: see `graftkit.corpus.layout.lay_out`.
     """
@@ -93,6 +96,8 @@ class Encoder:
         max_length: The most tokens of an example.
         rows: The number of embedding rows; None where every id has one.
         report_dropped: Whether what a template leaves out of a conversation is told, rather than refused.
+        overflow: What becomes of a conversation or completion that is longer than `max_length`: "drop_turns": it ends
+            with the last answer that fits as a whole; "drop": it is left out; "truncate": it is cut off; "error".
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Encoder:
         rows: int | None = None,
         *,
         report_dropped: bool = False,
+        overflow: Overflow = "drop_turns",
     ) -> None:
         self._tokenizer = tokenizer
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
@@ -113,14 +119,26 @@ class Encoder:
         self._injection = InjectionCheck(self._specials)
         self._cuts_hold: bool | None = None
         self._parts: LearntParts | None = None
-        self.report_dropped = report_dropped
+        self.report_dropped, self.overflow = report_dropped, overflow
         self._left_out: set[str] = set()
+
+    def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
+        """Returns an encoder with the same rules for another tokenizer."""
+        return Encoder(
+            tokenizer,
+            template,
+            self.max_length,
+            rows,
+            report_dropped=self.report_dropped,
+            overflow=self.overflow,
+        )
 
     def encode(self, row: Sample) -> Encoded:
         """Returns the tokens of a row.
 
-        A conversation or completion longer than `max_length` is cut off. A text is cut into several examples, each of
-        which begins with the last token of the one before, so that every token but the first is predicted once.
+        A conversation or completion longer than `max_length` is cut as `overflow` says. A text is cut into several
+        examples, each of which begins with the last token of the one before, so that every token but the first is
+        predicted once.
 
         Raises:
             DataError: The chat template refuses the row, a conversation has no template, a special token would be
@@ -134,13 +152,33 @@ class Encoder:
             windows = range(0, len(ids) - 1, self.max_length - 1)
             examples = [_example(*_cut(ids, supervised, at, self.max_length)) for at in windows]
         else:
-            examples = [_example(*_cut(ids, supervised, 0, self.max_length))]
+            examples = [_example(*_cut(ids, supervised, 0, self._fitting(ids, supervised, row.where)))]
         return Encoded(
             examples=[example for example in examples if example.supervised.any()],
             truncated=not is_text and len(ids) > self.max_length,
             stops=bool(supervised) and self._stops(ids, supervised),
             left_out=frozenset(self._left_out),
         )
+
+    def _fitting(self, ids: Sequence[int], supervised: Sequence[float], where: str) -> int:
+        """Returns how many tokens of a row are kept: all where they fit.
+
+        Raises:
+            DataError: They don't, and `overflow` is "error".
+        """
+        if len(ids) <= self.max_length:
+            return len(ids)
+        if self.overflow == "error":
+            raise DataError(
+                f"it has {len(ids):,} tokens, more than data.max_length ({self.max_length:,})",
+                where=where,
+                hint="Raise data.max_length, or say data.overflow: drop_turns.",
+            )
+        if self.overflow == "drop_turns":  # up to the end of the last answer that fits as a whole
+            learnt = np.asarray(supervised[: self.max_length + 1]) != 0
+            ends = np.flatnonzero(learnt[:-1] & ~learnt[1:]) + 1
+            return int(ends[-1]) if len(ends) else 0
+        return self.max_length if self.overflow == "truncate" else 0
 
     def prompt(self, messages: Conversation | str) -> list[int]:
         """Returns the ids of a prompt: a conversation with the start of the assistant's turn, or a text.
@@ -236,6 +274,8 @@ class Encoder:
             "start": [run.special for run in self._start()],
             "end": [run.special for run in self._end()],
             "max_length": self.max_length,
+            "overflow": self.overflow,
+            "report_dropped": self.report_dropped,
         }
         return fingerprint(facts)
 

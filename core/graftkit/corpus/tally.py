@@ -9,6 +9,8 @@ from typing import Any
 
 __all__ = ["Tally"]
 
+_PLACES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -17,7 +19,8 @@ class Tally:
     Attributes:
         rows: How many rows there were.
         examples: How many examples came of them.
-        truncated: Rows that lost their end.
+        truncated: Rows that were too long: they lost their end, or were left out.
+        overlong: Where the first of them stand.
         lost: Rows of which nothing supervised is left.
         endless: Rows without a stop token at their end.
         supervised: Supervised tokens.
@@ -31,6 +34,7 @@ class Tally:
     rows: int = 0
     examples: int = 0
     truncated: int = 0
+    overlong: Sequence[str] = ()
     lost: int = 0
     endless: int = 0
     supervised: int = 0
@@ -51,6 +55,7 @@ class Tally:
             rows=self.rows + other.rows,
             examples=self.examples + other.examples,
             truncated=self.truncated + other.truncated,
+            overlong=[*self.overlong, *other.overlong][:_PLACES],
             lost=self.lost + other.lost,
             endless=self.endless + other.endless,
             supervised=self.supervised + other.supervised,

@@ -180,6 +180,7 @@ def _tally_of(encoder: Encoder, rows: Sequence[Sample], encoded: Sequence[Encode
         rows=len(rows),
         examples=len(examples),
         truncated=sum(item.truncated for item in encoded),
+        overlong=[row.where for row, item in zip(rows, encoded, strict=True) if item.truncated],
         lost=sum(not item.examples for item in encoded),
         endless=sum(not item.stops for item in encoded),
         supervised=int(tokens.supervised.sum()),

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
-from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encode import Encoder, Overflow
 from graftkit.corpus.row_files import Rows
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
@@ -157,6 +157,14 @@ def _note(position: Position, tally: Tally) -> dict[str, Any]:
     return {"position": position.to_json(), "tally": tally.to_json()}
 
 
+_LOSE: dict[Overflow, str] = {
+    "drop_turns": "end with the last answer that fits",
+    "drop": "are left out",
+    "truncate": "lose their end",
+    "error": "are refused",
+}
+
+
 def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mapping[str, Tally]) -> None:
     limit, train = encoder.max_length, tallies["train"]
     if not train.examples:
@@ -167,7 +175,9 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
         )
     for side, tally in (("rows", train), ("holdout rows", tallies["holdout"])):
         if tally.truncated:
-            stage.notice(f"{tally.truncated} of {tally.rows} {side} are longer than {limit} tokens and lose their end")
+            places = ", ".join(tally.overlong) + (", ..." if tally.truncated > len(tally.overlong) else "")
+            told = f"{tally.truncated} of {tally.rows} {side} are longer than {limit} tokens"
+            stage.notice(f"{told} and {_LOSE[encoder.overflow]}: {places}")
         if tally.lost:
             stage.notice(f"{tally.lost} of {tally.rows} {side} have nothing supervised left and are not used")
         for what, count in tally.left_out.items():

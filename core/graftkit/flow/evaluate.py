@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_model import LoadedBase, LoadedModel
 from graftkit.flow.context import RunContext, StageScope
@@ -67,8 +67,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         tokenizer = run.vocabulary.base
         template = chat_template_of(tokenizer, run.plan.today)
         rows = embedding_rows(run.plan.files)
-        known = run.plan.encoder
-        encoder = Encoder(tokenizer, template, known.max_length, rows, report_dropped=known.report_dropped)
+        encoder = run.plan.encoder.for_tokenizer(tokenizer, template, rows)
         try:
             store = encode_rows(encoder, run.plan.rows.holdout)
         except DataError as error:

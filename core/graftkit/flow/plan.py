@@ -111,7 +111,14 @@ def make_plan(
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
     template_in_use, length = chat_template_of(known, today), _row_length(bound, files)
-    encoder = Encoder(known, template_in_use, length, trained, report_dropped=recipe.data.dropped == "report")
+    encoder = Encoder(
+        known,
+        template_in_use,
+        length,
+        trained,
+        report_dropped=recipe.data.dropped == "report",
+        overflow=recipe.data.overflow,
+    )
     _check_template(encoder, rows)
     notices = [
         *_left_columns(datasets),

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError, ModelError, RecipeError, RequestError
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.open_model import check_fits, embedding_rows
@@ -86,7 +86,7 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
         )
     template = chat_template_of(built.tokenizer, plan.today)
-    encoder = Encoder(built.tokenizer, template, plan.encoder.max_length, report_dropped=plan.encoder.report_dropped)
+    encoder = plan.encoder.for_tokenizer(built.tokenizer, template)
     return Vocabulary(built.tokenizer, asked.offer, encoder, base, built.change, texts), built
 
 

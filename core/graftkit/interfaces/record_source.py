@@ -88,28 +88,37 @@ class RecordSource:
             DataError: The file is missing, is no regular file, can't be read, or is packed in a way that is not known,
                 damaged, or unpacks to over 200 times its size.
         """
+        with self._opened() as raw, self._told():
+            magic = raw.peek(8)[:8]
+            unpack = next((found for sign, found in _UNPACKERS.items() if magic.startswith(sign)), None)
+            if unpack is None:
+                self._check_packed(magic)
+                yield _as_utf8(raw, magic, str(self))
+                return
+            size = self.path.stat().st_size
+            with unpack(self, raw) as unpacked:
+                bounded: Any = BufferedReader(_Bounded(unpacked, _MOST_RATIO * size + _ALWAYS_UNPACKED, str(self)))
+                yield _as_utf8(bounded, bounded.peek(4)[:4], str(self))
+
+    def _opened(self) -> BufferedReader:
         try:
-            with open_regular(self.path) as raw:
-                magic = raw.peek(8)[:8]
-                unpack = next((found for sign, found in _UNPACKERS.items() if magic.startswith(sign)), None)
-                if unpack is None:
-                    self._check_packed(magic)
-                    yield _as_utf8(raw, magic)
-                    return
-                size = self.path.stat().st_size
-                with unpack(self, raw) as unpacked:
-                    bounded: Any = BufferedReader(_Bounded(unpacked, _MOST_RATIO * size + _ALWAYS_UNPACKED, str(self)))
-                    yield _as_utf8(bounded, bounded.peek(4)[:4])
+            return open_regular(self.path)
         except FileNotFoundError:
             raise DataError("no such file", where=str(self), hint=self._near()) from None
+        except OSError as error:
+            raise DataError(f"can't be read: {error.strerror or error}", where=str(self)) from error
+        except ValueError:  # a NUL in the name
+            raise DataError("no file can be called so", where=repr(str(self))) from None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tells what the system, or what unpacks, says of a file as a `DataError`."""
+        try:
+            yield
         except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"can't be unpacked: {error}", where=str(self), hint=_DAMAGED) from None
         except OSError as error:
             raise DataError(f"can't be read: {error.strerror or error}", where=str(self)) from error
-        except UnicodeError:
-            raise DataError("its byte order mark says UTF-16, but it is not", where=str(self)) from None
-        except ValueError:  # a NUL in the name
-            raise DataError("no file can be called so", where=repr(str(self))) from None
 
     def _check_packed(self, magic: bytes) -> None:
         known = next((name for sign, name in _FOREIGN.items() if magic.startswith(sign)), "")
@@ -242,8 +251,9 @@ class _Bounded(RawIOBase):
 class _Recoded(RawIOBase):
     """UTF-16 with a byte order mark, as UTF-8."""
 
-    def __init__(self, file: Any) -> None:
-        self._file, self._decoder, self._rest = file, codecs.getincrementaldecoder("utf-16")(), b""
+    def __init__(self, file: Any, where: str) -> None:
+        self._file, self._where = file, where
+        self._decoder, self._rest = codecs.getincrementaldecoder("utf-16")(), b""
 
     def readable(self) -> bool:
         return True
@@ -251,7 +261,10 @@ class _Recoded(RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._rest:
             raw = self._file.read(_HEAD)
-            self._rest = self._decoder.decode(raw, final=not raw).encode("utf-8", "surrogatepass")
+            try:
+                self._rest = self._decoder.decode(raw, final=not raw).encode("utf-8", "surrogatepass")
+            except UnicodeDecodeError:
+                raise DataError("its byte order mark says UTF-16, but it is not", where=self._where) from None
             if not raw:
                 break
         part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
@@ -259,8 +272,10 @@ class _Recoded(RawIOBase):
         return len(part)
 
 
-def _as_utf8(file: IO[bytes], start: bytes) -> IO[bytes]:
-    return BufferedReader(_Recoded(file)) if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else file
+def _as_utf8(file: IO[bytes], start: bytes, where: str) -> IO[bytes]:
+    return (
+        BufferedReader(_Recoded(file, where)) if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else file
+    )
 
 
 def _zstd(source: RecordSource, raw: IO[bytes]) -> Any:

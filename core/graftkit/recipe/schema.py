@@ -229,10 +229,15 @@ class DataSection(StrictModel):
         BeforeValidator(_share_or_files),
     ] = Field(default=0.05, description="the share of rows that training never sees, or files of such rows")
     max_length: int | None = Field(
-        default=None, ge=8, description="tokens of a row at most; 1024 or tokens_per_step when left out"
+        default=None, ge=8, description="tokens of an example at most; 1024 or tokens_per_step when left out"
     )
     chat_template: str | None = Field(
         default=None, description="a Jinja file that lays out conversations, instead of the tokenizer's own"
+    )
+    overflow: Literal["drop_turns", "drop", "truncate", "error"] = Field(
+        default="drop_turns",
+        description="what becomes of a conversation or completion longer than max_length: it ends with the last answer "
+        "that fits as a whole, is left out, is cut off in the middle, or is an error",
     )
     dropped: Literal["refuse", "report"] = Field(
         default="refuse",

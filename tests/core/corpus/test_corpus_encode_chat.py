@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graftkit import Tokenizer
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder, Overflow, chat_template_of
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Conversation, Message
@@ -38,9 +38,11 @@ def chat(*contents: str, system: str = "") -> Conversation:
     return Conversation(tuple(turns), "a.jsonl:1")
 
 
-def encoder(tokenizer: Tokenizer, template: str | None = None, max_length: int = 4096) -> Encoder:
+def encoder(
+    tokenizer: Tokenizer, template: str | None = None, max_length: int = 4096, overflow: Overflow = "drop_turns"
+) -> Encoder:
     known = tokenizer if template is None else tokenizer.with_chat_template(template)
-    return Encoder(known, chat_template_of(known), max_length)
+    return Encoder(known, chat_template_of(known), max_length, overflow=overflow)
 
 
 def only(tokenizer: Tokenizer, row: Conversation, template: str | None = None) -> Example:
@@ -140,12 +142,38 @@ def test_a_row_too_long_loses_its_end_and_is_counted(bytewise: Tokenizer) -> Non
     row = chat("x", "y" * 100)
     whole = only(bytewise, row)
     for limit in (len(whole.ids), len(whole.ids) - 1, whole.prompt_length + 1):
-        encoded = encoder(bytewise, None, limit).encode(row)
+        encoded = encoder(bytewise, None, limit, "truncate").encode(row)
         [example] = encoded.examples
         assert encoded.truncated == (limit < len(whole.ids))
         assert example.ids.tolist() == whole.ids[:limit].tolist()
-    nothing = encoder(bytewise, None, whole.prompt_length).encode(row)
+    nothing = encoder(bytewise, None, whole.prompt_length, "truncate").encode(row)
     assert (nothing.examples, nothing.truncated) == ([], True)
+
+
+def test_a_conversation_too_long_ends_with_the_last_answer_that_fits(bytewise: Tokenizer) -> None:
+    """A model that learns answers without an end learns never to stop."""
+    row = chat("a", "one", "b", "two", "c", "three")
+    whole = only(bytewise, row)
+    learnt = whole.loss_weight != 0
+    ends = [n + 1 for n in range(len(learnt)) if learnt[n] and (n + 1 == len(learnt) or not learnt[n + 1])]
+    assert len(ends) == 3
+    for limit in range(8, len(whole.ids) + 1):
+        encoded = encoder(bytewise, None, limit).encode(row)
+        fitting = [end for end in ends if end <= limit]
+        kept = len(whole.ids) if limit == len(whole.ids) else fitting[-1] if fitting else 0
+        assert [len(example.ids) for example in encoded.examples] == ([kept] if kept else [])
+        for example in encoded.examples:
+            assert example.ids.tolist() == whole.ids[:kept].tolist()
+            assert example.ids[np.flatnonzero(example.loss_weight)[-1]] == bytewise.special_tokens["<|im_end|>"]
+        assert encoded.truncated == (limit < len(whole.ids))
+
+
+def test_a_row_too_long_is_left_out_or_refused_where_that_is_asked_for(bytewise: Tokenizer) -> None:
+    row = chat("a", "one", "b", "two" * 50)
+    left_out = encoder(bytewise, None, 60, "drop").encode(row)
+    assert (left_out.examples, left_out.truncated) == ([], True)
+    with pytest.raises(DataError, match=r"a.jsonl:1: it has \d+ tokens, more than data.max_length \(60\)"):
+        encoder(bytewise, None, 60, "error").encode(row)
 
 
 def test_a_conversation_without_a_template_says_what_to_do(bytewise: Tokenizer) -> None:

@@ -76,7 +76,8 @@ def test_special_tokens_in_texts_are_only_text(tokenizer: Tokenizer) -> None:
 
 
 def test_a_completion_too_long_loses_its_end_and_is_counted(bytewise: Tokenizer) -> None:
-    encoder = Encoder(bytewise, None, 8)
+    encoder = Encoder(bytewise, None, 8, overflow="truncate")
+    assert Encoder(bytewise, None, 8).encode(Completion("abc", "defghijk", "1")).examples == []
     long = encoder.encode(Completion("abc", "defghijk", "1"))
     assert (long.truncated, bytewise.decode(long.examples[0].ids.tolist())) == (True, "abcdefgh")
     only_prompt = encoder.encode(Completion("abcdefgh", "x", "1"))

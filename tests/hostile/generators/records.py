@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet  # noqa: F401 (its memory is no parser's)
 from graftkit.corpus.row_files import scan_rows
 from graftkit.corpus.split import split
 from graftkit.testing.records import open_files
@@ -49,18 +53,31 @@ _RAW = (
 )  # fmt: skip
 
 
-def _record(draw: random.Random, number: int) -> dict[str, Any]:
+def _record(draw: random.Random, number: int, shape: int) -> dict[str, Any]:
     word = draw.choice(("yes", "Grüße 🙂", "\u0000", hostile_string(draw)[:40].encode("utf-8", "replace").decode()))
-    shape = draw.randrange(3)
-    if shape == 0:
-        turns = [{"role": "user", "content": f"{number} {word}"}, {"role": "assistant", "content": f"{number}"}]
-        return {"messages": draw.choice(([], [{"role": "system", "content": "short"}])) + turns}
-    return {"prompt": word, "completion": f" {number}"} if shape == 1 else {"text": f"{number} {word}"}
+    turns = [{"role": "user", "content": f"{number} {word}"}, {"role": "assistant", "content": f"{number}"}]
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": word}}}]}
+    return [
+        {"messages": draw.choice(([], [{"role": "system", "content": "short"}])) + turns},
+        {"messages": [turns[0], called, {"role": "tool", "content": word}, turns[1]], "tools": [{"name": "f"}]},
+        {"conversations": [{"from": "human", "value": word}, {"from": "gpt", "value": f"{number}"}], "id": number},
+        {"prompt": word, "completion": f" {number}"},
+        {"instruction": word, "input": "", "output": f"{number}"},
+        {"question": word, "answer": f"{number}"},
+        {"text": f"{number} {word}"},
+    ][shape]
+
+
+_SHAPES = 7
 
 
 def make(draw: random.Random, folder: Path) -> list[str]:
     kinds = apply(draw, _KINDS, PENDING)
-    records: list[Any] = [_record(draw, number) for number in range(draw.randrange(1, 8))]
+    shape = draw.randrange(_SHAPES)
+    records: list[Any] = [
+        _record(draw, number, shape if draw.random() < 0.95 else draw.randrange(_SHAPES))
+        for number in range(draw.randrange(1, 8))
+    ]
     for kind in kinds:
         place = draw.randrange(len(records))
         if kind == "record" and isinstance(records[place], dict):
@@ -71,14 +88,18 @@ def make(draw: random.Random, folder: Path) -> list[str]:
             depth, key = draw.choice((100, 900, 5000, 200_000)), draw.choice(("text", "messages", "x"))
             opening, closing = draw.choice((("[", "]"), ('{"a": ', "}")))
             records[place] = Raw(f'{{"{key}": ' + opening * depth + "1" + closing * depth + "}")
-    data = "\n".join(map(dumped, records)).encode("utf-8", "surrogatepass") + draw.choice(
-        (b"", b"\n", b"\r\n", b"\n\n \n")
-    )
+    array = draw.random() < 0.2
+    text = f"[{', '.join(map(dumped, records))}]" if array else "\n".join(map(dumped, records))
+    data = text.encode("utf-8", "surrogatepass") + draw.choice((b"", b"\n", b"\r\n", b"\n\n \n"))
+    if draw.random() < 0.1:
+        data = draw.choice((b"question,answer\n", b"text\tid\n", b'"a;b";c\n')) + data
     for kind in kinds:
         data = _changed(draw, data, kind)
-    path = folder / draw.choice(
-        ("rows.jsonl", "rows.jsonl", "rows.jsonl", "rows.ndjson", "rows.txt", "rows.md", "rows.csv")
-    )
+    if draw.random() < 0.1:
+        data = draw.choice((gzip.compress, bz2.compress, lzma.compress))(data)
+        data = bytes_changed(draw, data) if draw.random() < 0.5 else data
+    suffixes = (*["jsonl"] * 3, "ndjson", "json", "txt", "md", "csv", "tsv", "jsonl.gz", "parquet", "arrow")
+    path = folder / f"rows.{draw.choice(suffixes)}"
     path.write_bytes(data)
     if "place" in kinds:
         place_oddly(draw, path)
@@ -91,7 +112,7 @@ def _changed(draw: random.Random, data: bytes, kind: str) -> bytes:
     if kind == "lines":
         return text_changed(draw, data)
     if kind == "spliced":
-        return spliced(draw, data, dumped(_record(draw, 0)).encode("utf-8", "surrogatepass"))
+        return spliced(draw, data, dumped(_record(draw, 0, draw.randrange(_SHAPES))).encode("utf-8", "surrogatepass"))
     if kind == "large":
         return draw.choice(
             (
@@ -106,7 +127,7 @@ def _changed(draw: random.Random, data: bytes, kind: str) -> bytes:
 
 def valid(folder: Path) -> None:
     draw = random.Random(0)
-    (folder / "rows.jsonl").write_text("".join(dumped(_record(draw, number)) + "\n" for number in range(6)))
+    (folder / "rows.jsonl").write_text("".join(dumped(_record(draw, number, 0)) + "\n" for number in range(6)))
 
 
 def read(folder: Path) -> None:
