@@ -21,7 +21,7 @@ def principal(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns `A [rank, in]` and `B [out, rank]` of a weight, whose product is its best approximation of this rank."""
     left, values, right = torch.linalg.svd(weight, full_matrices=False)
     root = values[:RANK].sqrt()
-    return root.unsqueeze(1) * right[:RANK], left[:, :RANK] * root
+    return (root.unsqueeze(1) * right[:RANK]).contiguous(), (left[:, :RANK] * root).contiguous()
 
 
 class Pissa:

@@ -250,7 +250,7 @@ class AdapterContract(Contract):
             torch.manual_seed(2)
             assert same(first, self.attach(weight, 5).adapter_state()), "one seed gives two different starts"
         drawing = torch.Generator().manual_seed(5)
-        self.make().attach(layer_with(weight, drawing))
+        self.make().attach(layer_with(weight, drawing, originals=SampleOriginals(self._quantizer)))
         draws = not torch.equal(drawing.get_state(), torch.Generator().manual_seed(5).get_state())
         alike = same(first, self.attach(weight, 6).adapter_state())
         assert not (draws and alike), "another seed gives the same start, though random numbers are drawn"
