@@ -110,10 +110,13 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "missing recipe": (lambda place: (place / "recipe.yaml").unlink(), ["recipe.yaml", "no such file"]),
     "missing model": (recipe("./model", "./modle"), ["modle", "no such folder"]),
     "missing rows": (recipe("rows.jsonl", "row.jsonl"), ["row.jsonl", "no such file"]),
-    "empty rows": (lambda place: (place / "rows.jsonl").write_text("\n"), ["rows.jsonl", "no row"]),
+    "empty rows": (lambda place: (place / "rows.jsonl").write_text("\n"), ["rows.jsonl", "no record"]),
     "a line that is no JSON": (rows("{oops}"), ["rows.jsonl:2", "no JSON"]),
-    "a line of another shape": (rows('{"question": "x", "answer": "y"}'), ["rows.jsonl:2", '"question"', "messages"]),
-    "a line of a wrong type": (rows('{"prompt": 3, "completion": "y"}'), ["rows.jsonl:2", '"prompt" is a number']),
+    "a line of another shape": (
+        rows('{"question": "x", "answer": "y"}'),
+        ["rows.jsonl:2", "question-answer", "of the format messages", "make it two files"],
+    ),
+    "a line of a wrong type": (rows('{"messages": 3}'), ["rows.jsonl:2", '"messages" is a number']),
     "an unknown role": (rows('{"messages": [{"role": "usr", "content": "x"}]}'), ["rows.jsonl:2", "'usr'"]),
     "rows that are not UTF-8": (rows(b'{"text": "\xe9t\xe9"}'), ["rows.jsonl:2", "not UTF-8"]),
     "a target that matches nothing": (
