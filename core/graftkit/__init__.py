@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.samples import LongText as LongText
     from graftkit.interfaces.samples import Message as Message
     from graftkit.interfaces.samples import Text as Text
+    from graftkit.interfaces.samples import Tokens as Tokens
     from graftkit.interfaces.samples import ToolCall as ToolCall
     from graftkit.interfaces.stored_weight import StoredWeight as StoredWeight
     from graftkit.interfaces.tokenizer import Encoding as Encoding
@@ -118,6 +119,7 @@ _HOMES = {
     "TokenizerFetcher": "graftkit.interfaces.model_source",
     "TokenizerFiles": "graftkit.interfaces.model_source",
     "TokenizerOpener": "graftkit.interfaces.model_source",
+    "Tokens": "graftkit.interfaces.samples",
     "ToolCall": "graftkit.interfaces.samples",
     "TrainedModel": "graftkit.interfaces.exporter",
     "TrainingSpec": "graftkit.interfaces.vocabulary",

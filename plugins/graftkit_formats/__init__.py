@@ -41,6 +41,17 @@ def graftkit_formats() -> list[Provider]:
         ),
         _provider("text", "graftkit_formats.plain_text:PlainText", "a text, all of which is learnt"),
         _provider(
+            "tokens",
+            "graftkit_formats.tokens:TokenIds",
+            "token ids of the base model's tokenizer, with labels or a loss mask",
+        ),
+        _provider(
+            "label",
+            "graftkit_formats.label:Label",
+            "a text and its label, as a question and its answer",
+            "graftkit_formats.config:LabelConfig",
+        ),
+        _provider(
             "preference",
             "graftkit_formats.preference:Preference",
             "a chosen and a rejected answer; fine-tuning learns the chosen one where the recipe says so",

@@ -7,7 +7,7 @@ from typing import Literal
 from graftkit import ProviderConfig
 from pydantic import Field
 
-__all__ = ["PreferenceConfig", "RolesConfig"]
+__all__ = ["LabelConfig", "PreferenceConfig", "RolesConfig"]
 
 RoleName = Literal["system", "user", "assistant", "tool"]
 
@@ -26,3 +26,9 @@ class PreferenceConfig(RolesConfig):
     learn: Literal["chosen"] | None = Field(
         default=None, description="the answer that fine-tuning learns: chosen; without it the records are refused"
     )
+
+
+class LabelConfig(ProviderConfig):
+    """Fields of the format `label`."""
+
+    names: list[str] = Field(default=[], description="the words for labels that are numbers, from 0 on")

@@ -8,12 +8,14 @@ from graftkit.testing import FormatContract
 
 __all__ = [
     "AlpacaContract",
+    "LabelContract",
     "MessagesContract",
     "PlainTextContract",
     "PreferenceContract",
     "PromptCompletionContract",
     "QuestionAnswerContract",
     "ShareGptContract",
+    "TokenIdsContract",
 ]
 
 _MESSAGES = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
@@ -74,3 +76,20 @@ class PreferenceContract(FormatContract):
         {"prompt": "one", "chosen": "two", "rejected": "two"},
         {"chosen": _MESSAGES, "rejected": _MESSAGES},
     )
+
+
+class TokenIdsContract(FormatContract):
+    """Token ids."""
+
+    records = (
+        {"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "attention_mask": [1, 1, 1]},
+        {"input_ids": [1, 2], "loss_mask": [0, 1]},
+        {"input_ids": [1, 2]},
+    )
+
+
+class LabelContract(FormatContract):
+    """Texts with labels."""
+
+    options: ClassVar[dict[str, Any]] = {"names": ["bad", "good"]}
+    records = ({"text": "one", "label": "good"}, {"text": "one", "label": 1})

@@ -19,9 +19,9 @@ class PlainText:
     """Reads `{"text": ...}`: all of it is learnt, and no chat template is made of it."""
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Fits where there is a text, and nothing that says that it is a part of something larger."""
+        """Fits where there is one text."""
         names = [name for name in _NAMES if name in found and found[name].is_text]
-        return names if len(names) == 1 and not {"parent_id", "label"} & found.keys() else None
+        return names if len(names) == 1 else None
 
     def sample(self, record: Mapping[str, Any], where: str) -> Text | LongText:
         """Returns the text."""

@@ -56,3 +56,11 @@ class TestPlainText(formats.PlainTextContract):
 
 class TestPreference(formats.PreferenceContract):
     provider = "preference"
+
+
+class TestTokenIds(formats.TokenIdsContract):
+    provider = "tokens"
+
+
+class TestLabel(formats.LabelContract):
+    provider = "label"

@@ -19,7 +19,7 @@ from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS
 from graftkit.errors import DataError
-from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text, Tokens
 from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
@@ -145,7 +145,7 @@ class Encoder:
                 formed across the boundary of a message, or the model has no embedding row for a token.
         """
         self._left_out.clear()
-        ids, supervised = self._encode_runs(self._runs(row))
+        ids, supervised = self._given(row) if isinstance(row, Tokens) else self._encode_runs(self._runs(row))
         self.check_rows(ids, row.where)
         is_text = isinstance(row, Text | LongText)
         if is_text:
@@ -159,6 +159,18 @@ class Encoder:
             stops=bool(supervised) and self._stops(ids, supervised),
             left_out=frozenset(self._left_out),
         )
+
+    def _given(self, row: Tokens) -> tuple[list[int], list[float]]:
+        """Returns ids as they are given, if the tokenizer has them."""
+        most = self._tokenizer.vocab_size
+        if min(row.ids) < 0 or max(row.ids) >= most:
+            odd = next(id for id in row.ids if not 0 <= id < most)
+            raise DataError(
+                f"it holds the id {odd:,}; the tokenizer's go from 0 to {most - 1:,}",
+                where=row.where,
+                hint="Ids are of one tokenizer: give the text, or the model that they were made for.",
+            )
+        return list(row.ids), list(row.weights)
 
     def _fitting(self, ids: Sequence[int], supervised: Sequence[float], where: str) -> int:
         """Returns how many tokens of a row are kept: all where they fit.
@@ -235,6 +247,8 @@ class Encoder:
                 left_out=set() if self.report_dropped else None,
             )
             return [(piece.text, _author(piece.message, row)) for piece in pieces if piece.text]
+        if isinstance(row, Tokens):
+            return [(self._tokenizer.decode(row.ids), "tokens")]
         parts = (
             {"prompt": row.prompt, "completion": row.completion} if isinstance(row, Completion) else {"text": row.text}
         )
@@ -283,7 +297,7 @@ class Encoder:
         last = max((place for place, learn in enumerate(supervised) if learn), default=0)
         return ids[last] in self._tokenizer.special_tokens.values()
 
-    def _runs(self, row: Sample) -> list[_Run]:
+    def _runs(self, row: Conversation | Completion | Text | LongText) -> list[_Run]:
         if isinstance(row, Conversation):
             return list(self._chat_runs(row))
         if isinstance(row, Completion):

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.row_digest import DIGEST, digest_row
 from graftkit.errors import DataError
-from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text, Tokens
 
 __all__ = ["Rows", "scan_rows"]
 
-_KINDS: dict[type[Any], int] = {Conversation: 0, Completion: 1, Text: 2, LongText: 2}
-_NAMES = ("chat", "completion", "text")
+_KINDS: dict[type[Any], int] = {Conversation: 0, Completion: 1, Text: 2, LongText: 2, Tokens: 3}
+_NAMES = ("chat", "completion", "text", "tokens")
 
 Digests = NDArray[np.bytes_]
 Mask = NDArray[np.bool_]

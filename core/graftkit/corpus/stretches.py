@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.interfaces.record_source import RecordSource
-from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Tokens
 
 __all__ = ["STRETCH", "read_stretches", "texts_of"]
 
@@ -87,6 +87,8 @@ def texts_of(sample: Sample) -> Iterable[str]:
             texts = (prompt, completion)
         case LongText(source):
             texts = read_stretches(source)
+        case Tokens():
+            texts = ()
         case _:
             texts = (sample.text,)
     return (text for text in texts if text)

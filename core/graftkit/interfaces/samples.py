@@ -8,7 +8,18 @@ from typing import Any
 
 from graftkit.interfaces.record_source import RecordSource
 
-__all__ = ["LONG_TEXT", "ROLES", "Completion", "Conversation", "LongText", "Message", "Sample", "Text", "ToolCall"]
+__all__ = [
+    "LONG_TEXT",
+    "ROLES",
+    "Completion",
+    "Conversation",
+    "LongText",
+    "Message",
+    "Sample",
+    "Text",
+    "Tokens",
+    "ToolCall",
+]
 
 ROLES = ("system", "user", "assistant", "tool")
 """Who may say something in a conversation, as chat templates call them."""
@@ -143,4 +154,23 @@ class LongText:
         return self.text
 
 
-Sample = Conversation | Completion | Text | LongText
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids of the very tokenizer that is trained with.
+
+    Attributes:
+        ids: The ids, `[tokens]`.
+        weights: What predicting each weighs in the loss, `[tokens]`; 0 where it is not learnt.
+        where: File and line.
+    """
+
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+    where: str
+
+    def key(self) -> Any:
+        """Returns what makes this sample equal to another, as JSON."""
+        return {"ids": self.ids, "weights": self.weights}
+
+
+Sample = Conversation | Completion | Text | LongText | Tokens

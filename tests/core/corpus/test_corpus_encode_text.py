@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus.encode import Encoder
-from graftkit.interfaces.samples import Completion, Text
+from graftkit.errors import DataError
+from graftkit.interfaces.samples import Completion, Text, Tokens
 from graftkit.store.token_store import Example
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
@@ -121,3 +122,11 @@ def test_any_completion_starts_as_its_prompt_and_spells_its_text(tokenizer: Toke
     assert example.ids[: example.prompt_length].tolist() == Encoder(tokenizer, None, 64).prompt(prompt)
     if prompt:
         assert tokenizer.decode(example.ids[example.supervised].tolist()) == f"{answer}<|im_end|>"
+
+
+def test_ids_are_taken_as_they_are_and_those_of_no_token_refused(bytewise: Tokenizer) -> None:
+    [example] = Encoder(bytewise, None, 8).encode(Tokens((5, 6, 7), (1.0, 0.0, 0.5), "a.jsonl:1")).examples
+    assert (example.ids.tolist(), example.loss_weight.tolist()) == ([5, 6, 7], [0.0, 0.0, 0.5])
+    for odd in (-1, bytewise.vocab_size):
+        with pytest.raises(DataError, match=r"a.jsonl:1: it holds the id"):
+            Encoder(bytewise, None, 8).encode(Tokens((5, odd), (1.0, 1.0), "a.jsonl:1"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from graftkit.errors import DataError
-from graftkit.interfaces.samples import ROLES, Completion, Conversation, Message, Sample, Text, ToolCall
+from graftkit.interfaces.samples import ROLES, Completion, Conversation, Message, Sample, Text, Tokens, ToolCall
 from graftkit.testing.records import read_samples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -224,3 +224,28 @@ def test_tools_calls_reasoning_and_names_are_read_in_each_of_their_forms(tmp_pat
     as_text = {"messages": json.dumps(turns), "tools": json.dumps(tools)}
     for record in ({"messages": turns, "tools": tools}, as_text, {"messages": turns, "tools": [json.dumps(tools[0])]}):
         assert rows(tmp_path, json.dumps(record)) == [expected]
+
+
+def test_ids_are_read_with_labels_or_a_mask(tmp_path: Path) -> None:
+    place = f"{tmp_path / 'rows.jsonl'}:1"
+    for beside, weights in (
+        ({"labels": [-100, 5, 6], "attention_mask": [1, 1, 1]}, (0.0, 1.0, 1.0)),
+        ({"loss_mask": [0, 0, 1]}, (0.0, 0.0, 1.0)),
+        ({}, (1.0, 1.0, 1.0)),
+    ):
+        assert rows(tmp_path, json.dumps({"input_ids": [4, 5, 6], **beside})) == [Tokens((4, 5, 6), weights, place)]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"input_ids": [4, 5], "labels": [4]}, '"labels" has 1 values, "input_ids" 2'),
+        ({"input_ids": [4, 5], "labels": [5, -100]}, "label 0 is 5, where the id is 4"),
+        ({"input_ids": [4, 5], "labels": [-100, -100]}, "no token is learnt"),
+        ({"input_ids": [4, 5], "attention_mask": [1, 0]}, "without padding"),
+        ({"input_ids": [4, 5.5]}, '"input_ids" is no list of whole numbers'),
+        ({"text": "x", "label": 1}, "the label is the number 1, for which there is no word"),
+    ],
+)
+def test_ids_and_labels_that_are_none_are_refused(tmp_path: Path, record: dict[str, object], message: str) -> None:
+    assert message in refusal(tmp_path, json.dumps(record))
