@@ -8,15 +8,25 @@ from typing import Any
 import graftkit
 import pytest
 from architectures import settings
+from graftkit import Provider, hookimpl
 from graftkit.errors import Cancelled, RecipeError
 from graftkit.flow.events import StepFinished
 from graftkit.flow.reload import reload
-from graftkit.testing import tiny_model_folder
+from graftkit.testing import isolated_host, tiny_model_folder
 from integration.conftest import RecipeMaker
 
 
+class Plugin:
+    """Offers the adapters: what a run's folder names is loaded only where it is installed."""
+
+    @hookimpl
+    def graftkit_adapters(self) -> list[Provider]:
+        names = {"pissa": "Pissa", "plain-pissa": "PlainPissa", "random-residual": "RandomResidual"}
+        return [Provider(name=name, target=f"plugins_of_others.pissa:{cls}") for name, cls in names.items()]
+
+
 def answer(source: Path) -> str:
-    return "".join(reload(str(source)).stream("7+7=", max_new_tokens=8))
+    return "".join(reload(str(source), isolated_host(Plugin())).stream("7+7=", max_new_tokens=8))
 
 
 @pytest.mark.parametrize(("name", "quantizer"), [("gpt2", "nf4"), ("phi3", "nf4"), ("llama", "none")])
