@@ -139,7 +139,8 @@ def test_a_terminal_that_is_closed_stops_the_run_as_a_signal_does(recipe_file: P
 def test_a_signal_that_is_ignored_stays_ignored_and_a_repeated_one_that_nobody_sent_on_purpose_changes_nothing() -> (
     None
 ):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    before = {sign: signal.signal(sign, signal.SIG_DFL) for sign in (signal.SIGXCPU, signal.SIGQUIT)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with cancel_on_signals() as token:
             os.kill(os.getpid(), signal.SIGHUP)
@@ -150,7 +151,8 @@ def test_a_signal_that_is_ignored_stays_ignored_and_a_repeated_one_that_nobody_s
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGQUIT)
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
 
 
 def test_a_changed_export_is_noticed(recipe_file: Path, tmp_path: Path) -> None:
