@@ -269,8 +269,10 @@ def test_a_class_may_hold_whatever_the_library_finds(pattern: str) -> None:
 def _letter(alphabet: Alphabet, code: int) -> int:
     first = alphabet._edges[bisect_right(alphabet._edges, code) - 1]
     groups: list[Any] = alphabet._groups
-    names = (unicodedata.category(chr(code)), "")
-    return next(1 << number for number, (at, name) in enumerate(groups) if at == first and name in names)
+    category = unicodedata.category(chr(code))
+    known = [number for number, (at, name) in enumerate(groups) if at == first and category in ("Cn", name)]
+    plain = [number for number, (at, name) in enumerate(groups) if at == first and not name]
+    return sum(1 << number for number in known or plain)
 
 
 def test_patterns_are_judged_together(tmp_path: Path) -> None:

@@ -210,9 +210,13 @@ def _leaves(sets: Iterable[Characters]) -> Iterator[Characters]:
 
 
 def _categories_between(first: int, end: int) -> set[str]:
-    """Returns the general categories of the code points from the first one up to the end."""
+    """Returns the general categories of the code points from the first one up to the end.
+
+    A code point that is not assigned in Python's data may have any category in the newer data of a library.
+    """
     starts, categories = _category_runs()
-    return set(categories[bisect_right(starts, first) - 1 : bisect_right(starts, end - 1)])
+    found = set(categories[bisect_right(starts, first) - 1 : bisect_right(starts, end - 1)])
+    return set(_CATEGORIES) if "Cn" in found else found
 
 
 @cache
