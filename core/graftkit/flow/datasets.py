@@ -10,9 +10,11 @@ from graftkit.corpus.columns import columns_of, described, fits
 from graftkit.corpus.dataset import Dataset, first_records
 from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError
+from graftkit.flow.named_providers import NamedFormat, NamedReader
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.registry import BUILT_IN
+from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import Column, RecordFormat
@@ -85,7 +87,7 @@ class _Opener:
     def _chosen(self, choice: Choice | None) -> tuple[str, Any] | None:
         if choice is None:
             return None
-        return choice.use, self._host.registry.create_unguarded(choice.offer, choice.config)
+        return choice.use, self._named(choice.offer, choice.config)
 
     def _dataset(
         self,
@@ -178,8 +180,11 @@ class _Opener:
         return self._asked[kind]
 
     def _made(self, offer: RegisteredProvider) -> Any:
-        config = self._host.registry.config_class(offer)
-        return self._host.registry.create_unguarded(offer, config())
+        return self._named(offer, self._host.registry.config_class(offer)())
+
+    def _named(self, offer: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
+        made = self._host.registry.create_unguarded(offer, config)
+        return NamedReader(made, offer) if offer.kind == "reader" else NamedFormat(made, offer)
 
 
 def _chosen_format(
