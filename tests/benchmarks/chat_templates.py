@@ -1,0 +1,159 @@
+"""Chat templates of models in use, laid out with every author known, against transformers' own rendering.
+
+    python tests/benchmarks/chat_templates.py FOLDER [--reasons]
+
+FOLDER holds `*.jinja` files; the sdist of llama-cpp-python has 70 in vendor/llama.cpp/models/templates. For each
+template and conversation: the text equals transformers', or the record is refused since the template leaves something
+out. Where both take it, every control token of the template that a user writes must stay the user's text, and the
+prompt before the answer must be the one in use, or a run tells of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from graftkit.corpus.layout import lay_out
+from graftkit.corpus.learnt import LearntParts
+from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.turns import REASONING, TemplateForm, template_input
+from graftkit.errors import DataError, ModelError
+from graftkit.interfaces.samples import Conversation, Message, ToolCall
+
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+_CONTROL = re.compile(r"<\|[^|>\s]{1,40}\|>|</?s>|</?[a-z_]+>|<｜[^｜\s]{1,40}｜>|\[/?[A-Z_]+\]")
+_CALL = ToolCall("add", {"a": 1, "b": "é"}, "abcdefghi")
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds.",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+    },
+}
+_ASKED, _SAID = Message("user", "What is it?"), Message("assistant", "It is blue.")
+CONVERSATIONS = {
+    "one question": Conversation((_ASKED, _SAID), "x"),
+    "a system prompt": Conversation((Message("system", "Be kind."), _ASKED, _SAID), "x"),
+    "several turns": Conversation((_ASKED, _SAID, Message("user", "Why?"), Message("assistant", "So.")), "x"),
+    "white space": Conversation((Message("user", "  What? \n"), Message("assistant", " Blue\n\nsky.\n")), "x"),
+    "reasoning": Conversation((_ASKED, Message("assistant", "Blue.", reasoning="I think so.")), "x"),
+    "tools": Conversation((_ASKED, _SAID), "x", tools=(_TOOL,)),
+    "tool calls": Conversation(
+        (
+            _ASKED,
+            Message("assistant", "", tool_calls=(_CALL,)),
+            Message("tool", "3", tool_call_id="abcdefghi", name="add"),
+            Message("assistant", "Three."),
+        ),
+        "x",
+        tools=(_TOOL,),
+    ),
+}
+
+
+def theirs(source: str, conversation: Conversation, reasoning: str, *, reply: bool = False) -> str | None:
+    """Returns transformers' rendering; None where the template refuses it."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages, tools = template_input(conversation, TemplateForm(reasoning), lambda leaf: leaf.text)
+    try:
+        [text], _ = render_jinja_template(
+            [messages], chat_template=source, tools=tools and list(tools), add_generation_prompt=reply, **TOKENS
+        )
+    except Exception:
+        return None
+    return str(text)
+
+
+def outcome(template: ChatTemplate, conversation: Conversation, controls: Collection[str]) -> tuple[str, str]:
+    """Returns what came of a conversation, and why."""
+    reasoning = next((key for key in REASONING if key in template.attributes), REASONING[0])
+    expected = theirs(template.source, conversation, reasoning)
+    try:
+        pieces = lay_out(template, conversation, controls=controls)
+    except DataError as error:
+        return ("refused", error.message) if expected is not None else ("refused by the template", "")
+    if expected is None:
+        return "laid out in another form", ""
+    text = "".join(piece.text for piece in pieces)
+    if text != expected:
+        return "another text", ""
+    return "the same text", ""
+
+
+def spelt(template: ChatTemplate, controls: Collection[str]) -> str:
+    """Returns a control token of the user's that came out as the template's; "" where none did."""
+    for control in sorted(controls):
+        asked = Message("user", f"Is {control} one?")
+        try:
+            plain = lay_out(template, Conversation((_ASKED, _SAID), "x"), controls=controls)
+            pieces = lay_out(template, Conversation((asked, _SAID), "x"), controls=controls)
+        except DataError:
+            continue
+        written = [
+            sum(piece.text.count(control) for piece in found if piece.message is None) for found in (plain, pieces)
+        ]
+        if written[0] != written[1]:
+            return control
+    return ""
+
+
+def another_prompt(template: ChatTemplate, controls: Collection[str]) -> bool:
+    """Tells whether what stands before the answer in training is not the prompt in use."""
+    conversation = CONVERSATIONS["one question"]
+    parts = list(
+        LearntParts(template, controls).parts(lay_out(template, conversation, controls=controls), conversation)
+    )
+    before = ""
+    for part in parts:
+        if part.weight:
+            break
+        before += part.text
+    return before != theirs(template.source, Conversation((_ASKED,), "x"), "reasoning_content", reply=True)
+
+
+def templates(folder: Path) -> Iterator[tuple[str, ChatTemplate, set[str]]]:
+    """Yields every template that can be read, with its control tokens."""
+    for path in sorted(folder.glob("*.jinja")):
+        source = path.read_text(encoding="utf-8")
+        try:
+            yield path.stem, ChatTemplate(source, TOKENS), {*_CONTROL.findall(source), *TOKENS.values()}
+        except ModelError as error:
+            print(f"{path.stem}: {error.message}")
+
+
+def main() -> None:
+    """Prints a line of a table for each conversation."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--reasons", action="store_true", help="why templates refuse, with their names")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    known = list(templates(options.folder))
+    columns = ("the same text", "refused", "refused by the template", "laid out in another form", "another text")
+    print(f"| {len(known)} templates | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
+    reasons: Counter[tuple[str, str]] = Counter()
+    for name, conversation in CONVERSATIONS.items():
+        found: Counter[str] = Counter()
+        for template_name, template, controls in known:
+            what, why = outcome(template, conversation, controls)
+            found[what] += 1
+            if why:
+                reasons[name, f"{why} ({template_name})" if options.reasons else why] += 1
+        print(f"| {name} | {' | '.join(str(found[column]) for column in columns)} |")
+    forged = {name: control for name, template, controls in known if (control := spelt(template, controls))}
+    print(f"\nA user's text came out as the template's control token: {forged or 'never'}")
+    readable = [(name, t, c) for name, t, c in known if outcome(t, CONVERSATIONS["one question"], c)[0] == columns[0]]
+    others = [name for name, template, controls in readable if another_prompt(template, controls)]
+    print(f"Training's prompt is not the one in use, which a run tells: {len(others)} of {len(readable)}\n")
+    for (name, why), count in sorted(reasons.items()):
+        print(f"{name}: {why}: {count}")
+
+
+if __name__ == "__main__":
+    main()
