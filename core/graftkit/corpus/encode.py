@@ -431,29 +431,55 @@ class Encoder:
         Where the text before a supervised part is encoded differently alone, the text is split there: at inference the
         prompt's tokens are fixed before the answer's first token.
         """
-        rest = [group]
+        rest = [(group, False)]
         while rest:
-            part = rest.pop()
+            part, follows = rest.pop()
             text = "".join(run.text for run in part)
             if not text:
                 continue
-            encoding = self._tokenizer.encode_offsets(text)
-            split = self._first_split(part, text, encoding)
+            encoding = self._encode_part(text, follows)
+            split = self._first_split(part, text, encoding, follows)
             if split:
-                rest += [part[split:], part[:split]]
+                rest += [(part[split:], True), (part[:split], follows)]
             else:
                 ids.extend(encoding.ids)
                 supervised.extend(_marks(part, encoding.offsets))
 
-    def _first_split(self, group: Sequence[_Run], text: str, encoding: Encoding) -> int:
+    def _first_split(self, group: Sequence[_Run], text: str, encoding: Encoding, follows: bool) -> int:
         """Returns the number of the first supervised part before which the text is encoded differently alone, or 0."""
         start = 0
         for number, run in enumerate(group):
             opens = number and run.supervised and not group[number - 1].supervised
-            if opens and _tokens_before(start, encoding) != self._tokenizer.encode(text[:start]):
+            if opens and _tokens_before(start, encoding) != self._encode_part(text[:start], follows).ids:
                 return number
             start += len(run.text)
         return 0
+
+    def _encode_part(self, text: str, follows: bool) -> Encoding:
+        """Encodes a part of a text: as its beginning, or so that it follows what has been encoded before.
+
+        Many tokenizers put a space before every text; one that goes on with another text has none, or it would be
+        decoded with a space that nobody wrote. Such a text is encoded after a character whose tokens are then dropped.
+        """
+        if not (follows and self._begins_with_a_space):
+            return self._tokenizer.encode_offsets(text)
+        for before in _BEFORE:
+            head, found = self._tokenizer.encode(before), self._tokenizer.encode_offsets(before + text)
+            offsets = found.offsets[len(head) :]
+            if found.ids[: len(head)] == head and all(left >= len(before) for left, _ in offsets[:1]):
+                moved = [(left - len(before), right - len(before)) for left, right in offsets]
+                return Encoding(found.ids[len(head) :], moved)
+        return self._tokenizer.encode_offsets(text)
+
+    @cached_property
+    def _begins_with_a_space(self) -> bool:
+        """Whether the tokenizer puts something before a text that another text does not have."""
+        head = self._tokenizer.encode(_BEFORE[0])
+        return self._tokenizer.encode(f"{_BEFORE[0]}x") != [*head, *self._tokenizer.encode("x")]
+
+
+_BEFORE = ("\n", ".", "a")
+"""Characters after which a text may be encoded that follows another one."""
 
 
 def _tokens_before(place: int, encoding: Encoding) -> list[int]:

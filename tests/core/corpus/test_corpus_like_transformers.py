@@ -75,3 +75,25 @@ def test_words_that_spell_a_special_token_change_nothing_else(tmp_path: Path) ->
     specials = set(tokenizer.special_tokens.values())
     assert [[id for id in found if id in specials] for found in ids] == [[257, 258, 257, 258]] * 2
     assert len(ids[0]) == len(ids[1]), "ten bytes each"
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+@pytest.mark.parametrize("answer", ["is", "sa", "s a", " s", "\nsa"])
+def test_an_answer_that_goes_on_after_a_space_gets_none_of_its_own(tmp_path: Path, scheme: str, answer: str) -> None:
+    """As in Llama 2's template, whose prompt ends with a space: in use the model goes on after that space's token."""
+    files = tiny_tokenizer_files()
+    spec = json.loads(files["tokenizer.json"])
+    a_space_before_the_first_word(spec)
+    for step in (spec["pre_tokenizer"], spec["decoder"]):
+        step["prepend_scheme"] = scheme
+    for file, data in {**files, "tokenizer.json": json.dumps(spec).encode()}.items():
+        (tmp_path / file).write_bytes(data)
+    turns = "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}{% endfor %}"
+    template = turns + "{% if add_generation_prompt %}a: {% endif %}"
+    tokenizer = HuggingFaceBackend().load(tmp_path).with_chat_template(template)
+    encoder = Encoder(tokenizer, chat_template_of(tokenizer), 1000)
+    asked = Message("user", "as")
+    [example] = encoder.encode(Conversation((asked, Message("assistant", answer)), "row")).examples
+    prompt = encoder.prompt(Conversation((asked,), "row"))
+    assert example.ids[: len(prompt)].tolist() == prompt and example.prompt_length == len(prompt)
+    assert tokenizer.decode(example.ids.tolist()) == f"u: asa: {answer}"

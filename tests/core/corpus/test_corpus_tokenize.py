@@ -149,7 +149,7 @@ def test_one_may_go_on_after_every_chunk(tokenizer: Tokenizer, tmp_path: Path) -
 
 
 def test_what_became_of_the_rows_is_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    rows, encoder = scan_rows(open_files(write(tmp_path, 5))), encoder_of(tokenizer)
+    rows, encoder = scan_rows(open_files(write(tmp_path, 5, rows=60))), encoder_of(tokenizer)
     tally = Tally()
     for chunk in tokenize(encoder, rows, Position()):
         tally = tally.plus(chunk.tally, 5)
