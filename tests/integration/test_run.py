@@ -116,7 +116,7 @@ def test_what_became_of_long_rows_is_told(make_recipe: Any, tmp_path: Path, chat
         file.write(json.dumps(long) + "\n" + json.dumps(lost) + "\n")
     events: list[Event] = []
     recipe = make_recipe()
-    recipe["data"]["holdout"] = 0.0
+    recipe["data"] |= {"holdout": 0.0, "overflow": "truncate"}
     result = graftkit.run(recipe, out=tmp_path / "run", on_event=events.append)
     told = " ".join(event.message for event in events if isinstance(event, Notice))
     assert "2 of 62 rows are longer than 64 tokens" in told and "1 of 62 rows have nothing supervised" in told

@@ -88,6 +88,7 @@ def scan_rows(datasets: Sequence[Dataset], seed: int | None = None) -> Rows:
     Raises:
         DataError: A file can't be read, or a record is malformed or of another shape; with file and line.
     """
+    datasets = tuple(datasets)
     digests, places, kinds = bytearray(), bytearray(), bytearray()
     states = [_state(dataset.source.path) for dataset in datasets]
     for dataset in datasets:

@@ -214,7 +214,7 @@ def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset]]:
     if isinstance(data.holdout, list):
         held = open_datasets(bound, host, "holdout")
         found = exclude(scan_rows(files), scan_rows(held))
-        files += held
+        files = [*files, *held]
     else:
         found = split(scan_rows(files, seed), data.holdout)
     if not found.train:
