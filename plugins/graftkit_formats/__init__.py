@@ -21,7 +21,7 @@ def graftkit_formats() -> list[Provider]:
         ),
         _provider(
             "sharegpt",
-            "graftkit_formats.sharegpt:ShareGpt",
+            "graftkit_formats.messages:ShareGpt",
             "a list of turns with from and value, and a system prompt",
             roles,
         ),

@@ -7,9 +7,10 @@ from typing import Any
 
 from graftkit import Column, Conversation, Message
 from graftkit.errors import DataError
+from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.answered import conversation
-from graftkit_formats.turns import kind_of, string_of, with_system
+from graftkit_formats.turns import SYSTEMS, string_of, with_system
 
 __all__ = ["Alpaca"]
 
@@ -31,7 +32,7 @@ class Alpaca:
         if "instruction" not in text or len(outputs) != 1 or len(inputs) > 1:
             return None
         history = [name for name in ("history",) if name in found and "list" in found[name].types]
-        return ["instruction", *inputs, *outputs, *(["system"] if "system" in text else []), *history]
+        return ["instruction", *inputs, *outputs, *(name for name in SYSTEMS if name in text), *history]
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
@@ -46,8 +47,7 @@ class Alpaca:
             Message("user", "\n\n".join(asked)),
             Message("assistant", string_of(record, outputs[0], where)),
         )
-        system = string_of(record, "system", where) if "system" in record else None
-        return conversation(with_system(system, messages, where), where)
+        return conversation(with_system(record, messages, where), where)
 
 
 def _history(pairs: Any, where: str) -> list[Message]:

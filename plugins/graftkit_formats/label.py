@@ -7,10 +7,11 @@ from typing import Any
 
 from graftkit import Column, Conversation, Message
 from graftkit.errors import DataError
+from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import LabelConfig
-from graftkit_formats.turns import kind_of, string_of
+from graftkit_formats.turns import string_of
 
 __all__ = ["Label"]
 

@@ -1,20 +1,19 @@
-"""Lists of messages, as chat APIs take them."""
+"""Lists of messages, as chat APIs and ShareGPT write them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from graftkit import Column, Conversation
 from graftkit.errors import DataError
+from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import RolesConfig
-from graftkit_formats.turns import kind_of, messages_of, string_of, tools_of, turns_of, with_system
+from graftkit_formats.turns import SYSTEMS, messages_of, tools_of, turns_of, with_system
 
-__all__ = ["Messages", "the_column"]
-
-_NAMES = ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "turns")
+__all__ = ["Messages", "ShareGpt"]
 
 
 class Messages:
@@ -22,45 +21,60 @@ class Messages:
 
     Args:
         config: Its fields.
+
+    Attributes:
+        names: What the column with the list may be called.
+        as_text: What it is called where a table holds it as JSON text.
+        role_key: The key of a turn's role.
+        content_key: The key of a turn's text.
     """
+
+    names: ClassVar[tuple[str, ...]] = (
+        "messages",
+        "conversation",
+        "conversations",
+        "chat",
+        "dialog",
+        "dialogue",
+        "turns",
+    )
+    as_text: ClassVar[str] = "messages"
+    role_key: ClassVar[str] = "role"
+    content_key: ClassVar[str] = "content"
 
     def __init__(self, config: RolesConfig) -> None:
         self._roles = config.roles
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Fits where a column holds lists of objects with a role and a content."""
-        names = [
-            name
-            for name in _NAMES
-            if name in found and (_holds_messages(found[name]) or (name == "messages" and found[name].is_text))
-        ]
-        return [names[0], *_beside(found)] if len(names) == 1 else None
+        """Fits where one column holds lists of objects with a role and a text."""
+        names = [name for name in self.names if name in found and self._holds_turns(name, found[name])]
+        beside = [name for name in (*SYSTEMS, "tools") if name in found]
+        return [names[0], *beside] if len(names) == 1 else None
+
+    def _holds_turns(self, name: str, column: Column) -> bool:
+        keys = {self.role_key, self.content_key}
+        return (column.is_list_of_objects and keys <= column.keys) or (name == self.as_text and column.is_text)
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
-        turns = turns_of(record, the_column(record, _NAMES, where), where)
-        messages = messages_of(turns, where, self._roles)
-        system = string_of(record, "system", where) if "system" in record else None
-        return conversation(with_system(system, messages, where), where, tools_of(record, where))
+        turns = turns_of(record, self._column(record, where), where)
+        messages = messages_of(turns, where, self._roles, self.role_key, self.content_key)
+        return conversation(with_system(record, messages, where), where, tools_of(record, where))
+
+    def _column(self, record: Mapping[str, Any], where: str) -> str:
+        """Returns the name of the column with the list."""
+        found = [name for name in self.names if name in record]
+        if len(found) == 1:
+            return found[0]
+        known = " or ".join(f'"{name}"' for name in self.names)
+        told = ", ".join(f'"{key}" ({kind_of(value)})' for key, value in list(record.items())[:20]) or "no keys"
+        raise DataError(f"a record of this format has {known}; found {told}", where=where)
 
 
-def _holds_messages(column: Column) -> bool:
-    return column.is_list_of_objects and {"role", "content"} <= column.keys
+class ShareGpt(Messages):
+    """Reads `{"conversations": [{"from": "human", "value": ...}, ...]}`; columns "system" and "tools" go with them."""
 
-
-def _beside(found: Mapping[str, Column]) -> list[str]:
-    return [name for name in ("system", "tools") if name in found]
-
-
-def the_column(record: Mapping[str, Any], names: Collection[str], where: str) -> str:
-    """Returns the name of the one column of these that a record has.
-
-    Raises:
-        DataError: It has none of them, or several.
-    """
-    found = [name for name in names if name in record]
-    if len(found) == 1:
-        return found[0]
-    known = " or ".join(f'"{name}"' for name in names)
-    told = ", ".join(f'"{key}" ({kind_of(value)})' for key, value in list(record.items())[:20]) or "no keys"
-    raise DataError(f"a record of this format has {known}; found {told}", where=where)
+    names = ("conversations", "conversation", "messages")
+    as_text = "conversations"
+    role_key = "from"
+    content_key = "value"

@@ -9,7 +9,7 @@ from graftkit import Column, Conversation, Message
 from graftkit.errors import DataError
 
 from graftkit_formats.answered import conversation
-from graftkit_formats.turns import string_of, with_system
+from graftkit_formats.turns import SYSTEMS, string_of, with_system
 
 __all__ = ["QuestionAnswer"]
 
@@ -24,7 +24,6 @@ _PAIRS = (
     ("input", "output"),
     ("problem", "solution"),
 )
-_SYSTEMS = ("system_prompt", "system")
 
 
 class QuestionAnswer:
@@ -36,7 +35,7 @@ class QuestionAnswer:
         pairs = [pair for pair in _PAIRS if {*pair} <= text]
         if len(pairs) != 1 or "instruction" in text:
             return None
-        return [*pairs[0], *(name for name in _SYSTEMS if name in text)]
+        return [*pairs[0], *(name for name in SYSTEMS if name in text)]
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
@@ -53,5 +52,4 @@ class QuestionAnswer:
             Message("user", string_of(record, question, where)),
             Message("assistant", string_of(record, answer, where)),
         )
-        system = next((string_of(record, name, where) for name in _SYSTEMS if name in record), None)
-        return conversation(with_system(system, messages, where), where)
+        return conversation(with_system(record, messages, where), where)

@@ -8,10 +8,11 @@ from typing import Any
 
 from graftkit import Message, ToolCall
 from graftkit.errors import DataError
-from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.bounded_json import parse_strict_json
+from graftkit.interfaces.record_format import kind_of
 from graftkit.interfaces.samples import ROLES
 
-__all__ = ["kind_of", "messages_of", "role_of", "string_of", "tools_of", "turns_of", "with_system"]
+__all__ = ["SYSTEMS", "messages_of", "role_of", "string_of", "tools_of", "turns_of", "with_system"]
 
 _ROLES = {
     "human": "user",
@@ -32,16 +33,13 @@ _ROLES = {
 }
 """Other programs' names for the roles."""
 
+SYSTEMS = ("system", "system_prompt")
+"""Columns that hold a system prompt."""
+
 _WEIGHTS = ("weight", "train")
 _REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+_CALL_KEYS = {"id", "type", "index", "function", "name", "arguments"}
 _BESIDE = ("name", "tool_call_id", "tool_calls", "function_call")
-
-
-def kind_of(value: Any) -> str:
-    """Returns what a value is called in an error."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    names |= {int: "a number", float: "a number"}
-    return names.get(type(value), f"a {type(value).__name__}")
 
 
 def string_of(record: Mapping[str, Any], key: str, where: str) -> str:
@@ -175,6 +173,9 @@ def _call(call: Any, where: str) -> ToolCall:
     inner = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise DataError('a call has a "function" with "name" and "arguments"', where=where)
+    over = sorted(map(str, {*call, *inner} - _CALL_KEYS))
+    if over:
+        raise DataError(f'a call has "name" and "arguments"; found {", ".join(over)}, too', where=where)
     arguments = inner.get("arguments", {})
     if not isinstance(arguments, dict | str):
         raise DataError(f'"arguments" is {kind_of(arguments)}, no object and no text of one', where=where)
@@ -184,7 +185,7 @@ def _call(call: Any, where: str) -> ToolCall:
 
 def _parsed(text: str, key: str, where: str) -> Any:
     try:
-        return parse_json(text, 2_000_000)
+        return parse_strict_json(text, 2_000_000)
     except (ValueError, RecursionError) as error:
         raise DataError(f'"{key}" is text, but no JSON: {error}', where=where) from None
 
@@ -230,12 +231,16 @@ def _weight(turn: Mapping[str, Any], where: str) -> float | None:
     return float(value)
 
 
-def with_system(system: str | None, messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
+def with_system(record: Mapping[str, Any], messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
     """Puts a system prompt that stands in a column of its own before the messages.
 
     Raises:
-        DataError: The messages begin with another one.
+        DataError: There are two such columns, or the messages begin with another system prompt.
     """
+    found = [name for name in SYSTEMS if name in record]
+    if len(found) > 1:
+        raise DataError(f"it has {' and '.join(found)}, which mean the same", where=where)
+    system = string_of(record, found[0], where) if found else ""
     if not system:
         return messages
     if messages and messages[0].role == "system":

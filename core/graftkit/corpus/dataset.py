@@ -10,7 +10,7 @@ from typing import Any
 from graftkit.corpus.columns import columns_of
 from graftkit.errors import DataError
 from graftkit.interfaces.reader import Reader
-from graftkit.interfaces.record_format import RecordFormat
+from graftkit.interfaces.record_format import RecordFormat, kind_of
 from graftkit.interfaces.record_source import Record, RecordSource
 from graftkit.interfaces.samples import Sample
 
@@ -118,7 +118,7 @@ def _columns(record: Record, where: str) -> Mapping[str, Any]:
     """Returns a record's columns that are not null."""
     values = record.load()
     if not isinstance(values, dict):
-        raise DataError(f"the record is {_kind(values)}, no object", where=where, hint=_OBJECT)
+        raise DataError(f"the record is {kind_of(values)}, no object", where=where, hint=_OBJECT)
     return {str(name): value for name, value in values.items() if value is not None}
 
 
@@ -135,11 +135,6 @@ def _renamed(values: Mapping[str, Any], columns: Mapping[str, str], where: str) 
             hint=f"Name that one as well: columns: {{OTHER: {clash}}}.",
         )
     return {theirs.get(name, name): value for name, value in values.items()}
-
-
-def _kind(value: Any) -> str:
-    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 _OBJECT = (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.samples import Conversation, Message
 
 __all__ = ["CALL_ID", "TOOLS", "Leaf", "TemplateForm", "template_input"]
@@ -95,17 +98,13 @@ def _message(message: Message, number: int, form: TemplateForm, mark: Callable[[
 
 
 def _calls(message: Message, as_text: bool) -> Iterator[dict[str, Any]]:
-    import json
-
     for call in message.tool_calls:
         arguments = call.arguments
         if as_text and not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         elif not as_text and isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments)
-            except ValueError:
-                arguments = call.arguments
+            with suppress(ValueError, RecursionError):  # no JSON: it is given as it is
+                arguments = parse_json(arguments)
         function = {"name": call.name, "arguments": arguments}
         yield {**({"id": call.id} if call.id else {}), "type": "function", "function": function}
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-__all__ = ["parse_json"]
+__all__ = ["parse_json", "parse_strict_json"]
 
 _SIGN = re.compile(r'[{[,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _WEIGHTS = {"{": 4, "[": 1, ",": 1}
@@ -40,6 +40,27 @@ def parse_json(data: bytes | str, most_values: int = 4_000_000, *, unicode: bool
     if unicode and _HALF_PAIR.search(text):
         _check_unicode(found)
     return found
+
+
+def parse_strict_json(text: str, most_values: int) -> Any:
+    """Returns what JSON says, as `parse_json` does, without what Python's reader forgives.
+
+    Raises:
+        ValueError: As for `parse_json`; or a key stands in an object twice, or a number is none of JSON's, such as NaN.
+        RecursionError: It is nested too deeply.
+    """
+    return parse_json(text, most_values, parse_constant=_no_constant, object_pairs_hook=_unique)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands in it twice")
+    return result
 
 
 def _check_unicode(found: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from graftkit.interfaces.samples import Sample
 
-__all__ = ["Column", "RecordFormat"]
+__all__ = ["Column", "RecordFormat", "kind_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,13 @@ class Column:
     def is_list_of_objects(self) -> bool:
         """Whether it holds lists of objects, and nothing else but nulls."""
         return "list" in self.types and self.types <= {"list", "null"} and self.items == {"object"}
+
+
+def kind_of(value: Any) -> str:
+    """Returns what a value of a record is called in an error, such as "a list"."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    names |= {int: "a number", float: "a number"}
+    return names.get(type(value), f"a {type(value).__name__}")
 
 
 class RecordFormat(Protocol):

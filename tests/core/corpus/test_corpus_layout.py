@@ -127,6 +127,13 @@ def test_tools_calls_reasoning_and_names_have_their_authors(arguments: str, give
     assert next(text for message, text in contents(pieces) if message == TOOLS) == "add"
 
 
+@pytest.mark.parametrize("given", ["{", "[" * 100_000])
+def test_arguments_that_are_no_json_are_text(given: str) -> None:
+    turns = (Message("user", "x"), Message("assistant", "", tool_calls=(ToolCall("add", given),)))
+    template = ChatTemplate(CALLS.replace("ARGUMENTS", "c.function.arguments"), {})
+    assert (1, given) in contents(lay_out(template, Conversation(turns, "here")))
+
+
 def test_reasoning_that_a_template_leaves_out_is_named() -> None:
     turns = (Message("user", "x"), Message("assistant", "y", reasoning="hm"))
     with pytest.raises(DataError, match="leaves out message 2's reasoning"):
