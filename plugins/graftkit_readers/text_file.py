@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from graftkit import Record, RecordSource
 from graftkit.errors import DataError
@@ -21,14 +20,13 @@ class TextFile:
 
     def records(self, source: RecordSource) -> Iterator[Record]:
         """Yields the one record; a text of over 4 MiB as the source itself."""
-        if source.is_larger_than(samples.LONG_TEXT):
-            yield Record("", lambda: {"text": source})
-        else:
-            yield Record("", lambda: {"text": _text(source)})
+        yield Record("", lambda: {"text": _text(source)})
 
 
-def _text(source: RecordSource) -> Any:
-    text = source.read_text()
+def _text(source: RecordSource) -> str | RecordSource:
+    text = source.read_text(samples.LONG_TEXT)
+    if text is None:
+        return source
     if not text.strip():
         raise DataError("the file is empty", where=str(source))
     return text

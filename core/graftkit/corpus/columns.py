@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +57,9 @@ def fits(found: Mapping[str, Column], formats: Mapping[str, RecordFormat]) -> li
     return [fit for fit in fitting if not any(fit.columns < other.columns for other in fitting)]
 
 
-def described(found: Mapping[str, Column], names: Collection[str] | None = None) -> str:
+def described(found: Mapping[str, Column]) -> str:
     """Returns columns as an error lists them: "text (string), messages (list of objects with role, content)"."""
-    shown = [f"{name} ({_described(column)})" for name, column in found.items() if names is None or name in names]
+    shown = [f"{name} ({_described(column)})" for name, column in found.items()]
     more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
     return ", ".join(shown[:20]) + more or "none"
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.corpus.layout import lay_out
+from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.special_token_injection import InjectionCheck
@@ -118,9 +118,7 @@ class Encoder:
         self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
         self._injection = InjectionCheck(self._specials)
         self._cuts_hold: bool | None = None
-        self._parts: LearntParts | None = None
         self.report_dropped, self.overflow = report_dropped, overflow
-        self._left_out: set[str] = set()
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
         """Returns an encoder with the same rules for another tokenizer."""
@@ -144,8 +142,8 @@ class Encoder:
             DataError: The chat template refuses the row, a conversation has no template, a special token would be
                 formed across the boundary of a message, or the model has no embedding row for a token.
         """
-        self._left_out.clear()
-        ids, supervised = self._given(row) if isinstance(row, Tokens) else self._encode_runs(self._runs(row))
+        left_out: set[str] = set()
+        ids, supervised = self._given(row) if isinstance(row, Tokens) else self._encode_runs(self._runs(row, left_out))
         self.check_rows(ids, row.where)
         is_text = isinstance(row, Text | LongText)
         if is_text:
@@ -157,7 +155,7 @@ class Encoder:
             examples=[example for example in examples if example.supervised.any()],
             truncated=not is_text and len(ids) > self.max_length,
             stops=bool(supervised) and self._stops(ids, supervised),
-            left_out=frozenset(self._left_out),
+            left_out=frozenset(left_out),
         )
 
     def _given(self, row: Tokens) -> tuple[list[int], list[float]]:
@@ -230,8 +228,8 @@ class Encoder:
 
     def _prompt(self, messages: Conversation | str) -> list[int]:
         if isinstance(messages, str):
-            return self._encode_runs([*self._start(), _Run(messages, 0.0)])[0]
-        return self._encode_runs(list(self._chat_runs(messages, reply=True)))[0]
+            return self._encode_runs([*self._start, _Run(messages, 0.0)])[0]
+        return self._encode_runs(list(self._chat_runs(messages, set(), reply=True)))[0]
 
     def authors(self, row: Sample) -> list[tuple[str, str]]:
         """Returns the text of a row in stretches, each with who wrote it: "template", "message 1 (user)", "tools", ...
@@ -240,12 +238,7 @@ class Encoder:
             DataError: As for `encode`.
         """
         if isinstance(row, Conversation):
-            pieces = lay_out(
-                self._required_template(row.where),
-                row,
-                controls=self._specials,
-                left_out=set() if self.report_dropped else None,
-            )
+            pieces = self._pieces(row, set())
             return [(piece.text, _author(piece.message, row)) for piece in pieces if piece.text]
         if isinstance(row, Tokens):
             return [(self._tokenizer.decode(row.ids), "tokens")]
@@ -262,14 +255,14 @@ class Encoder:
     @cached_property
     def plain(self) -> PlainTexts:
         """The encoder of plain texts in batches."""
-        start, end = self._start(), self._end()
+        start, end = self._start, self._end
         tokens = [(run[0].text, run[0].special) if run and run[0].special is not None else None for run in (start, end)]
         return PlainTexts(
             self._tokenizer,
             tokens[0],
             tokens[1],
             self.max_length,
-            lambda text: self._encode_runs(self._runs(Text(text, ""))),
+            lambda text: self._encode_runs(self._runs(Text(text, ""), set())),
         )
 
     @property
@@ -285,8 +278,8 @@ class Encoder:
             "tokenizer": self._tokenizer.fingerprint,
             "specials": sorted(self._tokenizer.special_tokens.items()),
             "template": self._template.fingerprint if self._template else None,
-            "start": [run.special for run in self._start()],
-            "end": [run.special for run in self._end()],
+            "start": [run.special for run in self._start],
+            "end": [run.special for run in self._end],
             "max_length": self.max_length,
             "overflow": self.overflow,
             "report_dropped": self.report_dropped,
@@ -297,12 +290,13 @@ class Encoder:
         last = max((place for place, learn in enumerate(supervised) if learn), default=0)
         return ids[last] in self._tokenizer.special_tokens.values()
 
-    def _runs(self, row: Conversation | Completion | Text | LongText) -> list[_Run]:
+    def _runs(self, row: Conversation | Completion | Text | LongText, left_out: set[str]) -> list[_Run]:
+        """Returns the parts of a row; what a template leaves out of it is put into `left_out`."""
         if isinstance(row, Conversation):
-            return list(self._chat_runs(row))
+            return list(self._chat_runs(row, left_out))
         if isinstance(row, Completion):
-            return [*self._start(), _Run(row.prompt, 0.0), _Run(row.completion, 1.0), *self._end()]
-        return [*self._start(), _Run(row.text, 1.0), *self._end()]
+            return [*self._start, _Run(row.prompt, 0.0), _Run(row.completion, 1.0), *self._end]
+        return [*self._start, _Run(row.text, 1.0), *self._end]
 
     def _required_template(self, where: str) -> ChatTemplate:
         if self._template is None:
@@ -313,36 +307,40 @@ class Encoder:
             )
         return self._template
 
+    @cached_property
     def _start(self) -> list[_Run]:
         bos = self._tokenizer.role_token("bos") if self._tokenizer.adds_bos else None
         return [] if bos is None else [_Run(self._names.get(bos, ""), 0.0, bos)]
 
+    @cached_property
     def _end(self) -> list[_Run]:
         eos = self._tokenizer.role_token("eos")
         return [] if eos is None else [_Run(self._names.get(eos, ""), 1.0, eos)]
 
-    def _chat_runs(self, conversation: Conversation, *, reply: bool = False) -> Iterator[_Run]:
-        """Lays a conversation out, and splits what the template wrote at its special tokens."""
-        template = self._required_template(conversation.where)
-        pieces = lay_out(
-            template,
+    def _pieces(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> list[Piece]:
+        """Lays a conversation out."""
+        return lay_out(
+            self._required_template(conversation.where),
             conversation,
             add_generation_prompt=reply,
             controls=self._specials,
-            left_out=self._left_out if self.report_dropped else None,
+            left_out=left_out if self.report_dropped else None,
         )
+
+    def _chat_runs(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> Iterator[_Run]:
+        """Lays a conversation out, and splits what the template wrote at its special tokens."""
+        pieces = self._pieces(conversation, left_out, reply=reply)
         self._injection.check(pieces, conversation.where)
-        for part in self._learnt(template).parts(pieces, conversation):
+        for part in self._learnt.parts(pieces, conversation):
             if part.written:
                 for run in self._template_runs(part.text):
                     yield _Run(run.text, part.weight, run.special)
             else:
                 yield _Run(part.text, part.weight)
 
-    def _learnt(self, template: ChatTemplate) -> LearntParts:
-        if self._parts is None:
-            self._parts = LearntParts(template, self._specials)
-        return self._parts
+    @cached_property
+    def _learnt(self) -> LearntParts:
+        return LearntParts(self._required_template(""), self._specials)
 
     def _template_runs(self, text: str) -> Iterator[_Run]:
         while found := self._find_special(text):

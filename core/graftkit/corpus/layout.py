@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from graftkit.corpus.marks import Marks, Stretch
+from graftkit.corpus.marks import Marks, Stretch, parts_of
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import CALL_ID, REASONING, Leaf, TemplateForm, template_input
 from graftkit.errors import DataError
@@ -145,12 +145,11 @@ class _Layout:
 
     def _all_known(self, stretches: Sequence[Stretch], parts: Callable[[Leaf], Sequence[str]]) -> bool:
         """Tells whether each marked stretch is a part of its text as it is, or as JSON writes it."""
-        known: dict[int, set[str]] = {}
-        for part in stretches:
-            if part.leaf is not None and part.leaf not in known:
-                texts = parts(self._leaves[part.leaf])
-                known[part.leaf] = {form for text in texts for form in (text, *_escaped(text))}
-        return all(part.leaf is None or part.text in known[part.leaf] for part in stretches)
+        marked = ((part.text, parts(self._leaves[part.leaf])) for part in stretches if part.leaf is not None)
+        return all(
+            text in texts or any(text in _escaped(whole) for whole in texts)  # the second is dear, and rare
+            for text, texts in marked
+        )
 
     def _whole(self, leaf: Leaf, number: int) -> str:
         return self._marks.around(leaf.text, number) if leaf.text and not self._is_word(leaf) else leaf.text
@@ -186,8 +185,7 @@ class _Layout:
 
     def _parts(self, leaf: Leaf) -> list[str]:
         """Returns the parts of a text that stand between marks when it is laid out by `_core`."""
-        stretches = self._marks.stretches(self._core(leaf, 0)) or ()
-        return [part.text for part in stretches if part.leaf is not None] + [leaf.text]
+        return [part for part, own in parts_of(leaf.text, self._words(leaf)) if own]
 
     def _check_complete(self, stretches: Sequence[Stretch], left_out: set[str] | None) -> None:
         """Refuses, or tells of, a layout without one of the texts: what nobody sees would silently not be learnt."""
@@ -200,7 +198,7 @@ class _Layout:
                 continue
             if _said(leaf.text, shown.get(number, ())):
                 continue
-            parts = self._parts(leaf)[:-1]
+            parts = self._parts(leaf)
             if not all(_said(part, shown.get(number, ())) for part in parts) or not (parts or leaf.text in self._text):
                 if left_out is None:
                     raise self._refused(f"leaves out {'a part of ' if number in shown else ''}{leaf.name}", _LET_IT)
@@ -217,6 +215,8 @@ def _escaped(text: str) -> tuple[str, ...]:
 
 def _said(text: str, shown: Collection[str]) -> bool:
     """Tells whether a text is among what is shown, but for white space around it, or as JSON writes it."""
+    if text in shown:
+        return True
     forms = {text.strip(), *(form.strip() for form in _escaped(text)), *_escaped(text.strip())}
     return any(found.strip() in forms for found in shown)
 

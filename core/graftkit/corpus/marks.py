@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Marks", "Stretch"]
+__all__ = ["Marks", "Stretch", "parts_of"]
 
 _BLOCKS = range(0xE000, 0xF8E0, 0x20)
 """Where in the private use area the marks' characters may lie."""
@@ -59,23 +59,7 @@ class Marks:
 
     def around_core(self, text: str, leaf: int, words: Sequence[str]) -> str:
         """Returns a text whose white space at either end, and some words in it, stand outside the marks."""
-        core = text.strip()
-        if text and not core:
-            return text + self.around("", leaf)
-        start = text.index(core)
-        present = [word for word in words if word in core]
-        parts = re.split(f"({'|'.join(map(re.escape, present))})", core) if present else [core]
-        marked = (
-            part if number % 2 or not part else self._between_spaces(part, leaf) for number, part in enumerate(parts)
-        )
-        return text[:start] + "".join(marked) + text[start + len(core) :]
-
-    def _between_spaces(self, part: str, leaf: int) -> str:
-        core = part.strip()
-        if not core:
-            return part
-        start = part.index(core)
-        return part[:start] + self.around(core, leaf) + part[start + len(core) :]
+        return "".join(self.around(part, leaf) if own else part for part, own in parts_of(text, words))
 
     def stretches(self, rendered: str) -> list[Stretch] | None:
         """Returns the parts of a rendered text; None where the marks in it do not stand in pairs."""
@@ -104,3 +88,27 @@ class Marks:
         if leaf is not None or generated:
             return None
         return [*found, *([Stretch(text[place:], None)] if place < len(text) else [])]
+
+
+def parts_of(text: str, words: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Cuts a text at some words, and where white space begins or ends a part.
+
+    Yields:
+        Its parts in their order, and whether each is to stand between marks: words and white space are not. Of white
+        space alone there is an empty part at its end.
+    """
+    if text.isspace():
+        yield from ((text, False), ("", True))
+        return
+    present = [word for word in words if word in text]
+    parts = re.split(f"({'|'.join(map(re.escape, present))})", text.strip()) if present else [text.strip()]
+    start = text.index(text.strip())
+    yield text[:start], False
+    for number, part in enumerate(parts):
+        core = part.strip()
+        if number % 2 or not core:
+            yield part, False
+            continue
+        begin = part.index(core)
+        yield from ((part[:begin], False), (core, True), (part[begin + len(core) :], False))
+    yield text[start + len(text.strip()) :], False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from graftkit.errors import DataError
 from graftkit.flow.named_providers import NamedFormat, NamedReader
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
-from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.reader import Reader
@@ -160,23 +160,13 @@ class _Opener:
     def _groups(self, kind: Kind) -> list[dict[str, Any]]:
         """Returns what is installed of a kind, by the names that choose it: built-in providers, then third parties'."""
         if kind not in self._asked:
-            offers = [
-                offer
-                for offer in self._host.registry.offers(kind)
-                if not self._host.registry.missing_requirements(offer.provider)
+            registry = self._host.registry
+            groups = [
+                [offer for offer in group if not registry.missing_requirements(offer.provider)]
+                for group in registry.offers_in_turn(kind)
             ]
-            built_in = [offer for offer in offers if offer.plugin.distribution == BUILT_IN]
-            others = [offer for offer in offers if offer not in built_in]
-            names = [offer.provider.name for offer in offers]
-            self._asked[kind] = [
-                {
-                    offer.provider.name if names.count(offer.provider.name) == 1 else offer.qualified_name: self._made(
-                        offer
-                    )
-                    for offer in group
-                }
-                for group in (built_in, others)
-            ]
+            names = Counter(offer.provider.name for group in groups for offer in group)
+            self._asked[kind] = [{_shortest(offer, names): self._made(offer) for offer in group} for group in groups]
         return self._asked[kind]
 
     def _made(self, offer: RegisteredProvider) -> Any:
@@ -185,6 +175,11 @@ class _Opener:
     def _named(self, offer: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
         made = self._host.registry.create_unguarded(offer, config)
         return NamedReader(made, offer) if offer.kind == "reader" else NamedFormat(made, offer)
+
+
+def _shortest(offer: RegisteredProvider, names: Mapping[str, int]) -> str:
+    """Returns the name by which a recipe chooses a provider."""
+    return offer.provider.name if names[offer.provider.name] == 1 else offer.qualified_name
 
 
 def _chosen_format(
@@ -203,20 +198,17 @@ def _chosen_format(
 
 def _check_alike(first: Sequence[tuple[str, Mapping[str, Any]]], formats: Mapping[str, RecordFormat]) -> None:
     """Refuses a file of whose first records some are of one format, by the first that is not."""
-    before = ("", "")
+    known, at = "", ""
     for where, record in first:
         found = columns_of([record])
-        if before[1] and formats[before[1]].columns(found) is not None:
-            formats[before[1]].sample(record, where)  # says what is wrong with it
-            continue
         names = [fit.name for fit in fits(found, formats)]
-        if len(names) == 1 and not before[1]:
-            before = (where, names[0])
-        elif len(names) == 1:
+        if not known:
+            known, at = (names[0], where) if len(names) == 1 else ("", "")
+        elif formats[known].columns(found) is None and len(names) == 1:
             raise DataError(
-                f"this record is of the format {names[0]}, the one at {before[0]} of the format {before[1]}",
+                f"this record is of the format {names[0]}, the one at {at} of the format {known}",
                 where=where,
                 hint="A file holds records of one format: make it two files, and name both.",
             )
-        elif before[1]:
-            formats[before[1]].sample(record, where)  # says what is wrong with it
+        else:
+            formats[known].sample(record, where)  # says what is wrong with it

@@ -6,8 +6,9 @@ they change in the process is looked at after each stage.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 from graftkit.errors import GraftkitError, PluginCallError
 from graftkit.host.guard import brief
@@ -19,17 +20,22 @@ from graftkit.interfaces.samples import Sample
 
 __all__ = ["NamedFormat", "NamedReader"]
 
+Result = TypeVar("Result")
+
 
 class _Named:
     def __init__(self, offer: RegisteredProvider) -> None:
         self._offer = offer
 
-    def _raise(self, error: BaseException, place: object) -> NoReturn:
-        """Raises an error that names who raised another one; graftkit's own errors, and a stop, as they are."""
-        if isinstance(error, GraftkitError | KeyboardInterrupt | GeneratorExit):
-            raise error
-        what = f"{self._offer.kind} '{self._offer.provider.name}' raised {brief(error)}"
-        raise PluginCallError(f"{what}, at {place}", where=self._offer.plugin.label) from error
+    def _call(self, place: object, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Calls a plugin's code; graftkit's own errors, and a stop, pass as they are."""
+        try:
+            return function(*arguments)
+        except (GraftkitError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            what = f"{self._offer.kind} '{self._offer.provider.name}' raised {brief(error)}"
+            raise PluginCallError(f"{what}, at {place}", where=self._offer.plugin.label) from error
 
 
 class NamedReader(_Named):
@@ -46,31 +52,13 @@ class NamedReader(_Named):
 
     def accepts(self, source: RecordSource) -> bool:
         """Asks the reader."""
-        try:
-            return bool(self._reader.accepts(source))
-        except BaseException as error:
-            self._raise(error, source)
+        return bool(self._call(source, self._reader.accepts, source))
 
     def records(self, source: RecordSource) -> Iterator[Record]:
         """Yields the reader's records."""
-        records = iter(self._reader.records(source))
-        while True:
-            try:
-                record = next(records)
-            except StopIteration:
-                return
-            except BaseException as error:
-                self._raise(error, source)
-            yield Record(record.place, self._loader(record, source))
-
-    def _loader(self, record: Record, source: RecordSource) -> Any:
-        def load() -> Any:
-            try:
-                return record.load()
-            except BaseException as error:
-                self._raise(error, f"{source}{record.place}")
-
-        return load
+        records = iter(self._call(source, self._reader.records, source))
+        while (record := self._call(source, next, records, None)) is not None:
+            yield Record(record.place, partial(self._call, f"{source}{record.place}", record.load))
 
 
 class NamedFormat(_Named):
@@ -87,14 +75,8 @@ class NamedFormat(_Named):
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Asks the format."""
-        try:
-            return self._format.columns(found)
-        except BaseException as error:
-            self._raise(error, "the columns of a file")
+        return self._call("the columns of a file", self._format.columns, found)
 
     def sample(self, record: Mapping[str, Any], where: str) -> Sample:
         """Returns the format's sample of a record."""
-        try:
-            return self._format.sample(record, where)
-        except BaseException as error:
-            self._raise(error, where)
+        return self._call(where, self._format.sample, record, where)

@@ -9,7 +9,6 @@ from pathlib import Path
 from graftkit.errors import ModelError, ProviderError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
-from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.counts import check_counts
 from graftkit.interfaces.model_source import (
@@ -79,9 +78,7 @@ def open_tokenizer(host: PluginHost, reference: str, where: str = "") -> Tokeniz
 
 
 def _asked(host: PluginHost, reference: str, where: str) -> RegisteredProvider:
-    offers = host.registry.offers("model-source")
-    built_in = [offer for offer in offers if offer.plugin.distribution == BUILT_IN]
-    for group in (built_in, [offer for offer in offers if offer not in built_in]):
+    for group in host.registry.offers_in_turn("model-source"):
         accepting = [offer for offer in group if host.registry.create(offer).accepts(reference)]
         if len(accepting) > 1:
             names = " and ".join(f"'{offer.qualified_name}'" for offer in accepting)

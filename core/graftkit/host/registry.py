@@ -52,6 +52,12 @@ class Registry:
         """Returns the providers of one kind, or all, in the order of registration."""
         return [offer for offer in self._offers if kind in (None, offer.kind)]
 
+    def offers_in_turn(self, kind: Kind) -> tuple[list[RegisteredProvider], list[RegisteredProvider]]:
+        """Returns the providers of one kind as they are asked who takes a file: built-in ones, then third parties'."""
+        offers = self.offers(kind)
+        built_in = [offer for offer in offers if offer.plugin.distribution == BUILT_IN]
+        return built_in, [offer for offer in offers if offer.plugin.distribution != BUILT_IN]
+
     def resolve(self, kind: Kind, name: str, *, where: str = "") -> RegisteredProvider:
         """Finds the provider that a name means.
 

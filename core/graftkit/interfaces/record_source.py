@@ -159,26 +159,19 @@ class RecordSource:
             hint="Split it, or give the text as a .txt, which is read in parts.",
         )
 
-    def is_larger_than(self, size: int) -> bool:
-        """Tells whether the file, unpacked, has more bytes than this.
+    def read_text(self, limit: int = -1) -> str | None:
+        """Returns the whole text, without a byte order mark; None where it has more bytes than the limit.
 
-        Raises:
-            DataError: The file can't be read.
-        """
-        with self.open() as file:
-            left = size + 1
-            while left > 0 and (part := file.read(min(left, 1 << 20))):
-                left -= len(part)
-            return left <= 0
-
-    def read_text(self) -> str:
-        """Returns the whole text, without a byte order mark.
+        Args:
+            limit: The most bytes that are read; below 0 for all.
 
         Raises:
             DataError: The file can't be read, or is not UTF-8.
         """
         with self.open() as file:
-            raw = file.read()
+            raw = file.read(limit + 1 if limit >= 0 else -1)
+        if 0 <= limit < len(raw):
+            return None
         try:
             return raw.decode("utf-8-sig")
         except UnicodeDecodeError:

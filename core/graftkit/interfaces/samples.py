@@ -147,7 +147,7 @@ class LongText:
     @property
     def text(self) -> str:
         """The whole text."""
-        return self.source.read_text()
+        return self.source.read_text() or ""
 
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON."""
