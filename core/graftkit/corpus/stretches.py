@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Iterable, Iterator
 
 from graftkit.corpus.dataset import Dataset
+from graftkit.corpus.turns import texts_in
 from graftkit.interfaces.record_source import RecordSource
 from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Tokens
 
@@ -20,8 +21,8 @@ def read_stretches(file: RecordSource | Dataset, size: int = STRETCH) -> Iterato
 
     A file of up to `size` bytes is one stretch. A larger one is cut where tokenizers cut it too: between two lines, or
     else between two words, at whatever character only where neither comes up. Of a file of records, each text (a
-    message's content, prompt and completion, or text) is a stretch of its own, so that nothing is learnt across
-    records.
+    message's content or reasoning, prompt and completion, or text) is a stretch of its own, so that nothing is learnt
+    across records.
 
     Args:
         file: The file: its text, or its records.
@@ -76,13 +77,13 @@ def _of_records(dataset: Dataset, size: int) -> Iterator[str]:
 
 
 def texts_of(sample: Sample) -> Iterable[str]:
-    """Returns the texts of a sample, as far as they are not empty: contents, prompt and completion, or the text.
+    """Returns the texts of a sample, as far as they are not empty: those of messages and tools, or of others.
 
     A text as long as a file comes in stretches.
     """
     match sample:
-        case Conversation(messages):
-            texts: Iterable[str] = (message.content for message in messages)
+        case Conversation():
+            texts: Iterable[str] = texts_in(sample)
         case Completion(prompt, completion):
             texts = (prompt, completion)
         case LongText(source):

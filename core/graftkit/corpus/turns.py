@@ -11,7 +11,7 @@ from typing import Any
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.samples import Conversation, Message
 
-__all__ = ["CALL_ID", "TOOLS", "Leaf", "TemplateForm", "template_input"]
+__all__ = ["CALL_ID", "TOOLS", "Leaf", "TemplateForm", "template_input", "texts_in"]
 
 TOOLS = -1
 """In place of a message's number, the conversation's tools."""
@@ -79,6 +79,18 @@ def template_input(
     messages = [_message(message, number, form, mark) for number, message in enumerate(conversation.messages)]
     tools = [_mapped(tool, TOOLS, "tools", mark, frozenset(_keys(tool))) for tool in conversation.tools]
     return messages, tools or None
+
+
+def texts_in(conversation: Conversation) -> list[str]:
+    """Returns every text of a conversation that a template may write, in the order of its messages, tools last."""
+    leaves: list[Leaf] = []
+
+    def keep(leaf: Leaf) -> str:
+        leaves.append(leaf)
+        return leaf.text
+
+    template_input(conversation, TemplateForm(), keep)
+    return [leaf.text for leaf in leaves if leaf.part != CALL_ID]
 
 
 def _message(message: Message, number: int, form: TemplateForm, mark: Callable[[Leaf], str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
 from graftkit.tokenization.panics import no_panic
 from tokenizers import Regex
 
-__all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "check_bounds"]
+__all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "SLOW", "check_bounds"]
 
 MAX_FILE = 64 << 20
 """The most bytes of a tokenizer.json, or of a file beside it; the largest in use have 35 million."""
@@ -22,6 +22,8 @@ CHARACTERS = 2000
 """Characters of the text for which patterns are judged."""
 MOST_SEARCH = 2e8
 """Steps that all patterns together may take for such a text, a few seconds' worth."""
+SLOW = "It can match one text in very many ways, such as by repeats that overlap: (a+)+ or a*a*."
+"""What an error says of a pattern that could take longer."""
 _MOST_STEPS = 100
 _COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3, "ByteLevel": 4}
 """Step -> how many characters it makes of one at most."""
@@ -58,7 +60,7 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
                 raise ModelError(
                     f"a pattern in the {part} of tokenizer.json could take forever: {step['pattern']['Regex']}",
                     where=where,
-                    hint="It can match one text in very many ways, such as by repeats that overlap: (a+)+ or a*a*.",
+                    hint=SLOW,
                 )
             if step.get("type") == "Replace":
                 longer = min(longer * _growth(step), _MOST_GROWTH)

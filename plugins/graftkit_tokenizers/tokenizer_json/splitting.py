@@ -11,7 +11,7 @@ from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
 from graftkit.tokenization.splitting import GPT2, PATTERNS
 from tokenizers import Regex
 
-from graftkit_tokenizers.tokenizer_json.bounds import CHARACTERS, MOST_SEARCH
+from graftkit_tokenizers.tokenizer_json.bounds import CHARACTERS, MOST_SEARCH, SLOW
 
 __all__ = ["named", "pattern_of"]
 
@@ -52,10 +52,7 @@ def named(pattern: str) -> str:
     except PatternError as error:
         raise RequestError(f"the pattern {pattern!r} could take forever, since {error}") from None
     if slow:
-        raise RequestError(
-            f"the pattern {pattern!r} could take forever",
-            hint="It can match one text in very many ways, such as by repeats that overlap: (a+)+ or a*a*.",
-        )
+        raise RequestError(f"the pattern {pattern!r} could take forever", hint=SLOW)
     return pattern
 
 

@@ -92,6 +92,18 @@ def test_rows_give_their_texts(tmp_path: Path) -> None:
     assert list(texts) == ["hi", "ho", "two", "three\nlines\n"] and texts.bytes == 4 + 3 + 12
 
 
+def test_reasoning_calls_and_tools_are_texts_to_learn_from_and_ids_are_not(tmp_path: Path) -> None:
+    call = {"id": "c1", "function": {"name": "add", "arguments": {"n": "seven"}}}
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "ho", "reasoning": "hm", "tool_calls": [call]},
+        {"role": "tool", "content": "3", "tool_call_id": "c1"},
+    ]
+    record = {"messages": turns, "tools": [{"type": "function", "function": {"description": "Adds."}}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(record))
+    assert list(texts_in([str(tmp_path / "rows.jsonl")])) == ["hi", "ho", "hm", "add", "seven", "3", "Adds."]
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
