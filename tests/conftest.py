@@ -45,9 +45,9 @@ def smollm2() -> str:
 
 
 @pytest.fixture
-def chat_rows(tmp_path: Path) -> Path:
+def chat_records(tmp_path: Path) -> Path:
     """Sixty short conversations."""
-    path = tmp_path / "rows.jsonl"
+    path = tmp_path / "records.jsonl"
     rows = [
         {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}]}
         for n in range(60)

@@ -45,7 +45,7 @@ def reference_loss(model: Any, store: TokenStore) -> float:
     total, count = 0.0, 0
     for example in store:
         logits = model(input_ids=torch.from_numpy(example.ids)[None], use_cache=False).logits[0, :-1]
-        labels = torch.from_numpy(example.ids).where(torch.from_numpy(example.supervised), -100)[1:]
+        labels = torch.from_numpy(example.ids).where(torch.from_numpy(example.loss_mask), -100)[1:]
         total += cross_entropy(logits, labels, reduction="sum").item()
         count += int((labels >= 0).sum())
     return total / count

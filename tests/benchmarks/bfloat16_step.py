@@ -78,10 +78,10 @@ def measure(options: argparse.Namespace) -> float:
     torch.set_num_threads(options.threads)
     UNDONE[options.side]()
     with tempfile.TemporaryDirectory() as folder:
-        rows(Path(folder) / "rows.jsonl", 8 * options.steps)
+        rows(Path(folder) / "records.jsonl", 8 * options.steps)
         recipe = {
             "model": MODEL,
-            "data": {"train": f"{folder}/rows.jsonl", "holdout": 0.0, "max_length": options.length},
+            "data": {"train": f"{folder}/records.jsonl", "holdout": 0.0, "max_length": options.length},
             "training": {"steps": options.steps, "tokens_per_step": 1024, "device": "cpu", "dtype": "bfloat16"},
         }
         graftkit.run(recipe, out=f"{folder}/run")

@@ -3,9 +3,9 @@
     python tests/benchmarks/encode_corpus.py --peer-python OTHER_VENV/bin/python [--rounds 3] [--megabytes 10 50]
 
 The peer's environment is its own: pip install -c constraints.txt datasets transformers. Both sides read the same .jsonl
-file of rows of mixed lengths, made of the Python standard library's source, with the tokenizer of SmolLM2, and leave
-tokens on the disk. graftkit judges every row, cuts texts into windows, fingerprints and checkpoints as a run does, once
-with fastokens and once without. Sides alternate, each run in a fresh process; imports are not timed, building the
+file of records of mixed lengths, made of the Python standard library's source, with SmolLM2's tokenizer, and leave
+tokens on the disk. graftkit judges every record, cuts texts into windows, fingerprints and checkpoints as a run does,
+once with fastokens and once without. Sides alternate, each run in a fresh process; imports are not timed, building the
 tokenizer is, and so is the proof that fastokens is equal.
 """
 
@@ -38,10 +38,10 @@ from graftkit.store.token_writer import TokenWriter
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 start, began = time.perf_counter(), time.process_time()
 encoder = Encoder(HuggingFaceBackend().load(Path(sys.argv[1])), None, 1024)
-rows = scan_rows(open_files([Path(sys.argv[2]))], seed=0)
+records = scan_rows(open_files([Path(sys.argv[2]))], seed=0)
 judged = time.perf_counter()
-writer, tally, saved = TokenWriter(Path(sys.argv[3]) / "parts", rows.fingerprint), Tally(), 0
-for chunk in tokenize(encoder, rows, Position()):
+writer, tally, saved = TokenWriter(Path(sys.argv[3]) / "parts", records.fingerprint), Tally(), 0
+for chunk in tokenize(encoder, records, Position()):
     writer.append(chunk.tokens)
     tally = tally.plus(chunk.tally, 0)
     if writer.tokens - saved >= 1 << 20:
@@ -50,9 +50,9 @@ for chunk in tokenize(encoder, rows, Position()):
 writer.checkpoint({"tally": tally.to_json()})
 writer.seal(Path(sys.argv[3]) / "train.safetensors", {})
 writer.close()
-facts = {"seconds": time.perf_counter() - start, "judging": judged - start, "tokens": tally.supervised + tally.lost}
+facts = {"seconds": time.perf_counter() - start, "judging": judged - start, "tokens": tally.loss_tokens + tally.lost}
 used = resource.getrusage(resource.RUSAGE_SELF)
-facts |= {"cpu": used.ru_utime + used.ru_stime - began, "peak_mb": used.ru_maxrss // 1024, "rows": tally.rows}
+facts |= {"cpu": used.ru_utime + used.ru_stime - began, "peak_mb": used.ru_maxrss // 1024, "records": tally.records}
 print(json.dumps(facts | {"encoder": encoder.tokenizer.encoder}))
 """
 
@@ -65,28 +65,28 @@ def logit_positions() -> list[list[str]]:
 
 
 def varied(files: list[list[str]], draw: random.Random) -> Iterator[str]:
-    """Yields rows of one line to some hundred, without end; each time round some names are others."""
+    """Yields records of one line to some hundred, without end; each time round some names are others."""
     while True:
         old = draw.choice(["self", "name", "value", "result", "data"])
         for lines in draw.sample(files, len(files)):
             at = 0
             while at < len(lines):
                 count = int(draw.lognormvariate(3, 1)) + 1
-                row = "".join(lines[at : at + count])
+                record = "".join(lines[at : at + count])
                 at += count
-                if row.strip():
-                    yield re.sub(rf"\b{old}\b", f"{old}{draw.randrange(1000)}", row)
+                if record.strip():
+                    yield re.sub(rf"\b{old}\b", f"{old}{draw.randrange(1000)}", record)
 
 
 def write_rows(path: Path, megabytes: int) -> None:
-    """Writes rows until their texts have so many megabytes."""
+    """Writes records until their texts have so many megabytes."""
     left = megabytes * 1_000_000
-    rows = varied(logit_positions(), random.Random(0))
+    records = varied(logit_positions(), random.Random(0))
     with path.open("w", encoding="utf-8") as file:
         while left > 0:
-            row = next(rows)
-            left -= len(row.encode())
-            file.write(json.dumps({"text": row}, ensure_ascii=False) + "\n")
+            record = next(records)
+            left -= len(record.encode())
+            file.write(json.dumps({"text": record}, ensure_ascii=False) + "\n")
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -118,9 +118,9 @@ def main() -> None:
         tokenizer = Path(folder) / "tokenizer"
         write_tokenizer(tokenizer)
         for megabytes in options.megabytes:
-            rows = Path(folder) / f"{megabytes}.jsonl"
-            write_rows(rows, megabytes)
-            files = [str(tokenizer), str(rows), "OUT"]
+            records = Path(folder) / f"{megabytes}.jsonl"
+            write_rows(records, megabytes)
+            files = [str(tokenizer), str(records), "OUT"]
             sides = {
                 "datasets": [*peer, *files],
                 "graftkit": [sys.executable, "-c", OURS, *files, "fast"],

@@ -96,10 +96,10 @@ def write_model(folder: Path, millions: int) -> None:
 def write_recipe(place: Path, quantizer: str, dtype: str, exports: list[str]) -> Path:
     """Writes rows of LENGTH tokens and a recipe that trains a few steps on them."""
     rows = [{"text": "".join(chr(97 + (n * k) % 26) for k in range(LENGTH))} for n in range(64)]
-    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = {
         "model": str(place / "model"),
-        "data": {"train": str(place / "rows.jsonl"), "holdout": 0.1, "max_length": LENGTH},
+        "data": {"train": str(place / "records.jsonl"), "holdout": 0.1, "max_length": LENGTH},
         "quantizer": quantizer,
         "adapter": {"use": "lora", "rank": 16},
         "training": {"steps": STEPS, "tokens_per_step": TOKENS_PER_STEP, "device": "cpu", "dtype": dtype},

@@ -88,12 +88,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_model(place / "model")
-        write_rows(place / "rows.jsonl", fixtures / "train.jsonl", 120)
+        write_rows(place / "records.jsonl", fixtures / "train.jsonl", 120)
         found: dict[str, list[dict[str, Any]]] = {"graftkit": [], "trl": []}
         for number in range(options.rounds):
             out = place / f"run-{number}"
-            found["graftkit"].append(ours(place / "model", place / "rows.jsonl", options.steps, out))
-            found["trl"].append(theirs(options.peer_python, place / "model", place / "rows.jsonl", options.steps))
+            found["graftkit"].append(ours(place / "model", place / "records.jsonl", options.steps, out))
+            found["trl"].append(theirs(options.peer_python, place / "model", place / "records.jsonl", options.steps))
             print(json.dumps({side: facts[-1] for side, facts in found.items()}), flush=True)
     for side, facts in found.items():
         rate, peak = (statistics.median(fact[key] for fact in facts) for key in ("rate", "peak_mb"))

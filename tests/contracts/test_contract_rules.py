@@ -16,7 +16,7 @@ from graftkit.errors import PluginError, ProviderError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, OF_THE_MANIFEST
 from graftkit.interfaces.kinds import KINDS
 from graftkit.interfaces.samples import Completion, Conversation, Text
-from graftkit.testing import QuantizerContract, TokenizerContract, deviates, isolated_host, tiny_rows
+from graftkit.testing import QuantizerContract, TokenizerContract, deviates, isolated_host, tiny_records
 from graftkit.testing.records import read_samples
 
 
@@ -71,7 +71,7 @@ def test_an_unknown_provider_is_named_with_those_there_are() -> None:
         TestMine().make()
 
 
-@pytest.mark.parametrize("names", ["", ".tiny_rows, t.isolated_host, t.tiny_model_folder, t.TINY_SHAPES"])
+@pytest.mark.parametrize("names", ["", ".tiny_records, t.isolated_host, t.tiny_model_folder, t.TINY_SHAPES"])
 def test_importing_the_package_loads_neither_pytest_nor_torch(names: str) -> None:
     code = (
         f"import sys, graftkit.testing as t; t{names}; print({{'torch', 'pytest', 'transformers'}} & {{*sys.modules}})"
@@ -95,17 +95,22 @@ class Offering:
 
 def test_an_isolated_host_has_the_built_ins_and_what_it_is_given() -> None:
     host = isolated_host(Offering())
-    assert {offer.provider.name for offer in host.registry.offers("quantizer")} == {"none", "nf4", "int8", "ternary"}
+    assert {registered.provider.name for registered in host.registry.providers("quantizer")} == {
+        "none",
+        "nf4",
+        "int8",
+        "ternary",
+    }
     assert {record.distribution for record in host.records} == {""}
-    assert {offer.kind for offer in isolated_host().registry.offers()} == set(KINDS)
+    assert {registered.kind for registered in isolated_host().registry.providers()} == set(KINDS)
     with pytest.raises(PluginError, match="failed to load"):
         isolated_host(SimpleNamespace(graftkit_quantizers=hookimpl(lambda: None)))
 
 
-def test_tiny_rows_are_rows_of_each_shape(tmp_path: Path) -> None:
+def test_tiny_records_are_records_of_each_shape(tmp_path: Path) -> None:
     for kind, shape in (("chat", Conversation), ("completion", Completion), ("text", Text)):
         path = tmp_path / f"{kind}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in tiny_rows(kind, 5)))
+        path.write_text("".join(json.dumps(row) + "\n" for row in tiny_records(kind, 5)))
         rows = read_samples(path)
         assert [type(row) for row in rows] == [shape] * 5
         assert len({json.dumps(row.key()) for row in rows}) == 5
@@ -121,8 +126,8 @@ def test_a_contract_that_a_provider_ships_is_given_as_a_target() -> None:
 def test_no_exporters_fact_may_have_the_name_of_one_of_a_manifests(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps(row) + "\n" for row in tiny_rows("completion", 9)))
+    rows = tmp_path / "records.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in tiny_records("completion", 9)))
     training = {"steps": 1, "tokens_per_step": 64, "device": "cpu"}
     recipe = {"model": str(tiny_model), "data": {"train": str(rows)}, "training": training, "export": ["merged"]}
     proof = {"status": "not possible", "reason": "it takes seconds"}

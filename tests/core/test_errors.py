@@ -54,7 +54,7 @@ def test_errors_of_errors_do_not_grow() -> None:
     ids=["keys", "a role", "keys of a message"],
 )
 def test_what_a_row_quotes_is_shortened(row: object, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(DataError, match="rows.jsonl:1") as caught:
-        read_samples(tmp_path / "rows.jsonl")
+    (tmp_path / "records.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match="records.jsonl:1") as caught:
+        read_samples(tmp_path / "records.jsonl")
     assert len(str(caught.value)) < 2500

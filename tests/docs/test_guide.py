@@ -49,11 +49,11 @@ def test_the_guide_shows_the_files_that_are_written(tmp_path: Path, kind: Any) -
 
 
 def test_the_first_example_of_embedding_runs(
-    tiny_model: Path, chat_rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path, chat_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = {
         "model": str(tiny_model),
-        "data": {"train": str(chat_rows), "max_length": 64},
+        "data": {"train": str(chat_records), "max_length": 64},
         "training": {"steps": 2, "tokens_per_step": 256},
     }
     exec(python_blocks("docs/embedding.md")[0], {"RECIPE": recipe, "FOLDER": tmp_path / "run"})
@@ -88,10 +88,10 @@ def wait_for(url: str, done: Any) -> Any:
     raise AssertionError(facts)
 
 
-def test_the_service_starts_watches_and_stops_runs(service: str, tiny_model: Path, chat_rows: Path) -> None:
+def test_the_service_starts_watches_and_stops_runs(service: str, tiny_model: Path, chat_records: Path) -> None:
     recipe = {
         "model": str(tiny_model),
-        "data": {"train": str(chat_rows), "max_length": 64},
+        "data": {"train": str(chat_records), "max_length": 64},
         "training": {"steps": 3, "tokens_per_step": 256},
     }
     short = ask(service, "POST", recipe)["id"]
@@ -111,5 +111,7 @@ def test_two_hosts_with_different_plugins_live_in_one_process() -> None:
             return [graftkit.Provider(name="mine", target="x:Y")]
 
     first, second = graftkit.PluginHost(plugins=[Mine()]), graftkit.PluginHost()
-    names = [{offer.provider.name for offer in host.registry.offers("adapter")} for host in (first, second)]
+    names = [
+        {registered.provider.name for registered in host.registry.providers("adapter")} for host in (first, second)
+    ]
     assert "mine" in names[0] and "mine" not in names[1]

@@ -53,7 +53,7 @@ def test_the_commands_and_the_example_run(place: Path, capsys: pytest.CaptureFix
 def test_every_backend_is_in_the_table() -> None:
     table = PAGE.partition("| backend |")[2].partition("\n\n")[0]
     assert [
-        offer.provider.name
-        for offer in PluginHost().registry.offers("tokenizer")
-        if f"`{offer.provider.name}`" not in table
+        registered.provider.name
+        for registered in PluginHost().registry.providers("tokenizer")
+        if f"`{registered.provider.name}`" not in table
     ] == []

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.gpu
 
 
-def recipe(tiny_model: Path, chat_rows: Path, **training: Any) -> dict[str, Any]:
+def recipe(tiny_model: Path, chat_records: Path, **training: Any) -> dict[str, Any]:
     return {
         "model": str(tiny_model),
-        "data": {"train": str(chat_rows), "holdout": 0.1, "max_length": 128},
+        "data": {"train": str(chat_records), "holdout": 0.1, "max_length": 128},
         "quantizer": "nf4",
         "adapter": {"use": "lora", "rank": 4, "dropout": 0.1},
         "training": {"steps": 6, "tokens_per_step": 128, "learning_rate": 1e-3, "device": "cuda", **training},
@@ -31,8 +31,8 @@ def recipe(tiny_model: Path, chat_rows: Path, **training: Any) -> dict[str, Any]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_exports_are_proved(dtype: str, tiny_model: Path, chat_rows: Path, tmp_path: Path) -> None:
-    result = graftkit.run(recipe(tiny_model, chat_rows, dtype=dtype), out=tmp_path / "run")
+def test_exports_are_proved(dtype: str, tiny_model: Path, chat_records: Path, tmp_path: Path) -> None:
+    result = graftkit.run(recipe(tiny_model, chat_records, dtype=dtype), out=tmp_path / "run")
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert manifest["status"] == "finished"
     assert {export["proof"]["status"] for export in manifest["exports"].values()} == {"proved"}
@@ -40,8 +40,8 @@ def test_exports_are_proved(dtype: str, tiny_model: Path, chat_rows: Path, tmp_p
     assert answer == "".join(reload(str(result.folder / "exports" / "peft")).stream("say 3", max_new_tokens=4))
 
 
-def test_a_stopped_run_goes_on_to_the_same_adapter(tiny_model: Path, chat_rows: Path, tmp_path: Path) -> None:
-    wanted = recipe(tiny_model, chat_rows)
+def test_a_stopped_run_goes_on_to_the_same_adapter(tiny_model: Path, chat_records: Path, tmp_path: Path) -> None:
+    wanted = recipe(tiny_model, chat_records)
     graftkit.run(wanted, out=tmp_path / "whole")
     cancel = CancelToken()
 

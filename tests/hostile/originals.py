@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import graftkit
-from graftkit.testing import isolated_host, tiny_model_folder, tiny_rows
+from graftkit.testing import isolated_host, tiny_model_folder, tiny_records
 
 from hostile.mutate import bytes_changed, change_json, dumped
 
@@ -41,10 +41,10 @@ def _made(place: Path) -> Path:
         model = tiny_model_folder(
             place / "model", num_hidden_layers=1, hidden_size=32, intermediate_size=32, head_dim=8
         )
-        (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tiny_rows("chat", 20)))
+        (place / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tiny_records("chat", 20)))
         recipe = {
             "model": str(model),
-            "data": {"train": str(place / "rows.jsonl"), "holdout": 0.1, "max_length": 64},
+            "data": {"train": str(place / "records.jsonl"), "holdout": 0.1, "max_length": 64},
             "adapter": {"use": "lora", "rank": 2},
             "training": {"steps": 2, "tokens_per_step": 128, "device": "cpu"},
             "export": ["peft", "merged"],

@@ -152,7 +152,7 @@ def test_assets_are_read_as_they_were_written() -> None:
     assert ExpectedAssets.from_json(text).to_json() == text
 
 
-PROBE = {"ids.0": torch.tensor([1, 2, 3]), "places.0": torch.tensor([2]), "logits.0": torch.zeros(1, 5)}
+PROBE = {"ids.0": torch.tensor([1, 2, 3]), "positions.0": torch.tensor([2]), "logits.0": torch.zeros(1, 5)}
 DAMAGED: dict[str, dict[str, Any]] = {
     "no logits": {"logits.0": None},
     "an id beyond the vocabulary": {"ids.0": torch.tensor([1, 5])},
@@ -160,8 +160,8 @@ DAMAGED: dict[str, dict[str, Any]] = {
     "no id": {"ids.0": torch.zeros(0, dtype=torch.int64)},
     "ids that are no whole numbers": {"ids.0": torch.tensor([1.5, 2.0])},
     "a matrix of ids": {"ids.0": torch.zeros(2, 2, dtype=torch.int64)},
-    "a position beyond the end": {"places.0": torch.tensor([3])},
-    "more positions than logits": {"places.0": torch.tensor([1, 2])},
+    "a position beyond the end": {"positions.0": torch.tensor([3])},
+    "more positions than logits": {"positions.0": torch.tensor([1, 2])},
     "a vector of logits": {"logits.0": torch.zeros(5)},
     "assets that are no JSON": {"assets": "{"},
     "assets that lack a key": {"assets": "{}"},

@@ -140,7 +140,7 @@ from graftkit.corpus.template import ChatTemplate
 MESSAGES = [{"role": "user", "content": "a & b " * 20}, {"role": "assistant", "content": "c"}]
 
 def case(source):
-    return len(ChatTemplate(source, {}).render(MESSAGES, "rows.jsonl:1"))
+    return len(ChatTemplate(source, {}).render(MESSAGES, "records.jsonl:1"))
 """
 
 

@@ -85,9 +85,9 @@ def test_every_character_that_is_obeyed_or_not_drawn_is_written_out() -> None:
 
 
 def rows_with(evil: str, folder: Path) -> Path:
-    path = folder / "rows.jsonl"
-    rows = [{"prompt": f"say {n} {evil}", "completion": f" {n}{evil}"} for n in range(12)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = folder / "records.jsonl"
+    records = [{"prompt": f"say {n} {evil}", "completion": f" {n}{evil}"} for n in range(12)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
 
@@ -100,7 +100,7 @@ def written(recipe: dict[str, Any], folder: Path) -> str:
 def test_preview_shows_tokens_that_a_terminal_would_obey(tiny_model: Path, tmp_path: Path, terminal: Terminal) -> None:
     terminal.open()
     recipe = {"model": str(tiny_model), "data": {"train": str(rows_with(EVIL, tmp_path))}}
-    assert toolkit("preview", written(recipe, tmp_path), "--rows", "2") == 0
+    assert toolkit("preview", written(recipe, tmp_path), "--records", "2") == 0
     text = check(terminal, "\\x1b")
     assert "\\x07" in text and "\x1b[32m[" in text, "the tokens that are learnt are green"
 
@@ -132,7 +132,7 @@ def test_errors_show_names_and_values(
     terminal.open()
     monkeypatch.chdir(tmp_path)
     written({"model": str(tiny_model), "data": {"train": str(rows_with("", tmp_path))}}, tmp_path)
-    (tmp_path / "evil.yaml").write_text(f"model: {json.dumps(f'./no{NAME}')}\ndata: {{train: rows.jsonl}}\n")
+    (tmp_path / "evil.yaml").write_text(f"model: {json.dumps(f'./no{NAME}')}\ndata: {{train: records.jsonl}}\n")
     assert toolkit(*arguments) != 0
     check(terminal, shown)
 

@@ -14,7 +14,7 @@ from graftkit.testing import tiny_model_folder
 RECIPE = """\
 model: ./model
 data:
-  train: rows.jsonl
+  train: records.jsonl
   max_length: 64
 quantizer: nf4
 adapter: {use: lora, rank: 4}
@@ -45,11 +45,11 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def place(tmp_path: Path, model_files: dict[str, bytes]) -> Path:
-    """A folder with a recipe, rows and a model, all of them right."""
+    """A folder with a recipe, records and a model, all of them right."""
     (tmp_path / "model").mkdir()
     for name, data in model_files.items():
         (tmp_path / "model" / name).write_bytes(data)
-    (tmp_path / "rows.jsonl").write_text(ROW * 3 + ROW.replace('"a"', '"c"') * 3)
+    (tmp_path / "records.jsonl").write_text(ROW * 3 + ROW.replace('"a"', '"c"') * 3)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     return tmp_path
 
@@ -75,9 +75,9 @@ def recipe(old: str, new: str) -> Callable[[Path], None]:
     return change
 
 
-def rows(text: str | bytes) -> Callable[[Path], None]:
+def records(text: str | bytes) -> Callable[[Path], None]:
     data = text.encode() if isinstance(text, str) else text
-    return lambda place: (place / "rows.jsonl").write_bytes(ROW.encode() + data + b"\n") and None
+    return lambda place: (place / "records.jsonl").write_bytes(ROW.encode() + data + b"\n") and None
 
 
 def file(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
@@ -85,7 +85,7 @@ def file(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
 
 
 def more_ids(data: bytes) -> bytes:
-    """Adds pieces; added tokens may be without a row, as long as no row of the data holds one."""
+    """Adds pieces; added tokens may be without a record, as long as no record of the data holds one."""
     tokenizer = json.loads(data)
     vocab = tokenizer["model"]["vocab"]
     vocab |= {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
@@ -109,16 +109,16 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no YAML": (recipe("data:\n", "data: [\n"), ["recipe.yaml:", "not valid YAML"]),
     "missing recipe": (lambda place: (place / "recipe.yaml").unlink(), ["recipe.yaml", "no such file"]),
     "missing model": (recipe("./model", "./modle"), ["modle", "no such folder"]),
-    "missing rows": (recipe("rows.jsonl", "row.jsonl"), ["row.jsonl", "no such file"]),
-    "empty rows": (lambda place: (place / "rows.jsonl").write_text("\n"), ["rows.jsonl", "no record"]),
-    "a line that is no JSON": (rows("{oops}"), ["rows.jsonl:2", "no JSON"]),
+    "missing records": (recipe("records.jsonl", "record.jsonl"), ["record.jsonl", "no such file"]),
+    "empty records": (lambda place: (place / "records.jsonl").write_text("\n"), ["records.jsonl", "no record"]),
+    "a line that is no JSON": (records("{oops}"), ["records.jsonl:2", "no JSON"]),
     "a line of another shape": (
-        rows('{"question": "x", "answer": "y"}'),
-        ["rows.jsonl:2", "question-answer", "of the format messages", "make it two files"],
+        records('{"question": "x", "answer": "y"}'),
+        ["records.jsonl:2", "question-answer", "of the format messages", "make it two files"],
     ),
-    "a line of a wrong type": (rows('{"messages": 3}'), ["rows.jsonl:2", '"messages" is a number']),
-    "an unknown role": (rows('{"messages": [{"role": "usr", "content": "x"}]}'), ["rows.jsonl:2", "'usr'"]),
-    "rows that are not UTF-8": (rows(b'{"text": "\xe9t\xe9"}'), ["rows.jsonl:2", "not UTF-8"]),
+    "a line of a wrong type": (records('{"messages": 3}'), ["records.jsonl:2", '"messages" is a number']),
+    "an unknown role": (records('{"messages": [{"role": "usr", "content": "x"}]}'), ["records.jsonl:2", "'usr'"]),
+    "records that are not UTF-8": (records(b'{"text": "\xe9t\xe9"}'), ["records.jsonl:2", "not UTF-8"]),
     "a target that matches nothing": (
         recipe("rank: 4", "rank: 4, targets: q_porj"),
         ["recipe.yaml:6", "'q_porj' matches no layer", "'q_proj'"],
@@ -126,7 +126,7 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "truncated weights": (file("model/model.safetensors", lambda d: d[:-100]), ["model.safetensors", "truncated"]),
     "corrupted weights": (file("model/model.safetensors", flip_header), ["model.safetensors", "header"]),
     "no tokenizer": (lambda place: (place / "model/tokenizer.json").unlink(), ["no tokenizer.json"]),
-    "more ids than rows": (file("model/tokenizer.json", more_ids), ["330 ids", "320 rows"]),
+    "more ids than records": (file("model/tokenizer.json", more_ids), ["330 ids", "320 records"]),
     "a truncated GGUF": (
         lambda place: (
             (place / "m.gguf").write_bytes(b"GGUF\x03\x00\x00\x00\x09") and recipe("./model", "m.gguf")(place)

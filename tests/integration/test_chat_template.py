@@ -1,4 +1,4 @@
-"""The chat template that a run lays its rows out with is the one that everything it writes lays out with."""
+"""The chat template that a run lays its records out with is the one that everything it writes lays out with."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ VOCABULARIES = {
 }
 
 
-def data(rows: Path, folder: Path, text: str = TEMPLATE) -> dict[str, Any]:
-    """The section of rows, with a template of the recipe's own."""
+def data(records: Path, folder: Path, text: str = TEMPLATE) -> dict[str, Any]:
+    """The section of records, with a template of the recipe's own."""
     (folder / "own.jinja").write_text(text)
-    return {"train": str(rows), "holdout": 0.1, "max_length": 64, "chat_template": str(folder / "own.jinja")}
+    return {"train": str(records), "holdout": 0.1, "max_length": 64, "chat_template": str(folder / "own.jinja")}
 
 
 def tokenizer_folders(result: graftkit.RunResult) -> dict[str, Path]:
@@ -59,7 +59,7 @@ def tokenizer_folders(result: graftkit.RunResult) -> dict[str, Path]:
     ],
 )
 def test_all_that_a_run_writes_carries_the_recipes_template(
-    make_recipe: Any, chat_rows: Path, tmp_path: Path, vocabulary: str, form: str
+    make_recipe: Any, chat_records: Path, tmp_path: Path, vocabulary: str, form: str
 ) -> None:
     model = with_template_in(form, tmp_path / "model")
     section = VOCABULARIES[vocabulary]
@@ -67,7 +67,7 @@ def test_all_that_a_run_writes_carries_the_recipes_template(
         section = {"replace": str(another(form, tmp_path / "another"))}
     export = ["merged", *{"the base's": ["peft"], "extended": ["extended-base"]}.get(vocabulary, [])]
     changes = {} if section is None else {"tokenizer": section}
-    recipe = make_recipe(model=str(model), data=data(chat_rows, tmp_path), export=export, **changes)
+    recipe = make_recipe(model=str(model), data=data(chat_records, tmp_path), export=export, **changes)
 
     result = graftkit.run(recipe, out=tmp_path / "run")
 
@@ -111,9 +111,9 @@ def another(form: str, folder: Path) -> Path:
     return model
 
 
-def test_it_is_what_the_holdout_rows_are_answered_with(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
+def test_it_is_what_the_holdout_records_are_answered_with(make_recipe: Any, chat_records: Path, tmp_path: Path) -> None:
     evaluation = {"exact_match": 2, "max_new_tokens": 4}
-    recipe = make_recipe(data=data(chat_rows, tmp_path), evaluation=evaluation, tokenizer={"extend": {"tokens": 5}})
+    recipe = make_recipe(data=data(chat_records, tmp_path), evaluation=evaluation, tokenizer={"extend": {"tokens": 5}})
     result = graftkit.run(recipe, out=tmp_path / "run")
     answers = json.loads((result.folder / "answers-after.json").read_text())["answers"]
     assert all(answer["prompt"].startswith("<|im_start|>[user] say ") for answer in answers)
@@ -131,16 +131,16 @@ def stop_after_a_step(recipe: dict[str, Any], out: Path, **options: Any) -> None
         graftkit.run(recipe, out=out, on_event=on_event, cancel=cancel, **options)
 
 
-def test_a_resumed_run_carries_it_and_refuses_another_one(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
-    recipe, out = make_recipe(data=data(chat_rows, tmp_path), export=["merged"]), tmp_path / "run"
+def test_a_resumed_run_carries_it_and_refuses_another_one(make_recipe: Any, chat_records: Path, tmp_path: Path) -> None:
+    recipe, out = make_recipe(data=data(chat_records, tmp_path), export=["merged"]), tmp_path / "run"
     stop_after_a_step(recipe, out)
-    data(chat_rows, tmp_path, TEMPLATE.replace("|>[", "|>("))
+    data(chat_records, tmp_path, TEMPLATE.replace("|>[", "|>("))
     with pytest.raises(DataError, match=r"started with the chat template \w{12}, which would now be \w{12}") as caught:
         graftkit.run(recipe, out=out, resume=True)
     assert "data.chat_template" in str(caught.value.hint)
     saved = HuggingFaceBackend().load(out / "tokenizer")
     assert saved.chat_template == TEMPLATE, "the refusal left the run's tokenizer as it was"
-    data(chat_rows, tmp_path)
+    data(chat_records, tmp_path)
     result = graftkit.run(recipe, out=out, resume=True)
     assert prompt_of_generate(result.exports["merged"]) == PROMPT
 
@@ -152,9 +152,9 @@ def test_without_one_in_the_recipe_the_models_own_is_kept_byte_by_byte(make_reci
         assert (folder / "tokenizer_config.json").read_bytes() == (model / "tokenizer_config.json").read_bytes()
 
 
-def test_an_empty_template_is_refused(make_recipe: Any, chat_rows: Path, tmp_path: Path) -> None:
+def test_an_empty_template_is_refused(make_recipe: Any, chat_records: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"own.jinja is empty"):
-        graftkit.run(make_recipe(data=data(chat_rows, tmp_path, " \n")), out=tmp_path / "run")
+        graftkit.run(make_recipe(data=data(chat_records, tmp_path, " \n")), out=tmp_path / "run")
 
 
 DATED = TEMPLATE.replace("[{{ m['role'] }}]", "[{{ strftime_now('%Y-%m-%d') }}]")
@@ -178,15 +178,15 @@ def calendar(monkeypatch: pytest.MonkeyPatch) -> type[Calendar]:
 
 
 def first_row(folder: Path) -> str:
-    """What the first training row says, as it was encoded."""
+    """What the first training record says, as it was encoded."""
     store = TokenStore.load(folder / "tokens" / "train.safetensors")
     return HuggingFaceBackend().load(folder / "tokenizer").decode(store[0].ids.tolist())
 
 
 def test_a_resumed_run_writes_the_day_of_its_start(
-    make_recipe: Any, chat_rows: Path, tmp_path: Path, calendar: type[Calendar]
+    make_recipe: Any, chat_records: Path, tmp_path: Path, calendar: type[Calendar]
 ) -> None:
-    recipe, out = make_recipe(data=data(chat_rows, tmp_path, DATED)), tmp_path / "run"
+    recipe, out = make_recipe(data=data(chat_records, tmp_path, DATED)), tmp_path / "run"
     stop_after_a_step(recipe, out)
     assert "[2026-01-31]" in first_row(out)
     calendar.day = date(2026, 2, 1)
@@ -195,10 +195,10 @@ def test_a_resumed_run_writes_the_day_of_its_start(
     assert "[2026-01-31]" in first_row(out)
 
 
-def test_so_does_one_that_was_stopped_before_a_row_was_encoded(
-    make_recipe: Any, chat_rows: Path, tmp_path: Path, calendar: type[Calendar]
+def test_so_does_one_that_was_stopped_before_a_record_was_encoded(
+    make_recipe: Any, chat_records: Path, tmp_path: Path, calendar: type[Calendar]
 ) -> None:
-    recipe, out = make_recipe(data=data(chat_rows, tmp_path, DATED)), tmp_path / "run"
+    recipe, out = make_recipe(data=data(chat_records, tmp_path, DATED)), tmp_path / "run"
     cancel = graftkit.CancelToken()
     cancel.cancel("at once")
     for day in (date(2026, 1, 31), date(2026, 2, 1)):
@@ -209,11 +209,13 @@ def test_so_does_one_that_was_stopped_before_a_row_was_encoded(
     assert "[2026-01-31]" in first_row(out)
 
 
-def test_a_recipe_may_say_the_day(make_recipe: Any, chat_rows: Path, tmp_path: Path, calendar: type[Calendar]) -> None:
-    section = {**data(chat_rows, tmp_path, DATED), "date": "2024-02-29"}
+def test_a_recipe_may_say_the_day(
+    make_recipe: Any, chat_records: Path, tmp_path: Path, calendar: type[Calendar]
+) -> None:
+    section = {**data(chat_records, tmp_path, DATED), "date": "2024-02-29"}
     request = graftkit.plan(make_recipe(data=section, tokenizer={"extend": {"tokens": 5}}))
     for encoder in (request.encoder, make_vocabulary(request)[0].encoder):
-        (example,) = encoder.encode(next(iter(request.rows.train))).examples
+        (example,) = encoder.encode(next(iter(request.records.train))).examples
         assert "[2024-02-29]" in encoder.tokenizer.decode(example.ids.tolist())
 
 

@@ -57,13 +57,13 @@ def test_a_run_ends_with_a_table_and_two_commands_that_work(recipe_file: Path, t
         assert again.returncode == 0, again.stderr
 
 
-def test_the_quickstart_is_ones_own_by_changing_two_lines(tiny_model: Path, chat_rows: Path, tmp_path: Path) -> None:
+def test_the_quickstart_is_ones_own_by_changing_two_lines(tiny_model: Path, chat_records: Path, tmp_path: Path) -> None:
     quickstart = (Path(__file__).parents[2] / "fixtures" / "quickstart.yaml").read_text()
     lines = quickstart.splitlines()
     (model,) = (n for n, line in enumerate(lines) if line.startswith("model:"))
     (data,) = (n for n, line in enumerate(lines) if line.startswith("data:"))
     lines[model] = f"model: {tiny_model}"
-    lines[data] = "data: {train: rows.jsonl}"
+    lines[data] = "data: {train: records.jsonl}"
     (tmp_path / "mine.yaml").write_text("\n".join(lines))
     done = toolkit("run", "mine.yaml", "--set", "training.steps=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -169,12 +169,12 @@ def test_generate_says_what_it_can_not_load(tmp_path: Path) -> None:
 
 
 def test_preview_marks_what_is_learnt(recipe_file: Path, tmp_path: Path) -> None:
-    done = toolkit("preview", "job.yaml", "--rows", "1", cwd=tmp_path)
+    done = toolkit("preview", "job.yaml", "--records", "1", cwd=tmp_path)
     assert "[!][<|im_end|>]" in done.stdout and "[user]" not in done.stdout
 
 
 def test_preview_shows_lengths_one_record_and_authors(recipe_file: Path, tmp_path: Path) -> None:
-    shown = toolkit("preview", "job.yaml", "--rows", "1", cwd=tmp_path).stdout
+    shown = toolkit("preview", "job.yaml", "--records", "1", cwd=tmp_path).stdout
     assert "tokens in " in shown and "are learnt; lengths:" in shown and "#" in shown
     place = shown.split("  (")[0]
     [line] = toolkit("preview", "job.yaml", "--where", Path(place).name, "--json", cwd=tmp_path).stdout.splitlines()
@@ -226,5 +226,5 @@ def test_the_contracts_are_run_without_anybodys_settings(tmp_path: Path, monkeyp
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p strangers\npythonpath = .\n")
     for name in ("strangers", "pytest"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    offers = [offer for offer in find_offers(PluginHost(), "mean") if offer.provider.name == "mean"]
-    assert check_plugins(offers, quiet=True) == 0 and not (tmp_path / "ran").exists()
+    providers = [registered for registered in find_offers(PluginHost(), "mean") if registered.provider.name == "mean"]
+    assert check_plugins(providers, quiet=True) == 0 and not (tmp_path / "ran").exists()

@@ -1,4 +1,4 @@
-"""A run that is killed while it encodes goes on with the row where it stood, as if it had never stopped."""
+"""A run that is killed while it encodes goes on with the record where it stood, as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from graftkit.store.token_writer import TokenWriter
 corpus._CHECKPOINT, tokenize._CHARACTERS, tokenize._ROWS, tokenize._STRETCH, samples.LONG_TEXT = 40, 200, 2, 100, 500
 whole, calls = TokenWriter.append, []
 
-def append(self, rows):
-    whole(self, rows)
+def append(self, records):
+    whole(self, records)
     calls.append(1)
     if len(calls) == int(sys.argv[3]):
         for file in self._files.values():
@@ -89,7 +89,7 @@ def kill_while_encoding(recipe: dict[str, Any], out: Path, calls: int) -> None:
     assert not (out / "tokens").exists() and (out / ".tokens.partial").is_dir()
 
 
-@pytest.mark.parametrize("calls", [1, 6, 40], ids=["at the start", "in the long text", "in the rows"])
+@pytest.mark.parametrize("calls", [1, 6, 40], ids=["at the start", "in the long text", "in the records"])
 def test_a_run_killed_while_it_encodes_goes_on_and_gives_the_same_tokens(
     recipe: dict[str, Any], tmp_path: Path, calls: int
 ) -> None:
@@ -97,7 +97,7 @@ def test_a_run_killed_while_it_encodes_goes_on_and_gives_the_same_tokens(
     kill_while_encoding(recipe, tmp_path / "killed", calls)
     told = run_until_encoded(recipe, tmp_path / "killed")
     assert tokens_of(tmp_path / "killed") == tokens_of(tmp_path / "never")
-    assert any("going on after row" in message for message in told) == (calls == 40)
+    assert any("going on after record" in message for message in told) == (calls == 40)
     assert not (tmp_path / "killed" / ".tokens.partial").exists()
 
 
@@ -107,13 +107,13 @@ def test_a_long_text_goes_on_with_the_stretch_where_it_stood(
     kill_while_encoding(recipe, tmp_path / "killed", 6)
     starts, whole = [], corpus_module.tokenize
 
-    def tokenize(encoder: Any, rows: Any, position: Any) -> Any:
+    def tokenize(encoder: Any, records: Any, position: Any) -> Any:
         starts.append(position)
-        return whole(encoder, rows, position)
+        return whole(encoder, records, position)
 
     monkeypatch.setattr(corpus_module, "tokenize", tokenize)
     run_until_encoded(recipe, tmp_path / "killed")
-    assert starts[0].rows == 0 and starts[0].stretches > 2 and starts[0].begun
+    assert starts[0].records == 0 and starts[0].stretches > 2 and starts[0].begun
 
 
 def test_a_run_that_is_stopped_while_it_encodes_loses_nothing(

@@ -31,7 +31,7 @@ IDS = torch.tensor([[257, 40, 41, 42, 43, 99, 101, 7, 7, 7, 255, 12]])
 def finished(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run of each quantizer; lora and qlora in turn."""
     folder = tmp_path_factory.mktemp(request.param)
-    rows = folder / "rows.jsonl"
+    rows = folder / "records.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"{n}+{n}=", "completion": str(2 * n)}) + "\n" for n in range(40)))
     recipe = {
         "model": str(tiny_model),

@@ -32,7 +32,7 @@ from graftkit.flow.reload import reload
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.kinds import KINDS, Kind
 from graftkit.store.files import file_facts
-from graftkit.testing import tiny_rows
+from graftkit.testing import tiny_records
 from safetensors.torch import load_file, save_file
 
 PROBES = "probes.safetensors"
@@ -52,10 +52,10 @@ def copied(finished: graftkit.RunResult, tmp_path: Path) -> Path:
 
 
 def recipe(model: Path, folder: Path, exports: list[Any]) -> dict[str, Any]:
-    rows = folder / "rows.jsonl"
-    rows.write_text("".join(json.dumps(row) + "\n" for row in tiny_rows("completion", 20)))
+    records = folder / "records.jsonl"
+    records.write_text("".join(json.dumps(record) + "\n" for record in tiny_records("completion", 20)))
     training = {"steps": 4, "tokens_per_step": 128, "learning_rate": 3e-2, "device": "cpu"}
-    return {"model": str(model), "data": {"train": str(rows)}, "training": training, "export": exports}
+    return {"model": str(model), "data": {"train": str(records)}, "training": training, "export": exports}
 
 
 def edit(path: Path, **changed: Any) -> None:
@@ -366,8 +366,8 @@ def test_a_damaged_manifest_is_told_in_words(copied: Path, change: dict[str, Any
     assert said in str(caught.value) and "Error" not in str(caught.value)
 
 
-def facts_of(offer: RegisteredProvider) -> dict[str, Any]:
-    return {"target": offer.provider.target, "config_class": offer.provider.config, "config": {}}
+def facts_of(registered: RegisteredProvider) -> dict[str, Any]:
+    return {"target": registered.provider.target, "config_class": registered.provider.config, "config": {}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -375,10 +375,10 @@ def test_a_provider_is_made_only_as_the_kind_that_it_is_installed_as(kind: Kind)
     """Whatever a manifest names: every installed provider, asked for as each other kind."""
     host = PluginHost()
     make = InstalledProviders(host).make
-    for offer in host.registry.offers():
-        if offer.kind != kind:
-            with pytest.raises(PluginError, match=f"names .* as its {kind}, which is a {offer.kind}"):
-                make(kind, facts_of(offer))
+    for registered in host.registry.providers():
+        if registered.kind != kind:
+            with pytest.raises(PluginError, match=f"names .* as its {kind}, which is a {registered.kind}"):
+                make(kind, facts_of(registered))
 
 
 def test_an_export_whose_manifest_swaps_two_kinds_is_refused(copied: Path) -> None:

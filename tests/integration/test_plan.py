@@ -1,4 +1,4 @@
-"""`toolkit plan` refuses what `toolkit run` refuses before it encodes a row, in the same words."""
+"""`toolkit plan` refuses what `toolkit run` refuses before it encodes a record, in the same words."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_the_command_says_what_it_checked(make_recipe: RecipeMaker, tmp_path: Pa
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(recipe))
     shown = CliRunner().invoke(plan_command.command, [str(tmp_path / "job.yaml")])
     assert shown.exit_code == 0, shown.output
-    words = "checked     all that run checks before it encodes rows, on cpu, "
+    words = "checked     all that run checks before it encodes records, on cpu, "
     assert words in shown.output
     quick = CliRunner().invoke(plan_command.command, [str(tmp_path / "job.yaml"), "--quick"])
-    assert "checked     recipe, files and rows; not device, architecture and exports" in quick.output
+    assert "checked     recipe, files and records; not device, architecture and exports" in quick.output
     facts = json.loads(CliRunner().invoke(plan_command.command, [str(tmp_path / "job.yaml"), "--json"]).output)
     assert (facts["checked"]["device"], facts["checked"]["packed"]) == ("cpu", True)
     assert facts["checked"]["new_rows"] >= 1 and f"{words}{facts['checked']['new_rows']} new rows" in shown.output

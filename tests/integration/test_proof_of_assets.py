@@ -42,11 +42,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> graftkit.RunResult:
     (model / "generation_config.json").write_text(json.dumps(settings))
     (folder / "template.jinja").write_text(TEMPLATE)
     turns = [[{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}] for n in range(40)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps({"messages": turn}) + "\n" for turn in turns))
+    (folder / "records.jsonl").write_text("".join(json.dumps({"messages": turn}) + "\n" for turn in turns))
     recipe = {
         "model": str(model),
         "data": {
-            "train": str(folder / "rows.jsonl"),
+            "train": str(folder / "records.jsonl"),
             "max_length": 64,
             "chat_template": str(folder / "template.jinja"),
             "date": "2020-02-03",

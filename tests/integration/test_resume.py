@@ -132,15 +132,17 @@ def test_without_a_run_resuming_starts_one(recipe: dict[str, Any], expected: dic
     assert facts_of(graftkit.run(recipe, out=tmp_path / "new", resume=True)) == expected
 
 
-def test_another_recipe_or_other_rows_are_refused_and_nothing_is_lost(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_another_recipe_or_other_records_are_refused_and_nothing_is_lost(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     stop_at(recipe, out, after_step(3))
     before = {p.relative_to(out): p.read_bytes() for p in out.rglob("*.safetensors")}
     with pytest.raises(RequestError, match="learning_rate was 0.01 and is 0.02"):
         graftkit.run(recipe, out=out, resume=True, overrides=["training.learning_rate=0.02"])
-    rows = Path(recipe["data"]["train"])
-    rows.write_text(rows.read_text() + rows.read_text().partition("\n")[0] + "\n")
-    with pytest.raises(RequestError, match="rows have changed"):
+    records = Path(recipe["data"]["train"])
+    records.write_text(records.read_text() + records.read_text().partition("\n")[0] + "\n")
+    with pytest.raises(RequestError, match="records have changed"):
         graftkit.run(recipe, out=out, resume=True)
     after = {p.relative_to(out): p.read_bytes() for p in out.rglob("*.safetensors")}
     assert all(after[name] == data for name, data in before.items() if name.parts[0] != "tokens")
@@ -301,9 +303,9 @@ def test_a_run_that_goes_on_and_is_killed_at_once_still_knows_what_it_was_starte
             shutil.copytree(out, killed)
 
     graftkit.run(recipe, out=out, resume=True, on_event=copy_at_once)
-    rows = Path(recipe["data"]["train"])
-    rows.write_text(rows.read_text() + rows.read_text().partition("\n")[0] + "\n")
-    with pytest.raises(RequestError, match="rows have changed"):
+    records = Path(recipe["data"]["train"])
+    records.write_text(records.read_text() + records.read_text().partition("\n")[0] + "\n")
+    with pytest.raises(RequestError, match="records have changed"):
         graftkit.run(recipe, out=killed, resume=True)
 
 
@@ -362,13 +364,13 @@ def test_a_damaged_adapter_is_told_in_words(recipe: dict[str, Any], tmp_path: Pa
     ("name", "changed", "said"),
     [
         ("generation_config.json", {"eos_token_id": [1, 5]}, "was started with the stop tokens"),
-        ("tokenizer_config.json", {"eos_token": "!"}, "rows would become other tokens"),
+        ("tokenizer_config.json", {"eos_token": "!"}, "records would become other tokens"),
     ],
 )
 def test_a_base_model_whose_special_tokens_changed_is_refused(
     recipe: dict[str, Any], tmp_path: Path, name: str, changed: dict[str, Any], said: str
 ) -> None:
-    """Neither the weights nor the ids of pieces say so: answers would end elsewhere, rows be laid out otherwise."""
+    """Neither the weights nor the ids of pieces say so: answers would end elsewhere, records be laid out otherwise."""
     model = Path(shutil.copytree(recipe["model"], tmp_path / "model"))
     own, out = {**recipe, "model": str(model)}, tmp_path / "run"
     stop_at(own, out, after_step(3))

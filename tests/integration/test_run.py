@@ -43,7 +43,7 @@ def test_the_folder_has_its_parts(finished: graftkit.RunResult) -> None:
     assert {"manifest.json", "tokenizer", "tokens", "adapter", "exports", "metrics.jsonl", "report.html"} <= names
     lines = [json.loads(line) for line in (finished.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    keys = {"step", "loss", "tokens", "supervised_tokens", "seconds", "learning_rate", "gradient_norm"}
+    keys = {"step", "loss", "tokens", "loss_tokens", "seconds", "learning_rate", "gradient_norm"}
     assert all(line.keys() == keys for line in lines)
     page = (finished.folder / "report.html").read_text()
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "").replace(
@@ -109,18 +109,18 @@ def test_a_program_hears_of_everything_and_nothing_is_printed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_became_of_long_rows_is_told(make_recipe: Any, tmp_path: Path, chat_rows: Path) -> None:
+def test_what_became_of_long_records_is_told(make_recipe: Any, tmp_path: Path, chat_records: Path) -> None:
     long = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y" * 90}]}
     lost = {"messages": [{"role": "user", "content": "x" * 90}, {"role": "assistant", "content": "y"}]}
-    with chat_rows.open("a") as file:
+    with chat_records.open("a") as file:
         file.write(json.dumps(long) + "\n" + json.dumps(lost) + "\n")
     events: list[Event] = []
     recipe = make_recipe()
     recipe["data"] |= {"holdout": 0.0, "overflow": "truncate"}
     result = graftkit.run(recipe, out=tmp_path / "run", on_event=events.append)
     told = " ".join(event.message for event in events if isinstance(event, Notice))
-    assert "2 of 62 rows are longer than 64 tokens" in told and "1 of 62 rows have nothing supervised" in told
-    assert "no row is held out" in told and all(notice in told for notice in result.manifest["notices"])
+    assert "2 of 62 records are longer than 64 tokens" in told and "1 of 62 records have nothing left to learn" in told
+    assert "no record is held out" in told and all(notice in told for notice in result.manifest["notices"])
 
 
 def test_another_run_is_never_overwritten_unasked(make_recipe: Any, finished: graftkit.RunResult) -> None:
@@ -210,30 +210,30 @@ def test_lifecycle_hooks_are_called_in_order_and_one_that_raises_is_named(make_r
     assert Listener.calls[-1] == "failed" and manifest_of(tmp_path / "bad")["progress"]["step"] == 2
 
 
-@pytest.mark.parametrize("row", [{"prompt": "a", "completion": "b"}, {"text": "plain words"}])
-def test_other_shapes_of_rows_are_learnt_too(make_recipe: Any, tmp_path: Path, row: dict[str, str]) -> None:
-    rows = tmp_path / "other.jsonl"
-    rows.write_text("".join(json.dumps({k: f"{v}{n}" for k, v in row.items()}) + "\n" for n in range(20)))
-    data = {"train": str(rows), "max_length": 32}
+@pytest.mark.parametrize("record", [{"prompt": "a", "completion": "b"}, {"text": "plain words"}])
+def test_other_shapes_of_records_are_learnt_too(make_recipe: Any, tmp_path: Path, record: dict[str, str]) -> None:
+    records = tmp_path / "other.jsonl"
+    records.write_text("".join(json.dumps({k: f"{v}{n}" for k, v in record.items()}) + "\n" for n in range(20)))
+    data = {"train": str(records), "max_length": 32}
     result = graftkit.run(make_recipe(data=data, evaluation={"exact_match": 2}), out=tmp_path / "run")
     assert result.metrics["after"]["holdout_loss"] < result.metrics["before"]["holdout_loss"]
-    assert ("exact_match" in result.metrics["after"]) == ("prompt" in row)
+    assert ("exact_match" in result.metrics["after"]) == ("prompt" in record)
 
 
-def test_holdout_rows_that_are_too_long_are_told_of(make_recipe: Any, tmp_path: Path) -> None:
-    rows = tmp_path / "held.jsonl"
+def test_holdout_records_that_are_too_long_are_told_of(make_recipe: Any, tmp_path: Path) -> None:
+    records = tmp_path / "held.jsonl"
     long = [{"prompt": "x" * 90, "completion": "y"}, {"prompt": "x", "completion": "y" * 90}]
-    rows.write_text("".join(json.dumps(row) + "\n" for row in long))
+    records.write_text("".join(json.dumps(record) + "\n" for record in long))
     recipe = make_recipe()
-    recipe["data"]["holdout"] = str(rows)
+    recipe["data"]["holdout"] = str(records)
     notices = graftkit.run(recipe, out=tmp_path / "run").manifest["notices"]
-    told = "2 of 2 holdout rows are longer than 64 tokens and "
-    assert f"{told}end with the last answer that fits: {rows}:1, {rows}:2" in notices
-    assert "2 of 2 holdout rows have nothing supervised left and are not used" in notices
+    told = "2 of 2 holdout records are longer than 64 tokens and "
+    assert f"{told}end with the last answer that fits: {records}:1, {records}:2" in notices
+    assert "2 of 2 holdout records have nothing left to learn and are not used" in notices
     recipe["data"]["overflow"] = "truncate"
     notices = graftkit.run(recipe, out=tmp_path / "cut").manifest["notices"]
-    assert f"{told}lose their end: {rows}:1, {rows}:2" in notices
-    assert "1 of 2 holdout rows have nothing supervised left and are not used" in notices
+    assert f"{told}lose their end: {records}:1, {records}:2" in notices
+    assert "1 of 2 holdout records have nothing left to learn and are not used" in notices
 
 
 def test_a_held_out_loss_that_is_no_number_fails_the_run_in_words(
@@ -245,7 +245,7 @@ def test_a_held_out_loss_that_is_no_number_fails_the_run_in_words(
     assert manifest_of(tmp_path / "run")["status"] == "failed"
 
 
-def test_a_row_longer_than_the_models_context_is_not_asked_for(make_recipe: Any) -> None:
+def test_a_record_longer_than_the_models_context_is_not_asked_for(make_recipe: Any) -> None:
     with pytest.raises(RequestError, match="the model's context is 512 tokens"):
         graftkit.plan(make_recipe(), overrides=["data.max_length=600", "training.tokens_per_step=4096"])
     recipe = make_recipe(training={"tokens_per_step": 4096})

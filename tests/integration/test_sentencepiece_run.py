@@ -22,7 +22,7 @@ SPEC = TrainingSpec(
 RECIPE = """
 model: ./model
 tokenizer: {extend: {tokens: 10, corpus: more.txt}}
-data: {train: rows.jsonl}
+data: {train: records.jsonl}
 quantizer: none
 adapter: {use: lora, rank: 4}
 training: {steps: 2, tokens_per_step: 64}
@@ -39,8 +39,8 @@ def test_an_extended_sentencepiece_model_is_exported_as_autotokenizer_reads_it(t
     trained = SentencePieceBackend().train(["say hi", "say 1 2 3 hello world"] * 3, SPEC)
     trained.save(folder)
     (folder / "tokenizer.json").unlink()
-    rows = [[{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}] for n in range(20)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    records = [[{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}] for n in range(20)]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps({"messages": record}) + "\n" for record in records))
     (tmp_path / "more.txt").write_text("the zebra and the other zebra sang\n" * 30)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
 
@@ -65,7 +65,7 @@ def test_an_added_token_without_a_row_is_told(tmp_path: Path) -> None:
         entry = {"content": f"<image{id}>", "special": special}
         config["added_tokens_decoder"] = {**config.get("added_tokens_decoder", {}), str(id): entry}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    (tmp_path / "rows.jsonl").write_text('{"text": "say hi"}\n' * 20)
-    planned = graftkit.plan({"model": str(folder), "data": {"train": str(tmp_path / "rows.jsonl")}})
+    (tmp_path / "records.jsonl").write_text('{"text": "say hi"}\n' * 20)
+    planned = graftkit.plan({"model": str(folder), "data": {"train": str(tmp_path / "records.jsonl")}})
     told = "none for 2 added tokens: '<image300>', '<image301>'"
     assert told in " ".join(planned.notices)

@@ -34,10 +34,10 @@ def recipe(model: Path, tmp_path: Path) -> Any:
     def make(*texts: str, **sections: Any) -> dict[str, Any]:
         lines = [{"text": f"the number {n} and the number {n + 1}, said the teacher"} for n in range(30)]
         lines += [{"text": text} for text in texts]
-        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return {
             "model": str(model),
-            "data": {"train": str(tmp_path / "rows.jsonl"), "holdout": 0.1, "max_length": 64},
+            "data": {"train": str(tmp_path / "records.jsonl"), "holdout": 0.1, "max_length": 64},
             "adapter": {"use": "lora", "rank": 4},
             "training": {"steps": 3, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
             **sections,
@@ -55,7 +55,7 @@ def test_a_run_says_which_tokens_have_no_row(recipe: Any, tmp_path: Path) -> Non
 
 
 def test_a_row_that_holds_one_is_refused_with_its_place(recipe: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"rows.jsonl:31: it holds the token '<box>' of the id 260.*259 rows"):
+    with pytest.raises(DataError, match=r"records.jsonl:31: it holds the token '<box>' of the id 260.*259 rows"):
         graftkit.run(recipe("a <box> here"), out=tmp_path / "run")
 
 

@@ -30,21 +30,21 @@ def untied_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def text_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def text_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sentences with words that come again and again."""
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path = tmp_path_factory.mktemp("rows") / "records.jsonl"
     texts = [f"the number {n} and the number {n + 1} make {2 * n + 1}, said the teacher" for n in range(60)]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return path
 
 
 @pytest.fixture(scope="module")
-def make(text_rows: Path, tiny_model: Path) -> Any:
+def make(text_records: Path, tiny_model: Path) -> Any:
     def make(tokenizer: dict[str, Any], **sections: Any) -> dict[str, Any]:
         return {
             "model": str(tiny_model),
             "tokenizer": tokenizer,
-            "data": {"train": str(text_rows), "holdout": 0.1, "max_length": 64},
+            "data": {"train": str(text_records), "holdout": 0.1, "max_length": 64},
             "adapter": {"use": "lora", "rank": 4},
             "training": {"steps": 6, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
             **sections,

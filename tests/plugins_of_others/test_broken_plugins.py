@@ -77,11 +77,11 @@ def test_they_can_be_left_out_by_flag_and_environment(broken: Any) -> None:
 
 
 @pytest.fixture
-def recipe(tiny_model: Path, chat_rows: Path, tmp_path: Path) -> Any:
+def recipe(tiny_model: Path, chat_records: Path, tmp_path: Path) -> Any:
     def write(adapter: str) -> Path:
         path = tmp_path / "recipe.yaml"
         path.write_text(
-            f"model: {tiny_model}\ndata: {{train: {chat_rows}, max_length: 64}}\nadapter: {adapter}\n"
+            f"model: {tiny_model}\ndata: {{train: {chat_records}, max_length: 64}}\nadapter: {adapter}\n"
             "training: {steps: 3, tokens_per_step: 256}\n"
         )
         return path

@@ -49,7 +49,7 @@ COMBINATIONS = [
 
 
 def test_every_combination_runs_the_whole_flow_and_its_exports_are_proved(
-    installed: Any, tiny_model: Path, chat_rows: Path, tmp_path: Path
+    installed: Any, tiny_model: Path, chat_records: Path, tmp_path: Path
 ) -> None:
     script = (
         "import json, subprocess, sys, graftkit\n"
@@ -63,7 +63,7 @@ def test_every_combination_runs_the_whole_flow_and_its_exports_are_proved(
     )
     recipe = {
         "model": str(tiny_model),
-        "data": {"train": str(chat_rows), "max_length": 64},
+        "data": {"train": str(chat_records), "max_length": 64},
         "training": {"steps": 20, "tokens_per_step": 1024, "learning_rate": 1e-2, "device": "cpu"},
         "export": ["peft", "merged"],
     }

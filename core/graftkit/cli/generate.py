@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.command("generate")
 @click.argument("source", metavar="RUN_OR_EXPORT")
 @click.argument("prompt", required=False)
-@click.option("--system", help="The system message; the one that all training rows share when left out.")
+@click.option("--system", help="The system message; the one that all training records share when left out.")
 @click.option("--raw", is_flag=True, help="Continue the text as it is, without the chat template.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens at most.")
 @disable_option

@@ -39,7 +39,7 @@ training:
   learning_rate: {learning_rate}
   seed: 0
 
-evaluation: {{exact_match: 0}}   # N holdout rows to answer and compare, before and after
+evaluation: {{exact_match: 0}}   # N holdout records to answer and compare, before and after
 export: [peft, merged]
 """
 

@@ -20,7 +20,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "run": "Run a recipe: train, evaluate, export, prove.",
     "plan": "Check a recipe and say what it would do.",
-    "preview": "Show training rows as tokens, supervised ones marked.",
+    "preview": "Show training records as tokens, those in the loss marked.",
     "generate": "Try a run or an export.",
     "verify": "Prove an export again: load it afresh, compare logits.",
     "tokenizer": "Train, extend, analyze and compare tokenizers.",

@@ -55,13 +55,13 @@ def open_host(disable: Iterable[str], *, disable_of_run: Iterable[str] = (), str
     for plugin in host.disabled_of_run:
         click.echo(f"note: {plugin} is left out, as the run's recipe says", err=True)
 
-    def tell() -> None:
+    def report() -> None:
         for notice in host.take_notices():
             click.echo(f"note: {notice}", err=True)
 
     context = click.get_current_context(silent=True)
     if context is not None:
-        context.call_on_close(tell)
+        context.call_on_close(report)
     return host
 
 

@@ -18,11 +18,13 @@ __all__ = ["command"]
 
 @click.command("plan")
 @recipe_arguments
-@click.option("--quick", is_flag=True, help="Check recipe, files and rows alone: not device, architecture and exports.")
+@click.option(
+    "--quick", is_flag=True, help="Check recipe, files and records alone: not device, architecture and exports."
+)
 @disable_option
 @json_option
 def command(recipe: str, overrides: tuple[str, ...], quick: bool, disable: tuple[str, ...], as_json: bool) -> None:
-    """Check a RECIPE as `run` does before it encodes a row, and say what it would do.
+    """Check a RECIPE as `run` does before it encodes a record, and say what it would do.
 
     Like `run` it imports torch, looks for the device, and makes a new vocabulary where the recipe asks for one.
     """
@@ -33,7 +35,7 @@ def command(recipe: str, overrides: tuple[str, ...], quick: bool, disable: tuple
     if as_json:
         click.echo(json_line(facts))
         return
-    for key in ("model", "tokenizer", "quantizer", "adapter", "rows", "exports", "checked"):
+    for key in ("model", "tokenizer", "quantizer", "adapter", "records", "exports", "checked"):
         click.echo(f"{key:12}{facts[key]['text']}")
     for notice in facts["notices"]:
         click.echo(f"note: {notice}")
@@ -43,7 +45,7 @@ def describe(plan: RunPlan) -> dict[str, Any]:
     """Returns what a plan amounts to, as JSON; under each key `text` says it in words."""
     bound, files = plan.bound, plan.files
     total = sum(prod(info.shape) for info in files.tensors.values())
-    rows = {"train": plan.rows.train.counts(), "holdout": plan.rows.holdout.counts()}
+    samples = {"train": plan.samples.train.counts(), "holdout": plan.samples.holdout.counts()}
     layers = f"{len(plan.targets)} layers"
     expected = plan.forecast
     fields = " ".join(f"{key}={value!r}" for key, value in bound.adapter.facts()["config"].items())
@@ -63,19 +65,20 @@ def describe(plan: RunPlan) -> dict[str, Any]:
         "quantizer": {
             **bound.quantizer.facts(),
             "frozen_linear_bytes": expected["frozen_linear_bytes"],
-            "text": _label(bound.quantizer.offer) + _about(expected["frozen_linear_bytes"], "bytes of frozen layers"),
+            "text": _label(bound.quantizer.registered)
+            + _about(expected["frozen_linear_bytes"], "bytes of frozen layers"),
         },
         "adapter": {
             **bound.adapter.facts(),
             "targets": plan.targets,
             "parameters": expected["adapter_parameters"],
-            "text": f"{_label(bound.adapter.offer)} on {layers}: {fields}"
+            "text": f"{_label(bound.adapter.registered)} on {layers}: {fields}"
             + _about(expected["adapter_parameters"], "trainable parameters"),
         },
-        "rows": {**rows, "text": "; ".join(f"{side}: {_counts(found)}" for side, found in rows.items())},
+        "records": {**samples, "text": "; ".join(f"{side}: {_counts(found)}" for side, found in samples.items())},
         "exports": {
             "names": [use.folder for use, _ in bound.exports],
-            "text": ", ".join(f"{use.folder} ({_label(choice.offer)})" for use, choice in bound.exports) or "none",
+            "text": ", ".join(f"{use.folder} ({_label(choice.registered)})" for use, choice in bound.exports) or "none",
         },
         "checked": {**(plan.checked or {}), "text": _checked(plan)},
         "recipe": bound.resolved(),
@@ -85,14 +88,14 @@ def describe(plan: RunPlan) -> dict[str, Any]:
 
 def _checked(plan: RunPlan) -> str:
     if plan.checked is None:
-        return "recipe, files and rows; not device, architecture and exports"
+        return "recipe, files and records; not device, architecture and exports"
     rows = f", {plan.checked['new_rows']:,} new rows" if plan.checked["new_rows"] else ""
-    return f"all that run checks before it encodes rows, on {plan.checked['device']}{rows}"
+    return f"all that run checks before it encodes records, on {plan.checked['device']}{rows}"
 
 
-def _label(offer: Any) -> str:
-    plugin = offer.plugin
-    return f"{offer.provider.name} of {plugin.distribution or plugin.name} {plugin.version}".rstrip()
+def _label(registered: Any) -> str:
+    plugin = registered.plugin
+    return f"{registered.provider.name} of {plugin.distribution or plugin.name} {plugin.version}".rstrip()
 
 
 def _counts(found: dict[str, int]) -> str:

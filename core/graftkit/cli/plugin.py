@@ -38,8 +38,8 @@ def check(name: str | None, quiet: bool) -> None:
     from graftkit.cli.options import open_host
     from graftkit.scaffold.check import check_plugins, find_offers
 
-    offers = find_offers(open_host(()), name)
-    if not offers:
+    providers = find_offers(open_host(()), name)
+    if not providers:
         click.echo("no plugin but graftkit's own is installed; name one of those to check it")
         return
-    sys.exit(1 if check_plugins(offers, quiet=quiet) else 0)
+    sys.exit(1 if check_plugins(providers, quiet=quiet) else 0)

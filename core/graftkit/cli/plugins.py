@@ -34,7 +34,7 @@ def command(disable: tuple[str, ...], as_json: bool) -> None:
 
 def describe(host: PluginHost) -> list[dict[str, Any]]:
     """Returns a dictionary a plugin, each with its providers."""
-    offers = host.registry.offers()
+    providers = host.registry.providers()
     return [
         {
             "plugin": record.name,
@@ -46,22 +46,22 @@ def describe(host: PluginHost) -> list[dict[str, Any]]:
             "import_seconds": round(record.import_seconds, 4),
             "notices": list(record.notices),
             "commands": [str(command.name) for command in host.commands(record)],
-            "providers": [_provider(host, offer) for offer in offers if offer.plugin is record],
+            "providers": [_provider(host, registered) for registered in providers if registered.plugin is record],
         }
         for record in host.records
     ]
 
 
-def _provider(host: PluginHost, offer: RegisteredProvider) -> dict[str, Any]:
-    missing = host.registry.missing_requirements(offer.provider)
+def _provider(host: PluginHost, registered: RegisteredProvider) -> dict[str, Any]:
+    missing = host.registry.missing_requirements(registered.provider)
     return {
-        "kind": offer.kind,
-        "name": offer.provider.name,
-        "summary": offer.provider.summary,
-        "target": offer.provider.target,
+        "kind": registered.kind,
+        "name": registered.provider.name,
+        "summary": registered.provider.summary,
+        "target": registered.provider.target,
         "status": "missing requirement" if missing else "ready",
         "missing": missing,
-        "install_hint": offer.provider.install_hint if missing else "",
+        "install_hint": registered.provider.install_hint if missing else "",
     }
 
 

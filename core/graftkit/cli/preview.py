@@ -32,12 +32,12 @@ _WIDTH = 40
 
 @click.command("preview")
 @recipe_arguments
-@click.option("--rows", type=click.IntRange(1), default=3, show_default=True, help="How many records to show.")
+@click.option("--records", type=click.IntRange(1), default=3, show_default=True, help="How many records to show.")
 @click.option("--where", metavar="FILE:LINE", help="Show this record, by the place that errors name.")
 @json_option
 @disable_option
 def command(
-    recipe: str, overrides: tuple[str, ...], rows: int, where: str | None, as_json: bool, disable: tuple[str, ...]
+    recipe: str, overrides: tuple[str, ...], records: int, where: str | None, as_json: bool, disable: tuple[str, ...]
 ) -> None:
     """Show the first training records of a RECIPE as tokens: [learnt] ones in brackets, and green on a terminal.
 
@@ -48,17 +48,19 @@ def command(
         host = host_of(recipe, overrides, disable)
         request = plan(recipe, overrides=overrides, host=host)
         encoder = make_vocabulary(request)[0].encoder if request.vocabulary else request.encoder
-    chosen = list(islice(request.rows.train, rows)) if where is None else [_at(request, where)]
-    for row in chosen:
-        for example in encoder.encode(row).examples:
+    chosen = list(islice(request.samples.train, records)) if where is None else [_at(request, where)]
+    for sample in chosen:
+        for example in encoder.encode(sample).examples:
             if as_json:
-                click.echo(json.dumps(_facts(encoder, row, example)))
+                click.echo(json.dumps(_facts(encoder, sample, example)))
             else:
-                say([Styled(f"{row.where}  ({len(example.ids)} tokens)", "bold")])
+                say([Styled(f"{sample.where}  ({len(example.ids)} tokens)", "bold")])
                 say(_tokens(encoder.tokenizer, example), end="\n\n")
     if where is None and not as_json:
         measured = [
-            example for row in islice(request.rows.train, _MEASURED) for example in encoder.encode(row).examples
+            example
+            for sample in islice(request.samples.train, _MEASURED)
+            for example in encoder.encode(sample).examples
         ]
         for line in _summary(measured):
             say(line)
@@ -66,27 +68,27 @@ def command(
 
 def _at(request: RunPlan, where: str) -> Sample:
     """Returns the record at a place, of training or holdout; the folders before the file's name may be left out."""
-    sides = (request.rows.train, request.rows.holdout)
-    for row in chain.from_iterable(sides):
-        if row.where == where or row.where.endswith(f"/{where}"):
-            return row
+    sides = (request.samples.train, request.samples.holdout)
+    for sample in chain.from_iterable(sides):
+        if sample.where == where or sample.where.endswith(f"/{where}"):
+            return sample
     raise DataError("there is no such record", where=where, hint="A place is FILE:LINE, or FILE#ROW of a table.")
 
 
-def _facts(encoder: Encoder, row: Sample, example: Example) -> dict[str, Any]:
+def _facts(encoder: Encoder, sample: Sample, example: Example) -> dict[str, Any]:
     ids = example.ids.tolist()
     return {
-        "where": row.where,
+        "where": sample.where,
         "tokens": [encoder.tokenizer.token_bytes(id).decode("utf-8", "backslashreplace") for id in ids],
         "ids": ids,
         "loss_weight": [float(weight) for weight in example.loss_weight],
         "prompt_length": int(example.prompt_length),
-        "authors": [{"author": author, "text": text} for text, author in encoder.authors(row)],
+        "authors": [{"author": author, "text": text} for text, author in encoder.authors(sample)],
     }
 
 
 def _tokens(tokenizer: Tokenizer, example: Example) -> Iterator[str | Styled]:
-    for token, learnt in zip(example.ids.tolist(), example.supervised.tolist(), strict=True):
+    for token, learnt in zip(example.ids.tolist(), example.loss_mask.tolist(), strict=True):
         text = tokenizer.token_bytes(token).decode("utf-8", "backslashreplace").replace("\n", "\\n\n")
         yield Styled(f"[{text}]", "green") if learnt else text
 
@@ -96,7 +98,7 @@ def _summary(examples: Sequence[Example]) -> Iterable[str]:
     if not examples:
         return
     lengths = [len(example.ids) for example in examples]
-    learnt = sum(int(example.supervised.sum()) for example in examples)
+    learnt = sum(int(example.loss_mask.sum()) for example in examples)
     yield f"{learnt / sum(lengths):.0%} of {sum(lengths):,} tokens in {len(examples):,} examples are learnt; lengths:"
     step = max(1, -(-max(lengths) // _BARS))
     counts = [sum(start < length <= start + step for length in lengths) for start in range(0, max(lengths), step)]

@@ -21,5 +21,5 @@ def command() -> None:
     """Train, extend, analyze and compare tokenizers.
 
     A tokenizer is a folder, a file, or a model whose own it is. FILES are UTF-8 text files, folders of them, or
-    patterns such as 'src/**/*.py'; of .jsonl files the rows' texts are read.
+    patterns such as 'src/**/*.py'; of .jsonl files the records' texts are read.
     """

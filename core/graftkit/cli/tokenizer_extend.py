@@ -83,7 +83,7 @@ def command(
         read = watched(texts, texts.bytes, "extending", on_event) if texts else ()
         plan = backend.extend(found.tokenizer, read, spec)
     record = extension_record(found.tokenizer, plan, spec) | {
-        "backend": found.offer.qualified_name,
+        "backend": found.registered.qualified_name,
         "corpus": texts and {"files": len(texts.files), "bytes": texts.bytes, "fingerprint": texts.fingerprint},
     }
     summary = _summary(found.tokenizer, plan, spec)  # a tokenizer that can't be tried is not saved

@@ -57,9 +57,9 @@ def extendable(host: PluginHost, found: FoundTokenizer) -> ExtendableBackend:
     from graftkit.flow.find_tokenizer import default_backend
     from graftkit.interfaces.vocabulary import ExtendableBackend
 
-    backend = default_backend(host, found.offer)
+    backend = default_backend(host, found.registered)
     if not isinstance(backend, ExtendableBackend):
-        raise refuse_backend(host, found.offer.provider.name, "extend a tokenizer", "extend")
+        raise refuse_backend(host, found.registered.provider.name, "extend a tokenizer", "extend")
     return backend
 
 
@@ -91,7 +91,7 @@ def _able(host: PluginHost, method: str) -> Sequence[str]:
     from graftkit.flow.find_tokenizer import default_backend
 
     able = []
-    for offer in host.registry.offers("tokenizer"):
+    for registered in host.registry.providers("tokenizer"):
         with suppress(GraftkitError):
-            able += [offer.provider.name] if hasattr(default_backend(host, offer), method) else []
+            able += [registered.provider.name] if hasattr(default_backend(host, registered), method) else []
     return sorted(able)

@@ -62,9 +62,9 @@ def command(
 
     host = open_host(disable)
     spec = _spec(vocab_size, specials, roles, chat_template)
-    offer = host.registry.resolve("tokenizer", use, where="--use")
-    config = bind_options(host.registry.config_class(offer), options)
-    backend = host.registry.create(offer, config)
+    registered = host.registry.resolve("tokenizer", use, where="--use")
+    config = bind_options(host.registry.config_class(registered), options)
+    backend = host.registry.create(registered, config)
     if not isinstance(backend, TrainableBackend):
         raise refuse_backend(host, use, "train", "train")
     saved_as = check_formats(formats, backend.formats)  # type: ignore[attr-defined]
@@ -78,7 +78,7 @@ def command(
     facts = {
         **tokenizer_facts(tokenizer),
         "asked_vocab_size": vocab_size,
-        "backend": offer.qualified_name,
+        "backend": registered.qualified_name,
         "options": config.model_dump(mode="json"),
         "corpus": {"files": len(texts.files), "bytes": texts.bytes, "fingerprint": texts.fingerprint},
         "bytes_per_token": measured.bytes_per_token,

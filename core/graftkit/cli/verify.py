@@ -49,8 +49,8 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
         check_listed(probes.parent, {name: facts for name, facts in run.artifacts.items() if name == PROBES_FILE})
     left_out = run.left_out if run else []
     for name in left_out:
-        _tell(f"{name} is left out, as the run's recipe says")
-    proof = prove(folder, probes, disable=[*disable, *left_out], tell=_tell) | {"hashes_of": listed_in}
+        _report(f"{name} is left out, as the run's recipe says")
+    proof = prove(folder, probes, disable=[*disable, *left_out], report=_report) | {"hashes_of": listed_in}
     if as_json:
         click.echo(json.dumps(proof))
         return
@@ -60,7 +60,7 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
         click.echo("note: whoever changed files may have changed that list: no run's manifest lists them beside it")
 
 
-def _tell(notice: str) -> None:
+def _report(notice: str) -> None:
     click.echo(f"note: {notice}", err=True)
 
 

@@ -1,1 +1,1 @@
-"""From rows of text to rows of tokens. Nothing here loads torch."""
+"""From records to token sequences. Nothing here loads torch."""

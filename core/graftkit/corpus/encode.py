@@ -1,4 +1,4 @@
-"""Encodes rows to token ids with their loss mask."""
+"""Encodes records to token ids with their loss mask."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ Overflow = Literal["drop_turns", "drop", "truncate", "error"]
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A part of a rendered row with one weight in the loss, or a special token.
+    """A part of a rendered record with one weight in the loss, or a special token.
 
     Attributes:
         text: The text; a special token's own text.
-        supervised: What each of its tokens weighs in the loss; 0 where it is not learnt.
+        loss_weight: What each of its tokens weighs in the loss; 0 where it is not learnt.
         special: The special token's id, or None.
     """
 
     text: str
-    supervised: float
+    loss_weight: float
     special: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An encoded row.
+    """An encoded record.
 
     Attributes:
-        examples: Token sequences of at most `max_length`: one, or several of a long text; those without a supervised
+        examples: Token sequences of at most `max_length`: one, or several of a long text; those without a
             token are left out.
         truncated: Whether it was too long: its end was cut off, or all of it.
-        stops: Whether the last supervised token is a special one, so that the model learns to stop there.
+        stops: Whether the last token in the loss is a special one, so that the model learns to stop there.
         left_out: What the chat template leaves out of it: see `graftkit.corpus.layout.lay_out`.
     """
 
@@ -86,7 +86,7 @@ def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTem
 
 
 class Encoder:
-    """Encodes rows for one tokenizer.
+    """Encodes records for one tokenizer.
 
     Only special tokens that the chat template writes are encoded as such; in messages they are ordinary text.
 
@@ -131,47 +131,49 @@ class Encoder:
             overflow=self.overflow,
         )
 
-    def encode(self, row: Sample) -> Encoded:
-        """Returns the tokens of a row.
+    def encode(self, sample: Sample) -> Encoded:
+        """Returns the tokens of a record.
 
         A conversation or completion longer than `max_length` is cut as `overflow` says. A text is cut into several
         examples, each of which begins with the last token of the one before, so that every token but the first is
         predicted once.
 
         Raises:
-            DataError: The chat template refuses the row, a conversation has no template, a special token would be
+            DataError: The chat template refuses the record, a conversation has no template, a special token would be
                 formed across the boundary of a message, or the model has no embedding row for a token.
         """
         left_out: set[str] = set()
-        ids, supervised = self._given(row) if isinstance(row, Tokens) else self._encode_runs(self._runs(row, left_out))
-        self.check_rows(ids, row.where)
-        is_text = isinstance(row, Text | LongText)
+        ids, loss_weights = (
+            self._given(sample) if isinstance(sample, Tokens) else self._encode_runs(self._runs(sample, left_out))
+        )
+        self.check_rows(ids, sample.where)
+        is_text = isinstance(sample, Text | LongText)
         if is_text:
             windows = range(0, len(ids) - 1, self.max_length - 1)
-            examples = [_example(*_cut(ids, supervised, at, self.max_length)) for at in windows]
+            examples = [_example(*_cut(ids, loss_weights, at, self.max_length)) for at in windows]
         else:
-            examples = [_example(*_cut(ids, supervised, 0, self._fitting(ids, supervised, row.where)))]
+            examples = [_example(*_cut(ids, loss_weights, 0, self._fitting(ids, loss_weights, sample.where)))]
         return Encoded(
-            examples=[example for example in examples if example.supervised.any()],
+            examples=[example for example in examples if example.loss_mask.any()],
             truncated=not is_text and len(ids) > self.max_length,
-            stops=bool(supervised) and self._stops(ids, supervised),
+            stops=bool(loss_weights) and self._stops(ids, loss_weights),
             left_out=frozenset(left_out),
         )
 
-    def _given(self, row: Tokens) -> tuple[list[int], list[float]]:
+    def _given(self, sample: Tokens) -> tuple[list[int], list[float]]:
         """Returns ids as they are given, if the tokenizer has them."""
         most = self._tokenizer.vocab_size
-        if min(row.ids) < 0 or max(row.ids) >= most:
-            odd = next(id for id in row.ids if not 0 <= id < most)
+        if min(sample.ids) < 0 or max(sample.ids) >= most:
+            odd = next(id for id in sample.ids if not 0 <= id < most)
             raise DataError(
                 f"it holds the id {odd:,}; the tokenizer's go from 0 to {most - 1:,}",
-                where=row.where,
+                where=sample.where,
                 hint="Ids are of one tokenizer: give the text, or the model that they were made for.",
             )
-        return list(row.ids), list(row.weights)
+        return list(sample.ids), list(sample.weights)
 
-    def _fitting(self, ids: Sequence[int], supervised: Sequence[float], where: str) -> int:
-        """Returns how many tokens of a row are kept: all where they fit.
+    def _fitting(self, ids: Sequence[int], loss_weights: Sequence[float], where: str) -> int:
+        """Returns how many tokens of a record are kept: all where they fit.
 
         Raises:
             DataError: They don't, and `overflow` is "error".
@@ -185,7 +187,7 @@ class Encoder:
                 hint="Raise data.max_length, or say data.overflow: drop_turns.",
             )
         if self.overflow == "drop_turns":  # up to the end of the last answer that fits as a whole
-            learnt = np.asarray(supervised[: self.max_length + 1]) != 0
+            learnt = np.asarray(loss_weights[: self.max_length + 1]) != 0
             ends = np.flatnonzero(learnt[:-1] & ~learnt[1:]) + 1
             return int(ends[-1]) if len(ends) else 0
         return self.max_length if self.overflow == "truncate" else 0
@@ -209,7 +211,7 @@ class Encoder:
 
         Args:
             ids: Token ids.
-            where: The row that they are of, for the error.
+            where: The record that they are of, for the error.
 
         Raises:
             DataError: An id has none.
@@ -231,19 +233,21 @@ class Encoder:
             return self._encode_runs([*self._start, _Run(messages, 0.0)])[0]
         return self._encode_runs(list(self._chat_runs(messages, set(), reply=True)))[0]
 
-    def authors(self, row: Sample) -> list[tuple[str, str]]:
-        """Returns the text of a row in stretches, each with who wrote it: "template", "message 1 (user)", "tools", ...
+    def authors(self, sample: Sample) -> list[tuple[str, str]]:
+        """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
 
         Raises:
             DataError: As for `encode`.
         """
-        if isinstance(row, Conversation):
-            pieces = self._pieces(row, set())
-            return [(piece.text, _author(piece.message, row)) for piece in pieces if piece.text]
-        if isinstance(row, Tokens):
-            return [(self._tokenizer.decode(row.ids), "tokens")]
+        if isinstance(sample, Conversation):
+            pieces = self._pieces(sample, set())
+            return [(piece.text, _author(piece.message, sample)) for piece in pieces if piece.text]
+        if isinstance(sample, Tokens):
+            return [(self._tokenizer.decode(sample.ids), "tokens")]
         parts = (
-            {"prompt": row.prompt, "completion": row.completion} if isinstance(row, Completion) else {"text": row.text}
+            {"prompt": sample.prompt, "completion": sample.completion}
+            if isinstance(sample, Completion)
+            else {"text": sample.text}
         )
         return [(text, name) for name, text in parts.items() if text]
 
@@ -272,7 +276,7 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256, in hex, of everything that the ids and the loss mask of a row depend on."""
+        """A sha256, in hex, of everything that the ids and the loss mask of a record depend on."""
         facts = {
             "version": 2,
             "tokenizer": self._tokenizer.fingerprint,
@@ -286,24 +290,24 @@ class Encoder:
         }
         return fingerprint(facts)
 
-    def _stops(self, ids: Sequence[int], supervised: Sequence[float]) -> bool:
-        last = max((place for place, learn in enumerate(supervised) if learn), default=0)
+    def _stops(self, ids: Sequence[int], loss_weights: Sequence[float]) -> bool:
+        last = max((place for place, learn in enumerate(loss_weights) if learn), default=0)
         return ids[last] in self._tokenizer.special_tokens.values()
 
-    def _runs(self, row: Conversation | Completion | Text | LongText, left_out: set[str]) -> list[_Run]:
-        """Returns the parts of a row; what a template leaves out of it is put into `left_out`."""
-        if isinstance(row, Conversation):
-            return list(self._chat_runs(row, left_out))
-        if isinstance(row, Completion):
-            return [*self._start, _Run(row.prompt, 0.0), _Run(row.completion, 1.0), *self._end]
-        return [*self._start, _Run(row.text, 1.0), *self._end]
+    def _runs(self, sample: Conversation | Completion | Text | LongText, left_out: set[str]) -> list[_Run]:
+        """Returns the parts of a record; what a template leaves out of it is put into `left_out`."""
+        if isinstance(sample, Conversation):
+            return list(self._chat_runs(sample, left_out))
+        if isinstance(sample, Completion):
+            return [*self._start, _Run(sample.prompt, 0.0), _Run(sample.completion, 1.0), *self._end]
+        return [*self._start, _Run(sample.text, 1.0), *self._end]
 
     def _required_template(self, where: str) -> ChatTemplate:
         if self._template is None:
             raise DataError(
                 "the model's tokenizer has no chat template for conversations",
                 where=where,
-                hint="Give one with data.chat_template, or rows with a prompt and a completion.",
+                hint="Give one with data.chat_template, or records with a prompt and a completion.",
             )
         return self._template
 
@@ -379,7 +383,7 @@ class Encoder:
         for number, run in enumerate(runs):
             if run.special is not None:
                 written.append((run.special, start))
-            opens = bool(number and run.supervised and not runs[number - 1].supervised)
+            opens = bool(number and run.loss_weight and not runs[number - 1].loss_weight)
             if opens and not self._same_alone(text, start, encoding.ids, lefts, cuts):
                 return None
             start += len(run.text)
@@ -410,23 +414,23 @@ class Encoder:
 
     def _encode_stretches(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]]:
         ids: list[int] = []
-        supervised: list[float] = []
+        loss_weights: list[float] = []
         group: list[_Run] = []
         for run in [*runs, None]:
             if run is not None and run.special is None:
                 group.append(run)
                 continue
-            self._encode_group(group, ids, supervised)
+            self._encode_group(group, ids, loss_weights)
             group = []
             if run is not None and run.special is not None:
                 ids.append(run.special)
-                supervised.append(run.supervised)
-        return ids, supervised
+                loss_weights.append(run.loss_weight)
+        return ids, loss_weights
 
-    def _encode_group(self, group: Sequence[_Run], ids: list[int], supervised: list[float]) -> None:
+    def _encode_group(self, group: Sequence[_Run], ids: list[int], loss_weights: list[float]) -> None:
         """Encodes neighbouring parts as one text.
 
-        Where the text before a supervised part is encoded differently alone, the text is split there: at inference the
+        Where the text before a part in the loss is encoded differently alone, the text is split there: at inference the
         prompt's tokens are fixed before the answer's first token.
         """
         rest = [(group, False)]
@@ -441,13 +445,13 @@ class Encoder:
                 rest += [(part[split:], True), (part[:split], follows)]
             else:
                 ids.extend(encoding.ids)
-                supervised.extend(_marks(part, encoding.offsets))
+                loss_weights.extend(_marks(part, encoding.offsets))
 
     def _first_split(self, group: Sequence[_Run], text: str, encoding: Encoding, follows: bool) -> int:
-        """Returns the number of the first supervised part before which the text is encoded differently alone, or 0."""
+        """Returns the number of the first part in the loss before which the text is encoded differently alone, or 0."""
         start = 0
         for number, run in enumerate(group):
-            opens = number and run.supervised and not group[number - 1].supervised
+            opens = number and run.loss_weight and not group[number - 1].loss_weight
             if opens and _tokens_before(start, encoding) != self._encode_part(text[:start], follows).ids:
                 return number
             start += len(run.text)
@@ -500,17 +504,17 @@ def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterato
     for left, _ in offsets:
         while number < len(group) - 1 and left >= ends[number]:
             number += 1
-        yield group[number].supervised
+        yield group[number].loss_weight
 
 
 def _cut(
-    ids: Sequence[int], supervised: Sequence[float], start: int, length: int
+    ids: Sequence[int], loss_weights: Sequence[float], start: int, length: int
 ) -> tuple[Sequence[int], Sequence[float]]:
-    return ids[start : start + length], supervised[start : start + length]
+    return ids[start : start + length], loss_weights[start : start + length]
 
 
-def _example(ids: Sequence[int], supervised: Sequence[float]) -> Example:
-    weights = np.array(supervised, dtype=np.float32)
+def _example(ids: Sequence[int], loss_weights: Sequence[float]) -> Example:
+    weights = np.array(loss_weights, dtype=np.float32)
     learnt = weights != 0
     starts = np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))
     weights[:1] = 0  # nothing stands before the first token to predict it from

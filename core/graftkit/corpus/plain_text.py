@@ -20,7 +20,7 @@ Reference = Callable[[str], tuple[list[int], list[float]]]
 
 
 class PlainTexts:
-    """Encodes plain texts, of which every token but the first is supervised.
+    """Encodes plain texts, of which every token but the first is in the loss.
 
     Attributes:
         start: The id that each text starts with, if any.
@@ -53,10 +53,10 @@ class PlainTexts:
         self.alone = all(self._encode_alone([text]) == [ids] for text, ids in known)
         self._whole = not self.alone and all(self._encode_whole([text]) == [ids] for text, ids in known)
 
-    def _plainly(self, ids: list[int], supervised: list[float]) -> list[int] | None:
-        """Returns the ids if all but the first special one are supervised, else None."""
+    def _plainly(self, ids: list[int], loss_weights: list[float]) -> list[int] | None:
+        """Returns the ids if all but the first special one are in the loss, else None."""
         plain = [0.0] * len(self.start) + [1.0] * (len(ids) - len(self.start))
-        return ids if supervised == plain else None
+        return ids if loss_weights == plain else None
 
     def takes(self, text: str) -> bool:
         """Tells whether `encode` encodes a text as the reference does."""
@@ -95,8 +95,8 @@ class PlainTexts:
 
     def _cut(self, ids: Sequence[int]) -> list[NDArray[np.uint32]]:
         """Cuts ids into examples, each of which begins with the last id of the one before."""
-        row = np.array(ids, np.uint32)
-        return [row[at : at + self._max_length] for at in range(0, len(row) - 1, self._max_length - 1)]
+        sequence = np.array(ids, np.uint32)
+        return [sequence[at : at + self._max_length] for at in range(0, len(sequence) - 1, self._max_length - 1)]
 
     def _store(self, windows: Sequence[NDArray[np.uint32]], firsts: Sequence[int]) -> TokenStore:
         """Stores examples; `firsts` are the indices of those that begin a text."""

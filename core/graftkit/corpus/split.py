@@ -1,4 +1,4 @@
-"""Draws the holdout rows."""
+"""Draws the holdout records."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.corpus.row_files import Rows
+from graftkit.corpus.sample_files import Samples
 
 __all__ = ["Split", "drawn", "exclude", "split"]
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Training rows and holdout rows.
+    """Training records and holdout records.
 
     Attributes:
-        train: The rows to learn from, in the order they were read.
+        train: The records to learn from, in the order they were read.
         holdout: The others.
-        repeated: How many rows to learn from were dropped since they are also held out.
+        repeated: How many records to learn from were dropped since they are also held out.
     """
 
-    train: Rows
-    holdout: Rows
+    train: Samples
+    holdout: Samples
     repeated: int = 0
 
 
-def split(rows: Rows, share: float) -> Split:
-    """Draws rows at random; equal rows always go to the same side.
+def split(samples: Samples, share: float) -> Split:
+    """Draws records at random; equal records always go to the same side.
 
-    A row's side depends on its content, the share and the seed of its place, not on where it stands in the file.
+    A record's side depends on its content, the share and the seed of its place, not on where it stands in the file.
 
     Args:
-        rows: All rows, each with its place in the draw.
-        share: The share to hold out, 0 to 0.5; at least one row unless it is 0, at least one is left to learn from.
+        samples: All records, each with its place in the draw.
+        share: The share to hold out, 0 to 0.5; at least one record unless it is 0, at least one is left to learn from.
     """
-    _, group, counts = np.unique(rows.places, return_inverse=True, return_counts=True)
-    wanted = max(1, round(share * len(rows))) if share else 0
+    _, group, counts = np.unique(samples.draws, return_inverse=True, return_counts=True)
+    wanted = max(1, round(share * len(samples))) if share else 0
     held = np.zeros(len(counts), bool)
     held[_taken(counts, wanted)] = True
-    return Split(rows.only(~held[group]), rows.only(held[group]))
+    return Split(samples.only(~held[group]), samples.only(held[group]))
 
 
 def drawn(counts: Mapping[str, int], wanted: int) -> set[str]:
-    """Takes groups of equal rows, in their drawn order, as long as they fit; at least the smallest, never all.
+    """Takes groups of equal records, in their drawn order, as long as they fit; at least the smallest, never all.
 
     Args:
         counts: Each group's key -> how much it counts, in the drawn order.
@@ -68,7 +68,7 @@ def _taken(counts: Sequence[int] | NDArray[np.int64], wanted: int) -> list[int]:
     return taken
 
 
-def exclude(rows: Rows, holdout: Rows) -> Split:
-    """Removes the rows of a separate holdout file from the training rows."""
-    train = rows.only(~np.isin(rows.digests, holdout.digests))
-    return Split(train, holdout, repeated=len(rows) - len(train))
+def exclude(samples: Samples, holdout: Samples) -> Split:
+    """Removes the records of a separate holdout file from the training records."""
+    train = samples.only(~np.isin(samples.digests, holdout.digests))
+    return Split(train, holdout, repeated=len(samples) - len(train))

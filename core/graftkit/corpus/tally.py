@@ -1,4 +1,4 @@
-"""Counts of encoded rows."""
+"""Counts of encoded records."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _PLACES = 3
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts of some rows; those of two stretches of rows can be added.
+    """Counts of some records; those of two stretches of records can be added.
 
     Attributes:
-        rows: How many rows there were.
+        records: How many there were.
         examples: How many examples came of them.
-        truncated: Rows that were too long: they lost their end, or were left out.
+        truncated: Records that were too long: they lost their end, or were left out.
         overlong: Where the first of them stand.
-        lost: Rows of which nothing supervised is left.
-        endless: Rows without a stop token at their end.
-        supervised: Supervised tokens.
-        stops: The special tokens that end a supervised stretch, ascending.
+        lost: Records of which nothing is left to learn.
+        endless: Records without a stop token at their end.
+        loss_tokens: Tokens in the loss.
+        stops: The special tokens that end a stretch in the loss, ascending.
         systems: What conversations start with, a system message or None: up to two different ones.
         prompt: What the user says in the first short conversation, or None.
         answers: The numbers of the examples that have a prompt and an answer.
-        left_out: What the chat template leaves out -> in how many rows.
+        left_out: What the chat template leaves out -> in how many records.
     """
 
-    rows: int = 0
+    records: int = 0
     examples: int = 0
     truncated: int = 0
     overlong: Sequence[str] = ()
     lost: int = 0
     endless: int = 0
-    supervised: int = 0
+    loss_tokens: int = 0
     stops: Sequence[int] = ()
     systems: Sequence[str | None] = ()
     prompt: str | None = None
@@ -45,20 +45,20 @@ class Tally:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def plus(self, other: Tally, answers: int) -> Tally:
-        """Returns the counts of these rows and those that follow them.
+        """Returns the counts of these records and those that follow them.
 
         Args:
-            other: The rows that follow.
+            other: The records that follow.
             answers: How many of `answers` are kept at most.
         """
         return Tally(
-            rows=self.rows + other.rows,
+            records=self.records + other.records,
             examples=self.examples + other.examples,
             truncated=self.truncated + other.truncated,
             overlong=[*self.overlong, *other.overlong][:_PLACES],
             lost=self.lost + other.lost,
             endless=self.endless + other.endless,
-            supervised=self.supervised + other.supervised,
+            loss_tokens=self.loss_tokens + other.loss_tokens,
             stops=sorted({*self.stops, *other.stops}),
             systems=list(dict.fromkeys([*self.systems, *other.systems]))[:2],
             prompt=self.prompt if self.prompt is not None else other.prompt,

@@ -1,4 +1,4 @@
-"""Encodes rows in batches, in their order, from any position on."""
+"""Encodes records in batches, in their order, from any position on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
-from graftkit.corpus.row_files import Rows
+from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.stretches import STRETCH, read_stretches
 from graftkit.corpus.tally import Tally
 from graftkit.interfaces import samples
@@ -26,7 +26,7 @@ _CHARACTERS = 1 << 20
 _STRETCH = STRETCH
 """Bytes of a stretch of a long text, about."""
 
-_ROWS = 64
+_SAMPLES = 64
 """Conversations and completions that make a chunk."""
 
 
@@ -35,13 +35,13 @@ class Position:
     """A position from which encoding resumes.
 
     Attributes:
-        rows: How many rows are done.
-        stretches: How many stretches of the next row are done, which is a long text.
+        records: How many are done.
+        stretches: How many stretches of the next record are done, which is a long text.
         carry: Its tokens that are not yet in a window.
         begun: Whether a window of it has been cut.
     """
 
-    rows: int = 0
+    records: int = 0
     stretches: int = 0
     carry: Sequence[int] = ()
     begun: bool = False
@@ -63,7 +63,7 @@ def position_units() -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some encoded rows.
+    """Some encoded records.
 
     Attributes:
         tokens: Their examples.
@@ -76,26 +76,26 @@ class Chunk:
     position: Position
 
 
-def tokenize(encoder: Encoder, rows: Rows, position: Position) -> Iterator[Chunk]:
-    """Encodes rows as `encoder.encode` does, many plain texts at a time, long ones a stretch at a time.
+def tokenize(encoder: Encoder, samples: Samples, position: Position) -> Iterator[Chunk]:
+    """Encodes records as `encoder.encode` does, many plain texts at a time, long ones a stretch at a time.
 
     Args:
         encoder: The encoder.
-        rows: The rows.
+        samples: The records.
         position: Where to begin.
 
     Yields:
-        Chunks. How rows are cut into chunks changes nothing about what they are together.
+        Chunks. How records are cut into chunks changes nothing about what they are together.
 
     Raises:
-        DataError: A row can't be encoded.
+        DataError: A record can't be encoded.
     """
-    done = position.rows
-    for way, group in _groups(encoder.plain, rows.after(done)):
+    done = position.records
+    for way, group in _groups(encoder.plain, samples.after(done)):
         if way == "stretches" and isinstance(group[0], LongText):
-            yield from _long_text(encoder, group[0], position if position.rows == done else Position(done))
+            yield from _long_text(encoder, group[0], position if position.records == done else Position(done))
         elif way == "together":
-            yield _plain_texts(encoder, [row for row in group if isinstance(row, Text)], done)
+            yield _plain_texts(encoder, [sample for sample in group if isinstance(sample, Text)], done)
         else:
             yield _one_by_one(encoder, group, done)
         done += len(group)
@@ -104,95 +104,95 @@ def tokenize(encoder: Encoder, rows: Rows, position: Position) -> Iterator[Chunk
 _Way = Literal["stretches", "together", "one by one"]
 
 
-def _way(plain: PlainTexts, row: Sample) -> _Way:
-    """Returns how a row is encoded."""
-    if isinstance(row, LongText) and plain.alone:
+def _way(plain: PlainTexts, sample: Sample) -> _Way:
+    """Returns how a record is encoded."""
+    if isinstance(sample, LongText) and plain.alone:
         return "stretches"
-    return "together" if isinstance(row, Text) and plain.takes(row.text) else "one by one"
+    return "together" if isinstance(sample, Text) and plain.takes(sample.text) else "one by one"
 
 
-def _groups(plain: PlainTexts, rows: Iterator[Sample]) -> Iterator[tuple[_Way, list[Sample]]]:
-    """Groups neighbouring rows that are encoded in one call."""
+def _groups(plain: PlainTexts, samples: Iterator[Sample]) -> Iterator[tuple[_Way, list[Sample]]]:
+    """Groups neighbouring records that are encoded in one call."""
     group: list[Sample] = []
     before: _Way = "one by one"
     size = 0
-    for row in rows:
-        way = _way(plain, row)
-        weight = len(row.text) if isinstance(row, Text) and way == "together" else _CHARACTERS // _ROWS
+    for sample in samples:
+        way = _way(plain, sample)
+        weight = len(sample.text) if isinstance(sample, Text) and way == "together" else _CHARACTERS // _SAMPLES
         if group and (size + weight > _CHARACTERS or way != before or way == "stretches"):
             yield before, group
             group, size = [], 0
-        group.append(row)
+        group.append(sample)
         before, size = way, size + weight
     if group:
         yield before, group
 
 
-def _plain_texts(encoder: Encoder, rows: Sequence[Text], done: int) -> Chunk:
-    tokens, lost = encoder.plain.encode([row.text for row in rows])
-    for row in rows if encoder.lacks_row(tokens.ids) else ():
-        encoder.encode(row)  # the one that is refused says where it is
-    return Chunk(tokens, _tally_of_texts(encoder, tokens, len(rows), lost), Position(done + len(rows)))
+def _plain_texts(encoder: Encoder, samples: Sequence[Text], done: int) -> Chunk:
+    tokens, lost = encoder.plain.encode([sample.text for sample in samples])
+    for sample in samples if encoder.lacks_row(tokens.ids) else ():
+        encoder.encode(sample)  # the one that is refused says where it is
+    return Chunk(tokens, _tally_of_texts(encoder, tokens, len(samples), lost), Position(done + len(samples)))
 
 
-def _tally_of_texts(encoder: Encoder, tokens: TokenStore, rows: int, lost: int) -> Tally:
-    stops = sorted({*encoder.plain.end} & {*encoder.tokenizer.special_tokens.values()}) if rows else []
+def _tally_of_texts(encoder: Encoder, tokens: TokenStore, records: int, lost: int) -> Tally:
+    stops = sorted({*encoder.plain.end} & {*encoder.tokenizer.special_tokens.values()}) if records else []
     return Tally(
-        rows=rows,
+        records=records,
         examples=len(tokens),
         lost=lost,
-        endless=0 if stops else rows,
-        supervised=int(tokens.supervised.sum()),
+        endless=0 if stops else records,
+        loss_tokens=int(tokens.loss_tokens.sum()),
         stops=stops,
     )
 
 
-def _long_text(encoder: Encoder, row: LongText, position: Position) -> Iterator[Chunk]:
+def _long_text(encoder: Encoder, sample: LongText, position: Position) -> Iterator[Chunk]:
     """Encodes a long text in chunks, each of which has the position after it."""
     plain = encoder.plain
     carry = list(position.carry) if position.stretches else list(plain.start)
     begun, stretches = position.begun, position.stretches
-    rest = islice(read_stretches(row.source, _STRETCH), stretches, None)
+    rest = islice(read_stretches(sample.source, _STRETCH), stretches, None)
     for ids, parts in encode_stretches(encoder.tokenizer.encode_batch, rest):
-        encoder.check_rows(ids, row.where)
+        encoder.check_rows(ids, sample.where)
         tokens, carry = plain.full_windows([*carry, *ids], begins=not begun)
         begun, stretches = begun or len(tokens) > 0, stretches + parts
-        yield Chunk(tokens, _tally_of_texts(encoder, tokens, 0, 0), Position(position.rows, stretches, carry, begun))
-    encoder.check_rows([*plain.start, *plain.end], row.where)
+        yield Chunk(tokens, _tally_of_texts(encoder, tokens, 0, 0), Position(position.records, stretches, carry, begun))
+    encoder.check_rows([*plain.start, *plain.end], sample.where)
     tokens = plain.windows([*carry, *plain.end], begins=not begun)
     lost = 0 if begun or len(tokens) else 1
-    yield Chunk(tokens, _tally_of_texts(encoder, tokens, 1, lost), Position(position.rows + 1))
+    yield Chunk(tokens, _tally_of_texts(encoder, tokens, 1, lost), Position(position.records + 1))
 
 
-def _one_by_one(encoder: Encoder, rows: Sequence[Sample], done: int) -> Chunk:
-    encoded = [encoder.encode(row) for row in rows]
+def _one_by_one(encoder: Encoder, samples: Sequence[Sample], done: int) -> Chunk:
+    encoded = [encoder.encode(sample) for sample in samples]
     tokens = TokenStore.of(example for item in encoded for example in item.examples)
-    return Chunk(tokens, _tally_of(encoder, rows, encoded, tokens), Position(done + len(rows)))
+    return Chunk(tokens, _tally_of(encoder, samples, encoded, tokens), Position(done + len(samples)))
 
 
-def _tally_of(encoder: Encoder, rows: Sequence[Sample], encoded: Sequence[Encoded], tokens: TokenStore) -> Tally:
-    examples = [(example, row) for row, item in zip(rows, encoded, strict=True) for example in item.examples]
-    ends = {int(example.ids[example.supervised.nonzero()[0][-1]]) for example, _ in examples}
-    chats = [row for row in rows if isinstance(row, Conversation)]
-    openings = [row.messages[0] for row in chats]
-    answered = [example.prompt_length > 0 and not isinstance(row, Text | LongText) for example, row in examples]
+def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Encoded], tokens: TokenStore) -> Tally:
+    examples = [(example, sample) for sample, item in zip(samples, encoded, strict=True) for example in item.examples]
+    ends = {int(example.ids[example.loss_mask.nonzero()[0][-1]]) for example, _ in examples}
+    chats = [sample for sample in samples if isinstance(sample, Conversation)]
+    openings = [sample.messages[0] for sample in chats]
+    answered = [example.prompt_length > 0 and not isinstance(sample, Text | LongText) for example, sample in examples]
     return Tally(
-        rows=len(rows),
+        records=len(samples),
         examples=len(examples),
         truncated=sum(item.truncated for item in encoded),
-        overlong=[row.where for row, item in zip(rows, encoded, strict=True) if item.truncated],
+        overlong=[sample.where for sample, item in zip(samples, encoded, strict=True) if item.truncated],
         lost=sum(not item.examples for item in encoded),
         endless=sum(not item.stops for item in encoded),
-        supervised=int(tokens.supervised.sum()),
+        loss_tokens=int(tokens.loss_tokens.sum()),
         stops=sorted(ends & {*encoder.tokenizer.special_tokens.values()}),
         systems=list(dict.fromkeys(first.content if first.role == "system" else None for first in openings))[:2],
-        prompt=next((words for row in chats if (words := _short_question(row))), None),
+        prompt=next((words for sample in chats if (words := _short_question(sample))), None),
         answers=[number for number, has_answer in enumerate(answered) if has_answer],
         left_out=dict(Counter(what for item in encoded for what in sorted(item.left_out))),
     )
 
 
-def _short_question(row: Conversation) -> str | None:
+def _short_question(sample: Conversation) -> str | None:
     """Returns the first user message if it is short, for the report."""
-    words = next((message.content for message in row.messages if message.role == "user"), "")
+    words = next((message.content for message in sample.messages if message.role == "user"), "")
     return words if 0 < len(words) < 200 and "\n" not in words else None

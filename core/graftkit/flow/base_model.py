@@ -51,7 +51,7 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
     bound, files = run.plan.bound, run.plan.files
     training = bound.recipe.training
     with run.stage("base model") as stage:
-        quantizer: Quantizer = run.host.registry.create(bound.quantizer.offer, bound.quantizer.config)
+        quantizer: Quantizer = run.host.registry.create(bound.quantizer.registered, bound.quantizer.config)
         device, dtype = planned.device, getattr(torch, training.dtype)
         on_tensor = stage.progress("tensors")
         network: Any = load_base_model(files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor)
@@ -68,7 +68,7 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
     bound, files, network = run.plan.bound, run.plan.files, base.network
     with run.stage("adapter") as stage:
         grown = grow_vocabulary(run, network) if run.vocabulary.change else None
-        adapter: Adapter = run.host.registry.create(bound.adapter.offer, bound.adapter.config)
+        adapter: Adapter = run.host.registry.create(bound.adapter.registered, bound.adapter.config)
         adapted = adapt(network, adapter, run.plan.targets, seed=bound.recipe.training.seed, originals=base.originals)
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)

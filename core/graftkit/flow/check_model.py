@@ -1,4 +1,4 @@
-"""What can be known of the base model before a row is encoded: its device, and what it computes."""
+"""What can be known of the base model before a record is encoded: its device, and what it computes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     """
     bound, files = plan.bound, plan.files
     device = pick_device(bound.recipe.training.device)
-    check_stored_weights(files, host.registry.create(bound.quantizer.offer, bound.quantizer.config))
+    check_stored_weights(files, host.registry.create(bound.quantizer.registered, bound.quantizer.config))
     return PlannedBase(device, choose_packing(files.config, files.reference, count_weights(files.tensors)))
 
 

@@ -46,7 +46,7 @@ class RunContext:
         folder: The run's folder.
         cancel: Whether somebody wants it to stop.
         resumed: The run that this one goes on with, or None.
-        vocabulary: What rows are encoded with; the first stage puts another one here where the recipe asks for it.
+        vocabulary: What records are encoded with; the first stage puts another one here where the recipe asks for it.
     """
 
     def __init__(
@@ -211,11 +211,11 @@ class StageScope:
     def progress(self, what: str) -> Callable[[int, int], None]:
         """Returns a function that tells how far it came, and stops the stage when asked to."""
 
-        def tell(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             self._run.cancel.poll()
             self._run.emit(Progress(self.name, what, done, total))
 
-        return tell
+        return report
 
     def notice(self, message: str) -> None:
         """Tells the user something, and keeps it in the manifest."""
@@ -224,9 +224,11 @@ class StageScope:
 
 def _third_parties(plan: RunPlan) -> list[str]:
     """Returns the plugins in use that are not built in, as messages name them."""
-    offers = [plan.source, plan.backend, *(choice.offer for choice in plan.bound.choices.values())]
-    offers += [plan.vocabulary.offer] if plan.vocabulary else []
-    return list(dict.fromkeys(offer.plugin.label for offer in offers if offer.plugin.distribution != BUILT_IN))
+    providers = [plan.source, plan.backend, *(choice.registered for choice in plan.bound.choices.values())]
+    providers += [plan.vocabulary.registered] if plan.vocabulary else []
+    return list(
+        dict.fromkeys(registered.plugin.label for registered in providers if registered.plugin.distribution != BUILT_IN)
+    )
 
 
 def _known(before: RunManifest) -> dict[str, Any]:
@@ -241,7 +243,7 @@ def _known(before: RunManifest) -> dict[str, Any]:
 
 def _providers(plan: RunPlan) -> dict[str, Any]:
     """Returns what each name resolved to; a source opens, and a tokenizer is read, with the defaults of its fields."""
-    backend = plan.vocabulary.offer if plan.vocabulary else plan.backend
+    backend = plan.vocabulary.registered if plan.vocabulary else plan.backend
     found = {"model_source": plan.source.facts({}), "tokenizer": backend.facts({})}
     return found | plan.bound.providers()
 

@@ -1,4 +1,4 @@
-"""The second stage: rows become tokens on the disk. torch is not loaded yet."""
+"""The second stage: records become tokens on the disk. torch is not loaded yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftkit.corpus.encode import Encoder, Overflow
-from graftkit.corpus.row_files import Rows
+from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
@@ -25,7 +25,7 @@ __all__ = ["TOKENS", "Corpus", "build_corpus"]
 
 TOKENS = "tokens"
 PARTIAL = ".tokens.partial"
-"""Where tokens are written while rows are encoded: a run that was stopped goes on there."""
+"""Where tokens are written while records are encoded: a run that was stopped goes on there."""
 
 _FORMAT = 2
 """The form of stored tokens: tokens of another one are encoded again."""
@@ -39,10 +39,10 @@ class Corpus:
     """Tokens to learn from and tokens to evaluate on.
 
     Attributes:
-        train: The rows to learn from.
-        holdout: The holdout rows.
-        answers: The numbers of the holdout rows that have a prompt and an answer, as many as are asked for.
-        stop: What a generation stops at: special tokens that end a supervised stretch, and those of the base model.
+        train: The records to learn from.
+        holdout: The holdout records.
+        answers: The numbers of the holdout records that have a prompt and an answer, as many as are asked for.
+        stop: What a generation stops at: special tokens that end a stretch in the loss, and those of the base model.
     """
 
     train: TokenStore
@@ -53,30 +53,30 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The rows to learn from, or the holdout ones.
+    """The records to learn from, or the holdout ones.
 
     Attributes:
-        rows: The rows.
+        samples: The records.
         key: What their tokens depend on.
         answers: How many answers are noted at most.
-        tell: Told how many of them are done.
+        report: Told how many of them are done.
     """
 
-    rows: Rows
+    samples: Samples
     key: str
     answers: int
-    tell: Callable[[int], None]
+    report: Callable[[int], None]
 
 
 def build_corpus(run: RunContext) -> Corpus:
-    """Writes `tokens/` and counts what became of the rows; tokens of an earlier attempt that still hold are used.
+    """Writes `tokens/` and counts what became of the records; tokens of an earlier attempt that still hold are used.
 
     Raises:
-        DataError: A row can't be laid out, or nothing is left to learn.
+        DataError: A record can't be laid out, or nothing is left to learn.
     """
     with run.stage("corpus") as stage:
-        encoder, rows = run.vocabulary.encoder, run.plan.rows
-        fingerprints = {"train": rows.train.fingerprint, "holdout": rows.holdout.fingerprint}
+        encoder, samples = run.vocabulary.encoder, run.plan.samples
+        fingerprints = {"train": samples.train.fingerprint, "holdout": samples.holdout.fingerprint}
         _check_resumed(run, fingerprints, encoder)
         sides = _sides(run, stage, encoder, fingerprints)
         tallies = _sealed(run, sides) or _written(run, stage, encoder, sides)
@@ -93,18 +93,18 @@ def build_corpus(run: RunContext) -> Corpus:
 
 
 def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: Mapping[str, str]) -> dict[str, _Side]:
-    rows, wanted = run.plan.rows, run.plan.bound.recipe.evaluation.exact_match
-    tell, first, total = stage.progress("rows"), len(rows.train), len(rows.train) + len(rows.holdout)
+    samples, wanted = run.plan.samples, run.plan.bound.recipe.evaluation.exact_match
+    report, first, total = stage.progress("records"), len(samples.train), len(samples.train) + len(samples.holdout)
     about = [_FORMAT, encoder.fingerprint, wanted, *position_units()]
-    key = {name: fingerprint([about, rows]) for name, rows in fingerprints.items()}
+    key = {name: fingerprint([about, of]) for name, of in fingerprints.items()}
     return {
-        "train": _Side(rows.train, key["train"], 0, lambda done: tell(done, total)),
-        "holdout": _Side(rows.holdout, key["holdout"], wanted, lambda done: tell(first + done, total)),
+        "train": _Side(samples.train, key["train"], 0, lambda done: report(done, total)),
+        "holdout": _Side(samples.holdout, key["holdout"], wanted, lambda done: report(first + done, total)),
     }
 
 
 def _sealed(run: RunContext, sides: Mapping[str, _Side]) -> dict[str, Tally] | None:
-    """Returns what became of the rows where an earlier attempt has finished with them."""
+    """Returns what became of the records where an earlier attempt has finished with them."""
     notes = {name: find_store(run.folder / TOKENS / f"{name}.safetensors", side.key) for name, side in sides.items()}
     found = {name: Tally.from_json(note["tally"]) for name, note in notes.items() if note}
     return found if found.keys() == sides.keys() else None
@@ -127,25 +127,25 @@ def _written(run: RunContext, stage: StageScope, encoder: Encoder, sides: Mappin
 
 
 def _tell_of_earlier(stage: StageScope, writers: Mapping[str, TokenWriter]) -> None:
-    done = sum(writer.note["position"]["rows"] for writer in writers.values() if writer.note)
+    done = sum(writer.note["position"]["records"] for writer in writers.values() if writer.note)
     if done:
-        stage.notice(f"going on after row {done:,}")
+        stage.notice(f"going on after record {done:,}")
 
 
 def _encode(encoder: Encoder, side: _Side, writer: TokenWriter) -> Tally:
-    """Encodes the rows that have not been yet."""
+    """Encodes the records that have not been yet."""
     position = Position.from_json(writer.note["position"]) if writer.note else Position()
     tally = Tally.from_json(writer.note["tally"]) if writer.note else Tally()
     saved = writer.tokens
-    side.tell(position.rows)
-    for chunk in tokenize(encoder, side.rows, position):
+    side.report(position.records)
+    for chunk in tokenize(encoder, side.samples, position):
         writer.append(chunk.tokens)
         tally, position = tally.plus(chunk.tally, side.answers), chunk.position
         if writer.tokens - saved >= _CHECKPOINT:
             writer.checkpoint(_note(position, tally))
             saved = writer.tokens
         try:
-            side.tell(position.rows)
+            side.report(position.records)
         except Cancelled:
             writer.checkpoint(_note(position, tally))
             raise
@@ -169,21 +169,21 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
     limit, train = encoder.max_length, tallies["train"]
     if not train.examples:
         raise DataError(
-            f"not one of {train.rows} rows has a supervised token within data.max_length ({limit})",
+            f"not one of {train.records} records has a token to learn within data.max_length ({limit})",
             where=str(run.plan.datasets[0].source),
             hint="Raise data.max_length: the prompts alone fill it.",
         )
-    for side, tally in (("rows", train), ("holdout rows", tallies["holdout"])):
+    for side, tally in (("records", train), ("holdout records", tallies["holdout"])):
         if tally.truncated:
             places = ", ".join(tally.overlong) + (", ..." if tally.truncated > len(tally.overlong) else "")
-            told = f"{tally.truncated} of {tally.rows} {side} are longer than {limit} tokens"
+            told = f"{tally.truncated} of {tally.records} {side} are longer than {limit} tokens"
             stage.notice(f"{told} and {_LOSE[encoder.overflow]}: {places}")
         if tally.lost:
-            stage.notice(f"{tally.lost} of {tally.rows} {side} have nothing supervised left and are not used")
+            stage.notice(f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used")
         for what, count in tally.left_out.items():
-            stage.notice(f"the chat template leaves out the {what} of {count} of {tally.rows} {side}")
+            stage.notice(f"the chat template leaves out the {what} of {count} of {tally.records} {side}")
     if train.endless:
-        told = f"{train.endless} of {train.rows} rows end without a stop token"
+        told = f"{train.endless} of {train.records} records end without a stop token"
         stage.notice(f"{told}: the model won't learn to stop there")
 
 
@@ -194,23 +194,23 @@ def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[
 
 
 def _check_resumed(run: RunContext, fingerprints: Mapping[str, str], encoder: Encoder) -> None:
-    """Refuses to go on with other rows than the run was started with, or to train on with other tokens of them."""
+    """Refuses to go on with other records than the run was started with, or to train on with other tokens of them."""
     data = run.resumed.manifest.data if run.resumed else None
     before = dict(data.fingerprint) if data else {}
     layout = before.pop("layout", None)
     trained = (run.folder / CHECKPOINTS).is_dir()
     if trained and layout is not None and layout != encoder.fingerprint:
         raise DataError(
-            "rows would become other tokens than when the run was started",
+            "records would become other tokens than when the run was started",
             where=str(run.folder),
             hint="The tokenizer's special tokens or what it puts around a text have changed: put its files back, or "
             "start anew with --overwrite.",
         )
     if before and before != fingerprints:
         raise DataError(
-            "the rows have changed since the run was started",
+            "the records have changed since the run was started",
             where=str(run.folder),
-            hint="Put the old rows back, or start anew with --overwrite.",
+            hint="Put the old records back, or start anew with --overwrite.",
         )
 
 
@@ -230,9 +230,9 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
     facts: dict[str, Any] = {}
     for name, store in stores.items():
         facts |= {
-            f"{name}_rows": len(store),
+            f"{name}_examples": len(store),
             f"{name}_tokens": len(store.ids),
-            f"{name}_supervised": tallies[name].supervised,
+            f"{name}_loss_tokens": tallies[name].loss_tokens,
         }
     return facts | {
         "files": [dataset.facts() for dataset in run.plan.datasets],

@@ -87,7 +87,7 @@ class _Opener:
     def _chosen(self, choice: Choice | None) -> tuple[str, Any] | None:
         if choice is None:
             return None
-        return choice.use, self._named(choice.offer, choice.config)
+        return choice.use, self._named(choice.registered, choice.config)
 
     def _dataset(
         self,
@@ -162,24 +162,26 @@ class _Opener:
         if kind not in self._asked:
             registry = self._host.registry
             groups = [
-                [offer for offer in group if not registry.missing_requirements(offer.provider)]
-                for group in registry.offers_in_turn(kind)
+                [registered for registered in group if not registry.missing_requirements(registered.provider)]
+                for group in registry.providers_in_turn(kind)
             ]
-            names = Counter(offer.provider.name for group in groups for offer in group)
-            self._asked[kind] = [{_shortest(offer, names): self._made(offer) for offer in group} for group in groups]
+            names = Counter(registered.provider.name for group in groups for registered in group)
+            self._asked[kind] = [
+                {_shortest(registered, names): self._made(registered) for registered in group} for group in groups
+            ]
         return self._asked[kind]
 
-    def _made(self, offer: RegisteredProvider) -> Any:
-        return self._named(offer, self._host.registry.config_class(offer)())
+    def _made(self, registered: RegisteredProvider) -> Any:
+        return self._named(registered, self._host.registry.config_class(registered)())
 
-    def _named(self, offer: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
-        made = self._host.registry.create_unguarded(offer, config)
-        return NamedReader(made, offer) if offer.kind == "reader" else NamedFormat(made, offer)
+    def _named(self, registered: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
+        made = self._host.registry.create_unguarded(registered, config)
+        return NamedReader(made, registered) if registered.kind == "reader" else NamedFormat(made, registered)
 
 
-def _shortest(offer: RegisteredProvider, names: Mapping[str, int]) -> str:
+def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
     """Returns the name by which a recipe chooses a provider."""
-    return offer.provider.name if names[offer.provider.name] == 1 else offer.qualified_name
+    return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
 
 
 def _chosen_format(

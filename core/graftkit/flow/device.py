@@ -1,4 +1,4 @@
-"""Refuses a device that is not here before rows are read, and without torch where its build alone tells."""
+"""Refuses a device that is not here before records are read, and without torch where its build alone tells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluates the model on the holdout rows, before training and after it."""
+"""Evaluates the model on the holdout records, before training and after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_model import LoadedBase, LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
-from graftkit.flow.holdout import encode_rows, supervised_bytes
+from graftkit.flow.holdout import encode_samples, loss_bytes
 from graftkit.flow.open_model import embedding_rows
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.generate import generate_greedily
@@ -27,7 +27,7 @@ When = Literal["base", "before", "after"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A holdout row and what the model said to it."""
+    """A holdout record and what the model said to it."""
 
     prompt: str
     expected: str
@@ -59,7 +59,7 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
 
 def evaluate_base(run: RunContext, base: LoadedBase) -> None:
     """Measures the base model with its own vocabulary, where the run gives it another one."""
-    if run.vocabulary.change is None or not run.plan.rows.holdout:
+    if run.vocabulary.change is None or not run.plan.samples.holdout:
         return
     if _known_already(run, "base"):
         return
@@ -69,7 +69,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         rows = embedding_rows(run.plan.files)
         encoder = run.plan.encoder.for_tokenizer(tokenizer, template, rows)
         try:
-            store = encode_rows(encoder, run.plan.rows.holdout)
+            store = encode_samples(encoder, run.plan.samples.holdout)
         except DataError as error:
             stage.notice(f"the base model can't be measured with its own vocabulary: {error.message}")
             return
@@ -93,7 +93,7 @@ def _measured(
     store: TokenStore,
     tokenizer: Tokenizer | None = None,
 ) -> dict[str, float]:
-    """Returns the mean loss of a supervised token, in nats, and of a byte of text, in bits."""
+    """Returns the mean loss of a token in the loss, in nats, and of a byte of text, in bits."""
     microbatch_tokens = run.plan.bound.recipe.training.microbatch_tokens
     loss = holdout_loss(
         network, store, loaded.device, microbatch_tokens, stage.progress("passes"), packed=loaded.packing.packed
@@ -107,22 +107,22 @@ def _measured(
             else "The base model's weights or config.json are damaged.",
         )
     weight_sum = float(store.weight_sum.sum())
-    size = supervised_bytes(store, tokenizer or run.vocabulary.tokenizer)
+    size = loss_bytes(store, tokenizer or run.vocabulary.tokenizer)
     return {"holdout_loss": loss, "bits_per_byte": loss * weight_sum / math.log(2) / max(1, size), "bytes": round(size)}
 
 
 def _answer_all(
-    run: RunContext, loaded: LoadedModel, stage: StageScope, corpus: Corpus, rows: Sequence[int]
+    run: RunContext, loaded: LoadedModel, stage: StageScope, corpus: Corpus, numbers: Sequence[int]
 ) -> list[Answer]:
     options = run.plan.bound.recipe.evaluation
     answers: list[Answer] = []
-    batches = [rows[at : at + options.batch_size] for at in range(0, len(rows), options.batch_size)]
-    tell = stage.progress("tokens")
+    batches = [numbers[at : at + options.batch_size] for at in range(0, len(numbers), options.batch_size)]
+    report = stage.progress("tokens")
     for number, batch in enumerate(batches):
-        examples = [corpus.holdout[row] for row in batch]
+        examples = [corpus.holdout[number] for number in batch]
 
         def poll(made: int, number: int = number) -> None:
-            tell(number * options.max_new_tokens + made, len(batches) * options.max_new_tokens)
+            report(number * options.max_new_tokens + made, len(batches) * options.max_new_tokens)
 
         replies = generate_greedily(
             loaded.model.network,
@@ -137,7 +137,7 @@ def _answer_all(
 
 def _answer(run: RunContext, example: Example, reply: Sequence[int]) -> Answer:
     decode = run.vocabulary.tokenizer.decode
-    expected = example.ids[example.prompt_length :][example.supervised[example.prompt_length :]].tolist()
+    expected = example.ids[example.prompt_length :][example.loss_mask[example.prompt_length :]].tolist()
     return Answer(
         prompt=decode(example.ids[: example.prompt_length].tolist()),
         expected=decode(expected, skip_specials=True),

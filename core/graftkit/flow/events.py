@@ -39,7 +39,7 @@ class Progress:
 
     Attributes:
         stage: The stage.
-        what: What is counted: "tensors", "rows", "tokens".
+        what: What is counted: "tensors", "records", "tokens".
         done: How many are done.
         total: How many there are.
     """

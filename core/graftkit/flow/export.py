@@ -43,7 +43,7 @@ from graftkit.flow.probes import PROBES_FILE, make_probes
 from graftkit.flow.prove import TRUSTED, temporary_prefix
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
-from graftkit.flow.vocabulary import Vocabulary, row_texts
+from graftkit.flow.vocabulary import Vocabulary, sample_texts
 from graftkit.host.discovery import disabled_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.host.records import MOST_NOTICES, shortened
@@ -118,7 +118,7 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
     """Asks the run's own tokenizer and settings for what every export must load besides its weights."""
     return expected_assets(
         run.vocabulary.tokenizer,
-        row_texts(run.plan.rows.train),
+        sample_texts(run.plan.samples.train),
         today=run.plan.today,
         generation=loaded.model.generation_config,
         stop_tokens=run.manifest.stop_tokens,
@@ -129,7 +129,7 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
 
 def make_exporters(plan: RunPlan, host: PluginHost) -> dict[str, Exporter]:
     """Makes every exporter that the recipe names, by its folder."""
-    return {use.folder: host.registry.create(choice.offer, choice.config) for use, choice in plan.bound.exports}
+    return {use.folder: host.registry.create(choice.registered, choice.config) for use, choice in plan.bound.exports}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, export
         RecipeError: One can't.
     """
     bound, files = plan.bound, plan.files
-    adapter: Adapter = host.registry.create(bound.adapter.offer, bound.adapter.config)
+    adapter: Adapter = host.registry.create(bound.adapter.registered, bound.adapter.config)
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
     targets, experts = plan.targets, plan.expert_targets
     reference, tokenizer, change = files.reference, vocabulary.tokenizer, vocabulary.change
@@ -187,9 +187,9 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             "dtype": run.plan.bound.recipe.training.dtype,
             "stop_tokens": said.stop_tokens,
             "system": said.data.system if said.data else None,
-            "tolerance": checked_tolerance(exporter.tolerance(), choice.offer.qualified_name),
+            "tolerance": checked_tolerance(exporter.tolerance(), choice.registered.qualified_name),
         }
-        manifest |= _facts_beside(facts, choice.offer.qualified_name)
+        manifest |= _facts_beside(facts, choice.registered.qualified_name)
         drop_foreign_code(temporary)
         manifest["files"] = file_facts(temporary)
         ExportManifest.model_validate(manifest).write(temporary)
@@ -221,7 +221,7 @@ def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
 
 def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
     probes, poll = run.folder / PROBES_FILE, run.cancel.poll
-    proof = prove(folder, probes, poll, trusted=True, disable=run.host.disabled, tell=stage.notice)
+    proof = prove(folder, probes, poll, trusted=True, disable=run.host.disabled, report=stage.notice)
     if proof["status"] == "not possible":
         stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
@@ -237,7 +237,7 @@ def prove(
     *,
     trusted: bool = False,
     disable: Iterable[str] = (),
-    tell: Callable[[str], object] = lambda notice: None,
+    report: Callable[[str], object] = lambda notice: None,
 ) -> dict[str, Any]:
     """Loads an export in a fresh process and compares its logits, and what else is loaded, with the trained model's.
 
@@ -247,7 +247,7 @@ def prove(
         poll: Called while waiting; raises to stop.
         trusted: Whether this run has just written the export; otherwise it may only name what is installed.
         disable: Plugins to leave out, besides `GRAFTKIT_DISABLE_PLUGINS`.
-        tell: Called with each warning of a plugin's in that process.
+        report: Called with each warning of a plugin's in that process.
 
     Returns:
         `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `covers`, `loaded_with` or `reason`.
@@ -283,7 +283,7 @@ def prove(
             for left in folder.absolute().parent.glob(f"{glob.escape(temporary_prefix(folder, process.pid))}*.partial"):
                 shutil.rmtree(left, ignore_errors=True)
     for warning in _warnings(output):
-        tell(warning)
+        report(warning)
     return _checked(folder, process.returncode, output, errors)
 
 

@@ -23,13 +23,13 @@ class FoundTokenizer:
     """A tokenizer, and who reads it.
 
     Attributes:
-        offer: The backend.
+        registered: The backend.
         tokenizer: The tokenizer.
         reference: What was asked for.
         model: The model that it came with, where the reference meant one.
     """
 
-    offer: RegisteredProvider
+    registered: RegisteredProvider
     tokenizer: Tokenizer
     reference: str
     model: BaseModelFiles | None = None
@@ -52,58 +52,62 @@ def find_tokenizer(host: PluginHost, reference: str, use: str | None = None, whe
         ProviderError: No such backend, or several third parties' accept it.
         ModelError: There is nothing that any backend reads, or it is malformed.
     """
-    asked = host.registry.offers("tokenizer") if use is None else [host.registry.resolve("tokenizer", use, where=where)]
+    asked = (
+        host.registry.providers("tokenizer") if use is None else [host.registry.resolve("tokenizer", use, where=where)]
+    )
     if use:
         default_backend(host, asked[0])  # what is the matter with one that was asked for by name is told
     path = Path(reference)
     folder = path if _exists(path) else fetch_tokenizer(host, reference, where)
-    offer = _accepting(host, asked, folder, where) if folder else None
-    if folder and offer:
-        return FoundTokenizer(offer, default_backend(host, offer).load(folder), reference, _model_in(host, folder))
+    registered = _accepting(host, asked, folder, where) if folder else None
+    if folder and registered:
+        return FoundTokenizer(
+            registered, default_backend(host, registered).load(folder), reference, _model_in(host, folder)
+        )
     if folder and folder != path:
         raise ModelError("it came without a tokenizer that a backend reads", where=reference)
     files, model = _opened(host, reference, use, where)
-    offer = host.registry.resolve("tokenizer", use or files.tokenizer_backend, where=where)
-    return FoundTokenizer(offer, load_tokenizer(files, default_backend(host, offer)), reference, model)
+    registered = host.registry.resolve("tokenizer", use or files.tokenizer_backend, where=where)
+    return FoundTokenizer(registered, load_tokenizer(files, default_backend(host, registered)), reference, model)
 
 
-def default_backend(host: PluginHost, offer: RegisteredProvider) -> TokenizerBackend:
+def default_backend(host: PluginHost, registered: RegisteredProvider) -> TokenizerBackend:
     """Makes a backend as it is without options, which only training asks for.
 
     Raises:
         PluginError: What it requires is not installed, or it can't be made.
     """
-    host.registry.resolve("tokenizer", offer.qualified_name)  # tells what to install
-    return _unchecked(host, offer)
+    host.registry.resolve("tokenizer", registered.qualified_name)  # tells what to install
+    return _unchecked(host, registered)
 
 
-def _unchecked(host: PluginHost, offer: RegisteredProvider) -> TokenizerBackend:
-    config = host.registry.config_class(offer)
-    backend: TokenizerBackend = host.registry.create(offer, config() if offer.provider.config else None)
+def _unchecked(host: PluginHost, registered: RegisteredProvider) -> TokenizerBackend:
+    config = host.registry.config_class(registered)
+    backend: TokenizerBackend = host.registry.create(registered, config() if registered.provider.config else None)
     return backend
 
 
 def _accepting(
-    host: PluginHost, offers: Sequence[RegisteredProvider], path: Path, where: str
+    host: PluginHost, providers: Sequence[RegisteredProvider], path: Path, where: str
 ) -> RegisteredProvider | None:
     """Asks built-in backends first, then the others.
 
     Of one plugin's backends the first that accepts it is taken: a plugin knows its own order.
     """
     for built_in in (True, False):
-        group = [offer for offer in offers if (offer.plugin.distribution == BUILT_IN) is built_in]
-        accepting = [offer for offer in group if _accepts(host, offer, path)]
-        if len({id(offer.plugin) for offer in accepting}) > 1 and not built_in:
-            names = " and ".join(f"'{offer.qualified_name}'" for offer in accepting)
+        group = [registered for registered in providers if (registered.plugin.distribution == BUILT_IN) is built_in]
+        accepting = [registered for registered in group if _accepts(host, registered, path)]
+        if len({id(registered.plugin) for registered in accepting}) > 1 and not built_in:
+            names = " and ".join(f"'{registered.qualified_name}'" for registered in accepting)
             raise ProviderError(f"{names} could both read '{path}'", where=where, hint="Say which with `use`.")
         if accepting:
             return accepting[0]
     return None
 
 
-def _accepts(host: PluginHost, offer: RegisteredProvider, path: Path) -> bool:
+def _accepts(host: PluginHost, registered: RegisteredProvider, path: Path) -> bool:
     try:
-        return _unchecked(host, offer).accepts(path)
+        return _unchecked(host, registered).accepts(path)
     except PluginError:  # a broken plugin, or one that lacks something, stands in nobody's way
         return False
 
@@ -123,7 +127,7 @@ def _opened(
         if not _exists(path):
             raise
         who = f"the tokenizer backend '{use}' does not read it" if use else "no tokenizer backend reads it"
-        known = ", ".join(offer.provider.name for offer in host.registry.offers("tokenizer"))
+        known = ", ".join(registered.provider.name for registered in host.registry.providers("tokenizer"))
         raise ModelError(
             f"{who}, and it is no model either: {error.message}",
             where=f"{where}: {reference}" if where else reference,

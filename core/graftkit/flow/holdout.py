@@ -1,4 +1,4 @@
-"""Holdout rows as tokens of any tokenizer, and how much text they are: what bits per byte are made of."""
+"""Holdout records as tokens of any tokenizer, and how much text they are: what bits per byte are made of."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 
-__all__ = ["encode_rows", "supervised_bytes"]
+__all__ = ["encode_samples", "loss_bytes"]
 
 
-def encode_rows(encoder: Encoder, rows: Iterable[Sample]) -> TokenStore:
-    """Returns rows as tokens.
+def encode_samples(encoder: Encoder, samples: Iterable[Sample]) -> TokenStore:
+    """Returns records as tokens.
 
     Raises:
-        DataError: A row can't be laid out.
+        DataError: A record can't be laid out.
     """
-    return TokenStore.of(example for row in rows for example in encoder.encode(row).examples)
+    return TokenStore.of(example for sample in samples for example in encoder.encode(sample).examples)
 
 
-def supervised_bytes(store: TokenStore, tokenizer: Tokenizer) -> float:
-    """Returns the bytes of text that the supervised tokens stand for, each with its weight in the loss.
+def loss_bytes(store: TokenStore, tokenizer: Tokenizer) -> float:
+    """Returns the bytes of text that the tokens in the loss stand for, each with its weight in the loss.
 
     Special tokens stand for none.
     """

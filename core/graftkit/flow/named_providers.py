@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 
 
 class _Named:
-    def __init__(self, offer: RegisteredProvider) -> None:
-        self._offer = offer
+    def __init__(self, registered: RegisteredProvider) -> None:
+        self._registered = registered
 
     def _call(self, place: object, function: Callable[..., Result], *arguments: Any) -> Result:
         """Calls a plugin's code; graftkit's own errors, and a stop, pass as they are."""
@@ -34,8 +34,8 @@ class _Named:
         except (GraftkitError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
-            what = f"{self._offer.kind} '{self._offer.provider.name}' raised {brief(error)}"
-            raise PluginCallError(f"{what}, at {place}", where=self._offer.plugin.label) from error
+            what = f"{self._registered.kind} '{self._registered.provider.name}' raised {brief(error)}"
+            raise PluginCallError(f"{what}, at {place}", where=self._registered.plugin.label) from error
 
 
 class NamedReader(_Named):
@@ -43,11 +43,11 @@ class NamedReader(_Named):
 
     Args:
         reader: The reader.
-        offer: The provider and its plugin.
+        registered: The provider and its plugin.
     """
 
-    def __init__(self, reader: Reader, offer: RegisteredProvider) -> None:
-        super().__init__(offer)
+    def __init__(self, reader: Reader, registered: RegisteredProvider) -> None:
+        super().__init__(registered)
         self._reader = reader
 
     def accepts(self, source: RecordSource) -> bool:
@@ -66,11 +66,11 @@ class NamedFormat(_Named):
 
     Args:
         format: The format.
-        offer: The provider and its plugin.
+        registered: The provider and its plugin.
     """
 
-    def __init__(self, format: RecordFormat, offer: RegisteredProvider) -> None:
-        super().__init__(offer)
+    def __init__(self, format: RecordFormat, registered: RegisteredProvider) -> None:
+        super().__init__(registered)
         self._format = format
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:

@@ -31,7 +31,7 @@ def grow_vocabulary(run: RunContext, network: Any) -> GrownVocabulary:
     """
     choice, change = run.plan.bound.initializer, run.vocabulary.change
     assert choice is not None and change is not None
-    initializer: Initializer = run.host.registry.create(choice.offer, choice.config)
+    initializer: Initializer = run.host.registry.create(choice.registered, choice.config)
 
     def make(weight: torch.Tensor, role: MatrixRole) -> torch.Tensor:
         rows = initializer.rows(_new_rows(run.vocabulary, change, weight, role))

@@ -45,11 +45,11 @@ def open_model(
         ProviderError: No source accepts it, or several third parties' do.
         ModelError: The files can't be used, or the configuration is not that of the weights.
     """
-    offer = host.registry.resolve("model-source", use, where=where) if use else _asked(host, reference, where)
-    source: ModelSource = host.registry.create(offer)
+    registered = host.registry.resolve("model-source", use, where=where) if use else _asked(host, reference, where)
+    source: ModelSource = host.registry.create(registered)
     files = source.open(reference)
     check_counts(files.config, files.tensors, files.reference)
-    return offer, files
+    return registered, files
 
 
 def fetch_tokenizer(host: PluginHost, reference: str, where: str = "") -> Path | None:
@@ -78,10 +78,10 @@ def open_tokenizer(host: PluginHost, reference: str, where: str = "") -> Tokeniz
 
 
 def _asked(host: PluginHost, reference: str, where: str) -> RegisteredProvider:
-    for group in host.registry.offers_in_turn("model-source"):
-        accepting = [offer for offer in group if host.registry.create(offer).accepts(reference)]
+    for group in host.registry.providers_in_turn("model-source"):
+        accepting = [registered for registered in group if host.registry.create(registered).accepts(reference)]
         if len(accepting) > 1:
-            names = " and ".join(f"'{offer.qualified_name}'" for offer in accepting)
+            names = " and ".join(f"'{registered.qualified_name}'" for registered in accepting)
             raise ProviderError(
                 f"{names} could both open '{reference}'",
                 where=where,
@@ -124,7 +124,7 @@ def added_tokens(tokenizer: Tokenizer) -> Mapping[str, int] | None:
 def check_fits(files: BaseModelFiles, tokenizer: Tokenizer) -> list[str]:
     """Makes sure that every id that texts are cut into has a row.
 
-    Added tokens may have none, as the one for images in the tokenizer of a model of text alone: a row of the data that
+    Added tokens may have none, as the one for images in the tokenizer of a model of text alone: a record that
     holds one is refused when it is encoded.
 
     Returns:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.row_files import scan_rows
+from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.datasets import open_datasets
@@ -48,12 +48,12 @@ class RunPlan:
         tokenizer: The base model's tokenizer, with the recipe's chat template where it gives one.
         vocabulary: What the recipe makes of the vocabulary, or None where it stays the base model's.
         today: The day that chat templates write where they ask for the date.
-        encoder: Turns rows into tokens of the tokenizer that is known so far: the base model's, or the one that
+        encoder: Turns records into tokens of the tokenizer that is known so far: the base model's, or the one that
             replaces it.
         targets: The layers that are adapted, in the model's order: as the file's names say, until torch is loaded;
             see `graftkit.flow.targets`.
         forecast: What they will take, as the file's names and shapes say; see `graftkit.flow.targets.forecast`.
-        rows: The rows to learn from and the holdout ones.
+        samples: The records to learn from and the holdout ones.
         datasets: The files that they are in, and as what each is read.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
@@ -70,7 +70,7 @@ class RunPlan:
     today: date
     encoder: Encoder
     targets: list[str]
-    rows: Split
+    samples: Split
     datasets: Sequence[Dataset]
     notices: list[str]
     forecast: Mapping[str, int | None]
@@ -82,7 +82,7 @@ def make_plan(
     loaded: LoadedRecipe,
     host: PluginHost,
     started: date | None = None,
-    before_rows: Callable[[], None] = lambda: None,
+    before_records: Callable[[], None] = lambda: None,
 ) -> RunPlan:
     """Checks a recipe and plans its run.
 
@@ -90,7 +90,7 @@ def make_plan(
         loaded: The recipe.
         host: The plugins.
         started: The day of the run that goes on, which stays its day unless the recipe says one; None where none does.
-        before_rows: Called once recipe, model and tokenizer hold, before rows are read; it may refuse, too.
+        before_records: Called once recipe, model and tokenizer hold, before records are read; it may refuse, too.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
@@ -105,8 +105,8 @@ def make_plan(
     tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
     rowless = check_fits(files, tokenizer)
     vocabulary = plan_vocabulary(bound, host, backend, template)
-    before_rows()
-    rows, datasets = _read(bound, host)
+    before_records()
+    samples, datasets = _read(bound, host)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
@@ -119,10 +119,10 @@ def make_plan(
         report_dropped=recipe.data.dropped == "report",
         overflow=recipe.data.overflow,
     )
-    _check_template(encoder, rows)
+    _check_template(encoder, samples)
     notices = [
         *_left_columns(datasets),
-        *_notices(bound, rows),
+        *_notices(bound, samples),
         *([] if vocabulary else rowless),
         *_losses(known, vocabulary),
         *host.notices,
@@ -137,7 +137,7 @@ def make_plan(
         today,
         encoder,
         targets,
-        rows,
+        samples,
         datasets,
         notices,
         _forecast(bound, files, targets),
@@ -172,7 +172,7 @@ def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> 
 
 
 def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:
-    """Returns how many tokens a row may have: what the recipe says, within the model's context.
+    """Returns how many tokens a record may have: what the recipe says, within the model's context.
 
     Raises:
         RecipeError: The recipe asks for more than the model's context.
@@ -208,35 +208,37 @@ def _template(bound: BoundRecipe) -> str | None:
 
 
 def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset]]:
-    """Reads every record once, and returns the rows and the files that they are in."""
+    """Reads every record once, and returns the records and the files that they are in."""
     data, seed = bound.recipe.data, bound.recipe.training.seed
     files = open_datasets(bound, host, "train")
     if isinstance(data.holdout, list):
         held = open_datasets(bound, host, "holdout")
-        found = exclude(scan_rows(files), scan_rows(held))
+        found = exclude(scan_samples(files), scan_samples(held))
         files = [*files, *held]
     else:
-        found = split(scan_rows(files, seed), data.holdout)
+        found = split(scan_samples(files, seed), data.holdout)
     if not found.train:
-        raise DataError("every row is held out: there is nothing to learn from", where=str(files[0].source))
+        raise DataError("every record is held out: there is nothing to learn from", where=str(files[0].source))
     return found, files
 
 
-def _check_template(encoder: Encoder, rows: Split) -> list[str]:
+def _check_template(encoder: Encoder, samples: Split) -> list[str]:
     """Lays the first conversation out, so that what is wrong with the template shows now, and compares its prompt.
 
     Returns:
         A notice where what stands before an answer in training is not what stands there in use.
     """
-    row = rows.train.first_chat() or rows.holdout.first_chat()
-    if row is None:
+    sample = samples.train.first_chat() or samples.holdout.first_chat()
+    if sample is None:
         return []
-    examples = encoder.encode(row).examples
-    answers = [number for number, message in enumerate(row.messages) if message.loss_weight and message.says_something]
-    if not examples or row.messages[answers[-1]].role != "assistant":
+    examples = encoder.encode(sample).examples
+    answers = [
+        number for number, message in enumerate(sample.messages) if message.loss_weight and message.says_something
+    ]
+    if not examples or sample.messages[answers[-1]].role != "assistant":
         return []
     try:
-        used = encoder.prompt(Conversation(row.messages[: answers[-1]], row.where, row.tools))
+        used = encoder.prompt(Conversation(sample.messages[: answers[-1]], sample.where, sample.tools))
     except DataError:  # a template that takes no conversation without an answer
         return []
     trained = examples[0].ids[: examples[0].prompt_length].tolist()
@@ -247,7 +249,7 @@ def _check_template(encoder: Encoder, rows: Split) -> list[str]:
     shown = [repr(encoder.tokenizer.decode(ids[max(0, place - 3) :][:20])) for ids in (trained, used)]
     return [
         f"the chat template has another text before an answer in training than in use: {shown[0]} against {shown[1]}; "
-        f"seen at {row.where}"
+        f"seen at {sample.where}"
     ]
 
 
@@ -272,14 +274,14 @@ def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
     ]
 
 
-def _notices(bound: BoundRecipe, rows: Split) -> list[str]:
+def _notices(bound: BoundRecipe, samples: Split) -> list[str]:
     notices = []
-    if rows.repeated:
-        notices.append(f"{rows.repeated} rows are also held out; training does not see them")
-    if not rows.holdout:
-        notices.append("no row is held out: nothing will say whether the model got better")
+    if samples.repeated:
+        notices.append(f"{samples.repeated} records are also held out; training does not see them")
+    if not samples.holdout:
+        notices.append("no record is held out: nothing will say whether the model got better")
     wanted = bound.recipe.evaluation.exact_match
-    answers = sum(count for shape, count in rows.holdout.counts().items() if shape != "text")
+    answers = sum(count for shape, count in samples.holdout.counts().items() if shape != "text")
     if wanted > answers:
-        notices.append(f"evaluation.exact_match asks for {wanted} answers; {answers} holdout rows have one")
+        notices.append(f"evaluation.exact_match asks for {wanted} answers; {answers} holdout records have one")
     return notices

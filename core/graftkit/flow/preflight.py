@@ -1,4 +1,4 @@
-"""What a run checks before it encodes a row and needs torch for, without the run: by the run's own functions."""
+"""What a run checks before it encodes a record and needs torch for, without the run: by the run's own functions."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Probes:
 
         tensors = {f"ids.{n}": torch.tensor(ids) for n, ids in enumerate(self.ids)}
         tensors |= {f"logits.{n}": logits.contiguous() for n, logits in enumerate(self.logits)}
-        tensors |= {f"places.{n}": torch.tensor(positions) for n, positions in enumerate(self.positions)}
+        tensors |= {f"positions.{n}": torch.tensor(positions) for n, positions in enumerate(self.positions)}
         metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
         metadata |= {"assets": self.assets.to_json()} if self.assets else {}
@@ -111,14 +111,14 @@ class Probes:
             KeyError, ValueError: The file holds something else.
         """
         numbers = range(sum(name.startswith("ids.") for name in tensors))
-        ids, positions = ([tensors[f"{name}.{n}"] for n in numbers] for name in ("ids", "places"))
+        ids, positions = ([tensors[f"{name}.{n}"] for n in numbers] for name in ("ids", "positions"))
         logits = [tensors[f"logits.{n}"] for n in numbers]
-        for found, places, values in zip(ids, positions, logits, strict=True):
-            _check_probe(found, places, values)
+        for found, at, values in zip(ids, positions, logits, strict=True):
+            _check_probe(found, at, values)
         return cls(
             [found.tolist() for found in ids],
             logits,
-            [places.tolist() for places in positions],
+            [at.tolist() for at in positions],
             metadata.get("tokenizer_fingerprint", ""),
             {
                 name.removeprefix("coverage."): int(value)
@@ -190,11 +190,11 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
 def _sequences(store: TokenStore, tokens: int) -> list[list[int]]:
     """Returns the longest example and the first others, cut where they would have more than `tokens` together."""
     longest = int(store.lengths.argmax())
-    others = [row for row in range(min(COUNT, len(store))) if row != longest]
+    others = [number for number in range(min(COUNT, len(store))) if number != longest]
     found: list[list[int]] = []
     room = tokens
-    for row in [longest, *others[: COUNT - 1]]:
-        ids = store[row].ids[:room].tolist()
+    for number in [longest, *others[: COUNT - 1]]:
+        ids = store[number].ids[:room].tolist()
         room -= len(ids)
         found += [ids] if ids else []
     return found

@@ -56,14 +56,14 @@ def main() -> None:
     os.dup2(2, 1)
     folder, probes = map(Path, sys.argv[1:3])
 
-    def tell(warnings: list[str]) -> None:
+    def report(warnings: list[str]) -> None:
         print(json.dumps({"warnings": warnings}), file=output, flush=True)
 
-    print(json.dumps(answer(folder, probes, trusted=sys.argv[3:] == [TRUSTED], tell=tell)), file=output, flush=True)
+    print(json.dumps(answer(folder, probes, trusted=sys.argv[3:] == [TRUSTED], report=report)), file=output, flush=True)
 
 
 def answer(
-    folder: Path, probes: Path, *, trusted: bool, tell: Callable[[list[str]], None] | None = None
+    folder: Path, probes: Path, *, trusted: bool, report: Callable[[list[str]], None] | None = None
 ) -> dict[str, Any]:
     """Returns what the process that proves an export says: the proof, or why there is none.
 
@@ -71,7 +71,7 @@ def answer(
         folder: The export.
         probes: The probes' file.
         trusted: Whether the export's manifest may name any class.
-        tell: Called with what plugins warned of, whatever the proof comes to.
+        report: Called with what plugins warned of, whatever the proof comes to.
     """
     providers: ProvidersOfThisRun | InstalledProviders = (
         ProvidersOfThisRun() if trusted else InstalledProviders(PluginHost())
@@ -85,8 +85,8 @@ def answer(
         message = shortened(f"it can't be loaded again: {brief(error)}")
         return {"status": "failed", "message": message, "hint": _raised_by(error), "where": str(folder)}
     finally:
-        if tell:
-            tell(providers.warnings)
+        if report:
+            report(providers.warnings)
 
 
 def _raised_by(error: Exception) -> str:

@@ -84,11 +84,13 @@ class InstalledProviders:
     """
 
     def __init__(self, host: PluginHost) -> None:
-        offers = host.registry.offers()
-        self._offered = {(offer.kind, offer.provider.target, offer.provider.config) for offer in offers}
+        providers = host.registry.providers()
+        self._targets = {
+            (registered.kind, registered.provider.target, registered.provider.config) for registered in providers
+        }
         # A provider that has got fields since then is made with their defaults.
-        self._offered |= {(offer.kind, offer.provider.target, "") for offer in offers}
-        self._offers = {(offer.kind, offer.provider.target): offer for offer in offers}
+        self._targets |= {(registered.kind, registered.provider.target, "") for registered in providers}
+        self._providers = {(registered.kind, registered.provider.target): registered for registered in providers}
         self._registry = host.registry
         self._host = host
 
@@ -110,21 +112,21 @@ class InstalledProviders:
         if not isinstance(facts, Mapping):
             raise PluginError(f"the manifest is damaged: it names a provider as {facts!r:.60}")
         named = (str(facts.get("target")), str(facts.get("config_class", "")))
-        if (kind, *named) not in self._offered:
-            others = sorted(other for other, *offered in self._offered if tuple(offered) == named)
+        if (kind, *named) not in self._targets:
+            others = sorted(other for other, *offered in self._targets if tuple(offered) == named)
             if others:
                 raise PluginError(f"the manifest is damaged: it names {named[0]} as its {kind}, which is a {others[0]}")
             raise PluginError(
                 f"no installed plugin offers {facts.get('target')}, which the manifest names",
                 hint=f"It says that it came from {facts.get('distribution')} {facts.get('version')}: install that.",
             )
-        offer = self._offers[kind, named[0]]
+        registered = self._providers[kind, named[0]]
         try:
-            made = _made(facts, offer.plugin)
+            made = _made(facts, registered.plugin)
         except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
             reason = " ".join(str(error).split())[:300]
             raise PluginError(
                 f"the manifest is damaged: {facts['target']} can't be made as it says: {reason}"
             ) from None
-        self._registry.guard(made, offer)
+        self._registry.guard(made, registered)
         return made

@@ -118,7 +118,7 @@ def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
 
 
 def day_of_run(folder: Path) -> date | None:
-    """Returns the day that the rows of the run in a folder were laid out for; None where there is none yet.
+    """Returns the day that the records of the run in a folder were laid out for; None where there is none yet.
 
     Raises:
         FolderError: The run's manifest is damaged.

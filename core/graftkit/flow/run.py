@@ -36,11 +36,11 @@ RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the holdout rows said of the model.
+    """What the holdout records said of the model.
 
     Attributes:
-        holdout_loss: Mean negative log-likelihood of a supervised token, in nats.
-        bits_per_byte: The same in bits, of a byte of supervised text: comparable whatever the vocabulary is.
+        holdout_loss: Mean negative log-likelihood of a token in the loss, in nats.
+        bits_per_byte: The same in bits, of a byte of the text in the loss: comparable whatever the vocabulary is.
         exact_match: The share of answers that are right word for word, or None where none was asked for.
         answers: How many answers were compared.
     """
@@ -74,7 +74,7 @@ class RunResult:
 
     @property
     def before(self) -> Measured | None:
-        """What was measured before training, or None where no row is held out."""
+        """What was measured before training, or None where no record is held out."""
         return _measured(self.metrics.get("before"))
 
     @property
@@ -101,13 +101,13 @@ def plan(
     host: PluginHost | None = None,
     as_run: bool = False,
 ) -> RunPlan:
-    """Checks a recipe without running it: every name resolved, every row read, no weight loaded.
+    """Checks a recipe without running it: every name resolved, every record read, no weight loaded.
 
     Args:
         recipe: A recipe, a mapping of its form, or a file's path.
         overrides: "section.key=value", each as `--set` takes it.
         host: The plugins; those that installed distributions announce when left out.
-        as_run: Whether to check as well what `run` refuses here before it encodes a row, which takes torch: that the
+        as_run: Whether to check as well what `run` refuses here before it encodes a record, which takes torch: that the
             device is there, the architecture and its layers, the new vocabulary, that each export can be written.
 
     Raises:
@@ -116,7 +116,7 @@ def plan(
     loaded, host = _prepare(recipe, overrides, host)
     if not as_run:
         return make_plan(loaded, host)
-    planned = make_plan(loaded, host, before_rows=lambda: refuse_device(loaded.recipe.training.device))
+    planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
 
     from graftkit.flow.preflight import check_as_run
 
@@ -150,7 +150,7 @@ def run(
         cancel: Stops the run when asked to.
 
     Raises:
-        RequestError: The request is wrong; nothing is left behind unless rows had been encoded by then.
+        RequestError: The request is wrong; nothing is left behind unless records had been encoded by then.
         RunError: The run failed; its folder says how far it came.
         Cancelled: It was stopped; its folder says how far it came.
     """
@@ -170,7 +170,7 @@ def _run(
     cancel: CancelToken,
 ) -> RunResult:
     started = day_of_run(folder) if resume else None
-    planned = make_plan(loaded, host, started, before_rows=lambda: refuse_device(loaded.recipe.training.device))
+    planned = make_plan(loaded, host, started, before_records=lambda: refuse_device(loaded.recipe.training.device))
     resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:

@@ -9,7 +9,7 @@ from itertools import islice
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.row_files import Rows, scan_rows
+from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.errors import DataError
 from graftkit.flow.datasets import open_path
 from graftkit.flow.open_model import load_tokenizer, open_model
@@ -69,31 +69,31 @@ def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoi
         ProviderError: No model source knows the reference.
     """
     datasets = open_path(host, train)
-    rows = scan_rows(datasets)
+    samples = scan_samples(datasets)
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
     encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, report_dropped=True)
-    lengths, left_out, trouble = _lengths(encoder, rows)
+    lengths, left_out, trouble = _lengths(encoder, samples)
     longest = min(context, max(64, _rounded_up(lengths[len(lengths) * 99 // 100], 64)))
     mean = sum(min(length, longest) for length in lengths) / len(lengths)
     per_step = max(longest, _rounded_up(_EXAMPLES_A_STEP * mean, 64))
-    steps_an_epoch = max(1, math.ceil(len(rows) * mean / per_step))
+    steps_an_epoch = max(1, math.ceil(len(samples) * mean / per_step))
     epochs = min(_MOST_EPOCHS, max(_EPOCHS, math.ceil(_FEWEST_STEPS / steps_an_epoch)))
     return StartingPoint(
-        datasets, len(rows), longest, per_step, epochs, _rate(files), epochs * steps_an_epoch, left_out, trouble
+        datasets, len(samples), longest, per_step, epochs, _rate(files), epochs * steps_an_epoch, left_out, trouble
     )
 
 
-def _lengths(encoder: Encoder, rows: Rows) -> tuple[list[int], list[str], str]:
+def _lengths(encoder: Encoder, samples: Samples) -> tuple[list[int], list[str], str]:
     """Returns the lengths of some examples in tokens, what is left out of them, and why one can't be made."""
-    step = max(1, len(rows) // _LOOKED_AT)
+    step = max(1, len(samples) // _LOOKED_AT)
     lengths: list[int] = []
     left_out: set[str] = set()
     trouble = ""
-    for row in islice(rows, 0, step * _LOOKED_AT, step):
+    for sample in islice(samples, 0, step * _LOOKED_AT, step):
         try:
-            encoded = encoder.encode(row)
+            encoded = encoder.encode(sample)
         except DataError as error:
             trouble = trouble or str(error)
             continue

@@ -11,7 +11,7 @@ from graftkit.errors import DataError, ModelError, RecipeError, RequestError
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.open_model import check_fits, embedding_rows
 from graftkit.flow.plan import RunPlan
-from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, row_texts
+from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, sample_texts
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan
 from graftkit.store.files import atomic_folder, write_json
@@ -47,7 +47,7 @@ def prepare_tokenizer(run: RunContext) -> None:
         with atomic_folder(run.folder / "tokenizer", keep=run.theirs("tokenizer")) as folder:
             tokenizer.save(folder)
         stage.facts |= {
-            "backend": run.vocabulary.offer.provider.name,
+            "backend": run.vocabulary.registered.provider.name,
             "vocab_size": tokenizer.vocab_size,
             **found,
             "lossless": tokenizer.capabilities.lossless_bytes,
@@ -70,7 +70,7 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
     """
     asked, base = plan.vocabulary, plan.tokenizer
     assert asked is not None
-    texts: Iterable[str] = asked.corpus if asked.corpus is not None else row_texts(plan.rows.train)
+    texts: Iterable[str] = asked.corpus if asked.corpus is not None else sample_texts(plan.samples.train)
     rows = embedding_rows(plan.files)
     if rows is None:
         raise ModelError("nothing says how many rows its embedding has", where=plan.files.reference)
@@ -87,7 +87,7 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
         )
     template = chat_template_of(built.tokenizer, plan.today)
     encoder = plan.encoder.for_tokenizer(built.tokenizer, template)
-    return Vocabulary(built.tokenizer, asked.offer, encoder, base, built.change, texts), built
+    return Vocabulary(built.tokenizer, asked.registered, encoder, base, built.change, texts), built
 
 
 def _place_of(error: RequestError, plan: RunPlan) -> str:

@@ -161,13 +161,13 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
 
 def _facts(trainer: Trainer, lines: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     """Returns what the training took; what only its metrics say is None where they are damaged."""
-    tokens, supervised = trainer.count_tokens()
+    tokens, loss_tokens = trainer.count_tokens()
     losses = {line["step"]: line["loss"] for line in lines}
     seconds = sum(line["seconds"] for line in lines)
     return {
         "steps": trainer.step,
         "tokens": tokens,
-        "supervised_tokens": supervised,
+        "loss_tokens": loss_tokens,
         "first_loss": losses.get(1),
         "last_loss": losses.get(trainer.step),
         "step_seconds": round(seconds, 3),

@@ -36,7 +36,7 @@ __all__ = [
     "build_tokenizer",
     "carrying",
     "plan_vocabulary",
-    "row_texts",
+    "sample_texts",
 ]
 
 
@@ -46,14 +46,14 @@ class VocabularyRequest:
 
     Attributes:
         section: The recipe's section.
-        offer: The backend of the tokenizer that comes out.
+        registered: The backend of the tokenizer that comes out.
         backend: That backend.
         replacement: The tokenizer that takes the base's place, where it is there already.
-        corpus: The texts to learn from, or None for the training rows.
+        corpus: The texts to learn from, or None for the training records.
     """
 
     section: TokenizerSection
-    offer: RegisteredProvider
+    registered: RegisteredProvider
     backend: Any
     replacement: Tokenizer | None = None
     corpus: Iterable[str] | None = None
@@ -71,19 +71,19 @@ class VocabularyRequest:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a run's rows are encoded with.
+    """What a run's records are encoded with.
 
     Attributes:
         tokenizer: The tokenizer.
         offer: Its backend.
-        encoder: Turns rows into its tokens.
+        encoder: Turns records into its tokens.
         base: The base model's tokenizer; the same one where the vocabulary stays.
         change: What becomes of the rows of the embeddings, or None where the vocabulary stays.
         texts: The texts that new tokens were learnt from, for who makes their rows.
     """
 
     tokenizer: Tokenizer
-    offer: RegisteredProvider
+    registered: RegisteredProvider
     encoder: Encoder
     base: Tokenizer
     change: VocabularyChange | None = None
@@ -117,37 +117,39 @@ def plan_vocabulary(
     if section.replace:
         where = bound.document.where(("tokenizer", "replace"))
         found = find_tokenizer(host, section.replace.path, section.replace.use, where)
-        return VocabularyRequest(section, found.offer, None, carrying(template, found.tokenizer))
+        return VocabularyRequest(section, found.registered, None, carrying(template, found.tokenizer))
     if section.extend:
         return _planned(bound, host, base, section, "extend", ExtendableBackend, section.extend.corpus)
     assert section.train is not None and bound.trainer is not None
-    return _planned(bound, host, bound.trainer.offer, section, "train", TrainableBackend, section.train.corpus)
+    return _planned(bound, host, bound.trainer.registered, section, "train", TrainableBackend, section.train.corpus)
 
 
 def _planned(
     bound: BoundRecipe,
     host: PluginHost,
-    offer: RegisteredProvider,
+    registered: RegisteredProvider,
     section: TokenizerSection,
     way: str,
     ability: type,
     corpus: list[str],
 ) -> VocabularyRequest:
-    backend = host.registry.create(offer, bound.trainer.config if bound.trainer else None)
+    backend = host.registry.create(registered, bound.trainer.config if bound.trainer else None)
     if not isinstance(backend, ability):
-        able = [o.provider.name for o in host.registry.offers("tokenizer") if _is(host, o, ability)]
+        able = [o.provider.name for o in host.registry.providers("tokenizer") if _is(host, o, ability)]
         raise RecipeError(
-            f"the tokenizer backend '{offer.provider.name}' can't {way} a tokenizer",
+            f"the tokenizer backend '{registered.provider.name}' can't {way} a tokenizer",
             where=bound.document.where(("tokenizer", way)),
             hint=f"These can: {', '.join(able) or 'none that is installed'}.",
         )
     where = bound.document.where(("tokenizer", way, "corpus"))
     texts = text_files(corpus, partial(open_dataset, host), where) if corpus else None
-    return VocabularyRequest(section, offer, backend, corpus=texts)
+    return VocabularyRequest(section, registered, backend, corpus=texts)
 
 
-def _is(host: PluginHost, offer: RegisteredProvider, ability: type) -> bool:
-    return not host.registry.missing_requirements(offer.provider) and isinstance(host.registry.create(offer), ability)
+def _is(host: PluginHost, registered: RegisteredProvider, ability: type) -> bool:
+    return not host.registry.missing_requirements(registered.provider) and isinstance(
+        host.registry.create(registered), ability
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,16 +206,16 @@ def _training(use: TrainVocabularySection, base: Tokenizer) -> TrainingSpec:
     return TrainingSpec(use.vocab_size, specials, roles, base.adds_bos, base.chat_template)
 
 
-class _RowTexts:
-    """The texts of rows, again and again."""
+class _SampleTexts:
+    """The texts of records, again and again."""
 
-    def __init__(self, rows: Iterable[Sample]) -> None:
-        self._rows = rows
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self._samples = samples
 
     def __iter__(self) -> Iterator[str]:
-        return (text for row in self._rows for text in texts_of(row))
+        return (text for sample in self._samples for text in texts_of(sample))
 
 
-def row_texts(rows: Iterable[Sample]) -> Iterable[str]:
-    """Returns the texts of rows; may be iterated again and again if the rows may."""
-    return _RowTexts(rows)
+def sample_texts(samples: Iterable[Sample]) -> Iterable[str]:
+    """Returns the texts of samples; may be iterated again and again if the samples may."""
+    return _SampleTexts(samples)

@@ -44,7 +44,7 @@ def guarded(plugin: PluginRecord, what: str) -> Iterator[None]:
         heard.leave()
         changed = state.put_back()
         if changed:
-            plugin.tell(f"{what} changed {listed(changed)}, which core put back")
+            plugin.report(f"{what} changed {listed(changed)}, which core put back")
 
 
 class _Listener:
@@ -65,7 +65,7 @@ class _Listener:
         warnings.showwarning = self._former
 
     def _show(self, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        self._plugin.tell(f"{self._what} warned: {category.__name__}: {message}", warning=True)
+        self._plugin.report(f"{self._what} warned: {category.__name__}: {message}", warning=True)
 
 
 def guarded_class(cls: type, plugin: PluginRecord, what: str) -> type:

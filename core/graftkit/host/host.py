@@ -209,7 +209,7 @@ class PluginHost:
             self._manager.check_pending()
             if not self._manager.get_hookcallers(plugin):
                 raise ValueError("it implements no hook of graftkit's: is @hookimpl missing?")
-            offers = [
+            providers = [
                 RegisteredProvider(kind, _provider(spec.hook, item), record)
                 for kind, spec in KINDS.items()
                 for item in self._ask(record, plugin, spec.hook)
@@ -219,7 +219,7 @@ class PluginHost:
             self._manager.unregister(plugin)
             del self._objects[id(plugin)]
             raise
-        self.registry.extend(offers)
+        self.registry.extend(providers)
         self._commands.extend((record, command) for command in commands)
 
     def _import(self, record: PluginRecord, load: Callable[[], object]) -> object:

@@ -57,9 +57,9 @@ class StepInfo:
     Attributes:
         step: The step's number, from 1.
         steps: How many there will be.
-        loss: Mean negative log-likelihood of a supervised token, in nats.
+        loss: Mean negative log-likelihood of a token in the loss, in nats.
         tokens: Tokens processed; there is no padding.
-        supervised_tokens: Tokens that the loss was taken over.
+        loss_tokens: Tokens that the loss was taken over.
         seconds: How long the step took.
         learning_rate: The rate that it used.
         gradient_norm: The gradient's norm before clipping.
@@ -69,7 +69,7 @@ class StepInfo:
     steps: int
     loss: float
     tokens: int
-    supervised_tokens: int
+    loss_tokens: int
     seconds: float
     learning_rate: float
     gradient_norm: float

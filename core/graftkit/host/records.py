@@ -48,7 +48,7 @@ class PluginRecord:
     notices: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def tell(self, message: str, *, warning: bool = False) -> None:
+    def report(self, message: str, *, warning: bool = False) -> None:
         """Keeps something that the user should know of the plugin, on one line, without secrets and not endless.
 
         Args:

@@ -35,28 +35,28 @@ class Registry:
 
     def __init__(self, plugins: list[PluginRecord]) -> None:
         self._plugins = plugins
-        self._offers: list[RegisteredProvider] = []
+        self._providers: list[RegisteredProvider] = []
         self._direct: dict[tuple[Kind, str], RegisteredProvider] = {}
         self._guarded: dict[tuple[type, str], type] = {}
 
     @property
     def plugins(self) -> list[PluginRecord]:
         """Every plugin, and a record of its own for each class that was named directly."""
-        return [*self._plugins, *(offer.plugin for offer in self._direct.values())]
+        return [*self._plugins, *(registered.plugin for registered in self._direct.values())]
 
-    def extend(self, offers: Iterable[RegisteredProvider]) -> None:
+    def extend(self, providers: Iterable[RegisteredProvider]) -> None:
         """Adds what one plugin offers."""
-        self._offers.extend(offers)
+        self._providers.extend(providers)
 
-    def offers(self, kind: Kind | None = None) -> list[RegisteredProvider]:
+    def providers(self, kind: Kind | None = None) -> list[RegisteredProvider]:
         """Returns the providers of one kind, or all, in the order of registration."""
-        return [offer for offer in self._offers if kind in (None, offer.kind)]
+        return [registered for registered in self._providers if kind in (None, registered.kind)]
 
-    def offers_in_turn(self, kind: Kind) -> tuple[list[RegisteredProvider], list[RegisteredProvider]]:
+    def providers_in_turn(self, kind: Kind) -> tuple[list[RegisteredProvider], list[RegisteredProvider]]:
         """Returns the providers of one kind as they are asked who takes a file: built-in ones, then third parties'."""
-        offers = self.offers(kind)
-        built_in = [offer for offer in offers if offer.plugin.distribution == BUILT_IN]
-        return built_in, [offer for offer in offers if offer.plugin.distribution != BUILT_IN]
+        providers = self.providers(kind)
+        built_in = [registered for registered in providers if registered.plugin.distribution == BUILT_IN]
+        return built_in, [registered for registered in providers if registered.plugin.distribution != BUILT_IN]
 
     def resolve(self, kind: Kind, name: str, *, where: str = "") -> RegisteredProvider:
         """Finds the provider that a name means.
@@ -70,21 +70,21 @@ class Registry:
             ProviderError: Nobody offers that name, or several third parties do.
             PluginError: The provider's requirement is not installed.
         """
-        offer = self._find(kind, name, where)
-        self._check_requirements(offer, where)
-        return offer
+        registered = self._find(kind, name, where)
+        self._check_requirements(registered, where)
+        return registered
 
     def _find(self, kind: Kind, name: str, where: str) -> RegisteredProvider:
-        candidates = self.offers(kind)
-        qualified = [offer for offer in candidates if offer.qualified_name == name]
+        candidates = self.providers(kind)
+        qualified = [registered for registered in candidates if registered.qualified_name == name]
         if qualified:
             return qualified[0]
         if ":" in name and "." in name.partition(":")[0]:
             if (kind, name) not in self._direct:
                 self._direct[kind, name] = _direct(kind, name, where)
             return self._direct[kind, name]
-        named = [offer for offer in candidates if offer.provider.name == name]
-        built_in = [offer for offer in named if offer.plugin.distribution == BUILT_IN]
+        named = [registered for registered in candidates if registered.provider.name == name]
+        built_in = [registered for registered in named if registered.plugin.distribution == BUILT_IN]
         if built_in or len(named) == 1:
             return (built_in or named)[0]
         if named:
@@ -92,27 +92,27 @@ class Registry:
         raise self._unknown(kind, name, candidates, where)
 
     def _ambiguous(self, kind: Kind, name: str, named: list[RegisteredProvider], where: str) -> ProviderError:
-        labels = " and ".join(offer.plugin.label for offer in named)
-        choices = " or ".join(f"'{offer.qualified_name}'" for offer in named)
+        labels = " and ".join(registered.plugin.label for registered in named)
+        choices = " or ".join(f"'{registered.qualified_name}'" for registered in named)
         return ProviderError(
             f"the {kind} name '{name}' is offered by {labels}", where=where, hint=f"Say which: {choices}."
         )
 
     def _unknown(self, kind: Kind, name: str, candidates: list[RegisteredProvider], where: str) -> ProviderError:
-        names = sorted({offer.provider.name for offer in candidates})
+        names = sorted({registered.provider.name for registered in candidates})
         hint = known_names(name, names)
         broken = [record for record in self._plugins if record.status != "active"]
         if broken:
             hint += " Not in use: " + "; ".join(f"{r.label} ({r.status}: {r.reason})" for r in broken) + "."
         return ProviderError(f"no {kind} is called '{name}'", where=where, hint=hint)
 
-    def _check_requirements(self, offer: RegisteredProvider, where: str) -> None:
-        missing = self.missing_requirements(offer.provider)
+    def _check_requirements(self, registered: RegisteredProvider, where: str) -> None:
+        missing = self.missing_requirements(registered.provider)
         if missing:
             raise PluginError(
-                f"{offer.kind} '{offer.provider.name}' needs {', '.join(missing)}, which is not installed",
-                where=where or offer.plugin.label,
-                hint=offer.provider.install_hint or f"Install it: pip install {' '.join(missing)}",
+                f"{registered.kind} '{registered.provider.name}' needs {', '.join(missing)}, which is not installed",
+                where=where or registered.plugin.label,
+                hint=registered.provider.install_hint or f"Install it: pip install {' '.join(missing)}",
             )
 
     @staticmethod
@@ -120,7 +120,7 @@ class Registry:
         """Returns the import names that the provider needs and that are not installed."""
         return [name for name in provider.requires if not _installed(name)]
 
-    def config_class(self, offer: RegisteredProvider) -> type[ProviderConfig]:
+    def config_class(self, registered: RegisteredProvider) -> type[ProviderConfig]:
         """Imports the class of the provider's own recipe fields.
 
         Raises:
@@ -128,46 +128,48 @@ class Registry:
         """
         from graftkit.interfaces.config import ProviderConfig  # pydantic: listing plugins need not wait for it
 
-        if not offer.provider.config:
+        if not registered.provider.config:
             return ProviderConfig
-        found = _import(offer, offer.provider.config)
+        found = _import(registered, registered.provider.config)
         if not (isinstance(found, type) and issubclass(found, ProviderConfig)):
-            raise PluginError(f"{offer.provider.config} is no ProviderConfig", where=offer.plugin.label)
+            raise PluginError(f"{registered.provider.config} is no ProviderConfig", where=registered.plugin.label)
         return found
 
-    def create(self, offer: RegisteredProvider, config: ProviderConfig | None = None) -> Any:
+    def create(self, registered: RegisteredProvider, config: ProviderConfig | None = None) -> Any:
         """Imports the provider's class and makes an instance with a copy of its fields; its public methods are guarded.
 
         Raises:
             PluginError: It can't be imported or made.
         """
-        made = self.create_unguarded(offer, config)
-        self.guard(made, offer)
+        made = self.create_unguarded(registered, config)
+        self.guard(made, registered)
         return made
 
-    def create_unguarded(self, offer: RegisteredProvider, config: ProviderConfig | None = None) -> Any:
+    def create_unguarded(self, registered: RegisteredProvider, config: ProviderConfig | None = None) -> Any:
         """Does what `create` does, for whoever looks at what the methods do to the process: nothing is put back.
 
         Raises:
             PluginError: It can't be imported or made.
         """
-        target = _import(offer, offer.provider.target)
-        what = f"{offer.kind} '{offer.provider.name}'"
+        target = _import(registered, registered.provider.target)
+        what = f"{registered.kind} '{registered.provider.name}'"
         try:
-            with guarded(offer.plugin, f"the making of its {what}"):
+            with guarded(registered.plugin, f"the making of its {what}"):
                 own = config and config.model_copy(deep=True)
-                return target(own) if offer.provider.config else target()
+                return target(own) if registered.provider.config else target()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise PluginError(f"{what} could not be made: {brief(error)}", where=offer.plugin.label) from error
+            raise PluginError(f"{what} could not be made: {brief(error)}", where=registered.plugin.label) from error
 
-    def guard(self, made: Any, offer: RegisteredProvider) -> None:
+    def guard(self, made: Any, registered: RegisteredProvider) -> None:
         """Has each public method of a provider's instance called under guard: see `graftkit.host.guard`."""
-        key = (type(made), offer.qualified_name)
+        key = (type(made), registered.qualified_name)
         with suppress(Exception):  # an instance whose class can't be another keeps its own
             if key not in self._guarded:
-                self._guarded[key] = guarded_class(type(made), offer.plugin, f"{offer.kind} '{offer.provider.name}'")
+                self._guarded[key] = guarded_class(
+                    type(made), registered.plugin, f"{registered.kind} '{registered.provider.name}'"
+                )
             made.__class__ = self._guarded[key]
 
 
@@ -204,8 +206,8 @@ _IMPORT_SECONDS = 60.0
 """After how long an import of a provider's class, which may import torch, is named on standard error."""
 
 
-def _import(offer: RegisteredProvider, target: str) -> Any:
-    what, plugin = f"{offer.kind} '{offer.provider.name}'", offer.plugin
+def _import(registered: RegisteredProvider, target: str) -> Any:
+    what, plugin = f"{registered.kind} '{registered.provider.name}'", registered.plugin
     advice = "It goes on: stop it with Ctrl-C if it hangs."
     limit = time_limit(plugin.label, f"the import of {target}", _IMPORT_SECONDS, advice)
     try:

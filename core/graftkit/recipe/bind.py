@@ -29,17 +29,17 @@ class Choice:
 
     Attributes:
         use: What the recipe calls it.
-        offer: The provider and its plugin.
+        registered: The provider and its plugin.
         config: Its fields, judged.
     """
 
     use: str
-    offer: RegisteredProvider
+    registered: RegisteredProvider
     config: ProviderConfig
 
     def facts(self) -> dict[str, Any]:
         """Returns what the name resolved to, as JSON."""
-        return self.offer.facts(self.config.model_dump(mode="json"))
+        return self.registered.facts(self.config.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
     adapter = _choose(host, "adapter", loaded.recipe.adapter, loaded.document, ("adapter",))
     if not adapter.config.preset:
         return _bind(host, loaded.recipe, loaded.document, adapter)
-    preset = Preset(adapter.offer, adapter.config.preset)
+    preset = Preset(adapter.registered, adapter.config.preset)
     try:
         return _bind(host, *preset.fill(loaded.recipe, loaded.document), adapter)
     except (ProviderError, RecipeError) as error:
@@ -158,14 +158,14 @@ def _key(name: str) -> str:
 
 
 def _choose(host: PluginHost, kind: Kind, use: ProviderSection, document: Document, path: KeyPath) -> Choice:
-    offer = host.registry.resolve(kind, use.use, where=document.where((*path, "use")))
-    model = host.registry.config_class(offer)
+    registered = host.registry.resolve(kind, use.use, where=document.where((*path, "use")))
+    model = host.registry.config_class(registered)
     if kind != "adapter" and model.preset:
         raise PluginError(
-            f"'{offer.provider.name}' has a preset for {', '.join(model.preset)}, but only an adapter's is read",
-            where=offer.plugin.label,
+            f"'{registered.provider.name}' has a preset for {', '.join(model.preset)}, but only an adapter's is read",
+            where=registered.plugin.label,
         )
     try:
-        return Choice(use.use, offer, model.model_validate(use.options))
+        return Choice(use.use, registered, model.model_validate(use.options))
     except ValidationError as error:
         raise as_recipe_error(error, model, document, path, beside=type(use).model_fields) from None

@@ -73,15 +73,18 @@ def _or_word(found: dict[str, Any]) -> dict[str, Any]:
 
 def _choices(host: PluginHost, kind: Kind, section: type[BaseModel]) -> dict[str, Any]:
     """Returns the schema of a section that names a provider: the name alone, or with that provider's fields."""
-    offers = host.registry.offers(kind)
-    names = sorted({offer.provider.name for offer in offers})
+    providers = host.registry.providers(kind)
+    names = sorted({registered.provider.name for registered in providers})
     forms: list[dict[str, Any]] = [{"type": "string", "examples": names}]
-    for offer in offers:
+    for registered in providers:
         try:
-            config = host.registry.config_class(offer).model_json_schema()
+            config = host.registry.config_class(registered).model_json_schema()
         except PluginError:
             continue
-        use = {"enum": [offer.provider.name, offer.qualified_name], "description": offer.provider.summary}
+        use = {
+            "enum": [registered.provider.name, registered.qualified_name],
+            "description": registered.provider.summary,
+        }
         common = section.model_json_schema().get("properties", {})
         forms.append(
             {

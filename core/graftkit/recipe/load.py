@@ -53,7 +53,7 @@ def load_recipe(
         RecipeError: Every problem found, one a line, each with its place and the nearest known key.
 
     Example:
-        >>> loaded = load_recipe({"model": "hf-org/model", "data": {"train": "rows.jsonl"}}, ["training.epochs=3"])
+        >>> loaded = load_recipe({"model": "hf-org/model", "data": {"train": "records.jsonl"}}, ["training.epochs=3"])
         >>> loaded.recipe.training.epochs
         3
     """

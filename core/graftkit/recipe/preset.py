@@ -27,15 +27,15 @@ class Preset:
     """The preset of an adapter.
 
     Args:
-        offer: The adapter and its plugin.
+        registered: The adapter and its plugin.
         sections: What it says, by section of the recipe.
 
     Raises:
         PluginError: It names a section that no preset can fill.
     """
 
-    def __init__(self, offer: RegisteredProvider, sections: Mapping[str, Any]) -> None:
-        self._where = f"{offer.plugin.label}, preset of '{offer.provider.name}'"
+    def __init__(self, registered: RegisteredProvider, sections: Mapping[str, Any]) -> None:
+        self._where = f"{registered.plugin.label}, preset of '{registered.provider.name}'"
         self._sections = sections
         fillable = [name for name in Recipe.model_fields if name not in _SETTLED]
         for section in sections:

@@ -49,9 +49,9 @@ def recipe_reference(host: PluginHost) -> str:
         path, common = ".".join(section.path), model_of(Recipe, section.path)
         if common is not ProviderSection:
             parts.append(_table(f"`{path}`, whichever it is", common))
-        for offer in host.registry.offers(kind):
-            title = f"`{path}: {offer.provider.name}`: {offer.provider.summary}"
-            parts.append(_table(title, host.registry.config_class(offer)))
+        for registered in host.registry.providers(kind):
+            title = f"`{path}: {registered.provider.name}`: {registered.provider.summary}"
+            parts.append(_table(title, host.registry.config_class(registered)))
     return "\n".join(parts)
 
 

@@ -134,7 +134,7 @@ class ExtendSection(StrictModel):
 
     tokens: int = Field(default=2000, ge=0, le=1_000_000, description="how many tokens to learn, at most")
     corpus: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
-        default=[], description="files, folders or patterns to learn from; the training rows when left out"
+        default=[], description="files, folders or patterns to learn from; the training records when left out"
     )
     min_frequency: int = Field(default=2, ge=1, description="how often a pair has to occur to become a token")
     max_length: int | None = Field(default=None, ge=2, description="characters of a token at most")
@@ -147,7 +147,7 @@ class TrainVocabularySection(ProviderSection):
 
     vocab_size: int = Field(ge=2, le=4_000_000, description="ids at most, special tokens included")
     corpus: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
-        default=[], description="files, folders or patterns to learn from; the training rows when left out"
+        default=[], description="files, folders or patterns to learn from; the training records when left out"
     )
     special_tokens: list[str] | None = Field(
         default=None, description="special tokens besides the base model's; those it keeps, with their roles"
@@ -218,7 +218,7 @@ class DatasetSection(StrictModel):
 
 
 class DataSection(StrictModel):
-    """The rows to learn from and the rows to judge by."""
+    """The records to learn from and the records to judge by."""
 
     train: Annotated[list[DatasetSection], BeforeValidator(_files)] = Field(
         min_length=1, description="files of records: conversations, prompts and completions, or texts"
@@ -227,7 +227,7 @@ class DataSection(StrictModel):
         Annotated[float, Tag(UNION_TAGS[0])] | Annotated[list[DatasetSection], Tag(UNION_TAGS[1])],
         Discriminator(_share_or_list),
         BeforeValidator(_share_or_files),
-    ] = Field(default=0.05, description="the share of rows that training never sees, or files of such rows")
+    ] = Field(default=0.05, description="the share of records that training never sees, or files of such records")
     max_length: int | None = Field(
         default=None, ge=8, description="tokens of an example at most; 1024 or tokens_per_step when left out"
     )
@@ -252,7 +252,9 @@ class DataSection(StrictModel):
 class TrainingSection(StrictModel):
     """How the adapter is trained."""
 
-    epochs: int | None = Field(default=None, ge=1, le=10_000, description="how often every row is seen; 1 by default")
+    epochs: int | None = Field(
+        default=None, ge=1, le=10_000, description="how often every record is seen; 1 by default"
+    )
     steps: int | None = Field(
         default=None, ge=1, le=1_000_000, description="how many optimizer steps, instead of epochs"
     )
@@ -291,7 +293,7 @@ class EvaluationSection(StrictModel):
     """What is measured before and after training, besides the holdout loss."""
 
     exact_match: int = Field(
-        default=0, ge=0, description="holdout rows to answer by greedy generation and compare, word for word"
+        default=0, ge=0, description="holdout records to answer by greedy generation and compare, word for word"
     )
     max_new_tokens: int = Field(default=128, ge=1, description="tokens of a generated answer at most")
     batch_size: int = Field(default=64, ge=1, description="answers generated side by side")
@@ -317,7 +319,7 @@ class Recipe(StrictModel):
     tokenizer: TokenizerSection | None = Field(
         default=None, description="another vocabulary than the base model's: extend, train or replace"
     )
-    data: DataSection = Field(description="the rows")
+    data: DataSection = Field(description="the records")
     quantizer: Annotated[ProviderSection, BeforeValidator(_name_alone)] | None = Field(
         default=None, description="how frozen weights are stored; none when left out, nf4 under qlora"
     )
@@ -336,7 +338,7 @@ class Recipe(StrictModel):
         if self.max_length > self.training.tokens_per_step:
             raise ValueError(
                 f"data.max_length ({self.max_length}) is more than training.tokens_per_step "
-                f"({self.training.tokens_per_step}): no step could hold such a row"
+                f"({self.training.tokens_per_step}): no step could hold such a record"
             )
         if (
             self.tokenizer
@@ -355,5 +357,5 @@ class Recipe(StrictModel):
 
     @property
     def max_length(self) -> int:
-        """Tokens of a row at most."""
+        """Tokens of a record at most."""
         return self.data.max_length or min(1024, self.training.tokens_per_step)

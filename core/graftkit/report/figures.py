@@ -18,7 +18,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float], rates: Sequence[fl
 
     Args:
         steps: The steps' numbers.
-        losses: Nats of a supervised token.
+        losses: Nats of a token in the loss.
         rates: Learning rates.
 
     Returns:

@@ -120,8 +120,8 @@ class Measurement(Facts):
     """What the holdout examples said of the model.
 
     Attributes:
-        holdout_loss: Mean negative log-likelihood of a supervised token, in nats.
-        bits_per_byte: The same in bits, of a byte of supervised text.
+        holdout_loss: Mean negative log-likelihood of a token in the loss, in nats.
+        bits_per_byte: The same in bits, of a byte of the text in the loss.
         exact_match: The share of answers that are right word for word, or None where none was asked for.
         answers: How many answers were compared.
     """

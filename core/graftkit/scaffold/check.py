@@ -31,24 +31,25 @@ def find_offers(host: PluginHost, name: str | None) -> list[RegisteredProvider]:
         PluginError: The plugin is there but not in use.
         ProviderError: Nothing is called that.
     """
-    offers = host.registry.offers()
+    providers = host.registry.providers()
     if name is None:
-        return [offer for offer in offers if offer.plugin.distribution != BUILT_IN]
+        return [registered for registered in providers if registered.plugin.distribution != BUILT_IN]
     for record in host.records:
         if name in (record.name, record.distribution) and record.status != "active":
             raise PluginError(f"{record.status}: {record.reason}", where=record.label)
     found = [
-        offer
-        for offer in offers
-        if name in (offer.plugin.name, offer.plugin.distribution, offer.provider.name, offer.qualified_name)
+        registered
+        for registered in providers
+        if name
+        in (registered.plugin.name, registered.plugin.distribution, registered.provider.name, registered.qualified_name)
     ]
     if not found:
-        known = {offer.plugin.distribution or offer.plugin.name for offer in offers}
+        known = {registered.plugin.distribution or registered.plugin.name for registered in providers}
         raise ProviderError(f"no plugin and no provider is called '{name}'", hint=known_names(name, known))
     return found
 
 
-def check_plugins(offers: Sequence[RegisteredProvider], *, quiet: bool = False) -> int:
+def check_plugins(providers: Sequence[RegisteredProvider], *, quiet: bool = False) -> int:
     """Runs every provider's contract with pytest, in a process of its own.
 
     Returns:
@@ -61,7 +62,7 @@ def check_plugins(offers: Sequence[RegisteredProvider], *, quiet: bool = False) 
         raise PluginError("the contracts are run by pytest", hint="Install it: pip install 'graftkit[testing]'")
     with tempfile.TemporaryDirectory(prefix="graftkit-check-") as folder:
         file = Path(folder) / "test_contracts.py"
-        file.write_text(contract_module(offers), encoding="utf-8")
+        file.write_text(contract_module(providers), encoding="utf-8")
         settings = Path(folder) / "pytest.ini"  # else pytest looks for one in the folders around, which are anybody's
         settings.write_text("[pytest]\n", encoding="utf-8")
         command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings)]
@@ -76,15 +77,15 @@ def check_plugins(offers: Sequence[RegisteredProvider], *, quiet: bool = False) 
             raise PluginError(f"its contracts took longer than {_SECONDS // 60} minutes and were stopped") from None
 
 
-def contract_module(offers: Sequence[RegisteredProvider]) -> str:
+def contract_module(providers: Sequence[RegisteredProvider]) -> str:
     """Returns the text of a test module with a class for each provider."""
     parts = []
-    for number, offer in enumerate(offers):
-        module, _, name = (offer.provider.contract or KINDS[offer.kind].contract).partition(":")
-        label = "".join(word.capitalize() for word in offer.provider.name.split("-"))
+    for number, registered in enumerate(providers):
+        module, _, name = (registered.provider.contract or KINDS[registered.kind].contract).partition(":")
+        label = "".join(word.capitalize() for word in registered.provider.name.split("-"))
         parts.append(
             f"from {module} import {name} as contract_{number}\n\n\n"
             f"class Test{label}{number}(contract_{number}):\n"
-            f"    provider = {offer.qualified_name!r}\n"
+            f"    provider = {registered.qualified_name!r}\n"
         )
     return "\n\n".join(parts)

@@ -19,7 +19,7 @@ __all__ = ["ARRAYS", "BY_EXAMPLE", "BY_TOKEN", "Example", "TokenStore", "file_or
 ARRAYS: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype("<i8"),
     "prompt_lengths": np.dtype("<i8"),
-    "supervised": np.dtype("<i8"),
+    "loss_tokens": np.dtype("<i8"),
     "weight_sum": np.dtype("<f8"),
     "loss_weight": np.dtype("<f4"),
     "ids": np.dtype("<u4"),
@@ -41,7 +41,7 @@ class Example:
     Attributes:
         ids: Token ids, `[tokens]`, int64.
         loss_weight: What predicting each token weighs in the loss, `[tokens]`, float32, from 0; 0: it is not learnt.
-        prompt_length: The tokens before the last supervised stretch: the prompt of a generation.
+        prompt_length: The tokens before the last stretch in the loss: the prompt of a generation.
         by_token: Further columns by name, each `[tokens]`.
         by_example: Further numbers by name, such as a group or a target, each of a NumPy type.
     """
@@ -53,7 +53,7 @@ class Example:
     by_example: Mapping[str, np.generic] = field(default_factory=dict)
 
     @property
-    def supervised(self) -> NDArray[np.bool_]:
+    def loss_mask(self) -> NDArray[np.bool_]:
         """For each token whether the loss is taken over predicting it, `[tokens]`."""
         return np.not_equal(self.loss_weight, 0)
 
@@ -68,7 +68,7 @@ class TokenStore:
     Attributes:
         offsets: Where each example begins, and where the last one ends, `[examples + 1]`, int64.
         prompt_lengths: Each example's `prompt_length`, `[examples]`, int64.
-        supervised: How many of its tokens are learnt, `[examples]`, int64; never its first, which nothing predicts.
+        loss_tokens: How many of its tokens are learnt, `[examples]`, int64; never its first, which nothing predicts.
         weight_sum: The sum of their loss weights, `[examples]`, float64.
         loss_weight: Each token's weight in the loss, `[tokens]`, float32.
         ids: The ids of all examples, one after the other, `[tokens]`, uint32.
@@ -78,7 +78,7 @@ class TokenStore:
 
     offsets: NDArray[np.int64]
     prompt_lengths: NDArray[np.int64]
-    supervised: NDArray[np.int64]
+    loss_tokens: NDArray[np.int64]
     weight_sum: NDArray[np.float64]
     loss_weight: NDArray[np.float32]
     ids: NDArray[np.uint32]
@@ -92,17 +92,22 @@ class TokenStore:
         Raises:
             ValueError: A loss weight is negative or no number, or columns are as `from_arrays` refuses them.
         """
-        rows = list(examples)
-        lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
-        by_token = {name: np.concatenate(values) for name, values in _gathered([row.by_token for row in rows]).items()}
-        by_example = {name: np.array(values) for name, values in _gathered([row.by_example for row in rows]).items()}
+        examples = list(examples)
+        lengths = np.array([len(example.ids) for example in examples], dtype=np.int64)
+        by_token = {
+            name: np.concatenate(values)
+            for name, values in _gathered([example.by_token for example in examples]).items()
+        }
+        by_example = {
+            name: np.array(values) for name, values in _gathered([example.by_example for example in examples]).items()
+        }
         return cls.from_arrays(
-            ids=np.concatenate([row.ids for row in rows] or [np.zeros(0, np.int64)]).astype(np.uint32),
-            loss_weight=np.concatenate([row.loss_weight for row in rows] or [np.zeros(0, np.float32)]).astype(
-                np.float32
-            ),
+            ids=np.concatenate([example.ids for example in examples] or [np.zeros(0, np.int64)]).astype(np.uint32),
+            loss_weight=np.concatenate(
+                [example.loss_weight for example in examples] or [np.zeros(0, np.float32)]
+            ).astype(np.float32),
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]).astype(np.int64),
-            prompt_lengths=np.array([row.prompt_length for row in rows], dtype=np.int64),
+            prompt_lengths=np.array([example.prompt_length for example in examples], dtype=np.int64),
             by_token=by_token,
             by_example=by_example,
         )
@@ -158,18 +163,18 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.prompt_lengths)
 
-    def __getitem__(self, row: int) -> Example:
-        start, end = int(self.offsets[row]), int(self.offsets[row + 1])
+    def __getitem__(self, example: int) -> Example:
+        start, end = int(self.offsets[example]), int(self.offsets[example + 1])
         return Example(
             self.ids[start:end].astype(np.int64),
             np.array(self.loss_weight[start:end]),
-            int(self.prompt_lengths[row]),
+            int(self.prompt_lengths[example]),
             {name: np.array(values[start:end]) for name, values in self.by_token.items()},
-            {name: values[row] for name, values in self.by_example.items()},
+            {name: values[example] for name, values in self.by_example.items()},
         )
 
     def __iter__(self) -> Iterator[Example]:
-        return (self[row] for row in range(len(self)))
+        return (self[example] for example in range(len(self)))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -210,9 +215,9 @@ class TokenStore:
             by_token=_beginning_with(BY_TOKEN, arrays),
             by_example=_beginning_with(BY_EXAMPLE, arrays),
         )
-        tokens, rows = len(store.ids), len(store)
-        found = (len(store.loss_weight), len(store.offsets), len(store.supervised), len(store.weight_sum))
-        if found != (tokens, rows + 1, rows, rows) or store.offsets[-1] != tokens:
+        tokens, examples = len(store.ids), len(store)
+        found = (len(store.loss_weight), len(store.offsets), len(store.loss_tokens), len(store.weight_sum))
+        if found != (tokens, examples + 1, examples, examples) or store.offsets[-1] != tokens:
             raise StorageError("the stored tokens are damaged: its arrays do not fit together", where=str(path))
         try:
             store._check_columns()

@@ -58,16 +58,16 @@ class TokenWriter:
         if not sizes["offsets"]:
             self._write("offsets", np.zeros(1, ARRAYS["offsets"]))
 
-    def append(self, rows: TokenStore) -> None:
+    def append(self, examples: TokenStore) -> None:
         """Adds examples at the end. The first ones say which columns all of them have.
 
         Raises:
             ValueError: They have other columns than those before them, or one of another type.
             StorageError: The system refused.
         """
-        if not len(rows):
+        if not len(examples):
             return
-        arrays = rows.arrays() | {"offsets": rows.offsets[1:] + self.tokens}
+        arrays = examples.arrays() | {"offsets": examples.offsets[1:] + self.tokens}
         types = {name: values.dtype for name, values in arrays.items()}
         if not self._begun:
             self._add_columns({name: dtype for name, dtype in types.items() if name not in ARRAYS})
@@ -75,7 +75,7 @@ class TokenWriter:
             raise ValueError(f"these examples have {_named(types)}, those before them {_named(self._types)}")
         for name, values in arrays.items():
             self._write(name, values)
-        self.tokens += len(rows.ids)
+        self.tokens += len(examples.ids)
 
     def _add_columns(self, types: Mapping[str, np.dtype[Any]]) -> None:
         with guarded(self._folder):
@@ -85,7 +85,7 @@ class TokenWriter:
         self._begun = True
 
     def checkpoint(self, note: Any) -> None:
-        """Makes sure that all rows so far are on the disk, and keeps a note of where they came from.
+        """Makes sure that all examples so far are on the disk, and keeps a note of where they came from.
 
         Args:
             note: JSON; `note` is this when the folder is taken up again.

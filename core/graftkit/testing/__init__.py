@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from graftkit.testing.contracts.record_format import FormatContract as FormatContract
     from graftkit.testing.contracts.tokenizer import TokenizerContract as TokenizerContract
     from graftkit.testing.contracts.tokenizer_training import TrainedTokenizerContract as TrainedTokenizerContract
+    from graftkit.testing.example_records import tiny_records as tiny_records
     from graftkit.testing.hosts import isolated_host as isolated_host
-    from graftkit.testing.rows import tiny_rows as tiny_rows
     from graftkit.testing.tiny import TINY_CONFIG as TINY_CONFIG
     from graftkit.testing.tiny import TINY_SHAPES as TINY_SHAPES
     from graftkit.testing.tiny import tiny_model_folder as tiny_model_folder
@@ -45,7 +45,7 @@ _HOMES = {
     "deviates": "graftkit.testing.contracts.base",
     "isolated_host": "graftkit.testing.hosts",
     "tiny_model_folder": "graftkit.testing.tiny",
-    "tiny_rows": "graftkit.testing.rows",
+    "tiny_records": "graftkit.testing.example_records",
     "tiny_tokenizer_files": "graftkit.testing.tiny",
 }
 

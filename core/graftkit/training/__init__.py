@@ -1,1 +1,1 @@
-"""Trains what is on the frozen weights: order of rows, schedule, loss, loop."""
+"""Trains what is on the frozen weights: order of examples, schedule, loss, loop."""

@@ -19,9 +19,9 @@ class PackedBatch:
 
     Attributes:
         sequences: Token ids of each, `[tokens]`.
-        logit_positions: The positions in the pass whose next token is supervised, `[supervised]`.
-        labels: Those next tokens, `[supervised]`.
-        weights: What each weighs in the loss, `[supervised]`, float32; None where each weighs 1.
+        logit_positions: The positions in the pass whose next token is in the loss, `[loss tokens]`.
+        labels: Those next tokens, `[loss tokens]`.
+        weights: What each weighs in the loss, `[loss tokens]`, float32; None where each weighs 1.
         weight_sum: The sum of those weights.
         by_token: The store's further columns by token, `[tokens]` each, in the pass's order.
         by_example: Its further columns by example, `[sequences]` each.
@@ -41,17 +41,17 @@ class PackedBatch:
         return sum(len(ids) for ids in self.sequences)
 
 
-def pack(rows: Sequence[Example], device: torch.device) -> PackedBatch:
+def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
     """Puts sequences one after the other. The first token of each is never predicted: nothing stands before it."""
-    ids = [torch.from_numpy(row.ids) for row in rows]
-    positions = torch.cat([torch.arange(len(row)) for row in ids])
-    every = torch.from_numpy(np.concatenate([row.loss_weight for row in rows]).astype(np.float32))
+    ids = [torch.from_numpy(example.ids) for example in examples]
+    positions = torch.cat([torch.arange(len(example)) for example in ids])
+    every = torch.from_numpy(np.concatenate([example.loss_weight for example in examples]).astype(np.float32))
     labels_at = ((every != 0) & (positions > 0)).nonzero().squeeze(1)
     weights = every[labels_at]
-    by_token = {name: np.concatenate([row.by_token[name] for row in rows]) for name in rows[0].by_token}
-    by_example = {name: np.array([row.by_example[name] for row in rows]) for name in rows[0].by_example}
+    by_token = {name: np.concatenate([example.by_token[name] for example in examples]) for name in examples[0].by_token}
+    by_example = {name: np.array([example.by_example[name] for example in examples]) for name in examples[0].by_example}
     return PackedBatch(
-        sequences=tuple(row.to(device) for row in ids),
+        sequences=tuple(example.to(device) for example in ids),
         logit_positions=(labels_at - 1).to(device),
         labels=torch.cat(ids)[labels_at].to(device),
         weights=None if bool((weights == 1).all()) else weights.to(device),

@@ -28,7 +28,7 @@ class Trainer:
     Args:
         network: The model.
         parameters: What is trained, by name.
-        store: The rows.
+        store: The examples.
         options: The recipe's training section.
         device: Where the network computes.
         rows: How the new rows of the embeddings are trained, where there are any; the others are the adapter.
@@ -36,7 +36,7 @@ class Trainer:
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
 
     Attributes:
-        plan: The rows of every step.
+        plan: The examples of every step.
         step: How many steps have been taken.
         whole: False only while a step is changing parameters: the state is then neither the old nor the new one.
     """
@@ -83,11 +83,11 @@ class Trainer:
         """
         self._network.train()
         try:
-            for rows in self.plan[self.step :]:
+            for examples in self.plan[self.step :]:
                 # Dropout draws from torch's global generator: it is seeded by the step and given back untouched.
                 with torch.random.fork_rng(devices=_cuda_index(self._device)):
                     torch.manual_seed(derived_seed(self._options.seed, "dropout", self.step + 1))
-                    info = self._take_step(len(self.plan), rows, poll)
+                    info = self._take_step(len(self.plan), examples, poll)
                 on_step(info)
         finally:
             self._optimizers.freeze_adapter(False)
@@ -109,21 +109,23 @@ class Trainer:
 
     def count_passes(self, *, packed: bool) -> int:
         """Returns how many forward passes all steps take, or would take if sequences shared them."""
-        return sum(len(self._passes(rows, packed)) for rows in self.plan)
+        return sum(len(self._passes(examples, packed)) for examples in self.plan)
 
     def count_tokens(self) -> tuple[int, int]:
         """Returns how many tokens the steps taken so far have seen, and over how many of them the loss was taken."""
-        rows = [row for step in self.plan[: self.step] for row in step]
-        return sum(self._lengths[row] for row in rows), sum(int(self._store.supervised[row]) for row in rows)
+        examples = [example for step in self.plan[: self.step] for example in step]
+        return sum(self._lengths[example] for example in examples), sum(
+            int(self._store.loss_tokens[example]) for example in examples
+        )
 
-    def _passes(self, rows: Sequence[int], packed: bool) -> list[list[int]]:
-        return group_by_tokens(rows, self._lengths, self._options.microbatch_tokens if packed else 0)
+    def _passes(self, examples: Sequence[int], packed: bool) -> list[list[int]]:
+        return group_by_tokens(examples, self._lengths, self._options.microbatch_tokens if packed else 0)
 
-    def _take_step(self, steps: int, rows: Sequence[int], poll: Callable[[], None]) -> StepInfo:
+    def _take_step(self, steps: int, examples: Sequence[int], poll: Callable[[], None]) -> StepInfo:
         start = time.perf_counter()
         step = self.step + 1
         rate = self._optimizers.begin(step, steps)
-        loss, tokens, supervised = self._accumulate(rows, poll)
+        loss, tokens, loss_tokens = self._accumulate(examples, poll)
         norm = self._optimizers.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -134,20 +136,20 @@ class Trainer:
         self._optimizers.step()
         self.step, self.whole = step, True
         self._optimizers.forget_gradients()
-        return StepInfo(step, steps, loss, tokens, supervised, time.perf_counter() - start, rate, norm)
+        return StepInfo(step, steps, loss, tokens, loss_tokens, time.perf_counter() - start, rate, norm)
 
-    def _accumulate(self, rows: Sequence[int], poll: Callable[[], None]) -> tuple[float, int, int]:
-        """Sums the gradient of the step's mean loss; how rows are cut into passes does not change it."""
-        micro = self._passes(rows, self._packed)
-        supervised = sum(int(self._store.supervised[row]) for row in rows)
-        weight_sum = sum(float(self._store.weight_sum[row]) for row in rows)
+    def _accumulate(self, examples: Sequence[int], poll: Callable[[], None]) -> tuple[float, int, int]:
+        """Sums the gradient of the step's mean loss; how examples are cut into passes does not change it."""
+        micro = self._passes(examples, self._packed)
+        loss_tokens = sum(int(self._store.loss_tokens[example]) for example in examples)
+        weight_sum = sum(float(self._store.weight_sum[example]) for example in examples)
         total, tokens = 0.0, 0
         for group in micro:
             poll()
-            batch = pack([self._store[row] for row in group], self._device)
+            batch = pack([self._store[example] for example in group], self._device)
             total += self._loss.backward(batch, 1 / weight_sum).item()
             tokens += batch.tokens
-        return total, tokens, supervised
+        return total, tokens, loss_tokens
 
 
 @torch.no_grad()
@@ -160,11 +162,11 @@ def holdout_loss(
     *,
     packed: bool = True,
 ) -> float:
-    """Returns the mean negative log-likelihood of a supervised token, in nats, each with its weight.
+    """Returns the mean negative log-likelihood of a token in the loss, in nats, each with its weight.
 
     Args:
         network: The model.
-        store: The holdout rows.
+        store: The holdout examples.
         device: Where the network computes.
         microbatch_tokens: Tokens of one forward pass at most.
         poll: Called before each pass with how many are done and how many there are; raises to stop.
@@ -175,7 +177,7 @@ def holdout_loss(
     total, weight_sum = 0.0, 0.0
     for done, group in enumerate(groups):
         poll(done, len(groups))
-        batch = pack([store[row] for row in group], device)
+        batch = pack([store[example] for example in group], device)
         total += loss.sum(batch).item()
         weight_sum += batch.weight_sum
     return total / weight_sum

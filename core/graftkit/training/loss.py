@@ -1,4 +1,4 @@
-"""The negative log-likelihood of supervised tokens, with few logits in memory at a time.
+"""The negative log-likelihood of the tokens in the loss, with few logits in memory at a time.
 
 Logits are the widest thing that training makes: `[tokens, vocabulary]`, several times over with their logarithms and
 gradients. Here the model's body runs once, and its output layer on one piece of the hidden states after the other,
@@ -33,7 +33,7 @@ _Piece = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 def summed_loss(network: nn.Module, batch: PackedBatch, *, packed: bool = True) -> torch.Tensor:
-    """Returns the weighted sum over the batch's supervised tokens, in nats, all logits at once; a scalar, float32.
+    """Returns the weighted sum over the batch's tokens in the loss, in nats, all logits at once; a scalar, float32.
 
     Args:
         network: A transformers causal language model.
@@ -60,7 +60,7 @@ class TokenLoss:
         self._plain_head: bool | None = None
 
     def sum(self, batch: PackedBatch) -> torch.Tensor:
-        """Returns the weighted sum over supervised tokens, in nats; a scalar, float32, without a gradient."""
+        """Returns the weighted sum over the tokens in the loss, in nats; a scalar, float32, without a gradient."""
         with torch.no_grad():
             if not self._in_pieces(batch):
                 return summed_loss(self._network, batch, packed=self._packed)
@@ -72,7 +72,7 @@ class TokenLoss:
         """Adds the gradient of the sum times `scale` to the parameters'; returns the sum times `scale`.
 
         Args:
-            batch: The rows.
+            batch: The examples.
             scale: One over the sum of the step's weights makes it the step's mean.
         """
         if not self._in_pieces(batch):
@@ -91,7 +91,7 @@ class TokenLoss:
         return total
 
     def _hidden(self, batch: PackedBatch) -> torch.Tensor:
-        """Returns the last hidden states of the positions whose next token is supervised, `[supervised, hidden]`."""
+        """Returns the last hidden states of the positions whose next token is in the loss, `[loss tokens, hidden]`."""
         states: torch.Tensor = self._network.base_model(**self._inputs(batch.sequences)).last_hidden_state
         return states[0, batch.logit_positions]
 

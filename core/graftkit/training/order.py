@@ -1,4 +1,4 @@
-"""Which rows each step sees: a pure function of the seed, the epoch and the rows' own lengths."""
+"""Which examples each step sees: a pure function of the seed, the epoch and the examples' own lengths."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from itertools import count, islice
 __all__ = ["group_by_tokens", "plan_steps", "shuffled"]
 
 
-def shuffled(rows: int, seed: int, epoch: int) -> list[int]:
-    """Returns the row numbers in an epoch's order.
+def shuffled(examples: int, seed: int, epoch: int) -> list[int]:
+    """Returns the example numbers in an epoch's order.
 
-    Each row is placed by the hash of (seed, epoch, row), which no library's release ever changes.
+    Each example is placed by the hash of (seed, epoch, example), which no library's release ever changes.
     """
 
-    def place(row: int) -> bytes:
-        return hashlib.blake2b(f"{seed}:{epoch}:{row}".encode(), digest_size=16).digest()
+    def place(example: int) -> bytes:
+        return hashlib.blake2b(f"{seed}:{epoch}:{example}".encode(), digest_size=16).digest()
 
-    return sorted(range(rows), key=place)
+    return sorted(range(examples), key=place)
 
 
-def group_by_tokens(rows: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
-    """Groups rows in their order so that no group has more than `limit` tokens, unless one row alone has.
+def group_by_tokens(examples: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Groups examples in their order so that no group has more than `limit` tokens, unless one example alone has.
 
     Args:
-        rows: Row numbers.
-        lengths: Tokens of each row, by number.
+        examples: Example numbers.
+        lengths: Tokens of each example, by number.
         limit: Tokens of a group at most.
 
     Example:
@@ -35,12 +35,12 @@ def group_by_tokens(rows: Sequence[int], lengths: Sequence[int], limit: int) -> 
     """
     groups: list[list[int]] = []
     room = 0
-    for row in rows:
-        if not groups or lengths[row] > room:
+    for example in examples:
+        if not groups or lengths[example] > room:
             groups.append([])
             room = limit
-        groups[-1].append(row)
-        room -= lengths[row]
+        groups[-1].append(example)
+        room -= lengths[example]
     return groups
 
 
@@ -52,9 +52,9 @@ def plan_steps(
     epochs: int | None = None,
     steps: int | None = None,
 ) -> list[list[int]]:
-    """Returns the rows of every step.
+    """Returns the examples of every step.
 
-    Every epoch is every row once, in an order of its own. With `steps` epochs follow one another until there are
+    Every epoch is every example once, in an order of its own. With `steps` epochs follow one another until there are
     that many steps; with `epochs` (1 when neither is given) there are as many steps as they take.
     """
 

@@ -16,7 +16,7 @@ DAY, ANOTHER = date(2026, 1, 31), date(2026, 2, 1)
 FORMATS = ("%d %B %Y", "%Y-%m-%d", "%A, %-d %b %y", "%j %U %H:%M:%S %p", "%x %X %c", "%%")
 DATED = "{%- if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}{{ messages[0]['content'] }}"
 DATELESS = "{{ messages[0]['content'] }}: strftime_now"
-ROW = Conversation((Message("user", "hi"),), "row")
+ROW = Conversation((Message("user", "hi"),), "record")
 
 
 def frozen(day: date) -> type[datetime]:
@@ -38,7 +38,7 @@ def test_it_is_what_transformers_writes_on_that_day(format: str, monkeypatch: py
     for day in (DAY, date(2024, 2, 29)):
         monkeypatch.setattr(chat_template_utils, "datetime", frozen(day))
         (theirs,), _ = chat_template_utils.render_jinja_template([[]], chat_template=source)
-        assert ChatTemplate(source, {}, day).render([], "row") == theirs
+        assert ChatTemplate(source, {}, day).render([], "record") == theirs
 
 
 @pytest.fixture
@@ -62,5 +62,5 @@ def test_and_the_same_one_where_it_does_not(encoder: Callable[[str, date], Encod
 
 
 def test_a_template_that_has_no_day_writes_the_day_of_its_rendering() -> None:
-    written = ChatTemplate("{{ strftime_now('%Y-%m-%d') }}", {}).render([], "row")
+    written = ChatTemplate("{{ strftime_now('%Y-%m-%d') }}", {}).render([], "record")
     assert written in (date.today().isoformat(), datetime.now().strftime("%Y-%m-%d"))

@@ -45,18 +45,18 @@ def encoder(
     return Encoder(known, chat_template_of(known), max_length, overflow=overflow)
 
 
-def only(tokenizer: Tokenizer, row: Conversation, template: str | None = None) -> Example:
-    encoded = encoder(tokenizer, template).encode(row)
+def only(tokenizer: Tokenizer, record: Conversation, template: str | None = None) -> Example:
+    encoded = encoder(tokenizer, template).encode(record)
     assert not encoded.truncated
     [example] = encoded.examples
     return example
 
 
 def stretches(tokenizer: Tokenizer, example: Example) -> list[str]:
-    """Returns the text of each supervised stretch."""
+    """Returns the text of each stretch in the loss."""
     found: list[list[int]] = []
     before = False
-    for token, learnt in zip(example.ids.tolist(), example.supervised.tolist(), strict=True):
+    for token, learnt in zip(example.ids.tolist(), example.loss_mask.tolist(), strict=True):
         if learnt and not before:
             found.append([])
         if learnt:
@@ -69,25 +69,25 @@ def stretches(tokenizer: Tokenizer, example: Example) -> list[str]:
     ("template", "end"), [(None, "<|im_end|>"), (LLAMA_3, "<|im_end|>"), (SPACE_BEFORE_THE_END, " <|im_end|>")]
 )
 def test_what_is_learnt_is_each_answer_and_its_end(tokenizer: Tokenizer, template: str | None, end: str) -> None:
-    row = chat("Hello 123", "Hello yes", "a b?", "Höh 🎉", system="assistant\nHello")
-    assert stretches(tokenizer, only(tokenizer, row, template)) == [f"Hello yes{end}", f"Höh 🎉{end}"]
-    assert encoder(tokenizer, template).encode(row).stops
+    record = chat("Hello 123", "Hello yes", "a b?", "Höh 🎉", system="assistant\nHello")
+    assert stretches(tokenizer, only(tokenizer, record, template)) == [f"Hello yes{end}", f"Höh 🎉{end}"]
+    assert encoder(tokenizer, template).encode(record).stops
 
 
 def test_without_an_end_token_only_the_words_are_learnt_and_it_is_told(tokenizer: Tokenizer) -> None:
-    row = chat("Hello", "yes")
-    assert stretches(tokenizer, only(tokenizer, row, NO_SPECIALS)) == ["yes"]
-    assert not encoder(tokenizer, NO_SPECIALS).encode(row).stops
+    record = chat("Hello", "yes")
+    assert stretches(tokenizer, only(tokenizer, record, NO_SPECIALS)) == ["yes"]
+    assert not encoder(tokenizer, NO_SPECIALS).encode(record).stops
 
 
-def test_the_whole_row_is_the_rendered_conversation(tokenizer: Tokenizer) -> None:
-    row = chat("Hello", "yes", "12 123", "🎉", system="Be brief.")
+def test_the_whole_record_is_the_rendered_conversation(tokenizer: Tokenizer) -> None:
+    record = chat("Hello", "yes", "12 123", "🎉", system="Be brief.")
     rendered = (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n"
         "<|im_start|>assistant\nyes<|im_end|>\n<|im_start|>user\n12 123<|im_end|>\n"
         "<|im_start|>assistant\n🎉<|im_end|>\n"
     )
-    example = only(tokenizer, row)
+    example = only(tokenizer, record)
     assert tokenizer.decode(example.ids.tolist()) == rendered
     assert example.ids.tolist() == tokenizer.encode(rendered, specials="all")
 
@@ -138,27 +138,27 @@ def test_the_reply_is_where_the_last_answer_begins(tokenizer: Tokenizer) -> None
     assert tokenizer.decode(example.ids[example.prompt_length :].tolist()) == "two<|im_end|>\n"
 
 
-def test_a_row_too_long_loses_its_end_and_is_counted(bytewise: Tokenizer) -> None:
-    row = chat("x", "y" * 100)
-    whole = only(bytewise, row)
+def test_a_record_too_long_loses_its_end_and_is_counted(bytewise: Tokenizer) -> None:
+    record = chat("x", "y" * 100)
+    whole = only(bytewise, record)
     for limit in (len(whole.ids), len(whole.ids) - 1, whole.prompt_length + 1):
-        encoded = encoder(bytewise, None, limit, "truncate").encode(row)
+        encoded = encoder(bytewise, None, limit, "truncate").encode(record)
         [example] = encoded.examples
         assert encoded.truncated == (limit < len(whole.ids))
         assert example.ids.tolist() == whole.ids[:limit].tolist()
-    nothing = encoder(bytewise, None, whole.prompt_length, "truncate").encode(row)
+    nothing = encoder(bytewise, None, whole.prompt_length, "truncate").encode(record)
     assert (nothing.examples, nothing.truncated) == ([], True)
 
 
 def test_a_conversation_too_long_ends_with_the_last_answer_that_fits(bytewise: Tokenizer) -> None:
     """A model that learns answers without an end learns never to stop."""
-    row = chat("a", "one", "b", "two", "c", "three")
-    whole = only(bytewise, row)
+    record = chat("a", "one", "b", "two", "c", "three")
+    whole = only(bytewise, record)
     learnt = whole.loss_weight != 0
     ends = [n + 1 for n in range(len(learnt)) if learnt[n] and (n + 1 == len(learnt) or not learnt[n + 1])]
     assert len(ends) == 3
     for limit in range(8, len(whole.ids) + 1):
-        encoded = encoder(bytewise, None, limit).encode(row)
+        encoded = encoder(bytewise, None, limit).encode(record)
         fitting = [end for end in ends if end <= limit]
         kept = len(whole.ids) if limit == len(whole.ids) else fitting[-1] if fitting else 0
         assert [len(example.ids) for example in encoded.examples] == ([kept] if kept else [])
@@ -168,12 +168,12 @@ def test_a_conversation_too_long_ends_with_the_last_answer_that_fits(bytewise: T
         assert encoded.truncated == (limit < len(whole.ids))
 
 
-def test_a_row_too_long_is_left_out_or_refused_where_that_is_asked_for(bytewise: Tokenizer) -> None:
-    row = chat("a", "one", "b", "two" * 50)
-    left_out = encoder(bytewise, None, 60, "drop").encode(row)
+def test_a_record_too_long_is_left_out_or_refused_where_that_is_asked_for(bytewise: Tokenizer) -> None:
+    record = chat("a", "one", "b", "two" * 50)
+    left_out = encoder(bytewise, None, 60, "drop").encode(record)
     assert (left_out.examples, left_out.truncated) == ([], True)
     with pytest.raises(DataError, match=r"a.jsonl:1: it has \d+ tokens, more than data.max_length \(60\)"):
-        encoder(bytewise, None, 60, "error").encode(row)
+        encoder(bytewise, None, 60, "error").encode(record)
 
 
 def test_a_conversation_without_a_template_says_what_to_do(bytewise: Tokenizer) -> None:
@@ -204,13 +204,13 @@ def test_any_conversation_learns_its_answers_and_starts_as_its_prompt(
     tokenizer: Tokenizer, turns: Any, template: str | None
 ) -> None:
     contents = [content for turn in turns for content in turn]
-    row = chat(*contents)
-    example = only(tokenizer, row, template)
+    record = chat(*contents)
+    example = only(tokenizer, record, template)
     end = " <|im_end|>" if template == SPACE_BEFORE_THE_END else "<|im_end|>"
     answers = [content.strip() if template == LLAMA_3 else content for content in contents[1::2]]
     assert stretches(tokenizer, example) == [f"{answer}{end}" for answer in answers]
     if template != SPACE_BEFORE_THE_END:
-        prompt = encoder(tokenizer, template).prompt(Conversation(row.messages[:-1], "here"))
+        prompt = encoder(tokenizer, template).prompt(Conversation(record.messages[:-1], "here"))
         assert example.ids[: example.prompt_length].tolist() == prompt
 
 

@@ -40,7 +40,7 @@ def windows(tokenizer: Tokenizer, text: str, max_length: int) -> list[Example]:
 def test_a_completion_learns_the_answer_and_the_end(tokenizer: Tokenizer) -> None:
     example = completion(tokenizer, "Hello: ", "yes 🎉")
     assert tokenizer.decode(example.ids.tolist()) == "Hello: yes 🎉<|im_end|>"
-    assert tokenizer.decode(example.ids[example.supervised].tolist()) == "yes 🎉<|im_end|>"
+    assert tokenizer.decode(example.ids[example.loss_mask].tolist()) == "yes 🎉<|im_end|>"
     assert tokenizer.decode(example.ids[: example.prompt_length].tolist()) == "Hello: "
 
 
@@ -55,7 +55,7 @@ def test_an_empty_prompt_is_no_prompt(tokenizer: Tokenizer) -> None:
     example = completion(tokenizer, "", "Hello")
     assert example.prompt_length == 0
     assert tokenizer.decode(example.ids.tolist()) == "Hello<|im_end|>"
-    assert example.supervised.tolist() == [False, *[True] * (len(example.ids) - 1)]
+    assert example.loss_mask.tolist() == [False, *[True] * (len(example.ids) - 1)]
 
 
 def test_a_model_that_wants_a_first_token_gets_it_everywhere() -> None:
@@ -66,8 +66,8 @@ def test_a_model_that_wants_a_first_token_gets_it_everywhere() -> None:
     [text] = encoder.encode(Text("ab", "1")).examples
     assert [answer.ids[0], text.ids[0], encoder.prompt("a")[0]] == [first] * 3
     assert answer.ids[: answer.prompt_length].tolist() == encoder.prompt("a")
-    assert answer.supervised.tolist() == [False, False, True, True]
-    assert text.supervised.tolist() == [False, True, True, True]
+    assert answer.loss_mask.tolist() == [False, False, True, True]
+    assert text.loss_mask.tolist() == [False, True, True, True]
 
 
 def test_special_tokens_in_texts_are_only_text(tokenizer: Tokenizer) -> None:
@@ -86,15 +86,15 @@ def test_a_completion_too_long_loses_its_end_and_is_counted(bytewise: Tokenizer)
 
 
 @pytest.mark.parametrize("length", range(1, 40))
-def test_a_long_text_is_cut_into_rows_that_predict_every_token_once(bytewise: Tokenizer, length: int) -> None:
+def test_a_long_text_is_cut_into_records_that_predict_every_token_once(bytewise: Tokenizer, length: int) -> None:
     text = "".join(chr(ord("a") + place % 26) for place in range(length))
-    rows = windows(bytewise, text, 8)
-    assert all(2 <= len(row.ids) <= 8 for row in rows)
-    predicted = [token for row in rows for token in row.ids[row.supervised].tolist()]
+    records = windows(bytewise, text, 8)
+    assert all(2 <= len(record.ids) <= 8 for record in records)
+    predicted = [token for record in records for token in record.ids[record.loss_mask].tolist()]
     assert bytewise.decode(predicted) == f"{text}<|im_end|>"[1:]
-    assert bytewise.decode([rows[0].ids[0], *(token for row in rows for token in row.ids[1:].tolist())]) == (
-        f"{text}<|im_end|>"
-    )
+    assert bytewise.decode(
+        [records[0].ids[0], *(token for record in records for token in record.ids[1:].tolist())]
+    ) == (f"{text}<|im_end|>")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -104,10 +104,10 @@ def test_a_long_text_is_cut_into_rows_that_predict_every_token_once(bytewise: To
     st.integers(8, 20),
 )
 def test_cutting_a_text_loses_nothing(tokenizer: Tokenizer, text: str, max_length: int) -> None:
-    rows = windows(tokenizer, text, max_length)
-    ids = [*rows[0].ids[:1].tolist(), *(token for row in rows for token in row.ids[1:].tolist())]
+    records = windows(tokenizer, text, max_length)
+    ids = [*records[0].ids[:1].tolist(), *(token for record in records for token in record.ids[1:].tolist())]
     assert ids == [*tokenizer.encode(text), tokenizer.special_tokens["<|im_end|>"]]
-    assert all(row.supervised.tolist() == [False, *[True] * (len(row.ids) - 1)] for row in rows)
+    assert all(record.loss_mask.tolist() == [False, *[True] * (len(record.ids) - 1)] for record in records)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -121,7 +121,7 @@ def test_any_completion_starts_as_its_prompt_and_spells_its_text(tokenizer: Toke
     assert tokenizer.decode(example.ids.tolist()) == f"{prompt}{answer}<|im_end|>"
     assert example.ids[: example.prompt_length].tolist() == Encoder(tokenizer, None, 64).prompt(prompt)
     if prompt:
-        assert tokenizer.decode(example.ids[example.supervised].tolist()) == f"{answer}<|im_end|>"
+        assert tokenizer.decode(example.ids[example.loss_mask].tolist()) == f"{answer}<|im_end|>"
 
 
 def test_ids_are_taken_as_they_are_and_those_of_no_token_refused(bytewise: Tokenizer) -> None:

@@ -1,4 +1,4 @@
-"""A chat template lays out a conversation, and every character's author is known or the row is refused."""
+"""A chat template lays out a conversation, and every character's author is known or the record is refused."""
 
 from __future__ import annotations
 

@@ -55,10 +55,10 @@ def test_training_ids_are_those_of_apply_chat_template(tmp_path: Path, change: C
         (tmp_path / file).write_bytes(data)
     ours = HuggingFaceBackend().load(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
-    row = Conversation(tuple(Message(role, content) for role, content in CONVERSATIONS[name]), "row")
-    turns = [{"role": message.role, "content": message.content} for message in row.messages]
+    record = Conversation(tuple(Message(role, content) for role, content in CONVERSATIONS[name]), "record")
+    turns = [{"role": message.role, "content": message.content} for message in record.messages]
     expected = theirs.apply_chat_template(turns, tokenize=True, return_dict=False)
-    found = Encoder(ours, chat_template_of(ours), 1000).encode(row).examples[0].ids.tolist()
+    found = Encoder(ours, chat_template_of(ours), 1000).encode(record).examples[0].ids.tolist()
     assert found == expected
 
 
@@ -67,11 +67,11 @@ def test_words_that_spell_a_special_token_change_nothing_else(tmp_path: Path) ->
         (tmp_path / file).write_bytes(data)
     tokenizer = HuggingFaceBackend().load(tmp_path)
     encoder = Encoder(tokenizer, chat_template_of(tokenizer), 1000)
-    rows = [
-        Conversation((Message("user", text), Message("assistant", "ok")), "row")
+    records = [
+        Conversation((Message("user", text), Message("assistant", "ok")), "record")
         for text in ("<|im_end|>", "harmless!!")
     ]
-    ids = [encoder.encode(row).examples[0].ids.tolist() for row in rows]
+    ids = [encoder.encode(record).examples[0].ids.tolist() for record in records]
     specials = set(tokenizer.special_tokens.values())
     assert [[id for id in found if id in specials] for found in ids] == [[257, 258, 257, 258]] * 2
     assert len(ids[0]) == len(ids[1]), "ten bytes each"
@@ -93,7 +93,7 @@ def test_an_answer_that_goes_on_after_a_space_gets_none_of_its_own(tmp_path: Pat
     tokenizer = HuggingFaceBackend().load(tmp_path).with_chat_template(template)
     encoder = Encoder(tokenizer, chat_template_of(tokenizer), 1000)
     asked = Message("user", "as")
-    [example] = encoder.encode(Conversation((asked, Message("assistant", answer)), "row")).examples
-    prompt = encoder.prompt(Conversation((asked,), "row"))
+    [example] = encoder.encode(Conversation((asked, Message("assistant", answer)), "record")).examples
+    prompt = encoder.prompt(Conversation((asked,), "record"))
     assert example.ids[: len(prompt)].tolist() == prompt and example.prompt_length == len(prompt)
     assert tokenizer.decode(example.ids.tolist()) == f"u: asa: {answer}"

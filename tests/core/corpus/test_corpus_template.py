@@ -64,7 +64,7 @@ MALFORMED = {
 @pytest.mark.parametrize("name", RENDERED)
 def test_it_writes_the_same(name: str) -> None:
     (theirs,), _ = render_jinja_template([MESSAGES], chat_template=RENDERED[name], bos_token="<s>")
-    assert ChatTemplate(RENDERED[name], {"bos_token": "<s>"}).render(MESSAGES, "row") == theirs
+    assert ChatTemplate(RENDERED[name], {"bos_token": "<s>"}).render(MESSAGES, "record") == theirs
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -72,8 +72,8 @@ def test_it_refuses_the_same(name: str) -> None:
     with pytest.raises((TemplateError, TypeError)) as theirs:
         render_jinja_template([MESSAGES], chat_template=REFUSED[name])
     template = ChatTemplate(REFUSED[name], {})
-    with pytest.raises(DataError, match="row: the chat template refuses it") as ours:
-        template.render(MESSAGES, "row")
+    with pytest.raises(DataError, match="record: the chat template refuses it") as ours:
+        template.render(MESSAGES, "record")
     assert name != "raise_exception" or str(theirs.value) in ours.value.message
 
 
@@ -93,4 +93,4 @@ def test_it_knows_the_same_tokens_by_name(tmp_path: Path) -> None:
     template = chat_template_of(ours)
     assert template is not None
     theirs = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(MESSAGES, chat_template=source, tokenize=False)
-    assert template.render(MESSAGES, "row") == theirs
+    assert template.render(MESSAGES, "record") == theirs

@@ -1,4 +1,4 @@
-"""Rows encoded many at a time, or a stretch at a time, become what each becomes alone; one may stop anywhere."""
+"""Records encoded many at a time, or a stretch at a time, become what each becomes alone; one may stop anywhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graftkit import Tokenizer
 from graftkit.corpus import tokenize as tokenize_module
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.long_text import encode_stretches
-from graftkit.corpus.row_files import Rows, scan_rows
+from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Chunk, Position, tokenize
 from graftkit.interfaces import samples as samples_module
@@ -70,7 +70,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenize_module, "_CHARACTERS", 120)
-    monkeypatch.setattr(tokenize_module, "_ROWS", 2)
+    monkeypatch.setattr(tokenize_module, "_SAMPLES", 2)
     monkeypatch.setattr(tokenize_module, "_STRETCH", 64)
     monkeypatch.setattr(samples_module, "LONG_TEXT", 400)
 
@@ -92,10 +92,10 @@ def some_row(draw: random.Random) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": text_of(draw, size)} for role, size in turns]}
 
 
-def write(folder: Path, seed: int, rows: int = 30) -> list[Path]:
-    """Writes records of all shapes, a shape a file, the rows of several files beside two texts."""
+def write(folder: Path, seed: int, records: int = 30) -> list[Path]:
+    """Writes records of all shapes, a shape a file, the records of several files beside two texts."""
     draw = random.Random(seed)
-    records = [some_row(draw) for _ in range(2 * rows)]
+    records = [some_row(draw) for _ in range(2 * records)]
     groups = [list(group) for _, group in groupby(records, lambda record: sorted(record))]
     files = []
     for number, group in enumerate(groups):
@@ -123,45 +123,47 @@ def joined(chunks: Iterable[Chunk]) -> dict[str, list[int]]:
     return found
 
 
-def one_by_one(encoder: Encoder, rows: Iterable[Sample]) -> dict[str, list[int]]:
-    store = TokenStore.of(example for row in rows for example in encoder.encode(row).examples)
+def one_by_one(encoder: Encoder, records: Iterable[Sample]) -> dict[str, list[int]]:
+    store = TokenStore.of(example for record in records for example in encoder.encode(record).examples)
     found = {name: getattr(store, name).tolist() for name in ARRAYS}
     return {**found, "offsets": found["offsets"][1:]}
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_together_rows_become_what_each_becomes_alone(tokenizer: Tokenizer, tmp_path: Path, seed: int) -> None:
+def test_together_records_become_what_each_becomes_alone(tokenizer: Tokenizer, tmp_path: Path, seed: int) -> None:
     files, encoder = write(tmp_path, seed), encoder_of(tokenizer)
-    rows = scan_rows(open_files(files))
-    chunks = list(tokenize(encoder, rows, Position()))
-    assert len(chunks) > 8 and chunks[-1].position == Position(len(rows))
-    alone = [row if not isinstance(row, LongText) else Text(row.text, row.where) for row in rows]
-    assert any(isinstance(row, LongText) for row in rows)
+    records = scan_samples(open_files(files))
+    chunks = list(tokenize(encoder, records, Position()))
+    assert len(chunks) > 8 and chunks[-1].position == Position(len(records))
+    alone = [record if not isinstance(record, LongText) else Text(record.text, record.where) for record in records]
+    assert any(isinstance(record, LongText) for record in records)
     assert joined(chunks) == one_by_one(encoder, alone)
 
 
 def test_one_may_go_on_after_every_chunk(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    rows, encoder = scan_rows(open_files(write(tmp_path, 7, rows=8))), encoder_of(tokenizer)
-    chunks = list(tokenize(encoder, rows, Position()))
+    records, encoder = scan_samples(open_files(write(tmp_path, 7, records=8))), encoder_of(tokenizer)
+    chunks = list(tokenize(encoder, records, Position()))
     for done, chunk in enumerate(chunks, 1):
         position = Position.from_json(json.loads(json.dumps(chunk.position.to_json())))
-        assert joined([*chunks[:done], *tokenize(encoder, rows, position)]) == joined(chunks)
+        assert joined([*chunks[:done], *tokenize(encoder, records, position)]) == joined(chunks)
 
 
-def test_what_became_of_the_rows_is_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    rows, encoder = scan_rows(open_files(write(tmp_path, 5, rows=60))), encoder_of(tokenizer)
+def test_what_became_of_the_records_is_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    records, encoder = scan_samples(open_files(write(tmp_path, 5, records=60))), encoder_of(tokenizer)
     tally = Tally()
-    for chunk in tokenize(encoder, rows, Position()):
+    for chunk in tokenize(encoder, records, Position()):
         tally = tally.plus(chunk.tally, 5)
-    encoded = [encoder.encode(row) for row in rows]
-    examples = [(example, type(row)) for row, item in zip(rows, encoded, strict=True) for example in item.examples]
+    encoded = [encoder.encode(record) for record in records]
+    examples = [
+        (example, type(record)) for record, item in zip(records, encoded, strict=True) for example in item.examples
+    ]
     specials = {*tokenizer.special_tokens.values()}
-    assert tally.rows == len(rows) and tally.examples == len(examples)
+    assert tally.records == len(records) and tally.examples == len(examples)
     assert tally.truncated == sum(item.truncated for item in encoded)
     assert tally.lost == sum(not item.examples for item in encoded)
     assert tally.endless == sum(not item.stops for item in encoded)
-    assert tally.supervised == sum(int(example.supervised.sum()) for example, _ in examples)
-    assert {*tally.stops} == {int(e.ids[np.flatnonzero(e.supervised)[-1]]) for e, _ in examples} & specials
+    assert tally.loss_tokens == sum(int(example.loss_mask.sum()) for example, _ in examples)
+    assert {*tally.stops} == {int(e.ids[np.flatnonzero(e.loss_mask)[-1]]) for e, _ in examples} & specials
     texts = (Text, LongText)
     answers = [n for n, (example, kind) in enumerate(examples) if kind not in texts and example.prompt_length > 0]
     assert tally.answers == answers[:5] and len(answers) > 5
@@ -220,42 +222,42 @@ def test_a_real_tokenizer_gives_long_texts_the_same_ids(tmp_path: Path, monkeypa
     assert encoder.plain.alone
     source = Path(json.__file__).parent.parent.joinpath("argparse.py").read_text(encoding="utf-8")
     (tmp_path / "code.txt").write_text(source)
-    chunks = list(tokenize(encoder, scan_rows(open_files([tmp_path / "code.txt"])), Position()))
+    chunks = list(tokenize(encoder, scan_samples(open_files([tmp_path / "code.txt"])), Position()))
     assert len(chunks) > 10
     assert joined(chunks) == one_by_one(encoder, [Text(source, "code.txt")])
 
 
-def test_rows_are_read_again_and_again_and_none_is_kept(tmp_path: Path) -> None:
+def test_records_are_read_again_and_again_and_none_is_kept(tmp_path: Path) -> None:
     files = write(tmp_path, 1)
-    rows = scan_rows(open_files(files))
-    expected = [row for path in files for row in read_samples(path)]
+    records = scan_samples(open_files(files))
+    expected = [record for path in files for record in read_samples(path)]
 
     def keys(found: Iterable[Sample]) -> list[Any]:
-        return [(row.key(), row.where) for row in found]
+        return [(record.key(), record.where) for record in found]
 
-    assert keys(rows) == keys(rows) == keys(expected) and len(rows) == len(expected)
-    assert keys(rows.after(17)) == keys(expected[17:])
-    odd = rows.only(np.arange(len(rows)) % 2 == 1)
+    assert keys(records) == keys(records) == keys(expected) and len(records) == len(expected)
+    assert keys(records.after(17)) == keys(expected[17:])
+    odd = records.only(np.arange(len(records)) % 2 == 1)
     assert keys(odd) == keys(expected[1::2]) and keys(odd.after(3)) == keys(expected[7::2])
-    assert sum(rows.counts().values()) == len(rows) and rows.counts().keys() == {"chat", "completion", "text"}
-    chat = rows.first_chat()
-    assert chat is not None and chat == next(row for row in expected if hasattr(row, "messages"))
-    assert odd.fingerprint != rows.fingerprint == scan_rows(open_files(files)).fingerprint
+    assert sum(records.counts().values()) == len(records) and records.counts().keys() == {"chat", "completion", "text"}
+    chat = records.first_chat()
+    assert chat is not None and chat == next(record for record in expected if hasattr(record, "messages"))
+    assert odd.fingerprint != records.fingerprint == scan_samples(open_files(files)).fingerprint
 
 
 def test_a_file_that_changes_after_it_was_judged_is_refused(tmp_path: Path) -> None:
     from graftkit.errors import DataError
 
     files = write(tmp_path, 2)
-    rows: Rows = scan_rows(open_files(files))
+    records: Samples = scan_samples(open_files(files))
     with files[2].open("a") as file:
         file.write('{"text": "one more"}\n')
     with pytest.raises(DataError, match="has changed since") as caught:
-        list(rows)
+        list(records)
     assert caught.value.where == str(files[2])
 
 
-def test_a_row_costs_a_few_bytes_of_memory(tmp_path: Path) -> None:
+def test_a_record_costs_a_few_bytes_of_memory(tmp_path: Path) -> None:
     import tracemalloc
 
     def peak(count: int) -> int:
@@ -264,7 +266,7 @@ def test_a_row_costs_a_few_bytes_of_memory(tmp_path: Path) -> None:
             file.writelines(f'{{"text": "{"x" * 300}{number}"}}\n' for number in range(count))
         tracemalloc.start()
         try:
-            assert sum(1 for _ in scan_rows(open_files([path]), seed=0)) == count
+            assert sum(1 for _ in scan_samples(open_files([path]), seed=0)) == count
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -275,12 +277,12 @@ def test_a_row_costs_a_few_bytes_of_memory(tmp_path: Path) -> None:
 def test_a_long_text_is_known_as_the_same_text_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "book.txt"
     path.write_text("\ufeff" + 'é "quoted"\t\\ \x07 日本\u2028\n' * 40_000)
-    in_stretches = scan_rows(open_files([path]), seed=3)
+    in_stretches = scan_samples(open_files([path]), seed=3)
     assert isinstance(next(iter(in_stretches)), LongText)
     monkeypatch.setattr(samples_module, "LONG_TEXT", 1 << 30)
-    at_once = scan_rows(open_files([path]), seed=3)
+    at_once = scan_samples(open_files([path]), seed=3)
     assert in_stretches.fingerprint == at_once.fingerprint
-    assert in_stretches.places.tolist() == at_once.places.tolist()
+    assert in_stretches.draws.tolist() == at_once.draws.tolist()
 
 
 @pytest.mark.parametrize(
@@ -291,4 +293,4 @@ def test_a_long_text_that_is_none_is_refused_like_a_short_one(tmp_path: Path, co
 
     (tmp_path / "book.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
-        scan_rows(open_files([tmp_path / "book.txt"]))
+        scan_samples(open_files([tmp_path / "book.txt"]))

@@ -51,7 +51,7 @@ def test_it_gives_what_whole_prefixes_give(turns: int) -> None:
     exact._cuts_hold = False
     ours, theirs = (one.encode(conversation(turns)).examples[0] for one in (encoder, exact))
     assert ours.ids.tolist() == theirs.ids.tolist()
-    assert ours.supervised.tolist() == theirs.supervised.tolist()
+    assert ours.loss_mask.tolist() == theirs.loss_mask.tolist()
     assert encoder._cuts_hold
 
 

@@ -25,7 +25,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 def chat(*contents: str) -> Conversation:
     turns = [Message(("user", "assistant")[place % 2], content) for place, content in enumerate(contents)]
-    return Conversation(tuple(turns), "rows.jsonl:7")
+    return Conversation(tuple(turns), "records.jsonl:7")
 
 
 def encoder(tokenizer: Tokenizer, template: str | None) -> Encoder:
@@ -49,7 +49,7 @@ def test_a_control_token_by_two_authors_is_refused_with_its_place(
 ) -> None:
     with pytest.raises(DataError, match=r"spell the special token '<\|im_end\|>' together") as caught:
         encoder(bytewise, template).encode(chat(*contents))
-    assert caught.value.where == f"rows.jsonl:7: message {message}"
+    assert caught.value.where == f"records.jsonl:7: message {message}"
     with pytest.raises(DataError, match="special token"):
         encoder(bytewise, template).prompt(chat(*contents))
 

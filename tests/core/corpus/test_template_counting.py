@@ -187,7 +187,7 @@ OPERATORS = [
 
 def _both(source: str) -> tuple[str, str]:
     (theirs,), _ = render_jinja_template([MESSAGES], chat_template=source, bos_token="<s>")
-    return ChatTemplate(source, {"bos_token": "<s>"}).render(MESSAGES, "row"), theirs
+    return ChatTemplate(source, {"bos_token": "<s>"}).render(MESSAGES, "record"), theirs
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -214,7 +214,7 @@ def test_each_test_says_the_same(name: str) -> None:
             (theirs,), _ = render_jinja_template([MESSAGES], chat_template=source)
         except (TypeError, TemplateError):
             continue
-        assert ChatTemplate(source, {}).render(MESSAGES, "row") == theirs, source
+        assert ChatTemplate(source, {}).render(MESSAGES, "record") == theirs, source
 
 
 @pytest.mark.parametrize("source", OPERATORS)
@@ -238,4 +238,4 @@ USUAL = (
 def test_long_conversations_have_room(turns: int, characters: int) -> None:
     messages = [{"role": ("user", "assistant")[n % 2], "content": f"{n} " + "é" * characters} for n in range(turns)]
     (theirs,), _ = render_jinja_template([messages], chat_template=USUAL)
-    assert ChatTemplate(USUAL, {}).render(messages, "row") == theirs
+    assert ChatTemplate(USUAL, {}).render(messages, "record") == theirs

@@ -80,14 +80,14 @@ def test_the_texts_may_be_read_again_and_again(place: Path) -> None:
     assert [(a, b) for a in texts for b in texts] == [(a, b) for a in list(texts) for b in list(texts)]
 
 
-def test_rows_give_their_texts(tmp_path: Path) -> None:
-    rows = [
+def test_records_give_their_texts(tmp_path: Path) -> None:
+    records = [
         {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
         {"prompt": "", "completion": "two"},
         {"text": "three\nlines\n"},
     ]
-    for number, row in enumerate(rows):
-        (tmp_path / f"{number}.jsonl").write_text(f"\ufeff{json.dumps(row)}\n\n")
+    for number, record in enumerate(records):
+        (tmp_path / f"{number}.jsonl").write_text(f"\ufeff{json.dumps(record)}\n\n")
     texts = texts_in([str(tmp_path / "*.jsonl")])
     assert list(texts) == ["hi", "ho", "two", "three\nlines\n"] and texts.bytes == 4 + 3 + 12
 
@@ -100,8 +100,8 @@ def test_reasoning_calls_and_tools_are_texts_to_learn_from_and_ids_are_not(tmp_p
         {"role": "tool", "content": "3", "tool_call_id": "c1"},
     ]
     record = {"messages": turns, "tools": [{"type": "function", "function": {"description": "Adds."}}]}
-    (tmp_path / "rows.jsonl").write_text(json.dumps(record))
-    assert list(texts_in([str(tmp_path / "rows.jsonl")])) == ["hi", "ho", "hm", "add", "seven", "3", "Adds."]
+    (tmp_path / "records.jsonl").write_text(json.dumps(record))
+    assert list(texts_in([str(tmp_path / "records.jsonl")])) == ["hi", "ho", "hm", "add", "seven", "3", "Adds."]
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(place: Path) -> None:
     assert "cut.txt:1: not UTF-8" in refusal("cut.txt")
 
 
-def test_a_line_that_is_no_row_is_named(place: Path) -> None:
-    (place / "rows.jsonl").write_text('{"text": "x"}\n{"txet": "x"}\n')
-    assert 'rows.jsonl:2: "text" is missing or null' in refusal("rows.jsonl")
+def test_a_line_that_is_no_record_is_named(place: Path) -> None:
+    (place / "records.jsonl").write_text('{"text": "x"}\n{"txet": "x"}\n')
+    assert 'records.jsonl:2: "text" is missing or null' in refusal("records.jsonl")
 
 
 LINES = st.lists(st.text(st.sampled_from("aé漢🎉 \t\r\n"), max_size=30), max_size=200).map("\n".join)

@@ -27,10 +27,10 @@ except GraftkitError as error:
 
 def recipe(model: Path, folder: Path, device: str) -> dict[str, object]:
     """A recipe whose rows are damaged: whoever reads them before the device is checked says so instead."""
-    (folder / "rows.jsonl").write_text("{\n")
+    (folder / "records.jsonl").write_text("{\n")
     return {
         "model": str(model),
-        "data": {"train": str(folder / "rows.jsonl")},
+        "data": {"train": str(folder / "records.jsonl")},
         "adapter": {"use": "lora", "rank": 2},
         "training": {"steps": 1, "device": device},
     }

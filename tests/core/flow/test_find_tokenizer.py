@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_and_the_file_in_it_are_the_same_tokenizer(folder: Path) -> None:
     found = [find_tokenizer(PluginHost(), str(path)) for path in (folder, folder / "tokenizer.json")]
-    assert {one.offer.qualified_name for one in found} == {"graftkit:huggingface"}
+    assert {one.registered.qualified_name for one in found} == {"graftkit:huggingface"}
     assert len({one.tokenizer.fingerprint for one in found}) == 1 and found[0].model is None
 
 
@@ -95,7 +95,7 @@ def test_of_a_model_that_must_be_fetched_only_the_tokenizer_is(
 @pytest.mark.real_model
 def test_a_gguf_file_has_its_tokenizer_inside(smollm2: str) -> None:
     found = find_tokenizer(PluginHost(), smollm2)
-    assert (found.offer.provider.name, found.tokenizer.vocab_size) == ("huggingface", 49152)
+    assert (found.registered.provider.name, found.tokenizer.vocab_size) == ("huggingface", 49152)
     assert found.model is not None and found.model.config["hidden_size"] == 576
 
 
@@ -103,7 +103,7 @@ def test_built_in_backends_come_first_unless_another_is_named(
     folder: Path, others: dict[str, types.ModuleType]
 ) -> None:
     host = PluginHost(plugins=[others["odd_one"]])
-    assert find_tokenizer(host, str(folder)).offer.qualified_name == "graftkit:huggingface"
+    assert find_tokenizer(host, str(folder)).registered.qualified_name == "graftkit:huggingface"
     named = find_tokenizer(host, str(folder), "odd")
     assert named.tokenizer == f"odd tokenizer in {folder.name}"  # type: ignore[comparison-overlap]
 
@@ -113,11 +113,11 @@ def test_another_plugins_backend_is_asked_where_no_built_in_accepts(
 ) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
-    assert find_tokenizer(PluginHost(plugins=[others["odd_one"]]), str(folder)).offer.provider.name == "odd"
+    assert find_tokenizer(PluginHost(plugins=[others["odd_one"]]), str(folder)).registered.provider.name == "odd"
     both = PluginHost(plugins=[*others.values()])
     with pytest.raises(ProviderError, match="'odd_one:odd' and 'odd_one:odder' and 'odd_two:odd' could both read"):
         find_tokenizer(both, str(folder))
-    assert find_tokenizer(both, str(folder), "odd_two:odd").offer.qualified_name == "odd_two:odd"
+    assert find_tokenizer(both, str(folder), "odd_two:odd").registered.qualified_name == "odd_two:odd"
 
 
 def test_a_broken_plugin_stands_in_nobodys_way(folder: Path, others: dict[str, types.ModuleType]) -> None:
@@ -125,7 +125,7 @@ def test_a_broken_plugin_stands_in_nobodys_way(folder: Path, others: dict[str, t
         (folder / name).unlink()
     del others["odd_two"].OddBackend
     host = PluginHost(plugins=[*others.values()])
-    assert find_tokenizer(host, str(folder)).offer.qualified_name == "odd_one:odd"
+    assert find_tokenizer(host, str(folder)).registered.qualified_name == "odd_one:odd"
     with pytest.raises(PluginError, match="has no attribute 'OddBackend'"):
         find_tokenizer(host, str(folder), "odd_two:odd")
 

@@ -208,11 +208,11 @@ def list_files(folder: Path, *names: str) -> None:
 
 def test_a_link_in_a_run_is_somebodys_own_and_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "rows.jsonl").write_text("years of work")
+    (tmp_path / "corpus" / "records.jsonl").write_text("years of work")
     (a_run(tmp_path / "x") / "exports").mkdir()
     (tmp_path / "x" / "exports" / "merged").symlink_to(tmp_path / "corpus")
     assert "besides a run it holds exports/merged" in refusal(tmp_path / "x", overwrite=True)
-    assert (tmp_path / "corpus" / "rows.jsonl").read_text() == "years of work"
+    assert (tmp_path / "corpus" / "records.jsonl").read_text() == "years of work"
 
 
 def test_what_comes_into_the_run_that_is_replaced_meanwhile_stays(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ WHOLE: dict[str, Any] = {
     "status": "interrupted",
     "seconds": 1,
     "progress": {"stage": "training", "step": 3, "steps": 9},
-    "stages": [{"name": "corpus", "seconds": 0.5, "train_rows": 3}],
-    "data": {"date": "2026-01-31", "system": None, "example_prompt": None, "train_rows": 3},
+    "stages": [{"name": "corpus", "seconds": 0.5, "train_examples": 3}],
+    "data": {"date": "2026-01-31", "system": None, "example_prompt": None, "train_examples": 3},
     "metrics": {"before": {"holdout_loss": 1.5, "bits_per_byte": 0.7, "bytes": 8}},
     "of_a_later_version": [1],
 }

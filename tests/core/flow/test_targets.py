@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 
 def planned(folder: Path, *targets: str, quantizer: Any = "none", dtype: str = "float32", **lora: Any) -> Any:
-    rows = folder / "rows.jsonl"
+    rows = folder / "records.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"{n}+{n}=", "completion": str(2 * n)}) + "\n" for n in range(20)))
     adapter = {"use": "lora", "targets": list(targets), **lora}
     recipe = {"model": str(folder), "data": {"train": str(rows)}, "adapter": adapter, "quantizer": quantizer}
@@ -59,10 +59,10 @@ def test_an_adapters_pattern_that_matches_no_target_is_refused_before_work(tmp_p
 
 def test_the_line_of_such_a_pattern_is_named(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "model")
-    (folder / "rows.jsonl").write_text('{"text": "a b c"}\n' * 3)
+    (folder / "records.jsonl").write_text('{"text": "a b c"}\n' * 3)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "model: model\ndata: {train: model/rows.jsonl}\nadapter:\n  use: lora\n  rank_pattern:\n"
+        "model: model\ndata: {train: model/records.jsonl}\nadapter:\n  use: lora\n  rank_pattern:\n"
         "    q_proj: 4\n    q_prj: 8\n"
     )
     with pytest.raises(TargetError, match=r"Did you mean 'q_proj'\?") as told:
@@ -88,11 +88,11 @@ def test_what_is_forecast_is_what_is_made(tmp_path: Path, architecture: str, qua
     layers, targets = check_base_model(files), certain_targets(bound, files)
     network = load_base_model(
         files,
-        host.registry.create(bound.quantizer.offer, bound.quantizer.config),
+        host.registry.create(bound.quantizer.registered, bound.quantizer.config),
         device=torch.device("cpu"),
         dtype=torch.bfloat16,
     )
-    adapted = adapt(network, host.registry.create(bound.adapter.offer, bound.adapter.config), targets, seed=0)
+    adapted = adapt(network, host.registry.create(bound.adapter.registered, bound.adapter.config), targets, seed=0)
     made = {
         "adapter_parameters": sum(p.numel() for w in adapted.values() for p in w.trainable_parameters().values()),
         "frozen_linear_bytes": sum(weight.frozen.nbytes for weight in adapted.values()),

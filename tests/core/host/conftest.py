@@ -40,7 +40,7 @@ class Site:
         importlib.invalidate_caches()
         return module
 
-    def offer(self, distribution: str, name: str, *, version: str = "1.0", provider: str = "") -> str:
+    def registered(self, distribution: str, name: str, *, version: str = "1.0", provider: str = "") -> str:
         """Installs a distribution that offers one adapter."""
         module = distribution.replace("-", "_")
         source = f"""\

@@ -18,11 +18,11 @@ def record(host: PluginHost, distribution: str) -> PluginRecord:
 
 
 def names(host: PluginHost) -> list[str]:
-    return [offer.provider.name for offer in host.registry.offers()]
+    return [registered.provider.name for registered in host.registry.providers()]
 
 
 def test_an_installed_plugin_is_found_with_its_provenance(site: Site) -> None:
-    site.offer("acme-grafts", "twig", version="2.3")
+    site.registered("acme-grafts", "twig", version="2.3")
     host = PluginHost()
     found = record(host, "acme-grafts")
     assert (found.name, found.version, found.value) == ("main", "2.3", "acme_grafts")
@@ -71,9 +71,9 @@ def test_importing_a_plugin_does_not_import_its_providers(site: Site) -> None:
     site.install("ternary", source)
     (site.folder / "heavy_ternary.py").write_text("class Ternary: pass")
     host = PluginHost()
-    offer = host.registry.resolve("quantizer", "ternary")
+    registered = host.registry.resolve("quantizer", "ternary")
     assert "heavy_ternary" not in sys.modules
-    assert type(host.registry.create(offer)).__name__ == "Ternary"
+    assert type(host.registry.create(registered)).__name__ == "Ternary"
 
 
 def test_a_plugin_of_another_api_is_listed_and_never_imported(site: Site) -> None:
@@ -94,7 +94,7 @@ def test_a_distribution_may_serve_two_api_majors(site: Site) -> None:
 
 
 def test_a_name_announced_twice_by_one_distribution_is_used_once_and_shown(site: Site) -> None:
-    site.offer("twice", "twig")
+    site.registered("twice", "twig")
     info = site.folder / "twice-1.0.dist-info" / "entry_points.txt"
     info.write_text("[graftkit.plugins.v1]\nmain = twice\nmain = twice_too\n")
     (site.folder / "twice_too.py").write_text("")
@@ -107,15 +107,15 @@ def test_a_name_announced_twice_by_one_distribution_is_used_once_and_shown(site:
 
 
 def test_remains_of_a_distribution_without_metadata_do_not_stop_the_others(site: Site) -> None:
-    site.offer("half-gone", "twig")
+    site.registered("half-gone", "twig")
     (site.folder / "half_gone-1.0.dist-info" / "METADATA").unlink()
-    site.offer("whole", "branch")
+    site.registered("whole", "branch")
     assert "branch" in names(PluginHost())
 
 
 @pytest.mark.parametrize("name", ["acme", "main"])
 def test_a_plugin_is_disabled_by_its_name_or_its_distributions(site: Site, name: str) -> None:
-    site.offer("acme", "twig")
+    site.registered("acme", "twig")
     host = PluginHost(disable=[name])
     assert record(host, "acme").status == "disabled"
     assert "twig" not in names(host)
@@ -123,8 +123,8 @@ def test_a_plugin_is_disabled_by_its_name_or_its_distributions(site: Site, name:
 
 
 def test_plugins_are_disabled_by_the_environment_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.offer("acme", "twig")
-    site.offer("brand", "bough")
+    site.registered("acme", "twig")
+    site.registered("brand", "bough")
     monkeypatch.setenv("GRAFTKIT_DISABLE_PLUGINS", " acme, ,unknown ")
     host = PluginHost(disable=["brand"])
     assert record(host, "acme").status == record(host, "brand").status == "disabled"
@@ -132,7 +132,7 @@ def test_plugins_are_disabled_by_the_environment_too(site: Site, monkeypatch: py
 
 
 def test_autoload_can_be_switched_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.offer("acme", "twig")
+    site.registered("acme", "twig")
     monkeypatch.setenv("GRAFTKIT_PLUGIN_AUTOLOAD", "0")
     assert PluginHost().records == []
     assert "acme" not in sys.modules
@@ -149,16 +149,20 @@ class Handed:
 
 def test_a_program_may_hand_over_its_own_plugins() -> None:
     host = PluginHost(autoload=False, plugins=[Handed()])
-    [offer] = host.registry.offers("exporter")
-    assert (offer.provider.name, offer.plugin.label, offer.qualified_name) == ("onnx", "plugin 'Handed'", "Handed:onnx")
-    assert offer.plugin.file == __file__
+    [registered] = host.registry.providers("exporter")
+    assert (registered.provider.name, registered.plugin.label, registered.qualified_name) == (
+        "onnx",
+        "plugin 'Handed'",
+        "Handed:onnx",
+    )
+    assert registered.plugin.file == __file__
 
 
 def test_two_hosts_in_one_process_do_not_know_each_other(site: Site) -> None:
-    site.offer("acme", "twig")
+    site.registered("acme", "twig")
     everything, nothing = PluginHost(), PluginHost(autoload=False)
     only_handed = PluginHost(autoload=False, plugins=[Handed()])
     assert "twig" in names(everything) and "onnx" not in names(everything)
     assert names(nothing) == [] and names(only_handed) == ["onnx"]
-    everything.registry.extend(only_handed.registry.offers())
+    everything.registry.extend(only_handed.registry.providers())
     assert names(nothing) == [] and names(only_handed) == ["onnx"]

@@ -73,15 +73,15 @@ FAILURES = {
 
 @pytest.mark.parametrize(("source", "reason"), FAILURES.values(), ids=list(FAILURES))
 def test_it_is_remembered_as_failed_and_leaves_nothing_behind(site: Site, source: str, reason: str) -> None:
-    site.offer("another", "branch")
+    site.registered("another", "branch")
     site.install("broken", source)
-    site.offer("well", "bough")
+    site.registered("well", "bough")
     host = PluginHost()
     status = {record.distribution: record.status for record in host.records}
     assert (status["another"], status["broken"], status["well"]) == ("active", "failed", "active")
     [failed] = [record for record in host.records if record.distribution == "broken"]
     assert reason in failed.reason and "\n" not in failed.reason
-    names = {offer.provider.name for offer in host.registry.offers()}
+    names = {registered.provider.name for registered in host.registry.providers()}
     assert {"branch", "bough", "lora"} <= names and "twig" not in names
     assert host.commands() == []
     host.broadcast("graftkit_run_finished", run=None)
@@ -128,7 +128,7 @@ def test_strict_mode_makes_any_failure_fatal(site: Site, monkeypatch: pytest.Mon
 
 
 def test_strict_mode_refuses_a_name_announced_twice(site: Site) -> None:
-    site.offer("twice", "twig")
+    site.registered("twice", "twig")
     (site.folder / "twice-1.0.dist-info" / "entry_points.txt").write_text(
         "[graftkit.plugins.v1]\nmain = twice\nmain = twice\n"
     )
@@ -148,11 +148,11 @@ def test_one_object_handed_over_twice_stays_in_use_once() -> None:
     assert [record.status for record in host.records] == ["active", "failed", "failed"]
     assert host.records[1].reason == "ValueError: the same as plugin 'Handed'"
     assert host.records[2].reason == "ValueError: another plugin is called 'Handed'"
-    assert len(host.registry.offers()) == 1
+    assert len(host.registry.providers()) == 1
 
 
 def test_one_module_announced_under_two_names_stays_in_use_once(site: Site) -> None:
-    site.offer("same", "twig")
+    site.registered("same", "twig")
     (site.folder / "same-1.0.dist-info" / "entry_points.txt").write_text(
         "[graftkit.plugins.v1]\nfirst = same\nsecond = same\n"
     )
@@ -163,7 +163,7 @@ def test_one_module_announced_under_two_names_stays_in_use_once(site: Site) -> N
 
 
 def test_leaving_out_a_plugin_that_is_not_there_is_an_error_that_names_the_nearest(site: Site) -> None:
-    site.offer("twigs", "twig")
+    site.registered("twigs", "twig")
     with pytest.raises(PluginError, match="no plugin 'twgis'") as caught:
         PluginHost(disable=["twgis"])
     assert "'twigs'" in caught.value.hint
@@ -171,7 +171,7 @@ def test_leaving_out_a_plugin_that_is_not_there_is_an_error_that_names_the_neare
 
 @pytest.mark.parametrize("name", ["Two-Twigs", "two_twigs", "two.twigs"])
 def test_a_distribution_may_be_written_as_package_indexes_allow(site: Site, name: str) -> None:
-    site.offer("two_twigs", "twig")
+    site.registered("two_twigs", "twig")
     statuses = {record.distribution: record.status for record in PluginHost(disable=[name]).records}
     assert statuses["two_twigs"] == "disabled"
 

@@ -111,8 +111,8 @@ def acme(site: Site, statement: str, *places: str) -> None:
 
 def use_all(host: PluginHost) -> None:
     """Has core call the plugin in every way."""
-    offer = host.registry.resolve("adapter", "twig")
-    made = host.registry.create(offer, host.registry.config_class(offer)())
+    registered = host.registry.resolve("adapter", "twig")
+    made = host.registry.create(registered, host.registry.config_class(registered)())
     assert made.method() == 3
     host.broadcast("graftkit_run_started", run=RUN)
 
@@ -177,8 +177,8 @@ def test_a_plugin_that_changes_nothing_and_the_built_in_ones_have_no_notices(sit
         ("tokenizer", "huggingface"),
         ("exporter", "merged"),
     ):
-        offer = host.registry.resolve(kind, name)  # type: ignore[arg-type]
-        host.registry.create(offer, host.registry.config_class(offer)())
+        registered = host.registry.resolve(kind, name)  # type: ignore[arg-type]
+        host.registry.create(registered, host.registry.config_class(registered)())
     assert host.notices == []
 
 
@@ -227,9 +227,9 @@ def test_what_is_put_back_is_put_back_after_an_error_too(site: Site, no_traces: 
 def test_a_guarded_provider_is_of_its_own_class_and_can_be_pickled_and_copied(site: Site) -> None:
     acme(site, "pass")
     host = PluginHost()
-    offer = host.registry.resolve("adapter", "twig")
-    config = host.registry.config_class(offer)()
-    made, again = (host.registry.create(offer, config) for _ in range(2))
+    registered = host.registry.resolve("adapter", "twig")
+    config = host.registry.config_class(registered)()
+    made, again = (host.registry.create(registered, config) for _ in range(2))
     thing = sys.modules["acme"].Thing
     assert isinstance(made, thing) and type(made).__name__ == "Thing" and type(made) is type(again)
     assert type(pickle.loads(pickle.dumps(made))) is thing and isinstance(copy.deepcopy(made), thing)
@@ -304,9 +304,9 @@ def test_a_provider_can_not_change_the_fields_that_others_see(site: Site) -> Non
     """
     site.install("acme", source)
     registry = PluginHost().registry
-    offer = registry.resolve("adapter", "twig")
-    config = registry.config_class(offer).model_validate({"ranks": {"x": 1}})
-    registry.create(offer, config)
+    registered = registry.resolve("adapter", "twig")
+    config = registry.config_class(registered).model_validate({"ranks": {"x": 1}})
+    registry.create(registered, config)
     assert config.model_dump()["ranks"] == {"x": 1}
 
 

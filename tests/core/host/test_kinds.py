@@ -109,8 +109,8 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_ninth_kind_is_an_entry_of_the_table(scorer: Any) -> None:
     host = PluginHost(plugins=[scorer], strict=True)
     kind: Any = "scorer"
-    offer = host.registry.resolve(kind, "mine")
-    made = host.registry.create(offer, host.registry.config_class(offer)())
+    registered = host.registry.resolve(kind, "mine")
+    made = host.registry.create(registered, host.registry.config_class(registered)())
     assert made.read("a") == ["a", "a"]
     assert f"from {__name__} import ScorerContract as" in contract_module(find_offers(host, "mine"))
 

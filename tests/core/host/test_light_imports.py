@@ -28,7 +28,7 @@ def loaded(statement: str, *arguments: str) -> set[str]:
     [
         "import graftkit",
         "from graftkit import PluginHost, hookimpl, Provider, Recipe, load_recipe, plan, run",
-        "from graftkit import PluginHost; assert PluginHost(strict=True).registry.offers()",
+        "from graftkit import PluginHost; assert PluginHost(strict=True).registry.providers()",
         "from graftkit.cli.main import main; main(['--help'])",
         "from graftkit.cli.main import main; main(['plugins'])",
         "from graftkit.cli.main import main; main(['plugins', '--json'])",
@@ -39,9 +39,9 @@ def test_it_loads_neither_torch_nor_transformers_nor_bitsandbytes_nor_tokenizers
     assert not loaded(statement) & HEAVY
 
 
-def test_planning_loads_neither_torch_nor_transformers(tiny_model: Path, chat_rows: Path, tmp_path: Path) -> None:
+def test_planning_loads_neither_torch_nor_transformers(tiny_model: Path, chat_records: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"model: {tiny_model}\ndata: {{train: {chat_rows}}}\nadapter: qlora\nexport: [peft, merged]\n")
+    recipe.write_text(f"model: {tiny_model}\ndata: {{train: {chat_records}}}\nadapter: qlora\nexport: [peft, merged]\n")
     assert not loaded("from graftkit.cli.main import main; main(['plan', '--quick', sys.argv[1]])", str(recipe)) & {
         "torch",
         "transformers",

@@ -70,8 +70,8 @@ def test_a_name_means_a_provider_of_the_kind_that_is_asked_for() -> None:
 
 
 def test_two_third_parties_may_offer_one_name_until_somebody_asks_for_it(site: Site) -> None:
-    site.offer("acme", "twig", version="1.2")
-    site.offer("brand", "twig", version="3.4")
+    site.registered("acme", "twig", version="1.2")
+    site.registered("brand", "twig", version="3.4")
     registry = PluginHost(strict=True).registry
     with pytest.raises(ProviderError) as caught:
         registry.resolve("adapter", "twig", where="recipe.yaml:4")
@@ -82,7 +82,7 @@ def test_two_third_parties_may_offer_one_name_until_somebody_asks_for_it(site: S
 
 
 def test_nobody_takes_a_built_ins_name_away(site: Site) -> None:
-    site.offer("acme", "lora")
+    site.registered("acme", "lora")
     registry = PluginHost().registry
     assert registry.resolve("adapter", "lora").plugin.distribution == "graftkit"
     assert registry.resolve("adapter", "graftkit:lora").plugin.distribution == "graftkit"
@@ -91,9 +91,9 @@ def test_nobody_takes_a_built_ins_name_away(site: Site) -> None:
 
 def test_a_class_is_named_directly(acme: Site) -> None:
     registry = PluginHost(autoload=False).registry
-    offer = registry.resolve("adapter", "acme_parts.twigs:Twig")
-    config = registry.config_class(offer)
-    twig = registry.create(offer, config(length=3))  # type: ignore[call-arg]
+    registered = registry.resolve("adapter", "acme_parts.twigs:Twig")
+    config = registry.config_class(registered)
+    twig = registry.create(registered, config(length=3))  # type: ignore[call-arg]
     assert twig.config.length == 3
     assert type(registry.create(registry.resolve("adapter", "acme_parts.twigs:Plain"))).__name__ == "Plain"
 
@@ -118,8 +118,8 @@ def test_a_direct_name_that_leads_nowhere_says_so_and_where(acme: Site, name: st
 
 
 def test_a_missing_requirement_comes_with_the_command_that_installs_it(site: Site) -> None:
-    site.offer("acme", "twig", provider="requires=('json', 'no_such_thing'), install_hint='pip install acme[gpu]'")
-    site.offer("brand", "bough", provider="requires=('no_such_thing', 'no_such.part')")
+    site.registered("acme", "twig", provider="requires=('json', 'no_such_thing'), install_hint='pip install acme[gpu]'")
+    site.registered("brand", "bough", provider="requires=('no_such_thing', 'no_such.part')")
     registry = PluginHost().registry
     with pytest.raises(PluginError, match="adapter 'twig' needs no_such_thing, which is not installed") as caught:
         registry.resolve("adapter", "twig", where="recipe.yaml:4")
@@ -134,7 +134,7 @@ def test_requirements_are_probed_without_importing_them(site: Site) -> None:
     (site.folder / "loud").mkdir()
     (site.folder / "loud" / "__init__.py").write_text("raise RuntimeError('imported')")
     (site.folder / "loud" / "part.py").write_text("")
-    site.offer("acme", "twig", provider="requires=('loud', 'loud.part')")
+    site.registered("acme", "twig", provider="requires=('loud', 'loud.part')")
     assert PluginHost().registry.resolve("adapter", "twig").provider.name == "twig"
     assert "loud" not in sys.modules
 

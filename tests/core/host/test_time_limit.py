@@ -52,14 +52,14 @@ def test_an_import_that_hangs_is_named_and_ended(
     site: Site, monkeypatch: pytest.MonkeyPatch, capfd: Any, source: str
 ) -> None:
     site.install("slow", source, version="0.7")
-    site.offer("well", "bough")
+    site.registered("well", "bough")
     monkeypatch.setenv("GRAFTKIT_PLUGIN_IMPORT_SECONDS", "0.5")
     start = time.monotonic()
     host = PluginHost()
     assert time.monotonic() - start < 10
     [record] = [record for record in host.records if record.distribution == "slow"]
     assert record.status == "failed" and "took longer than 0.5 s and was ended" in record.reason
-    assert "bough" in {offer.provider.name for offer in host.registry.offers()}
+    assert "bough" in {registered.provider.name for registered in host.registry.providers()}
     told = capfd.readouterr().err
     assert told.startswith("plugin 'main' of slow 0.7: its ") and "has taken 0.5 s so far" in told
     assert "GRAFTKIT_PLUGIN_IMPORT_SECONDS gives it more time, GRAFTKIT_DISABLE_PLUGINS=slow leaves it out" in told

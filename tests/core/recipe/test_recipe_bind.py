@@ -26,14 +26,14 @@ def refusal(tmp_path: Path, text: str, error: type[Exception] = RecipeError) -> 
 
 def test_lora_on_plain_weights_is_what_silence_means(tmp_path: Path) -> None:
     found = bound(tmp_path)
-    assert found.adapter.offer.qualified_name == "graftkit:lora"
-    assert found.quantizer.offer.qualified_name == "graftkit:none"
+    assert found.adapter.registered.qualified_name == "graftkit:lora"
+    assert found.quantizer.registered.qualified_name == "graftkit:none"
     assert found.exports == ()
 
 
 def test_qlora_picks_nf4_with_double_quantization_where_the_recipe_is_silent(tmp_path: Path) -> None:
     found = bound(tmp_path, "adapter: qlora\n")
-    assert found.quantizer.offer.provider.name == "nf4"
+    assert found.quantizer.registered.provider.name == "nf4"
     assert found.quantizer.config.model_dump() == {"blocksize": 64, "double_quant": True}
     assert found.resolved()["quantizer"] == {"use": "nf4", "blocksize": 64, "double_quant": True}
 
@@ -46,7 +46,7 @@ def test_a_quantizer_that_the_recipe_names_is_taken_as_it_says(
     tmp_path: Path, quantizer: str, name: str, config: object
 ) -> None:
     found = bound(tmp_path, f"adapter: qlora\nquantizer: {quantizer}\n")
-    assert (found.quantizer.offer.provider.name, found.quantizer.config.model_dump()) == (name, config)
+    assert (found.quantizer.registered.provider.name, found.quantizer.config.model_dump()) == (name, config)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from graftkit.recipe.load import load_recipe
 
 DAY = date(2026, 1, 31)
 WRITTEN = {
-    "day.yaml": "model: m\ndata:\n  train: rows.jsonl\n  date: {}\n",
-    "day.toml": 'model = "m"\n[data]\ntrain = "rows.jsonl"\ndate = {}\n',
+    "day.yaml": "model: m\ndata:\n  train: records.jsonl\n  date: {}\n",
+    "day.toml": 'model = "m"\n[data]\ntrain = "records.jsonl"\ndate = {}\n',
 }
 
 
@@ -33,7 +33,7 @@ def test_every_way_of_writing_it_is_the_same_day(tmp_path: Path, file: str, valu
 
 @pytest.mark.parametrize("value", [DAY, "2026-01-31"])
 def test_a_mapping_may_hold_either(value: Any) -> None:
-    loaded = load_recipe({"model": "m", "data": {"train": "rows.jsonl", "date": value}}, [])
+    loaded = load_recipe({"model": "m", "data": {"train": "records.jsonl", "date": value}}, [])
     assert loaded.recipe.data.date == DAY
     assert load_recipe(loaded.recipe).recipe == loaded.recipe
 
@@ -47,7 +47,7 @@ def test_it_can_be_set_on_the_command_line() -> None:
 )
 def test_what_is_no_day_is_refused_with_an_example(value: Any) -> None:
     with pytest.raises(RecipeError, match=r"data\.date: a day, such as 2026-01-31"):
-        load_recipe({"model": "m", "data": {"train": "rows.jsonl", "date": value}})
+        load_recipe({"model": "m", "data": {"train": "records.jsonl", "date": value}})
 
 
 def test_a_toml_time_is_refused_with_its_line(tmp_path: Path) -> None:

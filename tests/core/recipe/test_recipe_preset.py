@@ -75,8 +75,8 @@ def test_every_section_that_is_not_said_is_the_presets(bound: Any) -> None:
     assert recipe.tokenizer.extend.tokens == 5 and recipe.tokenizer.embedding_warmup_steps == 2
     assert recipe.evaluation.exact_match == 8
     assert found.quantizer.config.model_dump() == {"blocksize": 64, "double_quant": True}
-    assert [choice.offer.provider.name for _, choice in found.exports] == ["peft", "merged"]
-    assert found.initializer.offer.provider.name == "mean"
+    assert [choice.registered.provider.name for _, choice in found.exports] == ["peft", "merged"]
+    assert found.initializer.registered.provider.name == "mean"
 
 
 def test_every_key_that_is_said_is_the_recipes(bound: Any) -> None:
@@ -91,7 +91,7 @@ def test_every_key_that_is_said_is_the_recipes(bound: Any) -> None:
     assert (recipe.evaluation.exact_match, recipe.evaluation.max_new_tokens) == (8, 4)
     assert recipe.tokenizer.extend is None and recipe.tokenizer.embedding_warmup_steps == 3
     assert found.quantizer.config.model_dump() == {"blocksize": 64, "double_quant": False}
-    assert [choice.offer.provider.name for _, choice in found.exports] == ["merged"]
+    assert [choice.registered.provider.name for _, choice in found.exports] == ["merged"]
 
 
 def test_who_says_epochs_is_not_silent_on_steps(bound: Any) -> None:

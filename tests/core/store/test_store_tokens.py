@@ -28,30 +28,30 @@ _ROWS = st.lists(
 
 
 def example(tokens: list[tuple[int, bool]], prompt_length: int = 0) -> Example:
-    ids, supervised = [token for token, _ in tokens], [learnt for _, learnt in tokens]
-    return Example(np.array(ids, dtype=np.int64), np.array(supervised, dtype=bool), prompt_length)
+    ids, loss_mask = [token for token, _ in tokens], [learnt for _, learnt in tokens]
+    return Example(np.array(ids, dtype=np.int64), np.array(loss_mask, dtype=bool), prompt_length)
 
 
 def same(first: Example, second: Example) -> bool:
     return (
         np.array_equal(first.ids, second.ids)
-        and np.array_equal(first.supervised, second.supervised)
-        and (first.ids.dtype, first.supervised.dtype, first.prompt_length)
-        == (second.ids.dtype, second.supervised.dtype, second.prompt_length)
+        and np.array_equal(first.loss_mask, second.loss_mask)
+        and (first.ids.dtype, first.loss_mask.dtype, first.prompt_length)
+        == (second.ids.dtype, second.loss_mask.dtype, second.prompt_length)
     )
 
 
 @settings(max_examples=50, deadline=None)
 @given(_ROWS)
 def test_rows_come_back_as_they_went(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[list[tuple[int, bool]], int]]
+    tmp_path_factory: pytest.TempPathFactory, examples: list[tuple[list[tuple[int, bool]], int]]
 ) -> None:
-    examples = [example(tokens, prompt_length) for tokens, prompt_length in rows]
+    examples = [example(tokens, prompt_length) for tokens, prompt_length in examples]
     path = tmp_path_factory.getbasetemp() / "round_trip.safetensors"
     TokenStore.of(examples).save(path)
     store = TokenStore.load(path)
     assert len(store) == len(examples)
-    assert store.lengths.tolist() == [len(row.ids) for row in examples]
+    assert store.lengths.tolist() == [len(example.ids) for example in examples]
     assert all(same(kept, given) for kept, given in zip(store, examples, strict=True))
 
 
@@ -83,8 +83,8 @@ def test_a_column_of_any_name_is_stored_and_handed_to_batches(tmp_path: Path) ->
 
 def test_counts_leave_the_first_token_out_which_nothing_predicts() -> None:
     store = TokenStore.of([*with_columns(4)])
-    assert store.supervised.tolist() == [0, 1, 2, 3] and store.weight_sum.tolist() == [0.0, 0.25, 0.5, 0.75]
-    assert TokenStore.of([example([]), example([(1, True), (2, True)]), example([])]).supervised.tolist() == [0, 1, 0]
+    assert store.loss_tokens.tolist() == [0, 1, 2, 3] and store.weight_sum.tolist() == [0.0, 0.25, 0.5, 0.75]
+    assert TokenStore.of([example([]), example([(1, True), (2, True)]), example([])]).loss_tokens.tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(

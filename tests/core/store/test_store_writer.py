@@ -21,8 +21,8 @@ ABOUT = {"format": "graftkit", "tokenizer": "f" * 64}
 
 
 def store(*lengths: int) -> TokenStore:
-    rows = [np.arange(length) for length in lengths]
-    return TokenStore.of(Example(row, row % 2 == 1, min(1, len(row))) for row in rows)
+    examples = [np.arange(length) for length in lengths]
+    return TokenStore.of(Example(example, example % 2 == 1, min(1, len(example))) for example in examples)
 
 
 PIECES = [store(3, 1), store(), store(5), store(2, 2, 2), store(1)]
@@ -37,7 +37,7 @@ def written(folder: Path, pieces: list[TokenStore] = PIECES) -> TokenWriter:
 
 
 def sealed(writer: TokenWriter, path: Path) -> bytes:
-    writer.checkpoint({"rows": 7})
+    writer.checkpoint({"examples": 7})
     writer.seal(path, ABOUT)
     writer.close()
     return path.read_bytes()
@@ -98,7 +98,7 @@ def flip(path: Path) -> None:
 
 DAMAGES: dict[str, Any] = {
     "a bit flipped": lambda folder: flip(folder / "ids"),
-    "an end lost": lambda folder: (folder / "supervised").write_bytes(b"\1"),
+    "an end lost": lambda folder: (folder / "loss_tokens").write_bytes(b"\1"),
     "a file lost": lambda folder: (folder / "prompt_lengths").unlink(),
     "a progress that is no JSON": lambda folder: (folder / "progress.json").write_text("{"),
     "a progress that is no object": lambda folder: (folder / "progress.json").write_text("[]"),
@@ -113,7 +113,7 @@ def test_a_damaged_beginning_is_begun_anew(tmp_path: Path, damage: str) -> None:
     writer.close()
     DAMAGES[damage](tmp_path / "parts")
     assert sealed(again := written(tmp_path / "parts"), tmp_path / "a") == expected
-    assert again.note == {"rows": 7}
+    assert again.note == {"examples": 7}
 
 
 def test_a_beginning_of_other_rows_is_begun_anew(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_sealed_store_is_found_by_its_key_while_it_is_whole(tmp_path: Path) ->
     path = tmp_path / "a.safetensors"
     assert find_store(path, "key") is None
     data = sealed(written(tmp_path / "parts"), path)
-    assert find_store(path, "key") == {"rows": 7}
+    assert find_store(path, "key") == {"examples": 7}
     assert find_store(path, "another") is None
     for place in (-1, -20, len(data) // 2, 20, 3):
         damaged = bytearray(data)
@@ -159,15 +159,15 @@ def test_no_content_raises_anything_but_a_storage_error(
 
 def columned(*lengths: int, **columns: Any) -> TokenStore:
     given = columns or {"group": np.int32(3)}
-    rows = [Example(np.arange(n), np.ones(n), 0, {"mark": np.arange(n, dtype=np.uint8)}, given) for n in lengths]
-    return TokenStore.of(rows)
+    examples = [Example(np.arange(n), np.ones(n), 0, {"mark": np.arange(n, dtype=np.uint8)}, given) for n in lengths]
+    return TokenStore.of(examples)
 
 
 def test_further_columns_grow_with_the_rest_and_survive_a_kill(tmp_path: Path) -> None:
     writer = TokenWriter(tmp_path / "parts", "key")
     writer.append(TokenStore.of([]))
     writer.append(columned(3, 1))
-    writer.checkpoint({"rows": 7})
+    writer.checkpoint({"examples": 7})
     writer.append(columned(5))
     writer.close()
     again = TokenWriter(tmp_path / "parts", "key")
@@ -180,7 +180,7 @@ def test_further_columns_grow_with_the_rest_and_survive_a_kill(tmp_path: Path) -
     whole = columned(3, 1, 2).arrays()
     found = TokenStore.load(tmp_path / "a").arrays()
     assert list(found) == list(whole) and all(np.array_equal(found[name], whole[name]) for name in whole)
-    assert find_store(tmp_path / "a", "key") == {"rows": 7}
+    assert find_store(tmp_path / "a", "key") == {"examples": 7}
 
 
 def as_before_loss_weights(made: TokenStore) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def as_before_loss_weights(made: TokenStore) -> dict[str, Any]:
 def test_stores_of_before_loss_weights_are_encoded_again(tmp_path: Path) -> None:
     old = as_before_loss_weights(WHOLE)
     sums = json.dumps({name: zlib.crc32(values.tobytes()) for name, values in old.items()})
-    about = {**ABOUT, "key": "key", "crc32": sums, "note": json.dumps({"rows": 7})}
+    about = {**ABOUT, "key": "key", "crc32": sums, "note": json.dumps({"examples": 7})}
     save_file(old, tmp_path / "old.safetensors", metadata=about)
     assert find_store(tmp_path / "old.safetensors", "key") is None
     with pytest.raises(StorageError, match="it holds ids, offsets, prompt_lengths, supervised"):
@@ -206,7 +206,7 @@ def test_stores_of_before_loss_weights_are_encoded_again(tmp_path: Path) -> None
         "key": "key",
         "sizes": {name: values.nbytes for name, values in old.items()},
         "crc32": json.loads(sums),
-        "note": {"rows": 7},
+        "note": {"examples": 7},
     }
     (folder / "progress.json").write_text(json.dumps(progress))
     again = written(folder)

@@ -25,11 +25,11 @@ CPU = torch.device("cpu")
 
 
 def alone(network: Any, rows: list[Example]) -> torch.Tensor:
-    """The sum over supervised tokens, each sequence through transformers' own code, all logits, no packing."""
+    """The sum over the tokens in the loss, each sequence through transformers' own code, all logits, no packing."""
     total = torch.zeros(())
     for example in rows:
         ids = torch.from_numpy(example.ids)
-        labels = ids.where(torch.from_numpy(example.supervised), -100)[1:]
+        labels = ids.where(torch.from_numpy(example.loss_mask), -100)[1:]
         total = total + cross_entropy(
             network(input_ids=ids[None], use_cache=False).logits[0, :-1], labels, reduction="sum"
         )

@@ -78,7 +78,7 @@ def reference(dense: Any, model: AdaptedModel, rows: Any) -> tuple[float, dict[s
     total = torch.zeros(())
     for example in rows:
         ids = torch.from_numpy(example.ids)
-        labels = ids.where(torch.from_numpy(example.supervised), -100)[1:]
+        labels = ids.where(torch.from_numpy(example.loss_mask), -100)[1:]
         logits = functional_call(dense, weights, kwargs={"input_ids": ids[None], "use_cache": False}).logits
         total = total + cross_entropy(logits[0, :-1], labels, reduction="sum")
     total.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Training steps, against plain transformers and torch on padded rows one by one."""
+"""Training steps, against plain transformers and torch on padded examples one by one."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from transformers import AutoModelForCausalLM
 CPU = torch.device("cpu")
 
 
-def store(rows: int = 12, seed: int = 0) -> TokenStore:
+def store(count: int = 12, seed: int = 0) -> TokenStore:
     random = np.random.default_rng(seed)
     examples = []
-    for _ in range(rows):
+    for _ in range(count):
         length = int(random.integers(4, 24))
-        supervised = random.random(length) < 0.5
-        supervised[-1] = True
-        examples.append(Example(random.integers(0, 320, length), supervised, 1))
+        loss_mask = random.random(length) < 0.5
+        loss_mask[-1] = True
+        examples.append(Example(random.integers(0, 320, length), loss_mask, 1))
     return TokenStore.of(examples)
 
 
@@ -56,26 +56,26 @@ def named(parameters: list[torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]
     return {str(number): parameter for number, parameter in enumerate(parameters)}
 
 
-def reference_loss(model: Any, rows: TokenStore) -> tuple[float, int]:
-    """Each row alone, all logits, the loss over its supervised tokens."""
+def reference_loss(model: Any, examples: TokenStore) -> tuple[float, int]:
+    """Each example alone, all logits, the loss over its tokens in the loss."""
     total, count = 0.0, 0
-    for row in rows:
-        logits = model(input_ids=torch.from_numpy(row.ids)[None]).logits[0, :-1]
-        labels = torch.from_numpy(np.where(row.supervised, row.ids, -100))[1:]
+    for example in examples:
+        logits = model(input_ids=torch.from_numpy(example.ids)[None]).logits[0, :-1]
+        labels = torch.from_numpy(np.where(example.loss_mask, example.ids, -100))[1:]
         total += cross_entropy(logits, labels, reduction="sum").item()
         count += int((labels >= 0).sum())
     return total, count
 
 
 @torch.no_grad()
-def test_the_loss_of_packed_rows_is_that_of_each_row_alone(tiny_model: Path) -> None:
-    rows = store()
+def test_the_loss_of_packed_examples_is_that_of_each_example_alone(tiny_model: Path) -> None:
+    examples = store()
     ours, _ = network(tiny_model)
-    batch = pack(list(rows), CPU)
-    expected, count = reference_loss(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), rows)
+    batch = pack(list(examples), CPU)
+    expected, count = reference_loss(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), examples)
     assert len(batch.labels) == count
     assert summed_loss(ours, batch).item() == pytest.approx(expected, rel=1e-5)
-    assert holdout_loss(ours, rows, CPU, microbatch_tokens=40) == pytest.approx(expected / count, rel=1e-5)
+    assert holdout_loss(ours, examples, CPU, microbatch_tokens=40) == pytest.approx(expected / count, rel=1e-5)
 
 
 class Counting(TokenStore):
@@ -84,34 +84,34 @@ class Counting(TokenStore):
     __slots__ = ()
     read: ClassVar[list[int]] = []
 
-    def __getitem__(self, row: int) -> Example:
-        self.read.append(row)
-        return super().__getitem__(row)
+    def __getitem__(self, example: int) -> Example:
+        self.read.append(example)
+        return super().__getitem__(example)
 
 
 def test_a_step_is_a_mean_over_the_sum_of_weights_and_reads_each_example_once(tiny_model: Path) -> None:
     random = np.random.default_rng(2)
-    examples = [replace(row, loss_weight=random.choice([0.5, 0.5, 1.0], len(row.ids))) for row in store()]
-    rows = Counting.of(examples)
+    examples = [replace(example, loss_weight=random.choice([0.5, 0.5, 1.0], len(example.ids))) for example in store()]
+    counted = Counting.of(examples)
     reference: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     terms = []
-    for row in rows:
-        logits = reference(input_ids=torch.from_numpy(row.ids)[None]).logits[0, :-1]
-        nll = cross_entropy(logits, torch.from_numpy(row.ids)[1:], reduction="none")
-        terms.append((nll * torch.from_numpy(row.loss_weight)[1:]).sum().item())
-    expected = sum(terms) / sum(float(row.loss_weight[1:].sum()) for row in rows)
+    for example in examples:
+        logits = reference(input_ids=torch.from_numpy(example.ids)[None]).logits[0, :-1]
+        nll = cross_entropy(logits, torch.from_numpy(example.ids)[1:], reduction="none")
+        terms.append((nll * torch.from_numpy(example.loss_weight)[1:]).sum().item())
+    expected = sum(terms) / sum(float(example.loss_weight[1:].sum()) for example in examples)
     model, parameters = network(tiny_model)
-    assert holdout_loss(model, rows, CPU, microbatch_tokens=40) == pytest.approx(expected, rel=1e-5)
+    assert holdout_loss(model, counted, CPU, microbatch_tokens=40) == pytest.approx(expected, rel=1e-5)
     section = TrainingSection(steps=1, tokens_per_step=1000, microbatch_tokens=40, learning_rate=1e-2)
     seen: list[StepInfo] = []
-    rows.read.clear()
-    Trainer(model, named(parameters), rows, section, CPU).run(seen.append)
+    counted.read.clear()
+    Trainer(model, named(parameters), counted, section, CPU).run(seen.append)
     assert seen[0].loss == pytest.approx(expected, rel=1e-5)
-    assert seen[0].supervised_tokens == sum(len(row.ids) - 1 for row in examples)
-    assert sorted(rows.read) == list(range(len(rows)))
+    assert seen[0].loss_tokens == sum(len(example.ids) - 1 for example in examples)
+    assert sorted(counted.read) == list(range(len(examples)))
 
 
-def test_no_row_sees_another(tiny_model: Path) -> None:
+def test_no_example_sees_another(tiny_model: Path) -> None:
     ours, _ = network(tiny_model)
     first, second, other = list(store(3))
     batches = [pack([first, second], CPU), pack([first, other], CPU)]
@@ -128,7 +128,7 @@ def steps(folder: Path, quantizer: Any = None, dropout: float = 0.0, **options: 
     return parameters, seen
 
 
-def test_how_rows_are_cut_into_passes_does_not_change_training(tiny_model: Path) -> None:
+def test_how_examples_are_cut_into_passes_does_not_change_training(tiny_model: Path) -> None:
     whole, losses = steps(tiny_model, microbatch_tokens=1000)
     cut, again = steps(tiny_model, microbatch_tokens=20)
     for a, b in zip(whole, cut, strict=True):
@@ -152,7 +152,7 @@ def test_training_leaves_the_process_random_state_alone(tiny_model: Path) -> Non
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_step_is_adamw_on_the_mean_over_all_supervised_tokens(tiny_model: Path) -> None:
+def test_a_step_is_adamw_on_the_mean_over_all_tokens_in_the_loss(tiny_model: Path) -> None:
     parameters, seen = steps(tiny_model, steps=1, tokens_per_step=10_000, warmup=0.0, weight_decay=0.1)
     model, expected = network(tiny_model)
     batch = pack(list(store()), CPU)
@@ -162,7 +162,7 @@ def test_a_step_is_adamw_on_the_mean_over_all_supervised_tokens(tiny_model: Path
     torch.optim.AdamW(expected, lr=1e-2, weight_decay=0.1).step()
     assert seen[0].loss == pytest.approx(loss.item(), rel=1e-5)
     assert seen[0].gradient_norm == pytest.approx(norm.item(), rel=1e-4)
-    assert seen[0].tokens == batch.tokens and seen[0].supervised_tokens == len(batch.labels)
+    assert seen[0].tokens == batch.tokens and seen[0].loss_tokens == len(batch.labels)
     for a, b in zip(parameters, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=2e-4)
 

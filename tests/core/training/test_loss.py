@@ -44,17 +44,17 @@ def gradients(model: Any) -> list[torch.Tensor]:
 
 
 def test_pieces_give_the_loss_and_the_gradient_of_the_whole(tiny_model: Path) -> None:
-    model, rows = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)), batch()
-    whole = summed_loss(model, rows) / 10
+    model, examples = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)), batch()
+    whole = summed_loss(model, examples) / 10
     whole.backward()
     expected = gradients(model)
     pieces = TokenLoss(model)
-    assert pieces.backward(rows, 0.1).item() == pytest.approx(whole.item(), rel=1e-5)
+    assert pieces.backward(examples, 0.1).item() == pytest.approx(whole.item(), rel=1e-5)
     found = gradients(model)
     assert len(found) == len(expected) == len(list(model.parameters()))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    assert pieces.sum(rows).item() == pytest.approx(10 * whole.item(), rel=1e-5)
+    assert pieces.sum(examples).item() == pytest.approx(10 * whole.item(), rel=1e-5)
 
 
 def of_transformers(model: Any, examples: list[Example]) -> torch.Tensor:
@@ -84,12 +84,12 @@ def test_each_token_counts_with_its_weight(tiny_model: Path, capped: bool) -> No
     expected = of_transformers(model, examples) / sums
     expected.backward()
     reference = gradients(model)
-    rows, pieces = pack(examples, CPU), TokenLoss(packed(model))
-    assert rows.weight_sum == sums and rows.weights is not None
-    assert pieces.backward(rows, 1 / rows.weight_sum).item() == pytest.approx(expected.item(), rel=1e-5)
+    examples, pieces = pack(examples, CPU), TokenLoss(packed(model))
+    assert examples.weight_sum == sums and examples.weights is not None
+    assert pieces.backward(examples, 1 / examples.weight_sum).item() == pytest.approx(expected.item(), rel=1e-5)
     for a, b in zip(gradients(model), reference, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    assert pieces.sum(rows).item() == pytest.approx(sums * expected.item(), rel=1e-5)
+    assert pieces.sum(examples).item() == pytest.approx(sums * expected.item(), rel=1e-5)
 
 
 def test_weights_of_one_change_no_bit() -> None:
@@ -117,14 +117,14 @@ def test_in_16_bits_the_gradient_is_scaled_before_it_is_rounded() -> None:
 
 
 def test_no_more_logits_are_made_at_a_time_than_a_piece(tiny_model: Path) -> None:
-    model, rows = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)), batch()
+    model, examples = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)), batch()
     pieces = TokenLoss(model)
-    pieces.sum(rows)  # the first look at the model is behind us
+    pieces.sum(examples)  # the first look at the model is behind us
     seen: list[int] = []
     model.get_output_embeddings().register_forward_hook(lambda *call: seen.append(call[2].shape[0]))
-    pieces.backward(rows, 1.0)
+    pieces.backward(examples, 1.0)
     at_once = 320 * 7 // model.config.vocab_size
-    assert max(seen) <= at_once and sum(seen) == len(rows.labels) and len(seen) > 2
+    assert max(seen) <= at_once and sum(seen) == len(examples.labels) and len(seen) > 2
 
 
 def capping() -> Any:
@@ -143,11 +143,11 @@ def capping() -> Any:
 
 
 def test_a_model_that_caps_its_logits_makes_them_itself() -> None:
-    model, rows = packed(capping()), batch()
-    whole = summed_loss(model, rows)
+    model, examples = packed(capping()), batch()
+    whole = summed_loss(model, examples)
     whole.backward()
     expected = gradients(model)
-    assert TokenLoss(model).backward(rows, 1.0).item() == whole.item()
+    assert TokenLoss(model).backward(examples, 1.0).item() == whole.item()
     assert all(torch.equal(a, b) for a, b in zip(gradients(model), expected, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Which rows a step sees: a pure function of the seed, the epoch and the rows' lengths."""
+"""Which examples a step sees: a pure function of the seed, the epoch and the examples' lengths."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
 
 @given(st.integers(0, 200), st.integers(0, 2**63 - 1), st.integers(0, 1000))
-def test_an_epoch_is_every_row_once(rows: int, seed: int, epoch: int) -> None:
-    assert sorted(shuffled(rows, seed, epoch)) == list(range(rows))
+def test_an_epoch_is_every_example_once(examples: int, seed: int, epoch: int) -> None:
+    assert sorted(shuffled(examples, seed, epoch)) == list(range(examples))
 
 
 def test_the_order_is_the_same_in_every_process_and_release() -> None:
@@ -33,37 +33,39 @@ def test_every_seed_and_epoch_has_an_order_of_its_own() -> None:
     assert len(orders) == 25
 
 
-def test_a_rows_place_among_others_does_not_depend_on_how_many_there_are() -> None:
-    assert [row for row in shuffled(100, 3, 1) if row < 40] == shuffled(40, 3, 1)
+def test_a_examples_place_among_others_does_not_depend_on_how_many_there_are() -> None:
+    assert [example for example in shuffled(100, 3, 1) if example < 40] == shuffled(40, 3, 1)
 
 
-def test_every_row_comes_first_about_equally_often() -> None:
+def test_every_example_comes_first_about_equally_often() -> None:
     firsts = [shuffled(5, seed, 0)[0] for seed in range(2000)]
-    assert all(abs(firsts.count(row) - 400) < 90 for row in range(5))
+    assert all(abs(firsts.count(example) - 400) < 90 for example in range(5))
 
 
 @given(_LENGTHS, st.integers(1, 80))
-def test_no_group_has_more_tokens_than_the_limit_unless_one_row_alone_has(lengths: list[int], limit: int) -> None:
-    rows = list(range(len(lengths)))
-    groups = group_by_tokens(rows, lengths, limit)
-    assert list(chain(*groups)) == rows
-    assert all(len(group) == 1 or sum(lengths[row] for row in group) <= limit for group in groups)
+def test_no_group_has_more_tokens_than_the_limit_unless_one_example_alone_has(lengths: list[int], limit: int) -> None:
+    examples = list(range(len(lengths)))
+    groups = group_by_tokens(examples, lengths, limit)
+    assert list(chain(*groups)) == examples
+    assert all(len(group) == 1 or sum(lengths[example] for example in group) <= limit for group in groups)
     for group, after in pairwise(groups):
-        assert sum(lengths[row] for row in group) + lengths[after[0]] > limit, "the next row would have fitted in"
+        assert sum(lengths[example] for example in group) + lengths[after[0]] > limit, (
+            "the next example would have fitted in"
+        )
 
 
-def test_no_rows_make_no_groups_and_no_steps() -> None:
+def test_no_examples_make_no_groups_and_no_steps() -> None:
     assert group_by_tokens([], [], 5) == []
     assert plan_steps([], seed=0, tokens_per_step=5) == []
     assert plan_steps([], seed=0, tokens_per_step=5, steps=3) == []
 
 
 @given(_LENGTHS, st.integers(0, 9), st.integers(1, 4), st.integers(8, 100))
-def test_epochs_are_every_row_once_each(lengths: list[int], seed: int, epochs: int, limit: int) -> None:
+def test_epochs_are_every_example_once_each(lengths: list[int], seed: int, epochs: int, limit: int) -> None:
     steps = plan_steps(lengths, seed=seed, tokens_per_step=limit, epochs=epochs)
-    rows = list(chain(*steps))
+    examples = list(chain(*steps))
     for epoch in range(epochs):
-        assert rows[epoch * len(lengths) : (epoch + 1) * len(lengths)] == shuffled(len(lengths), seed, epoch)
+        assert examples[epoch * len(lengths) : (epoch + 1) * len(lengths)] == shuffled(len(lengths), seed, epoch)
     assert steps == plan_steps(lengths, seed=seed, tokens_per_step=limit, epochs=epochs)
 
 

@@ -24,7 +24,7 @@ def tools(tmp_path: Path) -> tuple[Tokenizer, ExtendableBackend]:
         (tmp_path / name).write_bytes(data)
     host = PluginHost()
     found = find_tokenizer(host, str(tmp_path))
-    backend = default_backend(host, found.offer)
+    backend = default_backend(host, found.registered)
     assert isinstance(backend, ExtendableBackend)
     return found.tokenizer, backend
 

@@ -35,11 +35,11 @@ def make_recipe(folder: Path, *, steps: int = 3, export: tuple[str, ...] = ("pef
         {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}]}
         for n in range(24)
     ]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     training = {"steps": steps, "tokens_per_step": 128, "learning_rate": 1e-2, "device": "cpu", "checkpoint_every": 1}
     return {
         "model": str(tiny_model_folder(folder / "model")),
-        "data": {"train": str(folder / "rows.jsonl"), "holdout": 0.2, "max_length": 64},
+        "data": {"train": str(folder / "records.jsonl"), "holdout": 0.2, "max_length": 64},
         "adapter": {"use": "lora", "rank": 2, "dropout": 0.2},
         "evaluation": {"exact_match": 2, "max_new_tokens": 2},
         "training": training,

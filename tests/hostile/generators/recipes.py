@@ -30,11 +30,11 @@ _KINDS = [
 _FULL: dict[str, Any] = {
     "model": {"path": "org/name"},
     "tokenizer": {
-        "extend": {"tokens": 10, "corpus": ["rows.jsonl"], "words": ["a b"]},
+        "extend": {"tokens": 10, "corpus": ["records.jsonl"], "words": ["a b"]},
         "embedding_init": {"use": "mean"},
     },
     "data": {
-        "train": ["rows.jsonl"],
+        "train": ["records.jsonl"],
         "holdout": 0.1,
         "max_length": 64,
         "date": "2026-01-31",
@@ -54,7 +54,7 @@ _FULL: dict[str, Any] = {
     "export": [{"use": "peft"}, {"use": "merged", "name": "m"}],
     "plugins": {"disable": ["nobody"]},
 }
-_SHORT: dict[str, Any] = {"model": "./here", "data": {"train": "rows.jsonl"}, "adapter": "qlora", "export": ["peft"]}
+_SHORT: dict[str, Any] = {"model": "./here", "data": {"train": "records.jsonl"}, "adapter": "qlora", "export": ["peft"]}
 _YAML = (
     "a: &a [x, x]\nmodel: *a", "model: !!python/object/apply:os.system ['true']", "model: !!binary aGk=",
     "? [a, b]\n: c", "? {a: b}\n: c",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet  # noqa: F401 (its memory is no parser's)
-from graftkit.corpus.row_files import scan_rows
+from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import split
 from graftkit.testing.records import open_files
 
@@ -99,7 +99,7 @@ def make(draw: random.Random, folder: Path) -> list[str]:
         data = draw.choice((gzip.compress, bz2.compress, lzma.compress))(data)
         data = bytes_changed(draw, data) if draw.random() < 0.5 else data
     suffixes = (*["jsonl"] * 3, "ndjson", "json", "txt", "md", "csv", "tsv", "jsonl.gz", "parquet", "arrow")
-    path = folder / f"rows.{draw.choice(suffixes)}"
+    path = folder / f"records.{draw.choice(suffixes)}"
     path.write_bytes(data)
     if "place" in kinds:
         place_oddly(draw, path)
@@ -127,14 +127,14 @@ def _changed(draw: random.Random, data: bytes, kind: str) -> bytes:
 
 def valid(folder: Path) -> None:
     draw = random.Random(0)
-    (folder / "rows.jsonl").write_text("".join(dumped(_record(draw, number, 0)) + "\n" for number in range(6)))
+    (folder / "records.jsonl").write_text("".join(dumped(_record(draw, number, 0)) + "\n" for number in range(6)))
 
 
 def read(folder: Path) -> None:
     found = [path for path in folder.iterdir() if path.suffix != ".real"]
-    rows = scan_rows(open_files(found or [folder / "rows.jsonl"]), seed=0)
-    parts = split(rows, 0.3)
-    assert len(list(parts.train)) + len(list(parts.holdout)) <= len(rows)
-    rows.counts()
-    rows.first_chat()
-    assert rows.fingerprint
+    records = scan_samples(open_files(found or [folder / "records.jsonl"]), seed=0)
+    parts = split(records, 0.3)
+    assert len(list(parts.train)) + len(list(parts.holdout)) <= len(records)
+    records.counts()
+    records.first_chat()
+    assert records.fingerprint

@@ -411,16 +411,16 @@ def test_an_added_token_without_a_row_is_refused_only_where_a_record_holds_it(pa
     write(path, tiny_llama(vocab_size=258), change)
     recipe = {
         "model": str(path),
-        "data": {"train": str(path.with_name("rows.jsonl")), "max_length": 32},
+        "data": {"train": str(path.with_name("records.jsonl")), "max_length": 32},
         "adapter": {"use": "lora", "rank": 2},
         "training": {"steps": 1, "tokens_per_step": 64, "device": "cpu"},
     }
     lines = [json.dumps({"text": f"an <image> of {n}"}) + "\n" for n in range(4)]
-    path.with_name("rows.jsonl").write_text("".join(lines))
+    path.with_name("records.jsonl").write_text("".join(lines))
     manifest = graftkit.run(recipe, out=path.with_name("run")).manifest
     assert "258 rows, none for 2 added tokens: '<image>', '<box>'" in " ".join(map(str, manifest["notices"]))
-    path.with_name("rows.jsonl").write_text("".join([*lines, json.dumps({"text": "a <box>"}) + "\n"]))
-    with pytest.raises(DataError, match=r"rows.jsonl:5: it holds the token '<box>' of the id 259.*258 rows"):
+    path.with_name("records.jsonl").write_text("".join([*lines, json.dumps({"text": "a <box>"}) + "\n"]))
+    with pytest.raises(DataError, match=r"records.jsonl:5: it holds the token '<box>' of the id 259.*258 rows"):
         graftkit.run(recipe, out=path.with_name("other"))
 
 

@@ -66,5 +66,5 @@ def test_double_quantization_takes_4_127_bits_a_weight() -> None:
 def test_double_quantized_scales_are_as_good_as_the_bound_says_and_it_says_when_they_are_lost() -> None:
     nf4 = Nf4(Nf4Config(double_quant=True))
     assert stored_by(nf4, random_weight(128, 256)).error_bound < 0.16
-    tiny_rows = random_weight(128, 256) * torch.logspace(-6, 0, 128).unsqueeze(1)
-    assert stored_by(nf4, tiny_rows).error_bound > 1
+    tiny_records = random_weight(128, 256) * torch.logspace(-6, 0, 128).unsqueeze(1)
+    assert stored_by(nf4, tiny_records).error_bound > 1

@@ -43,7 +43,11 @@ class AdapterContract(Contract):
     def quantizers(self) -> dict[str, Choice]:
         """Returns what frozen weights are stored in, by a label: every quantizer, and the one of the preset."""
         host = self.host()
-        names = [offer.qualified_name for offer in host.registry.offers("quantizer") if _works_as_it_is(host, offer)]
+        names = [
+            registered.qualified_name
+            for registered in host.registry.providers("quantizer")
+            if _works_as_it_is(host, registered)
+        ]
         found = {name: choose(host, "quantizer", name, {}) for name in names}
         preset = dict(self.choice.config.preset.get("quantizer", {}))
         if preset:
@@ -300,10 +304,10 @@ class AdapterContract(Contract):
         assert same(adapted.adapter_state(), again), "from_peft(peft_tensors(adapted)) is not adapter_state()"
 
 
-def _works_as_it_is(host: PluginHost, offer: RegisteredProvider) -> bool:
+def _works_as_it_is(host: PluginHost, registered: RegisteredProvider) -> bool:
     """Tells whether a provider can be used without a field of the recipe or another installation."""
-    fields = host.registry.config_class(offer).model_fields.values()
-    return not host.registry.missing_requirements(offer.provider) and not any(f.is_required() for f in fields)
+    fields = host.registry.config_class(registered).model_fields.values()
+    return not host.registry.missing_requirements(registered.provider) and not any(f.is_required() for f in fields)
 
 
 def original_of(rows: int, columns: int, seed: int = 1) -> torch.Tensor:

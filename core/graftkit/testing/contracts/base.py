@@ -89,23 +89,24 @@ class Contract:
 
     def create(self, choice: Choice) -> Any:
         """Makes any provider that was chosen, unguarded: what it does to the process is what the contract looks at."""
-        return self.host().registry.create_unguarded(choice.offer, choice.config)
+        return self.host().registry.create_unguarded(choice.registered, choice.config)
 
     def test_listing_the_plugin_and_judging_its_fields_loads_nothing_heavy(self) -> None:
         """Whoever lists plugins, or mistypes a recipe, need not wait for torch."""
-        offer = self.choice.offer
-        plugin = "" if offer.plugin.value == offer.provider.target else offer.plugin.value
-        heavy = call_fresh("graftkit.testing.errands:list_plugin", plugin, offer.provider.config)
+        registered = self.choice.registered
+        plugin = "" if registered.plugin.value == registered.provider.target else registered.plugin.value
+        heavy = call_fresh("graftkit.testing.errands:list_plugin", plugin, registered.provider.config)
         assert not heavy, (
-            f"importing {plugin or 'nothing'} and {offer.provider.config or 'nothing'} loads {', '.join(heavy)}: "
-            f"import them in the module of {offer.provider.target}, and keep the config model in a module of its own"
+            f"importing {plugin or 'nothing'} and {registered.provider.config or 'nothing'} loads "
+            f"{', '.join(heavy)}: import them in the module of {registered.provider.target}, "
+            "and keep the config model in a module of its own"
         )
 
     def test_what_it_requires_is_installed(self) -> None:
         """`requires` names modules that are there; one that isn't is an error when a recipe chooses the provider."""
-        offer = self.choice.offer
-        missing = self.host().registry.missing_requirements(offer.provider)
-        assert not missing, f"install {', '.join(missing)}, or take them out of {offer.provider.name}'s requires"
+        registered = self.choice.registered
+        missing = self.host().registry.missing_requirements(registered.provider)
+        assert not missing, f"install {', '.join(missing)}, or take them out of {registered.provider.name}'s requires"
 
     def test_it_has_everything_that_its_interface_names(self) -> None:
         """The target can be imported and made, and has every attribute and method of the Protocol."""
@@ -133,13 +134,13 @@ class Contract:
 
     def test_the_contract_that_it_ships_is_one_of_its_kind(self) -> None:
         """`toolkit plugin check` runs it."""
-        target = self.choice.offer.provider.contract
+        target = self.choice.registered.provider.contract
         if target:
             found = import_target(target)
             assert issubclass(found, Contract) and found.kind == self.kind, f"{target} is no contract of a {self.kind}"
 
     def _config_class(self) -> type[ProviderConfig]:
-        return self.host().registry.config_class(self.choice.offer)
+        return self.host().registry.config_class(self.choice.registered)
 
 
 def _promises(cls: type[Contract]) -> Iterator[tuple[str, Any]]:
@@ -155,10 +156,10 @@ def choose(host: PluginHost, kind: Kind, name: str, options: Mapping[str, Any]) 
     Raises:
         RecipeError: A field that the provider does not know, or a value that it refuses.
     """
-    offer = host.registry.resolve(kind, name)
-    model = host.registry.config_class(offer)
+    registered = host.registry.resolve(kind, name)
+    model = host.registry.config_class(registered)
     try:
-        return Choice(name, offer, model.model_validate(dict(options)))
+        return Choice(name, registered, model.model_validate(dict(options)))
     except ValidationError as error:
         raise as_recipe_error(error, model, Document(dict(options), "options")) from None
 

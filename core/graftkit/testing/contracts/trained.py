@@ -146,7 +146,7 @@ def _rows(change: VocabularyChange) -> MakeRows:
 
 
 def _create(host: PluginHost, choice: Choice) -> Any:
-    return host.registry.create(choice.offer, choice.config)
+    return host.registry.create(choice.registered, choice.config)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Rows are read as they are written, or refused with file and line: nothing is skipped, nothing is guessed."""
+"""Records are read as they are written, or refused with file and line: nothing is skipped, nothing is guessed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ CHAT = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "
 TEXT = '{"text": "hello"}'
 
 
-def rows(tmp_path: Path, content: str | bytes, name: str = "rows.jsonl") -> list[Sample]:
+def records(tmp_path: Path, content: str | bytes, name: str = "records.jsonl") -> list[Sample]:
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return read_samples(path)
 
 
-def refusal(tmp_path: Path, content: str | bytes, name: str = "rows.jsonl") -> str:
+def refusal(tmp_path: Path, content: str | bytes, name: str = "records.jsonl") -> str:
     with pytest.raises(DataError) as caught:
-        rows(tmp_path, content, name)
+        records(tmp_path, content, name)
     assert caught.value.exit_code == 2
     return str(caught.value).replace(f"{tmp_path}/", "")
 
 
-def test_every_shape_of_row_is_read_with_its_place(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    assert rows(tmp_path, f"{CHAT}\n") == [
+def test_every_shape_of_record_is_read_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    assert records(tmp_path, f"{CHAT}\n") == [
         Conversation((Message("user", "hi"), Message("assistant", "ho")), f"{path}:1")
     ]
-    assert rows(tmp_path, f"{TEXT}\n") == [Text("hello", f"{path}:1")]
-    assert rows(tmp_path, '{"prompt": "1+1=", "completion": "2"}\n{"prompt": "", "completion": " x "}\n') == [
+    assert records(tmp_path, f"{TEXT}\n") == [Text("hello", f"{path}:1")]
+    assert records(tmp_path, '{"prompt": "1+1=", "completion": "2"}\n{"prompt": "", "completion": " x "}\n') == [
         Completion("1+1=", "2", f"{path}:1"),
         Completion("", " x ", f"{path}:2"),
     ]
@@ -43,36 +43,36 @@ def test_every_shape_of_row_is_read_with_its_place(tmp_path: Path) -> None:
 
 def test_every_role_is_known(tmp_path: Path) -> None:
     turns = [{"role": role, "content": role} for role in ROLES]
-    [row] = rows(tmp_path, json.dumps({"messages": turns}))
-    assert isinstance(row, Conversation) and [message.role for message in row.messages] == list(ROLES)
+    [record] = records(tmp_path, json.dumps({"messages": turns}))
+    assert isinstance(record, Conversation) and [message.role for message in record.messages] == list(ROLES)
 
 
 @pytest.mark.parametrize("name", ["book.txt", "book.md"])
-def test_a_text_file_is_one_row(tmp_path: Path, name: str) -> None:
-    assert rows(tmp_path, "One.\n\nTwo.\n", name) == [Text("One.\n\nTwo.\n", str(tmp_path / name))]
+def test_a_text_file_is_one_record(tmp_path: Path, name: str) -> None:
+    assert records(tmp_path, "One.\n\nTwo.\n", name) == [Text("One.\n\nTwo.\n", str(tmp_path / name))]
 
 
 @pytest.mark.parametrize(
     "content", [f"\ufeff{TEXT}\n", f"{TEXT}\r\n", f"\n  \n{TEXT}\n\n\r\n", TEXT, f"  {TEXT}\t\n"], ids=repr
 )
 def test_byte_order_mark_line_ends_and_blank_lines_do_no_harm(tmp_path: Path, content: str) -> None:
-    [row] = rows(tmp_path, content)
-    assert isinstance(row, Text) and row.text == "hello"
+    [record] = records(tmp_path, content)
+    assert isinstance(record, Text) and record.text == "hello"
 
 
-def test_blank_lines_count_in_the_place_of_a_row(tmp_path: Path) -> None:
-    [row] = rows(tmp_path, f"\n\n{TEXT}\n")
-    assert row.where.endswith("rows.jsonl:3")
+def test_blank_lines_count_in_the_place_of_a_record(tmp_path: Path) -> None:
+    [record] = records(tmp_path, f"\n\n{TEXT}\n")
+    assert record.where.endswith("records.jsonl:3")
 
 
 def test_line_separators_inside_a_string_end_no_line(tmp_path: Path) -> None:
-    [row] = rows(tmp_path, '{"text": "a\u2028b\u0085c"}\n')
-    assert isinstance(row, Text) and row.text == "a\u2028b\u0085c"
+    [record] = records(tmp_path, '{"text": "a\u2028b\u0085c"}\n')
+    assert isinstance(record, Text) and record.text == "a\u2028b\u0085c"
 
 
 def test_a_text_file_loses_only_its_byte_order_mark(tmp_path: Path) -> None:
-    [row] = rows(tmp_path, "\ufeffa\r\nb", "book.txt")
-    assert isinstance(row, Text) and row.text == "a\r\nb"
+    [record] = records(tmp_path, "\ufeffa\r\nb", "book.txt")
+    assert isinstance(record, Text) and record.text == "a\r\nb"
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_a_text_file_loses_only_its_byte_order_mark(tmp_path: Path) -> None:
         ('{"text": "\\ud800"}', '"text" holds half of a surrogate pair, which is no text'),
     ],
 )
-def test_a_line_that_is_no_row_is_refused_with_its_place(tmp_path: Path, line: str, message: str) -> None:
-    assert refusal(tmp_path, f"{TEXT}\n{line}\n{TEXT}\n").startswith(f"rows.jsonl:2: {message}")
+def test_a_line_that_is_no_record_is_refused_with_its_place(tmp_path: Path, line: str, message: str) -> None:
+    assert refusal(tmp_path, f"{TEXT}\n{line}\n{TEXT}\n").startswith(f"records.jsonl:2: {message}")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_line_that_is_no_row_is_refused_with_its_place(tmp_path: Path, line: s
 )
 def test_a_line_that_is_no_completion_is_refused_with_its_place(tmp_path: Path, line: str, message: str) -> None:
     good = '{"prompt": "x", "completion": "y"}'
-    assert refusal(tmp_path, f"{good}\n{line}\n").startswith(f"rows.jsonl:2: {message}")
+    assert refusal(tmp_path, f"{good}\n{line}\n").startswith(f"records.jsonl:2: {message}")
 
 
 @pytest.mark.parametrize(
@@ -151,29 +151,29 @@ def test_a_line_that_is_no_completion_is_refused_with_its_place(tmp_path: Path, 
 )
 def test_a_line_that_is_no_conversation_is_refused_with_its_place(tmp_path: Path, line: str, message: str) -> None:
     found = refusal(tmp_path, f"{CHAT}\n{line}\n")
-    assert found.startswith("rows.jsonl:2: ") and message in found
+    assert found.startswith("records.jsonl:2: ") and message in found
 
 
 def test_a_line_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path) -> None:
     found = refusal(tmp_path, TEXT.encode() + b'\n{"text": "h\xf6"}\n')
-    assert found.startswith("rows.jsonl:2: not UTF-8: byte 0xf6 at position 11\nSave the file as UTF-8")
+    assert found.startswith("records.jsonl:2: not UTF-8: byte 0xf6 at position 11\nSave the file as UTF-8")
     assert refusal(tmp_path, b"a\nb\n\xff", "book.txt").startswith("book.txt:3: not UTF-8: byte 0xff at position 0")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "\ufeff", " \r\n"])
 def test_an_empty_file_is_refused(tmp_path: Path, content: str) -> None:
-    assert refusal(tmp_path, content) == "rows.jsonl: there is no record in it"
+    assert refusal(tmp_path, content) == "records.jsonl: there is no record in it"
     assert refusal(tmp_path, content, "book.txt") == "book.txt: the file is empty"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="no such file"):
-        read_samples(tmp_path / "rows.jsonl")
+        read_samples(tmp_path / "records.jsonl")
     (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "rows.jsonl").write_text(TEXT)
+    (tmp_path / "here" / "records.jsonl").write_text(TEXT)
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(DataError, match="relative paths in a recipe start at its own folder"):
-        read_samples(tmp_path / "rows.jsonl")
+        read_samples(tmp_path / "records.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -187,12 +187,12 @@ def test_a_path_that_can_be_no_file_is_refused(tmp_path: Path, name: str) -> Non
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path, TEXT, "rows.exe").startswith(
-        "rows.exe: no reader knows files of this name\nRecords are read"
+    assert refusal(tmp_path, TEXT, "records.exe").startswith(
+        "records.exe: no reader knows files of this name\nRecords are read"
     )
-    (tmp_path / "rows.exe").unlink()
+    (tmp_path / "records.exe").unlink()
     with pytest.raises(DataError, match="no such file"):
-        read_samples(tmp_path / "rows.exe")
+        read_samples(tmp_path / "records.exe")
 
 
 @given(st.binary(max_size=80) | st.text(max_size=40).map(lambda text: json.dumps({"text": text}).encode()))
@@ -200,7 +200,7 @@ def test_no_content_raises_anything_but_a_data_error(tmp_path_factory: pytest.Te
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_bytes(content)
     try:
-        assert all(isinstance(row, Text) for row in read_samples(path))
+        assert all(isinstance(record, Text) for record in read_samples(path))
     except DataError as error:
         assert str(path) in str(error)
 
@@ -221,22 +221,22 @@ def test_tools_calls_reasoning_and_names_are_read_in_each_of_their_forms(tmp_pat
             Message("tool", "3", tool_call_id="c1"),
             Message("assistant", "so", tool_calls=(ToolCall("sub", {"b": 2}),)),
         ),
-        f"{tmp_path / 'rows.jsonl'}:1",
+        f"{tmp_path / 'records.jsonl'}:1",
         tools=tuple(tools),
     )
     as_text = {"messages": json.dumps(turns), "tools": json.dumps(tools)}
     for record in ({"messages": turns, "tools": tools}, as_text, {"messages": turns, "tools": [json.dumps(tools[0])]}):
-        assert rows(tmp_path, json.dumps(record)) == [expected]
+        assert records(tmp_path, json.dumps(record)) == [expected]
 
 
 def test_ids_are_read_with_labels_or_a_mask(tmp_path: Path) -> None:
-    place = f"{tmp_path / 'rows.jsonl'}:1"
+    place = f"{tmp_path / 'records.jsonl'}:1"
     for beside, weights in (
         ({"labels": [-100, 5, 6], "attention_mask": [1, 1, 1]}, (0.0, 1.0, 1.0)),
         ({"loss_mask": [0, 0, 1]}, (0.0, 0.0, 1.0)),
         ({}, (1.0, 1.0, 1.0)),
     ):
-        assert rows(tmp_path, json.dumps({"input_ids": [4, 5, 6], **beside})) == [Tokens((4, 5, 6), weights, place)]
+        assert records(tmp_path, json.dumps({"input_ids": [4, 5, 6], **beside})) == [Tokens((4, 5, 6), weights, place)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The rows of some files: validated once, read again at each iteration, never held in memory."""
+"""The records of some files: validated once, read again at each iteration, never held in memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftkit.corpus.dataset import Dataset
-from graftkit.corpus.row_digest import DIGEST, digest_row
+from graftkit.corpus.sample_digest import DIGEST, digest_sample
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text, Tokens
 
-__all__ = ["Rows", "scan_rows"]
+__all__ = ["Samples", "scan_samples"]
 
 _KINDS: dict[type[Any], int] = {Conversation: 0, Completion: 1, Text: 2, LongText: 2, Tokens: 3}
 _NAMES = ("chat", "completion", "text", "tokens")
@@ -26,20 +26,20 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Some of the rows of some files, in their order; may be iterated again and again.
+class Samples:
+    """Some of the records of some files, in their order; may be iterated again and again.
 
     Attributes:
-        read: Reads the rows that a mask says, `[all rows]`.
-        digests: A digest of each row's content, `[all rows]`: equal rows have equal ones.
-        places: What places each row in the draw of holdout rows, `[all rows]`; empty where none is drawn.
-        kinds: Each row's shape, `[all rows]`.
-        kept: Which of all rows these are, `[all rows]`.
+        read: Reads the records that a mask says, `[all samples]`.
+        digests: A digest of each record's content, `[all samples]`: equal records have equal ones.
+        draws: What draws each record in the draw of holdout records, `[all samples]`; empty where none is drawn.
+        kinds: Each record's shape, `[all samples]`.
+        kept: Which of all records these are, `[all samples]`.
     """
 
     read: Callable[[Mask], Iterator[Sample]]
     digests: Digests
-    places: Digests
+    draws: Digests
     kinds: NDArray[np.uint8]
     kept: Mask
 
@@ -50,59 +50,61 @@ class Rows:
         return self.read(self.kept)
 
     def after(self, count: int) -> Iterator[Sample]:
-        """Yields the rows after the first `count`, which are not parsed."""
+        """Yields the records after the first `count`, which are not parsed."""
         rest = self.kept.copy()
         rest[np.flatnonzero(rest)[:count]] = False
         return self.read(rest)
 
-    def only(self, wanted: Mask) -> Rows:
-        """Returns the rows that a mask selects, `[all rows]`."""
-        return Rows(self.read, self.digests, self.places, self.kinds, self.kept & wanted)
+    def only(self, wanted: Mask) -> Samples:
+        """Returns the records that a mask selects, `[all samples]`."""
+        return Samples(self.read, self.digests, self.draws, self.kinds, self.kept & wanted)
 
     def first_chat(self) -> Conversation | None:
-        """Returns the first conversation, without parsing the rows before it."""
-        row = next(self.read(self.kept & (self.kinds == _KINDS[Conversation])), None)
-        return row if isinstance(row, Conversation) else None
+        """Returns the first conversation, without parsing the records before it."""
+        sample = next(self.read(self.kept & (self.kinds == _KINDS[Conversation])), None)
+        return sample if isinstance(sample, Conversation) else None
 
     def counts(self) -> dict[str, int]:
-        """Returns kind of row -> count."""
+        """Returns kind of record -> count."""
         found = np.bincount(self.kinds[self.kept], minlength=len(_NAMES))
         return {name: int(count) for name, count in zip(_NAMES, found, strict=True) if count}
 
     @property
     def fingerprint(self) -> str:
-        """A sha256, in hex, of the rows' contents in their order."""
+        """A sha256, in hex, of the records' contents in their order."""
         return hashlib.sha256(self.digests[self.kept].tobytes()).hexdigest()
 
 
-def scan_rows(datasets: Sequence[Dataset], seed: int | None = None) -> Rows:
+def scan_samples(datasets: Sequence[Dataset], seed: int | None = None) -> Samples:
     """Reads every record of some files once, to check it.
 
     Args:
         datasets: The files.
-        seed: Places the rows in a draw of holdout ones; None where none is to be drawn.
+        seed: Places the records in a draw of holdout ones; None where none is to be drawn.
 
     Returns:
-        All rows. Of each, a digest and its shape are kept in memory, about 40 bytes.
+        All records. Of each, a digest and its shape are kept in memory, about 40 bytes.
 
     Raises:
         DataError: A file can't be read, or a record is malformed or of another shape; with file and line.
     """
     datasets = tuple(datasets)
-    digests, places, kinds = bytearray(), bytearray(), bytearray()
+    digests, draws, kinds = bytearray(), bytearray(), bytearray()
     states = [_state(dataset.source.path) for dataset in datasets]
     for dataset in datasets:
         for sample in dataset:
-            digest, place = digest_row(sample, seed)
+            digest, draw = digest_sample(sample, seed)
             digests += digest
-            places += place
+            draws += draw
             kinds.append(_KINDS[type(sample)])
 
     def read(wanted: Mask) -> Iterator[Sample]:
         return _read(datasets, states, wanted)
 
     shapes = np.frombuffer(kinds, np.uint8)
-    return Rows(read, np.frombuffer(digests, DIGEST), np.frombuffer(places, DIGEST), shapes, np.ones(len(kinds), bool))
+    return Samples(
+        read, np.frombuffer(digests, DIGEST), np.frombuffer(draws, DIGEST), shapes, np.ones(len(kinds), bool)
+    )
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -114,7 +116,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _read(datasets: Sequence[Dataset], states: Sequence[tuple[int, int]], wanted: Mask) -> Iterator[Sample]:
-    """Reads some rows again; the files must not have changed since they were checked."""
+    """Reads some records again; the files must not have changed since they were checked."""
     start = 0
     for dataset, state in zip(datasets, states, strict=True):
         if not wanted[start:].any():

@@ -1,4 +1,4 @@
-"""Digests of rows' contents."""
+"""Digests of records' contents."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from graftkit.corpus.stretches import read_stretches
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import LongText, Sample
 
-__all__ = ["DIGEST", "digest_row"]
+__all__ = ["DIGEST", "digest_sample"]
 
 SIZE = 16
 DIGEST = np.dtype(f"S{SIZE}")
-"""The first 16 bytes of a sha256; collisions of different rows are negligible."""
+"""The first 16 bytes of a sha256; collisions of different records are negligible."""
 
 
-def digest_row(row: Sample, seed: int | None = None) -> tuple[bytes, bytes]:
-    """Returns a row's digest, and the digest that orders it in the random draw of holdout rows.
+def digest_sample(sample: Sample, seed: int | None = None) -> tuple[bytes, bytes]:
+    """Returns a record's digest, and the digest that orders it in the random draw of holdout records.
 
-    Both are the first bytes of `graftkit.store.fingerprint`, of the row's key and of `[seed, key]`; the second is empty
-    without a seed.
+    Both are the first bytes of `graftkit.store.fingerprint`, of the record's key and of `[seed, key]`; the second is
+    empty without a seed.
 
     Raises:
         DataError: A long text is not UTF-8, or empty.
     """
     alone, placed = hashlib.sha256(), hashlib.sha256(f"[{seed},".encode())
-    for part in _long(row) if isinstance(row, LongText) else (_json(row.key()),):
+    for part in _long(sample) if isinstance(sample, LongText) else (_json(sample.key()),):
         alone.update(part)
         if seed is not None:
             placed.update(part)
@@ -42,13 +42,13 @@ def _json(key: Any) -> bytes:
     return json.dumps(key, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _long(row: LongText) -> Iterator[bytes]:
+def _long(sample: LongText) -> Iterator[bytes]:
     """Yields the text as JSON, in parts."""
     blank = True
     yield b'"'
-    for stretch in read_stretches(row.source):
+    for stretch in read_stretches(sample.source):
         blank = blank and not stretch.strip()
         yield _json(stretch)[1:-1]
     yield b'"'
     if blank:
-        raise DataError("the file is empty", where=row.where)
+        raise DataError("the file is empty", where=sample.where)
