@@ -126,7 +126,7 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "truncated weights": (file("model/model.safetensors", lambda d: d[:-100]), ["model.safetensors", "truncated"]),
     "corrupted weights": (file("model/model.safetensors", flip_header), ["model.safetensors", "header"]),
     "no tokenizer": (lambda place: (place / "model/tokenizer.json").unlink(), ["no tokenizer.json"]),
-    "more ids than records": (file("model/tokenizer.json", more_ids), ["330 ids", "320 records"]),
+    "more ids than rows": (file("model/tokenizer.json", more_ids), ["330 ids", "320 rows"]),
     "a truncated GGUF": (
         lambda place: (
             (place / "m.gguf").write_bytes(b"GGUF\x03\x00\x00\x00\x09") and recipe("./model", "m.gguf")(place)

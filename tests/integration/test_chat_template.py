@@ -215,7 +215,7 @@ def test_a_recipe_may_say_the_day(
     section = {**data(chat_records, tmp_path, DATED), "date": "2024-02-29"}
     request = graftkit.plan(make_recipe(data=section, tokenizer={"extend": {"tokens": 5}}))
     for encoder in (request.encoder, make_vocabulary(request)[0].encoder):
-        (example,) = encoder.encode(next(iter(request.records.train))).examples
+        (example,) = encoder.encode(next(iter(request.samples.train))).examples
         assert "[2024-02-29]" in encoder.tokenizer.decode(example.ids.tolist())
 
 

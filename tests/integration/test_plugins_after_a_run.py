@@ -117,7 +117,7 @@ def test_what_a_proof_that_fails_warned_of_is_told_too(finished: graftkit.RunRes
     told: list[str] = []
     (finished.exports["loud"] / "off").touch()
     with pytest.raises(ExportError, match="a library is gone"):
-        prove(finished.exports["loud"], finished.folder / "probes.safetensors", trusted=True, tell=told.append)
+        prove(finished.exports["loud"], finished.folder / "probes.safetensors", trusted=True, report=told.append)
     assert [notice for notice in told if "provider 'loud' warned: UserWarning" in notice]
 
 
@@ -138,6 +138,6 @@ def test_the_word_of_an_export_is_not_taken_for_its_runs(tmp_path: Path) -> None
 def test_a_plugin_that_warns_without_end_is_told_of_so_often_and_no_more() -> None:
     record = PluginRecord("main", "loud", "1.2", "loud")
     for number in [*range(MOST_NOTICES + 5), 0]:
-        record.tell(f"step {number}\n" + "x" * 10_000)
+        record.report(f"step {number}\n" + "x" * 10_000)
     assert len(record.notices) == MOST_NOTICES + 1 and "there was more" in record.notices[-1]
     assert all(len(notice) <= LONGEST_NOTICE and "\n" not in notice for notice in record.notices)

@@ -46,9 +46,9 @@ def command(
     """
     with output_to_stderr():
         host = host_of(recipe, overrides, disable)
-        request = plan(recipe, overrides=overrides, host=host)
-        encoder = make_vocabulary(request)[0].encoder if request.vocabulary else request.encoder
-    chosen = list(islice(request.samples.train, records)) if where is None else [_at(request, where)]
+        planned = plan(recipe, overrides=overrides, host=host)
+        encoder = make_vocabulary(planned)[0].encoder if planned.vocabulary else planned.encoder
+    chosen = list(islice(planned.samples.train, records)) if where is None else [_at(planned, where)]
     for sample in chosen:
         for example in encoder.encode(sample).examples:
             if as_json:
@@ -59,16 +59,16 @@ def command(
     if where is None and not as_json:
         measured = [
             example
-            for sample in islice(request.samples.train, _MEASURED)
+            for sample in islice(planned.samples.train, _MEASURED)
             for example in encoder.encode(sample).examples
         ]
         for line in _summary(measured):
             say(line)
 
 
-def _at(request: RunPlan, where: str) -> Sample:
+def _at(planned: RunPlan, where: str) -> Sample:
     """Returns the record at a place, of training or holdout; the folders before the file's name may be left out."""
-    sides = (request.samples.train, request.samples.holdout)
+    sides = (planned.samples.train, planned.samples.holdout)
     for sample in chain.from_iterable(sides):
         if sample.where == where or sample.where.endswith(f"/{where}"):
             return sample
