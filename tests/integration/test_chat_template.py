@@ -215,7 +215,7 @@ def test_a_recipe_may_say_the_day(
     section = {**data(chat_records, tmp_path, DATED), "date": "2024-02-29"}
     request = graftkit.plan(make_recipe(data=section, tokenizer={"extend": {"tokens": 5}}))
     for encoder in (request.encoder, make_vocabulary(request)[0].encoder):
-        (example,) = encoder.encode(next(iter(request.records.train))).examples
+        (example,) = encoder.encode(next(iter(request.samples.train))).examples
         assert "[2024-02-29]" in encoder.tokenizer.decode(example.ids.tolist())
 
 
@@ -227,3 +227,67 @@ def test_a_pipe_or_a_device_in_the_place_of_a_template_is_told_and_not_read(make
         recipe["data"]["chat_template"] = str(path)
         with pytest.raises(DataError, match="can't be read: this is no regular file"):
             graftkit.plan(recipe)
+
+
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if not (enable_thinking | default(true)) %}"
+    "<think></think>{% endif %}{% endif %}"
+).replace(
+    "{{ m['content'] }}",
+    "{% if m['role'] == 'assistant' and enable_thinking is false %}<think></think>{% endif %}{{ m['content'] }}",
+)
+
+
+def test_arguments_of_the_template_hold_wherever_it_lays_out(
+    make_recipe: Any, chat_records: Path, tmp_path: Path
+) -> None:
+    section = {**data(chat_records, tmp_path, THINKING), "template_arguments": {"enable_thinking": False}}
+    evaluation = {"exact_match": 1, "max_new_tokens": 2}
+    recipe = make_recipe(data=section, export=["merged", "peft"], evaluation=evaluation)
+    notices: list[str] = []
+    result = graftkit.run(
+        recipe, out=tmp_path / "run", on_event=lambda event: notices.append(getattr(event, "text", ""))
+    )
+    [theirs] = (AutoTokenizer.from_pretrained(result.folder / "tokenizer"),)
+    asked = theirs.apply_chat_template(
+        CONVERSATION[:1], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    assert asked.endswith("assistant\n<think></think>")
+    for folder in (result.folder, *result.exports.values()):
+        assert prompt_of_generate(folder) == asked
+    assert "assistant\n<think></think>" in first_row(result.folder)
+    answers = json.loads((result.folder / "answers-after.json").read_text())["answers"]
+    assert all(answer["prompt"].endswith("<think></think>") for answer in answers)
+    said = result.manifest["data"]["chat"]
+    assert said["template_arguments"] == {"enable_thinking": False} and len(said["template_arguments_sha256"]) == 64
+    for folder in result.exports.values():
+        assert json.loads((folder / "graftkit.json").read_text())["chat"] == said
+    assert all("template" in export["proof"]["covers"] for export in result.manifest["exports"].values())
+    told = [text for text in result.manifest["notices"] if "template_arguments" in text]
+    assert len(told) == 1 and "must pass enable_thinking=False" in told[0]
+
+
+def test_they_are_part_of_what_tokens_depend_on(make_recipe: Any, chat_records: Path, tmp_path: Path) -> None:
+    section = data(chat_records, tmp_path, THINKING)
+    layouts = {
+        graftkit.plan(make_recipe(data={**section, "template_arguments": arguments})).encoder.fingerprint
+        for arguments in ({}, {"enable_thinking": False}, {"enable_thinking": True})
+    }
+    assert len(layouts) == 3
+
+
+def test_an_argument_that_the_template_does_not_read_is_refused(
+    make_recipe: Any, chat_records: Path, tmp_path: Path
+) -> None:
+    section = {**data(chat_records, tmp_path, THINKING), "template_arguments": {"enable_thinkin": False}}
+    with pytest.raises(RequestError, match="the chat template reads no 'enable_thinkin'") as caught:
+        graftkit.plan(make_recipe(data=section))
+    assert caught.value.hint == "Did you mean 'enable_thinking'? Known: enable_thinking."
+
+
+def test_a_run_does_not_go_on_with_other_arguments(make_recipe: Any, chat_records: Path, tmp_path: Path) -> None:
+    section, out = data(chat_records, tmp_path, THINKING), tmp_path / "run"
+    stop_after_a_step(make_recipe(data={**section, "template_arguments": {"enable_thinking": False}}), out)
+    with pytest.raises(RequestError, match="template_arguments"):
+        graftkit.run(make_recipe(data=section), out=out, resume=True)

@@ -19,6 +19,7 @@ from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS
 from graftkit.errors import DataError
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text, Tokens
 from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
 from graftkit.store.fingerprint import fingerprint
@@ -63,12 +64,15 @@ class Encoded:
     left_out: frozenset[str] = frozenset()
 
 
-def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTemplate | None:
+def chat_template_of(
+    tokenizer: Tokenizer, today: date | None = None, options: ChatOptions | None = None
+) -> ChatTemplate | None:
     """Returns the tokenizer's chat template; None where there is none.
 
     Args:
         tokenizer: The tokenizer.
         today: The date that the template gets from `strftime_now`; None for the day of rendering.
+        options: How conversations are laid out with it; as usual when left out.
 
     Raises:
         ModelError: The template can't be parsed.
@@ -82,7 +86,7 @@ def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTem
         id = tokenizer.role_token(role)
         if id is not None:  # a missing token is an undefined variable of the template
             tokens[f"{role}_token"] = names.get(id, "")
-    return ChatTemplate(text, tokens, today)
+    return ChatTemplate(text, tokens, today, options or ChatOptions())
 
 
 class Encoder:

@@ -102,7 +102,8 @@ class _Layout:
 
     def _made_marks(self) -> Marks:
         try:
-            return Marks([self._template.source, *(leaf.text for leaf in self._leaves)])
+            given = json.dumps(self._template.options.facts(), ensure_ascii=False)
+            return Marks([self._template.source, given, *(leaf.text for leaf in self._leaves)])
         except ValueError as error:
             raise DataError(f"the conversation can't be laid out: {error}", where=self._conversation.where) from None
 

@@ -12,6 +12,7 @@ from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
+from graftkit.flow.chat import chat_facts, chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.generation_settings import stop_tokens
@@ -85,7 +86,14 @@ def build_corpus(run: RunContext) -> Corpus:
         stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
         made_from = {**fingerprints, "layout": encoder.fingerprint}
-        run.record(data=DataFacts(date=run.plan.today.isoformat(), fingerprint=made_from, **stage.facts))
+        run.record(
+            data=DataFacts(
+                date=run.plan.today.isoformat(),
+                fingerprint=made_from,
+                chat=chat_facts(chat_options(run.plan.bound)),
+                **stage.facts,
+            )
+        )
         corpus = _corpus(run, stores, tallies)
         _check_same_stops(run, corpus.stop)
         run.record(stop_tokens=corpus.stop)

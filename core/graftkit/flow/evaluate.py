@@ -10,6 +10,7 @@ from typing import Any, Literal
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_model import LoadedBase, LoadedModel
+from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.holdout import encode_samples, loss_bytes
@@ -65,7 +66,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         return
     with run.stage("evaluation of the base") as stage:
         tokenizer = run.vocabulary.base
-        template = chat_template_of(tokenizer, run.plan.today)
+        template = chat_template_of(tokenizer, run.plan.today, chat_options(run.plan.bound))
         rows = embedding_rows(run.plan.files)
         encoder = run.plan.encoder.for_tokenizer(tokenizer, template, rows)
         try:

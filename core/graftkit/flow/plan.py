@@ -12,6 +12,7 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
+from graftkit.flow.chat import chat_options, check_arguments, must_be_passed
 from graftkit.flow.datasets import open_datasets
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
@@ -110,7 +111,7 @@ def make_plan(
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
-    template_in_use, length = chat_template_of(known, today), _row_length(bound, files)
+    template_in_use, length = chat_template_of(known, today, chat_options(bound)), _row_length(bound, files)
     encoder = Encoder(
         known,
         template_in_use,
@@ -119,10 +120,12 @@ def make_plan(
         report_dropped=recipe.data.dropped == "report",
         overflow=recipe.data.overflow,
     )
+    check_arguments(bound, template_in_use)
     _check_template(encoder, samples)
     notices = [
         *_left_columns(datasets),
         *_notices(bound, samples),
+        *([told] if bound.exports and (told := must_be_passed(chat_options(bound))) else []),
         *([] if vocabulary else rowless),
         *_losses(known, vocabulary),
         *host.notices,

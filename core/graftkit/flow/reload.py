@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError, named
 from graftkit.flow.base_model import base_facts, check_unchanged
+from graftkit.flow.chat import options_of
 from graftkit.flow.check_model import pick_device
 from graftkit.flow.export_manifest import (
     EXPORT_MANIFEST,
@@ -34,6 +35,7 @@ from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.quantizer import Quantizer
@@ -72,12 +74,14 @@ class ReloadedModel:
         tokenizer: Its tokenizer.
         stop: The tokens that end an answer.
         system: The system message that it was trained with, or None.
+        chat: How conversations were laid out.
     """
 
     network: Any
     tokenizer: Tokenizer
     stop: Sequence[int]
     system: str | None = None
+    chat: ChatOptions = field(default_factory=ChatOptions)
 
     def stream(
         self, prompt: str, *, system: str | None = None, raw: bool = False, max_new_tokens: int = 256
@@ -114,7 +118,11 @@ class ReloadedModel:
     def _prompt(self, prompt: str, system: str | None, raw: bool) -> list[int]:
         rows = self.network.get_input_embeddings().num_embeddings
         encoder = Encoder(
-            self.tokenizer, chat_template_of(self.tokenizer), max_length=1 << 30, rows=rows, report_dropped=True
+            self.tokenizer,
+            chat_template_of(self.tokenizer, options=self.chat),
+            max_length=1 << 30,
+            rows=rows,
+            report_dropped=True,
         )
         if raw or not encoder.has_template:
             return encoder.prompt(prompt)
@@ -246,7 +254,7 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
     change = _change(folder / VOCABULARY)
     seed = manifest.recipe["training"]["seed"]
     network = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change, seed)
-    return ReloadedModel(network, tokenizer, manifest.stop_tokens, data.system)
+    return ReloadedModel(network, tokenizer, manifest.stop_tokens, data.system, options_of(data.chat))
 
 
 def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
@@ -258,7 +266,7 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> Reloade
     change = _change(folder / VOCABULARY)
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
     network = _adapted(providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change)
-    return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system)
+    return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system, options_of(manifest.chat))
 
 
 def _peft_state(
@@ -292,7 +300,7 @@ def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, mak
     originals = FileOriginals(files, quantizer, device, torch.float32)
     adapted = adapt(network, adapter, manifest.targets, seed=0, originals=originals)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
-    return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system)
+    return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system, options_of(manifest.chat))
 
 
 def _dense(host: PluginHost) -> Quantizer:
@@ -360,4 +368,4 @@ def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedM
     if not stop:
         raise ModelError("nothing says at which token an answer ends", where=source)
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
-    return ReloadedModel(network, tokenizer, stop, manifest.system)
+    return ReloadedModel(network, tokenizer, stop, manifest.system, options_of(manifest.chat))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import date as Day
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS
 from graftkit.interfaces.config import StrictModel
 
 __all__ = [
@@ -81,6 +83,29 @@ def _day(value: Any) -> Any:
     if value is not None and type(value) is not Day:
         raise ValueError("data.date: a day, such as 2026-01-31")
     return value
+
+
+def _template_arguments(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError("data.template_arguments: a mapping of names to values, such as {enable_thinking: false}")
+    reserved = sorted(RESERVED_ARGUMENTS & value.keys())
+    if reserved:
+        raise ValueError(f"data.template_arguments: {', '.join(reserved)} is what every template is given already")
+    odd = next((name for name in value if not isinstance(name, str) or not name.isidentifier()), None)
+    if odd is not None:
+        raise ValueError(f"data.template_arguments: {odd!r} can't be the name of a template's variable")
+    odd = next((name for name, part in value.items() if not _is_json(part)), None)
+    if odd is not None:
+        raise ValueError(f"data.template_arguments: the value of {odd} is none of JSON: {value[odd]!r:.60}")
+    return value
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return isfinite(value) if isinstance(value, float) else isinstance(value, str | bool | int | None)
 
 
 class ProviderSection(StrictModel):
@@ -233,6 +258,9 @@ class DataSection(StrictModel):
     )
     chat_template: str | None = Field(
         default=None, description="a Jinja file that lays out conversations, instead of the tokenizer's own"
+    )
+    template_arguments: Annotated[dict[str, Any], BeforeValidator(_template_arguments)] = Field(
+        default={}, description="what the chat template is given besides, by name, such as {enable_thinking: false}"
     )
     overflow: Literal["drop_turns", "drop", "truncate", "error"] = Field(
         default="drop_turns",

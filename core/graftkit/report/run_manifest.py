@@ -19,6 +19,7 @@ __all__ = [
     "FORMAT",
     "MANIFEST",
     "BaseFacts",
+    "ChatFacts",
     "DataFacts",
     "ExportFacts",
     "Facts",
@@ -84,6 +85,18 @@ class TokenizerFacts(Facts):
     corpus_tokens: dict[str, float] | None = None
 
 
+class ChatFacts(Facts):
+    """How conversations are laid out, where that is not as usual.
+
+    Attributes:
+        template_arguments: What the chat template is given besides the conversation.
+        template_arguments_sha256: Of these, in hex.
+    """
+
+    template_arguments: dict[str, Any] = {}
+    template_arguments_sha256: str | None = None
+
+
 class DataFacts(Facts):
     """The examples.
 
@@ -93,12 +106,14 @@ class DataFacts(Facts):
             their tokens depend on besides.
         system: The system message that all conversations share, or None.
         example_prompt: A holdout prompt to try the model with, or None.
+        chat: How conversations are laid out, or None where that is as usual.
     """
 
     date: str
     fingerprint: dict[str, str] = {}
     system: str | None = None
     example_prompt: str | None = None
+    chat: ChatFacts | None = None
 
 
 class SequenceFacts(Facts):

@@ -1,0 +1,60 @@
+"""How a run lays its conversations out: from the recipe, and as manifests say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graftkit.corpus.template import ChatTemplate
+from graftkit.errors import RecipeError
+from graftkit.interfaces.chat_options import ChatOptions
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.report.run_manifest import ChatFacts
+from graftkit.store.fingerprint import fingerprint
+from graftkit.suggest import known_names
+
+__all__ = ["chat_facts", "chat_options", "check_arguments", "must_be_passed", "options_of"]
+
+
+def chat_options(bound: BoundRecipe) -> ChatOptions:
+    """Returns how a recipe has conversations laid out."""
+    return ChatOptions(arguments=bound.recipe.data.template_arguments)
+
+
+def check_arguments(bound: BoundRecipe, template: ChatTemplate | None) -> None:
+    """Refuses arguments that the chat template does not read: they would change nothing.
+
+    Raises:
+        RecipeError: There is one.
+    """
+    for name in bound.recipe.data.template_arguments:
+        if template is None or name not in template.variables:
+            read = sorted(template.unreserved if template else ())
+            raise RecipeError(
+                f"the chat template reads no '{name}'" if template else "there is no chat template to give it to",
+                where=bound.document.where(("data", "template_arguments", name)),
+                hint=known_names(name, read),
+            )
+
+
+def chat_facts(options: ChatOptions) -> ChatFacts | None:
+    """Returns what a manifest says of how conversations are laid out; None where all is as usual."""
+    if not options.facts():
+        return None
+    arguments = dict(options.arguments)
+    said: dict[str, Any] = {}
+    if arguments:
+        said |= {"template_arguments": arguments, "template_arguments_sha256": fingerprint(arguments)}
+    return ChatFacts(**said)
+
+
+def options_of(facts: ChatFacts | None) -> ChatOptions:
+    """Returns what `chat_facts` was given."""
+    return ChatOptions(arguments=facts.template_arguments) if facts else ChatOptions()
+
+
+def must_be_passed(options: ChatOptions) -> str | None:
+    """Says what other programs have to be told that load an export, since no file of a tokenizer holds it."""
+    if not options.arguments:
+        return None
+    names = ", ".join(f"{name}={value!r}" for name, value in options.arguments.items())
+    return f"no file of an export holds data.template_arguments: another program must pass {names} to its chat template"

@@ -1,0 +1,67 @@
+"""What a recipe says of how conversations are laid out, besides the chat template itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["RESERVED_ARGUMENTS", "ChatOptions"]
+
+RESERVED_ARGUMENTS = frozenset(
+    [
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "bos_token",
+        "eos_token",
+        "pad_token",
+        "unk_token",
+        "sep_token",
+        "cls_token",
+        "mask_token",
+        "additional_special_tokens",
+        "raise_exception",
+        "strftime_now",
+        "namespace",
+        "range",
+        "dict",
+        "cycler",
+        "joiner",
+        "loop",
+        "self",
+        "caller",
+        "varargs",
+        "kwargs",
+        "conversation",
+        "chat_template",
+        "tokenize",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
+        "processor_kwargs",
+        "sanitize_control_tokens",
+    ]
+)
+"""Names that every template is given, that Jinja has, or that are parameters of transformers' `apply_chat_template`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """How conversations are laid out, in training and in use.
+
+    Attributes:
+        arguments: What the template is given besides the conversation, by name, such as `enable_thinking`: JSON values.
+    """
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what is not as usual, as JSON."""
+        return {"arguments": dict(self.arguments)} if self.arguments else {}
