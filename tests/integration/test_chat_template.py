@@ -85,10 +85,10 @@ def test_all_that_a_run_writes_carries_the_recipes_template(
         assert prompt_of_generate(folder) == PROMPT
 
 
-def prompt_of_generate(folder: Path) -> str:
+def prompt_of_generate(folder: Path, system: str | None = None) -> str:
     """What `toolkit generate` lets the model go on with."""
     model = reload(str(folder))
-    return model.tokenizer.decode(model._prompt("say 1", None, raw=False))
+    return model.tokenizer.decode(model._prompt("say 1", system, raw=False))
 
 
 def with_template_in(form: str, folder: Path) -> Path:
@@ -291,3 +291,29 @@ def test_a_run_does_not_go_on_with_other_arguments(make_recipe: Any, chat_record
     stop_after_a_step(make_recipe(data={**section, "template_arguments": {"enable_thinking": False}}), out)
     with pytest.raises(RequestError, match="template_arguments"):
         graftkit.run(make_recipe(data=section), out=out, resume=True)
+
+
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_system_message_stands_before_the_first_user_message_in_use_too(make_recipe: Any, tmp_path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    turns = [[("system", "be kind"), ("user", f"say {n}"), ("assistant", f"{n}!")] for n in range(12)]
+    rows = [{"messages": [{"role": role, "content": content} for role, content in record]} for record in turns]
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    section = data(records, tmp_path, NO_SYSTEM)
+    with pytest.raises(RequestError) as caught:
+        graftkit.plan(make_recipe(data=section))
+    assert "data.system: first_user" in str(caught.value.hint)
+    result = graftkit.run(
+        make_recipe(data={**section, "system": "first_user"}, export=["merged"]), out=tmp_path / "run"
+    )
+    for folder in (result.folder, *result.exports.values()):
+        assert prompt_of_generate(folder, "be kind") == (
+            "<|im_start|>user\nbe kind\n\nsay 1<|im_end|>\n<|im_start|>assistant\n"
+        )
+    assert any("system message's text before the first user message" in text for text in result.manifest["notices"])

@@ -35,6 +35,7 @@ _TAG = re.compile(r"[<\[].{2,}[>\]]\s*|\s*[<\[].{2,}[>\]]")
 """Words such as `</think>`, which a template may look for in a content to take it apart."""
 
 _HINT = "Give another template with data.chat_template, or records with a prompt and a completion."
+_SYSTEM = "data.system: first_user puts the system message's text before the first user message, which it takes."
 _LET_IT = " data.dropped: report trains without it, and counts it."
 
 
@@ -70,15 +71,33 @@ def lay_out(
         except DataError as error:
             found = found or error
     assert found is not None
+    if _takes_system_in_user(template, conversation, controls, left_out):
+        hint = f"{found.hint} {_SYSTEM}" if found.hint else _SYSTEM
+        raise DataError(found.message, where=found.where, hint=hint)
     raise found
+
+
+def _takes_system_in_user(
+    template: ChatTemplate, conversation: Conversation, controls: Collection[str], left_out: set[str] | None
+) -> bool:
+    """Tells whether a template takes a conversation whose system message is no turn of its own."""
+    if template.options.system == "first_user" or not any(m.role == "system" for m in conversation.messages[:1]):
+        return False
+    try:
+        form = replace(next(_forms(template, conversation)), system_in_user=True)
+        _Layout(template, conversation, form, False, controls).pieces(left_out)
+    except DataError:
+        return False
+    return True
 
 
 def _forms(template: ChatTemplate, conversation: Conversation) -> Iterator[TemplateForm]:
     """Yields the ways in which this template may take a conversation, the usual one first."""
     reasoning = next((key for key in REASONING if key in template.attributes), REASONING[0])
-    yield TemplateForm(reasoning)
+    in_user = template.options.system == "first_user"
+    yield TemplateForm(reasoning, system_in_user=in_user)
     if any(message.tool_calls for message in conversation.messages):
-        yield TemplateForm(reasoning, arguments_as_text=True)
+        yield TemplateForm(reasoning, arguments_as_text=True, system_in_user=in_user)
 
 
 class _Layout:

@@ -17,7 +17,8 @@ __all__ = ["chat_facts", "chat_options", "check_arguments", "must_be_passed", "o
 
 def chat_options(bound: BoundRecipe) -> ChatOptions:
     """Returns how a recipe has conversations laid out."""
-    return ChatOptions(arguments=bound.recipe.data.template_arguments)
+    data = bound.recipe.data
+    return ChatOptions(arguments=data.template_arguments, system=data.system)
 
 
 def check_arguments(bound: BoundRecipe, template: ChatTemplate | None) -> None:
@@ -41,7 +42,7 @@ def chat_facts(options: ChatOptions) -> ChatFacts | None:
     if not options.facts():
         return None
     arguments = dict(options.arguments)
-    said: dict[str, Any] = {}
+    said: dict[str, Any] = {name: value for name, value in options.facts().items() if name != "arguments"}
     if arguments:
         said |= {"template_arguments": arguments, "template_arguments_sha256": fingerprint(arguments)}
     return ChatFacts(**said)
@@ -49,12 +50,15 @@ def chat_facts(options: ChatOptions) -> ChatFacts | None:
 
 def options_of(facts: ChatFacts | None) -> ChatOptions:
     """Returns what `chat_facts` was given."""
-    return ChatOptions(arguments=facts.template_arguments) if facts else ChatOptions()
+    return ChatOptions(arguments=facts.template_arguments, system=facts.system) if facts else ChatOptions()
 
 
 def must_be_passed(options: ChatOptions) -> str | None:
     """Says what other programs have to be told that load an export, since no file of a tokenizer holds it."""
-    if not options.arguments:
-        return None
-    names = ", ".join(f"{name}={value!r}" for name, value in options.arguments.items())
-    return f"no file of an export holds data.template_arguments: another program must pass {names} to its chat template"
+    told = []
+    if options.arguments:
+        names = ", ".join(f"{name}={value!r}" for name, value in options.arguments.items())
+        told.append(f"pass {names} to its chat template (data.template_arguments)")
+    if options.system == "first_user":
+        told.append("put a system message's text before the first user message (data.system)")
+    return f"no file of an export holds it: another program must {' and '.join(told)}" if told else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["RESERVED_ARGUMENTS", "ChatOptions"]
 
@@ -58,10 +58,15 @@ class ChatOptions:
 
     Attributes:
         arguments: What the template is given besides the conversation, by name, such as `enable_thinking`: JSON values.
+        system: Where a system message at the beginning stands: "own" for a turn of its own, "first_user" for before
+            the first user message's text, with a blank line between.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    system: Literal["own", "first_user"] = "own"
 
     def facts(self) -> dict[str, Any]:
         """Returns what is not as usual, as JSON."""
-        return {"arguments": dict(self.arguments)} if self.arguments else {}
+        usual = ChatOptions()
+        said = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in said.items() if value != getattr(usual, name)}

@@ -262,6 +262,11 @@ class DataSection(StrictModel):
     template_arguments: Annotated[dict[str, Any], BeforeValidator(_template_arguments)] = Field(
         default={}, description="what the chat template is given besides, by name, such as {enable_thinking: false}"
     )
+    system: Literal["own", "first_user"] = Field(
+        default="own",
+        description="where a system message stands: in a turn of its own, or, for templates that take none, before the "
+        "first user message's text, a blank line between",
+    )
     overflow: Literal["drop_turns", "drop", "truncate", "error"] = Field(
         default="drop_turns",
         description="what becomes of a conversation or completion longer than max_length: it ends with the last answer "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -91,10 +91,12 @@ class ChatFacts(Facts):
     Attributes:
         template_arguments: What the chat template is given besides the conversation.
         template_arguments_sha256: Of these, in hex.
+        system: Where a system message stands; see `graftkit.interfaces.chat_options.ChatOptions`.
     """
 
     template_arguments: dict[str, Any] = {}
     template_arguments_sha256: str | None = None
+    system: Literal["own", "first_user"] = "own"
 
 
 class DataFacts(Facts):
