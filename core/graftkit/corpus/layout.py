@@ -37,6 +37,7 @@ _TAG = re.compile(r"[<\[].{2,}[>\]]\s*|\s*[<\[].{2,}[>\]]")
 _HINT = "Give another template with data.chat_template, or records with a prompt and a completion."
 _SYSTEM = "data.system: first_user puts the system message's text before the first user message, which it takes."
 _LET_IT = " data.dropped: report trains without it, and counts it."
+_EACH = " data.turns: each learns every answer with its reasoning, in an example of its own."
 
 
 def lay_out(
@@ -46,6 +47,7 @@ def lay_out(
     add_generation_prompt: bool = False,
     controls: Collection[str] = (),
     left_out: set[str] | None = None,
+    shortened: int = 0,
 ) -> list[Piece]:
     """Renders a conversation and returns the pieces that make up the text.
 
@@ -60,6 +62,7 @@ def lay_out(
         controls: Texts of control tokens; no one's but the assistant's are left to the template to find and replace.
         left_out: Gets what the template leaves out: "content", "reasoning", "tool calls", "tools", "name". None: it is
             refused.
+        shortened: How many messages, from the first, may lose the assistant's reasoning, in a field or in the content.
 
     Raises:
         DataError: The template refuses the conversation, or rewrites or leaves out some of it.
@@ -67,7 +70,7 @@ def lay_out(
     found: DataError | None = None
     for form in _forms(template, conversation):
         try:
-            return _Layout(template, conversation, form, add_generation_prompt, controls).pieces(left_out)
+            return _Layout(template, conversation, form, add_generation_prompt, controls, shortened).pieces(left_out)
         except DataError as error:
             found = found or error
     assert found is not None
@@ -108,9 +111,10 @@ class _Layout:
         form: TemplateForm,
         add_generation_prompt: bool,
         controls: Collection[str],
+        shortened: int = 0,
     ) -> None:
         self._template, self._conversation, self._form = template, conversation, form
-        self._reply, self._controls = add_generation_prompt, controls
+        self._reply, self._controls, self._shortened = add_generation_prompt, controls, shortened
         self._leaves: list[Leaf] = []
         self._text = self._render(self._kept)
         self._marks = self._made_marks()
@@ -220,9 +224,22 @@ class _Layout:
                 continue
             parts = self._parts(leaf)
             if not all(_said(part, shown.get(number, ())) for part in parts) or not (parts or leaf.text in self._text):
+                reasoning = self._is_reasoning(leaf, number in shown)
+                if reasoning and leaf.message < self._shortened:
+                    continue
                 if left_out is None:
-                    raise self._refused(f"leaves out {'a part of ' if number in shown else ''}{leaf.name}", _LET_IT)
+                    more = _EACH + _LET_IT if reasoning and leaf.message < self._last_answer else _LET_IT
+                    raise self._refused(f"leaves out {'a part of ' if number in shown else ''}{leaf.name}", more)
                 left_out.add(leaf.kind)
+
+    def _is_reasoning(self, leaf: Leaf, partly_shown: bool) -> bool:
+        """Whether what is left out is the assistant's reasoning: in its field, or a part of the content."""
+        own = leaf.message >= 0 and self._conversation.messages[leaf.message].role == "assistant"
+        return own and (leaf.part == "reasoning" or (not leaf.part and partly_shown))
+
+    @property
+    def _last_answer(self) -> int:
+        return max((n for n, m in enumerate(self._conversation.messages) if m.role == "assistant"), default=0)
 
     def _refused(self, why: str, more: str = "") -> DataError:
         return DataError(f"the chat template {why}", where=self._conversation.where, hint=_HINT + more)

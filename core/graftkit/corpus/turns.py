@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import dropwhile
 from typing import Any
 
@@ -13,7 +13,7 @@ from graftkit.errors import DataError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.samples import Conversation, Message
 
-__all__ = ["CALL_ID", "TOOLS", "Leaf", "TemplateForm", "template_input", "texts_in"]
+__all__ = ["CALL_ID", "TOOLS", "Leaf", "TemplateForm", "by_answer", "template_input", "texts_in"]
 
 TOOLS = -1
 """In place of a message's number, the conversation's tools."""
@@ -105,6 +105,15 @@ def _with_system_in_user(messages: list[dict[str, Any]], where: str) -> list[dic
         )
     rest[place] = {**rest[place], "content": "\n\n".join(filter(None, [*said, rest[place]["content"]]))}
     return rest
+
+
+def by_answer(conversation: Conversation) -> Iterator[Conversation]:
+    """Yields the conversation up to each message that is learnt, with that one alone learnt."""
+    before: list[Message] = []
+    for message in conversation.messages:
+        if message.loss_weight and message.says_something:
+            yield replace(conversation, messages=(*before, message))
+        before.append(replace(message, weight=0.0))
 
 
 def texts_in(conversation: Conversation) -> list[str]:

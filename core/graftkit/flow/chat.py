@@ -18,7 +18,7 @@ __all__ = ["chat_facts", "chat_options", "check_arguments", "must_be_passed", "o
 def chat_options(bound: BoundRecipe) -> ChatOptions:
     """Returns how a recipe has conversations laid out."""
     data = bound.recipe.data
-    return ChatOptions(arguments=data.template_arguments, system=data.system)
+    return ChatOptions(arguments=data.template_arguments, system=data.system, turns=data.turns)
 
 
 def check_arguments(bound: BoundRecipe, template: ChatTemplate | None) -> None:
@@ -50,7 +50,9 @@ def chat_facts(options: ChatOptions) -> ChatFacts | None:
 
 def options_of(facts: ChatFacts | None) -> ChatOptions:
     """Returns what `chat_facts` was given."""
-    return ChatOptions(arguments=facts.template_arguments, system=facts.system) if facts else ChatOptions()
+    if facts is None:
+        return ChatOptions()
+    return ChatOptions(arguments=facts.template_arguments, system=facts.system, turns=facts.turns)
 
 
 def must_be_passed(options: ChatOptions) -> str | None:

@@ -23,7 +23,6 @@ from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.regular_file import read_regular
-from graftkit.interfaces.samples import Conversation
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, names_are_certain
@@ -234,17 +233,11 @@ def _check_template(encoder: Encoder, samples: Split) -> list[str]:
     sample = samples.train.first_chat() or samples.holdout.first_chat()
     if sample is None:
         return []
-    examples = encoder.encode(sample).examples
-    answers = [
-        number for number, message in enumerate(sample.messages) if message.loss_weight and message.says_something
-    ]
-    if not examples or sample.messages[answers[-1]].role != "assistant":
+    examples = [(part, example) for part in encoder.turns(sample) for example in encoder.encode(part).examples]
+    used = encoder.prompt_in_use(examples[-1][0]) if examples else None
+    if used is None:
         return []
-    try:
-        used = encoder.prompt(Conversation(sample.messages[: answers[-1]], sample.where, sample.tools))
-    except DataError:  # a template that takes no conversation without an answer
-        return []
-    trained = examples[0].ids[: examples[0].prompt_length].tolist()
+    trained = examples[-1][1].ids[: examples[-1][1].prompt_length].tolist()
     if trained == used:
         return []
     same = next((n for n, pair in enumerate(zip(trained, used, strict=False)) if len({*pair}) > 1), None)

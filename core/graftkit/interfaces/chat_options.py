@@ -60,10 +60,13 @@ class ChatOptions:
         arguments: What the template is given besides the conversation, by name, such as `enable_thinking`: JSON values.
         system: Where a system message at the beginning stands: "own" for a turn of its own, "first_user" for before
             the first user message's text, with a blank line between.
+        turns: "all" for one example a conversation, "each" for one an answer: the conversation up to it, laid out as
+            when it was given.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     system: Literal["own", "first_user"] = "own"
+    turns: Literal["all", "each"] = "all"
 
     def facts(self) -> dict[str, Any]:
         """Returns what is not as usual, as JSON."""

@@ -267,6 +267,11 @@ class DataSection(StrictModel):
         description="where a system message stands: in a turn of its own, or, for templates that take none, before the "
         "first user message's text, a blank line between",
     )
+    turns: Literal["all", "each"] = Field(
+        default="all",
+        description="all: a conversation is one example. each: every answer is one, laid out with the conversation up "
+        "to it as in use, for templates that leave out the reasoning of earlier turns",
+    )
     overflow: Literal["drop_turns", "drop", "truncate", "error"] = Field(
         default="drop_turns",
         description="what becomes of a conversation or completion longer than max_length: it ends with the last answer "

@@ -92,11 +92,13 @@ class ChatFacts(Facts):
         template_arguments: What the chat template is given besides the conversation.
         template_arguments_sha256: Of these, in hex.
         system: Where a system message stands; see `graftkit.interfaces.chat_options.ChatOptions`.
+        turns: Whether a conversation is one example, or each answer is.
     """
 
     template_arguments: dict[str, Any] = {}
     template_arguments_sha256: str | None = None
     system: Literal["own", "first_user"] = "own"
+    turns: Literal["all", "each"] = "all"
 
 
 class DataFacts(Facts):
