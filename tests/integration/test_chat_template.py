@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import graftkit
 import pytest
+from click.testing import CliRunner
+from graftkit.cli.generate import command
+from graftkit.cli.preview import command as preview
 from graftkit.errors import Cancelled, DataError, RequestError
 from graftkit.flow.events import Event, StepFinished
 from graftkit.flow.reload import reload
@@ -88,7 +92,7 @@ def test_all_that_a_run_writes_carries_the_recipes_template(
 def prompt_of_generate(folder: Path, system: str | None = None) -> str:
     """What `toolkit generate` lets the model go on with."""
     model = reload(str(folder))
-    return model.tokenizer.decode(model._prompt("say 1", system, raw=False))
+    return model.tokenizer.decode(model.prompt("say 1", system))
 
 
 def with_template_in(form: str, folder: Path) -> Path:
@@ -317,3 +321,78 @@ def test_a_system_message_stands_before_the_first_user_message_in_use_too(make_r
             "<|im_start|>user\nbe kind\n\nsay 1<|im_end|>\n<|im_start|>assistant\n"
         )
     assert any("system message's text before the first user message" in text for text in result.manifest["notices"])
+
+
+def written(rows: list[dict[str, Any]], path: Path) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+COMPLETIONS = [{"prompt": f"say {n}", "completion": f" {n}!"} for n in range(12)]
+
+
+def test_what_was_trained_on_plain_prompts_is_asked_plainly(make_recipe: Any, tmp_path: Path) -> None:
+    section = {"train": written(COMPLETIONS, tmp_path / "records.jsonl"), "holdout": 0.2, "max_length": 64}
+    evaluation = {"exact_match": 1, "max_new_tokens": 2}
+    result = graftkit.run(make_recipe(data=section, export=["merged"], evaluation=evaluation), out=tmp_path / "run")
+    for folder in (result.folder, *result.exports.values()):
+        model = reload(str(folder))
+        decode = model.tokenizer.decode
+        assert decode(model.prompt("say 1")) == "say 1"
+        assert (
+            decode(model.prompt("say 1", plain=False)) == "<|im_start|>user\nsay 1<|im_end|>\n<|im_start|>assistant\n"
+        )
+        with pytest.raises(RequestError, match="a system message is laid out by the chat template"):
+            model.prompt("say 1", "be kind")
+        for options, told in (([], True), (["--chat"], False), (["--plain"], False)):
+            done = CliRunner().invoke(command, [str(folder), "say 1", "--max-new-tokens", "1", *options])
+            assert done.exit_code == 0 and ("Trained on plain prompts" in done.stderr) is told
+    [answer] = json.loads((result.folder / "answers-after.json").read_text())["answers"]
+    assert answer["prompt"].startswith("say ") and answer["expected"].startswith(" ")
+
+
+def test_without_a_chat_template_there_is_none_to_ask_in(tiny_model: Path) -> None:
+    model = reload(str(tiny_model))
+    without = replace(model, tokenizer=model.tokenizer.with_chat_template(" "))
+    assert model.tokenizer.decode(without.prompt("say 1")) == "say 1"
+    with pytest.raises(RequestError, match="has no chat template"):
+        without.prompt("say 1", plain=False)
+
+
+SPACE_BEFORE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}: {{ m['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
+)
+OPENS_A_THOUGHT = SPACE_BEFORE.replace("<|im_start|>assistant:", "<|im_start|>assistant:<think>")
+
+
+@pytest.mark.parametrize("turns", ["all", "each"])
+@pytest.mark.parametrize("template", [SPACE_BEFORE, OPENS_A_THOUGHT])
+def test_exact_match_is_measured_after_the_prompt_of_use(
+    make_recipe: Any, chat_records: Path, tmp_path: Path, template: str, turns: str
+) -> None:
+    section = {**data(chat_records, tmp_path, template), "turns": turns}
+    evaluation = {"exact_match": 3, "max_new_tokens": 2}
+    result = graftkit.run(make_recipe(data=section, evaluation=evaluation), out=tmp_path / "run")
+    model = reload(str(result.folder))
+    answers = json.loads((result.folder / "answers-after.json").read_text())["answers"]
+    assert len(answers) == 3
+    for answer in answers:
+        asked = answer["prompt"].removeprefix("<|im_start|>user: ").partition("<|im_end|>")[0]
+        assert answer["prompt"] == model.tokenizer.decode(model.prompt(asked))
+        assert answer["expected"].strip() and "assistant" not in answer["expected"]
+
+
+def test_a_conversation_with_several_answers_makes_an_example_of_each(make_recipe: Any, tmp_path: Path) -> None:
+    said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    rows = [{"messages": [{"role": role, "content": f"{text}{n}"} for role, text in said]} for n in range(12)]
+    section = {"train": written(rows, tmp_path / "records.jsonl"), "holdout": 0.2, "max_length": 64, "turns": "each"}
+    recipe = make_recipe(data=section, evaluation={"exact_match": 3, "max_new_tokens": 2})
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert result.manifest["data"]["train_examples"] == 20 and result.manifest["data"]["holdout_examples"] == 4
+    expected = [a["expected"][0] for a in json.loads((result.folder / "answers-after.json").read_text())["answers"]]
+    assert expected == ["b", "d", "b"]
+    (tmp_path / "job.yaml").write_text(json.dumps(recipe))
+    shown = CliRunner().invoke(preview, [str(tmp_path / "job.yaml"), "--records", "1", "--json"])
+    lines = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [line["authors"][-2]["author"] for line in lines] == ["message 2 (assistant)", "message 4 (assistant)"]

@@ -26,7 +26,7 @@ from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
 
-__all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of"]
+__all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of", "has_answer"]
 
 Overflow = Literal["drop_turns", "drop", "truncate", "error"]
 """What becomes of a conversation or completion that is too long."""
@@ -88,6 +88,11 @@ def chat_template_of(
         if id is not None:  # a missing token is an undefined variable of the template
             tokens[f"{role}_token"] = names.get(id, "")
     return ChatTemplate(text, tokens, today, options or ChatOptions())
+
+
+def has_answer(example: Example, sample: Sample) -> bool:
+    """Tells whether an example of a record has a prompt, and an answer that may be compared."""
+    return example.prompt_length > 0 and not isinstance(sample, Text | LongText)
 
 
 class Encoder:

@@ -28,7 +28,7 @@ TOKENS = "tokens"
 PARTIAL = ".tokens.partial"
 """Where tokens are written while records are encoded: a run that was stopped goes on there."""
 
-_FORMAT = 2
+_FORMAT = 3
 """The form of stored tokens: tokens of another one are encoded again."""
 
 _CHECKPOINT = 1 << 20
@@ -44,12 +44,14 @@ class Corpus:
         holdout: The holdout records.
         answers: The numbers of the holdout records that have a prompt and an answer, as many as are asked for.
         stop: What a generation stops at: special tokens that end a stretch in the loss, and those of the base model.
+        answered: The numbers of the holdout records that `answers` are of.
     """
 
     train: TokenStore
     holdout: TokenStore
     answers: list[int]
     stop: list[int]
+    answered: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,8 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
 def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
     vocabulary = run.vocabulary
     stop = stop_tokens(run.plan.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
-    return Corpus(stores["train"], stores["holdout"], list(tallies["holdout"].answers), stop)
+    held = tallies["holdout"]
+    return Corpus(stores["train"], stores["holdout"], list(held.answers), stop, list(held.answered))
 
 
 def _check_resumed(run: RunContext, fingerprints: Mapping[str, str], encoder: Encoder) -> None:
@@ -246,4 +249,5 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
         "files": [dataset.facts() for dataset in run.plan.datasets],
         "system": systems[0] if len(systems) == 1 else None,
         "example_prompt": tallies["holdout"].prompt,
+        "prompts": "chat" if "chat" in run.plan.samples.train.counts() else "plain",
     }

@@ -184,6 +184,7 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             "tokenizer_fingerprint": run.vocabulary.tokenizer.fingerprint,
             "chat_template": said.tokenizer.chat_template if said.tokenizer else None,
             "chat": said.data.chat if said.data else None,
+            "prompts": said.data.prompts if said.data else "chat",
             "adapter": said.providers["adapter"],
             "targets": run.plan.targets,
             "tokenizer": said.providers["tokenizer"],

@@ -67,6 +67,7 @@ class ExportManifest(Facts):
         system: The system message that all conversations shared, or None.
         chat_template: The sha256 of the chat template in use, in hex, or None.
         chat: How conversations were laid out, where that is not as usual: what other programs have to be told.
+        prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
         tolerance: How far logits may be off, as a share of the largest; claimed, and bounded by `checked_tolerance`.
         files: Every file's size and sha256 by its path in the export.
         proof: What proving it gave, once that is done.
@@ -87,6 +88,7 @@ class ExportManifest(Facts):
     system: str | None = None
     chat_template: str | None = None
     chat: ChatFacts | None = None
+    prompts: Literal["chat", "plain"] = "chat"
     tolerance: float = 0.0
     files: dict[str, Any] = Field(default={})
     proof: dict[str, Any] = Field(default={})

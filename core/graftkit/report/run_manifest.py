@@ -111,6 +111,7 @@ class DataFacts(Facts):
         system: The system message that all conversations share, or None.
         example_prompt: A holdout prompt to try the model with, or None.
         chat: How conversations are laid out, or None where that is as usual.
+        prompts: How the model is asked, as it was trained: "chat" for the chat template, "plain" for the text alone.
     """
 
     date: str
@@ -118,6 +119,7 @@ class DataFacts(Facts):
     system: str | None = None
     example_prompt: str | None = None
     chat: ChatFacts | None = None
+    prompts: Literal["chat", "plain"] = "chat"
 
 
 class SequenceFacts(Facts):
