@@ -396,3 +396,26 @@ def test_a_conversation_with_several_answers_makes_an_example_of_each(make_recip
     shown = CliRunner().invoke(preview, [str(tmp_path / "job.yaml"), "--records", "1", "--json"])
     lines = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [line["authors"][-2]["author"] for line in lines] == ["message 2 (assistant)", "message 4 (assistant)"]
+
+
+ENDLESS = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_the_end_of_a_turn_may_be_said_and_generation_stops_there(
+    make_recipe: Any, chat_records: Path, tmp_path: Path
+) -> None:
+    section = data(chat_records, tmp_path, ENDLESS)
+    without = graftkit.run(make_recipe(data=section), out=tmp_path / "without")
+    assert any('data.end_of_turn: "<|im_end|>"' in text for text in without.manifest["notices"])
+    recipe = make_recipe(data={**section, "end_of_turn": "<|endoftext|>"}, export=["merged"])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert first_row(result.folder).endswith("<|endoftext|>")
+    ends = set(result.manifest["stop_tokens"])
+    assert ends - set(without.manifest["stop_tokens"])
+    assert not any("stop token" in text for text in result.manifest["notices"])
+    assert set(json.loads((result.exports["merged"] / "generation_config.json").read_text())["eos_token_id"]) == ends
+    with pytest.raises(RequestError, match="'###' does not end with a special token"):
+        graftkit.plan(make_recipe(data={**section, "end_of_turn": "###"}))

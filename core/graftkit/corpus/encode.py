@@ -386,7 +386,7 @@ class Encoder:
         """Lays a conversation out, and splits what the template wrote at its special tokens."""
         pieces = self._pieces(conversation, left_out, reply=reply)
         self._injection.check(pieces, conversation.where)
-        for part in self._learnt.parts(pieces, conversation):
+        for part in self._learnt.parts(pieces, conversation, add_end_of_turn=not reply):
             if part.written:
                 for run in self._template_runs(part.text):
                     yield _Run(run.text, part.weight, run.special)

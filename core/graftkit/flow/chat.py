@@ -7,18 +7,21 @@ from typing import Any
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import RecipeError
 from graftkit.interfaces.chat_options import ChatOptions
+from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import ChatFacts
 from graftkit.store.fingerprint import fingerprint
 from graftkit.suggest import known_names
 
-__all__ = ["chat_facts", "chat_options", "check_arguments", "must_be_passed", "options_of"]
+__all__ = ["chat_facts", "chat_options", "check_arguments", "check_end_of_turn", "must_be_passed", "options_of"]
 
 
 def chat_options(bound: BoundRecipe) -> ChatOptions:
     """Returns how a recipe has conversations laid out."""
     data = bound.recipe.data
-    return ChatOptions(arguments=data.template_arguments, system=data.system, turns=data.turns)
+    return ChatOptions(
+        arguments=data.template_arguments, system=data.system, turns=data.turns, end_of_turn=data.end_of_turn
+    )
 
 
 def check_arguments(bound: BoundRecipe, template: ChatTemplate | None) -> None:
@@ -37,6 +40,21 @@ def check_arguments(bound: BoundRecipe, template: ChatTemplate | None) -> None:
             )
 
 
+def check_end_of_turn(bound: BoundRecipe, tokenizer: Tokenizer) -> None:
+    """Refuses an end of turn at which no generation could stop.
+
+    Raises:
+        RecipeError: It does not end with a special token.
+    """
+    end, known = bound.recipe.data.end_of_turn, tokenizer.special_tokens
+    if end is not None and not end.endswith(tuple(known)):
+        raise RecipeError(
+            f"data.end_of_turn {end!r} does not end with a special token, at which a generation could stop",
+            where=bound.document.where(("data", "end_of_turn")),
+            hint=f"The tokenizer's special tokens: {', '.join(sorted(known)[:20]) or 'none'}.",
+        )
+
+
 def chat_facts(options: ChatOptions) -> ChatFacts | None:
     """Returns what a manifest says of how conversations are laid out; None where all is as usual."""
     if not options.facts():
@@ -52,7 +70,7 @@ def options_of(facts: ChatFacts | None) -> ChatOptions:
     """Returns what `chat_facts` was given."""
     if facts is None:
         return ChatOptions()
-    return ChatOptions(arguments=facts.template_arguments, system=facts.system, turns=facts.turns)
+    return ChatOptions(facts.template_arguments, facts.system, facts.turns, facts.end_of_turn)
 
 
 def must_be_passed(options: ChatOptions) -> str | None:

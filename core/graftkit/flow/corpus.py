@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -194,7 +195,16 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
             stage.notice(f"the chat template leaves out the {what} of {count} of {tally.records} {side}")
     if train.endless:
         told = f"{train.endless} of {train.records} records end without a stop token"
-        stage.notice(f"{told}: the model won't learn to stop there")
+        stage.notice(f"{told}: the model won't learn to stop there{_way_to_end(run)}")
+
+
+def _way_to_end(run: RunContext) -> str:
+    """Says what ends the turns of conversations; nothing where there are none."""
+    eos = run.vocabulary.tokenizer.role_token("eos")
+    name = next((name for name, id in run.vocabulary.tokenizer.special_tokens.items() if id == eos), None)
+    if name is None or "chat" not in run.plan.samples.train.counts() or run.plan.bound.recipe.data.end_of_turn:
+        return ""
+    return f"; data.end_of_turn: {json.dumps(name, ensure_ascii=False)} ends each answer with that token"
 
 
 def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:

@@ -12,7 +12,7 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
-from graftkit.flow.chat import chat_options, check_arguments, must_be_passed
+from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
 from graftkit.flow.datasets import open_datasets
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
@@ -120,6 +120,7 @@ def make_plan(
         overflow=recipe.data.overflow,
     )
     check_arguments(bound, template_in_use)
+    check_end_of_turn(bound, known)
     _check_template(encoder, samples)
     notices = [
         *_left_columns(datasets),

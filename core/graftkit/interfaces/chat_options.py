@@ -62,11 +62,14 @@ class ChatOptions:
             the first user message's text, with a blank line between.
         turns: "all" for one example a conversation, "each" for one an answer: the conversation up to it, laid out as
             when it was given.
+        end_of_turn: The text that ends an assistant's turn, with a special token at its end; None for what the template
+            writes after the last one.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     system: Literal["own", "first_user"] = "own"
     turns: Literal["all", "each"] = "all"
+    end_of_turn: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """Returns what is not as usual, as JSON."""

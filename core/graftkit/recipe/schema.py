@@ -272,6 +272,12 @@ class DataSection(StrictModel):
         description="all: a conversation is one example. each: every answer is one, laid out with the conversation up "
         "to it as in use, for templates that leave out the reasoning of earlier turns",
     )
+    end_of_turn: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the text, with a special token at its end, that ends an assistant's turn; what the template "
+        "writes after the last turn when left out",
+    )
     overflow: Literal["drop_turns", "drop", "truncate", "error"] = Field(
         default="drop_turns",
         description="what becomes of a conversation or completion longer than max_length: it ends with the last answer "

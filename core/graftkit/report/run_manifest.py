@@ -93,12 +93,14 @@ class ChatFacts(Facts):
         template_arguments_sha256: Of these, in hex.
         system: Where a system message stands; see `graftkit.interfaces.chat_options.ChatOptions`.
         turns: Whether a conversation is one example, or each answer is.
+        end_of_turn: The text that ends an assistant's turn, where the recipe says it.
     """
 
     template_arguments: dict[str, Any] = {}
     template_arguments_sha256: str | None = None
     system: Literal["own", "first_user"] = "own"
     turns: Literal["all", "each"] = "all"
+    end_of_turn: str | None = None
 
 
 class DataFacts(Facts):
