@@ -419,3 +419,25 @@ def test_the_end_of_a_turn_may_be_said_and_generation_stops_there(
     assert set(json.loads((result.exports["merged"] / "generation_config.json").read_text())["eos_token_id"]) == ends
     with pytest.raises(RequestError, match="'###' does not end with a special token"):
         graftkit.plan(make_recipe(data={**section, "end_of_turn": "###"}))
+
+
+def test_one_of_several_templates_is_used_and_none_is_lost(
+    make_recipe: Any, chat_records: Path, tmp_path: Path
+) -> None:
+    model = tiny_model_folder(tmp_path / "model")
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates" / "rag.jinja").write_text(TEMPLATE)
+    section = {"train": str(chat_records), "holdout": 0.1, "max_length": 64, "chat_template": {"name": "rag"}}
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "chat_template.jinja").write_text(config["chat_template"])
+    result = graftkit.run(make_recipe(model=str(model), data=section, export=["merged", "peft"]), out=tmp_path / "run")
+    for folder in (result.folder, *result.exports.values()):
+        assert prompt_of_generate(folder) == PROMPT
+    for folder in tokenizer_folders(result).values():
+        theirs = AutoTokenizer.from_pretrained(folder)
+        assert theirs.chat_template == {"default": config["chat_template"], "rag": TEMPLATE}
+        assert theirs.apply_chat_template(CONVERSATION, chat_template="rag", tokenize=False) == RENDERED
+    assert any("ask for its chat template 'rag'" in text for text in result.manifest["notices"])
+    with pytest.raises(RequestError, match="no chat template called 'rga'") as caught:
+        graftkit.plan(make_recipe(model=str(model), data={**section, "chat_template": {"name": "rga"}}))
+    assert "Did you mean 'rag'?" in str(caught.value.hint)

@@ -19,12 +19,13 @@ from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS, by_answer
-from graftkit.errors import DataError
+from graftkit.errors import DataError, ModelError
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text, Tokens
-from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, Encoding, NamedTemplates, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
+from graftkit.suggest import known_names
 
 __all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of", "has_answer"]
 
@@ -76,9 +77,14 @@ def chat_template_of(
         options: How conversations are laid out with it; as usual when left out.
 
     Raises:
-        ModelError: The template can't be parsed.
+        ModelError: The template can't be parsed, or there is none of the name that the options say.
     """
-    text = tokenizer.chat_template
+    options = options or ChatOptions()
+    named = tokenizer.chat_templates if isinstance(tokenizer, NamedTemplates) else {}
+    text = tokenizer.chat_template if options.template is None else named.get(options.template)
+    if text is None and options.template is not None:
+        hint = known_names(options.template, named)
+        raise ModelError(f"the tokenizer has no chat template called '{options.template}'", hint=hint)
     if text is None:
         return None
     names = {id: name for name, id in tokenizer.special_tokens.items()}
@@ -87,7 +93,9 @@ def chat_template_of(
         id = tokenizer.role_token(role)
         if id is not None:  # a missing token is an undefined variable of the template
             tokens[f"{role}_token"] = names.get(id, "")
-    return ChatTemplate(text, tokens, today, options or ChatOptions())
+    with_tools = named.get("tool_use") if options.template is None else None
+    tool_use = None if with_tools is None else ChatTemplate(with_tools, tokens, today, options)
+    return ChatTemplate(text, tokens, today, options, tool_use)
 
 
 def has_answer(example: Example, sample: Sample) -> bool:
@@ -128,6 +136,7 @@ class Encoder:
         self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
         self._injection = InjectionCheck(self._specials)
         self._cuts_hold: bool | None = None
+        self._learnt_parts: dict[str, LearntParts] = {}
         self.report_dropped, self.overflow = report_dropped, overflow
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
@@ -374,7 +383,7 @@ class Encoder:
         """Lays a conversation out; what it leaves out of earlier reasoning in use, it may leave out."""
         count = len(conversation.messages)
         return lay_out(
-            self._required_template(conversation.where),
+            self._required_template(conversation.where).taking(conversation.tools),
             conversation,
             add_generation_prompt=reply,
             controls=self._specials,
@@ -386,16 +395,18 @@ class Encoder:
         """Lays a conversation out, and splits what the template wrote at its special tokens."""
         pieces = self._pieces(conversation, left_out, reply=reply)
         self._injection.check(pieces, conversation.where)
-        for part in self._learnt.parts(pieces, conversation, add_end_of_turn=not reply):
+        for part in self._learnt(conversation).parts(pieces, conversation, add_end_of_turn=not reply):
             if part.written:
                 for run in self._template_runs(part.text):
                     yield _Run(run.text, part.weight, run.special)
             else:
                 yield _Run(part.text, part.weight)
 
-    @cached_property
-    def _learnt(self) -> LearntParts:
-        return LearntParts(self._required_template(""), self._specials)
+    def _learnt(self, conversation: Conversation) -> LearntParts:
+        template = self._required_template(conversation.where).taking(conversation.tools)
+        if template.source not in self._learnt_parts:
+            self._learnt_parts[template.source] = LearntParts(template, self._specials)
+        return self._learnt_parts[template.source]
 
     def _template_runs(self, text: str) -> Iterator[_Run]:
         while found := self._find_special(text):

@@ -82,12 +82,14 @@ class ChatTemplate:
         tokens: The names that templates use for special tokens: bos_token, eos_token, ...
         today: The day that `strftime_now` writes, at its first moment; when left out, the moment of the rendering.
         options: How conversations are laid out with it.
+        tool_use: The template of conversations with tools, where that is another one.
 
     Attributes:
         fingerprint: A sha256, in hex, of everything that decides what a conversation becomes: of the day only where the
             template asks for it.
         source: The Jinja source.
         options: How conversations are laid out with it.
+        tool_use: The template of conversations with tools, or None where it is this one.
         words: The texts that it looks for in what it is given, or compares that with.
         attributes: The names that it may look up in messages and tools.
 
@@ -101,6 +103,7 @@ class ChatTemplate:
         tokens: Mapping[str, str],
         today: date | None = None,
         options: ChatOptions = _AS_USUAL,
+        tool_use: ChatTemplate | None = None,
     ) -> None:
         if len(source) > MAX_SOURCE:
             raise ModelError(
@@ -114,7 +117,7 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _clock(today)
         self._budget = environment.budget
         self._tokens = dict(tokens)
-        self.options = options
+        self.options, self.tool_use = options, tool_use
         try:
             parsed = environment.parse(source)
             names = {name.name for name in parsed.find_all(nodes.Name)}
@@ -130,12 +133,18 @@ class ChatTemplate:
             raise ModelError(f"the chat template can't be read: {reason}", where="chat_template") from None
         day = [today.isoformat()] if today and "strftime_now" in names else []
         facts = options.facts()
-        self.fingerprint = fingerprint([_RENDERING, source, self._tokens, *day, *([facts] if facts else [])])
+        more = [*([facts] if facts else []), *([tool_use.fingerprint] if tool_use else [])]
+        self.fingerprint: str = fingerprint([_RENDERING, source, self._tokens, *day, *more])
+
+    def taking(self, tools: Sequence[Any]) -> ChatTemplate:
+        """Returns the template of conversations with these tools: itself, or the one for their use."""
+        return self.tool_use if tools and self.tool_use else self
 
     @cached_property
     def variables(self) -> frozenset[str]:
         """The names that the template reads and does not set itself: those that it may be given."""
-        return frozenset(meta.find_undeclared_variables(self._environment.parse(self.source)))
+        own = frozenset(meta.find_undeclared_variables(self._environment.parse(self.source)))
+        return own | self.tool_use.variables if self.tool_use else own
 
     @property
     def unreserved(self) -> frozenset[str]:

@@ -78,6 +78,7 @@ class ExpectedAssets:
             it can't.
         config_roles: The ids by role in the configuration of what was trained.
         arguments: What the chat template is given besides the conversation.
+        template: The name of the chat template, where it is one of several; None for the default.
     """
 
     texts: Sequence[str]
@@ -91,6 +92,7 @@ class ExpectedAssets:
     added: Sequence[Sequence[int]] | None = None
     config_roles: Mapping[str, Any] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    template: str | None = None
 
     @property
     def date(self) -> date | None:
@@ -150,6 +152,7 @@ def expected_assets(
         rendered=rendered,
         today=today.isoformat() if today else None,
         arguments=dict(options.arguments) if options else {},
+        template=options.template if options else None,
         generation=kept,
         stop_tokens=sorted(stop_tokens),
         roles=_roles(tokenizer, [loaded, _as_transformers_loads_it(saved, config) if saved and config else loaded]),

@@ -19,9 +19,8 @@ __all__ = ["chat_facts", "chat_options", "check_arguments", "check_end_of_turn",
 def chat_options(bound: BoundRecipe) -> ChatOptions:
     """Returns how a recipe has conversations laid out."""
     data = bound.recipe.data
-    return ChatOptions(
-        arguments=data.template_arguments, system=data.system, turns=data.turns, end_of_turn=data.end_of_turn
-    )
+    named = data.chat_template.name if data.chat_template else None
+    return ChatOptions(data.template_arguments, data.system, data.turns, data.end_of_turn, named)
 
 
 def check_arguments(bound: BoundRecipe, template: ChatTemplate | None) -> None:
@@ -70,12 +69,12 @@ def options_of(facts: ChatFacts | None) -> ChatOptions:
     """Returns what `chat_facts` was given."""
     if facts is None:
         return ChatOptions()
-    return ChatOptions(facts.template_arguments, facts.system, facts.turns, facts.end_of_turn)
+    return ChatOptions(facts.template_arguments, facts.system, facts.turns, facts.end_of_turn, facts.template)
 
 
 def must_be_passed(options: ChatOptions) -> str | None:
     """Says what other programs have to be told that load an export, since no file of a tokenizer holds it."""
-    told = []
+    told = [f"ask for its chat template '{options.template}' (data.chat_template)"] if options.template else []
     if options.arguments:
         names = ", ".join(f"{name}={value!r}" for name, value in options.arguments.items())
         told.append(f"pass {names} to its chat template (data.template_arguments)")

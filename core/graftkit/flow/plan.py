@@ -194,7 +194,8 @@ def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:
 
 def _template(bound: BoundRecipe) -> str | None:
     """Returns the chat template that the recipe gives in place of the tokenizer's own, or None."""
-    path = bound.recipe.data.chat_template
+    section = bound.recipe.data.chat_template
+    path = section.path if section else None
     if path is None:
         return None
     where = bound.document.where(("data", "chat_template"))

@@ -135,7 +135,14 @@ def _request(folder: Path, probes: Probes, base: Callable[[], Any]) -> ProofRequ
     if expected is None:
         return ProofRequest(folder, probes.requested, base)
     return ProofRequest(
-        folder, probes.requested, base, expected.texts, expected.conversation, expected.date, expected.arguments
+        folder,
+        probes.requested,
+        base,
+        expected.texts,
+        expected.conversation,
+        expected.date,
+        expected.arguments,
+        expected.template,
     )
 
 

@@ -64,12 +64,15 @@ class ChatOptions:
             when it was given.
         end_of_turn: The text that ends an assistant's turn, with a special token at its end; None for what the template
             writes after the last one.
+        template: The name of the tokenizer's template, where it has several; None for `tool_use` where a conversation
+            has tools and there is one, else for the default.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     system: Literal["own", "first_user"] = "own"
     turns: Literal["all", "each"] = "all"
     end_of_turn: str | None = None
+    template: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """Returns what is not as usual, as JSON."""

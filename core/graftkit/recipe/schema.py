@@ -16,6 +16,7 @@ from graftkit.interfaces.config import StrictModel
 __all__ = [
     "UNION_TAGS",
     "AdapterSection",
+    "ChatTemplateSection",
     "DataSection",
     "DatasetSection",
     "EvaluationSection",
@@ -242,6 +243,21 @@ class DatasetSection(StrictModel):
         return self
 
 
+class ChatTemplateSection(StrictModel):
+    """The chat template: a file's path, or the name of one of the tokenizer's own."""
+
+    path: str | None = Field(default=None, min_length=1, description="a Jinja file")
+    name: str | None = Field(
+        default=None, min_length=1, description="one of several that the tokenizer has, such as rag or tool_use"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ChatTemplateSection:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("data.chat_template: say either path or name")
+        return self
+
+
 class DataSection(StrictModel):
     """The records to learn from and the records to judge by."""
 
@@ -256,8 +272,10 @@ class DataSection(StrictModel):
     max_length: int | None = Field(
         default=None, ge=8, description="tokens of an example at most; 1024 or tokens_per_step when left out"
     )
-    chat_template: str | None = Field(
-        default=None, description="a Jinja file that lays out conversations, instead of the tokenizer's own"
+    chat_template: Annotated[ChatTemplateSection, BeforeValidator(_path_alone)] | None = Field(
+        default=None,
+        description="a Jinja file that lays out conversations, instead of the tokenizer's own; or {name: NAME}, where "
+        "the tokenizer has several",
     )
     template_arguments: Annotated[dict[str, Any], BeforeValidator(_template_arguments)] = Field(
         default={}, description="what the chat template is given besides, by name, such as {enable_thinking: false}"

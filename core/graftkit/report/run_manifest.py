@@ -94,6 +94,7 @@ class ChatFacts(Facts):
         system: Where a system message stands; see `graftkit.interfaces.chat_options.ChatOptions`.
         turns: Whether a conversation is one example, or each answer is.
         end_of_turn: The text that ends an assistant's turn, where the recipe says it.
+        template: The name of the tokenizer's template, where the recipe says it.
     """
 
     template_arguments: dict[str, Any] = {}
@@ -101,6 +102,7 @@ class ChatFacts(Facts):
     system: Literal["own", "first_user"] = "own"
     turns: Literal["all", "each"] = "all"
     end_of_turn: str | None = None
+    template: str | None = None
 
 
 class DataFacts(Facts):

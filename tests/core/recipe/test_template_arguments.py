@@ -43,3 +43,9 @@ def test_values_that_json_lacks_are_refused(value: Any) -> None:
 def test_something_else_than_a_mapping_is_refused() -> None:
     with pytest.raises(RecipeError, match="a mapping of names to values"):
         loaded(["enable_thinking"])
+
+
+@pytest.mark.parametrize("section", [{}, {"path": "a.jinja", "name": "rag"}, {"name": ""}])
+def test_a_template_is_a_file_or_a_name(section: dict[str, str]) -> None:
+    with pytest.raises(RecipeError, match="chat_template"):
+        load_recipe({"model": "m", "data": {"train": "a.jsonl", "chat_template": section}})
