@@ -15,6 +15,7 @@ from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.model_source import INTEGERS, TensorInfo
 from graftkit.interfaces.offline import network_allowed
 from graftkit.interfaces.regular_file import open_regular, read_regular
+from graftkit.tokenization.side_files import additional_templates
 
 from graftkit_models.references import local_path
 from graftkit_models.safetensors_header import read_header
@@ -49,8 +50,10 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
-_ANY_TOKENIZER = ["config.json", *_TOKENIZER_FILES, "*.model", "*.tiktoken", "vocab.*", "merges.txt", "tekken.json"]
-_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
+_NAMED_TEMPLATES = "additional_chat_templates/*.jinja"
+_OTHER_FORMATS = ("*.model", "*.tiktoken", "vocab.*", "merges.txt", "tekken.json")
+_ANY_TOKENIZER = ["config.json", *_TOKENIZER_FILES, _NAMED_TEMPLATES, *_OTHER_FORMATS]
+_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES, _NAMED_TEMPLATES]
 _INDEX = "model.safetensors.index.json"
 MAX_JSON = 64 << 20
 
@@ -165,9 +168,10 @@ class HuggingFaceFolder:
                 where=str(self.folder),
                 hint="Convert it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes one.",
             )
-        for name in _TOKENIZER_FILES:
+        for name in (*_TOKENIZER_FILES, *additional_templates(self.folder)):
             if (self.folder / name).is_file():
                 try:
+                    (folder / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(self.folder / name, folder / name)
                 except OSError as error:
                     raise ModelError(f"{name} can't be copied: {error.strerror}", where=str(self.folder)) from error

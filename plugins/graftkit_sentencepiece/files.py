@@ -9,7 +9,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.regular_file import open_regular, read_regular
-from graftkit.tokenization.side_files import SIDE_FILES, object_in
+from graftkit.tokenization.side_files import SIDE_FILES, additional_templates, object_in
 
 from graftkit_sentencepiece.proto import SIZE_LIMIT, looks_like_proto
 
@@ -86,7 +86,8 @@ def read_files(path: Path) -> SentencePieceFiles:
     if model is None:
         hint = f"Give the `.model` file, or a folder with {' or '.join(_NAMES)} or just one *.model in it."
         raise ModelError("there is no SentencePiece model", where=str(path), hint=hint)
-    beside = {name: model.parent / name for name in SIDE_FILES if (model.parent / name).is_file()}
+    names = (*SIDE_FILES, *additional_templates(model.parent))
+    beside = {name: model.parent / name for name in names if (model.parent / name).is_file()}
     kept = {name: _read(file, _SIDE_LIMIT) for name, file in beside.items()}
     return SentencePieceFiles(_read(model, SIZE_LIMIT), kept, str(path))
 

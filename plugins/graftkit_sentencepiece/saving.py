@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.tokenizer import ROLES
+from graftkit.tokenization.side_files import write_files
 
 from graftkit_sentencepiece.files import MODEL_NAME
 
@@ -45,8 +46,7 @@ def save_files(tokenizer: SentencePieceModel, folder: Path, format: str) -> None
     files = {**tokenizer.files.beside, MODEL_NAME: tokenizer.files.model, _CONFIG: _config(tokenizer)}
     if converted is not None:
         files["tokenizer.json"] = converted
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    write_files(files, folder)
 
 
 def tokenizer_json(tokenizer: SentencePieceModel) -> tuple[bytes | None, str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Specials
-from graftkit.tokenization.side_files import chat_template_in, with_chat_template
+from graftkit.tokenization.side_files import chat_template_in, chat_templates_in, with_chat_template
 from sentencepiece import SentencePieceProcessor
 
 from graftkit_sentencepiece.cutting import Stretch, TokenFinder
@@ -104,6 +104,11 @@ class SentencePieceTokenizer:
     def chat_template(self) -> str | None:
         """The template from its own file, or from the configuration."""
         return chat_template_in(self.files.beside, self.files.where)
+
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """The templates by name; that which is used unless another one is named is "default"."""
+        return chat_templates_in(self.files.beside, self.files.where)
 
     def with_chat_template(self, template: str) -> SentencePieceTokenizer:
         """Returns a tokenizer with this template, in the file in which this one has its own."""

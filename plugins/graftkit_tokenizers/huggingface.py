@@ -8,7 +8,7 @@ from pathlib import Path
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
-from graftkit.tokenization.side_files import SIDE_FILES, read_files
+from graftkit.tokenization.side_files import SIDE_FILES, additional_templates, read_files
 
 from graftkit_tokenizers.extend.extend import extend
 from graftkit_tokenizers.formats.convert import FILES, is_there, read
@@ -45,7 +45,7 @@ class HuggingFaceBackend:
             ModelError: The files are missing or malformed, or their model has another type than `model_type`.
         """
         folder = _folder_of(path) or path
-        files = read_files(folder, _FILES, MAX_FILE)
+        files = read_files(folder, (*_FILES, *additional_templates(folder)), MAX_FILE)
         if "tokenizer.json" not in files:
             files = read(path, self.formats, self.options) or {}
         if not files:

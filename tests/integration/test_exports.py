@@ -89,7 +89,7 @@ def test_the_exported_tokenizer_gives_the_same_ids(finished: Any) -> None:
 def test_run_and_exports_answer_alike(finished: Any) -> None:
     _, result = finished
     answers = {
-        "".join(reload(str(folder)).stream("7+7=", raw=True, max_new_tokens=12))
+        "".join(reload(str(folder)).stream("7+7=", plain=True, max_new_tokens=12))
         for folder in (result.folder, result.exports["peft"], result.exports["merged"])
     }
     assert len(answers) == 1

@@ -51,7 +51,7 @@ def test_a_run_says_which_tokens_have_no_row(recipe: Any, tmp_path: Path) -> Non
     notices = " ".join(str(notice) for notice in result.manifest["notices"])
     assert "259 rows, none for 2 added tokens: '<image>', '<box>'" in notices
     with pytest.raises(DataError, match="the prompt: it holds the token '<box>'"):
-        list(reload(str(result.folder)).stream("a <box>", raw=True))
+        list(reload(str(result.folder)).stream("a <box>", plain=True))
 
 
 def test_a_row_that_holds_one_is_refused_with_its_place(recipe: Any, tmp_path: Path) -> None:

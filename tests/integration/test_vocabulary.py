@@ -70,7 +70,7 @@ def test_new_rows_of_a_scaled_embedding_are_proved_in_every_export(make: Any, tm
     result = graftkit.run(recipe, out=tmp_path / "run")
     assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
     sources = [result.folder, *result.exports.values()]
-    assert len({"".join(reload(str(s)).stream("the num", raw=True, max_new_tokens=6)) for s in sources}) == 1
+    assert len({"".join(reload(str(s)).stream("the num", plain=True, max_new_tokens=6)) for s in sources}) == 1
 
 
 def test_a_vocabulary_that_can_not_be_changed_is_refused_before_a_row_is_encoded(
@@ -93,7 +93,7 @@ def test_every_export_is_proved_and_answers_alike(extended: Any) -> None:
         EXPORTS, "proved"
     )
     sources = [result.folder, *result.exports.values()]
-    answers = {"".join(reload(str(source)).stream("the num", raw=True, max_new_tokens=6)) for source in sources}
+    answers = {"".join(reload(str(source)).stream("the num", plain=True, max_new_tokens=6)) for source in sources}
     assert len(answers) == 1
 
 

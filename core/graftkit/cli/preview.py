@@ -50,9 +50,9 @@ def command(
         encoder = make_vocabulary(planned)[0].encoder if planned.vocabulary else planned.encoder
     chosen = list(islice(planned.samples.train, records)) if where is None else [_at(planned, where)]
     for sample in chosen:
-        for example in encoder.encode(sample).examples:
+        for part, example in _examples(encoder, sample):
             if as_json:
-                click.echo(json.dumps(_facts(encoder, sample, example)))
+                click.echo(json.dumps(_facts(encoder, part, example)))
             else:
                 say([Styled(f"{sample.where}  ({len(example.ids)} tokens)", "bold")])
                 say(_tokens(encoder.tokenizer, example), end="\n\n")
@@ -64,6 +64,13 @@ def command(
         ]
         for line in _summary(measured):
             say(line)
+
+
+def _examples(encoder: Encoder, sample: Sample) -> Iterator[tuple[Sample, Example]]:
+    """Yields the examples of a record, each with the part of the record that it is of."""
+    for part in encoder.turns(sample):
+        for example in encoder.encode(part).examples:
+            yield part, example
 
 
 def _at(planned: RunPlan, where: str) -> Sample:

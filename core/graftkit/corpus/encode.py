@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Any, Literal
@@ -17,14 +18,16 @@ from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.turns import TOOLS
-from graftkit.errors import DataError
+from graftkit.corpus.turns import TOOLS, by_answer
+from graftkit.errors import DataError, ModelError
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text, Tokens
-from graftkit.interfaces.tokenizer import ROLES, Encoding, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, Encoding, NamedTemplates, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
+from graftkit.suggest import known_names
 
-__all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of"]
+__all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of", "has_answer"]
 
 Overflow = Literal["drop_turns", "drop", "truncate", "error"]
 """What becomes of a conversation or completion that is too long."""
@@ -63,17 +66,25 @@ class Encoded:
     left_out: frozenset[str] = frozenset()
 
 
-def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTemplate | None:
+def chat_template_of(
+    tokenizer: Tokenizer, today: date | None = None, options: ChatOptions | None = None
+) -> ChatTemplate | None:
     """Returns the tokenizer's chat template; None where there is none.
 
     Args:
         tokenizer: The tokenizer.
         today: The date that the template gets from `strftime_now`; None for the day of rendering.
+        options: How conversations are laid out with it; as usual when left out.
 
     Raises:
-        ModelError: The template can't be parsed.
+        ModelError: The template can't be parsed, or there is none of the name that the options say.
     """
-    text = tokenizer.chat_template
+    options = options or ChatOptions()
+    named = tokenizer.chat_templates if isinstance(tokenizer, NamedTemplates) else {}
+    text = tokenizer.chat_template if options.template is None else named.get(options.template)
+    if text is None and options.template is not None:
+        hint = known_names(options.template, named)
+        raise ModelError(f"the tokenizer has no chat template called '{options.template}'", hint=hint)
     if text is None:
         return None
     names = {id: name for name, id in tokenizer.special_tokens.items()}
@@ -82,7 +93,14 @@ def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTem
         id = tokenizer.role_token(role)
         if id is not None:  # a missing token is an undefined variable of the template
             tokens[f"{role}_token"] = names.get(id, "")
-    return ChatTemplate(text, tokens, today)
+    with_tools = named.get("tool_use") if options.template is None else None
+    tool_use = None if with_tools is None else ChatTemplate(with_tools, tokens, today, options)
+    return ChatTemplate(text, tokens, today, options, tool_use)
+
+
+def has_answer(example: Example, sample: Sample) -> bool:
+    """Tells whether an example of a record has a prompt, and an answer that may be compared."""
+    return example.prompt_length > 0 and not isinstance(sample, Text | LongText)
 
 
 class Encoder:
@@ -118,6 +136,7 @@ class Encoder:
         self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
         self._injection = InjectionCheck(self._specials)
         self._cuts_hold: bool | None = None
+        self._learnt_parts: dict[str, LearntParts] = {}
         self.report_dropped, self.overflow = report_dropped, overflow
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
@@ -138,10 +157,23 @@ class Encoder:
         examples, each of which begins with the last token of the one before, so that every token but the first is
         predicted once.
 
+        With `turns: each`, every answer of a conversation is an example, which is cut, or left out, by itself.
+
         Raises:
             DataError: The chat template refuses the record, a conversation has no template, a special token would be
                 formed across the boundary of a message, or the model has no embedding row for a token.
         """
+        return _together([self._encode(part) for part in self.turns(sample)])
+
+    def turns(self, sample: Sample) -> Sequence[Sample]:
+        """Returns a record's parts that are encoded by themselves: with `turns: each`, one an answer; else itself."""
+        return list(by_answer(sample)) if isinstance(sample, Conversation) and self._each else [sample]
+
+    @property
+    def _each(self) -> bool:
+        return self._template is not None and self._template.options.turns == "each"
+
+    def _encode(self, sample: Sample) -> Encoded:
         left_out: set[str] = set()
         ids, loss_weights = (
             self._given(sample) if isinstance(sample, Tokens) else self._encode_runs(self._runs(sample, left_out))
@@ -201,6 +233,32 @@ class Encoder:
         ids = self._prompt(messages)
         self.check_rows(ids, "the prompt" if isinstance(messages, str) else messages.where)
         return ids
+
+    def prompt_in_use(self, sample: Sample) -> list[int] | None:
+        """Returns the ids after which, in use, a model gives the last answer that is learnt of a record.
+
+        They are those of `prompt`, and not always what stands before the answer in training. Of a conversation that is
+        too long the last answer is the one that it is cut after.
+
+        Args:
+            sample: A record, or one of its `turns`.
+
+        Returns:
+            The ids; None where nothing is answered, or an answer itself is cut.
+        """
+        if isinstance(sample, Completion):
+            return self.prompt(sample.prompt)
+        if not isinstance(sample, Conversation):
+            return None
+        cut = self._encode(sample).truncated
+        if cut and self.overflow == "truncate":
+            return None
+        with suppress(DataError):  # a template that takes no conversation without an answer
+            for part in reversed(list(by_answer(sample))):
+                if not cut or not self._encode(part).truncated:
+                    answered = part.messages[-1].role == "assistant"
+                    return self.prompt(replace(part, messages=part.messages[:-1])) if answered else None
+        return None
 
     def lacks_row(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> bool:
         """Tells whether the model has no embedding row for one of these ids."""
@@ -322,29 +380,33 @@ class Encoder:
         return [] if eos is None else [_Run(self._names.get(eos, ""), 1.0, eos)]
 
     def _pieces(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> list[Piece]:
-        """Lays a conversation out."""
+        """Lays a conversation out; what it leaves out of earlier reasoning in use, it may leave out."""
+        count = len(conversation.messages)
         return lay_out(
-            self._required_template(conversation.where),
+            self._required_template(conversation.where).taking(conversation.tools),
             conversation,
             add_generation_prompt=reply,
             controls=self._specials,
             left_out=left_out if self.report_dropped else None,
+            shortened=count if reply else count - 1 if self._each else 0,
         )
 
     def _chat_runs(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> Iterator[_Run]:
         """Lays a conversation out, and splits what the template wrote at its special tokens."""
         pieces = self._pieces(conversation, left_out, reply=reply)
         self._injection.check(pieces, conversation.where)
-        for part in self._learnt.parts(pieces, conversation):
+        for part in self._learnt(conversation).parts(pieces, conversation, add_end_of_turn=not reply):
             if part.written:
                 for run in self._template_runs(part.text):
                     yield _Run(run.text, part.weight, run.special)
             else:
                 yield _Run(part.text, part.weight)
 
-    @cached_property
-    def _learnt(self) -> LearntParts:
-        return LearntParts(self._required_template(""), self._specials)
+    def _learnt(self, conversation: Conversation) -> LearntParts:
+        template = self._required_template(conversation.where).taking(conversation.tools)
+        if template.source not in self._learnt_parts:
+            self._learnt_parts[template.source] = LearntParts(template, self._specials)
+        return self._learnt_parts[template.source]
 
     def _template_runs(self, text: str) -> Iterator[_Run]:
         while found := self._find_special(text):
@@ -505,6 +567,18 @@ def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterato
         while number < len(group) - 1 and left >= ends[number]:
             number += 1
         yield group[number].loss_weight
+
+
+def _together(parts: Sequence[Encoded]) -> Encoded:
+    """Returns what became of a record whose parts were encoded by themselves."""
+    if len(parts) == 1:
+        return parts[0]
+    return Encoded(
+        examples=[example for part in parts for example in part.examples],
+        truncated=any(part.truncated for part in parts),
+        stops=bool(parts) and all(part.stops for part in parts),
+        left_out=frozenset().union(*(part.left_out for part in parts)),
+    )
 
 
 def _cut(

@@ -35,7 +35,9 @@ _TAG = re.compile(r"[<\[].{2,}[>\]]\s*|\s*[<\[].{2,}[>\]]")
 """Words such as `</think>`, which a template may look for in a content to take it apart."""
 
 _HINT = "Give another template with data.chat_template, or records with a prompt and a completion."
+_SYSTEM = "data.system: first_user puts the system message's text before the first user message, which it takes."
 _LET_IT = " data.dropped: report trains without it, and counts it."
+_EACH = " data.turns: each learns every answer with its reasoning, in an example of its own."
 
 
 def lay_out(
@@ -45,6 +47,7 @@ def lay_out(
     add_generation_prompt: bool = False,
     controls: Collection[str] = (),
     left_out: set[str] | None = None,
+    shortened: int = 0,
 ) -> list[Piece]:
     """Renders a conversation and returns the pieces that make up the text.
 
@@ -59,6 +62,7 @@ def lay_out(
         controls: Texts of control tokens; no one's but the assistant's are left to the template to find and replace.
         left_out: Gets what the template leaves out: "content", "reasoning", "tool calls", "tools", "name". None: it is
             refused.
+        shortened: How many messages, from the first, may lose the assistant's reasoning, in a field or in the content.
 
     Raises:
         DataError: The template refuses the conversation, or rewrites or leaves out some of it.
@@ -66,19 +70,37 @@ def lay_out(
     found: DataError | None = None
     for form in _forms(template, conversation):
         try:
-            return _Layout(template, conversation, form, add_generation_prompt, controls).pieces(left_out)
+            return _Layout(template, conversation, form, add_generation_prompt, controls, shortened).pieces(left_out)
         except DataError as error:
             found = found or error
     assert found is not None
+    if _takes_system_in_user(template, conversation, controls, left_out):
+        hint = f"{found.hint} {_SYSTEM}" if found.hint else _SYSTEM
+        raise DataError(found.message, where=found.where, hint=hint)
     raise found
+
+
+def _takes_system_in_user(
+    template: ChatTemplate, conversation: Conversation, controls: Collection[str], left_out: set[str] | None
+) -> bool:
+    """Tells whether a template takes a conversation whose system message is no turn of its own."""
+    if template.options.system == "first_user" or not any(m.role == "system" for m in conversation.messages[:1]):
+        return False
+    try:
+        form = replace(next(_forms(template, conversation)), system_in_user=True)
+        _Layout(template, conversation, form, False, controls).pieces(left_out)
+    except DataError:
+        return False
+    return True
 
 
 def _forms(template: ChatTemplate, conversation: Conversation) -> Iterator[TemplateForm]:
     """Yields the ways in which this template may take a conversation, the usual one first."""
     reasoning = next((key for key in REASONING if key in template.attributes), REASONING[0])
-    yield TemplateForm(reasoning)
+    in_user = template.options.system == "first_user"
+    yield TemplateForm(reasoning, system_in_user=in_user)
     if any(message.tool_calls for message in conversation.messages):
-        yield TemplateForm(reasoning, arguments_as_text=True)
+        yield TemplateForm(reasoning, arguments_as_text=True, system_in_user=in_user)
 
 
 class _Layout:
@@ -89,9 +111,10 @@ class _Layout:
         form: TemplateForm,
         add_generation_prompt: bool,
         controls: Collection[str],
+        shortened: int = 0,
     ) -> None:
         self._template, self._conversation, self._form = template, conversation, form
-        self._reply, self._controls = add_generation_prompt, controls
+        self._reply, self._controls, self._shortened = add_generation_prompt, controls, shortened
         self._leaves: list[Leaf] = []
         self._text = self._render(self._kept)
         self._marks = self._made_marks()
@@ -102,7 +125,8 @@ class _Layout:
 
     def _made_marks(self) -> Marks:
         try:
-            return Marks([self._template.source, *(leaf.text for leaf in self._leaves)])
+            given = json.dumps(self._template.options.facts(), ensure_ascii=False)
+            return Marks([self._template.source, given, *(leaf.text for leaf in self._leaves)])
         except ValueError as error:
             raise DataError(f"the conversation can't be laid out: {error}", where=self._conversation.where) from None
 
@@ -200,9 +224,22 @@ class _Layout:
                 continue
             parts = self._parts(leaf)
             if not all(_said(part, shown.get(number, ())) for part in parts) or not (parts or leaf.text in self._text):
+                reasoning = self._is_reasoning(leaf, number in shown)
+                if reasoning and leaf.message < self._shortened:
+                    continue
                 if left_out is None:
-                    raise self._refused(f"leaves out {'a part of ' if number in shown else ''}{leaf.name}", _LET_IT)
+                    more = _EACH + _LET_IT if reasoning and leaf.message < self._last_answer else _LET_IT
+                    raise self._refused(f"leaves out {'a part of ' if number in shown else ''}{leaf.name}", more)
                 left_out.add(leaf.kind)
+
+    def _is_reasoning(self, leaf: Leaf, partly_shown: bool) -> bool:
+        """Whether what is left out is the assistant's reasoning: in its field, or a part of the content."""
+        own = leaf.message >= 0 and self._conversation.messages[leaf.message].role == "assistant"
+        return own and (leaf.part == "reasoning" or (not leaf.part and partly_shown))
+
+    @property
+    def _last_answer(self) -> int:
+        return max((n for n, m in enumerate(self._conversation.messages) if m.role == "assistant"), default=0)
 
     def _refused(self, why: str, more: str = "") -> DataError:
         return DataError(f"the chat template {why}", where=self._conversation.where, hint=_HINT + more)

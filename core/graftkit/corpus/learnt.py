@@ -36,7 +36,9 @@ class LearntParts:
     In use, the text ends with the template's generation prompt, and the model writes up to its turn's end. So of an
     assistant's turn everything is learnt from the end of the generation prompt on (or, where a turn begins otherwise,
     from its first text), up to and with the last control token of what the template writes after the last turn. A
-    template that marks what the assistant writes with `{% generation %}` blocks is believed.
+    template that marks what the assistant writes with `{% generation %}` blocks is believed. Where the template's
+    options say what ends a turn, a turn is learnt up to the end of that, which is added after the last turn where the
+    template writes none.
 
     Args:
         template: The chat template.
@@ -48,8 +50,21 @@ class LearntParts:
         ordered = sorted(filter(None, controls), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
-    def parts(self, pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:
-        """Yields the stretches of a layout with their weights."""
+    def parts(
+        self, pieces: Sequence[Piece], conversation: Conversation, *, add_end_of_turn: bool = True
+    ) -> Iterator[Part]:
+        """Yields the stretches of a layout with their weights.
+
+        Args:
+            pieces: The layout.
+            conversation: What was laid out.
+            add_end_of_turn: Whether the text that ends a turn is added where the last one has none.
+        """
+        end = self._template.options.end_of_turn
+        parts = self._weighted(pieces, conversation)
+        return parts if end is None else _ended(list(parts), end, add_end_of_turn)
+
+    def _weighted(self, pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:
         weights = [message.loss_weight for message in conversation.messages]
         if any(piece.generated for piece in pieces):
             yield from _in_blocks(pieces, conversation)
@@ -111,6 +126,8 @@ class LearntParts:
             text: What the template writes there.
             calls: Whether the turn ends with tool calls, which the template closes in its own way.
         """
+        if self._template.options.end_of_turn is not None:  # see `_ended`
+            return 0
         opens = text.find(self._opener) if self._opener else -1
         limit = opens if opens >= 0 else len(text)
         if self._last_end:
@@ -161,6 +178,33 @@ class LearntParts:
             return "".join(piece.text for piece in lay_out(self._template, conversation, add_generation_prompt=reply))
         except DataError:
             return ""
+
+
+def _ended(parts: Sequence[Part], end: str, add: bool) -> Iterator[Part]:
+    """Yields parts with the text that ends a turn learnt after each learnt one.
+
+    Args:
+        parts: The parts; what ends a turn is not learnt yet, but where a block of the template holds it.
+        end: What ends a turn.
+        add: Whether it takes the place of what follows the last turn where it does not stand there.
+    """
+    last = max((number for number, part in enumerate(parts) if part.weight), default=-1)
+    for number, part in enumerate(parts):
+        before = parts[number - 1] if number else Part("", 0.0, True)
+        if number > last + 1 or part.weight or not before.weight or (before.written and before.text.endswith(end)):
+            yield part
+            continue
+        place = part.text.find(end) + len(end) if part.written and end in part.text else 0
+        if place:
+            yield Part(part.text[:place], before.weight, True)
+            yield from [Part(part.text[place:], 0.0, True)] if part.text[place:] else []
+        elif add and number == last + 1 and all(rest.written for rest in parts[number:]):
+            yield Part(end, before.weight, True)
+            return
+        else:
+            yield part
+    if add and parts and last == len(parts) - 1 and not (parts[last].written and parts[last].text.endswith(end)):
+        yield Part(end, parts[last].weight, True)
 
 
 def _in_blocks(pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,12 @@ class Samples:
     def only(self, wanted: Mask) -> Samples:
         """Returns the records that a mask selects, `[all samples]`."""
         return Samples(self.read, self.digests, self.draws, self.kinds, self.kept & wanted)
+
+    def at(self, numbers: Collection[int]) -> Samples:
+        """Returns the records with these numbers, counted from 0, in their order."""
+        wanted = np.zeros(len(self.kept), bool)
+        wanted[np.flatnonzero(self.kept)[list(numbers)]] = True
+        return self.only(wanted)
 
     def first_chat(self) -> Conversation | None:
         """Returns the first conversation, without parsing the records before it."""

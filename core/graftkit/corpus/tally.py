@@ -28,6 +28,7 @@ class Tally:
         systems: What conversations start with, a system message or None: up to two different ones.
         prompt: What the user says in the first short conversation, or None.
         answers: The numbers of the examples that have a prompt and an answer.
+        answered: The number of the record that each of `answers` is of.
         left_out: What the chat template leaves out -> in how many records.
     """
 
@@ -42,6 +43,7 @@ class Tally:
     systems: Sequence[str | None] = ()
     prompt: str | None = None
     answers: Sequence[int] = ()
+    answered: Sequence[int] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def plus(self, other: Tally, answers: int) -> Tally:
@@ -63,6 +65,7 @@ class Tally:
             systems=list(dict.fromkeys([*self.systems, *other.systems]))[:2],
             prompt=self.prompt if self.prompt is not None else other.prompt,
             answers=[*self.answers, *(self.examples + number for number in other.answers)][:answers],
+            answered=[*self.answered, *(self.records + number for number in other.answered)][:answers],
             left_out=dict(Counter(self.left_out) + Counter(other.left_out)),
         )
 

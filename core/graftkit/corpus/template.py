@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
+from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -17,6 +18,7 @@ from graftkit.corpus.marks import Marks
 from graftkit.corpus.template_budget import LimitError
 from graftkit.corpus.template_sandbox import MAX_SOURCE, CountingEnvironment, make_dict
 from graftkit.errors import DataError, ModelError
+from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS, ChatOptions
 from graftkit.store.fingerprint import fingerprint
 
 __all__ = ["ChatTemplate"]
@@ -32,6 +34,9 @@ _RENDERING = 3
 
 _UNREADABLE = (TemplateError, SyntaxError, RecursionError, ValueError, MemoryError)
 """What reading a template raises; jinja2 leaves a stray break, and numbers of thousands of digits, to Python."""
+
+
+_AS_USUAL = ChatOptions()
 
 
 class _Generation(Extension):
@@ -76,11 +81,15 @@ class ChatTemplate:
         source: The Jinja source.
         tokens: The names that templates use for special tokens: bos_token, eos_token, ...
         today: The day that `strftime_now` writes, at its first moment; when left out, the moment of the rendering.
+        options: How conversations are laid out with it.
+        tool_use: The template of conversations with tools, where that is another one.
 
     Attributes:
         fingerprint: A sha256, in hex, of everything that decides what a conversation becomes: of the day only where the
             template asks for it.
         source: The Jinja source.
+        options: How conversations are laid out with it.
+        tool_use: The template of conversations with tools, or None where it is this one.
         words: The texts that it looks for in what it is given, or compares that with.
         attributes: The names that it may look up in messages and tools.
 
@@ -88,7 +97,14 @@ class ChatTemplate:
         ModelError: The source is no template.
     """
 
-    def __init__(self, source: str, tokens: Mapping[str, str], today: date | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        tokens: Mapping[str, str],
+        today: date | None = None,
+        options: ChatOptions = _AS_USUAL,
+        tool_use: ChatTemplate | None = None,
+    ) -> None:
         if len(source) > MAX_SOURCE:
             raise ModelError(
                 f"the chat template has {len(source):,} characters; at most {MAX_SOURCE:,} are read",
@@ -101,6 +117,7 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _clock(today)
         self._budget = environment.budget
         self._tokens = dict(tokens)
+        self.options, self.tool_use = options, tool_use
         try:
             parsed = environment.parse(source)
             names = {name.name for name in parsed.find_all(nodes.Name)}
@@ -115,7 +132,24 @@ class ChatTemplate:
             reason = error.msg if isinstance(error, SyntaxError) else error
             raise ModelError(f"the chat template can't be read: {reason}", where="chat_template") from None
         day = [today.isoformat()] if today and "strftime_now" in names else []
-        self.fingerprint = fingerprint([_RENDERING, source, self._tokens, *day])
+        facts = options.facts()
+        more = [*([facts] if facts else []), *([tool_use.fingerprint] if tool_use else [])]
+        self.fingerprint: str = fingerprint([_RENDERING, source, self._tokens, *day, *more])
+
+    def taking(self, tools: Sequence[Any]) -> ChatTemplate:
+        """Returns the template of conversations with these tools: itself, or the one for their use."""
+        return self.tool_use if tools and self.tool_use else self
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that the template reads and does not set itself: those that it may be given."""
+        own = frozenset(meta.find_undeclared_variables(self._environment.parse(self.source)))
+        return own | self.tool_use.variables if self.tool_use else own
+
+    @property
+    def unreserved(self) -> frozenset[str]:
+        """Those of `variables` that are not the conversation's, the tokenizer's or Jinja's own."""
+        return self.variables - RESERVED_ARGUMENTS
 
     def render(
         self,
@@ -139,16 +173,17 @@ class ChatTemplate:
             DataError: The template refuses it, for example for the order of its roles; or it does more work, or makes
                 larger values, than laying out a conversation takes.
         """
-        self._budget.begin(messages, tools or ())
+        self._budget.begin(messages, [*(tools or ()), self.options.arguments])
         self._environment.__dict__[MARKS] = marks
         try:
-            text = self._template.render(
-                messages=list(messages),
-                tools=None if tools is None else list(tools),
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
+            given = {
+                "messages": list(messages),
+                "tools": None if tools is None else list(tools),
+                "documents": None,
+                "add_generation_prompt": add_generation_prompt,
                 **self._tokens,
-            )
+            }
+            text = self._template.render({**self.options.arguments, **given})
         except LimitError as error:
             raise DataError(
                 f"the chat template {error}", where=where, hint="Give another one with data.chat_template."

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from graftkit.corpus.encode import Encoded, Encoder
+from graftkit.corpus.encode import Encoded, Encoder, has_answer
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.sample_files import Samples
@@ -171,11 +171,15 @@ def _one_by_one(encoder: Encoder, samples: Sequence[Sample], done: int) -> Chunk
 
 
 def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Encoded], tokens: TokenStore) -> Tally:
-    examples = [(example, sample) for sample, item in zip(samples, encoded, strict=True) for example in item.examples]
-    ends = {int(example.ids[example.loss_mask.nonzero()[0][-1]]) for example, _ in examples}
+    examples = [
+        (example, sample, record)
+        for record, (sample, item) in enumerate(zip(samples, encoded, strict=True))
+        for example in item.examples
+    ]
+    ends = {int(example.ids[example.loss_mask.nonzero()[0][-1]]) for example, _, _ in examples}
     chats = [sample for sample in samples if isinstance(sample, Conversation)]
     openings = [sample.messages[0] for sample in chats]
-    answered = [example.prompt_length > 0 and not isinstance(sample, Text | LongText) for example, sample in examples]
+    answers = [n for n, (example, sample, _) in enumerate(examples) if has_answer(example, sample)]
     return Tally(
         records=len(samples),
         examples=len(examples),
@@ -187,7 +191,8 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         stops=sorted(ends & {*encoder.tokenizer.special_tokens.values()}),
         systems=list(dict.fromkeys(first.content if first.role == "system" else None for first in openings))[:2],
         prompt=next((words for sample in chats if (words := _short_question(sample))), None),
-        answers=[number for number, has_answer in enumerate(answered) if has_answer],
+        answers=answers,
+        answered=[examples[number][2] for number in answers],
         left_out=dict(Counter(what for item in encoded for what in sorted(item.left_out))),
     )
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import dropwhile
 from typing import Any
 
+from graftkit.errors import DataError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.samples import Conversation, Message
 
-__all__ = ["CALL_ID", "TOOLS", "Leaf", "TemplateForm", "template_input", "texts_in"]
+__all__ = ["CALL_ID", "TOOLS", "Leaf", "TemplateForm", "by_answer", "template_input", "texts_in"]
 
 TOOLS = -1
 """In place of a message's number, the conversation's tools."""
@@ -60,10 +62,12 @@ class TemplateForm:
     Attributes:
         reasoning: The key of a message's reasoning.
         arguments_as_text: Whether a tool call's arguments are JSON text, in place of a mapping.
+        system_in_user: Whether system messages at the beginning are part of the first user message.
     """
 
     reasoning: str = REASONING[0]
     arguments_as_text: bool = False
+    system_in_user: bool = False
 
 
 def template_input(
@@ -75,10 +79,41 @@ def template_input(
         conversation: The conversation.
         form: How the template is given them.
         mark: Returns what stands in a text's place.
+
+    Raises:
+        DataError: A system message is to be part of the first user message, and there is none.
     """
     messages = [_message(message, number, form, mark) for number, message in enumerate(conversation.messages)]
+    if form.system_in_user:
+        messages = _with_system_in_user(messages, conversation.where)
     tools = [_mapped(tool, TOOLS, "tools", mark, frozenset(_keys(tool))) for tool in conversation.tools]
     return messages, tools or None
+
+
+def _with_system_in_user(messages: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """Returns the messages with those of the system's at the beginning before the first user message's text."""
+    rest = list(dropwhile(lambda message: message["role"] == "system", messages))
+    said = [message["content"] for message in messages[: len(messages) - len(rest)]]
+    place = next((number for number, message in enumerate(rest) if message["role"] == "user"), None)
+    if not any(said):
+        return rest
+    if place is None:
+        raise DataError(
+            "it has a system message, and no user message whose text could follow it",
+            where=where,
+            hint="data.system: own leaves the system message a turn of its own.",
+        )
+    rest[place] = {**rest[place], "content": "\n\n".join(filter(None, [*said, rest[place]["content"]]))}
+    return rest
+
+
+def by_answer(conversation: Conversation) -> Iterator[Conversation]:
+    """Yields the conversation up to each message that is learnt, with that one alone learnt."""
+    before: list[Message] = []
+    for message in conversation.messages:
+        if message.loss_weight and message.says_something:
+            yield replace(conversation, messages=(*before, message))
+        before.append(replace(message, weight=0.0))
 
 
 def texts_in(conversation: Conversation) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError
 from graftkit.flow.open_model import added_tokens
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.exporter import LoadedAssets, added_ids, role_ids
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 
@@ -76,6 +77,8 @@ class ExpectedAssets:
         added: The ids that are put before and after a text, as transformers loads the run's own tokenizer; None where
             it can't.
         config_roles: The ids by role in the configuration of what was trained.
+        arguments: What the chat template is given besides the conversation.
+        template: The name of the chat template, where it is one of several; None for the default.
     """
 
     texts: Sequence[str]
@@ -88,6 +91,8 @@ class ExpectedAssets:
     roles: Mapping[str, Any] | None = None
     added: Sequence[Sequence[int]] | None = None
     config_roles: Mapping[str, Any] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    template: str | None = None
 
     @property
     def date(self) -> date | None:
@@ -118,6 +123,7 @@ def expected_assets(
     texts: Iterable[str],
     *,
     today: date | None = None,
+    options: ChatOptions | None = None,
     generation: Mapping[str, Any] | None = None,
     stop_tokens: Sequence[int] = (),
     saved: Path | None = None,
@@ -129,6 +135,7 @@ def expected_assets(
         tokenizer: The tokenizer, which carries the chat template.
         texts: The run's own texts; the first ones are taken.
         today: The day that the template writes.
+        options: How conversations are laid out.
         generation: The generation settings that exports are given.
         stop_tokens: The tokens that end an answer.
         saved: Where the tokenizer lies as it was saved, for transformers to load.
@@ -136,7 +143,7 @@ def expected_assets(
     """
     loaded = _as_transformers_loads_it(saved) if saved else None
     asked = [*_HARD, *_around_specials(tokenizer), *_pieces(tokenizer), *_sample(texts)]
-    conversation, rendered = _rendered(tokenizer, today)
+    conversation, rendered = _rendered(tokenizer, today, options or ChatOptions())
     kept = {key: value for key, value in (generation or {}).items() if key not in (*_OF_A_FILE, "eos_token_id")}
     return ExpectedAssets(
         texts=asked,
@@ -144,6 +151,8 @@ def expected_assets(
         conversation=conversation,
         rendered=rendered,
         today=today.isoformat() if today else None,
+        arguments=dict(options.arguments) if options else {},
+        template=options.template if options else None,
         generation=kept,
         stop_tokens=sorted(stop_tokens),
         roles=_roles(tokenizer, [loaded, _as_transformers_loads_it(saved, config) if saved and config else loaded]),
@@ -201,8 +210,10 @@ def _around_specials(tokenizer: Tokenizer) -> list[str]:
     return [f"a{name}b {name} c" for name, _ in names[-_SPECIALS:]]
 
 
-def _rendered(tokenizer: Tokenizer, today: date | None) -> tuple[list[dict[str, str]], str | None]:
-    template = chat_template_of(tokenizer, today)
+def _rendered(
+    tokenizer: Tokenizer, today: date | None, options: ChatOptions
+) -> tuple[list[dict[str, str]], str | None]:
+    template = chat_template_of(tokenizer, today, options)
     for conversation in _CONVERSATIONS if template else ():
         try:
             return conversation, template.render(conversation, "the proof", add_generation_prompt=True)  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
+from graftkit.flow.chat import chat_facts, chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.generation_settings import stop_tokens
@@ -27,7 +29,7 @@ TOKENS = "tokens"
 PARTIAL = ".tokens.partial"
 """Where tokens are written while records are encoded: a run that was stopped goes on there."""
 
-_FORMAT = 2
+_FORMAT = 3
 """The form of stored tokens: tokens of another one are encoded again."""
 
 _CHECKPOINT = 1 << 20
@@ -43,12 +45,14 @@ class Corpus:
         holdout: The holdout records.
         answers: The numbers of the holdout records that have a prompt and an answer, as many as are asked for.
         stop: What a generation stops at: special tokens that end a stretch in the loss, and those of the base model.
+        answered: The numbers of the holdout records that `answers` are of.
     """
 
     train: TokenStore
     holdout: TokenStore
     answers: list[int]
     stop: list[int]
+    answered: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,14 @@ def build_corpus(run: RunContext) -> Corpus:
         stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
         made_from = {**fingerprints, "layout": encoder.fingerprint}
-        run.record(data=DataFacts(date=run.plan.today.isoformat(), fingerprint=made_from, **stage.facts))
+        run.record(
+            data=DataFacts(
+                date=run.plan.today.isoformat(),
+                fingerprint=made_from,
+                chat=chat_facts(chat_options(run.plan.bound)),
+                **stage.facts,
+            )
+        )
         corpus = _corpus(run, stores, tallies)
         _check_same_stops(run, corpus.stop)
         run.record(stop_tokens=corpus.stop)
@@ -184,13 +195,23 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
             stage.notice(f"the chat template leaves out the {what} of {count} of {tally.records} {side}")
     if train.endless:
         told = f"{train.endless} of {train.records} records end without a stop token"
-        stage.notice(f"{told}: the model won't learn to stop there")
+        stage.notice(f"{told}: the model won't learn to stop there{_way_to_end(run)}")
+
+
+def _way_to_end(run: RunContext) -> str:
+    """Says what ends the turns of conversations; nothing where there are none."""
+    eos = run.vocabulary.tokenizer.role_token("eos")
+    name = next((name for name, id in run.vocabulary.tokenizer.special_tokens.items() if id == eos), None)
+    if name is None or "chat" not in run.plan.samples.train.counts() or run.plan.bound.recipe.data.end_of_turn:
+        return ""
+    return f"; data.end_of_turn: {json.dumps(name, ensure_ascii=False)} ends each answer with that token"
 
 
 def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
     vocabulary = run.vocabulary
     stop = stop_tokens(run.plan.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
-    return Corpus(stores["train"], stores["holdout"], list(tallies["holdout"].answers), stop)
+    held = tallies["holdout"]
+    return Corpus(stores["train"], stores["holdout"], list(held.answers), stop, list(held.answered))
 
 
 def _check_resumed(run: RunContext, fingerprints: Mapping[str, str], encoder: Encoder) -> None:
@@ -238,4 +259,5 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
         "files": [dataset.facts() for dataset in run.plan.datasets],
         "system": systems[0] if len(systems) == 1 else None,
         "example_prompt": tallies["holdout"].prompt,
+        "prompts": "chat" if "chat" in run.plan.samples.train.counts() else "plain",
     }

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from graftkit.corpus.encode import chat_template_of
+from graftkit.corpus.encode import chat_template_of, has_answer
 from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_model import LoadedBase, LoadedModel
+from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.holdout import encode_samples, loss_bytes
@@ -65,7 +66,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         return
     with run.stage("evaluation of the base") as stage:
         tokenizer = run.vocabulary.base
-        template = chat_template_of(tokenizer, run.plan.today)
+        template = chat_template_of(tokenizer, run.plan.today, chat_options(run.plan.bound))
         rows = embedding_rows(run.plan.files)
         encoder = run.plan.encoder.for_tokenizer(tokenizer, template, rows)
         try:
@@ -118,28 +119,50 @@ def _answer_all(
     answers: list[Answer] = []
     batches = [numbers[at : at + options.batch_size] for at in range(0, len(numbers), options.batch_size)]
     report = stage.progress("tokens")
+    prompts = _prompts(run, corpus, numbers)
     for number, batch in enumerate(batches):
         examples = [corpus.holdout[number] for number in batch]
+        asked = prompts[len(answers) : len(answers) + len(batch)]
 
         def poll(made: int, number: int = number) -> None:
             report(number * options.max_new_tokens + made, len(batches) * options.max_new_tokens)
 
         replies = generate_greedily(
             loaded.model.network,
-            [example.ids[: example.prompt_length].tolist() for example in examples],
+            asked,
             max_new_tokens=options.max_new_tokens,
             stop=corpus.stop,
             poll=poll,
         )
-        answers += [_answer(run, e, reply) for e, reply in zip(examples, replies, strict=True)]
+        answers += [_answer(run, *given) for given in zip(examples, asked, replies, strict=True)]
     return answers
 
 
-def _answer(run: RunContext, example: Example, reply: Sequence[int]) -> Answer:
+def _prompts(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[list[int]]:
+    """Returns the prompt of each of some answers, as it is in use; training's own where that can't be told."""
+    encoder = run.vocabulary.encoder
+    records = run.plan.samples.holdout.at({*corpus.answered[: len(numbers)]})
+    parts = (
+        part
+        for sample in records
+        for part in encoder.turns(sample)
+        for example in encoder.encode(part).examples
+        if has_answer(example, part)
+    )
+    examples = (corpus.holdout[number] for number in numbers)
+    return [
+        encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist()
+        for example, part in zip(examples, parts, strict=False)
+    ]
+
+
+def _answer(run: RunContext, example: Example, prompt: Sequence[int], reply: Sequence[int]) -> Answer:
     decode = run.vocabulary.tokenizer.decode
-    expected = example.ids[example.prompt_length :][example.loss_mask[example.prompt_length :]].tolist()
+    goes_on = example.ids[: len(prompt)].tolist() == prompt
+    start = len(prompt) if goes_on else example.prompt_length
+    expected = example.ids[start:][example.loss_mask[start:]].tolist()
     return Answer(
-        prompt=decode(example.ids[: example.prompt_length].tolist()),
+        prompt=decode(prompt),
         expected=decode(expected, skip_specials=True),
         answer=decode(list(reply), skip_specials=True),
     )

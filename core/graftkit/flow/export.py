@@ -26,6 +26,7 @@ from graftkit._version import __version__
 from graftkit.errors import ExportError, RecipeError
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
+from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.export_manifest import (
@@ -120,6 +121,7 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
         run.vocabulary.tokenizer,
         sample_texts(run.plan.samples.train),
         today=run.plan.today,
+        options=chat_options(run.plan.bound),
         generation=loaded.model.generation_config,
         stop_tokens=run.manifest.stop_tokens,
         saved=run.folder / "tokenizer",
@@ -181,6 +183,8 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             "quantizer": said.providers["quantizer"],
             "tokenizer_fingerprint": run.vocabulary.tokenizer.fingerprint,
             "chat_template": said.tokenizer.chat_template if said.tokenizer else None,
+            "chat": said.data.chat if said.data else None,
+            "prompts": said.data.prompts if said.data else "chat",
             "adapter": said.providers["adapter"],
             "targets": run.plan.targets,
             "tokenizer": said.providers["tokenizer"],

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from graftkit.errors import ExportError, FolderError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import open_regular, read_regular
-from graftkit.report.run_manifest import BaseFacts, Facts, run_around
+from graftkit.report.run_manifest import BaseFacts, ChatFacts, Facts, run_around
 from graftkit.store.files import sha256_of, write_json
 
 __all__ = [
@@ -66,6 +66,8 @@ class ExportManifest(Facts):
         stop_tokens: The ids that end an answer.
         system: The system message that all conversations shared, or None.
         chat_template: The sha256 of the chat template in use, in hex, or None.
+        chat: How conversations were laid out, where that is not as usual: what other programs have to be told.
+        prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
         tolerance: How far logits may be off, as a share of the largest; claimed, and bounded by `checked_tolerance`.
         files: Every file's size and sha256 by its path in the export.
         proof: What proving it gave, once that is done.
@@ -85,6 +87,8 @@ class ExportManifest(Facts):
     stop_tokens: list[int] = Field(default=[])
     system: str | None = None
     chat_template: str | None = None
+    chat: ChatFacts | None = None
+    prompts: Literal["chat", "plain"] = "chat"
     tolerance: float = 0.0
     files: dict[str, Any] = Field(default={})
     proof: dict[str, Any] = Field(default={})

@@ -12,6 +12,7 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
+from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
 from graftkit.flow.datasets import open_datasets
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
@@ -22,7 +23,6 @@ from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.regular_file import read_regular
-from graftkit.interfaces.samples import Conversation
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, names_are_certain
@@ -110,7 +110,7 @@ def make_plan(
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
-    template_in_use, length = chat_template_of(known, today), _row_length(bound, files)
+    template_in_use, length = chat_template_of(known, today, chat_options(bound)), _row_length(bound, files)
     encoder = Encoder(
         known,
         template_in_use,
@@ -119,10 +119,13 @@ def make_plan(
         report_dropped=recipe.data.dropped == "report",
         overflow=recipe.data.overflow,
     )
+    check_arguments(bound, template_in_use)
+    check_end_of_turn(bound, known)
     _check_template(encoder, samples)
     notices = [
         *_left_columns(datasets),
         *_notices(bound, samples),
+        *([told] if bound.exports and (told := must_be_passed(chat_options(bound))) else []),
         *([] if vocabulary else rowless),
         *_losses(known, vocabulary),
         *host.notices,
@@ -191,7 +194,8 @@ def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:
 
 def _template(bound: BoundRecipe) -> str | None:
     """Returns the chat template that the recipe gives in place of the tokenizer's own, or None."""
-    path = bound.recipe.data.chat_template
+    section = bound.recipe.data.chat_template
+    path = section.path if section else None
     if path is None:
         return None
     where = bound.document.where(("data", "chat_template"))
@@ -231,17 +235,11 @@ def _check_template(encoder: Encoder, samples: Split) -> list[str]:
     sample = samples.train.first_chat() or samples.holdout.first_chat()
     if sample is None:
         return []
-    examples = encoder.encode(sample).examples
-    answers = [
-        number for number, message in enumerate(sample.messages) if message.loss_weight and message.says_something
-    ]
-    if not examples or sample.messages[answers[-1]].role != "assistant":
+    examples = [(part, example) for part in encoder.turns(sample) for example in encoder.encode(part).examples]
+    used = encoder.prompt_in_use(examples[-1][0]) if examples else None
+    if used is None:
         return []
-    try:
-        used = encoder.prompt(Conversation(sample.messages[: answers[-1]], sample.where, sample.tools))
-    except DataError:  # a template that takes no conversation without an answer
-        return []
-    trained = examples[0].ids[: examples[0].prompt_length].tolist()
+    trained = examples[-1][1].ids[: examples[-1][1].prompt_length].tolist()
     if trained == used:
         return []
     same = next((n for n, pair in enumerate(zip(trained, used, strict=False)) if len({*pair}) > 1), None)

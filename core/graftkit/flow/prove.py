@@ -134,7 +134,16 @@ def _request(folder: Path, probes: Probes, base: Callable[[], Any]) -> ProofRequ
     expected = probes.assets
     if expected is None:
         return ProofRequest(folder, probes.requested, base)
-    return ProofRequest(folder, probes.requested, base, expected.texts, expected.conversation, expected.date)
+    return ProofRequest(
+        folder,
+        probes.requested,
+        base,
+        expected.texts,
+        expected.conversation,
+        expected.date,
+        expected.arguments,
+        expected.template,
+    )
 
 
 def _loaded_assets(exporter: Exporter, request: ProofRequest) -> tuple[LoadedAssets, str]:

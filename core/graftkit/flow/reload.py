@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError, named
 from graftkit.flow.base_model import base_facts, check_unchanged
+from graftkit.flow.chat import options_of
 from graftkit.flow.check_model import pick_device
 from graftkit.flow.export_manifest import (
     EXPORT_MANIFEST,
@@ -34,6 +35,7 @@ from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.quantizer import Quantizer
@@ -72,30 +74,38 @@ class ReloadedModel:
         tokenizer: Its tokenizer.
         stop: The tokens that end an answer.
         system: The system message that it was trained with, or None.
+        chat: How conversations were laid out.
+        prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
     """
 
     network: Any
     tokenizer: Tokenizer
     stop: Sequence[int]
     system: str | None = None
+    chat: ChatOptions = field(default_factory=ChatOptions)
+    prompts: Literal["chat", "plain"] = "chat"
 
     def stream(
-        self, prompt: str, *, system: str | None = None, raw: bool = False, max_new_tokens: int = 256
+        self, prompt: str, *, system: str | None = None, plain: bool | None = None, max_new_tokens: int = 256
     ) -> Iterator[str]:
         """Yields the answer's text as it comes.
 
         Args:
             prompt: What the user says.
             system: The system message; the one of the training when left out.
-            raw: Whether the text is continued as it is, without the chat template.
+            plain: Whether the text is continued as it is, without the chat template; as in training when left out.
             max_new_tokens: Tokens at most.
+
+        Raises:
+            RequestError: The prompt is empty, too long or no text, or a chat template is needed that is not there, or
+                not used.
         """
         try:
             prompt.encode("utf-8")
         except UnicodeEncodeError:
             raise RequestError("the prompt is not UTF-8") from None
         decoder = self.tokenizer.stream_decoder()
-        ids = self._prompt(prompt, self.system if system is None else system, raw)
+        ids = self.prompt(prompt, system, plain)
         max_new_tokens = self._room(len(ids), max_new_tokens)
         specials = set(self.tokenizer.special_tokens.values())
         for token in stream_greedily(self.network, ids, max_new_tokens=max_new_tokens, stop=self.stop):
@@ -111,14 +121,33 @@ class ReloadedModel:
             raise RequestError(f"the prompt has {prompt} tokens; the model's context is {context}")
         return min(wanted, context - prompt)
 
-    def _prompt(self, prompt: str, system: str | None, raw: bool) -> list[int]:
+    @property
+    def asks_plainly(self) -> bool:
+        """Whether a prompt is given without a chat template where nothing else is asked for."""
+        return self.prompts == "plain" or self.tokenizer.chat_template is None
+
+    def prompt(self, prompt: str, system: str | None = None, plain: bool | None = None) -> list[int]:
+        """Returns the ids that the model goes on with; arguments and errors as for `stream`."""
+        plain = self.asks_plainly if plain is None else plain
+        if plain and system:
+            raise RequestError(
+                "a system message is laid out by the chat template, which is not used here",
+                hint="Leave it out, or ask in the chat template: --chat.",
+            )
+        if not plain and self.tokenizer.chat_template is None:
+            raise RequestError("the tokenizer has no chat template", hint="Leave --chat out.")
         rows = self.network.get_input_embeddings().num_embeddings
         encoder = Encoder(
-            self.tokenizer, chat_template_of(self.tokenizer), max_length=1 << 30, rows=rows, report_dropped=True
+            self.tokenizer,
+            chat_template_of(self.tokenizer, options=self.chat),
+            max_length=1 << 30,
+            rows=rows,
+            report_dropped=True,
         )
-        if raw or not encoder.has_template:
+        if plain:
             return encoder.prompt(prompt)
-        turns = [Message("system", system)] if system else []
+        said = self.system if system is None else system
+        turns = [Message("system", said)] if said else []
         return encoder.prompt(Conversation((*turns, Message("user", prompt)), "prompt"))
 
 
@@ -246,7 +275,7 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
     change = _change(folder / VOCABULARY)
     seed = manifest.recipe["training"]["seed"]
     network = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change, seed)
-    return ReloadedModel(network, tokenizer, manifest.stop_tokens, data.system)
+    return ReloadedModel(network, tokenizer, manifest.stop_tokens, data.system, options_of(data.chat), data.prompts)
 
 
 def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
@@ -258,7 +287,7 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> Reloade
     change = _change(folder / VOCABULARY)
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
     network = _adapted(providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change)
-    return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system)
+    return _of_export(network, tokenizer, manifest.stop_tokens, manifest)
 
 
 def _peft_state(
@@ -292,7 +321,12 @@ def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, mak
     originals = FileOriginals(files, quantizer, device, torch.float32)
     adapted = adapt(network, adapter, manifest.targets, seed=0, originals=originals)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
-    return ReloadedModel(network, tokenizer, manifest.stop_tokens, manifest.system)
+    return _of_export(network, tokenizer, manifest.stop_tokens, manifest)
+
+
+def _of_export(network: Any, tokenizer: Tokenizer, stop: Sequence[int], manifest: ExportManifest) -> ReloadedModel:
+    chat = options_of(manifest.chat)
+    return ReloadedModel(network, tokenizer, stop, manifest.system, chat, manifest.prompts)
 
 
 def _dense(host: PluginHost) -> Quantizer:
@@ -360,4 +394,4 @@ def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedM
     if not stop:
         raise ModelError("nothing says at which token an answer ends", where=source)
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
-    return ReloadedModel(network, tokenizer, stop, manifest.system)
+    return _of_export(network, tokenizer, stop, manifest)

@@ -8,6 +8,7 @@ from typing import Any
 
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError, ModelError, RecipeError, RequestError
+from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.open_model import check_fits, embedding_rows
 from graftkit.flow.plan import RunPlan
@@ -85,7 +86,7 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
             where="tokenizer",
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
         )
-    template = chat_template_of(built.tokenizer, plan.today)
+    template = chat_template_of(built.tokenizer, plan.today, chat_options(plan.bound))
     encoder = plan.encoder.for_tokenizer(built.tokenizer, template)
     return Vocabulary(built.tokenizer, asked.registered, encoder, base, built.change, texts), built
 

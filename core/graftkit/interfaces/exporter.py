@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -178,6 +178,8 @@ class ProofRequest:
         texts: Texts to encode with the tokenizer that the export's program loads.
         conversation: Messages, `{"role": ..., "content": ...}`, to lay out with the chat template that it loads.
         today: The day that a chat template writes where it asks for the date.
+        template_arguments: What the chat template is given besides, by name.
+        template_name: The chat template's name, where the tokenizer has several; None for the default.
     """
 
     folder: Path
@@ -186,6 +188,8 @@ class ProofRequest:
     texts: Sequence[str] = ()
     conversation: Sequence[Mapping[str, str]] = ()
     today: date | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    template_name: str | None = None
 
     def assets(
         self, tokenizer: Any, generation: Mapping[str, Any] | None = None, config: Any | None = None
@@ -212,12 +216,13 @@ class ProofRequest:
     def _rendered(self, tokenizer: Any) -> str:
         if not self.conversation or not tokenizer.chat_template:
             return ""
-        template = tokenizer.get_chat_template()
+        template = tokenizer.get_chat_template(self.template_name)
         text: str = tokenizer.apply_chat_template(
             [dict(message) for message in self.conversation],
             chat_template=f"{_clock(self.today)}{template}" if "strftime_now" in template else template,
             tokenize=False,
             add_generation_prompt=True,
+            **self.template_arguments,
         )
         return text
 

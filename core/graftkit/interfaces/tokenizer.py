@@ -11,6 +11,7 @@ __all__ = [
     "ROLES",
     "AddedTokens",
     "Encoding",
+    "NamedTemplates",
     "Role",
     "Specials",
     "StreamDecoder",
@@ -151,6 +152,15 @@ class AddedTokens(Protocol):
     @property
     def added_tokens(self) -> Mapping[str, int]:
         """The added tokens, special ones among them, and their ids."""
+
+
+@runtime_checkable
+class NamedTemplates(Protocol):
+    """What a tokenizer may tell besides: its chat templates by name, where it has several."""
+
+    @property
+    def chat_templates(self) -> Mapping[str, str]:
+        """The Jinja templates by name; `chat_template` is the one called "default"."""
 
 
 class TokenizerBackend(Protocol):

@@ -37,6 +37,8 @@ def recipe_schema(host: PluginHost) -> dict[str, Any]:
     for definition, key in _ONE_OR_MORE:
         properties = schema["$defs"][definition]["properties"]
         properties[key] = _or_word(properties[key])
+    properties = schema["$defs"]["DataSection"]["properties"]
+    properties["chat_template"] = _or_word(properties["chat_template"])
     for definition, key in _FILES:
         _files(schema["$defs"][definition]["properties"][key])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "graftkit recipe", **schema}

@@ -38,7 +38,7 @@ def anchor_paths(document: Document, folder: Path) -> None:
             if key in section:
                 section[key] = _anchored_files(section[key], ("data", key), base)
         if "chat_template" in section:
-            section["chat_template"] = _anchored(section["chat_template"], base(("data", "chat_template")))
+            section["chat_template"] = _anchored_files(section["chat_template"], ("data", "chat_template"), base)
     section = data.get("tokenizer")
     if isinstance(section, dict):
         _anchor_tokenizer(section, lambda key: base(("tokenizer", key)))

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from graftkit.host.host import PluginHost
 from graftkit.recipe.schema import (
+    ChatTemplateSection,
     DataSection,
     DatasetSection,
     EvaluationSection,
@@ -32,6 +33,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "tokenizer.replace": ReplaceSection,
     "data": DataSection,
     "data.train": DatasetSection,
+    "data.chat_template": ChatTemplateSection,
     "training": TrainingSection,
     "evaluation": EvaluationSection,
     "plugins": PluginsSection,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import date as Day
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS
 from graftkit.interfaces.config import StrictModel
 
 __all__ = [
     "UNION_TAGS",
     "AdapterSection",
+    "ChatTemplateSection",
     "DataSection",
     "DatasetSection",
     "EvaluationSection",
@@ -81,6 +84,29 @@ def _day(value: Any) -> Any:
     if value is not None and type(value) is not Day:
         raise ValueError("data.date: a day, such as 2026-01-31")
     return value
+
+
+def _template_arguments(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError("data.template_arguments: a mapping of names to values, such as {enable_thinking: false}")
+    reserved = sorted(RESERVED_ARGUMENTS & value.keys())
+    if reserved:
+        raise ValueError(f"data.template_arguments: {', '.join(reserved)} is what every template is given already")
+    odd = next((name for name in value if not isinstance(name, str) or not name.isidentifier()), None)
+    if odd is not None:
+        raise ValueError(f"data.template_arguments: {odd!r} can't be the name of a template's variable")
+    odd = next((name for name, part in value.items() if not _is_json(part)), None)
+    if odd is not None:
+        raise ValueError(f"data.template_arguments: the value of {odd} is none of JSON: {value[odd]!r:.60}")
+    return value
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return isfinite(value) if isinstance(value, float) else isinstance(value, str | bool | int | None)
 
 
 class ProviderSection(StrictModel):
@@ -217,6 +243,21 @@ class DatasetSection(StrictModel):
         return self
 
 
+class ChatTemplateSection(StrictModel):
+    """The chat template: a file's path, or the name of one of the tokenizer's own."""
+
+    path: str | None = Field(default=None, min_length=1, description="a Jinja file")
+    name: str | None = Field(
+        default=None, min_length=1, description="one of several that the tokenizer has, such as rag or tool_use"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ChatTemplateSection:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("data.chat_template: say either path or name")
+        return self
+
+
 class DataSection(StrictModel):
     """The records to learn from and the records to judge by."""
 
@@ -231,8 +272,29 @@ class DataSection(StrictModel):
     max_length: int | None = Field(
         default=None, ge=8, description="tokens of an example at most; 1024 or tokens_per_step when left out"
     )
-    chat_template: str | None = Field(
-        default=None, description="a Jinja file that lays out conversations, instead of the tokenizer's own"
+    chat_template: Annotated[ChatTemplateSection, BeforeValidator(_path_alone)] | None = Field(
+        default=None,
+        description="a Jinja file that lays out conversations, instead of the tokenizer's own; or {name: NAME}, where "
+        "the tokenizer has several",
+    )
+    template_arguments: Annotated[dict[str, Any], BeforeValidator(_template_arguments)] = Field(
+        default={}, description="what the chat template is given besides, by name, such as {enable_thinking: false}"
+    )
+    system: Literal["own", "first_user"] = Field(
+        default="own",
+        description="where a system message stands: in a turn of its own, or, for templates that take none, before the "
+        "first user message's text, a blank line between",
+    )
+    turns: Literal["all", "each"] = Field(
+        default="all",
+        description="all: a conversation is one example. each: every answer is one, laid out with the conversation up "
+        "to it as in use, for templates that leave out the reasoning of earlier turns",
+    )
+    end_of_turn: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the text, with a special token at its end, that ends an assistant's turn; what the template "
+        "writes after the last turn when left out",
     )
     overflow: Literal["drop_turns", "drop", "truncate", "error"] = Field(
         default="drop_turns",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,6 +19,7 @@ __all__ = [
     "FORMAT",
     "MANIFEST",
     "BaseFacts",
+    "ChatFacts",
     "DataFacts",
     "ExportFacts",
     "Facts",
@@ -84,6 +85,26 @@ class TokenizerFacts(Facts):
     corpus_tokens: dict[str, float] | None = None
 
 
+class ChatFacts(Facts):
+    """How conversations are laid out, where that is not as usual.
+
+    Attributes:
+        template_arguments: What the chat template is given besides the conversation.
+        template_arguments_sha256: Of these, in hex.
+        system: Where a system message stands; see `graftkit.interfaces.chat_options.ChatOptions`.
+        turns: Whether a conversation is one example, or each answer is.
+        end_of_turn: The text that ends an assistant's turn, where the recipe says it.
+        template: The name of the tokenizer's template, where the recipe says it.
+    """
+
+    template_arguments: dict[str, Any] = {}
+    template_arguments_sha256: str | None = None
+    system: Literal["own", "first_user"] = "own"
+    turns: Literal["all", "each"] = "all"
+    end_of_turn: str | None = None
+    template: str | None = None
+
+
 class DataFacts(Facts):
     """The examples.
 
@@ -93,12 +114,16 @@ class DataFacts(Facts):
             their tokens depend on besides.
         system: The system message that all conversations share, or None.
         example_prompt: A holdout prompt to try the model with, or None.
+        chat: How conversations are laid out, or None where that is as usual.
+        prompts: How the model is asked, as it was trained: "chat" for the chat template, "plain" for the text alone.
     """
 
     date: str
     fingerprint: dict[str, str] = {}
     system: str | None = None
     example_prompt: str | None = None
+    chat: ChatFacts | None = None
+    prompts: Literal["chat", "plain"] = "chat"
 
 
 class SequenceFacts(Facts):

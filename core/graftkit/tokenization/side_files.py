@@ -11,10 +11,22 @@ from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.tokenization.tokenizer_json import dump
 
-__all__ = ["SIDE_FILES", "chat_template_in", "content_of", "object_in", "read_files", "text_in", "with_chat_template"]
+__all__ = [
+    "SIDE_FILES",
+    "additional_templates",
+    "chat_template_in",
+    "chat_templates_in",
+    "content_of",
+    "object_in",
+    "read_files",
+    "text_in",
+    "with_chat_template",
+    "write_files",
+]
 
 _CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
+_ADDITIONAL, _JINJA = "additional_chat_templates", ".jinja"
 
 SIDE_FILES = (_CONFIG, "special_tokens_map.json", "added_tokens.json", _TEMPLATE)
 """The files that Hugging Face repositories keep beside a vocabulary."""
@@ -90,8 +102,17 @@ def text_in(files: Mapping[str, bytes], name: str, where: str) -> str | None:
         raise ModelError(f"{name} is not UTF-8", where=where) from None
 
 
-def chat_template_in(files: Mapping[str, bytes], where: str) -> str | None:
-    """Returns the chat template: chat_template.jinja, or else the field in tokenizer_config.json; None if blank.
+def additional_templates(folder: Path) -> list[str]:
+    """Returns the names of a folder's files `additional_chat_templates/NAME.jinja`, relative to it and sorted."""
+    found = sorted(path for path in (folder / _ADDITIONAL).glob(f"*{_JINJA}") if path.is_file())
+    return [f"{_ADDITIONAL}/{path.name}" for path in found]
+
+
+def chat_templates_in(files: Mapping[str, bytes], where: str) -> dict[str, str]:
+    """Returns the chat templates by name, as transformers reads them: the usual one is called "default".
+
+    They are chat_template.jinja and the files of additional_chat_templates; without any of these, the field in
+    tokenizer_config.json, which is a template or a list of named ones. Blank ones are left out.
 
     Args:
         files: Name -> bytes.
@@ -100,17 +121,39 @@ def chat_template_in(files: Mapping[str, bytes], where: str) -> str | None:
     Raises:
         ModelError: One of the files is malformed.
     """
-    template = text_in(files, _TEMPLATE, where)
-    if template is None:
-        template = object_in(files, _CONFIG, where).get("chat_template")
-    if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
-    return template if isinstance(template, str) and template.strip() else None
+    names = {_TEMPLATE: "default"} | {
+        name: name.removeprefix(f"{_ADDITIONAL}/").removesuffix(_JINJA) for name in files if _is_additional(name)
+    }
+    found: dict[Any, Any] = {name: text_in(files, file, where) for file, name in names.items() if file in files}
+    said = object_in(files, _CONFIG, where).get("chat_template") if not found else None
+    if isinstance(said, list):
+        found = {entry.get("name"): entry.get("template") for entry in said if isinstance(entry, dict)}
+    elif said is not None:
+        found = dict(said) if isinstance(said, dict) else {"default": said}
+    return {
+        name: text for name, text in found.items() if isinstance(name, str) and isinstance(text, str) and text.strip()
+    }
+
+
+def _is_additional(name: str) -> bool:
+    return name.startswith(f"{_ADDITIONAL}/") and name.endswith(_JINJA)
+
+
+def chat_template_in(files: Mapping[str, bytes], where: str) -> str | None:
+    """Returns the chat template that is used unless another one is named; None where there is none.
+
+    Args:
+        files: Name -> bytes.
+        where: The folder, for the error.
+
+    Raises:
+        ModelError: One of the files is malformed.
+    """
+    return chat_templates_in(files, where).get("default")
 
 
 def with_chat_template(files: Mapping[str, bytes], template: str, where: str) -> dict[str, bytes]:
-    """Returns the files with another chat template: in tokenizer_config.json if only that has one, or its own file.
+    """Returns the files with one chat template in place of any: in tokenizer_config.json if only that has one.
 
     Args:
         files: Name -> bytes.
@@ -120,10 +163,23 @@ def with_chat_template(files: Mapping[str, bytes], template: str, where: str) ->
     Raises:
         ModelError: The configuration is no JSON object.
     """
+    others = {name: data for name, data in files.items() if not _is_additional(name)}
     config = object_in(files, _CONFIG, where)
     in_config = "chat_template" in config
-    if in_config and _TEMPLATE not in files:
-        return {**files, _CONFIG: dump({**config, "chat_template": template})}
+    if in_config and _TEMPLATE not in files and len(others) == len(files):
+        return {**others, _CONFIG: dump({**config, "chat_template": template})}
     kept = {key: value for key, value in config.items() if key != "chat_template"}
     changed = {_CONFIG: dump(kept)} if in_config else {}
-    return {**files, **changed, _TEMPLATE: template.encode("utf-8")}
+    return {**others, **changed, _TEMPLATE: template.encode("utf-8")}
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Writes files into a folder.
+
+    Args:
+        files: Name, relative to the folder -> bytes.
+        folder: The folder.
+    """
+    for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)

@@ -10,7 +10,7 @@ from typing import Any
 from graftkit.errors import ModelError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
-from graftkit.tokenization.side_files import SIDE_FILES, content_of, read_files
+from graftkit.tokenization.side_files import SIDE_FILES, additional_templates, content_of, read_files
 from graftkit.tokenization.tokenizer_json import added_token, dump, template
 
 __all__ = [
@@ -82,7 +82,7 @@ def beside(folder: Path) -> dict[str, bytes]:
     Raises:
         ModelError: One can't be read.
     """
-    return read_files(folder, BESIDE)
+    return read_files(folder, (*BESIDE, *additional_templates(folder)))
 
 
 def configuration(folder: Path) -> Json:

@@ -13,7 +13,14 @@ from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Specials, StreamDecoder
 from graftkit.tokenization.panics import no_panic
-from graftkit.tokenization.side_files import chat_template_in, content_of, object_in, with_chat_template
+from graftkit.tokenization.side_files import (
+    chat_template_in,
+    chat_templates_in,
+    content_of,
+    object_in,
+    with_chat_template,
+    write_files,
+)
 from tokenizers import Tokenizer as Backend
 
 from graftkit_tokenizers.formats.convert import write
@@ -178,6 +185,11 @@ class HuggingFaceTokenizer:
         """The template from its own file, or from the configuration."""
         return chat_template_in(self._files, self._where)
 
+    @cached_property
+    def chat_templates(self) -> dict[str, str]:
+        """The templates by name; that which is used unless another one is named is "default"."""
+        return chat_templates_in(self._files, self._where)
+
     def with_chat_template(self, template: str) -> HuggingFaceTokenizer:
         """Returns a tokenizer with this template, in the file in which this one has its own."""
         files = with_chat_template(self._files, template, self._where)
@@ -305,8 +317,7 @@ class HuggingFaceTokenizer:
             files = write(self._spec, self._config | first, self._files, format)
         if "tokenizer.json" in files:
             files = with_true_flags(files, self._config, self._full)
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
+        write_files(files, folder)
 
 
 def _in_current_form(spec: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS
 from graftkit.errors import DataError, ModelError
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message, ToolCall
 
 TURNS = (Message("system", "Be brief."), Message("user", " hi "), Message("assistant", "ho\n"))
@@ -226,3 +227,55 @@ def test_it_renders_what_transformers_renders() -> None:
     [theirs], _ = render_jinja_template([messages], chat_template=source, add_generation_prompt=True, bos_token="<s>")
     ours = ChatTemplate(source, {"bos_token": "<s>"}).render(messages, "here", add_generation_prompt=True)
     assert ours == theirs
+
+
+REFUSES = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }};{% endfor %}"
+)
+DROPS = (
+    "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }};{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+FIRST_USER = ChatOptions(system="first_user")
+
+
+@pytest.mark.parametrize("source", [REFUSES, DROPS])
+def test_a_system_message_that_a_template_takes_not_may_stand_before_the_first_user_message(source: str) -> None:
+    with pytest.raises(DataError, match=r"refuses it|leaves out message 1") as caught:
+        lay_out(ChatTemplate(source, {}), Conversation(TURNS, "here"))
+    assert "data.system: first_user" in caught.value.hint
+    pieces = lay_out(ChatTemplate(source, {}, options=FIRST_USER), Conversation(TURNS, "here"))
+    user = TURNS[1].content if source == DROPS else TURNS[1].content.strip()
+    merged = [{"role": "user", "content": f"Be brief.\n\n{TURNS[1].content}"}, {"role": "assistant", "content": "ho\n"}]
+    assert "".join(piece.text for piece in pieces) == ChatTemplate(source, {}).render(merged, "here")
+    assert contents(pieces)[:2] == [(0, "Be brief."), (1, TURNS[1].content if source == DROPS else " hi")]
+    assert user in "".join(piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ((Message("system", ""), Message("user", "x")), "[user]x;"),
+        ((Message("system", "s"), Message("user", "")), "[user]s;"),
+        ((Message("system", "s"), Message("system", "t"), Message("user", "x")), "[user]s\n\nt\n\nx;"),
+        ((Message("system", "s"), Message("assistant", "a"), Message("user", "x")), "[assistant]a;[user]s\n\nx;"),
+        ((Message("user", "x"), Message("assistant", "a")), "[user]x;[assistant]a;"),
+    ],
+)
+def test_every_system_message_at_the_beginning_is_put_there(turns: tuple[Message, ...], expected: str) -> None:
+    pieces = lay_out(ChatTemplate(DROPS, {}, options=FIRST_USER), Conversation(turns, "here"))
+    assert "".join(piece.text for piece in pieces) == expected
+
+
+def test_without_a_user_message_there_is_no_place_for_it() -> None:
+    turns = (Message("system", "s"), Message("assistant", "a"))
+    with pytest.raises(DataError, match="no user message whose text could follow it"):
+        lay_out(ChatTemplate(DROPS, {}, options=FIRST_USER), Conversation(turns, "here"))
+
+
+def test_a_refusal_for_another_reason_names_no_way_out_that_is_none() -> None:
+    template = ChatTemplate("{{ raise_exception('no') }}", {})
+    with pytest.raises(DataError) as caught:
+        lay_out(template, Conversation(TURNS, "here"))
+    assert "data.system" not in caught.value.hint

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.sample_digest import digest_sample
 from graftkit.interfaces.samples import Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
@@ -97,3 +98,42 @@ def test_an_answer_that_goes_on_after_a_space_gets_none_of_its_own(tmp_path: Pat
     prompt = encoder.prompt(Conversation((asked,), "record"))
     assert example.ids[: len(prompt)].tolist() == prompt and example.prompt_length == len(prompt)
     assert tokenizer.decode(example.ids.tolist()) == f"u: asa: {answer}"
+
+
+OF_EACH_TRAIT = {
+    "trims the user": "{% if m.role == 'user' %}{{ m.content | trim }}{% else %}{{ m.content }}{% endif %}",
+    "trims everyone": "{{ m.content | trim }}",
+    "trims on the left": "{{ m.content.lstrip() }}",
+    "a space before the answer": "{% if m.role == 'assistant' %}{{ ' ' }}{% endif %}{{ m.content }}",
+    "the answer on a line": "{{ '\n' + m.content | trim + '\n' }}",
+}
+
+
+@pytest.mark.parametrize("trait", OF_EACH_TRAIT)
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_white_space_is_laid_out_as_the_template_does(tmp_path: Path, trait: str, name: str) -> None:
+    files = tiny_tokenizer_files()
+    for file, data in files.items():
+        (tmp_path / file).write_bytes(data)
+    body = "<|im_start|>{{ m.role }}\n" + OF_EACH_TRAIT[trait] + "<|im_end|>\n"
+    template = "{% for m in messages %}" + body + "{% endfor %}"
+    prompt = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    (tmp_path / "chat_template.jinja").write_text(template + prompt)
+    ours = HuggingFaceBackend().load(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    record = Conversation(tuple(Message(role, content) for role, content in CONVERSATIONS[name]), "record")
+    turns = [{"role": message.role, "content": message.content} for message in record.messages]
+    encoder = Encoder(ours, chat_template_of(ours), 1000)
+    [example] = encoder.encode(record).examples
+    assert example.ids.tolist() == theirs.apply_chat_template(turns, return_dict=False)
+    asked = theirs.apply_chat_template(turns[:-1], return_dict=False, add_generation_prompt=True)
+    assert example.ids[: example.prompt_length].tolist() == asked == encoder.prompt_in_use(record)
+
+
+def test_records_that_differ_in_reasoning_alone_are_different_records() -> None:
+    records = [
+        Conversation((Message("user", "a"), Message("assistant", "b", reasoning=reasoning)), f"a.jsonl:{number}")
+        for number, reasoning in enumerate(("", "one way", "another way", "another way"))
+    ]
+    digests = [digest_sample(record, seed=0) for record in records]
+    assert len({*digests}) == 3 and digests[2] == digests[3]

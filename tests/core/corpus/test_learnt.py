@@ -6,6 +6,7 @@ import pytest
 from graftkit.corpus.layout import lay_out
 from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.template import ChatTemplate
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message, ToolCall
 
 CONTROLS = ("<s>", "</s>", "<|begin|>", "<|end|>", "<|stop|>", "<think>", "</think>", "<call>", "</call>")
@@ -84,3 +85,65 @@ def test_a_call_that_a_later_turn_repeats_is_learnt_once() -> None:
 def test_weights_hold_for_the_whole_turn() -> None:
     turns = (TURNS[0], Message("assistant", "one", 0.0), Message("user", "b?", 0.5), TURNS[3])
     assert learnt("{{ m.content }}<|end|>\n", turns) == ["b?<|end|>", "two<|end|>"]
+
+
+NEXT_ROLE = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "end", "expected"),
+    [
+        ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", "</s>", ["one", "two</s>"]),
+        ("{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}", "</s>", ["one", "two</s>"]),
+        (
+            "{% for m in messages %}<s>{{ m.role }}{{ m.content }} ##</s>{% endfor %}",
+            "</s>",
+            ["one ##</s>", "two ##</s>"],
+        ),
+        (
+            "{% for m in messages %}<s>{{ m.content }}<|end|>\n<|stop|>{% endfor %}",
+            "<|stop|>",
+            ["one<|end|>\n<|stop|>"] * 2,
+        ),
+        ("{% for m in messages %}<s>{{ m.content }}<|end|><|stop|>{% endfor %}", "<|end|>", ["one<|end|>"] * 2),
+        (NEXT_ROLE, "<|user|>", ["one<|user|>", "two<|user|>"]),
+        (
+            "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+            "{% else %}{{ m.content }}{% endif %}</s>\n{% endfor %}",
+            "</s>",
+            ["one</s>"] * 2,
+        ),
+        (
+            "{% for m in messages %}{% if m.role == 'assistant' %}"
+            "{% generation %}{{ m.content }}</s>{% endgeneration %}"
+            "{% else %}{{ m.content }}{% endif %}\n{% endfor %}",
+            "</s>",
+            ["one</s>"] * 2,
+        ),
+    ],
+)
+def test_what_ends_a_turn_may_be_said(source: str, end: str, expected: list[str]) -> None:
+    template = ChatTemplate(source, {}, options=ChatOptions(end_of_turn=end))
+    conversation = Conversation(TURNS, "here")
+    controls = (*CONTROLS, "<|user|>", "<|assistant|>")
+    found, before = [], 0.0
+    pieces = lay_out(template, conversation, controls=controls)
+    for part in LearntParts(template, controls).parts(pieces, conversation):
+        if part.weight:
+            found += [] if before else [""]
+            found[-1] += part.text
+        before = part.weight
+    assert [found[0], found[-1]] == [expected[0], expected[-1].replace("one", "two")] and len(found) == 2
+
+
+def test_an_answer_that_spells_the_end_of_a_turn_gets_one_nevertheless() -> None:
+    template = ChatTemplate(
+        "{% for m in messages %}{{ m.content }}{% endfor %}", {}, options=ChatOptions(end_of_turn="</s>")
+    )
+    conversation = Conversation((Message("user", "x"), Message("assistant", "y</s>")), "here")
+    parts = list(LearntParts(template, CONTROLS).parts(lay_out(template, conversation), conversation))
+    assert [(part.text, part.written) for part in parts if part.weight] == [("y</s>", False), ("</s>", True)]
+    parts = list(
+        LearntParts(template, CONTROLS).parts(lay_out(template, conversation), conversation, add_end_of_turn=False)
+    )
+    assert "".join(part.text for part in parts) == "xy</s>"

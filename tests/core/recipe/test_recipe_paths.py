@@ -37,7 +37,8 @@ def test_paths_in_a_file_start_at_its_folder(folders: tuple[Path, Path]) -> None
     assert recipe.model.path == str(recipes / "m")
     assert paths(recipe.data.train) == [str(recipes / "a.jsonl"), str(recipes / "sub/b.txt")]
     assert paths(recipe.data.holdout) == [str(recipes / "held.jsonl")]
-    assert recipe.data.chat_template == str(recipes / "c.jinja")
+    assert recipe.data.chat_template is not None
+    assert recipe.data.chat_template.path == str(recipes / "c.jinja")
 
 
 def test_a_recipe_named_by_a_relative_path_anchors_the_same(folders: tuple[Path, Path]) -> None:
