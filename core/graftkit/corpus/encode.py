@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.plain_text import PlainTexts
@@ -76,19 +77,14 @@ def chat_template_of(tokenizer: Tokenizer, today: date | None = None) -> ChatTem
     text = tokenizer.chat_template
     if text is None:
         return None
-    names = {id: name for name, id in tokenizer.special_tokens.items()}
-    tokens = {}
-    for role in ("bos", "eos", "pad", "unk"):
-        id = tokenizer.role_token(role)
-        if id is not None:  # a missing token is an undefined variable of the template
-            tokens[f"{role}_token"] = names.get(id, "")
-    return ChatTemplate(text, tokens, today)
+    return ChatTemplate(text, template_tokens(tokenizer), today)
 
 
 class Encoder:
     """Encodes records for one tokenizer.
 
-    Only special tokens that the chat template writes are encoded as such; in messages they are ordinary text.
+    Only control tokens that the chat template writes are encoded as such; in messages they are ordinary text. Those
+    are the tokenizer's special tokens, and added tokens that stand in the template: see `with_control_tokens`.
 
     Args:
         tokenizer: The tokenizer.
@@ -110,12 +106,12 @@ class Encoder:
         report_dropped: bool = False,
         overflow: Overflow = "drop_turns",
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = with_control_tokens(tokenizer, template)
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
         self._template = template
         self.max_length = max_length
-        self._names = {id: name for name, id in tokenizer.special_tokens.items()}
-        self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
+        self._names = {id: name for name, id in self._tokenizer.special_tokens.items()}
+        self._specials = sorted(self._tokenizer.special_tokens, key=len, reverse=True)
         self._injection = InjectionCheck(self._specials)
         self._cuts_hold: bool | None = None
         self.report_dropped, self.overflow = report_dropped, overflow
@@ -271,7 +267,7 @@ class Encoder:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer."""
+        """The tokenizer, to which the template's control tokens are special."""
         return self._tokenizer
 
     @cached_property

@@ -81,6 +81,7 @@ class ChatTemplate:
         fingerprint: A sha256, in hex, of everything that decides what a conversation becomes: of the day only where the
             template asks for it.
         source: The Jinja source.
+        literals: The texts that stand in it: what it writes as it is, and its strings.
         words: The texts that it looks for in what it is given, or compares that with.
         attributes: The names that it may look up in messages and tools.
 
@@ -104,6 +105,7 @@ class ChatTemplate:
         try:
             parsed = environment.parse(source)
             names = {name.name for name in parsed.find_all(nodes.Name)}
+            self.literals = frozenset(_literals(parsed))
             self.words = frozenset(_words_looked_for(parsed))
             self.attributes = {node.attr for node in parsed.find_all(nodes.Getattr)} | {
                 node.value for node in parsed.find_all(nodes.Const) if isinstance(node.value, str)
@@ -164,6 +166,11 @@ class ChatTemplate:
                 "the chat template writes half of a surrogate pair, which is no text", where=where
             ) from None
         return text
+
+
+def _literals(template: nodes.Template) -> Iterator[str]:
+    yield from (node.data for node in template.find_all(nodes.TemplateData))
+    yield from (node.value for node in template.find_all(nodes.Const) if isinstance(node.value, str))
 
 
 def _words_looked_for(template: nodes.Template) -> Iterator[str]:
