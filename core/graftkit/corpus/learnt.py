@@ -12,7 +12,10 @@ from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Conversation, Message
 
-__all__ = ["LearntParts", "Part"]
+__all__ = ["UNMARKED", "LearntParts", "Part", "misses_an_answer"]
+
+UNMARKED = "an answer outside the blocks"
+"""Among what a template leaves out: an answer that is there, yet not learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,23 @@ class LearntParts:
             return "".join(piece.text for piece in lay_out(self._template, conversation, add_generation_prompt=reply))
         except DataError:
             return ""
+
+
+def misses_an_answer(pieces: Sequence[Piece], conversation: Conversation) -> bool:
+    """Tells whether an answer stands outside the template's `{% generation %}` blocks while others stand in one.
+
+    Args:
+        pieces: The conversation's layout.
+        conversation: The conversation.
+    """
+    marked = {piece.message for piece in pieces if piece.generated}
+    shown = {piece.message for piece in pieces if piece.text.strip()}
+    answers = (
+        number
+        for number, message in enumerate(conversation.messages)
+        if message.loss_weight and message.weight is None and number in shown
+    )
+    return bool(marked) and not marked.issuperset(answers)
 
 
 def _in_blocks(pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:

@@ -29,6 +29,9 @@ class Tally:
         prompt: What the user says in the first short conversation, or None.
         answers: The numbers of the examples that have a prompt and an answer.
         left_out: What the chat template leaves out -> in how many records.
+        spelt: A control token -> how many texts, prompts and completions spell it first, as plain characters.
+        said: A control token -> how many conversations spell it first in an answer, as plain characters.
+        unmarked: Records with an answer that is not learnt, outside the template's `{% generation %}` blocks.
     """
 
     records: int = 0
@@ -43,6 +46,9 @@ class Tally:
     prompt: str | None = None
     answers: Sequence[int] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    spelt: Mapping[str, int] = field(default_factory=dict)
+    said: Mapping[str, int] = field(default_factory=dict)
+    unmarked: int = 0
 
     def plus(self, other: Tally, answers: int) -> Tally:
         """Returns the counts of these records and those that follow them.
@@ -64,6 +70,9 @@ class Tally:
             prompt=self.prompt if self.prompt is not None else other.prompt,
             answers=[*self.answers, *(self.examples + number for number in other.answers)][:answers],
             left_out=dict(Counter(self.left_out) + Counter(other.left_out)),
+            spelt=dict(Counter(self.spelt) + Counter(other.spelt)),
+            said=dict(Counter(self.said) + Counter(other.said)),
+            unmarked=self.unmarked + other.unmarked,
         )
 
     def to_json(self) -> dict[str, Any]:

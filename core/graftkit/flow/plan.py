@@ -15,6 +15,7 @@ from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.datasets import open_datasets
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
+from graftkit.flow.template_check import check_template
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, plan_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -22,7 +23,6 @@ from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.regular_file import read_regular
-from graftkit.interfaces.samples import Conversation
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, names_are_certain
@@ -118,9 +118,10 @@ def make_plan(
         trained,
         report_dropped=recipe.data.dropped == "report",
         overflow=recipe.data.overflow,
+        parse_special_tokens=recipe.data.special_tokens == "parse",
     )
-    _check_template(encoder, samples)
     notices = [
+        *check_template(encoder, samples),
         *_left_columns(datasets),
         *_notices(bound, samples),
         *([] if vocabulary else rowless),
@@ -220,37 +221,6 @@ def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset]]:
     if not found.train:
         raise DataError("every record is held out: there is nothing to learn from", where=str(files[0].source))
     return found, files
-
-
-def _check_template(encoder: Encoder, samples: Split) -> list[str]:
-    """Lays the first conversation out, so that what is wrong with the template shows now, and compares its prompt.
-
-    Returns:
-        A notice where what stands before an answer in training is not what stands there in use.
-    """
-    sample = samples.train.first_chat() or samples.holdout.first_chat()
-    if sample is None:
-        return []
-    examples = encoder.encode(sample).examples
-    answers = [
-        number for number, message in enumerate(sample.messages) if message.loss_weight and message.says_something
-    ]
-    if not examples or sample.messages[answers[-1]].role != "assistant":
-        return []
-    try:
-        used = encoder.prompt(Conversation(sample.messages[: answers[-1]], sample.where, sample.tools))
-    except DataError:  # a template that takes no conversation without an answer
-        return []
-    trained = examples[0].ids[: examples[0].prompt_length].tolist()
-    if trained == used:
-        return []
-    same = next((n for n, pair in enumerate(zip(trained, used, strict=False)) if len({*pair}) > 1), None)
-    place = min(len(trained), len(used)) if same is None else same
-    shown = [repr(encoder.tokenizer.decode(ids[max(0, place - 3) :][:20])) for ids in (trained, used)]
-    return [
-        f"the chat template has another text before an answer in training than in use: {shown[0]} against {shown[1]}; "
-        f"seen at {sample.where}"
-    ]
 
 
 def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from graftkit import Tokenizer
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.layout import lay_out
-from graftkit.corpus.learnt import LearntParts
+from graftkit.corpus.learnt import LearntParts, misses_an_answer
 from graftkit.corpus.template import ChatTemplate
 from graftkit.interfaces.samples import Conversation, Message, ToolCall
 
@@ -84,3 +86,28 @@ def test_a_call_that_a_later_turn_repeats_is_learnt_once() -> None:
 def test_weights_hold_for_the_whole_turn() -> None:
     turns = (TURNS[0], Message("assistant", "one", 0.0), Message("user", "b?", 0.5), TURNS[3])
     assert learnt("{{ m.content }}<|end|>\n", turns) == ["b?<|end|>", "two<|end|>"]
+
+
+FIRST_ALONE = (
+    "{% if loop.index == 2 %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "weight", "misses"),
+    [
+        (FIRST_ALONE, None, True),
+        (FIRST_ALONE, 0.0, False),
+        (FIRST_ALONE, 1.0, False),
+        (ASSISTANT.replace("IS", "{% generation %}{{ m.content }}{% endgeneration %}"), None, False),
+        ("{{ m.content }}", None, False),
+    ],
+)
+def test_an_answer_outside_the_blocks_is_told_where_others_have_one(
+    bytewise: Tokenizer, body: str, weight: float | None, misses: bool
+) -> None:
+    template = ChatTemplate(LOOP.replace("BODY", body).replace("REPLY", ""), {})
+    conversation = Conversation((*TURNS[:3], Message("assistant", "two", weight)), "here")
+    assert misses_an_answer(lay_out(template, conversation), conversation) is misses
+    encoded = Encoder(bytewise, template, 1000).encode(conversation)
+    assert encoded.unmarked is misses and not encoded.left_out
