@@ -77,8 +77,9 @@ class SentencePieceTokenizer:
 
     @property
     def named_tokens(self) -> dict[str, str]:
-        """The tokens that the configuration names: `bos_token`, `image_token`, ... -> text."""
-        return named_tokens(self.files.json("special_tokens_map.json") | self.files.json("tokenizer_config.json"))
+        """The tokens that the configuration names: `bos_token`, ... -> text; unknown ones are left out."""
+        named = named_tokens(self.files.json("special_tokens_map.json") | self.files.json("tokenizer_config.json"))
+        return {name: token for name, token in named.items() if token in self.special_tokens}
 
     def with_control_tokens(self, tokens: Collection[str]) -> SentencePieceTokenizer:
         """Returns a tokenizer to which these added tokens are special, too; files and "all" ids stay the same."""

@@ -172,8 +172,9 @@ class HuggingFaceTokenizer:
 
     @property
     def named_tokens(self) -> dict[str, str]:
-        """The tokens that the configuration names: `bos_token`, `image_token`, ... -> text."""
-        return named_tokens(self._config)
+        """The tokens that the configuration names: `bos_token`, ... -> text; unknown ones are left out."""
+        named = named_tokens(self._config).items()
+        return {name: token for name, token in named if self._full.token_to_id(token) is not None}
 
     def with_control_tokens(self, tokens: Collection[str]) -> HuggingFaceTokenizer:
         """Returns a tokenizer to which these added tokens are special, too; files and "all" ids stay the same."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from graftkit.interfaces.samples import Message, ToolCall
 from tokenizer_pairs import Pair, asked
+from transformers import AutoTokenizer
 
 THINK = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
@@ -111,6 +112,15 @@ def test_a_template_gets_the_special_tokens_that_transformers_gives_it(tmp_path:
     template = shown + "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
     pair = Pair(tmp_path, template, {"<image>": {"special": True}}, **config)
     assert pair.trained(*asked("hi")) == pair.expected(*asked("hi"))
+
+
+def test_a_named_token_that_the_tokenizer_lacks_is_undefined_as_in_what_is_saved(tmp_path: Path) -> None:
+    template = "[{{ pad_token }}]{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    pair = Pair(tmp_path, template, {}, pad_token="<absent>")
+    pair.ours.save(tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    turns = [{"role": message.role, "content": message.content} for message in asked("hi")]
+    assert pair.trained(*asked("hi")) == saved.apply_chat_template(turns, tokenize=True, return_dict=False)
 
 
 def test_a_role_of_the_vocabulary_that_is_no_added_token_is_special(tmp_path: Path) -> None:
