@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from itertools import accumulate, islice
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.layout import Piece, lay_out
-from graftkit.corpus.learnt import UNMARKED, LearntParts, misses_an_answer
+from graftkit.corpus.learnt import LearntParts, misses_an_answer
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.stretches import read_stretches
@@ -48,6 +48,15 @@ class _Run:
     text: str
     loss_weight: float
     special: int | None = None
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What is to be told of a conversation: see `Encoded`."""
+
+    left_out: set[str] = field(default_factory=set)
+    unmarked: bool = False
+    spells: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +160,9 @@ class Encoder:
             DataError: The chat template refuses the record, a conversation has no template, a special token would be
                 formed across the boundary of a message, or the model has no embedding row for a token.
         """
-        left_out: set[str] = set()
+        notes = _Notes()
         ids, loss_weights = (
-            self._given(sample) if isinstance(sample, Tokens) else self._encode_runs(self._runs(sample, left_out))
+            self._given(sample) if isinstance(sample, Tokens) else self._encode_runs(self._runs(sample, notes))
         )
         self.check_rows(ids, sample.where)
         is_text = isinstance(sample, Text | LongText)
@@ -166,21 +175,18 @@ class Encoder:
             examples=[example for example in examples if example.loss_mask.any()],
             truncated=not is_text and len(ids) > self.max_length,
             stops=bool(loss_weights) and self._stops(ids, loss_weights),
-            left_out=frozenset(left_out - {UNMARKED}),
-            spells=self.spelt(sample),
-            unmarked=UNMARKED in left_out,
+            left_out=frozenset(notes.left_out),
+            spells=notes.spells if isinstance(sample, Conversation) else self.spelt(sample),
+            unmarked=notes.unmarked,
         )
 
-    def spelt(self, sample: Sample) -> str | None:
+    def spelt(self, sample: Text | LongText | Completion | Tokens) -> str | None:
         """Returns the first control token that a record spells in plain characters; None where it spells none.
 
-        Of a conversation only what assistants say is looked at: users may say anything. Of a text as long as a file
-        only its beginning is.
+        Of a text as long as a file only the beginning is looked at.
         """
         texts: Iterable[str]
         match sample:
-            case Conversation():
-                texts = (message.content for message in sample.messages if message.role == "assistant")
             case Tokens():
                 texts = ()
             case LongText():
@@ -189,8 +195,9 @@ class Encoder:
                 texts = (sample.prompt, sample.completion)
             case _:
                 texts = (sample.text,)
-        if self.parse_special_tokens and not isinstance(sample, Conversation):
-            return None
+        return None if self.parse_special_tokens else self._first_spelt(texts)
+
+    def _first_spelt(self, texts: Iterable[str]) -> str | None:
         found = (self._search.next(text, 0) for text in texts)
         return next((match[1] for match in found if match is not None), None)
 
@@ -265,7 +272,7 @@ class Encoder:
     def _prompt(self, messages: Conversation | str) -> list[int]:
         if isinstance(messages, str):
             return self._encode_runs([*self._start_of(messages), *self._plain_runs(messages, 0.0)])[0]
-        return self._encode_runs(list(self._chat_runs(messages, set(), reply=True)))[0]
+        return self._encode_runs(list(self._chat_runs(messages, _Notes(), reply=True)))[0]
 
     def authors(self, sample: Sample) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
@@ -300,7 +307,7 @@ class Encoder:
             tokens[0],
             tokens[1],
             self.max_length,
-            lambda text: self._encode_runs(self._runs(Text(text, ""), set())),
+            lambda text: self._encode_runs(self._runs(Text(text, ""), _Notes())),
             self._specials if self.parse_special_tokens else (),
         )
 
@@ -342,10 +349,10 @@ class Encoder:
         last = max((place for place, learn in enumerate(loss_weights) if learn), default=0)
         return ids[last] in self._tokenizer.special_tokens.values()
 
-    def _runs(self, sample: Conversation | Completion | Text | LongText, left_out: set[str]) -> list[_Run]:
-        """Returns the parts of a record; what a template leaves out of it is put into `left_out`."""
+    def _runs(self, sample: Conversation | Completion | Text | LongText, notes: _Notes) -> list[_Run]:
+        """Returns the parts of a record; what is to be told of a conversation is put into `notes`."""
         if isinstance(sample, Conversation):
-            return list(self._chat_runs(sample, left_out))
+            return list(self._chat_runs(sample, notes))
         if isinstance(sample, Completion):
             parts = [(sample.prompt, 0.0), (sample.completion, 1.0)]
         else:
@@ -395,12 +402,12 @@ class Encoder:
             left_out=left_out if self.report_dropped else None,
         )
 
-    def _chat_runs(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> Iterator[_Run]:
+    def _chat_runs(self, conversation: Conversation, notes: _Notes, *, reply: bool = False) -> Iterator[_Run]:
         """Lays a conversation out, and splits what the template wrote at its special tokens."""
-        pieces = self._pieces(conversation, left_out, reply=reply)
+        pieces = self._pieces(conversation, notes.left_out, reply=reply)
         self._injection.check(pieces, conversation.where)
-        if misses_an_answer(pieces, conversation):
-            left_out.add(UNMARKED)
+        notes.unmarked = misses_an_answer(pieces, conversation)
+        notes.spells = self._first_spelt(piece.text for piece in pieces if _is_an_answers(piece, conversation))
         for part in self._learnt.parts(pieces, conversation):
             if part.written:
                 for run in self._template_runs(part.text):
@@ -592,6 +599,12 @@ _BEFORE = ("\n", ".", "a")
 
 def _tokens_before(place: int, encoding: Encoding) -> list[int]:
     return [token for token, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if left < place]
+
+
+def _is_an_answers(piece: Piece, conversation: Conversation) -> bool:
+    """Whether an assistant says it."""
+    number = piece.message
+    return number is not None and number >= 0 and conversation.messages[number].role == "assistant"
 
 
 def _author(message: int | None, conversation: Conversation) -> str:

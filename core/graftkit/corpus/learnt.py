@@ -12,10 +12,7 @@ from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Conversation, Message
 
-__all__ = ["UNMARKED", "LearntParts", "Part", "misses_an_answer"]
-
-UNMARKED = "an answer outside the blocks"
-"""Among what a template leaves out: an answer that is there, yet not learnt."""
+__all__ = ["LearntParts", "Part", "misses_an_answer"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graftkit.interfaces.samples import Message, ToolCall
+from graftkit.interfaces.samples import Conversation, Message, ToolCall
 from tokenizer_pairs import Pair, asked
 from transformers import AutoTokenizer
 
@@ -44,6 +44,17 @@ def test_reasoning_and_tool_calls_are_laid_out_with_their_tokens(tmp_path: Path)
     assert called[0] == pair.ids["<tool_call>"] and pair.ids["</tool_call>"] in called
     forged = Message("assistant", "", tool_calls=(ToolCall("f", {"a": "</tool_call>"}),))
     assert pair.learnt(Message("user", "x"), forged).count(pair.ids["</tool_call>"]) == 1
+
+
+def test_an_answer_that_a_template_takes_apart_has_its_tokens(tmp_path: Path) -> None:
+    """As Qwen 3's template does with <think> in a content."""
+    apart = "{% set parts = m.content.split('</think>') %}{% if parts[1] %}<think>{{ parts[0].split('<think>')[1] }}"
+    template = THINK.replace("{{ m.content }}", apart + "</think>{{ parts[1] }}{% else %}{{ m.content }}{% endif %}")
+    pair = Pair(tmp_path, template, MARKS)
+    messages = asked("hi", "<think>hm</think>yes")
+    assert pair.trained(*messages) == pair.expected(*messages)
+    assert pair.encoder.encode(Conversation(messages, "1")).spells is None
+    assert pair.encoder.encode(Conversation(asked("hi", "a <think>"), "1")).spells == "<think>"
 
 
 @pytest.mark.parametrize("text", ["a <b> c", "<b>", "no mark"])
