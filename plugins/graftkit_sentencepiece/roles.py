@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.tokenizer import ROLES
-from graftkit.tokenization.side_files import content_of
+from graftkit.tokenization.side_files import content_of, special_names
 
 from graftkit_sentencepiece.files import SentencePieceFiles
 from graftkit_sentencepiece.proto import Kind, ModelProto
@@ -62,11 +62,16 @@ class Roles:
         return {token.content: token.id for token in self.added if token.special}
 
 
-def read_roles(proto: ModelProto, files: SentencePieceFiles) -> Roles:
+def read_roles(proto: ModelProto, files: SentencePieceFiles, controls: Collection[str] = ()) -> Roles:
     """Reads the roles from the model, tokenizer_config.json, special_tokens_map.json and added_tokens.json.
 
     As in transformers' tokenizers that run sentencepiece, tokenizer_config.json takes precedence, and tokens that the
     model lacks get the ids that it lists.
+
+    Args:
+        proto: The model.
+        files: The files.
+        controls: Tokens that are special, too.
 
     Raises:
         ModelError: An added token contradicts the model's pieces, a role names no token, or a token has
@@ -76,7 +81,7 @@ def read_roles(proto: ModelProto, files: SentencePieceFiles) -> Roles:
     config = files.json("special_tokens_map.json") | config
     ids = {piece.text: id for id, piece in enumerate(proto.pieces)}
     named = {role: content_of(config.get(f"{role}_token")) for role in (*ROLES, *_OTHERS)}
-    specials = {content for content in named.values() if content} | set(_additional(config))
+    specials = {content for content in named.values() if content} | special_names(config) | {*controls}
     declared = list(_declared(files, config, specials))
     tokens = {token.content: token for token in _pieces(proto, specials)}
     for token in declared:
@@ -86,15 +91,6 @@ def read_roles(proto: ModelProto, files: SentencePieceFiles) -> Roles:
     _check_named(named, known, files.where)
     added = tuple(sorted(tokens.values(), key=lambda token: token.id))
     return Roles(added, _by_role(proto, named, config, known), _adds_bos(config), config.get("legacy") is not False)
-
-
-def _additional(config: Mapping[str, Any]) -> Iterator[str]:
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        listed = config.get(key) or []
-        for token in listed.values() if isinstance(listed, dict) else listed:
-            content = content_of(token)
-            if content:
-                yield content
 
 
 def _pieces(proto: ModelProto, specials: set[str]) -> Iterator[AddedToken]:

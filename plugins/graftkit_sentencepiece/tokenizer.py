@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Specials
-from graftkit.tokenization.side_files import chat_template_in, chat_templates_in, with_chat_template
+from graftkit.tokenization.side_files import chat_template_in, chat_templates_in, named_tokens, with_chat_template
 from sentencepiece import SentencePieceProcessor
 
 from graftkit_sentencepiece.cutting import Stretch, TokenFinder
@@ -35,24 +35,25 @@ class SentencePieceTokenizer:
 
     Args:
         files: The files' bytes, kept as they are.
+        controls: Tokens that are special, too, whatever the files say.
 
     Raises:
         ModelError: A file is malformed.
     """
 
-    def __init__(self, files: SentencePieceFiles) -> None:
-        self.files = files
+    def __init__(self, files: SentencePieceFiles, controls: frozenset[str] = frozenset()) -> None:
+        self.files, self._controls = files, controls
         self.proto = ModelProto.read(files.model, files.where)
         if self.proto.denormalizes:
             raise ModelError("models that change what they decode (denormalizer_spec) can't be used", where=files.where)
-        self._roles = read_roles(self.proto, files)
+        self._roles = read_roles(self.proto, files, controls)
         self._hidden = _hidden(self.proto, self._roles.added)
         self._start = _processor(self._hidden, files.where)
         self._finders: dict[frozenset[str], TokenFinder] = {}
 
-    def __reduce__(self) -> tuple[type[SentencePieceTokenizer], tuple[SentencePieceFiles]]:
+    def __reduce__(self) -> tuple[type[SentencePieceTokenizer], tuple[SentencePieceFiles, frozenset[str]]]:
         """Copies and pickles are made of the files."""
-        return type(self), (self.files,)
+        return type(self), (self.files, self._controls)
 
     @cached_property
     def vocab_size(self) -> int:
@@ -73,6 +74,16 @@ class SentencePieceTokenizer:
     def added_tokens(self) -> dict[str, int]:
         """Those tokens and their ids."""
         return {token.content: token.id for token in self._roles.added}
+
+    @property
+    def named_tokens(self) -> dict[str, str]:
+        """The tokens that the configuration names: `bos_token`, ... -> text; unknown ones are left out."""
+        named = named_tokens(self.files.json("special_tokens_map.json") | self.files.json("tokenizer_config.json"))
+        return {name: token for name, token in named.items() if token in self.special_tokens}
+
+    def with_control_tokens(self, tokens: Collection[str]) -> SentencePieceTokenizer:
+        """Returns a tokenizer to which these added tokens are special, too; files and "all" ids stay the same."""
+        return type(self)(self.files, frozenset(tokens) & self.added_tokens.keys())
 
     @cached_property
     def capabilities(self) -> TokenizerCapabilities:

@@ -5,27 +5,35 @@
 FOLDER holds `*.jinja` files; the sdist of llama-cpp-python has 70 in vendor/llama.cpp/models/templates. For each
 template and conversation: the text equals transformers', or the record is refused since the template leaves something
 out. Where both take it, every control token of the template that a user writes must stay the user's text, and the
-prompt before the answer must be the one in use, or a run tells of it.
+prompt before the answer must be the one in use, or a run tells of it. The same with tokens: of a tokenizer with the
+template's control tokens, some of them (`<think>`, `<tool_call>`, every other one) not flagged as special.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.layout import lay_out
 from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import REASONING, TemplateForm, template_input
 from graftkit.errors import DataError, ModelError
 from graftkit.interfaces.samples import Conversation, Message, ToolCall
+from graftkit.testing import tiny_tokenizer_files
+from graftkit.tokenization.tokenizer_json import added_token
+from graftkit_tokenizers.huggingface import HuggingFaceBackend
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 _CONTROL = re.compile(r"<\|[^|>\s]{1,40}\|>|</?s>|</?[a-z_]+>|<｜[^｜\s]{1,40}｜>|\[/?[A-Z_]+\]")
+_COMMENT = re.compile(r"{#.*?#}", re.DOTALL)
 _CALL = ToolCall("add", {"a": 1, "b": "é"}, "abcdefghi")
 _TOOL = {
     "type": "function",
@@ -103,6 +111,49 @@ def spelt(template: ChatTemplate, controls: Collection[str]) -> str:
     return ""
 
 
+def encoded(template: ChatTemplate, controls: Collection[str]) -> tuple[str, str]:
+    """Returns what came of a conversation's tokens, and a control token of the user's that became one, if any."""
+    from transformers import PreTrainedTokenizerFast
+
+    files = tiny_tokenizer_files()
+    spec = json.loads(files["tokenizer.json"])
+    first = len(spec["model"]["vocab"])
+    flagged = {
+        name: not (place % 2 or "think" in name or "tool" in name) for place, name in enumerate(sorted(controls))
+    }
+    spec["added_tokens"] = [
+        added_token(first + place, name, special=special) for place, (name, special) in enumerate(flagged.items())
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in (
+            ("tokenizer.json", json.dumps(spec)),
+            ("tokenizer_config.json", json.dumps(TOKENS | {"tokenizer_class": "PreTrainedTokenizerFast"})),
+            ("chat_template.jinja", template.source),
+        ):
+            (Path(folder) / name).write_text(data, encoding="utf-8")
+        ours = HuggingFaceBackend().load(Path(folder))
+        reference = PreTrainedTokenizerFast.from_pretrained(folder)
+    encoder = Encoder(ours, chat_template_of(ours), 1 << 20, overflow="error")
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = encoder.encode(Conversation((Message("user", text), _SAID), "x")).examples[0].ids.tolist()
+        return found
+
+    turns = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "It is blue."}]
+    expected = reference.apply_chat_template(turns, tokenize=True, return_dict=False)
+    same = "the same tokens" if ids("What is it?") == expected else "other tokens"
+    marked = {id for name, id in ours.added_tokens.items() if name in encoder.tokenizer.special_tokens}
+    plain = [id for id in ids("Is it one?") if id in marked]
+    for name in sorted(controls):
+        try:
+            found = [id for id in ids(f"Is {name} one?") if id in marked]
+        except DataError:
+            continue
+        if found != plain or ours.added_tokens[name] not in marked:
+            return same, name
+    return same, ""
+
+
 def another_prompt(template: ChatTemplate, controls: Collection[str]) -> bool:
     """Tells whether what stands before the answer in training is not the prompt in use."""
     conversation = CONVERSATIONS["one question"]
@@ -122,7 +173,8 @@ def templates(folder: Path) -> Iterator[tuple[str, ChatTemplate, set[str]]]:
     for path in sorted(folder.glob("*.jinja")):
         source = path.read_text(encoding="utf-8")
         try:
-            yield path.stem, ChatTemplate(source, TOKENS), {*_CONTROL.findall(source), *TOKENS.values()}
+            written = _COMMENT.sub("", source)
+            yield path.stem, ChatTemplate(source, TOKENS), {*_CONTROL.findall(written), *TOKENS.values()}
         except ModelError as error:
             print(f"{path.stem}: {error.message}")
 
@@ -149,6 +201,10 @@ def main() -> None:
     forged = {name: control for name, template, controls in known if (control := spelt(template, controls))}
     print(f"\nA user's text came out as the template's control token: {forged or 'never'}")
     readable = [(name, t, c) for name, t, c in known if outcome(t, CONVERSATIONS["one question"], c)[0] == columns[0]]
+    tokens = {name: encoded(template, controls) for name, template, controls in readable}
+    equal = sum(same == "the same tokens" for same, _ in tokens.values())
+    print(f"The tokens are transformers' own: {equal} of {len(readable)}")
+    print(f"A user's text became a control token: { {n: name for n, (_, name) in tokens.items() if name} or 'never' }")
     others = [name for name, template, controls in readable if another_prompt(template, controls)]
     print(f"Training's prompt is not the one in use, which a run tells: {len(others)} of {len(readable)}\n")
     for (name, why), count in sorted(reasons.items()):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
+from itertools import accumulate, islice
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.layout import Piece, lay_out
-from graftkit.corpus.learnt import LearntParts
+from graftkit.corpus.learnt import LearntParts, misses_an_answer
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.special_token_injection import InjectionCheck
+from graftkit.corpus.stretches import read_stretches
+from graftkit.corpus.taken_space import TakenSpace
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS, by_answer
 from graftkit.errors import DataError, ModelError
@@ -26,6 +30,7 @@ from graftkit.interfaces.tokenizer import ROLES, Encoding, NamedTemplates, Token
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
 from graftkit.suggest import known_names
+from graftkit.tokenization.text_search import TextSearch
 
 __all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of", "has_answer"]
 
@@ -48,22 +53,35 @@ class _Run:
     special: int | None = None
 
 
+@dataclass(slots=True)
+class _Notes:
+    """What is to be told of a conversation: see `Encoded`."""
+
+    left_out: set[str] = field(default_factory=set)
+    unmarked: bool = False
+    spells: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """An encoded record.
 
     Attributes:
         examples: Token sequences of at most `max_length`: one, or several of a long text; those without a
-            token are left out.
+            token in the loss are left out.
         truncated: Whether it was too long: its end was cut off, or all of it.
         stops: Whether the last token in the loss is a special one, so that the model learns to stop there.
         left_out: What the chat template leaves out of it: see `graftkit.corpus.layout.lay_out`.
+        spells: A control token that is plain characters in it, of a text, a prompt, a completion or an answer.
+        unmarked: Whether it has an answer that is not learnt, outside the template's `{% generation %}` blocks.
     """
 
     examples: list[Example]
     truncated: bool
     stops: bool
     left_out: frozenset[str] = frozenset()
+    spells: str | None = None
+    unmarked: bool = False
 
 
 def chat_template_of(
@@ -87,12 +105,7 @@ def chat_template_of(
         raise ModelError(f"the tokenizer has no chat template called '{options.template}'", hint=hint)
     if text is None:
         return None
-    names = {id: name for name, id in tokenizer.special_tokens.items()}
-    tokens = {}
-    for role in ("bos", "eos", "pad", "unk"):
-        id = tokenizer.role_token(role)
-        if id is not None:  # a missing token is an undefined variable of the template
-            tokens[f"{role}_token"] = names.get(id, "")
+    tokens = template_tokens(tokenizer)
     with_tools = named.get("tool_use") if options.template is None else None
     tool_use = None if with_tools is None else ChatTemplate(with_tools, tokens, today, options)
     return ChatTemplate(text, tokens, today, options, tool_use)
@@ -106,7 +119,8 @@ def has_answer(example: Example, sample: Sample) -> bool:
 class Encoder:
     """Encodes records for one tokenizer.
 
-    Only special tokens that the chat template writes are encoded as such; in messages they are ordinary text.
+    Only control tokens that the chat template writes are encoded as such; in messages they are ordinary text. Those
+    are the tokenizer's special tokens, and added tokens that stand in the template: see `with_control_tokens`.
 
     Args:
         tokenizer: The tokenizer.
@@ -116,6 +130,8 @@ class Encoder:
         report_dropped: Whether what a template leaves out of a conversation is told, rather than refused.
         overflow: What becomes of a conversation or completion that is longer than `max_length`: "drop_turns": it ends
             with the last answer that fits as a whole; "drop": it is left out; "truncate": it is cut off; "error".
+        parse_special_tokens: Whether special tokens that texts, prompts and completions spell are such, in place of
+            plain characters. What begins with the `bos` token, or ends with any, gets none put around it.
     """
 
     def __init__(
@@ -127,17 +143,19 @@ class Encoder:
         *,
         report_dropped: bool = False,
         overflow: Overflow = "drop_turns",
+        parse_special_tokens: bool = False,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = with_control_tokens(tokenizer, template)
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
         self._template = template
         self.max_length = max_length
-        self._names = {id: name for name, id in tokenizer.special_tokens.items()}
-        self._specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
+        self._names = {id: name for name, id in self._tokenizer.special_tokens.items()}
+        self._specials = sorted(self._tokenizer.special_tokens, key=len, reverse=True)
         self._injection = InjectionCheck(self._specials)
         self._cuts_hold: bool | None = None
         self._learnt_parts: dict[str, LearntParts] = {}
-        self.report_dropped, self.overflow = report_dropped, overflow
+        self._search = TextSearch(self._specials)
+        self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
         """Returns an encoder with the same rules for another tokenizer."""
@@ -148,6 +166,7 @@ class Encoder:
             rows,
             report_dropped=self.report_dropped,
             overflow=self.overflow,
+            parse_special_tokens=self.parse_special_tokens,
         )
 
     def encode(self, sample: Sample) -> Encoded:
@@ -174,9 +193,9 @@ class Encoder:
         return self._template is not None and self._template.options.turns == "each"
 
     def _encode(self, sample: Sample) -> Encoded:
-        left_out: set[str] = set()
+        notes = _Notes()
         ids, loss_weights = (
-            self._given(sample) if isinstance(sample, Tokens) else self._encode_runs(self._runs(sample, left_out))
+            self._given(sample) if isinstance(sample, Tokens) else self._encode_runs(self._runs(sample, notes))
         )
         self.check_rows(ids, sample.where)
         is_text = isinstance(sample, Text | LongText)
@@ -189,8 +208,31 @@ class Encoder:
             examples=[example for example in examples if example.loss_mask.any()],
             truncated=not is_text and len(ids) > self.max_length,
             stops=bool(loss_weights) and self._stops(ids, loss_weights),
-            left_out=frozenset(left_out),
+            left_out=frozenset(notes.left_out),
+            spells=notes.spells if isinstance(sample, Conversation) else self.spelt(sample),
+            unmarked=notes.unmarked,
         )
+
+    def spelt(self, sample: Text | LongText | Completion | Tokens) -> str | None:
+        """Returns the first control token that a record spells in plain characters; None where it spells none.
+
+        Of a text as long as a file only the beginning is looked at.
+        """
+        texts: Iterable[str]
+        match sample:
+            case Tokens():
+                texts = ()
+            case LongText():
+                texts = islice(read_stretches(sample.source), 1)
+            case Completion():
+                texts = (sample.prompt, sample.completion)
+            case _:
+                texts = (sample.text,)
+        return None if self.parse_special_tokens else self._first_spelt(texts)
+
+    def _first_spelt(self, texts: Iterable[str]) -> str | None:
+        found = (self._search.next(text, 0) for text in texts)
+        return next((match[1] for match in found if match is not None), None)
 
     def _given(self, sample: Tokens) -> tuple[list[int], list[float]]:
         """Returns ids as they are given, if the tokenizer has them."""
@@ -288,8 +330,8 @@ class Encoder:
 
     def _prompt(self, messages: Conversation | str) -> list[int]:
         if isinstance(messages, str):
-            return self._encode_runs([*self._start, _Run(messages, 0.0)])[0]
-        return self._encode_runs(list(self._chat_runs(messages, set(), reply=True)))[0]
+            return self._encode_runs([*self._start_of(messages), *self._plain_runs(messages, 0.0)])[0]
+        return self._encode_runs(list(self._chat_runs(messages, _Notes(), reply=True)))[0]
 
     def authors(self, sample: Sample) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
@@ -324,19 +366,32 @@ class Encoder:
             tokens[0],
             tokens[1],
             self.max_length,
-            lambda text: self._encode_runs(self._runs(Text(text, ""), set())),
+            lambda text: self._encode_runs(self._runs(Text(text, ""), _Notes())),
+            self._specials if self.parse_special_tokens else (),
         )
+
+    def encode_plainly(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of plain texts without what is put around them."""
+        return self._tokenizer.encode_batch(texts, "all" if self.parse_special_tokens else "none")
+
+    def begins_itself(self, ids: Sequence[int]) -> bool:
+        """Tells whether a text that begins with these ids needs no `bos` token before it."""
+        return self.parse_special_tokens and list(ids[:1]) == [run.special for run in self._start]
+
+    def ends_itself(self, ids: Sequence[int]) -> bool:
+        """Tells whether a text that ends with these ids needs no `eos` token after it."""
+        return self.parse_special_tokens and bool(ids) and ids[-1] in self._tokenizer.special_tokens.values()
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer."""
+        """The tokenizer, to which the template's control tokens are special."""
         return self._tokenizer
 
     @cached_property
     def fingerprint(self) -> str:
         """A sha256, in hex, of everything that the ids and the loss mask of a record depend on."""
         facts = {
-            "version": 2,
+            "version": 3,
             "tokenizer": self._tokenizer.fingerprint,
             "specials": sorted(self._tokenizer.special_tokens.items()),
             "template": self._template.fingerprint if self._template else None,
@@ -345,6 +400,7 @@ class Encoder:
             "max_length": self.max_length,
             "overflow": self.overflow,
             "report_dropped": self.report_dropped,
+            **({"special_tokens": "parse"} if self.parse_special_tokens else {}),
         }
         return fingerprint(facts)
 
@@ -352,13 +408,29 @@ class Encoder:
         last = max((place for place, learn in enumerate(loss_weights) if learn), default=0)
         return ids[last] in self._tokenizer.special_tokens.values()
 
-    def _runs(self, sample: Conversation | Completion | Text | LongText, left_out: set[str]) -> list[_Run]:
-        """Returns the parts of a record; what a template leaves out of it is put into `left_out`."""
+    def _runs(self, sample: Conversation | Completion | Text | LongText, notes: _Notes) -> list[_Run]:
+        """Returns the parts of a record; what is to be told of a conversation is put into `notes`."""
         if isinstance(sample, Conversation):
-            return list(self._chat_runs(sample, left_out))
+            return list(self._chat_runs(sample, notes))
         if isinstance(sample, Completion):
-            return [*self._start, _Run(sample.prompt, 0.0), _Run(sample.completion, 1.0), *self._end]
-        return [*self._start, _Run(sample.text, 1.0), *self._end]
+            parts = [(sample.prompt, 0.0), (sample.completion, 1.0)]
+        else:
+            parts = [(sample.text, 1.0)]
+        inside = [run for text, weight in parts for run in self._plain_runs(text, weight)]
+        ends = self.parse_special_tokens and bool(inside) and inside[-1].special is not None
+        return [*self._start_of(parts[0][0]), *inside, *([] if ends else self._end)]
+
+    def _plain_runs(self, text: str, weight: float) -> Iterator[_Run]:
+        """Yields the parts of a text: one, or those around the special tokens that it spells."""
+        if not self.parse_special_tokens:
+            yield _Run(text, weight)
+            return
+        for run in self._template_runs(text):
+            yield _Run(run.text, weight, run.special)
+
+    def _start_of(self, text: str) -> list[_Run]:
+        """Returns what is put before a text."""
+        return [] if self.parse_special_tokens and self._start and text.startswith(self._start[0].text) else self._start
 
     def _required_template(self, where: str) -> ChatTemplate:
         if self._template is None:
@@ -391,10 +463,12 @@ class Encoder:
             shortened=count if reply else count - 1 if self._each else 0,
         )
 
-    def _chat_runs(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> Iterator[_Run]:
+    def _chat_runs(self, conversation: Conversation, notes: _Notes, *, reply: bool = False) -> Iterator[_Run]:
         """Lays a conversation out, and splits what the template wrote at its special tokens."""
-        pieces = self._pieces(conversation, left_out, reply=reply)
+        pieces = self._pieces(conversation, notes.left_out, reply=reply)
         self._injection.check(pieces, conversation.where)
+        notes.unmarked = misses_an_answer(pieces, conversation)
+        notes.spells = self._first_spelt(piece.text for piece in pieces if _is_an_answers(piece, conversation))
         for part in self._learnt(conversation).parts(pieces, conversation, add_end_of_turn=not reply):
             if part.written:
                 for run in self._template_runs(part.text):
@@ -437,19 +511,39 @@ class Encoder:
     def _encode_whole(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]] | None:
         text = "".join(run.text for run in runs)
         encoding = self._tokenizer.encode_offsets(text, "all")
-        specials = set(self._tokenizer.special_tokens.values())
-        found = [(id, left) for id, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if id in specials]
-        lefts = [left for left, _ in encoding.offsets]
-        cuts = [left for _, left in found]
-        written, start, opens = [], 0, False
-        for number, run in enumerate(runs):
-            if run.special is not None:
-                written.append((run.special, start))
+        written = [(run.special, at) for run, at in zip(runs, _starts(runs), strict=True) if run.special is not None]
+        lefts = self._lefts(text, encoding, written)
+        if lefts is None:
+            return None
+        cuts = [at for _, at in written]
+        for number, (run, start) in enumerate(zip(runs, _starts(runs), strict=True)):
             opens = bool(number and run.loss_weight and not runs[number - 1].loss_weight)
             if opens and not self._same_alone(text, start, encoding.ids, lefts, cuts):
                 return None
-            start += len(run.text)
-        return (encoding.ids, list(_marks(runs, encoding.offsets))) if found == written else None
+        return encoding.ids, list(_marks(runs, lefts))
+
+    def _lefts(self, text: str, encoding: Encoding, written: Sequence[tuple[int, int]]) -> list[int] | None:
+        """Returns where each token begins, special ones after the white space that they take.
+
+        Args:
+            text: The text.
+            encoding: Its tokens.
+            written: The special tokens that the template wrote, and where.
+
+        Returns:
+            None where others are found in the text.
+        """
+        specials = set(self._tokenizer.special_tokens.values())
+        lefts = [left for left, _ in encoding.offsets]
+        found = [place for place, id in enumerate(encoding.ids) if id in specials]
+        if [encoding.ids[place] for place in found] != [id for id, _ in written]:
+            return None
+        for place, (_, start) in zip(found, written, strict=True):
+            left = lefts[place]
+            if left != start and (left > start or not text[left:start].isspace()):
+                return None
+            lefts[place] = start
+        return lefts
 
     def _same_alone(self, text: str, place: int, ids: Sequence[int], lefts: Sequence[int], cuts: Sequence[int]) -> bool:
         """Tells whether the text before a place is encoded alone as it is in the whole text.
@@ -478,16 +572,36 @@ class Encoder:
         ids: list[int] = []
         loss_weights: list[float] = []
         group: list[_Run] = []
+        before: _Run | None = None
         for run in [*runs, None]:
             if run is not None and run.special is None:
                 group.append(run)
                 continue
-            self._encode_group(group, ids, loss_weights)
-            group = []
+            self._encode_group(self._left_of(group, before, run), ids, loss_weights)
+            group, before = [], run
             if run is not None and run.special is not None:
                 ids.append(run.special)
                 loss_weights.append(run.loss_weight)
         return ids, loss_weights
+
+    def _left_of(self, group: Sequence[_Run], before: _Run | None, after: _Run | None) -> list[_Run]:
+        """Returns neighbouring parts without the white space that the special tokens around them take.
+
+        What ends a prompt stays, since in use no token follows it.
+        """
+        text = "".join(run.text for run in group)
+        left, right = before.text if before else "", after.text if after else ""
+        start = len(text) - len(self._space.without(text, left))
+        end = start + len(self._space.without(text, left, right))
+        parts = list(zip(group, _starts(group), strict=True))
+        if after is not None and after.loss_weight:
+            end = max([end, *(place + len(run.text) for run, place in parts if not run.loss_weight)])
+        found = [(text[max(start, at) : min(end, at + len(run.text))], run.loss_weight) for run, at in parts]
+        return [_Run(part, weight) for part, weight in found if part]
+
+    @cached_property
+    def _space(self) -> TakenSpace:
+        return TakenSpace(self._tokenizer)
 
     def _encode_group(self, group: Sequence[_Run], ids: list[int], loss_weights: list[float]) -> None:
         """Encodes neighbouring parts as one text.
@@ -507,7 +621,7 @@ class Encoder:
                 rest += [(part[split:], True), (part[:split], follows)]
             else:
                 ids.extend(encoding.ids)
-                loss_weights.extend(_marks(part, encoding.offsets))
+                loss_weights.extend(_marks(part, [left for left, _ in encoding.offsets]))
 
     def _first_split(self, group: Sequence[_Run], text: str, encoding: Encoding, follows: bool) -> int:
         """Returns the number of the first part in the loss before which the text is encoded differently alone, or 0."""
@@ -550,20 +664,31 @@ def _tokens_before(place: int, encoding: Encoding) -> list[int]:
     return [token for token, (left, _) in zip(encoding.ids, encoding.offsets, strict=True) if left < place]
 
 
+def _is_an_answers(piece: Piece, conversation: Conversation) -> bool:
+    """Whether an assistant says it."""
+    number = piece.message
+    return number is not None and number >= 0 and conversation.messages[number].role == "assistant"
+
+
 def _author(message: int | None, conversation: Conversation) -> str:
     if message is None:
         return "template"
     return "tools" if message == TOOLS else f"message {message + 1} ({conversation.messages[message].role})"
 
 
-def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterator[float]:
+def _starts(runs: Sequence[_Run]) -> list[int]:
+    """Returns where each part begins in the text of all."""
+    return list(accumulate((len(run.text) for run in runs), initial=0))[:-1]
+
+
+def _marks(group: Sequence[_Run], lefts: Sequence[int]) -> Iterator[float]:
     """Yields each token's weight in the loss: that of the part that it begins in."""
     ends, end = [], 0
     for run in group:
         end += len(run.text)
         ends.append(end)
     number = 0
-    for left, _ in offsets:
+    for left in lefts:
         while number < len(group) - 1 and left >= ends[number]:
             number += 1
         yield group[number].loss_weight
@@ -578,6 +703,8 @@ def _together(parts: Sequence[Encoded]) -> Encoded:
         truncated=any(part.truncated for part in parts),
         stops=bool(parts) and all(part.stops for part in parts),
         left_out=frozenset().union(*(part.left_out for part in parts)),
+        spells=next((part.spells for part in parts if part.spells), None),
+        unmarked=any(part.unmarked for part in parts),
     )
 
 

@@ -12,7 +12,7 @@ from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Conversation, Message
 
-__all__ = ["LearntParts", "Part"]
+__all__ = ["LearntParts", "Part", "misses_an_answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +205,23 @@ def _ended(parts: Sequence[Part], end: str, add: bool) -> Iterator[Part]:
             yield part
     if add and parts and last == len(parts) - 1 and not (parts[last].written and parts[last].text.endswith(end)):
         yield Part(end, parts[last].weight, True)
+
+
+def misses_an_answer(pieces: Sequence[Piece], conversation: Conversation) -> bool:
+    """Tells whether an answer stands outside the template's `{% generation %}` blocks while others stand in one.
+
+    Args:
+        pieces: The conversation's layout.
+        conversation: The conversation.
+    """
+    marked = {piece.message for piece in pieces if piece.generated}
+    shown = {piece.message for piece in pieces if piece.text.strip()}
+    answers = (
+        number
+        for number, message in enumerate(conversation.messages)
+        if message.loss_weight and message.weight is None and number in shown
+    )
+    return bool(marked) and not marked.issuperset(answers)
 
 
 def _in_blocks(pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:

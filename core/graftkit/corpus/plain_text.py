@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
+from graftkit.tokenization.text_search import TextSearch
 
 __all__ = ["PlainTexts"]
 
@@ -34,6 +35,7 @@ class PlainTexts:
         end: The token that each text ends with, or None.
         max_length: The most tokens of an example.
         reference: Returns the ids of one text and their loss mask.
+        parsed: Special tokens that are read out of texts; a text that spells one is left to the reference.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class PlainTexts:
         end: tuple[str, int] | None,
         max_length: int,
         reference: Reference,
+        parsed: Iterable[str] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._names = ("" if start is None else start[0], "" if end is None else end[0])
         self.start = [] if start is None else [start[1]]
         self.end = [] if end is None else [end[1]]
         self._max_length = max_length
+        self._parsed = TextSearch(parsed)
         known = [(text, self._plainly(*reference(text))) for text in _SAMPLES]
         self.alone = all(self._encode_alone([text]) == [ids] for text, ids in known)
         self._whole = not self.alone and all(self._encode_whole([text]) == [ids] for text, ids in known)
@@ -60,6 +64,8 @@ class PlainTexts:
 
     def takes(self, text: str) -> bool:
         """Tells whether `encode` encodes a text as the reference does."""
+        if self._parsed.next(text, 0) is not None:
+            return False
         return self.alone or (self._whole and not any(name in text for name in self._tokenizer.special_tokens))
 
     def encode(self, texts: Sequence[str]) -> tuple[TokenStore, int]:

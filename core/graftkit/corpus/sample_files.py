@@ -67,8 +67,12 @@ class Samples:
 
     def first_chat(self) -> Conversation | None:
         """Returns the first conversation, without parsing the records before it."""
-        sample = next(self.read(self.kept & (self.kinds == _KINDS[Conversation])), None)
-        return sample if isinstance(sample, Conversation) else None
+        return next(self.chats(), None)
+
+    def chats(self) -> Iterator[Conversation]:
+        """Yields the conversations, without parsing the other records."""
+        found = self.read(self.kept & (self.kinds == _KINDS[Conversation]))
+        return (sample for sample in found if isinstance(sample, Conversation))
 
     def counts(self) -> dict[str, int]:
         """Returns kind of record -> count."""

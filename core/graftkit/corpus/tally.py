@@ -30,6 +30,9 @@ class Tally:
         answers: The numbers of the examples that have a prompt and an answer.
         answered: The number of the record that each of `answers` is of.
         left_out: What the chat template leaves out -> in how many records.
+        spelt: A control token -> how many texts, prompts and completions spell it first, as plain characters.
+        said: A control token -> how many conversations spell it first in an answer, as plain characters.
+        unmarked: Records with an answer that is not learnt, outside the template's `{% generation %}` blocks.
     """
 
     records: int = 0
@@ -45,6 +48,9 @@ class Tally:
     answers: Sequence[int] = ()
     answered: Sequence[int] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    spelt: Mapping[str, int] = field(default_factory=dict)
+    said: Mapping[str, int] = field(default_factory=dict)
+    unmarked: int = 0
 
     def plus(self, other: Tally, answers: int) -> Tally:
         """Returns the counts of these records and those that follow them.
@@ -67,6 +73,9 @@ class Tally:
             answers=[*self.answers, *(self.examples + number for number in other.answers)][:answers],
             answered=[*self.answered, *(self.records + number for number in other.answered)][:answers],
             left_out=dict(Counter(self.left_out) + Counter(other.left_out)),
+            spelt=dict(Counter(self.spelt) + Counter(other.spelt)),
+            said=dict(Counter(self.said) + Counter(other.said)),
+            unmarked=self.unmarked + other.unmarked,
         )
 
     def to_json(self) -> dict[str, Any]:

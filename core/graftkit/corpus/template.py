@@ -90,6 +90,7 @@ class ChatTemplate:
         source: The Jinja source.
         options: How conversations are laid out with it.
         tool_use: The template of conversations with tools, or None where it is this one.
+        literals: The texts that stand in it: what it writes as it is, and its strings.
         words: The texts that it looks for in what it is given, or compares that with.
         attributes: The names that it may look up in messages and tools.
 
@@ -121,6 +122,7 @@ class ChatTemplate:
         try:
             parsed = environment.parse(source)
             names = {name.name for name in parsed.find_all(nodes.Name)}
+            self.literals = frozenset(_literals(parsed))
             self.words = frozenset(_words_looked_for(parsed))
             self.attributes = {node.attr for node in parsed.find_all(nodes.Getattr)} | {
                 node.value for node in parsed.find_all(nodes.Const) if isinstance(node.value, str)
@@ -199,6 +201,11 @@ class ChatTemplate:
                 "the chat template writes half of a surrogate pair, which is no text", where=where
             ) from None
         return text
+
+
+def _literals(template: nodes.Template) -> Iterator[str]:
+    yield from (node.data for node in template.find_all(nodes.TemplateData))
+    yield from (node.value for node in template.find_all(nodes.Const) if isinstance(node.value, str))
 
 
 def _words_looked_for(template: nodes.Template) -> Iterator[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -132,7 +132,8 @@ def _plain_texts(encoder: Encoder, samples: Sequence[Text], done: int) -> Chunk:
     tokens, lost = encoder.plain.encode([sample.text for sample in samples])
     for sample in samples if encoder.lacks_row(tokens.ids) else ():
         encoder.encode(sample)  # the one that is refused says where it is
-    return Chunk(tokens, _tally_of_texts(encoder, tokens, len(samples), lost), Position(done + len(samples)))
+    tally = replace(_tally_of_texts(encoder, tokens, len(samples), lost), spelt=_counted(map(encoder.spelt, samples)))
+    return Chunk(tokens, tally, Position(done + len(samples)))
 
 
 def _tally_of_texts(encoder: Encoder, tokens: TokenStore, records: int, lost: int) -> Tally:
@@ -153,15 +154,18 @@ def _long_text(encoder: Encoder, sample: LongText, position: Position) -> Iterat
     carry = list(position.carry) if position.stretches else list(plain.start)
     begun, stretches = position.begun, position.stretches
     rest = islice(read_stretches(sample.source, _STRETCH), stretches, None)
-    for ids, parts in encode_stretches(encoder.tokenizer.encode_batch, rest):
+    for ids, parts in encode_stretches(encoder.encode_plainly, rest):
         encoder.check_rows(ids, sample.where)
+        if not stretches and encoder.begins_itself(ids):
+            carry = []
         tokens, carry = plain.full_windows([*carry, *ids], begins=not begun)
         begun, stretches = begun or len(tokens) > 0, stretches + parts
         yield Chunk(tokens, _tally_of_texts(encoder, tokens, 0, 0), Position(position.records, stretches, carry, begun))
     encoder.check_rows([*plain.start, *plain.end], sample.where)
-    tokens = plain.windows([*carry, *plain.end], begins=not begun)
+    tokens = plain.windows([*carry, *([] if encoder.ends_itself(carry) else plain.end)], begins=not begun)
     lost = 0 if begun or len(tokens) else 1
-    yield Chunk(tokens, _tally_of_texts(encoder, tokens, 1, lost), Position(position.records + 1))
+    tally = replace(_tally_of_texts(encoder, tokens, 1, lost), spelt=_counted([encoder.spelt(sample)]))
+    yield Chunk(tokens, tally, Position(position.records + 1))
 
 
 def _one_by_one(encoder: Encoder, samples: Sequence[Sample], done: int) -> Chunk:
@@ -176,8 +180,10 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         for record, (sample, item) in enumerate(zip(samples, encoded, strict=True))
         for example in item.examples
     ]
-    ends = {int(example.ids[example.loss_mask.nonzero()[0][-1]]) for example, _, _ in examples}
+    whole = [item for item in encoded if not (item.truncated and encoder.overflow == "truncate")]
+    ends = {int(example.ids[example.loss_mask.nonzero()[0][-1]]) for item in whole for example in item.examples}
     chats = [sample for sample in samples if isinstance(sample, Conversation)]
+    talks = [isinstance(sample, Conversation) for sample in samples]
     openings = [sample.messages[0] for sample in chats]
     answers = [n for n, (example, sample, _) in enumerate(examples) if has_answer(example, sample)]
     return Tally(
@@ -194,7 +200,14 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         answers=answers,
         answered=[examples[number][2] for number in answers],
         left_out=dict(Counter(what for item in encoded for what in sorted(item.left_out))),
+        spelt=_counted(item.spells for item, talk in zip(encoded, talks, strict=True) if not talk),
+        said=_counted(item.spells for item, talk in zip(encoded, talks, strict=True) if talk),
+        unmarked=sum(item.unmarked for item in encoded),
     )
+
+
+def _counted(spelt: Iterable[str | None]) -> dict[str, int]:
+    return dict(Counter(token for token in spelt if token is not None))
 
 
 def _short_question(sample: Conversation) -> str | None:

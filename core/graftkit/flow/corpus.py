@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
@@ -193,6 +193,11 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
             stage.notice(f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used")
         for what, count in tally.left_out.items():
             stage.notice(f"the chat template leaves out the {what} of {count} of {tally.records} {side}")
+        for text in _spelt(tally, side):
+            stage.notice(text)
+        if tally.unmarked:
+            told = f"{tally.unmarked} of {tally.records} {side} have an answer outside the chat template's"
+            stage.notice(f"{told} {{% generation %}} blocks, which is not learnt")
     if train.endless:
         told = f"{train.endless} of {train.records} records end without a stop token"
         stage.notice(f"{told}: the model won't learn to stop there{_way_to_end(run)}")
@@ -205,6 +210,18 @@ def _way_to_end(run: RunContext) -> str:
     if name is None or "chat" not in run.plan.samples.train.counts() or run.plan.bound.recipe.data.end_of_turn:
         return ""
     return f"; data.end_of_turn: {json.dumps(name, ensure_ascii=False)} ends each answer with that token"
+
+
+def _spelt(tally: Tally, side: str) -> Iterator[str]:
+    """Tells of control tokens in plain characters, which someone may have meant as such."""
+    for found, what, way in (
+        (tally.spelt, "spell control tokens", "data.special_tokens: parse makes them tokens"),
+        (tally.said, "spell control tokens in an answer", "reasoning and tool calls have fields of their own"),
+    ):
+        if found:
+            usual = max(found, key=lambda token: found[token])
+            told = f"{sum(found.values())} of {tally.records} {side} {what} such as {usual!r}"
+            yield f"{told}; they are plain characters: {way}"
 
 
 def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:

@@ -16,6 +16,7 @@ from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn,
 from graftkit.flow.datasets import open_datasets
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
+from graftkit.flow.template_check import check_template
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, plan_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -118,11 +119,12 @@ def make_plan(
         trained,
         report_dropped=recipe.data.dropped == "report",
         overflow=recipe.data.overflow,
+        parse_special_tokens=recipe.data.special_tokens == "parse",
     )
     check_arguments(bound, template_in_use)
-    check_end_of_turn(bound, known)
-    _check_template(encoder, samples)
+    check_end_of_turn(bound, encoder.tokenizer)
     notices = [
+        *check_template(encoder, samples),
         *_left_columns(datasets),
         *_notices(bound, samples),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound))) else []),
@@ -224,31 +226,6 @@ def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset]]:
     if not found.train:
         raise DataError("every record is held out: there is nothing to learn from", where=str(files[0].source))
     return found, files
-
-
-def _check_template(encoder: Encoder, samples: Split) -> list[str]:
-    """Lays the first conversation out, so that what is wrong with the template shows now, and compares its prompt.
-
-    Returns:
-        A notice where what stands before an answer in training is not what stands there in use.
-    """
-    sample = samples.train.first_chat() or samples.holdout.first_chat()
-    if sample is None:
-        return []
-    examples = [(part, example) for part in encoder.turns(sample) for example in encoder.encode(part).examples]
-    used = encoder.prompt_in_use(examples[-1][0]) if examples else None
-    if used is None:
-        return []
-    trained = examples[-1][1].ids[: examples[-1][1].prompt_length].tolist()
-    if trained == used:
-        return []
-    same = next((n for n, pair in enumerate(zip(trained, used, strict=False)) if len({*pair}) > 1), None)
-    place = min(len(trained), len(used)) if same is None else same
-    shown = [repr(encoder.tokenizer.decode(ids[max(0, place - 3) :][:20])) for ids in (trained, used)]
-    return [
-        f"the chat template has another text before an answer in training than in use: {shown[0]} against {shown[1]}; "
-        f"seen at {sample.where}"
-    ]
 
 
 def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:

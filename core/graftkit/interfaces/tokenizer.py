@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -10,8 +10,10 @@ from typing import Literal, Protocol, runtime_checkable
 __all__ = [
     "ROLES",
     "AddedTokens",
+    "ControlTokens",
     "Encoding",
     "NamedTemplates",
+    "NamedTokens",
     "Role",
     "Specials",
     "StreamDecoder",
@@ -161,6 +163,30 @@ class NamedTemplates(Protocol):
     @property
     def chat_templates(self) -> Mapping[str, str]:
         """The Jinja templates by name; `chat_template` is the one called "default"."""
+
+
+@runtime_checkable
+class NamedTokens(Protocol):
+    """What a tokenizer may tell besides: the variables of chat templates that hold special tokens."""
+
+    @property
+    def named_tokens(self) -> Mapping[str, str]:
+        """The special tokens that its configuration names: `bos_token`, `image_token`, ... -> text."""
+
+
+@runtime_checkable
+class ControlTokens(Protocol):
+    """What a tokenizer may do besides: keep added tokens that are not flagged as special out of users' texts."""
+
+    def with_control_tokens(self, tokens: Collection[str]) -> Tokenizer:
+        """Returns a tokenizer whose special tokens are its own and these.
+
+        With `specials="all"` it gives the same ids, with `"none"` it reads none of them out of a text; it saves the
+        same files. This one stays as it is.
+
+        Args:
+            tokens: Texts of added tokens; others are left out.
+        """
 
 
 class TokenizerBackend(Protocol):

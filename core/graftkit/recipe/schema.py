@@ -306,6 +306,11 @@ class DataSection(StrictModel):
         description="what happens where a chat template leaves out a part of a conversation, such as earlier "
         "reasoning: the record is refused, or learnt without it, which is counted and told",
     )
+    special_tokens: Literal["plain", "parse"] = Field(
+        default="plain",
+        description="what control tokens are that texts, prompts and completions spell: plain characters, or, in texts "
+        "that another program has laid out, the tokens",
+    )
     date: Annotated[Day | None, BeforeValidator(_day)] = Field(
         default=None, description="the day that a chat template writes; the day on which the run starts when left out"
     )

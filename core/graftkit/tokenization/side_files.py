@@ -17,8 +17,10 @@ __all__ = [
     "chat_template_in",
     "chat_templates_in",
     "content_of",
+    "named_tokens",
     "object_in",
     "read_files",
+    "special_names",
     "text_in",
     "with_chat_template",
     "write_files",
@@ -27,6 +29,9 @@ __all__ = [
 _CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
 _ADDITIONAL, _JINJA = "additional_chat_templates", ".jinja"
+
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
+_NAMED = ("extra_special_tokens", "model_specific_special_tokens")
 
 SIDE_FILES = (_CONFIG, "special_tokens_map.json", "added_tokens.json", _TEMPLATE)
 """The files that Hugging Face repositories keep beside a vocabulary."""
@@ -64,6 +69,34 @@ def content_of(token: object) -> str | None:
     """
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) and content else None
+
+
+def named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the special tokens that a configuration names: `bos_token`, `image_token`, ... -> text.
+
+    Those are the variables that transformers gives a chat template.
+
+    Args:
+        config: The fields of tokenizer_config.json and special_tokens_map.json.
+    """
+    fields = {key: value for key, value in config.items() if key.endswith("_token")}
+    for key in _NAMED:
+        more = config.get(key)
+        fields |= more if isinstance(more, dict) else {}
+    return {key: content for key, value in fields.items() if (content := content_of(value)) is not None}
+
+
+def special_names(config: Mapping[str, Any]) -> set[str]:
+    """Returns the texts of the tokens that a configuration says are special: by name, in a list, or by their flag.
+
+    Args:
+        config: The fields of tokenizer_config.json and special_tokens_map.json.
+    """
+    listed = [token for key in _LISTS if isinstance(config.get(key), list) for token in config[key]]
+    decoder = config.get("added_tokens_decoder")
+    flagged = decoder.values() if isinstance(decoder, dict) else ()
+    listed += [token for token in flagged if isinstance(token, dict) and token.get("special") is True]
+    return {*named_tokens(config).values(), *(content for token in listed if (content := content_of(token)))}
 
 
 def object_in(files: Mapping[str, bytes], name: str, where: str) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""Lists new added tokens in tokenizer_config.json."""
+"""Keeps the added tokens of tokenizer.json and of tokenizer_config.json in step."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
-__all__ = ["with_added_tokens"]
+from graftkit.tokenization.tokenizer_json import added_token
+
+__all__ = ["with_added_tokens", "with_flags"]
 
 Json = dict[str, Any]
 
@@ -31,3 +33,26 @@ def with_added_tokens(files: Mapping[str, bytes], spec: Mapping[str, Any]) -> di
     new = {str(token["id"]): {field: token[field] for field in _FIELDS} for token in missing}
     config["added_tokens_decoder"] = {**listed, **new}
     return {**files, _NAME: (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode("utf-8")}
+
+
+def with_flags(spec: Mapping[str, Any], special: Set[str], vocab: Mapping[str, int]) -> Json | None:
+    """Returns a tokenizer.json in which some tokens are special ones.
+
+    As in transformers, a token of the vocabulary that is no added one becomes one with its id; a token that is not in
+    the vocabulary is left out, since the model has no row for it.
+
+    Args:
+        spec: The tokenizer.json.
+        special: The tokens.
+        vocab: The vocabulary in which those that are no added tokens are looked up.
+
+    Returns:
+        The changed one; None where they are special in it already.
+    """
+    added = spec.get("added_tokens", [])
+    known = {token["content"] for token in added}
+    new = [added_token(vocab[name], name) for name in sorted(special - known) if name in vocab]
+    if not new and all(token.get("special") for token in added if token["content"] in special):
+        return None
+    flagged = [{**token, "special": True} if token["content"] in special else token for token in added]
+    return {**spec, "added_tokens": sorted([*flagged, *new], key=lambda token: int(token["id"]))}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,9 @@ from graftkit.tokenization.side_files import (
     chat_template_in,
     chat_templates_in,
     content_of,
+    named_tokens,
     object_in,
+    special_names,
     with_chat_template,
     write_files,
 )
@@ -25,7 +28,7 @@ from tokenizers import Tokenizer as Backend
 
 from graftkit_tokenizers.formats.convert import write
 from graftkit_tokenizers.formats.for_transformers import for_transformers
-from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens
+from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens, with_flags
 from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.fast import FastEncoder
 from graftkit_tokenizers.tokenizer_json.lossless import keeps_every_text
@@ -60,6 +63,7 @@ class HuggingFaceTokenizer:
         self._full = self._build(self._spec)
         self._check_added_ids()
         self._follow_the_configuration()
+        self._controls: frozenset[str] = frozenset()
         self._variants: dict[frozenset[str], Backend] = {}
         self._fast = FastEncoder()
         self._known_bytes: dict[int, bytes] = {}
@@ -106,7 +110,14 @@ class HuggingFaceTokenizer:
             return Backend.from_str(json.dumps(spec))
 
     def _follow_the_configuration(self) -> None:
-        """Has tokenizer.json put the bos token before texts as the configuration says, with which texts are encoded."""
+        """Follows the configuration in what is special, and in whether the bos token stands before texts.
+
+        The file is saved with the other post-processor, yet with its own flags: transformers reads the configuration.
+        """
+        flagged = with_flags(self._spec, special_names(self._config), self._full.get_vocab(with_added_tokens=True))
+        if flagged is not None:
+            self._spec, self._full = flagged, self._build(flagged)
+            self._check_added_ids()
         with no_panic(self._where):
             changed = bos_as_configured(self._spec, self._config, self._full)
         if changed is not None:
@@ -136,7 +147,7 @@ class HuggingFaceTokenizer:
         if unknown:
             raise RequestError(f"no special token of this tokenizer: {', '.join(sorted(unknown))}")
         if wanted not in self._variants:
-            self._variants[wanted] = self._build(_without_specials(self._spec, keep=wanted))
+            self._variants[wanted] = self._build(_without_specials(self._flagged, keep=wanted))
         return self._variants[wanted]
 
     @cached_property
@@ -151,13 +162,35 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
-        """The special tokens and their ids."""
-        return {token["content"]: token["id"] for token in self._spec.get("added_tokens", []) if token.get("special")}
+        """The special tokens and their ids: of tokenizer.json, and those that the files beside it call special."""
+        return {
+            token["content"]: token["id"] for token in self._flagged.get("added_tokens", []) if token.get("special")
+        }
 
     @cached_property
     def added_tokens(self) -> dict[str, int]:
         """The added tokens, special ones among them, and their ids."""
         return {token["content"]: token["id"] for token in self._spec.get("added_tokens", [])}
+
+    @property
+    def named_tokens(self) -> dict[str, str]:
+        """The tokens that the configuration names: `bos_token`, ... -> text; unknown ones are left out."""
+        named = named_tokens(self._config).items()
+        return {name: token for name, token in named if self._full.token_to_id(token) is not None}
+
+    def with_control_tokens(self, tokens: Collection[str]) -> HuggingFaceTokenizer:
+        """Returns a tokenizer to which these added tokens are special, too; files and "all" ids stay the same."""
+        other = copy.copy(self)
+        for name in ("special_tokens", "fingerprint", "_flagged"):
+            other.__dict__.pop(name, None)
+        other._controls = frozenset(tokens) & self.added_tokens.keys()
+        other._variants, other._fast = {}, FastEncoder()
+        return other
+
+    @cached_property
+    def _flagged(self) -> dict[str, Any]:
+        """The tokenizer.json with every special token flagged as one."""
+        return with_flags(self._spec, self._controls, {}) or self._spec
 
     @cached_property
     def capabilities(self) -> TokenizerCapabilities:
@@ -174,10 +207,10 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256, in hex, of the tokenizer.json without truncation and padding."""
+        """A sha256, in hex, of the tokenizer.json without truncation and padding, and of what else is special."""
         import hashlib
 
-        text = json.dumps(self._spec, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self._flagged, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -216,7 +249,7 @@ class HuggingFaceTokenizer:
         if specials != "none":
             return self._encode_exactly(texts, specials)
         missing = self._bytes.missing if self._bytes.is_byte_level else b""
-        return self._fast.encode_batch(texts, self._encode_exactly, self._spec, _without_specials, missing)
+        return self._fast.encode_batch(texts, self._encode_exactly, self._flagged, _without_specials, missing)
 
     @property
     def encoder(self) -> str:
@@ -236,11 +269,11 @@ class HuggingFaceTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
         """Returns the text of these ids."""
+        left_out = frozenset(self.special_tokens.values() if skip_specials else ())
         if not self._bytes.joins:
-            known = [id for id in ids if 0 <= id < self.vocab_size]
+            known = [id for id in ids if 0 <= id < self.vocab_size and id not in left_out]
             with no_panic(self._where, "the tokenizers library can't decode these ids"):
                 return str(self._full.decode(known, skip_special_tokens=skip_specials)) if known else ""
-        left_out = frozenset(self.special_tokens.values() if skip_specials else ())
         shown = [id for id in ids if id not in left_out] if left_out else ids
         text = self._joined(shown, self.text_bytes).decode("utf-8", errors="replace")
         return self._bytes.start().push(text)

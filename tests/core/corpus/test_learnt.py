@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from graftkit import Tokenizer
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.layout import lay_out
-from graftkit.corpus.learnt import LearntParts
+from graftkit.corpus.learnt import LearntParts, misses_an_answer
 from graftkit.corpus.template import ChatTemplate
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message, ToolCall
@@ -147,3 +149,28 @@ def test_an_answer_that_spells_the_end_of_a_turn_gets_one_nevertheless() -> None
         LearntParts(template, CONTROLS).parts(lay_out(template, conversation), conversation, add_end_of_turn=False)
     )
     assert "".join(part.text for part in parts) == "xy</s>"
+
+
+FIRST_ALONE = (
+    "{% if loop.index == 2 %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "weight", "misses"),
+    [
+        (FIRST_ALONE, None, True),
+        (FIRST_ALONE, 0.0, False),
+        (FIRST_ALONE, 1.0, False),
+        (ASSISTANT.replace("IS", "{% generation %}{{ m.content }}{% endgeneration %}"), None, False),
+        ("{{ m.content }}", None, False),
+    ],
+)
+def test_an_answer_outside_the_blocks_is_told_where_others_have_one(
+    bytewise: Tokenizer, body: str, weight: float | None, misses: bool
+) -> None:
+    template = ChatTemplate(LOOP.replace("BODY", body).replace("REPLY", ""), {})
+    conversation = Conversation((*TURNS[:3], Message("assistant", "two", weight)), "here")
+    assert misses_an_answer(lay_out(template, conversation), conversation) is misses
+    encoded = Encoder(bytewise, template, 1000).encode(conversation)
+    assert encoded.unmarked is misses and not encoded.left_out

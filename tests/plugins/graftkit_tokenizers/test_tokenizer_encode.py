@@ -54,6 +54,26 @@ def test_a_special_token_that_is_a_word_too_is_never_made_by_merging(make: Make,
         assert tokenizer.decode(ids) == text
 
 
+def test_a_word_that_is_also_a_control_token_is_spelt_in_other_pieces(make: Make) -> None:
+    def change(spec: dict[str, Any]) -> None:
+        vocab = spec["model"]["vocab"]
+        token = {**spec["added_tokens"][0], "id": vocab["hey"], "content": "hey", "special": False}
+        spec["added_tokens"] = [token]
+        vocab["heyhey"] = len(vocab)
+        spec["model"]["merges"].append(["hey", "hey"])
+
+    tokenizer = make("byte_level", change)
+    hey = tokenizer.added_tokens["hey"]
+    other = tokenizer.with_control_tokens(["hey", "no token"])
+    assert tokenizer.encode("a hey") == other.encode("a hey", "all") and tokenizer.encode("a hey")[-1] == hey
+    for text in ("hey", "a hey heyhey", "heya"):
+        ids = other.encode(text)
+        assert hey not in ids and other.encode_batch([text]) == [ids] and other.decode(ids) == text
+    assert (
+        other.special_tokens == {**tokenizer.special_tokens, "hey": hey} and other.fingerprint != tokenizer.fingerprint
+    )
+
+
 @settings(max_examples=100, deadline=None)
 @given(_TEXTS)
 def test_no_text_at_all_becomes_a_special_token(byte_level: HuggingFaceTokenizer, text: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from graftkit.errors import RequestError
-from graftkit.interfaces.tokenizer import Specials, Tokenizer, TokenizerCapabilities
+from graftkit.interfaces.tokenizer import AddedTokens, ControlTokens, Specials, Tokenizer, TokenizerCapabilities
 from graftkit.testing.contracts.base import check_interface
 from graftkit.testing.contracts.texts import TEXTS, every_character, random_texts
 from graftkit.testing.contracts.tokenizer_extension import TokenizerExtensionContract
@@ -105,6 +105,22 @@ class TokenizerContract(TokenizerExtensionContract):
             assert not read, f"encode({text!r}) gives its special id though only others are asked for"
             shown = tokenizer.decode([token], skip_specials=True)
             assert not shown, f"decode([{token}], skip_specials=True) shows {shown!r}"
+
+    def test_added_tokens_can_be_kept_out_of_texts(self, tokenizer: Tokenizer) -> None:
+        """Where it has `with_control_tokens`: they become special, and "all" reads them as before."""
+        if not (isinstance(tokenizer, ControlTokens) and isinstance(tokenizer, AddedTokens)):
+            return
+        plain = [text for text in tokenizer.added_tokens if text not in tokenizer.special_tokens][:5]
+        other = tokenizer.with_control_tokens(plain)
+        for text in plain:
+            token = tokenizer.added_tokens[text]
+            assert other.special_tokens.get(text) == token, f"with_control_tokens({plain}) leaves out {text!r}"
+            assert token not in other.encode(f"a{text}b"), f"{text!r} is read out of a user's text"
+            assert text not in tokenizer.special_tokens, (
+                "with_control_tokens changes the tokenizer that it is called on"
+            )
+        for text in [*self.texts(tokenizer), *(f"a{text} b" for text in plain)]:
+            assert other.encode(text, "all") == tokenizer.encode(text, "all"), f"{text!r}: other ids with 'all'"
 
     def test_a_batch_is_its_texts_one_by_one(self, tokenizer: Tokenizer) -> None:
         """With special tokens and without."""

@@ -1,0 +1,94 @@
+"""Compares what stands before an answer in training with the prompt in use, for conversations of every shape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import islice
+
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.split import Split
+from graftkit.interfaces.samples import Conversation
+
+__all__ = ["check_template"]
+
+_LOOKED_AT = 100
+"""Conversations of which one of each shape is laid out."""
+
+_SECONDS = 5.0
+"""After which no other shape is laid out."""
+
+_BEFORE, _SHOWN = 3, 20
+"""Tokens shown of a difference: before it, and in all."""
+
+
+def check_template(encoder: Encoder, samples: Split) -> list[str]:
+    """Lays out one conversation of each shape among the first ones, so that what is wrong with the template shows now.
+
+    A shape is which roles take part, whether there are several answers, tools, tool calls and reasoning.
+
+    Args:
+        encoder: Lays them out.
+        samples: The records; holdout ones are looked at where there is no conversation to train on.
+
+    Returns:
+        A notice for each way in which what stands before an answer in training is not what stands there in use.
+
+    Raises:
+        DataError: A conversation can't be laid out.
+    """
+    ends = time.monotonic() + _SECONDS
+    found: dict[Hashable, str] = {}
+    for number, sample in enumerate(_of_each_shape(samples)):
+        if number and time.monotonic() > ends:
+            break
+        prompts = _prompts(encoder, sample)
+        place = _first_difference(*prompts) if prompts else None
+        if prompts is None or place is None:
+            continue
+        shown = [repr(encoder.tokenizer.decode(ids[max(0, place - _BEFORE) :][:_SHOWN])) for ids in prompts]
+        text = f"another text before an answer in training than in use: {shown[0]} against {shown[1]}"
+        difference = tuple(tuple(ids[place:][:_SHOWN]) for ids in prompts)
+        found.setdefault(difference, f"the chat template has {text}; seen at {sample.where}")
+    return list(found.values())
+
+
+def _of_each_shape(samples: Split) -> Iterator[Conversation]:
+    seen: set[Hashable] = set()
+    chats = samples.train if samples.train.first_chat() else samples.holdout
+    for sample in islice(chats.chats(), _LOOKED_AT):
+        shape = _shape(sample)
+        if shape not in seen:
+            seen.add(shape)
+            yield sample
+
+
+def _shape(sample: Conversation) -> Hashable:
+    """Returns what tells conversations apart that a template may lay out in different ways."""
+    answers = [message for message in sample.messages if message.loss_weight]
+    return (
+        sample.messages[0].role,
+        frozenset(message.role for message in sample.messages),
+        len(answers) > 1,
+        bool(sample.tools),
+        frozenset((bool(message.tool_calls), bool(message.reasoning)) for message in answers[:-1]),
+        tuple((bool(message.tool_calls), bool(message.reasoning)) for message in answers[-1:]),
+    )
+
+
+def _prompts(encoder: Encoder, sample: Conversation) -> tuple[list[int], list[int]] | None:
+    """Returns the tokens before the last answer in training, and those in use; None where there are none."""
+    examples = [(part, example) for part in encoder.turns(sample) for example in encoder.encode(part).examples]
+    if not examples:
+        return None
+    part, example = examples[-1]
+    used = encoder.prompt_in_use(part)
+    return None if used is None else (example.ids[: example.prompt_length].tolist(), used)
+
+
+def _first_difference(trained: Sequence[int], used: Sequence[int]) -> int | None:
+    """Returns the first place at which two sequences differ; None where they are equal."""
+    if trained == used:
+        return None
+    pairs = zip(trained, used, strict=False)
+    return next((place for place, pair in enumerate(pairs) if len({*pair}) > 1), min(len(trained), len(used)))
