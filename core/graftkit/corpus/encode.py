@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.plain_text import PlainTexts
+from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS
@@ -28,21 +29,6 @@ __all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of"]
 
 Overflow = Literal["drop_turns", "drop", "truncate", "error"]
 """What becomes of a conversation or completion that is too long."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A part of a rendered record with one weight in the loss, or a special token.
-
-    Attributes:
-        text: The text; a special token's own text.
-        loss_weight: What each of its tokens weighs in the loss; 0 where it is not learnt.
-        special: The special token's id, or None.
-    """
-
-    text: str
-    loss_weight: float
-    special: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,25 +128,63 @@ class Encoder:
             DataError: The chat template refuses the record, a conversation has no template, a special token would be
                 formed across the boundary of a message, or the model has no embedding row for a token.
         """
-        left_out: set[str] = set()
-        ids, loss_weights = (
-            self._given(sample) if isinstance(sample, Tokens) else self._encode_runs(self._runs(sample, left_out))
-        )
+        return self.encode_many([sample])[0]
+
+    def encode_many(self, samples: Sequence[Sample]) -> list[Encoded]:
+        """Returns the tokens of several records, as `encode` does one by one.
+
+        Raises:
+            DataError: As for `encode`; of the first record that is refused.
+        """
+        laid_out: list[list[Run]] = []
+        left_out: list[set[str]] = []
+        refused: DataError | None = None
+        for sample in samples:
+            left_out.append(set())
+            try:
+                laid_out.append([] if isinstance(sample, Tokens) else self._runs(sample, left_out[-1]))
+            except DataError as error:  # once those before it have been encoded, which may be refused, too
+                refused = error
+                break
+        found = [
+            self._finished(sample, self._given(sample) if isinstance(sample, Tokens) else weighted, left)
+            for sample, weighted, left in zip(samples, self._weighted(laid_out), left_out, strict=False)
+        ]
+        if refused is not None:
+            raise refused
+        return found
+
+    def _weighted(self, laid_out: Sequence[Sequence[Run]]) -> list[Weighted]:
+        """Returns the tokens of records that are laid out, and their weights."""
+        if self._together.possible:
+            return self._together.encode(laid_out)
+        return [_as_arrays(*self._encode_runs(runs)) for runs in laid_out]
+
+    @cached_property
+    def _together(self) -> RunsTogether:
+        return RunsTogether(self._tokenizer, self._encode_stretches)
+
+    def _finished(self, sample: Sample, weighted: Weighted, left_out: set[str]) -> Encoded:
+        """Returns what is kept of a record's tokens."""
+        ids, loss_weights = weighted
         self.check_rows(ids, sample.where)
         is_text = isinstance(sample, Text | LongText)
         if is_text:
             windows = range(0, len(ids) - 1, self.max_length - 1)
-            examples = [_example(*_cut(ids, loss_weights, at, self.max_length)) for at in windows]
+            examples = [
+                _example(ids[at : at + self.max_length], loss_weights[at : at + self.max_length]) for at in windows
+            ]
         else:
-            examples = [_example(*_cut(ids, loss_weights, 0, self._fitting(ids, loss_weights, sample.where)))]
+            length = self._fitting(ids, loss_weights, sample.where)
+            examples = [_example(ids[:length], loss_weights[:length])]
         return Encoded(
             examples=[example for example in examples if example.loss_mask.any()],
             truncated=not is_text and len(ids) > self.max_length,
-            stops=bool(loss_weights) and self._stops(ids, loss_weights),
+            stops=self._stops(ids, loss_weights),
             left_out=frozenset(left_out),
         )
 
-    def _given(self, sample: Tokens) -> tuple[list[int], list[float]]:
+    def _given(self, sample: Tokens) -> Weighted:
         """Returns ids as they are given, if the tokenizer has them."""
         most = self._tokenizer.vocab_size
         if min(sample.ids) < 0 or max(sample.ids) >= most:
@@ -170,9 +194,9 @@ class Encoder:
                 where=sample.where,
                 hint="Ids are of one tokenizer: give the text, or the model that they were made for.",
             )
-        return list(sample.ids), list(sample.weights)
+        return _as_arrays(sample.ids, sample.weights)
 
-    def _fitting(self, ids: Sequence[int], loss_weights: Sequence[float], where: str) -> int:
+    def _fitting(self, ids: NDArray[np.int64], loss_weights: NDArray[np.float32], where: str) -> int:
         """Returns how many tokens of a record are kept: all where they fit.
 
         Raises:
@@ -187,7 +211,7 @@ class Encoder:
                 hint="Raise data.max_length, or say data.overflow: drop_turns.",
             )
         if self.overflow == "drop_turns":  # up to the end of the last answer that fits as a whole
-            learnt = np.asarray(loss_weights[: self.max_length + 1]) != 0
+            learnt = loss_weights[: self.max_length + 1] != 0
             ends = np.flatnonzero(learnt[:-1] & ~learnt[1:]) + 1
             return int(ends[-1]) if len(ends) else 0
         return self.max_length if self.overflow == "truncate" else 0
@@ -206,7 +230,7 @@ class Encoder:
         """Tells whether the model has no embedding row for one of these ids."""
         return self._rows is not None and len(ids) > 0 and int(np.max(ids)) >= self._rows
 
-    def check_rows(self, ids: Sequence[int], where: str) -> None:
+    def check_rows(self, ids: Sequence[int] | NDArray[np.integer[Any]], where: str) -> None:
         """Refuses ids without an embedding row.
 
         Args:
@@ -230,8 +254,10 @@ class Encoder:
 
     def _prompt(self, messages: Conversation | str) -> list[int]:
         if isinstance(messages, str):
-            return self._encode_runs([*self._start, _Run(messages, 0.0)])[0]
-        return self._encode_runs(list(self._chat_runs(messages, set(), reply=True)))[0]
+            runs = [*self._start, Run(messages, 0.0)]
+        else:
+            runs = list(self._chat_runs(messages, set(), reply=True))
+        return [int(id) for id in self._weighted([runs])[0][0]]
 
     def authors(self, sample: Sample) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
@@ -290,17 +316,18 @@ class Encoder:
         }
         return fingerprint(facts)
 
-    def _stops(self, ids: Sequence[int], loss_weights: Sequence[float]) -> bool:
-        last = max((place for place, learn in enumerate(loss_weights) if learn), default=0)
-        return ids[last] in self._tokenizer.special_tokens.values()
+    def _stops(self, ids: NDArray[np.int64], loss_weights: NDArray[np.float32]) -> bool:
+        learnt = np.flatnonzero(loss_weights)
+        last = int(learnt[-1]) if len(learnt) else 0
+        return len(ids) > 0 and int(ids[last]) in self._names
 
-    def _runs(self, sample: Conversation | Completion | Text | LongText, left_out: set[str]) -> list[_Run]:
+    def _runs(self, sample: Conversation | Completion | Text | LongText, left_out: set[str]) -> list[Run]:
         """Returns the parts of a record; what a template leaves out of it is put into `left_out`."""
         if isinstance(sample, Conversation):
             return list(self._chat_runs(sample, left_out))
         if isinstance(sample, Completion):
-            return [*self._start, _Run(sample.prompt, 0.0), _Run(sample.completion, 1.0), *self._end]
-        return [*self._start, _Run(sample.text, 1.0), *self._end]
+            return [*self._start, Run(sample.prompt, 0.0), Run(sample.completion, 1.0), *self._end]
+        return [*self._start, Run(sample.text, 1.0), *self._end]
 
     def _required_template(self, where: str) -> ChatTemplate:
         if self._template is None:
@@ -312,14 +339,14 @@ class Encoder:
         return self._template
 
     @cached_property
-    def _start(self) -> list[_Run]:
+    def _start(self) -> list[Run]:
         bos = self._tokenizer.role_token("bos") if self._tokenizer.adds_bos else None
-        return [] if bos is None else [_Run(self._names.get(bos, ""), 0.0, bos)]
+        return [] if bos is None else [Run(self._names.get(bos, ""), 0.0, bos)]
 
     @cached_property
-    def _end(self) -> list[_Run]:
+    def _end(self) -> list[Run]:
         eos = self._tokenizer.role_token("eos")
-        return [] if eos is None else [_Run(self._names.get(eos, ""), 1.0, eos)]
+        return [] if eos is None else [Run(self._names.get(eos, ""), 1.0, eos)]
 
     def _pieces(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> list[Piece]:
         """Lays a conversation out."""
@@ -331,30 +358,30 @@ class Encoder:
             left_out=left_out if self.report_dropped else None,
         )
 
-    def _chat_runs(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> Iterator[_Run]:
+    def _chat_runs(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> Iterator[Run]:
         """Lays a conversation out, and splits what the template wrote at its special tokens."""
         pieces = self._pieces(conversation, left_out, reply=reply)
         self._injection.check(pieces, conversation.where)
         for part in self._learnt.parts(pieces, conversation):
             if part.written:
                 for run in self._template_runs(part.text):
-                    yield _Run(run.text, part.weight, run.special)
+                    yield Run(run.text, part.weight, run.special)
             else:
-                yield _Run(part.text, part.weight)
+                yield Run(part.text, part.weight)
 
     @cached_property
     def _learnt(self) -> LearntParts:
         return LearntParts(self._required_template(""), self._specials)
 
-    def _template_runs(self, text: str) -> Iterator[_Run]:
+    def _template_runs(self, text: str) -> Iterator[Run]:
         while found := self._find_special(text):
             place, special = found
             if place:
-                yield _Run(text[:place], 0.0)
-            yield _Run(special, 0.0, self._tokenizer.special_tokens[special])
+                yield Run(text[:place], 0.0)
+            yield Run(special, 0.0, self._tokenizer.special_tokens[special])
             text = text[place + len(special) :]
         if text:
-            yield _Run(text, 0.0)
+            yield Run(text, 0.0)
 
     def _find_special(self, text: str) -> tuple[int, str] | None:
         """Finds the leftmost special token, the longest of those that start there: `(place, token)`."""
@@ -364,15 +391,15 @@ class Encoder:
         place, _, special = min(found)
         return place, special
 
-    def _encode_runs(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]]:
+    def _encode_runs(self, runs: Sequence[Run]) -> tuple[list[int], list[float]]:
         """Encodes the whole text at once where that is right, or else part by part.
 
         It is wrong where a message contains a special token, and where a prompt is encoded differently alone than as
-        the start of the whole.
+        the start of the whole. `RunsTogether` gives the same tokens, sooner, where the tokenizer tells where it cuts.
         """
         return self._encode_whole(runs) or self._encode_stretches(runs)
 
-    def _encode_whole(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]] | None:
+    def _encode_whole(self, runs: Sequence[Run]) -> tuple[list[int], list[float]] | None:
         text = "".join(run.text for run in runs)
         encoding = self._tokenizer.encode_offsets(text, "all")
         specials = set(self._tokenizer.special_tokens.values())
@@ -412,10 +439,10 @@ class Encoder:
             return whole
         return same
 
-    def _encode_stretches(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]]:
+    def _encode_stretches(self, runs: Sequence[Run]) -> tuple[list[int], list[float]]:
         ids: list[int] = []
         loss_weights: list[float] = []
-        group: list[_Run] = []
+        group: list[Run] = []
         for run in [*runs, None]:
             if run is not None and run.special is None:
                 group.append(run)
@@ -427,7 +454,7 @@ class Encoder:
                 loss_weights.append(run.loss_weight)
         return ids, loss_weights
 
-    def _encode_group(self, group: Sequence[_Run], ids: list[int], loss_weights: list[float]) -> None:
+    def _encode_group(self, group: Sequence[Run], ids: list[int], loss_weights: list[float]) -> None:
         """Encodes neighbouring parts as one text.
 
         Where the text before a part in the loss is encoded differently alone, the text is split there: at inference the
@@ -447,7 +474,7 @@ class Encoder:
                 ids.extend(encoding.ids)
                 loss_weights.extend(_marks(part, encoding.offsets))
 
-    def _first_split(self, group: Sequence[_Run], text: str, encoding: Encoding, follows: bool) -> int:
+    def _first_split(self, group: Sequence[Run], text: str, encoding: Encoding, follows: bool) -> int:
         """Returns the number of the first part in the loss before which the text is encoded differently alone, or 0."""
         start = 0
         for number, run in enumerate(group):
@@ -494,7 +521,7 @@ def _author(message: int | None, conversation: Conversation) -> str:
     return "tools" if message == TOOLS else f"message {message + 1} ({conversation.messages[message].role})"
 
 
-def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterator[float]:
+def _marks(group: Sequence[Run], offsets: Sequence[tuple[int, int]]) -> Iterator[float]:
     """Yields each token's weight in the loss: that of the part that it begins in."""
     ends, end = [], 0
     for run in group:
@@ -507,15 +534,13 @@ def _marks(group: Sequence[_Run], offsets: Sequence[tuple[int, int]]) -> Iterato
         yield group[number].loss_weight
 
 
-def _cut(
-    ids: Sequence[int], loss_weights: Sequence[float], start: int, length: int
-) -> tuple[Sequence[int], Sequence[float]]:
-    return ids[start : start + length], loss_weights[start : start + length]
+def _as_arrays(ids: Sequence[int], loss_weights: Sequence[float]) -> Weighted:
+    return np.array(ids, np.int64), np.array(loss_weights, np.float32)
 
 
-def _example(ids: Sequence[int], loss_weights: Sequence[float]) -> Example:
-    weights = np.array(loss_weights, dtype=np.float32)
+def _example(ids: NDArray[np.int64], loss_weights: NDArray[np.float32]) -> Example:
+    weights = loss_weights.copy()
     learnt = weights != 0
     starts = np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))
     weights[:1] = 0  # nothing stands before the first token to predict it from
-    return Example(np.array(ids, dtype=np.int64), weights, int(starts[-1]) if len(starts) else len(ids))
+    return Example(ids, weights, int(starts[-1]) if len(starts) else len(ids))

@@ -22,6 +22,10 @@ class _Counting(HuggingFaceTokenizer):
         self.characters += len(text)
         return super().encode(text, specials)
 
+    def encode_batch(self, texts: Any, specials: Any = "none") -> list[list[int]]:
+        self.characters += sum(map(len, texts))
+        return super().encode_batch(texts, specials)
+
     def encode_offsets(self, text: str, specials: Any = "none") -> Any:
         self.characters += len(text)
         return super().encode_offsets(text, specials)
@@ -36,9 +40,26 @@ def tokenizer() -> _Counting:
     return _Counting(tiny_tokenizer_files())
 
 
+def without_certain_cuts(encoder: Encoder) -> Encoder:
+    """Has an encoder take the way for tokenizers that do not tell where they cut."""
+    encoder._together._cuts = None
+    return encoder
+
+
+@pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("turns", [20, 200, 1000])
-def test_it_encodes_each_character_a_few_times(turns: int) -> None:
+def test_it_encodes_each_character_a_few_times(turns: int, told: bool) -> None:
     counting = tokenizer()
+    encoder = Encoder(counting, chat_template_of(counting), 1 << 30)
+    if not told:
+        without_certain_cuts(encoder)
+    (example,) = encoder.encode(conversation(turns)).examples
+    assert counting.characters < 4 * len(counting.decode(example.ids.tolist()))
+
+
+@pytest.mark.parametrize("turns", [20, 200, 1000])
+def test_it_does_without_special_tokens_between_turns_too(turns: int) -> None:
+    counting = tokenizer().with_chat_template(PLAIN)
     encoder = Encoder(counting, chat_template_of(counting), 1 << 30)
     (example,) = encoder.encode(conversation(turns)).examples
     assert counting.characters < 4 * len(counting.decode(example.ids.tolist()))
@@ -47,7 +68,7 @@ def test_it_encodes_each_character_a_few_times(turns: int) -> None:
 @pytest.mark.parametrize("turns", [2, 20])
 def test_it_gives_what_whole_prefixes_give(turns: int) -> None:
     counting = tokenizer()
-    encoder, exact = (Encoder(counting, chat_template_of(counting), 1 << 30) for _ in range(2))
+    encoder, exact = (without_certain_cuts(Encoder(counting, chat_template_of(counting), 1 << 30)) for _ in range(2))
     exact._cuts_hold = False
     ours, theirs = (one.encode(conversation(turns)).examples[0] for one in (encoder, exact))
     assert ours.ids.tolist() == theirs.ids.tolist()
