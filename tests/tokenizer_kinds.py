@@ -11,7 +11,7 @@ from graftkit.tokenization.splitting import PATTERNS
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-__all__ = ["KINDS", "kind_of_tokenizer"]
+__all__ = ["KINDS", "kind_of_tokenizer", "tokenizer_file"]
 
 _SENTENCES = [
     "the quick brown fox jumps over the lazy dogs, while people watch: 1984 times!",
@@ -113,6 +113,7 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
     "pieces, metaspace": lambda: _pieces(pre_tokenizers.Metaspace("▁", "always"), None),
     "pieces, first metaspace": lambda: _pieces(pre_tokenizers.Metaspace("▁", "first"), normalizers.NFKC()),
     "pieces, whole text": lambda: _pieces(None, _spaces()),
+    "pieces, spaces that are no more": lambda: _pieces(pre_tokenizers.Split(" ", "merged_with_previous"), _spaces()),
     "pieces, whole text after a space": lambda: _pieces(
         None, normalizers.Sequence([normalizers.Prepend("▁"), _spaces()])
     ),
@@ -123,7 +124,8 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
 
 
 @cache
-def _file(kind: str) -> bytes:
+def tokenizer_file(kind: str) -> bytes:
+    """Returns the tokenizer.json of a kind."""
     spec = json.loads(KINDS[kind]().to_str())
     return json.dumps(spec, ensure_ascii=False).encode()
 
@@ -133,4 +135,6 @@ def kind_of_tokenizer(kind: str, template: str = "") -> HuggingFaceTokenizer:
     config = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"} | (
         {"chat_template": template} if template else {}
     )
-    return HuggingFaceTokenizer({"tokenizer.json": _file(kind), "tokenizer_config.json": json.dumps(config).encode()})
+    return HuggingFaceTokenizer(
+        {"tokenizer.json": tokenizer_file(kind), "tokenizer_config.json": json.dumps(config).encode()}
+    )

@@ -156,9 +156,10 @@ class Encoder:
 
     def _weighted(self, laid_out: Sequence[Sequence[Run]]) -> list[Weighted]:
         """Returns the tokens of records that are laid out, and their weights."""
-        if self._together.possible:
-            return self._together.encode(laid_out)
-        return [_as_arrays(*self._encode_runs(runs)) for runs in laid_out]
+        found = iter(self._together.encode(filter(self._together.takes, laid_out)))
+        return [
+            next(found) if self._together.takes(runs) else _as_arrays(*self._encode_runs(runs)) for runs in laid_out
+        ]
 
     @cached_property
     def _together(self) -> RunsTogether:

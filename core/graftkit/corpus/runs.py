@@ -51,18 +51,17 @@ class RunsTogether:
 
     def __init__(self, tokenizer: Tokenizer, exact: Callable[[Sequence[Run]], tuple[list[int], list[float]]]) -> None:
         self._tokenizer, self._exact = tokenizer, exact
-        self._cuts: CertainCuts | None = None
-        if isinstance(tokenizer, CertainCuts) and tokenizer.cuts_at_specials:
-            self._cuts = tokenizer
+        self._cuts = tokenizer if isinstance(tokenizer, CertainCuts) else None
         self._kept: dict[tuple[tuple[str, float], ...], Weighted] = {}
 
-    @property
-    def possible(self) -> bool:
-        """Whether the tokenizer tells where it cuts."""
-        return self._cuts is not None
+    def takes(self, runs: Sequence[Run]) -> bool:
+        """Tells whether the tokenizer says enough of where it cuts for a record to be encoded so."""
+        if self._cuts is None:
+            return False
+        return self._cuts.cuts_at_specials or all(run.special is None for run in runs)
 
     def encode(self, records: Iterable[Sequence[Run]]) -> list[Weighted]:
-        """Returns each record's tokens."""
+        """Returns the tokens of records that it takes."""
         texts: dict[str, int] = {}
         laid_out = [list(self._parts(runs, texts)) for runs in records]
         ids = [np.array(found, np.int64) for found in self._tokenizer.encode_batch(list(texts))] if texts else []

@@ -10,6 +10,7 @@ from typing import Any
 
 from graftkit.interfaces.character_sets import Characters
 from graftkit.interfaces.pattern_syntax import Alternatives, Condition, Node, Repeat, Series, parse_pattern
+from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit.tokenization.splitting import GPT2
 
 __all__ = ["CertainCuts"]
@@ -30,8 +31,8 @@ class CertainCuts:
       character to the other, and both are always matched: then the second character is to the matches before it what
       the end of the text is, and the first one nothing to those after it;
     - before a space after a letter or digit, where the pre-tokenizer splits at spaces;
-    - without a pre-tokenizer, where no piece of a BPE vocabulary has the two characters side by side, since no merge
-      can join them then.
+    - without a pre-tokenizer that splits, where no piece of a BPE vocabulary has the two characters side by side,
+      since no merge can join them then.
 
     Args:
         spec: A tokenizer.json.
@@ -72,6 +73,11 @@ class CertainCuts:
             before, after = (sign.replace(" ", "▁") for sign in (before, after))
         if not splitters:
             return not rest and self._never_merged(before, after)
+        if len(splitters) == 1 and _only_writes_bytes(splitters[0]):
+            if normalizers or not (before + after).isascii():
+                return False
+            signs = {byte: sign for sign, byte in byte_alphabet().items()}
+            return self._never_merged(signs[ord(before)], signs[ord(after)])
         return not spaces_written and self._split(splitters, before, after)
 
     def _split(self, splitters: Sequence[Mapping[str, Any]], before: str, after: str) -> bool:
@@ -102,11 +108,16 @@ class CertainCuts:
         return self._expressions[pattern]
 
     def _never_merged(self, before: str, after: str) -> bool:
+        """Tells whether no piece of a BPE vocabulary, which knows both characters, has them side by side."""
         model = self._spec["model"]
         if model["type"] != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
             return False
-        known = model["vocab"].keys() - {token["content"] for token in self._spec.get("added_tokens", [])}
-        return before in known and after in known and before + after not in self._in_pieces
+        known = all(sign in model["vocab"] and sign not in self._added for sign in (before, after))
+        return known and before + after not in self._in_pieces
+
+    @cached_property
+    def _added(self) -> Collection[str]:
+        return frozenset(token["content"] for token in self._spec.get("added_tokens", []))
 
     @cached_property
     def _in_pieces(self) -> Collection[str]:
@@ -252,6 +263,12 @@ def _steps(part: Mapping[str, Any] | None, name: str) -> Iterator[Mapping[str, A
             yield from _steps(inner, name)
         return
     yield part
+
+
+def _only_writes_bytes(part: Mapping[str, Any]) -> bool:
+    return bool(
+        part["type"] == "ByteLevel" and not part.get("use_regex", True) and not part.get("add_prefix_space", True)
+    )
 
 
 def _splits_at(part: Mapping[str, Any], sign: str) -> bool:

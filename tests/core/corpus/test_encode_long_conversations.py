@@ -9,8 +9,24 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.interfaces.samples import Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
+from tokenizer_kinds import tokenizer_file
 
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+KNOWN = [
+    "byte-level, gpt2",
+    "byte-level, llama3",
+    "byte-level, qwen2 with NFC",
+    "byte-level, a space before",
+    "byte-level, whole text",
+    "pieces, metaspace",
+    "pieces, first metaspace",
+    "pieces, whole text",
+    "pieces, spaces that are no more",
+    "unigram",
+    "wordpiece",
+]
 
 
 class _Counting(HuggingFaceTokenizer):
@@ -63,6 +79,21 @@ def test_it_does_without_special_tokens_between_turns_too(turns: int) -> None:
     encoder = Encoder(counting, chat_template_of(counting), 1 << 30)
     (example,) = encoder.encode(conversation(turns)).examples
     assert counting.characters < 4 * len(counting.decode(example.ids.tolist()))
+
+
+@pytest.mark.parametrize(
+    "template", [PLAIN, "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"]
+)
+@pytest.mark.parametrize("kind", KNOWN)
+def test_other_kinds_of_tokenizers_do_too(kind: str, template: str) -> None:
+    counting = _Counting({"tokenizer.json": tokenizer_file(kind)}).with_chat_template(template)
+    spent = []
+    for turns in (50, 400):
+        counting.characters = 0
+        asked = conversation(turns, 200)
+        assert Encoder(counting, chat_template_of(counting), 1 << 30).encode(asked).examples
+        spent.append(counting.characters / sum(len(message.content) for message in asked.messages))
+    assert max(spent) < 5, spent
 
 
 @pytest.mark.parametrize("turns", [2, 20])
