@@ -18,8 +18,9 @@ from graftkit_readers.parsed import parse_record
 __all__ = ["JsonArray"]
 
 _PART = 1 << 20
-_END = re.compile(r'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_OPEN_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+\\?\Z', re.DOTALL)
+_SIGN = re.compile(r'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
+"""A bracket, or a string with what closes it: nothing where it goes on in the next part of the file."""
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 _KEY = re.compile(r'\s*\{\s*("[^"\\]{0,200}")\s*:\s*(?=\[)')
 
 
@@ -44,41 +45,48 @@ def _parsed(text: str, where: str) -> Callable[[], Any]:
 
 
 class _Text:
-    """A file's text, read as it is needed."""
+    """A file's text, read as it is needed.
+
+    Attributes:
+        text: The part of it that is in memory.
+        at: How much of that has been taken: it is forgotten when more is read, not with every element.
+        ended: Whether there is no more.
+    """
 
     def __init__(self, file: IO[bytes], source: RecordSource) -> None:
         self._file, self.source = file, source
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self.text, self.ended = "", False
+        self.text, self.at, self.ended = "", 0, False
 
     def more(self) -> bool:
         """Appends what comes next; False at the end."""
         raw = self._file.read(_PART)
         try:
-            self.text += self._decoder.decode(raw, final=not raw)
+            self.text = self.text[self.at :] + self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError:
             raise self.source.not_utf8() from None
-        self.ended = not raw
+        self.at, self.ended = 0, not raw
         return not self.ended
 
     def skip(self, count: int) -> None:
-        """Forgets the first characters."""
-        self.text = self.text[count:]
+        """Takes the next characters."""
+        self.at += count
 
     def next(self) -> str:
         """Returns the next character that is no white space, without taking it; "" at the end."""
         while True:
-            self.text = self.text.lstrip(" \t\r\n")
-            if self.text:
-                return self.text[0]
+            found = _NO_SPACE.search(self.text, self.at)
+            self.at = found.start() if found else len(self.text)
+            if found:
+                return found[0]
             if not self.more():
                 return ""
 
 
 def _elements(text: _Text) -> Iterator[str]:
     """Yields the JSON of each element of the array."""
-    if text.next() == "{" and (found := _KEY.match(text.text)):
-        text.skip(found.end())
+    if text.next() == "{" and (found := _KEY.match(text.text, text.at)):
+        text.skip(found.end() - text.at)
     if text.next() != "[":
         raise DataError("no JSON array of records is in it", where=str(text.source), hint=_FORMS)
     text.skip(1)
@@ -97,19 +105,24 @@ def _elements(text: _Text) -> Iterator[str]:
 
 def _object(text: _Text, number: int) -> str:
     """Takes an object off the text's beginning."""
-    depth, place = 0, 0
+    depth, place = 0, 0  # the place counts from where the object begins
     while True:
-        for sign in _END.finditer(text.text, place):
+        for sign in _SIGN.finditer(text.text, text.at + place):
             found = sign[0]
-            depth += (found in "{[") - (found in "]}")
-            place = sign.end()
+            place = sign.end() - text.at
+            if found[0] == '"':
+                if sign[1]:
+                    continue
+                place = sign.start() - text.at  # brackets in it are none of the object's
+                break
+            depth += 1 if found in "{[" else -1
             if not depth:
-                whole = text.text[:place]
+                whole = text.text[text.at : sign.end()]
                 text.skip(place)
                 return whole
-        open_string = _OPEN_STRING.search(text.text, place)
-        place = open_string.start() if open_string else len(text.text)
-        if len(text.text) > MAX_LINE:
+        else:
+            place = len(text.text) - text.at
+        if len(text.text) - text.at > MAX_LINE:
             raise text.source.too_long(f"#{number}")
         if not text.more():
             raise DataError(

@@ -18,6 +18,7 @@ from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.learnt import LearntParts, misses_an_answer
 from graftkit.corpus.plain_text import PlainTexts
+from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.stretches import read_stretches
 from graftkit.corpus.taken_space import TakenSpace
@@ -36,21 +37,6 @@ __all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of", "has_answer"]
 
 Overflow = Literal["drop_turns", "drop", "truncate", "error"]
 """What becomes of a conversation or completion that is too long."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A part of a rendered record with one weight in the loss, or a special token.
-
-    Attributes:
-        text: The text; a special token's own text.
-        loss_weight: What each of its tokens weighs in the loss; 0 where it is not learnt.
-        special: The special token's id, or None.
-    """
-
-    text: str
-    loss_weight: float
-    special: int | None = None
 
 
 @dataclass(slots=True)
@@ -182,7 +168,17 @@ class Encoder:
             DataError: The chat template refuses the record, a conversation has no template, a special token would be
                 formed across the boundary of a message, or the model has no embedding row for a token.
         """
-        return _together([self._encode(part) for part in self.turns(sample)])
+        return self.encode_many([sample])[0]
+
+    def encode_many(self, samples: Sequence[Sample]) -> list[Encoded]:
+        """Returns the tokens of several records, as `encode` does one by one.
+
+        Raises:
+            DataError: As for `encode`; of the first record that is refused.
+        """
+        parts = [self.turns(sample) for sample in samples]
+        encoded = iter(self._encode_parts([part for of_one in parts for part in of_one]))
+        return [_together(list(islice(encoded, len(of_one)))) for of_one in parts]
 
     def turns(self, sample: Sample) -> Sequence[Sample]:
         """Returns a record's parts that are encoded by themselves: with `turns: each`, one an answer; else itself."""
@@ -192,22 +188,54 @@ class Encoder:
     def _each(self) -> bool:
         return self._template is not None and self._template.options.turns == "each"
 
-    def _encode(self, sample: Sample) -> Encoded:
-        notes = _Notes()
-        ids, loss_weights = (
-            self._given(sample) if isinstance(sample, Tokens) else self._encode_runs(self._runs(sample, notes))
-        )
+    def _encode_parts(self, parts: Sequence[Sample]) -> list[Encoded]:
+        laid_out: list[list[Run]] = []
+        notes: list[_Notes] = []
+        refused: DataError | None = None
+        for part in parts:
+            notes.append(_Notes())
+            try:
+                laid_out.append([] if isinstance(part, Tokens) else self._runs(part, notes[-1]))
+            except DataError as error:  # once those before it have been encoded, which may be refused, too
+                refused = error
+                break
+        found = [
+            self._finished(part, self._given(part) if isinstance(part, Tokens) else weighted, note)
+            for part, weighted, note in zip(parts, self._weighted(laid_out), notes, strict=False)
+        ]
+        if refused is not None:
+            raise refused
+        return found
+
+    def _weighted(self, laid_out: Sequence[Sequence[Run]]) -> list[Weighted]:
+        """Returns the tokens of records that are laid out, and their weights."""
+        found = iter(self._runs_together.encode(filter(self._runs_together.takes, laid_out)))
+        return [
+            next(found) if self._runs_together.takes(runs) else _as_arrays(*self._encode_runs(runs))
+            for runs in laid_out
+        ]
+
+    @cached_property
+    def _runs_together(self) -> RunsTogether:
+        return RunsTogether(self._tokenizer, self._encode_stretches)
+
+    def _finished(self, sample: Sample, weighted: Weighted, notes: _Notes) -> Encoded:
+        """Returns what is kept of a record's tokens."""
+        ids, loss_weights = weighted
         self.check_rows(ids, sample.where)
         is_text = isinstance(sample, Text | LongText)
         if is_text:
             windows = range(0, len(ids) - 1, self.max_length - 1)
-            examples = [_example(*_cut(ids, loss_weights, at, self.max_length)) for at in windows]
+            examples = [
+                _example(ids[at : at + self.max_length], loss_weights[at : at + self.max_length]) for at in windows
+            ]
         else:
-            examples = [_example(*_cut(ids, loss_weights, 0, self._fitting(ids, loss_weights, sample.where)))]
+            length = self._fitting(ids, loss_weights, sample.where)
+            examples = [_example(ids[:length], loss_weights[:length])]
         return Encoded(
             examples=[example for example in examples if example.loss_mask.any()],
             truncated=not is_text and len(ids) > self.max_length,
-            stops=bool(loss_weights) and self._stops(ids, loss_weights),
+            stops=self._stops(ids, loss_weights),
             left_out=frozenset(notes.left_out),
             spells=notes.spells if isinstance(sample, Conversation) else self.spelt(sample),
             unmarked=notes.unmarked,
@@ -234,7 +262,7 @@ class Encoder:
         found = (self._search.next(text, 0) for text in texts)
         return next((match[1] for match in found if match is not None), None)
 
-    def _given(self, sample: Tokens) -> tuple[list[int], list[float]]:
+    def _given(self, sample: Tokens) -> Weighted:
         """Returns ids as they are given, if the tokenizer has them."""
         most = self._tokenizer.vocab_size
         if min(sample.ids) < 0 or max(sample.ids) >= most:
@@ -244,9 +272,9 @@ class Encoder:
                 where=sample.where,
                 hint="Ids are of one tokenizer: give the text, or the model that they were made for.",
             )
-        return list(sample.ids), list(sample.weights)
+        return _as_arrays(sample.ids, sample.weights)
 
-    def _fitting(self, ids: Sequence[int], loss_weights: Sequence[float], where: str) -> int:
+    def _fitting(self, ids: NDArray[np.int64], loss_weights: NDArray[np.float32], where: str) -> int:
         """Returns how many tokens of a record are kept: all where they fit.
 
         Raises:
@@ -261,7 +289,7 @@ class Encoder:
                 hint="Raise data.max_length, or say data.overflow: drop_turns.",
             )
         if self.overflow == "drop_turns":  # up to the end of the last answer that fits as a whole
-            learnt = np.asarray(loss_weights[: self.max_length + 1]) != 0
+            learnt = loss_weights[: self.max_length + 1] != 0
             ends = np.flatnonzero(learnt[:-1] & ~learnt[1:]) + 1
             return int(ends[-1]) if len(ends) else 0
         return self.max_length if self.overflow == "truncate" else 0
@@ -292,12 +320,12 @@ class Encoder:
             return self.prompt(sample.prompt)
         if not isinstance(sample, Conversation):
             return None
-        cut = self._encode(sample).truncated
+        cut = self._encode_parts([sample])[0].truncated
         if cut and self.overflow == "truncate":
             return None
         with suppress(DataError):  # a template that takes no conversation without an answer
             for part in reversed(list(by_answer(sample))):
-                if not cut or not self._encode(part).truncated:
+                if not cut or not self._encode_parts([part])[0].truncated:
                     answered = part.messages[-1].role == "assistant"
                     return self.prompt(replace(part, messages=part.messages[:-1])) if answered else None
         return None
@@ -306,7 +334,7 @@ class Encoder:
         """Tells whether the model has no embedding row for one of these ids."""
         return self._rows is not None and len(ids) > 0 and int(np.max(ids)) >= self._rows
 
-    def check_rows(self, ids: Sequence[int], where: str) -> None:
+    def check_rows(self, ids: Sequence[int] | NDArray[np.integer[Any]], where: str) -> None:
         """Refuses ids without an embedding row.
 
         Args:
@@ -330,8 +358,10 @@ class Encoder:
 
     def _prompt(self, messages: Conversation | str) -> list[int]:
         if isinstance(messages, str):
-            return self._encode_runs([*self._start_of(messages), *self._plain_runs(messages, 0.0)])[0]
-        return self._encode_runs(list(self._chat_runs(messages, _Notes(), reply=True)))[0]
+            runs = [*self._start_of(messages), *self._plain_runs(messages, 0.0)]
+        else:
+            runs = list(self._chat_runs(messages, _Notes(), reply=True))
+        return [int(id) for id in self._weighted([runs])[0][0]]
 
     def authors(self, sample: Sample) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
@@ -404,11 +434,12 @@ class Encoder:
         }
         return fingerprint(facts)
 
-    def _stops(self, ids: Sequence[int], loss_weights: Sequence[float]) -> bool:
-        last = max((place for place, learn in enumerate(loss_weights) if learn), default=0)
-        return ids[last] in self._tokenizer.special_tokens.values()
+    def _stops(self, ids: NDArray[np.int64], loss_weights: NDArray[np.float32]) -> bool:
+        learnt = np.flatnonzero(loss_weights)
+        last = int(learnt[-1]) if len(learnt) else 0
+        return len(ids) > 0 and int(ids[last]) in self._names
 
-    def _runs(self, sample: Conversation | Completion | Text | LongText, notes: _Notes) -> list[_Run]:
+    def _runs(self, sample: Conversation | Completion | Text | LongText, notes: _Notes) -> list[Run]:
         """Returns the parts of a record; what is to be told of a conversation is put into `notes`."""
         if isinstance(sample, Conversation):
             return list(self._chat_runs(sample, notes))
@@ -420,15 +451,15 @@ class Encoder:
         ends = self.parse_special_tokens and bool(inside) and inside[-1].special is not None
         return [*self._start_of(parts[0][0]), *inside, *([] if ends else self._end)]
 
-    def _plain_runs(self, text: str, weight: float) -> Iterator[_Run]:
+    def _plain_runs(self, text: str, weight: float) -> Iterator[Run]:
         """Yields the parts of a text: one, or those around the special tokens that it spells."""
         if not self.parse_special_tokens:
-            yield _Run(text, weight)
+            yield Run(text, weight)
             return
         for run in self._template_runs(text):
-            yield _Run(run.text, weight, run.special)
+            yield Run(run.text, weight, run.special)
 
-    def _start_of(self, text: str) -> list[_Run]:
+    def _start_of(self, text: str) -> list[Run]:
         """Returns what is put before a text."""
         return [] if self.parse_special_tokens and self._start and text.startswith(self._start[0].text) else self._start
 
@@ -442,14 +473,14 @@ class Encoder:
         return self._template
 
     @cached_property
-    def _start(self) -> list[_Run]:
+    def _start(self) -> list[Run]:
         bos = self._tokenizer.role_token("bos") if self._tokenizer.adds_bos else None
-        return [] if bos is None else [_Run(self._names.get(bos, ""), 0.0, bos)]
+        return [] if bos is None else [Run(self._names.get(bos, ""), 0.0, bos)]
 
     @cached_property
-    def _end(self) -> list[_Run]:
+    def _end(self) -> list[Run]:
         eos = self._tokenizer.role_token("eos")
-        return [] if eos is None else [_Run(self._names.get(eos, ""), 1.0, eos)]
+        return [] if eos is None else [Run(self._names.get(eos, ""), 1.0, eos)]
 
     def _pieces(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> list[Piece]:
         """Lays a conversation out; what it leaves out of earlier reasoning in use, it may leave out."""
@@ -463,7 +494,7 @@ class Encoder:
             shortened=count if reply else count - 1 if self._each else 0,
         )
 
-    def _chat_runs(self, conversation: Conversation, notes: _Notes, *, reply: bool = False) -> Iterator[_Run]:
+    def _chat_runs(self, conversation: Conversation, notes: _Notes, *, reply: bool = False) -> Iterator[Run]:
         """Lays a conversation out, and splits what the template wrote at its special tokens."""
         pieces = self._pieces(conversation, notes.left_out, reply=reply)
         self._injection.check(pieces, conversation.where)
@@ -472,9 +503,9 @@ class Encoder:
         for part in self._learnt(conversation).parts(pieces, conversation, add_end_of_turn=not reply):
             if part.written:
                 for run in self._template_runs(part.text):
-                    yield _Run(run.text, part.weight, run.special)
+                    yield Run(run.text, part.weight, run.special)
             else:
-                yield _Run(part.text, part.weight)
+                yield Run(part.text, part.weight)
 
     def _learnt(self, conversation: Conversation) -> LearntParts:
         template = self._required_template(conversation.where).taking(conversation.tools)
@@ -482,15 +513,15 @@ class Encoder:
             self._learnt_parts[template.source] = LearntParts(template, self._specials)
         return self._learnt_parts[template.source]
 
-    def _template_runs(self, text: str) -> Iterator[_Run]:
+    def _template_runs(self, text: str) -> Iterator[Run]:
         while found := self._find_special(text):
             place, special = found
             if place:
-                yield _Run(text[:place], 0.0)
-            yield _Run(special, 0.0, self._tokenizer.special_tokens[special])
+                yield Run(text[:place], 0.0)
+            yield Run(special, 0.0, self._tokenizer.special_tokens[special])
             text = text[place + len(special) :]
         if text:
-            yield _Run(text, 0.0)
+            yield Run(text, 0.0)
 
     def _find_special(self, text: str) -> tuple[int, str] | None:
         """Finds the leftmost special token, the longest of those that start there: `(place, token)`."""
@@ -500,15 +531,15 @@ class Encoder:
         place, _, special = min(found)
         return place, special
 
-    def _encode_runs(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]]:
+    def _encode_runs(self, runs: Sequence[Run]) -> tuple[list[int], list[float]]:
         """Encodes the whole text at once where that is right, or else part by part.
 
         It is wrong where a message contains a special token, and where a prompt is encoded differently alone than as
-        the start of the whole.
+        the start of the whole. `RunsTogether` gives the same tokens, sooner, where the tokenizer tells where it cuts.
         """
         return self._encode_whole(runs) or self._encode_stretches(runs)
 
-    def _encode_whole(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]] | None:
+    def _encode_whole(self, runs: Sequence[Run]) -> tuple[list[int], list[float]] | None:
         text = "".join(run.text for run in runs)
         encoding = self._tokenizer.encode_offsets(text, "all")
         written = [(run.special, at) for run, at in zip(runs, _starts(runs), strict=True) if run.special is not None]
@@ -568,11 +599,11 @@ class Encoder:
             return whole
         return same
 
-    def _encode_stretches(self, runs: Sequence[_Run]) -> tuple[list[int], list[float]]:
+    def _encode_stretches(self, runs: Sequence[Run]) -> tuple[list[int], list[float]]:
         ids: list[int] = []
         loss_weights: list[float] = []
-        group: list[_Run] = []
-        before: _Run | None = None
+        group: list[Run] = []
+        before: Run | None = None
         for run in [*runs, None]:
             if run is not None and run.special is None:
                 group.append(run)
@@ -584,7 +615,7 @@ class Encoder:
                 loss_weights.append(run.loss_weight)
         return ids, loss_weights
 
-    def _left_of(self, group: Sequence[_Run], before: _Run | None, after: _Run | None) -> list[_Run]:
+    def _left_of(self, group: Sequence[Run], before: Run | None, after: Run | None) -> list[Run]:
         """Returns neighbouring parts without the white space that the special tokens around them take.
 
         What ends a prompt stays, since in use no token follows it.
@@ -597,13 +628,13 @@ class Encoder:
         if after is not None and after.loss_weight:
             end = max([end, *(place + len(run.text) for run, place in parts if not run.loss_weight)])
         found = [(text[max(start, at) : min(end, at + len(run.text))], run.loss_weight) for run, at in parts]
-        return [_Run(part, weight) for part, weight in found if part]
+        return [Run(part, weight) for part, weight in found if part]
 
     @cached_property
     def _space(self) -> TakenSpace:
         return TakenSpace(self._tokenizer)
 
-    def _encode_group(self, group: Sequence[_Run], ids: list[int], loss_weights: list[float]) -> None:
+    def _encode_group(self, group: Sequence[Run], ids: list[int], loss_weights: list[float]) -> None:
         """Encodes neighbouring parts as one text.
 
         Where the text before a part in the loss is encoded differently alone, the text is split there: at inference the
@@ -623,7 +654,7 @@ class Encoder:
                 ids.extend(encoding.ids)
                 loss_weights.extend(_marks(part, [left for left, _ in encoding.offsets]))
 
-    def _first_split(self, group: Sequence[_Run], text: str, encoding: Encoding, follows: bool) -> int:
+    def _first_split(self, group: Sequence[Run], text: str, encoding: Encoding, follows: bool) -> int:
         """Returns the number of the first part in the loss before which the text is encoded differently alone, or 0."""
         start = 0
         for number, run in enumerate(group):
@@ -676,12 +707,12 @@ def _author(message: int | None, conversation: Conversation) -> str:
     return "tools" if message == TOOLS else f"message {message + 1} ({conversation.messages[message].role})"
 
 
-def _starts(runs: Sequence[_Run]) -> list[int]:
+def _starts(runs: Sequence[Run]) -> list[int]:
     """Returns where each part begins in the text of all."""
     return list(accumulate((len(run.text) for run in runs), initial=0))[:-1]
 
 
-def _marks(group: Sequence[_Run], lefts: Sequence[int]) -> Iterator[float]:
+def _marks(group: Sequence[Run], lefts: Sequence[int]) -> Iterator[float]:
     """Yields each token's weight in the loss: that of the part that it begins in."""
     ends, end = [], 0
     for run in group:
@@ -708,15 +739,13 @@ def _together(parts: Sequence[Encoded]) -> Encoded:
     )
 
 
-def _cut(
-    ids: Sequence[int], loss_weights: Sequence[float], start: int, length: int
-) -> tuple[Sequence[int], Sequence[float]]:
-    return ids[start : start + length], loss_weights[start : start + length]
+def _as_arrays(ids: Sequence[int], loss_weights: Sequence[float]) -> Weighted:
+    return np.array(ids, np.int64), np.array(loss_weights, np.float32)
 
 
-def _example(ids: Sequence[int], loss_weights: Sequence[float]) -> Example:
-    weights = np.array(loss_weights, dtype=np.float32)
+def _example(ids: NDArray[np.int64], loss_weights: NDArray[np.float32]) -> Example:
+    weights = loss_weights.copy()
     learnt = weights != 0
     starts = np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))
     weights[:1] = 0  # nothing stands before the first token to predict it from
-    return Example(np.array(ids, dtype=np.int64), weights, int(starts[-1]) if len(starts) else len(ids))
+    return Example(ids, weights, int(starts[-1]) if len(starts) else len(ids))

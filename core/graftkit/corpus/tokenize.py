@@ -169,7 +169,7 @@ def _long_text(encoder: Encoder, sample: LongText, position: Position) -> Iterat
 
 
 def _one_by_one(encoder: Encoder, samples: Sequence[Sample], done: int) -> Chunk:
-    encoded = [encoder.encode(sample) for sample in samples]
+    encoded = encoder.encode_many(samples)
     tokens = TokenStore.of(example for item in encoded for example in item.examples)
     return Chunk(tokens, _tally_of(encoder, samples, encoded, tokens), Position(done + len(samples)))
 

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 __all__ = [
     "ROLES",
     "AddedTokens",
+    "CertainCuts",
     "ControlTokens",
     "Encoding",
     "NamedTemplates",
@@ -186,6 +187,25 @@ class ControlTokens(Protocol):
 
         Args:
             tokens: Texts of added tokens; others are left out.
+        """
+
+
+@runtime_checkable
+class CertainCuts(Protocol):
+    """What a tokenizer may tell besides: where it cuts every text, so that parts of a text can be encoded alone."""
+
+    @property
+    def cuts_at_specials(self) -> bool:
+        """Whether the text between two special tokens always has the ids that it has alone.
+
+        Then `encode(text, "all")` has, between the special tokens in the text, what `encode` gives for each stretch.
+        """
+
+    def cuts_between(self, before: str, after: str) -> bool:
+        """Tells whether a text is always cut between a character and the one that follows it.
+
+        Then `encode(left + right)` is `encode(left) + encode(right)` for every `left` that ends with the one and every
+        `right` that begins with the other, special tokens being ordinary text.
         """
 
 

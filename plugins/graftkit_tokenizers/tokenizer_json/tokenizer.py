@@ -30,6 +30,7 @@ from graftkit_tokenizers.formats.convert import write
 from graftkit_tokenizers.formats.for_transformers import for_transformers
 from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens, with_flags
 from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
+from graftkit_tokenizers.tokenizer_json.certain_cuts import CertainCuts
 from graftkit_tokenizers.tokenizer_json.fast import FastEncoder
 from graftkit_tokenizers.tokenizer_json.lossless import keeps_every_text
 from graftkit_tokenizers.tokenizer_json.put_around import around, bos_as_configured, with_true_flags
@@ -181,7 +182,7 @@ class HuggingFaceTokenizer:
     def with_control_tokens(self, tokens: Collection[str]) -> HuggingFaceTokenizer:
         """Returns a tokenizer to which these added tokens are special, too; files and "all" ids stay the same."""
         other = copy.copy(self)
-        for name in ("special_tokens", "fingerprint", "_flagged"):
+        for name in ("special_tokens", "fingerprint", "_flagged", "_cuts"):
             other.__dict__.pop(name, None)
         other._controls = frozenset(tokens) & self.added_tokens.keys()
         other._variants, other._fast = {}, FastEncoder()
@@ -266,6 +267,19 @@ class HuggingFaceTokenizer:
         with no_panic(self._where):
             encoding = self._variant(specials).encode(text, add_special_tokens=False)
         return Encoding(list(encoding.ids), list(encoding.offsets))
+
+    @property
+    def cuts_at_specials(self) -> bool:
+        """Whether the text between two special tokens always has the ids that it has alone."""
+        return self._cuts.at_specials
+
+    def cuts_between(self, before: str, after: str) -> bool:
+        """Tells whether a text is always cut between a character and the one that follows it."""
+        return self._cuts.between(before, after)
+
+    @cached_property
+    def _cuts(self) -> CertainCuts:
+        return CertainCuts(self._flagged)
 
     def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
         """Returns the text of these ids."""

@@ -9,8 +9,24 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.interfaces.samples import Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
+from tokenizer_kinds import tokenizer_file
 
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+KNOWN = [
+    "byte-level, gpt2",
+    "byte-level, llama3",
+    "byte-level, qwen2 with NFC",
+    "byte-level, a space before",
+    "byte-level, whole text",
+    "pieces, metaspace",
+    "pieces, first metaspace",
+    "pieces, whole text",
+    "pieces, spaces that are no more",
+    "unigram",
+    "wordpiece",
+]
 
 
 class _Counting(HuggingFaceTokenizer):
@@ -21,6 +37,10 @@ class _Counting(HuggingFaceTokenizer):
     def encode(self, text: str, specials: Any = "none") -> list[int]:
         self.characters += len(text)
         return super().encode(text, specials)
+
+    def encode_batch(self, texts: Any, specials: Any = "none") -> list[list[int]]:
+        self.characters += sum(map(len, texts))
+        return super().encode_batch(texts, specials)
 
     def encode_offsets(self, text: str, specials: Any = "none") -> Any:
         self.characters += len(text)
@@ -36,18 +56,50 @@ def tokenizer() -> _Counting:
     return _Counting(tiny_tokenizer_files())
 
 
+def without_certain_cuts(encoder: Encoder) -> Encoder:
+    """Has an encoder take the way for tokenizers that do not tell where they cut."""
+    encoder._runs_together._cuts = None
+    return encoder
+
+
+@pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("turns", [20, 200, 1000])
-def test_it_encodes_each_character_a_few_times(turns: int) -> None:
+def test_it_encodes_each_character_a_few_times(turns: int, told: bool) -> None:
     counting = tokenizer()
+    encoder = Encoder(counting, chat_template_of(counting), 1 << 30)
+    if not told:
+        without_certain_cuts(encoder)
+    (example,) = encoder.encode(conversation(turns)).examples
+    assert counting.characters < 4 * len(counting.decode(example.ids.tolist()))
+
+
+@pytest.mark.parametrize("turns", [20, 200, 1000])
+def test_it_does_without_special_tokens_between_turns_too(turns: int) -> None:
+    counting = tokenizer().with_chat_template(PLAIN)
     encoder = Encoder(counting, chat_template_of(counting), 1 << 30)
     (example,) = encoder.encode(conversation(turns)).examples
     assert counting.characters < 4 * len(counting.decode(example.ids.tolist()))
 
 
+@pytest.mark.parametrize(
+    "template", [PLAIN, "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"]
+)
+@pytest.mark.parametrize("kind", KNOWN)
+def test_other_kinds_of_tokenizers_do_too(kind: str, template: str) -> None:
+    counting = _Counting({"tokenizer.json": tokenizer_file(kind)}).with_chat_template(template)
+    spent = []
+    for turns in (50, 400):
+        counting.characters = 0
+        asked = conversation(turns, 200)
+        assert Encoder(counting, chat_template_of(counting), 1 << 30).encode(asked).examples
+        spent.append(counting.characters / sum(len(message.content) for message in asked.messages))
+    assert max(spent) < 5, spent
+
+
 @pytest.mark.parametrize("turns", [2, 20])
 def test_it_gives_what_whole_prefixes_give(turns: int) -> None:
     counting = tokenizer()
-    encoder, exact = (Encoder(counting, chat_template_of(counting), 1 << 30) for _ in range(2))
+    encoder, exact = (without_certain_cuts(Encoder(counting, chat_template_of(counting), 1 << 30)) for _ in range(2))
     exact._cuts_hold = False
     ours, theirs = (one.encode(conversation(turns)).examples[0] for one in (encoder, exact))
     assert ours.ids.tolist() == theirs.ids.tolist()

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from graftkit.errors import RequestError
-from graftkit.interfaces.tokenizer import AddedTokens, ControlTokens, Specials, Tokenizer, TokenizerCapabilities
+from graftkit.interfaces.tokenizer import (
+    AddedTokens,
+    CertainCuts,
+    ControlTokens,
+    Specials,
+    Tokenizer,
+    TokenizerCapabilities,
+)
 from graftkit.testing.contracts.base import check_interface
 from graftkit.testing.contracts.texts import TEXTS, every_character, random_texts
 from graftkit.testing.contracts.tokenizer_extension import TokenizerExtensionContract
@@ -128,6 +135,17 @@ class TokenizerContract(TokenizerExtensionContract):
         for specials in _choices(tokenizer):
             alone = [tokenizer.encode(text, specials) for text in texts]
             assert tokenizer.encode_batch(texts, specials) == alone, f"encode_batch differs from encode, {specials=}"
+
+    def test_it_cuts_where_it_says_that_it_does(self, tokenizer: Tokenizer) -> None:
+        """A tokenizer that tells where it cuts every text encodes the parts alone as in the text."""
+        if not isinstance(tokenizer, CertainCuts):
+            pytest.skip("it does not tell where it cuts")
+        for text in self.texts(tokenizer):
+            whole = tokenizer.encode(text)
+            places = [at for at in range(1, len(text)) if tokenizer.cuts_between(text[at - 1], text[at])]
+            for place in places[:20]:
+                parts = tokenizer.encode(text[:place]) + tokenizer.encode(text[place:])
+                assert parts == whole, f"{text[:place]!r} and {text[place:]!r} are encoded otherwise alone"
 
     def test_offsets_say_where_each_token_stands(self, tokenizer: Tokenizer) -> None:
         """Inside the text, in order, and covering it where no character is lost."""
