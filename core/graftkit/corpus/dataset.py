@@ -13,6 +13,7 @@ from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import RecordFormat, kind_of
 from graftkit.interfaces.record_source import Record, RecordSource
 from graftkit.interfaces.samples import Sample
+from graftkit.visible import one_line
 
 __all__ = ["LOOKED_AT", "Dataset", "first_records"]
 
@@ -92,10 +93,11 @@ class Dataset:
         read = self.format.columns(columns_of([values])) or ()  # one that the first records did not have
         for name in sorted(over - {*read}):
             if self.unused is not None:
+                unused = ", ".join(map(one_line, sorted({*self.unused, name})))
                 raise DataError(
-                    f"the column '{name}' is not read as {self.format_name}, and not among the unused ones",
+                    f"the column '{one_line(name)}' is not read as {self.format_name}, and not among the unused ones",
                     where=where,
-                    hint=f"Add it: unused: [{', '.join(sorted({*self.unused, name}))}]; or say unused: report.",
+                    hint=f"Add it: unused: [{unused}]; or say unused: report.",
                 )
             self.left[name] = where
 
