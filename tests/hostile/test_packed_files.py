@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bz2
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 from graftkit import RecordSource
+from graftkit.interfaces import record_source, regular_file
 from graftkit_readers.columnar import Arrow, Parquet
 
 from hostile.limits import Outcome, measure
@@ -71,6 +74,50 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 def test_it_ends_soon_and_stays_small(name: str, outcomes: dict[str, Outcome]) -> None:
     outcomes[name].assert_within_limits()
     assert outcomes[name].error == "DataError" and "unpacks to over 200 times" in outcomes[name].message
+
+
+WIDE: dict[str, Callable[[Path], object]] = {
+    "columns.csv": lambda path: path.write_text(
+        ",".join(f"c{n}" for n in range(10**6)) + "\n" + "1," * (10**6 - 1) + "1"
+    ),
+    "one column again.csv": lambda path: path.write_text("a," * 10**6 + "a\n"),
+    "values.csv": lambda path: path.write_text("text\n" + "1," * 10**6),
+    "keys.jsonl": lambda path: path.write_text(json.dumps({"text": "a", **{f"c{n}": 1 for n in range(10**6)}})),
+    "ever more keys.jsonl": lambda path: path.write_text(
+        "".join(json.dumps({"text": "a", **{f"{line}.{n}": 1 for n in range(100)}}) + "\n" for line in range(20_000))
+    ),
+    "columns.parquet": lambda path: pyarrow.parquet.write_table(
+        pyarrow.table({"text": ["a"], **{f"c{n}": [1] for n in range(20_000)}}), path
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    folder = tmp_path_factory.mktemp("wide")
+    for name, write in WIDE.items():
+        write(folder / name)
+    return measure(_CODE, {name: str(folder / name) for name in WIDE})
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_million_columns_are_refused_soon(name: str, wide: dict[str, Outcome]) -> None:
+    wide[name].assert_within_limits()
+    assert wide[name].error == "DataError" and "column" in wide[name].message
+
+
+def test_a_file_that_would_have_to_be_waited_for_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's log is a regular file, and says so instead of giving bytes."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    try:
+        monkeypatch.setattr(record_source, "open_regular", lambda path: os.fdopen(os.dup(reading), "rb"))
+        monkeypatch.setattr(regular_file, "open_regular", lambda path: os.fdopen(os.dup(reading), "rb"))
+        assert RecordSource(tmp_path / "a.jsonl").head == b""
+        assert regular_file.read_regular(tmp_path / "a.json") == b""
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 @pytest.mark.parametrize("rows", [1, 300, 5000])

@@ -78,7 +78,9 @@ class RecordSource:
             DataError: The file can't be read.
         """
         with self.open() as file:
-            return file.read(_HEAD).removeprefix(_BYTE_ORDER_MARK)
+            return (file.read(_HEAD) or b"").removeprefix(
+                _BYTE_ORDER_MARK
+            )  # None: a file that would have to be waited for
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
