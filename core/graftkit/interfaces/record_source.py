@@ -78,9 +78,8 @@ class RecordSource:
             DataError: The file can't be read.
         """
         with self.open() as file:
-            return (file.read(_HEAD) or b"").removeprefix(
-                _BYTE_ORDER_MARK
-            )  # None: a file that would have to be waited for
+            read = file.read(_HEAD) or b""  # None: it would have to be waited for
+            return read.removeprefix(_BYTE_ORDER_MARK)
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
