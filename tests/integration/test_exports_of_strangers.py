@@ -247,7 +247,7 @@ def test_nothing_is_said_of_a_proof_where_an_export_says_nothing(
         reload(str(copied / "exports" / name))
     for folder in (alone, copied / "exports" / name):
         with pytest.raises(FolderError, match=r"no export of graftkit's: it has no graftkit\.json"):
-            verify.callback(str(folder), False, ())  # type: ignore[misc]
+            verify.callback(str(folder), (), False)  # type: ignore[misc]
     if name == "merged":
         assert list(reload(str(alone)).stream("hi", max_new_tokens=2))
     else:
@@ -273,7 +273,7 @@ def test_an_adapter_that_asks_for_far_more_than_it_holds_is_refused_soon(changed
     (copied / "manifest.json").unlink()  # which lists the file as it was
     start = time.monotonic()
     with pytest.raises(ExportError, match=rf"{next(iter(changed))}' (asks for|has peft build)"):
-        verify.callback(str(folder), False, ())  # type: ignore[misc]
+        verify.callback(str(folder), (), False)  # type: ignore[misc]
     assert time.monotonic() - start < 60, "of which most are a process's start"
 
 
