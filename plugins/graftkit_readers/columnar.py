@@ -15,10 +15,11 @@ _ROWS = 256
 """Rows that are made Python objects at a time, at most."""
 
 _BYTES = 32 << 20
-"""Bytes of rows that are decoded, or made Python objects, at a time, where they are known before."""
+"""Bytes of rows that are made Python objects at a time."""
 
-_FEWEST = 16
-"""Rows of a Parquet file that are decoded at a time at least: fewer take longer than making objects of them."""
+_DECODED = 16
+"""Rows of a Parquet file that are decoded at a time. Each may hold the largest value of a column, named in a few bits;
+with fewer, decoding takes longer than making objects."""
 
 
 class Parquet:
@@ -35,7 +36,8 @@ class Parquet:
         with source.open() as file, _told(source):
             _check_seekable(file, source)
             table = pyarrow.parquet.ParquetFile(_Bounded(file), pre_buffer=False)
-            yield from _records(table.iter_batches(_rows_at_once(table.metadata, source)), source)
+            _check_sizes(table.metadata, source)
+            yield from _records(table.iter_batches(_DECODED), source)
 
 
 class Arrow:
@@ -106,19 +108,16 @@ def _told(source: RecordSource) -> Iterator[None]:
         raise DataError(f"can't be read: {reason}", where=str(source), hint="It is damaged or cut short.") from None
 
 
-def _rows_at_once(metadata: Any, source: RecordSource) -> int:
-    """Returns how many rows of a Parquet file are decoded at a time: each may hold the largest value of its column.
+def _check_sizes(metadata: Any, source: RecordSource) -> None:
+    """Refuses a Parquet file that says of a group of rows that it unpacks to more than the file may.
 
-    A column may name one value of megabytes in a few bits a row.
+    Of columns nothing is asked: pyarrow ends the process where what a damaged file says of one is missing.
 
     Raises:
-        DataError: A part of a column unpacks to more than the file may.
+        DataError: It does.
     """
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    sizes = ([group.column(n).total_uncompressed_size for n in range(group.num_columns)] for group in groups)
-    largest = max((sum(parts) for parts in sizes), default=0)
-    source.check_unpacked(largest)
-    return min(_ROWS, max(_FEWEST, _BYTES // max(1, largest)))
+    for number in range(metadata.num_row_groups):
+        source.check_unpacked(metadata.row_group(number).total_byte_size)
 
 
 def _records(batches: Iterator[Any], source: RecordSource) -> Iterator[Record]:
