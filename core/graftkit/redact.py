@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HIDDEN", "names_secret", "without_secret_values", "without_secrets"]
+__all__ = ["HIDDEN", "names_secret", "without_secret_assignment", "without_secret_values", "without_secrets"]
 
 HIDDEN = "***"
 """What stands in the place of a secret."""
@@ -23,12 +24,19 @@ _PAIRS = frozenset((first, "key") for first in ("api", "access", "private", "sec
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 
 _FORMS = re.compile(
-    r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # the user and password of a URL
+    r"(?<=://)[^/\s:@]+:(?!\d+/)[^\s\"'<>]+(?=@)"  # the user and password of a URL; a number is a port
     r"|\b(?:hf|ghp|gho|ghs|github_pat|glpat|xoxb|xoxp)[_-][A-Za-z0-9_-]{16,}"
     r"|\bsk-[A-Za-z0-9_-]{20,}"
-    r"|\bAKIA[A-Z0-9]{16}\b"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b(?::[^\s/@]+)?"
+    r"|(?<=\b[Bb]earer )[A-Za-z0-9._~+/=-]{16,}"
 )
 """How hubs, forges and clouds write their tokens."""
+
+_PARAMETER = re.compile(r"([?&;])([\w.%-]+)=([^\s&;#\"'<>]+)")
+_SIGNATURES = frozenset(("sig", "signature"))
+"""What the parameters of a URL are called that open it by themselves, besides those that `names_secret` knows."""
+
+_KEY = re.compile(r"[\w.-]*")
 
 _SHORTEST = 8
 """Characters from which on the value of a variable is taken for a secret: hiding shorter ones would hide words."""
@@ -51,11 +59,46 @@ def without_secrets(text: str) -> str:
     """Returns a text with `HIDDEN` in the place of every secret.
 
     Secrets are the values of environment variables whose names say so, the hub's token where it is stored, and what
-    looks like a token or stands as the password in a URL.
+    looks like a token, stands as the password in a URL, or is a parameter of one whose name says so. A value is found
+    as it is, as Python and JSON quote it, and line by line.
     """
-    for secret in _known():
+    for secret in sorted(_forms(_known()), key=len, reverse=True):  # one may be the beginning of another
         text = text.replace(secret, HIDDEN)
-    return _FORMS.sub(HIDDEN, text)
+    return _PARAMETER.sub(_without_parameter, _FORMS.sub(HIDDEN, text))
+
+
+def _without_parameter(found: re.Match[str]) -> str:
+    name = found[2]
+    secret = names_secret(name) or not _SIGNATURES.isdisjoint(word.lower() for word in _WORD.findall(name))
+    return f"{found[1]}{name}={HIDDEN}" if secret else found[0]
+
+
+def _forms(secrets: Iterable[str]) -> set[str]:
+    """Returns the texts in which a secret may stand in a message, or in a file."""
+    found = set()
+    for secret in secrets:
+        lines = [line for line in secret.splitlines() if len(line) >= 2 * _SHORTEST]
+        for text in (secret, *lines):
+            found |= {text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    return found
+
+
+def without_secret_assignment(text: str) -> str:
+    """Returns KEY=VALUE, as a user typed it, without the value of a key that holds a secret.
+
+    What follows such a key in another form than KEY=VALUE is hidden, too.
+
+    Example:
+        >>> without_secret_assignment("hub_token=abc"), without_secret_assignment("api_key: abc")
+        ('hub_token=***', 'api_key***')
+        >>> without_secret_assignment("training.epochs=3")
+        'training.epochs=3'
+    """
+    key = _KEY.match(text)[0]  # type: ignore[index]
+    if not (names_secret(key) or names_secret(text.partition("=")[0])):
+        return without_secrets(text)
+    rest = text[len(key) :]
+    return f"{key}{'=' if rest.startswith('=') else ''}{HIDDEN if rest else ''}"
 
 
 def without_secret_values(data: Any) -> Any:

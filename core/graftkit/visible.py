@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["visible"]
+__all__ = ["further_lines_indented", "one_line", "visible"]
 
 _OBEYED = re.compile(
     "["
@@ -32,6 +32,26 @@ def visible(text: str) -> str:
         'a\\x1b]0;b\\x07 U+202Ec'
     """
     return _OBEYED.sub(_written, text)
+
+
+def one_line(text: str) -> str:
+    r"""Returns a text as `visible` does, with line ends and tabs written out, too: a name looks like no line of ours.
+
+    Example:
+        >>> one_line("a\nerror: b")
+        'a\\nerror: b'
+    """
+    return visible(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
+def further_lines_indented(text: str) -> str:
+    r"""Returns a text whose lines after the first stand further right: what is quoted begins no line of ours.
+
+    Example:
+        >>> further_lines_indented("note: a\nerror: b")
+        'note: a\n  error: b'
+    """
+    return text.replace("\n", "\n  ")
 
 
 def _written(found: re.Match[str]) -> str:

@@ -6,7 +6,6 @@ mixture's experts are named in `peft_experts`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,48 +14,18 @@ from typing import Any
 import torch
 from graftkit import LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
-from graftkit.interfaces.patterns import repeats_nest
 from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
 from torch import nn
 
 from graftkit_exporters.json_file import write_json
 from graftkit_exporters.model_folder import load_tokenizer
+from graftkit_exporters.peft_config import LAYER_METHODS, check_adapter_config, read_adapter_config, stored_shapes
 from graftkit_exporters.peft_experts import PeftExperts, peft_experts, refused_experts
 
 __all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
 
 NEW_ROWS = "token_adapter.trainable_tokens_delta"
 """PEFT's name of an embedding's trained rows. They are the rows themselves, whatever the name says."""
-
-LAYER_METHODS = frozenset(
-    [
-        "ADALORA",
-        "BOFT",
-        "C3A",
-        "DELORA",
-        "FOURIERFT",
-        "GRALORA",
-        "HIRA",
-        "HRA",
-        "IA3",
-        "LN_TUNING",
-        "LOHA",
-        "LOKR",
-        "LORA",
-        "MISS",
-        "OFT",
-        "POLY",
-        "RANDLORA",
-        "ROAD",
-        "SHIRA",
-        "TRAINABLE_TOKENS",
-        "VBLORA",
-        "VERA",
-        "WAVEFT",
-    ]
-)
-"""PEFT's methods that add tensors of adapter_model.safetensors to layers. Others open models, tokenizers or pickles
-that adapter_config.json names, such as MULTITASK_PROMPT_TUNING, SHADOW, XLORA (peft 0.21, `tuners/*/model.py`)."""
 
 
 class PeftExporter:
@@ -92,7 +61,7 @@ class PeftExporter:
             ExportError: A tensor was left over: peft itself says nothing about those.
         """
         folder = request.folder
-        stored_names(folder)  # a folder without tensors is told at once, before a base model is loaded
+        check_adapter_config(folder)  # before a base model is loaded
         return request.run(load_adapter(resized(request.base(), folder), folder).get_base_model())
 
     def assets(self, request: ProofRequest) -> LoadedAssets:
@@ -222,11 +191,21 @@ def _token_indices(vocabulary: NewVocabulary) -> dict[str, Any]:
 
 
 def resized(model: Any, folder: Path) -> Any:
-    """Gives a base model the rows that an adapter's new tokens need."""
-    config = json.loads((folder / "adapter_config.json").read_bytes())
-    indices = config.get("trainable_token_indices") or {}
+    """Gives a base model the rows that an adapter's new tokens need.
+
+    Raises:
+        ExportError: They would begin beyond the base model's last row.
+    """
+    indices = read_adapter_config(folder).get("trainable_token_indices") or {}
     needed = 1 + max((max(ids) for ids in indices.values()), default=-1)
-    if needed > model.get_input_embeddings().num_embeddings:
+    rows = model.get_input_embeddings().num_embeddings
+    if needed > rows + max((len(ids) for ids in indices.values()), default=0):
+        raise ExportError(
+            f"it has new rows up to {needed - 1:,}, of which the base model has {rows:,}, and not those between",
+            where=str(folder / "adapter_config.json"),
+            hint="Is this the base model that it was trained on?",
+        )
+    if needed > rows:
         model.resize_token_embeddings(needed, mean_resizing=False)
     return model
 
@@ -235,44 +214,20 @@ def load_adapter(model: nn.Module, folder: Path) -> Any:
     """Loads an adapter with peft onto a model, and makes sure that peft took every tensor.
 
     Raises:
-        ExportError: A tensor was left over: peft itself says nothing about those. Or the configuration names a method
-            that opens other files, or finds layers by a regular expression that could take forever.
+        ExportError: A tensor was left over: peft itself says nothing about those. Or `check_adapter_config` refuses
+            the configuration.
     """
+    check_adapter_config(folder)
     from peft import PeftModel, get_peft_model_state_dict
 
-    _check_configuration(folder)
-    stored = stored_names(folder)
-    loaded: nn.Module = PeftModel.from_pretrained(model, folder)
+    stored = set(stored_shapes(folder))
+    # Its tensors take no memory until those of the file are put in their places: others than those are never filled.
+    loaded: nn.Module = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=True)
     taken = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
     if stored != taken:
         odd = sorted(stored ^ taken)
         raise ExportError(f"peft and the file disagree on {len(odd)} tensors, such as {odd[0]}", where=str(folder))
     return loaded
-
-
-def _check_configuration(folder: Path) -> None:
-    """Refuses methods for which peft opens files elsewhere, and patterns that it could compare with names forever."""
-    config = json.loads((folder / "adapter_config.json").read_bytes())
-    method = config.get("peft_type")
-    if not isinstance(method, str) or method not in LAYER_METHODS:
-        raise ExportError(
-            f"its peft_type is {str(method)[:60]!r}, for which peft may open files outside of the export",
-            where=str(folder / "adapter_config.json"),
-            hint=f"Known are {', '.join(sorted(LAYER_METHODS))}.",
-        )
-    found = [config.get(key) for key in ("target_modules", "exclude_modules", "layers_pattern")]
-    found += [key for name in ("rank_pattern", "alpha_pattern") for key in config.get(name) or {}]
-    for pattern in found:
-        if isinstance(pattern, str) and (len(pattern) > 10_000 or repeats_nest(pattern)):
-            raise ExportError(f"a pattern of its adapter_config.json could take forever: {pattern}", where=str(folder))
-
-
-def stored_names(folder: Path) -> set[str]:
-    """Returns the names of an adapter's tensors."""
-    from safetensors import safe_open
-
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        return set(file.keys())
 
 
 def target_modules(adapted: Iterable[str], linear: Iterable[str]) -> list[str]:

@@ -12,7 +12,14 @@ from graftkit.errors import DataError
 __all__ = ["Arrow", "Parquet"]
 
 _ROWS = 256
-"""Rows that are made Python objects at a time."""
+"""Rows that are made Python objects at a time, at most."""
+
+_BYTES = 32 << 20
+"""Bytes of rows that are made Python objects at a time."""
+
+_DECODED = 16
+"""Rows of a Parquet file that are decoded at a time. Each may hold the largest value of a column, named in a few bits;
+with fewer, decoding takes longer than making objects."""
 
 
 class Parquet:
@@ -29,7 +36,8 @@ class Parquet:
         with source.open() as file, _told(source):
             _check_seekable(file, source)
             table = pyarrow.parquet.ParquetFile(_Bounded(file), pre_buffer=False)
-            yield from _records(table.iter_batches(_ROWS), source)
+            _check_sizes(table.metadata, source)
+            yield from _records(table.iter_batches(_DECODED), source)
 
 
 class Arrow:
@@ -100,15 +108,47 @@ def _told(source: RecordSource) -> Iterator[None]:
         raise DataError(f"can't be read: {reason}", where=str(source), hint="It is damaged or cut short.") from None
 
 
+def _check_sizes(metadata: Any, source: RecordSource) -> None:
+    """Refuses a Parquet file that says of a group of rows that it unpacks to more than the file may.
+
+    Of columns nothing is asked: pyarrow ends the process where what a damaged file says of one is missing.
+
+    Raises:
+        DataError: It does.
+    """
+    for number in range(metadata.num_row_groups):
+        source.check_unpacked(metadata.row_group(number).total_byte_size)
+
+
 def _records(batches: Iterator[Any], source: RecordSource) -> Iterator[Record]:
-    number = 0
+    number = unpacked = 0
     for batch in batches:
         batch.validate(full=True)  # offsets of a damaged file may lead anywhere
-        for start in range(0, batch.num_rows, _ROWS):
-            rows = _Rows(batch.slice(start, _ROWS), source)
+        for part in _parts(batch):
+            unpacked += part.nbytes
+            source.check_unpacked(unpacked)
+            rows = _Rows(part, source)
             for place in range(rows.count):
                 number += 1
                 yield Record(f"#{number}", rows.loader(place))
+
+
+def _parts(batch: Any) -> Iterator[Any]:
+    """Yields a batch's rows, so many at a time that they take few bytes, with their values in the place of codes."""
+    for start in range(0, batch.num_rows, _ROWS):
+        rows = batch.slice(start, _ROWS)
+        step = max(1, min(_ROWS, _BYTES // max(1, rows.nbytes)))
+        yield from (_decoded(rows.slice(first, step)) for first in range(0, rows.num_rows, step))
+
+
+def _decoded(batch: Any) -> Any:
+    """Returns a batch whose columns are no dictionaries of values and numbers of them."""
+    from pyarrow import DictionaryArray, RecordBatch
+
+    if not any(isinstance(column, DictionaryArray) for column in batch.columns):
+        return batch
+    columns = [c.dictionary_decode() if isinstance(c, DictionaryArray) else c for c in batch.columns]
+    return RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 class _Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -88,7 +89,7 @@ def _check_names(names: Sequence[str], source: RecordSource) -> None:
     """Refuses a first line that names no columns, or one twice."""
     if not any(name.strip() for name in names):
         raise DataError("there is no row in it", where=str(source))
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or "" in names:
         told = f"two columns are called '{twice[0]}'" if twice and twice[0] else "a column has no name"
         raise DataError(told, where=f"{source}:1", hint="The first line of a table names its columns.")

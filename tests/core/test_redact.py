@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from graftkit.errors import RecipeError
+from graftkit.interfaces.config import ProviderConfig
+from graftkit.recipe.document import Document
+from graftkit.recipe.options import bind_options
+from graftkit.recipe.overrides import apply_overrides
 from graftkit.recipe.schema import Recipe
-from graftkit.redact import names_secret, without_secret_values, without_secrets
+from graftkit.redact import names_secret, without_secret_assignment, without_secret_values, without_secrets
 from pydantic import BaseModel
 
 
@@ -85,6 +91,60 @@ def test_a_pipe_in_the_place_of_a_file_of_tokens_is_not_waited_for(
 )
 def test_plain_words_stay(text: str) -> None:
     assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://host/x?token=canary&a=1", "https://host/x?token=***&a=1"),
+        ("https://host/x?a=1&X-Amz-Signature=canary#b", "https://host/x?a=1&X-Amz-Signature=***#b"),
+        ("https://host/x?sv=1;sig=canary%2B end", "https://host/x?sv=1;sig=*** end"),
+        ("https://me:can/ary@host/x", "https://***@host/x"),
+        ("https://me:@canary@host/x", "https://***@host/x"),
+        ('"https://me:canary@host", "a@b"', '"https://***@host", "a@b"'),
+        ("s3://AKIAABCDEFGHIJKLMNOP:canary/x", "s3://***/x"),
+        ("Authorization: Bearer canarycanarycanary", "Authorization: Bearer ***"),
+    ],
+)
+def test_secrets_of_urls_and_headers_are_hidden(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def test_a_secret_is_hidden_in_every_form_that_texts_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "-----BEGIN KEY-----\ncanary'of\\the\"first-line\ncanary-of-the-s\u00e9cond-line"
+    monkeypatch.setenv("PRIVATE_KEY", key)
+    monkeypatch.setenv("A_TOKEN", "canary-of")
+    monkeypatch.setenv("B_TOKEN", "canary-of-the-longer-one")
+    for text in (key, repr(key), json.dumps(key), json.dumps({"a": key}, ensure_ascii=False), *key.splitlines()):
+        assert "canary" not in without_secrets(f"x {text} y") and "line" not in without_secrets(text)
+    assert without_secrets("canary-of-the-longer-one") == "***"
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("hub_token=canary", "hub_token=***"),
+        ("hub_token: canary", "hub_token***"),
+        ("hub_token: canary=x", "hub_token***"),
+        (" hub_token=canary", "***"),
+        ("a.password canary", "a.password***"),
+        ("hub_token", "hub_token"),
+        ("training.steps=3", "training.steps=3"),
+    ],
+)
+def test_an_assignment_shows_the_key_alone(typed: str, shown: str) -> None:
+    assert without_secret_assignment(typed) == shown
+
+
+@pytest.mark.parametrize("typed", ["hub_token: canary", "hub_token=[canary", "hub_token canary"])
+def test_errors_of_assignments_show_no_secret(typed: str) -> None:
+    for refused in (
+        lambda: apply_overrides(Document({}, "recipe"), [typed]),
+        lambda: bind_options(ProviderConfig, [typed]),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            refused()
+        assert "hub_token" in str(caught.value) and "canary" not in str(caught.value)
 
 
 def test_in_json_the_key_says_what_is_hidden() -> None:

@@ -16,7 +16,7 @@ import torch
 from graftkit import PluginHost
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, ExportError, GraftkitError, ModelError, RecipeError, StorageError
-from graftkit.flow.export_manifest import refuse_bad_files, refuse_foreign_code
+from graftkit.flow.export_manifest import drop_foreign_code, refuse_bad_files, refuse_foreign_code
 from graftkit.flow.recreate import InstalledProviders
 from graftkit.flow.reload import reload
 from graftkit.model.skeleton import build_config, build_skeleton
@@ -176,6 +176,63 @@ def test_index_traversal(model: Path, name: str) -> None:
         HuggingFaceSource().open(str(model))
     with pytest.raises(ExportError, match="no file's name"):
         refuse_bad_files(model)
+
+
+def test_transformers_opens_what_special_tokens_map_names(model: Path, tmp_path: Path) -> None:
+    """Why that file counts as a configuration: its keys replace the files of the folder (transformers 5.23)."""
+    from transformers import BertTokenizerLegacy
+
+    (tmp_path / "elsewhere.txt").write_text("[UNK]\nsecret\n")
+    (model / "vocab.txt").write_text("[UNK]\nown\n")
+    (model / "tokenizer.json").unlink()
+    edit(model / "tokenizer_config.json", vocab_file=str(tmp_path / "elsewhere.txt"), chat_template=None)
+    assert "own" in BertTokenizerLegacy.from_pretrained(model).get_vocab()
+    edit(model / "special_tokens_map.json", vocab_file=str(tmp_path / "elsewhere.txt"))
+    assert "secret" in BertTokenizerLegacy.from_pretrained(model).get_vocab()
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "special_tokens_map.json", "config.json"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        *(
+            {key: "SECRET"}
+            for key in ("vocab_file", "merges_file", "tokenizer_file", "source_spm", "spm_file", "vocab")
+        ),
+        {"sp_model_kwargs": {"model_file": "SECRET"}},
+        {"extra": [{"word_shape_file": "SECRET"}]},
+        {"fast_tokenizer_files": ["tokenizer.json", "SECRET"]},
+        {"init_inputs": ["SECRET"]},
+    ],
+    ids=lambda named: next(iter(named)),
+)
+@pytest.mark.parametrize("secret", ["/etc/passwd", "../secret", "..\\secret", "C:\\secret"])
+def test_configurations_that_name_files_elsewhere(model: Path, named: dict[str, Any], place: str, secret: str) -> None:
+    """CWE-22: tokenizers of transformers open what their keywords name, and sentencepiece what its own do."""
+    edit(model / place, **json.loads(json.dumps(named).replace('"SECRET"', json.dumps(secret))))
+    with pytest.raises(ExportError, match="leads out of the folder"):
+        refuse_bad_files(model)
+    drop_foreign_code(model)
+    refuse_bad_files(model)
+    assert json.dumps(secret) not in (model / place).read_text()
+
+
+def test_a_configuration_that_names_other_weights(model: Path, ran: Path) -> None:
+    """`transformers_weights` has transformers open a file of the folder whatever its form is."""
+    (model / "weights.bin").write_bytes(pickle.dumps(Runs(ran)))
+    edit(model / "config.json", transformers_weights="weights.bin")
+    with pytest.raises(ExportError, match="'transformers_weights'"):
+        refuse_bad_files(model)
+    assert not ran.exists()
+
+
+def test_a_vocabulary_is_no_path(model: Path) -> None:
+    """Tokens are called "/" and ".." in many vocabularies, and templates begin with anything."""
+    edit(model / "tokenizer_config.json", vocab=["/", ".."], merges=[["/", "a"]], eos_token="/s", vocab_file="v.json")
+    before = json.loads((model / "tokenizer_config.json").read_text())
+    refuse_bad_files(model)
+    drop_foreign_code(model)
+    assert json.loads((model / "tokenizer_config.json").read_text()) == before
 
 
 ATTACKS = [

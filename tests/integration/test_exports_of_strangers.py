@@ -236,6 +236,47 @@ def test_generate_loads_nothing_that_lies_beside_what_is_listed(copied: Path) ->
         reload(str(folder))
 
 
+@pytest.mark.parametrize("name", ["merged", "peft"])
+def test_nothing_is_said_of_a_proof_where_an_export_says_nothing(
+    name: str, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A merged export without graftkit.json is a model like others; in its run its absence is a change."""
+    (copied / "exports" / name / "graftkit.json").unlink()
+    alone = shutil.copytree(copied / "exports" / name, tmp_path / name)
+    with pytest.raises(FolderError, match=r"graftkit\.json is missing"):
+        reload(str(copied / "exports" / name))
+    for folder in (alone, copied / "exports" / name):
+        with pytest.raises(FolderError, match=r"no export of graftkit's: it has no graftkit\.json"):
+            verify.callback(str(folder), (), False)  # type: ignore[misc]
+    if name == "merged":
+        assert list(reload(str(alone)).stream("hi", max_new_tokens=2))
+    else:
+        with pytest.raises(FolderError, match="that graftkit did not write"):
+            reload(str(alone))
+    assert "proved" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"layer_replication": [[0, 2]] * 3000},
+        {"r": 10**7},
+        {"target_modules": [f"layer{n}" for n in range(100_000)]},
+        {"rank_pattern": {"q_proj": 10**7}},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_an_adapter_that_asks_for_far_more_than_it_holds_is_refused_soon(changed: dict[str, Any], copied: Path) -> None:
+    folder = copied / "exports" / "peft"
+    edit(folder / "adapter_config.json", **changed)
+    list_again(folder)
+    (copied / "manifest.json").unlink()  # which lists the file as it was
+    start = time.monotonic()
+    with pytest.raises(ExportError, match=rf"{next(iter(changed))}' (asks for|has peft build)"):
+        verify.callback(str(folder), (), False)  # type: ignore[misc]
+    assert time.monotonic() - start < 60, "of which most are a process's start"
+
+
 def test_generate_asks_the_run_around_an_export_too(copied: Path) -> None:
     """Whoever changes an export can make its own list agree, or take it away: the run has another one."""
     folder = copied / "exports" / "merged"

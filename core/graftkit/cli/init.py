@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from graftkit.cli.terminal import say
 from graftkit.errors import FolderError, RequestError
 from graftkit.recipe.paths import anchored_reference
 from graftkit.store.files import write_text
+from graftkit.visible import one_line
 
 if TYPE_CHECKING:
     from graftkit.flow.starting_point import StartingPoint
@@ -65,9 +67,10 @@ def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None
     files = _quoted(train) if found is None else _entry(train, found)
     dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
     space = " " * max(1, 12 - len(str(numbers["max_length"])))
-    recipe = _RECIPE.format(name=path, model=_quoted(model), train=files, dropped=dropped, space=space, **numbers)
+    name = one_line(path)
+    recipe = _RECIPE.format(name=name, model=_quoted(model), train=files, dropped=dropped, space=space, **numbers)
     write_text(target, recipe)
-    say(f"wrote {path}")
+    say(f"wrote {name}")
     for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
         say(line)
 
@@ -106,8 +109,8 @@ def _entry(train: str, found: StartingPoint) -> str:
 
 def _told(found: StartingPoint) -> Iterator[str]:
     for dataset in found.datasets[:5]:
-        left = f"; not read: {', '.join(dataset.left)}" if dataset.left else ""
-        yield f"{dataset.source}: read by {dataset.reader_name} as {dataset.format_name}{left}"
+        left = f"; not read: {', '.join(map(one_line, dataset.left))}" if dataset.left else ""
+        yield f"{one_line(str(dataset.source))}: read by {dataset.reader_name} as {dataset.format_name}{left}"
     if found.left_out:
         yield _left_out(found)
     yield f"{found.records:,} records, about {found.steps:,} steps of {found.tokens_per_step:,} tokens"
@@ -118,7 +121,9 @@ def _left_out(found: StartingPoint) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Returns a string as YAML writes it: bare where that means the same."""
+    """Returns a string as YAML writes it, on one line: bare where that means the same and shows all of it."""
     import yaml
 
-    return yaml.safe_dump(value, allow_unicode=True, width=10_000).removesuffix("...\n").strip()
+    if value != one_line(value):
+        return yaml.safe_dump(value, default_style='"', width=math.inf).strip()
+    return yaml.safe_dump(value, allow_unicode=True, width=math.inf).removesuffix("...\n").strip()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from graftkit.cli.streams import output_to_stderr
+from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
     from graftkit.host.host import PluginHost
@@ -57,7 +58,7 @@ def open_host(disable: Iterable[str], *, disable_of_run: Iterable[str] = (), str
 
     def report() -> None:
         for notice in host.take_notices():
-            click.echo(f"note: {notice}", err=True)
+            click.echo(further_lines_indented(f"note: {notice}"), err=True)
 
     context = click.get_current_context(silent=True)
     if context is not None:

@@ -12,6 +12,7 @@ from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
+from graftkit.visible import further_lines_indented
 
 __all__ = ["command"]
 
@@ -36,9 +37,9 @@ def command(recipe: str, overrides: tuple[str, ...], quick: bool, disable: tuple
         click.echo(json_line(facts))
         return
     for key in ("model", "tokenizer", "quantizer", "adapter", "records", "exports", "checked"):
-        click.echo(f"{key:12}{facts[key]['text']}")
+        click.echo(further_lines_indented(f"{key:12}{facts[key]['text']}"))
     for notice in facts["notices"]:
-        click.echo(f"note: {notice}")
+        click.echo(further_lines_indented(f"note: {notice}"))
 
 
 def describe(plan: RunPlan) -> dict[str, Any]:

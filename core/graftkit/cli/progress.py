@@ -12,6 +12,7 @@ import click
 from graftkit.cli.terminal import above, console, is_terminal
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted, StepFinished
 from graftkit.host.lifecycle import StepInfo
+from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -88,7 +89,7 @@ class PlainLines:
             case StageFinished(stage, seconds):
                 self._write(f"{stage}: {seconds:.1f} s")
             case Notice(stage, message):
-                self._write(f"{stage}: note: {message}")
+                self._write(further_lines_indented(f"{stage}: note: {message}"))
             case StepFinished(step):
                 line = self._speed.line(step)
                 share = max(1, step.steps // 20)
@@ -127,7 +128,7 @@ class LiveBars:
             case StageFinished():
                 self._update(total=1, completed=1)
             case Notice(stage, message):
-                self._bars.console.print(f"note: {stage}: {message}", style="yellow")
+                self._bars.console.print(further_lines_indented(f"note: {stage}: {message}"), style="yellow")
             case StepFinished(step):
                 self._update(total=step.steps, completed=step.step, text=self._speed.line(step))
             case Progress(_, what, done, total):

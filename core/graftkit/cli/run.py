@@ -18,6 +18,7 @@ from graftkit.flow.run import RunResult, run
 from graftkit.recipe.load import recipe_name
 from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import metric_columns, metric_rows, proof_text, training_seconds, vocabulary_text
+from graftkit.visible import one_line
 
 __all__ = ["command"]
 
@@ -75,8 +76,8 @@ def _summary(result: RunResult) -> str:
     if vocabulary_text(manifest):
         lines.append(vocabulary_text(manifest))
     for name, facts in manifest.exports.items():
-        lines += [f"export  {folder / 'exports' / name}", f"        {proof_text(facts.proof)}"]
-    lines += [f"report  {folder / 'report.html'}", "", "Next:", *_next(result)]
+        lines += [f"export  {one_line(str(folder / 'exports' / name))}", f"        {proof_text(facts.proof)}"]
+    lines += [f"report  {one_line(str(folder / 'report.html'))}", "", "Next:", *_next(result)]
     return "\n".join(lines)
 
 
@@ -85,11 +86,23 @@ def _row(name: str, *values: str) -> str:
 
 
 def _next(result: RunResult) -> list[str]:
-    prompt = result.manifest["data"]["example_prompt"] or "Hello"
-    commands = [f"  toolkit generate {shlex.quote(str(result.folder))} {shlex.quote(prompt)}"]
+    """Returns commands to type next.
+
+    The prompt is a record's: one that would not be shown as it is, or that looks like an option, is not offered.
+    """
+    prompt = result.manifest["data"]["example_prompt"]
+    offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
+    commands = [f"  toolkit generate {_argument(result.folder)} {shlex.quote(offered)}"]
     if result.exports:
         folder = result.folder / "exports" / next(iter(result.exports))
-        commands.append(f"  toolkit verify {shlex.quote(str(folder))}")
+        commands.append(f"  toolkit verify {_argument(folder)}")
     else:
-        commands.append(f"  toolkit run RECIPE --set export=merged --out {shlex.quote(str(result.folder) + '-2')}")
+        other = result.folder.with_name(f"{result.folder.name}-2")
+        commands.append(f"  toolkit run RECIPE --set export=merged --out {_argument(other)}")
     return commands
+
+
+def _argument(path: Path) -> str:
+    """Returns a path as a shell's argument on one line, which is no option."""
+    text = one_line(str(path))
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

@@ -22,6 +22,7 @@ from graftkit.flow.export_manifest import (
 from graftkit.report.run_manifest import MANIFEST, run_around
 from graftkit.report.summary import proof_text
 from graftkit.store.files import file_facts
+from graftkit.visible import further_lines_indented
 
 __all__ = ["check_files", "command"]
 
@@ -61,7 +62,7 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
 
 
 def _report(notice: str) -> None:
-    click.echo(f"note: {notice}", err=True)
+    click.echo(further_lines_indented(f"note: {notice}"), err=True)
 
 
 def check_files(folder: Path) -> list[str]:

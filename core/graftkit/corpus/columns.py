@@ -8,6 +8,7 @@ from typing import Any
 
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
+from graftkit.visible import one_line
 
 __all__ = ["Fit", "columns_of", "described", "fits"]
 
@@ -59,7 +60,7 @@ def fits(found: Mapping[str, Column], formats: Mapping[str, RecordFormat]) -> li
 
 def described(found: Mapping[str, Column]) -> str:
     """Returns columns as an error lists them: "text (string), messages (list of objects with role, content)"."""
-    shown = [f"{name} ({_described(column)})" for name, column in found.items()]
+    shown = [f"{one_line(name)} ({_described(column)})" for name, column in found.items()]
     more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
     return ", ".join(shown[:20]) + more or "none"
 
@@ -68,4 +69,4 @@ def _described(column: Column) -> str:
     types = " or ".join(sorted(column.types - {"null"})) or "null"
     if column.items:
         types += f" of {' and '.join(sorted(f'{item}s' for item in column.items))}"
-    return types + (f" with {', '.join(sorted(column.keys)[:8])}" if column.keys else "")
+    return types + (f" with {', '.join(map(one_line, sorted(column.keys)[:8]))}" if column.keys else "")

@@ -13,6 +13,7 @@ from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import RecordFormat, kind_of
 from graftkit.interfaces.record_source import Record, RecordSource
 from graftkit.interfaces.samples import Sample
+from graftkit.visible import one_line
 
 __all__ = ["LOOKED_AT", "Dataset", "first_records"]
 
@@ -92,12 +93,19 @@ class Dataset:
         read = self.format.columns(columns_of([values])) or ()  # one that the first records did not have
         for name in sorted(over - {*read}):
             if self.unused is not None:
+                unused = ", ".join(map(one_line, sorted({*self.unused, name})))
                 raise DataError(
-                    f"the column '{name}' is not read as {self.format_name}, and not among the unused ones",
+                    f"the column '{one_line(name)}' is not read as {self.format_name}, and not among the unused ones",
                     where=where,
-                    hint=f"Add it: unused: [{', '.join(sorted({*self.unused, name}))}]; or say unused: report.",
+                    hint=f"Add it: unused: [{unused}]; or say unused: report.",
                 )
             self.left[name] = where
+        if len(self.left) > _MOST_COLUMNS:
+            raise DataError(
+                f"its records have over {_MOST_COLUMNS:,} columns that are not read, one is '{one_line(name)}'",
+                where=where,
+                hint="Are its keys data? Then put them into one column.",
+            )
 
 
 def first_records(
@@ -119,6 +127,8 @@ def _columns(record: Record, where: str) -> Mapping[str, Any]:
     values = record.load()
     if not isinstance(values, dict):
         raise DataError(f"the record is {kind_of(values)}, no object", where=where, hint=_OBJECT)
+    if len(values) > _MOST_COLUMNS:
+        raise DataError(f"the record has {len(values):,} columns; at most {_MOST_COLUMNS:,} are read", where=where)
     return {str(name): value for name, value in values.items() if value is not None}
 
 
@@ -136,6 +146,9 @@ def _renamed(values: Mapping[str, Any], columns: Mapping[str, str], where: str) 
         )
     return {theirs.get(name, name): value for name, value in values.items()}
 
+
+_MOST_COLUMNS = 10_000
+"""Columns that are kept count of; more than any table of texts has."""
 
 _OBJECT = (
     'A record is an object, such as {"messages": [...]}, {"prompt": "...", "completion": "..."} or {"text": "..."}.'

@@ -171,6 +171,15 @@ _FOREIGN_CODE = frozenset({"auto_map", "auto_mapping", "custom_pipelines", "cust
 _KERNELS = frozenset({"attn_implementation", "experts_implementation"})
 """Keys by which transformers fetches compiled code from a hub, where their value is the name of a repository."""
 
+_INLINE = frozenset({"merges", "vocab"})
+"""Keys of a tokenizer's vocabulary: a path, or the vocabulary itself."""
+
+_FILES = _INLINE | {"init_inputs"}
+_FILE_ENDINGS = ("_file", "_files", "_spm")
+"""How transformers calls the files that its tokenizers open (each class's `vocab_files_names`), and their arguments by
+place; `model_file` is sentencepiece's, within `sp_model_kwargs`. What a configuration says of most of them it puts
+aside for what lies in the folder, but not of all, and not what special_tokens_map.json says."""
+
 _MAX_HEADER = 16 << 20
 """The largest header of a safetensors file; the library's own limit, 100 MB, takes it seconds and hundreds of MB."""
 
@@ -294,8 +303,11 @@ def _check_index(path: Path) -> None:
 
 
 def _configurations(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yields whatever transformers or peft may read as a configuration, those for certain versions among them."""
-    for path in sorted(folder.rglob("*config*.json")):
+    """Yields whatever transformers or peft may read as a configuration, those for certain versions among them.
+
+    The keys of special_tokens_map.json go where those of tokenizer_config.json go.
+    """
+    for path in sorted([*folder.rglob("*config*.json"), *folder.rglob("special_tokens_map.json")]):
         yield path, _json_object(path)
 
 
@@ -327,11 +339,22 @@ def _is_code(key: str, value: Any) -> bool:
     return False
 
 
-def _names_of_files(data: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the keys by which transformers reads a tokenizer's file from elsewhere."""
-    for key, name in data.items():
-        if key.endswith("_file") and isinstance(name, str) and _leads_out(name):
+def _names_of_files(value: Any) -> Iterator[str]:
+    """Yields each key by which a configuration, or one within it, has transformers open a file elsewhere."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if _is_file_elsewhere(key, inner):
             yield key
+    for inner in _inside(value):
+        yield from _names_of_files(inner)
+
+
+def _is_file_elsewhere(key: str, value: Any) -> bool:
+    if key == "transformers_weights":  # of any form, pickles among them
+        return bool(value)
+    if not (key in _FILES or key.endswith(_FILE_ENDINGS)):
+        return False
+    named = value if isinstance(value, list) and key not in _INLINE else [value]
+    return any(isinstance(name, str) and _leads_out(name) for name in named)
 
 
 def _leads_out(name: str) -> bool:
@@ -347,9 +370,10 @@ def _without_code(value: Any) -> Any:
         return [_without_code(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    elsewhere = set(_names_of_files(value))
     return {
-        key: _without_code(inner) for key, inner in value.items() if key not in elsewhere and not _is_code(key, inner)
+        key: _without_code(inner)
+        for key, inner in value.items()
+        if not _is_file_elsewhere(key, inner) and not _is_code(key, inner)
     }
 
 

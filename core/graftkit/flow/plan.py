@@ -29,6 +29,7 @@ from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
+from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
 __all__ = ["RunPlan", "make_plan"]
@@ -243,8 +244,8 @@ def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
         if dataset.left:
             found.setdefault((dataset.format_name, tuple(dataset.left)), []).append(str(dataset.source))
     return [
-        f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
-        f"not read: {', '.join(left)}"
+        f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
+        f"not read: {', '.join(map(one_line, left))}"
         for (name, left), where in found.items()
     ]
 

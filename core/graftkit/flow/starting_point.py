@@ -20,6 +20,9 @@ from graftkit.model.context import context_length
 __all__ = ["StartingPoint", "find_starting_point"]
 
 _LOOKED_AT = 400
+_MOST_TOKENS = 1_000_000
+"""Of long records fewer are looked at: encoding them all takes minutes."""
+
 _EPOCHS = 3
 _EXAMPLES_A_STEP = 8
 _FEWEST_STEPS = 30
@@ -99,6 +102,8 @@ def _lengths(encoder: Encoder, samples: Samples) -> tuple[list[int], list[str], 
             continue
         lengths += [len(example.ids) for example in encoded.examples]
         left_out |= encoded.left_out
+        if sum(lengths) > _MOST_TOKENS:
+            break
     return sorted(lengths) or [1024], sorted(left_out), trouble
 
 

@@ -78,7 +78,8 @@ class RecordSource:
             DataError: The file can't be read.
         """
         with self.open() as file:
-            return file.read(_HEAD).removeprefix(_BYTE_ORDER_MARK)
+            read = file.read(_HEAD) or b""  # None: it would have to be waited for
+            return read.removeprefix(_BYTE_ORDER_MARK)
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -95,10 +96,28 @@ class RecordSource:
                 self._check_packed(magic)
                 yield _as_utf8(raw, magic, str(self))
                 return
-            size = self.path.stat().st_size
             with unpack(self, raw) as unpacked:
-                bounded: Any = BufferedReader(_Bounded(unpacked, _MOST_RATIO * size + _ALWAYS_UNPACKED, str(self)))
+                bounded: Any = BufferedReader(_Bounded(unpacked, self))
                 yield _as_utf8(bounded, bounded.peek(4)[:4], str(self))
+
+    @cached_property
+    def most_unpacked(self) -> int:
+        """The most bytes that the file may unpack to: 200 times its size, and 64 MiB besides."""
+        return _MOST_RATIO * self.path.stat().st_size + _ALWAYS_UNPACKED
+
+    def check_unpacked(self, count: int) -> None:
+        """Makes sure that the file does not unpack to more than `most_unpacked`.
+
+        `open` does so for what it unpacks; a reader of files that are packed inside does it itself.
+
+        Args:
+            count: How many bytes there are so far.
+
+        Raises:
+            DataError: These are more.
+        """
+        if count > self.most_unpacked:
+            raise DataError(f"it unpacks to over {_MOST_RATIO} times its size", where=str(self), hint=_UNPACK)
 
     def _opened(self) -> BufferedReader:
         try:
@@ -150,6 +169,8 @@ class RecordSource:
                     line = line.removeprefix(_BYTE_ORDER_MARK)
                 if line.strip():
                     yield number, line.rstrip(b"\r") if old else line.removesuffix(b"\n")
+                elif not old:
+                    number += _skip_blank_lines(file)
 
     def too_long(self, place: str) -> DataError:
         """Returns the error for a record that is longer than what is read of it."""
@@ -221,22 +242,33 @@ def _old_line(file: IO[bytes]) -> bytes:
     return bytes(found)
 
 
+def _skip_blank_lines(file: IO[bytes]) -> int:
+    """Reads over the blank lines that follow, many at a time, and returns how many there were.
+
+    A kilobyte unpacks to tens of millions of them.
+    """
+    number = 0
+    while part := file.peek(1):  # type: ignore[attr-defined]
+        end = part.rfind(b"\n", 0, len(part) - len(part.lstrip())) + 1
+        if end == 0:
+            break
+        number += file.read(end).count(b"\n")
+    return number
+
+
 class _Bounded(RawIOBase):
     """What is unpacked, up to a number of bytes."""
 
-    def __init__(self, file: IO[bytes], limit: int, where: str) -> None:
-        self._file, self._left, self._where = file, limit, where
+    def __init__(self, file: IO[bytes], source: RecordSource) -> None:
+        self._file, self._source, self._count = file, source, 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         data = self._file.read(len(buffer))
-        self._left -= len(data)
-        if self._left < 0:
-            raise DataError(
-                f"it unpacks to over {_MOST_RATIO} times its size", where=self._where, hint="Unpack it yourself."
-            )
+        self._count += len(data)
+        self._source.check_unpacked(self._count)
         buffer[: len(data)] = data
         return len(data)
 
@@ -280,6 +312,7 @@ def _zstd(source: RecordSource, raw: IO[bytes]) -> Any:
     return arrow.CompressedInputStream(raw, "zstd")
 
 
+_UNPACK = "Unpack it yourself; the rows of a table may be saved as JSON, a line a row."
 _DAMAGED = "The file is cut short or damaged: fetch or pack it again."
 
 _UNPACKERS: dict[bytes, Callable[[RecordSource, IO[bytes]], Any]] = {

@@ -38,7 +38,7 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
         ValueError: No file can have this name.
     """
     with open_regular(path) as file:
-        data = file.read() if limit is None else file.read(limit + 1)
+        data = file.read(-1 if limit is None else limit + 1) or b""  # None: it would have to be waited for
     if limit is not None and len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MB", str(path))
     return data

@@ -10,6 +10,7 @@ from graftkit.errors import RecipeError
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.recipe.document import Document, parse_value
 from graftkit.recipe.load import as_recipe_error
+from graftkit.redact import without_secret_assignment
 
 __all__ = ["bind_options"]
 
@@ -29,9 +30,10 @@ def bind_options(model: type[ProviderConfig], assignments: Sequence[str], flag: 
     document = Document({}, flag)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
+        where = f"{flag} {without_secret_assignment(assignment)}"
         if not equals or not key.strip():
-            raise RecipeError("the form is KEY=VALUE", where=f"{flag} {assignment}")
-        document.data[key.strip()] = parse_value(text, f"{flag} {assignment}")
+            raise RecipeError("the form is KEY=VALUE", where=where)
+        document.data[key.strip()] = parse_value(text, where)
     try:
         return model.model_validate(document.data)
     except ValidationError as error:

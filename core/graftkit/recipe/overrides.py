@@ -6,7 +6,7 @@ from typing import Any
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.document import Document, KeyPath, parse_value
-from graftkit.redact import HIDDEN, names_secret, without_secrets
+from graftkit.redact import without_secret_assignment
 
 __all__ = ["apply_overrides"]
 
@@ -26,8 +26,7 @@ def apply_overrides(document: Document, assignments: list[str]) -> None:
     """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        shown = f"{key}={HIDDEN}" if names_secret(key) else without_secrets(assignment)
-        where = f"--set {shown}"
+        where = f"--set {without_secret_assignment(assignment)}"
         if not equals or not key.strip():
             raise RecipeError("the form is KEY=VALUE", where=where, hint="For example: --set training.epochs=3")
         path: KeyPath = tuple(part.strip() for part in key.split("."))

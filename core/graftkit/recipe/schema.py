@@ -8,7 +8,7 @@ from datetime import date as Day
 from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS
 from graftkit.interfaces.config import StrictModel
@@ -67,6 +67,9 @@ def _share_or_files(value: Any) -> Any:
         raise ValueError("data.holdout: a share from 0 to 0.5, or a file")
     return _files(value)
 
+
+_DEVICE_NAMES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
+"""What files and folders can't be called on Windows, whatever follows after a dot."""
 
 _DEVICES = r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?"
 
@@ -141,6 +144,14 @@ class ExportSection(ProviderSection):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="the folder's name under exports/; the exporter's name when left out",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _nameable_everywhere(cls, name: str | None) -> str | None:
+        """Refuses names of devices on Windows, and names that lose their last dot there: exports are copied."""
+        if name and (name.endswith(".") or _DEVICE_NAMES.fullmatch(name.partition(".")[0])):
+            raise ValueError(f"export.name: no folder can be called '{name}' on Windows")
+        return name
 
     @property
     def folder(self) -> str:
