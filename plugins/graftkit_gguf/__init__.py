@@ -13,3 +13,16 @@ def graftkit_model_sources() -> list[Provider]:
             summary="a .gguf file of the llama family, its tokenizer included",
         ),
     ]
+
+
+@hookimpl
+def graftkit_exporters() -> list[Provider]:
+    """Offers trained models as GGUF files."""
+    return [
+        Provider(
+            name="gguf",
+            target="graftkit_gguf.model_exporter:GgufExporter",
+            config="graftkit_gguf.config:GgufConfig",
+            summary="the whole model with the adapter merged in, as llama.cpp and Ollama load it",
+        ),
+    ]
