@@ -1,4 +1,4 @@
-"""The built-in model sources: huggingface (a folder, a hub id) and gguf (a file)."""
+"""The built-in model source huggingface: a folder, or a hub id."""
 
 from graftkit import Provider, hookimpl
 
@@ -11,10 +11,5 @@ def graftkit_model_sources() -> list[Provider]:
             name="huggingface",
             target="graftkit_models.huggingface:HuggingFaceSource",
             summary="a folder with config.json, safetensors and tokenizer.json, or a hub id",
-        ),
-        Provider(
-            name="gguf",
-            target="graftkit_models.gguf_source:GgufSource",
-            summary="a .gguf file of the llama family, its tokenizer included",
         ),
     ]

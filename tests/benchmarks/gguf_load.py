@@ -20,7 +20,7 @@ start = time.perf_counter()
 import torch, transformers
 from transformers import LlamaForCausalLM
 from graftkit.model.load import load_base_model
-from graftkit_models.gguf_source import GgufSource
+from graftkit_gguf.source import GgufSource
 from graftkit_quantizers.dense import Dense
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 imported = time.perf_counter()

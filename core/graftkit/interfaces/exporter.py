@@ -273,6 +273,8 @@ class Exporter(Protocol):
 
     Attributes:
         proved_with: Import names, which are also distributions, of the programs that `logits` loads the export with.
+        log_probabilities: Whether `logits` gives log-probabilities, for programs that give nothing else: NaN for tokens
+            of which the program gives none. An exporter without this attribute gives logits.
     """
 
     proved_with: tuple[str, ...]

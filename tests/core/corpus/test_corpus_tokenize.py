@@ -213,7 +213,7 @@ def test_a_text_without_a_place_to_cut_is_encoded_a_few_times_over_at_most(mergi
 
 @pytest.mark.real_model
 def test_a_real_tokenizer_gives_long_texts_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graftkit_models.gguf_source import GgufSource
+    from graftkit_gguf.source import GgufSource
     from graftkit_tokenizers.huggingface import HuggingFaceBackend
 
     monkeypatch.setattr(tokenize_module, "_STRETCH", 4096)

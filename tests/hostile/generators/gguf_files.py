@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import GraftkitError
-from graftkit_models.gguf_source import GgufSource
+from graftkit_gguf.source import GgufSource
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 
 from hostile.mutate import apply, bytes_changed, hostile_string, nudged, place_oddly, spliced

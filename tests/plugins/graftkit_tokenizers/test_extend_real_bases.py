@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from bpe_continue import continue_training
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
-from graftkit_models.gguf_header import read_header
-from graftkit_models.gguf_tokenizer import save_tokenizer
+from graftkit_gguf.header import read_header
+from graftkit_gguf.tokenizer import save_tokenizer
 from graftkit_tokenizers.huggingface import HuggingFaceBackend, HuggingFaceTokenizer
 from packages import package_file
 

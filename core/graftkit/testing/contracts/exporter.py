@@ -18,8 +18,8 @@ from graftkit.flow.assets import differences, expected_assets
 from graftkit.flow.export import prove
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE_MANIFEST
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
-from graftkit.flow.prove import check_it_reads
-from graftkit.interfaces.exporter import AssetsExporter, ProofRequest
+from graftkit.flow.prove import check_it_reads, compare_found
+from graftkit.interfaces.exporter import AssetsExporter, Exporter, ProofRequest
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind
 from graftkit.model.adapt import AdaptedModel
@@ -228,16 +228,16 @@ class ExporterContract(Contract):
         self.export(trained, folder)
         probes = trained.probes()
         found = self.make().logits(ProofRequest(folder, probes.requested, trained.base))
-        _check_logits(probes, found, self.make().tolerance())
+        _check_logits(self.make(), probes, found)
 
 
-def _check_logits(probes: Probes, found: list[torch.Tensor], tolerance: float) -> None:
+def _check_logits(exporter: Exporter, probes: Probes, found: list[torch.Tensor]) -> None:
     __tracebackhide__ = True
     assert len(found) == len(probes.ids), f"logits() returned {len(found)} tensors for {len(probes.ids)} probes"
     for positions, one in zip(probes.positions, found, strict=True):
         fits = one.ndim == 2 and len(one) == len(positions) and one.dtype == torch.float32
         assert fits, f"logits() are float32 [positions, vocabulary]; this is {one.dtype} {list(one.shape)}"
-    off, allowed = compare(probes, found).largest, allowed_difference(probes, tolerance)
+    off, allowed = compare_found(exporter, probes, found).largest, allowed_difference(probes, exporter.tolerance())
     assert off <= allowed, f"what was exported computes logits that are off by {off:.2g}; {allowed:.2g} is allowed"
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
 
-from graftkit_models.gguf_header import GgufHeader, GgufTensor
-from graftkit_models.gguf_metadata import Metadata
+from graftkit_gguf.header import GgufHeader, GgufTensor
+from graftkit_gguf.metadata import Metadata
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,9 +22,9 @@ from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.flow.open_model import check_fits
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.tokenization.byte_alphabet import byte_alphabet
-from graftkit_models.gguf_header import read_header
-from graftkit_models.gguf_source import GgufFile, GgufSource
-from graftkit_models.gguf_types import GGML_TYPES, READABLE_TYPES, GgmlType
+from graftkit_gguf.header import read_header
+from graftkit_gguf.source import GgufFile, GgufSource
+from graftkit_gguf.tensor_types import GGML_TYPES, READABLE_TYPES, GgmlType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -252,7 +252,7 @@ def test_a_type_that_can_not_be_dequantized_is_refused_with_what_to_do(
     header = read_header(path)
     name = "blk.1.ffn_up.weight"
     tensors = {**header.tensors, name: replace(header.tensors[name], type=type_)}
-    monkeypatch.setattr("graftkit_models.gguf_source.read_header", lambda path: replace(header, tensors=tensors))
+    monkeypatch.setattr("graftkit_gguf.source.read_header", lambda path: replace(header, tensors=tensors))
     with pytest.raises(ModelError, match=f"'{name}' is of the type {type_.name}, which can't be read") as caught:
         GgufSource().open(str(path))
     assert caught.value.where == str(path)
@@ -355,7 +355,7 @@ def test_another_ending_needs_the_magic_number(tmp_path: Path) -> None:
 
 def test_importing_the_source_loads_no_heavy_library() -> None:
     script = (
-        "import sys, graftkit_models.gguf_source\n"
+        "import sys, graftkit_gguf.source\n"
         "print([m for m in ('torch', 'transformers', 'tokenizers', 'numpy', 'gguf') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

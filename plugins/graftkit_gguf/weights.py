@@ -19,8 +19,8 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from graftkit.errors import ModelError
 
-from graftkit_models.gguf_header import GgufHeader, GgufTensor
-from graftkit_models.gguf_llama import StoredWeight, half_split_rows
+from graftkit_gguf.header import GgufHeader, GgufTensor
+from graftkit_gguf.llama import StoredWeight, half_split_rows
 
 __all__ = ["read_weights"]
 

@@ -15,8 +15,8 @@ import pytest
 from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import _type_traits
 from graftkit.errors import ModelError
-from graftkit_models.gguf_header import HEADER_LIMIT, GgufHeader, read_header
-from graftkit_models.gguf_types import GGML_TYPES, READABLE_TYPES
+from graftkit_gguf.header import HEADER_LIMIT, GgufHeader, read_header
+from graftkit_gguf.tensor_types import GGML_TYPES, READABLE_TYPES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from graftkit.errors import ModelError
-from graftkit_models.references import local_path
+from graftkit.interfaces.references import local_path
 
 
 @pytest.fixture

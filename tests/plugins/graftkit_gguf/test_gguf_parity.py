@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import torch
 from gguf.quants import dequantize
-from graftkit_models.gguf_header import GgufHeader, read_header
-from graftkit_models.gguf_source import GgufFile, GgufSource
-from graftkit_models.gguf_splitting import SPLITTINGS
-from graftkit_models.gguf_tokenizer import save_tokenizer
+from graftkit_gguf.header import GgufHeader, read_header
+from graftkit_gguf.source import GgufFile, GgufSource
+from graftkit_gguf.splitting import SPLITTINGS
+from graftkit_gguf.tokenizer import save_tokenizer
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from graftkit.errors import ModelError
 
-from graftkit_models.gguf_cursor import MetadataValue
+from graftkit_gguf.cursor import MetadataValue
 
 __all__ = ["Metadata"]
 

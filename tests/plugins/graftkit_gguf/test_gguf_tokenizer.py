@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from graftkit.errors import ModelError
 from graftkit.tokenization.byte_alphabet import byte_alphabet
-from graftkit_models.gguf_header import GgufHeader
-from graftkit_models.gguf_splitting import SPLITTINGS
-from graftkit_models.gguf_tokenizer import read_tokenizer, save_tokenizer
+from graftkit_gguf.header import GgufHeader
+from graftkit_gguf.splitting import SPLITTINGS
+from graftkit_gguf.tokenizer import read_tokenizer, save_tokenizer
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from graftkit.errors import ModelError
 
-from graftkit_models.gguf_cursor import MetadataValue, ValueCursor, damaged
-from graftkit_models.gguf_types import GGML_TYPES, GgmlType
+from graftkit_gguf.cursor import MetadataValue, ValueCursor, damaged
+from graftkit_gguf.tensor_types import GGML_TYPES, GgmlType
 
 __all__ = ["HEADER_LIMIT", "MAGIC", "GgufHeader", "GgufTensor", "read_header"]
 

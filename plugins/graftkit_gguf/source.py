@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.references import local_path
 
-from graftkit_models.gguf_header import MAGIC, GgufHeader, read_header
-from graftkit_models.gguf_llama import StoredWeight, llama_config, llama_weights
-from graftkit_models.gguf_types import READABLE_TYPES
-from graftkit_models.references import local_path
+from graftkit_gguf.header import MAGIC, GgufHeader, read_header
+from graftkit_gguf.llama import StoredWeight, llama_config, llama_weights
+from graftkit_gguf.tensor_types import READABLE_TYPES
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ class GgufTokenizerFile:
         Raises:
             ModelError: The file has no tokenizer, or one whose text splitting is not supported.
         """
-        from graftkit_models.gguf_tokenizer import save_tokenizer
+        from graftkit_gguf.tokenizer import save_tokenizer
 
         save_tokenizer(self.header, folder)
 
@@ -113,7 +113,7 @@ class GgufFile(GgufTokenizerFile):
             ModelError: The file changed or can't be read, or a tensor holds values that are infinite or no
                 numbers.
         """
-        from graftkit_models.gguf_weights import read_weights
+        from graftkit_gguf.weights import read_weights
 
         return read_weights(self.header, self.weights)
 
@@ -124,7 +124,7 @@ class GgufFile(GgufTokenizerFile):
             ModelError: There is no tensor of this name, the file changed or can't be read, or the tensor holds values
                 that are infinite or no numbers.
         """
-        from graftkit_models.gguf_weights import read_weights
+        from graftkit_gguf.weights import read_weights
 
         if name not in self.weights:
             raise ModelError(f"there is no tensor '{name}'", where=self.reference, hint="`tensors` has their names.")

@@ -22,9 +22,9 @@ from graftkit.tokenization.tokenizer_json import (
     tokenizer_json,
 )
 
-from graftkit_models.gguf_header import GgufHeader
-from graftkit_models.gguf_metadata import Metadata
-from graftkit_models.gguf_splitting import SPLITTINGS, Splitting, missing_bytes_apart
+from graftkit_gguf.header import GgufHeader
+from graftkit_gguf.metadata import Metadata
+from graftkit_gguf.splitting import SPLITTINGS, Splitting, missing_bytes_apart
 
 __all__ = ["GgufTokenizer", "read_tokenizer", "save_tokenizer"]
 

@@ -1,0 +1,108 @@
+"""Runs llama.cpp, through xllamacpp, on a GGUF file: what it computes, and how it reads and lays out text."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+__all__ = ["LlamaCpp"]
+
+_LIKELIEST = 256
+
+
+class LlamaCpp:
+    """llama.cpp's server, in this process, with a float32 cache and without flash attention: nothing else rounds.
+
+    Args:
+        model: The GGUF file.
+        context: Tokens of a sequence at most.
+        adapter: A GGUF adapter to put on it, or None.
+    """
+
+    def __init__(self, model: Path, context: int, adapter: Path | None = None) -> None:
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(model)
+        if adapter is not None:
+            params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
+        params.n_ctx = context
+        params.n_parallel = 1
+        params.port = 0
+        params.verbosity = -1
+        params.warmup = False
+        params.fit_params = False
+        params.cache_ram_mib = 0
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._server = xllamacpp.Server(params)
+        self._connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        del self._server
+
+    def tokens(self, text: str, *, whole: bool = False) -> list[int]:
+        """Returns a text's token ids, special tokens in it read as such.
+
+        Args:
+            text: The text.
+            whole: Whether tokens are put before and after it, as the file says.
+        """
+        found: list[int] = self._post("/tokenize", content=text, parse_special=True, add_special=whole)["tokens"]
+        return found
+
+    def rendered(self, conversation: Sequence[dict[str, str]]) -> str:
+        """Returns a conversation as the file's chat template lays it out, with the prompt of the answer."""
+        text: str = self._post("/apply-template", messages=list(conversation))["prompt"]
+        return text
+
+    def log_probabilities(self, ids: Sequence[int], positions: Sequence[int], vocabulary: int) -> torch.Tensor:
+        """Returns the log-probabilities of the likeliest next tokens, `[positions, vocabulary]`, float32.
+
+        The others are NaN: llama.cpp answers in JSON, and a whole vocabulary takes seconds. Each is normalized by the
+        whole vocabulary all the same.
+
+        Args:
+            ids: The sequence.
+            positions: Those after which tokens are predicted, ascending.
+            vocabulary: How many tokens there are.
+        """
+        found = torch.full((len(positions), vocabulary), torch.nan)
+        # The server gives no probabilities where the next token ends the answer or a part of a character. So it is made
+        # to take a letter next; the probabilities that it gives are those of before that.
+        letter = self.tokens("a")[0]
+        for row, position in enumerate(positions):
+            answer = self._post(
+                "/completion",
+                prompt=list(ids[: position + 1]),
+                n_predict=1,
+                n_probs=min(_LIKELIEST, vocabulary),
+                cache_prompt=True,
+                temperature=-1.0,
+                samplers=[],
+                logit_bias=[[letter, 1e9]],
+            )
+            likely = answer["completion_probabilities"][0]["top_logprobs"]
+            index = torch.tensor([token["id"] for token in likely])
+            found[row, index] = torch.tensor([token["logprob"] for token in likely])
+        return found
+
+    def _post(self, route: str, **request: Any) -> Any:
+        self._connection.request("POST", route, json.dumps(request), {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != 200:
+            raise RuntimeError(f"llama.cpp refused {route}: {json.dumps(answer)[:300]}")
+        return answer

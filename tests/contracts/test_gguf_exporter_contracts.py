@@ -1,0 +1,25 @@
+"""The exporter of GGUF files keeps the contract that everybody's do; llama.cpp is what loads them."""
+
+from __future__ import annotations
+
+from graftkit.testing import ExporterContract
+
+
+class TestGguf(ExporterContract):
+    provider = "gguf"
+    options = {"type": "f32"}
+
+
+class TestGgufInBlocks(ExporterContract):
+    provider = "gguf"
+    options = {"type": "q8_0"}
+
+
+class TestGgufInHalfPrecision(ExporterContract):
+    provider = "gguf"
+    options = {"type": "f16"}
+
+
+class TestGgufInBfloat16(ExporterContract):
+    provider = "gguf"
+    options = {"type": "bf16"}
