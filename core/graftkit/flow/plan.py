@@ -121,6 +121,7 @@ def make_plan(
     )
     _check_template(encoder, samples)
     notices = [
+        *bound.document.notices,
         *_left_columns(datasets),
         *_notices(bound, samples),
         *([] if vocabulary else rowless),

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, mod
 from graftkit.interfaces.config import StrictModel
 
 __all__ = [
+    "ALTERNATIVES",
     "UNION_TAGS",
     "AdapterSection",
     "DataSection",
@@ -29,6 +30,9 @@ __all__ = [
     "TrainingSection",
 ]
 
+
+ALTERNATIVES = {"training": frozenset({"epochs", "steps"}), "tokenizer": frozenset({"extend", "train", "replace"})}
+"""Keys of which a section says one at most, by the section: whoever says one is silent on none of them."""
 
 UNION_TAGS = ("(share)", "(files)")
 """What pydantic calls the two forms of `data.holdout` in the places of its errors."""
@@ -338,7 +342,8 @@ class Recipe(StrictModel):
         if self.max_length > self.training.tokens_per_step:
             raise ValueError(
                 f"data.max_length ({self.max_length}) is more than training.tokens_per_step "
-                f"({self.training.tokens_per_step}): no step could hold such a record"
+                f"({self.training.tokens_per_step}): no step could hold such a record; raise the second, lower the "
+                "first, or leave one of them out"
             )
         if (
             self.tokenizer
