@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graftkit.cli.terminal import above, console, is_terminal
-from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted, StepFinished
+from graftkit.flow.estimate import describe_chosen
+from graftkit.flow.events import Chosen, Event, Notice, OnEvent, Progress, StageFinished, StageStarted, StepFinished
 from graftkit.host.lifecycle import StepInfo
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ def time_left(step: StepInfo, seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _chosen(values: Mapping[str, Any]) -> str:
+    return f"chosen by the records and the model: {describe_chosen(values)}"
+
+
 class _Speed:
     """Adds up steps."""
 
@@ -85,6 +90,8 @@ class PlainLines:
             case StageStarted(stage):
                 self._last = time.monotonic()
                 self._write(f"{stage} ...")
+            case Chosen(values):
+                self._write(_chosen(values))
             case StageFinished(stage, seconds):
                 self._write(f"{stage}: {seconds:.1f} s")
             case Notice(stage, message):
@@ -124,6 +131,8 @@ class LiveBars:
         match event:
             case StageStarted(stage):
                 self._task = self._bars.add_task(stage, total=None, text="")
+            case Chosen(values):
+                self._bars.console.print(_chosen(values), markup=False)
             case StageFinished():
                 self._update(total=1, completed=1)
             case Notice(stage, message):

@@ -77,6 +77,7 @@ class RunContext:
             seconds=0.0,
             progress=None,
             recipe=recipe,
+            chosen=dict(plan.chosen),
             providers=_providers(plan),
             seed=plan.bound.recipe.training.seed,
             stages=[],

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.host.lifecycle import StepInfo
 
-__all__ = ["Event", "Notice", "OnEvent", "Progress", "StageFinished", "StageStarted", "StepFinished"]
+__all__ = ["Chosen", "Event", "Notice", "OnEvent", "Progress", "StageFinished", "StageStarted", "StepFinished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,5 +65,16 @@ class Notice:
     message: str
 
 
-Event = StageStarted | StageFinished | Progress | StepFinished | Notice
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The plan has chosen keys of the recipe's `training` that it leaves out.
+
+    Attributes:
+        values: What it chose, by key.
+    """
+
+    values: Mapping[str, Any]
+
+
+Event = Chosen | StageStarted | StageFinished | Progress | StepFinished | Notice
 OnEvent = Callable[[Event], None]

@@ -10,11 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
+from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import RunManifest
 
-__all__ = ["Resumed", "day_of_run", "find_run", "telling_versions"]
+__all__ = ["Resumed", "chosen_of_run", "day_of_run", "find_run", "telling_versions"]
 
 _FREE = ("export", "plugins", "training.checkpoint_every", "training.device")
 """What may differ when a run goes on: none of it changes what a step computes, but for a device's rounding."""
@@ -115,6 +118,23 @@ def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
             hint="Resume with the same recipe, or start anew with --overwrite.",
         )
     return Resumed(manifest)
+
+
+def chosen_of_run(folder: Path) -> Mapping[str, Any]:
+    """Returns the keys of `training` that the run in a folder chose itself; none where there is no run yet.
+
+    Raises:
+        FolderError: The run's manifest is damaged.
+    """
+    manifest = RunManifest.read(folder)
+    if manifest is None:
+        return {}
+    try:
+        TrainingSection.model_validate(manifest.chosen)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise FolderError(f"the run's manifest is damaged: 'chosen.{key}'", where=str(folder)) from None
+    return manifest.chosen
 
 
 def day_of_run(folder: Path) -> date | None:

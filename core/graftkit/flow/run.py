@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
-from graftkit.flow.events import Event, Notice, OnEvent
+from graftkit.flow.events import Chosen, Event, Notice, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import Resumed, day_of_run, find_run, telling_versions
+from graftkit.flow.resume import Resumed, chosen_of_run, day_of_run, find_run, telling_versions
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
@@ -170,7 +171,9 @@ def _run(
     cancel: CancelToken,
 ) -> RunResult:
     started = day_of_run(folder) if resume else None
-    planned = make_plan(loaded, host, started, before_records=lambda: refuse_device(loaded.recipe.training.device))
+    chosen = chosen_of_run(folder) if resume else None
+    refuse = partial(refuse_device, loaded.recipe.training.device)
+    planned = make_plan(loaded, host, started, before_records=refuse, chosen=chosen)
     resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
@@ -204,6 +207,8 @@ def _flow(run: RunContext) -> None:
         run.notice("plan", f"{run.resumed.made_by_others}: what follows may be computed otherwise")
     for message in run.plan.notices:
         run.notice("plan", message)
+    if run.plan.chosen:
+        run.emit(Chosen(run.plan.chosen))
     prepare_tokenizer(run)
 
     from graftkit.flow.check_model import check_model

@@ -6,7 +6,7 @@ from typing import Any
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.document import Document, KeyPath, parse_value
-from graftkit.recipe.schema import ALTERNATIVES
+from graftkit.recipe.schema import ALTERNATIVES, ProviderSection, Recipe
 from graftkit.redact import HIDDEN, names_secret, without_secrets
 
 __all__ = ["apply_overrides"]
@@ -77,6 +77,13 @@ def _raise_tokens_per_step(document: Document) -> None:
         document.notices.append(f"{told}: a step holds the longest example")
 
 
+def _default_of(section: str) -> dict[str, Any]:
+    """Returns what a section is begun with that the file lacks: the default's name, where it names a provider."""
+    field = Recipe.model_fields.get(section)
+    default = field.default if field else None
+    return {"use": default.use} if isinstance(default, ProviderSection) else {}
+
+
 def _assign(document: Document, path: KeyPath, value: Any, where: str) -> None:
     section = document.data
     for depth, part in enumerate(path[:-1]):
@@ -85,7 +92,7 @@ def _assign(document: Document, path: KeyPath, value: Any, where: str) -> None:
         if depth == 0 and isinstance(inner, str) and name in _SHORT_FORMS:
             inner = {_SHORT_FORMS[name]: inner}
         if inner is None:
-            inner = {}
+            inner = _default_of(name) if depth == 0 else {}
             document.origins[path[: depth + 1]] = where
         if not isinstance(inner, dict):
             raise RecipeError(f"'{name}' is no section", where=where)

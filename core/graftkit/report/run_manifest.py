@@ -156,6 +156,7 @@ class RunManifest(Facts):
         seconds: How long it has taken.
         progress: The stage, and the step of the training, that was reached; None when the run has finished.
         recipe: The recipe with every default and preset filled in.
+        chosen: The keys of the recipe's `training` that were left out, with what was chosen for them by the records.
         providers: What each name in the recipe resolved to, by kind.
         seed: What all random numbers are derived from.
         stages: The stages that are over, in their order.
@@ -182,6 +183,7 @@ class RunManifest(Facts):
     seconds: float = 0.0
     progress: dict[str, Any] | None = None
     recipe: dict[str, Any] = {}
+    chosen: dict[str, int | float] = {}
     providers: dict[str, Any] = {}
     seed: int = 0
     stages: list[StageFacts] = []

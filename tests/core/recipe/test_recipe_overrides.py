@@ -35,6 +35,11 @@ def test_a_section_that_is_not_there_yet_is_made() -> None:
     assert changed("evaluation.exact_match=5").evaluation.exact_match == 5
 
 
+def test_a_key_of_the_default_adapter_may_be_set_where_the_recipe_names_none() -> None:
+    recipe = load_recipe({"model": "m", "data": {"train": "a"}}, ["adapter.rank=3"]).recipe
+    assert (recipe.adapter.use, recipe.adapter.options) == ("lora", {"rank": 3})
+
+
 def test_a_later_option_wins_and_null_takes_a_section_away() -> None:
     assert changed("training.epochs=3", "training.epochs=5").training.epochs == 5
     assert changed("quantizer=null").quantizer is None
