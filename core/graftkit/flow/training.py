@@ -10,7 +10,7 @@ from graftkit.errors import RecipeError, named
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
-from graftkit.flow.events import StepFinished
+from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.metrics import METRICS, missing_steps, read_steps, to_line
 from graftkit.host.lifecycle import StepInfo
@@ -50,8 +50,12 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
             stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
         metrics = LineFile(run.folder / METRICS)
         start = trainer.step
+
+        def on_pass(step: int, done: int, total: int) -> None:
+            run.emit(PassFinished(step, len(trainer.plan), done, total))
+
         try:
-            trainer.run(_on_step(run, trainer, metrics), run.cancel.poll)
+            trainer.run(_on_step(run, trainer, metrics), run.cancel.poll, on_pass)
         except BaseException:
             if trainer.whole and trainer.step > start:
                 _write_checkpoint(run, trainer, metrics)
