@@ -109,6 +109,8 @@ def test_a_signal_stops_the_run_and_its_folder_says_how_far_it_came(
         rest = process.stderr.read()
     assert process.returncode == 130
     assert f"stopped by {number.name}" in rest and "Traceback" not in rest
+    command = "toolkit run job.yaml --out out --set training.steps=100000 --resume"
+    assert f"\nGo on with the run in out: {command}\n" in rest
     assert_saved(tmp_path / "out")
 
 
@@ -153,6 +155,21 @@ def test_a_signal_that_is_ignored_stays_ignored_and_a_repeated_one_that_nobody_s
     finally:
         for sign, handler in before.items():
             signal.signal(sign, handler)
+
+
+def test_a_run_without_an_export_names_the_command_that_adds_one_and_it_works(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    done = toolkit("run", "job.yaml", "--out", "out", "--set", "export=[]", cwd=tmp_path)
+    following = [line.strip() for line in done.stdout.partition("Next:")[2].strip().splitlines()]
+    assert following[1] == "toolkit export out merged"
+    added = toolkit(*following[1].split()[1:], cwd=tmp_path)
+    assert added.returncode == 0, added.stderr
+    assert "proved: logits within" in added.stdout and "step " not in added.stderr
+    refused = toolkit("run", "job.yaml", "--out", "out", cwd=tmp_path)
+    assert refused.returncode == 2 and "it holds a run (finished)" in refused.stderr
+    assert "toolkit export out NAME" in refused.stderr
+    assert "toolkit run job.yaml --out out --resume --set training.steps=MORE" in refused.stderr
 
 
 def test_a_changed_export_is_noticed(recipe_file: Path, tmp_path: Path) -> None:

@@ -145,7 +145,8 @@ def run(
         overrides: "section.key=value", each as `--set` takes it.
         overwrite: Whether a run that is in the folder may be replaced; it is deleted once the new one has finished.
         resume: Whether to go on with the run in the folder, from its last checkpoint; without one there, start.
-            The result is the same, bit for bit, as if it had never stopped.
+            The result is the same, bit for bit, as if it had never stopped. One that has finished is trained further
+            where the recipe now says more steps or epochs, and gets the exports that the recipe now names besides.
         host: The plugins; those that installed distributions announce when left out.
         on_event: Called with what happens; see `graftkit.flow.events`.
         cancel: Stops the run when asked to.
@@ -229,7 +230,7 @@ def _flow(run: RunContext) -> None:
 
 
 def _find(folder: Path, planned: RunPlan) -> Resumed | None:
-    """Returns the run to go on with; in one that finished and was killed then, what it does not need goes first."""
+    """Returns the run to go on with; in one that finished and was killed then, older checkpoints go first."""
     manifest = RunManifest.read(folder)
     if manifest is not None and manifest.status == "finished":
         claimed = claim_again(folder)
@@ -240,7 +241,7 @@ def _find(folder: Path, planned: RunPlan) -> Resumed | None:
 
 
 def _forget(run: RunContext) -> None:
-    """Deletes what only a run that goes on needs; the run has finished, whatever the system says to that."""
+    """Deletes what only a run that was stopped needs; this one has finished, whatever the system says to that."""
     try:
         forget_checkpoints(run.folder)
     except StorageError as error:

@@ -164,6 +164,8 @@ class RunManifest(Facts):
         data: The examples.
         environment: The versions of what a result may depend on.
         resumed: Where each run stopped that this one went on from.
+        continued: What each finished run was that this one went on from: how many `steps` it took, and what was
+            measured `after` them, if anything was.
         tokenizer: The tokenizer that examples are encoded with.
         model: The base model.
         sequences: How sequences are put together.
@@ -191,6 +193,7 @@ class RunManifest(Facts):
     data: DataFacts | None = None
     environment: dict[str, str] = {}
     resumed: list[dict[str, Any] | None] = []
+    continued: list[dict[str, Any]] = []
     tokenizer: TokenizerFacts | None = None
     model: BaseFacts | None = None
     sequences: SequenceFacts | None = None
