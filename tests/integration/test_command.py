@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from graftkit.cli.progress import PlainLines, time_left
+from graftkit.cli.progress import LiveBars, PlainLines, time_left
 from graftkit.cli.signals import cancel_on_signals
-from graftkit.flow.events import Notice, StageFinished, StageStarted, StepFinished
+from graftkit.flow.events import Notice, PassFinished, StageFinished, StageStarted, StepFinished
 from graftkit.host.lifecycle import StepInfo
 
 TOOLKIT = [sys.executable, "-m", "graftkit"]
@@ -109,6 +109,8 @@ def test_a_signal_stops_the_run_and_its_folder_says_how_far_it_came(
         rest = process.stderr.read()
     assert process.returncode == 130
     assert f"stopped by {number.name}" in rest and "Traceback" not in rest
+    command = "toolkit run job.yaml --out out --set training.steps=100000 --resume"
+    assert f"\nGo on with the run in out: {command}\n" in rest
     assert_saved(tmp_path / "out")
 
 
@@ -155,6 +157,21 @@ def test_a_signal_that_is_ignored_stays_ignored_and_a_repeated_one_that_nobody_s
             signal.signal(sign, handler)
 
 
+def test_a_run_without_an_export_names_the_command_that_adds_one_and_it_works(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    done = toolkit("run", "job.yaml", "--out", "out", "--set", "export=[]", cwd=tmp_path)
+    following = [line.strip() for line in done.stdout.partition("Next:")[2].strip().splitlines()]
+    assert following[1] == "toolkit export out merged"
+    added = toolkit(*following[1].split()[1:], cwd=tmp_path)
+    assert added.returncode == 0, added.stderr
+    assert "proved: logits within" in added.stdout and "step " not in added.stderr
+    refused = toolkit("run", "job.yaml", "--out", "out", cwd=tmp_path)
+    assert refused.returncode == 2 and "it holds a run (finished)" in refused.stderr
+    assert "toolkit export out NAME" in refused.stderr
+    assert "toolkit run job.yaml --out out --resume --set training.steps=MORE" in refused.stderr
+
+
 def test_a_changed_export_is_noticed(recipe_file: Path, tmp_path: Path) -> None:
     toolkit("run", "job.yaml", "--out", "out", cwd=tmp_path)
     with (tmp_path / "out/exports/merged/config.json").open("a") as file:
@@ -193,8 +210,40 @@ def step(number: int, of: int = 40) -> StepFinished:
 
 
 def test_time_left_is_that_of_the_steps_to_come() -> None:
-    assert time_left(step(10).step, 20.0) == "1:00"
-    assert time_left(step(1, 4000).step, 2.0) == "2:13:18"
+    assert time_left(step(10).step, 20.0, 10) == "1:00"
+    assert time_left(step(1, 4000).step, 2.0, 1) == "2:13:18"
+    assert time_left(step(31).step, 4.0, 2) == "0:18"
+
+
+def test_a_run_that_goes_on_tells_the_time_left_by_its_own_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two seconds a step: the steps that another process took say nothing of this one's speed."""
+    lines = PlainLines()
+    for number in range(31, 41):
+        lines.show(step(number))
+    output = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("  ")[2] for line in output[:2]] == ["0:16 left", "0:12 left"]
+
+
+def test_a_long_step_tells_its_passes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("graftkit.cli.progress.time.monotonic", lambda: now)
+    lines = PlainLines()
+    for done in range(1, 8):
+        now += 6.0
+        lines.show(PassFinished(1, 40, done, 8))
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"  step 1/40: {done} of 8 passes" for done in (2, 4, 6)]
+
+
+def test_a_bar_shows_the_passes_of_a_step() -> None:
+    from rich.progress import Progress as Bars
+
+    bars = Bars(disable=True)
+    shown = LiveBars(bars)
+    for event in (StageStarted("training"), step(3), PassFinished(4, 40, 2, 8)):
+        shown.show(event)
+    [task] = bars.tasks
+    assert (task.total, task.completed, task.fields["text"]) == (40, 3.25, "step 4/40  2/8 passes")
 
 
 def test_plain_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ _COMMANDS = {
     "plan": "Check a recipe and say what it would do.",
     "preview": "Show training records as tokens, those in the loss marked.",
     "generate": "Try a run or an export.",
+    "export": "Add an export to a finished run, without training.",
     "verify": "Prove an export again: load it afresh, compare logits.",
     "tokenizer": "Train, extend, analyze and compare tokenizers.",
     "plugins": "List what is installed, and from whom.",
@@ -84,8 +85,8 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
     except click.ClickException as error:
         error.show()
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        _tell("stopped")
+    except (KeyboardInterrupt, click.Abort) as error:
+        _tell("stopped" + _notes(error.__cause__ or error))
         return 130
     except BrokenPipeError:  # whoever read the output has heard enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,10 +101,14 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
         return _explain(error, show_traceback)
 
 
+def _notes(error: BaseException) -> str:
+    return "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
+
+
 def _explain(error: BaseException, shown: bool) -> int:
     from graftkit.errors import GraftkitError
 
-    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
+    notes = _notes(error)
     if isinstance(error, GraftkitError):
         label = "stopped" if error.exit_code == 130 else "error"
         _tell(f"{label}: {error}{notes}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -10,8 +12,13 @@ import click
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
+from graftkit.errors import FolderError
+from graftkit.flow.estimate import describe_chosen, estimate_corpus, estimate_steps
+from graftkit.flow.folder import default_folder
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
+from graftkit.recipe.load import recipe_name
+from graftkit.report.run_manifest import RunManifest
 from graftkit.visible import further_lines_indented
 
 __all__ = ["command"]
@@ -31,19 +38,32 @@ def command(recipe: str, overrides: tuple[str, ...], quick: bool, disable: tuple
     """
     with output_to_stderr():
         host = host_of(recipe, overrides, disable)
-        facts = describe(plan(recipe, overrides=overrides, host=host, as_run=not quick))
+        planned = plan(recipe, overrides=overrides, host=host, as_run=not quick)
+        facts = describe(planned, _earlier(recipe))
     host.take_notices()  # they are among the plan's
     if as_json:
         click.echo(json_line(facts))
         return
-    for key in ("model", "tokenizer", "quantizer", "adapter", "records", "exports", "checked"):
+    for key in ("model", "tokenizer", "quantizer", "adapter", "records", "training", "time", "exports", "checked"):
         click.echo(further_lines_indented(f"{key:12}{facts[key]['text']}"))
     for notice in facts["notices"]:
         click.echo(further_lines_indented(f"note: {notice}"))
 
 
-def describe(plan: RunPlan) -> dict[str, Any]:
-    """Returns what a plan amounts to, as JSON; under each key `text` says it in words."""
+def _earlier(recipe: str) -> RunManifest | None:
+    """Returns the manifest of the run that a recipe's runs go to when nothing else is said, if there is a whole one."""
+    with suppress(FolderError):
+        return RunManifest.read(default_folder(recipe_name(recipe)))
+    return None
+
+
+def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any]:
+    """Returns what a plan amounts to, as JSON; under each key `text` says it in words.
+
+    Args:
+        plan: The plan.
+        earlier: A run whose speed says how long the training will take, if it computed the same.
+    """
     bound, files = plan.bound, plan.files
     total = sum(prod(info.shape) for info in files.tensors.values())
     samples = {"train": plan.samples.train.counts(), "holdout": plan.samples.holdout.counts()}
@@ -77,6 +97,8 @@ def describe(plan: RunPlan) -> dict[str, Any]:
             + _about(expected["adapter_parameters"], "trainable parameters"),
         },
         "records": {**samples, "text": "; ".join(f"{side}: {_counts(found)}" for side, found in samples.items())},
+        "training": (training := _training(plan)),
+        "time": _time(plan, earlier, training),
         "exports": {
             "names": [use.folder for use, _ in bound.exports],
             "text": ", ".join(f"{use.folder} ({_label(choice.registered)})" for use, choice in bound.exports) or "none",
@@ -85,6 +107,45 @@ def describe(plan: RunPlan) -> dict[str, Any]:
         "recipe": bound.resolved(),
         "notices": plan.notices,
     }
+
+
+def _training(plan: RunPlan) -> dict[str, Any]:
+    """Returns what the training comes to, by a sample of the records."""
+    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train)
+    steps = estimate_steps(plan.bound.recipe, corpus)
+    section = plan.bound.recipe.training
+    about = "about " if corpus.sampled or (plan.vocabulary and not plan.vocabulary.replacement) else ""
+    chosen = f"; chosen: {describe_chosen(plan.chosen)}" if plan.chosen else ""
+    return {
+        "examples": corpus.examples,
+        "tokens": corpus.tokens,
+        "exact": not about,
+        "examples_per_step": round(steps.examples, 1),
+        "steps": steps.steps,
+        "epochs": round(steps.epochs, 2),
+        "tokens_per_step": section.tokens_per_step,
+        "learning_rate": section.learning_rate,
+        "chosen": dict(plan.chosen),
+        "text": f"{about}{corpus.tokens:,} tokens in {corpus.examples:,} examples; {about}{steps.steps:,} steps of "
+        f"{steps.examples:.1f} examples, {steps.epochs:.3g} epochs{chosen}",
+    }
+
+
+def _time(plan: RunPlan, earlier: RunManifest | None, training: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns how long the training takes at the speed of an earlier run that computed the same, if there is one."""
+    stage = next((stage for stage in earlier.stages if stage.name == "training"), None) if earlier else None
+    speed = (stage.model_extra or {}).get("tokens_per_second") if stage else None
+    if not earlier or not speed or not _same_computation(plan.bound.resolved(), earlier.recipe):
+        return {"seconds": None, "text": "not known before a run's first steps, whose speed `toolkit run` tells"}
+    seconds = round(training["tokens"] * training["epochs"] / speed)
+    text = f"about {seconds / 60:.1f} minutes of training, at the {speed:,.0f} tokens/s of the last run of this recipe"
+    return {"seconds": seconds, "text": text}
+
+
+def _same_computation(recipe: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
+    sections = all(recipe.get(key) == earlier.get(key) for key in ("model", "tokenizer", "quantizer", "adapter"))
+    now, then = recipe["training"], earlier.get("training") or {}
+    return sections and all(now[key] == then.get(key) for key in ("device", "dtype", "microbatch_tokens"))
 
 
 def _checked(plan: RunPlan) -> str:

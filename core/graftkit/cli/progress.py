@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graftkit.cli.terminal import above, console, is_terminal
-from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted, StepFinished
+from graftkit.flow.estimate import describe_chosen
+from graftkit.flow.events import (
+    Chosen,
+    Event,
+    Notice,
+    OnEvent,
+    PassFinished,
+    Progress,
+    StageFinished,
+    StageStarted,
+    StepFinished,
+)
 from graftkit.host.lifecycle import StepInfo
 from graftkit.visible import further_lines_indented
 
@@ -48,26 +59,38 @@ def show_progress() -> Iterator[OnEvent]:
                 bars.stop()
 
 
-def time_left(step: StepInfo, seconds: float) -> str:
-    """Returns the time that the steps still to come will take at the speed so far, as m:ss or h:mm:ss."""
-    left = round(seconds / step.step * (step.steps - step.step))
+def time_left(step: StepInfo, seconds: float, taken: int) -> str:
+    """Returns the time that the steps still to come will take at the speed so far, as m:ss or h:mm:ss.
+
+    Args:
+        step: The last step.
+        seconds: How long the steps took that this process has taken.
+        taken: How many those are: fewer than the step's number where the run goes on.
+    """
+    left = round(seconds / taken * (step.steps - step.step))
     minutes, rest = divmod(left, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _chosen(values: Mapping[str, Any]) -> str:
+    return f"chosen by the records and the model: {describe_chosen(values)}"
+
+
 class _Speed:
-    """Adds up steps."""
+    """Adds up the steps that this process has taken."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.tokens = 0
+        self.steps = 0
 
     def line(self, step: StepInfo) -> str:
         self.seconds += step.seconds
         self.tokens += step.tokens
+        self.steps += 1
         rate = self.tokens / self.seconds
-        left = time_left(step, self.seconds)
+        left = time_left(step, self.seconds, self.steps)
         return f"step {step.step}/{step.steps}  loss {step.loss:.4f}  {rate:.0f} tokens/s  {left} left"
 
 
@@ -86,6 +109,8 @@ class PlainLines:
             case StageStarted(stage):
                 self._last = time.monotonic()
                 self._write(f"{stage} ...")
+            case Chosen(values):
+                self._write(_chosen(values))
             case StageFinished(stage, seconds):
                 self._write(f"{stage}: {seconds:.1f} s")
             case Notice(stage, message):
@@ -95,6 +120,9 @@ class PlainLines:
                 share = max(1, step.steps // 20)
                 if step.step in (1, step.steps) or step.step % share == 0 or self._due():
                     self._write(f"  {line}")
+            case PassFinished(step, steps, done, total):
+                if self._due():
+                    self._write(f"  step {step}/{steps}: {done} of {total} passes")
             case Progress(stage, what, done, total):
                 if self._due():
                     self._write(f"  {stage}: {done} of {total} {what}")
@@ -125,12 +153,17 @@ class LiveBars:
         match event:
             case StageStarted(stage):
                 self._task = self._bars.add_task(stage, total=None, text="")
+            case Chosen(values):
+                self._bars.console.print(_chosen(values), markup=False)
             case StageFinished():
                 self._update(total=1, completed=1)
             case Notice(stage, message):
                 self._bars.console.print(further_lines_indented(f"note: {stage}: {message}"), style="yellow")
             case StepFinished(step):
                 self._update(total=step.steps, completed=step.step, text=self._speed.line(step))
+            case PassFinished(step, steps, done, total):
+                text = f"step {step}/{steps}  {done}/{total} passes"
+                self._update(total=steps, completed=step - 1 + done / total, text=text)
             case Progress(_, what, done, total):
                 self._update(total=total, completed=done, text=f"{done}/{total} {what}")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
+from graftkit.errors import Cancelled, FolderError, RunError
 from graftkit.flow.folder import default_folder
 from graftkit.flow.resume import telling_versions
 from graftkit.flow.run import RunResult, run
@@ -20,7 +23,7 @@ from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import metric_columns, metric_rows, proof_text, training_seconds, vocabulary_text
 from graftkit.visible import one_line
 
-__all__ = ["command"]
+__all__ = ["command", "summary"]
 
 
 @click.command("run")
@@ -43,7 +46,15 @@ def command(
     if overwrite and resume:
         raise click.UsageError("--overwrite starts anew and --resume goes on: say one of them")
     folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
-    with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:
+    again = ["toolkit", "run", recipe, *(["--out", out] if out is not None else [])]
+    again += [word for assignment in overrides for word in ("--set", assignment)]
+    again += [word for name in disable for word in ("--disable-plugin", name)]
+    with (
+        output_to_stderr(),
+        _telling_what_helps(folder, shlex.join([*again, "--resume"])),
+        cancel_on_signals() as cancel,
+        show_progress() as on_event,
+    ):
         with telling_versions(folder if resume else None):
             host = host_of(recipe, overrides, disable)
         result = run(
@@ -59,10 +70,32 @@ def command(
     if as_json:
         click.echo(json_line({"folder": str(result.folder), **result.manifest}))
     else:
-        click.echo(_summary(result))
+        click.echo(summary(result))
 
 
-def _summary(result: RunResult) -> str:
+@contextmanager
+def _telling_what_helps(folder: Path, go_on: str) -> Iterator[None]:
+    """Adds to what stops a run, or refuses its folder, the commands that help with the run in the folder.
+
+    Args:
+        folder: The run's folder.
+        go_on: The command that goes on with it.
+    """
+    try:
+        yield
+    except (Cancelled, RunError, KeyboardInterrupt, FolderError) as error:
+        with suppress(FolderError):
+            manifest = RunManifest.read(folder)
+            if manifest and manifest.status != "finished":
+                error.add_note(f"Go on with the run in {folder}: {go_on}")
+            elif manifest and isinstance(error, FolderError):
+                error.add_note(f"Add an export to the run in {folder}: toolkit export {shlex.quote(str(folder))} NAME")
+                error.add_note(f"Train it further: {go_on} --set training.steps=MORE")
+        raise
+
+
+def summary(result: RunResult) -> str:
+    """Returns what a run came to, and the commands that come next."""
     manifest, folder = RunManifest.from_json(result.manifest), result.folder
     parameters = required(manifest.parameters, "parameters")
     lines = [""]
@@ -97,8 +130,7 @@ def _next(result: RunResult) -> list[str]:
         folder = result.folder / "exports" / next(iter(result.exports))
         commands.append(f"  toolkit verify {_argument(folder)}")
     else:
-        other = result.folder.with_name(f"{result.folder.name}-2")
-        commands.append(f"  toolkit run RECIPE --set export=merged --out {_argument(other)}")
+        commands.append(f"  toolkit export {_argument(result.folder)} merged")
     return commands
 
 

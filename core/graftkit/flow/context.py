@@ -77,6 +77,7 @@ class RunContext:
             seconds=0.0,
             progress=None,
             recipe=recipe,
+            chosen=dict(plan.chosen),
             providers=_providers(plan),
             seed=plan.bound.recipe.training.seed,
             stages=[],
@@ -234,11 +235,24 @@ def _third_parties(plan: RunPlan) -> list[str]:
 def _known(before: RunManifest) -> dict[str, Any]:
     """Returns what the manifest of a run that goes on says already: should it be killed, the next one needs it, too."""
     kept = {"data", "tokenizer", "model", "metrics", "stop_tokens"} & before.model_fields_set
+    continued = list(before.continued)
+    if before.status == "finished":
+        continued.append(_finished(before))
+    if continued:  # its exports stay until the new ones are proved
+        kept |= {"exports"} & before.model_fields_set
     return {key: getattr(before, key) for key in kept} | {
+        "continued": continued,
         "metrics": {when: facts for when, facts in before.metrics.items() if when != "after"},
         "resumed": [*before.resumed, before.progress],
         "written": sorted({*before.written, *before.artifacts}),
     }
+
+
+def _finished(before: RunManifest) -> dict[str, Any]:
+    """Returns what a manifest keeps of the finished run that it goes on from."""
+    after = before.metrics.get("after")
+    measured = after.model_dump(mode="json", exclude_unset=True) if after else None
+    return {"steps": Resumed(before).trained_steps, "after": measured}
 
 
 def _providers(plan: RunPlan) -> dict[str, Any]:

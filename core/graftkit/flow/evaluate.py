@@ -44,7 +44,7 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
     """Measures the holdout loss and, where the recipe asks for it, exact match; keeps both in the manifest."""
     if not len(corpus.holdout):
         return
-    if when == "before" and _known_already(run, when):
+    if (when == "before" or _is_as_it_finished(run)) and _known_already(run, when):
         return
     options = run.plan.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
@@ -76,6 +76,13 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
             return
         stage.facts |= _measured(run, stage, base.network, base, store, tokenizer)
         run.record(metrics={**run.manifest.metrics, "base": dict(stage.facts)})
+
+
+def _is_as_it_finished(run: RunContext) -> bool:
+    """Whether the run goes on from one that had finished, and has taken no step more."""
+    taken = next((stage for stage in run.manifest.stages if stage.name == "training"), None)
+    steps = (taken.model_extra or {}).get("steps") if taken else None
+    return run.resumed is not None and run.resumed.finished and run.resumed.trained_steps == steps
 
 
 def _known_already(run: RunContext, when: When) -> bool:

@@ -8,7 +8,17 @@ from typing import Any
 
 from graftkit.host.lifecycle import StepInfo
 
-__all__ = ["Event", "Notice", "OnEvent", "Progress", "StageFinished", "StageStarted", "StepFinished"]
+__all__ = [
+    "Chosen",
+    "Event",
+    "Notice",
+    "OnEvent",
+    "PassFinished",
+    "Progress",
+    "StageFinished",
+    "StageStarted",
+    "StepFinished",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,23 @@ class StepFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class PassFinished:
+    """A step of several forward passes has come a little further.
+
+    Attributes:
+        step: The step's number, from 1.
+        steps: How many there will be.
+        done: How many of its passes are done.
+        total: How many it has.
+    """
+
+    step: int
+    steps: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something that the user should know, and that is no error."""
 
@@ -65,5 +92,16 @@ class Notice:
     message: str
 
 
-Event = StageStarted | StageFinished | Progress | StepFinished | Notice
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The plan has chosen keys of the recipe's `training` that it leaves out.
+
+    Attributes:
+        values: What it chose, by key.
+    """
+
+    values: Mapping[str, Any]
+
+
+Event = Chosen | StageStarted | StageFinished | Progress | PassFinished | StepFinished | Notice
 OnEvent = Callable[[Event], None]

@@ -55,8 +55,9 @@ from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
+from graftkit.recipe.schema import ExportSection
 from graftkit.redact import without_secrets
-from graftkit.store.files import TEMPORARY, atomic_folder, file_facts, guarded, make_folder, sweep_of
+from graftkit.store.files import TEMPORARY, atomic_folder, file_facts, guarded, make_folder, replace_folder, sweep_of
 
 __all__ = ["Planned", "export_all", "make_exporters", "prove", "prove_exports", "refuse_early"]
 
@@ -81,12 +82,32 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     probes.save(run.folder / PROBES_FILE)
     with guarded(run.folder / "exports"):
         make_folder(run.folder / "exports")
-    for use, choice in run.plan.bound.exports:
+    for use, choice in _to_write(run):
         with run.stage(f"export {use.folder}") as stage:
             exporter = exporters[use.folder]
-            folder = run.folder / "exports" / use.folder
-            _write(run, loaded, exporter, choice, folder)
-            stage.facts |= {"folder": str(folder)}
+            _write(run, loaded, exporter, choice, _place(run, use.folder), use.folder)
+            stage.facts |= {"folder": str(run.folder / "exports" / use.folder)}
+
+
+def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:
+    """Returns the recipe's exports but those that a finished run has as they are, where nothing was trained since."""
+    before = run.resumed.manifest if run.resumed else None
+    if not before or before.recipe.get("training") != run.manifest.recipe.get("training"):
+        return list(run.plan.bound.exports)
+    asked = run.manifest.recipe["export"]
+    there = [entry for entry in before.recipe.get("export") or [] if before.status == "finished"]
+    return [
+        pair
+        for pair, entry in zip(run.plan.bound.exports, asked, strict=True)
+        if entry not in there or pair[0].folder not in before.exports
+    ]
+
+
+def _place(run: RunContext, name: str) -> Path:
+    """Returns where an export is written: beside one that was proved before, until it is itself."""
+    folder = run.folder / "exports" / name
+    proved = run.resumed is not None and bool(run.manifest.continued) and name in run.resumed.manifest.exports
+    return folder.with_name(f".{name}.replaced.partial") if proved and folder.exists() else folder
 
 
 def prove_exports(run: RunContext) -> None:
@@ -98,12 +119,34 @@ def prove_exports(run: RunContext) -> None:
     if not run.plan.bound.exports:
         return
     _give_memory_back()
-    run.record(exports={})
-    for use, _ in run.plan.bound.exports:
+    if not run.manifest.continued:
+        run.record(exports={})
+    proved: dict[str, dict[str, Any]] = {}
+    for use, _ in _to_write(run):
         with run.stage(f"proof of {use.folder}") as stage:
             folder = run.folder / "exports" / use.folder
-            stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, folder)}
-            run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
+            stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, _place(run, use.folder))}
+            proved[use.folder] = dict(stage.facts)
+            if not run.manifest.continued:
+                run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
+    if run.manifest.continued:
+        _put_in_place(run, proved)
+
+
+def _put_in_place(run: RunContext, proved: Mapping[str, Mapping[str, Any]]) -> None:
+    """Replaces the exports of the run that had finished by the new ones, all of which are proved."""
+    for name in proved:
+        folder, new = run.folder / "exports" / name, _place(run, name)
+        if new != folder:
+            replace_folder(folder, new, keep=run.theirs(f"exports/{name}"))
+    asked = [use.folder for use, _ in run.plan.bound.exports]
+    old = sorted(run.manifest.exports.keys() - set(asked))
+    if old:
+        run.notice(
+            "export", f"exports/{', exports/'.join(old)}: not among the recipe's exports any more, left as before"
+        )
+    found = {**run.manifest.exports, **proved}
+    run.record(exports={name: found[name] for name in asked})
 
 
 def _give_memory_back() -> None:
@@ -167,8 +210,8 @@ def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, export
             raise RecipeError(message, where=where, hint="Take it out: nothing was trained.")
 
 
-def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path) -> None:
-    with atomic_folder(folder, keep=run.theirs(f"exports/{folder.name}")) as temporary:
+def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path, name: str) -> None:
+    with atomic_folder(folder, keep=run.theirs(f"exports/{name}")) as temporary:
         facts = exporter.export(_with_own_settings(loaded.model), temporary)
         check_towers(loaded.model, temporary)
         if run.vocabulary.change:

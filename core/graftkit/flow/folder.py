@@ -157,15 +157,15 @@ def claim_again(path: Path) -> ClaimedFolder:
 
 
 def forget_checkpoints(path: Path) -> None:
-    """Deletes the checkpoints of a run that has finished: they are what a stopped run goes on from.
+    """Deletes the checkpoints of a run that has finished, but for the last: from that one it may be trained further.
 
     Raises:
         StorageError: The system refused.
     """
     if (path / CHECKPOINTS).exists():
-        from graftkit.training.checkpoint import remove_checkpoints
+        from graftkit.training.checkpoint import keep_newest
 
-        remove_checkpoints(path / CHECKPOINTS)
+        keep_newest(path / CHECKPOINTS)
 
 
 def _lock(path: Path) -> int:
@@ -215,7 +215,7 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
         raise FolderError(
             f"it holds a run ({manifest.status})",
             where=str(path),
-            hint="Give another folder with --out, or replace that run with --overwrite.",
+            hint="Give another folder with --out, replace that run with --overwrite, or go on with it with --resume.",
         )
     strange = others_files(path, manifest)
     if strange:

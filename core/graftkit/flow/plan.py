@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
@@ -14,6 +15,7 @@ from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
 from graftkit.flow.datasets import open_datasets
+from graftkit.flow.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps, too_short
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.template_check import check_template
@@ -29,6 +31,7 @@ from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
+from graftkit.recipe.schema import Recipe
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
@@ -59,6 +62,8 @@ class RunPlan:
         datasets: The files that they are in, and as what each is read.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
+        chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
+        corpus: What a sample of the records says of all of them; None where nothing asked for it.
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
             how many `new_rows` the embedding gets; None where it did not check.
     """
@@ -77,6 +82,8 @@ class RunPlan:
     notices: list[str]
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    corpus: CorpusEstimate | None = None
     checked: Mapping[str, str | bool | int] | None = None
 
 
@@ -85,6 +92,7 @@ def make_plan(
     host: PluginHost,
     started: date | None = None,
     before_records: Callable[[], None] = lambda: None,
+    chosen: Mapping[str, Any] | None = None,
 ) -> RunPlan:
     """Checks a recipe and plans its run.
 
@@ -93,6 +101,7 @@ def make_plan(
         host: The plugins.
         started: The day of the run that goes on, which stays its day unless the recipe says one; None where none does.
         before_records: Called once recipe, model and tokenizer hold, before records are read; it may refuse, too.
+        chosen: What was chosen for the run that goes on, which holds for it; None where none does.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
@@ -124,11 +133,15 @@ def make_plan(
     )
     check_arguments(bound, template_in_use)
     check_end_of_turn(bound, encoder.tokenizer)
+    differences = check_template(encoder, samples)
+    bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, chosen)
     notices = [
-        *check_template(encoder, samples),
+        *bound.document.notices,
+        *differences,
         *_left_columns(datasets),
         *_notices(bound, samples),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound))) else []),
+        *_short_training(bound.recipe, corpus),
         *([] if vocabulary else rowless),
         *_losses(known, vocabulary),
         *host.notices,
@@ -147,7 +160,29 @@ def make_plan(
         datasets,
         notices,
         _forecast(bound, files, targets),
+        chosen=chosen,
+        corpus=corpus,
     )
+
+
+def _with_numbers(
+    bound: BoundRecipe, files: BaseModelFiles, encoder: Encoder, samples: Split, earlier: Mapping[str, Any] | None
+) -> tuple[BoundRecipe, Mapping[str, Any], CorpusEstimate | None]:
+    """Returns the recipe with the numbers of a training that it leaves out, those numbers, and what they are from."""
+    recipe = bound.recipe
+    said = recipe.training.model_fields_set
+    if recipe.training.steps is not None and {"tokens_per_step", "learning_rate"} <= said:
+        return bound, {}, None
+    corpus = estimate_corpus(encoder, samples.train)
+    chosen = choose_training(recipe, corpus, files)
+    chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
+    training = recipe.training.model_copy(update=chosen)
+    return replace(bound, recipe=recipe.model_copy(update={"training": training})), chosen, corpus
+
+
+def _short_training(recipe: Recipe, corpus: CorpusEstimate | None) -> list[str]:
+    told = too_short(recipe, estimate_steps(recipe, corpus)) if corpus else ""
+    return [told] if told else []
 
 
 def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:

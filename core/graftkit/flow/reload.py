@@ -258,6 +258,15 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Returns what a run says of its adapter, and the adapter's tensors.
+
+    Raises:
+        FolderError: They are missing or damaged.
+    """
+    return _adapter_facts(folder / "adapter" / "adapter.json"), _tensors(folder / "adapter" / "adapter.safetensors")
+
+
 def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedModel:
     if not (folder / "adapter").is_dir():
         raise FolderError(
@@ -265,8 +274,7 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
             where=str(folder),
             hint="Run it again.",
         )
-    facts = _adapter_facts(folder / "adapter" / "adapter.json")
-    state = _tensors(folder / "adapter" / "adapter.safetensors")
+    facts, state = read_adapter(folder)
     providers, where = manifest.providers, str(folder)
     model, data = required(manifest.model, "model", where), required(manifest.data, "data", where)
     tokenizer = make("tokenizer", providers["tokenizer"]).load(folder / "tokenizer")

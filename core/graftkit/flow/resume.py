@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -10,14 +11,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
+from graftkit.flow.folder import CHECKPOINTS
+from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import RunManifest
 
-__all__ = ["Resumed", "day_of_run", "find_run", "telling_versions"]
+__all__ = ["Resumed", "check_state", "chosen_of_run", "day_of_run", "find_run", "telling_versions"]
 
-_FREE = ("export", "plugins", "training.checkpoint_every", "training.device")
+_FREE = frozenset({"export", "plugins", "training.checkpoint_every", "training.device"})
 """What may differ when a run goes on: none of it changes what a step computes, but for a device's rounding."""
+
+_LENGTH = ("epochs", "steps")
+"""Keys of `training` that may differ, too, when a run goes on that has finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,16 @@ class Resumed:
     """
 
     manifest: RunManifest
+
+    @property
+    def finished(self) -> bool:
+        """Whether it had finished."""
+        return self.manifest.status == "finished"
+
+    @property
+    def trained_steps(self) -> int | None:
+        """How many steps the last run in the folder took that finished; None where none has."""
+        return _steps(self.manifest)
 
     @property
     def made_by_others(self) -> str:
@@ -94,27 +112,97 @@ def _present(distribution: str) -> str:
 def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
     """Returns the run in a folder that `recipe` goes on with; None where there is none yet.
 
+    One that has finished goes on where the recipe now says more steps, or other exports.
+
     Raises:
-        FolderError: The run there has finished, or its manifest is damaged.
-        RecipeError: It was started with another recipe.
+        FolderError: The run there has finished and the recipe asks for nothing more, or for more steps although the
+            optimizer's state is gone; or its manifest is damaged.
+        RecipeError: It was started with another recipe, or took more steps than the recipe says.
     """
     manifest = RunManifest.read(folder)
     if manifest is None:
         return None
-    if manifest.status == "finished":
-        raise FolderError(
-            "the run in it has finished: there is nothing to resume",
-            where=str(folder),
-            hint="Give another folder with --out, or start anew with --overwrite.",
-        )
-    differing = list(_differences(manifest.recipe, recipe))
+    finished = manifest.status == "finished"
+    free = _FREE | {f"training.{key}" for key in _LENGTH} if finished else _FREE
+    differing = list(_differences(manifest.recipe, recipe, free))
     if differing:
         raise RecipeError(
             f"the run was started with another recipe: {'; '.join(differing[:3])}",
             where=str(folder),
             hint="Resume with the same recipe, or start anew with --overwrite.",
         )
+    if finished:
+        _check_continued(folder, manifest, recipe)
     return Resumed(manifest)
+
+
+def _steps(manifest: RunManifest) -> int | None:
+    if manifest.status != "finished":
+        found = manifest.continued[-1].get("steps") if manifest.continued else None
+    else:
+        stages = (stage for stage in manifest.stages if stage.name == "training")
+        found = next(((stage.model_extra or {}).get("steps") for stage in stages), None)
+    return found if isinstance(found, int) else None
+
+
+def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, Any]) -> None:
+    """Refuses where a finished run has nothing to go on with, or nothing to go on from."""
+    taken, before, now = _steps(manifest), manifest.recipe.get("training") or {}, recipe["training"]
+    if taken is None:
+        raise FolderError("its manifest is damaged: it does not say how many steps were taken", where=str(folder))
+    longer = any(before.get(key) != now[key] for key in _LENGTH)
+    if not longer and manifest.recipe.get("export") == recipe["export"]:
+        raise FolderError(
+            f"the run in it has finished, after {taken} steps: there is nothing to resume",
+            where=str(folder),
+            hint=f"`toolkit export {shlex.quote(str(folder))} NAME` adds an export; more steps, such as --set "
+            f"training.steps={2 * taken}, train it further; --out starts another run elsewhere, --overwrite anew.",
+        )
+    if longer and now["steps"] is not None and now["steps"] < taken:
+        raise RecipeError(
+            f"training.steps is {now['steps']}, but the run in {folder} has finished after {taken}",
+            hint="Say more steps than those, or start anew with --overwrite.",
+        )
+    if longer and now["steps"] != taken:
+        check_state(folder, taken)
+
+
+def check_state(folder: Path, taken: int) -> None:
+    """Refuses to train a finished run further whose optimizer's state is gone.
+
+    Args:
+        folder: The run's folder.
+        taken: How many steps it took.
+
+    Raises:
+        FolderError: There is no whole checkpoint of its last step.
+    """
+    from graftkit.training.checkpoint import latest_checkpoint
+
+    found = latest_checkpoint(folder / CHECKPOINTS)
+    if found is None or found[0] < taken:
+        raise FolderError(
+            f"the run can't be trained further: the optimizer's state after its {taken} steps is not in {CHECKPOINTS}/",
+            where=str(folder),
+            hint="Put the folder back if it was moved, or train anew with --out or --overwrite.",
+        )
+
+
+def chosen_of_run(folder: Path) -> Mapping[str, Any]:
+    """Returns the keys of `training` that the run in a folder chose itself; none where there is no run yet.
+
+    Raises:
+        FolderError: The run's manifest is damaged.
+    """
+    manifest = RunManifest.read(folder)
+    if manifest is None:
+        return {}
+    try:
+        TrainingSection.model_validate(manifest.chosen)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise FolderError(f"the run's manifest is damaged: 'chosen.{key}'", where=str(folder)) from None
+    return manifest.chosen
 
 
 def day_of_run(folder: Path) -> date | None:
@@ -132,13 +220,13 @@ def day_of_run(folder: Path) -> date | None:
         return None
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    if path in _FREE:
+def _differences(old: Any, new: Any, free: Collection[str], path: str = "") -> Iterator[str]:
+    if path in free:
         return
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         if old.keys() == new.keys() and path.count(".") and list(old) != list(new):  # of patterns, the first holds
             yield f"the order in {path} was {', '.join(old)} and is {', '.join(new)}"
         for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            yield from _differences(old.get(key), new.get(key), free, f"{path}.{key}" if path else key)
     elif old != new:
         yield f"{path} was {old!r} and is {new!r}"

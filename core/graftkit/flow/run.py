@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
-from graftkit.flow.events import Event, Notice, OnEvent
+from graftkit.flow.events import Chosen, Event, Notice, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import Resumed, day_of_run, find_run, telling_versions
+from graftkit.flow.resume import Resumed, chosen_of_run, day_of_run, find_run, telling_versions
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
@@ -144,7 +145,8 @@ def run(
         overrides: "section.key=value", each as `--set` takes it.
         overwrite: Whether a run that is in the folder may be replaced; it is deleted once the new one has finished.
         resume: Whether to go on with the run in the folder, from its last checkpoint; without one there, start.
-            The result is the same, bit for bit, as if it had never stopped.
+            The result is the same, bit for bit, as if it had never stopped. One that has finished is trained further
+            where the recipe now says more steps or epochs, and gets the exports that the recipe now names besides.
         host: The plugins; those that installed distributions announce when left out.
         on_event: Called with what happens; see `graftkit.flow.events`.
         cancel: Stops the run when asked to.
@@ -170,7 +172,9 @@ def _run(
     cancel: CancelToken,
 ) -> RunResult:
     started = day_of_run(folder) if resume else None
-    planned = make_plan(loaded, host, started, before_records=lambda: refuse_device(loaded.recipe.training.device))
+    chosen = chosen_of_run(folder) if resume else None
+    refuse = partial(refuse_device, loaded.recipe.training.device)
+    planned = make_plan(loaded, host, started, before_records=refuse, chosen=chosen)
     resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
@@ -204,6 +208,8 @@ def _flow(run: RunContext) -> None:
         run.notice("plan", f"{run.resumed.made_by_others}: what follows may be computed otherwise")
     for message in run.plan.notices:
         run.notice("plan", message)
+    if run.plan.chosen:
+        run.emit(Chosen(run.plan.chosen))
     prepare_tokenizer(run)
 
     from graftkit.flow.check_model import check_model
@@ -224,7 +230,7 @@ def _flow(run: RunContext) -> None:
 
 
 def _find(folder: Path, planned: RunPlan) -> Resumed | None:
-    """Returns the run to go on with; in one that finished and was killed then, what it does not need goes first."""
+    """Returns the run to go on with; in one that finished and was killed then, older checkpoints go first."""
     manifest = RunManifest.read(folder)
     if manifest is not None and manifest.status == "finished":
         claimed = claim_again(folder)
@@ -235,7 +241,7 @@ def _find(folder: Path, planned: RunPlan) -> Resumed | None:
 
 
 def _forget(run: RunContext) -> None:
-    """Deletes what only a run that goes on needs; the run has finished, whatever the system says to that."""
+    """Deletes what only a run that was stopped needs; this one has finished, whatever the system says to that."""
     try:
         forget_checkpoints(run.folder)
     except StorageError as error:

@@ -6,20 +6,23 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graftkit.errors import RecipeError, named
+from graftkit.errors import FolderError, RecipeError, named
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
-from graftkit.flow.events import StepFinished
+from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.metrics import METRICS, missing_steps, read_steps, to_line
+from graftkit.flow.resume import Resumed, check_state
 from graftkit.host.lifecycle import StepInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.model.adapt import AdaptedModel
+from graftkit.recipe.schema import TrainingSection
 from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
 from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
+from graftkit.training.schedule import learning_rate, warmup_steps
 
 __all__ = ["go_back", "save_adapter", "train"]
 
@@ -44,14 +47,18 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     _check_first(run, trainer)
     with run.stage("training") as stage:
         if run.resumed is not None:
-            go_back(run, trainer, stage)
+            _go_on(run, run.resumed, model, trainer, stage)
         if not loaded.packing.packed:
             alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
             stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
         metrics = LineFile(run.folder / METRICS)
         start = trainer.step
+
+        def on_pass(step: int, done: int, total: int) -> None:
+            run.emit(PassFinished(step, len(trainer.plan), done, total))
+
         try:
-            trainer.run(_on_step(run, trainer, metrics), run.cancel.poll)
+            trainer.run(_on_step(run, trainer, metrics), run.cancel.poll, on_pass)
         except BaseException:
             if trainer.whole and trainer.step > start:
                 _write_checkpoint(run, trainer, metrics)
@@ -64,6 +71,58 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
             metrics.close()
         save_adapter(run, model, trainer.step)
         stage.facts |= _facts(trainer, read_steps(run.folder / METRICS))
+
+
+def _go_on(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer: Trainer, stage: StageScope) -> None:
+    """Takes up what the run that goes on has trained.
+
+    Raises:
+        FolderError: It has finished, and what it goes on from is gone.
+        RecipeError: It has finished after more steps than the recipe now makes.
+        TrainingError: The checkpoint is not of this model, or can't be read.
+    """
+    taken, steps = resumed.trained_steps, len(trainer.plan)
+    if taken is None:
+        go_back(run, trainer, stage)
+    elif steps < taken:
+        raise RecipeError(
+            f"the recipe makes {steps} steps, but the run in {run.folder} has finished after {taken}",
+            hint="Say more epochs or steps, or start anew with --overwrite.",
+        )
+    elif steps == taken:
+        _take_adapter(run, model, trainer)
+        stage.notice(f"nothing is trained: the run took its {taken} steps before")
+    else:
+        check_state(run.folder, taken)
+        go_back(run, trainer, stage)
+        stage.notice(_describe_stretch(run.plan.bound.recipe.training, taken, steps))
+
+
+def _take_adapter(run: RunContext, model: AdaptedModel, trainer: Trainer) -> None:
+    """Takes over the adapter that a finished run has saved; its checkpoint may be gone."""
+    from graftkit.flow.reload import read_adapter
+
+    facts, state = read_adapter(run.folder)
+    if facts.get("step") != len(trainer.plan):
+        where = str(run.folder / "adapter")
+        raise FolderError(f"it is of step {facts.get('step')!r:.20}, not of the run's last", where=where)
+    with named(str(run.folder / "adapter")):
+        model.load_adapter_state(state)
+    trainer.step = len(trainer.plan)
+
+
+def _describe_stretch(options: TrainingSection, taken: int, steps: int) -> str:
+    """Says what more steps make of the schedule of the learning rate."""
+
+    def rate(step: int, of: int) -> float:
+        warmup = warmup_steps(of, options.warmup)
+        return learning_rate(step, of, peak=options.learning_rate, warmup=warmup, schedule=options.schedule)
+
+    return (
+        f"{taken} steps were taken on the {options.schedule} schedule of {taken}; the others are on that of {steps}: "
+        f"the rate, {rate(taken, taken):.1e} in the last step, is {rate(taken + 1, steps):.1e} in the next; {steps} "
+        "steps in one run give other weights"
+    )
 
 
 def _check_first(run: RunContext, trainer: Trainer) -> None:

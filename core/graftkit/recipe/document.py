@@ -33,11 +33,13 @@ class Document:
         data: What it holds.
         file: Its name, for errors.
         origins: Where each key path was said: the number of a line of the file, or a place outside it, such as "--set".
+        notices: What became of the file's keys that a place outside it contradicted.
     """
 
     data: dict[str, Any]
     file: str
     origins: dict[KeyPath, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
 
     def where(self, path: KeyPath) -> str:
         """Names the place of a key, or of the nearest key above it."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.document import Document, KeyPath, read_document
+from graftkit.recipe.other_programs import own_key
 from graftkit.recipe.overrides import apply_overrides
 from graftkit.recipe.paths import anchor_paths
 from graftkit.recipe.schema import UNION_TAGS, Recipe
@@ -108,7 +109,9 @@ def _line(
     where, dotted = document.where(path), ".".join(map(str, path))
     if problem["type"] == "extra_forbidden":
         known = [*_fields(model, location[:-1]), *(beside if len(location) == 1 else ())]
-        return where, f"unknown key '{dotted}'", known_names(str(location[-1]), known)
+        hint = known_names(str(location[-1]), known)
+        own = own_key(str(location[-1]), dotted)
+        return where, f"unknown key '{dotted}'", own + hint[hint.index("Known:") :] if own else hint
     if problem["type"] == "missing":
         return where, f"'{dotted}' is missing", _description(model, location)
     if problem["type"] == "value_error":

@@ -6,6 +6,7 @@ from typing import Any
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.document import Document, KeyPath, parse_value
+from graftkit.recipe.schema import ALTERNATIVES, ProviderSection, Recipe
 from graftkit.redact import without_secret_assignment
 
 __all__ = ["apply_overrides"]
@@ -15,7 +16,7 @@ _SHORT_FORMS = {"model": "path", "adapter": "use", "quantizer": "use"}
 
 
 def apply_overrides(document: Document, assignments: list[str]) -> None:
-    """Changes the document's data.
+    """Changes the document's data; what the file says against an assignment gives way, which its notices tell.
 
     Args:
         document: What the file holds.
@@ -33,6 +34,53 @@ def apply_overrides(document: Document, assignments: list[str]) -> None:
         _assign(document, path, parse_value(text, where), where)
         document.origins = {k: v for k, v in document.origins.items() if k[: len(path)] != path}
         document.origins[path] = where
+    for path in [key for key, origin in document.origins.items() if _is_override(origin)]:
+        _drop_alternatives(document, path)
+    _raise_tokens_per_step(document)
+
+
+def _is_override(origin: str) -> bool:
+    return origin.startswith("--set ")
+
+
+def _drop_alternatives(document: Document, path: KeyPath) -> None:
+    """Takes the file's key away that says the same otherwise as one that was set, such as epochs where steps were."""
+    section = document.data.get(str(path[0]))
+    keys = ALTERNATIVES.get(str(path[0]), frozenset())
+    if len(path) < 2 or path[1] not in keys or not isinstance(section, dict) or section.get(path[1]) is None:
+        return
+    for other in sorted(keys - {path[1]}):
+        if section.get(other) is not None and not _is_overridden(document, (path[0], other)):
+            told = f" {section[other]}" if isinstance(section[other], int) else ""
+            place = document.where((path[0], other))
+            document.notices.append(f"{document.origins[path]} replaces {path[0]}.{other}{told} of {place}")
+            del section[other]
+
+
+def _is_overridden(document: Document, path: KeyPath) -> bool:
+    return any(_is_override(origin) for key, origin in document.origins.items() if key[: len(path)] == path)
+
+
+def _raise_tokens_per_step(document: Document) -> None:
+    """Lets the file's tokens of a step follow where longer examples than those were set."""
+    data, training = document.data.get("data"), document.data.get("training")
+    path = ("data", "max_length")
+    if not isinstance(data, dict) or not isinstance(training, dict) or not _is_overridden(document, path):
+        return
+    longest, tokens = data.get("max_length"), training.get("tokens_per_step")
+    if not (isinstance(longest, int) and isinstance(tokens, int) and longest > tokens):
+        return
+    if not _is_overridden(document, ("training", "tokens_per_step")):
+        training["tokens_per_step"] = longest
+        told = f"{document.origins[path]} raises training.tokens_per_step from {tokens} to {longest}"
+        document.notices.append(f"{told}: a step holds the longest example")
+
+
+def _default_of(section: str) -> dict[str, Any]:
+    """Returns what a section is begun with that the file lacks: the default's name, where it names a provider."""
+    field = Recipe.model_fields.get(section)
+    default = field.default if field else None
+    return {"use": default.use} if isinstance(default, ProviderSection) else {}
 
 
 def _assign(document: Document, path: KeyPath, value: Any, where: str) -> None:
@@ -43,7 +91,7 @@ def _assign(document: Document, path: KeyPath, value: Any, where: str) -> None:
         if depth == 0 and isinstance(inner, str) and name in _SHORT_FORMS:
             inner = {_SHORT_FORMS[name]: inner}
         if inner is None:
-            inner = {}
+            inner = _default_of(name) if depth == 0 else {}
             document.origins[path[: depth + 1]] = where
         if not isinstance(inner, dict):
             raise RecipeError(f"'{name}' is no section", where=where)

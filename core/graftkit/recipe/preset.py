@@ -12,15 +12,12 @@ from graftkit.errors import PluginError
 from graftkit.host.records import RegisteredProvider
 from graftkit.recipe.document import Document
 from graftkit.recipe.load import as_recipe_error
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema import ALTERNATIVES, Recipe
 
 __all__ = ["Preset"]
 
 _SETTLED = ("model", "adapter", "plugins")
 """Sections that have been read when an adapter's preset is, or that a recipe must say itself."""
-
-_EITHER = (frozenset({"epochs", "steps"}), frozenset({"extend", "train", "replace"}))
-"""Keys of which a section has one: whoever says one is silent on none of them."""
 
 
 class Preset:
@@ -77,7 +74,7 @@ class Preset:
                 yield (section,), dict(value) if isinstance(value, Mapping) else value
             elif isinstance(said, dict) and isinstance(value, Mapping) and "use" not in said:
                 spoken = {key for key, found in said.items() if found is not None}
-                spoken |= {key for keys in _EITHER if keys & spoken for key in keys}
+                spoken |= {key for keys in ALTERNATIVES.values() if keys & spoken for key in keys}
                 yield from (((section, key), found) for key, found in value.items() if key not in spoken)
 
     def _place(self, *sections: str) -> str:

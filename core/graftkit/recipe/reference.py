@@ -68,7 +68,9 @@ def _table(title: str, model: type[BaseModel]) -> str:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
+    chosen = callable(field.json_schema_extra)  # by the plan of a run, which the description says
+    value = None if chosen else field.get_default(call_default_factory=True)
+    default = "required" if field.is_required() else _shown(value)
     return f"| `{name}` | {default} | {field.description or ''} |"
 
 

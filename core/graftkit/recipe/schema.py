@@ -14,6 +14,7 @@ from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS
 from graftkit.interfaces.config import StrictModel
 
 __all__ = [
+    "ALTERNATIVES",
     "UNION_TAGS",
     "AdapterSection",
     "ChatTemplateSection",
@@ -32,6 +33,9 @@ __all__ = [
     "TrainingSection",
 ]
 
+
+ALTERNATIVES = {"training": frozenset({"epochs", "steps"}), "tokenizer": frozenset({"extend", "train", "replace"})}
+"""Keys of which a section says one at most, by the section: whoever says one is silent on none of them."""
 
 UNION_TAGS = ("(share)", "(files)")
 """What pydantic calls the two forms of `data.holdout` in the places of its errors."""
@@ -327,20 +331,44 @@ class DataSection(StrictModel):
     )
 
 
+def _chosen(schema: dict[str, Any]) -> None:
+    """Takes the default out of a key's JSON Schema: when left out, the plan chooses the value."""
+    del schema["default"]
+
+
 class TrainingSection(StrictModel):
-    """How the adapter is trained."""
+    """How the adapter is trained.
+
+    The plan of a run chooses what is left out of `tokens_per_step`, `learning_rate`, and `epochs` and `steps`; see
+    `graftkit.flow.estimate`. The defaults here are of a section that no run uses.
+    """
 
     epochs: int | None = Field(
-        default=None, ge=1, le=10_000, description="how often every record is seen; 1 by default"
+        default=None,
+        ge=1,
+        le=10_000,
+        description="how often every record is seen; 3 when left out, or as often as 30 steps take",
     )
     steps: int | None = Field(
         default=None, ge=1, le=1_000_000, description="how many optimizer steps, instead of epochs"
     )
-    tokens_per_step: int = Field(default=4096, ge=8, description="tokens of one optimizer step at most")
+    tokens_per_step: int = Field(
+        default=4096,
+        ge=8,
+        json_schema_extra=_chosen,
+        description="tokens of one optimizer step at most; those of about 8 examples when left out",
+    )
     microbatch_tokens: int = Field(
         default=1024, ge=8, description="tokens of one forward pass at most; less takes less memory"
     )
-    learning_rate: float = Field(default=2e-4, gt=0, lt=1, description="the highest rate")
+    learning_rate: float = Field(
+        default=2e-4,
+        gt=0,
+        lt=1,
+        json_schema_extra=_chosen,
+        description="the highest rate; when left out 1e-3 for models up to 0.2 billion parameters, 5e-4 up to 2 "
+        "billion, 2e-4 for larger ones",
+    )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="how the rate falls after the warm-up"
     )
@@ -413,10 +441,11 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        if self.max_length > self.training.tokens_per_step:
+        if self._says_tokens_per_step and self.max_length > self.training.tokens_per_step:
             raise ValueError(
                 f"data.max_length ({self.max_length}) is more than training.tokens_per_step "
-                f"({self.training.tokens_per_step}): no step could hold such a record"
+                f"({self.training.tokens_per_step}): no step could hold such a record; raise the second, lower the "
+                "first, or leave one of them out"
             )
         if (
             self.tokenizer
@@ -436,4 +465,9 @@ class Recipe(StrictModel):
     @property
     def max_length(self) -> int:
         """Tokens of a record at most."""
-        return self.data.max_length or min(1024, self.training.tokens_per_step)
+        most = self.training.tokens_per_step if self._says_tokens_per_step else 1024
+        return self.data.max_length or min(1024, most)
+
+    @property
+    def _says_tokens_per_step(self) -> bool:
+        return "tokens_per_step" in self.training.model_fields_set

@@ -181,6 +181,7 @@ class RunManifest(Facts):
         seconds: How long it has taken.
         progress: The stage, and the step of the training, that was reached; None when the run has finished.
         recipe: The recipe with every default and preset filled in.
+        chosen: The keys of the recipe's `training` that were left out, with what was chosen for them by the records.
         providers: What each name in the recipe resolved to, by kind.
         seed: What all random numbers are derived from.
         stages: The stages that are over, in their order.
@@ -188,6 +189,8 @@ class RunManifest(Facts):
         data: The examples.
         environment: The versions of what a result may depend on.
         resumed: Where each run stopped that this one went on from.
+        continued: What each finished run was that this one went on from: how many `steps` it took, and what was
+            measured `after` them, if anything was.
         tokenizer: The tokenizer that examples are encoded with.
         model: The base model.
         sequences: How sequences are put together.
@@ -207,6 +210,7 @@ class RunManifest(Facts):
     seconds: float = 0.0
     progress: dict[str, Any] | None = None
     recipe: dict[str, Any] = {}
+    chosen: dict[str, int | float] = {}
     providers: dict[str, Any] = {}
     seed: int = 0
     stages: list[StageFacts] = []
@@ -214,6 +218,7 @@ class RunManifest(Facts):
     data: DataFacts | None = None
     environment: dict[str, str] = {}
     resumed: list[dict[str, Any] | None] = []
+    continued: list[dict[str, Any]] = []
     tokenizer: TokenizerFacts | None = None
     model: BaseFacts | None = None
     sequences: SequenceFacts | None = None

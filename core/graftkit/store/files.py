@@ -27,6 +27,7 @@ __all__ = [
     "is_temporary",
     "make_folder",
     "remove_tree",
+    "replace_folder",
     "sha256_of",
     "sweep",
     "sweep_of",
@@ -149,13 +150,32 @@ def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
             with held(temporary):
                 temporary.chmod(0o777 & ~_umask())
                 yield temporary
-                for name in keep:
-                    _take_over(path / name, temporary / name)
-                _sync_tree(temporary)
-                _put_in_place(temporary, path)
+                _replace(path, temporary, keep)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def replace_folder(path: Path, new: Path, *, keep: Iterable[str] = ()) -> None:
+    """Puts a folder in the place of an older one beside it, as `atomic_folder` does at its end.
+
+    Args:
+        path: The older folder.
+        new: The one that gets its name.
+        keep: As for `atomic_folder`.
+
+    Raises:
+        StorageError: The system refused; the older folder is as it was.
+    """
+    with guarded(path):
+        _replace(path, new, keep)
+
+
+def _replace(path: Path, new: Path, keep: Iterable[str]) -> None:
+    for name in keep:
+        _take_over(path / name, new / name)
+    _sync_tree(new)
+    _put_in_place(new, path)
 
 
 def _take_over(old: Path, new: Path) -> None:

@@ -18,9 +18,9 @@ from graftkit.store.files import atomic_folder, guarded, make_folder, sha256_of,
 __all__ = [
     "KEPT",
     "damaged_checkpoints",
+    "keep_newest",
     "latest_checkpoint",
     "read_checkpoint",
-    "remove_checkpoints",
     "write_checkpoint",
 ]
 
@@ -61,15 +61,17 @@ def write_checkpoint(
     return path
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Deletes all checkpoints, and their folder unless something else is in it.
+def keep_newest(folder: Path) -> None:
+    """Deletes all checkpoints but the newest whole one, and their folder if nothing is left in it.
 
     Raises:
         StorageError: The system refused.
     """
     sweep(folder)
+    newest = latest_checkpoint(folder)
     for _, path in _checkpoints(folder):
-        _remove(path)
+        if newest is None or path != newest[1]:
+            _remove(path)
     with suppress(OSError):
         folder.rmdir()
 

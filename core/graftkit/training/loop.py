@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -71,12 +72,19 @@ class Trainer:
         self._loss = TokenLoss(network, packed=packed)
         self._optimizers = Optimizers(parameters, options, rows or RowTraining(), rate_scales)
 
-    def run(self, on_step: Callable[[StepInfo], None], poll: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self,
+        on_step: Callable[[StepInfo], None],
+        poll: Callable[[], None] = lambda: None,
+        on_pass: Callable[[int, int, int], None] = lambda step, done, total: None,
+    ) -> None:
         """Takes every step that has not been taken yet.
 
         Args:
             on_step: Called after each step.
             poll: Called before each forward pass; raises to stop.
+            on_pass: Called after each but the last pass of a step, with the step's number, how many of its passes are
+                done, and how many there are.
 
         Raises:
             TrainingError: The loss or the gradient is no number.
@@ -87,7 +95,7 @@ class Trainer:
                 # Dropout draws from torch's global generator: it is seeded by the step and given back untouched.
                 with torch.random.fork_rng(devices=_cuda_index(self._device)):
                     torch.manual_seed(derived_seed(self._options.seed, "dropout", self.step + 1))
-                    info = self._take_step(len(self.plan), examples, poll)
+                    info = self._take_step(len(self.plan), examples, poll, on_pass)
                 on_step(info)
         finally:
             self._optimizers.freeze_adapter(False)
@@ -121,11 +129,17 @@ class Trainer:
     def _passes(self, examples: Sequence[int], packed: bool) -> list[list[int]]:
         return group_by_tokens(examples, self._lengths, self._options.microbatch_tokens if packed else 0)
 
-    def _take_step(self, steps: int, examples: Sequence[int], poll: Callable[[], None]) -> StepInfo:
+    def _take_step(
+        self,
+        steps: int,
+        examples: Sequence[int],
+        poll: Callable[[], None],
+        on_pass: Callable[[int, int, int], None],
+    ) -> StepInfo:
         start = time.perf_counter()
         step = self.step + 1
         rate = self._optimizers.begin(step, steps)
-        loss, tokens, loss_tokens = self._accumulate(examples, poll)
+        loss, tokens, loss_tokens = self._accumulate(examples, poll, partial(on_pass, step))
         norm = self._optimizers.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -138,14 +152,18 @@ class Trainer:
         self._optimizers.forget_gradients()
         return StepInfo(step, steps, loss, tokens, loss_tokens, time.perf_counter() - start, rate, norm)
 
-    def _accumulate(self, examples: Sequence[int], poll: Callable[[], None]) -> tuple[float, int, int]:
+    def _accumulate(
+        self, examples: Sequence[int], poll: Callable[[], None], on_pass: Callable[[int, int], None]
+    ) -> tuple[float, int, int]:
         """Sums the gradient of the step's mean loss; how examples are cut into passes does not change it."""
         micro = self._passes(examples, self._packed)
         loss_tokens = sum(int(self._store.loss_tokens[example]) for example in examples)
         weight_sum = sum(float(self._store.weight_sum[example]) for example in examples)
         total, tokens = 0.0, 0
-        for group in micro:
+        for done, group in enumerate(micro):
             poll()
+            if done:
+                on_pass(done, len(micro))
             batch = pack([self._store[example] for example in group], self._device)
             total += self._loss.backward(batch, 1 / weight_sum).item()
             tokens += batch.tokens

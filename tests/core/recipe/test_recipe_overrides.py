@@ -35,6 +35,11 @@ def test_a_section_that_is_not_there_yet_is_made() -> None:
     assert changed("evaluation.exact_match=5").evaluation.exact_match == 5
 
 
+def test_a_key_of_the_default_adapter_may_be_set_where_the_recipe_names_none() -> None:
+    recipe = load_recipe({"model": "m", "data": {"train": "a"}}, ["adapter.rank=3"]).recipe
+    assert (recipe.adapter.use, recipe.adapter.options) == ("lora", {"rank": 3})
+
+
 def test_a_later_option_wins_and_null_takes_a_section_away() -> None:
     assert changed("training.epochs=3", "training.epochs=5").training.epochs == 5
     assert changed("quantizer=null").quantizer is None
@@ -92,3 +97,52 @@ def test_a_recipe_may_be_handed_over_as_an_object() -> None:
     again = load_recipe(recipe, ["training.epochs=4"]).recipe
     assert (again.adapter.options, again.training.epochs, again.data) == ({"rank": 8}, 4, recipe.data)
     assert recipe.training.epochs is None
+
+
+def noticed(recipe: dict[str, Any], *assignments: str) -> tuple[Recipe, list[str]]:
+    loaded = load_recipe({**MAPPING, **recipe}, assignments)
+    return loaded.recipe, loaded.document.notices
+
+
+def test_steps_that_are_set_replace_the_files_epochs_and_the_other_way_round() -> None:
+    recipe, told = noticed({"training": {"epochs": 3, "seed": 1}}, "training.steps=16")
+    assert (recipe.training.steps, recipe.training.epochs, recipe.training.seed) == (16, None, 1)
+    assert told == ["--set training.steps=16 replaces training.epochs 3 of recipe"]
+    recipe, told = noticed({"training": {"steps": 16}}, "training.epochs=2")
+    assert (recipe.training.steps, recipe.training.epochs) == (None, 2) and len(told) == 1
+
+
+def test_what_is_replaced_names_the_line_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: m\ndata: {train: a}\ntraining:\n  epochs: 3\n")
+    loaded = load_recipe(path, ["training.steps=16"])
+    assert loaded.document.notices == [f"--set training.steps=16 replaces training.epochs 3 of {path}:4"]
+
+
+def test_a_tokenizer_that_is_set_replaces_the_files() -> None:
+    recipe, told = noticed({"tokenizer": {"extend": {"tokens": 5}}}, "tokenizer.replace=./other")
+    assert recipe.tokenizer is not None and recipe.tokenizer.extend is None and recipe.tokenizer.replace is not None
+    assert told == ["--set tokenizer.replace=./other replaces tokenizer.extend of recipe"]
+    recipe, told = noticed({"tokenizer": {"replace": "./other"}}, "tokenizer.extend.tokens=7")
+    assert recipe.tokenizer is not None and recipe.tokenizer.extend is not None and len(told) == 1
+
+
+def test_two_options_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(RecipeError, match="either epochs or steps"):
+        changed("training.steps=16", "training.epochs=2")
+    with pytest.raises(RecipeError, match=r"data\.max_length \(600\) .* training\.tokens_per_step \(512\)"):
+        changed("data.max_length=600", "training.tokens_per_step=512")
+
+
+def test_a_null_replaces_nothing() -> None:
+    recipe, told = noticed({"training": {"epochs": 3}}, "training.steps=null")
+    assert recipe.training.epochs == 3 and told == []
+
+
+def test_tokens_of_a_step_follow_a_length_that_is_set() -> None:
+    data, training = {"train": "a.jsonl", "max_length": 128}, {"tokens_per_step": 512}
+    recipe, told = noticed({"data": data, "training": training}, "data.max_length=2048")
+    assert (recipe.data.max_length, recipe.training.tokens_per_step) == (2048, 2048)
+    assert told[0].startswith("--set data.max_length=2048 raises training.tokens_per_step from 512 to 2048")
+    with pytest.raises(RecipeError, match=r"data\.max_length \(128\) .* training\.tokens_per_step \(64\)"):
+        noticed({"data": data, "training": training}, "training.tokens_per_step=64")

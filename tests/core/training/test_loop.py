@@ -207,3 +207,13 @@ def test_sequences_one_by_one_train_as_packed_ones_do(tiny_model: Path) -> None:
     for a, b in zip(packed_ones, single_ones, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
     assert loss == pytest.approx(again, rel=1e-5)
+
+
+def test_a_step_tells_its_passes(tiny_model: Path) -> None:
+    model, parameters = network(tiny_model)
+    section = TrainingSection(steps=2, tokens_per_step=60, microbatch_tokens=20, learning_rate=1e-2)
+    trainer = Trainer(model, named(parameters), store(), section, CPU)
+    seen: list[tuple[int, int, int]] = []
+    trainer.run(lambda step: None, on_pass=lambda *told: seen.append(told))
+    assert {step for step, _, _ in seen} == {1, 2} and all(0 < done < total for _, done, total in seen)
+    assert len(seen) == trainer.count_passes(packed=True) - 2

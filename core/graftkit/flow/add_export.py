@@ -1,0 +1,81 @@
+"""Adds an export to a finished run: the run goes on with one more export in its recipe, and no step more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import FolderError, RecipeError
+from graftkit.flow.cancel import CancelToken
+from graftkit.flow.events import OnEvent
+from graftkit.flow.run import RunResult, run
+from graftkit.host.host import PluginHost
+from graftkit.recipe.document import parse_value
+from graftkit.recipe.schema import ExportSection
+from graftkit.redact import HIDDEN
+from graftkit.report.run_manifest import RunManifest
+
+__all__ = ["add_export"]
+
+
+def add_export(
+    folder: Path,
+    name: str,
+    options: Sequence[str] = (),
+    *,
+    host: PluginHost | None = None,
+    on_event: OnEvent | None = None,
+    cancel: CancelToken | None = None,
+) -> RunResult:
+    """Writes and proves an export of a finished run.
+
+    Args:
+        folder: The run's folder.
+        name: The exporter.
+        options: The exporter's fields, each "key=value".
+        host: The plugins.
+        on_event: As for `run`.
+        cancel: As for `run`.
+
+    Raises:
+        FolderError: It holds no run, or one that has not finished.
+        RecipeError: The run's recipe can't be made again from its manifest, or there is no such export.
+        ExportError: The export failed; the old ones are as they were.
+    """
+    manifest = RunManifest.read(folder)
+    if manifest is None:
+        raise FolderError("there is no run in it", where=str(folder), hint="Give the folder of a run, as runs/NAME.")
+    if manifest.status != "finished":
+        hint = "Finish it first: toolkit run RECIPE --out FOLDER --resume."
+        raise FolderError(f"the run in it has not finished (it is {manifest.status})", where=str(folder), hint=hint)
+    recipe = _recipe(manifest, folder)
+    new = {"use": name} | dict(_option(text) for text in options)
+    place = ExportSection.model_validate({"use": name}).folder if "name" not in new else new["name"]
+    others = [entry for entry in recipe["export"] if ExportSection.model_validate(entry).folder != place]
+    recipe["export"] = [*others, new]
+    return run(recipe, out=folder, resume=True, host=host, on_event=on_event, cancel=cancel)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError("the form is KEY=VALUE", where=f"--option {text}")
+    return key.strip(), parse_value(value, f"--option {text}")
+
+
+def _recipe(manifest: RunManifest, folder: Path) -> dict[str, Any]:
+    """Returns the recipe that a run was started with, but for what it chose itself, which it chooses again.
+
+    Raises:
+        RecipeError: It says a secret, which no manifest keeps.
+    """
+    if HIDDEN in str(manifest.recipe):
+        raise RecipeError(
+            "the run's recipe has a secret, which its manifest does not keep",
+            where=str(folder),
+            hint="Say the recipe itself: toolkit run RECIPE --out FOLDER --resume --set 'export=[NAME]'.",
+        )
+    training: Mapping[str, Any] = manifest.recipe["training"]
+    kept = {key: value for key, value in training.items() if key not in manifest.chosen}
+    return {**manifest.recipe, "training": kept, "export": list(manifest.recipe["export"])}

@@ -1,0 +1,232 @@
+"""How many tokens records have, from a sample of them; and the numbers of a training that fit them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graftkit.corpus.encode import Encoded, Encoder
+from graftkit.corpus.sample_files import Samples
+from graftkit.errors import DataError
+from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.samples import LongText, Sample, Text
+from graftkit.recipe.schema import Recipe
+from graftkit.training.order import group_by_tokens, shuffled
+
+__all__ = [
+    "CorpusEstimate",
+    "StepEstimate",
+    "choose_training",
+    "describe_chosen",
+    "estimate_corpus",
+    "estimate_steps",
+    "too_short",
+]
+
+_LOOKED_AT = (50, 400)
+"""How many records are looked at: the second number where the first ones are short."""
+
+_SHORT = 60_000
+"""Tokens that the first records have together at most where more are looked at."""
+
+_MOST_TOKENS = 1_000_000
+"""Of long records fewer are looked at: encoding them all takes minutes."""
+
+_MOST_TEXT = 50_000
+"""Characters of one text that are encoded; the rest counts as its beginning does."""
+
+_EPOCHS = 3
+_EXAMPLES_A_STEP = 8
+_FEWEST_STEPS = 30
+_RATES = ((2e8, 1e-3), (2e9, 5e-4), (math.inf, 2e-4))
+"""The learning rate of a low-rank adapter, by the model's number of parameters up to which it is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusEstimate:
+    """What a sample of the records says of all of them.
+
+    Attributes:
+        records: How many there are.
+        lengths: The tokens of each example of the sample, in the records' order.
+        scale: How many examples of the corpus each of them stands for.
+        sampled: Whether records were left out; where none was, the numbers are exact.
+        left_out: What the chat template leaves out of some of the sample.
+        trouble: Why a record of the sample can't be encoded; "" where all can.
+    """
+
+    records: int
+    lengths: Sequence[int]
+    scale: float
+    sampled: bool
+    left_out: Sequence[str] = ()
+    trouble: str = ""
+
+    @property
+    def examples(self) -> int:
+        """How many examples the records make."""
+        return round(len(self.lengths) * self.scale)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens they have together."""
+        return round(sum(self.lengths) * self.scale)
+
+    @property
+    def mean(self) -> float:
+        """The mean tokens of an example; 1024 where the sample has none."""
+        return sum(self.lengths) / len(self.lengths) if self.lengths else 1024.0
+
+    def quantile(self, share: float) -> int:
+        """Returns how many tokens a share of the examples has at most; 1024 where the sample has none."""
+        return sorted(self.lengths)[int((len(self.lengths) - 1) * share)] if self.lengths else 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StepEstimate:
+    """What a training comes to.
+
+    Attributes:
+        steps: How many optimizer steps there are.
+        an_epoch: How many of them see every record once.
+        examples: The mean examples of a step.
+    """
+
+    steps: int
+    an_epoch: int
+    examples: float
+
+    @property
+    def epochs(self) -> float:
+        """How often every record is seen."""
+        return self.steps / self.an_epoch
+
+
+def estimate_corpus(encoder: Encoder, samples: Samples) -> CorpusEstimate:
+    """Encodes some of the records, evenly spread; which ones depends on their number alone.
+
+    Args:
+        encoder: Makes tokens of them.
+        samples: The records to learn from.
+    """
+    found = _estimate(encoder, samples, _LOOKED_AT[0])
+    if found.sampled and sum(found.lengths) < _SHORT:
+        return _estimate(encoder, samples, _LOOKED_AT[1])
+    return found
+
+
+def _estimate(encoder: Encoder, samples: Samples, wanted: int) -> CorpusEstimate:
+    mask = np.zeros_like(samples.kept)
+    stride = math.ceil(len(samples) / wanted) or 1
+    mask[np.flatnonzero(samples.kept)[::stride]] = True
+    lengths: list[int] = []
+    left_out: set[str] = set()
+    looked_at, weight, trouble = 0, 0.0, ""
+    for sample in samples.only(mask):
+        shortened, scale = _beginning(sample)
+        try:
+            encoded: Encoded = encoder.encode(shortened)
+        except DataError as error:
+            trouble = trouble or str(error)
+            continue
+        looked_at += 1
+        weight += scale * len(encoded.examples)
+        lengths += [len(example.ids) for example in encoded.examples]
+        left_out |= encoded.left_out
+        if sum(lengths) > _MOST_TOKENS:
+            break
+    stands_for = len(samples) / looked_at * weight / len(lengths) if lengths else 1.0
+    sampled = looked_at < len(samples) or weight > len(lengths)
+    return CorpusEstimate(len(samples), lengths, stands_for, sampled, sorted(left_out), trouble)
+
+
+def _beginning(sample: Sample) -> tuple[Sample, float]:
+    """Returns a record, or the beginning of a long text, and how many times as long the record is."""
+    if isinstance(sample, LongText):
+        with sample.source.open() as file:
+            head = file.read(_MOST_TEXT)
+            size = len(head)
+            while block := file.read(1 << 20):
+                size += len(block)
+        return Text(head.decode("utf-8-sig", errors="ignore"), sample.where), size / max(1, len(head))
+    if isinstance(sample, Text) and len(sample.text) > _MOST_TEXT:
+        return Text(sample.text[:_MOST_TEXT], sample.where), len(sample.text) / _MOST_TEXT
+    return sample, 1.0
+
+
+def choose_training(recipe: Recipe, corpus: CorpusEstimate, files: BaseModelFiles) -> dict[str, Any]:
+    """Returns the keys of `training` that a recipe leaves out and that fit its records and its model.
+
+    About eight examples a step; every record three times, or as often as thirty steps take; the rate of a low-rank
+    adapter for a model of this size. Equal records, recipe and model give equal numbers.
+    """
+    section, chosen = recipe.training, dict[str, Any]()
+    if "tokens_per_step" not in section.model_fields_set:
+        chosen["tokens_per_step"] = _tokens_per_step(corpus, recipe.data.max_length or 0)
+    if "learning_rate" not in section.model_fields_set:
+        chosen["learning_rate"] = _rate(files)
+    if section.epochs is None and section.steps is None:
+        tokens = chosen.get("tokens_per_step", section.tokens_per_step)
+        first = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0
+        an_epoch = _steps_an_epoch(corpus, tokens, section.seed)
+        chosen["epochs"] = max(_EPOCHS, math.ceil((_FEWEST_STEPS + first) / an_epoch))
+    return chosen
+
+
+def _tokens_per_step(corpus: CorpusEstimate, at_least: int) -> int:
+    """Returns the tokens of about eight examples; of so few records, fewer, that an epoch has two steps."""
+    examples = min(_EXAMPLES_A_STEP, math.ceil(corpus.examples / 2))
+    return max(at_least, corpus.quantile(1), _rounded_up(examples * corpus.mean))
+
+
+def _rounded_up(number: float, unit: int = 64) -> int:
+    return math.ceil(number / unit) * unit
+
+
+def _rate(files: BaseModelFiles) -> float:
+    parameters = sum(math.prod(info.shape) for info in files.tensors.values())
+    return next(rate for most, rate in _RATES if parameters <= most)
+
+
+def estimate_steps(recipe: Recipe, corpus: CorpusEstimate) -> StepEstimate:
+    """Returns how many steps a recipe's training takes; its `training` must say all that `choose_training` chooses."""
+    section = recipe.training
+    an_epoch = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)
+    steps = section.steps if section.steps is not None else (section.epochs or 1) * an_epoch
+    return StepEstimate(steps, an_epoch, corpus.examples / an_epoch)
+
+
+def _steps_an_epoch(corpus: CorpusEstimate, tokens_per_step: int, seed: int) -> int:
+    order = shuffled(len(corpus.lengths), seed, 0)
+    return max(1, round(len(group_by_tokens(order, corpus.lengths, tokens_per_step)) * corpus.scale))
+
+
+def describe_chosen(chosen: Mapping[str, Any]) -> str:
+    """Returns what was chosen as a line of a recipe.
+
+    Example:
+        >>> describe_chosen({"epochs": 3, "learning_rate": 0.0005})
+        'training: {epochs: 3, learning_rate: 5e-4}'
+    """
+    told = (f"{key}: {f'{value:.0e}'.replace('e-0', 'e-') if value < 1 else value}" for key, value in chosen.items())
+    return f"training: {{{', '.join(told)}}}"
+
+
+def too_short(recipe: Recipe, steps: StepEstimate) -> str:
+    """Says of epochs that make too few steps to learn from what to write; "" where they are enough, or steps are said.
+
+    Args:
+        recipe: The recipe as it stands.
+        steps: What its training comes to.
+    """
+    if recipe.training.steps is not None or steps.steps >= _FEWEST_STEPS:
+        return ""
+    enough = math.ceil(_FEWEST_STEPS / steps.an_epoch)
+    return (
+        f"training.epochs: {recipe.training.epochs} makes about {steps.steps} steps, and fewer than {_FEWEST_STEPS} "
+        f"hardly change a model: write training: {{epochs: {enough}}}, or leave epochs out"
+    )

@@ -1,0 +1,195 @@
+"""What the keys of TRL, PEFT, Axolotl, LLaMA-Factory and Unsloth are called in a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["OTHER_PROGRAMS", "OtherKey", "own_key"]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherKey:
+    """A key of another program.
+
+    Attributes:
+        target: The recipe's own key, its sections separated by dots; empty where it has none.
+        write: What to write in the recipe, as YAML; empty where nothing replaces the key.
+        differs: How its meaning differs, or why the recipe has no such key; empty where it means the same.
+    """
+
+    target: str = ""
+    write: str = ""
+    differs: str = ""
+
+    def told(self, name: str) -> str:
+        """Returns what a hint says of it."""
+        if not self.target:
+            return f"A recipe has no key for {name}: {self.differs}."
+        differs = f"; {self.differs}" if self.differs else ""
+        return f"{name} is {self.target}{differs}: write {self.write}."
+
+
+_RANK = OtherKey("adapter.rank", "adapter: {use: lora, rank: 16}")
+_ALPHA = OtherKey("adapter.alpha", "adapter: {use: lora, rank: 16, alpha: 32}")
+_DROPOUT = OtherKey("adapter.dropout", "adapter: {use: lora, dropout: 0.05}")
+_TARGETS = OtherKey("adapter.targets", "adapter: {use: lora, targets: [q_proj, v_proj]}")
+_ALL_LINEAR = OtherKey("adapter.targets", "adapter: {use: lora, targets: all-linear}", "all-linear is the default")
+_RATE = OtherKey("training.learning_rate", "training: {learning_rate: 2e-4}")
+_BATCH = OtherKey(
+    "training.tokens_per_step",
+    "training: {tokens_per_step: 4096}",
+    "it counts the tokens of an optimizer step, not its examples: examples times their mean length",
+)
+_PASS = OtherKey(
+    "training.microbatch_tokens",
+    "training: {tokens_per_step: 4096, microbatch_tokens: 1024}",
+    "it counts the tokens of one forward pass, not its examples, and changes the memory alone; the optimizer's step is "
+    "training.tokens_per_step, with nothing to multiply",
+)
+_ACCUMULATION = OtherKey(
+    "training.tokens_per_step",
+    "training: {tokens_per_step: 4096, microbatch_tokens: 1024}",
+    "gradients are summed over as many passes of training.microbatch_tokens as a step takes",
+)
+_LENGTH = OtherKey(
+    "data.max_length", "data: {train: train.jsonl, max_length: 1024}", "data.overflow says what becomes of longer ones"
+)
+_EPOCHS = OtherKey("training.epochs", "training: {epochs: 3}", "a whole number")
+_STEPS = OtherKey("training.steps", "training: {steps: 100}", "instead of training.epochs; -1 is leaving it out")
+_WARMUP = OtherKey("training.warmup", "training: {warmup: 0.05}")
+_WARMUP_STEPS = OtherKey("training.warmup", "training: {warmup: 0.05}", "it is a share of the steps, not a number")
+_FOUR_BITS = OtherKey("quantizer", "quantizer: nf4")
+_COMPUTE = OtherKey("training.dtype", "training: {dtype: bfloat16}", "what is trained stays float32")
+_MODEL = OtherKey("model", "model: ./folder")
+_DATA = OtherKey("data.train", "data: {train: train.jsonl}", "the format is found out, or said by data.train.format")
+_HOLDOUT = OtherKey(
+    "data.holdout", "data: {train: train.jsonl, holdout: 0.05}", "a share from 0 to 0.5, or a file; not a number"
+)
+_SCHEDULE = OtherKey("training.schedule", "training: {schedule: cosine}", "cosine, linear or constant")
+_TEMPLATE = OtherKey(
+    "data.chat_template",
+    "data: {train: train.jsonl, chat_template: template.jinja}",
+    "a Jinja file, not a template's name; the tokenizer's own when left out",
+)
+_NORM = OtherKey("training.max_grad_norm", "training: {max_grad_norm: 1.0}")
+_SEED = OtherKey("training.seed", "training: {seed: 0}")
+_SAVES = OtherKey("training.checkpoint_every", "training: {checkpoint_every: 100}")
+
+_PACKED = OtherKey(
+    differs="sequences share a pass without padding wherever that computes what the model computes of each alone"
+)
+_OPTIMIZER = OtherKey(differs="the adapter's optimizer is AdamW, with its state in float32")
+_ANSWERS = OtherKey(
+    differs="of conversations and prompts only the answers are learnt, of texts all; a message's `weight` or `train` "
+    "says otherwise"
+)
+_WHOLE_MODULES = OtherKey(
+    differs="whole modules are not trained; tokenizer.extend adds tokens whose embedding rows are"
+)
+_DORA = OtherKey(differs="there is no such adapter built in; a plugin may bring one under adapter.use")
+_NOISE = OtherKey(differs="no noise is put on embeddings")
+_RECOMPUTED = OtherKey(differs="less training.microbatch_tokens takes less memory, and computes the same")
+_FOLDER = OtherKey(differs="the run's folder is said to the command: toolkit run RECIPE --out FOLDER")
+_RESUMED = OtherKey(differs="a run goes on by the command: toolkit run RECIPE --resume")
+_LOGGED = OtherKey(differs="every step is a line of the run's metrics.jsonl; other loggers are plugins")
+_ONE_PROCESS = OtherKey(differs="a run is one process on one device, which training.device names")
+_ATTENTION = OtherKey(differs="attention is chosen by the device, and compared with the model's own before training")
+_HUB = OtherKey(differs="nothing is uploaded; exports are folders")
+
+OTHER_PROGRAMS: dict[str, OtherKey] = {
+    **dict.fromkeys(("r", "lora_r", "lora_rank", "rank"), _RANK),
+    **dict.fromkeys(("lora_alpha", "alpha"), _ALPHA),
+    **dict.fromkeys(("lora_dropout", "dropout"), _DROPOUT),
+    **dict.fromkeys(("target_modules", "lora_target_modules", "lora_target"), _TARGETS),
+    "lora_target_linear": _ALL_LINEAR,
+    **dict.fromkeys(
+        ("use_rslora", "peft_use_rslora", "rslora"), OtherKey("adapter.rslora", "adapter: {use: lora, rslora: true}")
+    ),
+    **dict.fromkeys(
+        ("loraplus_lr_ratio", "lora_plus_ratio"),
+        OtherKey("adapter.lora_plus_ratio", "adapter: {use: lora, lora_plus_ratio: 16.0}"),
+    ),
+    **dict.fromkeys(
+        ("rank_pattern", "lora_rank_pattern"),
+        OtherKey("adapter.rank_pattern", "adapter: {use: lora, rank_pattern: {q_proj: 8}}"),
+    ),
+    "alpha_pattern": OtherKey("adapter.alpha_pattern", "adapter: {use: lora, alpha_pattern: {q_proj: 8}}"),
+    **dict.fromkeys(
+        ("finetuning_type", "peft_type", "peft_config", "lora"), OtherKey("adapter.use", "adapter: {use: lora}")
+    ),
+    **dict.fromkeys(("lr", "learning_rate"), _RATE),
+    **dict.fromkeys(("batch_size", "train_batch_size"), _BATCH),
+    **dict.fromkeys(("per_device_train_batch_size", "micro_batch_size"), _PASS),
+    "gradient_accumulation_steps": _ACCUMULATION,
+    **dict.fromkeys(
+        ("max_length", "max_seq_length", "max_seq_len", "sequence_len", "cutoff_len", "model_max_length"), _LENGTH
+    ),
+    **dict.fromkeys(("num_train_epochs", "num_epochs"), _EPOCHS),
+    "max_steps": _STEPS,
+    "warmup_ratio": _WARMUP,
+    **dict.fromkeys(("warmup_steps", "num_warmup_steps"), _WARMUP_STEPS),
+    **dict.fromkeys(("load_in_4bit", "quantization_bit"), _FOUR_BITS),
+    "load_in_8bit": OtherKey("quantizer", "quantizer: int8"),
+    "bnb_4bit_quant_type": OtherKey("quantizer", "quantizer: nf4", "fp4 there is none"),
+    **dict.fromkeys(
+        ("bnb_4bit_use_double_quant", "double_quantization", "double_quant"),
+        OtherKey("quantizer.double_quant", "quantizer: {use: nf4, double_quant: true}"),
+    ),
+    "bnb_4bit_compute_dtype": _COMPUTE,
+    "bf16": _COMPUTE,
+    "fp16": OtherKey("training.dtype", "training: {dtype: bfloat16}", "float32 or bfloat16; not float16"),
+    "torch_dtype": _COMPUTE,
+    **dict.fromkeys(("base_model", "model_name_or_path", "model_name", "model_id", "base_model_config"), _MODEL),
+    **dict.fromkeys(("dataset", "datasets", "train_file", "dataset_name", "dataset_path", "train_dataset"), _DATA),
+    **dict.fromkeys(
+        ("val_set_size", "val_size", "eval_split", "test_datasets", "eval_dataset", "validation_file"), _HOLDOUT
+    ),
+    **dict.fromkeys(("lr_scheduler_type", "lr_scheduler", "scheduler"), _SCHEDULE),
+    "weight_decay": OtherKey("training.weight_decay", "training: {weight_decay: 0.01}"),
+    **dict.fromkeys(("max_grad_norm", "gradient_clipping"), _NORM),
+    **dict.fromkeys(("seed", "random_state", "data_seed"), _SEED),
+    **dict.fromkeys(("chat_template", "chat_template_path", "template"), _TEMPLATE),
+    "save_steps": _SAVES,
+    **dict.fromkeys(
+        ("new_tokens", "added_tokens", "add_tokens"),
+        OtherKey("tokenizer.extend.words", "tokenizer: {extend: {tokens: 0, words: [WORD]}}"),
+    ),
+    **dict.fromkeys(("packing", "sample_packing", "pad_to_sequence_len", "eval_sample_packing"), _PACKED),
+    **dict.fromkeys(("optim", "optimizer"), _OPTIMIZER),
+    **dict.fromkeys(
+        (
+            "train_on_inputs",
+            "assistant_only_loss",
+            "completion_only_loss",
+            "train_on_responses_only",
+            "train_on_prompt",
+        ),
+        _ANSWERS,
+    ),
+    **dict.fromkeys(("modules_to_save", "lora_modules_to_save", "additional_target"), _WHOLE_MODULES),
+    **dict.fromkeys(("use_dora", "peft_use_dora"), _DORA),
+    "neftune_noise_alpha": _NOISE,
+    **dict.fromkeys(("gradient_checkpointing", "use_gradient_checkpointing"), _RECOMPUTED),
+    **dict.fromkeys(("output_dir", "overwrite_output_dir"), _FOLDER),
+    "resume_from_checkpoint": _RESUMED,
+    **dict.fromkeys(("logging_steps", "report_to", "wandb_project"), _LOGGED),
+    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "ddp_timeout"), _ONE_PROCESS),
+    **dict.fromkeys(("flash_attention", "attn_implementation", "flash_attn"), _ATTENTION),
+    **dict.fromkeys(("push_to_hub", "hub_model_id"), _HUB),
+}
+"""Their keys; also the recipe's own that are often written in another section than theirs."""
+
+
+def own_key(name: str, path: str) -> str:
+    """Returns the hint for a key that another program has, or that belongs in another section; else nothing.
+
+    Args:
+        name: The key.
+        path: Where in the recipe it stands, its sections separated by dots.
+
+    Example:
+        >>> own_key("r", "adapter.r")
+        'r is adapter.rank: write adapter: {use: lora, rank: 16}. '
+    """
+    found = OTHER_PROGRAMS.get(name)
+    return f"{found.told(name)} " if found and found.target != path else ""

@@ -1,0 +1,182 @@
+"""A finished run gets another export, or is trained further, without any step taken twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError
+from graftkit.flow.add_export import add_export
+from graftkit.flow.events import Event, StageStarted, StepFinished
+from graftkit.training.schedule import learning_rate, warmup_steps
+
+ADAPTER = "adapter/adapter.safetensors"
+
+
+@pytest.fixture
+def recipe(make_recipe: Any) -> dict[str, Any]:
+    training = {"steps": 6, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"}
+    found: dict[str, Any] = make_recipe(training=training, export=["peft"], adapter={"use": "lora", "rank": 4})
+    return found
+
+
+@pytest.fixture
+def finished(recipe: dict[str, Any], tmp_path: Path) -> graftkit.RunResult:
+    return graftkit.run(recipe, out=tmp_path / "run")
+
+
+def steps_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def further(recipe: dict[str, Any], folder: Path, steps: int, **options: Any) -> graftkit.RunResult:
+    return graftkit.run(recipe, out=folder, resume=True, overrides=[f"training.steps={steps}"], **options)
+
+
+def test_a_finished_run_is_trained_further_from_its_last_step(
+    recipe: dict[str, Any], finished: graftkit.RunResult
+) -> None:
+    before = steps_of(finished.folder)
+    seen: list[Event] = []
+    found = further(recipe, finished.folder, 10, on_event=seen.append)
+    lines = steps_of(found.folder)
+    assert lines[:6] == before and [line["step"] for line in lines] == list(range(1, 11))
+    assert [event.step.step for event in seen if isinstance(event, StepFinished)] == [7, 8, 9, 10]
+    for line in lines[6:]:
+        rate = learning_rate(line["step"], 10, peak=1e-2, warmup=warmup_steps(10, 0.05), schedule="cosine")
+        assert line["learning_rate"] == pytest.approx(rate)
+    [told] = [notice for notice in found.manifest["notices"] if "schedule" in notice]
+    assert f"the rate, {before[-1]['learning_rate']:.1e} in the last step, is {lines[6]['learning_rate']:.1e}" in told
+    assert found.manifest["recipe"]["training"]["steps"] == 10 and found.manifest["status"] == "finished"
+    [was] = found.manifest["continued"]
+    assert (was["steps"], was["after"]) == (6, finished.metrics["after"])
+    assert found.metrics["before"] == finished.metrics["before"] and found.metrics["after"] != finished.metrics["after"]
+    assert found.manifest["exports"]["peft"]["proof"]["status"] == "proved"
+    assert [path.name for path in (found.folder / "exports").iterdir()] == ["peft"]
+    again = further(recipe, finished.folder, 12)
+    assert [entry["steps"] for entry in again.manifest["continued"]] == [6, 10]
+
+
+def test_at_a_constant_rate_more_steps_are_as_if_the_run_had_been_longer(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe["training"] |= {"schedule": "constant", "warmup": 0.0}
+    recipe["export"] = []
+    graftkit.run(recipe, out=tmp_path / "run")
+    found = further(recipe, tmp_path / "run", 10)
+    whole = graftkit.run(recipe, out=tmp_path / "whole", overrides=["training.steps=10"])
+    assert found.manifest["artifacts"][ADAPTER] == whole.manifest["artifacts"][ADAPTER]
+
+
+def test_a_longer_run_that_was_stopped_goes_on_and_keeps_the_old_exports_until_then(
+    recipe: dict[str, Any], finished: graftkit.RunResult, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.folder, tmp_path / "other")
+    expected = further(recipe, tmp_path / "other", 10)
+    old = (finished.folder / "exports/peft/adapter_model.safetensors").read_bytes()
+    cancel = graftkit.CancelToken()
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "proof of peft":
+            cancel.cancel("enough")
+
+    with pytest.raises(Cancelled):
+        further(recipe, finished.folder, 10, on_event=stop, cancel=cancel)
+    assert (finished.folder / "exports/peft/adapter_model.safetensors").read_bytes() == old
+    found = further(recipe, finished.folder, 10)
+    assert found.manifest["artifacts"][ADAPTER] == expected.manifest["artifacts"][ADAPTER]
+    new = (finished.folder / "exports/peft/adapter_model.safetensors").read_bytes()
+    assert new != old and new == (tmp_path / "other/exports/peft/adapter_model.safetensors").read_bytes()
+    assert [entry["steps"] for entry in found.manifest["continued"]] == [6]
+    assert sorted(path.name for path in (found.folder / "exports").iterdir()) == ["peft"]
+
+
+def test_an_export_that_is_not_proved_leaves_the_old_one(
+    recipe: dict[str, Any], finished: graftkit.RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise ExportError("it computes something else")
+
+    old = (finished.folder / "exports/peft/adapter_model.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("graftkit.flow.export.prove", fail)
+        with pytest.raises(ExportError):
+            further(recipe, finished.folder, 10)
+    assert (finished.folder / "exports/peft/adapter_model.safetensors").read_bytes() == old
+    manifest = json.loads((finished.folder / "manifest.json").read_text())
+    assert manifest["status"] == "failed" and list(manifest["exports"]) == ["peft"]
+    assert further(recipe, finished.folder, 10).manifest["status"] == "finished"
+
+
+def test_without_the_optimizers_state_more_steps_are_refused_and_an_export_is_not(
+    recipe: dict[str, Any], finished: graftkit.RunResult
+) -> None:
+    shutil.rmtree(finished.folder / "checkpoints")
+    with pytest.raises(FolderError, match="the optimizer's state after its 6 steps is not in checkpoints/"):
+        further(recipe, finished.folder, 10)
+    with pytest.raises(FolderError, match="the optimizer's state"):
+        graftkit.run({**recipe, "training": {**recipe["training"], "steps": 10}}, out=finished.folder, resume=True)
+    assert json.loads((finished.folder / "manifest.json").read_text())["status"] == "finished"
+    assert list(add_export(finished.folder, "merged").exports) == ["peft", "merged"]
+
+
+def test_fewer_steps_another_rate_or_nothing_new_are_refused(
+    recipe: dict[str, Any], finished: graftkit.RunResult
+) -> None:
+    with pytest.raises(RecipeError, match="training.steps is 4, but the run in .* has finished after 6"):
+        further(recipe, finished.folder, 4)
+    with pytest.raises(RecipeError, match=r"learning_rate was 0\.01 and is 0\.02"):
+        changed = ["training.steps=10", "training.learning_rate=0.02"]
+        graftkit.run(recipe, out=finished.folder, resume=True, overrides=changed)
+    with pytest.raises(FolderError, match="nothing to resume") as caught:
+        graftkit.run(recipe, out=finished.folder, resume=True)
+    assert "toolkit export" in caught.value.hint and "training.steps=12" in caught.value.hint
+
+
+def test_fewer_epochs_are_refused_and_the_run_stays_as_it_finished(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe |= {"training": {"epochs": 2, "tokens_per_step": 256, "device": "cpu"}, "export": []}
+    graftkit.run(recipe, out=tmp_path / "run")
+    with pytest.raises(RecipeError, match="the recipe makes .* steps, but the run in .* has finished after"):
+        graftkit.run(recipe, out=tmp_path / "run", resume=True, overrides=["training.epochs=1"])
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "finished"
+
+
+def test_an_export_is_added_without_training(finished: graftkit.RunResult) -> None:
+    adapter, peft = finished.manifest["artifacts"][ADAPTER], finished.folder / "exports/peft/graftkit.json"
+    stamp = {path: path.stat().st_mtime_ns for path in (finished.folder / "exports/peft").iterdir()}
+    seen: list[Event] = []
+    found = add_export(finished.folder, "merged", ["dtype=bfloat16"], on_event=seen.append)
+    assert not [event for event in seen if isinstance(event, StepFinished)]
+    stages = [event.stage for event in seen if isinstance(event, StageStarted)]
+    assert "proof of merged" in stages and "proof of peft" not in stages and "evaluation after" not in stages
+    assert found.manifest["artifacts"][ADAPTER] == adapter and found.metrics == finished.metrics
+    assert {path: path.stat().st_mtime_ns for path in (finished.folder / "exports/peft").iterdir()} == stamp, peft
+    assert found.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    assert found.manifest["exports"]["peft"] == finished.manifest["exports"]["peft"]
+    assert found.manifest["recipe"]["export"][1]["dtype"] == "bfloat16"
+    assert "nothing is trained: the run took its 6 steps before" in found.manifest["notices"]
+
+
+def test_an_export_is_added_where_the_run_chose_its_numbers(recipe: dict[str, Any], tmp_path: Path) -> None:
+    del recipe["data"]["max_length"]
+    recipe |= {"training": {"steps": 2, "device": "cpu"}, "adapter": {"use": "qlora", "rank": 4}, "export": []}
+    first = graftkit.run(recipe, out=tmp_path / "run")
+    found = add_export(first.folder, "peft")
+    assert found.manifest["chosen"] == first.manifest["chosen"] and list(found.exports) == ["peft"]
+
+
+def test_an_export_of_a_run_that_is_not_finished_or_that_nobody_offers_is_refused(
+    finished: graftkit.RunResult, tmp_path: Path
+) -> None:
+    with pytest.raises(FolderError, match="there is no run in it"):
+        add_export(tmp_path / "nothing", "merged")
+    with pytest.raises(graftkit.errors.ProviderError, match="onnxx"):
+        add_export(finished.folder, "onnxx")
+    path = finished.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "interrupted"}))
+    with pytest.raises(FolderError, match="has not finished"):
+        add_export(finished.folder, "merged")
