@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -75,7 +76,13 @@ def describe(plan: RunPlan) -> dict[str, Any]:
             "text": f"{_label(bound.adapter.registered)} on {layers}: {fields}"
             + _about(expected["adapter_parameters"], "trainable parameters"),
         },
-        "records": {**samples, "text": "; ".join(f"{side}: {_counts(found)}" for side, found in samples.items())},
+        "records": {
+            **samples,
+            "data_sets": plan.data_sets(),
+            "text": "; ".join(
+                [*(f"{side}: {_counts(found)}" for side, found in samples.items()), *_shares(plan.data_sets())]
+            ),
+        },
         "exports": {
             "names": [use.folder for use, _ in bound.exports],
             "text": ", ".join(f"{use.folder} ({_label(choice.registered)})" for use, choice in bound.exports) or "none",
@@ -100,6 +107,15 @@ def _label(registered: Any) -> str:
 
 def _counts(found: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in found.items()) or "none"
+
+
+def _shares(data_sets: Sequence[dict[str, Any]]) -> list[str]:
+    """Says how many training records of each data set an epoch sees; nothing where it is all of the only one."""
+    if len(data_sets) == 1 and data_sets[0]["weight"] == 1:
+        return []
+    return [
+        f"{found['path']}: an epoch sees {found['seen_an_epoch']:,.10g} of {found['records']:,}" for found in data_sets
+    ]
 
 
 def _about(count: int | None, what: str) -> str:

@@ -33,6 +33,7 @@ class Dataset:
         columns: The format's name of a column -> the file's.
         known: The file's columns that are read.
         unused: The file's columns that are known not to be read; None where any may be.
+        entry: The number of the recipe's entry that names the file.
         left: Filled while the file is read: each column that is neither -> where it was found first.
     """
 
@@ -44,6 +45,7 @@ class Dataset:
     columns: Mapping[str, str] = field(default_factory=dict)
     known: frozenset[str] = frozenset()
     unused: frozenset[str] | None = None
+    entry: int = 0
     left: dict[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ def open_datasets(bound: BoundRecipe, host: PluginHost, key: str) -> list[Datase
     opener = _Opener(host)
     entries: Sequence[DatasetSection] = getattr(bound.recipe.data, key)
     return [
-        dataset
+        replace(dataset, entry=number)
         for number, entry in enumerate(entries)
-        for dataset in opener.open(entry, bound.choices, ("data", key, number), bound.document.where(("data", key)))
+        for dataset in opener.open(
+            entry, bound.choices, ("data", key, number), bound.document.where(("data", key, number, "path"))
+        )
     ]
 
 

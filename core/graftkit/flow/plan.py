@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
@@ -28,6 +31,7 @@ from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
+from graftkit.training.order import DatasetShare
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
 __all__ = ["RunPlan", "make_plan"]
@@ -55,6 +59,7 @@ class RunPlan:
         forecast: What they will take, as the file's names and shapes say; see `graftkit.flow.targets.forecast`.
         samples: The records to learn from and the holdout ones.
         datasets: The files that they are in, and as what each is read.
+        shares: How many training records each entry of `data.train` has, and how often they are seen.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
@@ -72,10 +77,28 @@ class RunPlan:
     targets: list[str]
     samples: Split
     datasets: Sequence[Dataset]
+    shares: Sequence[DatasetShare]
     notices: list[str]
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
     checked: Mapping[str, str | bool | int] | None = None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether an epoch is anything but every training record once."""
+        return any(share.weight != 1 for share in self.shares)
+
+    def data_sets(self) -> list[dict[str, Any]]:
+        """Returns each entry of `data.train`, and how many of its records an epoch sees on average, as JSON."""
+        return [
+            {
+                "path": entry.path,
+                "weight": entry.weight,
+                "records": share.records,
+                "seen_an_epoch": float(share.weight * share.records),
+            }
+            for entry, share in zip(self.bound.recipe.data.train, self.shares, strict=True)
+        ]
 
 
 def make_plan(
@@ -106,7 +129,7 @@ def make_plan(
     rowless = check_fits(files, tokenizer)
     vocabulary = plan_vocabulary(bound, host, backend, template)
     before_records()
-    samples, datasets = _read(bound, host)
+    samples, datasets, shares = _read(bound, host)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
@@ -123,6 +146,7 @@ def make_plan(
     notices = [
         *_left_columns(datasets),
         *_notices(bound, samples),
+        *_unseen(bound, shares),
         *([] if vocabulary else rowless),
         *_losses(known, vocabulary),
         *host.notices,
@@ -139,6 +163,7 @@ def make_plan(
         targets,
         samples,
         datasets,
+        shares,
         notices,
         _forecast(bound, files, targets),
     )
@@ -207,19 +232,46 @@ def _template(bound: BoundRecipe) -> str | None:
     return template
 
 
-def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset]]:
-    """Reads every record once, and returns the records and the files that they are in."""
+def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset], list[DatasetShare]]:
+    """Reads every record once, and returns the records, the files that they are in, and how often they are seen."""
     data, seed = bound.recipe.data, bound.recipe.training.seed
     files = open_datasets(bound, host, "train")
+    held = []
     if isinstance(data.holdout, list):
         held = open_datasets(bound, host, "holdout")
         found = exclude(scan_samples(files), scan_samples(held))
-        files = [*files, *held]
     else:
         found = split(scan_samples(files, seed), data.holdout)
     if not found.train:
         raise DataError("every record is held out: there is nothing to learn from", where=str(files[0].source))
-    return found, files
+    records: Counter[int] = Counter()
+    for file, count in zip(files, found.train.counts_by_file(), strict=True):
+        records[file.entry] += count
+    shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
+    return found, [*files, *held], shares
+
+
+def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
+    """Tells of data sets of which training sees no record.
+
+    Raises:
+        RecipeError: It sees no record at all.
+    """
+    recipe = bound.recipe
+    if recipe.training.steps is not None:  # as many epochs as they take
+        return []
+    epochs = recipe.training.epochs or 1
+    if not any(share.seen(epochs) for share in shares):
+        raise RecipeError(
+            f"data.train: with these weights no record is seen in {epochs} {'epoch' if epochs == 1 else 'epochs'}",
+            where=bound.document.where(("data", "train")),
+            hint="Raise a weight, or training.epochs.",
+        )
+    return [
+        f"{entry.path}: none of its {share.records:,} records is seen in training"
+        for entry, share in zip(recipe.data.train, shares, strict=True)
+        if not share.seen(epochs)
+    ]
 
 
 def _check_template(encoder: Encoder, samples: Split) -> list[str]:

@@ -208,6 +208,13 @@ class DatasetSection(StrictModel):
     unused: Literal["report"] | list[str] = Field(
         default="report", description="columns that are not read; any other is refused then. report: they are told"
     )
+    weight: float = Field(
+        default=1.0,
+        ge=0.001,
+        le=1000,
+        description="how often each record is seen in an epoch: 2 for twice, 0.5 for a half of them, the other half in "
+        "the next epoch",
+    )
 
     @model_validator(mode="after")
     def _each_once(self) -> DatasetSection:
@@ -247,6 +254,12 @@ class DataSection(StrictModel):
     date: Annotated[Day | None, BeforeValidator(_day)] = Field(
         default=None, description="the day that a chat template writes; the day on which the run starts when left out"
     )
+
+    @model_validator(mode="after")
+    def _holdout_once(self) -> DataSection:
+        if isinstance(self.holdout, list) and any(entry.weight != 1 for entry in self.holdout):
+            raise ValueError("data.holdout: a weight says how often records are trained on; leave it out here")
+        return self
 
 
 class TrainingSection(StrictModel):
