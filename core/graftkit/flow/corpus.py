@@ -90,7 +90,8 @@ def build_corpus(run: RunContext) -> Corpus:
         stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
         made_from = {**fingerprints, "layout": encoder.fingerprint}
-        run.record(data=DataFacts(date=run.plan.today.isoformat(), fingerprint=made_from, **stage.facts))
+        date, revisions = run.plan.today.isoformat(), run.plan.revisions()
+        run.record(data=DataFacts(date=date, revisions=revisions, fingerprint=made_from, **stage.facts))
         corpus = _corpus(run, stores, tallies)
         _check_same_stops(run, corpus.stop)
         run.record(stop_tokens=corpus.stop)

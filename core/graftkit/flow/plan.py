@@ -88,6 +88,11 @@ class RunPlan:
         """Whether an epoch is anything but every training record once."""
         return any(share.weight != 1 for share in self.shares)
 
+    def revisions(self) -> dict[str, str]:
+        """Returns the commit of each revision of a hub's data set that is read: "hub:owner/name@revision" -> commit."""
+        origins = [dataset.origin for dataset in self.datasets if dataset.origin]
+        return {f"{origin.data_set}@{origin.revision}": origin.commit for origin in origins}
+
     def data_sets(self) -> list[dict[str, Any]]:
         """Returns each entry of `data.train`, and how many of its records an epoch sees on average, as JSON."""
         return [
@@ -106,6 +111,7 @@ def make_plan(
     host: PluginHost,
     started: date | None = None,
     before_records: Callable[[], None] = lambda: None,
+    pinned: Mapping[str, str] | None = None,
 ) -> RunPlan:
     """Checks a recipe and plans its run.
 
@@ -114,6 +120,7 @@ def make_plan(
         host: The plugins.
         started: The day of the run that goes on, which stays its day unless the recipe says one; None where none does.
         before_records: Called once recipe, model and tokenizer hold, before records are read; it may refuse, too.
+        pinned: The commits of the hub's data sets that the run which goes on took; see `RunPlan.revisions`.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
@@ -129,7 +136,7 @@ def make_plan(
     rowless = check_fits(files, tokenizer)
     vocabulary = plan_vocabulary(bound, host, backend, template)
     before_records()
-    samples, datasets, shares = _read(bound, host)
+    samples, datasets, shares = _read(bound, host, pinned)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
@@ -144,6 +151,7 @@ def make_plan(
     )
     _check_template(encoder, samples)
     notices = [
+        *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *_left_columns(datasets),
         *_notices(bound, samples),
         *_unseen(bound, shares),
@@ -232,13 +240,15 @@ def _template(bound: BoundRecipe) -> str | None:
     return template
 
 
-def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset], list[DatasetShare]]:
+def _read(
+    bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None
+) -> tuple[Split, list[Dataset], list[DatasetShare]]:
     """Reads every record once, and returns the records, the files that they are in, and how often they are seen."""
     data, seed = bound.recipe.data, bound.recipe.training.seed
-    files = open_datasets(bound, host, "train")
+    files = open_datasets(bound, host, "train", pinned)
     held = []
     if isinstance(data.holdout, list):
-        held = open_datasets(bound, host, "holdout")
+        held = open_datasets(bound, host, "holdout", pinned)
         found = exclude(scan_samples(files), scan_samples(held))
     else:
         found = split(scan_samples(files, seed), data.holdout)

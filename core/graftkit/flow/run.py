@@ -17,7 +17,7 @@ from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Event, Notice, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import Resumed, day_of_run, find_run, telling_versions
+from graftkit.flow.resume import Resumed, day_of_run, find_run, revisions_of_run, telling_versions
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
@@ -170,7 +170,13 @@ def _run(
     cancel: CancelToken,
 ) -> RunResult:
     started = day_of_run(folder) if resume else None
-    planned = make_plan(loaded, host, started, before_records=lambda: refuse_device(loaded.recipe.training.device))
+    planned = make_plan(
+        loaded,
+        host,
+        started,
+        before_records=lambda: refuse_device(loaded.recipe.training.device),
+        pinned=revisions_of_run(folder) if resume else None,
+    )
     resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
