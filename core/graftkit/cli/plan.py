@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -96,7 +96,13 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
             "text": f"{_label(bound.adapter.registered)} on {layers}: {fields}"
             + _about(expected["adapter_parameters"], "trainable parameters"),
         },
-        "records": {**samples, "text": "; ".join(f"{side}: {_counts(found)}" for side, found in samples.items())},
+        "records": {
+            **samples,
+            "data_sets": plan.data_sets(),
+            "text": "; ".join(
+                [*(f"{side}: {_counts(found)}" for side, found in samples.items()), *_shares(plan.data_sets())]
+            ),
+        },
         "training": (training := _training(plan)),
         "time": _time(plan, earlier, training),
         "exports": {
@@ -111,7 +117,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
 
 def _training(plan: RunPlan) -> dict[str, Any]:
     """Returns what the training comes to, by a sample of the records."""
-    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train)
+    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train, plan.seen_an_epoch)
     steps = estimate_steps(plan.bound.recipe, corpus)
     section = plan.bound.recipe.training
     about = "about " if corpus.sampled or (plan.vocabulary and not plan.vocabulary.replacement) else ""
@@ -162,6 +168,15 @@ def _label(registered: Any) -> str:
 
 def _counts(found: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in found.items()) or "none"
+
+
+def _shares(data_sets: Sequence[dict[str, Any]]) -> list[str]:
+    """Says how many training records of each data set an epoch sees; nothing where it is all of the only one."""
+    if len(data_sets) == 1 and data_sets[0]["weight"] == 1:
+        return []
+    return [
+        f"{found['path']}: an epoch sees {found['seen_an_epoch']:,.10g} of {found['records']:,}" for found in data_sets
+    ]
 
 
 def _about(count: int | None, what: str) -> str:

@@ -15,10 +15,38 @@ from graftkit.interfaces.record_source import Record, RecordSource
 from graftkit.interfaces.samples import Sample
 from graftkit.visible import one_line
 
-__all__ = ["LOOKED_AT", "Dataset", "first_records"]
+__all__ = ["LOOKED_AT", "Dataset", "HubOrigin", "first_records"]
 
 LOOKED_AT = 100
 """How many records at a file's beginning say what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubOrigin:
+    """Where files come from that were fetched from the hub.
+
+    Attributes:
+        data_set: "hub:owner/name".
+        revision: The branch, tag or commit that the recipe means.
+        commit: The commit that it was.
+        files: How many files are read.
+        size: Their bytes.
+        cached: Whether the hub could not be asked, so that the files are those of an earlier download.
+    """
+
+    data_set: str
+    revision: str
+    commit: str
+    files: int
+    size: int
+    cached: bool
+
+    def describe(self) -> str:
+        """Says what was read, for a notice."""
+        many = "1 file" if self.files == 1 else f"{self.files:,} files"
+        named = "" if self.revision == self.commit else f"the revision {self.revision} is "
+        told = f"{self.data_set}: {named}the commit {self.commit}; {many}, {self.size:,} bytes"
+        return f"{told}, of those that were fetched earlier: the hub was not asked" if self.cached else told
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +62,8 @@ class Dataset:
         columns: The format's name of a column -> the file's.
         known: The file's columns that are read.
         unused: The file's columns that are known not to be read; None where any may be.
+        entry: The number of the recipe's entry that names the file.
+        origin: Where the file was fetched from; None where it lay on this machine.
         left: Filled while the file is read: each column that is neither -> where it was found first.
     """
 
@@ -45,11 +75,15 @@ class Dataset:
     columns: Mapping[str, str] = field(default_factory=dict)
     known: frozenset[str] = frozenset()
     unused: frozenset[str] | None = None
+    entry: int = 0
+    origin: HubOrigin | None = None
     left: dict[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """Returns what is read, and as what, as JSON."""
-        facts = {"path": str(self.source), "reader": self.reader_name, "format": self.format_name}
+        facts: dict[str, Any] = {"path": str(self.source), "reader": self.reader_name, "format": self.format_name}
+        if self.origin:
+            facts |= {"data_set": self.origin.data_set, "revision": self.origin.revision, "commit": self.origin.commit}
         return facts | {"columns": dict(self.columns)} if self.columns else facts
 
     def __iter__(self) -> Iterator[Sample]:

@@ -68,15 +68,16 @@ class PlainTexts:
             return False
         return self.alone or (self._whole and not any(name in text for name in self._tokenizer.special_tokens))
 
-    def encode(self, texts: Sequence[str]) -> tuple[TokenStore, int]:
-        """Returns the examples of several texts, and how many texts have none."""
+    def encode(self, texts: Sequence[str]) -> tuple[TokenStore, list[int]]:
+        """Returns the examples of several texts, and how many each text has."""
         windows: list[NDArray[np.uint32]] = []
-        firsts = []
+        firsts, counts = [], []
         for ids in self._encode_alone(texts) if self.alone else self._encode_whole(texts):
             found = self._cut(ids)
             firsts += [len(windows)] if found else []
+            counts.append(len(found))
             windows += found
-        return self._store(windows, firsts), len(texts) - len(firsts)
+        return self._store(windows, firsts), counts
 
     def _encode_alone(self, texts: Sequence[str]) -> list[list[int]]:
         return [[*self.start, *ids, *self.end] for ids in self._tokenizer.encode_batch(texts)]

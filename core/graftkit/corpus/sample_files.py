@@ -35,6 +35,7 @@ class Samples:
         draws: What draws each record in the draw of holdout records, `[all samples]`; empty where none is drawn.
         kinds: Each record's shape, `[all samples]`.
         kept: Which of all records these are, `[all samples]`.
+        sizes: How many of all records each file has, in their order.
     """
 
     read: Callable[[Mask], Iterator[Sample]]
@@ -42,6 +43,7 @@ class Samples:
     draws: Digests
     kinds: NDArray[np.uint8]
     kept: Mask
+    sizes: Sequence[int] = ()
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.kept))
@@ -57,7 +59,7 @@ class Samples:
 
     def only(self, wanted: Mask) -> Samples:
         """Returns the records that a mask selects, `[all samples]`."""
-        return Samples(self.read, self.digests, self.draws, self.kinds, self.kept & wanted)
+        return Samples(self.read, self.digests, self.draws, self.kinds, self.kept & wanted, self.sizes)
 
     def at(self, numbers: Collection[int]) -> Samples:
         """Returns the records with these numbers, counted from 0, in their order."""
@@ -78,6 +80,11 @@ class Samples:
         """Returns kind of record -> count."""
         found = np.bincount(self.kinds[self.kept], minlength=len(_NAMES))
         return {name: int(count) for name, count in zip(_NAMES, found, strict=True) if count}
+
+    def counts_by_file(self) -> list[int]:
+        """Returns how many of these records each file has, in the files' order."""
+        ends = np.cumsum(self.sizes, dtype=np.int64)[:-1]
+        return [int(np.count_nonzero(part)) for part in np.split(self.kept, ends)]
 
     @property
     def fingerprint(self) -> str:
@@ -101,19 +108,22 @@ def scan_samples(datasets: Sequence[Dataset], seed: int | None = None) -> Sample
     datasets = tuple(datasets)
     digests, draws, kinds = bytearray(), bytearray(), bytearray()
     states = [_state(dataset.source.path) for dataset in datasets]
+    sizes = []
     for dataset in datasets:
+        before = len(kinds)
         for sample in dataset:
             digest, draw = digest_sample(sample, seed)
             digests += digest
             draws += draw
             kinds.append(_KINDS[type(sample)])
+        sizes.append(len(kinds) - before)
 
     def read(wanted: Mask) -> Iterator[Sample]:
         return _read(datasets, states, wanted)
 
     shapes = np.frombuffer(kinds, np.uint8)
     return Samples(
-        read, np.frombuffer(digests, DIGEST), np.frombuffer(draws, DIGEST), shapes, np.ones(len(kinds), bool)
+        read, np.frombuffer(digests, DIGEST), np.frombuffer(draws, DIGEST), shapes, np.ones(len(kinds), bool), sizes
     )
 
 

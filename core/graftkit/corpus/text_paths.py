@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from graftkit.errors import DataError
+from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.suggest import nearest
 
 __all__ = ["TEXT_SUFFIXES", "find_data_files", "find_text_files"]
@@ -44,6 +46,8 @@ def find_text_files(patterns: Sequence[str], where: str = "") -> list[Path]:
     return [found[key] for key in sorted(found)]
 
 
+_MAX_STATE = 64 << 20
+
 _ABOUT_DATA = frozenset(
     {"dataset_info.json", "dataset_dict.json", "state.json", "readme.md", "license", "license.txt", "license.md"}
 )
@@ -56,19 +60,24 @@ def find_data_files(pattern: str, readable: Callable[[Path], bool], where: str =
     Args:
         pattern: A file; a folder, for the files below it that are readable; or a pattern such as "data/*.parquet". What
             is hidden, by a name that starts with a dot, is found by neither folders nor patterns, and a folder's
-            description of its data is no data.
+            description of its data is no data. Of a folder that `datasets.save_to_disk` wrote, the files that its
+            state.json names.
         readable: Tells whether a file of a folder is one of records.
         where: The place of the request, for errors.
 
     Returns:
-        The files, sorted.
+        The files, sorted, or in the order of a state.json.
 
     Raises:
-        DataError: A folder or pattern that yields none. A file that is missing is told by whoever opens it.
+        DataError: A folder or pattern that yields none, a folder of several saved data sets, or a damaged state.json. A
+            file that is missing is told by whoever opens it.
     """
     try:
         path = Path(pattern)
         if path.is_dir():
+            saved = _saved(path, where)
+            if saved:
+                return saved
             found = [file for file in _walk(path) if file.name.lower() not in _ABOUT_DATA and readable(file)]
             if not found:
                 raise DataError("there is no file of records in the folder", where=_place(where, pattern))
@@ -78,6 +87,36 @@ def find_data_files(pattern: str, readable: Callable[[Path], bool], where: str =
     except (OSError, ValueError):  # too long a name, a NUL in it: whoever opens it says so
         pass
     return [Path(pattern)]
+
+
+def _saved(folder: Path, where: str) -> list[Path]:
+    """Returns the files of a data set that `datasets.save_to_disk` wrote, in their order; none where it is no such.
+
+    Beside them may lie copies that were computed from them, in files of the same kind (`cache-*.arrow`).
+    """
+    splits = folder / "dataset_dict.json"
+    if splits.is_file():
+        names = sorted(part.parent.name for part in folder.glob("*/state.json"))
+        if not names:
+            return []
+        raise DataError(
+            f"the folder holds several data sets: {', '.join(names)}",
+            where=_place(where, str(folder)),
+            hint=f"Name one: {folder / ('train' if 'train' in names else names[0])}",
+        )
+    state = folder / "state.json"
+    if not state.is_file() or not (folder / "dataset_info.json").is_file():
+        return []
+    try:
+        listed = parse_json(read_regular(state, _MAX_STATE))["_data_files"]
+        names = [entry["filename"] for entry in listed]
+        sound = all(isinstance(name, str) and name == Path(name).name and name not in ("", "..") for name in names)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        names, sound = [], False
+    if not names or not sound:
+        hint = "Save the data set again, or name its files: data-*.arrow."
+        raise DataError("the state.json names no files of records", where=_place(where, str(state)), hint=hint)
+    return [folder / name for name in names]
 
 
 def _matches(pattern: str, where: str) -> list[Path]:

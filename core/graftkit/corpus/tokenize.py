@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from graftkit.corpus.encode import Encoded, Encoder, has_answer
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
@@ -69,11 +72,13 @@ class Chunk:
         tokens: Their examples.
         tally: What became of them.
         position: Where to go on after them.
+        records: The number of the record that each example is of, `[examples]`, int64.
     """
 
     tokens: TokenStore
     tally: Tally
     position: Position
+    records: NDArray[np.int64]
 
 
 def tokenize(encoder: Encoder, samples: Samples, position: Position) -> Iterator[Chunk]:
@@ -129,11 +134,17 @@ def _groups(plain: PlainTexts, samples: Iterator[Sample]) -> Iterator[tuple[_Way
 
 
 def _plain_texts(encoder: Encoder, samples: Sequence[Text], done: int) -> Chunk:
-    tokens, lost = encoder.plain.encode([sample.text for sample in samples])
+    tokens, counts = encoder.plain.encode([sample.text for sample in samples])
     for sample in samples if encoder.lacks_row(tokens.ids) else ():
         encoder.encode(sample)  # the one that is refused says where it is
+    lost = counts.count(0)
     tally = replace(_tally_of_texts(encoder, tokens, len(samples), lost), spelt=_counted(map(encoder.spelt, samples)))
-    return Chunk(tokens, tally, Position(done + len(samples)))
+    return Chunk(tokens, tally, Position(done + len(samples)), _numbers(counts, done))
+
+
+def _numbers(counts: Sequence[int], first: int) -> NDArray[np.int64]:
+    """Returns the number of each example's record, where the first of the records has the number `first`."""
+    return np.repeat(np.arange(first, first + len(counts)), counts)
 
 
 def _tally_of_texts(encoder: Encoder, tokens: TokenStore, records: int, lost: int) -> Tally:
@@ -160,18 +171,20 @@ def _long_text(encoder: Encoder, sample: LongText, position: Position) -> Iterat
             carry = []
         tokens, carry = plain.full_windows([*carry, *ids], begins=not begun)
         begun, stretches = begun or len(tokens) > 0, stretches + parts
-        yield Chunk(tokens, _tally_of_texts(encoder, tokens, 0, 0), Position(position.records, stretches, carry, begun))
+        reached = Position(position.records, stretches, carry, begun)
+        yield Chunk(tokens, _tally_of_texts(encoder, tokens, 0, 0), reached, _numbers([len(tokens)], position.records))
     encoder.check_rows([*plain.start, *plain.end], sample.where)
     tokens = plain.windows([*carry, *([] if encoder.ends_itself(carry) else plain.end)], begins=not begun)
     lost = 0 if begun or len(tokens) else 1
     tally = replace(_tally_of_texts(encoder, tokens, 1, lost), spelt=_counted([encoder.spelt(sample)]))
-    yield Chunk(tokens, tally, Position(position.records + 1))
+    yield Chunk(tokens, tally, Position(position.records + 1), _numbers([len(tokens)], position.records))
 
 
 def _one_by_one(encoder: Encoder, samples: Sequence[Sample], done: int) -> Chunk:
     encoded = encoder.encode_many(samples)
     tokens = TokenStore.of(example for item in encoded for example in item.examples)
-    return Chunk(tokens, _tally_of(encoder, samples, encoded, tokens), Position(done + len(samples)))
+    numbers = _numbers([len(item.examples) for item in encoded], done)
+    return Chunk(tokens, _tally_of(encoder, samples, encoded, tokens), Position(done + len(samples)), numbers)
 
 
 def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Encoded], tokens: TokenStore) -> Tally:

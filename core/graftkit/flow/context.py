@@ -82,7 +82,7 @@ class RunContext:
             seed=plan.bound.recipe.training.seed,
             stages=[],
             notices=[],
-            data=DataFacts(date=plan.today.isoformat()),
+            data=DataFacts(date=plan.today.isoformat(), revisions=plan.revisions()),
             environment=_environment(),
         )
         self._theirs: list[str] = []

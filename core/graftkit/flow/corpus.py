@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graftkit.corpus.encode import Encoder, Overflow
@@ -23,11 +23,14 @@ from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
 from graftkit.store.token_writer import TokenWriter, find_store
 
-__all__ = ["TOKENS", "Corpus", "build_corpus"]
+__all__ = ["RECORD", "TOKENS", "Corpus", "build_corpus"]
 
 TOKENS = "tokens"
 PARTIAL = ".tokens.partial"
 """Where tokens are written while records are encoded: a run that was stopped goes on there."""
+
+RECORD = "record"
+"""The column of stored tokens with the number of each example's record, where records are not seen equally often."""
 
 _FORMAT = 3
 """The form of stored tokens: tokens of another one are encoded again."""
@@ -64,12 +67,14 @@ class _Side:
         key: What their tokens depend on.
         answers: How many answers are noted at most.
         report: Told how many of them are done.
+        numbered: Whether the number of its record is kept of each example.
     """
 
     samples: Samples
     key: str
     answers: int
     report: Callable[[int], None]
+    numbered: bool = False
 
 
 def build_corpus(run: RunContext) -> Corpus:
@@ -92,6 +97,7 @@ def build_corpus(run: RunContext) -> Corpus:
         run.record(
             data=DataFacts(
                 date=run.plan.today.isoformat(),
+                revisions=run.plan.revisions(),
                 fingerprint=made_from,
                 chat=chat_facts(chat_options(run.plan.bound)),
                 **stage.facts,
@@ -108,8 +114,10 @@ def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: M
     report, first, total = stage.progress("records"), len(samples.train), len(samples.train) + len(samples.holdout)
     about = [_FORMAT, encoder.fingerprint, wanted, *position_units()]
     key = {name: fingerprint([about, of]) for name, of in fingerprints.items()}
+    if run.plan.mixed:
+        key["train"] = fingerprint([about, fingerprints["train"], RECORD])
     return {
-        "train": _Side(samples.train, key["train"], 0, lambda done: report(done, total)),
+        "train": _Side(samples.train, key["train"], 0, lambda done: report(done, total), run.plan.mixed),
         "holdout": _Side(samples.holdout, key["holdout"], wanted, lambda done: report(first + done, total)),
     }
 
@@ -150,7 +158,7 @@ def _encode(encoder: Encoder, side: _Side, writer: TokenWriter) -> Tally:
     saved = writer.tokens
     side.report(position.records)
     for chunk in tokenize(encoder, side.samples, position):
-        writer.append(chunk.tokens)
+        writer.append(replace(chunk.tokens, by_example={RECORD: chunk.records}) if side.numbered else chunk.tokens)
         tally, position = tally.plus(chunk.tally, side.answers), chunk.position
         if writer.tokens - saved >= _CHECKPOINT:
             writer.checkpoint(_note(position, tally))
@@ -274,6 +282,7 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
         }
     return facts | {
         "files": [dataset.facts() for dataset in run.plan.datasets],
+        "data_sets": run.plan.data_sets(),
         "system": systems[0] if len(systems) == 1 else None,
         "example_prompt": tallies["holdout"].prompt,
         "prompts": "chat" if "chat" in run.plan.samples.train.counts() else "plain",

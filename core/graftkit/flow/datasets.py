@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from graftkit.corpus.columns import columns_of, described, fits
 from graftkit.corpus.dataset import Dataset, first_records
 from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError
+from graftkit.flow.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.named_providers import NamedFormat, NamedReader
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -21,29 +25,35 @@ from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
 from graftkit.recipe.bind import BoundRecipe, Choice
 from graftkit.recipe.document import KeyPath
+from graftkit.recipe.paths import is_address, is_hub_dataset
 from graftkit.recipe.schema import DatasetSection
 
 __all__ = ["open_dataset", "open_datasets", "open_path"]
 
 
-def open_datasets(bound: BoundRecipe, host: PluginHost, key: str) -> list[Dataset]:
+def open_datasets(
+    bound: BoundRecipe, host: PluginHost, key: str, pinned: Mapping[str, str] | None = None
+) -> list[Dataset]:
     """Opens the files that a recipe names.
 
     Args:
         bound: The recipe.
         host: The plugins.
         key: "train" or "holdout".
+        pinned: The commits of data sets of the hub that an earlier attempt took; see `fetch_dataset`.
 
     Raises:
         DataError: A file is missing or malformed, or it can't be told who reads it, or as what.
         ProviderError: Several plugins' readers could read a file.
     """
-    opener = _Opener(host)
+    opener = _Opener(host, pinned or {})
     entries: Sequence[DatasetSection] = getattr(bound.recipe.data, key)
     return [
-        dataset
+        replace(dataset, entry=number)
         for number, entry in enumerate(entries)
-        for dataset in opener.open(entry, bound.choices, ("data", key, number), bound.document.where(("data", key)))
+        for dataset in opener.open(
+            entry, bound.choices, ("data", key, number), bound.document.where(("data", key, number, "path"))
+        )
     ]
 
 
@@ -68,8 +78,9 @@ def open_path(host: PluginHost, path: str) -> list[Dataset]:
 class _Opener:
     """Opens files; each provider is made once."""
 
-    def __init__(self, host: PluginHost) -> None:
+    def __init__(self, host: PluginHost, pinned: Mapping[str, str] = MappingProxyType({})) -> None:
         self._host = host
+        self._pinned = pinned
         self._asked: dict[Kind, list[dict[str, Any]]] = {}
 
     def open(
@@ -77,8 +88,15 @@ class _Opener:
     ) -> Iterator[Dataset]:
         """Yields the files of a recipe's entry."""
         reader, format = (self._chosen(choices.get((*path, kind))) for kind in ("reader", "format"))
-        for file in find_data_files(entry.path, self._readable, where):
-            yield self._dataset(RecordSource(file), entry, reader, format)
+        origin = None
+        if is_hub_dataset(entry.path):
+            hub = parse_hub_path(entry.path, entry.revision, where)
+            files, origin = fetch_dataset(hub, entry.split, self._pinned, where)
+        else:
+            _check_local(entry.path, where)
+            files = find_data_files(entry.path, self._readable, where)
+        for file in files:
+            yield replace(self._dataset(RecordSource(file), entry, reader, format), origin=origin)
 
     def open_file(self, path: Path) -> Dataset:
         """Opens a file of which nothing but its name is known; a pattern's signs in it are a part of that."""
@@ -177,6 +195,28 @@ class _Opener:
     def _named(self, registered: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
         made = self._host.registry.create_unguarded(registered, config)
         return NamedReader(made, registered) if registered.kind == "reader" else NamedFormat(made, registered)
+
+
+def _check_local(path: str, where: str) -> None:
+    """Refuses what is no file on this machine, with what to do instead."""
+    if path == "-":
+        raise DataError(
+            "standard input can be read only once, and records are read whenever they are needed",
+            where=where,
+            hint="Write them to a file first, and name that: COMMAND > records.jsonl",
+        )
+    scheme, rest, address = path.partition("://")
+    if not rest or not is_address(path):
+        return
+    on_the_hub = re.match(r"(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)", address)
+    if on_the_hub:
+        hint = f"Write it as the hub's data set: hub:{on_the_hub[1]}"
+    elif scheme in ("http", "https"):
+        name = Path(address.partition("?")[0]).name or "records.jsonl"
+        hint = f"Fetch it first, and name the file: curl --fail --location --output {name} '{path}'"
+    else:
+        hint = "Copy it to this machine, and write the file's path."
+    raise DataError(f"{scheme}:// is no file on this machine", where=f"{where}: {path}" if where else path, hint=hint)
 
 
 def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class CorpusEstimate:
     Attributes:
         records: How many there are.
         lengths: The tokens of each example of the sample, in the records' order.
-        scale: How many examples of the corpus each of them stands for.
+        scale: How many examples of an epoch each of them stands for.
         sampled: Whether records were left out; where none was, the numbers are exact.
         left_out: What the chat template leaves out of some of the sample.
         trouble: Why a record of the sample can't be encoded; "" where all can.
@@ -68,7 +68,7 @@ class CorpusEstimate:
 
     @property
     def examples(self) -> int:
-        """How many examples the records make."""
+        """How many examples an epoch has."""
         return round(len(self.lengths) * self.scale)
 
     @property
@@ -106,17 +106,18 @@ class StepEstimate:
         return self.steps / self.an_epoch
 
 
-def estimate_corpus(encoder: Encoder, samples: Samples) -> CorpusEstimate:
+def estimate_corpus(encoder: Encoder, samples: Samples, seen: float = 1.0) -> CorpusEstimate:
     """Encodes some of the records, evenly spread; which ones depends on their number alone.
 
     Args:
         encoder: Makes tokens of them.
         samples: The records to learn from.
+        seen: How often an epoch sees a record, in the mean of all.
     """
     found = _estimate(encoder, samples, _LOOKED_AT[0])
     if found.sampled and sum(found.lengths) < _SHORT:
-        return _estimate(encoder, samples, _LOOKED_AT[1])
-    return found
+        found = _estimate(encoder, samples, _LOOKED_AT[1])
+    return replace(found, scale=found.scale * seen)
 
 
 def _estimate(encoder: Encoder, samples: Samples, wanted: int) -> CorpusEstimate:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from graftkit.model.targets import likely_layers, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.schema import Recipe
+from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
@@ -60,6 +63,7 @@ class RunPlan:
         forecast: What they will take, as the file's names and shapes say; see `graftkit.flow.targets.forecast`.
         samples: The records to learn from and the holdout ones.
         datasets: The files that they are in, and as what each is read.
+        shares: How many training records each entry of `data.train` has, and how often they are seen.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
         chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
@@ -79,12 +83,40 @@ class RunPlan:
     targets: list[str]
     samples: Split
     datasets: Sequence[Dataset]
+    shares: Sequence[DatasetShare]
     notices: list[str]
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
     chosen: Mapping[str, Any] = field(default_factory=dict)
     corpus: CorpusEstimate | None = None
     checked: Mapping[str, str | bool | int] | None = None
+
+    @property
+    def seen_an_epoch(self) -> float:
+        """How often an epoch sees a training record, in the mean of all."""
+        return _seen(self.shares)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether an epoch is anything but every training record once."""
+        return any(share.weight != 1 for share in self.shares)
+
+    def revisions(self) -> dict[str, str]:
+        """Returns the commit of each revision of a hub's data set that is read: "hub:owner/name@revision" -> commit."""
+        origins = [dataset.origin for dataset in self.datasets if dataset.origin]
+        return {f"{origin.data_set}@{origin.revision}": origin.commit for origin in origins}
+
+    def data_sets(self) -> list[dict[str, Any]]:
+        """Returns each entry of `data.train`, and how many of its records an epoch sees on average, as JSON."""
+        return [
+            {
+                "path": entry.path,
+                "weight": entry.weight,
+                "records": share.records,
+                "seen_an_epoch": float(share.weight * share.records),
+            }
+            for entry, share in zip(self.bound.recipe.data.train, self.shares, strict=True)
+        ]
 
 
 def make_plan(
@@ -93,6 +125,7 @@ def make_plan(
     started: date | None = None,
     before_records: Callable[[], None] = lambda: None,
     chosen: Mapping[str, Any] | None = None,
+    pinned: Mapping[str, str] | None = None,
 ) -> RunPlan:
     """Checks a recipe and plans its run.
 
@@ -102,6 +135,7 @@ def make_plan(
         started: The day of the run that goes on, which stays its day unless the recipe says one; None where none does.
         before_records: Called once recipe, model and tokenizer hold, before records are read; it may refuse, too.
         chosen: What was chosen for the run that goes on, which holds for it; None where none does.
+        pinned: The commits of the hub's data sets that the run which goes on took; see `RunPlan.revisions`.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
@@ -117,7 +151,7 @@ def make_plan(
     rowless = check_fits(files, tokenizer)
     vocabulary = plan_vocabulary(bound, host, backend, template)
     before_records()
-    samples, datasets = _read(bound, host)
+    samples, datasets, shares = _read(bound, host, pinned)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
@@ -134,12 +168,14 @@ def make_plan(
     check_arguments(bound, template_in_use)
     check_end_of_turn(bound, encoder.tokenizer)
     differences = check_template(encoder, samples)
-    bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, chosen)
+    bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
     notices = [
         *bound.document.notices,
+        *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,
         *_left_columns(datasets),
         *_notices(bound, samples),
+        *_unseen(bound, shares),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound))) else []),
         *_short_training(bound.recipe, corpus),
         *([] if vocabulary else rowless),
@@ -158,6 +194,7 @@ def make_plan(
         targets,
         samples,
         datasets,
+        shares,
         notices,
         _forecast(bound, files, targets),
         chosen=chosen,
@@ -166,18 +203,27 @@ def make_plan(
 
 
 def _with_numbers(
-    bound: BoundRecipe, files: BaseModelFiles, encoder: Encoder, samples: Split, earlier: Mapping[str, Any] | None
+    bound: BoundRecipe,
+    files: BaseModelFiles,
+    encoder: Encoder,
+    samples: Split,
+    shares: Sequence[DatasetShare],
+    earlier: Mapping[str, Any] | None,
 ) -> tuple[BoundRecipe, Mapping[str, Any], CorpusEstimate | None]:
     """Returns the recipe with the numbers of a training that it leaves out, those numbers, and what they are from."""
     recipe = bound.recipe
     said = recipe.training.model_fields_set
     if recipe.training.steps is not None and {"tokens_per_step", "learning_rate"} <= said:
         return bound, {}, None
-    corpus = estimate_corpus(encoder, samples.train)
+    corpus = estimate_corpus(encoder, samples.train, _seen(shares))
     chosen = choose_training(recipe, corpus, files)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
     training = recipe.training.model_copy(update=chosen)
     return replace(bound, recipe=recipe.model_copy(update={"training": training})), chosen, corpus
+
+
+def _seen(shares: Sequence[DatasetShare]) -> float:
+    return float(sum(share.weight * share.records for share in shares) / sum(share.records for share in shares))
 
 
 def _short_training(recipe: Recipe, corpus: CorpusEstimate | None) -> list[str]:
@@ -249,19 +295,48 @@ def _template(bound: BoundRecipe) -> str | None:
     return template
 
 
-def _read(bound: BoundRecipe, host: PluginHost) -> tuple[Split, list[Dataset]]:
-    """Reads every record once, and returns the records and the files that they are in."""
+def _read(
+    bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None
+) -> tuple[Split, list[Dataset], list[DatasetShare]]:
+    """Reads every record once, and returns the records, the files that they are in, and how often they are seen."""
     data, seed = bound.recipe.data, bound.recipe.training.seed
-    files = open_datasets(bound, host, "train")
+    files = open_datasets(bound, host, "train", pinned)
+    held = []
     if isinstance(data.holdout, list):
-        held = open_datasets(bound, host, "holdout")
+        held = open_datasets(bound, host, "holdout", pinned)
         found = exclude(scan_samples(files), scan_samples(held))
-        files = [*files, *held]
     else:
         found = split(scan_samples(files, seed), data.holdout)
     if not found.train:
         raise DataError("every record is held out: there is nothing to learn from", where=str(files[0].source))
-    return found, files
+    records: Counter[int] = Counter()
+    for file, count in zip(files, found.train.counts_by_file(), strict=True):
+        records[file.entry] += count
+    shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
+    return found, [*files, *held], shares
+
+
+def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
+    """Tells of data sets of which training sees no record.
+
+    Raises:
+        RecipeError: It sees no record at all.
+    """
+    recipe = bound.recipe
+    if recipe.training.steps is not None:  # as many epochs as they take
+        return []
+    epochs = recipe.training.epochs or 1
+    if not any(share.seen(epochs) for share in shares):
+        raise RecipeError(
+            f"data.train: with these weights no record is seen in {epochs} {'epoch' if epochs == 1 else 'epochs'}",
+            where=bound.document.where(("data", "train")),
+            hint="Raise a weight, or training.epochs.",
+        )
+    return [
+        f"{entry.path}: none of its {share.records:,} records is seen in training"
+        for entry, share in zip(recipe.data.train, shares, strict=True)
+        if not share.seen(epochs)
+    ]
 
 
 def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:

@@ -19,7 +19,15 @@ from graftkit.flow.folder import CHECKPOINTS
 from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import RunManifest
 
-__all__ = ["Resumed", "check_state", "chosen_of_run", "day_of_run", "find_run", "telling_versions"]
+__all__ = [
+    "Resumed",
+    "check_state",
+    "chosen_of_run",
+    "day_of_run",
+    "find_run",
+    "revisions_of_run",
+    "telling_versions",
+]
 
 _FREE = frozenset({"export", "plugins", "training.checkpoint_every", "training.device"})
 """What may differ when a run goes on: none of it changes what a step computes, but for a device's rounding."""
@@ -218,6 +226,16 @@ def day_of_run(folder: Path) -> date | None:
         return date.fromisoformat(manifest.data.date)
     except ValueError:
         return None
+
+
+def revisions_of_run(folder: Path) -> dict[str, str]:
+    """Returns the commits of the hub's data sets that the run in a folder reads; none where there is no run yet.
+
+    Raises:
+        FolderError: The run's manifest is damaged.
+    """
+    manifest = RunManifest.read(folder)
+    return dict(manifest.data.revisions) if manifest and manifest.data else {}
 
 
 def _differences(old: Any, new: Any, free: Collection[str], path: str = "") -> Iterator[str]:

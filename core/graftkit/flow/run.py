@@ -18,7 +18,7 @@ from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Chosen, Event, Notice, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import Resumed, chosen_of_run, day_of_run, find_run, telling_versions
+from graftkit.flow.resume import Resumed, chosen_of_run, day_of_run, find_run, revisions_of_run, telling_versions
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
@@ -173,8 +173,9 @@ def _run(
 ) -> RunResult:
     started = day_of_run(folder) if resume else None
     chosen = chosen_of_run(folder) if resume else None
+    pinned = revisions_of_run(folder) if resume else None
     refuse = partial(refuse_device, loaded.recipe.training.device)
-    planned = make_plan(loaded, host, started, before_records=refuse, chosen=chosen)
+    planned = make_plan(loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned)
     resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:

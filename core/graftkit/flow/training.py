@@ -9,7 +9,7 @@ from typing import Any
 from graftkit.errors import FolderError, RecipeError, named
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
-from graftkit.flow.corpus import Corpus
+from graftkit.flow.corpus import RECORD, Corpus
 from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.metrics import METRICS, missing_steps, read_steps, to_line
@@ -22,6 +22,7 @@ from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json,
 from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
+from graftkit.training.order import Mixture
 from graftkit.training.schedule import learning_rate, warmup_steps
 
 __all__ = ["go_back", "save_adapter", "train"]
@@ -43,6 +44,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
         _row_training(run, model),
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
+        mixture=Mixture(run.plan.shares, corpus.train.by_example[RECORD].tolist()) if run.plan.mixed else None,
     )
     _check_first(run, trainer)
     with run.stage("training") as stage:
@@ -127,6 +129,12 @@ def _describe_stretch(options: TrainingSection, taken: int, steps: int) -> str:
 
 def _check_first(run: RunContext, trainer: Trainer) -> None:
     section, steps = run.plan.bound.recipe.tokenizer, len(trainer.plan)
+    if not steps:
+        raise RecipeError(
+            "data.train: with these weights training sees no record that has a token to learn",
+            where=run.plan.bound.document.where(("data", "train")),
+            hint="Raise a weight, or training.epochs.",
+        )
     if section and section.embedding_warmup_steps >= steps:
         raise RecipeError(
             f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, but there are only {steps} steps: "

@@ -10,9 +10,22 @@ from typing import Any
 
 from graftkit.recipe.document import Document, KeyPath
 
-__all__ = ["anchor_paths", "anchored_reference"]
+__all__ = ["anchor_paths", "anchored_reference", "is_address", "is_hub_dataset"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+_ADDRESS = re.compile(r"(hub:|(hf|https?|ftp|s3|gs|gcs|az|abfss?|file)://)", re.IGNORECASE)
+
+
+def is_address(path: str) -> bool:
+    """Tells an address of records elsewhere, which no file is called by, from a path."""
+    return _ADDRESS.match(path) is not None
+
+
+def is_hub_dataset(path: str) -> bool:
+    """Tells whether records are named as a data set of the hub: hub:owner/name, hf://datasets/owner/name."""
+    return path.startswith(("hub:", "hf://"))
 
 
 def anchor_paths(document: Document, folder: Path) -> None:
@@ -65,11 +78,13 @@ def _anchored(value: Any, folder: Path) -> Any:
 
 
 def _anchored_files(value: Any, path: KeyPath, base: Callable[[KeyPath], Path]) -> Any:
-    """Anchors a path, a mapping with a path, or a list of either."""
+    """Anchors a path, a mapping with a path, or a list of either; an address, or "-", is none."""
+    if isinstance(value, str) and (value == "-" or is_address(value)):
+        return value
     if isinstance(value, list):
         return [_anchored_files(item, (*path, number), base) for number, item in enumerate(value)]
     if isinstance(value, dict):
-        return {**value, "path": _anchored(value["path"], base((*path, "path")))} if "path" in value else value
+        return {**value, "path": _anchored_files(value["path"], (*path, "path"), base)} if "path" in value else value
     return _anchored(value, base(path))
 
 

@@ -235,7 +235,7 @@ class DatasetSection(StrictModel):
     path: str = Field(
         min_length=1,
         description="a file, a folder of files, or a pattern such as data/*.parquet; .jsonl, .json, .csv, .tsv, "
-        ".parquet, .arrow, .txt or .md, also compressed",
+        ".parquet, .arrow, .txt or .md, also compressed; or hub:owner/name, a data set of the hub",
     )
     format: Annotated[ProviderSection, BeforeValidator(_name_alone)] | None = Field(
         default=None, description="what the records mean: a format; the one that fits them when left out"
@@ -249,12 +249,30 @@ class DatasetSection(StrictModel):
     unused: Literal["report"] | list[str] = Field(
         default="report", description="columns that are not read; any other is refused then. report: they are told"
     )
+    weight: float = Field(
+        default=1.0,
+        ge=0.001,
+        le=1000,
+        description="how often each record is seen in an epoch: 2 for twice, 0.5 for a half of them, the other half in "
+        "the next epoch",
+    )
+    revision: str | None = Field(
+        default=None, min_length=1, description="a hub data set's branch, tag or commit; its main branch when left out"
+    )
+    split: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a hub data set's split, by the names of its files; that of training when left out",
+    )
 
     @model_validator(mode="after")
     def _each_once(self) -> DatasetSection:
         theirs = list(self.columns.values())
         if len({*theirs}) < len(theirs):
             raise ValueError("columns: two of the format's columns are the same column of the file")
+        for key in ("revision", "split"):
+            if getattr(self, key) is not None and not self.path.startswith(("hub:", "hf://")):
+                raise ValueError(f"{key}: only a data set of the hub has one, such as hub:owner/name")
         return self
 
 
@@ -329,6 +347,12 @@ class DataSection(StrictModel):
     date: Annotated[Day | None, BeforeValidator(_day)] = Field(
         default=None, description="the day that a chat template writes; the day on which the run starts when left out"
     )
+
+    @model_validator(mode="after")
+    def _holdout_once(self) -> DataSection:
+        if isinstance(self.holdout, list) and any(entry.weight != 1 for entry in self.holdout):
+            raise ValueError("data.holdout: a weight says how often records are trained on; leave it out here")
+        return self
 
 
 def _chosen(schema: dict[str, Any]) -> None:

@@ -110,6 +110,7 @@ class DataFacts(Facts):
 
     Attributes:
         date: The day that a chat template writes, ISO 8601.
+        revisions: The commit of each revision of a hub's data set that is read, by "hub:owner/name@revision".
         fingerprint: What the training and holdout records are, as hex, by "train" and "holdout"; by "layout", all that
             their tokens depend on besides.
         system: The system message that all conversations share, or None.
@@ -119,6 +120,7 @@ class DataFacts(Facts):
     """
 
     date: str
+    revisions: dict[str, str] = {}
     fingerprint: dict[str, str] = {}
     system: str | None = None
     example_prompt: str | None = None

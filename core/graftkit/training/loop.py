@@ -18,7 +18,7 @@ from graftkit.store.token_store import TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loss import TokenLoss
 from graftkit.training.optimizers import Optimizers, RowTraining
-from graftkit.training.order import group_by_tokens, plan_steps
+from graftkit.training.order import Mixture, group_by_tokens, plan_steps
 
 __all__ = ["Trainer", "holdout_loss"]
 
@@ -35,6 +35,7 @@ class Trainer:
         rows: How the new rows of the embeddings are trained, where there are any; the others are the adapter.
         rate_scales: Factors on the adapter's learning rate by the parameter's name; 1 where none is given.
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
+        mixture: Which examples an epoch sees; each once where it is None.
 
     Attributes:
         plan: The examples of every step.
@@ -53,6 +54,7 @@ class Trainer:
         *,
         rate_scales: Mapping[str, float] | None = None,
         packed: bool = True,
+        mixture: Mixture | None = None,
     ) -> None:
         self.step = 0
         self.whole = True
@@ -65,6 +67,7 @@ class Trainer:
             tokens_per_step=options.tokens_per_step,
             epochs=options.epochs,
             steps=options.steps,
+            mixture=mixture,
         )
         self._options = options
         self._device = device

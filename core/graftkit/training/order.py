@@ -1,12 +1,45 @@
-"""Which examples each step sees: a pure function of the seed, the epoch and the examples' own lengths."""
+"""Which examples each step sees: a pure function of the seed, the epoch, the examples' lengths and their weights."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import count, islice
+from math import floor
 
-__all__ = ["group_by_tokens", "plan_steps", "shuffled"]
+__all__ = ["DatasetShare", "Mixture", "group_by_tokens", "plan_steps", "seen_in_epoch", "shuffled"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetShare:
+    """How often the records of a data set are seen.
+
+    Attributes:
+        records: How many training records it has.
+        weight: How often each of them is seen in an epoch, on average.
+    """
+
+    records: int
+    weight: Fraction = Fraction(1)
+
+    def seen(self, epochs: int) -> int:
+        """Returns how many of its records the first epochs see together, those that are seen again included."""
+        return floor(epochs * self.weight * self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Data sets of which not every record is seen once an epoch.
+
+    Attributes:
+        shares: The data sets, in the order of their records.
+        records: The number of the record that each example is of, counted over all data sets, `[examples]`.
+    """
+
+    shares: Sequence[DatasetShare]
+    records: Sequence[int]
 
 
 def shuffled(examples: int, seed: int, epoch: int) -> list[int]:
@@ -14,11 +47,51 @@ def shuffled(examples: int, seed: int, epoch: int) -> list[int]:
 
     Each example is placed by the hash of (seed, epoch, example), which no library's release ever changes.
     """
+    return sorted(range(examples), key=lambda example: _place(f"{seed}:{epoch}:{example}"))
 
-    def place(example: int) -> bytes:
-        return hashlib.blake2b(f"{seed}:{epoch}:{example}".encode(), digest_size=16).digest()
 
-    return sorted(range(examples), key=place)
+def _place(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def seen_in_epoch(share: DatasetShare, seed: int, epoch: int, number: int) -> list[int]:
+    """Returns how often an epoch sees each record of a data set, `[records]`.
+
+    All records follow one another in an order of their own, drawn by the hash of (seed, data set, round, record), then
+    all of them again in the next round's order, and so on without end; each epoch takes the next
+    `weight * records` of these. So a weight of 2 is each record twice in every epoch; one of 0.5 a half of them in the
+    first epoch and the other half in the second; and over any number of epochs no record is seen more than once more
+    often than another.
+
+    Args:
+        share: The data set.
+        seed: The run's seed.
+        epoch: The epoch, from 0.
+        number: The data set's number among all.
+    """
+    times = [0] * share.records
+    taken, end = share.seen(epoch), share.seen(epoch + 1)
+    while taken < end:
+        turn, first = divmod(taken, share.records)
+        last = min(share.records, first + end - taken)
+        order: Sequence[int] = range(share.records)
+        if last - first < share.records:
+            order = sorted(order, key=lambda record: _place(f"{seed}:data set {number}:{turn}:{record}"))
+        for record in order[first:last]:
+            times[record] += 1
+        taken += last - first
+    return times
+
+
+def _mixed(mixture: Mixture, seed: int, epoch: int) -> list[int]:
+    """Returns the examples of an epoch in its order; one that is seen several times stands in several places."""
+    times = [seen for number, share in enumerate(mixture.shares) for seen in seen_in_epoch(share, seed, epoch, number)]
+    copies = [
+        (_place(f"{seed}:{epoch}:{example}" + (f":{copy}" if copy else "")), example)
+        for example, record in enumerate(mixture.records)
+        for copy in range(times[record])
+    ]
+    return [example for _, example in sorted(copies)]
 
 
 def group_by_tokens(examples: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
@@ -51,15 +124,18 @@ def plan_steps(
     tokens_per_step: int,
     epochs: int | None = None,
     steps: int | None = None,
+    mixture: Mixture | None = None,
 ) -> list[list[int]]:
     """Returns the examples of every step.
 
-    Every epoch is every example once, in an order of its own. With `steps` epochs follow one another until there are
-    that many steps; with `epochs` (1 when neither is given) there are as many steps as they take.
+    Every epoch is every example once, in an order of its own, or the examples of the records that `seen_in_epoch`
+    says where there is a mixture. With `steps` epochs follow one another until there are that many steps; with `epochs`
+    (1 when neither is given) there are as many steps as they take.
     """
 
     def epoch_steps(epoch: int) -> list[list[int]]:
-        return group_by_tokens(shuffled(len(lengths), seed, epoch), lengths, tokens_per_step)
+        order = _mixed(mixture, seed, epoch) if mixture else shuffled(len(lengths), seed, epoch)
+        return group_by_tokens(order, lengths, tokens_per_step)
 
     def endless() -> Iterator[list[int]]:
         return (step for epoch in count() for step in epoch_steps(epoch))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from fractions import Fraction
 from itertools import chain, pairwise
+from math import floor
 
 import pytest
-from graftkit.training.order import group_by_tokens, plan_steps, shuffled
+from graftkit.training.order import DatasetShare, Mixture, group_by_tokens, plan_steps, seen_in_epoch, shuffled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,3 +87,76 @@ def test_a_step_never_reaches_over_the_end_of_an_epoch() -> None:
 def test_one_epoch_is_what_silence_means(epochs: int | None) -> None:
     steps = plan_steps([3] * 10, seed=1, tokens_per_step=6, epochs=epochs)
     assert sorted(chain(*steps)) == list(range(10))
+
+
+_WEIGHTS = st.sampled_from(["0.001", "0.1", "0.3", "0.5", "0.7", "1", "1.5", "2", "3.25"]).map(Fraction)
+_SHARES = st.lists(st.builds(DatasetShare, st.integers(0, 25), _WEIGHTS), min_size=1, max_size=4)
+
+
+@st.composite
+def _mixtures(draw: st.DrawFn) -> Mixture:
+    """Data sets whose records have no, one or several examples each."""
+    shares = draw(_SHARES)
+    total = sum(share.records for share in shares)
+    counts = draw(st.lists(st.integers(0, 3), min_size=total, max_size=total))
+    return Mixture(shares, [record for record, count in enumerate(counts) for _ in range(count)])
+
+
+@given(_SHARES, st.integers(0, 9), st.integers(1, 12))
+def test_the_records_of_a_data_set_are_seen_as_often_as_its_weight_says(
+    shares: list[DatasetShare], seed: int, epochs: int
+) -> None:
+    for number, share in enumerate(shares):
+        seen = [seen_in_epoch(share, seed, epoch, number) for epoch in range(epochs)]
+        for epoch, times in enumerate(seen):
+            most = floor((epoch + 1) * share.weight * share.records) - floor(epoch * share.weight * share.records)
+            assert sum(times) == most
+        totals = [sum(of) for of in zip(*seen, strict=True)]
+        assert sum(totals) == share.seen(epochs) == floor(epochs * share.weight * share.records)
+        assert not totals or max(totals) - min(totals) <= 1
+
+
+def test_a_half_is_another_half_in_the_next_epoch_and_twice_is_twice() -> None:
+    first, second, third = (seen_in_epoch(DatasetShare(10, Fraction("0.5")), 3, epoch, 0) for epoch in range(3))
+    assert sum(first) == 5 and [a + b for a, b in zip(first, second, strict=True)] == [1] * 10
+    assert sum(third) == 5 and third != first
+    assert seen_in_epoch(DatasetShare(4, Fraction(2)), 3, 1, 0) == [2] * 4
+    tenths = [seen_in_epoch(DatasetShare(10, Fraction("0.7")), 3, epoch, 0) for epoch in range(10)]
+    assert [sum(of) for of in zip(*tenths, strict=True)] == [7] * 10
+
+
+@given(_mixtures(), st.integers(0, 9), st.integers(1, 5), st.integers(8, 100))
+def test_an_epoch_of_a_mixture_is_the_examples_of_the_records_that_it_sees(
+    mixture: Mixture, seed: int, epochs: int, limit: int
+) -> None:
+    lengths = [1 + example % 7 for example in range(len(mixture.records))]
+    expected: Counter[int] = Counter()
+    for epoch in range(epochs):
+        times = [
+            seen for number, share in enumerate(mixture.shares) for seen in seen_in_epoch(share, seed, epoch, number)
+        ]
+        expected.update({example: times[record] for example, record in enumerate(mixture.records)})
+        steps = plan_steps(lengths, seed=seed, tokens_per_step=limit, epochs=epoch + 1, mixture=mixture)
+        assert Counter(chain(*steps)) == +expected
+        assert (
+            steps == plan_steps(lengths, seed=seed, tokens_per_step=limit, epochs=epochs, mixture=mixture)[: len(steps)]
+        )
+
+
+@given(_LENGTHS, st.integers(0, 9), st.integers(1, 4))
+def test_weights_of_one_are_no_mixture(lengths: list[int], seed: int, epochs: int) -> None:
+    mixture = Mixture([DatasetShare(len(lengths))], range(len(lengths)))
+    plain = plan_steps(lengths, seed=seed, tokens_per_step=50, epochs=epochs)
+    assert plan_steps(lengths, seed=seed, tokens_per_step=50, epochs=epochs, mixture=mixture) == plain
+
+
+def test_a_mixture_goes_on_over_epochs_that_see_nothing() -> None:
+    mixture = Mixture([DatasetShare(1, Fraction("0.25"))], [0])
+    assert plan_steps([5], seed=0, tokens_per_step=8, epochs=3, mixture=mixture) == []
+    assert plan_steps([5], seed=0, tokens_per_step=8, steps=2, mixture=mixture) == [[0], [0]]
+
+
+def test_a_mixture_is_the_same_in_every_process_and_release() -> None:
+    mixture = Mixture([DatasetShare(4, Fraction("0.5")), DatasetShare(3, Fraction(2))], range(7))
+    steps = plan_steps([1] * 7, seed=0, tokens_per_step=50, epochs=2, mixture=mixture)
+    assert steps == [[5, 4, 1, 6, 5, 0, 4, 6], [2, 4, 5, 6, 6, 3, 4, 5]]

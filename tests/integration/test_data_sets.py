@@ -1,0 +1,116 @@
+"""Several data sets in one run: how often their records are seen, what the plan and the manifest say of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from click.testing import CliRunner
+from graftkit.cli import plan as plan_command
+from graftkit.errors import Cancelled, RecipeError
+from graftkit.flow.events import Event, StepFinished
+from graftkit.store.token_store import TokenStore
+from graftkit.training.loop import Trainer
+from integration.conftest import RecipeMaker
+
+
+def questions(folder: Path, name: str, count: int) -> str:
+    path = folder / f"{name}.jsonl"
+    lines = [json.dumps({"prompt": f"{name} {number}?", "completion": str(number)}) for number in range(count)]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, Any]:
+    train = [
+        {"path": questions(tmp_path, "whole", 20)},
+        {"path": questions(tmp_path, "half", 20), "weight": 0.5},
+        {"path": questions(tmp_path, "twice", 20), "weight": 2},
+    ]
+    return {"train": train, "holdout": 0.1, "max_length": 64}
+
+
+def test_records_are_seen_as_often_as_their_data_set_weighs(
+    make_recipe: RecipeMaker, data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[list[list[int]]] = []
+    made = Trainer.__init__
+
+    def noted(self: Trainer, *arguments: Any, **options: Any) -> None:
+        made(self, *arguments, **options)
+        plans.append(self.plan)
+
+    monkeypatch.setattr(Trainer, "__init__", noted)
+    training = {"epochs": 2, "tokens_per_step": 128, "device": "cpu"}
+    recipe = make_recipe(data=data, training=training, export=[])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    described = result.manifest["data"]["data_sets"]
+    held = result.manifest["data"]["holdout_examples"]
+    assert held == 6 and sum(found["records"] for found in described) == 54
+    for found, weight in zip(described, (1, 0.5, 2), strict=True):
+        assert found["weight"] == weight and found["seen_an_epoch"] == weight * found["records"]
+    [plan] = plans
+    store = TokenStore.load(tmp_path / "run/tokens/train.safetensors")
+    first, second, third = (found["records"] for found in described)
+    of_half = range(first, first + second)
+    times = Counter(example for step in plan for example in step)
+    assert store.by_example["record"].tolist() == list(range(54))
+    assert [times[example] for example in range(first)] == [2] * first
+    assert [times[example] for example in of_half] == [1] * second
+    assert [times[example] for example in range(first + second, 54)] == [4] * third
+    assert result.manifest["recipe"]["data"]["train"][1]["weight"] == 0.5
+
+
+def test_a_stopped_mixture_goes_on_with_the_same_steps(
+    make_recipe: RecipeMaker, data: dict[str, Any], tmp_path: Path
+) -> None:
+    training = {"steps": 8, "tokens_per_step": 64, "device": "cpu", "checkpoint_every": 2}
+    recipe = make_recipe(data=data, training=training, export=[])
+
+    def losses(folder: Path) -> list[Any]:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [(line["step"], line["loss"], line["tokens"]) for line in lines]
+
+    graftkit.run(recipe, out=tmp_path / "never-stopped")
+    cancel = graftkit.CancelToken()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 3:
+            cancel.cancel("enough")
+
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=tmp_path / "stopped", on_event=on_event, cancel=cancel)
+    other = {**data, "train": [*data["train"][:2], {**data["train"][2], "weight": 3}]}
+    with pytest.raises(RecipeError, match="started with another recipe"):
+        graftkit.run({**recipe, "data": other}, out=tmp_path / "stopped", resume=True)
+    graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "never-stopped")
+
+
+def test_the_plan_says_how_many_records_an_epoch_sees(
+    make_recipe: RecipeMaker, data: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(make_recipe(data={**data, "holdout": 0}, training={"device": "cpu"})))
+    done = CliRunner().invoke(plan_command.command, [str(recipe), "--quick"], catch_exceptions=False)
+    for name, seen in (("whole", 20), ("half", 10), ("twice", 40)):
+        assert f"{name}.jsonl: an epoch sees {seen} of 20" in done.output
+    told = CliRunner().invoke(plan_command.command, [str(recipe), "--quick", "--json"], catch_exceptions=False)
+    assert json.loads(told.stdout)["records"]["data_sets"][1]["seen_an_epoch"] == 10
+
+
+def test_data_sets_of_which_nothing_is_seen_are_told_or_refused(make_recipe: RecipeMaker, data: dict[str, Any]) -> None:
+    few = [{**entry, "weight": 0.01} for entry in data["train"]]
+    with pytest.raises(RecipeError, match="no record is seen in 1 epoch"):
+        graftkit.plan(make_recipe(data={**data, "train": few}, training={}))
+    planned = graftkit.plan(make_recipe(data={**data, "train": [data["train"][0], few[1]]}, training={}))
+    assert any("half.jsonl: none of its" in notice for notice in planned.notices)
+    with pytest.raises(RecipeError, match=r"data\.holdout: a weight says how often records are trained on"):
+        graftkit.plan(make_recipe(data={"train": data["train"], "holdout": [few[0]]}))
+    with pytest.raises(RecipeError, match="weight"):
+        graftkit.plan(make_recipe(data={"train": [{**data["train"][0], "weight": 0}]}))
