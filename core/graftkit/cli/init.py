@@ -31,7 +31,7 @@ data:
   train: {train}
   holdout: 0.05           # the share that training never sees, or a file
   max_length: {max_length}{space}# tokens of an example at most
-{dropped}
+{template}{dropped}
 quantizer: nf4            # how frozen weights are stored: none, int8, nf4
 adapter: {{use: lora, rank: 16, alpha: 32, targets: all-linear}}
 
@@ -44,6 +44,9 @@ training:
 evaluation: {{exact_match: 0}}   # N holdout records to answer and compare, before and after
 export: [peft, merged]
 """
+
+_TEMPLATE_FILE = "chatml.jinja"
+"""What graftkit's own chat template is called beside the recipe."""
 
 _UNKNOWN = {"max_length": 1024, "epochs": 3, "tokens_per_step": 4096, "learning_rate": "2e-4"}
 
@@ -63,16 +66,41 @@ def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None
     if target.exists():
         raise FolderError("there is such a file already", where=path, hint="Give another name.")
     found, trouble = _look(model, train, disable)
+    template = _write_template(target.parent, found) if found else ""
     numbers = _UNKNOWN if found is None else _numbers(found)
     files = _quoted(train) if found is None else _entry(train, found)
     dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
     space = " " * max(1, 12 - len(str(numbers["max_length"])))
     name = one_line(path)
-    recipe = _RECIPE.format(name=name, model=_quoted(model), train=files, dropped=dropped, space=space, **numbers)
+    recipe = _RECIPE.format(
+        name=name, model=_quoted(model), train=files, template=template, dropped=dropped, space=space, **numbers
+    )
     write_text(target, recipe)
     say(f"wrote {name}")
+    if found and template:
+        say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
     for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
         say(line)
+
+
+def _write_template(folder: Path, found: StartingPoint) -> str:
+    """Writes graftkit's own chat template where the model's won't do; returns the recipe's line of it, or nothing.
+
+    Raises:
+        FolderError: There is another file of this name.
+    """
+    if found.template is None:
+        return ""
+    path = folder / _TEMPLATE_FILE
+    if path.exists() and path.read_bytes() != found.template.encode():
+        raise FolderError("there is such a file already", where=str(path), hint="Move it away.")
+    write_text(path, found.template)
+    return f"  chat_template: {_TEMPLATE_FILE}   # {_why_own(found)}\n"
+
+
+def _why_own(found: StartingPoint) -> str:
+    lacks = f"leaves out: {', '.join(found.instead_of)}" if found.instead_of else "is missing"
+    return f"the model's own chat template {lacks}"
 
 
 def _look(model: str, train: str, disable: tuple[str, ...]) -> tuple[StartingPoint | None, str]:

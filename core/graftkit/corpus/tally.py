@@ -26,6 +26,7 @@ class Tally:
         loss_tokens: Tokens in the loss.
         stops: The special tokens that end a stretch in the loss, ascending.
         systems: What conversations start with, a system message or None: up to two different ones.
+        tools: What conversations' assistants may call, as JSON, "" for nothing: up to two different ones.
         prompt: What the user says in the first short conversation, or None.
         answers: The numbers of the examples that have a prompt and an answer.
         answered: The number of the record that each of `answers` is of.
@@ -44,6 +45,7 @@ class Tally:
     loss_tokens: int = 0
     stops: Sequence[int] = ()
     systems: Sequence[str | None] = ()
+    tools: Sequence[str] = ()
     prompt: str | None = None
     answers: Sequence[int] = ()
     answered: Sequence[int] = ()
@@ -69,6 +71,7 @@ class Tally:
             loss_tokens=self.loss_tokens + other.loss_tokens,
             stops=sorted({*self.stops, *other.stops}),
             systems=list(dict.fromkeys([*self.systems, *other.systems]))[:2],
+            tools=list(dict.fromkeys([*self.tools, *other.tools]))[:2],
             prompt=self.prompt if self.prompt is not None else other.prompt,
             answers=[*self.answers, *(self.examples + number for number in other.answers)][:answers],
             answered=[*self.answered, *(self.records + number for number in other.answered)][:answers],

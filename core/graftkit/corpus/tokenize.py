@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -209,6 +210,7 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         loss_tokens=int(tokens.loss_tokens.sum()),
         stops=sorted(ends & {*encoder.tokenizer.special_tokens.values()}),
         systems=list(dict.fromkeys(first.content if first.role == "system" else None for first in openings))[:2],
+        tools=list(dict.fromkeys(json.dumps(sample.tools) if sample.tools else "" for sample in chats))[:2],
         prompt=next((words for sample in chats if (words := _short_question(sample))), None),
         answers=answers,
         answered=[examples[number][2] for number in answers],

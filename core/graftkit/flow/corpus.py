@@ -272,7 +272,7 @@ def _check_same_stops(run: RunContext, stop: list[int]) -> None:
 
 
 def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> dict[str, Any]:
-    systems = tallies["train"].systems
+    systems, tools = tallies["train"].systems, tallies["train"].tools
     facts: dict[str, Any] = {}
     for name, store in stores.items():
         facts |= {
@@ -284,6 +284,7 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
         "files": [dataset.facts() for dataset in run.plan.datasets],
         "data_sets": run.plan.data_sets(),
         "system": systems[0] if len(systems) == 1 else None,
+        "tools": json.loads(tools[0]) if len(tools) == 1 and tools[0] else [],
         "example_prompt": tallies["holdout"].prompt,
         "prompts": "chat" if "chat" in run.plan.samples.train.counts() else "plain",
     }

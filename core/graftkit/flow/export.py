@@ -234,6 +234,7 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
             "dtype": run.plan.bound.recipe.training.dtype,
             "stop_tokens": said.stop_tokens,
             "system": said.data.system if said.data else None,
+            "tools": said.data.tools if said.data else [],
             "tolerance": checked_tolerance(exporter.tolerance(), choice.registered.qualified_name),
         }
         manifest |= _facts_beside(facts, choice.registered.qualified_name)

@@ -65,6 +65,7 @@ class ExportManifest(Facts):
         dtype: The type of the products in training.
         stop_tokens: The ids that end an answer.
         system: The system message that all conversations shared, or None.
+        tools: Descriptions of the functions that the assistant might call in all conversations.
         chat_template: The sha256 of the chat template in use, in hex, or None.
         chat: How conversations were laid out, where that is not as usual: what other programs have to be told.
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
@@ -86,6 +87,7 @@ class ExportManifest(Facts):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     stop_tokens: list[int] = Field(default=[])
     system: str | None = None
+    tools: list[dict[str, Any]] = Field(default=[])
     chat_template: str | None = None
     chat: ChatFacts | None = None
     prompts: Literal["chat", "plain"] = "chat"

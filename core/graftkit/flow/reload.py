@@ -74,6 +74,7 @@ class ReloadedModel:
         tokenizer: Its tokenizer.
         stop: The tokens that end an answer.
         system: The system message that it was trained with, or None.
+        tools: Descriptions of the functions that it was trained with, where those were always the same.
         chat: How conversations were laid out.
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
     """
@@ -82,17 +83,26 @@ class ReloadedModel:
     tokenizer: Tokenizer
     stop: Sequence[int]
     system: str | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
     chat: ChatOptions = field(default_factory=ChatOptions)
     prompts: Literal["chat", "plain"] = "chat"
 
     def stream(
-        self, prompt: str, *, system: str | None = None, plain: bool | None = None, max_new_tokens: int = 256
+        self,
+        prompt: str,
+        *,
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        plain: bool | None = None,
+        max_new_tokens: int = 256,
     ) -> Iterator[str]:
         """Yields the answer's text as it comes.
 
         Args:
             prompt: What the user says.
             system: The system message; the one of the training when left out.
+            tools: Descriptions of the functions that may be called, as JSON schemas; those of the training when left
+                out, none where the list is empty.
             plain: Whether the text is continued as it is, without the chat template; as in training when left out.
             max_new_tokens: Tokens at most.
 
@@ -105,7 +115,7 @@ class ReloadedModel:
         except UnicodeEncodeError:
             raise RequestError("the prompt is not UTF-8") from None
         decoder = self.tokenizer.stream_decoder()
-        ids = self.prompt(prompt, system, plain)
+        ids = self.prompt(prompt, system, plain, tools)
         max_new_tokens = self._room(len(ids), max_new_tokens)
         specials = set(self.tokenizer.special_tokens.values())
         for token in stream_greedily(self.network, ids, max_new_tokens=max_new_tokens, stop=self.stop):
@@ -126,12 +136,19 @@ class ReloadedModel:
         """Whether a prompt is given without a chat template where nothing else is asked for."""
         return self.prompts == "plain" or self.tokenizer.chat_template is None
 
-    def prompt(self, prompt: str, system: str | None = None, plain: bool | None = None) -> list[int]:
+    def prompt(
+        self,
+        prompt: str,
+        system: str | None = None,
+        plain: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
         """Returns the ids that the model goes on with; arguments and errors as for `stream`."""
         plain = self.asks_plainly if plain is None else plain
-        if plain and system:
+        if plain and (system or tools):
+            what = "a system message is" if system else "tools are"
             raise RequestError(
-                "a system message is laid out by the chat template, which is not used here",
+                f"{what} laid out by the chat template, which is not used here",
                 hint="Leave it out, or ask in the chat template: --chat.",
             )
         if not plain and self.tokenizer.chat_template is None:
@@ -148,7 +165,8 @@ class ReloadedModel:
             return encoder.prompt(prompt)
         said = self.system if system is None else system
         turns = [Message("system", said)] if said else []
-        return encoder.prompt(Conversation((*turns, Message("user", prompt)), "prompt"))
+        offered = tuple(self.tools if tools is None else tools)
+        return encoder.prompt(Conversation((*turns, Message("user", prompt)), "prompt", offered))
 
 
 def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
@@ -283,7 +301,9 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
     change = _change(folder / VOCABULARY)
     seed = manifest.recipe["training"]["seed"]
     network = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change, seed)
-    return ReloadedModel(network, tokenizer, manifest.stop_tokens, data.system, options_of(data.chat), data.prompts)
+    return ReloadedModel(
+        network, tokenizer, manifest.stop_tokens, data.system, data.tools, options_of(data.chat), data.prompts
+    )
 
 
 def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
@@ -334,7 +354,7 @@ def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, mak
 
 def _of_export(network: Any, tokenizer: Tokenizer, stop: Sequence[int], manifest: ExportManifest) -> ReloadedModel:
     chat = options_of(manifest.chat)
-    return ReloadedModel(network, tokenizer, stop, manifest.system, chat, manifest.prompts)
+    return ReloadedModel(network, tokenizer, stop, manifest.system, manifest.tools, chat, manifest.prompts)
 
 
 def _dense(host: PluginHost) -> Quantizer:

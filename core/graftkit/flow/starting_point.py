@@ -5,18 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files as package_files
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.sample_files import scan_samples
+from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.flow.datasets import open_path
-from graftkit.flow.estimate import choose_training, estimate_corpus, estimate_steps
+from graftkit.flow.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps
 from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.schema import Recipe
 
 __all__ = ["StartingPoint", "find_starting_point"]
+
+_OWN_TEMPLATE = "chatml.jinja"
+"""graftkit's own chat template: ChatML with reasoning, functions, calls and their results."""
+
+_CALLS = frozenset({"tool calls", "tools"})
+"""What an assistant that calls functions learns from; a template that leaves it out leaves out the answer."""
+
+_TURN_TOKENS = frozenset({"<|im_start|>", "<|im_end|>"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,10 @@ class StartingPoint:
         epochs: How often every record is seen: three times, or as often as thirty steps take.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
-        left_out: What the model's chat template leaves out of some conversations.
+        left_out: What the chat template leaves out of some conversations.
+        template: graftkit's own chat template, where the model's is missing or leaves out what an assistant calls, and
+            the model has the tokens of this one; else None.
+        instead_of: What the model's own template leaves out then; empty where it has none.
         trouble: Why the records can't be laid out for this model; "" where they can.
     """
 
@@ -43,6 +56,8 @@ class StartingPoint:
     learning_rate: float
     steps: int
     left_out: Sequence[str]
+    template: str | None
+    instead_of: Sequence[str]
     trouble: str
 
 
@@ -64,8 +79,7 @@ def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoi
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
-    encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, report_dropped=True)
-    corpus = estimate_corpus(encoder, samples)
+    corpus, template, instead_of = _laid_out(tokenizer, samples, context)
     longest = min(context, max(64, math.ceil(corpus.quantile(0.99) / 64) * 64))
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
     corpus = replace(corpus, lengths=[min(length, longest) for length in corpus.lengths])
@@ -80,5 +94,22 @@ def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoi
         chosen.learning_rate,
         steps,
         corpus.left_out,
+        template,
+        instead_of,
         corpus.trouble,
     )
+
+
+def _laid_out(tokenizer: Tokenizer, samples: Samples, context: int) -> tuple[CorpusEstimate, str | None, Sequence[str]]:
+    """Lays some of the records out; with graftkit's own chat template where the model's can't."""
+    encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, report_dropped=True)
+    corpus = estimate_corpus(encoder, samples)
+    lacks = _CALLS & {*corpus.left_out} or not encoder.has_template
+    if "chat" not in samples.counts() or not lacks or not tokenizer.special_tokens.keys() >= _TURN_TOKENS:
+        return corpus, None, ()
+    template = (package_files("graftkit.corpus") / _OWN_TEMPLATE).read_text(encoding="utf-8")
+    other = tokenizer.with_chat_template(template)
+    found = estimate_corpus(Encoder(other, chat_template_of(other), context, report_dropped=True), samples)
+    if found.trouble or _CALLS & {*found.left_out}:
+        return corpus, None, ()
+    return found, template, corpus.left_out

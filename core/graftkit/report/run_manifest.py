@@ -114,6 +114,7 @@ class DataFacts(Facts):
         fingerprint: What the training and holdout records are, as hex, by "train" and "holdout"; by "layout", all that
             their tokens depend on besides.
         system: The system message that all conversations share, or None.
+        tools: Descriptions of the functions that the assistant may call in all conversations; empty where they differ.
         example_prompt: A holdout prompt to try the model with, or None.
         chat: How conversations are laid out, or None where that is as usual.
         prompts: How the model is asked, as it was trained: "chat" for the chat template, "plain" for the text alone.
@@ -123,6 +124,7 @@ class DataFacts(Facts):
     revisions: dict[str, str] = {}
     fingerprint: dict[str, str] = {}
     system: str | None = None
+    tools: list[dict[str, Any]] = []
     example_prompt: str | None = None
     chat: ChatFacts | None = None
     prompts: Literal["chat", "plain"] = "chat"

@@ -1,0 +1,76 @@
+"""Records with functions and calls: from `init` to an answer that was asked for as in training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import graftkit
+import pytest
+import yaml
+from click.testing import CliRunner
+from graftkit.cli.generate import command as generate
+from graftkit.cli.init import command as init
+from graftkit.flow.reload import ReloadedModel, reload
+
+TOOL = {"type": "function", "function": {"name": "open_ticket", "parameters": {"type": "object", "properties": {}}}}
+
+
+def record(number: int) -> dict[str, object]:
+    call = {"type": "function", "function": {"name": "open_ticket", "arguments": json.dumps({"area": number})}}
+    turns = [
+        {"role": "user", "content": f"printer {number}"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    return {"messages": turns, "tools": [TOOL]}
+
+
+@pytest.fixture
+def recipe(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("records.jsonl").write_text("".join(json.dumps(record(number)) + "\n" for number in range(30)))
+    done = CliRunner().invoke(init, ["mine.yaml", "--model", str(tiny_model), "--train", "records.jsonl"])
+    assert done.exit_code == 0, done.output
+    assert "wrote chatml.jinja: the model's own chat template leaves out: tool calls, tools" in done.output
+    return tmp_path / "mine.yaml"
+
+
+def test_init_gives_a_template_where_the_models_own_leaves_out_what_is_to_be_learnt(recipe: Path) -> None:
+    written = yaml.safe_load(recipe.read_text())
+    assert written["data"]["chat_template"] == "chatml.jinja" and "dropped" not in written["data"]
+    planned = graftkit.plan(recipe)
+    assert planned.samples.train.counts() == {"chat": 28}
+    again = CliRunner().invoke(init, ["two.yaml", "--model", written["model"], "--train", "records.jsonl"])
+    assert again.exit_code == 0, again.output
+    Path("chatml.jinja").write_text("mine")
+    refused = CliRunner().invoke(init, ["three.yaml", "--model", written["model"], "--train", "records.jsonl"])
+    assert refused.exit_code != 0 and not Path("three.yaml").exists() and Path("chatml.jinja").read_text() == "mine"
+
+
+def test_plain_conversations_keep_the_models_own_template(
+    tiny_model: Path, chat_records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(init, ["mine.yaml", "--model", str(tiny_model), "--train", str(chat_records)])
+    assert done.exit_code == 0 and not Path("chatml.jinja").exists(), done.output
+
+
+def asked(model: ReloadedModel, **how: list[dict[str, object]]) -> str:
+    return model.tokenizer.decode(model.prompt("printer 3", **how))  # type: ignore[arg-type]
+
+
+def test_a_run_is_asked_with_the_functions_of_its_training(recipe: Path) -> None:
+    changes = ["training.steps=2", "training.device=cpu", "training.tokens_per_step=2048", "data.max_length=512"]
+    result = graftkit.run(recipe, overrides=changes, out=recipe.parent / "run")
+    assert result.manifest["data"]["tools"] == [TOOL]
+    for source in (result.folder, result.exports["peft"], result.exports["merged"]):
+        model = reload(str(source))
+        assert json.dumps(TOOL) in asked(model) and json.dumps(TOOL) not in asked(model, tools=[])
+        other = {**TOOL, "function": {"name": "other"}}
+        assert json.dumps(other) in asked(model, tools=[other])
+    Path("none.json").write_text("[]")
+    tried = [str(result.folder), "printer 3", "--max-new-tokens", "1", "--tools"]
+    assert CliRunner().invoke(generate, [*tried, "none.json"]).exit_code == 0
+    Path("odd.json").write_text('{"name": "open_ticket"}')
+    refused = CliRunner().invoke(generate, [*tried, "odd.json"])
+    assert refused.exit_code != 0 and "tools are a JSON list of objects" in str(refused.exception)
