@@ -6,6 +6,7 @@ mixture's experts are named in `peft_experts`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -222,7 +223,9 @@ def load_adapter(model: nn.Module, folder: Path) -> Any:
 
     stored = set(stored_shapes(folder))
     # Its tensors take no memory until those of the file are put in their places: others than those are never filled.
-    loaded: nn.Module = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=True)
+    with warnings.catch_warnings():  # peft asks transformers by an old name, which says nothing to who trained
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        loaded: nn.Module = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=True)
     taken = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
     if stored != taken:
         odd = sorted(stored ^ taken)
