@@ -107,8 +107,8 @@ def test_the_plan_says_how_many_records_an_epoch_sees(
 def test_data_sets_of_which_nothing_is_seen_are_told_or_refused(make_recipe: RecipeMaker, data: dict[str, Any]) -> None:
     few = [{**entry, "weight": 0.01} for entry in data["train"]]
     with pytest.raises(RecipeError, match="no record is seen in 1 epoch"):
-        graftkit.plan(make_recipe(data={**data, "train": few}, training={}))
-    planned = graftkit.plan(make_recipe(data={**data, "train": [data["train"][0], few[1]]}, training={}))
+        graftkit.plan(make_recipe(data={**data, "train": few}, training={"epochs": 1}))
+    planned = graftkit.plan(make_recipe(data={**data, "train": [data["train"][0], few[1]]}, training={"epochs": 1}))
     assert any("half.jsonl: none of its" in notice for notice in planned.notices)
     with pytest.raises(RecipeError, match=r"data\.holdout: a weight says how often records are trained on"):
         graftkit.plan(make_recipe(data={"train": data["train"], "holdout": [few[0]]}))
