@@ -364,7 +364,8 @@ def test_a_damaged_adapter_is_told_in_words(recipe: dict[str, Any], tmp_path: Pa
     ("name", "changed", "said"),
     [
         ("generation_config.json", {"eos_token_id": [1, 5]}, "was started with the stop tokens"),
-        ("tokenizer_config.json", {"eos_token": "!"}, "records would become other tokens"),
+        ("tokenizer_config.json", {"eos_token": "!"}, "was started with the tokenizer"),
+        ("tokenizer_config.json", {"eos_token": "<|endoftext|>"}, "records would become other tokens"),
     ],
 )
 def test_a_base_model_whose_special_tokens_changed_is_refused(

@@ -16,7 +16,7 @@ from graftkit._version import __version__
 from graftkit.errors import GraftkitError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
-from graftkit.flow.folder import LOCK, MANIFEST, others_files
+from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, others_files
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
 from graftkit.flow.vocabulary import Vocabulary
@@ -158,7 +158,8 @@ class RunContext:
     def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
         """Writes the manifest for the last time, every artifact listed with its hash.
 
-        The checkpoints of a finished run are none: they go next. Nor is what was half-written and could not be removed.
+        Of a finished run's checkpoints the last is one, from which it may be trained further; the others go next. What
+        was half-written and could not be removed is none.
         """
         self.info = replace(self.info, status=status)
         self._tell_of_plugins()
@@ -166,7 +167,9 @@ class RunContext:
         self.record(status=status, **({"error": _describe(error)} if error is not None else {"progress": None}))
         leave_out = {LOCK, MANIFEST, *self._theirs, *filter(is_temporary, self._names())}
         if status == "finished":
-            leave_out |= {name for name in self._written() if name.startswith("checkpoints/")}
+            states = [name for name in self._written() if name.startswith(f"{CHECKPOINTS}/")]
+            last = max((name.split("/")[1] for name in states), default="")
+            leave_out |= {name for name in states if name.split("/")[1] != last}
         self.record(artifacts=file_facts(self.folder, leave_out=frozenset(leave_out)), written=[])
         self.save()
 

@@ -23,7 +23,7 @@ VOCABULARY = "vocabulary.json"
 """What becomes of the embeddings' rows: in a run's folder, and in every export that holds new rows alone."""
 
 _KEPT = (
-    ("fingerprint", "tokenizer", "The corpus that it was learnt from"),
+    ("fingerprint", "tokenizer", "The base model's files, or the corpus that it was learnt from,"),
     ("chat_template", "chat template", "data.chat_template, or the base model's own,"),
 )
 """What of the tokenizer a resumed run must find as it was: its key in the manifest, its name, and what changes it."""

@@ -39,6 +39,7 @@ def test_the_built_ins_come_through_the_same_door() -> None:
         "adapters",
         "exporters",
         "formats",
+        "gguf",
         "initializers",
         "models",
         "quantizers",
