@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from graftkit.tokenization.text_search import TextSearch
@@ -12,7 +12,9 @@ __all__ = ["AddedInText", "Found"]
 
 Json = Mapping[str, Any]
 
-_FLAGS = ("single_word", "lstrip", "rstrip")
+_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_SPACE_AFTER = re.compile(f"[{_SPACE}]*")
+_WORD = re.compile(r"\w")
 
 
 class Found(NamedTuple):
@@ -32,50 +34,75 @@ class Found(NamedTuple):
 class AddedInText:
     """Finds added tokens: the leftmost, and of those that start at one place the longest.
 
+    Tokens without `normalized` are found first, the others in what lies between. A token that fails for its
+    `single_word` hides a shorter one at its place, and white space that `rstrip` takes in is still searched, both as
+    in the library.
+
+    Source: `added_vocabulary.rs` of the `tokenizers` library.
+
     Args:
         tokens: Entries of `added_tokens`.
         lowers: Whether the normalizer lowercases, so that tokens with `normalized` are found in any case.
     """
 
     def __init__(self, tokens: Iterable[Json], *, lowers: bool) -> None:
-        plain: list[Json] = []
-        others: list[Json] = []
-        for token in sorted(tokens, key=lambda token: len(token["content"]), reverse=True):
-            flagged = any(token.get(flag) for flag in _FLAGS) or (lowers and token.get("normalized"))
-            (others if flagged else plain).append(token)
-        self._plain = TextSearch(token["content"] for token in plain)
-        self._others = _Others(others, lowers=lowers)
+        raw: list[tuple[str, Json]] = []
+        normalized: list[tuple[str, Json]] = []
+        for token in tokens:
+            if token.get("normalized"):
+                normalized.append((_lower(token["content"]) if lowers else token["content"], token))
+            else:
+                raw.append((token["content"], token))
+        self._raw = _Search(raw)
+        self._normalized = _Search(normalized)
+        self._lowers = lowers
 
     def find(self, text: str) -> Iterator[Found]:
         """Yields the tokens in a text from left to right."""
-        plain, other = self._next_plain(text, 0), self._others.next(text, 0)
-        while plain or other:
-            found = min((f for f in (plain, other) if f), key=lambda f: (f.start, -len(f.token)))
+        start = 0
+        for found in self._raw.find(text):
+            yield from self._find_normalized(text, start, found.start)
             yield found
-            plain = self._next_plain(text, found.end) if plain and plain.start < found.end else plain
-            other = self._others.next(text, found.end) if other and other.start < found.end else other
+            start = found.end
+        yield from self._find_normalized(text, start, len(text))
 
-    def _next_plain(self, text: str, start: int) -> Found | None:
-        found = self._plain.next(text, start)
-        return Found(found[0], found[0] + len(found[1]), found[1]) if found else None
-
-
-class _Others:
-    """Tokens with `lstrip`, `rstrip` or `single_word`, or found in any case: one regular expression."""
-
-    def __init__(self, tokens: Sequence[Json], *, lowers: bool) -> None:
-        self._texts = [token["content"] for token in tokens]
-        self._pattern = re.compile("|".join(_alternative(token, lowers) for token in tokens)) if tokens else None
-
-    def next(self, text: str, start: int) -> Found | None:
-        """Returns the first token from a place on."""
-        match = self._pattern.search(text, start) if self._pattern else None
-        return Found(*match.span(), self._texts[(match.lastindex or 0) - 1]) if match else None
+    def _find_normalized(self, text: str, start: int, end: int) -> Iterator[Found]:
+        part = text[start:end]
+        for found in self._normalized.find(_lower(part) if self._lowers else part):
+            yield Found(start + found.start, start + found.end, found.token)
 
 
-def _alternative(token: Json, lowers: bool) -> str:
-    """Returns the regular expression that finds an added token."""
-    text = f"({re.escape(token['content'])})"
-    text = f"(?i:{text})" if lowers and token.get("normalized") else text
-    text = rf"(?<!\w){text}(?!\w)" if token.get("single_word") else text
-    return (r"\s*" if token.get("lstrip") else "") + text + (r"\s*" if token.get("rstrip") else "")
+class _Search:
+    """Finds tokens by the texts that stand for them, which are the lowercased ones where the normalizer lowercases."""
+
+    def __init__(self, tokens: Iterable[tuple[str, Json]]) -> None:
+        self._tokens: dict[str, Json] = {}
+        for text, token in tokens:
+            self._tokens.setdefault(text, token)
+        self._search = TextSearch(self._tokens)
+
+    def find(self, text: str) -> Iterator[Found]:
+        """Yields the tokens in a text from left to right."""
+        searched = taken = 0
+        while match := self._search.next(text, searched):
+            start, content = match
+            end = searched = start + len(content)
+            token = self._tokens[content]
+            if token.get("single_word") and _touches_word(text, start, end):
+                continue
+            if token.get("lstrip"):
+                start = taken + len(text[taken:start].rstrip(_SPACE))
+            if token.get("rstrip") and (space := _SPACE_AFTER.match(text, end)):
+                end = space.end()
+            if start < end:
+                yield Found(start, end, token["content"])
+                taken = end
+
+
+def _touches_word(text: str, start: int, end: int) -> bool:
+    return any(map(_WORD.match, (text[max(start - 1, 0) : start], text[end : end + 1])))
+
+
+def _lower(text: str) -> str:
+    """Lowercases characters that stay one, so that places stay."""
+    return "".join(lower if len(lower := character.lower()) == 1 else character for character in text)
