@@ -101,6 +101,17 @@ class Metadata:
             raise self.error(key, "not an array of whole numbers")
         return [int(number) for number in value]
 
+    def numbers(self, key: str) -> list[float]:
+        """Returns an array of finite numbers.
+
+        Raises:
+            ModelError: As for `integer`.
+        """
+        value = self._get(key, None)
+        if not isinstance(value, array) or not all(map(math.isfinite, value)):
+            raise self.error(key, "not an array of numbers")
+        return [float(number) for number in value]
+
     def error(self, key: str, problem: str) -> ModelError:
         """Returns the error for a key whose value can't be used."""
         return self._problem(f"{key} is {self.shown(key)}, {problem}")
