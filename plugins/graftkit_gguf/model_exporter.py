@@ -16,6 +16,7 @@ from graftkit_gguf.config import GgufConfig
 from graftkit_gguf.file_writer import StoredTensor, write_gguf
 from graftkit_gguf.stored_types import stored_bytes, type_of
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
+from graftkit_gguf.unicode_form import in_form
 
 __all__ = ["GgufExporter"]
 
@@ -78,13 +79,19 @@ class GgufExporter:
             return [program.log_probabilities(probe.ids, probe.positions, vocabulary) for probe in request.probes]
 
     def assets(self, request: ProofRequest) -> LoadedAssets:
-        """Asks llama.cpp to encode the texts and to lay out the conversation."""
+        """Asks llama.cpp to encode the texts, to lay out the conversation, and to end at each stop token.
+
+        Texts are given in the form of Unicode that the tokenizer asks for: llama.cpp leaves that to whoever asks it.
+        """
+        from graftkit_gguf.header import read_header
         from graftkit_gguf.llama_cpp import LlamaCpp
 
+        metadata = read_header(request.folder / _FILE).metadata
         with LlamaCpp(request.folder / _FILE, 64) as program:
             return LoadedAssets(
-                tokens=[program.tokens(text) for text in request.texts],
+                tokens=[program.tokens(in_form(text, metadata)) for text in request.texts],
                 rendered=program.rendered([dict(turn) for turn in request.conversation]),
+                stop_tokens=[id for id in request.stop_tokens if program.ends_at(id)],
             )
 
 

@@ -28,6 +28,7 @@ from graftkit.tokenization.tokenizer_json import (
 from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.metadata import Metadata
 from graftkit_gguf.splitting import SPLITTINGS, Splitting, missing_bytes_apart
+from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
 
 __all__ = ["GgufTokenizer", "read_tokenizer", "save_tokenizer"]
 
@@ -51,6 +52,7 @@ class GgufTokenizer:
         merges: Pairs of tokens, the first to be merged first.
         roles: "bos_token", "eos_token", "unk_token", "pad_token" -> the token, as far as there are any.
         splitting: How text is split before merging; None where it is not, and pieces have `▁` for a space.
+        unicode_form: The form of Unicode that text is given first, or None. With `splitting`.
         adds_space: A text, and what follows a control or user-defined token, starts with a space. Without `splitting`.
         adds_bos: A text starts with the beginning-of-sequence token.
         adds_eos: A text ends with the end-of-sequence token.
@@ -63,6 +65,7 @@ class GgufTokenizer:
     merges: Sequence[tuple[str, str]]
     roles: Mapping[str, str]
     splitting: Splitting | None
+    unicode_form: UnicodeForm | None
     adds_space: bool
     adds_bos: bool
     adds_eos: bool
@@ -71,17 +74,32 @@ class GgufTokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of tokenizer.json."""
-        if self.splitting is None:
-            model = bpe_model(self.vocabulary, self.merges, byte_fallback=True)
-            parts = {"normalizer": _spaces_as_marks(self.adds_space), "decoder": _marks_as_spaces(self.adds_space)}
-        else:
-            model = bpe_model(self.vocabulary, self.merges, ignore_merges=self.splitting.whole_words)
-            split = [*self.splitting.pre_tokenizers, *missing_bytes_apart(self.vocabulary)]
-            parts = {
-                "pre_tokenizer": {"type": "Sequence", "pretokenizers": split},
-                "decoder": byte_level_decoder(),
-            }
-        return tokenizer_json(model, added_tokens=self._added_tokens(), post_processor=self._post_processor(), **parts)
+        parts = self._marked_spaces() if self.splitting is None else self._split_bytes(self.splitting)
+        return tokenizer_json(added_tokens=self._added_tokens(), post_processor=self._post_processor(), **parts)
+
+    def _marked_spaces(self) -> dict[str, dict[str, Any]]:
+        """Returns the parts that cut text whose spaces are written as `▁`."""
+        replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+        decoder = bytes_decoder(_SPACE)
+        before, first = [], []
+        if self.adds_space:
+            before = [{"type": "Prepend", "prepend": _SPACE}]
+            first = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+        return {
+            "model": bpe_model(self.vocabulary, self.merges, byte_fallback=True),
+            "normalizer": {"type": "Sequence", "normalizers": [*before, replace]},
+            "decoder": {**decoder, "decoders": [*decoder["decoders"], *first]},
+        }
+
+    def _split_bytes(self, splitting: Splitting) -> dict[str, dict[str, Any]]:
+        """Returns the parts that split text and cut its bytes."""
+        pre_tokenizers = [*splitting.pre_tokenizers, *missing_bytes_apart(self.vocabulary)]
+        return {
+            "model": bpe_model(self.vocabulary, self.merges, ignore_merges=splitting.whole_words),
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre_tokenizers},
+            "decoder": byte_level_decoder(),
+            **({"normalizer": {"type": self.unicode_form}} if self.unicode_form else {}),
+        }
 
     def config(self) -> dict[str, Any]:
         """Returns the content of tokenizer_config.json."""
@@ -139,6 +157,7 @@ def read_tokenizer(header: GgufHeader) -> GgufTokenizer:
         merges=_merges(metadata, vocabulary) if splitting else _merges_of_scores(metadata, tokens, types),
         roles=roles,
         splitting=splitting,
+        unicode_form=form_of(metadata.values.get(UNICODE_FORM)) if splitting else None,
         adds_space=splitting is None and metadata.flag("tokenizer.ggml.add_space_prefix", True),
         adds_bos=_adds(metadata, "bos", roles, splitting.adds_bos if splitting else True),
         adds_eos=_adds(metadata, "eos", roles, False),
@@ -232,22 +251,6 @@ def _merges_of_scores(metadata: Metadata, tokens: Sequence[str], types: Sequence
     apart = (_UNKNOWN, _CONTROL, _USER_DEFINED)
     kept = {token: score for token, score, type_ in zip(tokens, scores, types, strict=True) if type_ not in apart}
     return list(merges_of_scores(kept))
-
-
-def _spaces_as_marks(adds_space: bool) -> dict[str, Any]:
-    """Returns the normalizer that writes a space as `▁`."""
-    replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
-    return {
-        "type": "Sequence",
-        "normalizers": [*([{"type": "Prepend", "prepend": _SPACE}] if adds_space else []), replace],
-    }
-
-
-def _marks_as_spaces(adds_space: bool) -> dict[str, Any]:
-    """Returns the decoder that undoes that."""
-    decoder = bytes_decoder(_SPACE)
-    first = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-    return {**decoder, "decoders": [*decoder["decoders"], *([first] if adds_space else [])]}
 
 
 def _roles(metadata: Metadata, tokens: Sequence[str]) -> dict[str, str]:

@@ -12,11 +12,14 @@ from graftkit.errors import ExportError
 from graftkit.tokenization.scored_pieces import scores_of_merges
 
 from graftkit_gguf.splitting import SPLITTINGS, missing_bytes_apart
+from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
 
 __all__ = ["splitting_name", "tokenizer_metadata"]
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
+_STOPS = ("eot_token_id", "eom_token_id")
+"""Where tokens that end an answer stand besides the end-of-sequence token; llama.cpp adds some by their names."""
 _SPACE = "▁"
 _A_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
@@ -47,9 +50,7 @@ def tokenizer_metadata(
         "tokenizer.ggml.add_eos_token": added[1],
     }
     others = [id for id in stop if id != roles.get("eos")]
-    if others:
-        found["tokenizer.ggml.eot_token_id"] = others[0]
-    return found
+    return found | {f"tokenizer.ggml.{key}": id for key, id in zip(_STOPS, others, strict=False)}
 
 
 def _tokenizer_json(folder: Path) -> dict[str, Any]:
@@ -92,7 +93,14 @@ def _merges(spec: Mapping[str, Any]) -> dict[str, Any]:
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": splitting_name(spec),
         "tokenizer.ggml.merges": [" ".join(merge) for merge in spec["model"]["merges"]],
+        **({UNICODE_FORM: form} if (form := _form(spec)) else {}),
     }
+
+
+def _form(spec: Mapping[str, Any]) -> UnicodeForm | None:
+    normalizer = spec.get("normalizer") or {}
+    parts = normalizer.get("normalizers", [normalizer])
+    return form_of(parts[0].get("type")) if len(parts) == 1 else None
 
 
 def splitting_name(spec: Mapping[str, Any]) -> str:
@@ -105,8 +113,11 @@ def splitting_name(spec: Mapping[str, Any]) -> str:
         ExportError: llama.cpp has no such way, or graftkit knows none for it.
     """
     model = spec["model"]
-    if spec.get("normalizer") is not None or model.get("byte_fallback"):
-        raise ExportError("a byte-level BPE tokenizer has a form in GGUF only without a normalizer or byte fallback")
+    if model.get("byte_fallback") or (spec.get("normalizer") and not _form(spec)):
+        raise ExportError(
+            "the tokenizer changes text before it cuts it, which llama.cpp does not",
+            hint="Only a form of Unicode, such as NFC, is written.",
+        )
     found = spec.get("pre_tokenizer") or {}
     parts = found.get("pretokenizers", [found])
     for name, splitting in SPLITTINGS.items():

@@ -180,6 +180,7 @@ class ProofRequest:
         today: The day that a chat template writes where it asks for the date.
         template_arguments: What the chat template is given besides, by name.
         template_name: The chat template's name, where the tokenizer has several; None for the default.
+        stop_tokens: The token ids that end an answer, for programs that don't list theirs and have to be tried.
     """
 
     folder: Path
@@ -190,6 +191,7 @@ class ProofRequest:
     today: date | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     template_name: str | None = None
+    stop_tokens: Sequence[int] = ()
 
     def assets(
         self, tokenizer: Any, generation: Mapping[str, Any] | None = None, config: Any | None = None

@@ -9,12 +9,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from gguf_models import write_narrow
 from graftkit.errors import ExportError, ModelError
 from graftkit.tokenization.scored_pieces import merges_of_scores, scores_of_merges
 from graftkit.tokenization.tokenizer_json import added_token
-from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.header import read_header
 from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.tokenizer import save_tokenizer
@@ -25,26 +24,6 @@ from sentencepiece_models import MISTRAL, corpus, loaded
 from tokenizers import Tokenizer
 
 ROLES = {"bos": 1, "eos": 2, "unk": 0, "pad": None}
-NARROW = {
-    "llama.block_count": 1,
-    "llama.context_length": 64,
-    "llama.embedding_length": 32,
-    "llama.feed_forward_length": 32,
-    "llama.attention.head_count": 1,
-    "llama.rope.dimension_count": 32,
-    "llama.attention.layer_norm_rms_epsilon": 1e-5,
-}
-
-
-def write_narrow(path: Path, tokenizer: dict[str, Any]) -> Path:
-    """Writes a model of one narrow layer, for llama.cpp loads no less."""
-    rows = len(tokenizer["tokenizer.ggml.tokens"])
-    sizes = {"token_embd": (rows, 32), "output_norm": (32,), "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,)}
-    layers = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    sizes |= {f"blk.0.{name}": (32, 32) for name in layers}
-    zeros = ((f"{name}.weight", size, "f32", np.zeros(size, np.float32)) for name, size in sizes.items())
-    write_gguf(path, {"general.architecture": "llama", **NARROW, **tokenizer}, zeros)
-    return path
 
 
 def read_back(path: Path, folder: Path) -> Tokenizer:
