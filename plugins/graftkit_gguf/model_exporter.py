@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,19 @@ import torch
 from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError, RequestError
 
-from graftkit_gguf.architectures import architecture_of
+from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.config import GgufConfig
+from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import StoredTensor, write_gguf
+from graftkit_gguf.rope import FACTORS
 from graftkit_gguf.stored_types import stored_bytes, type_of
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_gguf.unicode_form import in_form
 
-__all__ = ["GgufExporter"]
+__all__ = ["GgufExporter", "stored_tensors"]
 
 _FILE = "model.gguf"
-_TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1}
+_TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1}
 """What rounding explains, as a share of the largest logit: of weights and, in llama.cpp, of what they multiply."""
 
 
@@ -37,7 +39,7 @@ class GgufExporter:
     def refusal(self, planned: PlannedModel) -> str | None:
         """Only architectures and tokenizers that llama.cpp has, and that graftkit knows the names of, have a form."""
         try:
-            architecture_of(planned.config).metadata(planned.config)
+            architecture_of(planned.config).metadata(complete_config(planned.config))
             _tokenizer(planned, [])
         except (RequestError, ExportError) as error:
             return str(error)
@@ -47,21 +49,13 @@ class GgufExporter:
         """Writes the file, one tensor in memory at a time."""
         stop = trained.generation_config.get("eos_token_id") or []
         metadata = {
-            **architecture_of(trained.config).metadata(trained.config),
+            **architecture_of(trained.config).metadata(complete_config(trained.config)),
             **_tokenizer(trained, stop if isinstance(stop, list) else [stop]),
         }
-        size = write_gguf(folder / _FILE, metadata, self._tensors(trained))
+        size = write_gguf(
+            folder / _FILE, metadata, stored_tensors(trained.config, trained.merged_tensors(), self._config.type)
+        )
         return {"format": "gguf", "type": self._config.type, "bytes": size}
-
-    def _tensors(self, trained: TrainedModel) -> Iterator[StoredTensor]:
-        architecture = architecture_of(trained.config)
-        tied = bool(trained.config.get("tie_word_embeddings"))
-        for name, tensor in trained.merged_tensors():
-            if tied and name == "lm_head.weight":
-                continue
-            stored_name, values = architecture.tensor(name, tensor, trained.config)
-            type_ = type_of(tuple(values.shape), self._config.type)
-            yield stored_name, tuple(values.shape), type_, stored_bytes(values, type_)
 
     def tolerance(self) -> float:
         """Returns what the rounding of the stored type explains."""
@@ -93,6 +87,39 @@ class GgufExporter:
                 rendered=program.rendered([dict(turn) for turn in request.conversation]),
                 stop_tokens=[id for id in request.stop_tokens if program.ends_at(id)],
             )
+
+
+def stored_tensors(
+    config: Mapping[str, Any], tensors: Iterable[tuple[str, torch.Tensor]], type: str
+) -> Iterator[StoredTensor]:
+    """Yields a model's tensors as a GGUF file has them.
+
+    Args:
+        config: The keys of its config.json.
+        tensors: Its tensors by transformers' names, float32; `lm_head.weight` is left out where it is the embedding.
+        type: How matrices are stored.
+
+    Raises:
+        ModelError: The architecture has no place for one.
+    """
+    architecture = architecture_of(config)
+    tied = bool(config.get("tie_word_embeddings"))
+    for name, tensor in tensors:
+        if tied and name == "lm_head.weight":
+            continue
+        twice = tied and not architecture.ties and name == "model.embed_tokens.weight"
+        for own in (name, "lm_head.weight") if twice else (name,):
+            for stored_name, values in architecture.tensors(own, tensor, config):
+                yield _stored(stored_name, values, type)
+    factors = architecture.factors(complete_config(config))
+    if factors is not None:
+        yield _stored(FACTORS, torch.from_numpy(factors), "f32")
+
+
+def _stored(name: str, values: torch.Tensor, wanted: str) -> StoredTensor:
+    shape = tuple(values.shape)
+    type_ = type_of(name, shape, wanted)
+    return name, shape, type_, stored_bytes(values, type_)
 
 
 def _tokenizer(planned: PlannedModel, stop: list[int]) -> dict[str, Any]:
