@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class GgufExporter:
         """Only architectures and tokenizers that llama.cpp has, and that graftkit knows the names of, have a form."""
         try:
             architecture_of(planned.config).metadata(complete_config(planned.config))
-            _tokenizer(planned, [])
+            _tokenizer(planned, planned.tokenizer.adds_bos, [])
         except (RequestError, ExportError) as error:
             return str(error)
         return None
@@ -50,7 +50,7 @@ class GgufExporter:
         stop = trained.generation_config.get("eos_token_id") or []
         metadata = {
             **architecture_of(trained.config).metadata(complete_config(trained.config)),
-            **_tokenizer(trained, stop if isinstance(stop, list) else [stop]),
+            **_tokenizer(trained, _adds_bos(trained), stop if isinstance(stop, list) else [stop]),
         }
         size = write_gguf(
             folder / _FILE, metadata, stored_tensors(trained.config, trained.merged_tensors(), self._config.type)
@@ -84,7 +84,7 @@ class GgufExporter:
         with LlamaCpp(request.folder / _FILE, 64) as program:
             return LoadedAssets(
                 tokens=[program.tokens(in_form(text, metadata)) for text in request.texts],
-                rendered=program.rendered([dict(turn) for turn in request.conversation]),
+                rendered=_left_out_bos(metadata) + program.rendered([dict(turn) for turn in request.conversation]),
                 stop_tokens=[id for id in request.stop_tokens if program.ends_at(id)],
             )
 
@@ -122,12 +122,37 @@ def _stored(name: str, values: torch.Tensor, wanted: str) -> StoredTensor:
     return name, shape, type_, stored_bytes(values, type_)
 
 
-def _tokenizer(planned: PlannedModel, stop: list[int]) -> dict[str, Any]:
+def _tokenizer(planned: PlannedModel, adds_bos: bool, stop: list[int]) -> dict[str, Any]:
     """Returns the metadata of the model's tokenizer."""
     tokenizer = planned.tokenizer
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder))
         roles = {role: tokenizer.role_token(role) for role in ("bos", "eos", "unk", "pad")}
-        found = tokenizer_metadata(Path(folder), planned.config["vocab_size"], roles, (tokenizer.adds_bos, False), stop)
+        found = tokenizer_metadata(Path(folder), planned.config["vocab_size"], roles, (adds_bos, False), stop)
     template = tokenizer.chat_template
     return found | ({"tokenizer.chat_template": template} if template else {})
+
+
+def _left_out_bos(metadata: Mapping[str, Any]) -> str:
+    """Returns the token that llama.cpp leaves out of what the template writes, since it puts it there itself, or ""."""
+    if not metadata.get("tokenizer.ggml.add_bos_token"):
+        return ""
+    bos = str(metadata["tokenizer.ggml.tokens"][metadata["tokenizer.ggml.bos_token_id"]])
+    return bos if _writes_bos(str(metadata.get("tokenizer.chat_template", "")), [bos]) else ""
+
+
+def _adds_bos(trained: TrainedModel) -> bool:
+    """Tells whether llama.cpp is to put the beginning-of-sequence token before a prompt.
+
+    Training did where it asked with texts alone and the tokenizer does. In a conversation it had the token only where
+    the chat template writes it.
+    """
+    tokenizer, template = trained.tokenizer, trained.tokenizer.chat_template
+    if not tokenizer.adds_bos or trained.prompts == "plain" or not template:
+        return tokenizer.adds_bos
+    bos = tokenizer.role_token("bos")
+    return _writes_bos(template, [text for text, id in tokenizer.special_tokens.items() if id == bos])
+
+
+def _writes_bos(template: str, tokens: Sequence[str]) -> bool:
+    return any(text in template for text in ("bos_token", *tokens))

@@ -18,7 +18,7 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -212,11 +212,11 @@ def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, export
 
 def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path, name: str) -> None:
     with atomic_folder(folder, keep=run.theirs(f"exports/{name}")) as temporary:
-        facts = exporter.export(_with_own_settings(loaded.model), temporary)
+        said = run.manifest
+        facts = exporter.export(_with_own_settings(loaded.model, said.data.prompts if said.data else "chat"), temporary)
         check_towers(loaded.model, temporary)
         if run.vocabulary.change:
             shutil.copyfile(run.folder / VOCABULARY, temporary / VOCABULARY)
-        said = run.manifest
         manifest = {
             "graftkit": __version__,
             "manifest_format": FORMAT,
@@ -243,9 +243,10 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
         ExportManifest.model_validate(manifest).write(temporary)
 
 
-def _with_own_settings(model: AdaptedModel) -> AdaptedModel:
+def _with_own_settings(model: AdaptedModel, prompts: Literal["chat", "plain"]) -> AdaptedModel:
     """Returns the model with settings that nobody else sees, so that what an exporter does to them stays its own."""
-    return replace(model, config=deepcopy(model.config), generation_config=deepcopy(model.generation_config))
+    config, generation = deepcopy(model.config), deepcopy(model.generation_config)
+    return replace(model, config=config, generation_config=generation, prompts=prompts)
 
 
 def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:

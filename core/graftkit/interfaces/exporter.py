@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from graftkit.interfaces.tokenizer import ROLES
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -88,6 +88,10 @@ class TrainedModel(PlannedModel, Protocol):
     @property
     def generation_config(self) -> Mapping[str, Any]:
         """The base model's generation_config.json, with every token that ends an answer; empty without any."""
+
+    @property
+    def prompts(self) -> Literal["chat", "plain"]:
+        """How it was asked in training: "chat" for the chat template, "plain" for the text alone."""
 
     @property
     def vocabulary(self) -> NewVocabulary | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -48,6 +48,7 @@ class AdaptedModel:
         adapted: Every adapted layer by its dotted path, in the model's order.
         grown: The new rows of its embeddings, or None where the vocabulary is the base model's.
         generation_config: How answers are generated, with the keys of a `generation_config.json`.
+        prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
     """
 
     network: nn.Module
@@ -58,6 +59,7 @@ class AdaptedModel:
     adapted: Mapping[str, AdaptedWeight]
     grown: GrownVocabulary | None = None
     generation_config: Mapping[str, Any] = field(default_factory=dict)
+    prompts: Literal["chat", "plain"] = "chat"
 
     @property
     def change(self) -> VocabularyChange | None:
