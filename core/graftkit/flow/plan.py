@@ -181,6 +181,7 @@ def make_plan(
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,
         *_left_columns(datasets),
+        *_skipped(datasets),
         *_notices(bound, samples),
         *_unseen(bound, shares),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound))) else []),
@@ -318,7 +319,8 @@ def _read(
     else:
         found = split(scan_samples(files, seed), data.holdout)
     if not found.train:
-        raise DataError("every record is held out: there is nothing to learn from", where=str(files[0].source))
+        told = "every record is held out" if found.holdout else "every record is empty"
+        raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
     records: Counter[int] = Counter()
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count
@@ -367,6 +369,16 @@ def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
         f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
         f"not read: {', '.join(map(one_line, left))}"
         for (name, left), where in found.items()
+    ]
+
+
+def _skipped(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells how many records of each file are left out."""
+    return [
+        f"{one_line(str(dataset.source))}: {len(dataset.skipped):,} records have nothing to learn and are left out, "
+        f"the first of them is record {dataset.skipped[0] + 1:,}"
+        for dataset in datasets
+        if dataset.skipped
     ]
 
 
