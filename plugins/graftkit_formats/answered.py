@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftkit import Conversation, Message
-from graftkit.errors import DataError
+from graftkit.errors import NothingToLearn
 
 __all__ = ["conversation"]
 
@@ -15,10 +15,12 @@ def conversation(messages: tuple[Message, ...], where: str, tools: tuple[Mapping
     """Returns a conversation.
 
     Raises:
-        DataError: None of its messages counts in the loss.
+        NothingToLearn: None of its messages counts in the loss.
     """
     if not any(message.loss_weight and message.says_something for message in messages):
         if any(message.role == "assistant" and message.says_something for message in messages):
-            raise DataError("every message has the weight 0: there is nothing to learn", where=where)
-        raise DataError("no turn of the assistant: there is nothing to learn", where=where)
+            raise NothingToLearn("every message has the weight 0: there is nothing to learn", where=where)
+        if any(message.role == "assistant" for message in messages):
+            raise NothingToLearn("the answer is empty: there is nothing to learn", where=where)
+        raise NothingToLearn("no turn of the assistant: there is nothing to learn", where=where)
     return Conversation(messages, where, tools)

@@ -13,10 +13,13 @@ RoleName = Literal["system", "user", "assistant", "tool"]
 
 
 class RolesConfig(ProviderConfig):
-    """Fields of the formats whose records name roles."""
+    """Fields of the formats whose records are messages."""
 
     roles: dict[str, RoleName] = Field(
         default={}, description="role in the file: system, user, assistant or tool; besides the names that are known"
+    )
+    ignore: list[str] = Field(
+        default=[], description="keys of messages that are not read, such as timestamp; any other is refused"
     )
 
 

@@ -9,6 +9,7 @@ from graftkit.testing import FormatContract
 __all__ = [
     "AlpacaContract",
     "LabelContract",
+    "MessageTreeContract",
     "MessagesContract",
     "PlainTextContract",
     "PreferenceContract",
@@ -25,6 +26,15 @@ class MessagesContract(FormatContract):
     """Lists of messages."""
 
     records = ({"messages": _MESSAGES}, {"conversation": _MESSAGES, "system": "short"})
+
+
+class MessageTreeContract(FormatContract):
+    """Trees of messages."""
+
+    records = (
+        {"prompt": {"role": "prompter", "text": "one", "replies": [{"role": "assistant", "text": "two"}]}},
+        {"prompt": {"role": "user", "content": "one", "replies": [{"role": "assistant", "content": "two"}]}},
+    )
 
 
 class ShareGptContract(FormatContract):
@@ -75,6 +85,7 @@ class PreferenceContract(FormatContract):
     records = (
         {"prompt": "one", "chosen": "two", "rejected": "two"},
         {"chosen": _MESSAGES, "rejected": _MESSAGES},
+        {"system": "short", "instruction": "one", "input": "two", "chosen": "two", "rejected": "two"},
     )
 
 

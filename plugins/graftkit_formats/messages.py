@@ -11,7 +11,7 @@ from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import RolesConfig
-from graftkit_formats.turns import SYSTEMS, messages_of, tools_of, turns_of, with_system
+from graftkit_formats.turns import SYSTEMS, TOOLS, TurnKeys, messages_of, tools_of, turns_of, with_system
 
 __all__ = ["Messages", "ShareGpt"]
 
@@ -25,8 +25,7 @@ class Messages:
     Attributes:
         names: What the column with the list may be called.
         as_text: What it is called where a table holds it as JSON text.
-        role_key: The key of a turn's role.
-        content_key: The key of a turn's text.
+        keys: How turns are written.
     """
 
     names: ClassVar[tuple[str, ...]] = (
@@ -39,26 +38,25 @@ class Messages:
         "turns",
     )
     as_text: ClassVar[str] = "messages"
-    role_key: ClassVar[str] = "role"
-    content_key: ClassVar[str] = "content"
+    keys: ClassVar[TurnKeys] = TurnKeys("messages", contents=("content", "value", "text"))
 
     def __init__(self, config: RolesConfig) -> None:
-        self._roles = config.roles
+        self._config = config
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Fits where one column holds lists of objects with a role and a text."""
         names = [name for name in self.names if name in found and self._holds_turns(name, found[name])]
-        beside = [name for name in (*SYSTEMS, "tools") if name in found]
+        beside = [name for name in (*SYSTEMS, *TOOLS) if name in found]
         return [names[0], *beside] if len(names) == 1 else None
 
     def _holds_turns(self, name: str, column: Column) -> bool:
-        keys = {self.role_key, self.content_key}
-        return (column.is_list_of_objects and keys <= column.keys) or (name == self.as_text and column.is_text)
+        has_both = self.keys.role in column.keys and not column.keys.isdisjoint(self.keys.contents)
+        return (column.is_list_of_objects and has_both) or (name == self.as_text and column.is_text)
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
         turns = turns_of(record, self._column(record, where), where)
-        messages = messages_of(turns, where, self._roles, self.role_key, self.content_key)
+        messages = messages_of(turns, where, self._config, self.keys)
         return conversation(with_system(record, messages, where), where, tools_of(record, where))
 
     def _column(self, record: Mapping[str, Any], where: str) -> str:
@@ -76,5 +74,4 @@ class ShareGpt(Messages):
 
     names = ("conversations", "conversation", "messages")
     as_text = "conversations"
-    role_key = "from"
-    content_key = "value"
+    keys = TurnKeys("sharegpt", "from", ("value", "content", "text"))

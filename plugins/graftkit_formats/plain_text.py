@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from graftkit import Column, LongText, RecordSource, Text
-from graftkit.errors import DataError
+from graftkit.errors import NothingToLearn
 
 from graftkit_formats.turns import string_of
 
@@ -31,5 +31,5 @@ class PlainText:
             return LongText(value, where)
         text = string_of(record, name, where)
         if not text.strip():
-            raise DataError(f'"{name}" is empty: there is nothing to learn', where=where)
+            raise NothingToLearn(f'"{name}" is empty: there is nothing to learn', where=where)
         return Text(text, where)

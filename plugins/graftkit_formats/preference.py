@@ -1,4 +1,4 @@
-"""Pairs of a chosen and a rejected answer."""
+"""Pairs of a chosen and a rejected answer, and answers that are labelled as wanted or not."""
 
 from __future__ import annotations
 
@@ -11,33 +11,49 @@ from graftkit.errors import DataError
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import PreferenceConfig
-from graftkit_formats.turns import messages_of, string_of, turns_of
+from graftkit_formats.turns import SYSTEMS, TurnKeys, messages_of, string_of, turns_of, with_system
 
 __all__ = ["Preference"]
 
+_PROMPTS = ("prompt", "question", "instruction", "query")
+_CONVERSATIONS = ("conversations", "conversation")
+_WANTED = ("prompt", "completion", "label")
+_KEYS = TurnKeys("preference")
+_SHAREGPT = TurnKeys("preference", "from", ("value",))
+
 
 class Preference:
-    """Reads `{"prompt": ..., "chosen": ..., "rejected": ...}`: texts or lists of messages, with or without a prompt.
+    """Reads `{"prompt": ..., "chosen": ..., "rejected": ...}`: texts or messages, with or without a prompt.
+
+    The prompt may have another name, an "input" after it and a system prompt before it. Completions with a `label` that
+    says whether they are wanted are refused.
 
     Args:
         config: Its fields.
     """
 
     def __init__(self, config: PreferenceConfig) -> None:
-        self._roles, self._learn = config.roles, config.learn
+        self._config, self._learn = config, config.learn
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Fits where a chosen and a rejected answer are there, of one type."""
+        """Fits where a chosen and a rejected answer are there, or a completion that is wanted or not."""
+        if {*_WANTED} <= found.keys() and found["label"].types == {"boolean"}:
+            return _WANTED
         if not {"chosen", "rejected"} <= found.keys():
             return None
-        pair = (found["chosen"], found["rejected"])
-        prompt = found.get("prompt")
-        lists = all(column.is_list_of_objects for column in pair)
-        texts = all(column.is_text for column in pair) and prompt is not None and prompt.is_text
-        return ["chosen", "rejected", *(["prompt"] if prompt else [])] if lists or texts else None
+        prompts = [name for name in (*_PROMPTS, *_CONVERSATIONS) if name in found][:1]
+        beside = ("input", *SYSTEMS) if prompts else ()
+        return ["chosen", "rejected", *prompts, *(name for name in beside if name in found and found[name].is_text)]
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the prompt and the chosen answer."""
+        if {*_WANTED} <= record.keys():
+            raise DataError(
+                "its label says whether the completion is wanted, and fine-tuning learns every one",
+                where=where,
+                hint="Write those that are wanted to a file of their own, jq -c 'select(.label)' FILE > wanted.jsonl; "
+                "or, to learn all of them, format: prompt-completion.",
+            )
         if self._learn is None:
             raise DataError(
                 "the record has a chosen and a rejected answer, and fine-tuning learns one",
@@ -45,14 +61,34 @@ class Preference:
                 hint="To learn the chosen ones: format: {use: preference, learn: chosen}.",
             )
         chosen = self._messages(record, "chosen", "assistant", where)
-        prompt = self._messages(record, "prompt", "user", where) if "prompt" in record else ()
+        prompt = self._prompt(record, where)
         if chosen[: len(prompt)] == prompt:  # the whole conversation is given
             prompt = ()
-        *before, last = (*prompt, *chosen)
+        *before, last = with_system(record, (*prompt, *chosen), where)
+        if not before:
+            raise DataError(
+                '"chosen" is a text, and there is no prompt',
+                where=where,
+                hint="To learn the whole text: {path: FILE, format: text, columns: {text: chosen}}.",
+            )
         silent = [replace(message, weight=message.weight or 0.0) for message in before]
         return conversation((*silent, last), where)
 
+    def _prompt(self, record: Mapping[str, Any], where: str) -> tuple[Message, ...]:
+        """Returns the messages before the answer; nothing where the answer is a conversation."""
+        key = next((name for name in (*_PROMPTS, *_CONVERSATIONS) if name in record), None)
+        if key is None:
+            return ()
+        messages = self._messages(record, key, "user", where)
+        if record.get("input") and isinstance(record[key], str):
+            asked = "\n\n".join([messages[0].content, string_of(record, "input", where)])
+            return (replace(messages[0], content=asked),)
+        return messages
+
     def _messages(self, record: Mapping[str, Any], key: str, role: str, where: str) -> tuple[Message, ...]:
-        if isinstance(record.get(key), str) and not record[key].lstrip().startswith("[{"):
+        value = record.get(key)
+        if isinstance(value, str) and not value.lstrip().startswith("[{"):
             return (Message(role, string_of(record, key, where)),)
-        return messages_of(turns_of(record, key, where), f"{where}: {key}", self._roles)
+        turns = [value] if isinstance(value, dict) else turns_of(record, key, where)
+        sharegpt = isinstance(turns[0], dict) and "from" in turns[0]
+        return messages_of(turns, f"{where}: {key}", self._config, _SHAREGPT if sharegpt else _KEYS)

@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from graftkit import Column, Completion, Conversation
-from graftkit.errors import DataError
+from graftkit.errors import NothingToLearn
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import RolesConfig
-from graftkit_formats.turns import messages_of, string_of, turns_of
+from graftkit_formats.turns import TurnKeys, messages_of, string_of, turns_of
 
 __all__ = ["PromptCompletion"]
+
+_KEYS = TurnKeys("prompt-completion")
 
 
 class PromptCompletion:
@@ -26,7 +28,7 @@ class PromptCompletion:
     """
 
     def __init__(self, config: RolesConfig) -> None:
-        self._roles = config.roles
+        self._config = config
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Fits where both are there, of one type."""
@@ -42,12 +44,12 @@ class PromptCompletion:
             return self._conversation(record, where)
         prompt, completion = (string_of(record, key, where) for key in ("prompt", "completion"))
         if not completion:
-            raise DataError('"completion" is empty: there is nothing to learn', where=where)
+            raise NothingToLearn('"completion" is empty: there is nothing to learn', where=where)
         return Completion(prompt, completion, where)
 
     def _conversation(self, record: Mapping[str, Any], where: str) -> Conversation:
         prompt, completion = (
-            messages_of(turns_of(record, key, where), f"{where}: {key}", self._roles)
+            messages_of(turns_of(record, key, where), f"{where}: {key}", self._config, _KEYS)
             for key in ("prompt", "completion")
         )
         silent = tuple(replace(message, weight=message.weight or 0.0) for message in prompt)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from graftkit import Message, ToolCall
@@ -12,7 +14,19 @@ from graftkit.interfaces.bounded_json import parse_strict_json
 from graftkit.interfaces.record_format import kind_of
 from graftkit.interfaces.samples import ROLES
 
-__all__ = ["SYSTEMS", "messages_of", "role_of", "string_of", "tools_of", "turns_of", "with_system"]
+from graftkit_formats.config import RolesConfig
+
+__all__ = [
+    "SYSTEMS",
+    "TOOLS",
+    "TurnKeys",
+    "calls_in",
+    "messages_of",
+    "string_of",
+    "tools_of",
+    "turns_of",
+    "with_system",
+]
 
 _ROLES = {
     "human": "user",
@@ -21,6 +35,7 @@ _ROLES = {
     "bing": "assistant",
     "bard": "assistant",
     "bot": "assistant",
+    "chatbot": "assistant",
     "model": "assistant",
     "ai": "assistant",
     "prompter": "user",
@@ -33,10 +48,16 @@ _ROLES = {
 }
 """Other programs' names for the roles."""
 
+_CALLERS = frozenset({"function_call", "tool_call", "tool_calls"})
+"""What ShareGPT's function calling calls an assistant whose text is the JSON of its calls."""
+
 SYSTEMS = ("system", "system_prompt")
 """Columns that hold a system prompt."""
 
-_WEIGHTS = ("weight", "train")
+TOOLS = ("tools", "functions")
+"""Columns that hold the descriptions of tools."""
+
+_WEIGHTS = ("weight", "train", "training")
 _REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 _CALL_KEYS = {"id", "type", "index", "function", "name", "arguments"}
 _BESIDE = ("name", "tool_call_id", "tool_calls", "function_call")
@@ -57,7 +78,8 @@ def string_of(record: Mapping[str, Any], key: str, where: str) -> str:
         raise DataError(f'"{key}" is missing or null', where=where)
     value = record[key]
     if not isinstance(value, str):
-        raise DataError(f'"{key}" is {kind_of(value)}, no string', where=where)
+        hint = "What is learnt is text: write it as such, for example with jq's tostring or Python's json.dumps."
+        raise DataError(f'"{key}" is {kind_of(value)}, no string', where=where, hint=hint)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -65,27 +87,46 @@ def string_of(record: Mapping[str, Any], key: str, where: str) -> str:
     return value
 
 
-def role_of(name: Any, roles: Mapping[str, str], where: str) -> str:
-    """Returns the role that a record's name for it means.
+@dataclass(frozen=True, slots=True)
+class TurnKeys:
+    """How the turns of a format are written.
 
-    Args:
-        name: What the record says.
-        roles: Further names, by the recipe.
-        where: File, line and message.
-
-    Raises:
-        DataError: It means none.
+    Attributes:
+        format: What a recipe calls the format.
+        role: The key under which a turn has its role.
+        contents: The keys under which it may have its text, the usual one first.
     """
-    if isinstance(name, str):
-        found = roles.get(name) or (name if name in ROLES else _ROLES.get(name.lower()) or _lower(name))
-        if found:
-            return found
-    shown = repr(name) if len(repr(name)) < 100 else f"{repr(name)[:100]}..."
-    raise DataError(
-        f"role {shown} is none of {', '.join(ROLES)}, and no name for one that is known",
-        where=where,
-        hint="Say what it means: format: {use: NAME, roles: {THEIRS: user}}.",
-    )
+
+    format: str
+    role: str = "role"
+    contents: tuple[str, ...] = ("content",)
+
+    def role_of(self, name: Any, roles: Mapping[str, str], where: str) -> str:
+        """Returns the role that a record's name for it means.
+
+        Args:
+            name: What the record says.
+            roles: Further names, by the recipe.
+            where: File, line and message.
+
+        Raises:
+            DataError: It means none.
+        """
+        if isinstance(name, str):
+            found = roles.get(name) or (name if name in ROLES else _ROLES.get(name.lower()) or _lower(name))
+            if found:
+                return found
+        shown = repr(name) if len(repr(name)) < 100 else f"{repr(name)[:100]}..."
+        raise DataError(
+            f"role {shown} is none of {', '.join(ROLES)}, and no name for one that is known",
+            where=where,
+            hint=f"Say what it means: format: {{use: {self.format}, roles: {{{_key(str(name))}: user}}}}.",
+        )
+
+
+def _key(name: str) -> str:
+    """Returns a name as a recipe writes it."""
+    return name if re.fullmatch(r"[A-Za-z][\w-]{0,99}", name) else json.dumps(name[:100])
 
 
 def _lower(name: str) -> str | None:
@@ -107,54 +148,90 @@ def turns_of(record: Mapping[str, Any], key: str, where: str) -> list[Any]:
     return turns
 
 
-def messages_of(
-    turns: Sequence[Any],
-    where: str,
-    roles: Mapping[str, str],
-    role_key: str = "role",
-    content_key: str = "content",
-) -> tuple[Message, ...]:
+def messages_of(turns: Sequence[Any], where: str, config: RolesConfig, keys: TurnKeys) -> tuple[Message, ...]:
     """Returns the messages of a list of turns.
 
     Args:
         turns: The turns.
         where: File and line.
-        roles: Names for roles besides those that are known.
-        role_key: The key under which a turn has its role.
-        content_key: The key under which it has its text.
+        config: Names for roles besides those that are known, and the keys that are not read.
+        keys: How turns are written.
 
     Raises:
         DataError: A turn is malformed, or holds more than is read; with its number.
     """
-    return tuple(
-        _message(turn, f"{where}: message {number}", roles, role_key, content_key)
-        for number, turn in enumerate(turns, 1)
-    )
+    said = [_said(turn, config.ignore, keys) for turn in turns]
+    known = {keys.role, *keys.contents, *_WEIGHTS, *_REASONING, *_BESIDE}
+    over = sorted({key for turn in said for key in turn} - known)
+    messages = []
+    for number, turn in enumerate(said, 1):
+        at = f"{where}: message {number}"
+        if keys.role not in turn or turn.keys() - known:
+            told = ", ".join(turn) or ("nothing" if isinstance(turns[number - 1], dict) else kind_of(turns[number - 1]))
+            raise DataError(
+                f'a message has "{keys.role}" and "{keys.contents[0]}", and perhaps weight, name, reasoning_content, '
+                f"tool_calls or tool_call_id; found {told}",
+                where=at,
+                hint=_ignoring([*config.ignore, *over], keys) if keys.role in turn else "",
+            )
+        messages.append(_message(turn, at, config.roles, keys))
+    return tuple(messages)
 
 
-def _message(turn: Any, where: str, roles: Mapping[str, str], role_key: str, content_key: str) -> Message:
-    found = {key: value for key, value in turn.items() if value is not None} if isinstance(turn, dict) else {}
-    known = (role_key, content_key, *_WEIGHTS, *_REASONING, *_BESIDE)
-    if role_key not in found or any(key not in known for key in found):
-        told = ", ".join(found) or "nothing" if isinstance(turn, dict) else kind_of(turn)
-        raise DataError(
-            f'a message has "{role_key}" and "{content_key}", and perhaps weight, name, reasoning_content, tool_calls '
-            f"or tool_call_id; found {told}",
-            where=where,
-        )
-    calls = _calls(found, where)
-    reasoning = [key for key in _REASONING if found.get(key)]
-    if len(reasoning) > 1:
-        raise DataError(f"it has {' and '.join(reasoning)}, which mean the same", where=where)
+def _ignoring(names: Sequence[str], keys: TurnKeys) -> str:
+    shown = ", ".join(map(_key, names))
+    return f"What a model need not know is left out with format: {{use: {keys.format}, ignore: [{shown}]}}."
+
+
+def _said(turn: Any, ignored: Collection[str], keys: TurnKeys) -> dict[str, Any]:
+    """Returns what a turn says: its keys but for those that are null, an empty list, or not to be read."""
+    items = turn.items() if isinstance(turn, dict) else ()
+    own = (keys.role, *keys.contents)
+    return {
+        str(key): value
+        for key, value in items
+        if value is not None and (value != [] or key in own) and key not in ignored
+    }
+
+
+def _message(turn: Mapping[str, Any], where: str, roles: Mapping[str, str], keys: TurnKeys) -> Message:
+    contents = [key for key in keys.contents if key in turn]
+    if len(contents) > 1:
+        hint = _ignoring(contents[1:], keys)
+        raise DataError(f"it has {' and '.join(contents)}, which mean the same", where=where, hint=hint)
+    key, role = contents[0] if contents else keys.contents[0], turn[keys.role]
+    if isinstance(role, str) and role not in roles and role.lower() in _CALLERS:
+        return Message("assistant", "", _weight(turn, where), tool_calls=calls_in(turn, key, where))
+    calls = _calls(turn, where)
+    content, thought = _content(turn if contents or not calls else {key: ""}, key, where)
+    reasoning = [name for name in _REASONING if turn.get(name)]
+    if len(reasoning) + bool(thought) > 1:
+        told = " and ".join([*reasoning, *(["a part that is thinking"] if thought else [])])
+        raise DataError(f"it has {told}, which mean the same", where=where)
     return Message(
-        role_of(found[role_key], roles, where),
-        _content(found if content_key in found or not calls else {content_key: ""}, content_key, where),
-        _weight(found, where),
-        reasoning=string_of(found, reasoning[0], where) if reasoning else "",
+        keys.role_of(role, roles, where),
+        content,
+        _weight(turn, where),
+        reasoning=string_of(turn, reasoning[0], where) if reasoning else thought,
         tool_calls=calls,
-        tool_call_id=string_of(found, "tool_call_id", where) if "tool_call_id" in found else "",
-        name=string_of(found, "name", where) if "name" in found else "",
+        tool_call_id=string_of(turn, "tool_call_id", where) if "tool_call_id" in turn else "",
+        name=string_of(turn, "name", where) if "name" in turn else "",
     )
+
+
+def calls_in(turn: Mapping[str, Any], key: str, where: str) -> tuple[ToolCall, ...]:
+    """Returns the calls that a text is the JSON of: one, or a list of them.
+
+    Args:
+        turn: What the text is in.
+        key: Its key.
+        where: File, line and message.
+
+    Raises:
+        DataError: It is no JSON of calls.
+    """
+    found = _parsed(string_of(turn, key, where), key, where)
+    return _calls({"tool_calls": found if isinstance(found, list) else [found]}, where)
 
 
 def _calls(turn: Mapping[str, Any], where: str) -> tuple[ToolCall, ...]:
@@ -187,37 +264,64 @@ def _parsed(text: str, key: str, where: str) -> Any:
     try:
         return parse_strict_json(text, 2_000_000)
     except (ValueError, RecursionError) as error:
-        raise DataError(f'"{key}" is text, but no JSON: {error}', where=where) from None
+        python = re.match(r"\s*\[?\s*\{\s*'", text)
+        hint = "This is Python's notation: write the column with json.dumps, or the table as JSON." if python else ""
+        raise DataError(f'"{key}" is text, but no JSON: {error}', where=where, hint=hint) from None
 
 
 def tools_of(record: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], ...]:
     """Returns the descriptions of tools in a record's column "tools": a list, or the JSON text of one.
 
+    A column "functions" holds them as OpenAI's older format does: without the object that says "function" of each.
+
     Raises:
-        DataError: It is neither.
+        DataError: It is neither, or there are both columns.
     """
-    tools = record.get("tools", [])
+    found = [name for name in TOOLS if record.get(name)]
+    if len(found) > 1:
+        raise DataError(f"it has {' and '.join(found)}, which mean the same", where=where)
+    key = found[0] if found else "tools"
+    tools = record.get(key, [])
     if isinstance(tools, str):
-        tools = _parsed(tools, "tools", where) if tools.strip() else []
+        tools = _parsed(tools, key, where) if tools.strip() else []
     if isinstance(tools, list):
-        tools = [_parsed(tool, "tools", where) if isinstance(tool, str) else tool for tool in tools]
+        tools = [_parsed(tool, key, where) if isinstance(tool, str) else tool for tool in tools]
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise DataError('"tools" is no list of objects, and no JSON text of one', where=where)
-    return tuple(tools)
+        raise DataError(f'"{key}" is no list of objects, and no JSON text of one', where=where)
+    return tuple({"type": "function", "function": tool} if key == "functions" else tool for tool in tools)
 
 
-def _content(turn: Mapping[str, Any], key: str, where: str) -> str:
-    """Returns a message's text; content in parts is joined where every part is text."""
+def _content(turn: Mapping[str, Any], key: str, where: str) -> tuple[str, str]:
+    """Returns a message's text, and its reasoning; content in parts is joined where every part is one or the other."""
     content = turn.get(key)
     if not isinstance(content, list):
-        return string_of(turn, key, where)
-    texts = []
+        return string_of(turn, key, where), ""
+    texts = {"text": "", "thinking": ""}
     for part in content:
-        if not (isinstance(part, dict) and part.get("type") == "text"):
-            found = part.get("type") if isinstance(part, dict) else kind_of(part)
-            raise DataError(f'"{key}" has a part of the type {json.dumps(found)}; parts of text are read', where=where)
-        texts.append(string_of(part, "text", where))
-    return "".join(texts)
+        found = part.get("type", "text") if isinstance(part, dict) else kind_of(part)
+        kind = _PARTS.get(found) if isinstance(found, str) else None
+        if kind is None or not isinstance(part, dict):
+            raise DataError(
+                f'"{key}" has a part of the type {json.dumps(found)}; parts of text are read',
+                where=where,
+                hint=_OTHER_PARTS.get(found, "") if isinstance(found, str) else "",
+            )
+        texts[kind] += string_of(part, kind, where)
+    return texts["text"], texts["thinking"]
+
+
+_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "thinking": "thinking"}
+"""Types of parts, and the key that a part has its text under."""
+
+_CALLS = (
+    'Write calls as "tool_calls": [{"function": {"name": ..., "arguments": {...}}}], and results as messages with '
+    '"role": "tool".'
+)
+_MEDIA = "Models are trained on text alone: leave such records out."
+_OTHER_PARTS = {
+    **dict.fromkeys(("tool_use", "tool_result", "tool_call"), _CALLS),
+    **dict.fromkeys(("image", "image_url", "input_image", "video", "audio", "input_audio"), _MEDIA),
+}
 
 
 def _weight(turn: Mapping[str, Any], where: str) -> float | None:
@@ -246,5 +350,9 @@ def with_system(record: Mapping[str, Any], messages: tuple[Message, ...], where:
     if messages and messages[0].role == "system":
         if messages[0].content == system:
             return messages
-        raise DataError("the record has a system prompt, and its first message is another one", where=where)
+        raise DataError(
+            "the record has a system prompt, and its first message is another one",
+            where=where,
+            hint=f"To leave the column out, give it a name that is not read: columns: {{unread: {found[0]}}}.",
+        )
     return (Message("system", system), *messages)

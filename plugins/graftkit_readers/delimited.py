@@ -38,8 +38,7 @@ class Delimited:
         csv.field_size_limit(MAX_LINE)
         rows = csv.reader(lines, delimiter=self._delimiter or _delimiter(source), strict=True)
         try:
-            names = next(rows, [])
-            _check_names(names, source)
+            names = _named(next(rows, []), source)
             began = lines.number + 1
             for row in rows:
                 place = f":{began}"
@@ -85,19 +84,27 @@ class _Row:
         return dict(zip(self._names, self._values, strict=True))
 
 
-def _check_names(names: Sequence[str], source: RecordSource) -> None:
-    """Refuses a first line that names no columns, or one twice."""
+def _named(names: Sequence[str], source: RecordSource) -> list[str]:
+    """Returns the columns' names; one without a name, as of row numbers, is called by its place, "column 1".
+
+    White space around a name is none of it.
+
+    Raises:
+        DataError: The first line names no column, or one twice.
+    """
+    named = [name.strip() or f"column {place}" for place, name in enumerate(names, 1)]
     if not any(name.strip() for name in names):
         raise DataError("there is no row in it", where=str(source))
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice or "" in names:
-        told = f"two columns are called '{twice[0]}'" if twice and twice[0] else "a column has no name"
-        raise DataError(told, where=f"{source}:1", hint="The first line of a table names its columns.")
+    twice = sorted(name for name, count in Counter(named).items() if count > 1)
+    if twice:
+        hint = "The first line of a table names its columns."
+        raise DataError(f"two columns are called '{twice[0]}'", where=f"{source}:1", hint=hint)
+    return named
 
 
 def _delimiter(source: RecordSource) -> str:
-    """Returns what separates the names in the first line: a tab, else a comma or a semicolon."""
+    """Returns what separates the names in the first line: a tab, else the most frequent of comma, semicolon and bar."""
     line = source.head.partition(b"\n")[0]
     if source.suffix == ".tsv" or (b"\t" in line and b"," not in line):
         return "\t"
-    return ";" if line.count(b";") > line.count(b",") else ","
+    return max(",;|", key=lambda sign: line.count(sign.encode()))

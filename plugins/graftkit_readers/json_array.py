@@ -1,4 +1,4 @@
-"""A JSON array of objects, or an object that holds one."""
+"""A JSON array of objects, an object that holds one, or objects one after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graftkit import Record, RecordSource
 from graftkit.errors import DataError
 from graftkit.interfaces.record_source import MAX_LINE
 
-from graftkit_readers.json_lines import begins_with_a_line
+from graftkit_readers.json_lines import begins_with_a_line, holds_records
 from graftkit_readers.parsed import parse_record
 
 __all__ = ["JsonArray"]
@@ -21,11 +21,18 @@ _PART = 1 << 20
 _SIGN = re.compile(r'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 """A bracket, or a string with what closes it: nothing where it goes on in the next part of the file."""
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
+_LONGEST_KEY = 256
+_LIST = re.compile(r'(?<!\\)"\s*:\s*\[\s*\{')
+"""The beginning of a list of objects that is a value."""
 _KEY = re.compile(r'\s*\{\s*("[^"\\]{0,200}")\s*:\s*(?=\[)')
 
 
 class JsonArray:
-    """Reads a JSON array, an element in memory at a time; of an object whose first value is an array, that one."""
+    """Reads a JSON array, an element in memory at a time; of an object whose first value is an array, that one.
+
+    Objects that stand one after the other, each over several lines, are records, too; so is a single one whose first
+    value is a list of messages.
+    """
 
     def accepts(self, source: RecordSource) -> bool:
         """Tells whether the suffix is one of JSON, and the file is not one of lines."""
@@ -84,8 +91,13 @@ class _Text:
 
 
 def _elements(text: _Text) -> Iterator[str]:
-    """Yields the JSON of each element of the array."""
-    if text.next() == "{" and (found := _KEY.match(text.text, text.at)):
+    """Yields the JSON of each element of the array, or of each object where there is none."""
+    inside = text.next() == "{"
+    if inside:
+        found = _KEY.match(text.text, text.at) if holds_records(text.source.head) else None
+        if found is None:
+            yield from _objects(text)
+            return
         text.skip(found.end() - text.at)
     if text.next() != "[":
         raise DataError("no JSON array of records is in it", where=str(text.source), hint=_FORMS)
@@ -101,6 +113,40 @@ def _elements(text: _Text) -> Iterator[str]:
         if sign != "{":
             raise _malformed(text, number, sign)
         yield (after := _object(text, number))
+    text.skip(1)
+    _check_end(text, number, inside=inside)
+
+
+def _objects(text: _Text) -> Iterator[str]:
+    number = 0
+    while sign := text.next():
+        number += 1
+        if sign != "{":
+            raise _malformed(text, number, sign)
+        yield _object(text, number)
+
+
+def _check_end(text: _Text, number: int, *, inside: bool) -> None:
+    """Refuses what stands after the array: more of such arrays are records that would be lost.
+
+    Args:
+        text: The text after the array's closing bracket.
+        number: How many records were in it.
+        inside: Whether the array is a value of an object, after which there may be others that are no lists of objects.
+
+    Raises:
+        DataError: There is more.
+    """
+    while inside and text.next():
+        found = _LIST.search(text.text, text.at)
+        if found:
+            hint = "Make each list a file of its own: jq '.NAME' FILE > NAME.json"
+            raise DataError("the object holds more than one list of records", where=str(text.source), hint=hint)
+        text.at = max(text.at, len(text.text) - _LONGEST_KEY)
+        if not text.more():
+            return
+    if text.next():
+        raise DataError(f"more stands after the array of {number:,} records", where=str(text.source), hint=_FORMS)
 
 
 def _object(text: _Text, number: int) -> str:
@@ -132,7 +178,20 @@ def _object(text: _Text, number: int) -> str:
 
 def _malformed(text: _Text, number: int, sign: str) -> DataError:
     found = "the file ends" if not sign else f"{json.dumps(sign, ensure_ascii=False)} stands"
-    return DataError(f"no JSON array of objects: {found} where a record is expected", where=f"{text.source}#{number}")
+    return DataError(
+        f"no JSON array of objects: {found} where a record is expected",
+        where=f"{text.source}#{number}",
+        hint=_HINTS.get(sign, ""),
+    )
+
+
+_HINTS = {
+    "[": "Where each list is a conversation: jq -c '.[] | {messages: .}' FILE > records.jsonl",
+    "]": "JSON has no comma after the last record.",
+    "/": "JSON has no comments.",
+    '"': "Where each string is a text: jq -c '.[] | {text: .}' FILE > records.jsonl",
+}
+"""What to do about what stands where a record is expected."""
 
 
 _FORMS = "A file of records is an array of objects, [{...}, ...], or has an object a line."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from graftkit.interfaces.record_source import decode_utf8
 
 from graftkit_readers.parsed import parse_record
 
-__all__ = ["JsonLines", "begins_with_a_line"]
+__all__ = ["JsonLines", "begins_with_a_line", "holds_records"]
 
 _SUFFIXES = (".jsonl", ".ndjson", ".json")
 
@@ -31,24 +32,47 @@ class JsonLines:
 
 
 def _parsed(line: bytes, where: str) -> Callable[[], Any]:
-    return lambda: parse_record(decode_utf8(line, where), where)
+    return lambda: parse_record(decode_utf8(line, where), where, _A_LINE)
+
+
+_A_LINE = "A line is one whole JSON object. Of another form of JSON, this makes lines: jq -c . FILE > records.jsonl"
 
 
 def begins_with_a_line(head: bytes, suffix: str) -> bool:
-    """Tells a file of lines from one that is a single JSON value, perhaps over many lines.
+    """Tells a file of lines from one whose values go over many lines, or are in one array.
 
     Args:
         head: The file's first bytes.
         suffix: The file's suffix, which decides where the first bytes do not.
     """
     start = head.lstrip()
-    if start.startswith(b"["):
-        return False
-    if suffix != ".json":
-        return True
     line, end, rest = start.partition(b"\n")
+    whole, more = line.decode("utf-8", "replace").rstrip(), bool(rest.strip())
+    if not whole:
+        return suffix != ".json"
     try:
-        json.loads(line)
+        found = json.loads(whole)
+    except json.JSONDecodeError as error:
+        if start.startswith(b"["):
+            return False
+        if not end and len(head) > 1 << 15:  # a line longer than what was looked at
+            return suffix != ".json" or not holds_records(head)
+        return error.pos < len(whole)  # else it goes on in the next line; what is wrong with a line is told by it
     except (ValueError, RecursionError):
-        return not end and len(head) > 1 << 15  # a line longer than what was looked at
-    return bool(rest.strip()) or b'":' in line
+        return not start.startswith(b"[")
+    if isinstance(found, list):
+        return more and suffix != ".json"
+    return more or suffix != ".json" or not holds_records(head)
+
+
+def holds_records(head: bytes) -> bool:
+    """Tells a file that is an object with a list of records from one that is a record with a list of messages.
+
+    Args:
+        head: The file's first bytes.
+    """
+    return bool(_HOLDS_RECORDS.match(head))
+
+
+_HOLDS_RECORDS = re.compile(rb'\s*\{\s*"[^"\\]{0,200}"\s*:\s*\[\s*(?:\]|\{(?!\s*"(?:role|content|from|value)"\s*:))')
+"""An object whose first value is a list, empty or of objects that do not begin as messages do."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.tokenization.side_files import templates_as_config
 from graftkit.tokenization.training_spec import check_room, checked_spec, with_unknown
 from sentencepiece import SentencePieceTrainer
 
@@ -126,12 +127,17 @@ def _special_arguments(spec: TrainingSpec) -> dict[str, Any]:
 
 
 def _beside(spec: TrainingSpec) -> dict[str, bytes]:
-    """Returns tokenizer_config.json and the chat template; a role without a token is written as null."""
+    """Returns tokenizer_config.json, which holds several chat templates, and the only one as a file of its own.
+
+    A role without a token is written as null.
+    """
     config: dict[str, Any] = {f"{role}_token": spec.roles.get(role) for role in _ROLES}
     others = [token for token in spec.special_tokens if token not in spec.roles.values()]
     config |= {"add_bos_token": spec.adds_bos, "add_eos_token": False, "additional_special_tokens": others}
     config |= {"clean_up_tokenization_spaces": False}
+    if spec.named_templates:
+        config |= templates_as_config(spec.chat_template, spec.named_templates)
     files = {"tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True).encode() + b"\n"}
-    if spec.chat_template is not None:
+    if spec.chat_template is not None and not spec.named_templates:
         files["chat_template.jinja"] = spec.chat_template.encode()
     return files

@@ -38,6 +38,10 @@ class TestShareGpt(formats.ShareGptContract):
     provider = "sharegpt"
 
 
+class TestMessageTree(formats.MessageTreeContract):
+    provider = "message-tree"
+
+
 class TestAlpaca(formats.AlpacaContract):
     provider = "alpaca"
 

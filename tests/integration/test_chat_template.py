@@ -187,6 +187,21 @@ def first_row(folder: Path) -> str:
     return HuggingFaceBackend().load(folder / "tokenizer").decode(store[0].ids.tolist())
 
 
+@pytest.mark.parametrize("vocabulary", ["extended", "trained", "replaced"])
+def test_another_vocabulary_keeps_the_named_templates(make_recipe: Any, tmp_path: Path, vocabulary: str) -> None:
+    templates = {"default": TEMPLATE, "tool_use": f"{TEMPLATE} tools"}
+    folders = [tiny_model_folder(tmp_path / "model"), another("tokenizer_config.json", tmp_path / "another")]
+    for folder in folders:
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    section = {"replace": str(folders[1])} if vocabulary == "replaced" else VOCABULARIES[vocabulary]
+    made, _ = make_vocabulary(graftkit.plan(make_recipe(model=str(folders[0]), tokenizer=section)))
+    (tmp_path / "saved").mkdir()
+    made.tokenizer.save(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").chat_template == templates
+
+
 def test_a_resumed_run_writes_the_day_of_its_start(
     make_recipe: Any, chat_records: Path, tmp_path: Path, calendar: type[Calendar]
 ) -> None:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import graftkit
+import huggingface_hub.constants
 import pytest
 from click.testing import CliRunner
 from graftkit.cli import plan as plan_command
 from graftkit.errors import Cancelled, RecipeError
+from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, StepFinished
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import Trainer
+from hub_stand_in import FIRST, SECOND, StandIn
 from integration.conftest import RecipeMaker
 
 
@@ -114,3 +117,37 @@ def test_data_sets_of_which_nothing_is_seen_are_told_or_refused(make_recipe: Rec
         graftkit.plan(make_recipe(data={"train": data["train"], "holdout": [few[0]]}))
     with pytest.raises(RecipeError, match="weight"):
         graftkit.plan(make_recipe(data={"train": [{**data["train"][0], "weight": 0}]}))
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_stopped_run_on_a_data_set_of_the_hub_goes_on_at_its_commit(
+    make_recipe: RecipeMaker, hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, offline: bool
+) -> None:
+    """Whatever its branch means by then, and without asking the hub where that is not to be asked."""
+    rows = [json.dumps({"prompt": f"number {n}?", "completion": str(n)}) for n in range(40)]
+    hub.commits = {
+        FIRST: {"data/train-00000-of-00001.jsonl": "\n".join(rows).encode(), "README.md": b""},
+        SECOND: {"data/train-00000-of-00001.jsonl": "\n".join(reversed(rows[:30])).encode()},
+    }
+    training = {"steps": 6, "tokens_per_step": 64, "device": "cpu", "checkpoint_every": 2}
+    data = {"train": "hub:org/name", "holdout": 0.1, "max_length": 64}
+    recipe = make_recipe(data=data, training=training, export=[])
+    whole = graftkit.run(recipe, out=tmp_path / "whole")
+    cancel = graftkit.CancelToken()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 3:
+            cancel.cancel("enough")
+
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=tmp_path / "stopped", on_event=on_event, cancel=cancel)
+    hub.branches["main"] = SECOND
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    asked = len(hub.asked)
+    found = graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+    assert (len(hub.asked) == asked) is offline
+    assert found.manifest["data"]["revisions"] == {"hub:org/name@main": FIRST}
+    adapters = [result.manifest["artifacts"]["adapter/adapter.safetensors"] for result in (found, whole)]
+    assert adapters[0] == adapters[1] and found.metrics == whole.metrics
+    if offline:
+        assert add_export(tmp_path / "stopped", "merged").exports["merged"].is_dir()

@@ -69,6 +69,24 @@ def test_epochs_that_make_too_few_steps_are_told_with_what_to_write(minimal: dic
     assert not [notice for notice in enough.notices if "hardly change a model" in notice]
 
 
+@pytest.mark.parametrize(
+    ("more", "epochs", "enough"),
+    [({}, "0.4", 6), ({"tokens_per_step": 1024, "learning_rate": 1e-3}, "1", 15)],
+    ids=["the rest is chosen", "all is said"],
+)
+def test_too_few_steps_are_told_with_what_to_write(
+    minimal: dict[str, Any], tmp_path: Path, more: dict[str, Any], epochs: str, enough: int
+) -> None:
+    """In the plan and in the run, whether or not anything else is left to be chosen."""
+    few = {**minimal, "training": {"steps": 2, "device": "cpu", **more}}
+    [told] = [notice for notice in graftkit.plan(few).notices if "hardly change a model" in notice]
+    assert f"training.steps: 2 makes about {epochs} epochs" in told
+    assert f"write training: {{epochs: {enough}}}, or leave steps out" in told
+    assert told in graftkit.run({**few, "export": []}, out=tmp_path / "run").manifest["notices"]
+    other = graftkit.plan({**minimal, "training": {"steps": 20, **more}})
+    assert not [notice for notice in other.notices if "hardly change a model" in notice]
+
+
 def test_the_estimate_of_all_records_is_what_the_run_encodes(
     minimal: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,7 +109,8 @@ def test_hooks_that_disturb_change_no_adapter_and_are_named(
 ) -> None:
     adapter = {"use": "lora", "rank": 4, "dropout": 0.2}
     expected = graftkit.run(make_recipe(adapter=adapter, **options), out=tmp_path / "alone")
-    assert expected.manifest["notices"] == []
+    [few_steps] = expected.manifest["notices"]
+    assert few_steps.startswith("training.steps: 3 makes about")
     events: list[Event] = []
     host = graftkit.PluginHost(plugins=[Hooks()])
     before = torch.get_num_threads()
@@ -181,7 +182,8 @@ def test_hooks_that_take_long_are_told_at_the_end(
     host = graftkit.PluginHost(plugins=[Slow()])
     for folder in ("first", "second"):
         found = graftkit.run(make_recipe(**options), out=tmp_path / folder, host=host)
-        assert found.manifest["notices"] == ["plugin 'Slow': its hooks took 1 s of the run"]
+        _few_steps, *notices = found.manifest["notices"]
+        assert notices == ["plugin 'Slow': its hooks took 1 s of the run"]
 
 
 LOUD_EXPORTER = """

@@ -56,6 +56,29 @@ def test_a_plan_refuses_what_the_model_itself_can_not_do(make_recipe: RecipeMake
     assert told[0] == told[1]
 
 
+@pytest.mark.parametrize(
+    ("texts", "words"), [(("q", "im_end|>"), "together"), (("long " * 200, "long " * 201), "aise data.max_length")]
+)
+def test_the_command_tells_what_will_stop_the_run_at_its_records(
+    make_recipe: RecipeMaker, tmp_path: Path, texts: tuple[str, ...], words: str
+) -> None:
+    """Though it encodes only some of them."""
+    turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n<|{{ m.content }}<|im_end|>\n{% endfor %}"
+    (tmp_path / "own.jinja").write_text(
+        f"{turns}{{% if add_generation_prompt %}}<|im_start|>assistant\n<|{{% endif %}}"
+    )
+    records = tmp_path / "records.jsonl"
+    records.write_text("".join(json.dumps({"prompt": text, "response": "a"}) + "\n" for text in texts))
+    data = {"train": str(records), "holdout": 0, "max_length": 64, "chat_template": str(tmp_path / "own.jinja")}
+    recipe = make_recipe(data=data)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    told = CliRunner().invoke(plan_command.command, [str(tmp_path / "recipe.yaml"), "--quick", "--json"])
+    notices = json.loads(told.stdout)["notices"]
+    assert any(words in notice for notice in notices), notices
+    with pytest.raises(RequestError, match=words):
+        graftkit.run(recipe, out=tmp_path / "run")
+
+
 def test_the_command_says_what_it_checked(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     recipe = make_recipe(tokenizer={"extend": {"words": ["graftkit"]}}, export=["peft", "merged"])
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(recipe))

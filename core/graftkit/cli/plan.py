@@ -13,7 +13,7 @@ from graftkit.cli.options import disable_option, host_of, json_option, recipe_ar
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.errors import FolderError
-from graftkit.flow.estimate import describe_chosen, estimate_corpus, estimate_steps
+from graftkit.flow.estimate import CorpusEstimate, describe_chosen, estimate_corpus, estimate_steps
 from graftkit.flow.folder import default_folder
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
@@ -69,6 +69,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
     samples = {"train": plan.samples.train.counts(), "holdout": plan.samples.holdout.counts()}
     layers = f"{len(plan.targets)} layers"
     expected = plan.forecast
+    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train, plan.seen_an_epoch)
     fields = " ".join(f"{key}={value!r}" for key, value in bound.adapter.facts()["config"].items())
     return {
         "model": {
@@ -103,7 +104,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
                 [*(f"{side}: {_counts(found)}" for side, found in samples.items()), *_shares(plan.data_sets())]
             ),
         },
-        "training": (training := _training(plan)),
+        "training": (training := _training(plan, corpus)),
         "time": _time(plan, earlier, training),
         "exports": {
             "names": [use.folder for use, _ in bound.exports],
@@ -111,13 +112,29 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
         },
         "checked": {**(plan.checked or {}), "text": _checked(plan)},
         "recipe": bound.resolved(),
-        "notices": plan.notices,
+        "notices": [*plan.notices, *_foreseen(plan, corpus)],
     }
 
 
-def _training(plan: RunPlan) -> dict[str, Any]:
+def _foreseen(plan: RunPlan, corpus: CorpusEstimate) -> list[str]:
+    """Tells what would stop the run once it encodes records, by those that were looked at.
+
+    Nothing is foreseen of a tokenizer that is still to be made.
+    """
+    if plan.vocabulary and not plan.vocabulary.replacement:
+        return []
+    if corpus.trouble:
+        return [f"the run would stop at a record: {corpus.trouble}"]
+    if not corpus.lengths:
+        longest = plan.encoder.max_length
+        return [
+            f"of the records that were looked at none has an answer within {longest:,} tokens: raise data.max_length"
+        ]
+    return []
+
+
+def _training(plan: RunPlan, corpus: CorpusEstimate) -> dict[str, Any]:
     """Returns what the training comes to, by a sample of the records."""
-    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train, plan.seen_an_epoch)
     steps = estimate_steps(plan.bound.recipe, corpus)
     section = plan.bound.recipe.training
     about = "about " if corpus.sampled or (plan.vocabulary and not plan.vocabulary.replacement) else ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from graftkit.corpus.columns import columns_of
-from graftkit.errors import DataError
+from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import RecordFormat, kind_of
 from graftkit.interfaces.record_source import Record, RecordSource
@@ -64,7 +65,9 @@ class Dataset:
         unused: The file's columns that are known not to be read; None where any may be.
         entry: The number of the recipe's entry that names the file.
         origin: Where the file was fetched from; None where it lay on this machine.
+        skip_empty: Whether records with nothing to learn are left out.
         left: Filled while the file is read: each column that is neither -> where it was found first.
+        skipped: Filled likewise: the numbers of the records that are left out, from 0.
     """
 
     source: RecordSource
@@ -77,30 +80,46 @@ class Dataset:
     unused: frozenset[str] | None = None
     entry: int = 0
     origin: HubOrigin | None = None
+    skip_empty: bool = False
     left: dict[str, str] = field(default_factory=dict)
+    skipped: array[int] = field(default_factory=lambda: array("Q"))
 
     def facts(self) -> dict[str, Any]:
         """Returns what is read, and as what, as JSON."""
         facts: dict[str, Any] = {"path": str(self.source), "reader": self.reader_name, "format": self.format_name}
         if self.origin:
             facts |= {"data_set": self.origin.data_set, "revision": self.origin.revision, "commit": self.origin.commit}
+        facts |= {"skipped": len(self.skipped)} if self.skipped else {}
         return facts | {"columns": dict(self.columns)} if self.columns else facts
 
     def __iter__(self) -> Iterator[Sample]:
-        """Yields a sample a record.
+        """Yields a sample a record, but for those that are left out.
 
         Raises:
             DataError: The file can't be read, a record is malformed or of another shape, or there is none.
         """
-        record = None
-        for record in self.reader.records(self.source):
-            yield self.sample(record)
-        if record is None:
+        number = -1
+        for number, record in enumerate(self.reader.records(self.source)):
+            try:
+                sample = self.sample(record)
+            except NothingToLearn:
+                if not self.skip_empty:
+                    raise
+                if not self.skipped or number > self.skipped[-1]:
+                    self.skipped.append(number)
+                continue
+            yield sample
+        if number < 0:
             raise DataError("there is no record in it", where=str(self.source))
 
     def after(self, wanted: Iterator[bool]) -> Iterator[Sample | None]:
-        """Yields an item a record: the sample where it is wanted, else None."""
-        for record in self.reader.records(self.source):
+        """Yields an item a sample, once all records have been read: the sample where it is wanted, else None."""
+        skipped = iter(self.skipped)
+        out = next(skipped, None)
+        for number, record in enumerate(self.reader.records(self.source)):
+            if number == out:
+                out = next(skipped, None)
+                continue
             yield self.sample(record) if next(wanted) else None
 
     def sample(self, record: Record) -> Sample:
@@ -115,6 +134,12 @@ class Dataset:
             self._check_columns(values, where)
         try:
             return self.format.sample(values, where)
+        except NothingToLearn as error:
+            hint = (
+                error.hint
+                or f"To leave such records out, counted and told: {{path: {self.source.path.name}, empty: skip}}."
+            )
+            raise NothingToLearn(error.message, where=error.where, hint=hint) from None
         except DataError as error:
             hint = error.hint or f"The file is read as {self.format_name}, as its first records are."
             raise DataError(error.message, where=error.where, hint=hint) from None
@@ -160,7 +185,8 @@ def _columns(record: Record, where: str) -> Mapping[str, Any]:
     """Returns a record's columns that are not null."""
     values = record.load()
     if not isinstance(values, dict):
-        raise DataError(f"the record is {kind_of(values)}, no object", where=where, hint=_OBJECT)
+        hint = f"{_OBJECT} {_MADE_OBJECTS.get(kind_of(values), '')}".rstrip()
+        raise DataError(f"the record is {kind_of(values)}, no object", where=where, hint=hint)
     if len(values) > _MOST_COLUMNS:
         raise DataError(f"the record has {len(values):,} columns; at most {_MOST_COLUMNS:,} are read", where=where)
     return {str(name): value for name, value in values.items() if value is not None}
@@ -187,3 +213,9 @@ _MOST_COLUMNS = 10_000
 _OBJECT = (
     'A record is an object, such as {"messages": [...]}, {"prompt": "...", "completion": "..."} or {"text": "..."}.'
 )
+
+_MADE_OBJECTS = {
+    "a list": "Where each list is a conversation, this makes records: jq -c '{messages: .}' FILE > records.jsonl",
+    "a string": "Where each string is a text, this makes records: jq -c '{text: .}' FILE > records.jsonl",
+}
+"""What to do about records that are no objects."""

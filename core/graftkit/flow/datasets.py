@@ -16,6 +16,7 @@ from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError
 from graftkit.flow.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.named_providers import NamedFormat, NamedReader
+from graftkit.flow.suggest_format import suggest_format
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
@@ -125,7 +126,8 @@ class _Opener:
             )
         name, means, known = _chosen_format(found, *format, source) if format else self._fitting(found, first, source)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
-        return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused)
+        skip = entry.empty == "skip"
+        return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip)
 
     def _readable(self, path: Path) -> bool:
         """Tells whether a file of a folder is one of records, by a reader that accepts it."""
@@ -168,11 +170,11 @@ class _Opener:
                     where=str(source),
                     hint=f"Say which: {{path: {source.path.name}, format: {fitting[0].name}}}.",
                 )
+        known = {name: format for group in self._groups("format") for name, format in group.items()}
         raise DataError(
             f"no format fits the first records: {described(found)}",
             where=first[0][0],
-            hint="Say which column is which, for example: "
-            f"{{path: {source.path.name}, format: question-answer, columns: {{question: YOURS, answer: YOURS}}}}.",
+            hint=suggest_format(found, known, source.path.name, alone=len(first) == 1),
         )
 
     def _groups(self, kind: Kind) -> list[dict[str, Any]]:

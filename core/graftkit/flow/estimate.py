@@ -18,6 +18,7 @@ from graftkit.recipe.schema import Recipe
 from graftkit.training.order import group_by_tokens, shuffled
 
 __all__ = [
+    "FEWEST_SAID",
     "CorpusEstimate",
     "StepEstimate",
     "choose_training",
@@ -42,6 +43,8 @@ _MOST_TEXT = 50_000
 _EPOCHS = 3
 _EXAMPLES_A_STEP = 8
 _FEWEST_STEPS = 30
+FEWEST_SAID = 20
+"""Steps below which a recipe that says them is told that they are few: 28, at a high rate, have taught an API."""
 _RATES = ((2e8, 1e-3), (2e9, 5e-4), (math.inf, 2e-4))
 """The learning rate of a low-rank adapter, by the model's number of parameters up to which it is used."""
 
@@ -218,15 +221,24 @@ def describe_chosen(chosen: Mapping[str, Any]) -> str:
 
 
 def too_short(recipe: Recipe, steps: StepEstimate) -> str:
-    """Says of epochs that make too few steps to learn from what to write; "" where they are enough, or steps are said.
+    """Says of too few steps to learn from what to write; "" where there are enough.
+
+    Steps that a recipe says are too few below 20; epochs, which say nothing of their steps, where they make fewer
+    than 30.
 
     Args:
         recipe: The recipe as it stands.
         steps: What its training comes to.
     """
-    if recipe.training.steps is not None or steps.steps >= _FEWEST_STEPS:
+    said = recipe.training.steps
+    if steps.steps >= (_FEWEST_STEPS if said is None else FEWEST_SAID):
         return ""
     enough = math.ceil(_FEWEST_STEPS / steps.an_epoch)
+    if said is not None:
+        return (
+            f"training.steps: {said} makes about {steps.epochs:.2g} epochs, and fewer than {FEWEST_SAID} steps hardly "
+            f"change a model: write training: {{epochs: {max(_EPOCHS, enough)}}}, or leave steps out"
+        )
     return (
         f"training.epochs: {recipe.training.epochs} makes about {steps.steps} steps, and fewer than {_FEWEST_STEPS} "
         f"hardly change a model: write training: {{epochs: {enough}}}, or leave epochs out"

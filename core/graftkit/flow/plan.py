@@ -17,7 +17,14 @@ from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
 from graftkit.flow.datasets import open_datasets
-from graftkit.flow.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps, too_short
+from graftkit.flow.estimate import (
+    FEWEST_SAID,
+    CorpusEstimate,
+    choose_training,
+    estimate_corpus,
+    estimate_steps,
+    too_short,
+)
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.template_check import check_template
@@ -174,10 +181,11 @@ def make_plan(
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,
         *_left_columns(datasets),
+        *_skipped(datasets),
         *_notices(bound, samples),
         *_unseen(bound, shares),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound))) else []),
-        *_short_training(bound.recipe, corpus),
+        *_short_training(bound.recipe, corpus, lambda: estimate_corpus(encoder, samples.train, _seen(shares))),
         *([] if vocabulary else rowless),
         *_losses(known, vocabulary),
         *host.notices,
@@ -226,8 +234,11 @@ def _seen(shares: Sequence[DatasetShare]) -> float:
     return float(sum(share.weight * share.records for share in shares) / sum(share.records for share in shares))
 
 
-def _short_training(recipe: Recipe, corpus: CorpusEstimate | None) -> list[str]:
-    told = too_short(recipe, estimate_steps(recipe, corpus)) if corpus else ""
+def _short_training(recipe: Recipe, corpus: CorpusEstimate | None, estimate: Callable[[], CorpusEstimate]) -> list[str]:
+    """Says of too few steps what to write; where nothing was to be chosen, records are looked at only for few steps."""
+    if corpus is None and (recipe.training.steps or 0) >= FEWEST_SAID:
+        return []
+    told = too_short(recipe, estimate_steps(recipe, corpus or estimate()))
     return [told] if told else []
 
 
@@ -308,7 +319,8 @@ def _read(
     else:
         found = split(scan_samples(files, seed), data.holdout)
     if not found.train:
-        raise DataError("every record is held out: there is nothing to learn from", where=str(files[0].source))
+        told = "every record is held out" if found.holdout else "every record is empty"
+        raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
     records: Counter[int] = Counter()
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count
@@ -357,6 +369,16 @@ def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
         f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
         f"not read: {', '.join(map(one_line, left))}"
         for (name, left), where in found.items()
+    ]
+
+
+def _skipped(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells how many records of each file are left out."""
+    return [
+        f"{one_line(str(dataset.source))}: {len(dataset.skipped):,} records have nothing to learn and are left out, "
+        f"the first of them is record {dataset.skipped[0] + 1:,}"
+        for dataset in datasets
+        if dataset.skipped
     ]
 
 

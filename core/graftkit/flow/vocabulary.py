@@ -16,7 +16,7 @@ from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.samples import Sample
-from graftkit.interfaces.tokenizer import ROLES, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, NamedTemplates, Tokenizer
 from graftkit.interfaces.vocabulary import (
     ExtendableBackend,
     ExtensionPlan,
@@ -197,13 +197,15 @@ def _extension(section: ExtendSection) -> ExtensionSpec:
 
 
 def _training(use: TrainVocabularySection, base: Tokenizer) -> TrainingSpec:
-    """Keeps the base model's special tokens, their roles and its chat template."""
+    """Keeps the base model's special tokens, their roles and its chat templates."""
     names = {id: name for name, id in base.special_tokens.items()}
     ids = {role: base.role_token(role) for role in ROLES}
     roles: dict[str, str] = {role: names[id] for role, id in ids.items() if id is not None and id in names}
     kept = sorted(base.special_tokens, key=lambda name: base.special_tokens[name])
     specials = tuple(dict.fromkeys([*kept, *(use.special_tokens or [])]))
-    return TrainingSpec(use.vocab_size, specials, roles, base.adds_bos, base.chat_template)
+    templates = base.chat_templates if isinstance(base, NamedTemplates) else {}
+    others = {name: text for name, text in templates.items() if name != "default"}
+    return TrainingSpec(use.vocab_size, specials, roles, base.adds_bos, base.chat_template, others)
 
 
 class _SampleTexts:

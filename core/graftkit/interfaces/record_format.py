@@ -65,5 +65,6 @@ class RecordFormat(Protocol):
             where: File and line, which the sample keeps and errors name.
 
         Raises:
-            DataError: The record is of another shape, or there is nothing in it to learn.
+            NothingToLearn: The record is of the format, but there is nothing in it to learn, such as an empty answer.
+            DataError: It is of another shape, or malformed.
         """

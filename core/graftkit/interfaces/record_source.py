@@ -227,7 +227,7 @@ def decode_utf8(raw: bytes, where: str) -> str:
         raise DataError(
             f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}",
             where=where,
-            hint="Save the file as UTF-8, for example with: iconv -f LATIN1 -t UTF-8",
+            hint="Save the file as UTF-8, one from Windows with: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW",
         ) from None
 
 

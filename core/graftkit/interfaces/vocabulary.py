@@ -30,6 +30,7 @@ class TrainingSpec:
         roles: "bos", "eos", "pad" or "unk" -> which of the special tokens has that role.
         adds_bos: Whether a text starts with the beginning-of-sequence token.
         chat_template: The Jinja template that lays out a conversation, or None.
+        named_templates: The others by name, such as "tool_use".
     """
 
     vocab_size: int
@@ -37,6 +38,7 @@ class TrainingSpec:
     roles: Mapping[str, str] = field(default_factory=dict)
     adds_bos: bool = False
     chat_template: str | None = None
+    named_templates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,11 @@ class DatasetSection(StrictModel):
     unused: Literal["report"] | list[str] = Field(
         default="report", description="columns that are not read; any other is refused then. report: they are told"
     )
+    empty: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="what happens to a record with nothing to learn, such as an empty answer: it is refused, or left "
+        "out, which is counted and told",
+    )
     weight: float = Field(
         default=1.0,
         ge=0.001,

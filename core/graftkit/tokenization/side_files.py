@@ -21,6 +21,7 @@ __all__ = [
     "object_in",
     "read_files",
     "special_names",
+    "templates_as_config",
     "text_in",
     "with_chat_template",
     "write_files",
@@ -166,6 +167,19 @@ def chat_templates_in(files: Mapping[str, bytes], where: str) -> dict[str, str]:
     return {
         name: text for name, text in found.items() if isinstance(name, str) and isinstance(text, str) and text.strip()
     }
+
+
+def templates_as_config(default: str | None, named: Mapping[str, str]) -> dict[str, Any]:
+    """Returns chat templates as the field of a tokenizer_config.json: a text, or a list where there are named ones.
+
+    Args:
+        default: The template that is used unless another one is named, or None.
+        named: The others by name.
+    """
+    if not named:
+        return {} if default is None else {"chat_template": default}
+    found = named if default is None else {"default": default, **named}
+    return {"chat_template": [{"name": name, "template": text} for name, text in found.items()]}
 
 
 def _is_additional(name: str) -> bool:

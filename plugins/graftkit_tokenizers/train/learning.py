@@ -9,6 +9,7 @@ from typing import Any
 from graftkit.errors import DataError, RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
 from graftkit.tokenization.panics import no_panic
+from graftkit.tokenization.side_files import templates_as_config
 from graftkit.tokenization.tokenizer_json import added_token, dump, template
 from tokenizers import Tokenizer
 
@@ -105,8 +106,8 @@ def files_of(parts: Mapping[str, Any], spec: TrainingSpec) -> dict[str, bytes]:
 
 
 def _config_json(spec: TrainingSpec) -> Json:
-    """Returns a tokenizer_config.json with the roles and the chat template."""
+    """Returns a tokenizer_config.json with the roles and the chat templates."""
     config: Json = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     config |= {f"{role}_token": token for role, token in sorted(spec.roles.items())}
     config["add_bos_token"] = spec.adds_bos
-    return config | ({} if spec.chat_template is None else {"chat_template": spec.chat_template})
+    return config | templates_as_config(spec.chat_template, spec.named_templates)

@@ -145,7 +145,7 @@ def test_a_line_that_is_no_completion_is_refused_with_its_place(tmp_path: Path, 
         (CHAT[:-1] + ', "tools": 3}', '"tools" is no list of objects'),
         (CHAT.replace('"ho"', '"ho", "weight": -1'), 'message 2: "weight" is a number from 0'),
         (CHAT.replace("assistant", "tool"), "no turn of the assistant: there is nothing to learn"),
-        (CHAT.replace('"ho"', '""'), "no turn of the assistant: there is nothing to learn"),
+        (CHAT.replace('"ho"', '""'), "the answer is empty: there is nothing to learn"),
         (CHAT.replace('"ho"', '"ho", "weight": 0'), "every message has the weight 0: there is nothing to learn"),
     ],
 )

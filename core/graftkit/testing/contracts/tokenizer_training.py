@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from graftkit.errors import RequestError
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.tokenizer import NamedTemplates, Tokenizer
 from graftkit.interfaces.vocabulary import TrainableBackend, TrainingSpec
 from graftkit.testing.contracts.base import check_interface, refusal
 from graftkit.testing.contracts.texts import TEXTS, random_texts
@@ -47,6 +47,7 @@ class TrainedTokenizerContract(TokenizerContract):
         roles={"bos": "<|bos|>", "eos": "<|im_end|>", "pad": "<pad>"},
         adds_bos=True,
         chat_template="{% for message in messages %}{{ message['content'] }}{% endfor %}",
+        named_templates={"tool_use": "{{ messages[0]['content'] }}{{ tools }}"},
     )
 
     _sample: ClassVar[dict[str, bytes]]
@@ -84,6 +85,9 @@ class TrainedTokenizerContract(TokenizerContract):
             assert found == wanted.index(token), f"role_token({role!r}) is {found}, not that of {token}"
         assert tokenizer.adds_bos == self.spec.adds_bos, "adds_bos is not what was asked for"
         assert tokenizer.chat_template == self.spec.chat_template, "the chat template is another one"
+        named = tokenizer.chat_templates if isinstance(tokenizer, NamedTemplates) else {}
+        lost = self.spec.named_templates.keys() - named.keys()
+        assert not lost, f"the chat template {min(lost)!r} is lost"
 
     def test_no_vocabulary_is_larger_than_asked_for(self) -> None:
         """And ids have no gap."""

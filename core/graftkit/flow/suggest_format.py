@@ -1,0 +1,121 @@
+"""What a recipe may say of a file that no format fits as it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from graftkit.corpus.columns import fits
+from graftkit.interfaces.record_format import Column, RecordFormat
+
+__all__ = ["suggest_format"]
+
+_FACTS = re.compile(
+    r"(?:.*_)?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
+    r"split|title|path|version|dataset|metadata|error_message|system|system_prompt)",
+    re.IGNORECASE,
+)
+"""Names of columns that say something of a record, and are neither asked nor answered in it."""
+
+_LABELS = ("label", "labels", "class", "category", "target", "sentiment")
+
+
+def suggest_format(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool) -> str:
+    """Returns the line to write, as a hint; where it must be guessed which column is which, it says so.
+
+    Args:
+        found: The file's columns.
+        formats: The formats, by the names that a recipe gives them.
+        path: The path that the recipe gives.
+        alone: Whether the file is a single record.
+    """
+    lists = [name for name, column in found.items() if column.is_list_of_objects]
+    texts = [name for name, column in found.items() if column.is_text and not _FACTS.fullmatch(name)]
+    renamed = _renamed(found, formats, [] if texts else lists)
+    if renamed:
+        return f"If that is so, write: {{path: {path}, {renamed}}}."
+    wrong = next((name for name, column in found.items() if name in _ANSWERS and not column.is_text), None)
+    if wrong:
+        made = f"jq -c '.{wrong} |= tostring' FILE > records.jsonl"
+        return f"What is learnt is text, and '{wrong}' is none. Where its JSON is meant, this makes it one: {made}"
+    labels = [
+        name
+        for name, column in found.items()
+        if name.lower() in _LABELS and name not in texts[:1] and not column.types & {"list", "object"}
+    ]
+    if texts and labels:
+        names = "" if found[labels[0]].is_text else ", names: [FIRST, SECOND]"
+        told = _columns({"text": texts[0], "label": labels[0]})
+        return f"For example, where it is a text with a label: {{path: {path}, format: {{use: label{names}}}{told}}}."
+    columns = _fitting(_pair(texts), found, formats)
+    if columns:
+        told = _columns(columns)
+        return f"Say which column is which, for example: {{path: {path}, format: question-answer{told}}}."
+    if len(texts) == 1:
+        return f"To learn the texts alone: {{path: {path}, format: text{_columns({'text': texts[0]})}}}."
+    if alone and len(lists) == 1 and "role" not in found[lists[0]].keys:
+        return f"Where its list holds the records, this makes a file of them: jq '.{lists[0]}' FILE > records.json"
+    yours = "columns: {question: YOURS, answer: YOURS}"
+    return f"Say which columns, of texts, are which: {{path: {path}, format: question-answer, {yours}}}."
+
+
+def _pair(texts: Sequence[str]) -> tuple[str, str] | None:
+    """Returns the columns that are likely a question and its answer; None where nothing is said of one of them."""
+    asked = [name for name in texts if _ASKED.search(name)]
+    answered = [name for name in texts if _ANSWERED.search(name) and name not in asked[:1]]
+    if asked and answered:
+        return asked[0], answered[-1]
+    others = [name for name in texts if name not in (*asked, *answered)]
+    if answered and others:
+        return others[0], answered[-1]
+    return (others[0], others[1]) if len(others) == 2 and not asked else None
+
+
+def _fitting(
+    pair: tuple[str, str] | None, found: Mapping[str, Column], formats: Mapping[str, RecordFormat]
+) -> dict[str, str] | None:
+    """Returns the columns of a question and its answer as a recipe maps them; other answers are not read."""
+    if pair is None or "question-answer" not in formats:
+        return None
+    mapped = {"question": pair[0], "answer": pair[1]}
+    for unread in ((), [name for name in found if _ANSWERED.search(name) and name not in pair]):
+        columns = {**mapped, **{f"unread_{number}": name for number, name in enumerate(unread, 1)}}
+        theirs = {name: ours for ours, name in columns.items()}
+        clash = any(ours != name and ours in found and ours not in theirs for ours, name in columns.items())
+        other = {theirs.get(name, name): column for name, column in found.items()}
+        if not clash and formats["question-answer"].columns(other) is not None:
+            return columns
+    return None
+
+
+_ASKED = re.compile("question|prompt|query|instruction|problem|input", re.IGNORECASE)
+_ANSWERED = re.compile("answer|response|output|completion|solution|summary|target|reply|highlights", re.IGNORECASE)
+_ANSWERS = ("answer", "response", "output", "completion", "text", "content")
+
+
+def _renamed(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], lists: Sequence[str]) -> str:
+    """Returns what makes one format fit, or "": other names for columns, by case or for a list of messages."""
+    lower = {name: re.sub(r"\s+", "_", name.strip().lower()) for name in found}
+    ways = [lower] if len({*lower.values()}) == len(lower) else []
+    lists = [name for name, column in found.items() if column.is_list_of_objects]
+    ways += [
+        {**{name: name for name in found}, turns: ours} for turns in lists for ours in ("messages", "conversations")
+    ]
+    for way in ways:
+        other = {ours: found[name] for name, ours in way.items()}
+        fitting = fits(other, formats)
+        if len(fitting) == 1:
+            changed = {ours: name for name, ours in way.items() if ours != name and ours in fitting[0].columns}
+            return f"format: {fitting[0].name}{_columns(changed)}"
+    return ""
+
+
+def _columns(columns: Mapping[str, str]) -> str:
+    told = [f"{ours}: {_word(theirs)}" for ours, theirs in columns.items() if ours != theirs]
+    return f", columns: {{{', '.join(told)}}}" if told else ""
+
+
+def _word(name: str) -> str:
+    """Returns a name as YAML reads it."""
+    return name if re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) else json.dumps(name)
