@@ -1,6 +1,6 @@
 """Runs in a process of its own: loads an export afresh, runs the probes, and prints what differs from the run.
 
-    python -m graftkit.flow.prove EXPORT PROBES
+    python -m graftkit.flow.prove EXPORT PROBES [--made-by-this-run]
 
 It shares nothing with the run but the files, so that what it finds is what another program will find.
 """
@@ -30,6 +30,7 @@ from graftkit.flow.export_manifest import (
     tokenizer_configs,
 )
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
+from graftkit.flow.with_parent import end_with_parent
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
@@ -54,9 +55,10 @@ def main() -> None:
 
     Whatever else is printed goes to standard error.
     """
+    end_with_parent()
+    folder, probes = map(Path, sys.argv[1:3])
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    folder, probes = map(Path, sys.argv[1:3])
 
     def report(warnings: list[str]) -> None:
         print(json.dumps({"warnings": warnings}), file=output, flush=True)
