@@ -4,6 +4,7 @@ GraftkitError                what was wrong, where, and what to do
 |-- RequestError             the request was wrong; nothing ran            (exit 2)
 |   |-- RecipeError          the recipe: a key, a value, a combination
 |   |-- DataError            the rows: missing, empty, malformed, not UTF-8
+|   |   `-- TemplateLimitError  a chat template that does far more work than its conversation asks for
 |   |-- ModelError           the base model's files, or its tokenizer
 |   |-- TargetError          an adapter's target that matches no layer
 |   |-- ProviderError        a name that no plugin offers, or several do
@@ -42,6 +43,7 @@ __all__ = [
     "RunError",
     "StorageError",
     "TargetError",
+    "TemplateLimitError",
     "TrainingError",
     "named",
 ]
@@ -97,6 +99,10 @@ class RecipeError(RequestError):
 
 class DataError(RequestError):
     """The training or holdout rows can't be used as they are."""
+
+
+class TemplateLimitError(DataError):
+    """A chat template does far more work, or makes larger values, than laying out a conversation takes."""
 
 
 class ModelError(RequestError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
-from graftkit.errors import ExportError, RequestError
+from graftkit.errors import ExportError, ModelError, RequestError
 
 from graftkit_gguf.architectures import architecture_of
 from graftkit_gguf.config import GgufConfig
@@ -68,11 +68,9 @@ class GgufExporter:
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the file with llama.cpp; gives log-probabilities, since llama.cpp gives nothing else."""
-        from graftkit_gguf.header import read_header
         from graftkit_gguf.llama_cpp import LlamaCpp
 
-        header = read_header(request.folder / _FILE)
-        vocabulary = len(header.metadata["tokenizer.ggml.tokens"])  # type: ignore[arg-type]
+        vocabulary = _checked(request)
         longest = max(len(probe.ids) for probe in request.probes)
         with LlamaCpp(request.folder / _FILE, longest + 8) as program:
             return [program.log_probabilities(probe.ids, probe.positions, vocabulary) for probe in request.probes]
@@ -81,11 +79,36 @@ class GgufExporter:
         """Asks llama.cpp to encode the texts and to lay out the conversation."""
         from graftkit_gguf.llama_cpp import LlamaCpp
 
+        _checked(request)
         with LlamaCpp(request.folder / _FILE, 64) as program:
             return LoadedAssets(
                 tokens=[program.tokens(text) for text in request.texts],
                 rendered=program.rendered([dict(turn) for turn in request.conversation]),
             )
+
+
+def _checked(request: ProofRequest) -> int:
+    """Makes sure that llama.cpp, which trusts a file, may load that of an export; returns how many tokens it has.
+
+    Raises:
+        ModelError: The file is none that an export holds, or the probes are for more tokens than it has.
+        ExportError: Its chat template does far more than it is asked for.
+    """
+    from graftkit_gguf.exported import check_exported
+    from graftkit_gguf.header import read_header
+    from graftkit_gguf.metadata import Metadata
+
+    header = read_header(request.folder / _FILE)
+    vocabulary = check_exported(header)
+    if any(not 0 <= id < vocabulary for probe in request.probes for id in probe.ids):
+        raise ModelError(f"the probes have ids beyond its {vocabulary:,} tokens", where=str(header.path))
+    metadata = Metadata(header.path, header.metadata)
+    if "tokenizer.chat_template" in metadata:
+        tokens = metadata.texts("tokenizer.ggml.tokens")
+        ids = {role: metadata.integer(f"tokenizer.ggml.{role}_token_id", -1, least=-1) for role in ("bos", "eos")}
+        names = {f"{role}_token": tokens[id] for role, id in ids.items() if id >= 0}
+        request.check_template(metadata.text("tokenizer.chat_template"), names)
+    return vocabulary
 
 
 def _tokenizer(planned: PlannedModel, stop: list[int]) -> dict[str, Any]:

@@ -463,6 +463,29 @@ def test_generate_loads_no_file_that_differs_from_its_manifest(copied: Path, pla
         reload(str(folder))
 
 
+LOOPS = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("merged", LOOPS),
+        ("peft", "{% for i in range(100000000) %}{% endfor %}x"),
+        ("peft", "{% if tools %}" + LOOPS + "{% endif %}x"),
+    ],
+)
+def test_a_template_that_does_far_more_than_its_conversation_asks_for_is_not_run(
+    copied: Path, name: str, source: str
+) -> None:
+    """Neither transformers nor llama.cpp counts what a template does."""
+    folder = copied / "exports" / name
+    edit(folder / "tokenizer_config.json", chat_template=source)
+    start = time.monotonic()
+    with pytest.raises(ExportError, match="the chat template (does far more work|counts through over)"):
+        flow.prove(folder, copied / PROBES)
+    assert time.monotonic() - start < 30
+
+
 def child(monkeypatch: pytest.MonkeyPatch, code: str) -> list[Any]:
     """Puts a program in the place of the one that loads an export; returns the processes that were started."""
     started: list[Any] = []
