@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 from graftkit import RecordSource
+from graftkit.errors import DataError
 from graftkit.interfaces import record_source, regular_file
 from graftkit_readers.columnar import Arrow, Parquet
 
@@ -118,6 +121,46 @@ def test_a_file_that_would_have_to_be_waited_for_is_empty(tmp_path: Path, monkey
     finally:
         os.close(reading)
         os.close(writing)
+
+
+EMPTY, LINE = gzip.compress(b""), gzip.compress(b'{"text": "a"}\n')
+GZIPPED = {
+    "members that hold nothing": (LINE + EMPTY * 400_000, "over 10,000 members in a row hold nothing"),
+    "zeros after the last member": (LINE + b"\0" * 20 * MB, ""),
+    "a name of megabytes": (b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 20 * MB + b"\0" + LINE[10:], ""),
+    "members that end in nothing": ((LINE + EMPTY * 9_999) * 20, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def gzipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    folder = tmp_path_factory.mktemp("gzipped")
+    for name, (data, _) in GZIPPED.items():
+        (folder / f"{name}.jsonl.gz").write_bytes(data)
+    return measure(_CODE, {name: str(folder / f"{name}.jsonl.gz") for name in GZIPPED})
+
+
+@pytest.mark.parametrize("name", GZIPPED)
+def test_members_and_padding_take_no_time(name: str, gzipped: dict[str, Outcome]) -> None:
+    said = GZIPPED[name][1]
+    gzipped[name].assert_within_limits()
+    assert gzipped[name].seconds < 1.5, gzipped[name]
+    assert said in gzipped[name].message and bool(gzipped[name].error) == bool(said), gzipped[name]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gzip_is_unpacked_as_python_does(tmp_path: Path, seed: int) -> None:
+    """Many members, with zeros after them or not, whole or cut short."""
+    draw, path = random.Random(seed), tmp_path / "a.txt.gz"
+    texts = [draw.choice((b"", b"a" * draw.randrange(200_000), draw.randbytes(70_000))) for _ in range(6)]
+    packed = b"".join(gzip.compress(text, draw.randrange(10)) + bytes(draw.choice((0, 5, 9000))) for text in texts)
+    path.write_bytes(packed)
+    with RecordSource(path).open() as file:
+        assert file.read() == b"".join(texts) == gzip.decompress(packed)
+    for damaged in (packed.rstrip(b"\0")[: -draw.randrange(1, 9)], packed + b"rest"):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="can't be unpacked"), RecordSource(path).open() as file:
+            file.read()
 
 
 @pytest.mark.parametrize("rows", [1, 300, 5000])
