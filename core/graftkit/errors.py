@@ -83,8 +83,9 @@ class GraftkitError(Exception):
     def __str__(self) -> str:
         where = self.where.replace("\n", "\\n")  # a file may be called anything, two lines of an error for one
         where = where if len(where) <= _LONGEST_TEXT else _fit(where)
-        head = f"{where}: {self.message}" if where else self.message
-        return f"{head}\n{self.hint}" if self.hint else head
+        message, hint = (text.replace("\n", "\n  ") for text in (self.message, self.hint))  # data begins no line
+        head = f"{where}: {message}" if where else message
+        return f"{head}\n{hint}" if hint else head
 
 
 class RequestError(GraftkitError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError, ModelError, RequestError
+from graftkit.interfaces.temporary import temporary_folder
 
 from graftkit_gguf.architectures import architecture_of
 from graftkit_gguf.config import GgufConfig
@@ -114,9 +114,9 @@ def _checked(request: ProofRequest) -> int:
 def _tokenizer(planned: PlannedModel, stop: list[int]) -> dict[str, Any]:
     """Returns the metadata of the model's tokenizer."""
     tokenizer = planned.tokenizer
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(Path(folder))
+    with temporary_folder() as folder:
+        tokenizer.save(folder)
         roles = {role: tokenizer.role_token(role) for role in ("bos", "eos", "unk", "pad")}
-        found = tokenizer_metadata(Path(folder), planned.config["vocab_size"], roles, (tokenizer.adds_bos, False), stop)
+        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, (tokenizer.adds_bos, False), stop)
     template = tokenizer.chat_template
     return found | ({"tokenizer.chat_template": template} if template else {})
