@@ -47,12 +47,54 @@ def _blank(blank: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(bz2.compress(blank * (400 * MB // len(blank))))
 
 
+def _lying(path: Path) -> None:
+    """A page of 300 MB in a group of rows that claims a thousand bytes: the number stands there in Thrift's form."""
+    _one_page(path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    end = data[-8 - length : -8]
+    size = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).total_byte_size
+    assert _thrift(size) in end
+    end = end.replace(_thrift(size), _thrift(1000))
+    path.write_bytes(data[: -8 - length] + end + len(end).to_bytes(4, "little") + b"PAR1")
+
+
+def _thrift(number: int) -> bytes:
+    parts = []
+    left = 2 * number
+    while left > 127:
+        parts.append(left & 127 | 128)
+        left >>= 7
+    return bytes([*parts, left])
+
+
+def _large_values(path: Path) -> None:
+    """Sixteen rows of a value of 60 MB, which a page of a few kilobytes holds once."""
+    values = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 16), ["x" * (60 * MB)])
+    pyarrow.parquet.write_table(pyarrow.table({"text": values}), path, compression="zstd")
+
+
+def _one_buffer(stream: bool) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        table = pyarrow.table({"text": ["x" * (300 * MB)]})
+        make = pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file
+        options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+        with pyarrow.OSFile(str(path), "wb") as file, make(file, table.schema, options=options) as writer:
+            writer.write_table(table)
+
+    return write
+
+
 FILES: dict[str, Callable[[Path], object]] = {
     "half a gigabyte.parquet": _parquet(500),
     "a terabyte.parquet": _parquet(1_000_000),
     "not compressed.parquet": _parquet(500, "none"),
     "one page.parquet": _one_page,
+    "a page of a group that claims little.parquet": _lying,
+    "values of sixty megabytes.parquet": _large_values,
     "two gigabytes.arrow": _arrow,
+    "one buffer.arrow": _one_buffer(stream=False),
+    "a stream of one buffer.arrow": _one_buffer(stream=True),
     "blank lines.jsonl.bz2": _blank(b"\n"),
     "lines of spaces.jsonl.bz2": _blank(b" \r\n"),
 }
