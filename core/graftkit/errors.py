@@ -4,7 +4,8 @@ GraftkitError                what was wrong, where, and what to do
 |-- RequestError             the request was wrong; nothing ran            (exit 2)
 |   |-- RecipeError          the recipe: a key, a value, a combination
 |   |-- DataError            the rows: missing, empty, malformed, not UTF-8
-|   |   `-- NothingToLearn   a record that is well-formed, and has no answer
+|   |   |-- NothingToLearn   a record that is well-formed, and has no answer
+|   |   `-- TemplateLimitError  a chat template that does far more work than its conversation asks for
 |   |-- ModelError           the base model's files, or its tokenizer
 |   |-- TargetError          an adapter's target that matches no layer
 |   |-- ProviderError        a name that no plugin offers, or several do
@@ -44,6 +45,7 @@ __all__ = [
     "RunError",
     "StorageError",
     "TargetError",
+    "TemplateLimitError",
     "TrainingError",
     "named",
 ]
@@ -83,8 +85,9 @@ class GraftkitError(Exception):
     def __str__(self) -> str:
         where = self.where.replace("\n", "\\n")  # a file may be called anything, two lines of an error for one
         where = where if len(where) <= _LONGEST_TEXT else _fit(where)
-        head = f"{where}: {self.message}" if where else self.message
-        return f"{head}\n{self.hint}" if self.hint else head
+        message, hint = (text.replace("\n", "\n  ") for text in (self.message, self.hint))  # data begins no line
+        head = f"{where}: {message}" if where else message
+        return f"{head}\n{hint}" if hint else head
 
 
 class RequestError(GraftkitError):
@@ -103,6 +106,10 @@ class DataError(RequestError):
 
 class NothingToLearn(DataError):
     """A record is of its format, but nothing in it is learnt, such as an empty answer. A recipe may leave those out."""
+
+
+class TemplateLimitError(DataError):
+    """A chat template does far more work, or makes larger values, than laying out a conversation takes."""
 
 
 class ModelError(RequestError):

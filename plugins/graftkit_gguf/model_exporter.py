@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
-from graftkit.errors import ExportError, RequestError
+from graftkit.errors import ExportError, ModelError, RequestError
+from graftkit.interfaces.temporary import temporary_folder
 
 from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.config import GgufConfig
@@ -63,11 +63,9 @@ class GgufExporter:
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the file with llama.cpp; gives log-probabilities, since llama.cpp gives nothing else."""
-        from graftkit_gguf.header import read_header
         from graftkit_gguf.llama_cpp import LlamaCpp
 
-        header = read_header(request.folder / _FILE)
-        vocabulary = len(header.metadata["tokenizer.ggml.tokens"])  # type: ignore[arg-type]
+        vocabulary = _checked(request)
         longest = max(len(probe.ids) for probe in request.probes)
         with LlamaCpp(request.folder / _FILE, longest + 8) as program:
             return [program.log_probabilities(probe.ids, probe.positions, vocabulary) for probe in request.probes]
@@ -80,6 +78,7 @@ class GgufExporter:
         from graftkit_gguf.header import read_header
         from graftkit_gguf.llama_cpp import LlamaCpp
 
+        _checked(request)
         metadata = read_header(request.folder / _FILE).metadata
         with LlamaCpp(request.folder / _FILE, 64) as program:
             return LoadedAssets(
@@ -122,13 +121,37 @@ def _stored(name: str, values: torch.Tensor, wanted: str) -> StoredTensor:
     return name, shape, type_, stored_bytes(values, type_)
 
 
+def _checked(request: ProofRequest) -> int:
+    """Makes sure that llama.cpp, which trusts a file, may load that of an export; returns how many tokens it has.
+
+    Raises:
+        ModelError: The file is none that an export holds, or the probes are for more tokens than it has.
+        ExportError: Its chat template does far more than it is asked for.
+    """
+    from graftkit_gguf.exported import check_exported
+    from graftkit_gguf.header import read_header
+    from graftkit_gguf.metadata import Metadata
+
+    header = read_header(request.folder / _FILE)
+    vocabulary = check_exported(header)
+    if any(not 0 <= id < vocabulary for probe in request.probes for id in probe.ids):
+        raise ModelError(f"the probes have ids beyond its {vocabulary:,} tokens", where=str(header.path))
+    metadata = Metadata(header.path, header.metadata)
+    if "tokenizer.chat_template" in metadata:
+        tokens = metadata.texts("tokenizer.ggml.tokens")
+        ids = {role: metadata.integer(f"tokenizer.ggml.{role}_token_id", -1, least=-1) for role in ("bos", "eos")}
+        names = {f"{role}_token": tokens[id] for role, id in ids.items() if id >= 0}
+        request.check_template(metadata.text("tokenizer.chat_template"), names)
+    return vocabulary
+
+
 def _tokenizer(planned: PlannedModel, adds_bos: bool, stop: list[int]) -> dict[str, Any]:
     """Returns the metadata of the model's tokenizer."""
     tokenizer = planned.tokenizer
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(Path(folder))
+    with temporary_folder() as folder:
+        tokenizer.save(folder)
         roles = {role: tokenizer.role_token(role) for role in ("bos", "eos", "unk", "pad")}
-        found = tokenizer_metadata(Path(folder), planned.config["vocab_size"], roles, (adds_bos, False), stop)
+        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, (adds_bos, False), stop)
     template = tokenizer.chat_template
     return found | ({"tokenizer.chat_template": template} if template else {})
 

@@ -117,7 +117,8 @@ def rope_from_factors(factors: np.ndarray[Any, Any], rope: Mapping[str, Any], wh
     """
     import numpy as np
 
-    for original in (8192, 4096, 16384, 32768):
+    positive = bool(np.isfinite(factors).all()) and bool((factors > 0).all())
+    for original in (8192, 4096, 16384, 32768) if positive else ():
         found = {**rope, **_LLAMA3, "rope_type": "llama3", "factor": float(factors.max())}
         found["original_max_position_embeddings"] = original
         made = rope_factors(found, 2 * len(factors))

@@ -9,6 +9,9 @@ from typing import IO, Any
 from graftkit import Record, RecordSource
 from graftkit.errors import DataError
 
+from graftkit_readers.arrow_buffers import unpacked_sizes
+from graftkit_readers.parquet_pages import pages
+
 __all__ = ["Arrow", "Parquet"]
 
 _ROWS = 256
@@ -16,6 +19,9 @@ _ROWS = 256
 
 _BYTES = 32 << 20
 """Bytes of rows that are made Python objects at a time."""
+
+_VALUE = 4
+"""Bytes that a value takes at least while it is decoded, whatever it is."""
 
 _DECODED = 16
 """Rows of a Parquet file that are decoded at a time. Each may hold the largest value of a column, named in a few bits;
@@ -35,9 +41,9 @@ class Parquet:
 
         with source.open() as file, _told(source):
             _check_seekable(file, source)
+            largest = _check_pages(file, source)
             table = pyarrow.parquet.ParquetFile(_Bounded(file), pre_buffer=False)
-            _check_sizes(table.metadata, source)
-            yield from _records(table.iter_batches(_DECODED), source)
+            yield from _records(table.iter_batches(max(1, min(_DECODED, 4 * _BYTES // largest))), source)
 
 
 class Arrow:
@@ -54,6 +60,8 @@ class Arrow:
         with source.open() as file, _told(source):
             if source.head[:6] == b"ARROW1":
                 _check_seekable(file, source)
+            _check_buffers(source)
+            if source.head[:6] == b"ARROW1":
                 table = pyarrow.ipc.open_file(_Bounded(file))
                 batches = (table.get_batch(number) for number in range(table.num_record_batches))
             else:
@@ -108,16 +116,34 @@ def _told(source: RecordSource) -> Iterator[None]:
         raise DataError(f"can't be read: {reason}", where=str(source), hint="It is damaged or cut short.") from None
 
 
-def _check_sizes(metadata: Any, source: RecordSource) -> None:
-    """Refuses a Parquet file that says of a group of rows that it unpacks to more than the file may.
+def _check_pages(file: IO[bytes], source: RecordSource) -> int:
+    """Refuses a Parquet file with a page that unpacks to more than the file may; returns the largest dictionary's size.
 
-    Of columns nothing is asked: pyarrow ends the process where what a damaged file says of one is missing.
+    pyarrow makes room for what a page says of itself. Of columns it is asked nothing: it ends the process where what a
+    damaged file says of one is missing.
+
+    Raises:
+        DataError: It has such a page.
+    """
+    largest = 1
+    for page in pages(file):
+        source.check_unpacked(max(page.size, _VALUE * page.values))
+        largest = max(largest, page.size) if page.is_dictionary else largest
+    file.seek(0)
+    return largest
+
+
+def _check_buffers(source: RecordSource) -> None:
+    """Refuses an Arrow file or stream that says of its buffers that they unpack to more than it may.
 
     Raises:
         DataError: It does.
     """
-    for number in range(metadata.num_row_groups):
-        source.check_unpacked(metadata.row_group(number).total_byte_size)
+    total = 0
+    with source.open() as file:
+        for size in unpacked_sizes(file):
+            total += size
+            source.check_unpacked(total)
 
 
 def _records(batches: Iterator[Any], source: RecordSource) -> Iterator[Record]:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from graftkit.errors import DataError
+from graftkit.interfaces.temporary import temporary_folder
 
 __all__ = ["in_order", "sentences"]
 
@@ -87,7 +87,7 @@ def in_order(lines: Iterable[str], at_once: int = _SORTED_AT_ONCE) -> Iterator[I
             held.append(line)
             size += len(line) + 1
             if size >= at_once:
-                folder = Path(runs[0].parent if runs else stack.enter_context(TemporaryDirectory(prefix="graftkit-")))
+                folder = runs[0].parent if runs else stack.enter_context(temporary_folder())
                 runs.append(_write(sorted(held), folder / str(len(runs))))
                 held, size = [], 0
         held.sort()

@@ -34,7 +34,16 @@ def test_it_is_shortened(text: str) -> None:
 @pytest.mark.parametrize("text", ["short", "", "two\nlines", "a/path/of/" + "x" * 150, "a sentence. " * 100])
 def test_a_short_one_stays(text: str) -> None:
     assert GraftkitError(text, hint=text).message == text
-    assert str(GraftkitError(text, where="here", hint="do")) == f"here: {text}\ndo"
+    shown = text.replace("\n", "\n  ")
+    assert str(GraftkitError(text, where="here", hint=text or "do")) == f"here: {shown}\n{shown or 'do'}"
+
+
+@pytest.mark.parametrize("part", ["message", "where", "hint"])
+def test_what_is_quoted_begins_no_line(part: str) -> None:
+    """A model's type, the name of a template, or what a template raises may be lines that look like graftkit's own."""
+    given = {"message": "it is wrong", part: "it is 'a\nerror: forged\n\nnote: forged'"}
+    lines = str(GraftkitError(**given)).split("\n")
+    assert not [line for line in lines if line.startswith(("error", "note"))] and "forged" in "".join(lines)
 
 
 def test_errors_of_errors_do_not_grow() -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import graftkit
 import pytest
 import torch
 from graftkit.corpus.template import ChatTemplate
-from graftkit.errors import DataError, FolderError, GraftkitError, ModelError, TrainingError, named
+from graftkit.errors import DataError, FolderError, GraftkitError, ModelError, StorageError, TrainingError, named
 from graftkit.flow.assets import ExpectedAssets
 from graftkit.flow.export_manifest import ExportManifest, check_tensor_header
 from graftkit.flow.metrics import read_steps
+from graftkit.flow.open_model import load_tokenizer
 from graftkit.flow.probes import Probes
 from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import grow
 from graftkit.model.twin import build_twin
@@ -142,6 +147,43 @@ def test_a_state_that_can_not_be_read_is_told_with_its_file(tmp_path: Path, data
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("levels", [80, 250, 900])
+@pytest.mark.parametrize("place", ["tools", "calls", "arguments", "a column"])
+def test_records_are_read_or_refused_however_deep_they_are(
+    tiny_model: Path, tmp_path: Path, place: str, levels: int
+) -> None:
+    """Python reads a thousand levels, and what walks through them takes more than one of its own for each."""
+    deep = '{"a":' * levels + "1" + "}" * levels
+    arguments = json.dumps(deep) if place == "arguments" else deep if place == "calls" else "{}"
+    call = '{"function": {"name": "f", "arguments": ' + arguments + "}}"
+    tool = '{"type": "function", "function": {"name": "f", "parameters": ' + (deep if place == "tools" else "{}") + "}}"
+    turns = '[{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "tool_calls": [' + call + "]}]"
+    line = f'{{"messages": {turns}, "tools": [{tool}], "more": {deep if place == "a column" else 1}}}\n'
+    (tmp_path / "records.jsonl").write_text(line * 10)
+    (tmp_path / "chat.jinja").write_text("{{ tools | tojson }}{{ messages | tojson }}")
+    data = {"train": str(tmp_path / "records.jsonl"), "chat_template": str(tmp_path / "chat.jinja")}
+    try:
+        graftkit.plan({"model": str(tiny_model), "data": data})
+    except GraftkitError as error:
+        assert levels > 200 or "nested" not in str(error)
+        assert place == "arguments" or levels < 200 or "nested over 200 levels" in str(error)
+
+
+def test_a_full_disk_of_temporary_files_is_told(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = HuggingFaceSource().open(str(tiny_model))
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="TMPDIR"):
+        patch.setattr(tempfile, "TemporaryDirectory", full)
+        load_tokenizer(files, HuggingFaceBackend())
+    with pytest.raises(StorageError, match=r"No space left on device\n.*TMPDIR"), temporary_folder():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="odd"), temporary_folder():
+        raise OSError(errno.EIO, "odd")
+
+
 def _assets(**changed: Any) -> str:
     assets = ExpectedAssets(["a"], [[1]], [{"role": "user", "content": "b"}], "b", "2026-01-31", {"top_k": 3}, [2])
     return json.dumps({**json.loads(assets.to_json()), **changed})
@@ -216,9 +258,12 @@ def test_no_vocabulary_is_larger_than_any_can_be(size: int) -> None:
 
 
 def test_a_manifest_that_can_not_be_written_again_is_damaged(tmp_path: Path) -> None:
-    deep = "[" * 600 + "]" * 600
-    (tmp_path / "manifest.json").write_text(f'{{"graftkit": "1", "status": "interrupted", "extra": {deep}}}')
+    deep = f'{{"graftkit": "1", "status": "interrupted", "extra": {"[" * 600 + "]" * 600}}}'
     with pytest.raises(FolderError, match="nested too deeply"):
+        RunManifest.from_json(json.loads(deep))
+    (tmp_path / "manifest.json").write_text(deep)
+    (tmp_path / "tokens").mkdir()
+    with pytest.raises(FolderError, match="nested over 200 levels"):
         RunManifest.read(tmp_path)
 
 

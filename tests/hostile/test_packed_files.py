@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 from graftkit import RecordSource
+from graftkit.errors import DataError
 from graftkit.interfaces import record_source, regular_file
 from graftkit_readers.columnar import Arrow, Parquet
 
@@ -44,12 +47,54 @@ def _blank(blank: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(bz2.compress(blank * (400 * MB // len(blank))))
 
 
+def _lying(path: Path) -> None:
+    """A page of 300 MB in a group of rows that claims a thousand bytes: the number stands there in Thrift's form."""
+    _one_page(path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    end = data[-8 - length : -8]
+    size = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).total_byte_size
+    assert _thrift(size) in end
+    end = end.replace(_thrift(size), _thrift(1000))
+    path.write_bytes(data[: -8 - length] + end + len(end).to_bytes(4, "little") + b"PAR1")
+
+
+def _thrift(number: int) -> bytes:
+    parts = []
+    left = 2 * number
+    while left > 127:
+        parts.append(left & 127 | 128)
+        left >>= 7
+    return bytes([*parts, left])
+
+
+def _large_values(path: Path) -> None:
+    """Sixteen rows of a value of 60 MB, which a page of a few kilobytes holds once."""
+    values = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 16), ["x" * (60 * MB)])
+    pyarrow.parquet.write_table(pyarrow.table({"text": values}), path, compression="zstd")
+
+
+def _one_buffer(stream: bool) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        table = pyarrow.table({"text": ["x" * (300 * MB)]})
+        make = pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file
+        options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+        with pyarrow.OSFile(str(path), "wb") as file, make(file, table.schema, options=options) as writer:
+            writer.write_table(table)
+
+    return write
+
+
 FILES: dict[str, Callable[[Path], object]] = {
     "half a gigabyte.parquet": _parquet(500),
     "a terabyte.parquet": _parquet(1_000_000),
     "not compressed.parquet": _parquet(500, "none"),
     "one page.parquet": _one_page,
+    "a page of a group that claims little.parquet": _lying,
+    "values of sixty megabytes.parquet": _large_values,
     "two gigabytes.arrow": _arrow,
+    "one buffer.arrow": _one_buffer(stream=False),
+    "a stream of one buffer.arrow": _one_buffer(stream=True),
     "blank lines.jsonl.bz2": _blank(b"\n"),
     "lines of spaces.jsonl.bz2": _blank(b" \r\n"),
 }
@@ -118,6 +163,46 @@ def test_a_file_that_would_have_to_be_waited_for_is_empty(tmp_path: Path, monkey
     finally:
         os.close(reading)
         os.close(writing)
+
+
+EMPTY, LINE = gzip.compress(b""), gzip.compress(b'{"text": "a"}\n')
+GZIPPED = {
+    "members that hold nothing": (LINE + EMPTY * 400_000, "over 10,000 members in a row hold nothing"),
+    "zeros after the last member": (LINE + b"\0" * 20 * MB, ""),
+    "a name of megabytes": (b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 20 * MB + b"\0" + LINE[10:], ""),
+    "members that end in nothing": ((LINE + EMPTY * 9_999) * 20, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def gzipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    folder = tmp_path_factory.mktemp("gzipped")
+    for name, (data, _) in GZIPPED.items():
+        (folder / f"{name}.jsonl.gz").write_bytes(data)
+    return measure(_CODE, {name: str(folder / f"{name}.jsonl.gz") for name in GZIPPED})
+
+
+@pytest.mark.parametrize("name", GZIPPED)
+def test_members_and_padding_take_no_time(name: str, gzipped: dict[str, Outcome]) -> None:
+    said = GZIPPED[name][1]
+    gzipped[name].assert_within_limits()
+    assert gzipped[name].seconds < 1.5, gzipped[name]
+    assert said in gzipped[name].message and bool(gzipped[name].error) == bool(said), gzipped[name]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gzip_is_unpacked_as_python_does(tmp_path: Path, seed: int) -> None:
+    """Many members, with zeros after them or not, whole or cut short."""
+    draw, path = random.Random(seed), tmp_path / "a.txt.gz"
+    texts = [draw.choice((b"", b"a" * draw.randrange(200_000), draw.randbytes(70_000))) for _ in range(6)]
+    packed = b"".join(gzip.compress(text, draw.randrange(10)) + bytes(draw.choice((0, 5, 9000))) for text in texts)
+    path.write_bytes(packed)
+    with RecordSource(path).open() as file:
+        assert file.read() == b"".join(texts) == gzip.decompress(packed)
+    for damaged in (packed.rstrip(b"\0")[: -draw.randrange(1, 9)], packed + b"rest"):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="can't be unpacked"), RecordSource(path).open() as file:
+            file.read()
 
 
 @pytest.mark.parametrize("rows", [1, 300, 5000])

@@ -463,6 +463,29 @@ def test_generate_loads_no_file_that_differs_from_its_manifest(copied: Path, pla
         reload(str(folder))
 
 
+LOOPS = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("merged", LOOPS),
+        ("peft", "{% for i in range(100000000) %}{% endfor %}x"),
+        ("peft", "{% if tools %}" + LOOPS + "{% endif %}x"),
+    ],
+)
+def test_a_template_that_does_far_more_than_its_conversation_asks_for_is_not_run(
+    copied: Path, name: str, source: str
+) -> None:
+    """Neither transformers nor llama.cpp counts what a template does."""
+    folder = copied / "exports" / name
+    edit(folder / "tokenizer_config.json", chat_template=source)
+    start = time.monotonic()
+    with pytest.raises(ExportError, match="the chat template (does far more work|counts through over)"):
+        flow.prove(folder, copied / PROBES)
+    assert time.monotonic() - start < 30
+
+
 def child(monkeypatch: pytest.MonkeyPatch, code: str) -> list[Any]:
     """Puts a program in the place of the one that loads an export; returns the processes that were started."""
     started: list[Any] = []
@@ -535,6 +558,46 @@ def test_what_is_verified_asks_neither_its_user_nor_the_network(
     child(monkeypatch, code)
     said = flow.prove(tmp_path, tmp_path / PROBES, trusted=trusted)["reason"]
     assert said == ["", "1", "1"]
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+from graftkit.flow.export import prove
+folder = Path(sys.argv[1])
+prove(folder, folder / "probes.safetensors", trusted=True)
+"""
+WAITS = """
+import os, time
+class Waits:
+    def __init__(self):
+        with open({path!r}, "w") as file:
+            file.write(f"{os.getpid()} {os.environ.get('GGML_NO_BACKTRACE')}")
+        os.rename({path!r}, {path!r} + ".done")
+        time.sleep(600)
+"""
+
+
+@pytest.mark.fresh_children
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="the signal at the parent's end is Linux's")
+def test_a_proof_ends_with_the_process_that_asked_for_it_even_when_that_is_killed(tmp_path: Path) -> None:
+    """Nobody would stop it then: neither its time nor its memory would be watched."""
+    (tmp_path / "waits.py").write_text(WAITS.replace("{path!r}", repr(str(tmp_path / "pid"))))
+    facts: dict[str, Any] = {key: {"target": "waits:Waits"} for key in ("exporter", "model_source", "quantizer")}
+    manifest = {**facts, "model": {"reference": "x"}, "dtype": "float32", "tolerance": 0.0}
+    (tmp_path / "graftkit.json").write_text(json.dumps(manifest))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    asking = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=environment)
+    written, end = tmp_path / "pid.done", time.monotonic() + 60
+    while not written.exists() and time.monotonic() < end and asking.poll() is None:
+        time.sleep(0.05)
+    proof, no_debugger = written.read_text().split()
+    asking.kill()
+    asking.wait()
+    while _runs(int(proof)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _runs(int(proof)), "the proof is still running"
+    assert no_debugger == "1", "llama.cpp would start a debugger where it aborts"
 
 
 ORPHAN = """

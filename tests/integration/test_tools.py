@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import graftkit
@@ -11,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
+from graftkit.errors import FolderError
 from graftkit.flow.reload import ReloadedModel, reload
 
 TOOL = {"type": "function", "function": {"name": "open_ticket", "parameters": {"type": "object", "properties": {}}}}
@@ -45,6 +48,37 @@ def test_init_gives_a_template_where_the_models_own_leaves_out_what_is_to_be_lea
     Path("chatml.jinja").write_text("mine")
     refused = CliRunner().invoke(init, ["three.yaml", "--model", written["model"], "--train", "records.jsonl"])
     assert refused.exit_code != 0 and not Path("three.yaml").exists() and Path("chatml.jinja").read_text() == "mine"
+
+
+@pytest.mark.parametrize("odd", ["pipe", "folder", "/dev/zero", "a link that leads nowhere", "one letter more"])
+def test_init_leaves_what_lies_in_its_templates_place(recipe: Path, odd: str) -> None:
+    """And neither waits for it nor reads it to no end."""
+    model, place = yaml.safe_load(recipe.read_text())["model"], recipe.parent / "chatml.jinja"
+    own = place.read_text()
+    place.unlink()
+    if odd == "pipe":
+        os.mkfifo(place)
+    elif odd == "folder":
+        place.mkdir()
+    elif odd == "one letter more":
+        place.write_text(own + "x")
+    else:
+        place.symlink_to(odd if odd.startswith("/") else "nowhere")
+    before = place.lstat()
+    signal.alarm(60)
+    try:
+        done = CliRunner().invoke(init, ["two.yaml", "--model", model, "--train", "records.jsonl"])
+    finally:
+        signal.alarm(0)
+    assert isinstance(done.exception, FolderError) and "chatml.jinja" in str(done.exception)
+    assert place.lstat().st_ino == before.st_ino and not Path("two.yaml").exists() and not Path("nowhere").exists()
+
+
+def test_init_follows_no_link_that_leads_nowhere(recipe: Path) -> None:
+    model = yaml.safe_load(recipe.read_text())["model"]
+    Path("link.yaml").symlink_to("elsewhere.yaml")
+    done = CliRunner().invoke(init, ["link.yaml", "--model", model, "--train", "records.jsonl"])
+    assert isinstance(done.exception, FolderError) and Path("link.yaml").is_symlink()
 
 
 def test_plain_conversations_keep_the_models_own_template(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from graftkit.cli.options import disable_option, open_host
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say
 from graftkit.errors import FolderError, RequestError
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.recipe.paths import anchored_reference
 from graftkit.store.files import write_text
 from graftkit.visible import one_line
@@ -63,7 +66,7 @@ def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None
     columns that are not read, and has lengths, steps and a learning rate that fit them.
     """
     target = Path(path)
-    if target.exists():
+    if os.path.lexists(target):  # a link that leads nowhere, too
         raise FolderError("there is such a file already", where=path, hint="Give another name.")
     found, trouble = _look(model, train, disable)
     template = _write_template(target.parent, found) if found else ""
@@ -92,10 +95,24 @@ def _write_template(folder: Path, found: StartingPoint) -> str:
     if found.template is None:
         return ""
     path = folder / _TEMPLATE_FILE
-    if path.exists() and path.read_bytes() != found.template.encode():
-        raise FolderError("there is such a file already", where=str(path), hint="Move it away.")
-    write_text(path, found.template)
+    if not _holds(path, found.template):
+        write_text(path, found.template)
     return f"  chat_template: {_TEMPLATE_FILE}   # {_why_own(found)}\n"
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Returns whether a file holds a text; False where there is no such file, nor a link of this name.
+
+    Raises:
+        FolderError: It is anything else.
+    """
+    encoded = text.encode()
+    if not os.path.lexists(path):
+        return False
+    with suppress(OSError):  # larger, no regular file, or one that may not be read
+        if read_regular(path, len(encoded)) == encoded:
+            return True
+    raise FolderError("there is such a file already", where=str(path), hint="Move it away.")
 
 
 def _why_own(found: StartingPoint) -> str:

@@ -14,6 +14,7 @@ import click
 from graftkit._version import __version__
 from graftkit.cli.lazy_group import LazyGroup
 from graftkit.cli.terminal import guarded_streams
+from graftkit.visible import further_lines_indented
 
 __all__ = ["cli", "main"]
 
@@ -102,7 +103,7 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
 
 
 def _notes(error: BaseException) -> str:
-    return "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
+    return "".join(f"\n{further_lines_indented(note)}" for note in getattr(error, "__notes__", []))
 
 
 def _explain(error: BaseException, shown: bool) -> int:
@@ -114,7 +115,7 @@ def _explain(error: BaseException, shown: bool) -> int:
         _tell(f"{label}: {error}{notes}")
         return error.exit_code
     hint = "" if shown else "\nThis should have been caught earlier; --traceback shows where it arose."
-    _tell(f"error: {type(error).__name__}: {error}{notes}{hint}")
+    _tell(f"error: {type(error).__name__}: {further_lines_indented(str(error))}{notes}{hint}")
     return 1
 
 

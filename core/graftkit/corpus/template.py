@@ -17,7 +17,7 @@ from jinja2.utils import Namespace
 from graftkit.corpus.marks import Marks
 from graftkit.corpus.template_budget import LimitError
 from graftkit.corpus.template_sandbox import MAX_SOURCE, CountingEnvironment, make_dict
-from graftkit.errors import DataError, ModelError
+from graftkit.errors import DataError, ModelError, TemplateLimitError
 from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS, ChatOptions
 from graftkit.store.fingerprint import fingerprint
 
@@ -172,8 +172,8 @@ class ChatTemplate:
             marks: Between which `{% generation %}` blocks are put.
 
         Raises:
-            DataError: The template refuses it, for example for the order of its roles; or it does more work, or makes
-                larger values, than laying out a conversation takes.
+            DataError: The template refuses it, for example for the order of its roles; or, as a `TemplateLimitError`,
+                it does more work, or makes larger values, than laying out a conversation takes.
         """
         self._budget.begin(messages, [*(tools or ()), self.options.arguments])
         self._environment.__dict__[MARKS] = marks
@@ -187,13 +187,13 @@ class ChatTemplate:
             }
             text = self._template.render({**self.options.arguments, **given})
         except LimitError as error:
-            raise DataError(
+            raise TemplateLimitError(
                 f"the chat template {error}", where=where, hint="Give another one with data.chat_template."
             ) from None
         except Exception as error:
             raise DataError(f"the chat template refuses it: {error}", where=where) from None
         if len(text) > MAX_RENDERED:
-            raise DataError("the chat template makes a text of over 64 MB of it", where=where)
+            raise TemplateLimitError("the chat template makes a text of over 64 MB of it", where=where)
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:

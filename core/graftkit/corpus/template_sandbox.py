@@ -14,7 +14,7 @@ from jinja2.compiler import CodeGenerator, Frame
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.filters import make_attrgetter
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
+from jinja2.sandbox import MAX_RANGE, ImmutableSandboxedEnvironment, SandboxedFormatter, safe_range
 from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.utils import pass_environment
 
@@ -73,6 +73,7 @@ class CountingEnvironment(ImmutableSandboxedEnvironment):
             self.tests[name] = _of_numbers(_JINJA_TESTS[name])
         self.globals.pop("lipsum")
         self.globals["dict"] = make_dict
+        self.globals["range"] = _range
 
     def add_filter(self, name: str, function: Callable[..., Any]) -> None:
         """Puts another function in a filter's place; it costs what the filter does."""
@@ -263,6 +264,14 @@ def _check_path(path: Any) -> None:
         raise LimitError("looks an attribute up that is no name")
     if isinstance(path, str) and len(re.split("[.,]", path)) > 16:
         raise LimitError("looks up an attribute of an attribute over 16 times")
+
+
+def _range(*bounds: Any) -> range:
+    """Returns a range as short as the sandbox lets one be."""
+    try:
+        return safe_range(*bounds)
+    except OverflowError:
+        raise LimitError(f"counts through over {MAX_RANGE:,} numbers") from None
 
 
 def _are_numbers(left: Any, right: Any) -> bool:

@@ -313,6 +313,7 @@ def prove(
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     # What an export or its manifest names is opened where it lies on this machine, or not at all.
     environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    environment |= {"GGML_NO_BACKTRACE": "1"}  # llama.cpp starts a debugger where it aborts
     environment |= {"GRAFTKIT_DISABLE_PLUGINS": ",".join({*disable, *disabled_by_environment()})}
     pipe = subprocess.PIPE
     with subprocess.Popen(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from graftkit.interfaces.model_source import (
     TokenizerFiles,
     TokenizerOpener,
 )
+from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer, TokenizerBackend
 
 __all__ = [
@@ -97,11 +97,12 @@ def load_tokenizer(files: TokenizerFiles, backend: TokenizerBackend) -> Tokenize
 
     Raises:
         ModelError: It is missing or malformed.
+        StorageError: No temporary file can be written.
     """
-    with tempfile.TemporaryDirectory(prefix="graftkit-") as folder:
-        files.save_tokenizer(Path(folder))
+    with temporary_folder() as folder:
+        files.save_tokenizer(folder)
         try:
-            return backend.load(Path(folder))
+            return backend.load(folder)
         except ModelError as error:
             raise ModelError(error.message, where=files.reference, hint=error.hint) from error
 

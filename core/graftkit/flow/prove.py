@@ -1,6 +1,6 @@
 """Runs in a process of its own: loads an export afresh, runs the probes, and prints what differs from the run.
 
-    python -m graftkit.flow.prove EXPORT PROBES
+    python -m graftkit.flow.prove EXPORT PROBES [--made-by-this-run]
 
 It shares nothing with the run but the files, so that what it finds is what another program will find.
 """
@@ -13,13 +13,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import ExportError, GraftkitError, named
-from graftkit.flow.assets import covered, differences
+from graftkit.corpus.template import ChatTemplate
+from graftkit.errors import DataError, ExportError, GraftkitError, TemplateLimitError, named
+from graftkit.flow.assets import ExpectedAssets, covered, differences
 from graftkit.flow.export_manifest import (
     TO_PROVE,
     ExportManifest,
@@ -30,9 +31,11 @@ from graftkit.flow.export_manifest import (
     tokenizer_configs,
 )
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
+from graftkit.flow.with_parent import end_with_parent
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets, ProofRequest
 from graftkit.store.files import held
 
@@ -54,9 +57,10 @@ def main() -> None:
 
     Whatever else is printed goes to standard error.
     """
+    end_with_parent()
+    folder, probes = map(Path, sys.argv[1:3])
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    folder, probes = map(Path, sys.argv[1:3])
 
     def report(warnings: list[str]) -> None:
         print(json.dumps({"warnings": warnings}), file=output, flush=True)
@@ -154,7 +158,41 @@ def _request(folder: Path, probes: Probes, base: Callable[[], Any]) -> ProofRequ
         expected.arguments,
         expected.template,
         expected.stop_tokens,
+        _template_check(folder, expected),
     )
+
+
+def _template_check(folder: Path, expected: ExpectedAssets) -> Callable[[str, Mapping[str, str]], None]:
+    """Returns what refuses a chat template that does far more work than it is going to be asked for."""
+
+    def check_template(source: str, tokens: Mapping[str, str]) -> None:
+        try:
+            template = ChatTemplate(source, tokens, expected.date, ChatOptions(expected.arguments))
+            if expected.conversation:  # the run's own template took it
+                template.render(expected.conversation, str(folder), add_generation_prompt=True)
+            with _refusals_ignored():
+                template.render(expected.conversation, str(folder), tools=_FUNCTIONS, add_generation_prompt=True)
+        except GraftkitError as error:
+            raise ExportError(
+                error.message, where=str(folder), hint="Take the export from where it came from."
+            ) from None
+
+    return check_template
+
+
+@contextmanager
+def _refusals_ignored() -> Iterator[None]:
+    """Passes over that a template takes no such conversation, but not over what it does beyond its limits."""
+    try:
+        yield
+    except TemplateLimitError:
+        raise
+    except DataError:
+        pass
+
+
+_FUNCTIONS = ({"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}},)
+"""Functions that may be called, as programs give them to a template to see whether it takes any."""
 
 
 def _loaded_assets(exporter: Exporter, request: ProofRequest) -> tuple[LoadedAssets, str]:

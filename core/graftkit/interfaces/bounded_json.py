@@ -13,6 +13,9 @@ _WEIGHTS = {"{": 4, "[": 1, ",": 1}
 """What each object, list and further value counts: in memory an object is several times as large as a list."""
 
 
+_DEEPEST = 200
+"""Levels of lists and objects in one another: further ones are read, but what walks through them runs out of stack."""
+
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON escapes one half of a surrogate pair."""
 
@@ -30,13 +33,16 @@ def parse_json(data: bytes | str, most_values: int = 4_000_000, *, unicode: bool
         options: Further keywords of `json.loads`.
 
     Raises:
-        ValueError: It is no JSON, or holds more values, or a text without a UTF-8 form where that is asked for.
-        RecursionError: It is nested too deeply.
+        ValueError: It is no JSON, or holds more values, or a text without a UTF-8 form where that is asked for, or is
+            nested over 200 levels deep.
+        RecursionError: It is nested too deeply to be read.
     """
     text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
     if sum(weight * text.count(sign) for sign, weight in _WEIGHTS.items()) > most_values:  # those in texts, too
         _check_values(text, most_values)
     found = json.loads(text, **options)
+    if text.count("{") + text.count("[") > _DEEPEST and _is_deeper(found, _DEEPEST):
+        raise ValueError(f"it is nested over {_DEEPEST} levels deep")
     if unicode and _HALF_PAIR.search(text):
         _check_unicode(found)
     return found
@@ -61,6 +67,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key stands in it twice")
     return result
+
+
+def _is_deeper(found: Any, levels: int) -> bool:
+    level = [found] if isinstance(found, dict | list) else []
+    for _ in range(levels):
+        inside = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [value for values in inside for value in values if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _check_unicode(found: Any) -> None:

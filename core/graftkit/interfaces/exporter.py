@@ -170,6 +170,10 @@ class LoadedAssets:
     config_roles: Mapping[str, Any] | None = None
 
 
+def _any_template(source: str, tokens: Mapping[str, str]) -> None:
+    """Refuses no chat template."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProofRequest:
     """What an exporter is asked to compute with an export.
@@ -185,6 +189,9 @@ class ProofRequest:
         template_arguments: What the chat template is given besides, by name.
         template_name: The chat template's name, where the tokenizer has several; None for the default.
         stop_tokens: The token ids that end an answer, for programs that don't list theirs and have to be tried.
+        check_template: Refuses the source of a chat template that does far more work than the conversation asks for;
+            given the texts of the special tokens by the names that templates use. It is called before a program of the
+            export's runs the template, which most do without counting. `assets` does so itself.
     """
 
     folder: Path
@@ -196,6 +203,7 @@ class ProofRequest:
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     template_name: str | None = None
     stop_tokens: Sequence[int] = ()
+    check_template: Callable[[str, Mapping[str, str]], None] = _any_template
 
     def assets(
         self, tokenizer: Any, generation: Mapping[str, Any] | None = None, config: Any | None = None
@@ -223,6 +231,7 @@ class ProofRequest:
         if not self.conversation or not tokenizer.chat_template:
             return ""
         template = tokenizer.get_chat_template(self.template_name)
+        self.check_template(template, {name: str(token) for name, token in tokenizer.special_tokens_map.items()})
         text: str = tokenizer.apply_chat_template(
             [dict(message) for message in self.conversation],
             chat_template=f"{_clock(self.today)}{template}" if "strftime_now" in template else template,

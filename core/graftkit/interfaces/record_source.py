@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import codecs
-import gzip
 import importlib
 import lzma
 import zlib
@@ -27,6 +26,12 @@ MAX_LINE = 32 << 20
 _HEAD = 64 << 10
 _MOST_RATIO = 200
 _ALWAYS_UNPACKED = 64 << 20
+_GZIP = 16 + zlib.MAX_WBITS
+"""How zlib is told that what it unpacks has the header and the checksum of gzip."""
+_GZIP_PART = 4 << 10
+"""Bytes that are read at a time: what follows a member is copied when it ends, and one may take twenty bytes."""
+_MOST_EMPTY = 10_000
+"""Members of a gzip file that may hold nothing, one after another."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -134,7 +139,7 @@ class RecordSource:
         """Tells what the system, or what unpacks, says of a file as a `DataError`."""
         try:
             yield
-        except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, lzma.LZMAError, zlib.error) as error:
             raise DataError(f"can't be unpacked: {error}", where=str(self), hint=_DAMAGED) from None
         except OSError as error:
             raise DataError(f"can't be read: {error.strerror or error}", where=str(self)) from error
@@ -273,6 +278,61 @@ class _Bounded(RawIOBase):
         return len(data)
 
 
+class _Gunzipped(RawIOBase):
+    """What the members of a gzip file unpack to, one after another.
+
+    Python's own reader takes 20 seconds for two million members without a byte, and 12 for 40 MB of zeros after the
+    last one.
+    """
+
+    def __init__(self, file: IO[bytes], source: RecordSource) -> None:
+        self._file, self._source = file, source
+        self._packed, self._empty = b"", 0
+        self._member: Any = zlib.decompressobj(_GZIP)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while self._more():
+            part: bytes = self._member.decompress(self._packed, len(buffer))
+            self._empty = 0 if part else self._empty
+            self._packed = self._member.unconsumed_tail
+            if self._member.eof:
+                self._packed, self._member = self._member.unused_data, None
+                self._count_empty()
+            if part:
+                buffer[: len(part)] = part
+                return len(part)
+        return 0
+
+    def _more(self) -> bool:
+        """Returns whether there is anything to unpack."""
+        if self._member is None and not self._next_member():
+            return False
+        self._packed = self._packed or self._file.read(_GZIP_PART)
+        if not self._packed:
+            raise EOFError("it ends before its end is marked")
+        return True
+
+    def _next_member(self) -> bool:
+        """Passes over zeros, which may follow a member; returns whether another one follows."""
+        while packed := self._packed or self._file.read(_GZIP_PART):
+            self._packed = packed.lstrip(b"\0")
+            if self._packed:
+                self._member = zlib.decompressobj(_GZIP)
+                return True
+        return False
+
+    def _count_empty(self) -> None:
+        """Counts a member that has ended, since the last one that held anything."""
+        self._empty += 1
+        if self._empty > _MOST_EMPTY:
+            raise DataError(
+                f"over {_MOST_EMPTY:,} members in a row hold nothing", where=str(self._source), hint=_DAMAGED
+            )
+
+
 class _Recoded(RawIOBase):
     """UTF-16 with a byte order mark, as UTF-8."""
 
@@ -316,7 +376,7 @@ _UNPACK = "Unpack it yourself; the rows of a table may be saved as JSON, a line 
 _DAMAGED = "The file is cut short or damaged: fetch or pack it again."
 
 _UNPACKERS: dict[bytes, Callable[[RecordSource, IO[bytes]], Any]] = {
-    b"\x1f\x8b": lambda _, raw: gzip.GzipFile(fileobj=raw),
+    b"\x1f\x8b": lambda source, raw: _Gunzipped(raw, source),
     b"BZh": lambda _, raw: bz2.BZ2File(raw),
     b"\xfd7zXZ\x00": lambda _, raw: lzma.LZMAFile(raw),  # noqa: SIM115
     b"\x28\xb5\x2f\xfd": _zstd,

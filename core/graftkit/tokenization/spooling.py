@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
+
+from graftkit.interfaces.temporary import temporary_folder
 
 __all__ = ["spooled"]
 
@@ -26,7 +27,7 @@ def spooled(texts: Iterable[str]) -> Iterator[Iterable[str]]:
         ...     print(list(texts), list(texts))
         ['a', 'b'] ['a', 'b']
     """
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+    with temporary_folder() as folder, (folder / "texts").open("w+", encoding="utf-8") as file:
         file.writelines(json.dumps(text) + "\n" for text in texts)
         yield _Lines(file)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from graftkit.errors import RequestError, named
+from graftkit.interfaces.temporary import temporary_folder
 from graftkit.tokenization.tokenizer_json import dump
 from tokenizers import Tokenizer
 
@@ -91,10 +91,10 @@ def write(
 
 def _lost(spec: Mapping[str, Any], written: Mapping[str, bytes], format: str) -> list[str]:
     """Returns the parts of a tokenizer.json that differ after the written files are read back."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         for name, data in written.items():
-            (Path(folder) / name).write_bytes(data)
-        again = read(Path(folder), [format], Options()) or {}
+            (folder / name).write_bytes(data)
+        again = read(folder, [format], Options()) or {}
     old, new = _meaning(spec), _meaning(json.loads(again["tokenizer.json"]))
     lost = [name for name in old if old[name] != new.get(name)]
     same = lost == ["ignore_merges"] and _merging_gives_every_piece(spec)

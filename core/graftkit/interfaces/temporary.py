@@ -1,0 +1,40 @@
+"""A folder for files that are needed for a moment."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from graftkit.errors import StorageError
+
+__all__ = ["temporary_folder"]
+
+_FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Makes a folder where the system keeps temporary files, which is deleted at the end of the block.
+
+    Raises:
+        StorageError: None can be made, or what is written in the block finds no room.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix="graftkit-", ignore_cleanup_errors=True)
+    except OSError as error:  # of several folders, none of which can be written to
+        raise _no_room("temporary files", error) from error
+    with made as name:
+        try:
+            yield Path(name)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise _no_room(name, error) from error
+
+
+def _no_room(where: str, error: OSError) -> StorageError:
+    hint = "Free some space there, or name another folder for temporary files with TMPDIR."
+    return StorageError(f"can't be written: {error.strerror or error}", where=where, hint=hint)
