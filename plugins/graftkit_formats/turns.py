@@ -257,7 +257,7 @@ def _call(call: Any, where: str) -> ToolCall:
     if not isinstance(arguments, dict | str):
         raise DataError(f'"arguments" is {kind_of(arguments)}, no object and no text of one', where=where)
     id = call.get("id")
-    return ToolCall(inner["name"], arguments, id if isinstance(id, str) else "")
+    return ToolCall(string_of(inner, "name", where), arguments, id if isinstance(id, str) else "")
 
 
 def _parsed(text: str, key: str, where: str) -> Any:

@@ -127,6 +127,7 @@ def _one_process(
 
 def _started(parser: str, folder: Path, errors: object) -> subprocess.Popen[bytes]:
     environment = os.environ | {
+        "GGML_NO_BACKTRACE": "1",  # as in a proof
         "RUST_BACKTRACE": "0",  # its symbols take more memory than a worker may have
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "HF_HUB_OFFLINE": "1",

@@ -26,6 +26,7 @@ PARSERS: dict[str, str] = {
     "records": "records",
     "adapters": "adapters",
     "exports": "exports",
+    "gguf exports": "gguf_exports",
     "checkpoints": "checkpoints",
 }
 """A parser's name and the module in `hostile.generators` that makes its inputs.

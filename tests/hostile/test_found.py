@@ -29,6 +29,7 @@ from graftkit.model.twin import build_twin
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
+from graftkit.testing.records import read_samples
 from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_sentencepiece.backend import SentencePieceBackend
@@ -167,6 +168,13 @@ def test_records_are_read_or_refused_however_deep_they_are(
     except GraftkitError as error:
         assert levels > 200 or "nested" not in str(error)
         assert place == "arguments" or levels < 200 or "nested over 200 levels" in str(error)
+
+
+def test_a_call_of_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "\ud800", "arguments": {}}}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "x"}, call]}) + "\n")
+    with pytest.raises(DataError, match=r"a\.jsonl:1: .*half of a surrogate pair"):
+        read_samples(tmp_path / "a.jsonl")
 
 
 def test_a_full_disk_of_temporary_files_is_told(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

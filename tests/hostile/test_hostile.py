@@ -25,7 +25,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("originals")
-@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize("parser", [name for name in PARSERS if name != "gguf exports"])  # each starts a server
 def test_no_input_crashes_hangs_or_takes_all_memory(parser: str) -> None:
     tally = run(parser, range(INPUTS), most=5)
     said = [f"python -m hostile '{parser}' --seed {one.seed}: {one.problem}\n{one.details}" for one in tally.failures]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from graftkit.flow.probes import Comparison, Probes
 
-__all__ = ["TRUSTED", "check_it_reads", "main", "temporary_prefix"]
+__all__ = ["TRUSTED", "check_it_reads", "main", "template_check", "temporary_prefix"]
 
 TRUSTED = "--made-by-this-run"
 """Says that the export was written a moment ago by the run that asks, so that its manifest may name any class."""
@@ -158,11 +158,11 @@ def _request(folder: Path, probes: Probes, base: Callable[[], Any]) -> ProofRequ
         expected.arguments,
         expected.template,
         expected.stop_tokens,
-        _template_check(folder, expected),
+        template_check(folder, expected),
     )
 
 
-def _template_check(folder: Path, expected: ExpectedAssets) -> Callable[[str, Mapping[str, str]], None]:
+def template_check(folder: Path, expected: ExpectedAssets) -> Callable[[str, Mapping[str, str]], None]:
     """Returns what refuses a chat template that does far more work than it is going to be asked for."""
 
     def check_template(source: str, tokens: Mapping[str, str]) -> None:
