@@ -14,6 +14,7 @@ from graftkit.errors import ExportError, RequestError
 from graftkit_gguf.architectures import architecture_of
 from graftkit_gguf.config import GgufConfig
 from graftkit_gguf.file_writer import StoredTensor, write_gguf
+from graftkit_gguf.modelfile import model_modelfile
 from graftkit_gguf.stored_types import stored_bytes, type_of
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 
@@ -25,7 +26,7 @@ _TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1}
 
 
 class GgufExporter:
-    """Writes model.gguf: weights with the adapter merged in, tokenizer, chat template, stop tokens."""
+    """Writes model.gguf: weights with the adapter merged in, tokenizer, chat template, stop tokens; and a Modelfile."""
 
     proved_with = ("xllamacpp",)
     log_probabilities = True
@@ -50,6 +51,7 @@ class GgufExporter:
             **_tokenizer(trained, stop if isinstance(stop, list) else [stop]),
         }
         size = write_gguf(folder / _FILE, metadata, self._tensors(trained))
+        (folder / "Modelfile").write_bytes(model_modelfile(trained, _FILE).encode())
         return {"format": "gguf", "type": self._config.type, "bytes": size}
 
     def _tensors(self, trained: TrainedModel) -> Iterator[StoredTensor]:

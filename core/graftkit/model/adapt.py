@@ -48,6 +48,7 @@ class AdaptedModel:
         adapted: Every adapted layer by its dotted path, in the model's order.
         grown: The new rows of its embeddings, or None where the vocabulary is the base model's.
         generation_config: How answers are generated, with the keys of a `generation_config.json`.
+        system: The system message that all conversations shared, or None.
     """
 
     network: nn.Module
@@ -58,6 +59,7 @@ class AdaptedModel:
     adapted: Mapping[str, AdaptedWeight]
     grown: GrownVocabulary | None = None
     generation_config: Mapping[str, Any] = field(default_factory=dict)
+    system: str | None = None
 
     @property
     def change(self) -> VocabularyChange | None:
