@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from graftkit.errors import ModelError
 from graftkit.tokenization.byte_alphabet import byte_alphabet
 
 from graftkit_gguf.architectures import architecture_of
-from graftkit_gguf.file_writer import StoredTensor, write_gguf
+from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.header import GgufHeader, GgufTensor
-from graftkit_gguf.stored_types import stored_bytes
+from graftkit_gguf.model_exporter import model_tensors
 
 __all__ = ["same_weights", "write_base"]
 
@@ -35,16 +35,8 @@ def write_base(model: Any, path: Path) -> None:
     """
     config = model.config.to_dict()
     metadata = architecture_of(config).metadata(config) | _vocabulary(config["vocab_size"])
-    write_gguf(path, metadata, _tensors(model, config))
-
-
-def _tensors(model: Any, config: Mapping[str, Any]) -> Iterator[StoredTensor]:
-    architecture, tied = architecture_of(config), bool(config.get("tie_word_embeddings"))
-    for name, parameter in model.named_parameters():
-        if tied and name == "lm_head.weight":
-            continue
-        stored, values = architecture.tensor(name, parameter.detach(), config)
-        yield stored, tuple(values.shape), "f32", stored_bytes(values, "f32")
+    tensors = ((name, parameter.detach()) for name, parameter in model.named_parameters())
+    write_gguf(path, metadata, model_tensors(tensors, config, "f32"))
 
 
 def _vocabulary(rows: int) -> dict[str, Any]:

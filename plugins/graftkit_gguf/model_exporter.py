@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from graftkit_gguf.modelfile import model_modelfile
 from graftkit_gguf.stored_types import stored_bytes, type_of
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 
-__all__ = ["GgufExporter"]
+__all__ = ["GgufExporter", "model_tensors"]
 
 _FILE = "model.gguf"
 _TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1}
@@ -50,19 +50,10 @@ class GgufExporter:
             **architecture_of(trained.config).metadata(trained.config),
             **_tokenizer(trained, stop if isinstance(stop, list) else [stop]),
         }
-        size = write_gguf(folder / _FILE, metadata, self._tensors(trained))
+        tensors = model_tensors(trained.merged_tensors(), trained.config, self._config.type)
+        size = write_gguf(folder / _FILE, metadata, tensors)
         (folder / "Modelfile").write_bytes(model_modelfile(trained, _FILE).encode())
         return {"format": "gguf", "type": self._config.type, "bytes": size}
-
-    def _tensors(self, trained: TrainedModel) -> Iterator[StoredTensor]:
-        architecture = architecture_of(trained.config)
-        tied = bool(trained.config.get("tie_word_embeddings"))
-        for name, tensor in trained.merged_tensors():
-            if tied and name == "lm_head.weight":
-                continue
-            stored_name, values = architecture.tensor(name, tensor, trained.config)
-            type_ = type_of(tuple(values.shape), self._config.type)
-            yield stored_name, tuple(values.shape), type_, stored_bytes(values, type_)
 
     def tolerance(self) -> float:
         """Returns what the rounding of the stored type explains."""
@@ -88,6 +79,28 @@ class GgufExporter:
                 tokens=[program.tokens(text) for text in request.texts],
                 rendered=program.rendered([dict(turn) for turn in request.conversation]),
             )
+
+
+def model_tensors(
+    tensors: Iterable[tuple[str, torch.Tensor]], config: Mapping[str, Any], wanted: str
+) -> Iterator[StoredTensor]:
+    """Yields a model's tensors as the file stores them.
+
+    Args:
+        tensors: Each by its name in transformers, float32.
+        config: The keys of the model's `config.json`.
+        wanted: The type of matrices.
+
+    Raises:
+        ModelError: A tensor has no name in the file.
+    """
+    architecture, tied = architecture_of(config), bool(config.get("tie_word_embeddings"))
+    for name, tensor in tensors:
+        if tied and name == "lm_head.weight":
+            continue
+        stored_name, values = architecture.tensor(name, tensor, config)
+        type_ = type_of(tuple(values.shape), wanted)
+        yield stored_name, tuple(values.shape), type_, stored_bytes(values, type_)
 
 
 def _tokenizer(planned: PlannedModel, stop: list[int]) -> dict[str, Any]:
