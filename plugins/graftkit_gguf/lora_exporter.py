@@ -24,9 +24,9 @@ from graftkit_gguf.modelfile import adapter_modelfile
 __all__ = ["GgufLoraExporter"]
 
 _FILE = "adapter.gguf"
-_TOLERANCES = {"f32": 1e-4, "f16": 2e-2}
+_TOLERANCES = {"f32": 1e-4, "f16": 1e-2}
 """What rounding explains, as a share of the largest logit: of the adapter and, in llama.cpp, of what it multiplies.
-Measured: 5e-6 for f32 on SmolLM2-135M; for f16 up to 1.5e-2 on tiny random models, whose logits lie close."""
+Measured on SmolLM2-135M: 5e-6 and 1.5e-5; for f16 up to 6e-3 on tiny random models, whose logits lie close."""
 
 
 class GgufLoraExporter:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from graftkit import PluginHost, ProofRequest
 from graftkit.errors import ExportError, GraftkitError
+from graftkit.flow import prove
 from graftkit.flow.probes import Probes
 from graftkit.flow.prove import answer
 from graftkit.model.adapt import AdaptedModel, adapt
@@ -93,7 +94,7 @@ def on_a_gguf(host: PluginHost, folder: Path, *, shape: str, type_: str, quantiz
 def move(parameters: Mapping[str, torch.nn.Parameter], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in parameters.values():
-        parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -188,6 +189,12 @@ def test_what_was_written_again_without_damage_is_proved(copied: Path) -> None:
     write(copied, tensors(copied))
     assert (copied / "adapter.gguf").read_bytes() == before
     assert proof(copied)["status"] == "proved"
+
+
+def test_without_llama_cpp_an_adapter_is_said_to_be_unproved(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prove, "_installed", lambda name: False)
+    found = proof(copied)
+    assert proof_text(found) == "not proved: xllamacpp is not installed"
 
 
 def replaced(data: bytes, old: bytes, new: bytes) -> bytes:
