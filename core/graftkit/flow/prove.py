@@ -117,7 +117,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     asked_for_base: list[str] = []
 
     def base() -> Any:
-        asked_for_base[:] = [str(manifest.quantizer.get("name"))]
+        asked_for_base[:] = [shortened(str(manifest.quantizer.get("name")))]
         return _base(manifest, make, Path(place))
 
     with _temporary_beside(folder) as place:

@@ -76,7 +76,7 @@ def proof_text(proof: Mapping[str, Any]) -> str:
 
 def _on_base(quantizer: str | None) -> str:
     """Says on which weights an adapter was proved, where those are not the base model's own."""
-    return f"on the base model as {quantizer} stores it" if quantizer and quantizer != "none" else ""
+    return f"on the base model with the quantizer {quantizer}" if quantizer and quantizer != "none" else ""
 
 
 def _on_base_file(found: Mapping[str, Any] | None) -> str:

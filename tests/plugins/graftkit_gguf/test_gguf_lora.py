@@ -129,7 +129,7 @@ def test_weights_that_were_quantized_again_are_said_to_be_others(host: PluginHos
     assert found["status"] == "proved", found
     assert not found["on_base_file"]["same_weights"]
     text = proof_text(found)
-    assert "on the base model as nf4 stores it; on model.gguf, whose weights are others, off by" in text
+    assert "on the base model with the quantizer nf4; on model.gguf, whose weights are others, off by" in text
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
