@@ -1,83 +1,110 @@
-"""The architectures that are written as GGUF: llama.cpp's names for their settings and weights.
-
-Metadata keys are those of `docs/gguf.md` in the ggml project, names of tensors those of llama.cpp's loader. Whether
-llama.cpp computes the same as transformers is what the proof says.
-"""
+"""How one of llama.cpp's architectures is written and read: settings and weights, in both directions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
 
+from graftkit_gguf.parts import Part, Setting, get_setting, put_setting
+from graftkit_gguf.rope import rope_factors, rope_metadata
+
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-__all__ = ["ARCHITECTURES", "Architecture", "architecture_of"]
+__all__ = ["SIZES", "Architecture", "Complete", "complete_config"]
 
-_OUTER = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-}
-_LAYER = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_ROPES = ("default", "linear")
+Complete = Mapping[str, Any]
+"""A config.json in today's names, with every setting that it has by default."""
+
+SIZES = (
+    Setting("context_length", "max_position_embeddings", int),
+    Setting("embedding_length", "hidden_size", int),
+    Setting("block_count", "num_hidden_layers", int),
+    Setting("feed_forward_length", "intermediate_size", int),
+    Setting("attention.head_count", "num_attention_heads", int),
+    Setting("attention.head_count_kv", "num_key_value_heads", int),
+    Setting("attention.key_length", "head_dim", int),
+    Setting("attention.value_length", "head_dim", int),
+    Setting("vocab_size", "vocab_size", int),
+)
+_LAYERS = "model.layers."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Architecture:
-    """One of llama.cpp's architectures.
+    """One architecture of llama.cpp's, and the model of transformers that it computes.
 
     Attributes:
         name: The value of `general.architecture`.
-        rotates_pairs: Whether its rotary embedding rotates neighbouring dimensions, where transformers rotates halves:
-            the rows of q and k then stand in another order in the file.
+        model: transformers' `model_type` and class.
+        parts: The parts outside layers and those of each layer.
+        settings: What the metadata says besides sizes.
+        fixed: Settings of config.json that llama.cpp knows in one value alone.
+        lacks: Says what a complete config.json has that llama.cpp has not, or "".
+        ropes: The types of rotary embedding that there may be.
+        rope: The place of the rotary embedding's settings in config.json.
+        implied: Gives the settings of config.json that follow from those that a file has.
+        rotates_pairs: Whether it rotates neighbouring dimensions, where transformers rotates halves: then the rows of q
+            and k stand in another order in the file.
+        ties: Whether the output layer may be the embedding: else the file has it once more.
+        is_square: Whether the widths of all heads have to add up to the model's.
     """
 
     name: str
+    model: tuple[str, str]
+    parts: tuple[Part, ...]
+    settings: tuple[Setting, ...]
+    fixed: Mapping[str, Any]
+    lacks: Callable[[Complete], str] = lambda config: ""
+    ropes: tuple[str, ...] = ("default",)
+    rope: str = "rope_parameters"
+    implied: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda config: {}
     rotates_pairs: bool = False
+    ties: bool = True
+    is_square: bool = False
 
-    def metadata(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the keys that llama.cpp reads, from those of a `config.json`.
+    @property
+    def is_mixture(self) -> bool:
+        """Whether there are experts."""
+        return any("experts" in part.size for part in self.parts)
+
+    def metadata(self, config: Complete) -> dict[str, Any]:
+        """Returns the keys that llama.cpp reads.
+
+        Args:
+            config: See `complete_config`.
 
         Raises:
             ModelError: The model has a part that its architecture in llama.cpp lacks.
         """
-        _refuse(config)
-        heads = config["num_attention_heads"]
-        head_dim = config.get("head_dim") or config["hidden_size"] // heads
-        rope = config["rope_parameters"]
-        settings = {
-            "context_length": config["max_position_embeddings"],
-            "embedding_length": config["hidden_size"],
-            "block_count": config["num_hidden_layers"],
-            "feed_forward_length": config["intermediate_size"],
-            "attention.head_count": heads,
-            "attention.head_count_kv": config.get("num_key_value_heads") or heads,
-            "attention.key_length": head_dim,
-            "attention.value_length": head_dim,
-            "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
-            "rope.freq_base": float(rope["rope_theta"]),
-            "rope.dimension_count": head_dim,
-            "vocab_size": config["vocab_size"],
-        }
-        if rope.get("rope_type") == "linear":
-            settings |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
-        return {"general.architecture": self.name, **{f"{self.name}.{key}": value for key, value in settings.items()}}
+        self._refuse(config)
+        found: dict[str, Any] = {}
+        for setting in (*SIZES, *self.settings):
+            value = get_setting(config, setting.path)
+            if value is None:
+                raise ModelError(f"a model without {setting.path} can't be written as GGUF for this architecture")
+            found[setting.key] = setting.kind(value)
+        rope = get_setting(config, self.rope)
+        found["rope.dimension_count"] = _rotated(config, rope)
+        found |= rope_metadata(rope, self.ropes)
+        return {"general.architecture": self.name, **{f"{self.name}.{key}": value for key, value in found.items()}}
+
+    def _refuse(self, config: Complete) -> None:
+        for path, value in self.fixed.items():
+            if get_setting(config, path) not in (value, None):
+                raise ModelError(f"{path} = {get_setting(config, path)} can't be written as GGUF for this architecture")
+        lacking = self.lacks(config)
+        if self.is_square and config["num_attention_heads"] * config["head_dim"] != config["hidden_size"]:
+            lacking = (
+                f"{config['num_attention_heads']} heads of {config['head_dim']} in a width of {config['hidden_size']}"
+            )
+        if lacking:
+            raise ModelError(f"{lacking} can't be written as GGUF for this architecture")
 
     def tensor(self, name: str, values: torch.Tensor, config: Mapping[str, Any]) -> tuple[str, torch.Tensor]:
         """Returns a weight's name and value in the file.
@@ -88,59 +115,82 @@ class Architecture:
             config: The keys of the model's `config.json`.
 
         Raises:
+            ModelError: Such a model has no weight of this name, or it is several in the file.
+        """
+        found = list(self.tensors(name, values, config))
+        if len(found) > 1:
+            raise ModelError(f"the weight '{name}' is several tensors in a GGUF file of the architecture {self.name}")
+        return found[0]
+
+    def tensors(self, name: str, values: torch.Tensor, config: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields the names and values that a weight has in the file: an expert stack's halves are two.
+
+        Args:
+            name: Its name in transformers.
+            values: The weight, `[out, in]`, `[size]` or `[experts, out, in]`.
+            config: The keys of the model's `config.json`.
+
+        Raises:
             ModelError: Such a model has no weight of this name.
         """
-        module, _, part = name.rpartition(".")
-        if module in _OUTER:
-            return f"{_OUTER[module]}.{part}", values
-        before, _, layer = module.removeprefix("model.layers.").partition(".")
-        if not before.isdigit() or layer not in _LAYER or part not in ("weight", "bias"):
+        layer, part, kind = self._place(name)
+        if part.heads and self.rotates_pairs:
+            heads = config.get(part.heads) or config["num_attention_heads"]
+            values = _paired_rows(values, heads)
+        if part.plus_one:
+            values = values + 1
+        if part.is_flat:
+            values = values.reshape(-1)
+        pieces = values.chunk(len(part.stored), dim=-2) if len(part.stored) > 1 else [values]
+        for stored, piece in zip(part.stored, pieces, strict=True):
+            yield f"{layer}{stored}.{kind}", piece
+
+    def _place(self, name: str) -> tuple[str, Part, str]:
+        """Returns what stands before the names of a weight's part in the file, the part, and "weight" or "bias"."""
+        number, _, inner = name.removeprefix(_LAYERS).partition(".")
+        inside = name.startswith(_LAYERS) and number.isdigit()
+        found = self._by_name.get(inner if inside else name)
+        if found is None:
             raise ModelError(f"the weight '{name}' has no name in a GGUF file of the architecture {self.name}")
-        heads = {"self_attn.q_proj": "num_attention_heads", "self_attn.k_proj": "num_key_value_heads"}.get(layer)
-        if heads and self.rotates_pairs:
-            values = _paired_rows(values, config.get(heads) or config["num_attention_heads"])
-        return f"blk.{before}.{_LAYER[layer]}.{part}", values
+        return (f"blk.{number}." if inside else "", *found)
+
+    @cached_property
+    def _by_name(self) -> dict[str, tuple[Part, str]]:
+        found = {}
+        for part in self.parts:
+            found[part.name if part.is_parameter else f"{part.name}.weight"] = (part, "weight")
+            if part.bias:
+                found[f"{part.name}.bias"] = (part, "bias")
+        return found
+
+    def factors(self, config: Complete) -> np.ndarray[Any, Any] | None:
+        """Returns by what frequencies of the rotary embedding are divided, `[rotated / 2]`; None where by nothing."""
+        rope = get_setting(config, self.rope)
+        return rope_factors(rope, _rotated(config, rope))
+
+    def empty_config(self) -> dict[str, Any]:
+        """Returns what config.json says of every model of the architecture."""
+        model_type, class_name = self.model
+        found: dict[str, Any] = {"architectures": [class_name], "model_type": model_type}
+        for path, value in self.fixed.items():
+            put_setting(found, path, value)
+        return found
 
 
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture("llama", rotates_pairs=True),
-    "mistral": Architecture("llama", rotates_pairs=True),
-    "qwen2": Architecture("qwen2"),
-    "qwen3": Architecture("qwen3"),
-}
-"""transformers' `model_type` -> the architecture."""
+def _rotated(config: Complete, rope: Mapping[str, Any]) -> int:
+    """Returns how many dimensions of a head are rotated."""
+    return int(config["head_dim"] * rope.get("partial_rotary_factor", config.get("partial_rotary_factor") or 1))
 
 
-def architecture_of(config: Mapping[str, Any]) -> Architecture:
-    """Returns the architecture of a model.
+def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config.json in today's names, with every setting that it has by default in transformers."""
+    from transformers import CONFIG_MAPPING
 
-    Raises:
-        ModelError: There is none for it here.
-    """
-    found = ARCHITECTURES.get(str(config.get("model_type")))
-    if found is None:
-        raise ModelError(
-            f"the architecture '{config.get('model_type')}' can't be written as GGUF",
-            hint=f"Those that can are {', '.join(ARCHITECTURES)}.",
-        )
+    plain = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version")}
+    found: dict[str, Any] = CONFIG_MAPPING[config["model_type"]](**plain).to_dict()
+    found["num_key_value_heads"] = found.get("num_key_value_heads") or found["num_attention_heads"]
+    found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
     return found
-
-
-def _refuse(config: Mapping[str, Any]) -> None:
-    """Refuses a model with a part that has no metadata here.
-
-    Raises:
-        ModelError: It has such a part.
-    """
-    rope = config["rope_parameters"].get("rope_type", "default")
-    if rope not in _ROPES:
-        raise ModelError(f"a rope of the type '{rope}' can't be written as GGUF")
-    window, context = config.get("sliding_window"), config["max_position_embeddings"]
-    used = config.get("use_sliding_window", True)
-    if window and used and window < context:
-        raise ModelError(f"a sliding window of {window} tokens can't be written as GGUF for this architecture")
-    if config.get("hidden_act", "silu") != "silu":
-        raise ModelError(f"the activation '{config['hidden_act']}' can't be written as GGUF for this architecture")
 
 
 def _paired_rows(values: torch.Tensor, heads: int) -> torch.Tensor:

@@ -12,10 +12,11 @@ from gguf.quants import dequantize
 from graftkit.errors import ModelError
 from graftkit.tokenization.byte_alphabet import byte_alphabet
 
-from graftkit_gguf.architectures import architecture_of
+from graftkit_gguf.architectures import complete_config
+from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.header import GgufHeader, GgufTensor
-from graftkit_gguf.model_exporter import model_tensors
+from graftkit_gguf.model_exporter import stored_tensors
 
 __all__ = ["same_weights", "write_base"]
 
@@ -34,9 +35,9 @@ def write_base(model: Any, path: Path) -> None:
         ModelError: The architecture has no form in GGUF.
     """
     config = model.config.to_dict()
-    metadata = architecture_of(config).metadata(config) | _vocabulary(config["vocab_size"])
+    metadata = architecture_of(config).metadata(complete_config(config)) | _vocabulary(config["vocab_size"])
     tensors = ((name, parameter.detach()) for name, parameter in model.named_parameters())
-    write_gguf(path, metadata, model_tensors(tensors, config, "f32"))
+    write_gguf(path, metadata, stored_tensors(config, tensors, "f32"))
 
 
 def _vocabulary(rows: int) -> dict[str, Any]:

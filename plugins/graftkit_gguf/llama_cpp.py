@@ -68,6 +68,15 @@ class LlamaCpp:
         text: str = self._post("/apply-template", messages=list(conversation))["prompt"]
         return text
 
+    def ends_at(self, id: int) -> bool:
+        """Tells whether generating ends at a token: it is made to take it next.
+
+        Args:
+            id: The token.
+        """
+        answer = self._post("/completion", prompt=self.tokens("a"), n_predict=2, samplers=[], logit_bias=[[id, 1e9]])
+        return bool(answer["stop_type"] == "eos")
+
     def log_probabilities(self, ids: Sequence[int], positions: Sequence[int], vocabulary: int) -> torch.Tensor:
         """Returns the log-probabilities of the likeliest next tokens, `[positions, vocabulary]`, float32.
 

@@ -14,9 +14,9 @@ from graftkit.errors import ExportError, RequestError
 from graftkit.interfaces.exporter import OnBaseFile
 
 from graftkit_gguf.adapter_file import check_adapter, check_fits, write_adapter
-from graftkit_gguf.architectures import architecture_of
 from graftkit_gguf.base_file import same_weights, write_base
 from graftkit_gguf.config import GgufLoraConfig
+from graftkit_gguf.families import architecture_of
 from graftkit_gguf.header import MAGIC, read_header
 from graftkit_gguf.lora_layers import check_planned, factor_of_b, file_alpha, stored_layer
 from graftkit_gguf.modelfile import adapter_modelfile
@@ -24,9 +24,10 @@ from graftkit_gguf.modelfile import adapter_modelfile
 __all__ = ["GgufLoraExporter"]
 
 _FILE = "adapter.gguf"
-_TOLERANCES = {"f32": 1e-4, "f16": 1e-2}
+_TOLERANCES = {"f32": 1e-3, "f16": 1e-2}
 """What rounding explains, as a share of the largest logit: of the adapter and, in llama.cpp, of what it multiplies.
-Measured on SmolLM2-135M: 5e-6 and 1.5e-5; for f16 up to 6e-3 on tiny random models, whose logits lie close."""
+Measured on SmolLM2-135M: 5e-6 and 1.5e-5; on tiny random models, whose logits lie close, for f16 up to 6e-3, and for
+f32 up to 4e-4 where llama.cpp looks GELU up in a table of float16."""
 
 
 class GgufLoraExporter:

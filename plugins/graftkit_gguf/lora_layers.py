@@ -13,7 +13,8 @@ from graftkit import PlannedModel
 from graftkit.errors import ExportError, ModelError
 from graftkit.interfaces.architecture import model_class
 
-from graftkit_gguf.architectures import Architecture, architecture_of
+from graftkit_gguf.architectures import Architecture, complete_config
+from graftkit_gguf.families import architecture_of
 
 __all__ = ["check_planned", "factor_of_b", "file_alpha", "stored_layer"]
 
@@ -29,7 +30,7 @@ def check_planned(planned: PlannedModel) -> None:
         ModelError: The architecture is none of those that are written as GGUF.
     """
     architecture = architecture_of(planned.config)
-    architecture.metadata(planned.config)
+    architecture.metadata(complete_config(planned.config))
     if planned.change is not None:
         raise ExportError("rows of the embeddings have no form in a GGUF adapter", hint=_INSTEAD)
     file_alpha(planned.adapter.peft_config())

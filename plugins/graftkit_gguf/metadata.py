@@ -12,7 +12,9 @@ from graftkit.errors import ModelError
 
 from graftkit_gguf.cursor import MetadataValue
 
-__all__ = ["Metadata"]
+__all__ = ["NOT_SUPPORTED", "Metadata"]
+
+NOT_SUPPORTED = "docs/gguf.md has the models that can be read; or give a Hugging Face folder of this one."
 
 _LARGEST_INTEGER = 2**31 - 1
 
@@ -100,6 +102,21 @@ class Metadata:
         if not isinstance(value, array) or value.typecode in "fd":
             raise self.error(key, "not an array of whole numbers")
         return [int(number) for number in value]
+
+    def numbers(self, key: str) -> list[float]:
+        """Returns an array of finite numbers.
+
+        Raises:
+            ModelError: As for `integer`.
+        """
+        value = self._get(key, None)
+        if not isinstance(value, array) or not all(map(math.isfinite, value)):
+            raise self.error(key, "not an array of numbers")
+        return [float(number) for number in value]
+
+    def refused(self, message: str) -> ModelError:
+        """Returns the error for a model that is not supported."""
+        return ModelError(message, where=str(self.path), hint=NOT_SUPPORTED)
 
     def error(self, key: str, problem: str) -> ModelError:
         """Returns the error for a key whose value can't be used."""

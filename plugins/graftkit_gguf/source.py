@@ -12,7 +12,7 @@ from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.references import local_path
 
 from graftkit_gguf.header import MAGIC, GgufHeader, read_header
-from graftkit_gguf.llama import StoredWeight, llama_config, llama_weights
+from graftkit_gguf.reading import StoredWeight, model_config, model_weights
 from graftkit_gguf.tensor_types import READABLE_TYPES
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["GgufFile", "GgufSource"]
 
 
 class GgufSource:
-    """Opens GGUF files of the llama architecture."""
+    """Opens GGUF files of the architectures of `families`."""
 
     def accepts(self, reference: str) -> bool:
         """Tells whether the reference ends in .gguf, or names a file that starts as GGUF files do."""
@@ -42,8 +42,8 @@ class GgufSource:
                 tensor type that is not supported.
         """
         header = read_header(local_path(reference))
-        config = llama_config(header)
-        weights = llama_weights(header, config)
+        config = model_config(header)
+        weights = model_weights(header, config)
         _refuse_unreadable(header)
         return GgufFile(reference, header, config, weights)
 
@@ -104,7 +104,7 @@ class GgufFile(GgufTokenizerFile):
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every weight's name, shape and stored type, such as "Q4_1"."""
-        return {name: TensorInfo(weight.shape, weight.tensor.type.name) for name, weight in self.weights.items()}
+        return {name: TensorInfo(weight.shape, weight.dtype) for name, weight in self.weights.items()}
 
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields each tensor by name as float32, one in memory at a time.

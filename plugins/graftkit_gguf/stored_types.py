@@ -17,16 +17,18 @@ _BLOCKS = {kind.name.lower(): kind.block for kind in GGML_TYPES.values()}
 _CHUNK = 1 << 22
 
 
-def type_of(shape: tuple[int, ...], wanted: str) -> str:
+def type_of(name: str, shape: tuple[int, ...], wanted: str) -> str:
     """Returns the type that a tensor is stored in.
 
-    Vectors stay in float32. A matrix whose rows are no multiple of a block is stored in float16, as llama.cpp does.
+    Vectors stay in float32, and so does what chooses experts. A matrix whose rows are no multiple of a block is stored
+    in float16, as llama.cpp does.
 
     Args:
+        name: The tensor's name in the file.
         shape: The tensor's shape, `[out, in]` or `[size]`.
         wanted: The type of matrices.
     """
-    if len(shape) < 2:
+    if len(shape) < 2 or ".ffn_gate_inp" in name:
         return "f32"
     return wanted if shape[-1] % _BLOCKS[wanted] == 0 else "f16"
 

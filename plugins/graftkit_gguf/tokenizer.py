@@ -1,7 +1,8 @@
 """Converts the tokenizer of a GGUF file to the files that `tokenizers` and `transformers` read.
 
-GGUF stores the vocabulary, the merges and the name of a way to split text (`tokenizer.ggml.pre`, see
-`docs/gguf.md` in the ggml project), whose meaning is a part of llama.cpp.
+Two kinds (`tokenizer.ggml.model`, see `docs/gguf.md` in the ggml project): "gpt2" has merges of byte-level pieces and
+the name of a way to split text (`tokenizer.ggml.pre`), whose meaning is a part of llama.cpp; "llama" has pieces with
+scores and `▁` for a space, as SentencePiece writes them, and a piece for each byte.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.tokenization.scored_pieces import merges_of_scores
 from graftkit.tokenization.tokenizer_json import (
     added_token,
     bpe_model,
     byte_level_decoder,
+    bytes_decoder,
     dump,
     template,
     tokenizer_json,
@@ -25,10 +28,12 @@ from graftkit.tokenization.tokenizer_json import (
 from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.metadata import Metadata
 from graftkit_gguf.splitting import SPLITTINGS, Splitting, missing_bytes_apart
+from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
 
 __all__ = ["GgufTokenizer", "read_tokenizer", "save_tokenizer"]
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+_SPACE = "▁"
 _ROLES = {
     "bos_token": "tokenizer.ggml.bos_token_id",
     "eos_token": "tokenizer.ggml.eos_token_id",
@@ -39,14 +44,16 @@ _ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class GgufTokenizer:
-    """The byte-level BPE tokenizer of a GGUF file, validated.
+    """The BPE tokenizer of a GGUF file, validated.
 
     Attributes:
         vocabulary: Token -> id, in the order of the ids.
         types: For each id what it is: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
         merges: Pairs of tokens, the first to be merged first.
         roles: "bos_token", "eos_token", "unk_token", "pad_token" -> the token, as far as there are any.
-        splitting: How text is split before merging.
+        splitting: How text is split before merging; None where it is not, and pieces have `▁` for a space.
+        unicode_form: The form of Unicode that text is given first, or None. With `splitting`.
+        adds_space: A text, and what follows a control or user-defined token, starts with a space. Without `splitting`.
         adds_bos: A text starts with the beginning-of-sequence token.
         adds_eos: A text ends with the end-of-sequence token.
         max_length: The most tokens that the model was made for, or None.
@@ -57,7 +64,9 @@ class GgufTokenizer:
     types: Sequence[int]
     merges: Sequence[tuple[str, str]]
     roles: Mapping[str, str]
-    splitting: Splitting
+    splitting: Splitting | None
+    unicode_form: UnicodeForm | None
+    adds_space: bool
     adds_bos: bool
     adds_eos: bool
     max_length: int | None
@@ -65,15 +74,32 @@ class GgufTokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of tokenizer.json."""
-        merged = bpe_model(self.vocabulary, self.merges, ignore_merges=self.splitting.whole_words)
-        parts = [*self.splitting.pre_tokenizers, *missing_bytes_apart(self.vocabulary)]
-        return tokenizer_json(
-            merged,
-            added_tokens=self._added_tokens(),
-            pre_tokenizer={"type": "Sequence", "pretokenizers": parts},
-            post_processor=self._post_processor(),
-            decoder=byte_level_decoder(),
-        )
+        parts = self._marked_spaces() if self.splitting is None else self._split_bytes(self.splitting)
+        return tokenizer_json(added_tokens=self._added_tokens(), post_processor=self._post_processor(), **parts)
+
+    def _marked_spaces(self) -> dict[str, dict[str, Any]]:
+        """Returns the parts that cut text whose spaces are written as `▁`."""
+        replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+        decoder = bytes_decoder(_SPACE)
+        before, first = [], []
+        if self.adds_space:
+            before = [{"type": "Prepend", "prepend": _SPACE}]
+            first = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+        return {
+            "model": bpe_model(self.vocabulary, self.merges, byte_fallback=True),
+            "normalizer": {"type": "Sequence", "normalizers": [*before, replace]},
+            "decoder": {**decoder, "decoders": [*decoder["decoders"], *first]},
+        }
+
+    def _split_bytes(self, splitting: Splitting) -> dict[str, dict[str, Any]]:
+        """Returns the parts that split text and cut its bytes."""
+        pre_tokenizers = [*splitting.pre_tokenizers, *missing_bytes_apart(self.vocabulary)]
+        return {
+            "model": bpe_model(self.vocabulary, self.merges, ignore_merges=splitting.whole_words),
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre_tokenizers},
+            "decoder": byte_level_decoder(),
+            **({"normalizer": {"type": self.unicode_form}} if self.unicode_form else {}),
+        }
 
     def config(self) -> dict[str, Any]:
         """Returns the content of tokenizer_config.json."""
@@ -115,17 +141,25 @@ def read_tokenizer(header: GgufHeader) -> GgufTokenizer:
             itself.
     """
     metadata = Metadata(header.path, header.metadata)
-    splitting = _splitting(metadata)
+    if "tokenizer.ggml.model" not in metadata:
+        raise ModelError("the file has no tokenizer", where=str(metadata.path), hint="Name one in the recipe.")
+    kind = metadata.text("tokenizer.ggml.model")
+    if kind not in ("gpt2", "llama"):
+        raise _unsupported(metadata, f"its tokenizer is of the kind {kind[:80]!r}, which is not supported")
+    splitting = _splitting(metadata) if kind == "gpt2" else None
     tokens = metadata.texts("tokenizer.ggml.tokens")
     vocabulary = _vocabulary(metadata, tokens)
+    types = _types(metadata, len(tokens))
     roles = _roles(metadata, tokens)
     return GgufTokenizer(
         vocabulary=vocabulary,
-        types=_types(metadata, len(tokens)),
-        merges=_merges(metadata, vocabulary),
+        types=types,
+        merges=_merges(metadata, vocabulary) if splitting else _merges_of_scores(metadata, tokens, types),
         roles=roles,
         splitting=splitting,
-        adds_bos=_adds(metadata, "bos", roles, splitting.adds_bos),
+        unicode_form=form_of(metadata.values.get(UNICODE_FORM)) if splitting else None,
+        adds_space=splitting is None and metadata.flag("tokenizer.ggml.add_space_prefix", True),
+        adds_bos=_adds(metadata, "bos", roles, splitting.adds_bos if splitting else True),
         adds_eos=_adds(metadata, "eos", roles, False),
         max_length=_context(metadata),
         chat_template=metadata.text("tokenizer.chat_template") if "tokenizer.chat_template" in metadata else None,
@@ -158,11 +192,6 @@ def save_tokenizer(header: GgufHeader, folder: Path) -> None:
 
 
 def _splitting(metadata: Metadata) -> Splitting:
-    if "tokenizer.ggml.model" not in metadata:
-        raise ModelError("the file has no tokenizer", where=str(metadata.path), hint="Name one in the recipe.")
-    if metadata.text("tokenizer.ggml.model") != "gpt2":
-        shown = metadata.shown("tokenizer.ggml.model")
-        raise _unsupported(metadata, f"its tokenizer is of the kind {shown}, which is not supported")
     name = metadata.text("tokenizer.ggml.pre", "default")
     if name not in SPLITTINGS:
         raise _unsupported(metadata, f"its tokenizer splits text as {name[:80]!r}, which is not supported")
@@ -174,7 +203,8 @@ def _unsupported(metadata: Metadata, message: str) -> ModelError:
     return ModelError(
         message,
         where=str(metadata.path),
-        hint=f"Supported: tokenizer.ggml.model 'gpt2' with one of these as tokenizer.ggml.pre: {supported}.",
+        hint="Supported: tokenizer.ggml.model 'llama', and 'gpt2' with one of these as tokenizer.ggml.pre: "
+        f"{supported}.",
     )
 
 
@@ -205,6 +235,22 @@ def _merges(metadata: Metadata, vocabulary: Mapping[str, int]) -> list[tuple[str
             raise metadata.error("tokenizer.ggml.merges", f"whose element {number} does not join tokens into one")
         pairs.setdefault((left, right))
     return list(pairs)
+
+
+def _merges_of_scores(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> list[tuple[str, str]]:
+    """Returns the merges of pieces with scores, of those that text may be cut into."""
+    if metadata.flag("tokenizer.ggml.remove_extra_whitespaces", False):
+        raise metadata.error("tokenizer.ggml.remove_extra_whitespaces", "which is not supported")
+    known = set(tokens)
+    missing = [byte for byte in range(256) if f"<0x{byte:02X}>" not in known]
+    if missing:
+        raise metadata.error("tokenizer.ggml.tokens", f"without a token for the byte <0x{missing[0]:02X}>")
+    scores = metadata.numbers("tokenizer.ggml.scores")
+    if len(scores) != len(tokens):
+        raise metadata.error("tokenizer.ggml.scores", f"but there are {len(tokens):,} tokens")
+    apart = (_UNKNOWN, _CONTROL, _USER_DEFINED)
+    kept = {token: score for token, score, type_ in zip(tokens, scores, types, strict=True) if type_ not in apart}
+    return list(merges_of_scores(kept))
 
 
 def _roles(metadata: Metadata, tokens: Sequence[str]) -> dict[str, str]:

@@ -3,18 +3,104 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ExportError
+from graftkit.tokenization.scored_pieces import scores_of_merges
 
 from graftkit_gguf.splitting import SPLITTINGS, missing_bytes_apart
+from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
 
 __all__ = ["splitting_name", "tokenizer_metadata"]
 
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
+_STOPS = ("eot_token_id", "eom_token_id")
+"""Where tokens that end an answer stand besides the end-of-sequence token; llama.cpp adds some by their names."""
+_SPACE = "▁"
+_A_BYTE = re.compile("<0x[0-9A-F]{2}>")
+
+
+def tokenizer_metadata(
+    folder: Path, rows: int, roles: Mapping[str, int | None], added: tuple[bool, bool], stop: list[int]
+) -> dict[str, Any]:
+    """Returns the keys of `tokenizer.*`.
+
+    Args:
+        folder: Where the tokenizer's files are.
+        rows: Rows of the embedding: llama.cpp wants a token for each.
+        roles: The ids of "bos", "eos", "unk", "pad".
+        added: Whether a text begins with the beginning-of-sequence token, and ends with the end-of-sequence token.
+        stop: The tokens that end an answer.
+
+    Raises:
+        ExportError: The tokenizer has no form in GGUF.
+    """
+    spec = _tokenizer_json(folder)
+    tokens, types = _tokens(spec, rows)
+    found: dict[str, Any] = {
+        **(_scores(spec, tokens) if _marks_spaces(spec) else _merges(spec)),
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
+        **{f"tokenizer.ggml.{key}": roles[role] for role, key in _ROLES.items() if roles.get(role) is not None},
+        "tokenizer.ggml.add_bos_token": added[0],
+        "tokenizer.ggml.add_eos_token": added[1],
+    }
+    others = [id for id in stop if id != roles.get("eos")]
+    return found | {f"tokenizer.ggml.{key}": id for key, id in zip(_STOPS, others, strict=False)}
+
+
+def _tokenizer_json(folder: Path) -> dict[str, Any]:
+    """Reads tokenizer.json.
+
+    Raises:
+        ExportError: There is none, or its model is no BPE.
+    """
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise ExportError("no tokenizer.json gives the ids of this SentencePiece model, so it has no form in GGUF here")
+    spec: dict[str, Any] = json.loads(path.read_bytes())
+    kind = spec["model"].get("type")
+    if kind != "BPE":
+        raise ExportError(f"a tokenizer of the kind {kind} has no form in GGUF here: only BPE has")
+    return spec
+
+
+def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
+    """Returns each id's token and what it is."""
+    model = spec["model"]
+    tokens = [f"[PAD{id}]" for id in range(rows)]
+    types = [_UNUSED] * rows
+    for token, id in model["vocab"].items():
+        is_byte = model.get("byte_fallback") and _A_BYTE.fullmatch(token)
+        tokens[id], types[id] = token, _BYTE if is_byte else _UNKNOWN if token == model["unk_token"] else _NORMAL
+    for token in spec.get("added_tokens", ()):
+        content, id = token["content"], token["id"]
+        if not token["special"] and model["vocab"].get(content) == id and content.strip(_SPACE) == "":
+            continue  # Gemma's runs of spaces, which no space in a text is taken for but by merges
+        if types[id] != _UNKNOWN or not token["special"]:
+            types[id] = _CONTROL if token["special"] else _USER_DEFINED
+        tokens[id] = content
+    return tokens, types
+
+
+def _merges(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is said of byte-level pieces."""
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": splitting_name(spec),
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in spec["model"]["merges"]],
+        **({UNICODE_FORM: form} if (form := _form(spec)) else {}),
+    }
+
+
+def _form(spec: Mapping[str, Any]) -> UnicodeForm | None:
+    normalizer = spec.get("normalizer") or {}
+    parts = normalizer.get("normalizers", [normalizer])
+    return form_of(parts[0].get("type")) if len(parts) == 1 else None
 
 
 def splitting_name(spec: Mapping[str, Any]) -> str:
@@ -26,9 +112,12 @@ def splitting_name(spec: Mapping[str, Any]) -> str:
     Raises:
         ExportError: llama.cpp has no such way, or graftkit knows none for it.
     """
-    model = spec.get("model", {})
-    if model.get("type") != "BPE" or spec.get("normalizer") is not None or model.get("byte_fallback"):
-        raise ExportError("only byte-level BPE tokenizers without a normalizer have a form in GGUF here")
+    model = spec["model"]
+    if model.get("byte_fallback") or (spec.get("normalizer") and not _form(spec)):
+        raise ExportError(
+            "the tokenizer changes text before it cuts it, which llama.cpp does not",
+            hint="Only a form of Unicode, such as NFC, is written.",
+        )
     found = spec.get("pre_tokenizer") or {}
     parts = found.get("pretokenizers", [found])
     for name, splitting in SPLITTINGS.items():
@@ -48,40 +137,56 @@ def _essence(part: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in part.items() if key not in ("trim_offsets",)}
 
 
-def tokenizer_metadata(
-    folder: Path, rows: int, roles: Mapping[str, int | None], added: tuple[bool, bool], stop: list[int]
-) -> dict[str, Any]:
-    """Returns the keys of `tokenizer.*`.
+def _marks_spaces(spec: Mapping[str, Any]) -> bool:
+    """Tells whether `▁` stands for a space in pieces."""
+    return _SPACE in json.dumps([spec.get("normalizer"), spec.get("pre_tokenizer")], ensure_ascii=False)
 
-    Args:
-        folder: Where the tokenizer's files are.
-        rows: Rows of the embedding: llama.cpp wants a token for each.
-        roles: The ids of "bos", "eos", "unk", "pad".
-        added: Whether a text begins with the beginning-of-sequence token, and ends with the end-of-sequence token.
-        stop: The tokens that end an answer.
+
+def _scores(spec: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
+    """Returns what is said of pieces with `▁` for a space.
 
     Raises:
-        ExportError: The tokenizer has no form in GGUF.
+        ExportError: llama.cpp, which knows scores of pieces, can't cut text so.
     """
-    spec = json.loads((folder / "tokenizer.json").read_bytes())
-    pre = splitting_name(spec)
-    tokens = [f"[PAD{id}]" for id in range(rows)]
-    types = [_UNUSED] * rows
-    for token, id in spec["model"]["vocab"].items():
-        tokens[id], types[id] = token, _NORMAL
-    for token in spec.get("added_tokens", ()):
-        tokens[token["id"]], types[token["id"]] = token["content"], _CONTROL if token["special"] else _USER_DEFINED
-    found: dict[str, Any] = {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre,
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.merges": [" ".join(merge) for merge in spec["model"]["merges"]],
-        **{f"tokenizer.ggml.{key}": roles[role] for role, key in _ROLES.items() if roles.get(role) is not None},
-        "tokenizer.ggml.add_bos_token": added[0],
-        "tokenizer.ggml.add_eos_token": added[1],
+    model = spec["model"]
+    known = set(tokens)
+    if not model.get("byte_fallback") or not all(f"<0x{byte:02X}>" in known for byte in range(256)):
+        raise ExportError("a tokenizer that writes spaces as ▁ has a form in GGUF only with a token for each byte")
+    try:
+        scores = scores_of_merges(tokens, model["merges"])
+    except ValueError as error:
+        raise ExportError(f"its merges have no form in GGUF, where pieces have scores: {error}") from None
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.scores": [scores[token] for token in tokens],
+        "tokenizer.ggml.add_space_prefix": _adds_space(spec),
     }
-    others = [id for id in stop if id != roles.get("eos")]
-    if others:
-        found["tokenizer.ggml.eot_token_id"] = others[0]
-    return found
+
+
+def _adds_space(spec: Mapping[str, Any]) -> bool:
+    """Tells whether each text between special tokens starts with a space.
+
+    Raises:
+        ExportError: Text is changed or split otherwise, too.
+    """
+    found = spec.get("normalizer") or {"type": "Sequence", "normalizers": []}
+    normalizers = found["normalizers"] if found["type"] == "Sequence" else [found]
+    prepend = {"type": "Prepend", "prepend": _SPACE}
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+    splits = spec.get("pre_tokenizer")
+    whole = splits is None or splits == {
+        "type": "Split",
+        "pattern": {"String": " "},
+        "behavior": "MergedWithPrevious",
+        "invert": False,
+    }
+    if whole and normalizers in ([prepend, replace], [replace]):
+        return len(normalizers) == 2
+    never = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "never", "split": False}
+    if not normalizers and splits == never:
+        return False
+    raise ExportError(
+        "the tokenizer writes spaces in a way that llama.cpp has not, which puts one before each text between special "
+        "tokens, whatever that starts with, or before none, and joins pieces across words"
+    )

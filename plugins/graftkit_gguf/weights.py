@@ -20,9 +20,9 @@ from gguf.quants import dequantize
 from graftkit.errors import ModelError
 
 from graftkit_gguf.header import GgufHeader, GgufTensor
-from graftkit_gguf.llama import StoredWeight, half_split_rows
+from graftkit_gguf.reading import StoredWeight
 
-__all__ = ["read_weights"]
+__all__ = ["half_split_rows", "read_weights"]
 
 _CHUNK = 2**17
 
@@ -54,9 +54,31 @@ def _changed(path: Path) -> ModelError:
 
 
 def _weight(file: BufferedReader, path: Path, weight: StoredWeight) -> torch.Tensor:
-    values = np.empty(weight.shape, np.float32)
-    _fill(values.reshape(-1), file, path, weight.tensor)
-    return torch.from_numpy(half_split_rows(values, weight.heads) if weight.heads else values)
+    parts = [_values(file, path, tensor) for tensor in weight.tensors]
+    values = np.concatenate(parts, axis=-2) if len(parts) > 1 else parts[0].reshape(weight.shape)
+    if weight.heads:
+        values = half_split_rows(values, weight.heads)
+    return torch.from_numpy(values - 1 if weight.plus_one else values)
+
+
+def _values(file: BufferedReader, path: Path, tensor: GgufTensor) -> np.ndarray[Any, Any]:
+    values = np.empty(tensor.shape[::-1], np.float32)
+    _fill(values.reshape(-1), file, path, tensor)
+    return values
+
+
+def half_split_rows(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """Reorders the rows of q or k for `transformers`, whose rotary embedding rotates halves, not neighbours.
+
+    Args:
+        weight: `[heads * head_dim, in]`, or a bias, a head's rows in the order 0, head_dim/2, 1, head_dim/2 + 1, ...
+        heads: The number of heads whose rows these are.
+
+    Returns:
+        The same rows, a head's in the order 0, 1, 2, ...: a copy.
+    """
+    pairs = weight.reshape(heads, weight.shape[0] // heads // 2, 2, *weight.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(weight.shape)
 
 
 def _fill(values: np.ndarray[Any, Any], file: BufferedReader, path: Path, tensor: GgufTensor) -> None:

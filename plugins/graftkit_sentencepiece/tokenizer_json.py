@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from graftkit.tokenization.scored_pieces import merges_of_scores
 from graftkit.tokenization.tokenizer_json import added_token, template, tokenizer_json
 
 from graftkit_sentencepiece.proto import Kind, ModelProto
@@ -47,6 +48,7 @@ def _unknown(proto: ModelProto) -> int:
 
 
 def _bpe(proto: ModelProto) -> Json:
+    normal = {piece.text: piece.score for piece in proto.pieces if piece.kind is Kind.NORMAL}
     return {
         "type": "BPE",
         "dropout": None,
@@ -57,17 +59,8 @@ def _bpe(proto: ModelProto) -> Json:
         "byte_fallback": proto.byte_fallback,
         "ignore_merges": False,
         "vocab": {piece.text: id for id, piece in enumerate(proto.pieces)},
-        "merges": [list(pair) for pair in _merges(proto)],
+        "merges": [list(pair) for pair in merges_of_scores(normal)],
     }
-
-
-def _merges(proto: ModelProto) -> Iterator[tuple[str, str]]:
-    """Yields every pair of pieces that makes up a piece, by the descending score of that piece."""
-    normal = {piece.text: piece.score for piece in proto.pieces if piece.kind is Kind.NORMAL}
-    for text in sorted(normal, key=lambda text: -normal[text]):
-        for place in range(1, len(text)):
-            if text[:place] in normal and text[place:] in normal:
-                yield text[:place], text[place:]
 
 
 def _unigram(proto: ModelProto) -> Json:

@@ -170,6 +170,7 @@ def _request(folder: Path, probes: Probes, base: Callable[[], Any]) -> ProofRequ
         expected.date,
         expected.arguments,
         expected.template,
+        expected.stop_tokens,
     )
 
 

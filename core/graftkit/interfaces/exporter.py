@@ -186,6 +186,7 @@ class ProofRequest:
         today: The day that a chat template writes where it asks for the date.
         template_arguments: What the chat template is given besides, by name.
         template_name: The chat template's name, where the tokenizer has several; None for the default.
+        stop_tokens: The token ids that end an answer, for programs that don't list theirs and have to be tried.
         base_files: The base model's own files on this machine, for programs that load an adapter onto them.
         workspace: A folder for temporary files that the calls of one proof share, which goes when the proof is done;
             None where whoever asks has none.
@@ -199,6 +200,7 @@ class ProofRequest:
     today: date | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     template_name: str | None = None
+    stop_tokens: Sequence[int] = ()
     base_files: Sequence[Path] = ()
     workspace: Path | None = None
 

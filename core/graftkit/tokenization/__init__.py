@@ -6,6 +6,7 @@ Public: two built-in plugins or more use each of these modules, and so may yours
 - `byte_alphabet`: how vocabularies write bytes.
 - `continued_bpe`: learning merges on top of a vocabulary's own.
 - `panics`: the `tokenizers` library's panics as errors.
+- `scored_pieces`: merges as scores of pieces, and back.
 - `side_files`: tokenizer_config.json and the chat template beside a vocabulary.
 - `spooling`: texts that are iterated more than once without being held in memory.
 - `splitting`: the patterns by which byte-level tokenizers split text.

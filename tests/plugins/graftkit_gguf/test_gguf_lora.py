@@ -22,14 +22,16 @@ from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
 from graftkit.report.summary import proof_text
+from graftkit.testing.architectures import ARCHITECTURES
 from graftkit.testing.contracts.base import choose
 from graftkit.testing.contracts.trained import TinyTrained, train_tiny
+from graftkit.testing.tiny import LEFT_OUT, tiny_model_folder
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
 from graftkit_gguf import llama_cpp
 from graftkit_gguf.adapter_file import check_adapter, check_fits, write_adapter
-from graftkit_gguf.architectures import Architecture
 from graftkit_gguf.config import GgufConfig, GgufLoraConfig
+from graftkit_gguf.families import architecture_of
 from graftkit_gguf.header import read_header
 from graftkit_gguf.lora_exporter import GgufLoraExporter
 from graftkit_gguf.lora_layers import check_planned, factor_of_b, file_alpha, stored_layer
@@ -73,19 +75,27 @@ def on_a_gguf(host: PluginHost, folder: Path, *, shape: str, type_: str, quantiz
     """Trains on a tiny base model that is a GGUF file."""
     folder.mkdir()
     GgufExporter(GgufConfig(type=type_)).export(train_tiny(host, folder / "first", shape=shape).model, folder)  # type: ignore[arg-type]
+    return train_on(host, folder / "model.gguf", "gguf", quantizer)
+
+
+def train_on(host: PluginHost, path: Path, reader: str, quantizer: str) -> TinyTrained:
+    """Trains rsLoRA with patterns on all linear layers of a base model but experts."""
     source, storing = (
-        choose(host, kind, name, {}) for kind, name in (("model-source", "gguf"), ("quantizer", quantizer))
+        choose(host, kind, name, {}) for kind, name in (("model-source", reader), ("quantizer", quantizer))
     )
-    files = host.registry.create(source.registered).open(str(folder / "model.gguf"))
+    files = host.registry.create(source.registered).open(str(path))
     maker: Any = host.registry.create(storing.registered, storing.config)
     network: Any = load_base_model(files, maker, device=torch.device("cpu"))
-    layers = [name for name, module in network.named_modules() if isinstance(module, FrozenLinear)]
+    linear = [name for name, module in network.named_modules() if isinstance(module, FrozenLinear)]
+    layers = [name for name in linear if ".experts." not in name]
     method = Lora(METHODS["rslora"])
     adapted = adapt(network, method, layers, seed=0)
     for number, weight in enumerate(adapted.values()):
         move(weight.trainable_parameters(), number)
-    files.save_tokenizer(folder)
-    tokenizer = host.registry.create(choose(host, "tokenizer", "huggingface", {}).registered).load(folder)
+    kept = path.parent / "tokenizer"
+    kept.mkdir()
+    files.save_tokenizer(kept)
+    tokenizer = host.registry.create(choose(host, "tokenizer", "huggingface", {}).registered).load(kept)
     model = AdaptedModel(network.eval(), files.reference, files.config, tokenizer, method, adapted)
     return TinyTrained(model, files, source, storing, maker)
 
@@ -108,7 +118,35 @@ def test_each_layers_own_rank_and_scale_is_llama_cpps(
     assert "on_base_file" not in found and found["max_abs_diff"] < 1e-4
 
 
-@pytest.mark.parametrize(("shape", "type_"), [("llama", "q8_0"), ("llama-untied", "f32")])
+_OTHERS: Mapping[str, Mapping[str, Any]] = {
+    "phi3": {"pad_token_id": 0},
+    "qwen3_moe": {"norm_topk_prob": True, "moe_intermediate_size": 32},
+    "starcoder2": {"sliding_window": None},
+    "llama": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500_000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("kind", _OTHERS)
+def test_an_adapter_on_any_family_is_proved(host: PluginHost, kind: str, tmp_path: Path) -> None:
+    """With fused layers, biases, experts beside what is adapted, GELU and tensors of rotary factors."""
+    known = {**ARCHITECTURES.get(kind, {}), "model_type": kind, "architectures": LEFT_OUT}
+    sizes = {"hidden_size": 64, "head_dim": 16, "num_attention_heads": 4, "intermediate_size": 96}
+    folder = tiny_model_folder(tmp_path / "model", **{**known, **sizes, **_OTHERS[kind]})
+    trained = train_on(host, folder, "huggingface", "none")
+    found = proof(exported(trained, tmp_path / "export"))
+    assert found["status"] == "proved", found
+
+
+@pytest.mark.parametrize(("shape", "type_"), [("llama", "q8_0"), ("llama-untied", "f32"), ("qwen3", "q8_0")])
 def test_on_a_gguf_the_adapter_computes_what_was_trained(
     host: PluginHost, shape: str, type_: str, tmp_path: Path
 ) -> None:
@@ -283,11 +321,14 @@ def test_new_rows_and_layers_without_a_matrix_are_refused_by_name(host: PluginHo
     plain = train_tiny(host, tmp_path / "plain").planned()
     for layer in ("lm_head", "model.layers.0.mlp.gate_up_proj"):
         with pytest.raises(ExportError, match=f"'{layer}'"):
-            stored_layer(Architecture("llama"), layer, 4, plain.config)
+            stored_layer(architecture_of(plain.config), layer, 4, plain.config)
 
 
-class Transposing(Architecture):
+class Otherwise:
     """Stores a weight as something else than its rows."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def tensor(self, name: str, values: torch.Tensor, config: Mapping[str, Any]) -> tuple[str, torch.Tensor]:
         return "blk.0.attn_qkv.weight", values.T if "T" in self.name else values * 2
@@ -296,7 +337,7 @@ class Transposing(Architecture):
 @pytest.mark.parametrize("name", ["T", "scaled"])
 def test_a_weight_that_is_stored_otherwise_is_refused(name: str) -> None:
     with pytest.raises(ExportError, match="no matrix of its own"):
-        stored_layer(Transposing(name), "model.layers.0.self_attn.q_proj", 4, {})
+        stored_layer(Otherwise(name), "model.layers.0.self_attn.q_proj", 4, {})  # type: ignore[arg-type]
 
 
 def test_the_factor_is_one_where_peft_scales_by_alpha_over_rank() -> None:

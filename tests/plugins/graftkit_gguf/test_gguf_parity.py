@@ -246,7 +246,8 @@ def test_no_text_becomes_other_ids_than_in_llama_cpp(path: Path, tmp_path: Path)
 @pytest.mark.parametrize("pre", sorted(SPLITTINGS))
 def test_every_splitting_is_llama_cpps(path: Path, tmp_path: Path, pre: str) -> None:
     copy = write_vocabulary(tmp_path / "copy.gguf", read_header(path), pre=pre, add_bos_token=None)
-    assert differences(copy, tmp_path / "tokenizer", texts()[::4]) == []
+    first = next(name for name, splitting in SPLITTINGS.items() if splitting == SPLITTINGS[pre])
+    assert differences(copy, tmp_path / "tokenizer", texts()[:: 4 if pre == first else 40]) == []
 
 
 @pytest.mark.parametrize("adds", [True, False])

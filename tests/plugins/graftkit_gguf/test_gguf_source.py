@@ -207,9 +207,11 @@ def changed(name: str, value: object) -> Change:
 
 
 REFUSED: dict[str, Change] = {
-    "'llama.rope.scaling.type' is 'linear'": key("llama.rope.scaling.type", "linear"),
+    "'llama.rope.scaling.type' is 'longrope'": key("llama.rope.scaling.type", "longrope"),
+    "no llama.rope.scaling.factor": key("llama.rope.scaling.type", "linear"),
     "'llama.rope.scaling.factor' is 8.0": key("llama.rope.scaling.factor", 8.0),
-    "'llama.expert_count' is 8": key("llama.expert_count", 8),
+    "no llama.expert_used_count": key("llama.expert_count", 8),
+    "'llama.expert_shared_count' is 8": key("llama.expert_shared_count", 8),
     "'llama.attention.sliding_window' is 512": key("llama.attention.sliding_window", 512),
     "'llama.attention.causal' is False": key("llama.attention.causal", False),
     "'llama.\\x1b[2J' is 1": key("llama.\x1b[2J", 1),
@@ -229,8 +231,12 @@ REFUSED: dict[str, Change] = {
     "freq_base is -1.0": changed("llama.rope.freq_base", -1.0),
     "GGUF 'adapter', not a model": key("general.type", "adapter"),
     "one of several files": key("split.count", 2),
-    "no place for: 'rope_freqs.weight'": tensor("rope_freqs.weight", 8),
-    "no place for: 'blk.0.attn_q.bias'": tensor("blk.0.attn_q.bias", 64),
+    "'rope_freqs.weight' scales frequencies in a way that is not supported": lambda writer: writer.add_tensor(
+        "rope_freqs.weight", np.linspace(1, 3, 8, dtype=np.float32)
+    ),
+    "'rope_freqs.weight' has the shape [9]": tensor("rope_freqs.weight", 9),
+    "'blk.0.attn_k.bias' is missing": tensor("blk.0.attn_q.bias", 64),
+    "no place for: 'blk.0.attn_q_norm.weight'": tensor("blk.0.attn_q_norm.weight", 16),
     "'output.weight' is of the type I32": tensor("output.weight", 50, 64, dtype=np.int32),
 }
 
@@ -260,10 +266,10 @@ def test_a_type_that_can_not_be_dequantized_is_refused_with_what_to_do(
 
 
 def test_another_architecture_is_refused_by_name(path: Path) -> None:
-    write(path, tiny_llama(), architecture="qwen2")
-    with pytest.raises(ModelError, match="'qwen2' is not supported") as caught:
+    write(path, tiny_llama(), architecture="rwkv7")
+    with pytest.raises(ModelError, match="'rwkv7' is not supported") as caught:
         GgufSource().open(str(path))
-    assert "llama" in caught.value.hint
+    assert "docs/gguf.md" in caught.value.hint
 
 
 @pytest.mark.parametrize("without", ["token_embd.weight", "output_norm.weight", "blk.1.ffn_up.weight"])

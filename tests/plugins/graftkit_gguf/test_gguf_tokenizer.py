@@ -144,8 +144,8 @@ def test_the_configuration_says_what_transformers_reads(tmp_path: Path) -> None:
 
 REFUSED: dict[str, dict[str, Any]] = {
     "has no tokenizer": {"model": None},
-    "of the kind 'llama'": {"model": "llama"},
-    "splits text as 'tekken'": {"pre": "tekken"},
+    "of the kind 't5'": {"model": "t5"},
+    "splits text as 'kimi-k2'": {"pre": "kimi-k2"},
     "splits text as 'default'": {"pre": None},
     "tokenizer.ggml.pre is 7, not a string": {"pre": 7},
     "no tokenizer.ggml.tokens": {"tokens": None},
@@ -179,7 +179,7 @@ def test_what_is_not_supported_is_refused_by_name(message: str) -> None:
 
 def test_the_refusal_of_a_splitting_lists_the_supported_ones() -> None:
     with pytest.raises(ModelError) as caught:
-        read_tokenizer(header(pre="tekken"))
+        read_tokenizer(header(pre="kimi-k2"))
     assert all(name in caught.value.hint for name in SPLITTINGS)
 
 

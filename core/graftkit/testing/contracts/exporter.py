@@ -210,7 +210,13 @@ class ExporterContract(Contract):
         self.make().export(replace(trained.model, generation_config=settings), folder)
         expected = expected_assets(trained.model.tokenizer, ["one text"], generation=settings, stop_tokens=[3, 258])
         request = ProofRequest(
-            folder, trained.probes().requested, trained.base, expected.texts, expected.conversation, expected.date
+            folder,
+            trained.probes().requested,
+            trained.base,
+            expected.texts,
+            expected.conversation,
+            expected.date,
+            stop_tokens=expected.stop_tokens,
         )
         odd = differences(expected, self.make().assets(request))
         assert not odd, f"what is loaded is not what was trained with; {'; '.join(odd)}"

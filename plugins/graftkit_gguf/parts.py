@@ -1,0 +1,104 @@
+"""The parts of which a model consists, by transformers' names and by llama.cpp's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Part", "Setting", "get_setting", "is_outer", "put_setting", "sizes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A parameter, or a layer with a weight and perhaps a bias.
+
+    Attributes:
+        name: transformers' name, without `model.layers.N.`; of a part outside layers the whole of it.
+        stored: The names in the file, without `blk.N.`. Several hold the rows of one parameter, in this order.
+        size: The names of the weight's sizes, see `sizes`; of a matrix `[out, in]`.
+        bias: The setting of config.json that says whether there is a bias, "always", or "" for a part without one.
+        heads: The setting that says of how many heads the rows are, where the architecture rotates pairs.
+        plus_one: Whether the file holds one more than transformers, whose layer adds it.
+        is_flat: Whether the file has the one row of a matrix as a vector.
+        is_parameter: Whether `name` is a parameter's own, to which `.weight` is not added.
+    """
+
+    name: str
+    stored: tuple[str, ...]
+    size: tuple[str, ...]
+    bias: str = ""
+    heads: str = ""
+    plus_one: bool = False
+    is_flat: bool = False
+    is_parameter: bool = False
+
+    def parameters(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yields the kinds of parameters that it has in a model, and the suffix of their names in transformers."""
+        yield "weight", "" if self.is_parameter else ".weight"
+        if self.bias == "always" or (self.bias and config.get(self.bias)):
+            yield "bias", ".bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of the configuration that the file's metadata holds.
+
+    Attributes:
+        key: The key, without the architecture's name.
+        path: Its place in config.json, as names with dots between them.
+        kind: int, float or bool.
+        default: What it is where the file does not say; None where the file has to. Its value is then not written.
+    """
+
+    key: str
+    path: str
+    kind: type
+    default: Any = None
+
+
+def is_outer(part: Part) -> bool:
+    """Tells whether a part is outside the layers."""
+    return part.name == "lm_head" or part.name.startswith("model.")
+
+
+def get_setting(config: Mapping[str, Any], path: str) -> Any:
+    """Returns a setting by its path, or None."""
+    found: Any = config
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def put_setting(config: dict[str, Any], path: str, value: Any) -> None:
+    """Puts a setting at its path."""
+    *outer, last = path.split(".")
+    for name in outer:
+        config = config.setdefault(name, {})
+    config[last] = value
+
+
+def sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the sizes that parts are made of.
+
+    Args:
+        config: A complete config.json.
+    """
+    head_dim = config["head_dim"]
+    queries, keys = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
+    inner, experts = config["intermediate_size"], config.get("moe_intermediate_size") or config["intermediate_size"]
+    return {
+        "one": 1,
+        "vocabulary": config["vocab_size"],
+        "hidden": config["hidden_size"],
+        "queries": queries,
+        "keys": keys,
+        "queries, keys and values": queries + 2 * keys,
+        "head": head_dim,
+        "inner": inner,
+        "twice inner": 2 * inner,
+        "experts": config.get("num_local_experts") or config.get("num_experts") or 0,
+        "inner of an expert": experts,
+        "twice inner of an expert": 2 * experts,
+        "inner of the shared expert": config.get("shared_expert_intermediate_size") or 0,
+    }

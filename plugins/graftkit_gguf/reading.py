@@ -1,0 +1,276 @@
+"""Maps a GGUF file to `transformers`: configuration, names of weights, order of rows."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graftkit.errors import ModelError
+
+from graftkit_gguf.architectures import SIZES, Architecture
+from graftkit_gguf.families import architecture_named
+from graftkit_gguf.header import GgufHeader, GgufTensor
+from graftkit_gguf.metadata import NOT_SUPPORTED, Metadata
+from graftkit_gguf.parts import Part, Setting, get_setting, is_outer, put_setting, sizes
+from graftkit_gguf.rope import FACTORS, rope_from_factors, rope_from_metadata
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["StoredWeight", "architecture_of_file", "model_config", "model_weights"]
+
+# These say nothing that would change what is computed.
+_REMARKS = frozenset({"vocab_size", "tensor_data_layout", "rope.scaling.original_context_length"})
+# Any other key is refused unless its value switches nothing on.
+_OFF: tuple[object, ...] = (0, "none")
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "rope.scaling.factor": (0, 1),
+    "rope.scale_linear": (0, 1),
+    "attention.causal": (True,),
+}
+_ROPE = frozenset({"rope.dimension_count", "rope.scaling.type", "rope.scaling.factor"})
+_ROLE_KEYS = {
+    "bos": "tokenizer.ggml.bos_token_id",
+    "eos": "tokenizer.ggml.eos_token_id",
+    "pad": "tokenizer.ggml.padding_token_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """A weight of the model and where the file has it.
+
+    Attributes:
+        tensors: Its tensors, whose rows follow one another.
+        shape: As `transformers` has it: `[out, in]`, `[vocabulary, hidden]`, `[hidden]` or `[experts, out, in]`.
+        heads: The number of heads whose rows have to be put in another order; 0 for none.
+        plus_one: Whether the file holds one more.
+    """
+
+    tensors: tuple[GgufTensor, ...]
+    shape: tuple[int, ...]
+    heads: int
+    plus_one: bool
+
+    @property
+    def dtype(self) -> str:
+        """The type that it is stored in, such as "Q4_1"."""
+        return self.tensors[0].type.name
+
+
+def architecture_of_file(header: GgufHeader) -> Architecture:
+    """Returns the architecture of a file.
+
+    Raises:
+        ModelError: It holds no whole model, or one of another architecture.
+    """
+    metadata = Metadata(header.path, header.metadata)
+    if metadata.text("general.type", "model") != "model":
+        raise metadata.refused(f"this file holds a GGUF {metadata.shown('general.type')}, not a model")
+    name = metadata.text("general.architecture")
+    experts = metadata.integer(f"{name}.expert_count", 0)
+    found = architecture_named(name, bool(experts)) or architecture_named(name, False)
+    if found is None:
+        raise metadata.refused(f"the architecture {metadata.shown('general.architecture')} is not supported")
+    if metadata.integer("split.count", 1) > 1:
+        raise metadata.refused("this is one of several files that make up a model")
+    return found
+
+
+def model_config(header: GgufHeader) -> dict[str, Any]:
+    """Returns the keys of the model's `config.json`.
+
+    Raises:
+        ModelError: Another architecture, one of its variants that is not supported, or metadata that is
+            missing or contradicts itself.
+    """
+    architecture = architecture_of_file(header)
+    metadata = Metadata(header.path, header.metadata)
+    _refuse_variants(metadata, architecture)
+    config = architecture.empty_config()
+    vocabulary = _vocabulary(header)
+    config |= _sizes(metadata, architecture.name) | {"vocab_size": vocabulary}
+    for setting in architecture.settings:
+        put_setting(config, setting.path, _value(metadata, architecture.name, setting))
+    _put_rope(config, header, metadata, architecture)
+    config["tie_word_embeddings"] = "output.weight" not in header.tensors
+    for part in architecture.parts:
+        if part.bias not in ("", "always"):
+            there = f"blk.0.{part.stored[0]}.bias" in header.tensors
+            config[part.bias] = there or config.get(part.bias, False)
+    config |= {f"{role}_token_id": _token_id(metadata, key, vocabulary) for role, key in _ROLE_KEYS.items()}
+    return config | architecture.implied(config)
+
+
+def model_weights(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, StoredWeight]:
+    """Returns every weight under its `transformers` name, in the file's order.
+
+    Args:
+        header: The file's header.
+        config: What `model_config` made of it.
+
+    Raises:
+        ModelError: A tensor is missing, of another shape than the configuration asks for, or left over.
+    """
+    architecture = architecture_of_file(header)
+    known = sizes(config)
+    found: dict[str, StoredWeight] = {}
+    for name, part, kind, stored in _expected(architecture, config):
+        tensors = tuple(_tensor(header, name) for name in stored)
+        shape = tuple(known[size] for size in (part.size if kind == "weight" else part.size[:1]))
+        for tensor in tensors:
+            _refuse_other_shape(header, tensor, _stored_shape(shape, part, len(tensors)))
+        heads = int(config[part.heads]) if part.heads and architecture.rotates_pairs else 0
+        found[name] = StoredWeight(tensors, shape, heads, part.plus_one)
+    used = {tensor.name for weight in found.values() for tensor in weight.tensors}
+    _refuse_left_over(header, used | ({FACTORS} if "llama3" in architecture.ropes else set()))
+    places = {name: place for place, name in enumerate(header.tensors)}
+    return dict(sorted(found.items(), key=lambda item: places[item[1].tensors[0].name]))
+
+
+def _refuse_variants(metadata: Metadata, architecture: Architecture) -> None:
+    read = _ROPE | {setting.key for setting in (*SIZES, *architecture.settings)}
+    for key, value in metadata.values.items():
+        name = key.removeprefix(f"{architecture.name}.")
+        if name == key or name in read or name in _REMARKS:
+            continue
+        if value not in _NEUTRAL.get(name, _OFF):
+            raise metadata.refused(f"{key[:80]!r} is {metadata.shown(key)}, which is not supported")
+
+
+def _sizes(metadata: Metadata, name: str) -> dict[str, int]:
+    hidden = metadata.integer(f"{name}.embedding_length", least=1)
+    heads = metadata.integer(f"{name}.attention.head_count", least=1)
+    groups = metadata.integer(f"{name}.attention.head_count_kv", heads, least=1)
+    if heads % groups or (hidden % heads and f"{name}.attention.key_length" not in metadata):
+        message = f"{heads} heads and {groups} of keys and values don't divide a width of {hidden}"
+        raise metadata.refused(message)
+    head_dim = metadata.integer(f"{name}.attention.key_length", hidden // heads, least=1)
+    key = f"{name}.attention.value_length"
+    if metadata.integer(key, head_dim) != head_dim:
+        raise metadata.refused(f"{key} is {metadata.shown(key)}, but a head has {head_dim} dimensions")
+    if head_dim % 2:
+        raise metadata.refused(f"a head has {head_dim} dimensions, an odd number")
+    return {
+        "max_position_embeddings": metadata.integer(f"{name}.context_length", least=1),
+        "hidden_size": hidden,
+        "intermediate_size": metadata.integer(f"{name}.feed_forward_length", least=1),
+        "num_hidden_layers": metadata.integer(f"{name}.block_count", least=1),
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "head_dim": head_dim,
+    }
+
+
+def _value(metadata: Metadata, name: str, setting: Setting) -> int | float:
+    key = f"{name}.{setting.key}"
+    if setting.kind is int:
+        return metadata.integer(key, setting.default, least=1)
+    return _shortest(metadata.positive(key, setting.default))
+
+
+def _put_rope(config: dict[str, Any], header: GgufHeader, metadata: Metadata, architecture: Architecture) -> None:
+    """Adds what the file says of rotary embeddings to their `rope_theta`."""
+    key = f"{architecture.name}.rope.dimension_count"
+    rotated = metadata.integer(key, config["head_dim"], least=1)
+    if rotated != config["head_dim"]:
+        raise metadata.refused(f"{key} is {metadata.shown(key)}, but a head has {config['head_dim']} dimensions")
+    theta = get_setting(config, architecture.rope)
+    found = {**rope_from_metadata(metadata, architecture.name, architecture.ropes), **theta}
+    if FACTORS in header.tensors and "llama3" in architecture.ropes:
+        found = rope_from_factors(_factors(header, rotated), theta, str(header.path))
+    put_setting(config, architecture.rope, found)
+
+
+def _factors(header: GgufHeader, rotated: int) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    tensor = header.tensors[FACTORS]
+    _refuse_other_shape(header, tensor, (rotated // 2,))
+    if tensor.type.name != "F32":
+        raise ModelError(f"the tensor {FACTORS!r} is of the type {tensor.type.name}", where=str(header.path))
+    with header.path.open("rb") as file:
+        file.seek(tensor.offset)
+        return np.frombuffer(file.read(2 * rotated), "<f4")
+
+
+def _shortest(value: float) -> float:
+    """Returns the shortest decimal with the same float32, such as 1e-05 for 9.9999997e-06."""
+    for digits in range(1, 9):
+        candidate = float(f"{value:.{digits}g}")
+        if struct.pack("<f", candidate) == struct.pack("<f", value):
+            return candidate
+    return value
+
+
+def _vocabulary(header: GgufHeader) -> int:
+    tensor = header.tensors.get("token_embd.weight")
+    if tensor is None or len(tensor.shape) != 2:
+        raise ModelError("it has no token_embd.weight of two dimensions", where=str(header.path), hint=NOT_SUPPORTED)
+    return tensor.shape[1]
+
+
+def _token_id(metadata: Metadata, key: str, vocabulary: int) -> int | None:
+    if key not in metadata:
+        return None
+    id_ = metadata.integer(key)
+    if id_ >= vocabulary:
+        raise metadata.error(key, f"but token_embd.weight has {vocabulary:,} rows")
+    return id_
+
+
+def _expected(
+    architecture: Architecture, config: Mapping[str, Any]
+) -> Iterator[tuple[str, Part, str, tuple[str, ...]]]:
+    """Yields for every weight its name in transformers, its part, its kind, and the names of its tensors."""
+    layers = config["num_hidden_layers"]
+    inner = [part for part in architecture.parts if not is_outer(part)]
+    outer = [part for part in architecture.parts if is_outer(part)]
+    for part in outer:
+        if part.name != "lm_head" or not config["tie_word_embeddings"]:
+            for kind, suffix in part.parameters(config):
+                yield f"{part.name}{suffix}", part, kind, tuple(f"{stored}.{kind}" for stored in part.stored)
+    for layer in range(layers):
+        for part in inner:
+            for kind, suffix in part.parameters(config):
+                stored = tuple(f"blk.{layer}.{name}.{kind}" for name in part.stored)
+                yield f"model.layers.{layer}.{part.name}{suffix}", part, kind, stored
+
+
+def _tensor(header: GgufHeader, name: str) -> GgufTensor:
+    if name not in header.tensors:
+        raise ModelError(f"the tensor {name!r} is missing", where=str(header.path), hint=NOT_SUPPORTED)
+    return header.tensors[name]
+
+
+def _stored_shape(shape: tuple[int, ...], part: Part, tensors: int) -> tuple[int, ...]:
+    if part.is_flat:
+        return shape[1:]
+    return (*shape[:-2], shape[-2] // tensors, shape[-1]) if tensors > 1 else shape
+
+
+def _refuse_other_shape(header: GgufHeader, tensor: GgufTensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape[::-1] != shape:
+        raise ModelError(
+            f"the tensor {tensor.name!r} has the shape {list(tensor.shape[::-1])} where its configuration asks for "
+            f"{list(shape)}",
+            where=str(header.path),
+            hint=NOT_SUPPORTED,
+        )
+
+
+def _refuse_left_over(header: GgufHeader, wanted: Iterable[str]) -> None:
+    left_over = sorted(set(header.tensors) - set(wanted))
+    if left_over:
+        raise ModelError(
+            f"it has tensors that such a model has no place for: {_few(left_over)}",
+            where=str(header.path),
+            hint=NOT_SUPPORTED,
+        )
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more

@@ -1,0 +1,179 @@
+"""Tiny models of each family as GGUF: llama.cpp computes what transformers computes, and what is read back does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from graftkit.errors import ModelError
+from graftkit.testing.architectures import ARCHITECTURES
+from graftkit.testing.tiny import LEFT_OUT, TINY_CONFIG, tiny_tokenizer_files
+from graftkit_gguf.architectures import complete_config
+from graftkit_gguf.families import ARCHITECTURES as ARCHITECTURES_OF_GGUF
+from graftkit_gguf.families import architecture_of
+from graftkit_gguf.file_writer import write_gguf
+from graftkit_gguf.llama_cpp import LlamaCpp
+from graftkit_gguf.model_exporter import stored_tensors
+from graftkit_gguf.source import GgufSource
+from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+TOKENS, WINDOW = 80, 16
+_GEMMA = {"query_pre_attn_scalar": 32, "sliding_window": WINDOW, "num_hidden_layers": 7}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
+_YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama untied": ("llama", {"tie_word_embeddings": False}),
+    "llama, rope linear": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),
+    "llama, rope llama3": ("llama", {"rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 8192}}),
+    "llama, rope yarn": ("llama", {"rope_parameters": _YARN}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mixtral": ("mixtral", {}),
+    "qwen2": ("qwen2", {}),
+    "qwen2, rope yarn": ("qwen2", {"rope_parameters": _YARN}),
+    "qwen3": ("qwen3", {}),
+    "qwen2_moe": ("qwen2_moe", {}),
+    "qwen3_moe": ("qwen3_moe", {"norm_topk_prob": True}),
+    "gemma2": ("gemma2", _GEMMA),
+    "gemma3": ("gemma3_text", {**_GEMMA, "layer_types": LEFT_OUT}),
+    "phi3": ("phi3", {"pad_token_id": 0}),
+    "starcoder2": ("starcoder2", {"sliding_window": None}),
+    "granite": (
+        "granite",
+        {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.3, "logits_scaling": 2.0},
+    ),
+    "smollm3": ("smollm3", {"pad_token_id": 0, "num_hidden_layers": 5}),
+    "olmo2": ("olmo2", {}),
+}
+
+
+def settings(name: str) -> dict[str, Any]:
+    kind, changes = FAMILIES[name]
+    square = architecture_of({"model_type": ARCHITECTURES[kind]["model_type"]}).is_square
+    width = {"hidden_size": 128 if square else 64, "head_dim": 32, "num_attention_heads": 4}
+    sizes = {**width, "intermediate_size": 96}
+    found = {**TINY_CONFIG, **ARCHITECTURES[kind], **sizes, "moe_intermediate_size": 32, **changes}
+    return {key: value for key, value in found.items() if value is not LEFT_OUT and key != "architectures"}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def made(name: str) -> Any:
+    config = settings(name)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[config.pop("model_type")](**config)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, mean=0.1 if parameter.ndim == 1 else 0, std=0.15)
+    return model
+
+
+def write(path: Path, model: Any, config: dict[str, Any], type_: str = "f32") -> Path:
+    (path.parent / "tokenizer.json").write_bytes(tiny_tokenizer_files()["tokenizer.json"])
+    roles = {"bos": 257, "eos": 258, "unk": None, "pad": 256}
+    metadata = architecture_of(config).metadata(complete_config(config))
+    tokenizer = tokenizer_metadata(path.parent, config["vocab_size"], roles, (False, False), [258])
+    tensors = ((name, value.detach()) for name, value in model.state_dict().items())
+    write_gguf(path, metadata | tokenizer, stored_tensors(config, tensors, type_))
+    return path
+
+
+def test_llama_cpp_and_what_is_read_back_compute_what_transformers_computes(family: str, tmp_path: Path) -> None:
+    config, model = settings(family), made(family)
+    path = write(tmp_path / "model.gguf", model, config)
+    ids = torch.randint(0, 256, (TOKENS,), generator=torch.Generator().manual_seed(1)).tolist()
+    positions = [0, 10, WINDOW + 3, 40, TOKENS - 1]
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids])).logits[0]
+    expected = logits.log_softmax(-1)
+    files = GgufSource().open(str(path))
+    again = AutoModelForCausalLM.from_config(
+        CONFIG_MAPPING[files.config["model_type"]](**{k: v for k, v in files.config.items() if k != "model_type"})
+    ).eval()
+    state = dict(files.read())
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
+        name: info.shape for name, info in files.tensors.items()
+    }
+    missing, left_over = again.load_state_dict(state, strict=False)
+    assert left_over == [] and missing == (["lm_head.weight"] if again.config.tie_word_embeddings else [])
+    again.tie_weights()
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=torch.tensor([ids])).logits[0], logits, rtol=1e-5, atol=1e-5)
+    with LlamaCpp(path, TOKENS + 8) as program:
+        found = program.log_probabilities(ids, positions, config["vocab_size"])
+    known = ~found.isnan()
+    off = (found - expected[positions])[known].abs().max().item()
+    # llama.cpp looks GELU up in a table of half precision
+    rounded = 1e-3 if family.startswith(("gemma", "starcoder")) else 1e-5
+    assert off < rounded * logits.abs().max().item()
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "a sliding window of 16 tokens": ("mistral", {"sliding_window": 16}),
+    "rope of the type 'dynamic'": (
+        "llama",
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+    ),
+    "'yarn' with its own beta_fast": ("llama", {"rope_parameters": {**_YARN, "beta_fast": 16}}),
+    "'yarn' with its own attention_factor": ("llama", {"rope_parameters": {**_YARN, "attention_factor": 1.0}}),
+    "hidden_act = gelu": ("llama", {"hidden_act": "gelu"}),
+    "query_pre_attn_scalar = 256 rather than 32": ("gemma2", {"query_pre_attn_scalar": 256}),
+    "without attn_logit_softcapping": ("gemma2", {"attn_logit_softcapping": None}),
+    "soft caps of logits": ("gemma3", {"final_logit_softcapping": 30.0}),
+    "another order of layers with a window": ("gemma3", {"layer_types": ["full_attention"] * 7}),
+    "another rotary embedding than 10,000": (
+        "gemma3",
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5e4},
+            }
+        },
+    ),
+    "norm_topk_prob = False": ("qwen3_moe", {"norm_topk_prob": False}),
+    "norm_topk_prob = True": ("qwen2_moe", {"norm_topk_prob": True}),
+    "layers without experts": ("qwen3_moe", {"mlp_only_layers": [0]}),
+    "another order of layers without rotary": ("smollm3", {"no_rope_layers": [1, 1, 1, 1, 1]}),
+    "4 heads of 32 in a width of 96": ("qwen2", {"hidden_size": 96}),
+    "a sliding window of 32 tokens": ("starcoder2", {"sliding_window": 32}),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_llama_cpp_computes_otherwise_is_refused_by_name(message: str) -> None:
+    name, changes = REFUSED[message]
+    config = settings(name) | changes
+    with pytest.raises(ModelError, match=message):
+        architecture_of(config).metadata(complete_config(config))
+
+
+def test_a_weight_without_a_place_is_refused_by_name() -> None:
+    config = settings("qwen3")
+    with pytest.raises(ModelError, match=r"'model\.layers\.0\.self_attn\.o_proj\.bias' has no name"):
+        architecture_of(config).tensor("model.layers.0.self_attn.o_proj.bias", torch.zeros(4), config)
+
+
+def test_an_older_configuration_says_the_same() -> None:
+    config = {**settings("llama"), "rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    found = architecture_of(config).metadata(complete_config(config))
+    assert found["llama.rope.freq_base"] == 5e5
+    assert (found["llama.rope.scaling.type"], found["llama.rope.scaling.factor"]) == ("linear", 2.0)
+
+
+def test_the_table_in_the_documentation_is_this_one() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "gguf.md").read_text()
+    rows = [f"| `{one.model[0]}` | `{one.name}` | {', '.join(one.ropes)} |" for one in ARCHITECTURES_OF_GGUF]
+    assert [line for line in text.splitlines() if line.startswith("| `")][: len(rows)] == rows
