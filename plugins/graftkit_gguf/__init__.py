@@ -17,12 +17,18 @@ def graftkit_model_sources() -> list[Provider]:
 
 @hookimpl
 def graftkit_exporters() -> list[Provider]:
-    """Offers trained models as GGUF files."""
+    """Offers trained models, and adapters alone, as GGUF files."""
     return [
         Provider(
             name="gguf",
             target="graftkit_gguf.model_exporter:GgufExporter",
             config="graftkit_gguf.config:GgufConfig",
             summary="the whole model with the adapter merged in, as llama.cpp and Ollama load it",
+        ),
+        Provider(
+            name="gguf-lora",
+            target="graftkit_gguf.lora_exporter:GgufLoraExporter",
+            config="graftkit_gguf.config:GgufLoraConfig",
+            summary="the adapter alone, as llama.cpp and Ollama load it onto a base model in GGUF",
         ),
     ]

@@ -15,6 +15,7 @@ from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.config import GgufConfig
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import StoredTensor, write_gguf
+from graftkit_gguf.modelfile import model_modelfile
 from graftkit_gguf.rope import FACTORS
 from graftkit_gguf.stored_types import stored_bytes, type_of
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
@@ -28,7 +29,7 @@ _TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1}
 
 
 class GgufExporter:
-    """Writes model.gguf: weights with the adapter merged in, tokenizer, chat template, stop tokens."""
+    """Writes model.gguf: weights with the adapter merged in, tokenizer, chat template, stop tokens; and a Modelfile."""
 
     proved_with = ("xllamacpp",)
     log_probabilities = True
@@ -55,6 +56,7 @@ class GgufExporter:
         size = write_gguf(
             folder / _FILE, metadata, stored_tensors(trained.config, trained.merged_tensors(), self._config.type)
         )
+        (folder / "Modelfile").write_bytes(model_modelfile(trained, _FILE).encode())
         return {"format": "gguf", "type": self._config.type, "bytes": size}
 
     def tolerance(self) -> float:

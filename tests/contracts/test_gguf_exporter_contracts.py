@@ -23,3 +23,7 @@ class TestGgufInHalfPrecision(ExporterContract):
 class TestGgufInBfloat16(ExporterContract):
     provider = "gguf"
     options = {"type": "bf16"}
+
+
+class TestGgufLora(ExporterContract):
+    provider = "gguf-lora"

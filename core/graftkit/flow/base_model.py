@@ -73,7 +73,10 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
         generation = generation_config(files, run.vocabulary.change, tokenizer, run.manifest.stop_tokens)
-        model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown, generation)
+        system = run.manifest.data.system if run.manifest.data else None
+        model = AdaptedModel(
+            network, files.reference, config, tokenizer, adapter, adapted, grown, generation, system=system
+        )
         stage.facts |= _facts(model, base.device)
         run.record(parameters={key: stage.facts[key] for key in ParameterFacts.model_fields})
         return LoadedModel(model, base.device, base.packing)

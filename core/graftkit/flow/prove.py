@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.exporter import AssetsExporter, Exporter, LoadedAssets, ProofRequest
+from graftkit.interfaces.exporter import AssetsExporter, BaseFileExporter, Exporter, LoadedAssets, ProofRequest
+from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.store.files import held
 
 if TYPE_CHECKING:
@@ -103,25 +105,38 @@ def _raised_by(error: Exception) -> str:
 
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:
     """Compares an export's logits with the trained model's, and what else its program loads with the run's own."""
+    from graftkit.flow.base_file_proof import prove_on_base_file
     from graftkit.flow.probes import Probes, allowed_difference
 
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
     refuse_bad_files(folder)
     share = checked_tolerance(manifest.tolerance, str(manifest.exporter.get("name")))
-    exporter = make("exporter", manifest.exporter)
+    exporter: Exporter = make("exporter", manifest.exporter)
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]
     if missing:
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
     check_tensor_header(probes_file)
     probes = Probes.load(probes_file)
+    asked_for_base: list[str] = []
+
+    def base() -> Any:
+        asked_for_base[:] = [shortened(str(manifest.quantizer.get("name")))]
+        return _base(manifest, make, Path(place))
+
     with _temporary_beside(folder) as place:
-        request = _request(folder, probes, lambda: _base(manifest, make, Path(place)))
+        request = replace(
+            _request(folder, probes, base),
+            base_files=_base_files(manifest, make) if isinstance(exporter, BaseFileExporter) else (),
+            workspace=Path(place),
+        )
         assets, lacking = _loaded_assets(exporter, request)
         difference = compare_found(exporter, probes, exporter.logits(request))
         tolerance = allowed_difference(probes, share)
+        on_file = None
         if difference.within(tolerance):
             check_it_reads(exporter, folder, probes, request.base, tolerance)
+            on_file = prove_on_base_file(exporter, probes, request, share)
     odd = differences(probes.assets, assets, tokenizer_configs(folder)) if probes.assets else []
     return {
         "status": "proved" if difference.within(tolerance) and not odd else "different",
@@ -134,6 +149,8 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         "tolerance": tolerance,
         "coverage": dict(probes.coverage),
         "loaded_with": {name: _version(name) for name in getattr(exporter, "proved_with", ())},
+        **({"base_stored_by": asked_for_base[0]} if asked_for_base else {}),
+        **({"on_base_file": asdict(on_file)} if on_file else {}),
     }
 
 
@@ -269,6 +286,12 @@ def _base(manifest: ExportManifest, make: MakeProvider, place: Path) -> Any:
     kept = Path(tempfile.mkdtemp(dir=place))
     quantizer = make("quantizer", manifest.quantizer)
     return load_dense_model(files, quantizer, getattr(torch, manifest.dtype), kept)
+
+
+def _base_files(manifest: ExportManifest, make: MakeProvider) -> tuple[Path, ...]:
+    """Returns the base model's own files, for an exporter whose users load its export onto them."""
+    files: BaseModelFiles = make("model-source", manifest.model_source).open(manifest.model.reference)
+    return tuple(files.files)
 
 
 def _installed(name: str) -> bool:

@@ -212,6 +212,12 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
             return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make)
     if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
         return _extended_base(folder, _ours(folder, export, TO_LOAD), host, make)
+    if export is not None and not (folder / "config.json").is_file():
+        raise FolderError(
+            f"an export of '{export.exporter.get('name')}' can't be tried by graftkit itself",
+            where=source,
+            hint="Try the run that it is of, or load it with the program that it is for.",
+        )
     return _model(source, export or ExportManifest(), host)
 
 

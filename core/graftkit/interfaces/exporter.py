@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AssetsExporter",
+    "BaseFileExporter",
     "Exporter",
     "LoadedAssets",
     "NewVocabulary",
+    "OnBaseFile",
     "PlannedModel",
     "Probe",
     "ProofRequest",
@@ -92,6 +94,10 @@ class TrainedModel(PlannedModel, Protocol):
     @property
     def prompts(self) -> Literal["chat", "plain"]:
         """How it was asked in training: "chat" for the chat template, "plain" for the text alone."""
+
+    @property
+    def system(self) -> str | None:
+        """The system message that all conversations shared, or None."""
 
     @property
     def vocabulary(self) -> NewVocabulary | None:
@@ -192,6 +198,9 @@ class ProofRequest:
         check_template: Refuses the source of a chat template that does far more work than the conversation asks for;
             given the texts of the special tokens by the names that templates use. It is called before a program of the
             export's runs the template, which most do without counting. `assets` does so itself.
+        base_files: The base model's own files on this machine, for programs that load an adapter onto them.
+        workspace: A folder for temporary files that the calls of one proof share, which goes when the proof is done;
+            None where whoever asks has none.
     """
 
     folder: Path
@@ -204,6 +213,8 @@ class ProofRequest:
     template_name: str | None = None
     stop_tokens: Sequence[int] = ()
     check_template: Callable[[str, Mapping[str, str]], None] = _any_template
+    base_files: Sequence[Path] = ()
+    workspace: Path | None = None
 
     def assets(
         self, tokenizer: Any, generation: Mapping[str, Any] | None = None, config: Any | None = None
@@ -343,4 +354,38 @@ class AssetsExporter(Protocol):
         Called in the process that `logits` is called in. `request.assets(tokenizer, generation)` gives the answer of a
         `transformers` tokenizer; a part that the format does not carry stays None, and the proof says that it does not
         cover it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class OnBaseFile:
+    """What a program computes with an adapter on the base model's own file.
+
+    Attributes:
+        file: The file's name.
+        same_weights: Whether its weights are those that the adapter was trained on, number by number. They are not
+            where training quantized or rounded them again.
+        adapted: What `Exporter.logits` returns, computed on that file.
+        base: The same without the adapter.
+    """
+
+    file: str
+    same_weights: bool
+    adapted: Sequence[torch.Tensor]
+    base: Sequence[torch.Tensor]
+
+
+@runtime_checkable
+class BaseFileExporter(Protocol):
+    """What an exporter of adapters may have besides, whose users load them onto the base model's own file.
+
+    `Exporter.logits` compares the adapter on the very weights that it was trained on, without rounding. A program
+    that multiplies a file's quantized blocks rounds more, with an adapter and without one: how much is measured here.
+    """
+
+    def on_base_file(self, request: ProofRequest) -> OnBaseFile | None:
+        """Runs the probes on the base model's own file, with the adapter and without; None where it has another format.
+
+        Called after `logits` in the same process. The caller compares: with the adapter the difference may be that of
+        the base model alone, and what the format explains besides.
         """

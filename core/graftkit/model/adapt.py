@@ -49,6 +49,7 @@ class AdaptedModel:
         grown: The new rows of its embeddings, or None where the vocabulary is the base model's.
         generation_config: How answers are generated, with the keys of a `generation_config.json`.
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
+        system: The system message that all conversations shared, or None.
     """
 
     network: nn.Module
@@ -60,6 +61,7 @@ class AdaptedModel:
     grown: GrownVocabulary | None = None
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     prompts: Literal["chat", "plain"] = "chat"
+    system: str | None = None
 
     @property
     def change(self) -> VocabularyChange | None:

@@ -66,10 +66,27 @@ def proof_text(proof: Mapping[str, Any]) -> str:
     covers = ", ".join(proof.get("covers", ["logits"]))
     parts = [
         within + (f", up to {longest} tokens" if longest else ""),
+        _on_base(proof.get("base_stored_by")),
+        _on_base_file(proof.get("on_base_file")),
         f"covers: {covers}",
         f"claims: loaded with {programs}" if programs else "",
     ]
     return f"proved: {'; '.join(filter(None, parts))}"
+
+
+def _on_base(quantizer: str | None) -> str:
+    """Says on which weights an adapter was proved, where those are not the base model's own."""
+    return f"on the base model with the quantizer {quantizer}" if quantizer and quantizer != "none" else ""
+
+
+def _on_base_file(found: Mapping[str, Any] | None) -> str:
+    """Says how an adapter computes on the base model's own file."""
+    if found is None:
+        return ""
+    without = f"without the adapter {found['base_max_abs_diff']:.1e}"
+    if found["same_weights"]:
+        return f"on {found['file']} within {found['max_abs_diff']:.1e} of {found['tolerance']:.1e} allowed ({without})"
+    return f"on {found['file']}, whose weights are others, off by {found['max_abs_diff']:.1e} ({without})"
 
 
 def vocabulary_text(manifest: RunManifest) -> str:

@@ -1,0 +1,138 @@
+"""Which adapted layers a GGUF adapter has a form of, what they are called there, and how their rows stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from math import sqrt
+from typing import Any
+
+import torch
+from graftkit import PlannedModel
+from graftkit.errors import ExportError, ModelError
+from graftkit.interfaces.architecture import model_class
+
+from graftkit_gguf.architectures import Architecture, complete_config
+from graftkit_gguf.families import architecture_of
+
+__all__ = ["check_planned", "factor_of_b", "file_alpha", "stored_layer"]
+
+_INSTEAD = "Export gguf, the whole model with the adapter merged in."
+_NOT_BUILT = ("auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype", "architectures")
+
+
+def check_planned(planned: PlannedModel) -> None:
+    """Makes sure that a GGUF adapter has a form of all that is going to be trained.
+
+    Raises:
+        ExportError: It has none of the method, of new rows of the embeddings, or of a layer.
+        ModelError: The architecture is none of those that are written as GGUF.
+    """
+    architecture = architecture_of(planned.config)
+    architecture.metadata(complete_config(planned.config))
+    if planned.change is not None:
+        raise ExportError("rows of the embeddings have no form in a GGUF adapter", hint=_INSTEAD)
+    file_alpha(planned.adapter.peft_config())
+    if planned.expert_targets:
+        raise ExportError(
+            f"the experts '{planned.expert_targets[0]}' are one tensor in a GGUF file, whose adapter would be another",
+            hint=_INSTEAD,
+        )
+    names: dict[str, str] = {}
+    for layer, rows in _rows(planned.config, planned.targets).items():
+        name, _ = stored_layer(architecture, layer, rows, planned.config)
+        if name in names:
+            raise ExportError(f"the layers '{names[name]}' and '{layer}' are one tensor in a GGUF file", hint=_INSTEAD)
+        names[name] = layer
+
+
+def _rows(config: Mapping[str, Any], layers: Sequence[str]) -> dict[str, int]:
+    """Returns how many rows the weight of each layer has, from the architecture without its weights."""
+    from transformers import AutoConfig
+
+    built = AutoConfig.for_model(**{key: deepcopy(value) for key, value in config.items() if key not in _NOT_BUILT})
+    with torch.device("meta"):
+        skeleton: Any = model_class(built)._from_config(built)  # type: ignore[union-attr]
+    return {layer: len(skeleton.get_submodule(layer).weight) for layer in layers}
+
+
+def stored_layer(
+    architecture: Architecture, layer: str, rows: int, config: Mapping[str, Any]
+) -> tuple[str, torch.Tensor]:
+    """Returns the name of a layer's weight in the file, and which of its rows stands at each place, `[rows]`.
+
+    The architecture is asked to store a matrix of row numbers, so that what it does to a weight beyond giving its rows
+    another order is found out.
+
+    Args:
+        architecture: llama.cpp's.
+        layer: The layer's dotted path in transformers.
+        rows: How many rows its weight has.
+        config: The keys of the model's `config.json`.
+
+    Raises:
+        ExportError: The file has no weight of this layer alone, or one that is not its rows.
+    """
+    numbers = torch.arange(rows, dtype=torch.float32)[:, None]
+    try:
+        name, stored = architecture.tensor(f"{layer}.weight", numbers, config)
+    except ModelError as error:
+        raise ExportError(f"the layer '{layer}' can't be adapted: {error.message}", hint=_INSTEAD) from None
+    except RuntimeError:  # it takes the matrix apart in a way that its rows alone don't allow
+        name, stored = "", numbers
+    by_rows = stored.shape == numbers.shape and torch.equal(stored.sort(0).values, numbers)
+    if not name.startswith("blk.") or not by_rows:
+        raise ExportError(f"the layer '{layer}' is no matrix of its own in a GGUF file", hint=_INSTEAD)
+    return name, stored[:, 0].long()
+
+
+def file_alpha(fields: Mapping[str, Any] | None) -> float:
+    """Returns the one alpha that a GGUF adapter has.
+
+    Args:
+        fields: The method's fields of PEFT's `adapter_config.json`, or None.
+
+    Raises:
+        ExportError: The method is not LoRA, or trains something besides its two matrices.
+    """
+    found = dict(fields or {})
+    method = str(getattr(found.get("peft_type"), "value", found.get("peft_type")))
+    if method != "LORA":
+        named = "this adapter" if fields is None else f"PEFT's method {method}"
+        raise ExportError(f"{named} has no form in a GGUF adapter, which is LoRA", hint=_INSTEAD)
+    besides = {
+        "DoRA's magnitudes": found.get("use_dora"),
+        "biases": found.get("bias", "none") != "none" or found.get("lora_bias"),
+        "modules_to_save": found.get("modules_to_save"),
+        "trained rows of embeddings": found.get("trainable_token_indices"),
+        "aLoRA's invocation tokens": found.get("alora_invocation_tokens"),
+    }
+    for what, there in besides.items():
+        if there:
+            raise ExportError(f"{what} have no form in a GGUF adapter", hint=_INSTEAD)
+    alpha = float(found["lora_alpha"])
+    if not alpha > 0:
+        raise ExportError(f"an alpha of {alpha:g} has no form in a GGUF adapter: llama.cpp scales by one above zero")
+    return alpha
+
+
+def factor_of_b(fields: Mapping[str, Any], layer: str, rank: int) -> float:
+    """Returns what a layer's `lora_B` is multiplied by, so that the file's alpha over its rank scales it rightly.
+
+    llama.cpp scales every layer by the file's alpha over the layer's rank (`llama_adapter_lora_weight::get_scale`);
+    PEFT by the layer's own alpha over its rank, or over the root of that for rsLoRA. Their quotient goes into `lora_B`.
+
+    Args:
+        fields: The method's fields of PEFT's `adapter_config.json`.
+        layer: The layer's dotted path.
+        rank: Its rank.
+
+    Example:
+        >>> factor_of_b({"lora_alpha": 8, "use_rslora": True}, "layers.0.q_proj", 16)
+        4.0
+    """
+    alphas = fields.get("alpha_pattern") or {}
+    pattern = next((pattern for pattern in alphas if re.match(rf"(.*\.)?({pattern})$", layer)), None)
+    share = 1.0 if pattern is None else alphas[pattern] / fields["lora_alpha"]
+    return float(share * (sqrt(rank) if fields.get("use_rslora") else 1.0))

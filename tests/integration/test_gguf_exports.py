@@ -1,0 +1,83 @@
+"""Runs whose exports are GGUF files: a whole model, and an adapter on a base model that is one itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from click.testing import CliRunner
+from graftkit.cli.main import cli
+from graftkit.errors import ExportError, FolderError
+from graftkit.flow.reload import reload
+from graftkit.store.files import file_facts
+
+SYSTEM = 'Say """yes""", or\nno.'
+
+
+def run(model: Path, folder: Path, exports: list[Any], **sections: Any) -> graftkit.RunResult:
+    records = folder / "records.jsonl"
+    turns = [
+        [("system", SYSTEM), ("user", f"Is {n} even?"), ("assistant", "yes" if n % 2 == 0 else "no")] for n in range(20)
+    ]
+    messages = [{"messages": [{"role": role, "content": text} for role, text in turn]} for turn in turns]
+    records.write_text("".join(json.dumps(record) + "\n" for record in messages))
+    training = {"steps": 3, "tokens_per_step": 128, "learning_rate": 3e-2, "device": "cpu"}
+    recipe = {"model": str(model), "data": {"train": str(records)}, "training": training, "export": exports}
+    return graftkit.run({**recipe, **sections}, out=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> graftkit.RunResult:
+    return run(tiny_model, tmp_path_factory.mktemp("whole"), [{"use": "gguf", "type": "f32"}])
+
+
+@pytest.fixture(scope="module")
+def finished(whole: graftkit.RunResult, tmp_path_factory: pytest.TempPathFactory) -> graftkit.RunResult:
+    adapter: Mapping[str, Any] = {"use": "lora", "rank": 4, "rslora": True}
+    base = whole.folder / "exports" / "gguf" / "model.gguf"
+    folder = tmp_path_factory.mktemp("adapted")
+    return run(base, folder, ["gguf-lora"], adapter=adapter, quantizer="none")
+
+
+def test_a_modelfile_lies_beside_each(whole: graftkit.RunResult, finished: graftkit.RunResult) -> None:
+    stop = 'PARAMETER stop """<|im_end|>"""\n'
+    texts = [
+        (result.folder / "exports" / name / "Modelfile").read_text()
+        for result, name in ((whole, "gguf"), (finished, "gguf-lora"))
+    ]
+    said = f'SYSTEM """{SYSTEM}"""\n'
+    assert texts[0] == f"FROM ./model.gguf\n{stop}{said}"
+    base = whole.folder.absolute() / "exports" / "gguf" / "model.gguf"
+    assert texts[1] == f'FROM """{base}"""\nADAPTER ./adapter.gguf\n{stop}{said}'
+
+
+def test_the_run_says_that_the_adapter_was_proved_on_its_bases_own_file(finished: graftkit.RunResult) -> None:
+    proof = finished.manifest["exports"]["gguf-lora"]["proof"]
+    assert proof["status"] == "proved" and proof["base_stored_by"] == "none"
+    assert proof["on_base_file"]["same_weights"] and proof["on_base_file"]["max_abs_diff"] < 1e-3
+
+
+def test_verify_proves_it_again_and_tells_another_adapter(finished: graftkit.RunResult, tmp_path: Path) -> None:
+    folder = finished.folder / "exports" / "gguf-lora"
+    again = CliRunner().invoke(cli, ["verify", str(folder)])
+    assert again.exit_code == 0 and "; on model.gguf within" in again.output, again.output
+    copied = shutil.copytree(finished.folder, tmp_path / "run") / "exports" / "gguf-lora"
+    (tmp_path / "run" / "manifest.json").unlink()
+    adapter = copied / "adapter.gguf"
+    adapter.write_bytes(adapter.read_bytes()[:-100])
+    manifest = json.loads((copied / "graftkit.json").read_text())
+    manifest["files"] = file_facts(copied, leave_out=frozenset({"graftkit.json"}))
+    (copied / "graftkit.json").write_text(json.dumps(manifest))
+    damaged = CliRunner().invoke(cli, ["verify", str(copied)])
+    assert isinstance(damaged.exception, ExportError) and "ends at byte" in damaged.exception.message
+    assert damaged.exception.where == str(adapter)
+
+
+def test_what_graftkit_does_not_load_itself_is_said(finished: graftkit.RunResult) -> None:
+    with pytest.raises(FolderError, match="an export of 'gguf-lora' can't be tried"):
+        reload(str(finished.folder / "exports" / "gguf-lora"))
