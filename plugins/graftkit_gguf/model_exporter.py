@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
+from graftkit import CardRequest, ExportCard, LoadedAssets, LoadingExample, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError, RequestError
 
 from graftkit_gguf.architectures import architecture_of
@@ -86,6 +86,20 @@ class GgufExporter:
                 tokens=[program.tokens(text) for text in request.texts],
                 rendered=program.rendered([dict(turn) for turn in request.conversation]),
             )
+
+    def card(self, request: CardRequest) -> ExportCard:
+        """Says how llama.cpp and Ollama run the file."""
+        ask = "" if request.chat else ' -no-cnv -p "Hello"'
+        made = f'echo "FROM $PWD/{_FILE}" > ../Modelfile  # beside this folder, whose files are listed\n'
+        return ExportCard(
+            "gguf",
+            "quantized",
+            tags=["gguf", self._config.type],
+            loading=[
+                LoadingExample("llama.cpp", "sh", f"llama-cli -m {_FILE}{ask}\nllama-server -m {_FILE}"),
+                LoadingExample("Ollama", "sh", f"{made}ollama create my-model -f ../Modelfile\nollama run my-model"),
+            ],
+        )
 
 
 def _tokenizer(planned: PlannedModel, stop: list[int]) -> dict[str, Any]:
