@@ -12,6 +12,8 @@ import graftkit
 import pytest
 import yaml
 from graftkit.cli.verify import check_files
+from graftkit.flow import model_card
+from graftkit.flow.folder import others_files
 from graftkit.flow.reload import reload
 from graftkit.interfaces.export_card import CardRequest, ExportCard, LoadingExample
 from graftkit.report.model_card import hub_id, render_card
@@ -94,6 +96,32 @@ def test_a_gguf_file_is_loaded_by_llama_cpp_and_ollama(tmp_path: Path) -> None:
     assert (card.library, card.relation) == ("gguf", "quantized")
     assert [example.program for example in card.loading] == ["llama.cpp", "Ollama"]
     assert all("model.gguf" in example.code for example in card.loading)
+
+
+def test_a_run_that_is_killed_at_its_card_finds_nothing_of_somebody_elses(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {key: run.manifest["recipe"][key] for key in ("model", "adapter")} | {
+        "data": {"train": run.manifest["recipe"]["data"]["train"][0]["path"], "max_length": 64},
+        "training": {"steps": 1, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
+        "export": ["merged"],
+    }
+    write = model_card.write_text
+
+    def killed(path: Path, text: str) -> None:
+        write(path, text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model_card, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        graftkit.run(recipe, out=tmp_path / "run")
+    manifest = RunManifest.read(tmp_path / "run")
+    assert manifest is not None
+    as_killed = [name for name in manifest.artifacts if not name.startswith("exports/")]
+    left = manifest.with_facts(artifacts={}, written=as_killed)
+    assert others_files(tmp_path / "run", left) == []
+    monkeypatch.undo()
+    assert len(check_files(graftkit.run(recipe, out=tmp_path / "run", resume=True).exports["merged"])) == 2
 
 
 def python_of(folder: Path) -> str:

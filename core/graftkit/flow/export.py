@@ -38,7 +38,7 @@ from graftkit.flow.export_manifest import (
     drop_foreign_code,
 )
 from graftkit.flow.free_memory import free_memory, memory_of
-from graftkit.flow.model_card import write_card
+from graftkit.flow.model_card import complete_export
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, make_probes
@@ -129,7 +129,7 @@ def prove_exports(run: RunContext) -> None:
             place = _place(run, use.folder)
             stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, place)}
             exporter = run.host.registry.create(choice.registered, choice.config)
-            _complete(run, exporter, use.folder, place, stage.facts["proof"])
+            complete_export(run, exporter, use.folder, place, stage.facts["proof"])
             proved[use.folder] = dict(stage.facts)
             if not run.manifest.continued:
                 run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
@@ -279,14 +279,6 @@ def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
     if proof.get("not_covered_because"):
         stage.notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
     return proof
-
-
-def _complete(run: RunContext, exporter: Exporter, name: str, folder: Path, proof: Mapping[str, Any]) -> None:
-    """Writes an export's model card, and lists it, beside the proof, in the export's manifest."""
-    card = write_card(run, exporter, name, folder, proof)
-    manifest = ExportManifest.read(folder, ())
-    files = dict(sorted((manifest.files | card).items()))
-    manifest.model_copy(update={"proof": dict(proof), "files": files}).write(folder)
 
 
 def prove(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,21 @@ from typing import Any
 from graftkit.errors import ExportError
 from graftkit.flow.chat import chat_options, must_be_passed
 from graftkit.flow.context import RunContext
+from graftkit.flow.export_manifest import ExportManifest
 from graftkit.interfaces.export_card import CardExporter, CardRequest, ExportCard
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.model_source import LicensedModel
 from graftkit.interfaces.references import local_path
 from graftkit.report.model_card import CARD, hub_id, render_card
-from graftkit.store.files import sha256_of, write_text
+from graftkit.store.files import write_text
 
-__all__ = ["write_card"]
+__all__ = ["complete_export"]
 
 
-def write_card(
-    run: RunContext, exporter: Exporter, name: str, folder: Path, proof: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Writes README.md, in place of any that the exporter's library wrote.
+def complete_export(run: RunContext, exporter: Exporter, name: str, folder: Path, proof: Mapping[str, Any]) -> None:
+    """Writes README.md, in place of any that the exporter's library wrote, and puts it and the proof in the manifest.
+
+    The manifest comes first: a file that it lists is the run's own, wherever a kill leaves the run.
 
     Args:
         run: The run.
@@ -30,9 +32,6 @@ def write_card(
         name: The export's name.
         folder: The export.
         proof: What proving it gave.
-
-    Returns:
-        The card's size and hash, by its path in the export, for the export's manifest.
 
     Raises:
         ExportError: The exporter says something else than a card's part.
@@ -46,9 +45,12 @@ def write_card(
         base_license=files.license if isinstance(files, LicensedModel) else None,
         must_be_passed=must_be_passed(chat_options(run.plan.bound)),
     )
-    path = folder / CARD
-    write_text(path, text)
-    return {CARD: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}}
+    data = text.encode()
+    card = {CARD: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+    manifest = ExportManifest.read(folder, ())
+    listed = dict(sorted((manifest.files | card).items()))
+    manifest.model_copy(update={"proof": dict(proof), "files": listed}).write(folder)
+    write_text(folder / CARD, text)
 
 
 def _of_the_format(run: RunContext, exporter: Exporter, folder: Path) -> ExportCard | None:
