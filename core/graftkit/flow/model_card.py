@@ -24,7 +24,8 @@ __all__ = ["complete_export"]
 def complete_export(run: RunContext, exporter: Exporter, name: str, folder: Path, proof: Mapping[str, Any]) -> None:
     """Writes README.md, in place of any that the exporter's library wrote, and puts it and the proof in the manifest.
 
-    The manifest comes first: a file that it lists is the run's own, wherever a kill leaves the run.
+    The manifest comes first: a file that it lists is the run's own, wherever a kill leaves the run. A README.md of the
+    user's stays, and there is no card.
 
     Args:
         run: The run.
@@ -36,6 +37,11 @@ def complete_export(run: RunContext, exporter: Exporter, name: str, folder: Path
     Raises:
         ExportError: The exporter says something else than a card's part.
     """
+    manifest = ExportManifest.read(folder, ()).model_copy(update={"proof": dict(proof)})
+    if CARD in run.theirs(f"exports/{name}"):
+        manifest.write(folder)
+        run.notice("export", f"exports/{name}/{CARD} is not the run's and stays: no model card is written")
+        return
     files = run.plan.files
     text = render_card(
         name,
@@ -47,9 +53,8 @@ def complete_export(run: RunContext, exporter: Exporter, name: str, folder: Path
     )
     data = text.encode()
     card = {CARD: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
-    manifest = ExportManifest.read(folder, ())
     listed = dict(sorted((manifest.files | card).items()))
-    manifest.model_copy(update={"proof": dict(proof), "files": listed}).write(folder)
+    manifest.model_copy(update={"files": listed}).write(folder)
     write_text(folder / CARD, text)
 
 
