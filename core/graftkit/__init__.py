@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from graftkit.interfaces.checks import check_matrix as check_matrix
     from graftkit.interfaces.checks import check_tensors as check_tensors
     from graftkit.interfaces.config import ProviderConfig as ProviderConfig
+    from graftkit.interfaces.export_card import CardRequest as CardRequest
+    from graftkit.interfaces.export_card import ExportCard as ExportCard
+    from graftkit.interfaces.export_card import LoadingExample as LoadingExample
     from graftkit.interfaces.exporter import Exporter as Exporter
     from graftkit.interfaces.exporter import LoadedAssets as LoadedAssets
     from graftkit.interfaces.exporter import NewVocabulary as NewVocabulary
@@ -77,10 +80,12 @@ _HOMES = {
     "AdoptingQuantizer": "graftkit.interfaces.quantizer",
     "BaseModelFiles": "graftkit.interfaces.model_source",
     "CancelToken": "graftkit.flow.cancel",
+    "CardRequest": "graftkit.interfaces.export_card",
     "Column": "graftkit.interfaces.record_format",
     "Completion": "graftkit.interfaces.samples",
     "Conversation": "graftkit.interfaces.samples",
     "Encoding": "graftkit.interfaces.tokenizer",
+    "ExportCard": "graftkit.interfaces.export_card",
     "Exporter": "graftkit.interfaces.exporter",
     "ExtensionPlan": "graftkit.interfaces.vocabulary",
     "ExtensionSpec": "graftkit.interfaces.vocabulary",
@@ -91,6 +96,7 @@ _HOMES = {
     "LayerInfo": "graftkit.interfaces.layer",
     "LayerKind": "graftkit.interfaces.layer",
     "LoadedAssets": "graftkit.interfaces.exporter",
+    "LoadingExample": "graftkit.interfaces.export_card",
     "LongText": "graftkit.interfaces.samples",
     "Message": "graftkit.interfaces.samples",
     "ModelSource": "graftkit.interfaces.model_source",

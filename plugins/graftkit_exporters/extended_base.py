@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
+from graftkit import CardRequest, ExportCard, LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.interfaces.architecture import load_pretrained
 
+from graftkit_exporters.cards import extended_base_card
 from graftkit_exporters.config import MergedConfig
 from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
 from graftkit_exporters.peft_folder import load_adapter, no_adapter, write_adapter
@@ -65,3 +66,7 @@ class ExtendedBaseExporter:
     def assets(self, request: ProofRequest) -> LoadedAssets:
         """Loads tokenizer, chat template and generation settings of the base with transformers."""
         return load_assets(request, request.folder / "base")
+
+    def card(self, request: CardRequest) -> ExportCard:
+        """Says how the export is loaded."""
+        return extended_base_card(request)

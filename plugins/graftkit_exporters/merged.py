@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
+from graftkit import CardRequest, ExportCard, LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.interfaces.architecture import load_pretrained
 
+from graftkit_exporters.cards import merged_card
 from graftkit_exporters.config import MergedConfig
 from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
 
@@ -58,3 +59,7 @@ class MergedExporter:
     def assets(self, request: ProofRequest) -> LoadedAssets:
         """Loads tokenizer, chat template and generation settings with transformers."""
         return load_assets(request, request.folder)
+
+    def card(self, request: CardRequest) -> ExportCard:
+        """Says how the export is loaded."""
+        return merged_card(request)

@@ -13,11 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from graftkit import LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
+from graftkit import CardRequest, ExportCard, LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
 from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
 from torch import nn
 
+from graftkit_exporters.cards import peft_card
 from graftkit_exporters.json_file import write_json
 from graftkit_exporters.model_folder import load_tokenizer
 from graftkit_exporters.peft_config import LAYER_METHODS, check_adapter_config, read_adapter_config, stored_shapes
@@ -68,6 +69,10 @@ class PeftExporter:
     def assets(self, request: ProofRequest) -> LoadedAssets:
         """Loads the tokenizer beside the adapter with transformers; generation settings are the base model's."""
         return request.assets(load_tokenizer(request.folder))
+
+    def card(self, request: CardRequest) -> ExportCard:
+        """Says how the export is loaded."""
+        return peft_card(request)
 
 
 def no_adapter(planned: PlannedModel) -> str | None:

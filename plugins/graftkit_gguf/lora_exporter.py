@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import PlannedModel, ProofRequest, TrainedModel
+from graftkit import CardRequest, ExportCard, LoadingExample, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError, RequestError
 from graftkit.interfaces.exporter import OnBaseFile
 
@@ -80,6 +81,21 @@ class GgufLoraExporter:
             same = same_weights(read_header(base), file)
         adapted, alone = _run(request, file.path, adapter.path), _run(request, file.path, None)
         return OnBaseFile(file.path.name, same, adapted, alone)
+
+    def card(self, request: CardRequest) -> ExportCard:
+        """Says how llama.cpp and Ollama put the adapter on its base model."""
+        base = request.base if request.base.lower().endswith(".gguf") else "BASE.gguf"
+        ask = "" if request.chat else ' -no-cnv -p "Hello"'
+        run = f"llama-cli -m {shlex.quote(base)} --lora {_FILE}{ask}"
+        return ExportCard(
+            "gguf",
+            "adapter",
+            tags=["gguf", "lora"],
+            loading=[
+                LoadingExample("llama.cpp", "sh", run),
+                LoadingExample("Ollama", "sh", "ollama create my-model -f Modelfile\nollama run my-model"),
+            ],
+        )
 
 
 def _layers(trained: TrainedModel) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import LoadedAssets, PlannedModel, ProofRequest, TrainedModel
+from graftkit import CardRequest, ExportCard, LoadedAssets, LoadingExample, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError, ModelError, RequestError
 from graftkit.interfaces.temporary import temporary_folder
 
@@ -88,6 +88,19 @@ class GgufExporter:
                 rendered=_left_out_bos(metadata) + program.rendered([dict(turn) for turn in request.conversation]),
                 stop_tokens=[id for id in request.stop_tokens if program.ends_at(id)],
             )
+
+    def card(self, request: CardRequest) -> ExportCard:
+        """Says how llama.cpp and Ollama run the file."""
+        ask = "" if request.chat else ' -no-cnv -p "Hello"'
+        return ExportCard(
+            "gguf",
+            "quantized",
+            tags=["gguf", self._config.type],
+            loading=[
+                LoadingExample("llama.cpp", "sh", f"llama-cli -m {_FILE}{ask}\nllama-server -m {_FILE}"),
+                LoadingExample("Ollama", "sh", "ollama create my-model -f Modelfile\nollama run my-model"),
+            ],
+        )
 
 
 def stored_tensors(

@@ -106,6 +106,20 @@ class GgufFile(GgufTokenizerFile):
         """Every weight's name, shape and stored type, such as "Q4_1"."""
         return {name: TensorInfo(weight.shape, weight.dtype) for name, weight in self.weights.items()}
 
+    @property
+    def generation_config(self) -> Mapping[str, Any]:
+        """The tokens that end an answer, as llama.cpp reads them: the ends of a text, of a turn and of a message."""
+        rows = len(self.header.metadata.get("tokenizer.ggml.tokens", ()))  # type: ignore[arg-type]
+        found = (self.header.metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("eos", "eot", "eom"))
+        ends = sorted({id for id in found if isinstance(id, int) and not isinstance(id, bool) and 0 <= id < rows})
+        return {"eos_token_id": ends} if ends else {}
+
+    @property
+    def license(self) -> str | None:
+        """The license that the file names, or None."""
+        found = self.header.metadata.get("general.license")
+        return found if isinstance(found, str) else None
+
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields each tensor by name as float32, one in memory at a time.
 

@@ -93,6 +93,11 @@ class HuggingFaceSource:
         return _download(reference, _ANY_TOKENIZER) if _is_on_the_hub(reference, _place(reference)) else None
 
 
+_MOST_OF_A_CARD = 4 << 20
+_FRONT_MATTER = re.compile(r"---\r?\n(.{0,65536}?)\r?\n---", re.DOTALL)
+_LICENSE = re.compile(r"^license:[ \t]*[\"']?([a-z0-9][a-z0-9.+-]{0,39})[\"']?[ \t]*\r?$", re.MULTILINE)
+
+
 @dataclass(frozen=True, slots=True)
 class HuggingFaceFolder:
     """A folder whose headers have been checked.
@@ -131,6 +136,17 @@ class HuggingFaceFolder:
         """
         path = self.folder / "generation_config.json"
         return _read_json(path, "") if _is_file(path) else {}
+
+    @property
+    def license(self) -> str | None:
+        """The license that the front matter of its README.md names, or None."""
+        try:
+            text = read_regular(self.folder / "README.md", _MOST_OF_A_CARD).decode()
+        except (OSError, ValueError):
+            return None
+        matter = _FRONT_MATTER.match(text)
+        found = _LICENSE.search(matter[1]) if matter else None
+        return found[1] if found else None
 
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields each tensor by name, in the files' order, one in memory at a time.

@@ -1,28 +1,38 @@
-"""`toolkit generate`: tries a run, an export or a model's folder."""
+"""`toolkit generate`: tries a run, an export, a model's folder or a GGUF file."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from graftkit.cli.options import disable_option, host_of_run
+from graftkit.cli.chat import converse
+from graftkit.cli.options import disable_option, host_of_run, json_option
 from graftkit.cli.streams import output_to_stderr
-from graftkit.cli.terminal import say_answer
+from graftkit.cli.tables import side_by_side
+from graftkit.cli.terminal import Styled, console, is_terminal, json_line, say, say_answer
 from graftkit.errors import RequestError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
+
+if TYPE_CHECKING:
+    from graftkit.flow.reload import ReloadedModel, Reply
+    from graftkit.interfaces.samples import Message
 
 __all__ = ["command"]
 
 _MOST_BYTES = 16 << 20
 
 
+_COLUMNS = 100
+"""Columns that a terminal has at least where two answers stand side by side."""
+
+
 @click.command("generate")
-@click.argument("source", metavar="RUN_OR_EXPORT")
+@click.argument("source", metavar="SOURCE")
 @click.argument("prompt", required=False)
 @click.option("--system", help="The system message; the one that all training records share when left out.")
 @click.option(
@@ -33,7 +43,15 @@ _MOST_BYTES = 16 << 20
 )
 @click.option("--plain/--chat", "--raw/", default=None, help="Continue the text as it is, or ask in the chat template.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens at most.")
+@click.option("--temperature", type=click.FloatRange(0, 100), help="Draw tokens; 0 takes the likeliest one.")
+@click.option("--top-p", type=click.FloatRange(0, 1), help="Draw from the likeliest tokens with this share together.")
+@click.option("--top-k", type=click.IntRange(0), help="Draw from so many of the likeliest tokens; 0 for all.")
+@click.option("--min-p", type=click.FloatRange(0, 1), help="Leave out tokens below this share of the likeliest one's.")
+@click.option("--repetition-penalty", type=click.FloatRange(0.001, 100), help="Above 1: say less of what was there.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same tokens.")
+@click.option("--compare", is_flag=True, help="Show what the base model answers, too.")
 @disable_option
+@json_option
 def command(
     source: str,
     prompt: str | None,
@@ -41,23 +59,109 @@ def command(
     tools: Path | None,
     plain: bool | None,
     max_new_tokens: int,
+    seed: int,
+    compare: bool,
     disable: tuple[str, ...],
+    as_json: bool,
+    **sampling: float | None,
 ) -> None:
-    """Answer a PROMPT greedily with what a run trained; without one, each line of standard input.
+    """Answer a PROMPT with a run, an export, a model's folder or a GGUF file.
 
+    Without a PROMPT: a conversation on a terminal, else the answer to each line of standard input. The likeliest token
+    is taken, unless a sampling option is given; those left out are then as the model's generation_config.json says.
     What was trained on plain prompts is given a plain prompt, unless --chat says otherwise.
     """
-    from graftkit.flow.reload import reload
+    from graftkit.flow.reload import reload, reload_base
 
     with output_to_stderr():
-        model = reload(source, host_of_run(source, disable))
+        host = host_of_run(source, disable)
+        model = reload(source, host)
+        base = reload_base(source, model, host) if compare else None
     if plain is None and model.prompts == "plain" and not system and model.tokenizer.chat_template is not None:
         click.echo("Trained on plain prompts, and so asked without the chat template; --chat asks in it.", err=True)
-    offered = None if tools is None else _read_tools(tools)
+    asking = Asking(system, None if tools is None else _read_tools(tools), plain, max_new_tokens, seed, sampling)
+    talks = prompt is None and sys.stdin.isatty() and is_terminal() and not as_json
+    if talks and base is None:
+        converse(asking.of(model), remembers=not (model.asks_plainly if plain is None else plain))
+        return
     for text in [prompt] if prompt is not None else _lines():
-        for piece in model.stream(text, system=system, tools=offered, plain=plain, max_new_tokens=max_new_tokens):
-            say_answer(piece)
-        click.echo()
+        _say(text, asking.of(model), asking.of(base) if base else None, as_json)
+
+
+class Asking:
+    """How models are asked: the same way for each of them.
+
+    Args:
+        system: The system message, or None.
+        tools: Descriptions of functions, or None.
+        plain: Whether the text is continued as it is; None for as in training.
+        max_new_tokens: Tokens of an answer at most.
+        seed: What random numbers are derived from.
+        sampling: The options of sampling by name; None for those left out.
+    """
+
+    def __init__(
+        self,
+        system: str | None,
+        tools: list[dict[str, Any]] | None,
+        plain: bool | None,
+        max_new_tokens: int,
+        seed: int,
+        sampling: Mapping[str, float | None],
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "system": system,
+            "tools": tools,
+            "plain": plain,
+            "max_new_tokens": max_new_tokens,
+        }
+        self._seed, self._sampling = seed, sampling
+
+    def of(self, model: ReloadedModel) -> Callable[..., Reply]:
+        """Returns what asks a model, given a prompt and what was said before; random numbers go on between prompts."""
+        from graftkit.model.sampling import Sampler, Sampling
+
+        sampler = Sampler(Sampling.asked(model.generation, seed=self._seed, **self._sampling))
+
+        def ask(prompt: str, history: Sequence[Message] = ()) -> Reply:
+            return model.stream(prompt, history=history, sampler=sampler, **self._options)
+
+        return ask
+
+
+def _say(text: str, tuned: Callable[..., Reply], base: Callable[..., Reply] | None, as_json: bool) -> None:
+    """Says the answer to a prompt, or both."""
+    if as_json:
+        found = {"prompt": text, **_facts(tuned(text)), **({"base": _facts(base(text))} if base else {})}
+        click.echo(json_line(found))
+    elif base is None:
+        _stream(tuned(text))
+    elif is_terminal() and console().width >= _COLUMNS:
+        replies = base(text), tuned(text)
+        for reply in replies:
+            list(reply)
+        side_by_side(("base", "tuned"), [reply.text for reply in replies])
+    else:
+        for name, ask in (("base", base), ("tuned", tuned)):
+            say([Styled(f"{name}:", "bold")])
+            _stream(ask(text))
+
+
+def _stream(reply: Reply) -> None:
+    for piece in reply:
+        say_answer(piece)
+    say([""])
+
+
+def _facts(reply: Reply) -> dict[str, Any]:
+    """Returns what a script wants to know of an answer."""
+    text = "".join(reply)
+    return {
+        "answer": text,
+        "prompt_tokens": reply.prompt_tokens,
+        "tokens": reply.tokens,
+        "stopped": reply.stopped,
+    }
 
 
 def _read_tools(path: Path) -> list[dict[str, Any]]:

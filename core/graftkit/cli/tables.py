@@ -8,7 +8,7 @@ import click
 
 from graftkit.cli.terminal import console, is_terminal
 
-__all__ = ["show_table"]
+__all__ = ["show_table", "side_by_side"]
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
@@ -20,6 +20,18 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str
     for row in (headers, *rows):
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         click.echo("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+
+
+def side_by_side(headers: Sequence[str], texts: Sequence[str]) -> None:
+    """Prints texts in columns of the same width, for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(expand=True)
+    for header in headers:
+        table.add_column(Text(header), ratio=1, overflow="fold")
+    table.add_row(*map(Text, texts))
+    console().print(table)
 
 
 def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:

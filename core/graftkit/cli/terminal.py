@@ -169,10 +169,14 @@ def say(parts: Iterable[str | Styled], *, end: str = "\n") -> None:
 
 
 def say_answer(text: str) -> None:
-    """Writes a piece of a model's answer to standard output: as it is to a file or a program, guarded to a terminal."""
-    stream = _stream(False)
-    stream.write(_encodable(visible(text) if is_terminal() else text, stream))
-    stream.flush()
+    """Writes a piece of a model's answer to standard output: as it is to a file or a program, guarded to a terminal.
+
+    A terminal shows each piece at once, a file or a program is given whole lines.
+    """
+    stream, shown = _stream(False), is_terminal()
+    stream.write(_encodable(visible(text) if shown else text, stream))
+    if shown or "\n" in text:
+        stream.flush()
 
 
 def json_line(data: Any) -> str:

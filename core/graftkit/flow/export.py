@@ -38,6 +38,7 @@ from graftkit.flow.export_manifest import (
     drop_foreign_code,
 )
 from graftkit.flow.free_memory import free_memory, memory_of
+from graftkit.flow.model_card import complete_export
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, make_probes
@@ -122,10 +123,13 @@ def prove_exports(run: RunContext) -> None:
     if not run.manifest.continued:
         run.record(exports={})
     proved: dict[str, dict[str, Any]] = {}
-    for use, _ in _to_write(run):
+    for use, choice in _to_write(run):
         with run.stage(f"proof of {use.folder}") as stage:
             folder = run.folder / "exports" / use.folder
-            stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, _place(run, use.folder))}
+            place = _place(run, use.folder)
+            stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, place)}
+            exporter = run.host.registry.create(choice.registered, choice.config)
+            complete_export(run, exporter, use.folder, place, stage.facts["proof"])
             proved[use.folder] = dict(stage.facts)
             if not run.manifest.continued:
                 run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
@@ -275,7 +279,6 @@ def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
         stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
         stage.notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
-    ExportManifest.read(folder, ()).model_copy(update={"proof": proof}).write(folder)
     return proof
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError, named
 from graftkit.flow.base_model import base_facts, check_unchanged
 from graftkit.flow.chat import options_of
@@ -28,30 +27,28 @@ from graftkit.flow.export_manifest import (
     refuse_bad_files,
     refuse_foreign_code,
 )
+from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
+from graftkit.flow.reloaded_model import ReloadedModel, Reply
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.regular_file import read_regular
-from graftkit.interfaces.samples import Conversation, Message
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
-from graftkit.model.context import context_length
-from graftkit.model.generate import stream_greedily
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.report.run_manifest import BaseFacts, RunManifest, required, run_of
 
-__all__ = ["ReloadedModel", "reload"]
+__all__ = ["ReloadedModel", "Reply", "read_adapter", "reload", "reload_base"]
 
 _LOADED_OF_A_RUN = ("adapter/", "tokenizer/", VOCABULARY)
 """What the paths of those of a run's files start with that are loaded."""
@@ -63,110 +60,6 @@ _ADAPTER_AGAIN = "Put the file back; a run that has not finished writes it again
 
 _NEW_ROWS = ".token_adapter.trainable_tokens_delta"
 """PEFT's name of an embedding's new rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadedModel:
-    """A model that answers.
-
-    Attributes:
-        network: The model.
-        tokenizer: Its tokenizer.
-        stop: The tokens that end an answer.
-        system: The system message that it was trained with, or None.
-        tools: Descriptions of the functions that it was trained with, where those were always the same.
-        chat: How conversations were laid out.
-        prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
-    """
-
-    network: Any
-    tokenizer: Tokenizer
-    stop: Sequence[int]
-    system: str | None = None
-    tools: Sequence[Mapping[str, Any]] = ()
-    chat: ChatOptions = field(default_factory=ChatOptions)
-    prompts: Literal["chat", "plain"] = "chat"
-
-    def stream(
-        self,
-        prompt: str,
-        *,
-        system: str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        plain: bool | None = None,
-        max_new_tokens: int = 256,
-    ) -> Iterator[str]:
-        """Yields the answer's text as it comes.
-
-        Args:
-            prompt: What the user says.
-            system: The system message; the one of the training when left out.
-            tools: Descriptions of the functions that may be called, as JSON schemas; those of the training when left
-                out, none where the list is empty.
-            plain: Whether the text is continued as it is, without the chat template; as in training when left out.
-            max_new_tokens: Tokens at most.
-
-        Raises:
-            RequestError: The prompt is empty, too long or no text, or a chat template is needed that is not there, or
-                not used.
-        """
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError:
-            raise RequestError("the prompt is not UTF-8") from None
-        decoder = self.tokenizer.stream_decoder()
-        ids = self.prompt(prompt, system, plain, tools)
-        max_new_tokens = self._room(len(ids), max_new_tokens)
-        specials = set(self.tokenizer.special_tokens.values())
-        for token in stream_greedily(self.network, ids, max_new_tokens=max_new_tokens, stop=self.stop):
-            yield "" if token in specials else decoder.push(token)
-        yield decoder.finish()
-
-    def _room(self, prompt: int, wanted: int) -> int:
-        """Returns how many tokens an answer may have, within the model's context."""
-        context = context_length(self.network.config.to_dict()) or prompt + wanted
-        if prompt == 0:
-            raise RequestError("the prompt is empty", hint="Give it a word.")
-        if prompt >= context:
-            raise RequestError(f"the prompt has {prompt} tokens; the model's context is {context}")
-        return min(wanted, context - prompt)
-
-    @property
-    def asks_plainly(self) -> bool:
-        """Whether a prompt is given without a chat template where nothing else is asked for."""
-        return self.prompts == "plain" or self.tokenizer.chat_template is None
-
-    def prompt(
-        self,
-        prompt: str,
-        system: str | None = None,
-        plain: bool | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> list[int]:
-        """Returns the ids that the model goes on with; arguments and errors as for `stream`."""
-        plain = self.asks_plainly if plain is None else plain
-        if plain and (system or tools):
-            what = "a system message is" if system else "tools are"
-            raise RequestError(
-                f"{what} laid out by the chat template, which is not used here",
-                hint="Leave it out, or ask in the chat template: --chat.",
-            )
-        if not plain and self.tokenizer.chat_template is None:
-            raise RequestError("the tokenizer has no chat template", hint="Leave --chat out.")
-        rows = self.network.get_input_embeddings().num_embeddings
-        encoder = Encoder(
-            self.tokenizer,
-            chat_template_of(self.tokenizer, options=self.chat),
-            max_length=1 << 30,
-            rows=rows,
-            report_dropped=True,
-        )
-        if plain:
-            return encoder.prompt(prompt)
-        said = self.system if system is None else system
-        turns = [Message("system", said)] if said else []
-        offered = tuple(self.tools if tools is None else tools)
-        return encoder.prompt(Conversation((*turns, Message("user", prompt)), "prompt", offered))
 
 
 def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
@@ -192,8 +85,13 @@ def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
         raise FolderError(f"its files are incomplete or damaged: {reason}", where=source) from error
 
 
+def _export_around(path: Path) -> Path:
+    """Returns the export that a file is all the weights of, such as a GGUF export's; the path itself where none is."""
+    return path.parent if path.is_file() and (path.parent / EXPORT_MANIFEST).is_file() else path
+
+
 def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
-    folder = Path(source)
+    folder = _export_around(Path(source))
     manifest = RunManifest.read(folder)
     if manifest is not None:
         check_listed(folder, manifest.artifacts, _LOADED_OF_A_RUN)
@@ -212,13 +110,13 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
             return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make)
     if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
         return _extended_base(folder, _ours(folder, export, TO_LOAD), host, make)
-    if export is not None and not (folder / "config.json").is_file():
+    if export is not None and not (folder / "config.json").is_file() and not _file_in(folder):
         raise FolderError(
             f"an export of '{export.exporter.get('name')}' can't be tried by graftkit itself",
             where=source,
             hint="Try the run that it is of, or load it with the program that it is for.",
         )
-    return _model(source, export or ExportManifest(), host)
+    return _model(str(folder) if export else source, export or ExportManifest(), host)
 
 
 def _check_nothing_was_added(folder: Path, listed: Mapping[str, Any]) -> None:
@@ -306,10 +204,10 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
     dtype = _DTYPES[manifest.recipe["training"]["dtype"]]
     change = _change(folder / VOCABULARY)
     seed = manifest.recipe["training"]["seed"]
-    network = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change, seed)
-    return ReloadedModel(
-        network, tokenizer, manifest.stop_tokens, data.system, data.tools, options_of(data.chat), data.prompts
-    )
+    network, settings = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change, seed)
+    chat = options_of(data.chat)
+    stop = manifest.stop_tokens
+    return ReloadedModel(network, tokenizer, stop, data.system, data.tools, chat, data.prompts, settings)
 
 
 def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
@@ -320,8 +218,8 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> Reloade
     dtype = _DTYPES[manifest.dtype]
     change = _change(folder / VOCABULARY)
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
-    network = _adapted(providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change)
-    return _of_export(network, tokenizer, manifest.stop_tokens, manifest)
+    network, settings = _adapted(providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change)
+    return _of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
 
 
 def _peft_state(
@@ -355,12 +253,14 @@ def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, mak
     originals = FileOriginals(files, quantizer, device, torch.float32)
     adapted = adapt(network, adapter, manifest.targets, seed=0, originals=originals)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
-    return _of_export(network, tokenizer, manifest.stop_tokens, manifest)
+    return _of_export(network, tokenizer, manifest.stop_tokens, manifest, generation_config(files, None, tokenizer, ()))
 
 
-def _of_export(network: Any, tokenizer: Tokenizer, stop: Sequence[int], manifest: ExportManifest) -> ReloadedModel:
+def _of_export(
+    network: Any, tokenizer: Tokenizer, stop: Sequence[int], manifest: ExportManifest, settings: Mapping[str, Any]
+) -> ReloadedModel:
     chat = options_of(manifest.chat)
-    return ReloadedModel(network, tokenizer, stop, manifest.system, manifest.tools, chat, manifest.prompts)
+    return ReloadedModel(network, tokenizer, stop, manifest.system, manifest.tools, chat, manifest.prompts, settings)
 
 
 def _dense(host: PluginHost) -> Quantizer:
@@ -378,7 +278,8 @@ def _adapted(
     make: MakeProvider,
     change: VocabularyChange | None,
     seed: int = 0,
-) -> Any:
+) -> tuple[Any, Mapping[str, Any]]:
+    """Returns the model, and the generation settings of its base."""
     files = make("model-source", providers["model_source"]).open(base.reference)
     check_unchanged(base, base_facts(files))
     quantizer = make("quantizer", providers["quantizer"])
@@ -391,7 +292,7 @@ def _adapted(
     config = changed_config(files.config, change, tokenizer)
     model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown)
     model.load_adapter_state(state)
-    return network
+    return network, generation_config(files, change, tokenizer, ())
 
 
 def _empty_rows(change: VocabularyChange) -> MakeRows:
@@ -419,13 +320,62 @@ def _check_tokenizer(tokenizer: Tokenizer, trained_with: str, where: Path) -> No
 
 
 def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
-    """Loads a base model or a merged export, unquantized."""
-    _, files = open_model(host, source)
+    """Loads a base model or an export of a whole model, unquantized."""
+    _, files = open_model(host, _file_in(Path(source)) or source)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
-    eos = tokenizer.role_token("eos")
-    stop = manifest.stop_tokens or ([eos] if eos is not None else [])
+    network = load_base_model(files, _dense(host), device=pick_device("auto"))
+    settings = generation_config(files, None, tokenizer, ())
+    found = _of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
+    if found.stop:
+        return found
+    stop = stop_tokens(files, None, tokenizer, found.turn_stops)
     if not stop:
         raise ModelError("nothing says at which token an answer ends", where=source)
-    network = load_base_model(files, _dense(host), device=pick_device("auto"))
-    return _of_export(network, tokenizer, stop, manifest)
+    return replace(found, stop=stop)
+
+
+def _file_in(folder: Path) -> str | None:
+    """Returns the one GGUF file that a folder without a config.json holds, as exports are that are one file.
+
+    That of an adapter, adapter.gguf, is none that can be loaded alone.
+    """
+    there = [] if (folder / "config.json").exists() else sorted(folder.glob("*.gguf"))
+    found = [path for path in there if path.name != "adapter.gguf"]
+    return str(found[0]) if len(found) == 1 else None
+
+
+def reload_base(source: str, tuned: ReloadedModel, host: PluginHost) -> ReloadedModel:
+    """Returns the base model of a run, or of an export, to be asked as the tuned one is.
+
+    Where the vocabulary is the base model's and the adapter stands beside its weights, it is the same model without the
+    adapter: no weight is loaded twice. Else it is loaded as its files have it.
+
+    Args:
+        source: What `tuned` was loaded from.
+        tuned: The model that `reload` gave.
+        host: The plugins.
+
+    Raises:
+        RequestError: Nothing says what the base model was, or it is not there any more, or is another one.
+    """
+    folder = _export_around(Path(source))
+    run = RunManifest.read(folder)
+    export = ExportManifest.read(folder, ("model",)) if not run and (folder / EXPORT_MANIFEST).is_file() else None
+    if run is None and export is None:
+        raise RequestError(
+            "nothing says what it was trained from", where=source, hint="Compare a run, or an export of a run."
+        )
+    beside = run is not None or (folder / "adapter_config.json").is_file()
+    if beside and not (folder / VOCABULARY).is_file():
+        return replace(tuned, adapted=False)
+    model = required(run.model, "model", source) if run else export.model  # type: ignore[union-attr]
+    with this_machine_alone(), named(model.reference):
+        _, files = open_model(host, model.reference)
+        check_unchanged(model, base_facts(files))
+        base = _model(model.reference, ExportManifest(), host)
+    template = tuned.tokenizer.chat_template
+    tokenizer = base.tokenizer if template is None else base.tokenizer.with_chat_template(template)
+    return replace(
+        base, tokenizer=tokenizer, system=tuned.system, tools=tuned.tools, chat=tuned.chat, prompts=tuned.prompts
+    )

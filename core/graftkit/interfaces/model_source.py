@@ -17,6 +17,7 @@ __all__ = [
     "PLAIN",
     "BaseModelFiles",
     "GenerationSettings",
+    "LicensedModel",
     "ModelSource",
     "TensorInfo",
     "TokenizerFetcher",
@@ -111,6 +112,15 @@ class GenerationSettings(Protocol):
     @property
     def generation_config(self) -> Mapping[str, Any]:
         """The settings, with the keys of a `generation_config.json`: stop tokens, sampling; empty without any."""
+
+
+@runtime_checkable
+class LicensedModel(Protocol):
+    """What a base model's files may say besides: under which license it is given."""
+
+    @property
+    def license(self) -> str | None:
+        """The license as the hub names it, such as "apache-2.0"; None where no file says so."""
 
 
 class ModelSource(Protocol):

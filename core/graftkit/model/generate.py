@@ -1,17 +1,20 @@
-"""Greedy generation of many answers side by side."""
+"""Generation: many answers side by side, greedily; or one after the other, as they come."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import Any
 
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from graftkit.model.attention import native_attention
 from graftkit.model.packing import attention_as
+from graftkit.model.sampling import Sampler
 
-__all__ = ["generate_greedily", "stream_greedily"]
+__all__ = ["Continuation", "generate_greedily"]
 
 
 def generate_greedily(
@@ -49,12 +52,86 @@ def generate_greedily(
     return answers
 
 
-def stream_greedily(network: Any, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[int]) -> Iterator[int]:
-    """Yields the tokens of one answer as they come."""
-    for tokens in _next_tokens(network, [prompt], max_new_tokens):
-        if tokens[0] in stop:
-            return
-        yield tokens[0]
+class Continuation:
+    """Continues one sequence after the other, and computes no token again that two of them begin with.
+
+    What was computed is kept where every layer keeps all of its keys and values, so that a conversation's next turn
+    costs its own tokens alone; layers with a window or a state begin anew.
+
+    Args:
+        network: A transformers causal language model.
+        within: Makes what each pass is computed within.
+    """
+
+    def __init__(self, network: Any, within: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+        self._network, self._within = network, within
+        self._cache_name = "cache_params" if _keeps_a_state(network) else "past_key_values"
+        self._cache: Any = None
+        self._held: list[int] = []
+
+    @property
+    def held(self) -> int:
+        """How many tokens' keys and values are kept."""
+        return len(self._held)
+
+    def stream(
+        self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[int], sampler: Sampler | None = None
+    ) -> Iterator[int]:
+        """Yields the tokens that go on after a prompt, as they come.
+
+        Args:
+            prompt: Token ids; at least one.
+            max_new_tokens: Tokens at most.
+            stop: Tokens that end the answer; they are not yielded.
+            sampler: What chooses tokens; the likeliest when left out.
+        """
+        sampler, sequence = sampler or Sampler(), list(prompt)
+        ids = self._not_held(sequence)
+        with self._within(), attention_as(self._network, native_attention(self._network)):
+            for _ in range(max_new_tokens):
+                token = sampler.choose(self._logits(ids), sequence)
+                if token in stop:
+                    return
+                sequence.append(token)
+                yield token
+                ids = [token]
+
+    def _not_held(self, prompt: Sequence[int]) -> Sequence[int]:
+        """Returns a prompt's tokens after those that are kept, the last one at least, and forgets others."""
+        pairs = zip(self._held, prompt[:-1], strict=False)
+        common = next((place for place, (held, token) in enumerate(pairs) if held != token), None)
+        common = min(len(self._held), len(prompt) - 1) if common is None else common
+        if self._cache is None or not common or not _keeps_all(self._cache):
+            self._cache, self._held = None, []
+            return prompt
+        if common < len(self._held):
+            self._cache.crop(common - len(self._held))
+            self._held = self._held[:common]
+        return prompt[common:]
+
+    def _logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """Computes the next token's logits, `[vocabulary]`, after tokens that follow those that are kept."""
+        device = self._network.get_input_embeddings().weight.device
+        start = len(self._held)
+        cache, self._cache = self._cache, None  # half of a pass that is stopped is not kept
+        with torch.no_grad():
+            output = self._network(
+                input_ids=torch.tensor([[*ids]], device=device),
+                attention_mask=None,
+                position_ids=torch.arange(start, start + len(ids), device=device).unsqueeze(0),
+                use_cache=True,
+                logits_to_keep=1,
+                **{self._cache_name: cache},
+            )
+        self._cache = getattr(output, self._cache_name)
+        self._held += ids
+        logits: torch.Tensor = output.logits[0, -1]
+        return logits
+
+
+def _keeps_all(cache: Any) -> bool:
+    """Tells whether each layer of a cache holds every key and value, so that later ones can be taken out."""
+    return all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", (None,)))
 
 
 def _next_tokens(network: Any, prompts: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:

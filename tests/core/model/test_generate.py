@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from graftkit.model.generate import generate_greedily, stream_greedily
+from graftkit.model.generate import Continuation, generate_greedily
 from graftkit.model.twin import build_twin
 
 SMALL = {
@@ -39,4 +39,44 @@ def test_answers_are_those_of_the_whole_sequence_computed_again(name: str) -> No
     prompts = [torch.randint(3, 90, (length,), generator=random).tolist() for length in (30, 11)]
     expected = [recomputed(network, prompt, 8) for prompt in prompts]
     assert generate_greedily(network, prompts, max_new_tokens=8, stop=[]) == expected
-    assert list(stream_greedily(network, prompts[0], max_new_tokens=8, stop=[])) == expected[0]
+    assert list(Continuation(network).stream(prompts[0], max_new_tokens=8, stop=[])) == expected[0]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_goes_on_with_a_prompt_already_computed_is_as_if_computed_anew(name: str) -> None:
+    network, random = build_twin(SHAPES[name]), torch.Generator().manual_seed(5)
+    first, added, other = (torch.randint(3, 90, (length,), generator=random).tolist() for length in (30, 7, 9))
+    going_on = Continuation(network)
+    answer = list(going_on.stream(first, max_new_tokens=4, stop=[]))
+    for prompt in ([*first, *answer, *added], [*first, *other], first, other, [*first, *answer[:2], *added]):
+        assert list(going_on.stream(prompt, max_new_tokens=6, stop=[])) == recomputed(network, prompt, 6)
+
+
+def test_a_turn_that_follows_computes_its_own_tokens_alone() -> None:
+    network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
+    lengths: list[int] = []
+    network.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    going_on, prompt = Continuation(network), list(range(3, 40))
+    answer = list(going_on.stream(prompt, max_new_tokens=5, stop=[]))
+    assert lengths == [37, 1, 1, 1, 1], "a token costs a token a step"
+    lengths.clear()
+    list(going_on.stream([*prompt, *answer, 7, 8], max_new_tokens=2, stop=[]))
+    assert lengths == [3, 1], "the last token of the answer was not computed, the two are new"
+
+
+def test_a_pass_that_is_stopped_leaves_nothing_half_computed() -> None:
+    network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
+    going_on, prompt = Continuation(network), list(range(3, 40))
+    list(going_on.stream(prompt, max_new_tokens=3, stop=[]))
+
+    def stop(*anything: Any) -> None:
+        raise KeyboardInterrupt
+
+    hook = network.model.layers[1].register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        list(going_on.stream([*prompt, 50, 51], max_new_tokens=3, stop=[]))
+    hook.remove()
+    found = list(going_on.stream([*prompt, 50, 51], max_new_tokens=6, stop=[]))
+    assert found == recomputed(network, [*prompt, 50, 51], 6)

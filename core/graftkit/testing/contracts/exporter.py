@@ -19,6 +19,7 @@ from graftkit.flow.export import prove
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE_MANIFEST
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.flow.prove import check_it_reads, compare_found
+from graftkit.interfaces.export_card import CardExporter, CardRequest, ExportCard
 from graftkit.interfaces.exporter import AssetsExporter, Exporter, ProofRequest
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind
@@ -229,6 +230,22 @@ class ExporterContract(Contract):
                 assert version(name)
             except PackageNotFoundError:
                 pytest.fail(f"proved_with names {name}, which is no distribution: name one whose version can be asked")
+
+    def test_its_card_says_how_the_export_is_loaded(self, trained: TinyTrained, tmp_path: Path) -> None:
+        """Where the exporter has a `card`: code that is complete, whichever way it is asked; the folder stays."""
+        if not isinstance(self.make(), CardExporter):
+            pytest.skip("it says nothing for the model card")
+        folder = tmp_path / "export"
+        self.export(trained, folder)
+        before = _hashes(folder)
+        for chat in (True, False):
+            card = self.make().card(CardRequest(folder, "owner/base", chat))
+            assert isinstance(card, ExportCard), f"card() gives an ExportCard, not {type(card).__name__}"
+            assert card.library and card.loading, "a card names the hub's library and one example at least"
+            for example in card.loading:
+                if example.language == "python":
+                    compile(example.code, example.program, "exec")
+        assert _hashes(folder) == before, "card() changed the export: core writes the card"
 
     def _check_loads(self, trained: TinyTrained, folder: Path) -> None:
         self.export(trained, folder)

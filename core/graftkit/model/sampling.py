@@ -1,0 +1,125 @@
+"""Which token comes next: the likeliest one, or one drawn as the usual sampling options say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+__all__ = ["GREEDY", "Sampler", "Sampling"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is chosen. The options mean what they mean in transformers, and are applied in its order.
+
+    Attributes:
+        temperature: What scores are divided by; 0 takes the likeliest token.
+        top_k: So many of the likeliest tokens are left; 0 for all.
+        top_p: Of the likeliest tokens those are left that have this share of the probability together; 1 for all.
+        min_p: Tokens below this share of the likeliest one's probability are left out; 0 for none.
+        repetition_penalty: What the scores of tokens that were there already are divided by, or multiplied with where
+            they are negative; 1 changes nothing.
+        seed: What random numbers are derived from.
+
+    Source: `transformers.generation.logits_process`.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    @classmethod
+    def asked(cls, settings: Mapping[str, Any], *, seed: int = 0, **options: float | None) -> Sampling:
+        """Returns how tokens are chosen where somebody asked for some options and left out others.
+
+        Without temperature, top_k, top_p and min_p the likeliest token is taken, as when a run is measured. With one of
+        them, those left out are as the model's own settings say, and change nothing where those are silent.
+
+        Args:
+            settings: The content of a generation_config.json; values that are out of range are not used.
+            seed: What random numbers are derived from.
+            options: Fields of this class; None for one that was left out.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        if not given.keys() - {"repetition_penalty"}:
+            return cls(seed=seed, **given)  # type: ignore[arg-type]
+        own = {name: settings[name] for name in _RANGES if _in_range(name, settings.get(name))}
+        return cls(**{"temperature": 1.0, **own, **given}, seed=seed)
+
+    def scores(self, logits: torch.Tensor, seen: Sequence[int]) -> torch.Tensor:
+        """Returns the scores that a token is drawn by: their softmax is its probability.
+
+        Args:
+            logits: `[vocabulary]`.
+            seen: The ids of the prompt and of the answer so far.
+
+        Returns:
+            `[vocabulary]`, float32; minus infinity for tokens that are left out.
+        """
+        scores = logits.float()
+        if self.repetition_penalty != 1:
+            index = torch.tensor(sorted({*seen}), dtype=torch.long, device=scores.device)
+            found = scores[index]
+            penalized = torch.where(found < 0, found * self.repetition_penalty, found / self.repetition_penalty)
+            scores = scores.index_copy(0, index, penalized)
+        if self.temperature == 0:
+            return scores
+        scores = scores / self.temperature
+        if self.top_k:
+            least = scores.topk(min(self.top_k, len(scores))).values[-1]
+            scores = scores.masked_fill(scores < least, -math.inf)
+        if self.top_p < 1:
+            ascending, order = scores.sort()
+            left_out = ascending.softmax(-1).cumsum(-1) <= 1 - self.top_p
+            left_out[-1] = False
+            scores = scores.masked_fill(left_out.scatter(0, order, left_out), -math.inf)
+        if self.min_p > 0:
+            shares = scores.softmax(-1)
+            scores = scores.masked_fill(shares < self.min_p * shares.max(), -math.inf)
+        return scores
+
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "temperature": (0, 100),
+    "top_k": (0, 1 << 31),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "repetition_penalty": (1e-3, 100),
+}
+"""The least and the largest value of each option that a model's settings may say."""
+
+
+def _in_range(name: str, value: Any) -> bool:
+    kind = int if name == "top_k" else int | float
+    least, largest = _RANGES[name]
+    return isinstance(value, kind) and not isinstance(value, bool) and least <= value <= largest
+
+
+GREEDY = Sampling()
+"""The likeliest token, always."""
+
+
+class Sampler:
+    """Chooses one token after the other: the same ones for the same scores and seed.
+
+    Args:
+        sampling: How.
+    """
+
+    def __init__(self, sampling: Sampling = GREEDY) -> None:
+        self._sampling = sampling
+        self._random = torch.Generator().manual_seed(sampling.seed)
+
+    def choose(self, logits: torch.Tensor, seen: Sequence[int]) -> int:
+        """Returns the next token; arguments as for `Sampling.scores`."""
+        scores = self._sampling.scores(logits, seen)
+        if self._sampling.temperature == 0:
+            return int(scores.argmax())
+        return int(torch.multinomial(scores.softmax(-1).cpu(), 1, generator=self._random))

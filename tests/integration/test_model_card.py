@@ -1,0 +1,197 @@
+"""The model card that each export has, as the hub and people read it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+import yaml
+from graftkit.cli.verify import check_files
+from graftkit.flow import model_card
+from graftkit.flow.folder import others_files
+from graftkit.flow.reload import reload
+from graftkit.interfaces.export_card import CardRequest, ExportCard, LoadingExample
+from graftkit.report.model_card import hub_id, render_card
+from graftkit.report.run_manifest import RunManifest
+from graftkit.store.files import sha256_of
+from graftkit.testing import tiny_model_folder
+from graftkit_exporters.peft_folder import PeftExporter
+from graftkit_gguf.model_exporter import GgufExporter
+from markdown_it import MarkdownIt
+
+HOSTILE = (
+    "a`b\n---\nlicense: mit\n<script>x()</script><img src=x onerror=y>[x](javascript:z)\u202eb ``` </details> www.e.com"
+)
+PROVED = {"status": "proved", "max_abs_diff": 0.0, "tolerance": 1.0, "loaded_with": {"peft": "1"}}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run with every built-in export of an unchanged vocabulary, of a base that says its license."""
+    folder = tmp_path_factory.mktemp("card")
+    model = tiny_model_folder(folder / "model")
+    (model / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\nlicense: other\n")
+    said = [[{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": str(n)}] for n in range(30)]
+    (folder / "my records.jsonl").write_text("".join(json.dumps({"messages": turns}) + "\n" for turns in said))
+    recipe = {
+        "model": str(model),
+        "data": {"train": str(folder / "my records.jsonl"), "holdout": 0.2, "max_length": 64},
+        "adapter": {"use": "lora", "rank": 4},
+        "training": {"steps": 8, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
+        "export": ["peft", "merged"],
+    }
+    own = PeftExporter.export
+
+    def untidy(self: PeftExporter, trained: Any, folder: Path) -> Mapping[str, Any]:
+        """Does what libraries do: they write a README.md of their own."""
+        (folder / "README.md").write_text("---\nlibrary_name: other\n---\n[More Information Needed]\n")
+        return own(self, trained, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PeftExporter, "export", untidy)
+        return graftkit.run(recipe, out=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def grown(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run with new tokens, in both forms that hold an adapter."""
+    recipe = {key: run.manifest["recipe"][key] for key in ("model", "adapter")} | {
+        "data": {"train": run.manifest["recipe"]["data"]["train"][0]["path"], "max_length": 64},
+        "tokenizer": {"extend": {"tokens": 4}},
+        "training": {"steps": 4, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
+        "export": ["peft", "extended-base"],
+    }
+    return graftkit.run(recipe, out=tmp_path_factory.mktemp("grown") / "run")
+
+
+def card_of(folder: Path) -> tuple[dict[str, Any], str]:
+    found = re.fullmatch(r"---\n(.*?)\n---\n(.*)", (folder / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    return yaml.safe_load(found[1]), found[2]
+
+
+def test_each_export_has_one_card_that_its_manifest_lists(run: Any) -> None:
+    wanted = {"peft": "peft", "merged": "transformers"}
+    assert run.exports.keys() == wanted.keys()
+    for name, folder in run.exports.items():
+        matter, text = card_of(folder)
+        assert matter["library_name"] == wanted[name] and matter["pipeline_tag"] == "text-generation"
+        assert matter["license"] == "apache-2.0" and {"graftkit", "lora"} <= {*matter["tags"]}
+        assert "base_model" not in matter, "a folder on this machine is nothing that the hub knows"
+        assert "`my records.jsonl`: 24 records" in text and "| holdout loss |" in text and "logits within" in text
+        assert run.manifest["model"]["files"]["model.safetensors"] in text
+        assert "More Information Needed" not in text
+        listed = json.loads((folder / "graftkit.json").read_text())["files"]["README.md"]
+        assert listed["sha256"] == sha256_of(folder / "README.md")
+        assert len(check_files(folder)) == 2
+
+
+def test_a_gguf_file_is_loaded_by_llama_cpp_and_ollama(tmp_path: Path) -> None:
+    card = GgufExporter().card(CardRequest(tmp_path, "owner/base", chat=True))
+    assert (card.library, card.relation) == ("gguf", "quantized")
+    assert [example.program for example in card.loading] == ["llama.cpp", "Ollama"]
+    assert all("model.gguf" in example.code for example in card.loading)
+
+
+def test_a_run_that_is_killed_at_its_card_finds_nothing_of_somebody_elses(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {key: run.manifest["recipe"][key] for key in ("model", "adapter")} | {
+        "data": {"train": run.manifest["recipe"]["data"]["train"][0]["path"], "max_length": 64},
+        "training": {"steps": 1, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
+        "export": ["merged"],
+    }
+    write = model_card.write_text
+
+    def killed(path: Path, text: str) -> None:
+        write(path, text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model_card, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        graftkit.run(recipe, out=tmp_path / "run")
+    manifest = RunManifest.read(tmp_path / "run")
+    assert manifest is not None
+    as_killed = [name for name in manifest.artifacts if not name.startswith("exports/")]
+    left = manifest.with_facts(artifacts={}, written=as_killed)
+    assert others_files(tmp_path / "run", left) == []
+    monkeypatch.undo()
+    assert len(check_files(graftkit.run(recipe, out=tmp_path / "run", resume=True).exports["merged"])) == 2
+
+
+def python_of(folder: Path) -> str:
+    [code] = re.findall(r"```python\n(.*?)\n```", card_of(folder)[1], re.DOTALL)
+    return str(code)
+
+
+@pytest.mark.parametrize("name", ["peft", "merged"])
+def test_what_the_card_says_to_run_runs_and_answers(
+    run: Any, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run.exports[name])
+    exec(python_of(run.exports[name]), {})
+    found = capsys.readouterr().out
+    assert found.rstrip("\n") == "".join(reload(str(run.exports[name])).stream("Hello")).rstrip("\n")
+
+
+@pytest.mark.parametrize("name", ["peft", "extended-base"])
+def test_new_rows_are_loaded_as_the_card_says(
+    grown: Any, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = grown.exports[name]
+    monkeypatch.chdir(folder)
+    exec(python_of(folder), {})
+    found = capsys.readouterr().out
+    assert found.rstrip("\n") == "".join(reload(str(folder)).stream("Hello")).rstrip("\n")
+    served = "vllm serve" in card_of(folder)[1]
+    assert served == (name == "extended-base"), "vLLM takes no embedding rows in an adapter"
+
+
+def hostile_manifest(run: Any) -> RunManifest:
+    data = json.loads(json.dumps({key: run.manifest[key] for key in run.manifest if key != "artifacts"}))
+    data["model"]["reference"] = data["recipe"]["model"]["path"] = HOSTILE
+    data["model"]["files"] = {HOSTILE: "0" * 64}
+    data["data"]["data_sets"][0]["path"] = HOSTILE.replace("/", "|")
+    data["recipe"]["data"]["train"][0]["path"] = HOSTILE
+    data["data"]["revisions"] = {"hub:owner/set@main": "1" * 40, f"hub:{HOSTILE}@main": "2" * 40}
+    data["providers"]["adapter"]["name"] = HOSTILE
+    return RunManifest.from_json(data)
+
+
+def test_nothing_that_a_name_holds_becomes_markup_or_front_matter(run: Any) -> None:
+    card = ExportCard(HOSTILE, "finetune", [HOSTILE], [LoadingExample(HOSTILE, HOSTILE, HOSTILE)], [HOSTILE])
+    proof = {"status": "not possible", "reason": HOSTILE}
+    text = render_card(HOSTILE, hostile_manifest(run), proof, card, base_license="mit\nx: y", must_be_passed=HOSTILE)
+    matter = yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
+    assert matter.keys() == {"library_name", "pipeline_tag", "datasets", "tags"} and matter["datasets"] == ["owner/set"]
+    assert "\u202e" not in text
+    page = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text.split("\n---\n", 1)[1])
+    assert "<script" not in page and "<img" not in page and "<a " not in page
+    assert page.count("<details>") == page.count("</details>") == 1
+    assert page.index("</details>") > page.index("Recipe" if "Recipe" in page else "The recipe")
+
+
+def test_a_secret_is_in_no_card(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "quite-a-secret-value")
+    data = json.loads(json.dumps({key: run.manifest[key] for key in run.manifest if key != "artifacts"}))
+    data["recipe"]["adapter"]["hub_token"] = "another-secret-value"
+    data["recipe"]["data"]["train"][0]["path"] = "https://me:pass-word@host/quite-a-secret-value.jsonl"
+    text = render_card("x", RunManifest.from_json(data), PROVED, None)
+    assert "***" in text
+    assert not any(secret in text for secret in ("quite-a-secret-value", "another-secret-value", "pass-word"))
+
+
+def test_a_base_of_the_hub_is_named_as_the_hub_does(run: Any) -> None:
+    data = json.loads(json.dumps({key: run.manifest[key] for key in run.manifest if key != "artifacts"}))
+    data["model"]["reference"] = "hub:owner/base"
+    data["providers"]["quantizer"]["name"] = "nf4"
+    text = render_card("x", RunManifest.from_json(data), PROVED, ExportCard("peft", "adapter"))
+    matter = yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
+    assert matter["base_model"] == "owner/base" and matter["base_model_relation"] == "adapter"
+    assert "as nf4 stores them" in text
+    assert hub_id("/a/b") is hub_id("package:a/b.gguf") is hub_id("a") is hub_id("x/y/z") is None
