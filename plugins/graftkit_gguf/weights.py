@@ -1,14 +1,13 @@
-"""Reads the weights of a GGUF file as float32 tensors.
+"""Reads the weights of a GGUF file: plain ones in their own type, those in blocks as they lie.
 
-A tensor is read and dequantized in chunks, straight into the result: `gguf.quants` makes several temporary
-copies, which so stay in the processor's cache and don't grow with the tensor. The file is read rather than
-mapped, since truncating a mapped file while it is read kills the process.
+The file is read rather than mapped, since truncating a mapped file while it is read kills the process.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,32 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
+from graftkit import StoredWeight
 from graftkit.errors import ModelError
 
+from graftkit_gguf import llama
+from graftkit_gguf.block_weight import BlockWeight
+from graftkit_gguf.blocks import BLOCKS, dequantize_blocks
 from graftkit_gguf.header import GgufHeader, GgufTensor
-from graftkit_gguf.llama import StoredWeight, half_split_rows
 
 __all__ = ["read_weights"]
 
+_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 2**17
+_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def read_weights(header: GgufHeader, weights: Mapping[str, StoredWeight]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields each weight by name, float32, in the shape and row order of `transformers`.
+def read_weights(
+    header: GgufHeader, weights: Mapping[str, llama.StoredWeight]
+) -> Iterator[tuple[str, torch.Tensor | StoredWeight]]:
+    """Yields each weight by name, in the shape and row order of `transformers`.
+
+    One of single numbers is in the file's own type, a matrix in blocks is a `StoredWeight` whose kind is the name that
+    ggml gives the blocks, such as "Q4_1".
 
     Raises:
-        ModelError: The file changed since its header was read, can't be read, or a weight is infinite or no
-            number.
+        ModelError: The file changed since its header was read, can't be read, or a weight of single numbers is infinite
+            or no number.
     """
     try:
         with header.path.open("rb") as file:
@@ -53,36 +62,55 @@ def _changed(path: Path) -> ModelError:
     return ModelError("the file was changed after its header was read", where=str(path), hint="Start again.")
 
 
-def _weight(file: BufferedReader, path: Path, weight: StoredWeight) -> torch.Tensor:
-    values = np.empty(weight.shape, np.float32)
-    _fill(values.reshape(-1), file, path, weight.tensor)
-    return torch.from_numpy(half_split_rows(values, weight.heads) if weight.heads else values)
+def _weight(file: BufferedReader, path: Path, weight: llama.StoredWeight) -> torch.Tensor | StoredWeight:
+    rows = _rows(file, path, weight)
+    kind = weight.tensor.type.name
+    if kind in _PLAIN:
+        plain = torch.from_numpy(rows).view(_PLAIN[kind]).view(weight.shape)
+        _refuse_infinite(plain, path, weight.tensor)
+        return plain
+    if len(weight.shape) != 2:
+        values = _dequantized(kind, rows, weight.shape)
+        _refuse_infinite(values, path, weight.tensor)
+        return values
+    return _stored(kind, torch.from_numpy(rows), weight.shape)
 
 
-def _fill(values: np.ndarray[Any, Any], file: BufferedReader, path: Path, tensor: GgufTensor) -> None:
-    """Dequantizes a tensor into `values`, `[elements]`."""
-    type_ = tensor.type
-    step = _CHUNK // type_.block * type_.block
-    buffer = memoryview(bytearray(min(step, len(values)) // type_.block * type_.nbytes))
-    file.seek(tensor.offset)
-    for start in range(0, len(values), step):
-        chunk = values[start : start + step]
-        stored = buffer[: len(chunk) // type_.block * type_.nbytes]
-        if file.readinto(stored) != len(stored):
-            raise _changed(path)
-        _dequantize(chunk, stored, type_.name)
-        if not _is_finite(chunk):
-            raise ModelError(
-                f"the tensor {tensor.name!r} holds values that are infinite or no numbers", where=str(path)
-            )
+def _rows(file: BufferedReader, path: Path, weight: llama.StoredWeight) -> _Bytes:
+    """Reads a tensor's bytes, a row of it each, in the order of `transformers`: a row is whole blocks."""
+    count = weight.shape[0] if len(weight.shape) > 1 else 1
+    stored = np.empty((count, weight.tensor.nbytes // count), np.uint8)
+    file.seek(weight.tensor.offset)
+    if file.readinto(stored.data.cast("B")) != stored.nbytes:
+        raise _changed(path)
+    return llama.half_split_rows(stored, weight.heads) if weight.heads else stored
 
 
-def _dequantize(chunk: np.ndarray[Any, Any], stored: memoryview, type_: str) -> None:
+def _refuse_infinite(values: torch.Tensor, path: Path, tensor: GgufTensor) -> None:
+    if not torch.isfinite(values).all():
+        raise ModelError(f"the tensor {tensor.name!r} holds values that are infinite or no numbers", where=str(path))
+
+
+def _stored(kind: str, blocks: torch.Tensor, shape: tuple[int, ...]) -> StoredWeight:
+    return StoredWeight(
+        kind,
+        shape,
+        {"blocks": blocks},
+        {},
+        dequantize=partial(_dequantized, kind, blocks.numpy(), shape),
+        freeze=partial(BlockWeight, kind, blocks) if kind in BLOCKS else None,
+    )
+
+
+def _dequantized(kind: str, blocks: _Bytes, shape: tuple[int, ...]) -> torch.Tensor:
+    """Returns the values, float32; those of types that are rare through the gguf package, which is slow."""
+    out = torch.empty(shape)
+    if kind in BLOCKS:
+        dequantize_blocks(kind, torch.from_numpy(blocks), out)
+        return out
+    values = out.view(blocks.shape[0], -1).numpy()
+    step = max(1, _CHUNK // values.shape[1])
     with np.errstate(all="ignore"):  # what overflows is infinite then, and refused
-        chunk[:] = dequantize(np.frombuffer(stored, np.uint8), GGMLQuantizationType[type_])
-
-
-def _is_finite(chunk: np.ndarray[Any, Any]) -> bool:
-    """Tells whether all values are finite; their sum is tried first, which is faster."""
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(chunk.sum())) or bool(np.isfinite(chunk).all())
+        for start in range(0, len(values), step):
+            values[start : start + step] = dequantize(blocks[start : start + step], GGMLQuantizationType[kind])
+    return out
