@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graftkit.host.host import PluginHost as PluginHost
     from graftkit.interfaces.adapted_weight import AdaptedWeight as AdaptedWeight
     from graftkit.interfaces.adapter import Adapter as Adapter
+    from graftkit.interfaces.buffered_weight import BufferedWeight as BufferedWeight
     from graftkit.interfaces.checks import check_matrix as check_matrix
     from graftkit.interfaces.checks import check_tensors as check_tensors
     from graftkit.interfaces.config import ProviderConfig as ProviderConfig
@@ -89,6 +90,7 @@ _HOMES = {
     "Exporter": "graftkit.interfaces.exporter",
     "ExtensionPlan": "graftkit.interfaces.vocabulary",
     "ExtensionSpec": "graftkit.interfaces.vocabulary",
+    "BufferedWeight": "graftkit.interfaces.buffered_weight",
     "FrozenWeight": "graftkit.interfaces.frozen_weight",
     "GraftkitError": "graftkit.errors",
     "Initializer": "graftkit.interfaces.initializer",

@@ -59,6 +59,11 @@ class StoredWeight:
         """The type that it is stored in, such as "Q4_1"."""
         return self.tensors[0].type.name
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes that it takes in the file."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
 
 def architecture_of_file(header: GgufHeader) -> Architecture:
     """Returns the architecture of a file.

@@ -12,11 +12,13 @@ from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.references import local_path
 
 from graftkit_gguf.header import MAGIC, GgufHeader, read_header
-from graftkit_gguf.reading import StoredWeight, model_config, model_weights
+from graftkit_gguf.reading import StoredWeight as FileWeight
+from graftkit_gguf.reading import model_config, model_weights
 from graftkit_gguf.tensor_types import READABLE_TYPES
 
 if TYPE_CHECKING:
     import torch
+    from graftkit import StoredWeight
 
 __all__ = ["GgufFile", "GgufSource"]
 
@@ -94,7 +96,7 @@ class GgufFile(GgufTokenizerFile):
     """
 
     config: Mapping[str, Any]
-    weights: Mapping[str, StoredWeight]
+    weights: Mapping[str, FileWeight]
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -104,7 +106,7 @@ class GgufFile(GgufTokenizerFile):
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every weight's name, shape and stored type, such as "Q4_1"."""
-        return {name: TensorInfo(weight.shape, weight.dtype) for name, weight in self.weights.items()}
+        return {name: TensorInfo(weight.shape, weight.dtype, weight.nbytes) for name, weight in self.weights.items()}
 
     @property
     def generation_config(self) -> Mapping[str, Any]:
@@ -120,19 +122,19 @@ class GgufFile(GgufTokenizerFile):
         found = self.header.metadata.get("general.license")
         return found if isinstance(found, str) else None
 
-    def read(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields each tensor by name as float32, one in memory at a time.
+    def read(self) -> Iterator[tuple[str, torch.Tensor | StoredWeight]]:
+        """Yields each tensor by name, one in memory at a time: plain ones in their own type, the rest in blocks.
 
         Raises:
-            ModelError: The file changed or can't be read, or a tensor holds values that are infinite or no
+            ModelError: The file changed or can't be read, or a plain tensor holds values that are infinite or no
                 numbers.
         """
         from graftkit_gguf.weights import read_weights
 
         return read_weights(self.header, self.weights)
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """Returns one tensor as float32, as `read` yields it.
+    def tensor(self, name: str) -> torch.Tensor | StoredWeight:
+        """Returns one tensor, as `read` yields it.
 
         Raises:
             ModelError: There is no tensor of this name, the file changed or can't be read, or the tensor holds values

@@ -1,15 +1,15 @@
-"""Reads the weights of a GGUF file as float32 tensors.
+"""Reads the weights of a GGUF file: plain ones in their own type, those in blocks as they lie.
 
-A tensor is read and dequantized in chunks, straight into the result: `gguf.quants` makes several temporary
-copies, which so stay in the processor's cache and don't grow with the tensor. The file is read rather than
-mapped, since truncating a mapped file while it is read kills the process.
+The file is read rather than mapped, since truncating a mapped file while it is read kills the process.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from io import BufferedReader
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,32 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
+from graftkit import StoredWeight
 from graftkit.errors import ModelError
 
+from graftkit_gguf.block_weight import BlockWeight
+from graftkit_gguf.blocks import BLOCKS, dequantize_blocks
 from graftkit_gguf.header import GgufHeader, GgufTensor
-from graftkit_gguf.reading import StoredWeight
+from graftkit_gguf.reading import StoredWeight as FileWeight
 
 __all__ = ["half_split_rows", "read_weights"]
 
+_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 2**17
+_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def read_weights(header: GgufHeader, weights: Mapping[str, StoredWeight]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields each weight by name, float32, in the shape and row order of `transformers`.
+def read_weights(
+    header: GgufHeader, weights: Mapping[str, FileWeight]
+) -> Iterator[tuple[str, torch.Tensor | StoredWeight]]:
+    """Yields each weight by name, in the shape and row order of `transformers`.
+
+    One of single numbers is in the file's own type, a matrix in blocks is a `StoredWeight` whose kind is the name that
+    ggml gives the blocks, such as "Q4_1".
 
     Raises:
-        ModelError: The file changed since its header was read, can't be read, or a weight is infinite or no
-            number.
+        ModelError: The file changed since its header was read, can't be read, or a weight of single numbers is infinite
+            or no number.
     """
     try:
         with header.path.open("rb") as file:
@@ -53,58 +63,75 @@ def _changed(path: Path) -> ModelError:
     return ModelError("the file was changed after its header was read", where=str(path), hint="Start again.")
 
 
-def _weight(file: BufferedReader, path: Path, weight: StoredWeight) -> torch.Tensor:
-    parts = [_values(file, path, tensor) for tensor in weight.tensors]
-    values = np.concatenate(parts, axis=-2) if len(parts) > 1 else parts[0].reshape(weight.shape)
-    if weight.heads:
-        values = half_split_rows(values, weight.heads)
-    return torch.from_numpy(values - 1 if weight.plus_one else values)
+def _weight(file: BufferedReader, path: Path, weight: FileWeight) -> torch.Tensor | StoredWeight:
+    first, *others = weight.tensors
+    if first.type.name not in _PLAIN and len(weight.shape) == 2 and not others:
+        return _stored(first.type.name, torch.from_numpy(_rows(file, path, first, weight.heads)), weight.shape)
+    parts = [_values(file, path, tensor, weight.heads) for tensor in weight.tensors]
+    values = torch.cat(parts, dim=-2) if others else parts[0].view(weight.shape)
+    return values - 1 if weight.plus_one else values
 
 
-def _values(file: BufferedReader, path: Path, tensor: GgufTensor) -> np.ndarray[Any, Any]:
-    values = np.empty(tensor.shape[::-1], np.float32)
-    _fill(values.reshape(-1), file, path, tensor)
+def _values(file: BufferedReader, path: Path, tensor: GgufTensor, heads: int) -> torch.Tensor:
+    """Reads a tensor as numbers: plain ones in their own type, the rest in float32."""
+    rows, shape, kind = _rows(file, path, tensor, heads), tensor.shape[::-1], tensor.type.name
+    if kind in _PLAIN:
+        values = torch.from_numpy(rows).view(_PLAIN[kind]).view(shape)
+    else:
+        values = _dequantized(kind, rows, shape)
+    _refuse_infinite(values, path, tensor)
     return values
 
 
-def half_split_rows(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+def _rows(file: BufferedReader, path: Path, tensor: GgufTensor, heads: int) -> _Bytes:
+    """Reads a tensor's bytes, a row of it each, in the order of `transformers`: a row is whole blocks."""
+    count = prod(tensor.shape[1:]) if heads == 0 or len(tensor.shape) > 1 else tensor.shape[0]
+    stored = np.empty((count, tensor.nbytes // count), np.uint8)
+    file.seek(tensor.offset)
+    if file.readinto(stored.data.cast("B")) != stored.nbytes:
+        raise _changed(path)
+    return half_split_rows(stored, heads) if heads else stored
+
+
+def half_split_rows(weight: _Bytes, heads: int) -> _Bytes:
     """Reorders the rows of q or k for `transformers`, whose rotary embedding rotates halves, not neighbours.
 
     Args:
-        weight: `[heads * head_dim, in]`, or a bias, a head's rows in the order 0, head_dim/2, 1, head_dim/2 + 1, ...
+        weight: `[heads * head_dim, bytes]`, a head's rows in the order 0, head_dim/2, 1, head_dim/2 + 1, ...
         heads: The number of heads whose rows these are.
 
     Returns:
         The same rows, a head's in the order 0, 1, 2, ...: a copy.
     """
-    pairs = weight.reshape(heads, weight.shape[0] // heads // 2, 2, *weight.shape[1:])
+    pairs = weight.reshape(heads, len(weight) // heads // 2, 2, -1)
     return pairs.swapaxes(1, 2).reshape(weight.shape)
 
 
-def _fill(values: np.ndarray[Any, Any], file: BufferedReader, path: Path, tensor: GgufTensor) -> None:
-    """Dequantizes a tensor into `values`, `[elements]`."""
-    type_ = tensor.type
-    step = _CHUNK // type_.block * type_.block
-    buffer = memoryview(bytearray(min(step, len(values)) // type_.block * type_.nbytes))
-    file.seek(tensor.offset)
-    for start in range(0, len(values), step):
-        chunk = values[start : start + step]
-        stored = buffer[: len(chunk) // type_.block * type_.nbytes]
-        if file.readinto(stored) != len(stored):
-            raise _changed(path)
-        _dequantize(chunk, stored, type_.name)
-        if not _is_finite(chunk):
-            raise ModelError(
-                f"the tensor {tensor.name!r} holds values that are infinite or no numbers", where=str(path)
-            )
+def _refuse_infinite(values: torch.Tensor, path: Path, tensor: GgufTensor) -> None:
+    if not torch.isfinite(values).all():
+        raise ModelError(f"the tensor {tensor.name!r} holds values that are infinite or no numbers", where=str(path))
 
 
-def _dequantize(chunk: np.ndarray[Any, Any], stored: memoryview, type_: str) -> None:
+def _stored(kind: str, blocks: torch.Tensor, shape: tuple[int, ...]) -> StoredWeight:
+    return StoredWeight(
+        kind,
+        shape,
+        {"blocks": blocks},
+        {},
+        dequantize=partial(_dequantized, kind, blocks.numpy(), shape),
+        freeze=partial(BlockWeight, kind, blocks) if kind in BLOCKS else None,
+    )
+
+
+def _dequantized(kind: str, blocks: _Bytes, shape: tuple[int, ...]) -> torch.Tensor:
+    """Returns the values, float32; those of types that are rare through the gguf package, which is slow."""
+    out = torch.empty(shape)
+    if kind in BLOCKS:
+        dequantize_blocks(kind, torch.from_numpy(blocks), out)
+        return out
+    values = out.view(blocks.shape[0], -1).numpy()
+    step = max(1, _CHUNK // values.shape[1])
     with np.errstate(all="ignore"):  # what overflows is infinite then, and refused
-        chunk[:] = dequantize(np.frombuffer(stored, np.uint8), GGMLQuantizationType[type_])
-
-
-def _is_finite(chunk: np.ndarray[Any, Any]) -> bool:
-    """Tells whether all values are finite; their sum is tried first, which is faster."""
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(chunk.sum())) or bool(np.isfinite(chunk).all())
+        for start in range(0, len(values), step):
+            values[start : start + step] = dequantize(blocks[start : start + step], GGMLQuantizationType[kind])
+    return out

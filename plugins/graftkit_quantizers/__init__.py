@@ -1,4 +1,4 @@
-"""The built-in quantizers: none, nf4, int8."""
+"""The built-in quantizers: none, nf4, int8, stored."""
 
 from graftkit import Provider, hookimpl
 
@@ -26,5 +26,11 @@ def graftkit_quantizers() -> list[Provider]:
             config="graftkit_quantizers.config:Int8Config",
             summary="8-bit integers with one scale a row (bitsandbytes)",
             requires=("bitsandbytes",),
+        ),
+        Provider(
+            name="stored",
+            target="graftkit_quantizers.stored:Stored",
+            config="graftkit_quantizers.config:StoredConfig",
+            summary="weights exactly as the model's file holds them, quantized or not",
         ),
     ]

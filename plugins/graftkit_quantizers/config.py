@@ -8,7 +8,7 @@ from typing import Literal
 from graftkit import LayerInfo, ProviderConfig
 from pydantic import Field
 
-__all__ = ["NESTED_BLOCK", "DenseConfig", "Int8Config", "Nf4Config"]
+__all__ = ["NESTED_BLOCK", "DenseConfig", "Int8Config", "Nf4Config", "StoredConfig"]
 
 NESTED_BLOCK = 256
 """Scales that share one scale under double quantization."""
@@ -45,3 +45,11 @@ class Nf4Config(ProviderConfig):
         blocks = layer.out_features * ceil(layer.in_features / self.blocksize)
         scales = blocks + 4 * (ceil(blocks / NESTED_BLOCK) + 1) if self.double_quant else 4 * blocks
         return blocks * self.blocksize // 2 + scales
+
+
+class StoredConfig(ProviderConfig):
+    """Weights as the file holds them."""
+
+    def stored_bytes(self, layer: LayerInfo, itemsize: int) -> int:
+        """Returns the bytes of the weight in the file, or of the weight itself where it can't be taken over."""
+        return layer.out_features * layer.in_features * itemsize if layer.file_bytes is None else layer.file_bytes

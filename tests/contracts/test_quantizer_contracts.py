@@ -25,3 +25,7 @@ class TestNf4InLargeBlocks(QuantizerContract):
 
 class TestInt8(QuantizerContract):
     provider = "graftkit:int8"
+
+
+class TestStored(QuantizerContract):
+    provider = "stored"

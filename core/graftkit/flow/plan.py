@@ -261,7 +261,7 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
 def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> Mapping[str, int | None]:
     """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors."""
     layers = [
-        LayerInfo(path, "linear", *shape, bias=f"{path}.bias" in files.tensors)
+        LayerInfo(path, "linear", *shape, f"{path}.bias" in files.tensors, files.tensors[f"{path}.weight"].given_bytes)
         for path, shape in likely_layers(files.tensors).items()
     ]
     if not names_are_certain(files.tensors):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from graftkit.errors import ModelError
@@ -29,6 +29,8 @@ class LayerInfo:
         out_features: Numbers that it gives.
         in_features: Numbers that it takes.
         bias: Whether it adds a bias.
+        file_bytes: How many bytes the model's file stores its weight in, as one that a quantizer may take over
+            (`AdoptingQuantizer`); None where it has the weight otherwise, or there is no file.
     """
 
     path: str
@@ -36,6 +38,7 @@ class LayerInfo:
     out_features: int
     in_features: int
     bias: bool = False
+    file_bytes: int | None = field(default=None, compare=False)
 
 
 class OriginalWeights(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -33,16 +34,32 @@ PLAIN = frozenset({"F64", "F32", "F16", "BF16"}) | INTEGERS
 """The stored types of single numbers; a tensor of any other is quantized in its file."""
 
 
+_GIVEN_ITEMSIZE = {"F64": 4, "F32": 4, "F16": 2, "BF16": 2}
+"""The bytes of a number as `read` gives it: double precision becomes float32."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A tensor's shape and type as the file stores it ("F32", "BF16", "Q4_1", ...).
 
     Of a tensor that is read as a `StoredWeight` the type is that one's `kind`, and none of `PLAIN`: whether it can be
     used is found out by it, before anything is done.
+
+    Attributes:
+        shape: As in the architecture.
+        dtype: As above.
+        nbytes: Of a `StoredWeight`, the bytes of its tensors; None where that can't be told from the headers.
     """
 
     shape: tuple[int, ...]
     dtype: str
+    nbytes: int | None = None
+
+    @property
+    def given_bytes(self) -> int | None:
+        """The bytes that it takes as its source gives it; None where that can't be told from the headers."""
+        size = _GIVEN_ITEMSIZE.get(self.dtype)
+        return self.nbytes if size is None else size * prod(self.shape)
 
 
 class TokenizerFiles(Protocol):

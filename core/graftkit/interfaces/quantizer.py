@@ -36,10 +36,16 @@ class AdoptingQuantizer(Protocol):
     def adopt(self, stored: StoredWeight, layer: LayerInfo) -> FrozenWeight | None:
         """Takes over a stored weight, without rounding it again.
 
+        Args:
+            stored: What a model source gives. A plain tensor is offered, too, before it is rounded to the type of the
+                computation: under the name of its type ("F32", "F16", "BF16"), as the one tensor "weight".
+            layer: Whose weight it is.
+
         Returns:
             The weight, or None where its kind is another or it is stored otherwise than this quantizer's fields say;
             it is dequantized and quantized then, where its source can.
 
         Raises:
             ValueError: It is of a kind that is known, but damaged.
+            ModelError: It can't be kept, and must not be stored otherwise.
         """

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from graftkit.interfaces.frozen_weight import FrozenWeight
+
 __all__ = ["StoredWeight"]
 
 
@@ -23,6 +25,8 @@ class StoredWeight:
         tensors: The stored tensors by name, on the CPU.
         meta: What is needed beside them, as JSON.
         dequantize: Makes the matrix, floating point; None where the source can't.
+        freeze: Makes the frozen weight that keeps `tensors` as they are and computes, bit for bit, what `dequantize`
+            makes of them; None where the source has none. `quantizer: stored` takes it.
     """
 
     kind: str
@@ -30,3 +34,4 @@ class StoredWeight:
     tensors: Mapping[str, torch.Tensor]
     meta: Mapping[str, Any]
     dequantize: Callable[[], torch.Tensor] | None = None
+    freeze: Callable[[], FrozenWeight] | None = None

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,7 @@ class Loader:
         self._stacks = {stack.path: stack for stack in self.stacks}
         self._linear = {f"{layer.path}.weight": layer for layer in self.layers}
         self._plan = plan_weights(self._model, files.tensors, files.reference)
+        self._note_stored_sizes()
         self._names = _names_by_tensor(self._model)
         self._towers = tower_tensors(self._model)
         self._copies: dict[str, torch.Tensor] = {}
@@ -257,15 +259,15 @@ class Loader:
                 if dtype not in PLAIN:
                     planned.setdefault(dtype, {})[name] = weight
         for weights in planned.values():
-            sample = min(weights, key=lambda name: math.prod(self._files.tensors[name].shape))
+            adoptable = [name for name, weight in weights.items() if self._adoptable(weight)]
+            sample = min(adoptable or weights, key=lambda name: math.prod(self._files.tensors[name].shape))
             found = self._files.tensor(sample)
-            if not isinstance(found, StoredWeight) or found.dequantize is not None:
+            if not isinstance(found, StoredWeight):
                 continue
-            for name, weight in weights.items():
-                if self._adoptable(weight) is None:
-                    raise self._unusable(name, found.kind)
-            if self._adopted(sample, weights[sample], found) is None:
-                raise self._unusable(sample, found.kind)
+            kept = self._adopted(sample, weights[sample], found) is not None
+            left = [name for name in weights if not kept or name not in adoptable]
+            if left and found.dequantize is None:
+                raise self._unusable(left[0], found.kind)
 
     def _made(self, target: str) -> torch.Tensor | None:
         """Returns one of the model's tensors, made of the file's; None where those can't be dequantized."""
@@ -301,6 +303,18 @@ class Loader:
         move_text(self._model, self._device)
         model: nn.Module = self._model.requires_grad_(False).eval()
         return model
+
+    def _note_stored_sizes(self) -> None:
+        """Has each layer whose weight a quantizer may take over know how many bytes the file stores it in."""
+        sizes = {
+            weight.target: self._files.tensors[name].given_bytes
+            for weight in self._plan.weights
+            if self._adoptable(weight)
+            for name in weight.sources
+        }
+        for name, size in sizes.items():
+            self._linear[name] = replace(self._linear[name], file_bytes=size)
+        self.layers = list(self._linear.values())
 
     def _check_names(self) -> None:
         """Compares names and shapes before anything is read."""
@@ -369,18 +383,20 @@ class Loader:
 
     def _adopt(self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight) -> bool:
         """Has the quantizer take over a linear layer's weight as the file stores it; tells whether it did."""
-        frozen = self._adopted(name, weight, found) if isinstance(found, StoredWeight) else None
+        frozen = self._adopted(name, weight, found)
         if frozen is None:
             return False
         self._put_frozen(self._linear[weight.target], frozen)
         self._filled.add(weight.target)
         return True
 
-    def _adopted(self, name: str, weight: PlannedWeight, found: StoredWeight) -> FrozenWeight | None:
+    def _adopted(self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight) -> FrozenWeight | None:
         """Returns what the quantizer makes of a stored weight, or None where it does not take it over."""
         layer = self._adoptable(weight)
         if layer is None or not isinstance(self._quantizer, AdoptingQuantizer):
             return None
+        if not isinstance(found, StoredWeight):
+            found = StoredWeight(_type_name(found), tuple(found.shape), {"weight": found}, {})
         try:
             frozen = self._quantizer.adopt(found, layer)
         except ValueError as error:
@@ -495,6 +511,11 @@ def _names_by_tensor(model: nn.Module) -> dict[str, tuple[str, ...]]:
     for name, tensor in own.items():
         shared.setdefault(tensor, []).append(name)
     return {name: tuple(shared[tensor]) for name, tensor in own.items()}
+
+
+def _type_name(tensor: torch.Tensor) -> str:
+    """Returns the name that `TensorInfo` has for a tensor's type."""
+    return {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}.get(tensor.dtype, str(tensor.dtype))
 
 
 def _some(names: Iterable[str]) -> str:

@@ -78,7 +78,9 @@ def test_a_pattern_is_judged_by_the_models_own_layers_where_the_files_names_are_
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-@pytest.mark.parametrize("quantizer", ["none", "int8", "nf4", {"use": "nf4", "double_quant": True, "blocksize": 32}])
+@pytest.mark.parametrize(
+    "quantizer", ["none", "int8", "nf4", "stored", {"use": "nf4", "double_quant": True, "blocksize": 32}]
+)
 def test_what_is_forecast_is_what_is_made(tmp_path: Path, architecture: str, quantizer: Any) -> None:
     """From the layers of the skeleton; the plan says the same from the file's names where it can."""
     folder = tiny_model_folder(tmp_path / "model", **ARCHITECTURES.get(architecture, {}))

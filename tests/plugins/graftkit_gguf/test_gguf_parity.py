@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from gguf.quants import dequantize
+from graftkit import StoredWeight
 from graftkit_gguf.header import GgufHeader, read_header
 from graftkit_gguf.source import GgufFile, GgufSource
 from graftkit_gguf.splitting import SPLITTINGS
@@ -85,6 +86,10 @@ SENTENCES = [
     " ",
     "\n",
 ]
+
+
+def dense(found: torch.Tensor | StoredWeight) -> torch.Tensor:
+    return found.dequantize() if isinstance(found, StoredWeight) else found.float()
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +296,7 @@ def test_the_tensors_are_those_of_transformers(files: GgufFile) -> None:
 
 
 def test_the_weights_are_the_reference_readers(path: Path, files: GgufFile) -> None:
-    weights = dict(files.read())
+    weights = {name: dense(found) for name, found in files.read()}
     reference = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     for ours, theirs, heads in [
         ("model.embed_tokens", "token_embd", 0),
@@ -311,7 +316,7 @@ def test_the_weights_are_the_reference_readers(path: Path, files: GgufFile) -> N
 
 def test_the_model_expects_the_words_that_llama_cpp_expects(path: Path, files: GgufFile) -> None:
     model = LlamaForCausalLM(LlamaConfig(**files.config)).eval()
-    model.load_state_dict(dict(files.read()), strict=False)
+    model.load_state_dict({name: dense(found) for name, found in files.read()}, strict=False)
     llama = LlamaCpp(path)
     ids = llama.ids("The capital of France is the city of")
     request = {"n_predict": 1, "n_probs": 20, "temperature": 0, "cache_prompt": False}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from gguf.quants import dequantize, quantize
-from graftkit import PluginHost
+from graftkit import PluginHost, StoredWeight
 from graftkit.errors import DataError, ModelError
 from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.flow.open_model import check_fits
@@ -61,6 +61,10 @@ def tiny_llama(**changes: object) -> LlamaForCausalLM:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model
+
+
+def dense(found: torch.Tensor | StoredWeight) -> torch.Tensor:
+    return found.dequantize() if isinstance(found, StoredWeight) else found.float()
 
 
 def file_name(name: str) -> str:
@@ -166,13 +170,25 @@ def test_the_configuration_is_the_one_that_was_written(path: Path) -> None:
 @pytest.mark.parametrize("type_", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
 def test_every_type_equals_the_reference_dequantization(path: Path, type_: str) -> None:
     files = GgufSource().open(str(write(path, tiny_llama(), type_=type_)))
-    weights = {file_name(name): weight.numpy() for name, weight in files.read()}
+    weights = {file_name(name): dense(weight).numpy() for name, weight in files.read()}
     for tensor in gguf.GGUFReader(path).tensors:
         expected = dequantize(tensor.data, tensor.tensor_type).reshape(tuple(tensor.shape)[::-1])
         heads = {"attn_q": 4, "attn_k": 2}.get(tensor.name.split(".")[-2], 0)
         got = weights[tensor.name]
         assert got.dtype == np.float32
         np.testing.assert_array_equal(neighbouring_pairs(got, heads) if heads else got, expected)
+
+
+def test_blocks_are_given_byte_for_byte(path: Path) -> None:
+    """Rows of q and k are put in another order, whole rows of blocks of them."""
+    files = GgufSource().open(str(write(path, tiny_llama(), type_="Q5_1")))
+    found = {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
+    for name, heads in (("q", 4), ("k", 2), ("v", 0)):
+        stored_ = files.tensor(f"model.layers.1.self_attn.{name}_proj.weight")
+        assert isinstance(stored_, StoredWeight) and stored_.kind == "Q5_1"
+        blocks = stored_.tensors["blocks"].numpy()
+        rows = neighbouring_pairs(blocks, heads) if heads else blocks
+        np.testing.assert_array_equal(rows, found[f"blk.1.attn_{name}.weight"])
 
 
 def test_facts_are_those_of_the_file(path: Path) -> None:

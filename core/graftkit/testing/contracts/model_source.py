@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 import tracemalloc
 import weakref
@@ -14,11 +15,13 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import text_settings
+from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.model_source import PLAIN, BaseModelFiles
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.load import load_base_model
 from graftkit.testing.contracts.base import Contract, check_interface, choose, refusal
+from graftkit.testing.contracts.samples import distance
 from graftkit.testing.fresh import call_fresh
 from graftkit.testing.tiny import tiny_model_folder
 
@@ -169,6 +172,22 @@ class ModelSourceContract(Contract):
         did = refusal(lambda: files.tensor("no.tensor.of.this.name"), ModelError)
         assert not did, f"tensor() of a name that is not in tensors must raise ModelError; it {did}"
 
+    def test_a_weight_that_is_kept_as_it_lies_computes_what_its_source_dequantizes(self, files: BaseModelFiles) -> None:
+        """What `StoredWeight.freeze` makes, which `quantizer: stored` trains on."""
+        for name, found in files.read():
+            if not isinstance(found, StoredWeight) or found.freeze is None:
+                continue
+            assert found.dequantize is not None, f"{name} can be kept and not dequantized: no other quantizer takes it"
+            frozen, dense = found.freeze(), found.dequantize()
+            assert torch.equal(frozen.dequantize(dense.dtype), dense), f"{name}: freeze() makes another matrix"
+            state, said = frozen.state(), files.tensors[name].nbytes
+            assert frozen.nbytes == said, f"{name}: nbytes is {frozen.nbytes}, tensors says {said}"
+            trained = [key for key, parameter in frozen.named_parameters() if parameter.requires_grad]
+            assert not trained, f"{', '.join(trained)} of {name} must be Parameter(..., requires_grad=False)"
+            again = type(frozen).from_state(state, json.loads(json.dumps(frozen.meta())))
+            assert torch.equal(again.dequantize(), frozen.dequantize()), f"{name}: the weight from its state is another"
+            check_products(frozen, name)
+
     def test_its_tokenizer_is_loaded_by_the_backend_that_it_names(self, files: BaseModelFiles, tmp_path: Path) -> None:
         """And has no more ids than the model has rows."""
         folder = tmp_path / "tokenizer"
@@ -188,6 +207,20 @@ class ModelSourceContract(Contract):
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([[5, 9, 7, 7]])).logits
         assert bool(torch.isfinite(logits).all()), "the loaded model's logits are no numbers"
+
+
+def check_products(frozen: FrozenWeight, name: str) -> None:
+    """Compares a frozen weight's product, and its input's gradient, with those of the dequantized matrix."""
+    __tracebackhide__ = True
+    x = torch.linspace(-1, 1, 3 * frozen.in_features).view(3, -1).requires_grad_()
+    dense = frozen.dequantize()
+    y = frozen(x)
+    (grad,) = torch.autograd.grad(y.square().sum(), x)
+    wanted = x @ dense.T
+    (wanted_grad,) = torch.autograd.grad(wanted.square().sum(), x)
+    for what, own, other in (("product", y, wanted), ("input's gradient", grad, wanted_grad)):
+        off = distance(own.detach(), other.detach())
+        assert off < 1e-4, f"{name}: the {what} is off by {off:.1e} of that with dequantize()"
 
 
 def _parts(found: torch.Tensor | StoredWeight) -> list[torch.Tensor]:
