@@ -48,6 +48,7 @@ class AdaptedModel:
         adapted: Every adapted layer by its dotted path, in the model's order.
         grown: The new rows of its embeddings, or None where the vocabulary is the base model's.
         generation_config: How answers are generated, with the keys of a `generation_config.json`.
+        saved_modules: The names of parameters that an adapter's folder held as a whole, in the place of the base's.
     """
 
     network: nn.Module
@@ -58,6 +59,12 @@ class AdaptedModel:
     adapted: Mapping[str, AdaptedWeight]
     grown: GrownVocabulary | None = None
     generation_config: Mapping[str, Any] = field(default_factory=dict)
+    saved_modules: Sequence[str] = ()
+
+    @property
+    def saved_tensors(self) -> dict[str, torch.Tensor]:
+        """What the adapter's folder held in the place of the base model's parameters, by their names, float32."""
+        return {name: self.network.get_parameter(name).detach().float() for name in self.saved_modules}
 
     @property
     def change(self) -> VocabularyChange | None:
