@@ -26,6 +26,53 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+_OF_PEFT = {
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "use_rslora": "rslora",
+    "rank_pattern": "rank_pattern",
+    "alpha_pattern": "alpha_pattern",
+}
+"""PEFT's names of the fields of a `LoraConfig`."""
+
+_DEFAULTS_OF_PEFT = {"rank": 8, "alpha": 8, "dropout": 0.0, "rslora": False}
+
+_VARIANTS = {"use_dora": "DoRA", "use_qalora": "QA-LoRA", "use_bdlora": "BD-LoRA", "arrow_config": "Arrow"}
+"""Fields of PEFT's that make another method of LoRA."""
+
+_STARTS = (True, False, "gaussian", "orthogonal", "eva")
+"""Values of `init_lora_weights` that leave the frozen weights as they are; others, such as PiSSA's, change them."""
+
+_OF_STARTS = frozenset(
+    ["corda_config", "eva_config", "loftq_config", "lora_ga_config", "megatron_core", "qalora_group_size"]
+)
+"""Fields that say something for a start, or for a variant that another field switches on."""
+
+
+def _refuse_variants(fields: Mapping[str, Any]) -> None:
+    """Refuses whatever makes LoRA compute something else than `W + scale B A`.
+
+    Raises:
+        ValueError: A field does.
+    """
+    for key, name in _VARIANTS.items():
+        if fields.get(key):
+            raise ValueError(f"it is {name} ('{key}'), which graftkit does not have")
+    if fields.get("bias", "none") != "none":
+        raise ValueError(f"it trains biases as well ('bias' is {str(fields['bias'])[:40]!r}), which lora does not")
+    start = fields.get("init_lora_weights", True)
+    if start not in _STARTS or (isinstance(start, int) and not isinstance(start, bool)):
+        raise ValueError(
+            f"its 'init_lora_weights' is {str(start)[:40]!r}, which changes the weights that it belongs to: save it "
+            "with PEFT's path_initial_model_for_weight_conversion, as an ordinary LoRA"
+        )
+    known = {"peft_type", "bias", "init_lora_weights", *_OF_PEFT, *_OF_STARTS}
+    other = sorted(key for key, value in fields.items() if value and key not in known)
+    if other:
+        raise ValueError(f"it has the option '{other[0][:60]}', which lora does not know")
+
+
 Pattern = Annotated[str, AfterValidator(_compiles)]
 """A regular expression for the end of a layer's path, from a dot on, as PEFT reads it."""
 
@@ -47,6 +94,22 @@ class LoraConfig(ProviderConfig):
     lora_plus_ratio: float = Field(
         default=1.0, gt=0, le=1000, description="the rate of B is that of A times this, as in LoRA+"
     )
+
+    peft_prefix: ClassVar[str] = "lora_"
+    free_fields: ClassVar[frozenset[str]] = frozenset(["dropout"])
+
+    @classmethod
+    def from_peft(cls, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Returns the recipe fields of a LoRA of PEFT's, or None where it is another method.
+
+        Raises:
+            ValueError: It is a variant of LoRA that computes something else, such as DoRA.
+        """
+        if fields.get("peft_type") != "LORA":
+            return None
+        _refuse_variants(fields)
+        found = {name: fields[key] for key, name in _OF_PEFT.items() if fields.get(key) is not None}
+        return {**_DEFAULTS_OF_PEFT, **found}
 
     def rank_of(self, layer: LayerInfo) -> int:
         """Returns the rank of a layer's update."""

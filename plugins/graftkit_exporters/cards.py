@@ -6,8 +6,7 @@ import shlex
 from pathlib import Path
 
 from graftkit import CardRequest, ExportCard, LoadingExample
-
-from graftkit_exporters.peft_config import read_adapter_config
+from graftkit.interfaces.peft_config import read_adapter_config
 
 __all__ = ["extended_base_card", "merged_card", "peft_card"]
 

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from graftkit import CardRequest, ExportCard, LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
+from graftkit.interfaces.peft_config import LAYER_METHODS, check_adapter_config, read_adapter_config, stored_shapes
 from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
 from torch import nn
 
 from graftkit_exporters.cards import peft_card
 from graftkit_exporters.json_file import write_json
 from graftkit_exporters.model_folder import load_tokenizer
-from graftkit_exporters.peft_config import LAYER_METHODS, check_adapter_config, read_adapter_config, stored_shapes
 from graftkit_exporters.peft_experts import PeftExperts, peft_experts, refused_experts
 
 __all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
@@ -129,7 +129,7 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         trained: The model.
         folder: An existing folder.
         base: What adapter_config.json calls the base model.
-        new_rows: Whether the new rows of the embeddings are part of it.
+        new_rows: Whether the new rows of the embeddings are part of it, and whole modules that it was loaded with.
 
     Returns:
         Facts for the manifest: how many `tensors` there are, and under `expert_layouts` where those of each stack of
@@ -150,6 +150,8 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         tensors |= layout.stacked(_experts_of(trained, stack))
     for layer, rows in vocabulary.rows.items() if vocabulary else ():
         tensors[f"base_model.model.{layer}.{NEW_ROWS}"] = rows.cpu().contiguous()
+    saved = trained.saved_tensors if new_rows else {}
+    tensors |= {f"base_model.model.{name}": tensor.cpu().contiguous() for name, tensor in saved.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         **experts.fields,
@@ -159,6 +161,7 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
         **(_token_indices(vocabulary) if vocabulary else {}),
+        **({"modules_to_save": sorted({name.rpartition(".")[0] for name in saved})} if saved else {}),
     }
     write_json(folder / "adapter_config.json", config)
     said = {stack: layout.to_json() for stack, layout in layouts.items()}

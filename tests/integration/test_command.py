@@ -162,13 +162,13 @@ def test_a_run_without_an_export_names_the_command_that_adds_one_and_it_works(
 ) -> None:
     done = toolkit("run", "job.yaml", "--out", "out", "--set", "export=[]", cwd=tmp_path)
     following = [line.strip() for line in done.stdout.partition("Next:")[2].strip().splitlines()]
-    assert following[1] == "toolkit export out merged"
+    assert following[1] == "toolkit export out --to merged"
     added = toolkit(*following[1].split()[1:], cwd=tmp_path)
     assert added.returncode == 0, added.stderr
     assert "proved: logits within" in added.stdout and "step " not in added.stderr
     refused = toolkit("run", "job.yaml", "--out", "out", cwd=tmp_path)
     assert refused.returncode == 2 and "it holds a run (finished)" in refused.stderr
-    assert "toolkit export out NAME" in refused.stderr
+    assert "toolkit export out --to NAME" in refused.stderr
     assert "toolkit run job.yaml --out out --resume --set training.steps=MORE" in refused.stderr
 
 

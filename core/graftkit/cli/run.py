@@ -89,7 +89,9 @@ def _telling_what_helps(folder: Path, go_on: str) -> Iterator[None]:
             if manifest and manifest.status != "finished":
                 error.add_note(f"Go on with the run in {folder}: {go_on}")
             elif manifest and isinstance(error, FolderError):
-                error.add_note(f"Add an export to the run in {folder}: toolkit export {shlex.quote(str(folder))} NAME")
+                error.add_note(
+                    f"Add an export to the run in {folder}: toolkit export {shlex.quote(str(folder))} --to NAME"
+                )
                 error.add_note(f"Train it further: {go_on} --set training.steps=MORE")
         raise
 
@@ -130,7 +132,7 @@ def _next(result: RunResult) -> list[str]:
         folder = result.folder / "exports" / next(iter(result.exports))
         commands.append(f"  toolkit verify {_argument(folder)}")
     else:
-        commands.append(f"  toolkit export {_argument(result.folder)} merged")
+        commands.append(f"  toolkit export {_argument(result.folder)} --to merged")
     return commands
 
 

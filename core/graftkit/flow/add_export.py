@@ -45,7 +45,11 @@ def add_export(
     """
     manifest = RunManifest.read(folder)
     if manifest is None:
-        raise FolderError("there is no run in it", where=str(folder), hint="Give the folder of a run, as runs/NAME.")
+        raise FolderError(
+            "there is no run in it",
+            where=str(folder),
+            hint="Give the folder of a run, as runs/NAME, or of an adapter, with an adapter_config.json.",
+        )
     if manifest.status != "finished":
         hint = "Finish it first: toolkit run RECIPE --out FOLDER --resume."
         raise FolderError(f"the run in it has not finished (it is {manifest.status})", where=str(folder), hint=hint)
@@ -60,8 +64,8 @@ def add_export(
 def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise RecipeError("the form is KEY=VALUE", where=f"--option {text}")
-    return key.strip(), parse_value(value, f"--option {text}")
+        raise RecipeError("the form is KEY=VALUE", where=f"--set {text}")
+    return key.strip(), parse_value(value, f"--set {text}")
 
 
 def _recipe(manifest: RunManifest, folder: Path) -> dict[str, Any]:

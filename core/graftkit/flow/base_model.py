@@ -9,22 +9,23 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError
+from graftkit.flow.adapter_folder import AdapterFolder
+from graftkit.flow.base_facts import base_facts, check_unchanged
 from graftkit.flow.check_model import PlannedBase
 from graftkit.flow.context import RunContext
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.new_rows import changed_config, grow_vocabulary
+from graftkit.flow.place_adapter import load_tensors
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.packing import Packing, use_packing
-from graftkit.report.run_manifest import BaseFacts, ParameterFacts
-from graftkit.store.files import sha256_of
+from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
 
-__all__ = ["LoadedBase", "LoadedModel", "check_unchanged", "load_base", "prepare_model"]
+__all__ = ["LoadedBase", "LoadedModel", "load_base", "prepare_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +78,30 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
         model = AdaptedModel(
             network, files.reference, config, tokenizer, adapter, adapted, grown, generation, system=system
         )
+        if run.plan.origin:
+            _take_over(run, run.plan.origin, model)
         stage.facts |= _facts(model, base.device)
         run.record(parameters={key: stage.facts[key] for key in ParameterFacts.model_fields})
         return LoadedModel(model, base.device, base.packing)
 
 
-def base_facts(files: BaseModelFiles) -> BaseFacts:
-    """Returns what a manifest says of a base model: it reads every file."""
-    return BaseFacts(reference=files.reference, files={path.name: sha256_of(path) for path in files.files})
-
-
-def check_unchanged(before: BaseFacts | None, now: BaseFacts) -> None:
-    """Compares the base model's files with those that an adapter was trained on.
+def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel) -> None:
+    """Gives the adapter the tensors of the one that training goes on with, and keeps its files' hashes.
 
     Raises:
-        ModelError: They differ: the adapter means nothing on other weights.
+        ModelError: It was trained on another base model, does not fit this one, or is not what the run began with.
     """
-    for name, sha256 in before.files.items() if before else ():
-        if now.files.get(name) != sha256:
-            raise ModelError(
-                f"{name} is not the file that the adapter was trained on",
-                where=now.reference,
-                hint="Put that file back; the run's manifest has its sha256.",
-            )
+    before = run.resumed.manifest.adapter_from if run.resumed else None
+    if before and before.files != origin.files:
+        raise ModelError(
+            "the adapter that the run began with has changed",
+            where=str(origin.path),
+            hint="Put its files back; the run's manifest has their sha256.",
+        )
+    if origin.manifest:
+        check_unchanged(origin.manifest.model, required(run.manifest.model, "model"))
+    run.record(adapter_from=AdapterSource(path=str(origin.path), files=dict(origin.files)))
+    load_tensors(origin, model, run.plan.targets)
 
 
 def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:

@@ -60,7 +60,17 @@ from graftkit.recipe.schema import ExportSection
 from graftkit.redact import without_secrets
 from graftkit.store.files import TEMPORARY, atomic_folder, file_facts, guarded, make_folder, replace_folder, sweep_of
 
-__all__ = ["Planned", "export_all", "make_exporters", "prove", "prove_exports", "refuse_early"]
+__all__ = [
+    "Planned",
+    "export_all",
+    "give_memory_back",
+    "make_exporters",
+    "prove",
+    "prove_and_tell",
+    "prove_exports",
+    "refuse_early",
+    "write_export",
+]
 
 _SECONDS, _BYTES_A_SECOND = 1800, 2_000_000
 """How long a proof may take: half an hour, and a second for each two megabytes to load."""
@@ -119,7 +129,7 @@ def prove_exports(run: RunContext) -> None:
     """
     if not run.plan.bound.exports:
         return
-    _give_memory_back()
+    give_memory_back()
     if not run.manifest.continued:
         run.record(exports={})
     proved: dict[str, dict[str, Any]] = {}
@@ -153,7 +163,7 @@ def _put_in_place(run: RunContext, proved: Mapping[str, Mapping[str, Any]]) -> N
     run.record(exports={name: found[name] for name in asked})
 
 
-def _give_memory_back() -> None:
+def give_memory_back() -> None:
     """Gives the system the memory of what nothing holds any more: proofs run in processes of their own."""
     gc.collect()
     if torch.cuda.is_available():
@@ -215,33 +225,66 @@ def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, export
 
 
 def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path, name: str) -> None:
-    with atomic_folder(folder, keep=run.theirs(f"exports/{name}")) as temporary:
-        said = run.manifest
-        facts = exporter.export(_with_own_settings(loaded.model, said.data.prompts if said.data else "chat"), temporary)
-        check_towers(loaded.model, temporary)
-        if run.vocabulary.change:
-            shutil.copyfile(run.folder / VOCABULARY, temporary / VOCABULARY)
+    said = run.manifest
+    facts = {
+        "model": said.model,
+        "model_source": said.providers["model_source"],
+        "quantizer": said.providers["quantizer"],
+        "chat_template": said.tokenizer.chat_template if said.tokenizer else None,
+        "chat": said.data.chat if said.data else None,
+        "prompts": said.data.prompts if said.data else "chat",
+        "adapter": said.providers["adapter"],
+        **({"adapter_from": said.adapter_from} if said.adapter_from else {}),
+        "targets": run.plan.targets,
+        "tokenizer": said.providers["tokenizer"],
+        "dtype": run.plan.bound.recipe.training.dtype,
+        "stop_tokens": said.stop_tokens,
+        "system": said.data.system if said.data else None,
+        "tools": said.data.tools if said.data else [],
+    }
+    changed = run.folder / VOCABULARY if run.vocabulary.change else None
+    write_export(loaded.model, exporter, choice, folder, facts, changed, keep=run.theirs(f"exports/{name}"))
+
+
+def write_export(
+    model: AdaptedModel,
+    exporter: Exporter,
+    choice: Choice,
+    folder: Path,
+    facts: Mapping[str, Any],
+    vocabulary: Path | None = None,
+    *,
+    keep: Iterable[str] = (),
+) -> None:
+    """Writes an export and its manifest, as a whole.
+
+    Args:
+        model: What is exported.
+        exporter: Writes it.
+        choice: What says which exporter that is.
+        folder: The export's folder.
+        facts: What its manifest says besides: of base model, quantizer, adapter, tokenizer and chat.
+        vocabulary: The file that says what became of the vocabulary, where something did.
+        keep: Files of an older folder that are somebody else's, relative to it.
+
+    Raises:
+        ExportError: It can't be written, or the exporter's own word is refused.
+    """
+    name = choice.registered.qualified_name
+    with atomic_folder(folder, keep=keep) as temporary:
+        own = exporter.export(_with_own_settings(model, facts["prompts"]), temporary)
+        check_towers(model, temporary)
+        if vocabulary:
+            shutil.copyfile(vocabulary, temporary / VOCABULARY)
         manifest = {
             "graftkit": __version__,
             "manifest_format": FORMAT,
             "exporter": choice.facts(),
-            "model": said.model,
-            "model_source": said.providers["model_source"],
-            "quantizer": said.providers["quantizer"],
-            "tokenizer_fingerprint": run.vocabulary.tokenizer.fingerprint,
-            "chat_template": said.tokenizer.chat_template if said.tokenizer else None,
-            "chat": said.data.chat if said.data else None,
-            "prompts": said.data.prompts if said.data else "chat",
-            "adapter": said.providers["adapter"],
-            "targets": run.plan.targets,
-            "tokenizer": said.providers["tokenizer"],
-            "dtype": run.plan.bound.recipe.training.dtype,
-            "stop_tokens": said.stop_tokens,
-            "system": said.data.system if said.data else None,
-            "tools": said.data.tools if said.data else [],
-            "tolerance": checked_tolerance(exporter.tolerance(), choice.registered.qualified_name),
+            **facts,
+            "tokenizer_fingerprint": model.tokenizer.fingerprint,
+            "tolerance": checked_tolerance(exporter.tolerance(), name),
+            **_facts_beside(own, name),
         }
-        manifest |= _facts_beside(facts, choice.registered.qualified_name)
         drop_foreign_code(temporary)
         manifest["files"] = file_facts(temporary)
         ExportManifest.model_validate(manifest).write(temporary)
@@ -273,12 +316,28 @@ def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
 
 
 def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
-    probes, poll = run.folder / PROBES_FILE, run.cancel.poll
-    proof = prove(folder, probes, poll, trusted=True, disable=run.host.disabled, report=stage.notice)
+    poll, disabled = run.cancel.poll, run.host.disabled
+    return prove_and_tell(folder, run.folder / PROBES_FILE, poll, disable=disabled, notice=stage.notice)
+
+
+def prove_and_tell(
+    folder: Path,
+    probes: Path,
+    poll: Any,
+    *,
+    disable: Iterable[str],
+    notice: Callable[[str], object],
+) -> dict[str, Any]:
+    """Proves an export that was just written, tells what its proof does not cover, and writes it into its manifest.
+
+    Arguments and errors as for `prove`.
+    """
+    proof = prove(folder, probes, poll, trusted=True, disable=disable, report=notice)
     if proof["status"] == "not possible":
-        stage.notice(f"the export {folder.name} could not be proved: {proof['reason']}")
+        notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
-        stage.notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
+        notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
+    ExportManifest.read(folder, ()).model_copy(update={"proof": proof}).write(folder)
     return proof
 
 

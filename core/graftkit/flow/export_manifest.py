@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from graftkit.errors import ExportError, FolderError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import open_regular, read_regular
-from graftkit.report.run_manifest import BaseFacts, ChatFacts, Facts, run_around
+from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, run_around
 from graftkit.store.files import sha256_of, write_json
 
 __all__ = [
@@ -59,6 +59,7 @@ class ExportManifest(Facts):
         model_source: What opens the base model.
         quantizer: How its weights were stored in training.
         adapter: What was trained.
+        adapter_from: The adapter's folder that it was made of, or that its training went on with; None else.
         targets: The layers that it was trained on.
         tokenizer: What reads the tokenizer.
         tokenizer_fingerprint: What the tokenizer's ids depend on, as hex.
@@ -81,6 +82,7 @@ class ExportManifest(Facts):
     model_source: dict[str, Any] = Field(default={})
     quantizer: dict[str, Any] = Field(default={})
     adapter: dict[str, Any] = Field(default={})
+    adapter_from: AdapterSource | None = None
     targets: list[str] = Field(default=[])
     tokenizer: dict[str, Any] = Field(default={})
     tokenizer_fingerprint: str = ""

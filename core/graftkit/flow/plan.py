@@ -15,7 +15,9 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.errors import DataError, RecipeError, TargetError
+from graftkit.flow.adapter_folder import AdapterFolder
 from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
+from graftkit.flow.continued_adapter import check_origin, filled_from_folder
 from graftkit.flow.datasets import open_datasets
 from graftkit.flow.estimate import (
     FEWEST_SAID,
@@ -77,6 +79,7 @@ class RunPlan:
         corpus: What a sample of the records says of all of them; None where nothing asked for it.
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
             how many `new_rows` the embedding gets; None where it did not check.
+        origin: The adapter that training goes on with; None where it begins with a new one.
     """
 
     bound: BoundRecipe
@@ -97,6 +100,7 @@ class RunPlan:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     corpus: CorpusEstimate | None = None
     checked: Mapping[str, str | bool | int] | None = None
+    origin: AdapterFolder | None = None
 
     @property
     def seen_an_epoch(self) -> float:
@@ -147,6 +151,7 @@ def make_plan(
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
     """
+    loaded, origin = filled_from_folder(loaded, host)
     bound = bind(loaded, host)
     recipe = bound.recipe
     where = bound.document.where
@@ -178,6 +183,7 @@ def make_plan(
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
     notices = [
         *bound.document.notices,
+        *(check_origin(origin, bound, tokenizer) if origin else []),
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,
         *_left_columns(datasets),
@@ -207,6 +213,7 @@ def make_plan(
         _forecast(bound, files, targets),
         chosen=chosen,
         corpus=corpus,
+        origin=origin,
     )
 
 

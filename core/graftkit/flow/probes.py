@@ -25,7 +25,7 @@ from graftkit.model.packing import forward_inputs
 from graftkit.store.files import write_atomic
 from graftkit.store.token_store import TokenStore
 
-__all__ = ["PROBES_FILE", "Comparison", "Probes", "allowed_difference", "compare", "make_probes"]
+__all__ = ["PROBES_FILE", "Comparison", "Probes", "allowed_difference", "compare", "make_probes", "run_probes"]
 
 PROBES_FILE = "probes.safetensors"
 _ASK_THE_RUN = "An export is proved with what its run has kept beside it: put that file back, or run it again."
@@ -162,12 +162,8 @@ class Comparison:
         return self.largest <= allowed and self.mean <= allowed / 3
 
 
-@torch.no_grad()
 def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) -> Probes:
     """Takes whole examples, holdout ones where there are any, and runs the trained model on them as training does.
-
-    It runs in float32 whatever it was trained in, block by block, so that what is compared are the weights and not the
-    rounding of activations.
 
     Args:
         loaded: The trained model.
@@ -175,15 +171,30 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
         trained_tokens: Tokens that training saw, by which the probes' size is bounded.
     """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
+    ids = _sequences(store, max(LEAST, int(SHARE * trained_tokens)))
+    return run_probes(loaded, ids, max(int(store.lengths.max()), int(corpus.train.lengths.max())))
+
+
+@torch.no_grad()
+def run_probes(loaded: LoadedModel, sequences: Sequence[list[int]], longest_example: int) -> Probes:
+    """Runs a model on token sequences as training does.
+
+    It runs in float32 whatever it was trained in, block by block, so that what is compared are the weights and not the
+    rounding of activations.
+
+    Args:
+        loaded: The model.
+        sequences: Token ids.
+        longest_example: Tokens of the longest example that it was trained on, for whoever reads the proof.
+    """
     # The shortest first: dynamic rope in transformers keeps the frequencies of the longest sequence that it has seen.
-    ids = sorted(_sequences(store, max(LEAST, int(SHARE * trained_tokens))), key=len)
+    ids = sorted(sequences, key=len)
     positions = [_spread(len(probe)) for probe in ids]
-    sequences = [torch.tensor(probe, device=loaded.device) for probe in ids]
     network = loaded.model.network
+    tensors = [torch.tensor(probe, device=loaded.device) for probe in ids]
     with float32_by_block(network):
-        logits = _logits(network, sequences, positions, loaded.packing.packed)
-    longest = max(int(store.lengths.max()), int(corpus.train.lengths.max()))
-    coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest}
+        logits = _logits(network, tensors, positions, loaded.packing.packed)
+    coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest_example}
     return Probes(ids, logits, positions, loaded.model.tokenizer.fingerprint, coverage)
 
 

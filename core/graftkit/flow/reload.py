@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError, named
-from graftkit.flow.base_model import base_facts, check_unchanged
+from graftkit.flow.base_facts import base_facts, check_unchanged
 from graftkit.flow.chat import options_of
 from graftkit.flow.check_model import pick_device
 from graftkit.flow.export_manifest import (
@@ -30,14 +30,13 @@ from graftkit.flow.export_manifest import (
 from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model
+from graftkit.flow.place_adapter import expert_layouts, state_from_peft
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.reloaded_model import ReloadedModel, Reply
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.offline import this_machine_alone
-from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -57,9 +56,6 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 """What a manifest may name: never any other attribute of torch."""
 
 _ADAPTER_AGAIN = "Put the file back; a run that has not finished writes it again with --resume."
-
-_NEW_ROWS = ".token_adapter.trainable_tokens_delta"
-"""PEFT's name of an embedding's new rows."""
 
 
 def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
@@ -212,7 +208,8 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
 
 def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
     """Loads an export in PEFT's format on the base that it was trained on."""
-    state = _peft_state(_tensors(folder / "adapter_model.safetensors"), make("adapter", manifest.adapter), manifest)
+    tensors, layouts = _tensors(folder / "adapter_model.safetensors"), expert_layouts(manifest)
+    state = state_from_peft(tensors, make("adapter", manifest.adapter), manifest.targets, layouts)
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder)
     dtype = _DTYPES[manifest.dtype]
@@ -220,25 +217,6 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> Reloade
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
     network, settings = _adapted(providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change)
     return _of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
-
-
-def _peft_state(
-    tensors: Mapping[str, torch.Tensor], adapter: Adapter, manifest: ExportManifest
-) -> dict[str, torch.Tensor]:
-    """Returns the adapter's own state, and new rows, from PEFT's tensors."""
-    state: dict[str, torch.Tensor] = {}
-    layouts = (manifest.model_extra or {}).get("expert_layouts", {})
-    for layer in [target for target in manifest.targets if target not in layouts]:
-        prefix = f"base_model.model.{layer}."
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
-    for stack, layout in layouts.items():
-        for expert, own in enumerate(ExpertLayout.from_json(layout).split(tensors)):
-            state |= {f"{stack}.{expert}.{name}": value for name, value in adapter.from_peft(own).items()}
-    for key, value in tensors.items():
-        if key.endswith(_NEW_ROWS):
-            state[f"{key.removeprefix('base_model.model.').removesuffix(_NEW_ROWS)}.new_rows"] = value
-    return state
 
 
 def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, make: MakeProvider) -> ReloadedModel:
@@ -249,7 +227,8 @@ def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, mak
     device, quantizer = pick_device("auto"), _dense(host)
     network = load_base_model(files, quantizer, device=device)
     adapter = make("adapter", manifest.adapter)
-    state = _peft_state(_tensors(folder / "adapter" / "adapter_model.safetensors"), adapter, manifest)
+    tensors = _tensors(folder / "adapter" / "adapter_model.safetensors")
+    state = state_from_peft(tensors, adapter, manifest.targets, expert_layouts(manifest))
     originals = FileOriginals(files, quantizer, device, torch.float32)
     adapted = adapt(network, adapter, manifest.targets, seed=0, originals=originals)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)

@@ -163,7 +163,7 @@ def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, A
         raise FolderError(
             f"the run in it has finished, after {taken} steps: there is nothing to resume",
             where=str(folder),
-            hint=f"`toolkit export {shlex.quote(str(folder))} NAME` adds an export; more steps, such as --set "
+            hint=f"`toolkit export {shlex.quote(str(folder))} --to NAME` adds an export; more steps, such as --set "
             f"training.steps={2 * taken}, train it further; --out starts another run elsewhere, --overwrite anew.",
         )
     if longer and now["steps"] is not None and now["steps"] < taken:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graftkit.errors import TargetError
+from graftkit.flow.continued_adapter import check_targets
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.model.targets import match_targets
@@ -110,6 +111,7 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
     if change:
         check_growable(planned.skeleton, plan.files.reference)
     targets = _matched(bound, planned)
+    check_targets(plan, targets, planned)
     stacks = {stack.path for stack in planned.stacks}
     dense = ["the experts of this architecture can't be quantized: they stay dense and frozen"]
     return replace(

@@ -17,7 +17,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan
 from graftkit.store.files import atomic_folder, write_json
 
-__all__ = ["VOCABULARY", "make_vocabulary", "prepare_tokenizer"]
+__all__ = ["VOCABULARY", "make_vocabulary", "prepare_tokenizer", "template_hash"]
 
 VOCABULARY = "vocabulary.json"
 """What becomes of the embeddings' rows: in a run's folder, and in every export that holds new rows alone."""
@@ -43,7 +43,7 @@ def prepare_tokenizer(run: RunContext) -> None:
             for text in check_fits(run.plan.files, run.plan.tokenizer):
                 stage.notice(text)
         tokenizer = run.vocabulary.tokenizer
-        found = {"fingerprint": tokenizer.fingerprint, "chat_template": _template_hash(tokenizer)}
+        found = {"fingerprint": tokenizer.fingerprint, "chat_template": template_hash(tokenizer)}
         _check_resumed(run, found)
         with atomic_folder(run.folder / "tokenizer", keep=run.theirs("tokenizer")) as folder:
             tokenizer.save(folder)
@@ -98,7 +98,7 @@ def _place_of(error: RequestError, plan: RunPlan) -> str:
     return error.where or plan.bound.document.where(("tokenizer",))
 
 
-def _template_hash(tokenizer: Tokenizer) -> str | None:
+def template_hash(tokenizer: Tokenizer) -> str | None:
     """Returns the sha256, in hex, of the chat template in use."""
     template = tokenizer.chat_template
     return None if template is None else hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()

@@ -104,6 +104,14 @@ class TrainedModel(PlannedModel, Protocol):
         """The new rows of its embeddings, or None where the vocabulary is the base model's."""
 
     @property
+    def saved_tensors(self) -> Mapping[str, torch.Tensor]:
+        """Whole parameters, float32, by name, that an adapter from elsewhere holds in the place of the base model's.
+
+        They are PEFT's `modules_to_save`: frozen here, and part of what `merged_tensors` and `base_tensors` yield.
+        Empty for an adapter that graftkit trained from the start.
+        """
+
+    @property
     def adapted(self) -> Mapping[str, AdaptedWeight]:
         """Every adapted layer by its dotted path; an expert's is that of its stack and its number."""
 

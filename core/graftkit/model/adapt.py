@@ -50,6 +50,7 @@ class AdaptedModel:
         generation_config: How answers are generated, with the keys of a `generation_config.json`.
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
         system: The system message that all conversations shared, or None.
+        saved_modules: The names of parameters that an adapter's folder held as a whole, in the place of the base's.
     """
 
     network: nn.Module
@@ -62,6 +63,12 @@ class AdaptedModel:
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     prompts: Literal["chat", "plain"] = "chat"
     system: str | None = None
+    saved_modules: Sequence[str] = ()
+
+    @property
+    def saved_tensors(self) -> dict[str, torch.Tensor]:
+        """What the adapter's folder held in the place of the base model's parameters, by their names, float32."""
+        return {name: self.network.get_parameter(name).detach().float() for name in self.saved_modules}
 
     @property
     def change(self) -> VocabularyChange | None:

@@ -78,6 +78,7 @@ def _choices(host: PluginHost, kind: Kind, section: type[BaseModel]) -> dict[str
     providers = host.registry.providers(kind)
     names = sorted({registered.provider.name for registered in providers})
     forms: list[dict[str, Any]] = [{"type": "string", "examples": names}]
+    use_required = ["use"] if section.model_fields["use"].is_required() else []
     for registered in providers:
         try:
             config = host.registry.config_class(registered).model_json_schema()
@@ -92,7 +93,7 @@ def _choices(host: PluginHost, kind: Kind, section: type[BaseModel]) -> dict[str
             {
                 "type": "object",
                 "properties": {**common, **config.get("properties", {}), "use": use},
-                "required": ["use", *config.get("required", [])],
+                "required": [*use_required, *config.get("required", [])],
                 "additionalProperties": False,
             }
         )

@@ -75,7 +75,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
+    if value in (None, ""):
         return ""
     if isinstance(value, ProviderSection):
         return f"`{value.use}`"

@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from datetime import date as Day
 from math import isfinite
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -130,14 +130,34 @@ class ProviderSection(StrictModel):
 
 
 class AdapterSection(ProviderSection):
-    """An adapter, and which layers it goes on."""
+    """An adapter, and which layers it goes on; or one that there is already, which is trained on."""
 
+    use: str = Field(default="", description="the provider's name; that of the method in `from` when left out")
+    __annotations__["from"] = str | None  # a keyword of Python's, which no attribute is called by
+    locals()["from"] = Field(
+        default=None,
+        min_length=1,
+        description="a folder with an adapter in PEFT's format: training goes on with it, by its own method, rank, "
+        "alpha and targets",
+    )
     targets: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
         default=["all-linear"],
         min_length=1,
         description="layers to adapt: all-linear, names (q_proj), paths or patterns (*.self_attn.*); a mixture's "
         "experts where they are named (experts)",
     )
+
+    @property
+    def origin(self) -> str | None:
+        """The folder of the adapter that training goes on with: `from`."""
+        found: str | None = getattr(self, "from")
+        return found
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not self.use and self.origin is None:
+            raise ValueError("'adapter.use' is missing\nthe provider's name, unless `from` names an adapter's folder")
+        return self
 
 
 class ExportSection(ProviderSection):

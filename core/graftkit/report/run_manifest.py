@@ -18,6 +18,7 @@ from graftkit.store.files import write_json
 __all__ = [
     "FORMAT",
     "MANIFEST",
+    "AdapterSource",
     "BaseFacts",
     "ChatFacts",
     "DataFacts",
@@ -62,6 +63,18 @@ class BaseFacts(Facts):
     """
 
     reference: str
+    files: dict[str, str] = {}
+
+
+class AdapterSource(Facts):
+    """The folder of an adapter in PEFT's format that something was made of.
+
+    Attributes:
+        path: The folder.
+        files: The sha256 of its files, in hex, by name.
+    """
+
+    path: str
     files: dict[str, str] = {}
 
 
@@ -197,6 +210,7 @@ class RunManifest(Facts):
             measured `after` them, if anything was.
         tokenizer: The tokenizer that examples are encoded with.
         model: The base model.
+        adapter_from: The adapter that training went on with, or None.
         sequences: How sequences are put together.
         forecast: What was known beforehand of what is trained and stored; see `graftkit.flow.targets.forecast`.
         parameters: How many parameters there are.
@@ -225,6 +239,7 @@ class RunManifest(Facts):
     continued: list[dict[str, Any]] = []
     tokenizer: TokenizerFacts | None = None
     model: BaseFacts | None = None
+    adapter_from: AdapterSource | None = None
     sequences: SequenceFacts | None = None
     forecast: dict[str, int | None] = {}
     parameters: ParameterFacts | None = None

@@ -14,6 +14,7 @@ from typing import Any
 from graftkit.errors import ExportError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.patterns import repeats_nest
+from graftkit.interfaces.regular_file import read_regular
 
 __all__ = ["LAYER_METHODS", "check_adapter_config", "read_adapter_config", "stored_shapes"]
 
@@ -57,6 +58,9 @@ _NO_SIZES = frozenset(
 )
 """Whole numbers by which peft makes nothing: factors, seeds, steps of a training, ids of tokens."""
 
+_MAX_CONFIG = 16 << 20
+"""The largest configuration that is read: token indices are the longest part of one."""
+
 _SMALLEST_LIMIT = 64
 """peft's defaults, such as 64 for ROAD's `group_size`, are allowed whatever the stored tensors' sizes are."""
 
@@ -68,11 +72,13 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Reads an adapter's configuration.
 
     Raises:
-        ExportError: It is no JSON object.
+        ExportError: It can't be read, or is no JSON object.
     """
     path = folder / "adapter_config.json"
     try:
-        data = parse_json(path.read_bytes())
+        data = parse_json(read_regular(path, _MAX_CONFIG))
+    except OSError as error:
+        raise ExportError(f"it can't be read: {error.strerror}", where=str(path)) from None
     except (ValueError, RecursionError) as error:
         raise ExportError(f"it can't be read as JSON: {error}", where=str(path)) from None
     if not isinstance(data, dict):

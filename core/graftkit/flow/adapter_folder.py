@@ -1,0 +1,255 @@
+"""Reads an adapter in PEFT's format, whoever made it, before torch is loaded: what it is, and what belongs to what.
+
+Everything in such a folder is a stranger's word. Nothing of it is given to peft.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from graftkit.errors import ExportError, FolderError
+from graftkit.flow.export_manifest import (
+    EXPORT_MANIFEST,
+    TO_LOAD,
+    TO_REBUILD,
+    ExportManifest,
+    check_all_listed,
+    check_listed,
+    check_tensor_header,
+    listed_by_the_run,
+    refuse_bad_files,
+)
+from graftkit.host.host import PluginHost
+from graftkit.host.records import RegisteredProvider
+from graftkit.interfaces.peft_adapter import PeftFields
+from graftkit.interfaces.peft_config import check_adapter_config, read_adapter_config, stored_shapes
+from graftkit.store.files import sha256_of
+
+__all__ = ["NEW_ROWS", "PREFIX", "AdapterFolder", "is_adapter_folder", "read_adapter_folder"]
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+
+PREFIX = "base_model.model."
+"""What PEFT's names of tensors begin with."""
+
+NEW_ROWS = ".token_adapter.trainable_tokens_delta"
+"""How PEFT's name of an embedding's trained rows ends; they are the rows themselves."""
+
+_OF_CORE = frozenset(
+    [
+        *("task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"),
+        *("modules_to_save", "trainable_token_indices", "ensure_weight_tying"),
+    ]
+)
+"""Keys of an adapter_config.json that are no method's own. `fan_in_fan_out` says how the base stores a weight, which
+the base says itself: the tensors are the same."""
+
+_ELSEWHERE = "Merge it with peft's merge_and_unload, and give graftkit the merged model."
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFolder:
+    """An adapter in PEFT's format.
+
+    Attributes:
+        path: The folder.
+        fields: What its adapter_config.json says.
+        registered: The adapter that has its method.
+        options: The recipe fields of that adapter.
+        layers: The dotted path of every layer that has tensors of the method's, as the file has them.
+        saved: The names of the tensors of whole modules (`modules_to_save`), as the base model calls them.
+        rows: The ids of trained rows, by the dotted path of their matrix.
+        files: The sha256 of its two files, by name.
+        manifest: What graftkit says of it, where graftkit made it.
+    """
+
+    path: Path
+    fields: Mapping[str, Any]
+    registered: RegisteredProvider
+    options: Mapping[str, Any]
+    layers: Sequence[str]
+    saved: Sequence[str]
+    rows: Mapping[str, tuple[int, ...]]
+    files: Mapping[str, str]
+    manifest: ExportManifest | None = None
+
+    @property
+    def tensors(self) -> Path:
+        """The file of its tensors."""
+        return self.path / TENSORS
+
+    @property
+    def base(self) -> str | None:
+        """The base model that it names, where that is a folder or a file on this machine."""
+        named = self.fields.get("base_model_name_or_path")
+        return named if isinstance(named, str) and named and Path(named).exists() else None
+
+
+def is_adapter_folder(path: Path) -> bool:
+    """Tells whether a folder holds an adapter in PEFT's format."""
+    return (path / CONFIG).is_file()
+
+
+def read_adapter_folder(path: Path, host: PluginHost, use: str | None = None) -> AdapterFolder:
+    """Reads what an adapter in PEFT's format is; no tensor is read.
+
+    Args:
+        path: The folder.
+        host: The plugins.
+        use: The adapter that is to have its method; the first one that does when left out.
+
+    Raises:
+        FolderError: It is no such folder, it is damaged, its files contradict one another, or no installed adapter has
+            its method.
+    """
+    if not is_adapter_folder(path):
+        hint = f"An adapter's folder has {CONFIG} and {TENSORS}; a run's has manifest.json."
+        raise FolderError("there is no adapter in PEFT's format in it", where=str(path), hint=hint)
+    if not (path / TENSORS).is_file():
+        pickle = (path / "adapter_model.bin").exists()
+        hint = (
+            "adapter_model.bin is a pickle, which could run code: save it anew with save_pretrained." if pickle else ""
+        )
+        raise FolderError(f"it has no {TENSORS}", where=str(path), hint=hint)
+    try:
+        refuse_bad_files(path)
+        check_tensor_header(path / TENSORS)
+        check_adapter_config(path)
+        fields, shapes = read_adapter_config(path), stored_shapes(path)
+    except ExportError as error:  # which is a run's own failure elsewhere: here the request is wrong
+        raise FolderError(error.message, where=error.where, hint=error.hint) from None
+    except (OSError, SafetensorError) as error:
+        raise FolderError(f"it is damaged: {error}", where=str(path / TENSORS)) from None
+    where = str(path / CONFIG)
+    try:
+        registered, options, model = _method(host, fields, use)
+        found = AdapterFolder(path, fields, registered, options, (), (), {}, _hashes(path), _manifest(path))
+        return _sorted_out(found, shapes, model.peft_prefix)
+    except ValueError as error:  # a plugin's, of fields that a stranger has written
+        raise FolderError(str(error), where=where, hint=_ELSEWHERE) from None
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    return {name: sha256_of(path / name) for name in (CONFIG, TENSORS)}
+
+
+def _manifest(path: Path) -> ExportManifest | None:
+    """Returns graftkit's own manifest of the folder, whose files are what it lists."""
+    if not (path / EXPORT_MANIFEST).is_file():
+        return None
+    manifest = ExportManifest.read(path, ("files", *TO_LOAD, *TO_REBUILD))
+    check_all_listed(path, manifest)
+    check_listed(path, listed_by_the_run(path))
+    return manifest
+
+
+def _method(
+    host: PluginHost, fields: Mapping[str, Any], use: str | None
+) -> tuple[RegisteredProvider, Mapping[str, Any], type[PeftFields]]:
+    """Finds the adapter whose method it is. One with a preset is another one's, with sections of a recipe besides.
+
+    Raises:
+        ValueError: There is none, or it lacks an option.
+    """
+    own = {key: value for key, value in fields.items() if key not in _OF_CORE}
+    if use is None:
+        candidates = [each for group in host.registry.providers_in_turn("adapter") for each in group]
+    else:
+        candidates = [host.registry.resolve("adapter", use)]
+    for registered in candidates:
+        model = host.registry.config_class(registered)
+        if not isinstance(model, PeftFields) or (use is None and model.preset):
+            continue
+        options = model.from_peft(own)
+        if options is not None:
+            return registered, _checked(model, options), model
+    method = str(fields.get("peft_type"))[:60]
+    who = f"the adapter '{use}' is not" if use else "no installed adapter is"
+    raise ValueError(f"its method is PEFT's {method}, which {who}")
+
+
+def _checked(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        model.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])[:100]
+        raise ValueError(f"its '{key}': {first['msg'].lower()}, not {str(first['input'])[:60]}") from None
+    return dict(options)
+
+
+def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> AdapterFolder:
+    """Finds out which tensors belong to layers, which are whole modules, and which are rows of embeddings.
+
+    Raises:
+        ValueError: A tensor is none of these, or of what adapter_config.json names there is no tensor.
+    """
+    layers: dict[str, None] = {}
+    saved: list[str] = []
+    rows: dict[str, tuple[int, ...]] = {}
+    names = _saved_names(found.fields)
+    saved_tied = bool(names and found.fields.get("ensure_weight_tying"))
+    experts = (found.manifest.model_extra or {}).get("expert_layouts", {}) if found.manifest else {}
+    held = tuple(f"{layout['prefix']}." for layout in experts.values())
+    own = re.compile(rf"(.+)\.{re.escape(prefix)}[^/]*")
+    for key, shape in shapes.items():
+        name = key.removeprefix(PREFIX)
+        if held and key.startswith(held):
+            continue
+        if not key.startswith(PREFIX):
+            raise ValueError(f"the tensor '{key[:120]}' is not named as PEFT names an adapter's: {PREFIX}LAYER.TENSOR")
+        if name.endswith(NEW_ROWS):
+            rows[name.removesuffix(NEW_ROWS)] = _ids(found.fields, name.removesuffix(NEW_ROWS), shape)
+        elif any(_inside(name, module) for module in names):
+            saved.append(name)
+        elif match := own.fullmatch(name):
+            layers[match[1]] = None
+        elif saved_tied and name.endswith(".weight"):  # the other matrix, which modules_to_save need not name
+            saved.append(name)
+        else:
+            raise ValueError(f"the tensor '{key[:120]}' belongs to nothing that adapter_config.json names")
+    lacking = [module for module in names if not any(_inside(name, module) for name in saved)]
+    if lacking:
+        raise ValueError(f"'modules_to_save' names {lacking[0][:60]!r}, of which there is no tensor")
+    if found.fields.get("trainable_token_indices") and not rows:
+        raise ValueError("'trainable_token_indices' names rows, of which there is no tensor")
+    if not layers and not experts:
+        raise ValueError("it has no tensor of an adapted layer")
+    return replace(found, layers=list(layers), saved=saved, rows=rows)
+
+
+def _inside(name: str, module: str) -> bool:
+    """Tells whether a parameter lies in a module that PEFT means by the end of its path, as "norm" means "ln_norm"."""
+    parts = name.split(".")
+    return any(".".join(parts[:end]).endswith(module) for end in range(1, len(parts)))
+
+
+def _saved_names(fields: Mapping[str, Any]) -> list[str]:
+    named = fields.get("modules_to_save") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) and name for name in named):
+        raise ValueError("its 'modules_to_save' is no list of names")
+    return named
+
+
+def _ids(fields: Mapping[str, Any], matrix: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the ids of the trained rows of a matrix, in the order of the rows."""
+    found = list(_ids_of(fields.get("trainable_token_indices"), matrix))
+    if len(shape) != 2 or len(found) != shape[0] or len(set(found)) != len(found) or min(found, default=0) < 0:
+        raise ValueError(f"'trainable_token_indices' does not name the {shape[0] if shape else 0} rows of '{matrix}'")
+    return tuple(found)
+
+
+def _ids_of(named: Any, matrix: str) -> Iterator[int]:
+    lists = [named] if isinstance(named, list) else []
+    if isinstance(named, Mapping):
+        lists = [ids for name, ids in named.items() if f".{matrix}".endswith(f".{name}") and isinstance(ids, list)]
+    for ids in lists[:1]:
+        yield from (id for id in ids if isinstance(id, int) and not isinstance(id, bool))

@@ -1,0 +1,264 @@
+"""Writes and proves an export of an adapter that lies in a folder of PEFT's format, without a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graftkit.errors import FolderError, RecipeError
+from graftkit.flow.assets import ExpectedAssets, expected_assets
+from graftkit.flow.base_model import LoadedModel
+from graftkit.flow.cancel import CancelToken
+from graftkit.flow.chat import options_of
+from graftkit.flow.check_model import pick_device
+from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
+from graftkit.flow.export import Planned, give_memory_back, prove_and_tell, write_export
+from graftkit.flow.export_manifest import ExportManifest
+from graftkit.flow.generation_settings import generation_config, stop_tokens
+from graftkit.flow.new_rows import changed_config
+from graftkit.flow.place_adapter import check_layers, expert_layouts, place_adapter
+from graftkit.flow.plan_adapter import PlannedAdapter
+from graftkit.flow.probes import PROBES_FILE, run_probes
+from graftkit.flow.tokenizer import VOCABULARY, template_hash
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.counts import count_weights
+from graftkit.interfaces.exporter import Exporter
+from graftkit.model.context import context_length
+from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
+from graftkit.model.originals import FileOriginals
+from graftkit.model.packing import choose_packing, use_packing
+from graftkit.model.skeleton import build_config
+from graftkit.recipe.bind import Choice
+from graftkit.recipe.options import bind_options
+from graftkit.recipe.schema import ExportSection
+from graftkit.store.files import guarded, make_folder, write_json
+
+__all__ = ["AdapterExport", "export_adapter", "load_adapter_model"]
+
+_TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "def area(radius):\n    return 3.14159 * radius ** 2\n\nprint(area(2.5))\n",
+    "Der Zug fährt um 7:45 Uhr ab. Il pleut à Paris. 你好，世界。Привет, мир.",
+    "When the rain had stopped she opened the window and looked at the street, where two children were building a boat "
+    "of paper. They had a bottle for a mast and a red handkerchief for a sail; the smaller one gave orders, and the "
+    "taller one did as he was told. Nobody else was about. " * 4,
+)
+"""What an adapter is tried with whose training records are not here: prose, code, other languages, and a long text."""
+
+_MOST_TOKENS = 512
+"""Tokens of such a text at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterExport:
+    """An export of an adapter's folder.
+
+    Attributes:
+        folder: Where it is.
+        proof: What proving it gave.
+    """
+
+    folder: Path
+    proof: dict[str, Any]
+
+
+def export_adapter(
+    planned: PlannedAdapter,
+    use: str,
+    options: Sequence[str] = (),
+    *,
+    out: Path,
+    host: PluginHost,
+    on_event: OnEvent,
+    cancel: CancelToken,
+) -> AdapterExport:
+    """Writes and proves an export of an adapter in PEFT's format: one of graftkit's, of peft's or of others'.
+
+    It is written to `out/exports/NAME`, beside what it was proved with, so that `toolkit verify` proves it again.
+
+    Args:
+        planned: The adapter and its base model.
+        use: The exporter.
+        options: The exporter's fields, each "key=value".
+        out: Where to write.
+        host: The plugins.
+        on_event: As for `run`.
+        cancel: As for `run`.
+
+    Raises:
+        RequestError: The adapter does not fit its base model, or there is no such export, or none of this model.
+        ExportError: The export failed, or computes something else than the adapter on its base does.
+    """
+    section, choice = _choice(host, use, options)
+    target, name = out / "exports" / section.folder, section.folder
+    _refuse_old(target)
+    exporter: Exporter = host.registry.create(choice.registered, choice.config)
+    for notice in planned.notices:
+        on_event(Notice("plan", notice))
+    with _stage("adapter", on_event, cancel):
+        targets = check_layers(planned.folder, plan_base_model(planned.files))
+        _refuse(exporter, planned, targets, name)
+        loaded = load_adapter_model(planned, targets)
+    with _stage(f"export {name}", on_event, cancel), guarded(target):
+        make_folder(target.parent)
+        probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, out))
+        probes.save(out / PROBES_FILE)
+        vocabulary = None
+        if planned.change:
+            vocabulary = out / VOCABULARY
+            write_json(vocabulary, planned.change.to_json())
+        write_export(loaded.model, exporter, choice, target, _facts(planned, targets), vocabulary)
+    del loaded
+    give_memory_back()
+    with _stage(f"proof of {name}", on_event, cancel):
+        proof = prove_and_tell(
+            target,
+            out / PROBES_FILE,
+            cancel.poll,
+            disable=host.disabled,
+            notice=lambda text: on_event(Notice(f"proof of {name}", text)),
+        )
+    return AdapterExport(target, proof)
+
+
+def load_adapter_model(planned: PlannedAdapter, targets: Sequence[str], device: str = "auto") -> LoadedModel:
+    """Loads the base model and puts the adapter on it, as training would compute it.
+
+    Args:
+        planned: The adapter and its base model.
+        targets: What `check_layers` gave.
+        device: Where it computes.
+
+    Raises:
+        ModelError: The adapter does not fit the base model.
+    """
+    files, place, dtype = planned.files, pick_device(device), getattr(torch, planned.dtype)
+    check_stored_weights(files, planned.quantizer)
+    packing = choose_packing(files.config, files.reference, count_weights(files.tensors))
+    network: Any = load_base_model(files, planned.quantizer, device=place, dtype=dtype)
+    use_packing(network, packing)
+    model = place_adapter(
+        planned.folder,
+        network,
+        planned.adapter,
+        targets,
+        reference=files.reference,
+        config=changed_config(files.config, planned.change, planned.tokenizer),
+        tokenizer=planned.tokenizer,
+        generation=generation_config(files, planned.change, planned.tokenizer, _stop(planned)),
+        change=planned.change,
+        originals=FileOriginals(files, planned.quantizer, place, dtype),
+    )
+    return LoadedModel(model, place, packing)
+
+
+def _refuse_old(target: Path) -> None:
+    """Refuses to replace what is not an export that could not be proved.
+
+    Raises:
+        FolderError: Something else lies there.
+    """
+    if not target.exists():
+        return
+    unproved = False
+    with suppress(FolderError):
+        unproved = ExportManifest.read(target, ("exporter",)).proof.get("status") != "proved"
+    if not unproved:
+        raise FolderError("there is an export already", where=str(target), hint="Remove it, or name another --out.")
+
+
+def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportSection, Choice]:
+    """Finds the exporter and judges its fields; `name` is the folder's."""
+    registered = host.registry.resolve("exporter", use, where="--to")
+    names = [text.partition("=")[2] for text in options if text.partition("=")[0].strip() == "name"]
+    own = [text for text in options if text.partition("=")[0].strip() != "name"]
+    config = bind_options(host.registry.config_class(registered), own, "--set")
+    try:
+        section = ExportSection.model_validate({"use": use, **({"name": names[-1]} if names else {})})
+    except ValueError as error:
+        raise RecipeError(f"name: no folder can be called so: {names[-1]!r:.60}", where="--set name") from error
+    return section, Choice(use, registered, config)
+
+
+def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str], name: str) -> None:
+    """Asks the exporter whether it can write this model, before a weight is loaded.
+
+    Raises:
+        RecipeError: It can't.
+    """
+    experts = [target for target in targets if target in expert_layouts(planned.folder.manifest)]
+    config = changed_config(planned.files.config, planned.change, planned.tokenizer)
+    asked = Planned(
+        dict(config), planned.files.reference, planned.tokenizer, planned.change, planned.adapter, targets, experts
+    )
+    reason = exporter.refusal(asked)
+    if reason:
+        raise RecipeError(f"the export '{name}' can't be written: {reason}", where="--to")
+
+
+def _stop(planned: PlannedAdapter) -> list[int]:
+    manifest = planned.folder.manifest
+    if manifest:
+        return list(manifest.stop_tokens)
+    return stop_tokens(planned.files, planned.change, planned.tokenizer, ())
+
+
+def _sequences(planned: PlannedAdapter) -> list[list[int]]:
+    """Encodes what the adapter is tried with; every trained row of the embeddings is among it, some at a time."""
+    tokenizer, rows = planned.tokenizer, planned.change.size if planned.change else None
+    longest = min(_MOST_TOKENS, (context_length(planned.files.config) or 2 * _MOST_TOKENS) - 1)
+    found = [ids[:longest] for ids in tokenizer.encode_batch(list(_TEXTS), "none")]
+    if planned.change and planned.change.ids:
+        found.append(list(planned.change.ids[: longest // 2]))
+    kept = [[id for id in ids if rows is None or id < rows] for ids in found]
+    return [ids for ids in kept if ids]
+
+
+def _assets(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> ExpectedAssets:
+    """Says what the export must load besides its weights."""
+    saved = out / "tokenizer"
+    make_folder(saved)
+    planned.tokenizer.save(saved)
+    manifest = planned.folder.manifest
+    return expected_assets(
+        planned.tokenizer,
+        _TEXTS,
+        options=options_of(manifest.chat) if manifest else None,
+        generation=loaded.model.generation_config,
+        stop_tokens=_stop(planned),
+        saved=saved,
+        config=build_config(loaded.model.config),
+    )
+
+
+def _facts(planned: PlannedAdapter, targets: Sequence[str]) -> dict[str, Any]:
+    """Returns what the export's manifest says of what it was made of."""
+    manifest, template = planned.folder.manifest, planned.tokenizer.chat_template
+    trained: dict[str, Any] = {"chat": None, "prompts": "chat" if template else "plain", "system": None, "tools": []}
+    trained["chat_template"] = template_hash(planned.tokenizer)
+    if manifest:
+        trained = {key: getattr(manifest, key) for key in trained}
+    return {
+        **planned.facts,
+        **trained,
+        "targets": list(targets),
+        "dtype": planned.dtype,
+        "stop_tokens": _stop(planned),
+        "adapter_from": {"path": str(planned.folder.path.absolute()), "files": dict(planned.folder.files)},
+    }
+
+
+@contextmanager
+def _stage(name: str, on_event: OnEvent, cancel: CancelToken) -> Iterator[None]:
+    """Tells that a stage begins and, unless it fails, that it is over."""
+    cancel.poll()
+    on_event(StageStarted(name))
+    start = time.perf_counter()
+    yield
+    on_event(StageFinished(name, round(time.perf_counter() - start, 3), {}))

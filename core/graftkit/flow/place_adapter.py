@@ -1,0 +1,273 @@
+"""Puts an adapter in PEFT's format on a base model that is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from graftkit.errors import FolderError, ModelError, TrainingError
+from graftkit.flow.adapter_folder import NEW_ROWS, PREFIX, AdapterFolder
+from graftkit.flow.export_manifest import ExportManifest
+from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.architecture import text_settings
+from graftkit.interfaces.initializer import MatrixRole
+from graftkit.interfaces.peft_experts import ExpertLayout
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.grow import GrownVocabulary, grow
+from graftkit.model.linear import FrozenLinear
+from graftkit.model.load import Loader
+from graftkit.model.originals import FileOriginals
+from graftkit.model.peft_targets import peft_targets
+
+__all__ = [
+    "check_layers",
+    "expert_layouts",
+    "load_tensors",
+    "place_adapter",
+    "read_state",
+    "state_from_peft",
+]
+
+_OTHER_BASE = "Is this the base model that it was trained on? Name another with --base."
+
+
+def expert_layouts(manifest: ExportManifest | None) -> dict[str, ExpertLayout]:
+    """Returns where the tensors of each stack of experts lie, as graftkit's own manifest says it."""
+    said = (manifest.model_extra or {}).get("expert_layouts", {}) if manifest else {}
+    return {stack: ExpertLayout.from_json(layout) for stack, layout in said.items()}
+
+
+def state_from_peft(
+    tensors: Mapping[str, torch.Tensor],
+    adapter: Adapter,
+    targets: Sequence[str],
+    layouts: Mapping[str, ExpertLayout] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Returns the adapter's own state, and new rows, from PEFT's tensors: what `AdaptedModel.adapter_state` gives.
+
+    Args:
+        tensors: The tensors of an adapter_model.safetensors.
+        adapter: The adapter that has its method.
+        targets: The dotted paths of the adapted layers, and of stacks of experts.
+        layouts: Where the tensors of each of those stacks lie.
+    """
+    state: dict[str, torch.Tensor] = {}
+    layouts = layouts or {}
+    for layer in [target for target in targets if target not in layouts]:
+        prefix = f"{PREFIX}{layer}."
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
+    for stack, layout in layouts.items():
+        for expert, own in enumerate(layout.split(tensors)):
+            state |= {f"{stack}.{expert}.{name}": value for name, value in adapter.from_peft(own).items()}
+    for key, value in tensors.items():
+        if key.endswith(NEW_ROWS):
+            state[f"{key.removeprefix(PREFIX).removesuffix(NEW_ROWS)}.new_rows"] = value
+    return state
+
+
+def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
+    """Compares the layers of an adapter's tensors with the model's, and with those that PEFT would adapt.
+
+    Args:
+        folder: The adapter.
+        planned: The base model, without memory for its weights.
+
+    Returns:
+        The adapted layers in the model's order, stacks of experts last.
+
+    Raises:
+        ModelError: The model lacks a layer, or has one of that name that can't be adapted.
+        FolderError: adapter_config.json names layers of which there is no tensor, or not all of which there are.
+    """
+    where, held = str(folder.path), set(folder.layers)
+    linear = [layer.path for layer in planned.layers]
+    unknown = sorted(held - set(linear))
+    if unknown:
+        there = unknown[0] in {name for name, _ in planned.skeleton.named_modules()}
+        what = (
+            "which lies outside of the repeated blocks: graftkit adapts no such layer"
+            if there
+            else "which the model lacks"
+        )
+        hint = "Merge it with peft's merge_and_unload, and give graftkit the merged model." if there else _OTHER_BASE
+        raise ModelError(f"the adapter has tensors for '{unknown[0]}', {what}", where=where, hint=hint)
+    stacks = list(expert_layouts(folder.manifest))
+    try:
+        meant = peft_targets(folder.fields, linear)
+    except ValueError as error:
+        raise FolderError(str(error), where=where) from None
+    if meant != held:
+        missing, left_over = sorted(meant - held), sorted(held - meant)
+        what = f"{len(missing)} layers without tensors" if missing else f"no {len(left_over)} layers that have tensors"
+        raise FolderError(
+            f"its adapter_config.json names {what}, such as {(missing or left_over)[0]}",
+            where=where,
+            hint=f"The files do not belong together, or {_OTHER_BASE[0].lower()}{_OTHER_BASE[1:]}",
+        )
+    return [layer for layer in (*linear, *stacks) if layer in held or layer in stacks]
+
+
+def read_state(folder: AdapterFolder) -> dict[str, torch.Tensor]:
+    """Reads an adapter's tensors, float32 on the CPU.
+
+    Raises:
+        FolderError: They are damaged.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(folder.tensors)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise FolderError(f"it is damaged: {error}", where=str(folder.tensors)) from None
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not torch.isfinite(tensor.float()).all():
+            what = (
+                "numbers that are not finite" if tensor.is_floating_point() else f"numbers of the type {tensor.dtype}"
+            )
+            raise FolderError(f"its tensor '{name[:120]}' has {what}", where=str(folder.tensors))
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def place_adapter(
+    folder: AdapterFolder,
+    network: Any,
+    adapter: Adapter,
+    targets: Sequence[str],
+    *,
+    reference: str,
+    config: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    generation: Mapping[str, Any],
+    change: VocabularyChange | None = None,
+    originals: FileOriginals | None = None,
+) -> AdaptedModel:
+    """Puts an adapter on a base model: its tensors, whole modules, and rows of embeddings.
+
+    Args:
+        folder: The adapter.
+        network: The base model, loaded; it is changed.
+        adapter: The method.
+        targets: What `check_layers` gave.
+        reference: What opens the base model.
+        config: The configuration of the result.
+        tokenizer: Its tokenizer.
+        generation: Its generation settings.
+        change: What its rows make of the embeddings.
+        originals: As for `adapt`.
+
+    Raises:
+        FolderError: Its tensors are damaged.
+        ModelError: They do not fit the model.
+    """
+    tensors = read_state(folder)
+    head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
+    tied = head is not None and head.weight is embedding.weight
+    for name in folder.saved:
+        _put(network, name, tensors[f"{PREFIX}{name}"], str(folder.path))
+    if tied and torch.equal(head.weight, embedding.weight):
+        head.weight = embedding.weight
+    elif tied:
+        config = _untied(config)
+        network.config.get_text_config().tie_word_embeddings = False
+    state = state_from_peft(tensors, adapter, targets, expert_layouts(folder.manifest))
+    grown = _grown(network, change, folder, state, reference) if change else None
+    adapted = adapt(network, adapter, targets, seed=0, originals=originals)
+    model = AdaptedModel(
+        network, reference, config, tokenizer, adapter, adapted, grown, generation, saved_modules=list(folder.saved)
+    )
+    try:
+        model.load_adapter_state(state)
+    except TrainingError as error:
+        raise ModelError(error.message, where=error.where or str(folder.path), hint=_OTHER_BASE) from None
+    return model
+
+
+def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[str]) -> None:
+    """Gives an adapter that was put on a model the tensors of a folder; new rows of the model's own stay.
+
+    Raises:
+        FolderError: The tensors are damaged.
+        ModelError: They do not fit the model.
+    """
+    state = state_from_peft(read_state(folder), model.adapter, targets, expert_layouts(folder.manifest))
+    rows = {name: parameter.detach() for name, parameter in model.row_parameters().items()}
+    try:
+        model.load_adapter_state({**rows, **state})
+    except TrainingError as error:
+        raise ModelError(error.message, where=error.where or str(folder.path), hint=_OTHER_BASE) from None
+
+
+@torch.no_grad()
+def _put(network: nn.Module, name: str, tensor: torch.Tensor, where: str) -> None:
+    """Puts a parameter that an adapter holds as a whole in the place of the base model's.
+
+    Raises:
+        ModelError: The model has none of that name, it is a frozen layer's, or it has another shape.
+    """
+    path, _, key = name.rpartition(".")
+    try:
+        owner = network.get_submodule(path)
+        old = owner.get_parameter(key)
+    except AttributeError:
+        inside = any(
+            isinstance(module, FrozenLinear) and f".{own}." in f".{name}" for own, module in network.named_modules()
+        )
+        what = (
+            "a linear layer inside the blocks, which graftkit keeps frozen" if inside else "no parameter of the model"
+        )
+        hint = "Merge it with peft's merge_and_unload, and give graftkit the merged model." if inside else _OTHER_BASE
+        raise ModelError(f"'modules_to_save' holds '{name}', {what}", where=where, hint=hint) from None
+    if old.shape != tensor.shape:
+        raise ModelError(
+            f"'modules_to_save' holds '{name}' as {list(tensor.shape)}, the base model has {list(old.shape)}",
+            where=where,
+            hint=f"{_OTHER_BASE} If its vocabulary was enlarged, give the enlarged base.",
+        )
+    setattr(owner, key, nn.Parameter(tensor.to(old.device, old.dtype), requires_grad=False))
+
+
+def _untied(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a configuration whose output layer has a matrix of its own."""
+    text = text_settings(config)
+    changed = {**config, "tie_word_embeddings": False}
+    return changed if text is config else {**changed, "text_config": {**text, "tie_word_embeddings": False}}
+
+
+def _grown(
+    network: Any, change: VocabularyChange, folder: AdapterFolder, state: dict[str, torch.Tensor], reference: str
+) -> GrownVocabulary:
+    """Gives the network an adapter's trained rows; a matrix of which there are none keeps its own at those ids.
+
+    The rows of `state` are brought into the order of the ids, and those of the other matrix are added to it.
+
+    Raises:
+        ModelError: The other matrix has no rows at those ids.
+    """
+    for matrix, ids in folder.rows.items():
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        state[f"{matrix}.new_rows"] = state[f"{matrix}.new_rows"][order]
+
+    def make(weight: torch.Tensor, role: MatrixRole) -> torch.Tensor:
+        known = [id for id in change.ids if id < len(weight)]
+        rows = torch.zeros(len(change.ids), weight.shape[1])
+        rows[: len(known)] = weight[known]
+        return rows
+
+    there = network.get_input_embeddings().num_embeddings
+    grown = grow(network, change, make, reference)
+    for matrix, rows in grown.parameters().items():
+        if matrix not in state and max(change.ids) >= there:
+            raise ModelError(
+                f"the adapter has rows for {len(change.ids)} tokens, but none for '{matrix.removesuffix('.new_rows')}'",
+                where=str(folder.path),
+                hint=_OTHER_BASE,
+            )
+        state.setdefault(matrix, rows.detach().cpu())
+    return grown

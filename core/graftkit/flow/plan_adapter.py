@@ -1,0 +1,249 @@
+"""Finds the base model and the tokenizer that an adapter's folder goes with, before torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from graftkit.errors import FolderError, ModelError, RequestError
+from graftkit.flow.adapter_folder import AdapterFolder, read_adapter_folder
+from graftkit.flow.base_facts import base_facts, check_unchanged
+from graftkit.flow.find_tokenizer import find_tokenizer
+from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
+from graftkit.flow.recreate import InstalledProviders
+from graftkit.flow.tokenizer import VOCABULARY
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.offline import this_machine_alone
+from graftkit.interfaces.quantizer import Quantizer
+from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary import VocabularyChange
+
+__all__ = ["PlannedAdapter", "TokenizerOf", "change_of_rows", "plan_adapter"]
+
+TokenizerOf = Literal["adapter", "base"]
+"""Whose tokenizer is taken where the two differ."""
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAdapter:
+    """An adapter and the base model that it goes on, before a weight is loaded.
+
+    Attributes:
+        folder: The adapter.
+        adapter: What has its method.
+        files: The base model.
+        quantizer: Stores the base's weights.
+        tokenizer: The tokenizer.
+        change: What the adapter's rows make of the embeddings, or None.
+        dtype: The type of the products in training.
+        facts: What an export's manifest says of all these.
+        notices: What the user should know.
+    """
+
+    folder: AdapterFolder
+    adapter: Adapter
+    files: BaseModelFiles
+    quantizer: Quantizer
+    tokenizer: Tokenizer
+    change: VocabularyChange | None
+    dtype: str
+    facts: Mapping[str, Any]
+    notices: Sequence[str]
+
+
+def plan_adapter(
+    path: Path,
+    host: PluginHost,
+    *,
+    base: str | None = None,
+    quantizer: str | None = None,
+    tokenizer: TokenizerOf | None = None,
+    other_base: bool = False,
+) -> PlannedAdapter:
+    """Reads an adapter's folder, opens its base model and finds its tokenizer.
+
+    Args:
+        path: The adapter's folder.
+        host: The plugins.
+        base: The base model; the one that the folder names when left out, where that lies on this machine.
+        quantizer: How the base's weights are stored; as in training where graftkit trained it, else as they are.
+        tokenizer: Whose tokenizer is taken where the adapter's and the base model's differ.
+        other_base: Whether the base model may have other files than graftkit's manifest says it was trained on.
+
+    Raises:
+        FolderError: The folder can't be read, or names no base model that lies here.
+        ModelError: The base model is not the one that it was trained on, or the tokenizers differ.
+    """
+    folder = read_adapter_folder(path, host)
+    source, files = _base(host, folder, base)
+    facts = {"model": base_facts(files), "model_source": source, **_providers(host, folder, quantizer)}
+    manifest = folder.manifest
+    if manifest and not other_base:
+        try:
+            check_unchanged(manifest.model, facts["model"])
+        except ModelError as error:
+            hint = "Give that base model with --base, or --other-base to take this one all the same."
+            raise ModelError(error.message, where=error.where, hint=hint) from None
+    change = _change(folder, embedding_rows(files))
+    found, facts["tokenizer"], notices = _tokenizer(host, folder, files, tokenizer, change)
+    if change is None:
+        notices += check_fits(files, found)
+    elif found.vocab_size > change.size:
+        raise ModelError(
+            f"the tokenizer has {found.vocab_size:,} ids, the model with the adapter's rows {change.size:,}",
+            where=str(path),
+        )
+    make = InstalledProviders(host).make
+    return PlannedAdapter(
+        folder,
+        make("adapter", facts["adapter"]),
+        files,
+        make("quantizer", facts["quantizer"]),
+        found,
+        change,
+        manifest.dtype if manifest else "float32",
+        facts,
+        notices,
+    )
+
+
+def _base(host: PluginHost, folder: AdapterFolder, named: str | None) -> tuple[dict[str, Any], BaseModelFiles]:
+    """Opens the base model that the user names, or else the one that the folder does, on this machine alone."""
+    if named is not None:
+        registered, files = open_model(host, named)
+        return registered.facts({}), files
+    manifest = folder.manifest
+    if manifest:
+        with this_machine_alone():
+            source = InstalledProviders(host).make("model-source", manifest.model_source)
+            return dict(manifest.model_source), source.open(manifest.model.reference)
+    reference = folder.base
+    if reference is None:
+        said = folder.fields.get("base_model_name_or_path")
+        what = f"'{str(said)[:100]}', which is no folder here" if said else "no base model"
+        hint = "Name it: --base FOLDER. Nothing is fetched because a file names it."
+        raise FolderError(f"its adapter_config.json names {what}", where=str(folder.path), hint=hint)
+    with this_machine_alone():
+        registered, files = open_model(host, reference)
+    return registered.facts({}), files
+
+
+def _providers(host: PluginHost, folder: AdapterFolder, quantizer: str | None) -> dict[str, Any]:
+    """Returns what a manifest says of adapter and quantizer."""
+    manifest, found = folder.manifest, {}
+    if manifest:
+        found = {"adapter": manifest.adapter, "quantizer": manifest.quantizer}
+    else:
+        config = host.registry.config_class(folder.registered).model_validate(dict(folder.options))
+        found["adapter"] = folder.registered.facts(config.model_dump(mode="json"))
+    if quantizer or not manifest:
+        registered = host.registry.resolve("quantizer", quantizer or "none", where="--quantizer" if quantizer else "")
+        found["quantizer"] = registered.facts(host.registry.config_class(registered)().model_dump(mode="json"))
+    return found
+
+
+def _change(folder: AdapterFolder, rows: int | None) -> VocabularyChange | None:
+    """Returns what the adapter's rows make of the embeddings."""
+    path = folder.path / VOCABULARY
+    if folder.manifest and path.is_file():
+        try:
+            return VocabularyChange.from_json(parse_json(read_regular(path)))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise FolderError(f"it is damaged: {error}", where=str(path)) from None
+    return change_of_rows(folder, rows) if folder.rows and rows is not None else None
+
+
+def change_of_rows(folder: AdapterFolder, rows: int) -> VocabularyChange:
+    """Returns what an adapter's trained rows make of the rows of the embeddings.
+
+    Args:
+        folder: The adapter, which has such rows.
+        rows: How many the base model's embedding has.
+
+    Raises:
+        FolderError: Matrices have other ids than one another, or ids lie beyond rows that nobody has.
+    """
+    found = {tuple(sorted(ids)) for ids in folder.rows.values()}
+    where = str(folder.path)
+    if len(found) > 1:
+        raise FolderError(
+            "its 'trainable_token_indices' has other rows for the embedding than for the output layer",
+            where=where,
+            hint="Merge it with peft's merge_and_unload, and give graftkit the merged model.",
+        )
+    (ids,) = found
+    size = max(rows, ids[-1] + 1)
+    if size - rows > sum(id >= rows for id in ids):
+        raise FolderError(
+            f"it has new rows up to {ids[-1]:,}, of which the base model has {rows:,}, and not those between",
+            where=where,
+            hint="Is this the base model that it was trained on? Name another with --base.",
+        )
+    return VocabularyChange("extended", size, ids, ((),) * len(ids))
+
+
+def _tokenizer(
+    host: PluginHost,
+    folder: AdapterFolder,
+    files: BaseModelFiles,
+    wanted: TokenizerOf | None,
+    change: VocabularyChange | None,
+) -> tuple[Tokenizer, dict[str, Any], list[str]]:
+    """Returns the tokenizer, what a manifest says of who reads it, and what the user should know.
+
+    The adapter's own, where one lies beside it: the same as the base model's, or one that adds tokens to that.
+
+    Raises:
+        ModelError: It gives ids of the base another meaning, and nobody said which is to be taken.
+    """
+    manifest, path = folder.manifest, folder.path
+    if manifest:
+        own: Tokenizer = InstalledProviders(host).make("tokenizer", manifest.tokenizer).load(path)
+        if own.fingerprint != manifest.tokenizer_fingerprint:
+            raise ModelError(
+                "the tokenizer beside the adapter is not the one that it was trained with", where=str(path)
+            )
+        return own, dict(manifest.tokenizer), []
+    registered = host.registry.resolve("tokenizer", files.tokenizer_backend)
+    of_base = load_tokenizer(files, host.registry.create(registered))
+    beside = any((path / name).is_file() for name in _TOKENIZER_FILES)
+    if wanted == "adapter" and not beside:
+        raise RequestError("no tokenizer lies beside the adapter", where=str(path), hint="Leave --tokenizer out.")
+    if wanted == "base" or not beside:
+        return of_base, registered.facts({}), []
+    found = find_tokenizer(host, str(path))
+    if found.tokenizer.fingerprint != of_base.fingerprint and wanted is None:
+        moved = _moved(of_base, found.tokenizer)
+        if moved is not None:
+            raise ModelError(
+                f"the tokenizer beside the adapter is another than the base model's: {moved}",
+                where=str(path),
+                hint="Say which it was trained with: --tokenizer adapter or --tokenizer base. Or is this another base?",
+            )
+        new = "new rows" if change else "rows that the base model has"
+        return found.tokenizer, found.registered.facts({}), [f"the adapter's tokenizer adds tokens, with {new}"]
+    return found.tokenizer, found.registered.facts({}), []
+
+
+def _moved(base: Tokenizer, other: Tokenizer) -> str | None:
+    """Says which id of the base means something else in another tokenizer, or None."""
+    for id in range(base.vocab_size):
+        before, after = _bytes(base, id), _bytes(other, id)
+        if before is not None and before != after:
+            return f"the id {id:,} is {before!r:.40} in the one and {after!r:.40} in the other"
+    return None
+
+
+def _bytes(tokenizer: Tokenizer, id: int) -> bytes | None:
+    try:
+        return tokenizer.token_bytes(id)
+    except IndexError:
+        return None

@@ -1,0 +1,247 @@
+"""Adapters in PEFT's format, whoever made them: exported without a run, and trained further."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import graftkit
+import pytest
+import torch
+from click.testing import CliRunner
+from graftkit.cli import export as export_command
+from graftkit.cli import verify
+from graftkit.errors import ModelError, RecipeError, RequestError
+from graftkit.flow.folder import CHECKPOINTS
+from graftkit.testing import tiny_model_folder
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+RecipeMaker = Callable[..., dict[str, Any]]
+
+
+class Done(NamedTuple):
+    """A command's exit code, and all that it printed."""
+
+    exit_code: int
+    output: str
+
+
+def make_adapter(base: Path, folder: Path, **fields: Any) -> Path:
+    """Has peft make an adapter of random numbers."""
+    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        made = get_peft_model(network, LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **fields))
+        with torch.no_grad():
+            for name, parameter in made.named_parameters():
+                if parameter.requires_grad and "lora_" not in name:
+                    parameter.add_(0.05 * torch.randn(parameter.shape))
+    made.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
+@pytest.fixture
+def adapter(tiny_model: Path, tmp_path: Path) -> Path:
+    return make_adapter(tiny_model, tmp_path / "adapter", r=3, lora_alpha=7, target_modules=["q_proj", "up_proj"])
+
+
+def invoked(command: click.Command, *arguments: object) -> Done:
+    found = CliRunner().invoke(command, list(map(str, arguments)))
+    code = getattr(found.exception, "exit_code", found.exit_code)
+    return Done(code, f"{found.output}{found.exception or ''}")
+
+
+def export(*arguments: object) -> Done:
+    return invoked(export_command.command, *arguments)
+
+
+@pytest.mark.parametrize("use", ["merged", "peft"])
+def test_an_adapter_with_all_that_peft_puts_beside_it_is_exported_and_proved(
+    use: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    fields: dict[str, Any] = {"target_modules": ["down_proj"], "modules_to_save": ["norm"]}
+    made = make_adapter(tiny_model, tmp_path / "adapter", trainable_token_indices=[300, 7], **fields)
+    done = export(made, "--to", use, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "proved: logits within" in done.output and "covers: logits, tokens" in done.output
+    assert (tmp_path / "out" / "exports" / use / "graftkit.json").is_file()
+    again = invoked(verify.command, tmp_path / "out" / "exports" / use)
+    assert again.exit_code == 0 and "proved" in again.output
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_tying")
+def test_a_tied_matrix_that_an_adapter_holds_alone_unties_a_merged_model(tiny_model: Path, tmp_path: Path) -> None:
+    made = make_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    done = export(made, "--to", "merged", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    merged = tmp_path / "out" / "exports" / "merged"
+    assert json.loads((merged / "config.json").read_bytes())["tie_word_embeddings"] is False
+    assert "lm_head.weight" in load_file(merged / "model.safetensors")
+
+
+def test_an_export_of_graftkit_is_exported_again(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    done = graftkit.run(make_recipe(export=["peft"], quantizer="int8"), out=tmp_path / "run")
+    shutil.copytree(done.exports["peft"], tmp_path / "moved")
+    found = export(tmp_path / "moved", "--to", "merged", "--set", "dtype=float16", "--out", tmp_path / "out", "--json")
+    assert found.exit_code == 0, found.output
+    manifest = json.loads((tmp_path / "out" / "exports" / "merged" / "graftkit.json").read_bytes())
+    assert manifest["quantizer"]["name"] == "int8" and manifest["stored_dtype"] == "float16"
+    assert manifest["adapter_from"]["files"].keys() == {"adapter_config.json", "adapter_model.safetensors"}
+    other = tiny_model_folder(tmp_path / "other", seed=1)
+    refused = export(tmp_path / "moved", "--to", "merged", "--base", other, "--out", tmp_path / "second")
+    assert refused.exit_code == 2 and "is not the file that the adapter was trained on" in refused.output
+    assert "--other-base" in refused.output and not (tmp_path / "second").exists()
+    taken = export(tmp_path / "moved", "--to", "merged", "--base", other, "--other-base", "--out", tmp_path / "second")
+    assert taken.exit_code == 0, taken.output
+
+
+def changed(folder: Path, **fields: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | fields))
+
+
+def retensored(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "adapter_model.safetensors")
+
+
+KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "DoRA": (lambda path: changed(path, use_dora=True), "it is DoRA ('use_dora'), which graftkit does not have"),
+    "another method": (lambda path: changed(path, peft_type="LOHA"), "its method is PEFT's LOHA"),
+    "PiSSA": (lambda path: changed(path, init_lora_weights="pissa"), "changes the weights that it belongs to"),
+    "biases": (lambda path: changed(path, bias="all"), "it trains biases as well"),
+    "an option": (lambda path: changed(path, velora_config={"x": 1}), "the option 'velora_config'"),
+    "a number of no use": (lambda path: changed(path, lora_alpha=0), "its 'alpha'"),
+    "a huge rank": (lambda path: changed(path, r=10**7), "asks for 10,000,000"),
+    "a pattern without end": (lambda path: changed(path, target_modules="(a+)+$"), "could take forever"),
+    "more layers named": (
+        lambda path: changed(path, target_modules=["q_proj", "up_proj", "k_proj"]),
+        "names 2 layers without tensors",
+    ),
+    "fewer layers named": (
+        lambda path: changed(path, target_modules=["q_proj"]),
+        "names no 2 layers that have tensors",
+    ),
+    "a tensor of nothing": (
+        lambda path: retensored(path, lambda found: found.update({"base_model.model.x": torch.ones(1)})),
+        "belongs to nothing that adapter_config.json names",
+    ),
+    "a missing tensor": (lambda path: retensored(path, lambda found: found.pop(KEY)), "1 missing"),
+    "another shape": (
+        lambda path: retensored(path, lambda found: found.update({KEY: torch.ones(3, 65)})),
+        "has shape [3, 65], not [3, 64]",
+    ),
+    "no number": (
+        lambda path: retensored(path, lambda found: found[KEY].fill_(float("nan"))),
+        "has numbers that are not finite",
+    ),
+    "rows that nobody has": (
+        lambda path: (
+            changed(path, trainable_token_indices=[400]),
+            retensored(
+                path,
+                lambda found: found.update(
+                    {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": torch.ones(1, 64)}
+                ),
+            ),
+        ),
+        "it has new rows up to 400, of which the base model has 320",
+    ),
+    "a hub's base": (
+        lambda path: changed(path, base_model_name_or_path="somebody/something"),
+        "names 'somebody/something', which is no folder here",
+    ),
+    "another tokenizer": (
+        lambda path: (path / "tokenizer.json").write_text(
+            json.dumps(
+                {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
+            )
+        ),
+        "the tokenizer beside the adapter is another than the base model's",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_can_t_be_exported_right_is_refused(what: str, adapter: Path, tmp_path: Path) -> None:
+    break_it, message = REFUSED[what]
+    break_it(adapter)
+    done = export(adapter, "--to", "merged", "--out", tmp_path / "out")
+    assert done.exit_code == 2, done.output
+    assert message in " ".join(done.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
+    wider = tiny_model_folder(tmp_path / "wider", hidden_size=96)
+    done = export(adapter, "--to", "merged", "--base", wider, "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "Is this the base model that it was trained on?" in done.output
+
+
+def test_an_adapter_s_options_are_refused_for_a_run(tmp_path: Path) -> None:
+    done = export(tmp_path, "--to", "merged", "--base", "x")
+    assert done.exit_code == 2 and "--base: only for an adapter's folder" in done.output
+
+
+def test_training_goes_on_with_an_adapter_and_resumes(adapter: Path, make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = make_recipe(adapter={"from": str(adapter)}, export=["peft"])
+    done = graftkit.run(recipe, out=tmp_path / "run")
+    said = done.manifest["recipe"]["adapter"]
+    assert (said["use"], said["rank"], said["alpha"]) == ("lora", 3, 7) and len(said["targets"]) == 4
+    assert done.manifest["adapter_from"]["files"].keys() == {"adapter_config.json", "adapter_model.safetensors"}
+    export(adapter, "--to", "merged", "--out", tmp_path / "out")
+    merged = str(tmp_path / "out" / "exports" / "merged")
+    whole = graftkit.run(make_recipe(model=merged), out=tmp_path / "whole")
+    assert done.before and whole.before
+    assert done.before.holdout_loss == pytest.approx(whole.before.holdout_loss, rel=1e-5)
+    first = [json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0]) for name in ("run", "whole")]
+    assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=1e-5)
+    longer = {**recipe, "training": {**recipe["training"], "steps": 8}}
+    assert graftkit.run(longer, out=tmp_path / "run", resume=True).manifest["status"] == "finished"
+    changed(adapter, lora_alpha=8)
+    with pytest.raises(RecipeError, match=r"adapter.alpha was 7(\.0)? and is 8"):
+        graftkit.run({**recipe, "training": {**recipe["training"], "steps": 9}}, out=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / CHECKPOINTS).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"rank": 16}, r"adapter.rank is 16, the adapter in .* has 3"),
+        ({"alpha": 6.0}, r"adapter.alpha is 6.0, the adapter in .* has 7"),
+        ({"targets": ["q_proj"]}, "adapter.targets names other layers than the adapter in"),
+    ],
+)
+def test_a_recipe_that_contradicts_its_adapter_is_refused(
+    said: dict[str, Any], message: str, adapter: Path, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        graftkit.run(make_recipe(adapter={"from": str(adapter), **said}), out=tmp_path / "run")
+
+
+def test_training_does_not_go_on_with_whole_modules(tiny_model: Path, make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    made = make_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["norm"])
+    with pytest.raises(RequestError, match="whole modules"):
+        graftkit.run(make_recipe(adapter={"from": str(made)}), out=tmp_path / "run")
+
+
+def test_an_adapter_of_graftkit_is_trained_further_on_its_own_base_alone(
+    make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    first = graftkit.run(make_recipe(export=["peft"]), out=tmp_path / "first")
+    go_on = {"from": str(first.exports["peft"]), "dropout": 0.1}
+    second = graftkit.run(make_recipe(adapter=go_on), out=tmp_path / "second")
+    assert first.after and second.before
+    assert second.before.holdout_loss == pytest.approx(first.after.holdout_loss, rel=1e-6)
+    other = str(tiny_model_folder(tmp_path / "other", seed=1))
+    with pytest.raises(ModelError, match="is not the file that the adapter was trained on"):
+        graftkit.run(make_recipe(adapter=go_on, model=other), out=tmp_path / "third")
