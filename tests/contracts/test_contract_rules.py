@@ -99,6 +99,7 @@ def test_an_isolated_host_has_the_built_ins_and_what_it_is_given() -> None:
         "none",
         "nf4",
         "int8",
+        "stored",
         "ternary",
     }
     assert {record.distribution for record in host.records} == {""}
@@ -134,7 +135,8 @@ def test_no_exporters_fact_may_have_the_name_of_one_of_a_manifests(
     monkeypatch.setattr("graftkit.flow.export.prove", lambda *_, **__: proof)
     result = graftkit.run(recipe, out=tmp_path / "run")
     manifest = json.loads((result.exports["merged"] / EXPORT_MANIFEST).read_bytes())
-    assert manifest.keys() - {"format", "stored_dtype", "bytes"} == OF_THE_MANIFEST
+    of_adapters_from_elsewhere = {"adapter_from"}
+    assert manifest.keys() - {"format", "stored_dtype", "bytes"} == OF_THE_MANIFEST - of_adapters_from_elsewhere
 
 
 def test_options_that_the_provider_does_not_know_are_told_as_in_a_recipe() -> None:

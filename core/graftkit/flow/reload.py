@@ -36,6 +36,7 @@ from graftkit.flow.reloaded_model import ReloadedModel, Reply
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.model_source import BaseModelFiles, ModelSource
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.regular_file import read_regular
@@ -247,6 +248,19 @@ def _dense(host: PluginHost) -> Quantizer:
     return found
 
 
+def _opened(source: ModelSource, reference: str) -> BaseModelFiles:
+    """Opens the base model that an adapter was trained on.
+
+    Raises:
+        ModelError: It can't be opened; whoever knows the adapter's folder says where that was said.
+    """
+    try:
+        return source.open(reference)
+    except ModelError as error:
+        message = f"the base model that it was trained on can't be opened: {error.where or reference}: {error.message}"
+        raise ModelError(message, hint="Put that model back where it was.") from error
+
+
 def _adapted(
     providers: Mapping[str, Any],
     base: BaseFacts,
@@ -259,7 +273,7 @@ def _adapted(
     seed: int = 0,
 ) -> tuple[Any, Mapping[str, Any]]:
     """Returns the model, and the generation settings of its base."""
-    files = make("model-source", providers["model_source"]).open(base.reference)
+    files = _opened(make("model-source", providers["model_source"]), base.reference)
     check_unchanged(base, base_facts(files))
     quantizer = make("quantizer", providers["quantizer"])
     device = pick_device("auto")

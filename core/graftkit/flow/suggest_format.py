@@ -21,6 +21,12 @@ _FACTS = re.compile(
 _LABELS = ("label", "labels", "class", "category", "target", "sentiment")
 
 
+_LONGEST = 400
+"""Characters of a line that is offered, the path aside: names of columns may be of any length."""
+
+_ANY = "columns: {question: YOURS, answer: YOURS}"
+
+
 def suggest_format(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool) -> str:
     """Returns the line to write, as a hint; where it must be guessed which column is which, it says so.
 
@@ -30,6 +36,14 @@ def suggest_format(found: Mapping[str, Column], formats: Mapping[str, RecordForm
         path: The path that the recipe gives.
         alone: Whether the file is a single record.
     """
+    line = _line(found, formats, path, alone=alone)
+    if line and len(line) <= _LONGEST + len(path):
+        return line
+    return f"Say which columns, of texts, are which: {{path: {path}, format: question-answer, {_ANY}}}."
+
+
+def _line(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool) -> str:
+    """Returns the line for the file's own columns, or ""."""
     lists = [name for name, column in found.items() if column.is_list_of_objects]
     texts = [name for name, column in found.items() if column.is_text and not _FACTS.fullmatch(name)]
     renamed = _renamed(found, formats, [] if texts else lists)
@@ -56,8 +70,7 @@ def suggest_format(found: Mapping[str, Column], formats: Mapping[str, RecordForm
         return f"To learn the texts alone: {{path: {path}, format: text{_columns({'text': texts[0]})}}}."
     if alone and len(lists) == 1 and "role" not in found[lists[0]].keys:
         return f"Where its list holds the records, this makes a file of them: jq '.{lists[0]}' FILE > records.json"
-    yours = "columns: {question: YOURS, answer: YOURS}"
-    return f"Say which columns, of texts, are which: {{path: {path}, format: question-answer, {yours}}}."
+    return ""
 
 
 def _pair(texts: Sequence[str]) -> tuple[str, str] | None:

@@ -73,7 +73,7 @@ def quick() -> Iterator[None]:
         mock.patch.object(logging, "_tqdm_active", False),
         mock.patch("graftkit.flow.export.prove", prove),
         mock.patch("graftkit.flow.check_model.choose_packing", choose),
-        mock.patch("graftkit.flow.export._give_memory_back"),
+        mock.patch("graftkit.flow.export.give_memory_back"),
         mock.patch("graftkit.report.html.loss_curve", lambda *_: ""),
         warnings.catch_warnings(action="ignore", category=FutureWarning),
     ):
