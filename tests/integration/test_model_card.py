@@ -21,6 +21,7 @@ from graftkit.report.run_manifest import RunManifest
 from graftkit.store.files import sha256_of
 from graftkit.testing import tiny_model_folder
 from graftkit_exporters.peft_folder import PeftExporter
+from graftkit_gguf.lora_exporter import GgufLoraExporter
 from graftkit_gguf.model_exporter import GgufExporter
 from markdown_it import MarkdownIt
 
@@ -95,7 +96,15 @@ def test_a_gguf_file_is_loaded_by_llama_cpp_and_ollama(tmp_path: Path) -> None:
     card = GgufExporter().card(CardRequest(tmp_path, "owner/base", chat=True))
     assert (card.library, card.relation) == ("gguf", "quantized")
     assert [example.program for example in card.loading] == ["llama.cpp", "Ollama"]
-    assert all("model.gguf" in example.code for example in card.loading)
+    assert ["model.gguf" in card.loading[0].code, "-f Modelfile" in card.loading[1].code] == [True, True]
+
+
+def test_a_gguf_adapter_is_put_on_its_base(tmp_path: Path) -> None:
+    card = GgufLoraExporter().card(CardRequest(tmp_path, "/models/it's base.gguf", chat=False))
+    assert (card.library, card.relation) == ("gguf", "adapter")
+    assert "-m '/models/it'\"'\"'s base.gguf' --lora adapter.gguf" in card.loading[0].code
+    elsewhere = GgufLoraExporter().card(CardRequest(tmp_path, "owner/base", chat=True))
+    assert "-m BASE.gguf --lora adapter.gguf" in elsewhere.loading[0].code
 
 
 def test_a_run_that_is_killed_at_its_card_finds_nothing_of_somebody_elses(
