@@ -61,7 +61,7 @@ def test_several_things_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
         ("training:", "training: must be a mapping, not None"),
         ("training: {epochs: 2, steps: 10}", "say either epochs or steps, not both"),
         ("adapter: 3", "adapter: must be a mapping, not 3"),
-        ("adapter: {rank: 8}", "'adapter.use' is missing\nthe provider's name"),
+        ("adapter: {rank: 8}", "'adapter.use' is missing\n  the provider's name"),
         ("adapter: {use: lora, targets: []}", "adapter.targets: List should have at least 1 item"),
         ("export: [{name: x}]", "'export.0.use' is missing"),
         ("export: [{use: merged, name: ../x}]", "export.0.name: String should match pattern"),
