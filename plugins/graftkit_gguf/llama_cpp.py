@@ -14,6 +14,8 @@ import torch
 __all__ = ["LlamaCpp"]
 
 _LIKELIEST = 256
+_PATIENCE = 900
+"""Seconds after which an answer is not awaited any more: a server that is stuck must not hold a run for ever."""
 
 
 class LlamaCpp:
@@ -42,7 +44,8 @@ class LlamaCpp:
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._server = xllamacpp.Server(params)
-        self._connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
+        address = self._server.listening_address.removeprefix("http://")
+        self._connection = http.client.HTTPConnection(address, timeout=_PATIENCE)
 
     def __enter__(self) -> LlamaCpp:
         return self
