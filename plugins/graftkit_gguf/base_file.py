@@ -17,11 +17,11 @@ from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.header import GgufHeader, GgufTensor
 from graftkit_gguf.model_exporter import stored_tensors
+from graftkit_gguf.vocabulary_keys import NORMAL, UNUSED
 
 __all__ = ["same_weights", "write_base"]
 
 _CHUNK = 1 << 20
-_NORMAL, _UNUSED = 1, 5
 
 
 def write_base(model: Any, path: Path) -> None:
@@ -47,7 +47,7 @@ def _vocabulary(rows: int) -> dict[str, Any]:
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": alphabet + [f"[PAD{id}]" for id in range(len(alphabet), rows)],
-        "tokenizer.ggml.token_type": [_NORMAL] * len(alphabet) + [_UNUSED] * (rows - len(alphabet)),
+        "tokenizer.ggml.token_type": [NORMAL] * len(alphabet) + [UNUSED] * (rows - len(alphabet)),
         "tokenizer.ggml.merges": [],
         "tokenizer.ggml.add_bos_token": False,
     }

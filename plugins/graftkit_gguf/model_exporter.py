@@ -15,11 +15,13 @@ from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.config import GgufConfig
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import StoredTensor, write_gguf
+from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.modelfile import model_modelfile
 from graftkit_gguf.rope import FACTORS
 from graftkit_gguf.stored_types import stored_bytes, type_of
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_gguf.unicode_form import in_form
+from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 
 __all__ = ["GgufExporter", "stored_tensors"]
 
@@ -67,7 +69,7 @@ class GgufExporter:
         """Loads the file with llama.cpp; gives log-probabilities, since llama.cpp gives nothing else."""
         from graftkit_gguf.llama_cpp import LlamaCpp
 
-        vocabulary = _checked(request)
+        vocabulary = _checked(request).tensors["token_embd.weight"].shape[1]
         longest = max(len(probe.ids) for probe in request.probes)
         with LlamaCpp(request.folder / _FILE, longest + 8) as program:
             return [program.log_probabilities(probe.ids, probe.positions, vocabulary) for probe in request.probes]
@@ -77,11 +79,9 @@ class GgufExporter:
 
         Texts are given in the form of Unicode that the tokenizer asks for: llama.cpp leaves that to whoever asks it.
         """
-        from graftkit_gguf.header import read_header
         from graftkit_gguf.llama_cpp import LlamaCpp
 
-        _checked(request)
-        metadata = read_header(request.folder / _FILE).metadata
+        metadata = _checked(request).metadata
         with LlamaCpp(request.folder / _FILE, 64) as program:
             return LoadedAssets(
                 tokens=[program.tokens(in_form(text, metadata)) for text in request.texts],
@@ -136,8 +136,8 @@ def _stored(name: str, values: torch.Tensor, wanted: str) -> StoredTensor:
     return name, shape, type_, stored_bytes(values, type_)
 
 
-def _checked(request: ProofRequest) -> int:
-    """Makes sure that llama.cpp, which trusts a file, may load that of an export; returns how many tokens it has.
+def _checked(request: ProofRequest) -> GgufHeader:
+    """Returns the header of an export's file, having made sure that llama.cpp, which trusts a file, may load it.
 
     Raises:
         ModelError: The file is none that an export holds, or the probes are for more tokens than it has.
@@ -154,10 +154,10 @@ def _checked(request: ProofRequest) -> int:
     metadata = Metadata(header.path, header.metadata)
     if "tokenizer.chat_template" in metadata:
         tokens = metadata.texts("tokenizer.ggml.tokens")
-        ids = {role: metadata.integer(f"tokenizer.ggml.{role}_token_id", -1, least=-1) for role in ("bos", "eos")}
+        ids = {role: metadata.integer(ROLE_KEYS[role], -1, least=-1) for role in ("bos", "eos")}
         names = {f"{role}_token": tokens[id] for role, id in ids.items() if id >= 0}
         request.check_template(metadata.text("tokenizer.chat_template"), names)
-    return vocabulary
+    return header
 
 
 def _tokenizer(planned: PlannedModel, adds_bos: bool, stop: list[int]) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _left_out_bos(metadata: Mapping[str, Any]) -> str:
     """Returns the token that llama.cpp leaves out of what the template writes, since it puts it there itself, or ""."""
     if not metadata.get("tokenizer.ggml.add_bos_token"):
         return ""
-    bos = str(metadata["tokenizer.ggml.tokens"][metadata["tokenizer.ggml.bos_token_id"]])
+    bos = str(metadata["tokenizer.ggml.tokens"][metadata[ROLE_KEYS["bos"]]])
     return bos if _writes_bos(str(metadata.get("tokenizer.chat_template", "")), [bos]) else ""
 
 

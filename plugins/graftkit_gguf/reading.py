@@ -15,6 +15,7 @@ from graftkit_gguf.header import GgufHeader, GgufTensor
 from graftkit_gguf.metadata import NOT_SUPPORTED, Metadata
 from graftkit_gguf.parts import Part, Setting, get_setting, is_outer, put_setting, sizes
 from graftkit_gguf.rope import FACTORS, rope_from_factors, rope_from_metadata
+from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,11 +32,8 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "attention.causal": (True,),
 }
 _ROPE = frozenset({"rope.dimension_count", "rope.scaling.type", "rope.scaling.factor"})
-_ROLE_KEYS = {
-    "bos": "tokenizer.ggml.bos_token_id",
-    "eos": "tokenizer.ggml.eos_token_id",
-    "pad": "tokenizer.ggml.padding_token_id",
-}
+_ROLES = ("bos", "eos", "pad")
+"""Those that a config.json of every architecture has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
         if part.bias not in ("", "always"):
             there = f"blk.0.{part.stored[0]}.bias" in header.tensors
             config[part.bias] = there or config.get(part.bias, False)
-    config |= {f"{role}_token_id": _token_id(metadata, key, vocabulary) for role, key in _ROLE_KEYS.items()}
+    config |= {f"{role}_token_id": _token_id(metadata, ROLE_KEYS[role], vocabulary) for role in _ROLES}
     return config | architecture.implied(config)
 
 

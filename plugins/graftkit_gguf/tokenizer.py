@@ -29,17 +29,11 @@ from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.metadata import Metadata
 from graftkit_gguf.splitting import SPLITTINGS, Splitting, missing_bytes_apart
 from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
+from graftkit_gguf.vocabulary_keys import CONTROL, ROLE_KEYS, UNKNOWN, USER_DEFINED
 
 __all__ = ["GgufTokenizer", "read_tokenizer", "save_tokenizer"]
 
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 _SPACE = "▁"
-_ROLES = {
-    "bos_token": "tokenizer.ggml.bos_token_id",
-    "eos_token": "tokenizer.ggml.eos_token_id",
-    "unk_token": "tokenizer.ggml.unknown_token_id",
-    "pad_token": "tokenizer.ggml.padding_token_id",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +113,9 @@ class GgufTokenizer:
         """Returns `added_tokens`. Control tokens are special, and tokens with a role, as in `transformers`."""
         special = set(self.roles.values())
         return [
-            added_token(id_, token, special=type_ != _USER_DEFINED or token in special)
+            added_token(id_, token, special=type_ != USER_DEFINED or token in special)
             for (token, id_), type_ in zip(self.vocabulary.items(), self.types, strict=True)
-            if type_ in (_UNKNOWN, _CONTROL, _USER_DEFINED) or token in special
+            if type_ in (UNKNOWN, CONTROL, USER_DEFINED) or token in special
         ]
 
     def _post_processor(self) -> dict[str, Any] | None:
@@ -248,13 +242,14 @@ def _merges_of_scores(metadata: Metadata, tokens: Sequence[str], types: Sequence
     scores = metadata.numbers("tokenizer.ggml.scores")
     if len(scores) != len(tokens):
         raise metadata.error("tokenizer.ggml.scores", f"but there are {len(tokens):,} tokens")
-    apart = (_UNKNOWN, _CONTROL, _USER_DEFINED)
+    apart = (UNKNOWN, CONTROL, USER_DEFINED)
     kept = {token: score for token, score, type_ in zip(tokens, scores, types, strict=True) if type_ not in apart}
     return list(merges_of_scores(kept))
 
 
 def _roles(metadata: Metadata, tokens: Sequence[str]) -> dict[str, str]:
-    return {role: tokens[_role_id(metadata, key, len(tokens))] for role, key in _ROLES.items() if key in metadata}
+    there = {role: key for role, key in ROLE_KEYS.items() if key in metadata}
+    return {f"{role}_token": tokens[_role_id(metadata, key, len(tokens))] for role, key in there.items()}
 
 
 def _role_id(metadata: Metadata, key: str, count: int) -> int:

@@ -13,11 +13,10 @@ from graftkit.tokenization.scored_pieces import scores_of_merges
 
 from graftkit_gguf.splitting import SPLITTINGS, missing_bytes_apart
 from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
+from graftkit_gguf.vocabulary_keys import BYTE, CONTROL, NORMAL, ROLE_KEYS, UNKNOWN, UNUSED, USER_DEFINED
 
 __all__ = ["splitting_name", "tokenizer_metadata"]
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
-_ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
 _STOPS = ("eot_token_id", "eom_token_id")
 """Where tokens that end an answer stand besides the end-of-sequence token; llama.cpp adds some by their names."""
 _SPACE = "▁"
@@ -45,7 +44,7 @@ def tokenizer_metadata(
         **(_scores(spec, tokens) if _marks_spaces(spec) else _merges(spec)),
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
-        **{f"tokenizer.ggml.{key}": roles[role] for role, key in _ROLES.items() if roles.get(role) is not None},
+        **{key: roles[role] for role, key in ROLE_KEYS.items() if roles.get(role) is not None},
         "tokenizer.ggml.add_bos_token": added[0],
         "tokenizer.ggml.add_eos_token": added[1],
     }
@@ -73,16 +72,16 @@ def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
     """Returns each id's token and what it is."""
     model = spec["model"]
     tokens = [f"[PAD{id}]" for id in range(rows)]
-    types = [_UNUSED] * rows
+    types = [UNUSED] * rows
     for token, id in model["vocab"].items():
         is_byte = model.get("byte_fallback") and _A_BYTE.fullmatch(token)
-        tokens[id], types[id] = token, _BYTE if is_byte else _UNKNOWN if token == model["unk_token"] else _NORMAL
+        tokens[id], types[id] = token, BYTE if is_byte else UNKNOWN if token == model["unk_token"] else NORMAL
     for token in spec.get("added_tokens", ()):
         content, id = token["content"], token["id"]
         if not token["special"] and model["vocab"].get(content) == id and content.strip(_SPACE) == "":
             continue  # Gemma's runs of spaces, which no space in a text is taken for but by merges
-        if types[id] != _UNKNOWN or not token["special"]:
-            types[id] = _CONTROL if token["special"] else _USER_DEFINED
+        if types[id] != UNKNOWN or not token["special"]:
+            types[id] = CONTROL if token["special"] else USER_DEFINED
         tokens[id] = content
     return tokens, types
 

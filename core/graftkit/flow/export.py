@@ -38,7 +38,7 @@ from graftkit.flow.export_manifest import (
     drop_foreign_code,
 )
 from graftkit.flow.free_memory import free_memory, memory_of
-from graftkit.flow.model_card import complete_export
+from graftkit.flow.model_card import write_model_card
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, make_probes
@@ -139,7 +139,7 @@ def prove_exports(run: RunContext) -> None:
             place = _place(run, use.folder)
             stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, place)}
             exporter = run.host.registry.create(choice.registered, choice.config)
-            complete_export(run, exporter, use.folder, place, stage.facts["proof"])
+            write_model_card(run, exporter, use.folder, place, stage.facts["proof"])
             proved[use.folder] = dict(stage.facts)
             if not run.manifest.continued:
                 run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})

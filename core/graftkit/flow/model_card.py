@@ -18,11 +18,11 @@ from graftkit.interfaces.references import local_path
 from graftkit.report.model_card import CARD, hub_id, render_card
 from graftkit.store.files import write_text
 
-__all__ = ["complete_export"]
+__all__ = ["write_model_card"]
 
 
-def complete_export(run: RunContext, exporter: Exporter, name: str, folder: Path, proof: Mapping[str, Any]) -> None:
-    """Writes README.md, in place of any that the exporter's library wrote, and puts it and the proof in the manifest.
+def write_model_card(run: RunContext, exporter: Exporter, name: str, folder: Path, proof: Mapping[str, Any]) -> None:
+    """Writes README.md, in place of any that the exporter's library wrote, and lists it in the export's manifest.
 
     The manifest comes first: a file that it lists is the run's own, wherever a kill leaves the run. A README.md of the
     user's stays, and there is no card.
@@ -32,14 +32,12 @@ def complete_export(run: RunContext, exporter: Exporter, name: str, folder: Path
         exporter: What wrote the export.
         name: The export's name.
         folder: The export.
-        proof: What proving it gave.
+        proof: What proving it gave, as its manifest says already.
 
     Raises:
         ExportError: The exporter says something else than a card's part.
     """
-    manifest = ExportManifest.read(folder, ()).model_copy(update={"proof": dict(proof)})
     if CARD in run.theirs(f"exports/{name}"):
-        manifest.write(folder)
         run.notice("export", f"exports/{name}/{CARD} is not the run's and stays: no model card is written")
         return
     files = run.plan.files
@@ -53,6 +51,7 @@ def complete_export(run: RunContext, exporter: Exporter, name: str, folder: Path
     )
     data = text.encode()
     card = {CARD: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+    manifest = ExportManifest.read(folder, ())
     listed = dict(sorted((manifest.files | card).items()))
     manifest.model_copy(update={"files": listed}).write(folder)
     write_text(folder / CARD, text)
