@@ -1,10 +1,10 @@
 """Chat templates of models in use, laid out with every author known, against transformers' own rendering.
 
-    python tests/benchmarks/chat_templates.py FOLDER [--reasons]
+    python tests/benchmarks/chat_templates.py SOURCE... [--reasons]
 
-FOLDER holds `*.jinja` files; the sdist of llama-cpp-python has 70 in vendor/llama.cpp/models/templates. For each
-template and conversation: the text equals transformers', or the record is refused since the template leaves something
-out. Where both take it, every control token of the template that a user writes must stay the user's text, and the
+A SOURCE is a package as it was downloaded (a wheel or an sdist) or a folder, whose `*.jinja` files are read, equal ones
+once. For each template and conversation: the text equals transformers', or the record is refused since the template
+leaves something out. Where both take it, every control token of the template that a user writes must stay the user's text, and the
 prompt before the answer must be the one in use, or a run tells of it. The same with tokens: of a tokenizer with the
 template's control tokens, some of them (`<think>`, `<tool_call>`, every other one) not flagged as special.
 """
@@ -14,17 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import tarfile
 import tempfile
 import warnings
+import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.layout import lay_out
 from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.turns import REASONING, TemplateForm, template_input
+from graftkit.corpus.turns import REASONING, TemplateForm, template_input, with_content_in_parts
 from graftkit.errors import DataError, ModelError
 from graftkit.interfaces.samples import Conversation, Message, ToolCall
 from graftkit.testing import tiny_tokenizer_files
@@ -64,14 +66,20 @@ CONVERSATIONS = {
 }
 
 
-def theirs(source: str, conversation: Conversation, reasoning: str, *, reply: bool = False) -> str | None:
+def theirs(template: ChatTemplate, conversation: Conversation, *, reply: bool = False) -> str | None:
     """Returns transformers' rendering; None where the template refuses it."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    messages, tools = template_input(conversation, TemplateForm(reasoning), lambda leaf: leaf.text)
+    reasoning = next((key for key in REASONING if key in template.attributes), REASONING[0])
+    form = TemplateForm(reasoning, content_in_parts=template.takes_content_in_parts)
+    messages, tools = template_input(conversation, form, lambda leaf: leaf.text)
     try:
         [text], _ = render_jinja_template(
-            [messages], chat_template=source, tools=tools and list(tools), add_generation_prompt=reply, **TOKENS
+            [messages],
+            chat_template=template.source,
+            tools=tools and list(tools),
+            add_generation_prompt=reply,
+            **TOKENS,
         )
     except Exception:
         return None
@@ -80,8 +88,7 @@ def theirs(source: str, conversation: Conversation, reasoning: str, *, reply: bo
 
 def outcome(template: ChatTemplate, conversation: Conversation, controls: Collection[str]) -> tuple[str, str]:
     """Returns what came of a conversation, and why."""
-    reasoning = next((key for key in REASONING if key in template.attributes), REASONING[0])
-    expected = theirs(template.source, conversation, reasoning)
+    expected = theirs(template, conversation)
     try:
         pieces = lay_out(template, conversation, controls=controls)
     except DataError as error:
@@ -140,6 +147,7 @@ def encoded(template: ChatTemplate, controls: Collection[str]) -> tuple[str, str
         return found
 
     turns = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "It is blue."}]
+    turns = with_content_in_parts(turns) if template.takes_content_in_parts else turns
     expected = reference.apply_chat_template(turns, tokenize=True, return_dict=False)
     same = "the same tokens" if ids("What is it?") == expected else "other tokens"
     marked = {id for name, id in ours.added_tokens.items() if name in encoder.tokenizer.special_tokens}
@@ -165,28 +173,49 @@ def another_prompt(template: ChatTemplate, controls: Collection[str]) -> bool:
         if part.weight:
             break
         before += part.text
-    return before != theirs(template.source, Conversation((_ASKED,), "x"), "reasoning_content", reply=True)
+    return before != theirs(template, Conversation((_ASKED,), "x"), reply=True)
 
 
-def templates(folder: Path) -> Iterator[tuple[str, ChatTemplate, set[str]]]:
+def files(source: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields the name and the content of each file of a folder, a wheel or an sdist that may be a chat template."""
+    if source.is_dir():
+        yield from ((path.stem, path.read_bytes()) for path in sorted(source.rglob("*.jinja")))
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as wheel:
+            yield from ((Path(name).stem, wheel.read(name)) for name in wheel.namelist() if name.endswith(".jinja"))
+    else:
+        with tarfile.open(source) as archive:
+            for member in archive:
+                opened = archive.extractfile(member) if member.name.endswith(".jinja") else None
+                if opened:
+                    yield Path(member.name).stem, opened.read()
+
+
+def templates(sources: Iterable[Path]) -> Iterator[tuple[str, ChatTemplate, set[str]]]:
     """Yields every template that can be read, with its control tokens."""
-    for path in sorted(folder.glob("*.jinja")):
-        source = path.read_text(encoding="utf-8")
-        try:
-            written = _COMMENT.sub("", source)
-            yield path.stem, ChatTemplate(source, TOKENS), {*_CONTROL.findall(written), *TOKENS.values()}
-        except ModelError as error:
-            print(f"{path.stem}: {error.message}")
+    seen: set[bytes] = set()
+    for place in sources:
+        for name, data in files(place):
+            if b"messages" not in data or data in seen:
+                continue
+            seen.add(data)
+            source = data.decode("utf-8")
+            label = f"{place.name.partition('-')[0]}/{name}"
+            try:
+                written = _COMMENT.sub("", source)
+                yield label, ChatTemplate(source, TOKENS), {*_CONTROL.findall(written), *TOKENS.values()}
+            except ModelError as error:
+                print(f"{label}: {error.message}")
 
 
 def main() -> None:
     """Prints a line of a table for each conversation."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE")
     parser.add_argument("--reasons", action="store_true", help="why templates refuse, with their names")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    known = list(templates(options.folder))
+    known = list(templates(options.sources))
     columns = ("the same text", "refused", "refused by the template", "laid out in another form", "another text")
     print(f"| {len(known)} templates | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     reasons: Counter[tuple[str, str]] = Counter()

@@ -89,6 +89,24 @@ def test_all_that_a_run_writes_carries_the_recipes_template(
         assert prompt_of_generate(folder) == PROMPT
 
 
+IN_PARTS = (
+    "{% for m in messages %}<|im_start|>[{{ m['role'] }}] {% for part in m['content'] if part['type'] == 'text' %}"
+    "{{ part['text'] }}{% endfor %}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>[assistant] {% endif %}"
+)
+"""As templates of models with images have it: a content is a list of parts, and of a text nothing is written."""
+
+
+def test_a_template_that_writes_parts_only_is_given_them_everywhere(
+    make_recipe: Any, chat_records: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(data=data(chat_records, tmp_path, IN_PARTS), export=["merged", {"use": "gguf", "type": "f32"}])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert prompt_of_generate(result.folder) == PROMPT
+    for facts in result.manifest["exports"].values():
+        assert facts["proof"]["status"] == "proved" and "template" in facts["proof"]["covers"]
+
+
 def prompt_of_generate(folder: Path, system: str | None = None) -> str:
     """What `toolkit generate` lets the model go on with."""
     model = reload(str(folder))

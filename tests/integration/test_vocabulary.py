@@ -65,7 +65,7 @@ def extended(request: Any, make: Any, untied_model: Path, tmp_path_factory: pyte
 
 def test_new_rows_of_a_scaled_embedding_are_proved_in_every_export(make: Any, tmp_path: Path) -> None:
     """Gemma multiplies what it looks up: the exports hold rows that are not multiplied, as its own matrix does."""
-    model = tiny_model_folder(tmp_path / "model", **settings("gemma3_text"))
+    model = tiny_model_folder(tmp_path / "model", **{**settings("gemma3_text"), "pad_token_id": 256})
     recipe = make({"extend": {"tokens": 75}}, export=EXPORTS, model=str(model))
     result = graftkit.run(recipe, out=tmp_path / "run")
     assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}

@@ -97,10 +97,14 @@ def _takes_system_in_user(
 def _forms(template: ChatTemplate, conversation: Conversation) -> Iterator[TemplateForm]:
     """Yields the ways in which this template may take a conversation, the usual one first."""
     reasoning = next((key for key in REASONING if key in template.attributes), REASONING[0])
-    in_user = template.options.system == "first_user"
-    yield TemplateForm(reasoning, system_in_user=in_user)
+    usual = TemplateForm(
+        reasoning,
+        system_in_user=template.options.system == "first_user",
+        content_in_parts=template.takes_content_in_parts,
+    )
+    yield usual
     if any(message.tool_calls for message in conversation.messages):
-        yield TemplateForm(reasoning, arguments_as_text=True, system_in_user=in_user)
+        yield replace(usual, arguments_as_text=True)
 
 
 class _Layout:

@@ -32,6 +32,8 @@ _RENDERING = 3
 """Part of the fingerprint; raised when rendering changes, so that stored tokens are not reused."""
 
 
+_PROBE = "Is this written?"
+
 _UNREADABLE = (TemplateError, SyntaxError, RecursionError, ValueError, MemoryError)
 """What reading a template raises; jinja2 leaves a stray break, and numbers of thousands of digits, to Python."""
 
@@ -152,6 +154,18 @@ class ChatTemplate:
     def unreserved(self) -> frozenset[str]:
         """Those of `variables` that are not the conversation's, the tokenizer's or Jinja's own."""
         return self.variables - RESERVED_ARGUMENTS
+
+    @cached_property
+    def takes_content_in_parts(self) -> bool:
+        """Whether it writes a text only as a part of a content's list, as templates of some models with images do."""
+        in_parts = [{"type": "text", "text": _PROBE}]
+        return "type" in self.attributes and not self._writes(_PROBE) and self._writes(in_parts)
+
+    def _writes(self, content: Any) -> bool:
+        try:
+            return _PROBE in self.render([{"role": "user", "content": content}], "")
+        except DataError:
+            return False
 
     def render(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import dropwhile
@@ -13,7 +13,16 @@ from graftkit.errors import DataError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.samples import Conversation, Message
 
-__all__ = ["CALL_ID", "TOOLS", "Leaf", "TemplateForm", "by_answer", "template_input", "texts_in"]
+__all__ = [
+    "CALL_ID",
+    "TOOLS",
+    "Leaf",
+    "TemplateForm",
+    "by_answer",
+    "template_input",
+    "texts_in",
+    "with_content_in_parts",
+]
 
 TOOLS = -1
 """In place of a message's number, the conversation's tools."""
@@ -63,11 +72,13 @@ class TemplateForm:
         reasoning: The key of a message's reasoning.
         arguments_as_text: Whether a tool call's arguments are JSON text, in place of a mapping.
         system_in_user: Whether system messages at the beginning are part of the first user message.
+        content_in_parts: Whether a content is a list of one part, `{"type": "text", "text": ...}`, in place of a text.
     """
 
     reasoning: str = REASONING[0]
     arguments_as_text: bool = False
     system_in_user: bool = False
+    content_in_parts: bool = False
 
 
 def template_input(
@@ -86,8 +97,15 @@ def template_input(
     messages = [_message(message, number, form, mark) for number, message in enumerate(conversation.messages)]
     if form.system_in_user:
         messages = _with_system_in_user(messages, conversation.where)
+    if form.content_in_parts:
+        messages = with_content_in_parts(messages)
     tools = [_mapped(tool, TOOLS, "tools", mark, frozenset(_keys(tool))) for tool in conversation.tools]
     return messages, tools or None
+
+
+def with_content_in_parts(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns messages whose contents are texts with each as a list of one part: `{"type": "text", "text": ...}`."""
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
 
 
 def _with_system_in_user(messages: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:

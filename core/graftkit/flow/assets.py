@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from graftkit.corpus.encode import chat_template_of
+from graftkit.corpus.turns import with_content_in_parts
 from graftkit.errors import DataError
 from graftkit.flow.open_model import added_tokens
 from graftkit.interfaces.chat_options import ChatOptions
@@ -83,7 +84,7 @@ class ExpectedAssets:
 
     texts: Sequence[str]
     tokens: Sequence[Sequence[int]]
-    conversation: Sequence[Mapping[str, str]]
+    conversation: Sequence[Mapping[str, Any]]
     rendered: str | None
     today: str | None
     generation: Mapping[str, Any]
@@ -212,11 +213,14 @@ def _around_specials(tokenizer: Tokenizer) -> list[str]:
 
 def _rendered(
     tokenizer: Tokenizer, today: date | None, options: ChatOptions
-) -> tuple[list[dict[str, str]], str | None]:
+) -> tuple[list[dict[str, Any]], str | None]:
     template = chat_template_of(tokenizer, today, options)
-    for conversation in _CONVERSATIONS if template else ():
+    if template is None:
+        return [], None
+    for turns in _CONVERSATIONS:
+        conversation = with_content_in_parts(turns) if template.takes_content_in_parts else turns
         try:
-            return conversation, template.render(conversation, "the proof", add_generation_prompt=True)  # type: ignore[union-attr]
+            return conversation, template.render(conversation, "the proof", add_generation_prompt=True)
         except DataError:
             continue
     return [], None

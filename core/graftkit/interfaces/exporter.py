@@ -198,7 +198,8 @@ class ProofRequest:
         base: Makes the base model in full precision, its quantized weights dequantized, as a plain `transformers`
             model, for formats that hold the adapter alone.
         texts: Texts to encode with the tokenizer that the export's program loads.
-        conversation: Messages, `{"role": ..., "content": ...}`, to lay out with the chat template that it loads.
+        conversation: Messages, `{"role": ..., "content": ...}`, to lay out with the chat template that it loads;
+            a content is a text, or a list of parts where the template takes no texts.
         today: The day that a chat template writes where it asks for the date.
         template_arguments: What the chat template is given besides, by name.
         template_name: The chat template's name, where the tokenizer has several; None for the default.
@@ -215,7 +216,7 @@ class ProofRequest:
     probes: Sequence[Probe]
     base: Callable[[], nn.Module]
     texts: Sequence[str] = ()
-    conversation: Sequence[Mapping[str, str]] = ()
+    conversation: Sequence[Mapping[str, Any]] = ()
     today: date | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     template_name: str | None = None

@@ -136,6 +136,7 @@ def _scale_of(module: Any, dtype: torch.dtype) -> float | None:
 def _looked_up(module: nn.Embedding, rows: torch.Tensor) -> torch.Tensor | None:
     """Returns what an embedding like this one gives for each row of a small matrix, or None where that is no row."""
     small = copy.copy(module)
+    small.padding_idx = None  # a number of the large matrix's row, which decides on gradients only
     small._parameters = {"weight": nn.Parameter(rows, requires_grad=False)}
     try:
         found: Any = type(module).forward(small, torch.arange(len(rows), device=rows.device))

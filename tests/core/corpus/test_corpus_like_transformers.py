@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.sample_digest import digest_sample
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
@@ -137,3 +138,29 @@ def test_records_that_differ_in_reasoning_alone_are_different_records() -> None:
     ]
     digests = [digest_sample(record, seed=0) for record in records]
     assert len({*digests}) == 3 and digests[2] == digests[3]
+
+
+IN_PARTS = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}: {% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% else %}<image>{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}"
+)
+"""As templates of models with images have it: of a content that is a text they write nothing."""
+
+
+@pytest.mark.parametrize("system", ["own", "first_user"])
+def test_a_template_that_writes_parts_only_is_given_parts(tmp_path: Path, system: Any) -> None:
+    for file, data in {**tiny_tokenizer_files(), "chat_template.jinja": IN_PARTS.encode()}.items():
+        (tmp_path / file).write_bytes(data)
+    ours, theirs = HuggingFaceBackend().load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    turns = CONVERSATIONS["turns"]
+    record = Conversation(tuple(Message(role, content) for role, content in turns), "record")
+    if system == "first_user":
+        turns = [("user", "be kind\n\na"), *turns[2:]]
+    parts = [{"role": role, "content": [{"type": "text", "text": content}]} for role, content in turns]
+    encoder = Encoder(ours, chat_template_of(ours, options=ChatOptions(system=system)), 1000)
+    expected = theirs.apply_chat_template(parts, tokenize=True, return_dict=False)
+    assert encoder.encode(record).examples[0].ids.tolist() == expected
+    asked = theirs.apply_chat_template(parts[:1], tokenize=True, return_dict=False, add_generation_prompt=True)
+    asked_for = Conversation((Message(turns[0][0], turns[0][1]),), "question")
+    assert encoder.prompt(asked_for) == asked
