@@ -4,9 +4,10 @@
 
 A SOURCE is a package as it was downloaded (a wheel or an sdist) or a folder, whose `*.jinja` files are read, equal ones
 once. For each template and conversation: the text equals transformers', or the record is refused since the template
-leaves something out. Where both take it, every control token of the template that a user writes must stay the user's text, and the
-prompt before the answer must be the one in use, or a run tells of it. The same with tokens: of a tokenizer with the
-template's control tokens, some of them (`<think>`, `<tool_call>`, every other one) not flagged as special.
+leaves something out. Where both take it, every control token of the template that a user writes must stay the user's
+text, and the prompt before the answer must be the one in use, or a run tells of it. The same with tokens: of a
+tokenizer with the template's control tokens, some of them (`<think>`, `<tool_call>`, every other one) not flagged as
+special.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ class Piece:
 _TAG = re.compile(r"[<\[].{2,}[>\]]\s*|\s*[<\[].{2,}[>\]]")
 """Words such as `</think>`, which a template may look for in a content to take it apart."""
 
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+
 _HINT = "Give another template with data.chat_template, or records with a prompt and a completion."
 _SYSTEM = "data.system: first_user puts the system message's text before the first user message, which it takes."
 _LET_IT = " data.dropped: report trains without it, and counts it."
@@ -120,6 +122,7 @@ class _Layout:
         self._template, self._conversation, self._form = template, conversation, form
         self._reply, self._controls, self._shortened = add_generation_prompt, controls, shortened
         self._leaves: list[Leaf] = []
+        self._ids_unmarked = False
         self._text = self._render(self._kept)
         self._marks = self._made_marks()
 
@@ -159,9 +162,10 @@ class _Layout:
         Raises:
             DataError: As for `lay_out`.
         """
-        stretches = self._marked(self._whole)
-        if stretches is None or not self._all_known(stretches, lambda leaf: [leaf.text]):
-            stretches = self._trimmed()
+        stretches = self._known_stretches()
+        if stretches is None and any(self._is_plain_id(leaf) for leaf in self._leaves):
+            self._ids_unmarked = True
+            stretches = self._known_stretches()
         if stretches is None:
             raise self._refused("rewrites a message, so its tokens can't be told from the template's")
         self._check_complete(stretches, left_out)
@@ -170,6 +174,13 @@ class _Layout:
             for part in stretches
         )
         return list(_joined(pieces))
+
+    def _known_stretches(self) -> list[Stretch] | None:
+        """Renders with marks, around whole texts or what they are without white space; None where neither is known."""
+        stretches = self._marked(self._whole)
+        if stretches is not None and self._all_known(stretches, lambda leaf: [leaf.text]):
+            return stretches
+        return self._trimmed()
 
     def _all_known(self, stretches: Sequence[Stretch], parts: Callable[[Leaf], Sequence[str]]) -> bool:
         """Tells whether each marked stretch is a part of its text as it is, or as JSON writes it."""
@@ -184,7 +195,14 @@ class _Layout:
 
     def _is_word(self, leaf: Leaf) -> bool:
         """Whether a text is a word that the template compares with, such as a type, and no control token."""
+        if self._ids_unmarked and self._is_plain_id(leaf):
+            return True
         return bool(leaf.part) and leaf.text in self._template.words and leaf.text not in self._controls
+
+    def _is_plain_id(self, leaf: Leaf) -> bool:
+        """Whether a text is a call's id of letters and digits, which templates measure and compare with one another."""
+        plain = leaf.part == CALL_ID and _PLAIN_ID.fullmatch(leaf.text) is not None
+        return plain and not any(control in leaf.text for control in self._controls)
 
     def _trimmed(self) -> list[Stretch] | None:
         """Renders with marks that leave white space at the ends, and words that the template knows, to the template."""

@@ -330,7 +330,7 @@ def _flags_differ(expected: ExpectedAssets, flags: Mapping[str, Mapping[str, Any
 
 
 def _settings_differ(ours: ExpectedAssets, found: Mapping[str, Any]) -> str:
-    expected, usual = ours.generation, _usual_settings()
+    expected, usual = ours.generation, _usual_settings(written=bool(ours.generation))
     more = [key for key in found if key not in expected and not key.endswith("_token_id") and key not in _OF_A_FILE]
     wanted = {**{key: usual.get(key) for key in more}, **_roles_more(ours, found), **expected}
     odd = [key for key, value in wanted.items() if _plain(found.get(key)) != _plain(value)]
@@ -352,12 +352,16 @@ def _roles_more(ours: ExpectedAssets, found: Mapping[str, Any]) -> dict[str, Any
     return {key: ours.config_roles.get(role) for role, key in keys.items() if found.get(key) is not None}
 
 
-def _usual_settings() -> dict[str, Any]:
-    """Returns what transformers generates with where nothing is said."""
-    from transformers import GenerationConfig
+def _usual_settings(*, written: bool) -> dict[str, Any]:
+    """Returns what transformers generates with where nothing is said.
 
-    usual: dict[str, Any] = GenerationConfig().to_dict()
-    return usual
+    Args:
+        written: Whether there is a generation_config.json; else the settings are made of the configuration's.
+    """
+    from transformers import GenerationConfig, PretrainedConfig
+
+    usual = GenerationConfig() if written else GenerationConfig.from_model_config(PretrainedConfig())
+    return dict(usual.to_dict())
 
 
 def _plain(value: Any) -> Any:

@@ -279,3 +279,28 @@ def test_a_refusal_for_another_reason_names_no_way_out_that_is_none() -> None:
     with pytest.raises(DataError) as caught:
         lay_out(template, Conversation(TURNS, "here"))
     assert "data.system" not in caught.value.hint
+
+
+MEASURED = """{%- for m in messages %}[{{ m.role }}]{{ m.content }}
+{%- for c in m.tool_calls or [] %}
+{%- if c.id | length != 9 %}{{ raise_exception('nine') }}{% endif %}<{{ c.id }}>{% endfor %}
+{%- if m.tool_call_id and m.tool_call_id == messages[1].tool_calls[0].id %}#{{ loop.index0 }}{% endif %};{% endfor %}"""
+
+
+def called(id: str) -> Conversation:
+    call = Message("assistant", "", tool_calls=(ToolCall("add", {"a": 1}, id),))
+    return Conversation((Message("user", "one?"), call, Message("tool", "3", tool_call_id=id)), "here")
+
+
+def test_a_template_may_measure_and_compare_the_ids_of_calls() -> None:
+    pieces = lay_out(ChatTemplate(MEASURED, {}), called("abcdefghi"), left_out=set())
+    assert "".join(piece.text for piece in pieces) == "[user]one?;[assistant]<abcdefghi>;[tool]3#2;"
+    assert contents(pieces) == [(0, "one?"), (2, "3")]
+
+
+@pytest.mark.parametrize("id", ["a b c d e", "<|end|>xy", "abc|end|x"])
+def test_an_id_that_may_be_more_than_one_is_never_the_templates(id: str) -> None:
+    with pytest.raises(DataError, match="rewrites a message"):
+        lay_out(ChatTemplate(MEASURED, {}), called(id), controls={"<|end|>"}, left_out=set())
+    with pytest.raises(DataError, match="rewrites a message"):
+        lay_out(ChatTemplate(MEASURED, {}), called("xENDxxxxx"), controls={"END"}, left_out=set())
