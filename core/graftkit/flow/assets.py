@@ -330,9 +330,10 @@ def _flags_differ(expected: ExpectedAssets, flags: Mapping[str, Mapping[str, Any
 
 
 def _settings_differ(ours: ExpectedAssets, found: Mapping[str, Any]) -> str:
-    expected, usual = ours.generation, _usual_settings(written=bool(ours.generation))
+    expected, (usual, made) = ours.generation, _usual_settings()
     more = [key for key in found if key not in expected and not key.endswith("_token_id") and key not in _OF_A_FILE]
-    wanted = {**{key: usual.get(key) for key in more}, **_roles_more(ours, found), **expected}
+    unsaid = {key: made.get(key) if found[key] == made.get(key) else usual.get(key) for key in more}
+    wanted = {**unsaid, **_roles_more(ours, found), **expected}
     odd = [key for key, value in wanted.items() if _plain(found.get(key)) != _plain(value)]
     if not odd:
         return ""
@@ -352,16 +353,11 @@ def _roles_more(ours: ExpectedAssets, found: Mapping[str, Any]) -> dict[str, Any
     return {key: ours.config_roles.get(role) for role, key in keys.items() if found.get(key) is not None}
 
 
-def _usual_settings(*, written: bool) -> dict[str, Any]:
-    """Returns what transformers generates with where nothing is said.
-
-    Args:
-        written: Whether there is a generation_config.json; else the settings are made of the configuration's.
-    """
+def _usual_settings() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what transformers generates with where nothing is said: in a file, and in a configuration without one."""
     from transformers import GenerationConfig, PretrainedConfig
 
-    usual = GenerationConfig() if written else GenerationConfig.from_model_config(PretrainedConfig())
-    return dict(usual.to_dict())
+    return GenerationConfig().to_dict(), GenerationConfig.from_model_config(PretrainedConfig()).to_dict()
 
 
 def _plain(value: Any) -> Any:
