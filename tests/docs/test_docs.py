@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from gguf_models import write_model
 from graftkit.cli.main import cli
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import bind
@@ -71,6 +72,17 @@ def test_the_starter_recipe_is_one(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["init", str(tmp_path / "mine.yaml")])
     assert result.exit_code == 0
     bind(load_recipe(tmp_path / "mine.yaml"), PluginHost())
+
+
+@pytest.mark.parametrize(("file", "quantizer"), [("", "nf4"), ("f32", "nf4"), ("q8_0", "stored")])
+def test_the_starter_recipe_keeps_weights_that_are_quantized_already(
+    tiny_model: Path, tmp_path: Path, file: str, quantizer: str
+) -> None:
+    model = write_model(tmp_path / "model.gguf", tiny_model, file) if file else tiny_model
+    (tmp_path / "records.json").write_text(json.dumps([{"question": "one?", "answer": "two"}] * 40))
+    args = ["init", str(tmp_path / "mine.yaml"), "--model", str(model), "--train", str(tmp_path / "records.json")]
+    assert CliRunner().invoke(cli, args).exit_code == 0
+    assert load_recipe(tmp_path / "mine.yaml").recipe.quantizer.use == quantizer
 
 
 @pytest.mark.parametrize("shape", ["question-answer", "alpaca", "sharegpt", "messages"])

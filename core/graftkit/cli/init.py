@@ -35,7 +35,7 @@ data:
   holdout: 0.05           # the share that training never sees, or a file
   max_length: {max_length}{space}# tokens of an example at most
 {template}{dropped}
-quantizer: nf4            # how frozen weights are stored: none, int8, nf4
+quantizer: {quantizer: <15}# how frozen weights are stored: nf4, int8, none; stored: as the model's file holds them
 adapter: {{use: lora, rank: 16, alpha: 32, targets: all-linear}}
 
 training:
@@ -51,7 +51,13 @@ export: [peft, merged]
 _TEMPLATE_FILE = "chatml.jinja"
 """What graftkit's own chat template is called beside the recipe."""
 
-_UNKNOWN = {"max_length": 1024, "epochs": 3, "tokens_per_step": 4096, "learning_rate": "2e-4"}
+_UNKNOWN = {
+    "max_length": 1024,
+    "quantizer": "nf4",
+    "epochs": 3,
+    "tokens_per_step": 4096,
+    "learning_rate": "2e-4",
+}
 
 
 @click.command("init")
@@ -136,6 +142,7 @@ def _look(model: str, train: str, disable: tuple[str, ...]) -> tuple[StartingPoi
 def _numbers(found: StartingPoint) -> dict[str, int | str]:
     return {
         "max_length": found.max_length,
+        "quantizer": found.quantizer,
         "epochs": found.epochs,
         "tokens_per_step": found.tokens_per_step,
         "learning_rate": f"{found.learning_rate:.0e}".replace("e-0", "e-"),

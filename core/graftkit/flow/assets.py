@@ -80,6 +80,7 @@ class ExpectedAssets:
         config_roles: The ids by role in the configuration of what was trained.
         arguments: What the chat template is given besides the conversation.
         template: The name of the chat template, where it is one of several; None for the default.
+        unsaid: The generation settings that transformers makes of that configuration where there are no others.
     """
 
     texts: Sequence[str]
@@ -94,6 +95,7 @@ class ExpectedAssets:
     config_roles: Mapping[str, Any] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     template: str | None = None
+    unsaid: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def date(self) -> date | None:
@@ -159,7 +161,15 @@ def expected_assets(
         roles=_roles(tokenizer, [loaded, _as_transformers_loads_it(saved, config) if saved and config else loaded]),
         added=added_ids(loaded) if loaded is not None else None,
         config_roles=role_ids(config.get_text_config()) if config is not None else None,
+        unsaid=_settings_of(config) if config is not None and not generation else {},
     )
+
+
+def _settings_of(config: Any) -> dict[str, Any]:
+    """Returns the generation settings that transformers makes of a configuration, as JSON holds them."""
+    from transformers import GenerationConfig
+
+    return dict(_plain(GenerationConfig.from_model_config(config).to_dict()))
 
 
 def _as_transformers_loads_it(folder: Path, config: Any | None = None) -> Any | None:
@@ -330,10 +340,9 @@ def _flags_differ(expected: ExpectedAssets, flags: Mapping[str, Mapping[str, Any
 
 
 def _settings_differ(ours: ExpectedAssets, found: Mapping[str, Any]) -> str:
-    expected, (usual, made) = ours.generation, _usual_settings()
+    expected, usual = ours.generation, {**_usual_settings(), **ours.unsaid}
     more = [key for key in found if key not in expected and not key.endswith("_token_id") and key not in _OF_A_FILE]
-    unsaid = {key: made.get(key) if found[key] == made.get(key) else usual.get(key) for key in more}
-    wanted = {**unsaid, **_roles_more(ours, found), **expected}
+    wanted = {**{key: usual.get(key) for key in more}, **_roles_more(ours, found), **expected}
     odd = [key for key, value in wanted.items() if _plain(found.get(key)) != _plain(value)]
     if not odd:
         return ""
@@ -353,11 +362,12 @@ def _roles_more(ours: ExpectedAssets, found: Mapping[str, Any]) -> dict[str, Any
     return {key: ours.config_roles.get(role) for role, key in keys.items() if found.get(key) is not None}
 
 
-def _usual_settings() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what transformers generates with where nothing is said: in a file, and in a configuration without one."""
-    from transformers import GenerationConfig, PretrainedConfig
+def _usual_settings() -> dict[str, Any]:
+    """Returns what transformers generates with where nothing is said."""
+    from transformers import GenerationConfig
 
-    return GenerationConfig().to_dict(), GenerationConfig.from_model_config(PretrainedConfig()).to_dict()
+    usual: dict[str, Any] = GenerationConfig().to_dict()
+    return usual
 
 
 def _plain(value: Any) -> Any:

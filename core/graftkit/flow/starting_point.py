@@ -14,6 +14,7 @@ from graftkit.flow.datasets import open_path
 from graftkit.flow.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps
 from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.model_source import PLAIN
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.schema import Recipe
@@ -39,6 +40,7 @@ class StartingPoint:
         max_length: Tokens of an example at most: 99 of 100 fit.
         tokens_per_step: Tokens of an optimizer step: about eight examples.
         epochs: How often every record is seen: three times, or as often as thirty steps take.
+        quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
         left_out: What the chat template leaves out of some conversations.
@@ -53,6 +55,7 @@ class StartingPoint:
     max_length: int
     tokens_per_step: int
     epochs: int
+    quantizer: str
     learning_rate: float
     steps: int
     left_out: Sequence[str]
@@ -91,6 +94,7 @@ def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoi
         longest,
         chosen.tokens_per_step,
         chosen.epochs or 1,
+        "stored" if any(info.dtype not in PLAIN for info in files.tensors.values()) else "nf4",
         chosen.learning_rate,
         steps,
         corpus.left_out,
