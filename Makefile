@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test test-gpu kills prefixes faults fuzz install dev format bench clean
+.PHONY: help run test test-gpu matrix kills prefixes faults fuzz install dev format bench clean
 
 help:  ## Show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: dev  ## Run everything that CI runs
 test-gpu: dev  ## Test and measure on the CUDA device that there is
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python tests/benchmarks/gpu_step.py
+
+matrix: dev  ## Try every exporter with every adapter, quantizer, architecture and vocabulary
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/export_matrix.py
 
 kills: N ?= 200
 kills: dev  ## Kill a run N times at random moments and have it go on; docs/reliability.md has the figures
