@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from graftkit.store.files import guarded
 
 __all__ = [
     "Loader",
+    "StoredUse",
     "check_base_model",
     "check_stored_weights",
     "load_base_model",
@@ -82,16 +83,39 @@ def load_base_model(
     return Loader(files, quantizer, device, dtype).load(on_tensor)
 
 
-def check_stored_weights(files: BaseModelFiles, quantizer: Quantizer) -> None:
+@dataclass(frozen=True, slots=True)
+class StoredUse:
+    """What becomes of the matrices of layers that a file holds in one quantized format.
+
+    Attributes:
+        kind: The format's name.
+        kept: How many the quantizer takes over as they lie.
+        anew: The others, which are dequantized and given to the quantizer.
+        anew_bytes: The bytes that those take in the file; None where that can't be told from the headers.
+        can_be_kept: Whether `quantizer: stored` would keep those that this quantizer does not.
+    """
+
+    kind: str
+    kept: int
+    anew: tuple[LayerInfo, ...]
+    anew_bytes: int | None
+    can_be_kept: bool
+
+
+def check_stored_weights(files: BaseModelFiles, quantizer: Quantizer) -> list[StoredUse]:
     """Makes sure that each format that the files hold weights in can be used: by the quantizer, or dequantized.
 
     It reads one weight of a format, the smallest, and none of those that are plain floating point.
 
+    Returns:
+        What becomes of the layers' matrices in each format that is none of floating point, as far as that one tells.
+
     Raises:
         ModelError: One is of a format that neither the quantizer takes over nor the source dequantizes, or is damaged.
     """
-    if any(info.dtype not in PLAIN for info in files.tensors.values()):
-        Loader(files, quantizer, torch.device("cpu"), torch.float32).check_stored()
+    if all(info.dtype in PLAIN for info in files.tensors.values()):
+        return []
+    return Loader(files, quantizer, torch.device("cpu"), torch.float32).check_stored()
 
 
 _LARGE = 1 << 16
@@ -246,19 +270,23 @@ class Loader:
         return self._frozen(layer, weight.detach(), transposed=False)
 
     @torch.no_grad()
-    def check_stored(self) -> None:
+    def check_stored(self) -> list[StoredUse]:
         """Makes sure that the weights can be used whose stored type is no plain one, as far as one of each type tells.
+
+        Returns:
+            What becomes of those of layers.
 
         Raises:
             ModelError: Neither the quantizer nor the source knows what to do with one.
         """
+        uses = []
         planned: dict[str, dict[str, PlannedWeight]] = {}
         for weight in self._plan.weights:
             for name in weight.sources:
                 dtype = self._files.tensors[name].dtype
                 if dtype not in PLAIN:
                     planned.setdefault(dtype, {})[name] = weight
-        for weights in planned.values():
+        for kind, weights in planned.items():
             adoptable = [name for name, weight in weights.items() if self._adoptable(weight)]
             sample = min(adoptable or weights, key=lambda name: math.prod(self._files.tensors[name].shape))
             found = self._files.tensor(sample)
@@ -268,6 +296,25 @@ class Loader:
             left = [name for name in weights if not kept or name not in adoptable]
             if left and found.dequantize is None:
                 raise self._unusable(left[0], found.kind)
+            uses.append(self._use(kind, weights, adoptable, found, kept=kept))
+        return [use for use in uses if use.kept or use.anew]
+
+    def _use(
+        self, kind: str, weights: Mapping[str, PlannedWeight], adoptable: list[str], found: StoredWeight, *, kept: bool
+    ) -> StoredUse:
+        anew = [name for name in weights if not kept or name not in adoptable]
+        layers = {name: self._layers_of(weights[name]) for name in anew}
+        sizes = [self._files.tensors[name].nbytes for name in anew if layers[name]]
+        known = None if None in sizes else sum(size or 0 for size in sizes)
+        made = tuple({layer.path: layer for of_one in layers.values() for layer in of_one}.values())
+        can_be_kept = bool(adoptable) and not kept and found.freeze is not None
+        return StoredUse(kind, len(adoptable) if kept else 0, made, known, can_be_kept)
+
+    def _layers_of(self, weight: PlannedWeight) -> list[LayerInfo]:
+        """Returns the layers that a tensor of the file has the weight of, or a part of it."""
+        if weight.target in self._linear:
+            return [self._linear[weight.target]]
+        return self._stacks[weight.target].layers() if weight.target in self._stacks else []
 
     def _made(self, target: str) -> torch.Tensor | None:
         """Returns one of the model's tensors, made of the file's; None where those can't be dequantized."""
