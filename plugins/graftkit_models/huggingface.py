@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.offline import network_allowed
 from graftkit.interfaces.references import local_path
@@ -148,7 +148,7 @@ class HuggingFaceFolder:
             ModelError: It is no JSON object.
         """
         path = self.folder / "generation_config.json"
-        return _read_json(path, "") if _is_file(path) else {}
+        return _read_json(path) if _is_file(path) else {}
 
     @property
     def license(self) -> str | None:
@@ -307,18 +307,8 @@ def _decoded(value: dict[str, Any]) -> Any:
     return _SPECIAL_FLOATS.get(tag, value) if isinstance(tag, str) and len(value) == 1 else value
 
 
-def _read_json(path: Path, hint: str) -> dict[str, Any]:
-    try:
-        data = parse_json(read_regular(path, MAX_JSON), object_hook=_decoded)
-    except FileNotFoundError:
-        raise ModelError(f"there is no {path.name}", where=str(path.parent), hint=hint) from None
-    except OSError as error:
-        raise ModelError(f"can't be read: {error.strerror}", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"no JSON: {error}", where=str(path)) from None
-    if not isinstance(data, dict):
-        raise ModelError("no JSON object", where=str(path))
-    return data
+def _read_json(path: Path, missing: str = "") -> dict[str, Any]:
+    return read_json_object(path, MAX_JSON, ModelError, missing=missing, object_hook=_decoded)
 
 
 def _read_index(folder: Path) -> FileTensors:
@@ -362,7 +352,7 @@ def _weight_files(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
         others = sorted(path.name for path in folder.glob("*.bin"))
         found = f" (there is {', '.join(others[:3])}: pickles are never loaded)" if others else ""
         raise ModelError(f"there is no model.safetensors{found}", where=str(folder))
-    weight_map = _read_json(index, "").get("weight_map")
+    weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ModelError("its weight_map is malformed", where=str(index))
     names = sorted(set(weight_map.values()))

@@ -115,7 +115,7 @@ def test_fields_that_are_null_ask_for_nothing(tmp_path: Path) -> None:
 def test_a_configuration_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     folder = small(tmp_path / "m")
     (folder / "config.json").write_bytes(content)
-    assert refusal(folder).startswith("FOLDER/config.json: no JSON")
+    assert refusal(folder).startswith("FOLDER/config.json: it is no JSON")
 
 
 def test_a_configuration_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
