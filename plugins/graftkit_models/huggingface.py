@@ -112,7 +112,7 @@ class HuggingFaceFolder:
         """Every tensor's shape and stored type, in the files' order."""
         headers = self.stored.headers
         return {
-            name: TensorInfo(matrix.shape, matrix.kind, matrix.nbytes)
+            name: TensorInfo(matrix.shape, matrix.kind, matrix.nbytes, by_matrix=matrix.by_matrix)
             if (matrix := self.matrices.get(name))
             else TensorInfo(headers[name].shape, headers[name].dtype)
             for own in headers

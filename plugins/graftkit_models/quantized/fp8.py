@@ -9,6 +9,7 @@ point, or powers of two in a byte (E8M0). A stack of experts has `experts.down_p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
@@ -55,8 +56,6 @@ def _matrix(settings: Settings, tensors: FileTensors, weight: str, block: tuple[
     wanted = (*shape[:-2], -(-rows // height), -(-columns // width))
     if found != wanted and not (len(shape) == 2 and prod(wanted) == prod(found) == 1):
         raise settings.refused(f"'{scales}' is {list(found)}, where blocks of {height} x {width} have {list(wanted)}")
-    if len(shape) == 3 and rows % height:
-        raise settings.refused(f"the matrices in '{weight}' {list(shape)} are no whole blocks of {height} x {width}")
     parts = {"codes": weight, "scales": scales}
     static = f"{weight.removesuffix('.weight')}.activation_scale"
     if static in tensors:
@@ -71,11 +70,12 @@ def _store(shape: tuple[int, ...], block: tuple[int, int], parts: Mapping[str, t
     from graftkit_models.quantized.scaled_weight import ScaledLayout
     from graftkit_models.quantized.stored import stored_stack, stored_weight
 
-    matrix = (prod(shape[:-1]), shape[-1])
+    matrix = (shape[-2], shape[-1])
     layout = ScaledLayout(shape=matrix, grid=matrix, block=block, codes="float8_e4m3fn")
     scales = parts["scales"]
     scales = scales.view(torch.uint8) if scales.dtype == torch.float8_e8m0fnu else scales
-    tensors = {"codes": parts["codes"].view(matrix), "scales": scales.reshape(layout.blocks)}
+    tensors = {"codes": parts["codes"], "scales": scales.reshape(*shape[:-2], *layout.blocks)}
     if len(shape) == 2:
         return stored_weight("fp8", tensors, layout)
-    return stored_stack("fp8", tensors, layout, shape, transposed=False)
+    # Which way round a stack's matrices are multiplied by, the file does not say: they are not given one by one.
+    return replace(stored_stack("fp8", tensors, layout, shape, transposed=False), matrix=None)

@@ -35,6 +35,7 @@ class QuantizedMatrix:
         nbytes: The bytes of what `store` gives.
         store: Makes the stored weight of the tensors, by part. It raises ValueError where their numbers are none that
             the format allows.
+        by_matrix: Whether it is a stack that gives each of its matrices: `TensorInfo.by_matrix`.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class QuantizedMatrix:
     parts: Mapping[str, str]
     nbytes: int
     store: Callable[[Mapping[str, torch.Tensor]], StoredWeight]
+    by_matrix: bool = False
 
 
 @dataclass(frozen=True, slots=True)

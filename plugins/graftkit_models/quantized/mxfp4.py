@@ -46,7 +46,7 @@ def mxfp4_matrices(settings: Settings, tensors: FileTensors) -> Iterator[tuple[s
         parts = {"codes": blocks, "scales": scales}
         nbytes = tensors.nbytes(blocks) + tensors.nbytes(scales)
         architecture = (experts, groups * _GROUP, size_out)
-        yield name, QuantizedMatrix("mxfp4", architecture, parts, nbytes, partial(_store, architecture))
+        yield name, QuantizedMatrix("mxfp4", architecture, parts, nbytes, partial(_store, architecture), by_matrix=True)
 
 
 def _store(shape: tuple[int, ...], parts: Mapping[str, torch.Tensor]) -> StoredWeight:
@@ -54,7 +54,7 @@ def _store(shape: tuple[int, ...], parts: Mapping[str, torch.Tensor]) -> StoredW
     from graftkit_models.quantized.stored import stored_stack
 
     experts, size_in, size_out = shape
-    matrix = (experts * size_out, size_in)
+    matrix = (size_out, size_in)
     layout = ScaledLayout(shape=matrix, grid=matrix, block=(1, _GROUP), codes="uint4", levels=_LEVELS)
-    tensors = {"codes": parts["codes"].reshape(layout.code_shape), "scales": parts["scales"].reshape(layout.blocks)}
+    tensors = {"codes": parts["codes"].view(experts, *layout.code_shape), "scales": parts["scales"]}
     return stored_stack("mxfp4", tensors, layout, shape, transposed=True)

@@ -49,22 +49,24 @@ def stored_weight(
 def stored_stack(
     kind: str, tensors: Mapping[str, torch.Tensor], layout: ScaledLayout, shape: tuple[int, ...], *, transposed: bool
 ) -> StoredWeight:
-    """Returns a stack of matrices, whose rows the layout has one below another; it is dequantized.
+    """Returns a stack of matrices, each of which can be kept as it lies.
 
     Args:
         kind: The format's name.
-        tensors: What a `ScaledWeight` of the layout has.
-        layout: As above.
+        tensors: What a `ScaledWeight` of one matrix has, of all of them: `[matrices, ...]`.
+        layout: Of one matrix.
         shape: Of the stack, as in the architecture.
         transposed: Whether the architecture has each matrix the other way round.
     """
 
-    def dequantize() -> torch.Tensor:
-        rows = ScaledWeight.from_state(tensors, asdict(layout)).dequantize()
-        stack = rows.view(shape[0], -1, layout.shape[1])
-        return stack.transpose(1, 2).contiguous() if transposed else stack
+    def matrix(number: int) -> StoredWeight:
+        return stored_weight(kind, {name: tensor[number] for name, tensor in tensors.items()}, layout)
 
-    return StoredWeight(kind, shape, tensors, asdict(layout), dequantize)
+    def dequantize() -> torch.Tensor:
+        made = [ScaledWeight.from_state(matrix(n).tensors, asdict(layout)).dequantize() for n in range(shape[0])]
+        return torch.stack([one.T for one in made] if transposed else made).contiguous()
+
+    return StoredWeight(kind, shape, tensors, asdict(layout), dequantize, matrix=matrix)
 
 
 def _dequantized(freeze: partial[ScaledWeight], transposed: bool) -> torch.Tensor:

@@ -15,7 +15,7 @@ from bitsandbytes.functional import QuantState, dequantize_blockwise
 from graftkit import LayerInfo, StoredWeight
 from graftkit.errors import ModelError
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import load_base_model
+from graftkit.model.load import check_stored_weights, load_base_model
 from graftkit.testing import ModelSourceContract, tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
@@ -76,8 +76,53 @@ def test_fp8_computes_what_transformers_computes(form: str, tmp_path: Path) -> N
             assert torch.equal(load_base_model(files, quantizer, device=CPU)(input_ids=IDS).logits, theirs)
 
 
-def test_mxfp4_computes_what_transformers_computes(tmp_path: Path) -> None:
+def test_experts_that_the_architecture_puts_together_are_dequantized_and_counted(tmp_path: Path) -> None:
+    """The folder has each expert's matrices, the architecture a stack of gate and up: what transformers loads, too."""
+    settings, pack, _ = FORMATS["fp8-powers"]
+    quantized_folder(tmp_path / "m", settings, pack, **ARCHITECTURES["qwen3_moe"], tie_word_embeddings=False)
+    files = SOURCE.open(str(tmp_path / "m"))
+    [use] = check_stored_weights(files, Stored())
+    assert (use.kind, use.kept) == ("fp8", 8)
+    assert sorted(layer.path for layer in use.anew)[0] == "model.layers.0.mlp.experts.down_proj.0"
+    assert len(use.anew) == 2 * 2 * 4 and use.anew_bytes == sum(
+        info.nbytes or 0 for name, info in files.tensors.items() if ".experts." in name
+    )
+    with torch.no_grad():
+        ours = load_base_model(files, Stored(), device=CPU)(input_ids=IDS).logits
+        theirs = transformers_model(tmp_path / "m")(input_ids=IDS).logits
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_stack_of_experts_in_fp8_is_dequantized(tmp_path: Path) -> None:
+    """As transformers saves it: the stack's name, and `_scale_inv` behind it. Blocks are cut off in each matrix."""
     folder = tiny_model_folder(tmp_path / "m", **ARCHITECTURES["gpt_oss"])
+    tensors, expected = {}, {}
+    made = torch.Generator().manual_seed(4)
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        tensors[name] = tensor
+        if name.endswith("down_proj"):
+            codes = torch.randn(tensor.shape, generator=made).to(torch.float8_e4m3fn)
+            scales = torch.rand(4, 3, 3, generator=made)
+            tensors |= {name: codes, f"{name}_scale_inv": scales}
+            spread = scales.repeat_interleave(48, 1)[:, : tensor.shape[1]].repeat_interleave(24, 2)
+            expected[name] = codes.float() * spread[:, :, : tensor.shape[2]]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    said = {"quant_method": "fp8", "weight_block_size": [48, 24]}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": said}))
+    files = SOURCE.open(str(folder))
+    for name, dense in expected.items():
+        found = files.tensor(name)
+        assert isinstance(found, StoredWeight) and found.dequantize is not None and found.matrix is None
+        assert torch.equal(found.dequantize(), dense)
+    [use] = check_stored_weights(files, Stored())
+    assert (use.kept, len(use.anew), use.can_be_kept) == (0, 8, False)
+    load_base_model(files, Stored(), device=CPU)
+
+
+def test_mxfp4_computes_what_transformers_computes(tmp_path: Path) -> None:
+    """Matrices that are square among them, as gpt-oss's own are: which way round they are, their shape does not say."""
+    folder = tiny_model_folder(tmp_path / "m", **{**ARCHITECTURES["gpt_oss"], "intermediate_size": 64})
     tensors: dict[str, torch.Tensor] = {}
     made = torch.Generator().manual_seed(3)
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -95,12 +140,21 @@ def test_mxfp4_computes_what_transformers_computes(tmp_path: Path) -> None:
     assert {info.dtype for info in files.tensors.values()} == {"F32", "mxfp4"}
     with torch.no_grad():
         ours = load_base_model(files, Dense(), device=CPU)(input_ids=IDS).logits
+        kept = load_base_model(files, Stored(), device=CPU)
+        experts = {name: weight for name, weight in frozen(kept).items() if ".experts." in name}
+        assert {type(weight) for weight in experts.values()} == {ScaledWeight} and len(experts) == 16
+        assert sum(weight.nbytes for weight in experts.values()) == sum(
+            info.nbytes or 0 for info in files.tensors.values()
+        )
+        assert torch.equal(kept(input_ids=IDS).logits, ours)
         theirs = transformers_model(folder)
         weights = theirs.state_dict()
         for name, found in files.read():
             if isinstance(found, StoredWeight):
                 assert found.dequantize is not None and torch.equal(found.dequantize(), weights[name])
         torch.testing.assert_close(ours, theirs(input_ids=IDS).logits, rtol=1e-5, atol=1e-5)
+    assert any(len(set(info.shape[1:])) == 1 for info in files.tensors.values() if info.by_matrix)
+    ModelSourceContract().test_a_weight_that_is_kept_as_it_lies_computes_what_its_source_dequantizes(files)
 
 
 GROUPS = compressed("pack-quantized", **INT4)["config_groups"]
