@@ -86,7 +86,7 @@ class FileTensors:
         if name not in self.headers:
             raise ModelError(f"there is no tensor '{name}', without which its weight means nothing", where=self._where)
         found = self.headers[name]
-        if found.dtype not in types.split() or (shape is not None and found.shape != shape):
+        if found.dtype not in types.split() or 0 in found.shape or (shape is not None and found.shape != shape):
             wanted = f"{' or '.join(types.split())}{f' {list(shape)}' if shape is not None else ''}"
             raise ModelError(
                 f"tensor '{name}' is {found.dtype} {list(found.shape)}; its format has {wanted} there",

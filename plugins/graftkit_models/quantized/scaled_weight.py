@@ -137,7 +137,8 @@ class ScaledWeight(BufferedWeight):
 
     def _by_block(self, values: torch.Tensor, of_blocks: torch.Tensor, operation: Any) -> None:
         """Applies an operation in place to numbers `[rows, columns]` and what their blocks have, `[rows, blocks]`."""
-        columns, width = values.shape[1], self._layout.block[1]
+        columns = values.shape[1]
+        width = min(self._layout.block[1], columns)  # a stranger's file may say any
         if self.order is not None:
             operation(values, of_blocks[:, self.order.detach()])
         elif columns % width == 0:

@@ -60,13 +60,13 @@ def scaled(codes: Any, zeros: Any, scales: torch.Tensor, groups: Any) -> torch.T
     return (difference.to(scales.dtype) * scales[:, groups]).float()
 
 
-def gptq(bits: int, *, act_order: bool = False, less_one: bool = True) -> Callable[..., Packed]:
+def gptq(bits: int, *, act_order: bool = False, less_one: bool = True, group: int = GROUP) -> Callable[..., Packed]:
     def pack(numbers: np.random.Generator, rows: int, columns: int) -> Packed:
-        groups = np.arange(columns) // GROUP
+        groups = np.arange(columns) // group
         groups = numbers.permutation(groups) if act_order else groups
         codes = numbers.integers(0, 1 << bits, (rows, columns))
-        zeros = numbers.integers(1, 1 << bits, (rows, columns // GROUP))
-        scales = scales_of(numbers, rows, columns // GROUP)
+        zeros = numbers.integers(1, 1 << bits, (rows, columns // group))
+        scales = scales_of(numbers, rows, columns // group)
         return {
             "qweight": into_words(codes, bits).T,
             "qzeros": into_words(zeros.T - less_one, bits),

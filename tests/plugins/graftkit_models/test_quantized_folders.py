@@ -26,7 +26,7 @@ from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8Weight
 from graftkit_quantizers.nf4 import Nf4, Nf4Weight
 from graftkit_quantizers.stored import Stored
-from plugins.graftkit_models.quantized_files import FORMATS, INT4, compressed, packed_integers, quantized_folder
+from plugins.graftkit_models.quantized_files import FORMATS, INT4, compressed, gptq, packed_integers, quantized_folder
 from safetensors.torch import load_file, save_file
 
 SOURCE = HuggingFaceSource()
@@ -252,6 +252,25 @@ def test_a_row_need_not_fill_its_last_byte() -> None:
 
     numbers = torch.arange(15, dtype=torch.uint8)[None]
     assert torch.equal(unpacked(in_bytes(numbers, 4).view(torch.int32), 4)[:, :15], numbers)
+
+
+def test_a_group_that_is_far_wider_than_the_matrix_takes_no_memory(tmp_path: Path) -> None:
+    settings, _, _ = FORMATS["gptq"]
+    pack = gptq(4, group=64)
+    expected = quantized_folder(tmp_path / "m", {**settings, "group_size": (1 << 31) - 1}, pack, intermediate_size=64)
+    for name, found in SOURCE.open(str(tmp_path / "m")).read():
+        if isinstance(found, StoredWeight):
+            assert found.dequantize is not None and torch.equal(found.dequantize(), expected[name])
+
+
+@pytest.mark.parametrize(("form", "part"), [("gptq", "qweight"), ("fp8", "weight"), ("awq", "qweight")])
+def test_a_matrix_of_nothing_is_refused(form: str, part: str, tmp_path: Path) -> None:
+    quantized_folder(tmp_path / "m", *FORMATS[form][:2])
+    path, name = tmp_path / "m" / "model.safetensors", f"model.layers.0.mlp.up_proj.{part}"
+    tensors = load_file(path)
+    save_file({**tensors, name: tensors[name][:0]}, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"tensor '{name}' is .*; its format has"):
+        SOURCE.open(str(tmp_path / "m"))
 
 
 def test_scales_of_groups_are_none_of_rows(tmp_path: Path) -> None:
