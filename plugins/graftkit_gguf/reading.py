@@ -15,6 +15,7 @@ from graftkit_gguf.header import GgufHeader, GgufTensor
 from graftkit_gguf.metadata import NOT_SUPPORTED, Metadata
 from graftkit_gguf.parts import Part, Setting, get_setting, is_outer, put_setting, sizes
 from graftkit_gguf.rope import FACTORS, rope_from_factors, rope_from_metadata
+from graftkit_gguf.tensor_types import KEPT_TYPES
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ class StoredWeight:
     def dtype(self) -> str:
         """The type that it is stored in, such as "Q4_1"."""
         return self.tensors[0].type.name
+
+    @property
+    def by_matrix(self) -> bool:
+        """Whether it is a stack of matrices, each of which can be taken out of the file in its own blocks."""
+        alike = {tensor.type.name for tensor in self.tensors} == {self.dtype}
+        return len(self.shape) == 3 and alike and self.dtype in KEPT_TYPES and not self.plus_one
 
     @property
     def nbytes(self) -> int:

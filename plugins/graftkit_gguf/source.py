@@ -106,7 +106,10 @@ class GgufFile(GgufTokenizerFile):
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every weight's name, shape and stored type, such as "Q4_1"."""
-        return {name: TensorInfo(weight.shape, weight.dtype, weight.nbytes) for name, weight in self.weights.items()}
+        return {
+            name: TensorInfo(weight.shape, weight.dtype, weight.nbytes, by_matrix=weight.by_matrix)
+            for name, weight in self.weights.items()
+        }
 
     @property
     def generation_config(self) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["GGML_TYPES", "READABLE_TYPES", "GgmlType"]
+__all__ = ["GGML_TYPES", "KEPT_TYPES", "READABLE_TYPES", "GgmlType"]
 
 
 class GgmlType(NamedTuple):
@@ -89,3 +89,6 @@ READABLE_TYPES = frozenset(
     ]
 )
 """The types that hold weights and that `gguf.quants` turns into float32."""
+
+KEPT_TYPES = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"})
+"""The names of the types of blocks that are trained on as they lie: those of `blocks.BLOCKS`, which needs torch."""

@@ -67,6 +67,8 @@ def _weight(file: BufferedReader, path: Path, weight: FileWeight) -> torch.Tenso
     first, *others = weight.tensors
     if first.type.name not in _PLAIN and len(weight.shape) == 2 and not others:
         return _stored(first.type.name, torch.from_numpy(_rows(file, path, first, weight.heads)), weight.shape)
+    if weight.by_matrix:
+        return _stored_stack(file, path, weight)
     parts = [_values(file, path, tensor, weight.heads) for tensor in weight.tensors]
     values = torch.cat(parts, dim=-2) if others else parts[0].view(weight.shape)
     return values - 1 if weight.plus_one else values
@@ -120,6 +122,22 @@ def _stored(kind: str, blocks: torch.Tensor, shape: tuple[int, ...]) -> StoredWe
         {},
         dequantize=partial(_dequantized, kind, blocks.numpy(), shape),
         freeze=partial(BlockWeight, kind, blocks) if kind in BLOCKS else None,
+    )
+
+
+def _stored_stack(file: BufferedReader, path: Path, weight: FileWeight) -> StoredWeight:
+    """Reads a stack of matrices, those of each made of as many tensors' rows."""
+    kind, shape = weight.dtype, weight.shape
+    parts = [_rows(file, path, tensor, weight.heads) for tensor in weight.tensors]
+    blocks = torch.cat([torch.from_numpy(rows).view(shape[0], -1, rows.shape[1]) for rows in parts], 1)
+    rows = blocks.view(-1, blocks.shape[2]).numpy()
+    return StoredWeight(
+        kind,
+        shape,
+        {"blocks": blocks},
+        {},
+        dequantize=partial(_dequantized, kind, rows, shape),
+        matrix=lambda number: _stored(kind, blocks[number], shape[1:]),
     )
 
 

@@ -7,39 +7,29 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.model_source import INTEGERS, TensorInfo
+from graftkit.interfaces.json_file import read_json_object
+from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.offline import network_allowed
 from graftkit.interfaces.references import local_path
 from graftkit.interfaces.regular_file import open_regular, read_regular
 from graftkit.tokenization.side_files import additional_templates
 
-from graftkit_models.safetensors_header import read_header
+from graftkit_models.quantized.formats import dense_config, quantized_matrices
+from graftkit_models.quantized.matrix import FileTensors, QuantizedMatrix
+from graftkit_models.safetensors_header import StoredTensor, read_header
 
 if TYPE_CHECKING:
     import torch
+    from graftkit import StoredWeight
 
 __all__ = ["HuggingFaceFolder", "HuggingFaceSource"]
 
 _HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FLOATS = {"F64", "F32", "F16", "BF16"}
-_INTEGER_BUFFER = re.compile(r"attn(\.attention)?\.bias$|attention\.bias$|causal_mask$|position_ids$|tid2eid$")
-"""Names of integer tensors that are no weights: causal masks, positions, routing tables."""
-_QUANTIZED = ("quantization_config", "compression_config", "quantization")
-"""Keys of a configuration under which programs say how weights are stored; the last is MLX's."""
-_METHODS = {
-    "awq": "AWQ",
-    "bitsandbytes": "bitsandbytes' NF4, FP4 or int8",
-    "compressed-tensors": "that of llm-compressor",
-    "fp8": "FP8 in blocks",
-    "gptq": "GPTQ",
-    "mxfp4": "MXFP4",
-}
-"""The formats that models are most often stored in, by the name that transformers gives them."""
 _SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -72,7 +62,8 @@ class HuggingFaceSource:
         """Reads the configuration and the headers of the weights.
 
         Raises:
-            ModelError: A file is missing, truncated or malformed, or the weights are already quantized.
+            ModelError: A file is missing, truncated or malformed, or the weights are quantized in a way that is not
+                known.
         """
         folder = _place(reference)
         if _is_on_the_hub(reference, folder):
@@ -80,9 +71,9 @@ class HuggingFaceSource:
         if not _is_dir(folder):
             raise ModelError("no such folder", where=reference, hint="`model` names the base model.")
         config = _read_config(folder)
-        tensors, places = _read_index(folder)
-        _refuse_quantized(folder, config, tensors, places)
-        return HuggingFaceFolder(reference, folder, config, tensors, places)
+        stored = _read_index(folder)
+        matrices = quantized_matrices(config, str(folder / "config.json"), stored)
+        return HuggingFaceFolder(reference, folder, dense_config(config), stored, matrices)
 
     def fetch_tokenizer(self, reference: str) -> Path | None:
         """Fetches a tokenizer's files and the configuration from the hub.
@@ -98,23 +89,45 @@ _FRONT_MATTER = re.compile(r"---\r?\n(.{0,65536}?)\r?\n---", re.DOTALL)
 _LICENSE = re.compile(r"^license:[ \t]*[\"']?([a-z0-9][a-z0-9.+-]{0,39})[\"']?[ \t]*\r?$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HuggingFaceFolder:
     """A folder whose headers have been checked.
 
     Attributes:
         reference: What the recipe said.
         folder: Where it lies.
-        config: Its config.json.
-        tensors: Every tensor's shape and stored type.
-        places: The file that each tensor lies in.
+        config: Its config.json, without what it says of quantization.
+        stored: The files' own tensors.
+        matrices: Those that several of them make, quantized, by name.
     """
 
     reference: str
     folder: Path
     config: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-    places: Mapping[str, Path]
+    stored: FileTensors
+    matrices: Mapping[str, QuantizedMatrix]
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor's shape and stored type, in the files' order."""
+        headers = self.stored.headers
+        return {
+            name: TensorInfo(matrix.shape, matrix.kind, matrix.nbytes, by_matrix=matrix.by_matrix)
+            if (matrix := self.matrices.get(name))
+            else TensorInfo(headers[name].shape, headers[name].dtype)
+            for own in headers
+            if (name := self._names.get(own, None if own in self._parts else own)) is not None
+        }
+
+    @cached_property
+    def _names(self) -> Mapping[str, str]:
+        """The name of the matrix that begins with a tensor, by that tensor's name."""
+        return {next(iter(matrix.parts.values())): name for name, matrix in self.matrices.items()}
+
+    @cached_property
+    def _parts(self) -> frozenset[str]:
+        """The names of the tensors that matrices are made of."""
+        return frozenset(name for matrix in self.matrices.values() for name in matrix.parts.values())
 
     @property
     def tokenizer_backend(self) -> str:
@@ -125,7 +138,7 @@ class HuggingFaceFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         """The configuration and the weights."""
-        return (self.folder / "config.json", *sorted(set(self.places.values())))
+        return (self.folder / "config.json", *sorted(set(self.stored.places.values())))
 
     @property
     def generation_config(self) -> Mapping[str, Any]:
@@ -135,7 +148,7 @@ class HuggingFaceFolder:
             ModelError: It is no JSON object.
         """
         path = self.folder / "generation_config.json"
-        return _read_json(path, "") if _is_file(path) else {}
+        return _read_json(path) if _is_file(path) else {}
 
     @property
     def license(self) -> str | None:
@@ -148,27 +161,44 @@ class HuggingFaceFolder:
         found = _LICENSE.search(matter[1]) if matter else None
         return found[1] if found else None
 
-    def read(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def read(self) -> Iterator[tuple[str, torch.Tensor | StoredWeight]]:
         """Yields each tensor by name, in the files' order, one in memory at a time.
 
         Raises:
             ModelError: A tensor can't be read.
         """
-        for path in sorted(set(self.places.values())):
+        for path in sorted(set(self.stored.places.values())):
             with _opened(path) as file:
-                for name in file.keys():  # noqa: SIM118
-                    yield name, _tensor(file, name)
+                for own in file.keys():  # noqa: SIM118
+                    if own in self._names:
+                        yield self._names[own], self._matrix(self._names[own])
+                    elif own not in self._parts:
+                        yield own, _tensor(file, own)
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def tensor(self, name: str) -> torch.Tensor | StoredWeight:
         """Returns one tensor, as `read` yields it.
 
         Raises:
             ModelError: There is no tensor of this name, or it can't be read.
         """
-        if name not in self.places:
+        if name not in self.tensors:
             raise ModelError(f"there is no tensor '{name}'", where=self.reference, hint="`tensors` has their names.")
-        with _opened(self.places[name]) as file:
+        return self._matrix(name) if name in self.matrices else self._own(name)
+
+    def _own(self, name: str) -> torch.Tensor:
+        with _opened(self.stored.places[name]) as file:
             return _tensor(file, name)
+
+    def _matrix(self, name: str) -> StoredWeight:
+        matrix = self.matrices[name]
+        try:
+            return matrix.store({part: self._own(own) for part, own in matrix.parts.items()})
+        except ValueError as error:
+            raise ModelError(
+                f"tensor '{name}' is damaged: stored as {matrix.kind}, {error}",
+                where=self.reference,
+                hint="Download it again.",
+            ) from None
 
     def save_tokenizer(self, folder: Path) -> None:
         """Copies the tokenizer's files.
@@ -271,84 +301,30 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _refuse_quantized(
-    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], places: Mapping[str, Path]
-) -> None:
-    """Refuses weights that are no floating point numbers, and names the format: none of them can be dequantized here.
-
-    Raises:
-        ModelError: There are such tensors, or the configuration says so.
-    """
-    odd = next((name for name, info in tensors.items() if not _is_plain(name, info)), None)
-    type_ = f"tensor '{odd}' is of type {tensors[odd].dtype}" if odd else ""
-    said = _quantization(config)
-    if said is not None:
-        raise ModelError(
-            f"{said}{f', {type_}' if type_ else ''}: the weights are already quantized",
-            where=str(folder / "config.json"),
-            hint="Give the unquantized model that it was made of; `quantizer:` in the recipe stores it in fewer bits.",
-        )
-    if odd is not None:
-        raise ModelError(
-            f"{type_}: the weights are already quantized",
-            where=str(places[odd]),
-            hint="Give the unquantized model.",
-        )
-
-
-def _is_plain(name: str, info: TensorInfo) -> bool:
-    return info.dtype in _FLOATS or (info.dtype in INTEGERS and _INTEGER_BUFFER.search(name) is not None)
-
-
-def _quantization(config: Mapping[str, Any]) -> str | None:
-    """Says what a configuration, or a part of it, such as that of a multimodal model's text, calls its quantization."""
-    parts = [("", config), *((f"{key}.", part) for key, part in config.items() if isinstance(part, dict))]
-    for prefix, part in parts:
-        for key in _QUANTIZED:
-            found = part.get(key)
-            if found:
-                method = found.get("quant_method") if isinstance(found, dict) else None
-                if not isinstance(method, str):
-                    return f"{prefix}{key} names no format that is known"
-                what = f", which is {_METHODS[method]}" if method in _METHODS else ""
-                return f"{prefix}{key}.quant_method is {method[:40]!r}{what}"
-    return None
-
-
 def _decoded(value: dict[str, Any]) -> Any:
     """Returns a number in the place of `{"__float__": "Infinity"}`, which transformers 5 writes for what JSON lacks."""
     tag = value.get("__float__")
     return _SPECIAL_FLOATS.get(tag, value) if isinstance(tag, str) and len(value) == 1 else value
 
 
-def _read_json(path: Path, hint: str) -> dict[str, Any]:
-    try:
-        data = parse_json(read_regular(path, MAX_JSON), object_hook=_decoded)
-    except FileNotFoundError:
-        raise ModelError(f"there is no {path.name}", where=str(path.parent), hint=hint) from None
-    except OSError as error:
-        raise ModelError(f"can't be read: {error.strerror}", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"no JSON: {error}", where=str(path)) from None
-    if not isinstance(data, dict):
-        raise ModelError("no JSON object", where=str(path))
-    return data
+def _read_json(path: Path, missing: str = "") -> dict[str, Any]:
+    return read_json_object(path, MAX_JSON, ModelError, missing=missing, object_hook=_decoded)
 
 
-def _read_index(folder: Path) -> tuple[dict[str, TensorInfo], dict[str, Path]]:
-    tensors: dict[str, TensorInfo] = {}
+def _read_index(folder: Path) -> FileTensors:
+    headers: dict[str, StoredTensor] = {}
     places: dict[str, Path] = {}
     files, weight_map = _weight_files(folder)
     for path in files:
         for name, stored in read_header(path).items():
             if name in places:
                 raise ModelError(f"tensor '{name}' is also in {places[name].name}", where=str(path))
-            tensors[name], places[name] = TensorInfo(stored.shape, stored.dtype), path
+            headers[name], places[name] = stored, path
     if weight_map is not None:
         _check_index(folder, weight_map, places)
-    if not tensors:
+    if not headers:
         raise ModelError("there is no tensor in its weights", where=str(folder))
-    return tensors, places
+    return FileTensors(headers, places)
 
 
 def _check_index(folder: Path, named: Mapping[str, str], places: Mapping[str, Path]) -> None:
@@ -376,7 +352,7 @@ def _weight_files(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
         others = sorted(path.name for path in folder.glob("*.bin"))
         found = f" (there is {', '.join(others[:3])}: pickles are never loaded)" if others else ""
         raise ModelError(f"there is no model.safetensors{found}", where=str(folder))
-    weight_map = _read_json(index, "").get("weight_map")
+    weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ModelError("its weight_map is malformed", where=str(index))
     names = sorted(set(weight_map.values()))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Literal
+from typing import Literal, get_args
 
 from graftkit import LayerInfo, ProviderConfig
 from pydantic import Field
 
-__all__ = ["NESTED_BLOCK", "DenseConfig", "Int8Config", "Nf4Config", "StoredConfig"]
+__all__ = ["NESTED_BLOCK", "SIZES", "DenseConfig", "Int8Config", "Nf4Config", "StoredConfig"]
 
 NESTED_BLOCK = 256
 """Scales that share one scale under double quantization."""
+
+
+BlockSize = Literal[32, 64, 128, 256, 512, 1024, 2048, 4096]
+SIZES: tuple[int, ...] = get_args(BlockSize)
+"""The sizes of a block of NF4 that bitsandbytes computes with."""
 
 
 class DenseConfig(ProviderConfig):
@@ -33,9 +38,7 @@ class Int8Config(ProviderConfig):
 class Nf4Config(ProviderConfig):
     """How NF4 stores a weight."""
 
-    blocksize: Literal[32, 64, 128, 256, 512, 1024, 2048, 4096] = Field(
-        default=64, description="weights that share one scale"
-    )
+    blocksize: BlockSize = Field(default=64, description="weights that share one scale")
     double_quant: bool = Field(
         default=False, description="store the scales in 8 bits too: 0.37 bits a weight less at a block of 64"
     )

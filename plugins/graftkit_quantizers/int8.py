@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from graftkit import FrozenWeight, LayerInfo, check_matrix, check_tensors
+from graftkit import FrozenWeight, LayerInfo, StoredWeight, check_matrix, check_tensors
 from torch import nn
 
 from graftkit_quantizers.config import Int8Config
+from graftkit_quantizers.kinds import BITSANDBYTES_INT8
 
-__all__ = ["Int8", "Int8Weight"]
+__all__ = ["Int8", "Int8Weight", "stored_int8"]
 
 
 class Int8:
@@ -35,6 +36,23 @@ class Int8:
         absmax = exact.abs().amax(1)
         scale = 127.0 / torch.where(absmax > 0, absmax, 1.0)
         return Int8Weight((exact * scale.unsqueeze(1)).round().to(torch.int8), absmax)
+
+    def adopt(self, stored: StoredWeight, layer: LayerInfo) -> Int8Weight | None:
+        """Takes over what bitsandbytes stored in int8, bit for bit.
+
+        Raises:
+            ValueError: A tensor is missing, left over, or of another shape or type.
+        """
+        return stored_int8(stored)
+
+
+def stored_int8(stored: StoredWeight) -> Int8Weight | None:
+    """Returns the weight that a file of bitsandbytes holds, or None where it is of another kind.
+
+    Raises:
+        ValueError: A tensor is missing, left over, or of another shape or type.
+    """
+    return Int8Weight.from_state(stored.tensors, stored.meta) if stored.kind == BITSANDBYTES_INT8 else None
 
 
 class Int8Weight(FrozenWeight):

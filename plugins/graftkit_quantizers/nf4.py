@@ -16,14 +16,13 @@ from graftkit import FrozenWeight, LayerInfo, StoredWeight, check_matrix, check_
 from torch import nn
 
 from graftkit_quantizers.backend import bnb
-from graftkit_quantizers.config import NESTED_BLOCK, Nf4Config
+from graftkit_quantizers.config import NESTED_BLOCK, SIZES, Nf4Config
+from graftkit_quantizers.kinds import BITSANDBYTES_NF4, OWN_NF4
 
-__all__ = ["STORED_AS", "Nf4", "Nf4Weight"]
+__all__ = ["Nf4", "Nf4Weight", "stored_nf4"]
 
-STORED_AS = "graftkit-nf4"
-"""The kind of a `StoredWeight` that has the tensors and the meta of an `Nf4Weight`."""
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_ROUNDED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = tuple(_ROUNDED.values())
 
 HALF_GAP = 0.152
 """Half of the widest gap between neighbouring levels, as a share of a block's largest magnitude."""
@@ -60,15 +59,48 @@ class Nf4:
         return Nf4Weight(tensors, meta)
 
     def adopt(self, stored: StoredWeight, layer: LayerInfo) -> Nf4Weight | None:
-        """Takes over the state of an `Nf4Weight` whose blocks and scales are stored as the fields say.
+        """Takes over NF4 whose blocks and scales are stored as the fields say: an `Nf4Weight`'s, or bitsandbytes' own.
 
         Raises:
             ValueError: A tensor is missing, left over, or of another shape or type.
         """
         wanted = {"blocksize": self._config.blocksize, "double_quant": self._config.double_quant}
-        if stored.kind != STORED_AS or any(stored.meta.get(key) != value for key, value in wanted.items()):
+        if any(stored.meta.get(key) != value for key, value in wanted.items()):
             return None
-        return Nf4Weight.from_state(stored.tensors, {**wanted, "in_features": layer.in_features})
+        return stored_nf4(stored, layer)
+
+
+def stored_nf4(stored: StoredWeight, layer: LayerInfo) -> Nf4Weight | None:
+    """Takes over what a file holds in NF4, bit for bit.
+
+    Returns:
+        The weight, or None where it is of another kind, or bitsandbytes' own with blocks that cross rows, or with
+        levels that are not those of this version.
+
+    Raises:
+        ValueError: A tensor is missing, left over, or of another shape or type.
+    """
+    if stored.kind == OWN_NF4:
+        keys = ("blocksize", "double_quant")
+        return Nf4Weight.from_state(
+            stored.tensors, {**{key: stored.meta.get(key) for key in keys}, "in_features": layer.in_features}
+        )
+    if stored.kind != BITSANDBYTES_NF4 or not _is_usual(stored.meta):
+        return None
+    rows = layer.out_features
+    tensors = {name: t.view(rows, -1) if name in ("codes", "absmax") else t for name, t in stored.tensors.items()}
+    return Nf4Weight.from_state(tensors, stored.meta)
+
+
+def _is_usual(meta: Mapping[str, Any]) -> bool:
+    """Tells whether what bitsandbytes stored is what `Nf4Weight` computes with: whole blocks a row, the same levels."""
+    if meta["blocksize"] not in SIZES or meta["in_features"] % meta["blocksize"]:
+        return False
+    cpu = torch.device("cpu")
+    nested = not meta["double_quant"] or (
+        meta["nested_blocksize"] == NESTED_BLOCK and meta["nested_levels"] == _dynamic_map(cpu).tolist()
+    )
+    return bool(nested and meta["levels"] == _levels(cpu).tolist())
 
 
 class Nf4Weight(FrozenWeight):
@@ -94,19 +126,21 @@ class Nf4Weight(FrozenWeight):
         for name, tensor in tensors.items():
             self.register_parameter(name, nn.Parameter(tensor.detach().contiguous(), requires_grad=False))
         self._double_quant = bool(meta["double_quant"])
+        self._rounded = str(meta.get("rounded", "float32"))
         self.error_bound = HALF_GAP + (self._scale_error() if self._double_quant else 0.0)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Returns `[out, in]`."""
         codes = self.codes.detach()
         columns = codes.shape[1] * 2
+        own = _ROUNDED[self._rounded]
         state = bnb.QuantState(
             absmax=self._scales(),
             shape=torch.Size((self.out_features, columns)),
             code=_levels(codes.device),
             blocksize=self._blocksize,
             quant_type="nf4",
-            dtype=dtype if dtype in _DTYPES else torch.float32,
+            dtype=dtype if own == torch.float32 and dtype in _DTYPES else own,
         )
         weight: torch.Tensor = bnb.dequantize_4bit(codes.view(-1, 1), state)
         return weight[:, : self.in_features].to(dtype)
@@ -136,11 +170,12 @@ class Nf4Weight(FrozenWeight):
         return float(torch.where(filled, off.amax(1) / largest, 0.0).nan_to_num(0.0, torch.inf).max())
 
     def meta(self) -> dict[str, Any]:
-        """Returns the width, the block's size and whether scales are quantized."""
+        """Returns the width, the block's size, whether scales are quantized, and what numbers are rounded to."""
         return {
             "in_features": self.in_features,
             "blocksize": self._blocksize,
             "double_quant": self._double_quant,
+            **({"rounded": self._rounded} if self._rounded != "float32" else {}),
         }
 
     @classmethod
@@ -161,6 +196,8 @@ class Nf4Weight(FrozenWeight):
             expected["nested_absmax"] = (torch.float32, (-(-rows * blocks // NESTED_BLOCK),))
             expected["nested_offset"] = (torch.float32, (1,))
         check_tensors(tensors, expected)
+        if meta.get("rounded", "float32") not in _ROUNDED:
+            raise ValueError(f"numbers can't be rounded to {meta['rounded']!r}")
         return cls(tensors, meta)
 
 

@@ -8,6 +8,8 @@ from graftkit.errors import ModelError
 
 from graftkit_quantizers.config import StoredConfig
 from graftkit_quantizers.dense import DenseWeight
+from graftkit_quantizers.int8 import stored_int8
+from graftkit_quantizers.kinds import BITSANDBYTES_NF4, OWN_NF4
 
 __all__ = ["Stored"]
 
@@ -39,6 +41,9 @@ class Stored:
         """
         if stored.kind in _PLAIN:
             return self.quantize(stored.tensors["weight"], layer)
+        known = _known(stored, layer)
+        if known is not None:
+            return known
         if stored.freeze is not None:
             return stored.freeze()
         if stored.dequantize is not None:
@@ -48,3 +53,12 @@ class Stored:
                 hint="Write `quantizer: nf4` (or int8, none), which stores it anew, or give the model in another type.",
             )
         return None
+
+
+def _known(stored: StoredWeight, layer: LayerInfo) -> FrozenWeight | None:
+    """Returns a weight of the other quantizers, which computes faster, where a file holds one of theirs."""
+    if stored.kind in (OWN_NF4, BITSANDBYTES_NF4):
+        from graftkit_quantizers.nf4 import stored_nf4  # imports bitsandbytes, which takes seconds
+
+        return stored_nf4(stored, layer)
+    return stored_int8(stored)

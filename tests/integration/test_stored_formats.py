@@ -18,6 +18,11 @@ WEIGHT = "model.layers.1.mlp.up_proj.weight"
 
 
 class NobodysFolder(HuggingFaceFolder):
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:  # type: ignore[override]
+        found = super().tensors
+        return {**found, WEIGHT: TensorInfo(found[WEIGHT].shape, "nobodys-int3")}
+
     def read(self) -> Iterator[tuple[str, Any]]:
         return ((name, self.tensor(name)) for name in self.tensors)
 
@@ -32,9 +37,7 @@ class NobodysSource(HuggingFaceSource):
 
     def open(self, reference: str) -> HuggingFaceFolder:
         opened = super().open(reference)
-        stored = {WEIGHT: TensorInfo(opened.tensors[WEIGHT].shape, "nobodys-int3")}
-        tensors: Mapping[str, TensorInfo] = {**opened.tensors, **stored}
-        return NobodysFolder(reference, opened.folder, opened.config, tensors, opened.places)
+        return NobodysFolder(reference, opened.folder, opened.config, opened.stored, opened.matrices)
 
 
 @pytest.mark.parametrize("quantizer", ["nf4", "none"])

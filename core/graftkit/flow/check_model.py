@@ -9,6 +9,7 @@ import torch
 from graftkit.errors import RecipeError
 from graftkit.flow.context import RunContext
 from graftkit.flow.plan import RunPlan
+from graftkit.flow.stored_weights import describe_stored
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.counts import count_weights
 from graftkit.model.load import check_stored_weights
@@ -20,15 +21,17 @@ __all__ = ["PlannedBase", "check_model", "pick_device", "plan_base"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedBase:
-    """Where the base model will compute, and whether sequences share a pass."""
+    """Where the base model will compute, whether sequences share a pass, and what becomes of quantized weights."""
 
     device: torch.device
     packing: Packing
+    stored: tuple[str, ...] = ()
 
     @property
     def notices(self) -> list[str]:
         """What the user should know of it."""
-        return [] if self.packing.packed else [f"sequences run one by one in training: {self.packing.reason}"]
+        packing = [] if self.packing.packed else [f"sequences run one by one in training: {self.packing.reason}"]
+        return [*self.stored, *packing]
 
 
 def check_model(run: RunContext) -> PlannedBase:
@@ -57,8 +60,12 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     """
     bound, files = plan.bound, plan.files
     device = pick_device(bound.recipe.training.device)
-    check_stored_weights(files, host.registry.create(bound.quantizer.registered, bound.quantizer.config))
-    return PlannedBase(device, choose_packing(files.config, files.reference, count_weights(files.tensors)))
+    quantizer = bound.quantizer
+    uses = check_stored_weights(files, host.registry.create(quantizer.registered, quantizer.config))
+    name, itemsize = quantizer.registered.provider.name, getattr(torch, bound.recipe.training.dtype).itemsize
+    stored = describe_stored(uses, name, quantizer.config, itemsize, exported=bool(bound.exports))
+    packing = choose_packing(files.config, files.reference, count_weights(files.tensors))
+    return PlannedBase(device, packing, tuple(stored))
 
 
 def pick_device(name: str) -> torch.device:

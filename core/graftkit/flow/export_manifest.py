@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from graftkit.errors import ExportError, FolderError
-from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.regular_file import open_regular, read_regular
+from graftkit.interfaces.json_file import read_json_object
+from graftkit.interfaces.regular_file import open_regular
 from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, run_around
 from graftkit.store.files import sha256_of, write_json
 
@@ -194,17 +194,7 @@ _EXPORT_AGAIN = "Export it again, or take the export from where it came from."
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        data = parse_json(read_regular(path, _MAX_CONFIG))
-    except FileNotFoundError:
-        raise FolderError("there is no such file", where=str(path)) from None
-    except OSError as error:
-        raise FolderError(f"it can't be read: {error.strerror}", where=str(path), hint=_EXPORT_AGAIN) from None
-    except (ValueError, RecursionError) as error:
-        raise FolderError(f"it can't be read as JSON: {error}", where=str(path), hint=_EXPORT_AGAIN) from None
-    if not isinstance(data, dict):
-        raise _damaged(path, "it is no JSON object")
-    return data
+    return read_json_object(path, _MAX_CONFIG, FolderError, damaged=_EXPORT_AGAIN)
 
 
 def _short(value: Any) -> str:

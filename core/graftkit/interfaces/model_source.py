@@ -49,11 +49,14 @@ class TensorInfo:
         shape: As in the architecture.
         dtype: As above.
         nbytes: Of a `StoredWeight`, the bytes of its tensors; None where that can't be told from the headers.
+        by_matrix: Of a stack of matrices, whether it is a `StoredWeight` that gives each by itself
+            (`StoredWeight.matrix`), all of them in as many bytes.
     """
 
     shape: tuple[int, ...]
     dtype: str
     nbytes: int | None = None
+    by_matrix: bool = False
 
     @property
     def given_bytes(self) -> int | None:

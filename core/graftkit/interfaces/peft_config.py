@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ExportError
-from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.patterns import repeats_nest
-from graftkit.interfaces.regular_file import read_regular
 
 __all__ = ["LAYER_METHODS", "check_adapter_config", "read_adapter_config", "stored_shapes"]
 
@@ -74,16 +73,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     Raises:
         ExportError: It can't be read, or is no JSON object.
     """
-    path = folder / "adapter_config.json"
-    try:
-        data = parse_json(read_regular(path, _MAX_CONFIG))
-    except OSError as error:
-        raise ExportError(f"it can't be read: {error.strerror}", where=str(path)) from None
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"it can't be read as JSON: {error}", where=str(path)) from None
-    if not isinstance(data, dict):
-        raise ExportError("it is no JSON object", where=str(path))
-    return data
+    return read_json_object(folder / "adapter_config.json", _MAX_CONFIG, ExportError)
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -39,6 +39,7 @@ class StackInfo:
         out_features: Numbers that each gives.
         in_features: Numbers that each takes.
         transposed: Whether they are stored as `[experts, in, out]`, not `[experts, out, in]`.
+        file_bytes: As `LayerInfo.file_bytes`, of each matrix.
     """
 
     path: str
@@ -46,10 +47,11 @@ class StackInfo:
     out_features: int
     in_features: int
     transposed: bool
+    file_bytes: int | None = field(default=None, compare=False)
 
     def layers(self) -> list[LayerInfo]:
         """Returns each expert's matrix as a layer, `[out, in]` whatever the stack holds."""
-        sizes = (self.out_features, self.in_features)
+        sizes = (self.out_features, self.in_features, False, self.file_bytes)
         return [LayerInfo(f"{self.path}.{expert}", "experts", *sizes) for expert in range(self.experts)]
 
 

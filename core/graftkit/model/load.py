@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from graftkit.store.files import guarded
 
 __all__ = [
     "Loader",
+    "StoredUse",
     "check_base_model",
     "check_stored_weights",
     "load_base_model",
@@ -82,16 +83,39 @@ def load_base_model(
     return Loader(files, quantizer, device, dtype).load(on_tensor)
 
 
-def check_stored_weights(files: BaseModelFiles, quantizer: Quantizer) -> None:
+@dataclass(frozen=True, slots=True)
+class StoredUse:
+    """What becomes of the matrices of layers that a file holds in one quantized format.
+
+    Attributes:
+        kind: The format's name.
+        kept: How many the quantizer takes over as they lie.
+        anew: The others, which are dequantized and given to the quantizer.
+        anew_bytes: The bytes that those take in the file; None where that can't be told from the headers.
+        can_be_kept: Whether `quantizer: stored` would keep those that this quantizer does not.
+    """
+
+    kind: str
+    kept: int
+    anew: tuple[LayerInfo, ...]
+    anew_bytes: int | None
+    can_be_kept: bool
+
+
+def check_stored_weights(files: BaseModelFiles, quantizer: Quantizer) -> list[StoredUse]:
     """Makes sure that each format that the files hold weights in can be used: by the quantizer, or dequantized.
 
     It reads one weight of a format, the smallest, and none of those that are plain floating point.
 
+    Returns:
+        What becomes of the layers' matrices in each format that is none of floating point, as far as that one tells.
+
     Raises:
         ModelError: One is of a format that neither the quantizer takes over nor the source dequantizes, or is damaged.
     """
-    if any(info.dtype not in PLAIN for info in files.tensors.values()):
-        Loader(files, quantizer, torch.device("cpu"), torch.float32).check_stored()
+    if all(info.dtype in PLAIN for info in files.tensors.values()):
+        return []
+    return Loader(files, quantizer, torch.device("cpu"), torch.float32).check_stored()
 
 
 _LARGE = 1 << 16
@@ -246,28 +270,50 @@ class Loader:
         return self._frozen(layer, weight.detach(), transposed=False)
 
     @torch.no_grad()
-    def check_stored(self) -> None:
+    def check_stored(self) -> list[StoredUse]:
         """Makes sure that the weights can be used whose stored type is no plain one, as far as one of each type tells.
+
+        Returns:
+            What becomes of those of layers.
 
         Raises:
             ModelError: Neither the quantizer nor the source knows what to do with one.
         """
+        uses = []
         planned: dict[str, dict[str, PlannedWeight]] = {}
         for weight in self._plan.weights:
             for name in weight.sources:
                 dtype = self._files.tensors[name].dtype
                 if dtype not in PLAIN:
                     planned.setdefault(dtype, {})[name] = weight
-        for weights in planned.values():
+        for kind, weights in planned.items():
             adoptable = [name for name, weight in weights.items() if self._adoptable(weight)]
             sample = min(adoptable or weights, key=lambda name: math.prod(self._files.tensors[name].shape))
             found = self._files.tensor(sample)
             if not isinstance(found, StoredWeight):
+                uses.append(self._use(kind, weights, [], can_be_kept=False))
                 continue
-            kept = self._adopted(sample, weights[sample], found) is not None
+            kept = next(self._adopting(sample, weights[sample], found), None) is not None
             left = [name for name in weights if not kept or name not in adoptable]
             if left and found.dequantize is None:
                 raise self._unusable(left[0], found.kind)
+            part = found.matrix(0) if found.matrix else found
+            can_be_kept = bool(adoptable) and not kept and part.freeze is not None
+            uses.append(self._use(kind, weights, adoptable if kept else [], can_be_kept=can_be_kept))
+        return [use for use in uses if use.kept or use.anew]
+
+    def _use(self, kind: str, weights: Mapping[str, PlannedWeight], kept: list[str], *, can_be_kept: bool) -> StoredUse:
+        anew = {name: self._layers_of(weight) for name, weight in weights.items() if name not in kept}
+        sizes = [self._files.tensors[name].nbytes for name, layers in anew.items() if layers]
+        known = None if None in sizes else sum(size or 0 for size in sizes)
+        made = tuple({layer.path: layer for layers in anew.values() for layer in layers}.values())
+        return StoredUse(kind, sum(len(self._adoptable(weights[name])) for name in kept), made, known, can_be_kept)
+
+    def _layers_of(self, weight: PlannedWeight) -> list[LayerInfo]:
+        """Returns the layers that a tensor of the file has the weight of, or a part of it."""
+        if weight.target in self._linear:
+            return [self._linear[weight.target]]
+        return self._stacks[weight.target].layers() if weight.target in self._stacks else []
 
     def _made(self, target: str) -> torch.Tensor | None:
         """Returns one of the model's tensors, made of the file's; None where those can't be dequantized."""
@@ -306,15 +352,17 @@ class Loader:
 
     def _note_stored_sizes(self) -> None:
         """Has each layer whose weight a quantizer may take over know how many bytes the file stores it in."""
-        sizes = {
-            weight.target: self._files.tensors[name].given_bytes
-            for weight in self._plan.weights
-            if self._adoptable(weight)
-            for name in weight.sources
-        }
-        for name, size in sizes.items():
-            self._linear[name] = replace(self._linear[name], file_bytes=size)
-        self.layers = list(self._linear.values())
+        for weight in self._plan.weights:
+            layers = self._adoptable(weight)
+            size = self._files.tensors[next(iter(weight.sources))].given_bytes if layers else None
+            if size is None:
+                continue
+            if weight.target in self._linear:
+                self._linear[weight.target] = replace(self._linear[weight.target], file_bytes=size)
+            else:
+                stack = self._stacks[weight.target]
+                self._stacks[weight.target] = replace(stack, file_bytes=size // stack.experts)
+        self.layers, self.stacks = list(self._linear.values()), list(self._stacks.values())
 
     def _check_names(self) -> None:
         """Compares names and shapes before anything is read."""
@@ -382,36 +430,56 @@ class Loader:
             )
 
     def _adopt(self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight) -> bool:
-        """Has the quantizer take over a linear layer's weight as the file stores it; tells whether it did."""
-        frozen = self._adopted(name, weight, found)
-        if frozen is None:
+        """Has the quantizer take over a weight of layers as the file stores it; tells whether it did."""
+        made: list[FrozenWeight] = []
+        for frozen in self._adopting(name, weight, found):
+            if frozen is None:
+                return False
+            made.append(frozen)
+        if not made:
             return False
-        self._put_frozen(self._linear[weight.target], frozen)
+        if weight.target in self._linear:
+            self._put_frozen(self._linear[weight.target], made[0])
+        else:
+            stack = self._stacks[weight.target]
+            pairs = zip(made, stack.layers(), strict=True)
+            put_stack(self._model, stack, [FrozenLinear(frozen, layer) for frozen, layer in pairs])
         self._filled.add(weight.target)
         return True
 
-    def _adopted(self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight) -> FrozenWeight | None:
-        """Returns what the quantizer makes of a stored weight, or None where it does not take it over."""
-        layer = self._adoptable(weight)
-        if layer is None or not isinstance(self._quantizer, AdoptingQuantizer):
-            return None
+    def _adopting(
+        self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight
+    ) -> Iterator[FrozenWeight | None]:
+        """Yields what the quantizer makes of each layer's stored weight, or None where it does not take it over."""
+        if not isinstance(self._quantizer, AdoptingQuantizer):
+            return
         if not isinstance(found, StoredWeight):
             found = StoredWeight(_type_name(found), tuple(found.shape), {"weight": found}, {})
+        for number, layer in enumerate(self._adoptable(weight)):
+            part = found if layer.kind == "linear" else found.matrix(number) if found.matrix else None
+            yield self._adopted(name, layer, part) if part is not None else None
+
+    def _adopted(self, name: str, layer: LayerInfo, stored: StoredWeight) -> FrozenWeight | None:
+        assert isinstance(self._quantizer, AdoptingQuantizer)
         try:
-            frozen = self._quantizer.adopt(found, layer)
+            frozen = self._quantizer.adopt(stored, layer)
         except ValueError as error:
-            raise self._damaged(name, found, str(error)) from None
+            raise self._damaged(name, stored, str(error)) from None
         if frozen is None:
             return None
         if (frozen.out_features, frozen.in_features) != (layer.out_features, layer.in_features):
-            raise self._damaged(name, found, f"it makes a matrix {[frozen.out_features, frozen.in_features]}")
+            raise self._damaged(name, stored, f"it makes a matrix {[frozen.out_features, frozen.in_features]}")
         self._check_finite(name, frozen.dequantize(self._dtype))
         return frozen
 
-    def _adoptable(self, weight: PlannedWeight) -> LayerInfo | None:
-        """Returns the layer whose weight the file has as it is, which a quantizer may take over; None for any other."""
-        layer = self._linear.get(weight.target)
-        return layer if layer is not None and layer.kind == "linear" and weight.operation is None else None
+    def _adoptable(self, weight: PlannedWeight) -> list[LayerInfo]:
+        """Returns the layers whose weights the file has as they are, which a quantizer may take over."""
+        if weight.operation is not None:
+            return []
+        layer, stack = self._linear.get(weight.target), self._stacks.get(weight.target)
+        if layer is not None and layer.kind == "linear":
+            return [layer]
+        return stack.layers() if stack and all(self._files.tensors[name].by_matrix for name in weight.sources) else []
 
     def _unusable(self, name: str, kind: str) -> ModelError:
         return ModelError(

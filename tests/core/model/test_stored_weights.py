@@ -19,7 +19,8 @@ from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.config import Nf4Config
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8
-from graftkit_quantizers.nf4 import STORED_AS, Nf4
+from graftkit_quantizers.kinds import OWN_NF4
+from graftkit_quantizers.nf4 import Nf4
 
 CPU = torch.device("cpu")
 DOUBLE = Nf4Config(double_quant=True, blocksize=32)
@@ -40,7 +41,7 @@ class QuantizedFiles:
     @property
     def tensors(self) -> dict[str, TensorInfo]:
         found = dict(self.files.tensors)
-        return found | {name: TensorInfo(found[name].shape, STORED_AS) for name in self.layers}
+        return found | {name: TensorInfo(found[name].shape, OWN_NF4) for name in self.layers}
 
     def read(self) -> Iterator[tuple[str, Any]]:
         for name in self.files.tensors:
@@ -54,7 +55,7 @@ class QuantizedFiles:
         return self.stored(weight, weight.state(), tuple(tensor.shape))
 
     def stored(self, weight: FrozenWeight, state: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> StoredWeight:
-        return StoredWeight(STORED_AS, shape, state, weight.meta(), weight.dequantize if self.dequantizes else None)
+        return StoredWeight(OWN_NF4, shape, state, weight.meta(), weight.dequantize if self.dequantizes else None)
 
 
 def frozen(model: Any) -> dict[str, FrozenWeight]:
@@ -202,7 +203,7 @@ def test_nf4_takes_over_no_kind_but_its_own() -> None:
     weight = torch.randn(4, 64)
     layer = LayerInfo("layer", "linear", 4, 64)
     own = Nf4().quantize(weight, layer)
-    assert Nf4().adopt(StoredWeight("bitsandbytes-nf4", (4, 64), own.state(), own.meta()), layer) is None
-    assert Nf4().adopt(StoredWeight(STORED_AS, (4, 64), own.state(), {}), layer) is None
-    found = Nf4().adopt(StoredWeight(STORED_AS, (4, 64), own.state(), own.meta()), layer)
+    assert Nf4().adopt(StoredWeight("bitsandbytes-fp4", (4, 64), own.state(), own.meta()), layer) is None
+    assert Nf4().adopt(StoredWeight(OWN_NF4, (4, 64), own.state(), {}), layer) is None
+    found = Nf4().adopt(StoredWeight(OWN_NF4, (4, 64), own.state(), own.meta()), layer)
     assert found is not None and torch.equal(found.dequantize(), own.dequantize())

@@ -5,19 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
+from gguf.quants import dequantize
 from graftkit.errors import ModelError
+from graftkit.model.linear import FrozenLinear
+from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
+from graftkit.testing import ModelSourceContract
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit.testing.tiny import LEFT_OUT, TINY_CONFIG, tiny_tokenizer_files
 from graftkit_gguf.architectures import complete_config
+from graftkit_gguf.block_weight import BlockWeight
+from graftkit_gguf.blocks import BLOCKS
 from graftkit_gguf.families import ARCHITECTURES as ARCHITECTURES_OF_GGUF
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.model_exporter import stored_tensors
 from graftkit_gguf.source import GgufSource
+from graftkit_gguf.tensor_types import KEPT_TYPES
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
+from graftkit_quantizers.dense import Dense
+from graftkit_quantizers.stored import Stored
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 TOKENS, WINDOW = 80, 16
@@ -119,6 +130,40 @@ def test_llama_cpp_and_what_is_read_back_compute_what_transformers_computes(fami
     # llama.cpp looks GELU up in a table of half precision
     rounded = 1e-3 if family.startswith(("gemma", "starcoder")) else 1e-5
     assert off < rounded * logits.abs().max().item()
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_experts_are_kept_in_their_own_blocks(family: str, tmp_path: Path) -> None:
+    """One by one, those of gate and up, which are two tensors of the file, row after row; bytes are foretold."""
+    path = write(tmp_path / "model.gguf", made(family), settings(family), "q8_0")
+    files = GgufSource().open(str(path))
+    reference = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    model = load_base_model(files, Stored(), device=torch.device("cpu"))
+    layers = {name: m.frozen for name, m in model.named_modules() if isinstance(m, FrozenLinear)}
+    experts = {name: frozen for name, frozen in layers.items() if ".experts." in name}
+    assert len(experts) == 2 * 2 * 4 and {type(frozen) for frozen in experts.values()} == {BlockWeight}
+    for name, frozen in experts.items():
+        _, _, layer, *_, which, number = name.split(".")
+        stored = ("ffn_gate_exps", "ffn_up_exps") if which == "gate_up_proj" else ("ffn_down_exps",)
+        found = [reference[f"blk.{layer}.{tensor}.weight"] for tensor in stored]
+        rows = np.concatenate([dequantize(tensor.data, tensor.tensor_type)[int(number)] for tensor in found])
+        np.testing.assert_array_equal(frozen.dequantize().numpy(), rows)
+    planned = plan_base_model(files)
+    told = {layer.path: layer.file_bytes for stack in planned.stacks for layer in stack.layers()}
+    assert told == {name: frozen.nbytes for name, frozen in experts.items()}
+    [use] = check_stored_weights(files, Stored())
+    assert (use.kind, use.kept, use.anew) == ("Q8_0", len(layers), ())
+    [use] = check_stored_weights(files, Dense())
+    assert (use.kept, len(use.anew), use.can_be_kept) == (0, len(layers), True)
+    ModelSourceContract().test_a_weight_that_is_kept_as_it_lies_computes_what_its_source_dequantizes(files)
+    ids = torch.tensor([[5, 9, 7, 7, 3]])
+    with torch.no_grad():
+        dense = load_base_model(files, Dense(), device=torch.device("cpu"))(input_ids=ids).logits
+        torch.testing.assert_close(model(input_ids=ids).logits, dense, rtol=1e-5, atol=1e-5)
+
+
+def test_the_types_that_are_kept_are_those_that_are_dequantized_here() -> None:
+    assert BLOCKS.keys() == KEPT_TYPES
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {

@@ -175,18 +175,15 @@ class ModelSourceContract(Contract):
     def test_a_weight_that_is_kept_as_it_lies_computes_what_its_source_dequantizes(self, files: BaseModelFiles) -> None:
         """What `StoredWeight.freeze` makes, which `quantizer: stored` trains on."""
         for name, found in files.read():
-            if not isinstance(found, StoredWeight) or found.freeze is None:
+            if not isinstance(found, StoredWeight):
                 continue
-            assert found.dequantize is not None, f"{name} can be kept and not dequantized: no other quantizer takes it"
-            frozen, dense = found.freeze(), found.dequantize()
-            assert torch.equal(frozen.dequantize(dense.dtype), dense), f"{name}: freeze() makes another matrix"
-            state, said = frozen.state(), files.tensors[name].nbytes
-            assert frozen.nbytes == said, f"{name}: nbytes is {frozen.nbytes}, tensors says {said}"
-            trained = [key for key, parameter in frozen.named_parameters() if parameter.requires_grad]
-            assert not trained, f"{', '.join(trained)} of {name} must be Parameter(..., requires_grad=False)"
-            again = type(frozen).from_state(state, json.loads(json.dumps(frozen.meta())))
-            assert torch.equal(again.dequantize(), frozen.dequantize()), f"{name}: the weight from its state is another"
-            check_products(frozen, name)
+            said = files.tensors[name].nbytes
+            if found.freeze is not None:
+                check_kept(found, said, name)
+            by_matrix = files.tensors[name].by_matrix
+            assert by_matrix == (found.matrix is not None), f"{name}: by_matrix is {by_matrix}, and `matrix` otherwise"
+            if found.matrix is not None:
+                check_stack(found, said, name)
 
     def test_its_tokenizer_is_loaded_by_the_backend_that_it_names(self, files: BaseModelFiles, tmp_path: Path) -> None:
         """And has no more ids than the model has rows."""
@@ -221,6 +218,37 @@ def check_products(frozen: FrozenWeight, name: str) -> None:
     for what, own, other in (("product", y, wanted), ("input's gradient", grad, wanted_grad)):
         off = distance(own.detach(), other.detach())
         assert off < 1e-4, f"{name}: the {what} is off by {off:.1e} of that with dequantize()"
+
+
+def check_kept(found: StoredWeight, said: int | None, name: str) -> None:
+    """Compares what `freeze` makes with what `dequantize` does, and its bytes with those in the headers."""
+    assert found.freeze is not None
+    assert found.dequantize is not None, f"{name} can be kept and not dequantized: no other quantizer takes it"
+    frozen, dense = found.freeze(), found.dequantize()
+    assert torch.equal(frozen.dequantize(dense.dtype), dense), f"{name}: freeze() makes another matrix"
+    assert frozen.nbytes == said, f"{name}: nbytes is {frozen.nbytes}, tensors says {said}"
+    trained = [key for key, parameter in frozen.named_parameters() if parameter.requires_grad]
+    assert not trained, f"{', '.join(trained)} of {name} must be Parameter(..., requires_grad=False)"
+    again = type(frozen).from_state(frozen.state(), json.loads(json.dumps(frozen.meta())))
+    assert torch.equal(again.dequantize(), frozen.dequantize()), f"{name}: the weight from its state is another"
+    check_products(frozen, name)
+
+
+def check_stack(found: StoredWeight, said: int | None, name: str) -> None:
+    """Compares each matrix of a stack with the stack, whichever way round the architecture has it."""
+    assert found.matrix is not None
+    assert found.dequantize is not None, (
+        f"{name} gives its matrices and can't be dequantized: no other quantizer takes it"
+    )
+    stack = found.dequantize()
+    for number, dense in enumerate(stack):
+        one = found.matrix(number)
+        assert one.dequantize is not None, f"{name}: matrix({number}) can't be dequantized"
+        made = one.dequantize()
+        same = torch.equal(made, dense) or torch.equal(made, dense.T)
+        assert same, f"{name}: matrix({number}) is none of the stack's"
+        if one.freeze is not None:
+            check_kept(one, None if said is None else said // len(stack), f"matrix({number}) of {name}")
 
 
 def _parts(found: torch.Tensor | StoredWeight) -> list[torch.Tensor]:
