@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from graftkit import LoadedAssets, ProofRequest, Tokenizer
 
-from graftkit_exporters.config import MergedConfig
+from graftkit_exporters.config import FolderConfig
 from graftkit_exporters.json_file import write_json
 from graftkit_exporters.shards import write_shards
 
@@ -45,7 +45,7 @@ def write_model(
     tensors: Iterable[tuple[str, torch.Tensor]],
     config: Mapping[str, Any],
     tokenizer: Tokenizer,
-    stored: MergedConfig,
+    stored: FolderConfig,
     generation: Mapping[str, Any] | None = None,
     towers: Collection[str] = (),
 ) -> int:

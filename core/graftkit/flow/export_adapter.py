@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from graftkit.errors import FolderError, RecipeError
@@ -21,10 +22,11 @@ from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, prove_and_tell, write_export
 from graftkit.flow.export_manifest import ExportManifest
 from graftkit.flow.generation_settings import generation_config, stop_tokens
+from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.place_adapter import check_layers, expert_layouts, place_adapter
 from graftkit.flow.plan_adapter import PlannedAdapter
-from graftkit.flow.probes import PROBES_FILE, run_probes
+from graftkit.flow.probes import PROBES_FILE, Probes, run_probes
 from graftkit.flow.tokenizer import VOCABULARY, template_hash
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.counts import count_weights
@@ -37,7 +39,9 @@ from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.schema import ExportSection
+from graftkit.report.run_manifest import MergeFacts
 from graftkit.store.files import guarded, make_folder, write_json
+from graftkit.store.token_store import Example, TokenStore
 
 __all__ = ["AdapterExport", "export_adapter", "load_adapter_model"]
 
@@ -62,10 +66,12 @@ class AdapterExport:
     Attributes:
         folder: Where it is.
         proof: What proving it gave.
+        merge: What its adapter was merged onto; None where it is not merged.
     """
 
     folder: Path
     proof: dict[str, Any]
+    merge: MergeFacts | None = None
 
 
 def export_adapter(
@@ -113,7 +119,16 @@ def export_adapter(
         if planned.change:
             vocabulary = out / VOCABULARY
             write_json(vocabulary, planned.change.to_json())
-        write_export(loaded.model, exporter, choice, target, _facts(planned, targets), vocabulary)
+        request = MergeRequest(
+            planned.files,
+            planned.quantizer,
+            probes,
+            out / PROBES_FILE,
+            lambda: _sample(probes),
+            lambda *_: cancel.poll(),
+        )
+        with settle_merge(loaded, exporter, request) as merge:
+            write_export(loaded.model, exporter, choice, target, {**_facts(planned, targets), **merge}, vocabulary)
     del loaded
     give_memory_back()
     with _stage(f"proof of {name}", on_event, cancel):
@@ -124,7 +139,7 @@ def export_adapter(
             disable=host.disabled,
             notice=lambda text: on_event(Notice(f"proof of {name}", text)),
         )
-    return AdapterExport(target, proof)
+    return AdapterExport(target, proof, merge.get("merge"))
 
 
 def load_adapter_model(planned: PlannedAdapter, targets: Sequence[str], device: str = "auto") -> LoadedModel:
@@ -143,6 +158,7 @@ def load_adapter_model(planned: PlannedAdapter, targets: Sequence[str], device: 
     packing = choose_packing(files.config, files.reference, count_weights(files.tensors))
     network: Any = load_base_model(files, planned.quantizer, device=place, dtype=dtype)
     use_packing(network, packing)
+    originals = FileOriginals(files, planned.quantizer, place, dtype)
     model = place_adapter(
         planned.folder,
         network,
@@ -153,9 +169,9 @@ def load_adapter_model(planned: PlannedAdapter, targets: Sequence[str], device: 
         tokenizer=planned.tokenizer,
         generation=generation_config(files, planned.change, planned.tokenizer, _stop(planned)),
         change=planned.change,
-        originals=FileOriginals(files, planned.quantizer, place, dtype),
+        originals=originals,
     )
-    return LoadedModel(model, place, packing)
+    return LoadedModel(model, place, packing, originals)
 
 
 def _refuse_old(target: Path) -> None:
@@ -197,7 +213,7 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
     asked = Planned(
         dict(config), planned.files.reference, planned.tokenizer, planned.change, planned.adapter, targets, experts
     )
-    reason = exporter.refusal(asked)
+    reason = exporter.refusal(asked) or merge_refusal(exporter, planned.files, planned.quantizer)
     if reason:
         raise RecipeError(f"the export '{name}' can't be written: {reason}", where="--to")
 
@@ -218,6 +234,13 @@ def _sequences(planned: PlannedAdapter) -> list[list[int]]:
         found.append(list(planned.change.ids[: longest // 2]))
     kept = [[id for id in ids if rows is None or id < rows] for ids in found]
     return [ids for ids in kept if ids]
+
+
+def _sample(probes: Probes) -> MergeSample:
+    """Returns what merges are measured on without the adapter's records: the texts that it is tried with."""
+    examples = [Example(np.array(ids), np.ones(len(ids), np.float32), 0) for ids in probes.ids]
+    what = "texts of graftkit's own, since the adapter's records are not known"
+    return MergeSample(TokenStore.of(examples), held_out=False, what=what)
 
 
 def _assets(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> ExpectedAssets:
