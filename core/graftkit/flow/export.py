@@ -209,6 +209,7 @@ class Planned:
     adapter: Adapter
     targets: Sequence[str]
     expert_targets: Sequence[str] = ()
+    unties: bool = False
 
 
 def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, exporters: Mapping[str, Exporter]) -> None:

@@ -10,31 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from graftkit.errors import FolderError, RecipeError
+from graftkit.flow.adapter_model import load_packed, stops_of
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import options_of
-from graftkit.flow.check_model import pick_device
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, prove_and_tell, write_export
 from graftkit.flow.export_manifest import ExportManifest
-from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.place_adapter import check_layers, expert_layouts, place_adapter
+from graftkit.flow.place_adapter import check_layers, expert_layouts, gives_output_own_rows
 from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.flow.probes import PROBES_FILE, Probes, run_probes
 from graftkit.flow.tokenizer import VOCABULARY, template_hash
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.exporter import Exporter
 from graftkit.model.context import context_length
-from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
-from graftkit.model.originals import FileOriginals
-from graftkit.model.packing import choose_packing, use_packing
+from graftkit.model.load import plan_base_model
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
@@ -43,7 +38,7 @@ from graftkit.report.run_manifest import MergeFacts
 from graftkit.store.files import guarded, make_folder, write_json
 from graftkit.store.token_store import Example, TokenStore
 
-__all__ = ["AdapterExport", "export_adapter", "load_adapter_model"]
+__all__ = ["AdapterExport", "export_adapter"]
 
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -108,9 +103,10 @@ def export_adapter(
     for notice in planned.notices:
         on_event(Notice("plan", notice))
     with _stage("adapter", on_event, cancel):
-        targets = check_layers(planned.folder, plan_base_model(planned.files))
-        _refuse(exporter, planned, targets, name)
-        loaded = load_adapter_model(planned, targets)
+        base = plan_base_model(planned.files)
+        targets = check_layers(planned.folder, base)
+        _refuse(exporter, planned, targets, gives_output_own_rows(planned.folder, base.skeleton), name)
+        loaded = load_packed(planned, targets)
     with _stage(f"export {name}", on_event, cancel), guarded(target):
         make_folder(target.parent)
         probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, out))
@@ -142,38 +138,6 @@ def export_adapter(
     return AdapterExport(target, proof, merge.get("merge"))
 
 
-def load_adapter_model(planned: PlannedAdapter, targets: Sequence[str], device: str = "auto") -> LoadedModel:
-    """Loads the base model and puts the adapter on it, as training would compute it.
-
-    Args:
-        planned: The adapter and its base model.
-        targets: What `check_layers` gave.
-        device: Where it computes.
-
-    Raises:
-        ModelError: The adapter does not fit the base model.
-    """
-    files, place, dtype = planned.files, pick_device(device), getattr(torch, planned.dtype)
-    check_stored_weights(files, planned.quantizer)
-    packing = choose_packing(files.config, files.reference, count_weights(files.tensors))
-    network: Any = load_base_model(files, planned.quantizer, device=place, dtype=dtype)
-    use_packing(network, packing)
-    originals = FileOriginals(files, planned.quantizer, place, dtype)
-    model = place_adapter(
-        planned.folder,
-        network,
-        planned.adapter,
-        targets,
-        reference=files.reference,
-        config=changed_config(files.config, planned.change, planned.tokenizer),
-        tokenizer=planned.tokenizer,
-        generation=generation_config(files, planned.change, planned.tokenizer, _stop(planned)),
-        change=planned.change,
-        originals=originals,
-    )
-    return LoadedModel(model, place, packing, originals)
-
-
 def _refuse_old(target: Path) -> None:
     """Refuses to replace what is not an export that could not be proved.
 
@@ -202,7 +166,7 @@ def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportS
     return section, Choice(use, registered, config)
 
 
-def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str], name: str) -> None:
+def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str], unties: bool, name: str) -> None:
     """Asks the exporter whether it can write this model, before a weight is loaded.
 
     Raises:
@@ -211,18 +175,18 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
     experts = [target for target in targets if target in expert_layouts(planned.folder.manifest)]
     config = changed_config(planned.files.config, planned.change, planned.tokenizer)
     asked = Planned(
-        dict(config), planned.files.reference, planned.tokenizer, planned.change, planned.adapter, targets, experts
+        dict(config),
+        planned.files.reference,
+        planned.tokenizer,
+        planned.change,
+        planned.adapter,
+        targets,
+        experts,
+        unties,
     )
     reason = exporter.refusal(asked) or merge_refusal(exporter, planned.files, planned.quantizer)
     if reason:
         raise RecipeError(f"the export '{name}' can't be written: {reason}", where="--to")
-
-
-def _stop(planned: PlannedAdapter) -> list[int]:
-    manifest = planned.folder.manifest
-    if manifest:
-        return list(manifest.stop_tokens)
-    return stop_tokens(planned.files, planned.change, planned.tokenizer, ())
 
 
 def _sequences(planned: PlannedAdapter) -> list[list[int]]:
@@ -254,7 +218,7 @@ def _assets(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> Expected
         _TEXTS,
         options=options_of(manifest.chat) if manifest else None,
         generation=loaded.model.generation_config,
-        stop_tokens=_stop(planned),
+        stop_tokens=stops_of(planned),
         saved=saved,
         config=build_config(loaded.model.config),
     )
@@ -272,7 +236,7 @@ def _facts(planned: PlannedAdapter, targets: Sequence[str]) -> dict[str, Any]:
         **trained,
         "targets": list(targets),
         "dtype": planned.dtype,
-        "stop_tokens": _stop(planned),
+        "stop_tokens": stops_of(planned),
         "adapter_from": {"path": str(planned.folder.path.absolute()), "files": dict(planned.folder.files)},
     }
 

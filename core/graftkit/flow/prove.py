@@ -31,6 +31,7 @@ from graftkit.flow.export_manifest import (
     refuse_foreign_code,
     tokenizer_configs,
 )
+from graftkit.flow.open_model import open_named_base
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
 from graftkit.flow.with_parent import end_with_parent
 from graftkit.host.guard import brief
@@ -38,7 +39,6 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.exporter import AssetsExporter, BaseFileExporter, Exporter, LoadedAssets, ProofRequest
-from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.store.files import held
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ def _base(manifest: ExportManifest, make: MakeProvider, place: Path) -> Any:
 
     from graftkit.model.load import load_dense_model
 
-    files = make("model-source", manifest.model_source).open(manifest.model.reference)
+    files = open_named_base(make, manifest.model_source, manifest.model.reference)
     kept = Path(tempfile.mkdtemp(dir=place))
     quantizer = make("quantizer", manifest.quantizer)
     return load_dense_model(files, quantizer, getattr(torch, manifest.dtype), kept)
@@ -298,8 +298,7 @@ def _base(manifest: ExportManifest, make: MakeProvider, place: Path) -> Any:
 
 def _base_files(manifest: ExportManifest, make: MakeProvider) -> tuple[Path, ...]:
     """Returns the base model's own files, for an exporter whose users load its export onto them."""
-    files: BaseModelFiles = make("model-source", manifest.model_source).open(manifest.model.reference)
-    return tuple(files.files)
+    return tuple(open_named_base(make, manifest.model_source, manifest.model.reference).files)
 
 
 def _installed(name: str) -> bool:

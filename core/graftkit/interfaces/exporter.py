@@ -79,6 +79,10 @@ class PlannedModel(Protocol):
         """What becomes of the rows of its embeddings, or None where the vocabulary is the base model's."""
 
     @property
+    def unties(self) -> bool:
+        """Whether its output layer has new rows of its own, and the base model's is tied to the embedding."""
+
+    @property
     def adapter(self) -> Adapter:
         """The adapter's method."""
 

@@ -51,6 +51,7 @@ class AdaptedModel:
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
         system: The system message that all conversations shared, or None.
         saved_modules: The names of parameters that an adapter's folder held as a whole, in the place of the base's.
+        unties: Whether its output layer has new rows of its own, and the base model's is tied to the embedding.
     """
 
     network: nn.Module
@@ -64,6 +65,7 @@ class AdaptedModel:
     prompts: Literal["chat", "plain"] = "chat"
     system: str | None = None
     saved_modules: Sequence[str] = ()
+    unties: bool = False
 
     @property
     def saved_tensors(self) -> dict[str, torch.Tensor]:
