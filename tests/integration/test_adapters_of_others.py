@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,17 +14,18 @@ import click
 import graftkit
 import pytest
 import torch
+from architectures import settings
 from click.testing import CliRunner
 from graftkit.cli import export as export_command
 from graftkit.cli import generate, verify
 from graftkit.errors import ModelError, RecipeError, RequestError
-from graftkit.flow.adapter_model import load_packed
+from graftkit.flow.adapter_model import load_packed, stream_adapted
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.place_adapter import check_layers
 from graftkit.flow.plan_adapter import plan_adapter
 from graftkit.flow.reload import AdapterBase, reload
 from graftkit.model.load import plan_base_model
-from graftkit.testing import isolated_host, tiny_model_folder
+from graftkit.testing import TINY_SHAPES, isolated_host, tiny_model_folder
 from graftkit_exporters.merged import MergedExporter
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -89,6 +92,66 @@ def test_a_tied_matrix_that_an_adapter_holds_alone_unties_a_merged_model(tiny_mo
     merged = tmp_path / "out" / "exports" / "merged"
     assert json.loads((merged / "config.json").read_bytes())["tie_word_embeddings"] is False
     assert "lm_head.weight" in load_file(merged / "model.safetensors")
+
+
+@pytest.mark.parametrize("shape", ["llama", "llama-untied", "llama-biased", "qwen3"])
+def test_a_base_that_stays_in_its_files_is_merged_as_peft_merges_it(shape: str, tmp_path: Path) -> None:
+    base = tiny_model_folder(tmp_path / "base", **TINY_SHAPES[shape])
+    made = make_adapter(base, tmp_path / "a", r=3, lora_alpha=7, target_modules="all-linear")
+    streamed = stream_adapted(plan_adapter(made, isolated_host()))
+    assert streamed is not None and len(streamed.targets) == 14
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), made)
+    merged = dict(streamed.merged_tensors())
+    expected = theirs.merge_and_unload().state_dict()
+    assert expected.keys() - merged.keys() <= {"lm_head.weight"} and merged.keys() <= expected.keys()
+    for name, tensor in merged.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6)
+    untouched = load_file(base / "model.safetensors")
+    assert all(torch.equal(tensor, untouched[name]) for name, tensor in streamed.base_tensors())
+
+
+LOADED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "weights that are quantized": ({}, {"target_modules": ["q_proj"]}, "int8"),
+    "weights that are stored as [in, out]": (
+        settings("gpt2"),
+        {"target_modules": ["c_attn"], "fan_in_fan_out": True},
+        "none",
+    ),
+    "a whole module": ({}, {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}, "none"),
+    "rows of embeddings": ({}, {"target_modules": ["q_proj"], "trainable_token_indices": [7]}, "none"),
+}
+
+
+@pytest.mark.parametrize("what", LOADED)
+def test_where_names_and_shapes_leave_a_doubt_the_base_is_loaded(what: str, tmp_path: Path) -> None:
+    shape, fields, quantizer = LOADED[what]
+    made = make_adapter(tiny_model_folder(tmp_path / "base", **shape), tmp_path / "a", **fields)
+    assert stream_adapted(plan_adapter(made, isolated_host(), quantizer=quantizer)) is None
+
+
+@pytest.mark.fresh_children
+def test_merging_needs_no_transformers_before_the_proof(adapter: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from graftkit import PluginHost
+from graftkit.flow.cancel import CancelToken
+from graftkit.flow.events import StageStarted
+from graftkit.flow.export_adapter import export_adapter
+from graftkit.flow.plan_adapter import plan_adapter
+
+def on_event(event):
+    if isinstance(event, StageStarted) and event.stage == "proof of merged":
+        assert (out / "exports/merged/model.safetensors").is_file()
+        print("transformers" in sys.modules)
+        sys.exit()
+
+out, host = Path({str(tmp_path / "out")!r}), PluginHost()
+planned = plan_adapter(Path({str(adapter)!r}), host)
+export_adapter(planned, "merged", out=out, host=host, on_event=on_event, cancel=CancelToken())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "False", found.stderr
 
 
 SEPARATE_ROWS: dict[str, dict[str, list[int]]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graftkit.errors import FolderError, RecipeError
-from graftkit.flow.adapter_model import load_packed, stops_of
+from graftkit.flow.adapter_model import load_packed, stops_of, stream_adapted
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.cancel import CancelToken
@@ -27,7 +27,7 @@ from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.flow.probes import PROBES_FILE, Probes, run_probes
 from graftkit.flow.tokenizer import VOCABULARY, template_hash
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.exporter import Exporter
+from graftkit.interfaces.exporter import Exporter, MergingExporter
 from graftkit.model.context import context_length
 from graftkit.model.load import plan_base_model
 from graftkit.model.skeleton import build_config
@@ -103,31 +103,33 @@ def export_adapter(
     for notice in planned.notices:
         on_event(Notice("plan", notice))
     with _stage("adapter", on_event, cancel):
-        base = plan_base_model(planned.files)
-        targets = check_layers(planned.folder, base)
-        _refuse(exporter, planned, targets, gives_output_own_rows(planned.folder, base.skeleton), name)
-        loaded = load_packed(planned, targets)
+        streamed = stream_adapted(planned) if _takes_what_was_trained(exporter) else None
+        loaded = None
+        if streamed:
+            targets: Sequence[str] = streamed.targets
+            _refuse(exporter, planned, targets, False, name)
+        else:
+            base = plan_base_model(planned.files)
+            targets = check_layers(planned.folder, base)
+            _refuse(exporter, planned, targets, gives_output_own_rows(planned.folder, base.skeleton), name)
+            loaded = load_packed(planned, targets)
     with _stage(f"export {name}", on_event, cancel), guarded(target):
         make_folder(target.parent)
-        probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, out))
-        probes.save(out / PROBES_FILE)
-        vocabulary = None
-        if planned.change:
-            vocabulary = out / VOCABULARY
-            write_json(vocabulary, planned.change.to_json())
-        request = MergeRequest(
-            planned.files,
-            planned.quantizer,
-            probes,
-            out / PROBES_FILE,
-            lambda: _sample(probes),
-            lambda *_: cancel.poll(),
-        )
-        with settle_merge(loaded, exporter, request) as merge:
-            write_export(loaded.model, exporter, choice, target, {**_facts(planned, targets), **merge}, vocabulary)
-    del loaded
-    give_memory_back()
+        facts = _facts(planned, targets)
+        if loaded:
+            merge = _write_loaded(planned, loaded, exporter, choice, target, facts, out, cancel)
+        elif streamed:
+            merge = (
+                MergeFacts(onto="dequantized", asked="dequantized") if isinstance(exporter, MergingExporter) else None
+            )
+            write_export(streamed, exporter, choice, target, {**facts, **({"merge": merge} if merge else {})})
+    del streamed
     with _stage(f"proof of {name}", on_event, cancel):
+        if loaded is None:  # the model as training computes it is only needed now
+            loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)))
+            _keep_probes(planned, loaded, out)
+        del loaded
+        give_memory_back()
         proof = prove_and_tell(
             target,
             out / PROBES_FILE,
@@ -135,7 +137,48 @@ def export_adapter(
             disable=host.disabled,
             notice=lambda text: on_event(Notice(f"proof of {name}", text)),
         )
-    return AdapterExport(target, proof, merge.get("merge"))
+    return AdapterExport(target, proof, merge)
+
+
+def _takes_what_was_trained(exporter: Exporter) -> bool:
+    """Tells whether an export is of the base as it was trained on, without a look at others."""
+    return not isinstance(exporter, MergingExporter) or exporter.merge_onto == "dequantized"
+
+
+def _keep_probes(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> Probes:
+    """Computes and writes what the export is proved with."""
+    probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, out))
+    probes.save(out / PROBES_FILE)
+    return probes
+
+
+def _write_loaded(
+    planned: PlannedAdapter,
+    loaded: LoadedModel,
+    exporter: Exporter,
+    choice: Choice,
+    target: Path,
+    facts: Mapping[str, Any],
+    out: Path,
+    cancel: CancelToken,
+) -> MergeFacts | None:
+    """Writes an export of a model that is loaded, and returns what its adapter was merged onto."""
+    probes = _keep_probes(planned, loaded, out)
+    vocabulary = None
+    if planned.change:
+        vocabulary = out / VOCABULARY
+        write_json(vocabulary, planned.change.to_json())
+    request = MergeRequest(
+        planned.files,
+        planned.quantizer,
+        probes,
+        out / PROBES_FILE,
+        lambda: _sample(probes),
+        lambda *_: cancel.poll(),
+    )
+    with settle_merge(loaded, exporter, request) as merge:
+        write_export(loaded.model, exporter, choice, target, {**facts, **merge}, vocabulary)
+    return merge.get("merge")
 
 
 def _refuse_old(target: Path) -> None:

@@ -21,7 +21,7 @@ from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.load import Loader, plan_base_model
-from graftkit.model.merge import as_merged, on_base
+from graftkit.model.merge import as_merged, on_base, rounds
 from graftkit.report.run_manifest import MergeFacts, MergeScore
 from graftkit.store.token_store import TokenStore
 from graftkit.training.merge_scores import ExampleScores, score_variants
@@ -115,20 +115,9 @@ def _lacking(planned: Loader, quantizer: Quantizer, model: AdaptedModel | None) 
         )
     elif replaced:
         found["original"] = f"the adapter has changed the frozen weight that it stands on, of {replaced[0]}"
-    if not _rounds(planned, quantizer):
+    if not rounds(quantizer, [*planned.layers, *(layer for stack in planned.stacks for layer in stack.layers()[:1])]):
         found["requantized"] = "the run's quantizer keeps weights as they are"
     return found
-
-
-def _rounds(planned: Loader, quantizer: Quantizer) -> bool:
-    """Tells whether a quantizer rounds, by a matrix of random numbers in the place of the smallest layer's."""
-    layers = [*planned.layers, *(layer for stack in planned.stacks for layer in stack.layers()[:1])]
-    if not layers:
-        return False
-    smallest = min(layers, key=lambda layer: layer.out_features * layer.in_features)
-    shape = smallest.out_features, smallest.in_features
-    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return not torch.equal(quantizer.quantize(weight, smallest).dequantize(), weight)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ __all__ = [
     "check_layers",
     "expert_layouts",
     "gives_output_own_rows",
+    "load_state",
     "load_tensors",
     "place_adapter",
     "read_state",
@@ -226,11 +227,20 @@ def place_adapter(
         saved_modules=list(folder.saved),
         unties=own_rows,
     )
+    load_state(model, state, folder)
+    return model
+
+
+def load_state(model: AdaptedModel, state: Mapping[str, torch.Tensor], folder: AdapterFolder) -> None:
+    """Gives an adapter the state that an adapter's folder holds.
+
+    Raises:
+        ModelError: It does not fit the model.
+    """
     try:
         model.load_adapter_state(state)
     except TrainingError as error:
         raise ModelError(error.message, where=error.where or str(folder.path), hint=_OTHER_BASE) from None
-    return model
 
 
 def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[str]) -> None:
@@ -242,10 +252,7 @@ def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[s
     """
     state = state_from_peft(read_state(folder), model.adapter, targets, expert_layouts(folder.manifest))
     rows = {name: parameter.detach() for name, parameter in model.row_parameters().items()}
-    try:
-        model.load_adapter_state({**rows, **state})
-    except TrainingError as error:
-        raise ModelError(error.message, where=error.where or str(folder.path), hint=_OTHER_BASE) from None
+    load_state(model, {**rows, **state}, folder)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ a layer's other matrix is made when it is used and let go then, so that no secon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -19,10 +19,11 @@ from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.exporter import MergeBase
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import LayerInfo, OriginalWeights
+from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import merged
 from graftkit.model.linear import FrozenLinear
 
-__all__ = ["as_merged", "on_base"]
+__all__ = ["as_merged", "on_base", "rounds"]
 
 
 class _MadeWeight(FrozenWeight):
@@ -49,6 +50,16 @@ class _MadeWeight(FrozenWeight):
     def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
         """There is nothing to make it of."""
         raise NotImplementedError
+
+
+def rounds(quantizer: Quantizer, layers: Sequence[LayerInfo]) -> bool:
+    """Tells whether a quantizer rounds, by a matrix of random numbers in the place of the smallest layer's."""
+    if not layers:
+        return False
+    smallest = min(layers, key=lambda layer: layer.out_features * layer.in_features)
+    shape = smallest.out_features, smallest.in_features
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return not torch.equal(quantizer.quantize(weight, smallest).dequantize(), weight)
 
 
 @contextmanager
