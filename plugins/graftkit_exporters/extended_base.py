@@ -15,7 +15,7 @@ from graftkit import CardRequest, ExportCard, LoadedAssets, PlannedModel, ProofR
 from graftkit.interfaces.architecture import load_pretrained
 
 from graftkit_exporters.cards import extended_base_card
-from graftkit_exporters.config import MergedConfig
+from graftkit_exporters.config import FolderConfig
 from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
 from graftkit_exporters.peft_folder import load_adapter, no_adapter, write_adapter
 
@@ -27,8 +27,8 @@ class ExtendedBaseExporter:
 
     proved_with = ("peft", "transformers")
 
-    def __init__(self, config: MergedConfig | None = None) -> None:
-        self._config = config or MergedConfig()
+    def __init__(self, config: FolderConfig | None = None) -> None:
+        self._config = config or FolderConfig()
 
     def refusal(self, planned: PlannedModel) -> str | None:
         """Says so where there is no new vocabulary, or PEFT has no form of the adapter."""

@@ -1,8 +1,8 @@
 """The whole model with the adapter merged in: a folder that transformers, vLLM and others load.
 
-The adapter is merged into what it was trained on. Where the base was quantized that is the dequantized base: the
-merged model then computes exactly what the trained one did, which merging into the original weights would not. New
-rows of the embeddings are in their places, and config.json says how many there are. A multimodal model's towers are
+The adapter is merged onto what it was trained on, unless the recipe says otherwise. Where the base was quantized that
+is the dequantized base: the merged model then computes what the trained one did, which it does on no other weights.
+New rows of the embeddings are in their places, and config.json says how many there are. A multimodal model's towers are
 written as the base has them.
 """
 
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from graftkit import CardRequest, ExportCard, LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.interfaces.architecture import load_pretrained
+from graftkit.interfaces.exporter import MergeBase
 
 from graftkit_exporters.cards import merged_card
 from graftkit_exporters.config import MergedConfig
@@ -30,6 +31,16 @@ class MergedExporter:
 
     def __init__(self, config: MergedConfig | None = None) -> None:
         self._config = config or MergedConfig()
+
+    @property
+    def merge_onto(self) -> MergeBase | Literal["auto"]:
+        """The base that core gives `export` the merged tensors of."""
+        return self._config.onto
+
+    @property
+    def merge_dtype(self) -> Literal["float32", "bfloat16", "float16"]:
+        """The type that they are stored in."""
+        return self._config.dtype
 
     def refusal(self, planned: PlannedModel) -> str | None:
         """Every adapter has a delta, so every model can be merged."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from importlib.util import find_spec
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import torch
 from graftkit import LoadedAssets, ProofRequest, Tokenizer
 
-from graftkit_exporters.config import MergedConfig
+from graftkit_exporters.config import FolderConfig
 from graftkit_exporters.json_file import write_json
 from graftkit_exporters.shards import write_shards
 
@@ -26,6 +29,9 @@ TRUSTING_NOTHING: Mapping[str, Any] = {"trust_remote_code": False, "local_files_
 
 _GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """The names of the class of transformers that reads a tokenizer.json as it is."""
+
+_LIST = "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS"
+"""What transformers calls the types of models for which AutoTokenizer takes its own class, in tokenization_auto.py."""
 
 _TRIED = (
     "  two  spaces\n\t",
@@ -45,7 +51,7 @@ def write_model(
     tensors: Iterable[tuple[str, torch.Tensor]],
     config: Mapping[str, Any],
     tokenizer: Tokenizer,
-    stored: MergedConfig,
+    stored: FolderConfig,
     generation: Mapping[str, Any] | None = None,
     towers: Collection[str] = (),
 ) -> int:
@@ -66,16 +72,38 @@ def write_model(
     if generation:
         write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if k not in _NOT_WRITTEN})
     tokenizer.save(folder)
-    _keep_generic_class(folder, tokenizer)
+    if _has_its_own_class(str(config.get("model_type"))):
+        _keep_generic_class(folder, tokenizer)
     return total
+
+
+def _has_its_own_class(model_type: str) -> bool:
+    """Tells whether AutoTokenizer takes a class of its own for a type of models, whatever their tokenizer names.
+
+    transformers' source is read for that and not imported, which takes seconds. Where it does not tell, it may.
+    """
+    listed = _listed_types()
+    return listed is None or model_type in listed
+
+
+@cache
+def _listed_types() -> frozenset[str] | None:
+    """Returns the set `MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS` of transformers; None where it is not to be found."""
+    spec = find_spec("transformers")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(place) / "models" / "auto" / "tokenization_auto.py"
+        for node in ast.parse(path.read_bytes()).body if path.is_file() else ():
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == _LIST and node.value is not None:
+                return frozenset(ast.literal_eval(node.value))
+    return None
 
 
 def _keep_generic_class(folder: Path, tokenizer: Tokenizer) -> None:
     """Makes AutoTokenizer take the class that the tokenizer's files name where it would take another with other ids.
 
-    For some types of models transformers 5 takes its own class whatever tokenizer_config.json names
-    (`MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS` in its tokenization_auto.py); that class puts its own way of splitting
-    text around a vocabulary. An `auto_map` that is empty, and so names no code, keeps it from that.
+    For some types of models transformers 5 takes its own class whatever tokenizer_config.json names; that class puts
+    its own way of splitting text around a vocabulary. An `auto_map` that is empty, and so names no code, keeps it from
+    that.
     """
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_bytes()) if path.is_file() else {}

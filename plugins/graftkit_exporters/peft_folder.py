@@ -42,6 +42,11 @@ class PeftExporter:
                 "tokens of the base model have other ids now, which an adapter can't tell PEFT: "
                 "export merged or extended-base"
             )
+        if planned.unties:
+            return (
+                "its output layer has other rows than the embedding, which the base model ties, and PEFT would tie "
+                "them, too: export merged"
+            )
         return no_adapter(planned)
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:

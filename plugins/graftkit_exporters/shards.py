@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from graftkit_exporters.config import MergedConfig
+from graftkit_exporters.config import FolderConfig
 from graftkit_exporters.json_file import write_json
 
 __all__ = ["write_shards"]
@@ -37,7 +37,7 @@ _COPIED = 16 << 20
 
 
 def write_shards(
-    folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], stored: MergedConfig, towers: Collection[str]
+    folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], stored: FolderConfig, towers: Collection[str]
 ) -> int:
     """Writes tensors as `model.safetensors`, or as shards with an index, and returns their bytes.
 

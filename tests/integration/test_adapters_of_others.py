@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +14,20 @@ import click
 import graftkit
 import pytest
 import torch
+from architectures import settings
 from click.testing import CliRunner
 from graftkit.cli import export as export_command
-from graftkit.cli import verify
+from graftkit.cli import generate, verify
 from graftkit.errors import ModelError, RecipeError, RequestError
+from graftkit.flow.adapter_model import load_packed, stream_adapted
 from graftkit.flow.folder import CHECKPOINTS
-from graftkit.testing import tiny_model_folder
-from peft import LoraConfig, get_peft_model
+from graftkit.flow.place_adapter import check_layers
+from graftkit.flow.plan_adapter import plan_adapter
+from graftkit.flow.reload import AdapterBase, reload
+from graftkit.model.load import plan_base_model
+from graftkit.testing import TINY_SHAPES, isolated_host, tiny_model_folder
+from graftkit_exporters.merged import MergedExporter
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -83,6 +92,134 @@ def test_a_tied_matrix_that_an_adapter_holds_alone_unties_a_merged_model(tiny_mo
     merged = tmp_path / "out" / "exports" / "merged"
     assert json.loads((merged / "config.json").read_bytes())["tie_word_embeddings"] is False
     assert "lm_head.weight" in load_file(merged / "model.safetensors")
+
+
+@pytest.mark.parametrize("shape", ["llama", "llama-untied", "llama-biased", "qwen3"])
+def test_a_base_that_stays_in_its_files_is_merged_as_peft_merges_it(shape: str, tmp_path: Path) -> None:
+    base = tiny_model_folder(tmp_path / "base", **TINY_SHAPES[shape])
+    made = make_adapter(base, tmp_path / "a", r=3, lora_alpha=7, target_modules="all-linear")
+    streamed = stream_adapted(plan_adapter(made, isolated_host()))
+    assert streamed is not None and len(streamed.targets) == 14
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), made)
+    merged = dict(streamed.merged_tensors())
+    expected = theirs.merge_and_unload().state_dict()
+    assert expected.keys() - merged.keys() <= {"lm_head.weight"} and merged.keys() <= expected.keys()
+    for name, tensor in merged.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6)
+    untouched = load_file(base / "model.safetensors")
+    assert all(torch.equal(tensor, untouched[name]) for name, tensor in streamed.base_tensors())
+
+
+LOADED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "weights that are quantized": ({}, {"target_modules": ["q_proj"]}, "int8"),
+    "weights that are stored as [in, out]": (
+        settings("gpt2"),
+        {"target_modules": ["c_attn"], "fan_in_fan_out": True},
+        "none",
+    ),
+    "a whole module": ({}, {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}, "none"),
+    "rows of embeddings": ({}, {"target_modules": ["q_proj"], "trainable_token_indices": [7]}, "none"),
+}
+
+
+@pytest.mark.parametrize("what", LOADED)
+def test_where_names_and_shapes_leave_a_doubt_the_base_is_loaded(what: str, tmp_path: Path) -> None:
+    shape, fields, quantizer = LOADED[what]
+    made = make_adapter(tiny_model_folder(tmp_path / "base", **shape), tmp_path / "a", **fields)
+    assert stream_adapted(plan_adapter(made, isolated_host(), quantizer=quantizer)) is None
+
+
+@pytest.mark.fresh_children
+def test_merging_needs_no_transformers_before_the_proof(adapter: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from graftkit import PluginHost
+from graftkit.flow.cancel import CancelToken
+from graftkit.flow.events import StageStarted
+from graftkit.flow.export_adapter import export_adapter
+from graftkit.flow.plan_adapter import plan_adapter
+
+def on_event(event):
+    if isinstance(event, StageStarted) and event.stage == "proof of merged":
+        assert (out / "exports/merged/model.safetensors").is_file()
+        print("transformers" in sys.modules)
+        sys.exit()
+
+out, host = Path({str(tmp_path / "out")!r}), PluginHost()
+planned = plan_adapter(Path({str(adapter)!r}), host)
+export_adapter(planned, "merged", out=out, host=host, on_event=on_event, cancel=CancelToken())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "False", found.stderr
+
+
+SEPARATE_ROWS: dict[str, dict[str, list[int]]] = {
+    "the output layer's alone": {"lm_head": [7, 300]},
+    "other ids": {"embed_tokens": [7, 300], "lm_head": [12, 7]},
+    "the same ids in another order, which PEFT does not tie": {"embed_tokens": [7, 300], "lm_head": [300, 7]},
+    "the same ids, which PEFT ties": {"embed_tokens": [300, 7], "lm_head": [300, 7]},
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("what", SEPARATE_ROWS)
+def test_rows_of_embedding_and_output_are_merged_as_peft_computes_them(
+    what: str, tied: bool, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Not as peft merges them: its merge_and_unload of separate rows on a tied base computes something else."""
+    base = tiny_model if tied else tiny_model_folder(tmp_path / "untied", tie_word_embeddings=False)
+    rows = SEPARATE_ROWS[what]
+    made = make_adapter(base, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=rows)
+    planned = plan_adapter(made, isolated_host())
+    loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)), "cpu")
+    folder = tmp_path / "merged"
+    folder.mkdir()
+    MergedExporter().export(loaded.model, folder)
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), made)
+    ids = torch.tensor([[7, 300, 40, 12, 41, 7]])
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).logits
+        found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    shares = tied and "which PEFT ties" in what
+    assert loaded.model.unties is (tied and not shares)
+
+
+def test_rows_that_peft_would_tie_or_drop_are_refused_before_the_base_is_loaded(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = {"embed_tokens": [7, 300], "lm_head": [300, 7]}
+    made = make_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=rows)
+    as_peft = export(made, "--to", "peft", "--out", tmp_path / "out")
+    assert as_peft.exit_code == 2 and "PEFT would tie them" in as_peft.output
+    changed(made, trainable_token_indices={"embed_tokens": [7, 300], "lm_head": [7, 300]})
+    done = export(made, "--to", "merged", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "PEFT ties such rows, and drops the output layer's" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_of_peft_answers_as_it_does_in_peft(tiny_model: Path, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}
+    made = make_adapter(tiny_model, tmp_path / "a", trainable_token_indices=[104, 105], **fields)
+    changed(made, base_model_name_or_path="somebody/something")
+    refused = invoked(generate.command, made, "hi")
+    assert refused.exit_code == 2 and "names 'somebody/something', which is no folder here" in refused.output
+    done = invoked(generate.command, made, "hi", "--base", tiny_model, "--compare", "--json", "--max-new-tokens", 8)
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.output.splitlines()[-1])
+    model = reload(str(made), isolated_host(), AdapterBase(str(tiny_model)))
+    prompt = model.prompt("hi")
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    untuned = base.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=list(model.stop))
+    loaded = PeftModel.from_pretrained(base, made)
+    tuned = loaded.generate(
+        input_ids=torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=list(model.stop)
+    )
+    for found, expected in ((said, tuned), (said["base"], untuned)):
+        ids = [id for id in expected[0, len(prompt) :].tolist() if id not in model.stop]
+        assert found["answer"] == model.tokenizer.decode(ids, skip_specials=True)
+    assert said["answer"] != said["base"]["answer"]
 
 
 def test_an_export_of_graftkit_is_exported_again(make_recipe: RecipeMaker, tmp_path: Path) -> None:
@@ -230,7 +367,7 @@ def test_a_recipe_that_contradicts_its_adapter_is_refused(
 
 def test_training_does_not_go_on_with_whole_modules(tiny_model: Path, make_recipe: RecipeMaker, tmp_path: Path) -> None:
     made = make_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["norm"])
-    with pytest.raises(RequestError, match="whole modules"):
+    with pytest.raises(RequestError, match=r"whole modules \('modules_to_save': norm\)"):
         graftkit.run(make_recipe(adapter={"from": str(made)}), out=tmp_path / "run")
 
 

@@ -10,12 +10,11 @@ import click
 
 from graftkit.cli.options import disable_option, host_of_run, json_option
 from graftkit.cli.progress import show_progress
-from graftkit.cli.run import summary
+from graftkit.cli.run import export_lines, summary
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.errors import RequestError
-from graftkit.visible import one_line
 
 if TYPE_CHECKING:
     from graftkit.flow.plan_adapter import TokenizerOf
@@ -98,7 +97,6 @@ def _export_adapter(
     as_json: bool,
 ) -> None:
     from graftkit.flow.plan_adapter import plan_adapter
-    from graftkit.report.summary import proof_text
 
     base, quantizer, tokenizer, other_base = asked
     with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:
@@ -108,6 +106,7 @@ def _export_adapter(
 
         found = export_adapter(planned, use, options, out=out, host=host, on_event=on_event, cancel=cancel)
     if as_json:
-        click.echo(json.dumps({"folder": str(found.folder), "proof": found.proof}))
+        merge = {"merge": found.merge.model_dump(mode="json", exclude_unset=True)} if found.merge else {}
+        click.echo(json.dumps({"folder": str(found.folder), "proof": found.proof, **merge}))
         return
-    click.echo(f"export  {one_line(str(found.folder))}\n        {proof_text(found.proof)}")
+    click.echo("\n".join(export_lines(found.folder, found.proof, found.merge)))

@@ -1,4 +1,4 @@
-"""`toolkit generate`: tries a run, an export, a model's folder or a GGUF file."""
+"""`toolkit generate`: tries a run, an export, an adapter, a model's folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 
 if TYPE_CHECKING:
+    from graftkit.flow.plan_adapter import TokenizerOf
     from graftkit.flow.reload import ReloadedModel, Reply
     from graftkit.interfaces.samples import Message
 
@@ -49,6 +50,13 @@ _COLUMNS = 100
 @click.option("--min-p", type=click.FloatRange(0, 1), help="Leave out tokens below this share of the likeliest one's.")
 @click.option("--repetition-penalty", type=click.FloatRange(0.001, 100), help="Above 1: say less of what was there.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same tokens.")
+@click.option("--base", metavar="MODEL", help="An adapter's base model; the folder that it names when left out.")
+@click.option("--quantizer", metavar="NAME", help="How an adapter's base is stored; as in training, or as it is.")
+@click.option(
+    "--tokenizer",
+    type=click.Choice(["adapter", "base"]),
+    help="Whose tokenizer is taken, where an adapter's own and its base's differ.",
+)
 @click.option("--compare", is_flag=True, help="Show what the base model answers, too.")
 @disable_option
 @json_option
@@ -60,32 +68,36 @@ def command(
     plain: bool | None,
     max_new_tokens: int,
     seed: int,
+    base: str | None,
+    quantizer: str | None,
+    tokenizer: TokenizerOf | None,
     compare: bool,
     disable: tuple[str, ...],
     as_json: bool,
     **sampling: float | None,
 ) -> None:
-    """Answer a PROMPT with a run, an export, a model's folder or a GGUF file.
+    """Answer a PROMPT with a run, an export, an adapter of peft's, a model's folder or a GGUF file.
 
     Without a PROMPT: a conversation on a terminal, else the answer to each line of standard input. The likeliest token
     is taken, unless a sampling option is given; those left out are then as the model's generation_config.json says.
     What was trained on plain prompts is given a plain prompt, unless --chat says otherwise.
     """
-    from graftkit.flow.reload import reload, reload_base
+    from graftkit.flow.reload import AdapterBase, reload, reload_base
 
+    on = AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
     with output_to_stderr():
         host = host_of_run(source, disable)
-        model = reload(source, host)
-        base = reload_base(source, model, host) if compare else None
+        model = reload(source, host, on)
+        without = reload_base(source, model, host, on) if compare else None
     if plain is None and model.prompts == "plain" and not system and model.tokenizer.chat_template is not None:
         click.echo("Trained on plain prompts, and so asked without the chat template; --chat asks in it.", err=True)
     asking = Asking(system, None if tools is None else _read_tools(tools), plain, max_new_tokens, seed, sampling)
     talks = prompt is None and sys.stdin.isatty() and is_terminal() and not as_json
-    if talks and base is None:
+    if talks and without is None:
         converse(asking.of(model), remembers=not (model.asks_plainly if plain is None else plain))
         return
     for text in [prompt] if prompt is not None else _lines():
-        _say(text, asking.of(model), asking.of(base) if base else None, as_json)
+        _say(text, asking.of(model), asking.of(without) if without else None, as_json)
 
 
 class Asking:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,11 +20,19 @@ from graftkit.flow.folder import default_folder
 from graftkit.flow.resume import telling_versions
 from graftkit.flow.run import RunResult, run
 from graftkit.recipe.load import recipe_name
-from graftkit.report.run_manifest import RunManifest, required
-from graftkit.report.summary import metric_columns, metric_rows, proof_text, training_seconds, vocabulary_text
+from graftkit.report.run_manifest import MergeFacts, RunManifest, required
+from graftkit.report.summary import (
+    merge_rows,
+    merge_text,
+    metric_columns,
+    metric_rows,
+    proof_text,
+    training_seconds,
+    vocabulary_text,
+)
 from graftkit.visible import one_line
 
-__all__ = ["command", "summary"]
+__all__ = ["command", "export_lines", "summary"]
 
 
 @click.command("run")
@@ -111,9 +120,21 @@ def summary(result: RunResult) -> str:
     if vocabulary_text(manifest):
         lines.append(vocabulary_text(manifest))
     for name, facts in manifest.exports.items():
-        lines += [f"export  {one_line(str(folder / 'exports' / name))}", f"        {proof_text(facts.proof)}"]
+        lines += export_lines(folder / "exports" / name, facts.proof, facts.merge)
     lines += [f"report  {one_line(str(folder / 'report.html'))}", "", "Next:", *_next(result)]
     return "\n".join(lines)
+
+
+def export_lines(folder: Path, proof: Mapping[str, Any], merge: MergeFacts | None) -> list[str]:
+    """Returns what is said of an export: its proof, and what its adapter was merged onto, with what was measured."""
+    lines = [f"export  {one_line(str(folder))}", f"        {proof_text(proof)}"]
+    if merge and merge_text(merge):
+        on = f" (on {merge.measured_on})" if merge.scores else ""
+        lines.append(f"        {merge_text(merge)}{on}")
+        lines += [
+            "        " + f"{name:24}" + "".join(f"{v:>15}" for v in values) for name, *values in merge_rows(merge)
+        ]
+    return lines
 
 
 def _row(name: str, *values: str) -> str:

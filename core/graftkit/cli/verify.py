@@ -47,7 +47,8 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
         )
     run = run_around(folder)
     if run is not None:  # with other probes the proof would be of something else
-        check_listed(probes.parent, {name: facts for name, facts in run.artifacts.items() if name == PROBES_FILE})
+        own = {name: facts for name, facts in run.artifacts.items() if name.startswith(probes.stem)}
+        check_listed(probes.parent, own)
     left_out = run.left_out if run else []
     for name in left_out:
         _report(f"{name} is left out, as the run's recipe says")

@@ -40,11 +40,12 @@ class LoadedBase:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """The model, where it computes and how sequences share a pass."""
+    """The model, where it computes, how sequences share a pass, and how its weights were before they were stored."""
 
     model: AdaptedModel
     device: torch.device
     packing: Packing
+    originals: FileOriginals
 
 
 def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
@@ -82,7 +83,7 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
             _take_over(run, run.plan.origin, model)
         stage.facts |= _facts(model, base.device)
         run.record(parameters={key: stage.facts[key] for key in ParameterFacts.model_fields})
-        return LoadedModel(model, base.device, base.packing)
+        return LoadedModel(model, base.device, base.packing, base.originals)
 
 
 def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel) -> None:

@@ -35,7 +35,7 @@ def filled_from_folder(loaded: LoadedRecipe, host: PluginHost) -> tuple[LoadedRe
     if section.origin is None:
         return loaded, None
     folder, where = read_adapter_folder(Path(section.origin), host, section.use or None), loaded.document.where
-    held = "whole modules ('modules_to_save')" if folder.saved else "trained rows of embeddings" if folder.rows else ""
+    held = _beside_layers(folder)
     if held:
         raise RequestError(
             f"the adapter holds {held}, with which training can't go on",
@@ -56,6 +56,13 @@ def filled_from_folder(loaded: LoadedRecipe, host: PluginHost) -> tuple[LoadedRe
     own = {"use": _name(folder), **folder.options, "targets": _targets(folder)}
     data["adapter"] = {**own, **data["adapter"]}
     return LoadedRecipe(Recipe.model_validate(data), replace(loaded.document, data=data)), folder
+
+
+def _beside_layers(folder: AdapterFolder) -> str:
+    """Names what a folder holds besides tensors on layers; nothing where it holds nothing else."""
+    if folder.saved:
+        return f"whole modules ('modules_to_save': {', '.join(folder.fields['modules_to_save'])[:100]})"
+    return f"trained rows of embeddings ({', '.join(sorted(folder.rows))})" if folder.rows else ""
 
 
 def _name(folder: AdapterFolder) -> str:

@@ -38,10 +38,11 @@ from graftkit.flow.export_manifest import (
     drop_foreign_code,
 )
 from graftkit.flow.free_memory import free_memory, memory_of
+from graftkit.flow.merge import MergeRequest, holdout_sample, merge_refusal, settle_merge
 from graftkit.flow.model_card import write_model_card
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
-from graftkit.flow.probes import PROBES_FILE, make_probes
+from graftkit.flow.probes import PROBES_FILE, Probes, make_probes
 from graftkit.flow.prove import TRUSTED, temporary_prefix
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
@@ -51,6 +52,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import MOST_NOTICES, shortened
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter
+from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel
@@ -69,6 +71,7 @@ __all__ = [
     "prove_and_tell",
     "prove_exports",
     "refuse_early",
+    "refuse_merges",
     "write_export",
 ]
 
@@ -96,7 +99,8 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     for use, choice in _to_write(run):
         with run.stage(f"export {use.folder}") as stage:
             exporter = exporters[use.folder]
-            _write(run, loaded, exporter, choice, _place(run, use.folder), use.folder)
+            request = _merge_request(run, corpus, probes, stage)
+            _write(run, loaded, exporter, choice, _place(run, use.folder), use.folder, request)
             stage.facts |= {"folder": str(run.folder / "exports" / use.folder)}
 
 
@@ -138,8 +142,11 @@ def prove_exports(run: RunContext) -> None:
             folder = run.folder / "exports" / use.folder
             place = _place(run, use.folder)
             stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, place)}
+            merge = ExportManifest.read(place, ()).merge
+            if merge:
+                stage.facts["merge"] = merge.model_dump(mode="json", exclude_unset=True)
             exporter = run.host.registry.create(choice.registered, choice.config)
-            write_model_card(run, exporter, use.folder, place, stage.facts["proof"])
+            write_model_card(run, exporter, use.folder, place, stage.facts["proof"], merge)
             proved[use.folder] = dict(stage.facts)
             if not run.manifest.continued:
                 run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
@@ -202,6 +209,7 @@ class Planned:
     adapter: Adapter
     targets: Sequence[str]
     expert_targets: Sequence[str] = ()
+    unties: bool = False
 
 
 def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, exporters: Mapping[str, Exporter]) -> None:
@@ -213,18 +221,57 @@ def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, export
     bound, files = plan.bound, plan.files
     adapter: Adapter = host.registry.create(bound.adapter.registered, bound.adapter.config)
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
-    targets, experts = plan.targets, plan.expert_targets
+    targets, experts, quantizer = plan.targets, plan.expert_targets, _quantizer(plan, host)
     reference, tokenizer, change = files.reference, vocabulary.tokenizer, vocabulary.change
     for place, (name, exporter) in enumerate(exporters.items()):
         planned = Planned(deepcopy(config), reference, tokenizer, change, adapter, list(targets), list(experts))
-        reason = exporter.refusal(planned)
-        if reason:
-            where = bound.document.where(("export", place))
-            message = f"the export '{name}' can't be written: {reason}"
-            raise RecipeError(message, where=where, hint="Take it out: nothing was trained.")
+        _refuse(plan, place, name, exporter.refusal(planned) or merge_refusal(exporter, files, quantizer))
 
 
-def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Choice, folder: Path, name: str) -> None:
+def refuse_merges(run: RunContext, loaded: LoadedModel, exporters: Mapping[str, Exporter]) -> None:
+    """Refuses what can't be merged onto what its exporter asks for, now that the adapter is on the model.
+
+    Raises:
+        RecipeError: There is such an export.
+    """
+    quantizer = _quantizer(run.plan, run.host)
+    for place, (name, exporter) in enumerate(exporters.items()):
+        _refuse(run.plan, place, name, merge_refusal(exporter, run.plan.files, quantizer, loaded.model))
+
+
+def _refuse(plan: RunPlan, place: int, name: str, reason: str | None) -> None:
+    if reason:
+        message = f"the export '{name}' can't be written: {reason}"
+        where = plan.bound.document.where(("export", place))
+        raise RecipeError(message, where=where, hint="Take it out: nothing was trained.")
+
+
+def _quantizer(plan: RunPlan, host: PluginHost) -> Quantizer:
+    made: Quantizer = host.registry.create(plan.bound.quantizer.registered, plan.bound.quantizer.config)
+    return made
+
+
+def _merge_request(run: RunContext, corpus: Corpus, probes: Probes, stage: StageScope) -> MergeRequest:
+    options = run.plan.bound.recipe
+    return MergeRequest(
+        run.plan.files,
+        _quantizer(run.plan, run.host),
+        probes,
+        run.folder / PROBES_FILE,
+        lambda: holdout_sample(corpus, options.training.microbatch_tokens),
+        stage.progress("passes"),
+    )
+
+
+def _write(
+    run: RunContext,
+    loaded: LoadedModel,
+    exporter: Exporter,
+    choice: Choice,
+    folder: Path,
+    name: str,
+    request: MergeRequest,
+) -> None:
     said = run.manifest
     facts = {
         "model": said.model,
@@ -243,7 +290,9 @@ def _write(run: RunContext, loaded: LoadedModel, exporter: Exporter, choice: Cho
         "tools": said.data.tools if said.data else [],
     }
     changed = run.folder / VOCABULARY if run.vocabulary.change else None
-    write_export(loaded.model, exporter, choice, folder, facts, changed, keep=run.theirs(f"exports/{name}"))
+    keep = run.theirs(f"exports/{name}")
+    with settle_merge(loaded, exporter, request) as merge:
+        write_export(loaded.model, exporter, choice, folder, {**facts, **merge}, changed, keep=keep)
 
 
 def write_export(

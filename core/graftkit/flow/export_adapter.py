@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from graftkit.errors import FolderError, RecipeError
+from graftkit.flow.adapter_model import load_packed, stops_of, stream_adapted
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import options_of
-from graftkit.flow.check_model import pick_device
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, prove_and_tell, write_export
 from graftkit.flow.export_manifest import ExportManifest
-from graftkit.flow.generation_settings import generation_config, stop_tokens
+from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.place_adapter import check_layers, expert_layouts, place_adapter
+from graftkit.flow.place_adapter import check_layers, expert_layouts, gives_output_own_rows
 from graftkit.flow.plan_adapter import PlannedAdapter
-from graftkit.flow.probes import PROBES_FILE, run_probes
+from graftkit.flow.probes import PROBES_FILE, Probes, run_probes
 from graftkit.flow.tokenizer import VOCABULARY, template_hash
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.counts import count_weights
-from graftkit.interfaces.exporter import Exporter
+from graftkit.interfaces.exporter import Exporter, MergingExporter
 from graftkit.model.context import context_length
-from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
-from graftkit.model.originals import FileOriginals
-from graftkit.model.packing import choose_packing, use_packing
+from graftkit.model.load import plan_base_model
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.schema import ExportSection
+from graftkit.report.run_manifest import MergeFacts
 from graftkit.store.files import guarded, make_folder, write_json
+from graftkit.store.token_store import Example, TokenStore
 
-__all__ = ["AdapterExport", "export_adapter", "load_adapter_model"]
+__all__ = ["AdapterExport", "export_adapter"]
 
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -62,10 +61,12 @@ class AdapterExport:
     Attributes:
         folder: Where it is.
         proof: What proving it gave.
+        merge: What its adapter was merged onto; None where it is not merged.
     """
 
     folder: Path
     proof: dict[str, Any]
+    merge: MergeFacts | None = None
 
 
 def export_adapter(
@@ -102,21 +103,33 @@ def export_adapter(
     for notice in planned.notices:
         on_event(Notice("plan", notice))
     with _stage("adapter", on_event, cancel):
-        targets = check_layers(planned.folder, plan_base_model(planned.files))
-        _refuse(exporter, planned, targets, name)
-        loaded = load_adapter_model(planned, targets)
+        streamed = stream_adapted(planned) if _takes_what_was_trained(exporter) else None
+        loaded = None
+        if streamed:
+            targets: Sequence[str] = streamed.targets
+            _refuse(exporter, planned, targets, False, name)
+        else:
+            base = plan_base_model(planned.files)
+            targets = check_layers(planned.folder, base)
+            _refuse(exporter, planned, targets, gives_output_own_rows(planned.folder, base.skeleton), name)
+            loaded = load_packed(planned, targets)
     with _stage(f"export {name}", on_event, cancel), guarded(target):
         make_folder(target.parent)
-        probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, out))
-        probes.save(out / PROBES_FILE)
-        vocabulary = None
-        if planned.change:
-            vocabulary = out / VOCABULARY
-            write_json(vocabulary, planned.change.to_json())
-        write_export(loaded.model, exporter, choice, target, _facts(planned, targets), vocabulary)
-    del loaded
-    give_memory_back()
+        facts = _facts(planned, targets)
+        if loaded:
+            merge = _write_loaded(planned, loaded, exporter, choice, target, facts, out, cancel)
+        elif streamed:
+            merge = (
+                MergeFacts(onto="dequantized", asked="dequantized") if isinstance(exporter, MergingExporter) else None
+            )
+            write_export(streamed, exporter, choice, target, {**facts, **({"merge": merge} if merge else {})})
+    del streamed
     with _stage(f"proof of {name}", on_event, cancel):
+        if loaded is None:  # the model as training computes it is only needed now
+            loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)))
+            _keep_probes(planned, loaded, out)
+        del loaded
+        give_memory_back()
         proof = prove_and_tell(
             target,
             out / PROBES_FILE,
@@ -124,38 +137,48 @@ def export_adapter(
             disable=host.disabled,
             notice=lambda text: on_event(Notice(f"proof of {name}", text)),
         )
-    return AdapterExport(target, proof)
+    return AdapterExport(target, proof, merge)
 
 
-def load_adapter_model(planned: PlannedAdapter, targets: Sequence[str], device: str = "auto") -> LoadedModel:
-    """Loads the base model and puts the adapter on it, as training would compute it.
+def _takes_what_was_trained(exporter: Exporter) -> bool:
+    """Tells whether an export is of the base as it was trained on, without a look at others."""
+    return not isinstance(exporter, MergingExporter) or exporter.merge_onto == "dequantized"
 
-    Args:
-        planned: The adapter and its base model.
-        targets: What `check_layers` gave.
-        device: Where it computes.
 
-    Raises:
-        ModelError: The adapter does not fit the base model.
-    """
-    files, place, dtype = planned.files, pick_device(device), getattr(torch, planned.dtype)
-    check_stored_weights(files, planned.quantizer)
-    packing = choose_packing(files.config, files.reference, count_weights(files.tensors))
-    network: Any = load_base_model(files, planned.quantizer, device=place, dtype=dtype)
-    use_packing(network, packing)
-    model = place_adapter(
-        planned.folder,
-        network,
-        planned.adapter,
-        targets,
-        reference=files.reference,
-        config=changed_config(files.config, planned.change, planned.tokenizer),
-        tokenizer=planned.tokenizer,
-        generation=generation_config(files, planned.change, planned.tokenizer, _stop(planned)),
-        change=planned.change,
-        originals=FileOriginals(files, planned.quantizer, place, dtype),
+def _keep_probes(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> Probes:
+    """Computes and writes what the export is proved with."""
+    probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, out))
+    probes.save(out / PROBES_FILE)
+    return probes
+
+
+def _write_loaded(
+    planned: PlannedAdapter,
+    loaded: LoadedModel,
+    exporter: Exporter,
+    choice: Choice,
+    target: Path,
+    facts: Mapping[str, Any],
+    out: Path,
+    cancel: CancelToken,
+) -> MergeFacts | None:
+    """Writes an export of a model that is loaded, and returns what its adapter was merged onto."""
+    probes = _keep_probes(planned, loaded, out)
+    vocabulary = None
+    if planned.change:
+        vocabulary = out / VOCABULARY
+        write_json(vocabulary, planned.change.to_json())
+    request = MergeRequest(
+        planned.files,
+        planned.quantizer,
+        probes,
+        out / PROBES_FILE,
+        lambda: _sample(probes),
+        lambda *_: cancel.poll(),
     )
-    return LoadedModel(model, place, packing)
+    with settle_merge(loaded, exporter, request) as merge:
+        write_export(loaded.model, exporter, choice, target, {**facts, **merge}, vocabulary)
+    return merge.get("merge")
 
 
 def _refuse_old(target: Path) -> None:
@@ -186,7 +209,7 @@ def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportS
     return section, Choice(use, registered, config)
 
 
-def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str], name: str) -> None:
+def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str], unties: bool, name: str) -> None:
     """Asks the exporter whether it can write this model, before a weight is loaded.
 
     Raises:
@@ -195,18 +218,18 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
     experts = [target for target in targets if target in expert_layouts(planned.folder.manifest)]
     config = changed_config(planned.files.config, planned.change, planned.tokenizer)
     asked = Planned(
-        dict(config), planned.files.reference, planned.tokenizer, planned.change, planned.adapter, targets, experts
+        dict(config),
+        planned.files.reference,
+        planned.tokenizer,
+        planned.change,
+        planned.adapter,
+        targets,
+        experts,
+        unties,
     )
-    reason = exporter.refusal(asked)
+    reason = exporter.refusal(asked) or merge_refusal(exporter, planned.files, planned.quantizer)
     if reason:
         raise RecipeError(f"the export '{name}' can't be written: {reason}", where="--to")
-
-
-def _stop(planned: PlannedAdapter) -> list[int]:
-    manifest = planned.folder.manifest
-    if manifest:
-        return list(manifest.stop_tokens)
-    return stop_tokens(planned.files, planned.change, planned.tokenizer, ())
 
 
 def _sequences(planned: PlannedAdapter) -> list[list[int]]:
@@ -220,6 +243,13 @@ def _sequences(planned: PlannedAdapter) -> list[list[int]]:
     return [ids for ids in kept if ids]
 
 
+def _sample(probes: Probes) -> MergeSample:
+    """Returns what merges are measured on without the adapter's records: the texts that it is tried with."""
+    examples = [Example(np.array(ids), np.ones(len(ids), np.float32), 0) for ids in probes.ids]
+    what = "texts of graftkit's own, since the adapter's records are not known"
+    return MergeSample(TokenStore.of(examples), held_out=False, what=what)
+
+
 def _assets(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> ExpectedAssets:
     """Says what the export must load besides its weights."""
     saved = out / "tokenizer"
@@ -231,7 +261,7 @@ def _assets(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> Expected
         _TEXTS,
         options=options_of(manifest.chat) if manifest else None,
         generation=loaded.model.generation_config,
-        stop_tokens=_stop(planned),
+        stop_tokens=stops_of(planned),
         saved=saved,
         config=build_config(loaded.model.config),
     )
@@ -249,7 +279,7 @@ def _facts(planned: PlannedAdapter, targets: Sequence[str]) -> dict[str, Any]:
         **trained,
         "targets": list(targets),
         "dtype": planned.dtype,
-        "stop_tokens": _stop(planned),
+        "stop_tokens": stops_of(planned),
         "adapter_from": {"path": str(planned.folder.path.absolute()), "files": dict(planned.folder.files)},
     }
 

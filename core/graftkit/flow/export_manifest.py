@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from graftkit.errors import ExportError, FolderError
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.regular_file import open_regular
-from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, run_around
+from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, MergeFacts, run_around
 from graftkit.store.files import sha256_of, write_json
 
 __all__ = [
@@ -70,6 +70,7 @@ class ExportManifest(Facts):
         chat_template: The sha256 of the chat template in use, in hex, or None.
         chat: How conversations were laid out, where that is not as usual: what other programs have to be told.
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
+        merge: What the adapter was merged onto, where the exporter merges onto what it is told to; None else.
         tolerance: How far logits may be off, as a share of the largest; claimed, and bounded by `checked_tolerance`.
         files: Every file's size and sha256 by its path in the export.
         proof: What proving it gave, once that is done.
@@ -93,6 +94,7 @@ class ExportManifest(Facts):
     chat_template: str | None = None
     chat: ChatFacts | None = None
     prompts: Literal["chat", "plain"] = "chat"
+    merge: MergeFacts | None = None
     tolerance: float = 0.0
     files: dict[str, Any] = Field(default={})
     proof: dict[str, Any] = Field(default={})

@@ -16,12 +16,20 @@ from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.model_source import LicensedModel
 from graftkit.interfaces.references import local_path
 from graftkit.report.model_card import CARD, hub_id, render_card
+from graftkit.report.run_manifest import MergeFacts
 from graftkit.store.files import write_text
 
 __all__ = ["write_model_card"]
 
 
-def write_model_card(run: RunContext, exporter: Exporter, name: str, folder: Path, proof: Mapping[str, Any]) -> None:
+def write_model_card(
+    run: RunContext,
+    exporter: Exporter,
+    name: str,
+    folder: Path,
+    proof: Mapping[str, Any],
+    merge: MergeFacts | None = None,
+) -> None:
     """Writes README.md, in place of any that the exporter's library wrote, and lists it in the export's manifest.
 
     The manifest comes first: a file that it lists is the run's own, wherever a kill leaves the run. A README.md of the
@@ -33,6 +41,7 @@ def write_model_card(run: RunContext, exporter: Exporter, name: str, folder: Pat
         name: The export's name.
         folder: The export.
         proof: What proving it gave, as its manifest says already.
+        merge: What its adapter was merged onto, as its manifest says.
 
     Raises:
         ExportError: The exporter says something else than a card's part.
@@ -46,6 +55,7 @@ def write_model_card(run: RunContext, exporter: Exporter, name: str, folder: Pat
         run.manifest,
         proof,
         _of_the_format(run, exporter, folder),
+        merge=merge,
         base_license=files.license if isinstance(files, LicensedModel) else None,
         must_be_passed=must_be_passed(chat_options(run.plan.bound)),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from graftkit.errors import ModelError, ProviderError
+from graftkit.flow.recreate import MakeProvider
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.architecture import text_settings
@@ -27,6 +29,7 @@ __all__ = [
     "fetch_tokenizer",
     "load_tokenizer",
     "open_model",
+    "open_named_base",
     "open_tokenizer",
 ]
 
@@ -50,6 +53,25 @@ def open_model(
     files = source.open(reference)
     check_counts(files.config, files.tensors, files.reference)
     return registered, files
+
+
+def open_named_base(make: MakeProvider, source: Mapping[str, Any], reference: str) -> BaseModelFiles:
+    """Opens the base model that a manifest names as the one that an adapter was trained on.
+
+    Args:
+        make: Makes the provider that the manifest names.
+        source: What the manifest says of the model source.
+        reference: What opens the model.
+
+    Raises:
+        ModelError: It can't be opened.
+    """
+    opener: ModelSource = make("model-source", source)
+    try:
+        return opener.open(reference)
+    except ModelError as error:
+        message = f"the base model that it was trained on can't be opened: {error.where or reference}: {error.message}"
+        raise ModelError(message, hint="Put that model back where it was.") from error
 
 
 def fetch_tokenizer(host: PluginHost, reference: str, where: str = "") -> Path | None:

@@ -28,6 +28,8 @@ from graftkit.model.peft_targets import peft_targets
 __all__ = [
     "check_layers",
     "expert_layouts",
+    "gives_output_own_rows",
+    "load_state",
     "load_tensors",
     "place_adapter",
     "read_state",
@@ -114,6 +116,37 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
     return [layer for layer in (*linear, *stacks) if layer in held or layer in stacks]
 
 
+def gives_output_own_rows(folder: AdapterFolder, model: Any) -> bool:
+    """Tells whether an adapter's rows untie a model's output layer from its embedding, as PEFT does.
+
+    PEFT lets both share the rows where `trainable_token_indices` names the embedding alone, or the same list of ids for
+    both (`set_additional_trainable_tokens` in its utils/other.py); else each has its own.
+
+    Args:
+        folder: The adapter.
+        model: The base model; its weights may be on the meta device.
+
+    Raises:
+        FolderError: The lists are the same, and the rows are not: PEFT would use the embedding's and drop the others.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return False
+    names = {id(module): path for path, module in model.named_modules()}
+    of_embedding, of_output = names[id(embedding)], names[id(head)]
+    if of_output not in folder.rows or folder.rows.get(of_embedding) != folder.rows[of_output]:
+        return of_output in folder.rows
+    state = read_state(folder)
+    if not torch.equal(*(state[f"{PREFIX}{matrix}{NEW_ROWS}"] for matrix in (of_embedding, of_output))):
+        raise FolderError(
+            f"it has other rows for '{of_output}' than for '{of_embedding}', which the base model ties, under the same "
+            "ids: PEFT ties such rows, and drops the output layer's",
+            where=str(folder.path),
+            hint="Train it on a base whose config.json says tie_word_embeddings: false, or with one of them alone.",
+        )
+    return False
+
+
 def read_state(folder: AdapterFolder) -> dict[str, torch.Tensor]:
     """Reads an adapter's tensors, float32 on the CPU.
 
@@ -169,24 +202,45 @@ def place_adapter(
     tensors = read_state(folder)
     head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
     tied = head is not None and head.weight is embedding.weight
+    own_rows = gives_output_own_rows(folder, network)
     for name in folder.saved:
         _put(network, name, tensors[f"{PREFIX}{name}"], str(folder.path))
-    if tied and torch.equal(head.weight, embedding.weight):
+    if tied and not own_rows and torch.equal(head.weight, embedding.weight):
         head.weight = embedding.weight
     elif tied:
+        if head.weight is embedding.weight:
+            head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
         config = _untied(config)
         network.config.get_text_config().tie_word_embeddings = False
     state = state_from_peft(tensors, adapter, targets, expert_layouts(folder.manifest))
     grown = _grown(network, change, folder, state, reference) if change else None
     adapted = adapt(network, adapter, targets, seed=0, originals=originals)
     model = AdaptedModel(
-        network, reference, config, tokenizer, adapter, adapted, grown, generation, saved_modules=list(folder.saved)
+        network,
+        reference,
+        config,
+        tokenizer,
+        adapter,
+        adapted,
+        grown,
+        generation,
+        saved_modules=list(folder.saved),
+        unties=own_rows,
     )
+    load_state(model, state, folder)
+    return model
+
+
+def load_state(model: AdaptedModel, state: Mapping[str, torch.Tensor], folder: AdapterFolder) -> None:
+    """Gives an adapter the state that an adapter's folder holds.
+
+    Raises:
+        ModelError: It does not fit the model.
+    """
     try:
         model.load_adapter_state(state)
     except TrainingError as error:
         raise ModelError(error.message, where=error.where or str(folder.path), hint=_OTHER_BASE) from None
-    return model
 
 
 def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[str]) -> None:
@@ -198,10 +252,7 @@ def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[s
     """
     state = state_from_peft(read_state(folder), model.adapter, targets, expert_layouts(folder.manifest))
     rows = {name: parameter.detach() for name, parameter in model.row_parameters().items()}
-    try:
-        model.load_adapter_state({**rows, **state})
-    except TrainingError as error:
-        raise ModelError(error.message, where=error.where or str(folder.path), hint=_OTHER_BASE) from None
+    load_state(model, {**rows, **state}, folder)
 
 
 @torch.no_grad()
@@ -245,14 +296,11 @@ def _grown(
 ) -> GrownVocabulary:
     """Gives the network an adapter's trained rows; a matrix of which there are none keeps its own at those ids.
 
-    The rows of `state` are brought into the order of the ids, and those of the other matrix are added to it.
+    The rows of `state` are brought into the order of the ids; a matrix keeps the base's at ids of which it has none.
 
     Raises:
-        ModelError: The other matrix has no rows at those ids.
+        ModelError: A matrix has no rows at new ids of the other's.
     """
-    for matrix, ids in folder.rows.items():
-        order = sorted(range(len(ids)), key=ids.__getitem__)
-        state[f"{matrix}.new_rows"] = state[f"{matrix}.new_rows"][order]
 
     def make(weight: torch.Tensor, role: MatrixRole) -> torch.Tensor:
         known = [id for id in change.ids if id < len(weight)]
@@ -262,12 +310,22 @@ def _grown(
 
     there = network.get_input_embeddings().num_embeddings
     grown = grow(network, change, make, reference)
-    for matrix, rows in grown.parameters().items():
-        if matrix not in state and max(change.ids) >= there:
+    own = grown.parameters()
+    for matrix, parameter in own.items():
+        name = matrix.removesuffix(".new_rows")
+        ids = folder.rows.get(name, ())
+        lacking = [id for id in change.ids if id >= there and id not in ids]
+        if lacking:
             raise ModelError(
-                f"the adapter has rows for {len(change.ids)} tokens, but none for '{matrix.removesuffix('.new_rows')}'",
+                f"the adapter has rows for {len(change.ids)} tokens, but none for '{name}' at {lacking[0]:,}",
                 where=str(folder.path),
                 hint=_OTHER_BASE,
             )
-        state.setdefault(matrix, rows.detach().cpu())
+        rows = parameter.detach().cpu().clone()
+        if ids:
+            rows[[change.ids.index(id) for id in ids]] = state[matrix]
+        state[matrix] = rows
+    if grown.output is None:  # which shares the embedding's
+        for matrix in [f"{name}.new_rows" for name in folder.rows if f"{name}.new_rows" not in own]:
+            del state[matrix]
     return grown

@@ -11,7 +11,7 @@ from graftkit.errors import FolderError, ModelError, RequestError
 from graftkit.flow.adapter_folder import AdapterFolder, read_adapter_folder
 from graftkit.flow.base_facts import base_facts, check_unchanged
 from graftkit.flow.find_tokenizer import find_tokenizer
-from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
+from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model, open_named_base
 from graftkit.flow.recreate import InstalledProviders
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
@@ -123,8 +123,8 @@ def _base(host: PluginHost, folder: AdapterFolder, named: str | None) -> tuple[d
     manifest = folder.manifest
     if manifest:
         with this_machine_alone():
-            source = InstalledProviders(host).make("model-source", manifest.model_source)
-            return dict(manifest.model_source), source.open(manifest.model.reference)
+            make, source = InstalledProviders(host).make, dict(manifest.model_source)
+            return source, open_named_base(make, source, manifest.model.reference)
     reference = folder.base
     if reference is None:
         said = folder.fields.get("base_model_name_or_path")
@@ -162,24 +162,17 @@ def _change(folder: AdapterFolder, rows: int | None) -> VocabularyChange | None:
 
 
 def change_of_rows(folder: AdapterFolder, rows: int) -> VocabularyChange:
-    """Returns what an adapter's trained rows make of the rows of the embeddings.
+    """Returns what an adapter's trained rows make of the rows of the embeddings, those of each matrix among them.
 
     Args:
         folder: The adapter, which has such rows.
         rows: How many the base model's embedding has.
 
     Raises:
-        FolderError: Matrices have other ids than one another, or ids lie beyond rows that nobody has.
+        FolderError: Ids lie beyond rows that nobody has.
     """
-    found = {tuple(sorted(ids)) for ids in folder.rows.values()}
+    ids = tuple(sorted({id for own in folder.rows.values() for id in own}))
     where = str(folder.path)
-    if len(found) > 1:
-        raise FolderError(
-            "its 'trainable_token_indices' has other rows for the embedding than for the output layer",
-            where=where,
-            hint="Merge it with peft's merge_and_unload, and give graftkit the merged model.",
-        )
-    (ids,) = found
     size = max(rows, ids[-1] + 1)
     if size - rows > sum(id >= rows for id in ids):
         raise FolderError(

@@ -19,13 +19,22 @@ from graftkit.flow.assets import ExpectedAssets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.corpus import Corpus
 from graftkit.interfaces.block_memory import float32_by_block
-from graftkit.interfaces.exporter import Probe
+from graftkit.interfaces.exporter import MergeBase, Probe
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.packing import forward_inputs
 from graftkit.store.files import write_atomic
 from graftkit.store.token_store import TokenStore
 
-__all__ = ["PROBES_FILE", "Comparison", "Probes", "allowed_difference", "compare", "make_probes", "run_probes"]
+__all__ = [
+    "PROBES_FILE",
+    "Comparison",
+    "Probes",
+    "allowed_difference",
+    "compare",
+    "make_probes",
+    "reference_file",
+    "run_probes",
+]
 
 PROBES_FILE = "probes.safetensors"
 _ASK_THE_RUN = "An export is proved with what its run has kept beside it: put that file back, or run it again."
@@ -160,6 +169,16 @@ class Comparison:
     def within(self, allowed: float) -> bool:
         """Tells whether rounding explains it: no logit off by more than `allowed`, a third of that in the mean."""
         return self.largest <= allowed and self.mean <= allowed / 3
+
+
+def reference_file(probes: Path, onto: MergeBase) -> Path:
+    """Returns where it is kept what an export has to compute whose adapter was merged onto a base.
+
+    Args:
+        probes: The file of what the trained model computes, which is that of the base it was trained on.
+        onto: The base.
+    """
+    return probes if onto == "dequantized" else probes.with_name(f"{probes.stem}-{onto}{probes.suffix}")
 
 
 def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) -> Probes:

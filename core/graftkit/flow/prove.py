@@ -31,6 +31,7 @@ from graftkit.flow.export_manifest import (
     refuse_foreign_code,
     tokenizer_configs,
 )
+from graftkit.flow.open_model import open_named_base
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
 from graftkit.flow.with_parent import end_with_parent
 from graftkit.host.guard import brief
@@ -38,7 +39,6 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.exporter import AssetsExporter, BaseFileExporter, Exporter, LoadedAssets, ProofRequest
-from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.store.files import held
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _raised_by(error: Exception) -> str:
 def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:
     """Compares an export's logits with the trained model's, and what else its program loads with the run's own."""
     from graftkit.flow.base_file_proof import prove_on_base_file
-    from graftkit.flow.probes import Probes, allowed_difference
+    from graftkit.flow.probes import Probes, allowed_difference, compare, reference_file
 
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
@@ -116,8 +116,11 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]
     if missing:
         return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
-    check_tensor_header(probes_file)
-    probes = Probes.load(probes_file)
+    onto = manifest.merge.onto if manifest.merge else "dequantized"
+    reference = reference_file(probes_file, onto)
+    for file in {probes_file, reference}:
+        check_tensor_header(file)
+    trained, probes = Probes.load(probes_file), Probes.load(reference)
     asked_for_base: list[str] = []
 
     def base() -> Any:
@@ -150,6 +153,11 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         "coverage": dict(probes.coverage),
         "loaded_with": {name: _version(name) for name in getattr(exporter, "proved_with", ())},
         **({"base_stored_by": asked_for_base[0]} if asked_for_base else {}),
+        **(
+            {"merged_onto": onto, "from_trained": asdict(compare(trained, probes.logits))}
+            if onto != "dequantized"
+            else {}
+        ),
         **({"on_base_file": asdict(on_file)} if on_file else {}),
     }
 
@@ -282,7 +290,7 @@ def _base(manifest: ExportManifest, make: MakeProvider, place: Path) -> Any:
 
     from graftkit.model.load import load_dense_model
 
-    files = make("model-source", manifest.model_source).open(manifest.model.reference)
+    files = open_named_base(make, manifest.model_source, manifest.model.reference)
     kept = Path(tempfile.mkdtemp(dir=place))
     quantizer = make("quantizer", manifest.quantizer)
     return load_dense_model(files, quantizer, getattr(torch, manifest.dtype), kept)
@@ -290,8 +298,7 @@ def _base(manifest: ExportManifest, make: MakeProvider, place: Path) -> Any:
 
 def _base_files(manifest: ExportManifest, make: MakeProvider) -> tuple[Path, ...]:
     """Returns the base model's own files, for an exporter whose users load its export onto them."""
-    files: BaseModelFiles = make("model-source", manifest.model_source).open(manifest.model.reference)
-    return tuple(files.files)
+    return tuple(open_named_base(make, manifest.model_source, manifest.model.reference).files)
 
 
 def _installed(name: str) -> bool:

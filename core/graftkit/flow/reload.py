@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError, named
+from graftkit.flow.adapter_folder import is_adapter_folder, read_adapter_folder
+from graftkit.flow.adapter_model import load_adapted, stops_of
 from graftkit.flow.base_facts import base_facts, check_unchanged
 from graftkit.flow.chat import options_of
 from graftkit.flow.check_model import pick_device
@@ -29,14 +32,14 @@ from graftkit.flow.export_manifest import (
 )
 from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.open_model import load_tokenizer, open_model
-from graftkit.flow.place_adapter import expert_layouts, state_from_peft
+from graftkit.flow.open_model import load_tokenizer, open_model, open_named_base
+from graftkit.flow.place_adapter import check_layers, expert_layouts, state_from_peft
+from graftkit.flow.plan_adapter import TokenizerOf, plan_adapter
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.reloaded_model import ReloadedModel, Reply
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.model_source import BaseModelFiles, ModelSource
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.regular_file import read_regular
@@ -44,11 +47,11 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import MakeRows, grow
-from graftkit.model.load import load_base_model
+from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.report.run_manifest import BaseFacts, RunManifest, required, run_of
 
-__all__ = ["ReloadedModel", "Reply", "read_adapter", "reload", "reload_base"]
+__all__ = ["AdapterBase", "ReloadedModel", "Reply", "read_adapter", "reload", "reload_base"]
 
 _LOADED_OF_A_RUN = ("adapter/", "tokenizer/", VOCABULARY)
 """What the paths of those of a run's files start with that are loaded."""
@@ -59,21 +62,39 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _ADAPTER_AGAIN = "Put the file back; a run that has not finished writes it again with --resume."
 
 
-def reload(source: str, host: PluginHost | None = None) -> ReloadedModel:
-    """Loads a run's folder, an export, or a base model.
+@dataclass(frozen=True, slots=True)
+class AdapterBase:
+    """What an adapter is loaded on, where its folder alone does not say that, or somebody wants it otherwise.
+
+    Attributes:
+        base: The base model; the one that the folder names when None.
+        quantizer: How the base's weights are stored; as they are when None.
+        tokenizer: Whose tokenizer is taken where the adapter's and the base model's differ.
+    """
+
+    base: str | None = None
+    quantizer: str | None = None
+    tokenizer: TokenizerOf | None = None
+
+
+def reload(source: str, host: PluginHost | None = None, on: AdapterBase | None = None) -> ReloadedModel:
+    """Loads a run's folder, an export, an adapter in PEFT's format from anywhere, or a base model.
 
     Args:
         source: Its folder, or what names a base model.
         host: The plugins; those that are installed, without those that the run's recipe leaves out, when left out.
+        on: What an adapter is loaded on.
 
     Raises:
-        RequestError: It is none of them, or its files do not belong together.
+        RequestError: It is none of them, or its files do not belong together, or `on` is given and it is no adapter.
     """
     if host is None:
         run = run_of(Path(source))
         host = PluginHost(disable_of_run=run.left_out if run else ())
     try:
         with named(source):
+            if on is not None:
+                return _adapter_on(source, host, on)
             return _reload(source, host, InstalledProviders(host).make)
     except GraftkitError:
         raise
@@ -102,6 +123,8 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
         refuse_bad_files(folder)
         check_all_listed(folder, export)
     check_listed(folder, listed_by_the_run(folder))
+    if (folder / "adapter_config.json").is_file() and export is None:
+        return _adapter_on(source, host, AdapterBase())
     if (folder / "adapter_config.json").is_file():
         with this_machine_alone():
             return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make)
@@ -114,6 +137,16 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
             hint="Try the run that it is of, or load it with the program that it is for.",
         )
     return _model(str(folder) if export else source, export or ExportManifest(), host)
+
+
+def _adapter_on(source: str, host: PluginHost, on: AdapterBase) -> ReloadedModel:
+    """Loads an adapter in PEFT's format on a base model, as `toolkit export` does."""
+    planned = plan_adapter(Path(source), host, base=on.base, quantizer=on.quantizer, tokenizer=on.tokenizer)
+    targets = check_layers(planned.folder, plan_base_model(planned.files))
+    model, _ = load_adapted(planned, targets, pick_device("auto"))
+    manifest = planned.folder.manifest or ExportManifest(prompts="chat" if planned.tokenizer.chat_template else "plain")
+    found = _of_export(model.network, planned.tokenizer, stops_of(planned), manifest, model.generation_config)
+    return found if planned.folder.manifest else replace(found, stop=_ends(found, source, found.stop))
 
 
 def _check_nothing_was_added(folder: Path, listed: Mapping[str, Any]) -> None:
@@ -132,9 +165,10 @@ def _check_nothing_was_added(folder: Path, listed: Mapping[str, Any]) -> None:
 
 
 def _ours(folder: Path, export: ExportManifest | None, needed: tuple[str, ...]) -> ExportManifest:
-    """Refuses an adapter that graftkit did not write, or whose manifest lacks something."""
+    """Refuses an export that graftkit did not write, or whose manifest lacks something."""
     if export is None:
-        raise FolderError("an adapter that graftkit did not write can't be tried yet", where=str(folder))
+        hint = "Give its adapter/ with --base, and its base/."
+        raise FolderError("graftkit did not write this base with an adapter beside it", where=str(folder), hint=hint)
     export.require(folder, needed)
     return export
 
@@ -248,19 +282,6 @@ def _dense(host: PluginHost) -> Quantizer:
     return found
 
 
-def _opened(source: ModelSource, reference: str) -> BaseModelFiles:
-    """Opens the base model that an adapter was trained on.
-
-    Raises:
-        ModelError: It can't be opened; whoever knows the adapter's folder says where that was said.
-    """
-    try:
-        return source.open(reference)
-    except ModelError as error:
-        message = f"the base model that it was trained on can't be opened: {error.where or reference}: {error.message}"
-        raise ModelError(message, hint="Put that model back where it was.") from error
-
-
 def _adapted(
     providers: Mapping[str, Any],
     base: BaseFacts,
@@ -273,7 +294,7 @@ def _adapted(
     seed: int = 0,
 ) -> tuple[Any, Mapping[str, Any]]:
     """Returns the model, and the generation settings of its base."""
-    files = _opened(make("model-source", providers["model_source"]), base.reference)
+    files = open_named_base(make, providers["model_source"], base.reference)
     check_unchanged(base, base_facts(files))
     quantizer = make("quantizer", providers["quantizer"])
     device = pick_device("auto")
@@ -320,12 +341,19 @@ def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedM
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
     settings = generation_config(files, None, tokenizer, ())
     found = _of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
-    if found.stop:
-        return found
-    stop = stop_tokens(files, None, tokenizer, found.turn_stops)
+    return found if found.stop else replace(found, stop=_ends(found, source, stop_tokens(files, None, tokenizer, ())))
+
+
+def _ends(found: ReloadedModel, source: str, known: Sequence[int]) -> list[int]:
+    """Returns the tokens at which an answer ends: those that are known, and the one that ends a turn.
+
+    Raises:
+        ModelError: There is none.
+    """
+    stop = sorted({*known, *found.turn_stops})
     if not stop:
         raise ModelError("nothing says at which token an answer ends", where=source)
-    return replace(found, stop=stop)
+    return stop
 
 
 def _file_in(folder: Path) -> str | None:
@@ -338,8 +366,8 @@ def _file_in(folder: Path) -> str | None:
     return str(found[0]) if len(found) == 1 else None
 
 
-def reload_base(source: str, tuned: ReloadedModel, host: PluginHost) -> ReloadedModel:
-    """Returns the base model of a run, or of an export, to be asked as the tuned one is.
+def reload_base(source: str, tuned: ReloadedModel, host: PluginHost, on: AdapterBase | None = None) -> ReloadedModel:
+    """Returns the base model of a run, of an export, or of an adapter, to be asked as the tuned one is.
 
     Where the vocabulary is the base model's and the adapter stands beside its weights, it is the same model without the
     adapter: no weight is loaded twice. Else it is loaded as its files have it.
@@ -348,11 +376,14 @@ def reload_base(source: str, tuned: ReloadedModel, host: PluginHost) -> Reloaded
         source: What `tuned` was loaded from.
         tuned: The model that `reload` gave.
         host: The plugins.
+        on: What an adapter was loaded on.
 
     Raises:
         RequestError: Nothing says what the base model was, or it is not there any more, or is another one.
     """
     folder = _export_around(Path(source))
+    if on is not None or (is_adapter_folder(folder) and not (folder / EXPORT_MANIFEST).is_file()):
+        return _base_of_adapter(folder, tuned, host, (on or AdapterBase()).base)
     run = RunManifest.read(folder)
     export = ExportManifest.read(folder, ("model",)) if not run and (folder / EXPORT_MANIFEST).is_file() else None
     if run is None and export is None:
@@ -367,6 +398,23 @@ def reload_base(source: str, tuned: ReloadedModel, host: PluginHost) -> Reloaded
         _, files = open_model(host, model.reference)
         check_unchanged(model, base_facts(files))
         base = _model(model.reference, ExportManifest(), host)
+    return _asked_as(tuned, base)
+
+
+def _base_of_adapter(folder: Path, tuned: ReloadedModel, host: PluginHost, base: str | None) -> ReloadedModel:
+    """Returns the base model of an adapter: without it the same model, unless it has rows or whole modules, too."""
+    adapter = read_adapter_folder(folder, host)
+    if not adapter.rows and not adapter.saved:
+        return replace(tuned, adapted=False)
+    reference = base or adapter.base
+    if reference is None:
+        raise RequestError("nothing says what it was trained from", where=str(folder), hint="Name it: --base FOLDER.")
+    with this_machine_alone() if base is None else nullcontext(), named(reference):
+        return _asked_as(tuned, _model(reference, ExportManifest(), host))
+
+
+def _asked_as(tuned: ReloadedModel, base: ReloadedModel) -> ReloadedModel:
+    """Returns a base model that is asked as the tuned one is."""
     template = tuned.tokenizer.chat_template
     tokenizer = base.tokenizer if template is None else base.tokenizer.with_chat_template(template)
     return replace(

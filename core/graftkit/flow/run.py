@@ -253,12 +253,13 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     """Does what needs the model. Nothing holds it afterwards: proofs load what was exported into its room."""
     from graftkit.flow.base_model import load_base, prepare_model
     from graftkit.flow.evaluate import evaluate, evaluate_base
-    from graftkit.flow.export import export_all
+    from graftkit.flow.export import export_all, refuse_merges
     from graftkit.flow.training import train
 
     base = load_base(run, planned)
     evaluate_base(run, base)
     loaded = prepare_model(run, base)
+    refuse_merges(run, loaded, exporters)
     evaluate(run, loaded, corpus, "before")
     train(run, loaded, corpus)
     evaluate(run, loaded, corpus, "after")

@@ -25,6 +25,8 @@ __all__ = [
     "BaseFileExporter",
     "Exporter",
     "LoadedAssets",
+    "MergeBase",
+    "MergingExporter",
     "NewVocabulary",
     "OnBaseFile",
     "PlannedModel",
@@ -34,6 +36,11 @@ __all__ = [
     "added_ids",
     "role_ids",
 ]
+
+
+MergeBase = Literal["dequantized", "original", "requantized"]
+"""What an adapter is merged onto: the base as it was trained on, which is dequantized where it was quantized; the base
+model's own weights as its files hold them; or the first, quantized again by the run's quantizer once it is merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,10 @@ class PlannedModel(Protocol):
     @property
     def change(self) -> VocabularyChange | None:
         """What becomes of the rows of its embeddings, or None where the vocabulary is the base model's."""
+
+    @property
+    def unties(self) -> bool:
+        """Whether its output layer has new rows of its own, and the base model's is tied to the embedding."""
 
     @property
     def adapter(self) -> Adapter:
@@ -137,8 +148,9 @@ class TrainedModel(PlannedModel, Protocol):
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor at a time.
 
-        Names are those of the architecture in `transformers`. Buffers that it stores are among them, in their type, and
-        so are `towers`, in the type of the base model's file.
+        `W` is what was trained on, or what the exporter asks for as a `MergingExporter`. Names are those of the
+        architecture in `transformers`. Buffers that it stores are among them, in their type, and so are `towers`, in
+        the type of the base model's file.
         """
 
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -364,6 +376,24 @@ class AssetsExporter(Protocol):
         `transformers` tokenizer; a part that the format does not carry stays None, and the proof says that it does not
         cover it.
         """
+
+
+@runtime_checkable
+class MergingExporter(Protocol):
+    """What an exporter of merged models may have besides, so that it merges onto another base than was trained on.
+
+    Core refuses what there is not, measures where it is to choose, gives `export` a model whose `merged_tensors` are
+    those of the chosen base, and has the proof compare with the trained adapter on that base.
+
+    """
+
+    @property
+    def merge_onto(self) -> MergeBase | Literal["auto"]:
+        """What `merged_tensors` is to yield; "auto" has core measure and choose."""
+
+    @property
+    def merge_dtype(self) -> Literal["float32", "bfloat16", "float16"]:
+        """The type that merged weights are stored in; they are measured so rounded."""
 
 
 @dataclass(frozen=True, slots=True)

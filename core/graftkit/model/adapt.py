@@ -27,7 +27,7 @@ from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.store.fingerprint import derived_seed
 
-__all__ = ["AdaptedModel", "adapt", "adapters_disabled"]
+__all__ = ["AdaptedModel", "adapt", "adapters_disabled", "merged"]
 
 _PROJECTION = "frozen_projection"
 """The name of what is stored of a frozen weight that the adapter made."""
@@ -51,6 +51,7 @@ class AdaptedModel:
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
         system: The system message that all conversations shared, or None.
         saved_modules: The names of parameters that an adapter's folder held as a whole, in the place of the base's.
+        unties: Whether its output layer has new rows of its own, and the base model's is tied to the embedding.
     """
 
     network: nn.Module
@@ -64,6 +65,7 @@ class AdaptedModel:
     prompts: Literal["chat", "plain"] = "chat"
     system: str | None = None
     saved_modules: Sequence[str] = ()
+    unties: bool = False
 
     @property
     def saved_tensors(self) -> dict[str, torch.Tensor]:
@@ -216,7 +218,7 @@ class AdaptedModel:
         Names and shapes are the architecture's own; buffers that it stores keep their type, and `towers` are as the
         base model's file has them.
         """
-        return self._tensors(merged=True)
+        return self._tensors(with_adapter=True)
 
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the model without its adapter, the new rows of its embeddings in place, as `merged_tensors` does.
@@ -231,11 +233,11 @@ class AdaptedModel:
                 where=replaced[0],
                 hint="Without the adapter they are no base model: export merged.",
             )
-        return self._tensors(merged=False)
+        return self._tensors(with_adapter=False)
 
-    def _tensors(self, *, merged: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    def _tensors(self, *, with_adapter: bool) -> Iterator[tuple[str, torch.Tensor]]:
         inside: set[str] = set()
-        tensors_of = _merged if merged else _frozen
+        tensors_of = merged if with_adapter else _frozen
         for path, module in self.network.named_modules():
             if isinstance(module, ExpertStack):
                 inside.add(path)
@@ -287,8 +289,8 @@ def _frozen(layer: FrozenLinear) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 @torch.no_grad()
-def _merged(layer: FrozenLinear) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Returns a layer's weight `[out, in]` and bias, with what its adapter adds to them."""
+def merged(layer: FrozenLinear) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns a layer's weight `[out, in]` and bias, float32, with what its adapter adds to them."""
     weight, bias = _frozen(layer)
     if isinstance(layer.core, AdaptedWeight):
         weight = weight + layer.core.delta().to(weight.device)

@@ -265,6 +265,16 @@ class Loader:
         matrix = tensor.T if transposed else tensor
         return matrix.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
+    def quantized_in_files(self) -> dict[str, str]:
+        """Returns the layers, and stacks of experts, whose weights the files hold quantized, with their stored type."""
+        targets = {layer.path: f"{layer.path}.weight" for layer in self.layers}
+        targets |= {stack.path: stack.path for stack in self.stacks}
+        stored = {
+            path: [self._files.tensors[name].dtype for name in self._plan.makers[target].sources]
+            for path, target in targets.items()
+        }
+        return {path: dtypes[0] for path, dtypes in stored.items() if not PLAIN.issuperset(dtypes)}
+
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
         """Stores a matrix `[out, in]` as `load` stores the layer's own."""
         return self._frozen(layer, weight.detach(), transposed=False)

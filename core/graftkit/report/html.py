@@ -13,7 +13,15 @@ from markupsafe import Markup
 from graftkit.report.closed_page import with_policy
 from graftkit.report.figures import bits_per_byte_bars, loss_curve
 from graftkit.report.run_manifest import RunManifest, required
-from graftkit.report.summary import metric_columns, metric_rows, proof_text, training_seconds, vocabulary_text
+from graftkit.report.summary import (
+    merge_rows,
+    merge_text,
+    metric_columns,
+    metric_rows,
+    proof_text,
+    training_seconds,
+    vocabulary_text,
+)
 from graftkit.visible import visible
 
 __all__ = ["render_report"]
@@ -57,7 +65,14 @@ def render_report(
         curve=loss_curve(*([step[key] for step in steps] for key in ("step", "loss", "learning_rate"))),
         answers=answers[:SHOWN_ANSWERS],
         exports=[
-            {"name": name, "proof": proof_text(facts.proof), "folder": facts.folder}
+            {
+                "name": name,
+                "proof": proof_text(facts.proof),
+                "folder": facts.folder,
+                "merge": merge_text(facts.merge) if facts.merge else "",
+                "merges": merge_rows(facts.merge) if facts.merge else [],
+                "measured_on": facts.merge.measured_on if facts.merge else "",
+            }
             for name, facts in manifest.exports.items()
         ],
         stages=manifest.stages,

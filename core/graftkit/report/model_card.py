@@ -15,8 +15,16 @@ from graftkit._version import __version__
 from graftkit.interfaces.export_card import ExportCard
 from graftkit.redact import without_secret_values, without_secrets
 from graftkit.report.markdown import code, fenced, plain, yaml_text
-from graftkit.report.run_manifest import RunManifest
-from graftkit.report.summary import metric_columns, metric_rows, proof_text, training_seconds, vocabulary_text
+from graftkit.report.run_manifest import MergeFacts, RunManifest
+from graftkit.report.summary import (
+    merge_rows,
+    merge_text,
+    metric_columns,
+    metric_rows,
+    proof_text,
+    training_seconds,
+    vocabulary_text,
+)
 
 __all__ = ["CARD", "hub_id", "render_card"]
 
@@ -39,6 +47,7 @@ def render_card(
     proof: Mapping[str, Any],
     card: ExportCard | None,
     *,
+    merge: MergeFacts | None = None,
     base_license: str | None = None,
     must_be_passed: str | None = None,
 ) -> str:
@@ -49,6 +58,7 @@ def render_card(
         run: What the run says of itself.
         proof: What proving the export gave.
         card: What the exporter says of its format; None where it says nothing.
+        merge: What the export's adapter was merged onto; None where it is not merged, or its format can't tell.
         base_license: The base model's license, as the hub names it; None where its files don't say.
         must_be_passed: What other programs have to be told when they load it.
     """
@@ -59,6 +69,7 @@ def render_card(
         _data(run),
         _training(run),
         _figures(run),
+        _merge(merge),
         _proof(proof),
         _loading(card, must_be_passed, run),
         _recipe(run),
@@ -152,6 +163,19 @@ def _figures(run: RunManifest) -> str:
     lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(["## Figures", "", "On the records that were held out:", "", *lines])
+
+
+def _merge(merge: MergeFacts | None) -> str:
+    """Says what the adapter was merged onto, where that was measured or is not what was trained."""
+    if merge is None or not merge_text(merge):
+        return ""
+    lines = ["## What the adapter was merged onto", "", f"{plain(merge_text(merge))}."]
+    rows = merge_rows(merge)
+    if rows:
+        heading, *scores = rows
+        lines += ["", f"Measured on {plain(merge.measured_on)}:", "", f"| {' | '.join(heading)} |"]
+        lines += ["|---|" + "---:|" * (len(heading) - 1), *(f"| {' | '.join(row)} |" for row in scores)]
+    return "\n".join(lines)
 
 
 def _proof(proof: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from graftkit.errors import FolderError
 from graftkit.host.lifecycle import RunStatus
 from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.exporter import MergeBase
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.files import write_json
 
@@ -25,6 +26,8 @@ __all__ = [
     "ExportFacts",
     "Facts",
     "Measurement",
+    "MergeFacts",
+    "MergeScore",
     "ParameterFacts",
     "RunManifest",
     "SequenceFacts",
@@ -181,11 +184,51 @@ class StageFacts(Facts):
     seconds: float
 
 
+class MergeScore(Facts):
+    """What a model computes on the records that merges are measured on.
+
+    Attributes:
+        onto: What its adapter is merged onto, or "trained" for the model as it was trained.
+        loss: Mean negative log-likelihood of a token in the loss, in nats.
+        kl: Mean Kullback-Leibler divergence of the next token's distribution from the trained model's, in nats.
+        top1: The share of tokens in the loss at which it finds the same token likeliest as the trained model.
+        exact: The share of examples each of whose tokens in the loss it finds likeliest, which is what generating
+            greedily gives; None where exact match is not evaluated.
+    """
+
+    onto: MergeBase | Literal["trained"]
+    loss: float
+    kl: float
+    top1: float
+    exact: float | None = None
+
+
+class MergeFacts(Facts):
+    """What the adapter of an export was merged onto.
+
+    Attributes:
+        onto: The base.
+        asked: What the recipe asked for.
+        reason: Why this one was chosen, where the recipe left that to be measured.
+        measured_on: What the scores were measured on.
+        scores: The trained model's, and those of each base that there is; empty where nothing was measured.
+        left_out: Why there are no others, by base.
+    """
+
+    onto: MergeBase
+    asked: MergeBase | Literal["auto"]
+    reason: str = ""
+    measured_on: str = ""
+    scores: list[MergeScore] = []
+    left_out: dict[str, str] = {}
+
+
 class ExportFacts(Facts):
-    """An export: its folder, and what proving it gave."""
+    """An export: its folder, what proving it gave, and what a merged one was merged onto."""
 
     folder: str
     proof: dict[str, Any]
+    merge: MergeFacts | None = None
 
 
 class RunManifest(Facts):

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graftkit.report.run_manifest import Measurement, RunManifest
+from graftkit.report.run_manifest import Measurement, MergeFacts, MergeScore, RunManifest
 
-__all__ = ["metric_columns", "metric_rows", "proof_text", "training_seconds", "vocabulary_text"]
+__all__ = [
+    "merge_rows",
+    "merge_text",
+    "metric_columns",
+    "metric_rows",
+    "proof_text",
+    "training_seconds",
+    "vocabulary_text",
+]
 
 
 WHEN = {"base": "base model", "before": "before", "after": "after"}
@@ -67,6 +75,7 @@ def proof_text(proof: Mapping[str, Any]) -> str:
     parts = [
         within + (f", up to {longest} tokens" if longest else ""),
         _on_base(proof.get("base_stored_by")),
+        _from_trained(proof),
         _on_base_file(proof.get("on_base_file")),
         f"covers: {covers}",
         f"claims: loaded with {programs}" if programs else "",
@@ -77,6 +86,38 @@ def proof_text(proof: Mapping[str, Any]) -> str:
 def _on_base(quantizer: str | None) -> str:
     """Says on which weights an adapter was proved, where those are not the base model's own."""
     return f"on the base model with the quantizer {quantizer}" if quantizer and quantizer != "none" else ""
+
+
+def _from_trained(proof: Mapping[str, Any]) -> str:
+    """Says how far a model is from the trained one whose adapter was merged onto another base."""
+    found = proof.get("from_trained")
+    if not found:
+        return ""
+    off = f"off from the trained model by {found['largest']:.1e}, {found['mean']:.1e} in the mean"
+    return f"merged onto {proof['merged_onto']}: {off}, the same likeliest token at {found['top1']:.1%}"
+
+
+def merge_text(merge: MergeFacts) -> str:
+    """Says what an adapter was merged onto and why; nothing where that is what was trained, and nobody asked."""
+    if merge.asked == "dequantized":
+        return ""
+    return f"merged onto {merge.onto}" + (f", chosen by measuring: {merge.reason}" if merge.asked == "auto" else "")
+
+
+def merge_rows(merge: MergeFacts) -> list[tuple[str, ...]]:
+    """Returns the headings, and what was measured of the trained model and of each base; nothing where nothing was."""
+    if not merge.scores:
+        return []
+    exact = any(score.exact is not None for score in merge.scores)
+    heading = ("merged onto", "loss", "KL divergence", "same token", *(["exact"] if exact else []))
+    return [heading, *(_merge_row(score, merge.onto, exact=exact) for score in merge.scores)]
+
+
+def _merge_row(score: MergeScore, chosen: str, *, exact: bool) -> tuple[str, ...]:
+    trained = score.onto == "trained"
+    name = "(the trained model)" if trained else f"{score.onto}{' (chosen)' if score.onto == chosen else ''}"
+    values = [f"{score.loss:.4f}", *(["", ""] if trained else [f"{score.kl:.1e}", f"{score.top1:.2%}"])]
+    return (name, *values, *([f"{score.exact or 0:.1%}"] if exact else []))
 
 
 def _on_base_file(found: Mapping[str, Any] | None) -> str:

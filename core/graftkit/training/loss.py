@@ -9,7 +9,7 @@ model's own forward makes all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,26 @@ class TokenLoss:
             hidden = self._hidden(batch)
             pieces = (self._piece(*piece) for piece in self._pieces(hidden, batch))
             return sum(pieces, start=hidden.new_zeros((), dtype=torch.float32))
+
+    def logits(self, batch: PackedBatch) -> Callable[[], Iterator[torch.Tensor]]:
+        """Runs the body, and returns what makes the logits that predict the tokens in the loss, without a gradient.
+
+        Returns:
+            It may be called more than once; each time it gives `[some, vocabulary]`, float32, piece by piece in the
+            batch's order, cut at the same places for every batch of the same size.
+        """
+        with torch.no_grad():
+            if not self._in_pieces(batch):
+                whole = logits_at(self._network, self._inputs(batch.sequences), batch.logit_positions).float()
+                return lambda: iter([whole])
+            hidden = self._hidden(batch)
+
+        def pieces() -> Iterator[torch.Tensor]:
+            for states, _, _ in self._pieces(hidden, batch):
+                with torch.no_grad():
+                    yield self._scores(states).float()
+
+        return pieces
 
     def backward(self, batch: PackedBatch, scale: float) -> torch.Tensor:
         """Adds the gradient of the sum times `scale` to the parameters'; returns the sum times `scale`.

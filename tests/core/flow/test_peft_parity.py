@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from graftkit.flow.export_adapter import load_adapter_model
+from graftkit.flow.adapter_model import load_packed
 from graftkit.flow.place_adapter import check_layers
 from graftkit.flow.plan_adapter import plan_adapter
 from graftkit.host.host import PluginHost
@@ -93,7 +93,7 @@ def peft_logits(base: Path, adapter: Path) -> torch.Tensor:
 @torch.no_grad()
 def own_logits(base: Path, adapter: Path) -> torch.Tensor:
     planned = plan_adapter(adapter, PluginHost(), base=str(base))
-    loaded = load_adapter_model(planned, check_layers(planned.folder, plan_base_model(planned.files)), "cpu")
+    loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)), "cpu")
     inputs = forward_inputs(SEQUENCES, packed=True)
     every = torch.arange(sum(len(ids) for ids in SEQUENCES))
     return logits_at(loaded.model.network, inputs, every).float()

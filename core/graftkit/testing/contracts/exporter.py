@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, get_args
 
 import pytest
 import torch
@@ -20,10 +20,11 @@ from graftkit.flow.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.flow.prove import check_it_reads, compare_found
 from graftkit.interfaces.export_card import CardExporter, CardRequest, ExportCard
-from graftkit.interfaces.exporter import AssetsExporter, Exporter, ProofRequest
+from graftkit.interfaces.exporter import AssetsExporter, Exporter, MergeBase, MergingExporter, ProofRequest
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind
 from graftkit.model.adapt import AdaptedModel
+from graftkit.model.merge import on_base
 from graftkit.store.files import sha256_of
 from graftkit.testing.contracts.base import Contract, choose
 from graftkit.testing.contracts.trained import Everything, TinyTrained, logits, train_tiny
@@ -109,6 +110,21 @@ class ExporterContract(Contract):
         trained = train_tiny(self.host(), tmp_path, **{**self.settings, "adapter": Everything()})
         if self.refusal(trained) is None:
             self._check_loads(trained, tmp_path / "export")
+
+    @pytest.mark.parametrize("onto", ["original", "requantized"])
+    def test_it_merges_onto_what_its_merged_tensors_are_of(self, onto: MergeBase, tmp_path: Path) -> None:
+        """Where the exporter says what it merges onto: core gives it the model on that base, and it writes this."""
+        exporter = self.make()
+        if not isinstance(exporter, MergingExporter):
+            pytest.skip("it does not say what it merges onto")
+        asked, dtype = exporter.merge_onto, exporter.merge_dtype
+        assert asked in (*get_args(MergeBase), "auto"), f"merge_onto is {asked!r}: a MergeBase, or 'auto'"
+        assert dtype in ("float32", "bfloat16", "float16"), f"merge_dtype is {dtype!r}: a type of floating point"
+        trained = self.train(tmp_path, quantizer="nf4")
+        computed = trained.probes()
+        with on_base(trained.model.network, onto, trained.originals):
+            self._check_loads(trained, tmp_path / "export")
+        assert all(map(torch.equal, computed.logits, trained.probes().logits))
 
     def test_a_fresh_process_proves_it(self, tmp_path: Path) -> None:
         """As a run has it proved: a process that shares nothing with this one but the files."""

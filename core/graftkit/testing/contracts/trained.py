@@ -25,6 +25,7 @@ from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, load_dense_model
+from graftkit.model.originals import FileOriginals
 from graftkit.recipe.bind import Choice
 from graftkit.testing.contracts.base import choose
 from graftkit.testing.contracts.samples import normal
@@ -57,6 +58,11 @@ class TinyTrained:
     def base(self) -> nn.Module:
         """Makes the base model in full precision, as exporters are handed it for their proof."""
         return load_dense_model(self.files, self.maker)
+
+    @property
+    def originals(self) -> FileOriginals:
+        """Reads the base model's own weights, and stores others as its layers' were."""
+        return FileOriginals(self.files, self.maker, CPU, torch.float32)
 
     def planned(self) -> Planned:
         """Returns what is known of it before a weight is loaded, as exporters are asked about it."""
