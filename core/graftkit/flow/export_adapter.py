@@ -18,7 +18,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import options_of
 from graftkit.flow.check_model import pick_device
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
-from graftkit.flow.export import Planned, give_memory_back, prove_and_tell, write_export
+from graftkit.flow.export import Planned, give_memory_back, notices_of, prove_and_tell, sketches_for, write_export
 from graftkit.flow.export_manifest import ExportManifest
 from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.new_rows import changed_config
@@ -107,12 +107,18 @@ def export_adapter(
         loaded = load_adapter_model(planned, targets)
     with _stage(f"export {name}", on_event, cancel), guarded(target):
         make_folder(target.parent)
-        probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, out))
+        probes = replace(
+            run_probes(loaded, _sequences(planned), 0),
+            assets=_assets(planned, loaded, out),
+            sketches=sketches_for([exporter], loaded.model),
+        )
         probes.save(out / PROBES_FILE)
         vocabulary = None
         if planned.change:
             vocabulary = out / VOCABULARY
             write_json(vocabulary, planned.change.to_json())
+        for text in notices_of(exporter, loaded.model):
+            on_event(Notice(f"export {name}", text))
         write_export(loaded.model, exporter, choice, target, _facts(planned, targets), vocabulary)
     del loaded
     give_memory_back()
@@ -195,7 +201,14 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
     experts = [target for target in targets if target in expert_layouts(planned.folder.manifest)]
     config = changed_config(planned.files.config, planned.change, planned.tokenizer)
     asked = Planned(
-        dict(config), planned.files.reference, planned.tokenizer, planned.change, planned.adapter, targets, experts
+        dict(config),
+        planned.files.reference,
+        planned.tokenizer,
+        planned.change,
+        planned.adapter,
+        targets,
+        experts,
+        generation_config(planned.files, planned.change, planned.tokenizer, _stop(planned)),
     )
     reason = exporter.refusal(asked)
     if reason:
