@@ -221,14 +221,34 @@ def _rotated(config: Complete, rope: Mapping[str, Any]) -> int:
     return int(config["head_dim"] * rope.get("partial_rotary_factor", config.get("partial_rotary_factor") or 1))
 
 
+_OF_EVERY_MODEL = frozenset(
+    {
+        *(setting.path for setting in SIZES if setting.path not in ("head_dim", "num_key_value_heads")),
+        *("hidden_act", "rms_norm_eps", "attention_bias", "mlp_bias", "tie_word_embeddings", "rope_parameters"),
+    }
+)
+"""All that is read of a llama's config.json."""
+
+
 def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config.json in today's names, with every setting that it has by default in transformers."""
+    """Returns a config.json in today's names, with every setting that it has by default in transformers.
+
+    That takes transformers' own class, which is imported in seconds; a llama's that says all is taken as it is.
+    """
+    if config.get("model_type") == "llama" and config.keys() >= _OF_EVERY_MODEL:
+        found = dict(config)
+    else:
+        found = _with_defaults(config)
+    found["num_key_value_heads"] = found.get("num_key_value_heads") or found["num_attention_heads"]
+    found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
+    return found
+
+
+def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING
 
     plain = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version")}
     found: dict[str, Any] = CONFIG_MAPPING[config["model_type"]](**plain).to_dict()
-    found["num_key_value_heads"] = found.get("num_key_value_heads") or found["num_attention_heads"]
-    found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
     return found
 
 

@@ -100,7 +100,8 @@ class GgufExporter:
                 "type: base stores tensors as the base model's own GGUF file does, and the base model is none",
                 hint="Name a type, such as q8_0.",
             )
-        return StoredTypes("q8_0", chosen.embeddings, chosen.output, of_base=base.types, **common)
+        of_base = {} if chosen.changed else base.types  # what did not change is copied whatever is said here
+        return StoredTypes(chosen.changed or "q8_0", chosen.embeddings, chosen.output, of_base=of_base, **common)
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the file, one tensor in memory at a time."""

@@ -106,6 +106,17 @@ def test_what_was_not_trained_is_copied_from_a_gguf_base_bit_for_bit(tmp_path: P
     assert "each of 15 weights within rounding" in card and "nats" in card and "loss" in card
 
 
+def test_a_change_that_rounding_takes_back_is_refused(tmp_path: Path) -> None:
+    base = write_llama(tmp_path / "base.gguf", StoredTypes("q4_0", output="q4_0", ties=True))
+    small = {"use": "lora", "rank": 4, "alpha": 0.5}
+    asked = [{"use": "gguf", "type": "base", "changed": "q8_0"}, {"use": "gguf", "type": "base", "name": "same"}]
+    with pytest.raises(ExportError, match=r"exports/same|divergence") as caught:
+        run(base, tmp_path, asked, adapter=small, quantizer="stored")
+    assert "finer type" in (caught.value.hint or "")
+    fine = json.loads((tmp_path / "run" / "exports" / "gguf" / "graftkit.json").read_text())
+    assert fine["proof"]["status"] == "proved"
+
+
 def test_types_of_a_base_that_is_no_gguf_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="type: base stores tensors as the base model's own GGUF file"):
         run(tiny_model, tmp_path, [{"use": "gguf", "type": "base"}])

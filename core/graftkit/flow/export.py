@@ -519,7 +519,8 @@ def _checked(folder: Path, code: int, output: str, errors: str) -> dict[str, Any
             "it computes something else than what was trained: the divergence of its next tokens is "
             f"{rounding['divergence']:.2g} nats, where the rounding of its weights explains {rounding['allowed']:.2g}",
             where=str(folder),
-            hint="Do not use it. It is kept for a look.",
+            hint="Do not use it. Rounding takes back changes of less than half a step: export it with a finer type. "
+            "It is kept for a look.",
         )
     if proof["status"] == "different":
         raise ExportError(
