@@ -134,5 +134,5 @@ def _in_the_file(
 
 
 def _stored(name: str, values: torch.Tensor, type_: str) -> StoredTensor:
-    rows = values.float().reshape(-1, values.shape[-1])
+    rows = values.reshape(-1, values.shape[-1])
     return name, tuple(values.shape), type_, quantize_rows(rows, type_).reshape(-1).numpy()

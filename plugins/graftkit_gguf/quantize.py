@@ -46,15 +46,18 @@ def quantize_rows(values: torch.Tensor, type_: str) -> torch.Tensor:
     if type_ in _PLAIN:
         return values.to(_PLAIN[type_]).contiguous().view(torch.uint8)
     kind = GGML_TYPES_BY_NAME[type_]
-    values = values.float().contiguous()
     stored = torch.empty(len(values), values.shape[1] // kind.block * kind.nbytes, dtype=torch.uint8)
     write = _by_ggml(type_, values.shape[1]) if type_ in NEEDS_GGML else _by_torch(type_)
     step = max(1, _PIECE // values.shape[1])
     starts = range(0, len(values), step)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for _ in threads.map(lambda at: write(values[at : at + step], stored[at : at + step]), starts):
+        for _ in threads.map(lambda at: write(_floats(values[at : at + step]), stored[at : at + step]), starts):
             pass
     return stored
+
+
+def _floats(values: torch.Tensor) -> torch.Tensor:
+    return values.float().contiguous()
 
 
 _PLAIN = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}

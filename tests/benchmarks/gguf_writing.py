@@ -36,9 +36,8 @@ class Whole:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def merged_tensors(self) -> Iterator[tuple[str, Any]]:
-        """Yields the folder's tensors."""
-        for name, tensor in self.files.read():
-            yield name, tensor.float()
+        """Yields the folder's tensors, in its own type."""
+        yield from self.files.read()
 
 
 def export(folder: Path, out: Path) -> None:
