@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -28,6 +28,9 @@ NEEDS_GGML = frozenset({"q4_k", "q5_k", "q6_k"})
 
 _PIECE = 1 << 17
 """Values that a thread quantizes at a time: as many as stay in its caches."""
+
+_WORTH_THREADS = 12
+"""Pieces from which on starting threads takes less time than they save."""
 
 _Pack = Callable[[torch.Tensor, torch.Tensor], None]
 _PACK: dict[str, _Pack] = {}
@@ -50,14 +53,19 @@ def quantize_rows(values: torch.Tensor, type_: str) -> torch.Tensor:
     write = _by_ggml(type_, values.shape[1]) if type_ in NEEDS_GGML else _by_torch(type_)
     step = max(1, _PIECE // values.shape[1])
     starts = range(0, len(values), step)
+    one = partial(_write_piece, write, values, stored, step)
+    if len(starts) < _WORTH_THREADS:
+        for start in starts:
+            one(start)
+        return stored
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for _ in threads.map(lambda at: write(_floats(values[at : at + step]), stored[at : at + step]), starts):
+        for _ in threads.map(one, starts):
             pass
     return stored
 
 
-def _floats(values: torch.Tensor) -> torch.Tensor:
-    return values.float().contiguous()
+def _write_piece(write: _Pack, values: torch.Tensor, stored: torch.Tensor, step: int, at: int) -> None:
+    write(values[at : at + step].float().contiguous(), stored[at : at + step])
 
 
 _PLAIN = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
