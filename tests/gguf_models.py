@@ -1,20 +1,25 @@
-"""GGUF files as llama.cpp loads them: a model of one narrow layer around a tokenizer, and any tiny model."""
+"""GGUF files as llama.cpp loads them: a tiny llama, any tiny model, and one narrow layer around a tokenizer."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from graftkit.testing.tiny import TINY_CONFIG, tiny_tokenizer_files
 from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import write_gguf
-from graftkit_gguf.model_exporter import stored_tensors
+from graftkit_gguf.model_tensors import stored_tensors
+from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
-__all__ = ["write_model", "write_narrow"]
+__all__ = ["tiny_llama", "write_llama", "write_model", "write_narrow"]
 
 _NARROW = {
     "llama.block_count": 1,
@@ -43,18 +48,55 @@ def write_narrow(path: Path, tokenizer: dict[str, Any]) -> Path:
     return path
 
 
+def tiny_llama(**settings: Any) -> LlamaForCausalLM:
+    """Makes a llama whose every weight is random.
+
+    Args:
+        settings: What differs from `TINY_CONFIG`.
+    """
+    torch.manual_seed(0)
+    config = {
+        key: value for key, value in (TINY_CONFIG | settings).items() if key not in ("architectures", "model_type")
+    }
+    model = LlamaForCausalLM(LlamaConfig(**config)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, mean=1 if parameter.ndim == 1 else 0, std=0.1)
+    return model.requires_grad_(False)
+
+
+def write_llama(
+    path: Path,
+    types: StoredTypes,
+    config: Mapping[str, Any] | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
+    """Writes a model with the tiny tokenizer and a chat template.
+
+    Args:
+        path: The file.
+        types: What tensors are stored in.
+        config: Its config.json; `tiny_llama`'s if left out.
+        state: Its tensors by transformers' names, likewise.
+    """
+    model = tiny_llama()
+    config, state = config or model.config.to_dict(), state or dict(model.named_parameters())
+    files = tiny_tokenizer_files()
+    (path.parent / "tokenizer.json").write_bytes(files["tokenizer.json"])
+    roles = {"bos": 257, "eos": 258, "unk": None, "pad": 256}
+    metadata = architecture_of(config).metadata(complete_config(config))
+    metadata |= tokenizer_metadata(path.parent, config["vocab_size"], roles, (False, False), [258])
+    metadata["tokenizer.chat_template"] = json.loads(files["tokenizer_config.json"])["chat_template"]
+    write_gguf(path, metadata, stored_tensors(config, ((name, value.detach()) for name, value in state.items()), types))
+    return path
+
+
 def write_model(path: Path, folder: Path, type_: str) -> Path:
     """Writes a tiny model's folder, with its byte-level tokenizer, as a GGUF file.
 
     Args:
         path: The file.
-        folder: The model: config.json, one file of weights, tokenizer.json.
+        folder: The model: config.json and one file of weights.
         type_: What matrices are stored as.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    roles = {"bos": 257, "eos": 258, "unk": None, "pad": 256}
-    metadata = architecture_of(config).metadata(complete_config(config))
-    tokenizer = tokenizer_metadata(folder, config["vocab_size"], roles, (False, False), [258])
-    tensors = load_file(folder / "model.safetensors").items()
-    write_gguf(path, metadata | tokenizer, stored_tensors(config, tensors, type_))
-    return path
+    return write_llama(path, StoredTypes(type_), config, load_file(folder / "model.safetensors"))

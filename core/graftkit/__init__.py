@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.export_card import ExportCard as ExportCard
     from graftkit.interfaces.export_card import LoadingExample as LoadingExample
     from graftkit.interfaces.exporter import Exporter as Exporter
+    from graftkit.interfaces.exporter import ExportReading as ExportReading
     from graftkit.interfaces.exporter import LoadedAssets as LoadedAssets
     from graftkit.interfaces.exporter import NewVocabulary as NewVocabulary
     from graftkit.interfaces.exporter import PlannedModel as PlannedModel
@@ -87,6 +88,7 @@ _HOMES = {
     "Conversation": "graftkit.interfaces.samples",
     "Encoding": "graftkit.interfaces.tokenizer",
     "ExportCard": "graftkit.interfaces.export_card",
+    "ExportReading": "graftkit.interfaces.exporter",
     "Exporter": "graftkit.interfaces.exporter",
     "ExtensionPlan": "graftkit.interfaces.vocabulary",
     "ExtensionSpec": "graftkit.interfaces.vocabulary",

@@ -18,7 +18,7 @@ from graftkit.errors import ExportError
 from graftkit_gguf.file_writer import StoredTensor, write_gguf
 from graftkit_gguf.header import GgufHeader, GgufTensor, read_header
 from graftkit_gguf.metadata import Metadata
-from graftkit_gguf.stored_types import stored_bytes
+from graftkit_gguf.quantize import quantize_rows
 
 __all__ = ["check_adapter", "check_fits", "write_adapter"]
 
@@ -63,7 +63,7 @@ def _stored(layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]], type_: str)
                     f"the adapter of {name} has a number of {largest:.3g}, which float16 does not hold",
                     hint="Export it with type: f32.",
                 )
-            yield f"{name}{part}", tuple(tensor.shape), type_, stored_bytes(tensor, type_)
+            yield f"{name}{part}", tuple(tensor.shape), type_, quantize_rows(tensor.float(), type_).numpy()
 
 
 def check_adapter(path: Path) -> GgufHeader:

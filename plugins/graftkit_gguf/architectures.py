@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
 
-from graftkit_gguf.parts import Part, Setting, get_setting, put_setting
+from graftkit_gguf.parts import Part, Setting, get_setting, is_outer, put_setting, sizes
 from graftkit_gguf.rope import rope_factors, rope_metadata
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Architecture:
         implied: Gives the settings of config.json that follow from those that a file has.
         rotates_pairs: Whether it rotates neighbouring dimensions, where transformers rotates halves: then the rows of q
             and k stand in another order in the file.
+        rotates_a_part: Whether a part of a head's dimensions may be rotated.
         ties: Whether the output layer may be the embedding: else the file has it once more.
         is_square: Whether the widths of all heads have to add up to the model's.
     """
@@ -65,6 +66,7 @@ class Architecture:
     rope: str = "rope_parameters"
     implied: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda config: {}
     rotates_pairs: bool = False
+    rotates_a_part: bool = False
     ties: bool = True
     is_square: bool = False
 
@@ -90,8 +92,12 @@ class Architecture:
                 raise ModelError(f"a model without {setting.path} can't be written as GGUF for this architecture")
             found[setting.key] = setting.kind(value)
         rope = get_setting(config, self.rope)
-        found["rope.dimension_count"] = _rotated(config, rope)
-        found |= rope_metadata(rope, self.ropes)
+        found["rope.dimension_count"] = rotated = _rotated(config, rope)
+        if rotated != config["head_dim"] and not self.rotates_a_part:
+            raise ModelError(
+                f"rotating {rotated} of {config['head_dim']} dimensions can't be written as GGUF for this architecture"
+            )
+        found |= rope_metadata(rope, self.ropes, config["max_position_embeddings"])
         return {"general.architecture": self.name, **{f"{self.name}.{key}": value for key, value in found.items()}}
 
     def _refuse(self, config: Complete) -> None:
@@ -163,8 +169,41 @@ class Architecture:
                 found[f"{part.name}.bias"] = (part, "bias")
         return found
 
-    def factors(self, config: Complete) -> np.ndarray[Any, Any] | None:
-        """Returns by what frequencies of the rotary embedding are divided, `[rotated / 2]`; None where by nothing."""
+    def weights(self, config: Complete) -> Iterator[tuple[str, Part, str, tuple[str, ...]]]:
+        """Yields for every weight its name in transformers, its part, "weight" or "bias", and its tensors' names.
+
+        Args:
+            config: See `complete_config`; where `tie_word_embeddings` holds there is no output layer.
+        """
+        for part in filter(is_outer, self.parts):
+            if part.name != "lm_head" or not config["tie_word_embeddings"]:
+                for kind, suffix in part.parameters(config):
+                    yield f"{part.name}{suffix}", part, kind, tuple(f"{stored}.{kind}" for stored in part.stored)
+        inner = [part for part in self.parts if not is_outer(part)]
+        for layer in range(config["num_hidden_layers"]):
+            for part in inner:
+                for kind, suffix in part.parameters(config):
+                    stored = tuple(f"blk.{layer}.{name}.{kind}" for name in part.stored)
+                    yield f"{_LAYERS}{layer}.{part.name}{suffix}", part, kind, stored
+
+    def stored_shapes(self, config: Complete) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yields the name and shape of every tensor of the file that a model is written to, factors of ropes left out.
+
+        Args:
+            config: See `complete_config`.
+        """
+        known = sizes(config)
+        for _, part, kind, stored in self.weights({**config, "tie_word_embeddings": self.ties_in_file(config)}):
+            shape = tuple(known[size] for size in (part.size if kind == "weight" else part.size[:1]))
+            for name in stored:
+                yield name, part.stored_shape(shape)
+
+    def ties_in_file(self, config: Mapping[str, Any]) -> bool:
+        """Tells whether a file has the embedding alone, which is the output layer, too."""
+        return self.ties and bool(config.get("tie_word_embeddings"))
+
+    def factors(self, config: Complete) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns by what frequencies of the rotary embedding are divided, `[rotated / 2]`, by the tensors' names."""
         rope = get_setting(config, self.rope)
         return rope_factors(rope, _rotated(config, rope))
 
@@ -182,14 +221,34 @@ def _rotated(config: Complete, rope: Mapping[str, Any]) -> int:
     return int(config["head_dim"] * rope.get("partial_rotary_factor", config.get("partial_rotary_factor") or 1))
 
 
+_OF_EVERY_MODEL = frozenset(
+    {
+        *(setting.path for setting in SIZES if setting.path not in ("head_dim", "num_key_value_heads")),
+        *("hidden_act", "rms_norm_eps", "attention_bias", "mlp_bias", "tie_word_embeddings", "rope_parameters"),
+    }
+)
+"""All that is read of a llama's config.json."""
+
+
 def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config.json in today's names, with every setting that it has by default in transformers."""
+    """Returns a config.json in today's names, with every setting that it has by default in transformers.
+
+    That takes transformers' own class, which is imported in seconds; a llama's that says all is taken as it is.
+    """
+    if config.get("model_type") == "llama" and config.keys() >= _OF_EVERY_MODEL:
+        found = dict(config)
+    else:
+        found = _with_defaults(config)
+    found["num_key_value_heads"] = found.get("num_key_value_heads") or found["num_attention_heads"]
+    found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
+    return found
+
+
+def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING
 
     plain = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version")}
     found: dict[str, Any] = CONFIG_MAPPING[config["model_type"]](**plain).to_dict()
-    found["num_key_value_heads"] = found.get("num_key_value_heads") or found["num_attention_heads"]
-    found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
     return found
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
-from graftkit.errors import ModelError
+import torch
 from graftkit.tokenization.byte_alphabet import byte_alphabet
 
 from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import write_gguf
-from graftkit_gguf.header import GgufHeader, GgufTensor
-from graftkit_gguf.model_exporter import stored_tensors
+from graftkit_gguf.header import GgufHeader
+from graftkit_gguf.model_tensors import stored_tensors
+from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.vocabulary_keys import NORMAL, UNUSED
+from graftkit_gguf.weights import read_numbers
 
 __all__ = ["same_weights", "write_base"]
-
-_CHUNK = 1 << 20
 
 
 def write_base(model: Any, path: Path) -> None:
@@ -37,7 +33,7 @@ def write_base(model: Any, path: Path) -> None:
     config = model.config.to_dict()
     metadata = architecture_of(config).metadata(complete_config(config)) | _vocabulary(config["vocab_size"])
     tensors = ((name, parameter.detach()) for name, parameter in model.named_parameters())
-    write_gguf(path, metadata, stored_tensors(config, tensors, "f32"))
+    write_gguf(path, metadata, stored_tensors(config, tensors, StoredTypes("f32")))
 
 
 def _vocabulary(rows: int) -> dict[str, Any]:
@@ -70,18 +66,5 @@ def same_weights(trained: GgufHeader, file: GgufHeader) -> bool:
 
 
 def _same(trained: GgufHeader, file: GgufHeader, name: str) -> bool:
-    pairs = zip(_numbers(trained, trained.tensors[name]), _numbers(file, file.tensors[name]), strict=True)
-    return all(np.array_equal(ours, theirs) for ours, theirs in pairs)
-
-
-def _numbers(header: GgufHeader, tensor: GgufTensor) -> Iterator[np.ndarray[Any, Any]]:
-    """Yields a tensor's numbers, dequantized, as many at a time whatever its type."""
-    values = tensor.nbytes // tensor.type.nbytes * tensor.type.block
-    with header.path.open("rb") as file:
-        file.seek(tensor.offset)
-        for start in range(0, values, _CHUNK):
-            wanted = min(_CHUNK, values - start) // tensor.type.block * tensor.type.nbytes
-            stored = file.read(wanted)
-            if len(stored) != wanted:
-                raise ModelError("the file was changed after its header was read", where=str(header.path))
-            yield dequantize(np.frombuffer(stored, np.uint8), GGMLQuantizationType[tensor.type.name])
+    pairs = zip(read_numbers(trained, trained.tensors[name]), read_numbers(file, file.tensors[name]), strict=True)
+    return all(torch.equal(ours, theirs) for ours, theirs in pairs)

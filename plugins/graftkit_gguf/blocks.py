@@ -14,7 +14,7 @@ import torch
 
 from graftkit_gguf.tensor_types import GGML_TYPES, GgmlType
 
-__all__ = ["BLOCKS", "dequantize_blocks"]
+__all__ = ["BLOCKS", "block_steps", "dequantize_blocks"]
 
 BLOCKS: dict[str, GgmlType] = {}
 """The block types that are dequantized here, by name."""
@@ -49,6 +49,39 @@ def dequantize_blocks(type_: str, blocks: torch.Tensor, out: torch.Tensor) -> No
         else:
             unpack(part, exact[: len(part)])
             target.copy_(exact[: len(part)])
+
+
+_LEVELS: dict[str, tuple[int, int, int, int]] = {
+    "Q4_0": (2, 2, 18, 0x11),
+    "Q4_1": (4, 4, 20, 0x11),
+    "Q5_0": (2, 6, 22, 0x11),
+    "Q5_1": (4, 8, 24, 0x11),
+    "Q8_0": (2, 2, 34, 1),
+    "Q4_K": (16, 16, 144, 0x11),
+    "Q5_K": (16, 48, 176, 0x11),
+    "Q6_K": (0, 0, 128, 0x11),
+}
+"""Where the bytes of levels begin in a block, where those of their lowest bits begin and end, and what each of these is
+where every level is 1; Q6_K's upper bits follow on the lower ones."""
+
+
+def block_steps(type_: str, blocks: torch.Tensor, out: torch.Tensor) -> None:
+    """Writes by how much each value would change were its level one higher: values are linear in levels.
+
+    Args:
+        type_: One of `BLOCKS`.
+        blocks: As for `dequantize_blocks`.
+        out: As many numbers, float32, contiguous: 0 at least.
+    """
+    start, low, end, ones = _LEVELS[type_]
+    kind = BLOCKS[type_]
+    changed = blocks.reshape(-1, kind.nbytes).clone()
+    changed[:, start : 192 if type_ == "Q6_K" else end] = 0
+    lowest = torch.empty_like(out)
+    dequantize_blocks(type_, changed, lowest)
+    changed[:, low:end] = ones
+    dequantize_blocks(type_, changed, out)
+    out.sub_(lowest).abs_()
 
 
 def _unpacks(name: str) -> Callable[[_Unpack], _Unpack]:

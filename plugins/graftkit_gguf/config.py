@@ -7,16 +7,35 @@ from typing import Literal
 from graftkit import ProviderConfig
 from pydantic import Field
 
-__all__ = ["GgufConfig", "GgufLoraConfig", "GgufType"]
+__all__ = ["GgufConfig", "GgufLoraConfig", "GgufType", "MatrixType"]
 
-GgufType = Literal["f32", "f16", "bf16", "q8_0"]
+MatrixType = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0"]
+"""The types that a matrix may be stored in, finest first."""
+
+GgufType = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_1", "q5_0", "q4_k_m", "q4_1", "q4_0", "base"]
 
 
 class GgufConfig(ProviderConfig):
     """How a model is stored in a GGUF file."""
 
     type: GgufType = Field(
-        default="q8_0", description="how matrices are stored; vectors, such as norms, stay in float32"
+        default="q8_0",
+        description="how matrices are stored; vectors, such as norms, stay in float32. q4_k_m and q5_k_m are mixtures "
+        "of llama.cpp's; types with a k need graftkit[llamacpp]. base: each as the base model's own GGUF file has it, "
+        "bit for bit where nothing was trained",
+    )
+    changed: MatrixType | None = Field(
+        default=None,
+        description="with `type: base`, how matrices are stored that the adapter changed; left out: as the base's file "
+        "has them, which may take back changes smaller than half a step between its levels",
+    )
+    embeddings: MatrixType | None = Field(
+        default=None, description="how the embedding is stored, where not as `type` says"
+    )
+    output: MatrixType | None = Field(
+        default=None,
+        description="how the output layer is stored, and an embedding that is it, too; left out: q8_0 with the types "
+        "from q4_0 to q5_1, q6_k with those with a k",
     )
 
 

@@ -11,13 +11,13 @@ from graftkit_gguf.architectures import SIZES
 from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.metadata import Metadata
 from graftkit_gguf.reading import model_config, model_weights
+from graftkit_gguf.tensor_types import READABLE_TYPES
 from graftkit_gguf.tokenizer import read_tokenizer
 from graftkit_gguf.unicode_form import UNICODE_FORM
 
 __all__ = ["check_exported"]
 
 _AGAIN = "Export it again, or take the export from where it came from."
-_STORED = frozenset({"F32", "F16", "BF16", "Q8_0"})
 _IDS = tuple(f"{role}_token_id" for role in ("bos", "eos", "unknown", "padding", "eot", "eom"))
 _TOKENIZER = (
     *("model", "pre", "tokens", "token_type", "merges", "scores", "add_bos_token", "add_eos_token", "add_space_prefix"),
@@ -53,7 +53,7 @@ def check_exported(header: GgufHeader) -> int:
         raise metadata.error(f"{name}.vocab_size", f"but token_embd.weight has {rows:,} rows")
     for weight in model_weights(header, config).values():
         for tensor in weight.tensors:
-            if tensor.type.name not in _STORED:
+            if tensor.type.name not in READABLE_TYPES:
                 message = f"the tensor {tensor.name!r} is of the type {tensor.type.name}, which no export has"
                 raise _error(header, message)
     _check_tokenizer(metadata, rows, header)

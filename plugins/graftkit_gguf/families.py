@@ -91,6 +91,10 @@ _SILU = {"hidden_act": "silu"}
 _GELU = {"hidden_activation": "gelu_pytorch_tanh"}
 _RMS = Setting("attention.layer_norm_rms_epsilon", "rms_norm_eps", float)
 _THETA = Setting("rope.freq_base", "rope_parameters.rope_theta", float, 10_000.0)
+_SCALED = ("default", "linear", "yarn")
+"""What llama.cpp computes in every architecture by the metadata alone."""
+_FACTORED = ("default", "linear", "llama3", "yarn")
+"""And where its loader knows `rope_freqs.weight`, too."""
 _SPARSE = (
     Setting("expert_used_count", "num_experts_per_tok", int),
     Setting("expert_feed_forward_length", "moe_intermediate_size", int),
@@ -175,8 +179,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         (*_outer(), *_LLAMA),
         (_RMS, _THETA),
         _SILU,
-        ropes=("default", "linear", "llama3", "yarn"),
         rotates_pairs=True,
+        ropes=_FACTORED,
     ),
     Architecture(
         "llama",
@@ -185,8 +189,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         (_RMS, _THETA),
         _SILU,
         _window,
-        ropes=("default", "linear", "yarn"),
         rotates_pairs=True,
+        ropes=_FACTORED,
     ),
     Architecture(
         "llama",
@@ -201,6 +205,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         _SILU,
         _window,
         rotates_pairs=True,
+        ropes=_FACTORED,
     ),
     Architecture(
         "qwen2",
@@ -209,8 +214,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         (_RMS, _THETA),
         _SILU,
         _window,
-        ropes=("default", "linear", "yarn"),
         is_square=True,
+        ropes=_SCALED,
     ),
     Architecture(
         "qwen3",
@@ -219,7 +224,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         (_RMS, _THETA),
         _SILU,
         _window,
-        ropes=("default", "linear", "yarn"),
+        ropes=_SCALED,
     ),
     Architecture(
         "qwen2moe",
@@ -245,6 +250,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         _all_mixtures,
         ties=False,
         is_square=True,
+        ropes=_SCALED,
     ),
     Architecture(
         "qwen3moe",
@@ -253,7 +259,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         (_RMS, _THETA, *_SPARSE, Setting("expert_count", "num_local_experts", int)),
         {**_SILU, "norm_topk_prob": True},
         _all_mixtures,
-        ropes=("default", "yarn"),
+        ropes=_SCALED,
     ),
     Architecture(
         "gemma2",
@@ -269,6 +275,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         _GELU,
         _pattern(2, 46),
         implied=lambda config: _scalar(config, 46),
+        ropes=_SCALED,
     ),
     Architecture(
         "gemma3",
@@ -281,9 +288,9 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         ),
         _GELU,
         _gemma3,
-        ropes=("default", "linear"),
         rope="rope_parameters.full_attention",
         implied=_gemma3_implied,
+        ropes=("default", "linear"),
     ),
     Architecture(
         "phi3",
@@ -300,6 +307,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         _SILU,
         _window,
         is_square=True,
+        ropes=("default", "longrope"),
+        rotates_a_part=True,
     ),
     Architecture(
         "starcoder2",
@@ -315,6 +324,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         {"hidden_act": "gelu_pytorch_tanh", "use_bias": True},
         _window,
         is_square=True,
+        ropes=_SCALED,
     ),
     Architecture(
         "granite",
@@ -330,6 +340,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         ),
         _SILU,
         rotates_pairs=True,
+        ropes=_FACTORED,
     ),
     Architecture(
         "smollm3",
@@ -338,8 +349,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         (_RMS, _THETA),
         {**_SILU, "attention_bias": False, "mlp_bias": False},
         _smollm3,
-        ropes=("default", "yarn"),
         rotates_pairs=True,
+        ropes=_SCALED,
     ),
     Architecture(
         "olmo2",
@@ -356,6 +367,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         {**_SILU, "attention_bias": False},
         ties=False,
         is_square=True,
+        ropes=_SCALED,
     ),
 )
 

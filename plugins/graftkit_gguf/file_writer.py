@@ -71,11 +71,19 @@ def _add(writer: GGUFWriter, key: str, value: Any) -> None:
         writer.add_key_value(key, [], GGUFValueType.ARRAY, GGUFValueType.STRING)
 
 
+_NUMBERS = {int: (GGUFValueType.INT32, "<i4"), float: (GGUFValueType.FLOAT32, "<f4")}
+
+
 class _Writer(GGUFWriter):  # type: ignore[misc]
-    """A writer that writes empty lists of strings, too: llama.cpp looks for merges even where a tokenizer has none."""
+    """A writer that writes lists at once, and empty ones: llama.cpp looks for merges where a tokenizer has none."""
 
     def _pack_val(self, val: Any, vtype: Any, add_vtype: bool, sub_type: Any = None) -> bytes:
-        if vtype == GGUFValueType.ARRAY and not len(val):
-            return struct.pack("<IIQ", vtype, GGUFValueType.STRING, 0)
+        if vtype == GGUFValueType.ARRAY and (not len(val) or isinstance(val[0], str)):
+            texts = [text.encode() for text in val]
+            parts = [part for text in texts for part in (len(text).to_bytes(8, "little"), text)]
+            return struct.pack("<IIQ", vtype, GGUFValueType.STRING, len(texts)) + b"".join(parts)
+        if vtype == GGUFValueType.ARRAY and type(val[0]) in _NUMBERS:
+            number, form = _NUMBERS[type(val[0])]
+            return struct.pack("<IIQ", vtype, number, len(val)) + np.array(val, form).tobytes()
         packed: bytes = super()._pack_val(val, vtype, add_vtype, sub_type)
         return packed

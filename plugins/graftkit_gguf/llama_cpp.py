@@ -53,17 +53,27 @@ class LlamaCpp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the server."""
         self._connection.close()
         del self._server
 
-    def tokens(self, text: str, *, whole: bool = False) -> list[int]:
-        """Returns a text's token ids, special tokens in it read as such.
+    def tokens(self, text: str, *, whole: bool = False, specials: bool = True) -> list[int]:
+        """Returns a text's token ids.
 
         Args:
             text: The text.
             whole: Whether tokens are put before and after it, as the file says.
+            specials: Whether special tokens in it are read as such.
         """
-        found: list[int] = self._post("/tokenize", content=text, parse_special=True, add_special=whole)["tokens"]
+        found: list[int] = self._post("/tokenize", content=text, parse_special=specials, add_special=whole)["tokens"]
+        return found
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Returns the text that ids stand for."""
+        found: str = self._post("/detokenize", tokens=list(ids))["content"]
         return found
 
     def rendered(self, conversation: Sequence[dict[str, str]]) -> str:

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import CardRequest, ExportCard, LoadedAssets, LoadingExample, PlannedModel, ProofRequest, TrainedModel
+from graftkit import (
+    CardRequest,
+    ExportCard,
+    ExportReading,
+    LoadedAssets,
+    LoadingExample,
+    PlannedModel,
+    Probe,
+    ProofRequest,
+    TrainedModel,
+)
 from graftkit.errors import ExportError, ModelError, RequestError
 from graftkit.interfaces.temporary import temporary_folder
 
 from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.config import GgufConfig
 from graftkit_gguf.families import architecture_of
-from graftkit_gguf.file_writer import StoredTensor, write_gguf
+from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.header import GgufHeader
-from graftkit_gguf.modelfile import model_modelfile
-from graftkit_gguf.rope import FACTORS
-from graftkit_gguf.stored_types import stored_bytes, type_of
+from graftkit_gguf.model_tensors import BaseTensors, Kept, stored_tensors
+from graftkit_gguf.modelfile import model_modelfile, stop_line
+from graftkit_gguf.parts import get_setting
+from graftkit_gguf.quantize import ggml_is_there
+from graftkit_gguf.reading import original_context
+from graftkit_gguf.rope import rope_notices
+from graftkit_gguf.stop_tokens import stop_notices, stop_tokens_of, stored_stops
+from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_gguf.unicode_form import in_form
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 
-__all__ = ["GgufExporter", "stored_tensors"]
+__all__ = ["GgufExporter"]
 
 _FILE = "model.gguf"
-_TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1}
+_TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2}
 """What rounding explains, as a share of the largest logit: of weights and, in llama.cpp, of what they multiply."""
+_OF_BLOCKS = 1e-2
+"""And with weights in blocks beside what llama.cpp rounds on purpose: activations, to 8 bits (`ExportReading`)."""
 
 
 class GgufExporter:
@@ -42,51 +60,102 @@ class GgufExporter:
     def refusal(self, planned: PlannedModel) -> str | None:
         """Only architectures and tokenizers that llama.cpp has, and that graftkit knows the names of, have a form."""
         try:
-            architecture_of(planned.config).metadata(complete_config(planned.config))
+            architecture, config = architecture_of(planned.config), complete_config(planned.config)
+            architecture.metadata(config)
             _tokenizer(planned, planned.tokenizer.adds_bos, [])
+            types = self._types(planned)
         except (RequestError, ExportError) as error:
             return str(error)
+        needed = types.needs_ggml(architecture.stored_shapes(config))
+        if needed and not ggml_is_there():
+            return (
+                f"the type {needed[0]} is quantized to by llama.cpp's own code, which is not installed: "
+                "pip install 'graftkit[llamacpp]', or take q4_0, q5_1 or q8_0"
+            )
         return None
+
+    def notices(self, planned: PlannedModel) -> Sequence[str]:
+        """Says which matrices are stored otherwise than the recipe asks, and where an answer does not end by itself."""
+        architecture, config = architecture_of(planned.config), complete_config(planned.config)
+        shapes = architecture.stored_shapes(config)
+        return [
+            *self._types(planned).notices(shapes),
+            *stop_notices(planned.tokenizer, stop_tokens_of(planned.generation_config)),
+            *rope_notices(get_setting(config, architecture.rope)),
+        ]
+
+    def _types(self, planned: PlannedModel) -> StoredTypes:
+        """Returns which type each tensor is stored in.
+
+        Raises:
+            ExportError: They are to be the base model's, which is no GGUF file.
+        """
+        config, chosen = complete_config(planned.config), self._config
+        common = {"layers": config["num_hidden_layers"], "ties": architecture_of(config).ties_in_file(config)}
+        if chosen.type != "base":
+            return StoredTypes(chosen.type, chosen.embeddings, chosen.output, **common)
+        base = BaseTensors.open(planned.reference)
+        if base is None:
+            raise ExportError(
+                "type: base stores tensors as the base model's own GGUF file does, and the base model is none",
+                hint="Name a type, such as q8_0.",
+            )
+        of_base = {} if chosen.changed else base.types  # what did not change is copied whatever is said here
+        return StoredTypes(chosen.changed or "q8_0", chosen.embeddings, chosen.output, of_base=of_base, **common)
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the file, one tensor in memory at a time."""
-        stop = trained.generation_config.get("eos_token_id") or []
+        stop = stop_tokens_of(trained.generation_config)
         metadata = {
             **architecture_of(trained.config).metadata(complete_config(trained.config)),
-            **_tokenizer(trained, _adds_bos(trained), stop if isinstance(stop, list) else [stop]),
+            **_tokenizer(trained, _adds_bos(trained), stop),
         }
-        size = write_gguf(
-            folder / _FILE, metadata, stored_tensors(trained.config, trained.merged_tensors(), self._config.type)
-        )
+        base = BaseTensors.open(trained.reference) if self._config.type == "base" else None
+        kept = Kept(base)
+        tensors = stored_tensors(trained.config, trained.merged_tensors(), self._types(trained), kept)
+        size = write_gguf(folder / _FILE, metadata, tensors)
         (folder / "Modelfile").write_bytes(model_modelfile(trained, _FILE).encode())
-        return {"format": "gguf", "type": self._config.type, "bytes": size}
+        own = {"tensors_of_base": kept.count} if base else {}
+        return {"format": "gguf", "type": self._config.type, "bytes": size, **own}
 
     def tolerance(self) -> float:
-        """Returns what the rounding of the stored type explains."""
-        return _TOLERANCES[self._config.type]
+        """Returns what the rounding of llama.cpp, and of plain types, explains."""
+        return _TOLERANCES.get(self._config.type, _OF_BLOCKS)
+
+    def reading(self, request: ProofRequest) -> ExportReading | None:
+        """Returns graftkit's own reading of the file, where weights are in blocks; None for the others."""
+        from graftkit_gguf.export_reading import export_reading
+
+        return None if self._config.type in _TOLERANCES else export_reading(_checked(request).path)
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the file with llama.cpp; gives log-probabilities, since llama.cpp gives nothing else."""
         from graftkit_gguf.llama_cpp import LlamaCpp
 
-        vocabulary = _checked(request).tensors["token_embd.weight"].shape[1]
-        longest = max(len(probe.ids) for probe in request.probes)
-        with LlamaCpp(request.folder / _FILE, longest + 8) as program:
-            return [program.log_probabilities(probe.ids, probe.positions, vocabulary) for probe in request.probes]
+        header = _checked(request)
+        vocabulary = header.tensors["token_embd.weight"].shape[1]
+        found: list[torch.Tensor] = []
+        for longest, probes in _by_context(header, request.probes):
+            with LlamaCpp(header.path, longest + 8) as program:
+                found += [program.log_probabilities(probe.ids, probe.positions, vocabulary) for probe in probes]
+        return found
 
     def assets(self, request: ProofRequest) -> LoadedAssets:
         """Asks llama.cpp to encode the texts, to lay out the conversation, and to end at each stop token.
+
+        Those that the file has no room for, which the run said, have to stand in the Modelfile.
 
         Texts are given in the form of Unicode that the tokenizer asks for: llama.cpp leaves that to whoever asks it.
         """
         from graftkit_gguf.llama_cpp import LlamaCpp
 
         metadata = _checked(request).metadata
+        left_to_ollama = _only_in_the_modelfile(request, metadata)
         with LlamaCpp(request.folder / _FILE, 64) as program:
             return LoadedAssets(
                 tokens=[program.tokens(in_form(text, metadata)) for text in request.texts],
                 rendered=_left_out_bos(metadata) + program.rendered([dict(turn) for turn in request.conversation]),
-                stop_tokens=[id for id in request.stop_tokens if program.ends_at(id)],
+                stop_tokens=[id for id in request.stop_tokens if id in left_to_ollama or program.ends_at(id)],
             )
 
     def card(self, request: CardRequest) -> ExportCard:
@@ -103,37 +172,16 @@ class GgufExporter:
         )
 
 
-def stored_tensors(
-    config: Mapping[str, Any], tensors: Iterable[tuple[str, torch.Tensor]], type: str
-) -> Iterator[StoredTensor]:
-    """Yields a model's tensors as a GGUF file has them.
+def _by_context(header: GgufHeader, probes: Sequence[Probe]) -> Iterator[tuple[int, list[Probe]]]:
+    """Yields the probes that llama.cpp may be given in one context, and the longest one's length.
 
-    Args:
-        config: The keys of its config.json.
-        tensors: Its tensors by transformers' names, float32; `lm_head.weight` is left out where it is the embedding.
-        type: How matrices are stored.
-
-    Raises:
-        ModelError: The architecture has no place for one.
+    By the length of its context, and not of the sequence, it takes longrope's long or short factors. Probes are sorted
+    by length.
     """
-    architecture = architecture_of(config)
-    tied = bool(config.get("tie_word_embeddings"))
-    for name, tensor in tensors:
-        if tied and name == "lm_head.weight":
-            continue
-        twice = tied and not architecture.ties and name == "model.embed_tokens.weight"
-        for own in (name, "lm_head.weight") if twice else (name,):
-            for stored_name, values in architecture.tensors(own, tensor, config):
-                yield _stored(stored_name, values, type)
-    factors = architecture.factors(complete_config(config))
-    if factors is not None:
-        yield _stored(FACTORS, torch.from_numpy(factors), "f32")
-
-
-def _stored(name: str, values: torch.Tensor, wanted: str) -> StoredTensor:
-    shape = tuple(values.shape)
-    type_ = type_of(name, shape, wanted)
-    return name, shape, type_, stored_bytes(values, type_)
+    original = original_context(header)
+    for _, group in groupby(probes, lambda probe: original is not None and len(probe.ids) > original):
+        found = list(group)
+        yield max(len(probe.ids) for probe in found), found
 
 
 def _checked(request: ProofRequest) -> GgufHeader:
@@ -169,6 +217,17 @@ def _tokenizer(planned: PlannedModel, adds_bos: bool, stop: list[int]) -> dict[s
         found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, (adds_bos, False), stop)
     template = tokenizer.chat_template
     return found | ({"tokenizer.chat_template": template} if template else {})
+
+
+def _only_in_the_modelfile(request: ProofRequest, metadata: Mapping[str, Any]) -> set[int]:
+    """Returns the stop tokens that the file has no room for and the Modelfile names."""
+    tokens = dict(enumerate(map(str, metadata["tokenizer.ggml.tokens"])))
+    without = stored_stops(request.stop_tokens, metadata.get(ROLE_KEYS["eos"]), tokens).without_room
+    try:
+        lines = (request.folder / "Modelfile").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return set()
+    return {id for id in without if stop_line(tokens[id]) in lines}
 
 
 def _left_out_bos(metadata: Mapping[str, Any]) -> str:

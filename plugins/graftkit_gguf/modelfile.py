@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any
 
-from graftkit import Tokenizer, TrainedModel
+from graftkit import TrainedModel
 from graftkit.errors import ModelError
 from graftkit.interfaces.references import local_path
 
-__all__ = ["adapter_modelfile", "model_modelfile", "quoted"]
+from graftkit_gguf.stop_tokens import stop_tokens_of
+
+__all__ = ["adapter_modelfile", "model_modelfile", "quoted", "stop_line"]
 
 _SAMPLING = {
     "temperature": ("temperature", float),
@@ -70,6 +72,12 @@ def quoted(text: str) -> str | None:
     return f'"""{text}"""'
 
 
+def stop_line(token: str) -> str | None:
+    """Returns the line that ends an answer at a token, or None where Ollama would read another text."""
+    value = quoted(token) if token else None
+    return f"PARAMETER stop {value}" if value else None
+
+
 def _text(lines: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
@@ -87,20 +95,14 @@ def _base(reference: str) -> Iterator[str]:
 
 def _settings(trained: TrainedModel) -> Iterator[str]:
     generation = trained.generation_config
-    for id, token in _stop_tokens(generation, trained.tokenizer):
-        value = quoted(token) if token else None
-        yield f"PARAMETER stop {value}" if value else f"# The stop token {id} has no form here."
+    specials = {id: token for token, id in trained.tokenizer.special_tokens.items()}
+    for id in stop_tokens_of(generation):
+        token = specials.get(id) or trained.tokenizer.decode([id])
+        yield stop_line(token) or f"# The stop token {id} has no form here."
     yield from _sampling(generation)
     if trained.system:
         value = quoted(trained.system)
         yield f"SYSTEM {value}" if value else "# The system message has no form here: say it with each conversation."
-
-
-def _stop_tokens(generation: Mapping[str, Any], tokenizer: Tokenizer) -> Iterator[tuple[int, str]]:
-    ends = generation.get("eos_token_id")
-    specials = {id: token for token, id in tokenizer.special_tokens.items()}
-    for id in ends if isinstance(ends, list) else [] if ends is None else [ends]:
-        yield id, specials.get(id) or tokenizer.decode([id])
 
 
 def _sampling(generation: Mapping[str, Any]) -> Iterator[str]:

@@ -39,6 +39,13 @@ class Part:
         if self.bias == "always" or (self.bias and config.get(self.bias)):
             yield "bias", ".bias"
 
+    def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape of each of its tensors in the file, of the parameter's own."""
+        if self.is_flat:
+            return shape[1:]
+        parts = len(self.stored)
+        return (*shape[:-2], shape[-2] // parts, shape[-1]) if parts > 1 else shape
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:

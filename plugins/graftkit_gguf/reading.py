@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +13,24 @@ from graftkit_gguf.architectures import SIZES, Architecture
 from graftkit_gguf.families import architecture_named
 from graftkit_gguf.header import GgufHeader, GgufTensor
 from graftkit_gguf.metadata import NOT_SUPPORTED, Metadata
-from graftkit_gguf.parts import Part, Setting, get_setting, is_outer, put_setting, sizes
-from graftkit_gguf.rope import FACTORS, rope_from_factors, rope_from_metadata
+from graftkit_gguf.parts import Setting, get_setting, put_setting, sizes
+from graftkit_gguf.rope import LONG_FACTORS, ROPE_KEYS, factor_tensors, rope_from_factors, rope_from_metadata, shortest
 from graftkit_gguf.tensor_types import KEPT_TYPES
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["StoredWeight", "architecture_of_file", "model_config", "model_weights"]
+__all__ = ["StoredWeight", "architecture_of_file", "model_config", "model_weights", "original_context"]
 
 # These say nothing that would change what is computed.
-_REMARKS = frozenset({"vocab_size", "tensor_data_layout", "rope.scaling.original_context_length"})
+_REMARKS = frozenset({"vocab_size", "tensor_data_layout"})
 # Any other key is refused unless its value switches nothing on.
 _OFF: tuple[object, ...] = (0, "none")
 _NEUTRAL: dict[str, tuple[object, ...]] = {
-    "rope.scaling.factor": (0, 1),
     "rope.scale_linear": (0, 1),
     "attention.causal": (True,),
 }
-_ROPE = frozenset({"rope.dimension_count", "rope.scaling.type", "rope.scaling.factor"})
 _ROLES = ("bos", "eos", "pad")
 """Those that a config.json of every architecture has."""
 
@@ -127,21 +125,21 @@ def model_weights(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, St
     architecture = architecture_of_file(header)
     known = sizes(config)
     found: dict[str, StoredWeight] = {}
-    for name, part, kind, stored in _expected(architecture, config):
+    for name, part, kind, stored in architecture.weights(config):
         tensors = tuple(_tensor(header, name) for name in stored)
         shape = tuple(known[size] for size in (part.size if kind == "weight" else part.size[:1]))
         for tensor in tensors:
-            _refuse_other_shape(header, tensor, _stored_shape(shape, part, len(tensors)))
+            _refuse_other_shape(header, tensor, part.stored_shape(shape))
         heads = int(config[part.heads]) if part.heads and architecture.rotates_pairs else 0
         found[name] = StoredWeight(tensors, shape, heads, part.plus_one)
     used = {tensor.name for weight in found.values() for tensor in weight.tensors}
-    _refuse_left_over(header, used | ({FACTORS} if "llama3" in architecture.ropes else set()))
+    _refuse_left_over(header, used | factor_tensors(architecture.ropes))
     places = {name: place for place, name in enumerate(header.tensors)}
     return dict(sorted(found.items(), key=lambda item: places[item[1].tensors[0].name]))
 
 
 def _refuse_variants(metadata: Metadata, architecture: Architecture) -> None:
-    read = _ROPE | {setting.key for setting in (*SIZES, *architecture.settings)}
+    read = ROPE_KEYS | {setting.key for setting in (*SIZES, *architecture.settings)}
     for key, value in metadata.values.items():
         name = key.removeprefix(f"{architecture.name}.")
         if name == key or name in read or name in _REMARKS:
@@ -178,41 +176,48 @@ def _value(metadata: Metadata, name: str, setting: Setting) -> int | float:
     key = f"{name}.{setting.key}"
     if setting.kind is int:
         return metadata.integer(key, setting.default, least=1)
-    return _shortest(metadata.positive(key, setting.default))
+    return shortest(metadata.positive(key, setting.default))
 
 
 def _put_rope(config: dict[str, Any], header: GgufHeader, metadata: Metadata, architecture: Architecture) -> None:
     """Adds what the file says of rotary embeddings to their `rope_theta`."""
-    key = f"{architecture.name}.rope.dimension_count"
-    rotated = metadata.integer(key, config["head_dim"], least=1)
-    if rotated != config["head_dim"]:
-        raise metadata.refused(f"{key} is {metadata.shown(key)}, but a head has {config['head_dim']} dimensions")
+    key, head_dim = f"{architecture.name}.rope.dimension_count", config["head_dim"]
+    rotated = metadata.integer(key, head_dim, least=1)
+    if rotated > head_dim or rotated % 2 or (rotated != head_dim and not architecture.rotates_a_part):
+        raise metadata.refused(f"{key} is {metadata.shown(key)}, but a head has {head_dim} dimensions")
     theta = get_setting(config, architecture.rope)
     found = {**rope_from_metadata(metadata, architecture.name, architecture.ropes), **theta}
-    if FACTORS in header.tensors and "llama3" in architecture.ropes:
-        found = rope_from_factors(_factors(header, rotated), theta, str(header.path))
+    names = factor_tensors(architecture.ropes) & header.tensors.keys()
+    if names or found["rope_type"] == "longrope":
+        original = metadata.integer(f"{architecture.name}.rope.scaling.original_context_length", 0) or None
+        tensors = {name: _factors(header, name, rotated) for name in sorted(names)}
+        found = rope_from_factors(tensors, found, original, str(header.path))
+    if rotated != head_dim:
+        share = rotated / head_dim
+        found["partial_rotary_factor"] = share if int(head_dim * share) == rotated else math.nextafter(share, 1)
     put_setting(config, architecture.rope, found)
+    if found["rope_type"] == "longrope":  # where Phi 3's own class looks for it
+        config["original_max_position_embeddings"] = found["original_max_position_embeddings"]
 
 
-def _factors(header: GgufHeader, rotated: int) -> np.ndarray[Any, Any]:
+def original_context(header: GgufHeader) -> int | None:
+    """Returns the length beyond which llama.cpp takes other factors of the rotary embedding; None without any."""
+    metadata = Metadata(header.path, header.metadata)
+    if LONG_FACTORS not in header.tensors:
+        return None
+    return metadata.integer(f"{metadata.text('general.architecture')}.rope.scaling.original_context_length")
+
+
+def _factors(header: GgufHeader, name: str, rotated: int) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    tensor = header.tensors[FACTORS]
+    tensor = header.tensors[name]
     _refuse_other_shape(header, tensor, (rotated // 2,))
     if tensor.type.name != "F32":
-        raise ModelError(f"the tensor {FACTORS!r} is of the type {tensor.type.name}", where=str(header.path))
+        raise ModelError(f"the tensor {name!r} is of the type {tensor.type.name}", where=str(header.path))
     with header.path.open("rb") as file:
         file.seek(tensor.offset)
         return np.frombuffer(file.read(2 * rotated), "<f4")
-
-
-def _shortest(value: float) -> float:
-    """Returns the shortest decimal with the same float32, such as 1e-05 for 9.9999997e-06."""
-    for digits in range(1, 9):
-        candidate = float(f"{value:.{digits}g}")
-        if struct.pack("<f", candidate) == struct.pack("<f", value):
-            return candidate
-    return value
 
 
 def _vocabulary(header: GgufHeader) -> int:
@@ -231,34 +236,10 @@ def _token_id(metadata: Metadata, key: str, vocabulary: int) -> int | None:
     return id_
 
 
-def _expected(
-    architecture: Architecture, config: Mapping[str, Any]
-) -> Iterator[tuple[str, Part, str, tuple[str, ...]]]:
-    """Yields for every weight its name in transformers, its part, its kind, and the names of its tensors."""
-    layers = config["num_hidden_layers"]
-    inner = [part for part in architecture.parts if not is_outer(part)]
-    outer = [part for part in architecture.parts if is_outer(part)]
-    for part in outer:
-        if part.name != "lm_head" or not config["tie_word_embeddings"]:
-            for kind, suffix in part.parameters(config):
-                yield f"{part.name}{suffix}", part, kind, tuple(f"{stored}.{kind}" for stored in part.stored)
-    for layer in range(layers):
-        for part in inner:
-            for kind, suffix in part.parameters(config):
-                stored = tuple(f"blk.{layer}.{name}.{kind}" for name in part.stored)
-                yield f"model.layers.{layer}.{part.name}{suffix}", part, kind, stored
-
-
 def _tensor(header: GgufHeader, name: str) -> GgufTensor:
     if name not in header.tensors:
         raise ModelError(f"the tensor {name!r} is missing", where=str(header.path), hint=NOT_SUPPORTED)
     return header.tensors[name]
-
-
-def _stored_shape(shape: tuple[int, ...], part: Part, tensors: int) -> tuple[int, ...]:
-    if part.is_flat:
-        return shape[1:]
-    return (*shape[:-2], shape[-2] // tensors, shape[-1]) if tensors > 1 else shape
 
 
 def _refuse_other_shape(header: GgufHeader, tensor: GgufTensor, shape: tuple[int, ...]) -> None:

@@ -1,47 +1,130 @@
-"""Stores tensors in the block formats of GGUF."""
+"""Says which type each tensor of a GGUF file is stored in, as llama.cpp's users expect it.
+
+Source: `llama_tensor_get_type` in `llama-quant.cpp` of llama.cpp, without what it knows of single large models.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-from gguf import GGMLQuantizationType
-from gguf.quants import quantize
+from graftkit_gguf.quantize import GGML_TYPES_BY_NAME, NEEDS_GGML
 
-from graftkit_gguf.tensor_types import GGML_TYPES
+__all__ = ["StoredTypes"]
 
-__all__ = ["stored_bytes", "type_of"]
+_MIXTURES = {"q4_k_m": "q4_k", "q5_k_m": "q5_k"}
+"""A mixture of types, and that of most of its matrices."""
 
-_BLOCKS = {kind.name.lower(): kind.block for kind in GGML_TYPES.values()}
-_CHUNK = 1 << 22
+_IN_PLACE_OF = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
+"""What rows that are no multiple of a K type's 256 are stored in; of any other block's 32, float16."""
+
+_WRITTEN = frozenset({"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", *NEEDS_GGML})
+
+_EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
+_FINER_IN_SOME = ("attn_v.weight", "ffn_down.weight", "ffn_down_exps.weight")
+_LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 
 
-def type_of(name: str, shape: tuple[int, ...], wanted: str) -> str:
-    """Returns the type that a tensor is stored in.
+@dataclass(frozen=True)
+class StoredTypes:
+    """Which type each tensor of a file is stored in.
 
-    Vectors stay in float32, and so does what chooses experts. A matrix whose rows are no multiple of a block is stored
-    in float16, as llama.cpp does.
+    Vectors stay in float32, and so does what chooses experts.
 
-    Args:
-        name: The tensor's name in the file.
-        shape: The tensor's shape, `[out, in]` or `[size]`.
-        wanted: The type of matrices.
+    Attributes:
+        type: What the recipe calls it: a type in lower case, or the mixture q4_k_m or q5_k_m.
+        embeddings: The type of the embedding, where the recipe names one.
+        output: The type of the output layer, and of an embedding that is it, too, likewise.
+        layers: How many layers the model has.
+        ties: Whether the embedding is the output layer, too.
+        of_base: The types that the base model's own file has, by the tensors' names there: they come before all others.
     """
-    if len(shape) < 2 or ".ffn_gate_inp" in name:
-        return "f32"
-    return wanted if shape[-1] % _BLOCKS[wanted] == 0 else "f16"
 
+    type: str
+    embeddings: str | None = None
+    output: str | None = None
+    layers: int = 0
+    ties: bool = False
+    of_base: Mapping[str, str] = field(default_factory=dict)
 
-def stored_bytes(tensor: torch.Tensor, type_: str) -> np.ndarray[Any, Any]:
-    """Returns a tensor in a type of GGUF, as uint8, rounded as the gguf package, and llama.cpp, round.
+    def type_of(self, name: str, shape: tuple[int, ...]) -> str:
+        """Returns the type that a tensor is stored in.
 
-    Args:
-        tensor: float32, on the CPU; its last dimension is a multiple of the type's block.
-        type_: The type in lower case, such as "q8_0".
-    """
-    values = tensor.float().contiguous().numpy().reshape(-1, tensor.shape[-1])
-    kind = GGMLQuantizationType[type_.upper()]
-    step = max(1, _CHUNK // values.shape[1])
-    parts = [quantize(values[at : at + step], kind) for at in range(0, len(values), step)]
-    return np.concatenate([part.view(np.uint8).reshape(-1) for part in parts])
+        Args:
+            name: The tensor's name in the file.
+            shape: The tensor's shape, `[out, in]`, `[size]` or `[experts, out, in]`.
+        """
+        return self._fitting(self._wanted(name, shape), shape)
+
+    def notices(self, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Iterator[str]:
+        """Says how many matrices have rows that do not divide into their type's blocks, or are of a type not written.
+
+        Args:
+            shapes: The name and shape of every tensor.
+        """
+        listed = list(shapes)
+        found = Counter(
+            (wanted, shape[-1], self._fitting(wanted, shape))
+            for name, shape in listed
+            if self._fitting(wanted := self._wanted(name, shape), shape) != wanted
+        )
+        foreign = Counter(
+            (self.of_base[name], self.type_of(name, shape))
+            for name, shape in listed
+            if len(shape) > 1 and self.of_base.get(name, self.type) not in {*_WRITTEN, *_MIXTURES}
+        )
+        for (type_, instead), count in sorted(foreign.items()):
+            yield (
+                f"{count:,} {'matrix is' if count == 1 else 'matrices are'} {type_} in the base model's file, which is "
+                f"not written: where something changed they are stored as {instead}"
+            )
+        for (wanted, width, type_), count in sorted(found.items()):
+            yield (
+                f"{count:,} {'matrix has' if count == 1 else 'matrices have'} rows of {width:,}, no multiple of the "
+                f"{GGML_TYPES_BY_NAME[wanted].block} of {wanted}, and {'is' if count == 1 else 'are'} stored as {type_}"
+            )
+
+    def needs_ggml(self, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> list[str]:
+        """Returns the types that ggml's own code is needed for.
+
+        Args:
+            shapes: The name and shape of every tensor.
+        """
+        return sorted(NEEDS_GGML & {self.type_of(name, shape) for name, shape in shapes})
+
+    def _wanted(self, name: str, shape: tuple[int, ...]) -> str:
+        if len(shape) < 2 or ".ffn_gate_inp" in name:
+            return "f32"
+        if self.of_base.get(name) in _WRITTEN:
+            return self.of_base[name]
+        if name == _OUTPUT or (name == _EMBEDDING and self.ties):
+            given = self.output or (self.embeddings if name == _EMBEDDING else None)
+            return given or self._usual_of_output()
+        if name == _EMBEDDING and self.embeddings:
+            return self.embeddings
+        return self._usual(name)
+
+    def _usual_of_output(self) -> str:
+        """Returns the type of the layer that hurts most: finer than the rest."""
+        if self.type in ("f32", "f16", "bf16"):
+            return self.type
+        return "q6_k" if self.type in _MIXTURES or self.type in NEEDS_GGML else "q8_0"
+
+    def _usual(self, name: str) -> str:
+        type_, found = _MIXTURES.get(self.type, self.type), _LAYER.fullmatch(name)
+        if self.type not in _MIXTURES or not found:
+            return type_
+        layer, inner = int(found[1]), found[2]
+        if inner == "attn_qkv.weight":
+            return {"q4_k": "q5_k", "q5_k": "q6_k"}[type_]
+        eighth = self.layers // 8
+        outer = layer < eighth or layer >= 7 * self.layers // 8 or (layer - eighth) % 3 == 2
+        return "q6_k" if inner in _FINER_IN_SOME and outer else type_
+
+    @staticmethod
+    def _fitting(type_: str, shape: tuple[int, ...]) -> str:
+        while shape[-1] % GGML_TYPES_BY_NAME[type_].block:
+            type_ = _IN_PLACE_OF.get(type_, "f16")
+        return type_

@@ -12,13 +12,12 @@ from graftkit.errors import ExportError
 from graftkit.tokenization.scored_pieces import scores_of_merges
 
 from graftkit_gguf.splitting import SPLITTINGS, missing_bytes_apart
+from graftkit_gguf.stop_tokens import stored_stops
 from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
 from graftkit_gguf.vocabulary_keys import BYTE, CONTROL, NORMAL, ROLE_KEYS, UNKNOWN, UNUSED, USER_DEFINED
 
 __all__ = ["splitting_name", "tokenizer_metadata"]
 
-_STOPS = ("eot_token_id", "eom_token_id")
-"""Where tokens that end an answer stand besides the end-of-sequence token; llama.cpp adds some by their names."""
 _SPACE = "▁"
 _A_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
@@ -48,8 +47,7 @@ def tokenizer_metadata(
         "tokenizer.ggml.add_bos_token": added[0],
         "tokenizer.ggml.add_eos_token": added[1],
     }
-    others = [id for id in stop if id != roles.get("eos")]
-    return found | {f"tokenizer.ggml.{key}": id for key, id in zip(_STOPS, others, strict=False)}
+    return {**found, **stored_stops(stop, roles.get("eos"), dict(enumerate(tokens))).metadata}
 
 
 def _tokenizer_json(folder: Path) -> dict[str, Any]:

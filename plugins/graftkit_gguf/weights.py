@@ -21,11 +21,11 @@ from graftkit import StoredWeight
 from graftkit.errors import ModelError
 
 from graftkit_gguf.block_weight import BlockWeight
-from graftkit_gguf.blocks import BLOCKS, dequantize_blocks
+from graftkit_gguf.blocks import BLOCKS, block_steps, dequantize_blocks
 from graftkit_gguf.header import GgufHeader, GgufTensor
 from graftkit_gguf.reading import StoredWeight as FileWeight
 
-__all__ = ["half_split_rows", "read_weights"]
+__all__ = ["half_split_rows", "read_bytes", "read_numbers", "read_steps", "read_weights"]
 
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 2**17
@@ -85,6 +85,40 @@ def _values(file: BufferedReader, path: Path, tensor: GgufTensor, heads: int) ->
     return values
 
 
+_STEPS = {"F16": 2.0**-10, "BF16": 2.0**-7}
+"""How far apart numbers are at most, as a share of them."""
+_LEAST_HALF = 2.0**-24
+"""How far apart the smallest float16 are, which a scale is one of."""
+
+
+def read_steps(header: GgufHeader, weight: FileWeight) -> torch.Tensor | None:
+    """Returns how far the neighbouring level of each number is away, in the order of `transformers`, float32.
+
+    Returns:
+        The steps in the weight's shape, what the rounding of their scales adds among them; None where its numbers are
+        float32, or of a type that nothing is quantized to here.
+
+    Raises:
+        ModelError: The file changed.
+    """
+    kind = weight.tensors[0].type.name
+    if kind not in BLOCKS and kind not in _STEPS:
+        return None
+    with header.path.open("rb") as file:
+        parts = [_steps(file, header.path, tensor, weight.heads) for tensor in weight.tensors]
+    return torch.cat(parts, dim=-2).view(weight.shape) if len(parts) > 1 else parts[0].view(weight.shape)
+
+
+def _steps(file: BufferedReader, path: Path, tensor: GgufTensor, heads: int) -> torch.Tensor:
+    kind, values = tensor.type.name, _values(file, path, tensor, heads).float().abs_()
+    if kind in _STEPS:
+        return values.mul_(_STEPS[kind]).add_(_LEAST_HALF)
+    steps = torch.empty(tensor.shape[::-1])
+    block_steps(kind, torch.from_numpy(_rows(file, path, tensor, heads)), steps)
+    levels = values.div_(steps.clamp(min=_LEAST_HALF))
+    return steps.add_(levels.mul_(_LEAST_HALF))
+
+
 def _rows(file: BufferedReader, path: Path, tensor: GgufTensor, heads: int) -> _Bytes:
     """Reads a tensor's bytes, a row of it each, in the order of `transformers`: a row is whole blocks."""
     count = prod(tensor.shape[1:]) if heads == 0 or len(tensor.shape) > 1 else tensor.shape[0]
@@ -142,14 +176,50 @@ def _stored_stack(file: BufferedReader, path: Path, weight: FileWeight) -> Store
 
 
 def _dequantized(kind: str, blocks: _Bytes, shape: tuple[int, ...]) -> torch.Tensor:
-    """Returns the values, float32; those of types that are rare through the gguf package, which is slow."""
+    """Returns the values, float32."""
     out = torch.empty(shape)
-    if kind in BLOCKS:
-        dequantize_blocks(kind, torch.from_numpy(blocks), out)
-        return out
-    values = out.view(blocks.shape[0], -1).numpy()
-    step = max(1, _CHUNK // values.shape[1])
-    with np.errstate(all="ignore"):  # what overflows is infinite then, and refused
-        for start in range(0, len(values), step):
-            values[start : start + step] = dequantize(blocks[start : start + step], GGMLQuantizationType[kind])
+    rows = out.view(len(blocks), -1)
+    step = max(1, _CHUNK // rows.shape[1])
+    for start in range(0, len(rows), step):
+        _dequantize(kind, blocks[start : start + step], rows[start : start + step])
     return out
+
+
+def _dequantize(kind: str, blocks: _Bytes, out: torch.Tensor) -> None:
+    """Writes the values of whole blocks, float32; those of types that are rare through the gguf package."""
+    if kind in _PLAIN:
+        out.copy_(torch.from_numpy(blocks).view(_PLAIN[kind]).view(out.shape))
+    elif kind in BLOCKS:
+        dequantize_blocks(kind, torch.from_numpy(blocks), out)
+    else:
+        with np.errstate(all="ignore"):  # what overflows is infinite then, and refused
+            out.numpy()[:] = dequantize(blocks, GGMLQuantizationType[kind]).reshape(out.shape)
+
+
+def read_numbers(header: GgufHeader, tensor: GgufTensor) -> Iterator[torch.Tensor]:
+    """Yields a tensor's numbers in the order of the file, float32, as many at a time whatever its type.
+
+    Raises:
+        ModelError: The file ends early.
+    """
+    count = tensor.nbytes // tensor.type.nbytes
+    step = _CHUNK // tensor.type.block
+    with header.path.open("rb") as file:
+        file.seek(tensor.offset)
+        for start in range(0, count, step):
+            stored = np.empty((min(step, count - start), tensor.type.nbytes), np.uint8)
+            if file.readinto(stored.data.cast("B")) != stored.nbytes:
+                raise _changed(header.path)
+            values = torch.empty(len(stored), tensor.type.block)
+            _dequantize(tensor.type.name, stored, values)
+            yield values.view(-1)
+
+
+def read_bytes(header: GgufHeader, tensor: GgufTensor) -> _Bytes:
+    """Returns a tensor's bytes as they lie in the file.
+
+    Raises:
+        ModelError: The file ends early.
+    """
+    with header.path.open("rb") as file:
+        return _rows(file, header.path, tensor, 0).reshape(-1)

@@ -12,7 +12,7 @@ class TestGguf(ExporterContract):
 
 class TestGgufInBlocks(ExporterContract):
     provider = "gguf"
-    options = {"type": "q8_0"}
+    options = {"type": "q4_0"}
 
 
 class TestGgufInHalfPrecision(ExporterContract):

@@ -15,7 +15,7 @@ from graftkit.errors import ExportError
 from graftkit.flow.export import prove
 from graftkit.testing import tiny_model_folder
 from graftkit_gguf.file_writer import write_gguf
-from graftkit_gguf.header import read_header
+from graftkit_gguf.header import GgufTensor, read_header
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -29,7 +29,9 @@ CHATS = [
 Values = dict[str, Any]
 
 
-def run(folder: Path, template: str, records: list[dict[str, Any]], *, adds_bos: bool) -> graftkit.RunResult:
+def run(
+    folder: Path, template: str, records: list[dict[str, Any]], *, adds_bos: bool, type_: str = "f32"
+) -> graftkit.RunResult:
     model = tiny_model_folder(folder / "model")
     spec = json.loads((model / "tokenizer.json").read_bytes())
     config = json.loads((model / "tokenizer_config.json").read_bytes())
@@ -50,7 +52,7 @@ def run(folder: Path, template: str, records: list[dict[str, Any]], *, adds_bos:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     training = {"steps": 2, "tokens_per_step": 128, "learning_rate": 3e-2, "device": "cpu"}
     recipe = {"model": str(model), "data": {"train": str(path)}, "training": training}
-    return graftkit.run({**recipe, "export": [{"use": "gguf", "type": "f32"}]}, out=folder / "run")
+    return graftkit.run({**recipe, "export": [{"use": "gguf", "type": type_}]}, out=folder / "run")
 
 
 @pytest.mark.parametrize(
@@ -72,8 +74,8 @@ def test_llama_cpp_begins_a_prompt_as_training_did(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> graftkit.RunResult:
-    return run(tmp_path_factory.mktemp("run"), CHATML, CHATS, adds_bos=False)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> graftkit.RunResult:
+    return run(tmp_path_factory.mktemp("run"), CHATML, CHATS, adds_bos=False, type_=request.param)
 
 
 def swapped(values: Values, tensors: Values) -> None:
@@ -87,26 +89,53 @@ def unpermuted(values: Values, tensors: Values) -> None:
     tensors[name] = np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(tensors[name].shape)
 
 
-DAMAGE: dict[str, Callable[[Values, Values], object]] = {
-    "logits": swapped,
-    "logits ": unpermuted,
-    "logits  ": lambda values, tensors: values.update({"llama.rope.freq_base": 5e5}),
-    "chat template: it writes": lambda values, tensors: values.update(
-        {"tokenizer.chat_template": CHATML.replace("assistant", "model")}
+def scaled(values: Values, tensors: Values) -> None:
+    """Makes the scales of Q4_0's blocks half as large again."""
+    name = "blk.1.ffn_down.weight"
+    blocks = tensors[name].reshape(-1, 18).copy()
+    blocks[:, :2] = (blocks[:, :2].copy().view(np.float16) * np.float16(1.5)).view(np.uint8)
+    tensors[name] = blocks.reshape(tensors[name].shape)
+
+
+WEIGHTS = r"it computes something else than what was trained: (logits|the divergence|the weight)"
+DAMAGE: dict[str, tuple[str, Callable[[Values, Values], object]]] = {
+    "swapped layers": (WEIGHTS, swapped),
+    "rows of q in another order": (WEIGHTS, unpermuted),
+    "another scale": (WEIGHTS, scaled),
+    "another rotary embedding": (WEIGHTS, lambda values, tensors: values.update({"llama.rope.freq_base": 50.0})),
+    "another template": (
+        "chat template: it writes",
+        lambda values, tensors: values.update({"tokenizer.chat_template": CHATML.replace("assistant", "model")}),
     ),
-    "stop tokens: [258] are missing": lambda values, tensors: (
-        values.update({"tokenizer.ggml.eos_token_id": 256}),
-        values["tokenizer.ggml.tokens"].__setitem__(258, "<|stop|>"),
-        values.update({"tokenizer.chat_template": "{{ messages[0].content }}"}),
+    "a missing stop token": (
+        r"stop tokens: \[258\] are missing",
+        lambda values, tensors: (
+            values.update({"tokenizer.ggml.eos_token_id": 256}),
+            values["tokenizer.ggml.tokens"].__setitem__(258, "<|stop|>"),
+            values.update({"tokenizer.chat_template": "{{ messages[0].content }}"}),
+        ),
     ),
-    "token ids: ": lambda values, tensors: values["tokenizer.ggml.tokens"].insert(
-        65, values["tokenizer.ggml.tokens"].pop(70)
+    "tokens in another order": (
+        "token ids: ",
+        lambda values, tensors: values["tokenizer.ggml.tokens"].insert(65, values["tokenizer.ggml.tokens"].pop(70)),
     ),
 }
 
 
-@pytest.mark.parametrize("message", DAMAGE)
-def test_damage_is_named(message: str, finished: graftkit.RunResult, tmp_path: Path) -> None:
+IN_BLOCKS = ("swapped layers", "rows of q in another order", "another scale", "another rotary embedding")
+"""What is tried in Q4_0, too: what else a file holds is compared whatever the weights are stored in."""
+
+
+@pytest.mark.parametrize(
+    ("finished", "damage"),
+    [
+        *[("f32", damage) for damage in DAMAGE if damage != "another scale"],
+        *[("q4_0", damage) for damage in (*IN_BLOCKS, "another template", "a missing stop token")],
+    ],
+    indirect=["finished"],
+)
+def test_damage_is_named(damage: str, finished: graftkit.RunResult, tmp_path: Path) -> None:
+    message, change = DAMAGE[damage]
     folder = shutil.copytree(finished.folder, tmp_path / "run") / "exports" / "gguf"
     header = read_header(folder / "model.gguf")
     whole = (folder / "model.gguf").read_bytes()
@@ -115,16 +144,25 @@ def test_damage_is_named(message: str, finished: graftkit.RunResult, tmp_path: P
         for key, value in header.metadata.items()
         if key not in ("GGUF.version", "general.alignment")
     }
-    tensors = {
-        name: np.frombuffer(whole, np.float32, int(np.prod(tensor.shape)), tensor.offset).reshape(tensor.shape[::-1])
-        for name, tensor in header.tensors.items()
-    }
-    DAMAGE[message](values, tensors)
+    tensors = {name: stored(whole, tensor) for name, tensor in header.tensors.items()}
+    change(values, tensors)
     write_gguf(
         folder / "model.gguf",
         values,
-        ((name, t.shape, "f32", t.reshape(-1).view(np.uint8)) for name, t in tensors.items()),
+        (
+            (name, tensor.shape[::-1], tensor.type.name.lower(), tensors[name].reshape(-1).view(np.uint8))
+            for name, tensor in header.tensors.items()
+        ),
     )
-    with pytest.raises(ExportError) as caught:
+    with pytest.raises(ExportError, match=message):
         prove(folder, tmp_path / "run" / "probes.safetensors", trusted=True)
-    assert message.strip() in caught.value.message
+
+
+def stored(whole: bytes, tensor: GgufTensor) -> Any:
+    """Returns a tensor's rows as they are stored: numbers, or bytes of blocks."""
+    bytes_ = np.frombuffer(whole, np.uint8, tensor.nbytes, tensor.offset)
+    return (
+        bytes_.view(np.float32).reshape(tensor.shape[::-1])
+        if tensor.type.name == "F32"
+        else bytes_.reshape(tensor.shape[1], -1)
+    )

@@ -11,10 +11,13 @@ from typing import Any
 import graftkit
 import pytest
 from click.testing import CliRunner
+from gguf_models import write_llama
 from graftkit.cli.main import cli
-from graftkit.errors import ExportError, FolderError
+from graftkit.errors import ExportError, FolderError, RecipeError
 from graftkit.flow.reload import reload
 from graftkit.store.files import file_facts
+from graftkit_gguf.header import read_header
+from graftkit_gguf.stored_types import StoredTypes
 
 SYSTEM = 'Say """yes""", or\nno.'
 
@@ -81,3 +84,39 @@ def test_verify_proves_it_again_and_tells_another_adapter(finished: graftkit.Run
 def test_what_graftkit_does_not_load_itself_is_said(finished: graftkit.RunResult) -> None:
     with pytest.raises(FolderError, match="an export of 'gguf-lora' can't be tried"):
         reload(str(finished.folder / "exports" / "gguf-lora"))
+
+
+def test_what_was_not_trained_is_copied_from_a_gguf_base_bit_for_bit(tmp_path: Path) -> None:
+    base = write_llama(tmp_path / "base.gguf", StoredTypes("q4_1", ties=True))
+    adapter = {"use": "lora", "rank": 4, "targets": ["*.0.self_attn.q_proj"]}
+    result = run(base, tmp_path, [{"use": "gguf", "type": "base"}], adapter=adapter, quantizer="stored")
+    export = result.exports["gguf"]
+    headers = [read_header(base), read_header(export / "model.gguf")]
+    changed = []
+    for name, tensor in headers[0].tensors.items():
+        assert headers[1].tensors[name].type == tensor.type
+        ours, theirs = (header.path.read_bytes()[header.tensors[name].offset :][: tensor.nbytes] for header in headers)
+        changed += [name] if ours != theirs else []
+    assert changed == ["blk.0.attn_q.weight"] and headers[0].tensors[changed[0]].type.name == "Q4_1"
+    manifest = json.loads((export / "graftkit.json").read_text())
+    assert manifest["tensors_of_base"] == len(headers[0].tensors) - 1
+    rounding = manifest["proof"]["rounding"]
+    assert rounding["weights"]["compared"] == 15 and rounding["weights"]["excess"] < 1
+    card = (export / "README.md").read_text()
+    assert "each of 15 weights within rounding" in card and "nats" in card and "loss" in card
+
+
+def test_a_change_that_rounding_takes_back_is_refused(tmp_path: Path) -> None:
+    base = write_llama(tmp_path / "base.gguf", StoredTypes("q4_0", output="q4_0", ties=True))
+    small = {"use": "lora", "rank": 4, "alpha": 0.5}
+    asked = [{"use": "gguf", "type": "base", "changed": "q8_0"}, {"use": "gguf", "type": "base", "name": "same"}]
+    with pytest.raises(ExportError, match=r"exports/same|divergence") as caught:
+        run(base, tmp_path, asked, adapter=small, quantizer="stored")
+    assert "finer type" in (caught.value.hint or "")
+    fine = json.loads((tmp_path / "run" / "exports" / "gguf" / "graftkit.json").read_text())
+    assert fine["proof"]["status"] == "proved"
+
+
+def test_types_of_a_base_that_is_no_gguf_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="type: base stores tensors as the base model's own GGUF file"):
+        run(tiny_model, tmp_path, [{"use": "gguf", "type": "base"}])

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ from graftkit.flow.export_manifest import (
     drop_foreign_code,
 )
 from graftkit.flow.free_memory import free_memory, memory_of
+from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.merge import MergeRequest, holdout_sample, merge_refusal, settle_merge
 from graftkit.flow.model_card import write_model_card
 from graftkit.flow.new_rows import changed_config
@@ -47,11 +48,12 @@ from graftkit.flow.prove import TRUSTED, temporary_prefix
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import Vocabulary, sample_texts
+from graftkit.flow.weight_sketch import sketches_of
 from graftkit.host.discovery import disabled_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.host.records import MOST_NOTICES, shortened
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.exporter import Exporter
+from graftkit.interfaces.exporter import Exporter, NoticesExporter, PlannedModel, QuantizingExporter
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -67,11 +69,13 @@ __all__ = [
     "export_all",
     "give_memory_back",
     "make_exporters",
+    "notices_of",
     "prove",
     "prove_and_tell",
     "prove_exports",
     "refuse_early",
     "refuse_merges",
+    "sketches_for",
     "write_export",
 ]
 
@@ -92,16 +96,25 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
         return
     training = next(stage for stage in run.manifest.stages if stage.name == "training")
     trained: int = (training.model_extra or {})["tokens"]
-    probes = replace(make_probes(loaded, corpus, trained), assets=_assets(run, loaded))
+    probes = make_probes(loaded, corpus, trained)
+    probes = replace(probes, assets=_assets(run, loaded), sketches=sketches_for(exporters.values(), loaded.model))
     probes.save(run.folder / PROBES_FILE)
     with guarded(run.folder / "exports"):
         make_folder(run.folder / "exports")
     for use, choice in _to_write(run):
         with run.stage(f"export {use.folder}") as stage:
             exporter = exporters[use.folder]
+            for text in notices_of(exporter, loaded.model):
+                stage.notice(f"the export {use.folder}: {text}")
             request = _merge_request(run, corpus, probes, stage)
             _write(run, loaded, exporter, choice, _place(run, use.folder), use.folder, request)
             stage.facts |= {"folder": str(run.folder / "exports" / use.folder)}
+
+
+def sketches_for(exporters: Iterable[Exporter], model: AdaptedModel) -> dict[str, torch.Tensor]:
+    """Returns sketches of the trained weights where an export is quantized, which is compared with them."""
+    quantizing = any(isinstance(exporter, QuantizingExporter) for exporter in exporters)
+    return sketches_of(model.merged_tensors()) if quantizing else {}
 
 
 def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:
@@ -210,10 +223,24 @@ class Planned:
     targets: Sequence[str]
     expert_targets: Sequence[str] = ()
     unties: bool = False
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, exporters: Mapping[str, Exporter]) -> None:
+def refuse_early(
+    plan: RunPlan,
+    vocabulary: Vocabulary,
+    host: PluginHost,
+    exporters: Mapping[str, Exporter],
+    notice: Callable[[str], object],
+) -> None:
     """Asks each exporter whether it can write what the run is going to train, before a weight is loaded.
+
+    Args:
+        plan: The run's plan.
+        vocabulary: Its vocabulary.
+        host: What makes the adapter.
+        exporters: The exporters by their folders.
+        notice: Called with what they tell of the form that they have.
 
     Raises:
         RecipeError: One can't.
@@ -223,9 +250,26 @@ def refuse_early(plan: RunPlan, vocabulary: Vocabulary, host: PluginHost, export
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
     targets, experts, quantizer = plan.targets, plan.expert_targets, _quantizer(plan, host)
     reference, tokenizer, change = files.reference, vocabulary.tokenizer, vocabulary.change
+    generation = generation_config(files, change, tokenizer, stop_tokens(files, change, tokenizer, ()))
     for place, (name, exporter) in enumerate(exporters.items()):
-        planned = Planned(deepcopy(config), reference, tokenizer, change, adapter, list(targets), list(experts))
+        planned = Planned(
+            deepcopy(config),
+            reference,
+            tokenizer,
+            change,
+            adapter,
+            list(targets),
+            list(experts),
+            generation_config=deepcopy(generation),
+        )
         _refuse(plan, place, name, exporter.refusal(planned) or merge_refusal(exporter, files, quantizer))
+        for text in notices_of(exporter, planned):
+            notice(f"the export {name}: {text}")
+
+
+def notices_of(exporter: Exporter, model: PlannedModel) -> list[str]:
+    """Returns what an exporter tells of the form that a model takes."""
+    return list(map(str, exporter.notices(model))) if isinstance(exporter, NoticesExporter) else []
 
 
 def refuse_merges(run: RunContext, loaded: LoadedModel, exporters: Mapping[str, Exporter]) -> None:
@@ -516,6 +560,23 @@ def _checked(folder: Path, code: int, output: str, errors: str) -> dict[str, Any
             f"what is loaded is not what was trained with; {'; '.join(proof['differences'])}",
             where=str(folder),
             hint="Do not use it as it is: load the run's own tokenizer/ and settings beside it. It is kept for a look.",
+        )
+    rounding = proof.get("rounding")
+    weights = rounding and rounding["weights"]
+    if weights and weights["excess"] > 1:
+        raise ExportError(
+            f"it computes something else than what was trained: the weight '{weights['name']}' differs by "
+            f"{weights['excess']:.2g} times what rounding explains",
+            where=str(folder),
+            hint="Do not use it. It is kept for a look.",
+        )
+    if rounding and rounding["divergence"] > rounding["allowed"]:
+        raise ExportError(
+            "it computes something else than what was trained: the divergence of its next tokens is "
+            f"{rounding['divergence']:.2g} nats, where the rounding of its weights explains {rounding['allowed']:.2g}",
+            where=str(folder),
+            hint="Do not use it. Rounding takes back changes of less than half a step: export it with a finer type. "
+            "It is kept for a look.",
         )
     if proof["status"] == "different":
         raise ExportError(

@@ -18,8 +18,9 @@ from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
-from graftkit.flow.export import Planned, give_memory_back, prove_and_tell, write_export
+from graftkit.flow.export import Planned, give_memory_back, notices_of, prove_and_tell, sketches_for, write_export
 from graftkit.flow.export_manifest import ExportManifest
+from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.place_adapter import check_layers, expert_layouts, gives_output_own_rows
@@ -116,6 +117,9 @@ def export_adapter(
     with _stage(f"export {name}", on_event, cancel), guarded(target):
         make_folder(target.parent)
         facts = _facts(planned, targets)
+        model = loaded.model if loaded else streamed
+        for text in notices_of(exporter, model) if model else ():
+            on_event(Notice(f"export {name}", text))
         if loaded:
             merge = _write_loaded(planned, loaded, exporter, choice, target, facts, out, cancel)
         elif streamed:
@@ -123,11 +127,11 @@ def export_adapter(
                 MergeFacts(onto="dequantized", asked="dequantized") if isinstance(exporter, MergingExporter) else None
             )
             write_export(streamed, exporter, choice, target, {**facts, **({"merge": merge} if merge else {})})
-    del streamed
+    del streamed, model
     with _stage(f"proof of {name}", on_event, cancel):
         if loaded is None:  # the model as training computes it is only needed now
             loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)))
-            _keep_probes(planned, loaded, out)
+            _keep_probes(planned, loaded, exporter, out)
         del loaded
         give_memory_back()
         proof = prove_and_tell(
@@ -145,9 +149,13 @@ def _takes_what_was_trained(exporter: Exporter) -> bool:
     return not isinstance(exporter, MergingExporter) or exporter.merge_onto == "dequantized"
 
 
-def _keep_probes(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> Probes:
+def _keep_probes(planned: PlannedAdapter, loaded: LoadedModel, exporter: Exporter, out: Path) -> Probes:
     """Computes and writes what the export is proved with."""
-    probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, out))
+    probes = replace(
+        run_probes(loaded, _sequences(planned), 0),
+        assets=_assets(planned, loaded, out),
+        sketches=sketches_for([exporter], loaded.model),
+    )
     probes.save(out / PROBES_FILE)
     return probes
 
@@ -163,7 +171,7 @@ def _write_loaded(
     cancel: CancelToken,
 ) -> MergeFacts | None:
     """Writes an export of a model that is loaded, and returns what its adapter was merged onto."""
-    probes = _keep_probes(planned, loaded, out)
+    probes = _keep_probes(planned, loaded, exporter, out)
     vocabulary = None
     if planned.change:
         vocabulary = out / VOCABULARY
@@ -226,6 +234,7 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
         targets,
         experts,
         unties,
+        generation_config(planned.files, planned.change, planned.tokenizer, stops_of(planned)),
     )
     reason = exporter.refusal(asked) or merge_refusal(exporter, planned.files, planned.quantizer)
     if reason:

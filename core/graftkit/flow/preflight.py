@@ -30,11 +30,12 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
     kept = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
     vocabulary = make_vocabulary(plan)[0] if plan.vocabulary else kept
     settled = settle_targets(plan, vocabulary.change)
-    refuse_early(settled, vocabulary, host, make_exporters(settled, host))
+    told: list[str] = []
+    refuse_early(settled, vocabulary, host, make_exporters(settled, host), told.append)
     base = plan_base(settled, host)
     checked: dict[str, str | bool | int] = {
         "device": str(base.device),
         "packed": base.packing.packed,
         "new_rows": len(vocabulary.change.ids) if vocabulary.change else 0,
     }
-    return replace(settled, notices=[*settled.notices, *base.notices], checked=checked)
+    return replace(settled, notices=[*settled.notices, *told, *base.notices], checked=checked)

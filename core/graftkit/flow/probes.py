@@ -38,6 +38,7 @@ __all__ = [
 
 PROBES_FILE = "probes.safetensors"
 _ASK_THE_RUN = "An export is proved with what its run has kept beside it: put that file back, or run it again."
+_SKETCH = "sketch."
 COUNT = 4
 """Sequences at most."""
 KEPT = 8
@@ -59,6 +60,7 @@ class Probes:
         tokenizer_fingerprint: Of the tokenizer that the ids are of.
         coverage: What the probes cover, for whoever reads the proof.
         assets: What an export must load besides its weights; None in what was written before that was compared.
+        sketches: Those of the trained weights, where an exporter quantizes (`weight_sketch.py`).
     """
 
     ids: list[list[int]]
@@ -67,6 +69,7 @@ class Probes:
     tokenizer_fingerprint: str = ""
     coverage: Mapping[str, int] = field(default_factory=dict)
     assets: ExpectedAssets | None = None
+    sketches: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.positions:
@@ -87,6 +90,7 @@ class Probes:
         tensors = {f"ids.{n}": torch.tensor(ids) for n, ids in enumerate(self.ids)}
         tensors |= {f"logits.{n}": logits.contiguous() for n, logits in enumerate(self.logits)}
         tensors |= {f"positions.{n}": torch.tensor(positions) for n, positions in enumerate(self.positions)}
+        tensors |= {f"{_SKETCH}{name}": sketch.contiguous() for name, sketch in self.sketches.items()}
         metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
         metadata |= {"assets": self.assets.to_json()} if self.assets else {}
@@ -135,6 +139,7 @@ class Probes:
                 if name.startswith("coverage.")
             },
             ExpectedAssets.from_json(metadata["assets"]) if "assets" in metadata else None,
+            {name.removeprefix(_SKETCH): tensor for name, tensor in tensors.items() if name.startswith(_SKETCH)},
         )
 
 

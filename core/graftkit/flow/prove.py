@@ -38,7 +38,14 @@ from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.exporter import AssetsExporter, BaseFileExporter, Exporter, LoadedAssets, ProofRequest
+from graftkit.interfaces.exporter import (
+    AssetsExporter,
+    BaseFileExporter,
+    Exporter,
+    LoadedAssets,
+    ProofRequest,
+    QuantizingExporter,
+)
 from graftkit.store.files import held
 
 if TYPE_CHECKING:
@@ -107,6 +114,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     """Compares an export's logits with the trained model's, and what else its program loads with the run's own."""
     from graftkit.flow.base_file_proof import prove_on_base_file
     from graftkit.flow.probes import Probes, allowed_difference, compare, reference_file
+    from graftkit.flow.rounding import compare_rounding, read_logits
 
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
@@ -134,15 +142,21 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
             workspace=Path(place),
         )
         assets, lacking = _loaded_assets(exporter, request)
-        difference = compare_found(exporter, probes, exporter.logits(request))
-        tolerance = allowed_difference(probes, share)
-        on_file = None
+        reading = exporter.reading(request) if isinstance(exporter, QuantizingExporter) else None
+        read = read_logits(reading, request, Path(place)) if reading else None
+        wanted = replace(probes, logits=read.rounded) if read else probes
+        difference = compare_found(exporter, wanted, exporter.logits(request))
+        tolerance = read.tolerance(share) if read else allowed_difference(probes, share)
+        on_file, rounding = None, None
         if difference.within(tolerance):
-            check_it_reads(exporter, folder, probes, request.base, tolerance)
+            check_it_reads(exporter, folder, wanted, request.base, tolerance)
             on_file = prove_on_base_file(exporter, probes, request, share)
+            if reading and read:
+                rounding = compare_rounding(reading, read.exact, probes, request, Path(place))
+    unexplained = rounding is not None and not rounding.explained
     odd = differences(probes.assets, assets, tokenizer_configs(folder)) if probes.assets else []
     return {
-        "status": "proved" if difference.within(tolerance) and not odd else "different",
+        "status": "proved" if difference.within(tolerance) and not odd and not unexplained else "different",
         "covers": covered(probes.assets, assets),
         "differences": odd,
         "not_covered_because": lacking,
@@ -159,6 +173,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
             else {}
         ),
         **({"on_base_file": asdict(on_file)} if on_file else {}),
+        **({"rounding": asdict(rounding)} if rounding else {}),
     }
 
 

@@ -223,7 +223,7 @@ def _flow(run: RunContext) -> None:
     for message in run.plan.notices:
         run.notice("plan", message)
     exporters = make_exporters(run.plan, run.host)
-    refuse_early(run.plan, run.vocabulary, run.host, exporters)
+    refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     _train_and_export(run, check_model(run), build_corpus(run), exporters)
     del exporters
     prove_exports(run)

@@ -18,20 +18,24 @@ if TYPE_CHECKING:
 
     from graftkit.interfaces.adapted_weight import AdaptedWeight
     from graftkit.interfaces.adapter import Adapter
+    from graftkit.interfaces.model_source import BaseModelFiles
     from graftkit.interfaces.tokenizer import Tokenizer
 
 __all__ = [
     "AssetsExporter",
     "BaseFileExporter",
+    "ExportReading",
     "Exporter",
     "LoadedAssets",
     "MergeBase",
     "MergingExporter",
     "NewVocabulary",
+    "NoticesExporter",
     "OnBaseFile",
     "PlannedModel",
     "Probe",
     "ProofRequest",
+    "QuantizingExporter",
     "TrainedModel",
     "added_ids",
     "role_ids",
@@ -94,13 +98,16 @@ class PlannedModel(Protocol):
     def expert_targets(self) -> Sequence[str]:
         """Those of them that are a mixture's experts, one tensor a layer, of which each is adapted by itself."""
 
+    @property
+    def generation_config(self) -> Mapping[str, Any]:
+        """The base model's generation_config.json, with every token that ends an answer, as far as that is known.
+
+        Empty without any. What ends an answer in the records is known once these are encoded.
+        """
+
 
 class TrainedModel(PlannedModel, Protocol):
     """What a run trained, as exporters see it."""
-
-    @property
-    def generation_config(self) -> Mapping[str, Any]:
-        """The base model's generation_config.json, with every token that ends an answer; empty without any."""
 
     @property
     def prompts(self) -> Literal["chat", "plain"]:
@@ -384,7 +391,6 @@ class MergingExporter(Protocol):
 
     Core refuses what there is not, measures where it is to choose, gives `export` a model whose `merged_tensors` are
     those of the chosen base, and has the proof compare with the trained adapter on that base.
-
     """
 
     @property
@@ -394,6 +400,46 @@ class MergingExporter(Protocol):
     @property
     def merge_dtype(self) -> Literal["float32", "bfloat16", "float16"]:
         """The type that merged weights are stored in; they are measured so rounded."""
+
+
+@runtime_checkable
+class NoticesExporter(Protocol):
+    """What an exporter may have besides, whose format is not quite what somebody may expect of it."""
+
+    def notices(self, planned: PlannedModel) -> Sequence[str]:
+        """Returns what to tell of the format that this model takes: sentences without a full stop.
+
+        Asked with `refusal`, before a weight is loaded, and again of the `TrainedModel` that is exported.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReading:
+    """An export whose weights are quantized, as it is read without the program that it is meant for.
+
+    Attributes:
+        files: Its configuration and weights, dequantized exactly, by the architecture's own names of parameters.
+        steps: Gives for one of these names how far apart the levels are that a weight's numbers were rounded to, in its
+            shape, float32; None where they were not.
+        round_as_program: Has a model round what the export's program rounds besides the weights, such as what they are
+            multiplied with, before it is compared with the program.
+    """
+
+    files: BaseModelFiles
+    steps: Callable[[str], torch.Tensor | None]
+    round_as_program: Callable[[nn.Module], None] = lambda model: None
+
+
+@runtime_checkable
+class QuantizingExporter(Protocol):
+    """What an exporter must have besides whose format quantizes weights, so that logits are off by more than 0.1.
+
+    What its program computes is compared with the reading, of the same weights, as closely as with any format. The
+    reading is compared with what was trained, by as much as rounding explains (`flow/rounding.py`).
+    """
+
+    def reading(self, request: ProofRequest) -> ExportReading | None:
+        """Reads the export; None where it was told to store plain numbers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ __all__ = [
     "check_stored_weights",
     "load_base_model",
     "load_dense_model",
+    "load_plain_model",
     "plan_base_model",
 ]
 
@@ -154,6 +155,36 @@ def load_dense_model(
             parameter.data = _kept(parameter.data.float(), folder)
     compute_in_float32(model)
     return model  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def load_plain_model(
+    files: BaseModelFiles, folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor]
+) -> nn.Module:
+    """Builds the transformers model of files whose tensors have its parameters' own names, float32.
+
+    Args:
+        files: The files.
+        folder: Where the weights are kept in files without a name, mapped.
+        change: Gives for each name and tensor what is to be in its place.
+
+    Raises:
+        ModelError: A tensor is missing, unknown to the architecture, or of another shape.
+    """
+    model: Any = build_skeleton(files.config, files.reference, tensors=len(files.tensors))
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name, found in files.read():
+        tensor = found.float() if isinstance(found, torch.Tensor) else found.dequantize() if found.dequantize else None
+        if tensor is None or shapes.pop(name, None) != tensor.shape:
+            raise ModelError(f"tensor '{name}' is of another shape or type than its model", where=files.reference)
+        owner, _, last = name.rpartition(".")
+        kept = nn.Parameter(_kept(change(name, tensor), folder), requires_grad=False)
+        setattr(model.get_submodule(owner), last, kept)
+    model.tie_weights()
+    if shapes:
+        raise ModelError(f"it lacks {len(shapes)} tensors: {_some(sorted(shapes))}", where=files.reference)
+    compute_in_float32(model)
+    return model.requires_grad_(False).eval()  # type: ignore[no-any-return]
 
 
 def _order_parameters(model: nn.Module, skeleton: nn.Module, stacks: Iterable[str]) -> None:

@@ -74,6 +74,7 @@ def proof_text(proof: Mapping[str, Any]) -> str:
     covers = ", ".join(proof.get("covers", ["logits"]))
     parts = [
         within + (f", up to {longest} tokens" if longest else ""),
+        _rounded(proof.get("rounding")),
         _on_base(proof.get("base_stored_by")),
         _from_trained(proof),
         _on_base_file(proof.get("on_base_file")),
@@ -81,6 +82,21 @@ def proof_text(proof: Mapping[str, Any]) -> str:
         f"claims: loaded with {programs}" if programs else "",
     ]
     return f"proved: {'; '.join(filter(None, parts))}"
+
+
+def _rounded(found: Mapping[str, Any] | None) -> str:
+    """Says how a quantized export differs from what was trained."""
+    if found is None:
+        return ""
+    loss = found["loss_difference"]
+    parts = [
+        f"quantized: each of {found['weights']['compared']:,} weights within rounding" if found.get("weights") else "",
+        f"next tokens' divergence from what was trained {found['divergence']:.1e} nats of {found['allowed']:.1e} that "
+        "rounding explains",
+        f"the same likeliest token at {found['top1_agreement']:.0%} of positions",
+        f"loss {loss:+.4f}" if loss is not None else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _on_base(quantizer: str | None) -> str:

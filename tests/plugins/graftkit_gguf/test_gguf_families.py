@@ -23,8 +23,9 @@ from graftkit_gguf.families import ARCHITECTURES as ARCHITECTURES_OF_GGUF
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.llama_cpp import LlamaCpp
-from graftkit_gguf.model_exporter import stored_tensors
+from graftkit_gguf.model_tensors import stored_tensors
 from graftkit_gguf.source import GgufSource
+from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.tensor_types import KEPT_TYPES
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_quantizers.dense import Dense
@@ -41,28 +42,74 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
 }
 _YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+_LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+_LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "long_factor": [1.0 + 0.3 * n for n in range(16)],
+    "short_factor": [1.0 + 0.05 * n for n in range(16)],
+}
+_PART = {key: value[:12] if isinstance(value, list) else value for key, value in _LONG.items()}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama untied": ("llama", {"tie_word_embeddings": False}),
-    "llama, rope linear": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),
+    "llama, rope linear": ("llama", {"rope_parameters": _LINEAR}),
     "llama, rope llama3": ("llama", {"rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 8192}}),
+    "llama, rope llama3 of its own": (
+        "llama",
+        {
+            "rope_parameters": {
+                **_LLAMA3,
+                "rope_theta": 1e4,
+                "low_freq_factor": 0.5,
+                "high_freq_factor": 6.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+    ),
     "llama, rope yarn": ("llama", {"rope_parameters": _YARN}),
+    "llama, rope yarn with its own attention factor": (
+        "llama",
+        {"rope_parameters": {**_YARN, "attention_factor": 0.8}},
+    ),
+    "llama, rope yarn with scales": ("llama", {"rope_parameters": {**_YARN, "mscale": 0.7, "mscale_all_dim": 1.2}}),
     "mistral": ("mistral", {"sliding_window": None}),
+    "mistral, rope llama3": (
+        "mistral",
+        {"sliding_window": None, "rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 64}},
+    ),
     "mixtral": ("mixtral", {}),
+    "mixtral, rope linear": ("mixtral", {"rope_parameters": _LINEAR}),
     "qwen2": ("qwen2", {}),
     "qwen2, rope yarn": ("qwen2", {"rope_parameters": _YARN}),
     "qwen3": ("qwen3", {}),
     "qwen2_moe": ("qwen2_moe", {}),
     "qwen3_moe": ("qwen3_moe", {"norm_topk_prob": True}),
+    "qwen3_moe, rope yarn": ("qwen3_moe", {"norm_topk_prob": True, "rope_parameters": _YARN}),
     "gemma2": ("gemma2", _GEMMA),
     "gemma3": ("gemma3_text", {**_GEMMA, "layer_types": LEFT_OUT}),
     "phi3": ("phi3", {"pad_token_id": 0}),
+    "phi3, rope longrope": (
+        "phi3",
+        {"pad_token_id": 0, "rope_parameters": _LONG, "original_max_position_embeddings": 32},
+    ),
+    "phi3, rope longrope of a part, within the original context": (
+        "phi3",
+        {
+            "pad_token_id": 0,
+            "rope_parameters": {**_PART, "partial_rotary_factor": 0.75},
+            "original_max_position_embeddings": 256,
+            "max_position_embeddings": 1024,
+        },
+    ),
     "starcoder2": ("starcoder2", {"sliding_window": None}),
     "granite": (
         "granite",
         {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.3, "logits_scaling": 2.0},
     ),
+    "granite, rope llama3": ("granite", {"rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 64}}),
+    "olmo2, rope linear": ("olmo2", {"rope_parameters": _LINEAR}),
     "smollm3": ("smollm3", {"pad_token_id": 0, "num_hidden_layers": 5}),
     "olmo2": ("olmo2", {}),
 }
@@ -98,7 +145,7 @@ def write(path: Path, model: Any, config: dict[str, Any], type_: str = "f32") ->
     metadata = architecture_of(config).metadata(complete_config(config))
     tokenizer = tokenizer_metadata(path.parent, config["vocab_size"], roles, (False, False), [258])
     tensors = ((name, value.detach()) for name, value in model.state_dict().items())
-    write_gguf(path, metadata | tokenizer, stored_tensors(config, tensors, type_))
+    write_gguf(path, metadata | tokenizer, stored_tensors(config, tensors, StoredTypes(type_)))
     return path
 
 
@@ -172,8 +219,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
     ),
-    "'yarn' with its own beta_fast": ("llama", {"rope_parameters": {**_YARN, "beta_fast": 16}}),
-    "'yarn' with its own attention_factor": ("llama", {"rope_parameters": {**_YARN, "attention_factor": 1.0}}),
+    "'yarn' with beta_fast = 16": ("llama", {"rope_parameters": {**_YARN, "beta_fast": 16}}),
+    "'yarn' with truncate = False": ("llama", {"rope_parameters": {**_YARN, "truncate": False}}),
+    "rope of the type 'llama3'": (
+        "qwen3",
+        {"rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 64}},
+    ),
     "hidden_act = gelu": ("llama", {"hidden_act": "gelu"}),
     "query_pre_attn_scalar = 256 rather than 32": ("gemma2", {"query_pre_attn_scalar": 256}),
     "without attn_logit_softcapping": ("gemma2", {"attn_logit_softcapping": None}),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
-import json
 import random
 import sysconfig
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ import torch
 from gguf.quants import dequantize
 from graftkit import StoredWeight
 from graftkit_gguf.header import GgufHeader, read_header
+from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.source import GgufFile, GgufSource
 from graftkit_gguf.splitting import SPLITTINGS
 from graftkit_gguf.tokenizer import save_tokenizer
@@ -103,39 +102,6 @@ def path() -> Path:
 @pytest.fixture(scope="module")
 def files(path: Path) -> GgufFile:
     return GgufSource().open(REFERENCE)
-
-
-class LlamaCpp:
-    """llama.cpp's server, in this process."""
-
-    def __init__(self, path: Path) -> None:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
-        params.n_ctx = 256
-        params.n_parallel = 1
-        params.port = 0
-        params.verbosity = -1
-        params.warmup = False
-        params.fit_params = False
-        params.cache_ram_mib = 0
-        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        self._server = xllamacpp.Server(params)
-        self._connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
-
-    def post(self, route: str, **request: Any) -> Any:
-        self._connection.request("POST", route, json.dumps(request), {"Content-Type": "application/json"})
-        return json.loads(self._connection.getresponse().read())
-
-    def ids(self, text: str, *, specials: bool = False, whole: bool = False) -> list[int]:
-        found: list[int] = self.post("/tokenize", content=text, parse_special=specials, add_special=whole)["tokens"]
-        return found
-
-    def close(self) -> None:
-        self._connection.close()
-        del self._server
 
 
 def chunks(text: str, random_: random.Random) -> Iterator[str]:
@@ -231,13 +197,13 @@ def differences(path: Path, folder: Path, sample: list[str]) -> list[str]:
     loaded = AutoTokenizer.from_pretrained(folder)
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
     plain.encode_special_tokens = True
-    llama = LlamaCpp(path)
+    llama = LlamaCpp(path, 256)
     different = [
         text
         for text in sample
-        if plain.encode(text, add_special_tokens=False).ids != llama.ids(text)
-        or loaded(text, add_special_tokens=False).input_ids != llama.ids(text, specials=True)
-        or loaded(text).input_ids != llama.ids(text, specials=True, whole=True)
+        if plain.encode(text, add_special_tokens=False).ids != llama.tokens(text, specials=False)
+        or loaded(text, add_special_tokens=False).input_ids != llama.tokens(text)
+        or loaded(text).input_ids != llama.tokens(text, whole=True)
     ]
     llama.close()
     return different
@@ -277,10 +243,10 @@ def test_user_defined_and_unused_tokens_are_read_as_in_llama_cpp(path: Path, tmp
 def test_ids_become_the_text_that_llama_cpp_makes_of_them(path: Path, files: GgufFile, tmp_path: Path) -> None:
     files.save_tokenizer(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    llama = LlamaCpp(path)
+    llama = LlamaCpp(path, 256)
     for text in SENTENCES:
-        ids = llama.ids(text, specials=True)
-        assert tokenizer.decode(ids) == llama.post("/detokenize", tokens=ids)["content"]
+        ids = llama.tokens(text)
+        assert tokenizer.decode(ids) == llama.text(ids)
     llama.close()
 
 
@@ -317,17 +283,16 @@ def test_the_weights_are_the_reference_readers(path: Path, files: GgufFile) -> N
 def test_the_model_expects_the_words_that_llama_cpp_expects(path: Path, files: GgufFile) -> None:
     model = LlamaForCausalLM(LlamaConfig(**files.config)).eval()
     model.load_state_dict({name: dense(found) for name, found in files.read()}, strict=False)
-    llama = LlamaCpp(path)
-    ids = llama.ids("The capital of France is the city of")
-    request = {"n_predict": 1, "n_probs": 20, "temperature": 0, "cache_prompt": False}
-    answer = llama.post("/completion", prompt=ids, **request)["completion_probabilities"][0]["top_logprobs"]
+    llama = LlamaCpp(path, 256)
+    ids = llama.tokens("The capital of France is the city of")
+    [found] = llama.log_probabilities(ids, [len(ids) - 1], files.config["vocab_size"])
     llama.close()
     with torch.no_grad():
         ours = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
-    assert len(answer) == 20
+    likeliest = found.nan_to_num(-torch.inf).topk(20).indices
     # llama.cpp rounds activations to 8 bits for a 4-bit file, hence the tolerance
-    assert max(abs(float(ours[token["id"]]) - token["logprob"]) for token in answer) < 0.3
-    assert int(ours.argmax()) == answer[0]["id"]
+    assert (ours - found)[likeliest].abs().max() < 0.3
+    assert int(ours.argmax()) == int(likeliest[0])
 
 
 def test_the_configuration_is_smollm2s(files: GgufFile) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from graftkit.flow.export import Planned
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import Probes
+from graftkit.flow.weight_sketch import sketches_of
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
@@ -67,14 +68,23 @@ class TinyTrained:
     def planned(self) -> Planned:
         """Returns what is known of it before a weight is loaded, as exporters are asked about it."""
         model = self.model
-        return Planned(model.config, model.reference, model.tokenizer, model.change, model.adapter, model.targets)
+        return Planned(
+            model.config,
+            model.reference,
+            model.tokenizer,
+            model.change,
+            model.adapter,
+            model.targets,
+            generation_config=model.generation_config,
+        )
 
     def probes(self) -> Probes:
         """Returns a few token sequences and what the trained model makes of them."""
         ids = [[257, 40, 41, 42, 99, 7, 7, 255, 12], list(range(60, 90))]
         if self.model.grown:
             ids += [[new, 40, 41, new] for new in self.model.grown.change.ids[-2:]]
-        return Probes(ids, [logits(self.model.network, probe) for probe in ids])
+        sketches = sketches_of(self.model.merged_tensors())
+        return Probes(ids, [logits(self.model.network, probe) for probe in ids], sketches=sketches)
 
     def manifest(self) -> dict[str, Any]:
         """Returns what an export's manifest says of the model, as a proof reads it."""

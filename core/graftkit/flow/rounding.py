@@ -1,0 +1,167 @@
+"""How a quantized export differs from what was trained, and how much of that the rounding of its weights explains.
+
+Its weights are compared one by one (`weight_sketch.py`), and what they compute as a whole, by which settings show, too.
+
+A weight that was rounded to levels a step apart is off by anything within half a step, as good as at random. So the
+export's own weights are moved at random within half a step, and what they compute then differs from what they computed
+before as the export differs from what was trained, to first order: by weights that are off as much. The largest of a
+few such differences, by Kullback-Leibler divergence, is what rounding explains. Three things make the export's own
+differ from it: the chance of the draw, blocks whose scale was rounded, too, and Q4_0, which may cut off the value at
+its upper end by a whole step. Measured, it is between 0.5 and 1.6 times that; `_TIMES` it is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from graftkit.flow.export_manifest import MAX_TOLERANCE
+from graftkit.flow.probes import Probes
+from graftkit.flow.weight_sketch import SketchProof, compare_sketches
+from graftkit.interfaces.exporter import ExportReading, ProofRequest
+from graftkit.model.load import load_plain_model
+
+__all__ = ["MAX_DIVERGENCE", "ReadLogits", "RoundingProof", "compare_rounding", "read_logits"]
+
+_DRAWS = 2
+_TIMES = 3
+_FLIPPED = 3
+"""Times as far off as rounding moves the logits a program may be that rounds likewise."""
+_LEAST = 1e-7
+"""Nats by which two computations in float32 may differ."""
+
+MAX_DIVERGENCE = 0.7
+"""Nats beyond which nothing is explained by rounding, whatever steps an exporter claims: an even choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundingProof:
+    """How a quantized export's own reading differs from what was trained.
+
+    Attributes:
+        divergence: The mean Kullback-Leibler divergence of its next tokens from those of what was trained, in nats.
+        allowed: How large that may be.
+        top1_agreement: The share of positions at which both find the same token likeliest.
+        loss_difference: By how much its loss at the probes' own next tokens is larger, in nats a token; None without.
+        weights: How its weights differ, one by one; None where nothing was kept of the trained ones.
+    """
+
+    divergence: float
+    allowed: float
+    top1_agreement: float
+    loss_difference: float | None
+    weights: SketchProof | None = None
+
+    @property
+    def explained(self) -> bool:
+        """Whether rounding explains both."""
+        return self.divergence <= self.allowed and (self.weights is None or self.weights.excess <= 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLogits:
+    """What an export's own weights compute, for each probe `[positions, vocabulary]`.
+
+    Attributes:
+        exact: In float32.
+        rounded: With what the export's program rounds besides the weights.
+    """
+
+    exact: list[torch.Tensor]
+    rounded: list[torch.Tensor]
+
+    def tolerance(self, share: float) -> float:
+        """Returns how far the program's logits may be off from `rounded`.
+
+        A number next to the middle of two levels may be rounded to the other one, after which other numbers are; so the
+        program differs from `rounded` about as `rounded` does from `exact`.
+
+        Args:
+            share: How far a logit may be off besides, as a share of the largest one.
+        """
+        largest = max(logits.abs().max().item() for logits in self.exact)
+        pairs = zip(self.exact, self.rounded, strict=True)
+        moved = max((exact.log_softmax(1) - rounded.log_softmax(1)).abs().max().item() for exact, rounded in pairs)
+        return min(max(1e-4, share * largest) + _FLIPPED * moved, 2 * MAX_TOLERANCE * largest)
+
+
+def read_logits(reading: ExportReading, request: ProofRequest, folder: Path) -> ReadLogits:
+    """Computes what the export's own weights compute.
+
+    Args:
+        reading: The export.
+        request: The probes.
+        folder: Where weights are kept while they are needed.
+    """
+    model = load_plain_model(reading.files, folder, _as_it_is)
+    exact = request.run(model)
+    reading.round_as_program(model)
+    return ReadLogits(exact, request.run(model))
+
+
+def compare_rounding(
+    reading: ExportReading, read: Sequence[torch.Tensor], probes: Probes, request: ProofRequest, folder: Path
+) -> RoundingProof:
+    """Compares what an export's own weights compute with what was trained.
+
+    Args:
+        reading: The export.
+        read: What its weights compute in float32.
+        probes: What is kept of the trained model.
+        request: The probes.
+        folder: Where weights are kept while they are needed.
+    """
+    explained = []
+    for draw in range(_DRAWS):
+        moved = _moved(reading, torch.Generator().manual_seed(draw))
+        explained.append(_divergence(read, request.run(load_plain_model(reading.files, folder, moved))))
+    trained = probes.logits
+    agreeing = [ours.argmax(1) == theirs.argmax(1) for ours, theirs in zip(trained, read, strict=True)]
+    return RoundingProof(
+        min(_divergence(trained, read), 1e308),
+        min(MAX_DIVERGENCE, _TIMES * max(explained) + _LEAST),
+        torch.cat(agreeing).float().mean().item(),
+        _loss_difference(probes, read),
+        compare_sketches(reading, probes.sketches),
+    )
+
+
+def _as_it_is(name: str, weight: torch.Tensor) -> torch.Tensor:
+    return weight
+
+
+def _moved(reading: ExportReading, generator: torch.Generator) -> Callable[[str, torch.Tensor], torch.Tensor]:
+    def move(name: str, weight: torch.Tensor) -> torch.Tensor:
+        steps = reading.steps(name)
+        if steps is None:
+            return weight
+        return torch.rand(weight.shape, generator=generator).sub_(0.5).mul_(steps).add_(weight)
+
+    return move
+
+
+def _divergence(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
+    """Returns the mean over positions; infinite where a number is not finite or shapes differ."""
+    every = []
+    for ours, theirs in zip(expected, found, strict=True):
+        width = min(ours.shape[1], theirs.shape[1])
+        p, q = (logits[:, :width].double().log_softmax(1) for logits in (ours, theirs))
+        if p.shape != q.shape:
+            return float("inf")
+        every.append((p.exp() * (p - q)).sum(1))
+    mean = torch.cat(every).mean().item()
+    return mean if mean == mean else float("inf")
+
+
+def _loss_difference(probes: Probes, read: Sequence[torch.Tensor]) -> float | None:
+    found = []
+    for ids, positions, ours, theirs in zip(probes.ids, probes.positions, probes.logits, read, strict=True):
+        rows = [row for row, position in enumerate(positions) if position + 1 < len(ids)]
+        following = torch.tensor([ids[positions[row] + 1] for row in rows], dtype=torch.int64)[:, None]
+        ours, theirs = (logits[rows].log_softmax(1).gather(1, following) for logits in (ours, theirs))
+        found.append((ours - theirs).squeeze(1))
+    every = torch.cat(found)
+    return every.mean().item() if len(every) else None
