@@ -17,6 +17,7 @@ from graftkit.cli import export as export_command
 from graftkit.cli import verify
 from graftkit.errors import ModelError, RecipeError, RequestError
 from graftkit.flow.folder import CHECKPOINTS
+from graftkit.store.files import file_facts
 from graftkit.testing import tiny_model_folder
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -123,6 +124,27 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a number of no use": (lambda path: changed(path, lora_alpha=0), "its 'alpha'"),
     "a huge rank": (lambda path: changed(path, r=10**7), "asks for 10,000,000"),
     "a pattern without end": (lambda path: changed(path, target_modules="(a+)+$"), "could take forever"),
+    "a pattern of many stars": (lambda path: changed(path, target_modules=".*" * 12 + "Z"), "could take forever"),
+    "patterns without number": (
+        lambda path: (
+            retensored(path, lambda found: found.update({"base_model.model.x": torch.ones(1, 5000)})),
+            changed(path, rank_pattern={f"a{n}.*": 3 for n in range(4500)}),
+        ),
+        "4,500 patterns; 4,000 are read at most",
+    ),
+    "modules without number": (
+        lambda path: (
+            retensored(
+                path, lambda found: found.update({f"base_model.model.a{n}.weight": torch.ones(1) for n in range(1100)})
+            ),
+            changed(path, modules_to_save=[f"a{n}" for n in range(1100)]),
+        ),
+        "'modules_to_save' names 1,100 modules, for 1,108 tensors",
+    ),
+    "a name without end": (
+        lambda path: retensored(path, lambda found: found.update({"base_model.model." + "a." * 999: torch.ones(1)})),
+        "has a name of 2,015 characters",
+    ),
     "more layers named": (
         lambda path: changed(path, target_modules=["q_proj", "up_proj", "k_proj"]),
         "names 2 layers without tensors",
@@ -179,6 +201,37 @@ def test_what_can_t_be_exported_right_is_refused(what: str, adapter: Path, tmp_p
     assert done.exit_code == 2, done.output
     assert message in " ".join(done.output.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("said", ["abc", {"a": 1}, {"a": {}}, {"a": {"prefix": "b", "experts": 2, "swapped": False}}])
+def test_experts_without_tensors_are_refused(said: Any, make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    done = graftkit.run(make_recipe(export=["peft"]), out=tmp_path / "run")
+    shutil.copytree(done.exports["peft"], tmp_path / "moved")
+    path = tmp_path / "moved" / "graftkit.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"expert_layouts": said}))
+    refused = export(tmp_path / "moved", "--to", "merged", "--out", tmp_path / "out")
+    assert refused.exit_code == 2 and "graftkit.json" in refused.output and not (tmp_path / "out").exists()
+
+
+def test_exports_of_an_adapter_lie_beside_one_another_and_replace_nothing(
+    adapter: Path, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert export(adapter, "--to", "merged", "--out", out).exit_code == 0
+    assert export(adapter, "--to", "peft", "--out", out).exit_code == 0
+    assert invoked(verify.command, out / "exports" / "merged").exit_code == 0
+    before = file_facts(out)
+    other = export(adapter, "--to", "merged", "--set", "name=other", "--quantizer", "nf4", "--out", out)
+    assert other.exit_code == 2 and "probes.safetensors: it is another file than the one that" in other.output
+    assert file_facts(out) == before
+    (tmp_path / "mine" / "tokenizer").mkdir(parents=True)
+    (tmp_path / "mine" / "tokenizer" / "tokenizer.json").write_text("mine")
+    mine = export(adapter, "--to", "peft", "--out", tmp_path / "mine")
+    assert mine.exit_code == 2 and file_facts(tmp_path / "mine").keys() == {"tokenizer/tokenizer.json"}
+    done = graftkit.run(make_recipe(), out=tmp_path / "run")
+    refused = export(adapter, "--to", "peft", "--out", tmp_path / "run")
+    assert refused.exit_code == 2 and "there is a run in it" in refused.output
+    assert done.manifest["artifacts"] == file_facts(done.folder, leave_out=frozenset(["manifest.json"]))
 
 
 def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:

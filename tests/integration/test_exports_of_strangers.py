@@ -411,6 +411,27 @@ def facts_of(registered: RegisteredProvider) -> dict[str, Any]:
     return {"target": registered.provider.target, "config_class": registered.provider.config, "config": {}}
 
 
+@pytest.mark.parametrize(
+    ("targets", "pattern", "said"),
+    [
+        (["model.layers.0.self_attn.q_proj"] * 300_000, "x", "'targets' names a layer twice"),
+        ([f"layer {n}" for n in range(300_000)], "x", "no tensor of the layer 'layer 0'"),
+        (["model.layers.0.self_attn.q_proj"], ".*" * 12 + "Z", "could take forever"),
+    ],
+)
+def test_generate_judges_an_adapters_layers_and_patterns_soon(
+    copied: Path, targets: list[str], pattern: str, said: str
+) -> None:
+    adapter = json.loads((copied / "exports/peft/graftkit.json").read_text())["adapter"]
+    adapter["config"]["rank_pattern"] = {pattern: 2}
+    (copied / "manifest.json").unlink()
+    edit(copied / "exports/peft/graftkit.json", targets=targets, adapter=adapter)
+    start = time.process_time()
+    with pytest.raises(GraftkitError, match=said):
+        reload(str(copied / "exports/peft"))
+    assert time.process_time() - start < 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_provider_is_made_only_as_the_kind_that_it_is_installed_as(kind: Kind) -> None:
     """Whatever a manifest names: every installed provider, asked for as each other kind."""

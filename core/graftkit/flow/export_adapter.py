@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,16 +20,17 @@ from graftkit.flow.chat import options_of
 from graftkit.flow.check_model import pick_device
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, prove_and_tell, write_export
-from graftkit.flow.export_manifest import ExportManifest
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.place_adapter import check_layers, expert_layouts, place_adapter
+from graftkit.flow.place_adapter import check_layers, place_adapter
 from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.flow.probes import PROBES_FILE, run_probes
 from graftkit.flow.tokenizer import VOCABULARY, template_hash
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.exporter import Exporter
+from graftkit.interfaces.temporary import temporary_folder
 from graftkit.model.context import context_length
 from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
@@ -37,7 +39,8 @@ from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.schema import ExportSection
-from graftkit.store.files import guarded, make_folder, write_json
+from graftkit.report.run_manifest import RunManifest
+from graftkit.store.files import guarded, make_folder, write_bytes, write_json
 
 __all__ = ["AdapterExport", "export_adapter", "load_adapter_model"]
 
@@ -97,7 +100,7 @@ def export_adapter(
     """
     section, choice = _choice(host, use, options)
     target, name = out / "exports" / section.folder, section.folder
-    _refuse_old(target)
+    _refuse_old(out, target)
     exporter: Exporter = host.registry.create(choice.registered, choice.config)
     for notice in planned.notices:
         on_event(Notice("plan", notice))
@@ -105,14 +108,13 @@ def export_adapter(
         targets = check_layers(planned.folder, plan_base_model(planned.files))
         _refuse(exporter, planned, targets, name)
         loaded = load_adapter_model(planned, targets)
-    with _stage(f"export {name}", on_event, cancel), guarded(target):
-        make_folder(target.parent)
-        probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, out))
-        probes.save(out / PROBES_FILE)
-        vocabulary = None
+    with _stage(f"export {name}", on_event, cancel), guarded(target), temporary_folder() as beside:
+        probes = replace(run_probes(loaded, _sequences(planned), 0), assets=_assets(planned, loaded, beside))
+        probes.save(beside / PROBES_FILE)
         if planned.change:
-            vocabulary = out / VOCABULARY
-            write_json(vocabulary, planned.change.to_json())
+            write_json(beside / VOCABULARY, planned.change.to_json())
+        _put_beside(beside, target)
+        vocabulary = out / VOCABULARY if planned.change else None
         write_export(loaded.model, exporter, choice, target, _facts(planned, targets), vocabulary)
     del loaded
     give_memory_back()
@@ -158,12 +160,15 @@ def load_adapter_model(planned: PlannedAdapter, targets: Sequence[str], device: 
     return LoadedModel(model, place, packing)
 
 
-def _refuse_old(target: Path) -> None:
-    """Refuses to replace what is not an export that could not be proved.
+def _refuse_old(out: Path, target: Path) -> None:
+    """Refuses to write among what a run has made, or to replace what is not an export that could not be proved.
 
     Raises:
         FolderError: Something else lies there.
     """
+    if RunManifest.read(out) is not None or (out / EXPORT_MANIFEST).exists():
+        what = "a run" if RunManifest.read(out) is not None else "an export"
+        raise FolderError(f"there is {what} in it", where=str(out), hint="Name another folder with --out.")
     if not target.exists():
         return
     unproved = False
@@ -171,6 +176,33 @@ def _refuse_old(target: Path) -> None:
         unproved = ExportManifest.read(target, ("exporter",)).proof.get("status") != "proved"
     if not unproved:
         raise FolderError("there is an export already", where=str(target), hint="Remove it, or name another --out.")
+
+
+def _put_beside(made: Path, target: Path) -> None:
+    """Puts what an export was proved with into the folder around it, where that has no other files of those names.
+
+    They may be replaced where no other export lies there: then an export that was not proved has left them.
+
+    Raises:
+        FolderError: It has others: of another base model, or somebody's own.
+        StorageError: The system refused.
+    """
+    out = target.parent.parent
+    replaceable = target.exists() and [path.name for path in target.parent.glob("[!.]*")] == [target.name]
+    files = {out / path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    for path, data in files.items():
+        if not os.path.lexists(path) or replaceable:
+            continue
+        if not path.is_file() or path.read_bytes() != data:
+            raise FolderError(
+                "it is another file than the one that this export is proved with",
+                where=str(path),
+                hint="Name another folder with --out.",
+            )
+    for path, data in files.items():
+        make_folder(path.parent)
+        write_bytes(path, data)
+    make_folder(target.parent)
 
 
 def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportSection, Choice]:
@@ -192,7 +224,8 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
     Raises:
         RecipeError: It can't.
     """
-    experts = [target for target in targets if target in expert_layouts(planned.folder.manifest)]
+    layouts = planned.folder.expert_layouts
+    experts = [target for target in targets if target in layouts]
     config = changed_config(planned.files.config, planned.change, planned.tokenizer)
     asked = Planned(
         dict(config), planned.files.reference, planned.tokenizer, planned.change, planned.adapter, targets, experts
@@ -220,10 +253,10 @@ def _sequences(planned: PlannedAdapter) -> list[list[int]]:
     return [ids for ids in kept if ids]
 
 
-def _assets(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> ExpectedAssets:
-    """Says what the export must load besides its weights."""
-    saved = out / "tokenizer"
-    make_folder(saved)
+def _assets(planned: PlannedAdapter, loaded: LoadedModel, place: Path) -> ExpectedAssets:
+    """Says what the export must load besides its weights; the tokenizer is saved in a folder of that place."""
+    saved = place / "tokenizer"
+    saved.mkdir()
     planned.tokenizer.save(saved)
     manifest = planned.folder.manifest
     return expected_assets(

@@ -23,7 +23,7 @@ from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.interfaces.exporter import Probe
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.packing import forward_inputs
-from graftkit.store.files import write_atomic
+from graftkit.store.files import write_bytes
 from graftkit.store.token_store import TokenStore
 
 __all__ = ["PROBES_FILE", "Comparison", "Probes", "allowed_difference", "compare", "make_probes", "run_probes"]
@@ -82,8 +82,7 @@ class Probes:
         metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
         metadata |= {"assets": self.assets.to_json()} if self.assets else {}
-        data = _in_order(save(tensors, metadata=metadata))
-        write_atomic(path, lambda file: file.write(data))
+        write_bytes(path, _in_order(save(tensors, metadata=metadata)))
 
     @classmethod
     def load(cls, path: Path) -> Probes:
