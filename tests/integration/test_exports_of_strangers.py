@@ -607,7 +607,8 @@ def test_a_proof_ends_with_the_process_that_asked_for_it_even_when_that_is_kille
     facts: dict[str, Any] = {key: {"target": "waits:Waits"} for key in ("exporter", "model_source", "quantizer")}
     manifest = {**facts, "model": {"reference": "x"}, "dtype": "float32", "tolerance": 0.0}
     (tmp_path / "graftkit.json").write_text(json.dumps(manifest))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    environment = _with_path()
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
     asking = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=environment)
     written, end = tmp_path / "pid.done", time.monotonic() + 60
     while not written.exists() and time.monotonic() < end and asking.poll() is None:
@@ -619,6 +620,34 @@ def test_a_proof_ends_with_the_process_that_asked_for_it_even_when_that_is_kille
         time.sleep(0.05)
     assert not _runs(int(proof)), "the proof is still running"
     assert no_debugger == "1", "llama.cpp would start a debugger where it aborts"
+
+
+STARTS = """
+import subprocess, sys
+proof = [sys.executable, "-c", "import time; time.sleep(1)\\n" + sys.argv[1], "x", "y", str(__import__("os").getpid())]
+print(subprocess.Popen(proof, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)
+"""
+
+
+@pytest.mark.fresh_children
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="how a process runs is read there")
+def test_a_proof_does_not_begin_where_the_process_that_asked_for_it_has_ended(tmp_path: Path) -> None:
+    begins = (
+        "import graftkit.flow.prove as prove\n"
+        f"prove.answer = lambda *_, **__: __import__('time').sleep(600) or open({str(tmp_path / 'ran')!r}, 'w')\n"
+        "prove.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS, begins], capture_output=True, text=True, check=True, env=_with_path()
+    )
+    end = time.monotonic() + 60
+    while _runs(int(done.stdout)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _runs(int(done.stdout)), "the proof is still running"
+
+
+def _with_path() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 ORPHAN = """
