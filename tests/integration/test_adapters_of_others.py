@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from graftkit.cli import export as export_command
 from graftkit.cli import verify
 from graftkit.errors import ModelError, RecipeError, RequestError
+from graftkit.flow.events import Event, StageStarted
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.store.files import file_facts
 from graftkit.testing import tiny_model_folder
@@ -264,6 +265,17 @@ def test_training_goes_on_with_an_adapter_and_resumes(adapter: Path, make_recipe
     with pytest.raises(RecipeError, match=r"adapter.alpha was 7(\.0)? and is 8"):
         graftkit.run({**recipe, "training": {**recipe["training"], "steps": 9}}, out=tmp_path / "run", resume=True)
     assert (tmp_path / "run" / CHECKPOINTS).is_dir()
+
+
+def test_an_adapter_that_changes_after_it_was_checked_is_refused(
+    adapter: Path, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    def change(event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "corpus":
+            retensored(adapter, lambda found: found[KEY].mul_(2))
+
+    with pytest.raises(RequestError, match="the file has changed since it was checked"):
+        graftkit.run(make_recipe(adapter={"from": str(adapter)}), out=tmp_path / "run", on_event=change)
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,8 @@ def _put_beside(made: Path, target: Path) -> None:
         StorageError: The system refused.
     """
     out = target.parent.parent
-    replaceable = target.exists() and [path.name for path in target.parent.glob("[!.]*")] == [target.name]
+    others = [path.name for path in target.parent.glob("[!.]*") if path.name != target.name]
+    replaceable = target.parent.is_dir() and not others
     files = {out / path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
     for path, data in files.items():
         if not os.path.lexists(path) or replaceable:

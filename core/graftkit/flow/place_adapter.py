@@ -24,6 +24,7 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
 from graftkit.model.peft_targets import peft_targets
+from graftkit.store.files import sha256_of
 
 __all__ = [
     "check_layers",
@@ -127,11 +128,14 @@ def read_state(folder: AdapterFolder) -> dict[str, torch.Tensor]:
     """Reads an adapter's tensors, float32 on the CPU.
 
     Raises:
-        FolderError: They are damaged.
+        FolderError: They are damaged, or others than those that were there when the folder was read.
     """
     from safetensors.torch import load_file
 
     try:
+        if sha256_of(folder.tensors) != folder.files[folder.tensors.name]:
+            what = "the file has changed since it was checked"
+            raise FolderError(what, where=str(folder.tensors), hint="Start again.")
         tensors: dict[str, torch.Tensor] = load_file(folder.tensors)
     except (OSError, ValueError, SafetensorError) as error:
         raise FolderError(f"it is damaged: {error}", where=str(folder.tensors)) from None
