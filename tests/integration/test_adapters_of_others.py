@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +13,16 @@ import graftkit
 import pytest
 import torch
 from click.testing import CliRunner
+from graftkit import Provider, hookimpl
 from graftkit.cli import export as export_command
 from graftkit.cli import verify
-from graftkit.errors import ModelError, RecipeError, RequestError
+from graftkit.errors import ModelError, PluginCallError, RecipeError, RequestError
+from graftkit.flow.adapter_folder import read_adapter_folder
 from graftkit.flow.events import Event, StageStarted
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.store.files import file_facts
-from graftkit.testing import tiny_model_folder
+from graftkit.testing import isolated_host, tiny_model_folder
+from graftkit_adapters import config as own
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -310,3 +313,34 @@ def test_an_adapter_of_graftkit_is_trained_further_on_its_own_base_alone(
     other = str(tiny_model_folder(tmp_path / "other", seed=1))
     with pytest.raises(ModelError, match="is not the file that the adapter was trained on"):
         graftkit.run(make_recipe(adapter=go_on, model=other), out=tmp_path / "third")
+
+
+class BreakingConfig(own.LoraConfig):
+    """Ends the program, or raises what nobody expects, at a stranger's fields."""
+
+    @classmethod
+    def from_peft(cls, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+        print("printed")
+        raise BREAKS[str(fields["lora_alpha"])]
+
+
+BREAKS: dict[str, BaseException] = {"7": SystemExit(3), "8": KeyError("r")}
+
+
+class Breaking:
+    """Offers it."""
+
+    @hookimpl
+    def graftkit_adapters(self) -> list[Provider]:
+        config = f"{__name__}:BreakingConfig"
+        return [Provider(name="breaking", target="graftkit_adapters.lora:Lora", config=config)]
+
+
+@pytest.mark.parametrize(("alpha", "raised"), [(7, "SystemExit: 3"), (8, "KeyError: 'r'")])
+def test_a_plugin_that_breaks_at_a_folder_is_named(
+    alpha: int, raised: str, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed(adapter, lora_alpha=alpha)
+    with pytest.raises(PluginCallError, match=f"from_peft.. of its adapter 'breaking' raised {raised}") as caught:
+        read_adapter_folder(adapter, isolated_host(Breaking()), "breaking")
+    assert caught.value.where == "plugin 'Breaking'" and capsys.readouterr().out == ""

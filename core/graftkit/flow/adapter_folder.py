@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from graftkit.errors import ExportError, FolderError
+from graftkit.errors import ExportError, FolderError, GraftkitError, PluginCallError
 from graftkit.flow.export_manifest import (
     EXPORT_MANIFEST,
     TO_LOAD,
@@ -26,6 +26,7 @@ from graftkit.flow.export_manifest import (
     listed_by_the_run,
     refuse_bad_files,
 )
+from graftkit.host.guard import brief, guarded
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.peft_adapter import PeftFields
@@ -178,12 +179,32 @@ def _method(
         model = host.registry.config_class(registered)
         if not isinstance(model, PeftFields) or (use is None and model.preset):
             continue
-        options = model.from_peft(own)
+        options = _from_peft(registered, model, own)
         if options is not None:
             return registered, _checked(model, options), model
     method = str(fields.get("peft_type"))[:60]
     who = f"the adapter '{use}' is not" if use else "no installed adapter is"
     raise ValueError(f"its method is PEFT's {method}, which {who}")
+
+
+def _from_peft(
+    registered: RegisteredProvider, model: type[PeftFields], fields: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Asks an adapter for the recipe fields of a folder.
+
+    Raises:
+        ValueError: It lacks an option.
+        PluginCallError: It raised anything else.
+    """
+    what = f"from_peft() of its adapter '{registered.provider.name}'"
+    try:
+        with guarded(registered.plugin, what):
+            found = model.from_peft(fields)
+            return None if found is None else dict(found)
+    except (GraftkitError, KeyboardInterrupt, ValueError):
+        raise
+    except BaseException as error:
+        raise PluginCallError(f"{what} raised {brief(error)}", where=registered.plugin.label) from error
 
 
 def _checked(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:

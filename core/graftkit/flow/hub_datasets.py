@@ -124,10 +124,10 @@ def _check_name(name: str, where: str) -> None:
         DataError: It is none.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.file_download import repo_folder_name
 
     try:
-        validate_repo_id(name)
+        repo_folder_name(repo_id=name, repo_type="dataset")
     except HFValidationError as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"'{name[:100]}' names no data set of the hub: {reason}", where=where) from None
