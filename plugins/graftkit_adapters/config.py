@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from math import sqrt
 from typing import Annotated, Any, ClassVar
 
 from graftkit import LayerInfo, ProviderConfig
+from graftkit.interfaces.patterns import takes_forever
 from pydantic import AfterValidator, Field
 
 __all__ = ["LoraConfig", "QloraConfig"]
@@ -20,10 +22,17 @@ def _end_of_path(pattern: str) -> str:
 
 def _compiles(pattern: str) -> str:
     try:
-        re.compile(_end_of_path(pattern))
+        _compiled(pattern)
     except re.error as error:
         raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
+    if takes_forever(pattern):
+        raise ValueError(f"'{pattern}' could take forever")
     return pattern
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(_end_of_path(pattern))
 
 
 _OF_PEFT = {
@@ -147,4 +156,4 @@ def _named(layer: LayerInfo) -> str:
 
 def _pattern_of(path: str, patterns: Iterable[str]) -> str | None:
     """Returns the first pattern that matches a layer's path, or None."""
-    return next((pattern for pattern in patterns if re.match(_end_of_path(pattern), path)), None)
+    return next((pattern for pattern in patterns if _compiled(pattern).match(path)), None)

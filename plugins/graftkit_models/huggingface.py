@@ -17,6 +17,7 @@ from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.offline import network_allowed
 from graftkit.interfaces.references import local_path
 from graftkit.interfaces.regular_file import open_regular, read_regular
+from graftkit.interfaces.temporary import is_no_room
 from graftkit.tokenization.side_files import additional_templates
 
 from graftkit_models.quantized.formats import dense_config, quantized_matrices
@@ -220,6 +221,8 @@ class HuggingFaceFolder:
                     (folder / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(self.folder / name, folder / name)
                 except OSError as error:
+                    if is_no_room(error):  # which is not this folder's fault
+                        raise
                     raise ModelError(f"{name} can't be copied: {error.strerror}", where=str(self.folder)) from error
 
 
@@ -229,6 +232,7 @@ def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        open_regular(path).close()  # a pipe that has come into its place would be waited for
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:

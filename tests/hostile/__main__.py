@@ -60,9 +60,9 @@ def _options() -> argparse.Namespace:
 
 def _one(name: str, seed: int) -> int:
     parser = parser_named(name)
-    faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
     place = Path(tempfile.mkdtemp(prefix=f"hostile-{seed}-"))
-    parser.prepare(place)
+    parser.prepare(place)  # for some that is a whole run
+    faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
     again = place / "again"
     again.mkdir()
     parser.make(random.Random(f"{name}:{seed}"), again)

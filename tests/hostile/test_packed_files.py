@@ -228,3 +228,11 @@ def test_blank_lines_are_counted_and_indents_kept(tmp_path: Path, blank: bytes) 
     (tmp_path / "a.txt").write_bytes(data)
     expected = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
     assert list(RecordSource(tmp_path / "a.txt").lines()) == expected
+
+
+@pytest.mark.parametrize("blank", [b"\r", b" \r", b"\t\r \r\r"])
+def test_blank_lines_that_end_in_carriage_returns_are_counted(tmp_path: Path, blank: bytes) -> None:
+    data = b"first\r" + blank * 20_000 + b"  one \r" + blank * 3 + b"two\r" + b" " * 20_000 + b"\r" + b"\tthree"
+    (tmp_path / "a.txt").write_bytes(data)
+    expected = [(number, line) for number, line in enumerate(data.split(b"\r"), 1) if line.strip()]
+    assert list(RecordSource(tmp_path / "a.txt").lines()) == expected

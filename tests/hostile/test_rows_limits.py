@@ -41,6 +41,7 @@ LINES: dict[str, Callable[[IO[bytes]], object]] = {
     "messages of one key": lambda file: file.write(b'{"messages": [{"role": [' + b"[]," * (10 * MB) + b"1]}]}\n"),
     "wide characters": lambda file: file.write(b'{"text": "' + "🎉".encode() + b"a" * (31 * MB) + b'"}\n'),
     "blank lines": _repeated("\n", 8),
+    "blank lines of old": _repeated("\r", 30),
     "not UTF-8": lambda file: file.write(b'{"text": "' + b"a" * (30 * MB) + b'\xff"}\n'),
 }
 READ = ("a text of backslashes", "wide characters")

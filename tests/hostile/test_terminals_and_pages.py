@@ -10,6 +10,7 @@ import logging
 import re
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,26 @@ def test_tables_and_a_models_answers(terminal: Terminal) -> None:
         say_answer(f"answer {EVIL}\n")
         console().print(f"[bold]{EVIL}")
     check(terminal, f"answer {SHOWN}")
+
+
+def test_no_line_of_a_log_or_a_warning_looks_like_one_of_ours(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("alone"), "parent", None)
+    terminal.open()
+    with guarded_streams():
+        logger, handler = logging.getLogger("transformers"), logging.StreamHandler()
+        logger.addHandler(handler)
+        try:
+            logger.warning("of a model: %s", "\nerror: mine")
+        finally:
+            logger.removeHandler(handler)
+        logging.getLogger("alone").warning("error: mine\nexport  mine")
+        told = warnings.WarningMessage("error: mine\nexport  mine", UserWarning, "mine.py", 1)
+        sys.stderr.write(warnings._formatwarnmsg(told))  # type: ignore[attr-defined] # pytest keeps what is shown
+    lines = terminal.getvalue().splitlines()
+    assert "alone: error: mine" in lines and "UserWarning: error: mine" in lines and lines.count("  export  mine") == 2
+    assert not [line for line in lines if line.startswith(("error", "export"))]
 
 
 def test_a_line_of_a_progress_bar_is_drawn_again_but_no_line_of_data(terminal: Terminal) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +16,21 @@ import pytest
 import torch
 from architectures import settings
 from click.testing import CliRunner
+from graftkit import Provider, hookimpl
 from graftkit.cli import export as export_command
 from graftkit.cli import generate, verify
-from graftkit.errors import ModelError, RecipeError, RequestError
+from graftkit.errors import ModelError, PluginCallError, RecipeError, RequestError
+from graftkit.flow.adapter_folder import read_adapter_folder
 from graftkit.flow.adapter_model import load_packed, stream_adapted
+from graftkit.flow.events import Event, StageStarted
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.place_adapter import check_layers
 from graftkit.flow.plan_adapter import plan_adapter
 from graftkit.flow.reload import AdapterBase, reload
 from graftkit.model.load import plan_base_model
+from graftkit.store.files import file_facts
 from graftkit.testing import TINY_SHAPES, isolated_host, tiny_model_folder
+from graftkit_adapters import config as own
 from graftkit_exporters.merged import MergedExporter
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -260,6 +265,27 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a number of no use": (lambda path: changed(path, lora_alpha=0), "its 'alpha'"),
     "a huge rank": (lambda path: changed(path, r=10**7), "asks for 10,000,000"),
     "a pattern without end": (lambda path: changed(path, target_modules="(a+)+$"), "could take forever"),
+    "a pattern of many stars": (lambda path: changed(path, target_modules=".*" * 12 + "Z"), "could take forever"),
+    "patterns without number": (
+        lambda path: (
+            retensored(path, lambda found: found.update({"base_model.model.x": torch.ones(1, 5000)})),
+            changed(path, rank_pattern={f"a{n}.*": 3 for n in range(4500)}),
+        ),
+        "4,500 patterns; 4,000 are read at most",
+    ),
+    "modules without number": (
+        lambda path: (
+            retensored(
+                path, lambda found: found.update({f"base_model.model.a{n}.weight": torch.ones(1) for n in range(1100)})
+            ),
+            changed(path, modules_to_save=[f"a{n}" for n in range(1100)]),
+        ),
+        "'modules_to_save' names 1,100 modules, for 1,108 tensors",
+    ),
+    "a name without end": (
+        lambda path: retensored(path, lambda found: found.update({"base_model.model." + "a." * 999: torch.ones(1)})),
+        "has a name of 2,015 characters",
+    ),
     "more layers named": (
         lambda path: changed(path, target_modules=["q_proj", "up_proj", "k_proj"]),
         "names 2 layers without tensors",
@@ -318,6 +344,37 @@ def test_what_can_t_be_exported_right_is_refused(what: str, adapter: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("said", ["abc", {"a": 1}, {"a": {}}, {"a": {"prefix": "b", "experts": 2, "swapped": False}}])
+def test_experts_without_tensors_are_refused(said: Any, make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    done = graftkit.run(make_recipe(export=["peft"]), out=tmp_path / "run")
+    shutil.copytree(done.exports["peft"], tmp_path / "moved")
+    path = tmp_path / "moved" / "graftkit.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"expert_layouts": said}))
+    refused = export(tmp_path / "moved", "--to", "merged", "--out", tmp_path / "out")
+    assert refused.exit_code == 2 and "graftkit.json" in refused.output and not (tmp_path / "out").exists()
+
+
+def test_exports_of_an_adapter_lie_beside_one_another_and_replace_nothing(
+    adapter: Path, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert export(adapter, "--to", "merged", "--out", out).exit_code == 0
+    assert export(adapter, "--to", "peft", "--out", out).exit_code == 0
+    assert invoked(verify.command, out / "exports" / "merged").exit_code == 0
+    before = file_facts(out)
+    other = export(adapter, "--to", "merged", "--set", "name=other", "--quantizer", "nf4", "--out", out)
+    assert other.exit_code == 2 and "probes.safetensors: it is another file than the one that" in other.output
+    assert file_facts(out) == before
+    (tmp_path / "mine" / "tokenizer").mkdir(parents=True)
+    (tmp_path / "mine" / "tokenizer" / "tokenizer.json").write_text("mine")
+    mine = export(adapter, "--to", "peft", "--out", tmp_path / "mine")
+    assert mine.exit_code == 2 and file_facts(tmp_path / "mine").keys() == {"tokenizer/tokenizer.json"}
+    done = graftkit.run(make_recipe(), out=tmp_path / "run")
+    refused = export(adapter, "--to", "peft", "--out", tmp_path / "run")
+    assert refused.exit_code == 2 and "there is a run in it" in refused.output
+    assert done.manifest["artifacts"] == file_facts(done.folder, leave_out=frozenset(["manifest.json"]))
+
+
 def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     wider = tiny_model_folder(tmp_path / "wider", hidden_size=96)
     done = export(adapter, "--to", "merged", "--base", wider, "--out", tmp_path / "out")
@@ -348,6 +405,17 @@ def test_training_goes_on_with_an_adapter_and_resumes(adapter: Path, make_recipe
     with pytest.raises(RecipeError, match=r"adapter.alpha was 7(\.0)? and is 8"):
         graftkit.run({**recipe, "training": {**recipe["training"], "steps": 9}}, out=tmp_path / "run", resume=True)
     assert (tmp_path / "run" / CHECKPOINTS).is_dir()
+
+
+def test_an_adapter_that_changes_after_it_was_checked_is_refused(
+    adapter: Path, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    def change(event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "corpus":
+            retensored(adapter, lambda found: found[KEY].mul_(2))
+
+    with pytest.raises(RequestError, match="the file has changed since it was checked"):
+        graftkit.run(make_recipe(adapter={"from": str(adapter)}), out=tmp_path / "run", on_event=change)
 
 
 @pytest.mark.parametrize(
@@ -382,3 +450,34 @@ def test_an_adapter_of_graftkit_is_trained_further_on_its_own_base_alone(
     other = str(tiny_model_folder(tmp_path / "other", seed=1))
     with pytest.raises(ModelError, match="is not the file that the adapter was trained on"):
         graftkit.run(make_recipe(adapter=go_on, model=other), out=tmp_path / "third")
+
+
+class BreakingConfig(own.LoraConfig):
+    """Ends the program, or raises what nobody expects, at a stranger's fields."""
+
+    @classmethod
+    def from_peft(cls, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+        print("printed")
+        raise BREAKS[str(fields["lora_alpha"])]
+
+
+BREAKS: dict[str, BaseException] = {"7": SystemExit(3), "8": KeyError("r")}
+
+
+class Breaking:
+    """Offers it."""
+
+    @hookimpl
+    def graftkit_adapters(self) -> list[Provider]:
+        config = f"{__name__}:BreakingConfig"
+        return [Provider(name="breaking", target="graftkit_adapters.lora:Lora", config=config)]
+
+
+@pytest.mark.parametrize(("alpha", "raised"), [(7, "SystemExit: 3"), (8, "KeyError: 'r'")])
+def test_a_plugin_that_breaks_at_a_folder_is_named(
+    alpha: int, raised: str, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed(adapter, lora_alpha=alpha)
+    with pytest.raises(PluginCallError, match=f"from_peft.. of its adapter 'breaking' raised {raised}") as caught:
+        read_adapter_folder(adapter, isolated_host(Breaking()), "breaking")
+    assert caught.value.where == "plugin 'Breaking'" and capsys.readouterr().out == ""

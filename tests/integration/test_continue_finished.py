@@ -12,6 +12,8 @@ import pytest
 from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, StageStarted, StepFinished
+from graftkit.flow.folder import claim_again
+from graftkit.store.files import sha256_of
 from graftkit.training.schedule import learning_rate, warmup_steps
 
 ADAPTER = "adapter/adapter.safetensors"
@@ -180,3 +182,37 @@ def test_an_export_of_a_run_that_is_not_finished_or_that_nobody_offers_is_refuse
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "interrupted"}))
     with pytest.raises(FolderError, match="has not finished"):
         add_export(finished.folder, "merged")
+
+
+def test_an_export_that_fails_or_is_killed_leaves_the_run_finished(
+    finished: graftkit.RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, seen = finished.folder / "manifest.json", set()
+    before = manifest.read_bytes()
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise ExportError("it computes something else")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graftkit.flow.export.prove", fail)
+        for options in ([], ["name=peft"]):  # a new one, and one in the place of another
+            with pytest.raises(ExportError):
+                add_export(finished.folder, "merged", options, on_event=lambda event: seen.add(manifest.read_bytes()))
+    assert seen == {before} and manifest.read_bytes() == before
+    for name, facts in finished.manifest["artifacts"].items():
+        assert sha256_of(finished.folder / name) == facts["sha256"], name
+    assert list(add_export(finished.folder, "merged").exports) == ["peft", "merged"]
+
+
+def test_two_exports_at_the_same_time_do_not_forget_each_other(
+    finished: graftkit.RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(folder: Path) -> Any:
+        monkeypatch.undo()
+        add_export(folder, "merged", ["name=first"])
+        return claim_again(folder)
+
+    monkeypatch.setattr("graftkit.flow.run.claim_again", late)
+    with pytest.raises(FolderError, match="another command has changed the run in it meanwhile"):
+        add_export(finished.folder, "merged", ["name=second"])
+    assert list(add_export(finished.folder, "merged", ["name=second"]).exports) == ["peft", "first", "second"]

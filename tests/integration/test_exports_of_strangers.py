@@ -411,6 +411,27 @@ def facts_of(registered: RegisteredProvider) -> dict[str, Any]:
     return {"target": registered.provider.target, "config_class": registered.provider.config, "config": {}}
 
 
+@pytest.mark.parametrize(
+    ("targets", "pattern", "said"),
+    [
+        (["model.layers.0.self_attn.q_proj"] * 300_000, "x", "'targets' names a layer twice"),
+        ([f"layer {n}" for n in range(300_000)], "x", "no tensor of the layer 'layer 0'"),
+        (["model.layers.0.self_attn.q_proj"], ".*" * 12 + "Z", "could take forever"),
+    ],
+)
+def test_generate_judges_an_adapters_layers_and_patterns_soon(
+    copied: Path, targets: list[str], pattern: str, said: str
+) -> None:
+    adapter = json.loads((copied / "exports/peft/graftkit.json").read_text())["adapter"]
+    adapter["config"]["rank_pattern"] = {pattern: 2}
+    (copied / "manifest.json").unlink()
+    edit(copied / "exports/peft/graftkit.json", targets=targets, adapter=adapter)
+    start = time.process_time()
+    with pytest.raises(GraftkitError, match=said):
+        reload(str(copied / "exports/peft"))
+    assert time.process_time() - start < 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_provider_is_made_only_as_the_kind_that_it_is_installed_as(kind: Kind) -> None:
     """Whatever a manifest names: every installed provider, asked for as each other kind."""
@@ -586,7 +607,8 @@ def test_a_proof_ends_with_the_process_that_asked_for_it_even_when_that_is_kille
     facts: dict[str, Any] = {key: {"target": "waits:Waits"} for key in ("exporter", "model_source", "quantizer")}
     manifest = {**facts, "model": {"reference": "x"}, "dtype": "float32", "tolerance": 0.0}
     (tmp_path / "graftkit.json").write_text(json.dumps(manifest))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    environment = _with_path()
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
     asking = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=environment)
     written, end = tmp_path / "pid.done", time.monotonic() + 60
     while not written.exists() and time.monotonic() < end and asking.poll() is None:
@@ -598,6 +620,34 @@ def test_a_proof_ends_with_the_process_that_asked_for_it_even_when_that_is_kille
         time.sleep(0.05)
     assert not _runs(int(proof)), "the proof is still running"
     assert no_debugger == "1", "llama.cpp would start a debugger where it aborts"
+
+
+STARTS = """
+import subprocess, sys
+proof = [sys.executable, "-c", "import time; time.sleep(1)\\n" + sys.argv[1], "x", "y", str(__import__("os").getpid())]
+print(subprocess.Popen(proof, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)
+"""
+
+
+@pytest.mark.fresh_children
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="how a process runs is read there")
+def test_a_proof_does_not_begin_where_the_process_that_asked_for_it_has_ended(tmp_path: Path) -> None:
+    begins = (
+        "import graftkit.flow.prove as prove\n"
+        f"prove.answer = lambda *_, **__: __import__('time').sleep(600) or open({str(tmp_path / 'ran')!r}, 'w')\n"
+        "prove.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS, begins], capture_output=True, text=True, check=True, env=_with_path()
+    )
+    end = time.monotonic() + 60
+    while _runs(int(done.stdout)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _runs(int(done.stdout)), "the proof is still running"
+
+
+def _with_path() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 ORPHAN = """

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from graftkit.visible import visible
+from graftkit.visible import further_lines_indented, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,9 +105,48 @@ def _encodable(text: str, stream: TextIO) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+class _ToldRecord(logging.LogRecord):
+    """A message of a library's log, whose further lines look like none of ours."""
+
+    def getMessage(self) -> str:
+        return further_lines_indented(super().getMessage())
+
+
+class _NamedHandler(logging.StreamHandler[Any]):
+    """Writes what no handler of a library's own takes, with whose it is, to what is standard error then."""
+
+    def __init__(self, level: int) -> None:
+        logging.Handler.__init__(self, level)
+        self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+def _told_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"{category.__name__}: {further_lines_indented(str(message))}\n"
+
+
 @contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Puts a guard before both standard streams for a while."""
+    """Puts a guard before both standard streams for a while, and has logs and warnings name themselves there."""
+    records, warning, last = logging.getLogRecordFactory(), warnings.formatwarning, logging.lastResort
+    logging.setLogRecordFactory(_ToldRecord)
+    warnings.formatwarning = _told_warning
+    logging.lastResort = _NamedHandler(logging.WARNING)
+    try:
+        with _guards():
+            yield
+    finally:
+        logging.setLogRecordFactory(records)
+        warnings.formatwarning, logging.lastResort = warning, last
+
+
+@contextmanager
+def _guards() -> Iterator[None]:
     former = sys.stdout, sys.stderr
     if sys.stdout is not None:  # it is under pythonw
         sys.stdout = cast(TextIO, _Guarded(_unguarded(sys.stdout), bars=False))

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from graftkit.errors import ExportError, FolderError
+from graftkit.errors import ExportError, FolderError, GraftkitError, PluginCallError
 from graftkit.flow.export_manifest import (
     EXPORT_MANIFEST,
     TO_LOAD,
@@ -26,10 +26,12 @@ from graftkit.flow.export_manifest import (
     listed_by_the_run,
     refuse_bad_files,
 )
+from graftkit.host.guard import brief, guarded
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.peft_adapter import PeftFields
 from graftkit.interfaces.peft_config import check_adapter_config, read_adapter_config, stored_shapes
+from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.store.files import sha256_of
 
 __all__ = ["NEW_ROWS", "PREFIX", "AdapterFolder", "is_adapter_folder", "read_adapter_folder"]
@@ -51,6 +53,10 @@ _OF_CORE = frozenset(
 )
 """Keys of an adapter_config.json that are no method's own. `fan_in_fan_out` says how the base stores a weight, which
 the base says itself: the tensors are the same."""
+
+_LONGEST_NAME = 1_000
+_MOST_PAIRS = 1_000_000
+_MOST_MATRICES = 8
 
 _ELSEWHERE = "Merge it with peft's merge_and_unload, and give graftkit the merged model."
 
@@ -91,6 +97,11 @@ class AdapterFolder:
         """The base model that it names, where that is a folder or a file on this machine."""
         named = self.fields.get("base_model_name_or_path")
         return named if isinstance(named, str) and named and Path(named).exists() else None
+
+    @property
+    def expert_layouts(self) -> dict[str, ExpertLayout]:
+        """Where the tensors of each stack of experts lie; none of an adapter that graftkit didn't make."""
+        return self.manifest.expert_layouts() if self.manifest else {}
 
 
 def is_adapter_folder(path: Path) -> bool:
@@ -168,12 +179,32 @@ def _method(
         model = host.registry.config_class(registered)
         if not isinstance(model, PeftFields) or (use is None and model.preset):
             continue
-        options = model.from_peft(own)
+        options = _from_peft(registered, model, own)
         if options is not None:
             return registered, _checked(model, options), model
     method = str(fields.get("peft_type"))[:60]
     who = f"the adapter '{use}' is not" if use else "no installed adapter is"
     raise ValueError(f"its method is PEFT's {method}, which {who}")
+
+
+def _from_peft(
+    registered: RegisteredProvider, model: type[PeftFields], fields: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Asks an adapter for the recipe fields of a folder.
+
+    Raises:
+        ValueError: It lacks an option.
+        PluginCallError: It raised anything else.
+    """
+    what = f"from_peft() of its adapter '{registered.provider.name}'"
+    try:
+        with guarded(registered.plugin, what):
+            found = model.from_peft(fields)
+            return None if found is None else dict(found)
+    except (GraftkitError, KeyboardInterrupt, ValueError):
+        raise
+    except BaseException as error:
+        raise PluginCallError(f"{what} raised {brief(error)}", where=registered.plugin.label) from error
 
 
 def _checked(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,13 +227,18 @@ def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], pre
     saved: list[str] = []
     rows: dict[str, tuple[int, ...]] = {}
     names = _saved_names(found.fields)
+    _check_work(shapes, names)
     saved_tied = bool(names and found.fields.get("ensure_weight_tying"))
-    experts = (found.manifest.model_extra or {}).get("expert_layouts", {}) if found.manifest else {}
-    held = tuple(f"{layout['prefix']}." for layout in experts.values())
+    experts = found.expert_layouts
+    held = {name for layout in experts.values() for name in layout.names}
+    if not held <= shapes.keys():
+        raise ValueError(
+            f"its {EXPORT_MANIFEST} names experts of which there is no tensor {min(held - shapes.keys())[:120]}"
+        )
     own = re.compile(rf"(.+)\.{re.escape(prefix)}[^/]*")
     for key, shape in shapes.items():
         name = key.removeprefix(PREFIX)
-        if held and key.startswith(held):
+        if key in held:
             continue
         if not key.startswith(PREFIX):
             raise ValueError(f"the tensor '{key[:120]}' is not named as PEFT names an adapter's: {PREFIX}LAYER.TENSOR")
@@ -224,6 +260,21 @@ def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], pre
     if not layers and not experts:
         raise ValueError("it has no tensor of an adapted layer")
     return replace(found, layers=list(layers), saved=saved, rows=rows)
+
+
+def _check_work(shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> None:
+    """Refuses names, and numbers of them, that no adapter has, before each is compared with each.
+
+    Raises:
+        ValueError: There are such.
+    """
+    longest = max(shapes, key=len, default="")
+    if len(longest) > _LONGEST_NAME:
+        raise ValueError(f"the tensor '{longest[:60]}...' has a name of {len(longest):,} characters")
+    if len(names) * len(shapes) > _MOST_PAIRS:
+        raise ValueError(f"'modules_to_save' names {len(names):,} modules, for {len(shapes):,} tensors")
+    if sum(key.endswith(NEW_ROWS) for key in shapes) > _MOST_MATRICES:
+        raise ValueError("it has rows of more matrices than a model has for its vocabulary")
 
 
 def _inside(name: str, module: str) -> bool:

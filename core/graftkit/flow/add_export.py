@@ -9,7 +9,7 @@ from typing import Any
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import OnEvent
-from graftkit.flow.run import RunResult, run
+from graftkit.flow.run import RunResult, go_on
 from graftkit.host.host import PluginHost
 from graftkit.recipe.document import parse_value
 from graftkit.recipe.schema import ExportSection
@@ -39,9 +39,9 @@ def add_export(
         cancel: As for `run`.
 
     Raises:
-        FolderError: It holds no run, or one that has not finished.
+        FolderError: It holds no run, or one that has not finished, or another command changes it meanwhile.
         RecipeError: The run's recipe can't be made again from its manifest, or there is no such export.
-        ExportError: The export failed; the old ones are as they were.
+        ExportError: The export failed; the run, and the old exports, are as they were.
     """
     manifest = RunManifest.read(folder)
     if manifest is None:
@@ -58,7 +58,7 @@ def add_export(
     place = ExportSection.model_validate({"use": name}).folder if "name" not in new else new["name"]
     others = [entry for entry in recipe["export"] if ExportSection.model_validate(entry).folder != place]
     recipe["export"] = [*others, new]
-    return run(recipe, out=folder, resume=True, host=host, on_event=on_event, cancel=cancel)
+    return go_on(recipe, folder, manifest, host=host, on_event=on_event, cancel=cancel)
 
 
 def _option(text: str) -> tuple[str, Any]:

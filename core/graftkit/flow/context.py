@@ -86,6 +86,7 @@ class RunContext:
             environment=_environment(),
         )
         self._theirs: list[str] = []
+        self._stands = resumed is not None and resumed.only_exports(recipe)
         if resumed is not None:
             self._theirs = others_files(folder, resumed.manifest)
             self.record(**_known(resumed.manifest))
@@ -194,9 +195,10 @@ class RunContext:
         self._manifest = self._manifest.with_facts(seconds=seconds, **facts)
 
     def save(self) -> None:
-        """Writes the manifest."""
+        """Writes the manifest; over that of a finished run, which gets exports alone, not before it has them."""
         self.record()
-        self._manifest.write(self.folder)
+        if not self._stands or self._manifest.status == "finished":
+            self._manifest.write(self.folder)
 
 
 class StageScope:

@@ -72,8 +72,7 @@ def _name(folder: AdapterFolder) -> str:
 
 
 def _targets(folder: AdapterFolder) -> list[str]:
-    stacks = (folder.manifest.model_extra or {}).get("expert_layouts", {}) if folder.manifest else {}
-    return [*folder.layers, *stacks]
+    return [*folder.layers, *folder.expert_layouts]
 
 
 def check_origin(folder: AdapterFolder, bound: BoundRecipe, tokenizer: Tokenizer) -> list[str]:

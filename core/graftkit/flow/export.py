@@ -463,7 +463,7 @@ def prove(
     """
     _sweep_proofs(folder)
     free = None if trusted else free_memory()
-    command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes)]
+    command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes), str(os.getpid())]
     command += [TRUSTED] if trusted else []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     # What an export or its manifest names is opened where it lies on this machine, or not at all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,24 +20,25 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, notices_of, prove_and_tell, sketches_for, write_export
-from graftkit.flow.export_manifest import ExportManifest
+from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.place_adapter import check_layers, expert_layouts, gives_output_own_rows
+from graftkit.flow.place_adapter import check_layers, gives_output_own_rows
 from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.flow.probes import PROBES_FILE, Probes, run_probes
 from graftkit.flow.tokenizer import VOCABULARY, template_hash
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter, MergingExporter
+from graftkit.interfaces.temporary import temporary_folder
 from graftkit.model.context import context_length
 from graftkit.model.load import plan_base_model
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.schema import ExportSection
-from graftkit.report.run_manifest import MergeFacts
-from graftkit.store.files import guarded, make_folder, write_json
+from graftkit.report.run_manifest import MergeFacts, RunManifest
+from graftkit.store.files import guarded, make_folder, write_bytes, write_json
 from graftkit.store.token_store import Example, TokenStore
 
 __all__ = ["AdapterExport", "export_adapter"]
@@ -99,7 +101,8 @@ def export_adapter(
     """
     section, choice = _choice(host, use, options)
     target, name = out / "exports" / section.folder, section.folder
-    _refuse_old(target)
+    _refuse_old(out, target)
+    replaceable = _has_no_other(target)
     exporter: Exporter = host.registry.create(choice.registered, choice.config)
     for notice in planned.notices:
         on_event(Notice("plan", notice))
@@ -115,23 +118,24 @@ def export_adapter(
             _refuse(exporter, planned, targets, gives_output_own_rows(planned.folder, base.skeleton), name)
             loaded = load_packed(planned, targets)
     with _stage(f"export {name}", on_event, cancel), guarded(target):
-        make_folder(target.parent)
         facts = _facts(planned, targets)
         model = loaded.model if loaded else streamed
         for text in notices_of(exporter, model) if model else ():
             on_event(Notice(f"export {name}", text))
         if loaded:
-            merge = _write_loaded(planned, loaded, exporter, choice, target, facts, out, cancel)
+            probes = _keep_beside(planned, loaded, exporter, target, replaceable=replaceable)
+            merge = _write_loaded(planned, loaded, probes, exporter, choice, target, facts, cancel)
         elif streamed:
             merge = (
                 MergeFacts(onto="dequantized", asked="dequantized") if isinstance(exporter, MergingExporter) else None
             )
+            make_folder(target.parent)
             write_export(streamed, exporter, choice, target, {**facts, **({"merge": merge} if merge else {})})
     del streamed, model
     with _stage(f"proof of {name}", on_event, cancel):
         if loaded is None:  # the model as training computes it is only needed now
             loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)))
-            _keep_probes(planned, loaded, exporter, out)
+            _keep_beside(planned, loaded, exporter, target, replaceable=replaceable)
         del loaded
         give_memory_back()
         proof = prove_and_tell(
@@ -149,52 +153,66 @@ def _takes_what_was_trained(exporter: Exporter) -> bool:
     return not isinstance(exporter, MergingExporter) or exporter.merge_onto == "dequantized"
 
 
-def _keep_probes(planned: PlannedAdapter, loaded: LoadedModel, exporter: Exporter, out: Path) -> Probes:
-    """Computes and writes what the export is proved with."""
-    probes = replace(
-        run_probes(loaded, _sequences(planned), 0),
-        assets=_assets(planned, loaded, out),
-        sketches=sketches_for([exporter], loaded.model),
-    )
-    probes.save(out / PROBES_FILE)
+def _keep_beside(
+    planned: PlannedAdapter, loaded: LoadedModel, exporter: Exporter, target: Path, *, replaceable: bool
+) -> Probes:
+    """Computes what the export is proved with, and keeps it in the folder around it.
+
+    Args:
+        planned: The adapter and its base model.
+        loaded: The model with the adapter on it.
+        exporter: The exporter.
+        target: The export's folder.
+        replaceable: As for `_put_beside`.
+    """
+    with temporary_folder() as beside:
+        probes = replace(
+            run_probes(loaded, _sequences(planned), 0),
+            assets=_assets(planned, loaded, beside),
+            sketches=sketches_for([exporter], loaded.model),
+        )
+        probes.save(beside / PROBES_FILE)
+        if planned.change:
+            write_json(beside / VOCABULARY, planned.change.to_json())
+        _put_beside(beside, target, replaceable=replaceable)
     return probes
 
 
 def _write_loaded(
     planned: PlannedAdapter,
     loaded: LoadedModel,
+    probes: Probes,
     exporter: Exporter,
     choice: Choice,
     target: Path,
     facts: Mapping[str, Any],
-    out: Path,
     cancel: CancelToken,
 ) -> MergeFacts | None:
     """Writes an export of a model that is loaded, and returns what its adapter was merged onto."""
-    probes = _keep_probes(planned, loaded, exporter, out)
-    vocabulary = None
-    if planned.change:
-        vocabulary = out / VOCABULARY
-        write_json(vocabulary, planned.change.to_json())
+    around = target.parent.parent
     request = MergeRequest(
         planned.files,
         planned.quantizer,
         probes,
-        out / PROBES_FILE,
+        around / PROBES_FILE,
         lambda: _sample(probes),
         lambda *_: cancel.poll(),
     )
+    vocabulary = around / VOCABULARY if planned.change else None
     with settle_merge(loaded, exporter, request) as merge:
         write_export(loaded.model, exporter, choice, target, {**facts, **merge}, vocabulary)
     return merge.get("merge")
 
 
-def _refuse_old(target: Path) -> None:
-    """Refuses to replace what is not an export that could not be proved.
+def _refuse_old(out: Path, target: Path) -> None:
+    """Refuses to write among what a run has made, or to replace what is not an export that could not be proved.
 
     Raises:
         FolderError: Something else lies there.
     """
+    if RunManifest.read(out) is not None or (out / EXPORT_MANIFEST).exists():
+        what = "a run" if RunManifest.read(out) is not None else "an export"
+        raise FolderError(f"there is {what} in it", where=str(out), hint="Name another folder with --out.")
     if not target.exists():
         return
     unproved = False
@@ -202,6 +220,40 @@ def _refuse_old(target: Path) -> None:
         unproved = ExportManifest.read(target, ("exporter",)).proof.get("status") != "proved"
     if not unproved:
         raise FolderError("there is an export already", where=str(target), hint="Remove it, or name another --out.")
+
+
+def _has_no_other(target: Path) -> bool:
+    """Tells whether an export that was not proved, and no other, lies there: what it was tried with may be replaced."""
+    return target.parent.is_dir() and not any(path.name != target.name for path in target.parent.glob("[!.]*"))
+
+
+def _put_beside(made: Path, target: Path, *, replaceable: bool) -> None:
+    """Puts what an export was proved with into the folder around it, where that has no other files of those names.
+
+    Args:
+        made: A folder with the files.
+        target: The export's folder.
+        replaceable: Whether other files of those names may be replaced.
+
+    Raises:
+        FolderError: It has others: of another base model, or somebody's own.
+        StorageError: The system refused.
+    """
+    out = target.parent.parent
+    files = {out / path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    for path, data in files.items():
+        if not os.path.lexists(path) or replaceable:
+            continue
+        if not path.is_file() or path.read_bytes() != data:
+            raise FolderError(
+                "it is another file than the one that this export is proved with",
+                where=str(path),
+                hint="Name another folder with --out.",
+            )
+    for path, data in files.items():
+        make_folder(path.parent)
+        write_bytes(path, data)
+    make_folder(target.parent)
 
 
 def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportSection, Choice]:
@@ -223,7 +275,8 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
     Raises:
         RecipeError: It can't.
     """
-    experts = [target for target in targets if target in expert_layouts(planned.folder.manifest)]
+    layouts = planned.folder.expert_layouts
+    experts = [target for target in targets if target in layouts]
     config = changed_config(planned.files.config, planned.change, planned.tokenizer)
     asked = Planned(
         dict(config),
@@ -259,10 +312,10 @@ def _sample(probes: Probes) -> MergeSample:
     return MergeSample(TokenStore.of(examples), held_out=False, what=what)
 
 
-def _assets(planned: PlannedAdapter, loaded: LoadedModel, out: Path) -> ExpectedAssets:
-    """Says what the export must load besides its weights."""
-    saved = out / "tokenizer"
-    make_folder(saved)
+def _assets(planned: PlannedAdapter, loaded: LoadedModel, place: Path) -> ExpectedAssets:
+    """Says what the export must load besides its weights; the tokenizer is saved in a folder of that place."""
+    saved = place / "tokenizer"
+    saved.mkdir()
     planned.tokenizer.save(saved)
     manifest = planned.folder.manifest
     return expected_assets(

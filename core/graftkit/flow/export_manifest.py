@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from graftkit.errors import ExportError, FolderError
 from graftkit.interfaces.json_file import read_json_object
+from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.regular_file import open_regular
 from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, MergeFacts, run_around
 from graftkit.store.files import sha256_of, write_json
@@ -136,6 +137,18 @@ class ExportManifest(Facts):
         for key in needed:
             if key not in self.model_fields_set:
                 raise _damaged(folder / EXPORT_MANIFEST, f"it does not say '{key}'")
+
+    def expert_layouts(self) -> dict[str, ExpertLayout]:
+        """Returns where an exporter has put the tensors of each stack of experts, if any are adapted.
+
+        Raises:
+            ValueError: The manifest is damaged there.
+        """
+        said = (self.model_extra or {}).get("expert_layouts", {})
+        try:
+            return {stack: ExpertLayout.from_json(layout) for stack, layout in said.items()}
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"its {EXPORT_MANIFEST} is damaged: 'expert_layouts' is {_short(said)}") from error
 
     def write(self, folder: Path) -> None:
         """Writes the manifest into an export.

@@ -121,8 +121,13 @@ def claim(path: Path, *, overwrite: bool) -> ClaimedFolder:
             sweep(path)
             return ClaimedFolder(path, lock, made=missing)
         _check_replaceable(path, overwrite)
-        _unlock(path, _lock(path))
-        aside = _move_aside(path)
+        lock = _lock(path)
+        try:
+            aside = _move_aside(path)
+            _unlock(aside, lock)
+        except BaseException:
+            _unlock(path, lock)
+            raise
         return ClaimedFolder(path, _lock(path), replaced=aside, made=(path,))
     except OSError as error:
         raise FolderError(
@@ -174,19 +179,30 @@ def _lock(path: Path) -> int:
     Raises:
         FolderError: A living process holds it.
     """
-    handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        import fcntl
+    while True:
+        handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        return handle
-    except BlockingIOError:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise FolderError(
+                "a run is going on in it", where=str(path), hint="Wait for it, or give another folder with --out."
+            ) from None
+        if _lies_there(path / LOCK, handle):
+            return handle
         os.close(handle)
-        raise FolderError(
-            "a run is going on in it", where=str(path), hint="Wait for it, or give another folder with --out."
-        ) from None
-    return handle
+
+
+def _lies_there(path: Path, handle: int) -> bool:
+    """Whether a name still is that of an open file: whoever lets go of a lock removes its file, and another is made."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _unlock(path: Path, handle: int) -> None:

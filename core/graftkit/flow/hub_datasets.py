@@ -99,6 +99,7 @@ def fetch_dataset(
     """
     revision = pinned.get(dataset.key, dataset.revision)
     place = f"{where}: {dataset.key}" if where else dataset.key
+    _check_name(dataset.name, where)
     listed = _listed(dataset, revision, place)
     if listed is None:
         folder, commit = _cached(dataset, revision, place)
@@ -114,6 +115,22 @@ def fetch_dataset(
     size = sum(sizes[name] for name in names)
     origin = HubOrigin(f"hub:{dataset.name}", dataset.revision, commit, len(names), size, listed is None)
     return [folder / name for name in names], origin
+
+
+def _check_name(name: str, where: str) -> None:
+    """Refuses what the hub's library takes for no name, whose error nobody would expect later.
+
+    Raises:
+        DataError: It is none.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        repo_folder_name(repo_id=name, repo_type="dataset")
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"'{name[:100]}' names no data set of the hub: {reason}", where=where) from None
 
 
 def _listed(dataset: HubDataset, revision: str, place: str) -> tuple[str, dict[str, int]] | None:

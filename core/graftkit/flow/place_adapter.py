@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch import nn
 
 from graftkit.errors import FolderError, ModelError, TrainingError
 from graftkit.flow.adapter_folder import NEW_ROWS, PREFIX, AdapterFolder
-from graftkit.flow.export_manifest import ExportManifest
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.initializer import MatrixRole
@@ -24,10 +24,10 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
 from graftkit.model.peft_targets import peft_targets
+from graftkit.store.files import sha256_of
 
 __all__ = [
     "check_layers",
-    "expert_layouts",
     "gives_output_own_rows",
     "load_state",
     "load_tensors",
@@ -37,12 +37,6 @@ __all__ = [
 ]
 
 _OTHER_BASE = "Is this the base model that it was trained on? Name another with --base."
-
-
-def expert_layouts(manifest: ExportManifest | None) -> dict[str, ExpertLayout]:
-    """Returns where the tensors of each stack of experts lie, as graftkit's own manifest says it."""
-    said = (manifest.model_extra or {}).get("expert_layouts", {}) if manifest else {}
-    return {stack: ExpertLayout.from_json(layout) for stack, layout in said.items()}
 
 
 def state_from_peft(
@@ -58,20 +52,36 @@ def state_from_peft(
         adapter: The adapter that has its method.
         targets: The dotted paths of the adapted layers, and of stacks of experts.
         layouts: Where the tensors of each of those stacks lie.
+
+    Raises:
+        ModelError: There is no tensor of a layer.
     """
     state: dict[str, torch.Tensor] = {}
-    layouts = layouts or {}
-    for layer in [target for target in targets if target not in layouts]:
-        prefix = f"{PREFIX}{layer}."
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    layouts, names = layouts or {}, sorted(tensors)
+    for layer in dict.fromkeys(target for target in targets if target not in layouts):
+        own = {name: tensors[f"{PREFIX}{layer}.{name}"] for name in _below(names, f"{PREFIX}{layer}.")}
+        if not own:
+            raise ModelError(f"it has no tensor of the layer '{layer[:120]}', which its manifest names")
         state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
     for stack, layout in layouts.items():
-        for expert, own in enumerate(layout.split(tensors)):
+        try:
+            experts = list(layout.split(tensors))
+        except (LookupError, ValueError) as error:
+            raise ModelError(f"it has no tensors of the experts '{stack[:120]}': {error}") from None
+        for expert, own in enumerate(experts):
             state |= {f"{stack}.{expert}.{name}": value for name, value in adapter.from_peft(own).items()}
     for key, value in tensors.items():
         if key.endswith(NEW_ROWS):
             state[f"{key.removeprefix(PREFIX).removesuffix(NEW_ROWS)}.new_rows"] = value
     return state
+
+
+def _below(names: Sequence[str], prefix: str) -> Iterator[str]:
+    """Yields what follows a prefix in those of sorted names that begin with it."""
+    for place in range(bisect_left(names, prefix), len(names)):
+        if not names[place].startswith(prefix):
+            break
+        yield names[place].removeprefix(prefix)
 
 
 def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
@@ -100,7 +110,7 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
         )
         hint = "Merge it with peft's merge_and_unload, and give graftkit the merged model." if there else _OTHER_BASE
         raise ModelError(f"the adapter has tensors for '{unknown[0]}', {what}", where=where, hint=hint)
-    stacks = list(expert_layouts(folder.manifest))
+    stacks = folder.expert_layouts
     try:
         meant = peft_targets(folder.fields, linear)
     except ValueError as error:
@@ -151,11 +161,14 @@ def read_state(folder: AdapterFolder) -> dict[str, torch.Tensor]:
     """Reads an adapter's tensors, float32 on the CPU.
 
     Raises:
-        FolderError: They are damaged.
+        FolderError: They are damaged, or others than those that were there when the folder was read.
     """
     from safetensors.torch import load_file
 
     try:
+        if sha256_of(folder.tensors) != folder.files[folder.tensors.name]:
+            what = "the file has changed since it was checked"
+            raise FolderError(what, where=str(folder.tensors), hint="Start again.")
         tensors: dict[str, torch.Tensor] = load_file(folder.tensors)
     except (OSError, ValueError, SafetensorError) as error:
         raise FolderError(f"it is damaged: {error}", where=str(folder.tensors)) from None
@@ -212,7 +225,7 @@ def place_adapter(
             head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
         config = _untied(config)
         network.config.get_text_config().tie_word_embeddings = False
-    state = state_from_peft(tensors, adapter, targets, expert_layouts(folder.manifest))
+    state = state_from_peft(tensors, adapter, targets, folder.expert_layouts)
     grown = _grown(network, change, folder, state, reference) if change else None
     adapted = adapt(network, adapter, targets, seed=0, originals=originals)
     model = AdaptedModel(
@@ -250,7 +263,7 @@ def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[s
         FolderError: The tensors are damaged.
         ModelError: They do not fit the model.
     """
-    state = state_from_peft(read_state(folder), model.adapter, targets, expert_layouts(folder.manifest))
+    state = state_from_peft(read_state(folder), model.adapter, targets, folder.expert_layouts)
     rows = {name: parameter.detach() for name, parameter in model.row_parameters().items()}
     load_state(model, {**rows, **state}, folder)
 

@@ -7,6 +7,7 @@ another, differs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.interfaces.exporter import MergeBase, Probe
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.packing import forward_inputs
-from graftkit.store.files import write_atomic
+from graftkit.store.files import write_bytes
 from graftkit.store.token_store import TokenStore
 
 __all__ = [
@@ -94,8 +95,7 @@ class Probes:
         metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
         metadata |= {"assets": self.assets.to_json()} if self.assets else {}
-        data = save(tensors, metadata=metadata)
-        write_atomic(path, lambda file: file.write(data))
+        write_bytes(path, _in_order(save(tensors, metadata=metadata)))
 
     @classmethod
     def load(cls, path: Path) -> Probes:
@@ -141,6 +141,16 @@ class Probes:
             ExpectedAssets.from_json(metadata["assets"]) if "assets" in metadata else None,
             {name.removeprefix(_SKETCH): tensor for name, tensor in tensors.items() if name.startswith(_SKETCH)},
         )
+
+
+def _in_order(data: bytes) -> bytes:
+    """Returns a safetensors file with its metadata in order: safetensors writes them in another one each time."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that numbers stay aligned
+    return len(text).to_bytes(8, "little") + text + data[start:]
 
 
 def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tensor) -> None:

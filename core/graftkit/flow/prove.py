@@ -1,6 +1,8 @@
 """Runs in a process of its own: loads an export afresh, runs the probes, and prints what differs from the run.
 
-    python -m graftkit.flow.prove EXPORT PROBES [--made-by-this-run]
+    python -m graftkit.flow.prove EXPORT PROBES PARENT [--made-by-this-run]
+
+PARENT is the process that asks, with which this one ends.
 
 It shares nothing with the run but the files, so that what it finds is what another program will find.
 """
@@ -66,7 +68,7 @@ def main() -> None:
 
     Whatever else is printed goes to standard error.
     """
-    end_with_parent()
+    end_with_parent(int(sys.argv[3]))
     folder, probes = map(Path, sys.argv[1:3])
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -74,7 +76,7 @@ def main() -> None:
     def report(warnings: list[str]) -> None:
         print(json.dumps({"warnings": warnings}), file=output, flush=True)
 
-    print(json.dumps(answer(folder, probes, trusted=sys.argv[3:] == [TRUSTED], report=report)), file=output, flush=True)
+    print(json.dumps(answer(folder, probes, trusted=sys.argv[4:] == [TRUSTED], report=report)), file=output, flush=True)
 
 
 def answer(

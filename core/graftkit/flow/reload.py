@@ -33,7 +33,7 @@ from graftkit.flow.export_manifest import (
 from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model, open_named_base
-from graftkit.flow.place_adapter import check_layers, expert_layouts, state_from_peft
+from graftkit.flow.place_adapter import check_layers, state_from_peft
 from graftkit.flow.plan_adapter import TokenizerOf, plan_adapter
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.reloaded_model import ReloadedModel, Reply
@@ -170,6 +170,8 @@ def _ours(folder: Path, export: ExportManifest | None, needed: tuple[str, ...]) 
         hint = "Give its adapter/ with --base, and its base/."
         raise FolderError("graftkit did not write this base with an adapter beside it", where=str(folder), hint=hint)
     export.require(folder, needed)
+    if len(set(export.targets)) < len(export.targets):
+        raise FolderError("it is damaged: 'targets' names a layer twice", where=str(folder / EXPORT_MANIFEST))
     return export
 
 
@@ -243,7 +245,7 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
 
 def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
     """Loads an export in PEFT's format on the base that it was trained on."""
-    tensors, layouts = _tensors(folder / "adapter_model.safetensors"), expert_layouts(manifest)
+    tensors, layouts = _tensors(folder / "adapter_model.safetensors"), manifest.expert_layouts()
     state = state_from_peft(tensors, make("adapter", manifest.adapter), manifest.targets, layouts)
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder)
@@ -263,7 +265,7 @@ def _extended_base(folder: Path, manifest: ExportManifest, host: PluginHost, mak
     network = load_base_model(files, quantizer, device=device)
     adapter = make("adapter", manifest.adapter)
     tensors = _tensors(folder / "adapter" / "adapter_model.safetensors")
-    state = state_from_peft(tensors, adapter, manifest.targets, expert_layouts(manifest))
+    state = state_from_peft(tensors, adapter, manifest.targets, manifest.expert_layouts())
     originals = FileOriginals(files, quantizer, device, torch.float32)
     adapted = adapt(network, adapter, manifest.targets, seed=0, originals=originals)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)

@@ -51,6 +51,10 @@ class Resumed:
         """Whether it had finished."""
         return self.manifest.status == "finished"
 
+    def only_exports(self, recipe: Mapping[str, Any]) -> bool:
+        """Whether it had finished, and a recipe asks of it nothing but other exports."""
+        return self.finished and self.manifest.recipe.get("training") == recipe["training"]
+
     @property
     def trained_steps(self) -> int | None:
         """How many steps the last run in the folder took that finished; None where none has."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import Cancelled, GraftkitError, RequestError, StorageError
+from graftkit.errors import Cancelled, FolderError, GraftkitError, RequestError, StorageError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from graftkit.flow.check_model import PlannedBase
     from graftkit.interfaces.exporter import Exporter
 
-__all__ = ["Measured", "RunResult", "plan", "run"]
+__all__ = ["Measured", "RunResult", "go_on", "plan", "run"]
 
 RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 
@@ -162,6 +162,34 @@ def run(
         return _run(loaded, host, folder, overwrite, resume, on_event or _ignore, cancel or CancelToken())
 
 
+def go_on(
+    recipe: RecipeSource,
+    folder: Path,
+    known: RunManifest,
+    *,
+    host: PluginHost | None = None,
+    on_event: OnEvent | None = None,
+    cancel: CancelToken | None = None,
+) -> RunResult:
+    """Goes on with a run by a recipe that was made of its manifest.
+
+    Args:
+        recipe: The recipe.
+        folder: The run's folder.
+        known: The manifest.
+        host: As for `run`.
+        on_event: As for `run`.
+        cancel: As for `run`.
+
+    Raises:
+        FolderError: The manifest is another one by now.
+        GraftkitError: As for `run`.
+    """
+    with telling_versions(folder):
+        loaded, host = _prepare(recipe, (), host)
+        return _run(loaded, host, folder, False, True, on_event or _ignore, cancel or CancelToken(), known)
+
+
 def _run(
     loaded: LoadedRecipe,
     host: PluginHost,
@@ -170,6 +198,7 @@ def _run(
     resume: bool,
     on_event: OnEvent,
     cancel: CancelToken,
+    known: RunManifest | None = None,
 ) -> RunResult:
     started = day_of_run(folder) if resume else None
     chosen = chosen_of_run(folder) if resume else None
@@ -179,6 +208,8 @@ def _run(
     resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
+        if resumed:
+            _refuse_changed(folder, known or resumed.manifest)
         context = RunContext(planned, host, folder, on_event, cancel, resumed)
     except BaseException:
         claimed.give_back()
@@ -239,6 +270,16 @@ def _find(folder: Path, planned: RunPlan) -> Resumed | None:
             forget_checkpoints(folder)
         claimed.keep()
     return find_run(folder, planned.bound.resolved())
+
+
+def _refuse_changed(folder: Path, known: RunManifest) -> None:
+    """Makes sure that the run in a folder, which is claimed now, is as it was when it was read.
+
+    Raises:
+        FolderError: Another command has gone on with it meanwhile.
+    """
+    if RunManifest.read(folder) != known:
+        raise FolderError("another command has changed the run in it meanwhile", where=str(folder), hint="Try again.")
 
 
 def _forget(run: RunContext) -> None:

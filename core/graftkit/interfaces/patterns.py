@@ -1,10 +1,18 @@
-"""Whether a regular expression of a stranger may take exponential time."""
+"""Whether a regular expression of a stranger may take forever."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["repeats_nest"]
+from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
+
+__all__ = ["repeats_nest", "takes_forever"]
+
+_PATH = 64
+"""Characters of a layer's path, about."""
+
+_MOST_STEPS = 1e9
+"""Of the bound on a comparison with such a path: four parts that each match anything, in a row, stay below it."""
 
 _ATOM = re.compile(r"\\[pP]\{[^}]*\}|\\x\{[^}]*\}|\\.|\[(?:\\.|\[:\^?\w+:\]|[^\]\\])+\]|\[\][^\]]*\]", re.DOTALL)
 _SIGN = re.compile(r"\((?:\?(?:[imsx-]+:|[:=!>]|<[=!]|P?<\w+>|#[^)]*))?|\)|\||\*|\+|\?|\{\d*,?\d*\}")
@@ -37,3 +45,18 @@ def repeats_nest(pattern: str) -> bool:
         elif unbounded or mark == "|":
             groups[-1] = (groups[-1][0], True)
     return False
+
+
+def takes_forever(pattern: str) -> bool:
+    r"""Tells whether comparing a pattern with the path of a layer may take seconds.
+
+    One whose time can't be told, such as one that refers to a group, is judged by `repeats_nest`.
+
+    Example:
+        >>> takes_forever(r".*\.(q|k)_proj"), takes_forever(r".*.*.*.*.*.*x"), takes_forever(r"(a+)+$")
+        (False, True, True)
+    """
+    try:
+        return steps_at_most(pattern, _PATH) / _PATH > _MOST_STEPS
+    except PatternError:
+        return repeats_nest(pattern)

@@ -7,13 +7,13 @@ adapter_model.safetensors only afterwards. So the numbers are compared with the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ExportError
 from graftkit.interfaces.json_file import read_json_object
-from graftkit.interfaces.patterns import repeats_nest
+from graftkit.interfaces.patterns import takes_forever
 
 __all__ = ["LAYER_METHODS", "check_adapter_config", "read_adapter_config", "stored_shapes"]
 
@@ -60,6 +60,14 @@ _NO_SIZES = frozenset(
 _MAX_CONFIG = 16 << 20
 """The largest configuration that is read: token indices are the longest part of one."""
 
+_MOST_PATTERNS = 4_000
+"""A rank and a factor of its own for each of a large model's layers."""
+
+_MOST_LETTERS = 100_000
+"""Of all patterns together that are more than a path."""
+
+_PLAIN = re.compile(r"[\w.\\^$-]*")
+
 _SMALLEST_LIMIT = 64
 """peft's defaults, such as 64 for ROAD's `group_size`, are allowed whatever the stored tensors' sizes are."""
 
@@ -100,8 +108,14 @@ def check_adapter_config(folder: Path) -> None:
             where=str(path),
             hint=f"Known are {', '.join(sorted(LAYER_METHODS))}.",
         )
-    for pattern in _patterns(config):
-        if len(pattern) > 10_000 or repeats_nest(pattern):
+    _check_sizes(path, config, stored_shapes(folder))
+    patterns = list(_patterns(config))
+    if len(patterns) > _MOST_PATTERNS:
+        raise ExportError(f"it has {len(patterns):,} patterns; {_MOST_PATTERNS:,} are read at most", where=str(path))
+    if sum(len(pattern) for pattern in patterns if not _PLAIN.fullmatch(pattern)) > _MOST_LETTERS:
+        raise ExportError(f"its patterns have more than {_MOST_LETTERS:,} characters", where=str(path))
+    for pattern in patterns:
+        if len(pattern) > 10_000 or (not _PLAIN.fullmatch(pattern) and takes_forever(pattern)):
             raise ExportError(
                 f"a pattern of its adapter_config.json could take forever: {pattern[:200]}", where=str(folder)
             )
@@ -111,13 +125,18 @@ def check_adapter_config(folder: Path) -> None:
             "graftkit trains is made for",
             where=str(path),
         )
-    _check_sizes(path, config, stored_shapes(folder))
 
 
 def _patterns(config: Mapping[str, Any]) -> Iterator[str]:
-    found = [config.get(key) for key in ("target_modules", "exclude_modules", "layers_pattern")]
-    found += [key for name in ("rank_pattern", "alpha_pattern") for key in config.get(name) or {}]
+    owners = config.get("layers_pattern")
+    found = [config.get(key) for key in ("target_modules", "exclude_modules")]
+    found += owners if isinstance(owners, list) else [owners]
+    found += [key for name in ("rank_pattern", "alpha_pattern") for key in _keys(config.get(name))]
     yield from (pattern for pattern in found if isinstance(pattern, str))
+
+
+def _keys(value: Any) -> Iterable[str]:
+    return value if isinstance(value, dict) else ()
 
 
 def _check_sizes(path: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -14,6 +14,9 @@ __all__ = ["ExpertLayout"]
 _A, _B = "lora_A.weight", "lora_B.weight"
 
 
+_MOST_EXPERTS = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class ExpertLayout:
     """Where PEFT keeps the LoRA of a stack of experts, and which way round: see `peft.tuners.lora.ParamWrapper`.
@@ -32,6 +35,11 @@ class ExpertLayout:
     prefix: str
     experts: int
     swapped: bool
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of the stack's tensors."""
+        return f"{self.prefix}.{_A}", f"{self.prefix}.{_B}"
 
     def stacked(self, experts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Returns PEFT's tensors of a stack.
@@ -59,7 +67,14 @@ class ExpertLayout:
             ValueError: A tensor can't be shared out among so many experts.
         """
         a, b, experts = tensors[f"{self.prefix}.{_A}"], tensors[f"{self.prefix}.{_B}"], self.experts
-        if experts < 1 or a.ndim != 2 or b.ndim != 2 or len(a) % experts or b.shape[1] != len(a):
+        if (
+            not 1 <= experts <= _MOST_EXPERTS
+            or a.ndim != 2
+            or b.ndim != 2
+            or not len(a)
+            or len(a) % experts
+            or b.shape[1] != len(a)
+        ):
             raise ValueError(f"{self.prefix} has LoRA of shapes {list(a.shape)}, {list(b.shape)} for {experts} experts")
         for own_a, own_b in zip(a.chunk(experts), b.reshape(len(b), -1, experts).unbind(-1), strict=True):
             yield self._turned({_A: own_a, _B: own_b})

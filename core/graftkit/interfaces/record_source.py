@@ -174,8 +174,8 @@ class RecordSource:
                     line = line.removeprefix(_BYTE_ORDER_MARK)
                 if line.strip():
                     yield number, line.rstrip(b"\r") if old else line.removesuffix(b"\n")
-                elif not old:
-                    number += _skip_blank_lines(file)
+                else:
+                    number += _skip_blank_lines(file, b"\r" if old else b"\n")
 
     def too_long(self, place: str) -> DataError:
         """Returns the error for a record that is longer than what is read of it."""
@@ -247,17 +247,17 @@ def _old_line(file: IO[bytes]) -> bytes:
     return bytes(found)
 
 
-def _skip_blank_lines(file: IO[bytes]) -> int:
+def _skip_blank_lines(file: IO[bytes], mark: bytes) -> int:
     """Reads over the blank lines that follow, many at a time, and returns how many there were.
 
     A kilobyte unpacks to tens of millions of them.
     """
     number = 0
     while part := file.peek(1):  # type: ignore[attr-defined]
-        end = part.rfind(b"\n", 0, len(part) - len(part.lstrip())) + 1
+        end = part.rfind(mark, 0, len(part) - len(part.lstrip())) + 1
         if end == 0:
             break
-        number += file.read(end).count(b"\n")
+        number += file.read(end).count(mark)
     return number
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from graftkit.errors import StorageError
 
-__all__ = ["temporary_folder"]
+__all__ = ["is_no_room", "temporary_folder"]
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
@@ -30,9 +30,14 @@ def temporary_folder() -> Iterator[Path]:
         try:
             yield Path(name)
         except OSError as error:
-            if error.errno not in _FULL:
+            if not is_no_room(error):
                 raise
             raise _no_room(name, error) from error
+
+
+def is_no_room(error: OSError) -> bool:
+    """Tells whether the system refused to write something because there is no room for it."""
+    return error.errno in _FULL
 
 
 def _no_room(where: str, error: OSError) -> StorageError:

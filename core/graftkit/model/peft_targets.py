@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 __all__ = ["peft_targets"]
@@ -24,9 +24,9 @@ def peft_targets(fields: Mapping[str, Any], layers: Iterable[str]) -> set[str]:
         ['h.0.q', 'h.1.q']
     """
     chosen, every = fields.get("target_modules"), list(layers)
-    found = set(every) if chosen == "all-linear" else {layer for layer in every if _named(layer, chosen, "target")}
+    found = set(every) if chosen == "all-linear" else _named(every, chosen, "target_modules")
     saved = _names(fields.get("modules_to_save") or [], "modules_to_save")
-    found = {layer for layer in found if not _named(layer, fields.get("exclude_modules"), "exclude")}
+    found -= _named(found, fields.get("exclude_modules"), "exclude_modules")
     found = {layer for layer in found if not any(f".{name}." in f".{layer}." for name in saved)}
     numbers = fields.get("layers_to_transform")
     if numbers is None or numbers == [] or isinstance(chosen, str):
@@ -37,12 +37,22 @@ def peft_targets(fields: Mapping[str, Any], layers: Iterable[str]) -> set[str]:
     return {layer for layer in found if layer in (chosen or []) or _number(layer, patterns) in kept}
 
 
-def _named(layer: str, names: Any, kind: str) -> bool:
+def _named(layers: Iterable[str], names: Any, key: str) -> set[str]:
+    """Returns the layers that an expression matches, or whose paths end, from a dot on, in one of the names."""
     if names is None:
-        return False
+        return set()
     if isinstance(names, str):
-        return _compiled(names).fullmatch(layer) is not None
-    return any(layer == name or layer.endswith(f".{name}") for name in _names(names, f"{kind}_modules"))
+        expression = _compiled(names)
+        return {layer for layer in layers if expression.fullmatch(layer)}
+    ends = set(map(str, _names(names, key)))
+    return {layer for layer in layers if not ends.isdisjoint(_ends(layer))}
+
+
+def _ends(path: str) -> Iterator[str]:
+    """Yields a path, and what follows each of its dots."""
+    while path:
+        yield path
+        path = path.partition(".")[2]
 
 
 def _number(layer: str, owners: Iterable[str]) -> int | None:

@@ -34,6 +34,7 @@ __all__ = [
     "sync_folder",
     "to_json",
     "write_atomic",
+    "write_bytes",
     "write_json",
     "write_text",
 ]
@@ -109,9 +110,14 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         sync_folder(path.parent)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file as `write_atomic` does."""
+    write_atomic(path, lambda file: file.write(data))
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, UTF-8, as `write_atomic` does."""
-    write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -343,3 +344,19 @@ def test_a_manifest_is_read_only_where_it_is_one(tmp_path: Path) -> None:
 
 def test_a_run_without_a_folder_goes_below_runs() -> None:
     assert default_folder("quickstart") == Path("runs/quickstart")
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, flock, others = a_run(tmp_path / "x") / LOCK, fcntl.flock, []
+
+    def late(handle: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        lock.unlink()  # one run lets go of it, and the next takes it
+        others.append(claim_again(tmp_path / "x"))
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(FolderError, match="a run is going on in it"):
+        claim_again(tmp_path / "x")
+    others[0].release()
+    claim_again(tmp_path / "x").release()

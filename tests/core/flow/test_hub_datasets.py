@@ -12,7 +12,7 @@ from graftkit import load_recipe
 from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError, GraftkitError
 from graftkit.flow.datasets import open_datasets
-from graftkit.flow.hub_datasets import HubDataset, choose_files, parse_hub_path
+from graftkit.flow.hub_datasets import HubDataset, choose_files, fetch_dataset, parse_hub_path
 from graftkit.recipe.bind import bind
 from graftkit.testing import isolated_host
 from hub_stand_in import FIRST, SECOND, StandIn
@@ -119,6 +119,12 @@ def test_files_that_may_be_several_data_sets_are_refused(names: list[str], split
     with pytest.raises(DataError) as caught:
         chosen(*names, split=split)
     assert message in str(caught.value) and str(caught.value).startswith("here")
+
+
+@pytest.mark.parametrize("name", ["a--b/c", "a/b..c", "a/" + "b" * 200, "a/-b"])
+def test_a_name_that_the_hub_gives_to_nothing_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match="names no data set of the hub"):
+        fetch_dataset(parse_hub_path(f"hub:{name}", None, "r.yaml"), None, {}, "r.yaml")
 
 
 def test_a_pattern_names_files_as_it_stands() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,14 @@ def test_probes_are_read_as_they_were_written(tmp_path: Path) -> None:
     read = Probes.load(tmp_path / "probes.safetensors")
     assert (read.ids, read.positions, read.tokenizer_fingerprint) == (written.ids, written.positions, "abc")
     assert read.coverage == {"longest": 4} and torch.equal(read.logits[0], written.logits[0])
+
+
+def test_the_same_probes_are_the_same_bytes(tmp_path: Path) -> None:
+    path, found = tmp_path / "probes.safetensors", set()
+    for _ in range(8):
+        replace(probes(), coverage={f"c{n}": n for n in range(9)}).save(path)
+        found.add(path.read_bytes())
+    assert len(found) == 1 and Probes.load(path).coverage["c8"] == 8
 
 
 def test_rounding_passes_and_a_drift_within_the_limit_does_not() -> None:

@@ -123,10 +123,11 @@ def _change_assets(draw: random.Random, probes: Path) -> None:
     length = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + length])
-        assets = json.loads(header["__metadata__"]["assets"])
-    except (ValueError, KeyError, TypeError, RecursionError):  # changed before
+        assets: dict[str, Any] = json.loads(header["__metadata__"]["assets"])
+        short = {key: value[:3] if isinstance(value, list) else value for key, value in assets.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # changed before
         return
-    assets = change_json(draw, {key: value[:3] if isinstance(value, list) else value for key, value in assets.items()})
+    assets = change_json(draw, short)
     header["__metadata__"]["assets"] = dumped(assets)
     text = dumped(header).encode("utf-8", "surrogatepass")
     probes.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -11,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graftkit.errors import ModelError
+from graftkit.errors import ModelError, StorageError
+from graftkit.interfaces.temporary import temporary_folder
 from graftkit.testing import tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
 from safetensors.numpy import save_file
@@ -225,3 +228,21 @@ def test_a_type_of_few_bits_is_no_damage(type_: str, tmp_path: Path) -> None:
     assert f"tensor 'q' is of type {type_}: the weights are already quantized\nGive the unquantized" in refusal(
         tmp_path / "m"
     )
+
+
+def test_a_full_disk_is_not_the_folders_fault(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(StorageError, match="No space left") as caught, temporary_folder() as folder:
+        SOURCE.open(str(shards)).save_tokenizer(folder)
+    assert caught.value.where == str(folder) and "TMPDIR" in caught.value.hint
+
+
+def test_a_pipe_that_has_come_into_a_files_place_is_not_waited_for(tmp_path: Path) -> None:
+    files = SOURCE.open(str(small(tmp_path / "m")))
+    (tmp_path / "m" / "model.safetensors").unlink()
+    os.mkfifo(tmp_path / "m" / "model.safetensors")
+    with pytest.raises(ModelError, match="this is no regular file"):
+        list(files.read())
