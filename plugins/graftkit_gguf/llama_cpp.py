@@ -46,6 +46,7 @@ class LlamaCpp:
         self._server = xllamacpp.Server(params)
         address = self._server.listening_address.removeprefix("http://")
         self._connection = http.client.HTTPConnection(address, timeout=_PATIENCE)
+        self._get("/slots")  # answered by the loop that computes: a server that ends before it runs waits for ever
 
     def __enter__(self) -> LlamaCpp:
         return self
@@ -123,6 +124,13 @@ class LlamaCpp:
 
     def _post(self, route: str, **request: Any) -> Any:
         self._connection.request("POST", route, json.dumps(request), {"Content-Type": "application/json"})
+        return self._answer(route)
+
+    def _get(self, route: str) -> Any:
+        self._connection.request("GET", route)
+        return self._answer(route)
+
+    def _answer(self, route: str) -> Any:
         response = self._connection.getresponse()
         answer = json.loads(response.read())
         if response.status != 200:

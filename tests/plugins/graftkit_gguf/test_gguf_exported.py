@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf_models import write_model
 from graftkit import Probe, ProofRequest
 from graftkit.errors import ExportError, ModelError
 from graftkit.testing import TINY_CONFIG
@@ -177,3 +178,11 @@ def test_llama_cpp_is_asked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 ask(request)
         with pytest.raises(AssertionError, match="llama.cpp sees the file"):
             ask(ProofRequest(good, [probe], list))
+
+
+def test_a_program_that_was_asked_nothing_ends(tmp_path: Path, tiny_model: Path) -> None:
+    """xllamacpp's server waits for ever where it is ended before its loop has begun: seen once in some fifty loads."""
+    path = write_model(tmp_path / "model.gguf", tiny_model, "f32")
+    for _ in range(40):
+        with llama_cpp.LlamaCpp(path, 64):
+            pass
