@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,10 +154,13 @@ def _serve(connection: socket.socket) -> dict[str, Any]:
         reader, writer = os.pipe()
         between = os.fork()
         if not between:
+            own = os.getpid()
             child = os.fork()
             if child:  # whose death makes the child an orphan
                 os.write(writer, str(child).encode())
                 os._exit(0)
+            while os.getppid() == own:  # what it does next may ask for its parent, or be tied to that one's life
+                time.sleep(0.001)
             connection.close()
             os.close(reader)
             os.close(writer)

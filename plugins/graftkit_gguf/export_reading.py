@@ -1,4 +1,4 @@
-"""graftkit's own reading of an export whose weights are in blocks: their values, and how far apart levels are."""
+"""graftkit's own reading of an export whose weights are rounded: their values, and how far apart levels are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graftkit_gguf.weights import read_steps
 
 __all__ = ["export_reading"]
 
-_PLAIN = frozenset({"F32", "F16", "BF16"})
+_HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
 _BLOCKS = {kind.name: kind.block for kind in GGML_TYPES.values()}
 
 
@@ -33,14 +33,22 @@ def export_reading(path: Path) -> ExportReading:
 
 
 def _round(files: GgufFile, model: nn.Module) -> None:
-    """Has each linear layer whose weight is in blocks round what it is given, as ggml does for the sake of speed."""
+    """Has each linear layer whose weight is rounded round what it is given, as ggml does for the sake of speed."""
     tied = bool(files.config.get("tie_word_embeddings"))
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             weight = files.weights["model.embed_tokens.weight" if tied and name == "lm_head" else f"{name}.weight"]
-            if weight.dtype not in _PLAIN:
+            if weight.dtype in _HALVES:
+                module.register_forward_pre_hook(partial(_of_halves, _HALVES[weight.dtype]))
+            elif weight.dtype != "F32":
                 large = _BLOCKS[weight.dtype] > 32
                 module.register_forward_pre_hook(_of_large_blocks if large else _of_blocks)
+
+
+def _of_halves(dtype: torch.dtype, module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Rounds to the type of the weights."""
+    [x] = given
+    return (x.to(dtype).to(x.dtype),)
 
 
 def _of_blocks(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

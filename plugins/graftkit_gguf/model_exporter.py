@@ -42,10 +42,9 @@ from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 __all__ = ["GgufExporter"]
 
 _FILE = "model.gguf"
-_TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2}
-"""What rounding explains, as a share of the largest logit: of weights and, in llama.cpp, of what they multiply."""
-_OF_BLOCKS = 1e-2
-"""And with weights in blocks beside what llama.cpp rounds on purpose: activations, to 8 bits (`ExportReading`)."""
+_OF_FLOAT32, _OF_OTHERS = 1e-3, 1e-2
+"""What rounding explains, as a share of the largest logit, beside what llama.cpp rounds on purpose where weights are
+rounded: activations, to 8 bits or to the weights' own type (`ExportReading`)."""
 
 
 class GgufExporter:
@@ -119,14 +118,14 @@ class GgufExporter:
         return {"format": "gguf", "type": self._config.type, "bytes": size, **own}
 
     def tolerance(self) -> float:
-        """Returns what the rounding of llama.cpp, and of plain types, explains."""
-        return _TOLERANCES.get(self._config.type, _OF_BLOCKS)
+        """Returns what the rounding of llama.cpp explains, weights being as they are stored."""
+        return _OF_FLOAT32 if self._config.type == "f32" else _OF_OTHERS
 
     def reading(self, request: ProofRequest) -> ExportReading | None:
-        """Returns graftkit's own reading of the file, where weights are in blocks; None for the others."""
+        """Returns graftkit's own reading of the file; None where it is told to store what was trained as it is."""
         from graftkit_gguf.export_reading import export_reading
 
-        return None if self._config.type in _TOLERANCES else export_reading(_checked(request).path)
+        return None if self._config.type == "f32" else export_reading(_checked(request).path)
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the file with llama.cpp; gives log-probabilities, since llama.cpp gives nothing else."""
