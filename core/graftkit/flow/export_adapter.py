@@ -43,6 +43,9 @@ from graftkit.store.token_store import Example, TokenStore
 
 __all__ = ["AdapterExport", "export_adapter"]
 
+_TOKENIZER = "tokenizer"
+"""The folder in which the tokenizer lies that exports are proved with."""
+
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     "def area(radius):\n    return 3.14159 * radius ** 2\n\nprint(area(2.5))\n",
@@ -107,7 +110,9 @@ def export_adapter(
     for notice in planned.notices:
         on_event(Notice("plan", notice))
     with _stage("adapter", on_event, cancel):
-        streamed = stream_adapted(planned) if _takes_what_was_trained(exporter) else None
+        # what is proved last is compared last with what lies there: with that at hand, nothing is written before
+        early = _takes_what_was_trained(exporter) and (replaceable or not _holds_proof(out))
+        streamed = stream_adapted(planned) if early else None
         loaded = None
         if streamed:
             targets: Sequence[str] = streamed.targets
@@ -227,6 +232,11 @@ def _has_no_other(target: Path) -> bool:
     return target.parent.is_dir() and not any(path.name != target.name for path in target.parent.glob("[!.]*"))
 
 
+def _holds_proof(out: Path) -> bool:
+    """Tells whether a folder has anything by the names of what exports are proved with."""
+    return any(os.path.lexists(out / name) for name in (PROBES_FILE, VOCABULARY, _TOKENIZER))
+
+
 def _put_beside(made: Path, target: Path, *, replaceable: bool) -> None:
     """Puts what an export was proved with into the folder around it, where that has no other files of those names.
 
@@ -314,7 +324,7 @@ def _sample(probes: Probes) -> MergeSample:
 
 def _assets(planned: PlannedAdapter, loaded: LoadedModel, place: Path) -> ExpectedAssets:
     """Says what the export must load besides its weights; the tokenizer is saved in a folder of that place."""
-    saved = place / "tokenizer"
+    saved = place / _TOKENIZER
     saved.mkdir()
     planned.tokenizer.save(saved)
     manifest = planned.folder.manifest
