@@ -367,8 +367,11 @@ def test_exports_of_an_adapter_lie_beside_one_another_and_replace_nothing(
     assert file_facts(out) == before
     (tmp_path / "mine" / "tokenizer").mkdir(parents=True)
     (tmp_path / "mine" / "tokenizer" / "tokenizer.json").write_text("mine")
-    mine = export(adapter, "--to", "peft", "--out", tmp_path / "mine")
-    assert mine.exit_code == 2 and file_facts(tmp_path / "mine").keys() == {"tokenizer/tokenizer.json"}
+    for made in ("peft", "merged", "merged"):  # once more, too, and where a folder of exports is
+        mine = export(adapter, "--to", made, "--out", tmp_path / "mine")
+        assert mine.exit_code == 2 and file_facts(tmp_path / "mine").keys() == {"tokenizer/tokenizer.json"}
+        (tmp_path / "mine" / "exports").mkdir(exist_ok=True)
+    assert (tmp_path / "mine" / "tokenizer" / "tokenizer.json").read_text() == "mine"
     done = graftkit.run(make_recipe(), out=tmp_path / "run")
     refused = export(adapter, "--to", "peft", "--out", tmp_path / "run")
     assert refused.exit_code == 2 and "there is a run in it" in refused.output

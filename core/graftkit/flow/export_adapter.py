@@ -103,6 +103,10 @@ def export_adapter(
     target, name = out / "exports" / section.folder, section.folder
     _refuse_old(out, target)
     replaceable = _has_no_other(target)
+    if not replaceable:
+        with temporary_folder() as beside:
+            _save_tokenizer(planned, beside)
+            _refuse_others(_beside(beside, out))
     exporter: Exporter = host.registry.create(choice.registered, choice.config)
     for notice in planned.notices:
         on_event(Notice("plan", notice))
@@ -223,8 +227,12 @@ def _refuse_old(out: Path, target: Path) -> None:
 
 
 def _has_no_other(target: Path) -> bool:
-    """Tells whether an export that was not proved, and no other, lies there: what it was tried with may be replaced."""
-    return target.parent.is_dir() and not any(path.name != target.name for path in target.parent.glob("[!.]*"))
+    """Tells whether what a failed export was tried with lies there, and no other export is proved with it.
+
+    Probes are written first: where there are none, what else lies there is somebody's own.
+    """
+    tried = target.parent.is_dir() and (target.parent.parent / PROBES_FILE).is_file()
+    return tried and not any(path.name != target.name for path in target.parent.glob("[!.]*"))
 
 
 def _put_beside(made: Path, target: Path, *, replaceable: bool) -> None:
@@ -240,20 +248,33 @@ def _put_beside(made: Path, target: Path, *, replaceable: bool) -> None:
         StorageError: The system refused.
     """
     out = target.parent.parent
-    files = {out / path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    files = _beside(made, out)
+    if not replaceable:
+        _refuse_others(files)
+    for path, data in sorted(files.items(), key=lambda file: file[0].name != PROBES_FILE):
+        make_folder(path.parent)
+        write_bytes(path, data)
+    make_folder(target.parent)
+
+
+def _beside(made: Path, out: Path) -> dict[Path, bytes]:
+    """Returns the files of a folder by where they are to lie."""
+    return {out / path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+
+
+def _refuse_others(files: Mapping[Path, bytes]) -> None:
+    """Makes sure that no other files lie where files are to lie.
+
+    Raises:
+        FolderError: One does.
+    """
     for path, data in files.items():
-        if not os.path.lexists(path) or replaceable:
-            continue
-        if not path.is_file() or path.read_bytes() != data:
+        if os.path.lexists(path) and (not path.is_file() or path.read_bytes() != data):
             raise FolderError(
                 "it is another file than the one that this export is proved with",
                 where=str(path),
                 hint="Name another folder with --out.",
             )
-    for path, data in files.items():
-        make_folder(path.parent)
-        write_bytes(path, data)
-    make_folder(target.parent)
 
 
 def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportSection, Choice]:
@@ -312,11 +333,17 @@ def _sample(probes: Probes) -> MergeSample:
     return MergeSample(TokenStore.of(examples), held_out=False, what=what)
 
 
-def _assets(planned: PlannedAdapter, loaded: LoadedModel, place: Path) -> ExpectedAssets:
-    """Says what the export must load besides its weights; the tokenizer is saved in a folder of that place."""
+def _save_tokenizer(planned: PlannedAdapter, place: Path) -> Path:
+    """Saves the tokenizer as it lies beside an export, and returns its folder."""
     saved = place / "tokenizer"
     saved.mkdir()
     planned.tokenizer.save(saved)
+    return saved
+
+
+def _assets(planned: PlannedAdapter, loaded: LoadedModel, place: Path) -> ExpectedAssets:
+    """Says what the export must load besides its weights; the tokenizer is saved in a folder of that place."""
+    saved = _save_tokenizer(planned, place)
     manifest = planned.folder.manifest
     return expected_assets(
         planned.tokenizer,
