@@ -179,8 +179,8 @@ def _store(
 
     middle, zeros = 1 << scheme.bits - 1, parts.get("zeros")
     if zeros is not None and not scheme.zeros:
-        own = unpacked(zeros.reshape(1, -1), scheme.bits) - middle if zeros.dtype == torch.int32 else zeros
-        if zeros.count_nonzero() and own.count_nonzero():
+        own = unpacked(zeros.reshape(1, -1), scheme.bits) - middle if zeros.dtype == torch.int32 else zeros.float()
+        if zeros.float().count_nonzero() and own.count_nonzero():
             raise ValueError("it has zero points, where its format is symmetric")
         zeros = None
     codes = in_bytes(unpacked(parts["codes"], scheme.bits)[:, : shape[1]], scheme.bits) if packed else parts["codes"]

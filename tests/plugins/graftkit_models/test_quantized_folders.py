@@ -283,9 +283,11 @@ def test_zero_points_that_a_symmetric_format_may_have_say_nothing(zeros: int, tm
     assert torch.equal(found.dequantize(), plain[f"{UP}.weight"])
 
 
-@pytest.mark.parametrize(("form", "zeros"), [("packed-int4", torch.int32), ("int8", torch.int8)])
+@pytest.mark.parametrize(
+    ("form", "zeros"), [("packed-int4", torch.int32), ("int8", torch.int8), ("float8", torch.float8_e4m3fn)]
+)
 def test_zero_points_of_a_symmetric_format_are_not_dropped(form: str, zeros: torch.dtype, tmp_path: Path) -> None:
-    folder = changed(tmp_path / "m", form, "weight_zero_point", torch.ones(8, 1, dtype=zeros))
+    folder = changed(tmp_path / "m", form, "weight_zero_point", torch.ones(8, 1).to(zeros))
     with pytest.raises(ModelError, match="it has zero points, where its format is symmetric"):
         SOURCE.open(str(folder)).tensor(f"{UP}.weight")
 
