@@ -378,6 +378,19 @@ def test_exports_of_an_adapter_lie_beside_one_another_and_replace_nothing(
     assert done.manifest["artifacts"] == file_facts(done.folder, leave_out=frozenset(["manifest.json"]))
 
 
+def test_a_file_in_an_export_that_was_not_proved_is_not_lost(adapter: Path, tmp_path: Path) -> None:
+    failed = tmp_path / "out" / "exports" / "merged"
+    failed.mkdir(parents=True)
+    (failed / "graftkit.json").write_text(json.dumps({"exporter": {"name": "merged"}, "files": {}}))
+    (failed / "notes.txt").write_text("mine")
+    refused = export(adapter, "--to", "merged", "--out", tmp_path / "out")
+    assert refused.exit_code == 2 and "notes.txt: it lies in an export that was not proved" in refused.output
+    assert (failed / "notes.txt").read_text() == "mine"
+    (tmp_path / "other" / "exports").mkdir(parents=True)
+    (tmp_path / "other" / "exports" / "merged").symlink_to(tmp_path / "nowhere")
+    assert "there is an export already" in export(adapter, "--to", "merged", "--out", tmp_path / "other").output
+
+
 def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     wider = tiny_model_folder(tmp_path / "wider", hidden_size=96)
     done = export(adapter, "--to", "merged", "--base", wider, "--out", tmp_path / "out")

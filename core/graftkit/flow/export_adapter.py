@@ -217,13 +217,18 @@ def _refuse_old(out: Path, target: Path) -> None:
     if RunManifest.read(out) is not None or (out / EXPORT_MANIFEST).exists():
         what = "a run" if RunManifest.read(out) is not None else "an export"
         raise FolderError(f"there is {what} in it", where=str(out), hint="Name another folder with --out.")
-    if not target.exists():
+    if not os.path.lexists(target):
         return
-    unproved = False
+    unproved = None
     with suppress(FolderError):
-        unproved = ExportManifest.read(target, ("exporter",)).proof.get("status") != "proved"
-    if not unproved:
+        unproved = ExportManifest.read(target, ("exporter", "files"))
+    if unproved is None or unproved.proof.get("status") == "proved":
         raise FolderError("there is an export already", where=str(target), hint="Remove it, or name another --out.")
+    own = {EXPORT_MANIFEST, *unproved.files}
+    for path in target.rglob("*"):
+        if not path.is_dir() and path.relative_to(target).as_posix() not in own:
+            what = "it lies in an export that was not proved, and is none of its files"
+            raise FolderError(what, where=str(path), hint="Move it away: the export would be replaced.")
 
 
 def _has_no_other(target: Path) -> bool:
