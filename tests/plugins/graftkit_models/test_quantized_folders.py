@@ -20,6 +20,7 @@ from graftkit.testing import ModelSourceContract, tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_models.quantized.bitsandbytes import CONV1D
+from graftkit_models.quantized.formats import quantized_matrices
 from graftkit_models.quantized.scaled_weight import ScaledWeight
 from graftkit_quantizers.config import Nf4Config
 from graftkit_quantizers.dense import Dense
@@ -223,6 +224,14 @@ def test_what_a_part_of_a_configuration_says_holds(tmp_path: Path) -> None:
     found = files.tensor("model.layers.0.mlp.up_proj.weight")
     assert isinstance(found, StoredWeight) and found.dequantize is not None and "compression_config" not in files.config
     assert torch.equal(found.dequantize(), expected["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_a_configuration_that_says_two_things_is_refused(folders: dict[str, Path]) -> None:
+    config = json.loads((folders["fp8"] / "config.json").read_text())
+    tensors, said = SOURCE.open(str(folders["fp8"])).stored, config["quantization_config"]
+    assert quantized_matrices({**config, "text_config": {"quantization_config": said}}, "config.json", tensors)
+    with pytest.raises(ModelError, match=r"quantization_config: text_config.quantization_config says otherwise"):
+        quantized_matrices({**config, "text_config": {"quantization_config": {"fmt": "e4m3"}}}, "config.json", tensors)
 
 
 def test_a_matrix_that_is_there_twice_is_refused(tmp_path: Path) -> None:
