@@ -391,6 +391,15 @@ def test_a_file_in_an_export_that_was_not_proved_is_not_lost(adapter: Path, tmp_
     assert "there is an export already" in export(adapter, "--to", "merged", "--out", tmp_path / "other").output
 
 
+def test_a_tokenizer_that_splits_texts_otherwise_is_told(tiny_model: Path, adapter: Path) -> None:
+    own = json.loads((tiny_model / "tokenizer.json").read_bytes())
+    own["normalizer"] = {"type": "Lowercase"}
+    (adapter / "tokenizer.json").write_text(json.dumps(own))
+    planned = plan_adapter(adapter, isolated_host())
+    assert [notice for notice in planned.notices if "has the base model's tokens, and makes others" in notice]
+    assert not plan_adapter(adapter, isolated_host(), tokenizer="base").notices
+
+
 def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     wider = tiny_model_folder(tmp_path / "wider", hidden_size=96)
     done = export(adapter, "--to", "merged", "--base", wider, "--out", tmp_path / "out")
