@@ -391,6 +391,20 @@ def test_a_file_in_an_export_that_was_not_proved_is_not_lost(adapter: Path, tmp_
     assert "there is an export already" in export(adapter, "--to", "merged", "--out", tmp_path / "other").output
 
 
+def test_what_other_programs_have_to_be_told_is_told_of_an_adapter_too(
+    make_recipe: RecipeMaker, chat_records: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant {% if calm %}calm {% endif %}{% endif %}"
+    )
+    chat = {"chat_template": str(tmp_path / "own.jinja"), "template_arguments": {"calm": False}}
+    recipe = make_recipe(data={"train": str(chat_records), "holdout": 0.1, "max_length": 64, **chat}, export=["peft"])
+    made = graftkit.run(recipe, out=tmp_path / "run").exports["peft"]
+    done = export(made, "--to", "merged", "--out", tmp_path / "out")
+    assert done.exit_code == 0 and "another program must pass calm=False to its chat template" in done.output
+
+
 def test_a_tokenizer_that_splits_texts_otherwise_is_told(tiny_model: Path, adapter: Path) -> None:
     own = json.loads((tiny_model / "tokenizer.json").read_bytes())
     own["normalizer"] = {"type": "Lowercase"}

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.adapter_model import load_packed, stops_of, stream_adapted
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.cancel import CancelToken
-from graftkit.flow.chat import options_of
+from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, notices_of, prove_and_tell, sketches_for, write_export
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
@@ -108,7 +109,7 @@ def export_adapter(
             _save_tokenizer(planned, beside)
             _refuse_others(_beside(beside, out))
     exporter: Exporter = host.registry.create(choice.registered, choice.config)
-    for notice in planned.notices:
+    for notice in [*planned.notices, *_of_chat(planned)]:
         on_event(Notice("plan", notice))
     with _stage("adapter", on_event, cancel):
         streamed = stream_adapted(planned) if _takes_what_was_trained(exporter) else None
@@ -150,6 +151,15 @@ def export_adapter(
             notice=lambda text: on_event(Notice(f"proof of {name}", text)),
         )
     return AdapterExport(target, proof, merge)
+
+
+def _of_chat(planned: PlannedAdapter) -> Iterator[str]:
+    """Yields what other programs have to be told of conversations."""
+    manifest = planned.folder.manifest
+    if manifest is None or manifest.prompts == "chat":
+        options = options_of(manifest.chat if manifest else None)
+        told = must_be_passed(options, chat_template_of(planned.tokenizer, options=options))
+        yield from [told] if told else []
 
 
 def _takes_what_was_trained(exporter: Exporter) -> bool:
