@@ -253,11 +253,16 @@ def _call(call: Any, where: str) -> ToolCall:
     over = sorted(map(str, {*call, *inner} - _CALL_KEYS))
     if over:
         raise DataError(f'a call has "name" and "arguments"; found {", ".join(over)}, too', where=where)
-    arguments = inner.get("arguments", {})
+    beside, said = ({key: value for key, value in keys.items() if value is not None} for keys in (call, inner))
+    said = {**beside, **said}
+    twice = [key for key in ("id", "name", "arguments") if key in beside and beside[key] != said[key]]
+    if twice:
+        raise DataError(f'a call says "{twice[0]}" twice, and not the same', where=where)
+    arguments = said.get("arguments", {})
     if not isinstance(arguments, dict | str):
         raise DataError(f'"arguments" is {kind_of(arguments)}, no object and no text of one', where=where)
-    id = call.get("id")
-    return ToolCall(string_of(inner, "name", where), arguments, id if isinstance(id, str) else "")
+    id = string_of(said, "id", where) if "id" in said else ""
+    return ToolCall(string_of(inner, "name", where), arguments, id)
 
 
 def _parsed(text: str, key: str, where: str) -> Any:
@@ -306,12 +311,29 @@ def _content(turn: Mapping[str, Any], key: str, where: str) -> tuple[str, str]:
                 where=where,
                 hint=_OTHER_PARTS.get(found, "") if isinstance(found, str) else "",
             )
+        over = [name for name, value in part.items() if name not in (kind, *_OF_NO_MEANING) and value]
+        if over:
+            hint = _OTHER_PARTS.get(over[0], "Leave it out where a model need not know it.")
+            raise DataError(
+                f'"{key}" has a part with {over[0]} beside its {kind}, which is not read', where=where, hint=hint
+            )
+        if kind == "thinking" and texts["text"]:
+            raise DataError(
+                f'"{key}" has a part that is thinking after one of text; a message is learnt with its reasoning first',
+                where=where,
+                hint="Make two messages of it, or leave the record out.",
+            )
         texts[kind] += string_of(part, kind, where)
     return texts["text"], texts["thinking"]
 
 
 _PARTS = {"text": "text", "input_text": "text", "output_text": "text", "thinking": "thinking"}
 """Types of parts, and the key that a part has its text under."""
+
+_OF_NO_MEANING = frozenset(
+    {"type", "id", "index", "annotations", "citations", "logprobs", "cache_control", "signature"}
+)
+"""Keys of a part that say nothing of its text to a model."""
 
 _CALLS = (
     'Write calls as "tool_calls": [{"function": {"name": ..., "arguments": {...}}}], and results as messages with '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def test_the_starter_recipe_keeps_weights_that_are_quantized_already(
     args = ["init", str(tmp_path / "mine.yaml"), "--model", str(model), "--train", str(tmp_path / "records.json")]
     assert CliRunner().invoke(cli, args).exit_code == 0
     assert load_recipe(tmp_path / "mine.yaml").recipe.quantizer.use == quantizer
+
+
+def test_a_starter_recipe_in_another_folder_names_what_was_looked_at(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").symlink_to(tiny_model)
+    (tmp_path / "records.json").write_text(json.dumps([{"question": "one?", "answer": "two"}] * 40))
+    (tmp_path / "recipes" / "model").mkdir(parents=True)  # another one
+    monkeypatch.chdir(tmp_path)
+    args = ["init", "recipes/mine.yaml", "--model", "model", "--train", "rec*.json"]
+    assert CliRunner().invoke(cli, args).exit_code == 0
+    recipe = load_recipe(tmp_path / "recipes" / "mine.yaml").recipe
+    assert Path(recipe.model.path).samefile(tiny_model)
+    assert os.path.normpath(recipe.data.train[0].path) == str(tmp_path / "rec*.json")
+    assert CliRunner().invoke(cli, ["init", "recipes/two.yaml", "--model", "./later"]).exit_code == 0
+    assert load_recipe("recipes/two.yaml").recipe.model.path == str(tmp_path / "recipes" / "later")
 
 
 @pytest.mark.parametrize("shape", ["question-answer", "alpaca", "sharegpt", "messages"])

@@ -367,12 +367,51 @@ def test_exports_of_an_adapter_lie_beside_one_another_and_replace_nothing(
     assert file_facts(out) == before
     (tmp_path / "mine" / "tokenizer").mkdir(parents=True)
     (tmp_path / "mine" / "tokenizer" / "tokenizer.json").write_text("mine")
-    mine = export(adapter, "--to", "peft", "--out", tmp_path / "mine")
-    assert mine.exit_code == 2 and file_facts(tmp_path / "mine").keys() == {"tokenizer/tokenizer.json"}
+    for made in ("peft", "merged", "merged"):  # once more, too, and where a folder of exports is
+        mine = export(adapter, "--to", made, "--out", tmp_path / "mine")
+        assert mine.exit_code == 2 and file_facts(tmp_path / "mine").keys() == {"tokenizer/tokenizer.json"}
+        (tmp_path / "mine" / "exports").mkdir(exist_ok=True)
+    assert (tmp_path / "mine" / "tokenizer" / "tokenizer.json").read_text() == "mine"
     done = graftkit.run(make_recipe(), out=tmp_path / "run")
     refused = export(adapter, "--to", "peft", "--out", tmp_path / "run")
     assert refused.exit_code == 2 and "there is a run in it" in refused.output
     assert done.manifest["artifacts"] == file_facts(done.folder, leave_out=frozenset(["manifest.json"]))
+
+
+def test_a_file_in_an_export_that_was_not_proved_is_not_lost(adapter: Path, tmp_path: Path) -> None:
+    failed = tmp_path / "out" / "exports" / "merged"
+    failed.mkdir(parents=True)
+    (failed / "graftkit.json").write_text(json.dumps({"exporter": {"name": "merged"}, "files": {}}))
+    (failed / "notes.txt").write_text("mine")
+    refused = export(adapter, "--to", "merged", "--out", tmp_path / "out")
+    assert refused.exit_code == 2 and "notes.txt: it lies in an export that was not proved" in refused.output
+    assert (failed / "notes.txt").read_text() == "mine"
+    (tmp_path / "other" / "exports").mkdir(parents=True)
+    (tmp_path / "other" / "exports" / "merged").symlink_to(tmp_path / "nowhere")
+    assert "there is an export already" in export(adapter, "--to", "merged", "--out", tmp_path / "other").output
+
+
+def test_what_other_programs_have_to_be_told_is_told_of_an_adapter_too(
+    make_recipe: RecipeMaker, chat_records: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant {% if calm %}calm {% endif %}{% endif %}"
+    )
+    chat = {"chat_template": str(tmp_path / "own.jinja"), "template_arguments": {"calm": False}}
+    recipe = make_recipe(data={"train": str(chat_records), "holdout": 0.1, "max_length": 64, **chat}, export=["peft"])
+    made = graftkit.run(recipe, out=tmp_path / "run").exports["peft"]
+    done = export(made, "--to", "merged", "--out", tmp_path / "out")
+    assert done.exit_code == 0 and "another program must pass calm=False to its chat template" in done.output
+
+
+def test_a_tokenizer_that_splits_texts_otherwise_is_told(tiny_model: Path, adapter: Path) -> None:
+    own = json.loads((tiny_model / "tokenizer.json").read_bytes())
+    own["normalizer"] = {"type": "Lowercase"}
+    (adapter / "tokenizer.json").write_text(json.dumps(own))
+    planned = plan_adapter(adapter, isolated_host())
+    assert [notice for notice in planned.notices if "has the base model's tokens, and makes others" in notice]
+    assert not plan_adapter(adapter, isolated_host(), tokenizer="base").notices
 
 
 def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:

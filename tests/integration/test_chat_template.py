@@ -105,6 +105,9 @@ def test_a_template_that_writes_parts_only_is_given_them_everywhere(
     assert prompt_of_generate(result.folder) == PROMPT
     for facts in result.manifest["exports"].values():
         assert facts["proof"]["status"] == "proved" and "template" in facts["proof"]["covers"]
+    told = 'must give a content as [{"type": "text", "text": ...}]'  # a program that gives a text loses it in silence
+    assert [notice for notice in result.manifest["notices"] if told in notice]
+    assert "a content as" in (result.exports["merged"] / "README.md").read_text()
 
 
 def prompt_of_generate(folder: Path, system: str | None = None) -> str:

@@ -16,7 +16,7 @@ from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say
 from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.regular_file import read_regular
-from graftkit.recipe.paths import anchored_reference
+from graftkit.recipe.paths import anchored_reference, is_address
 from graftkit.store.files import write_text
 from graftkit.visible import one_line
 
@@ -77,12 +77,15 @@ def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None
     found, trouble = _look(model, train, disable)
     template = _write_template(target.parent, found) if found else ""
     numbers = _UNKNOWN if found is None else _numbers(found)
+    here, folder = Path.cwd(), target.parent
+    named = _seen_from(folder, model, anchored_reference(model, here))
+    train = train if is_address(train) else _seen_from(folder, train, str(here / train), looked_at=found is not None)
     files = _quoted(train) if found is None else _entry(train, found)
     dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
     space = " " * max(1, 12 - len(str(numbers["max_length"])))
     name = one_line(path)
     recipe = _RECIPE.format(
-        name=name, model=_quoted(model), train=files, template=template, dropped=dropped, space=space, **numbers
+        name=name, model=_quoted(named), train=files, template=template, dropped=dropped, space=space, **numbers
     )
     write_text(target, recipe)
     say(f"wrote {name}")
@@ -90,6 +93,21 @@ def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None
         say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
     for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
         say(line)
+
+
+def _seen_from(folder: Path, given: str, place: str, *, looked_at: bool = False) -> str:
+    """Returns how a recipe in a folder names what is named from the current one.
+
+    Args:
+        folder: The recipe's.
+        given: As it is named.
+        place: Its path; `given` where that is none, or begins at the root.
+        looked_at: Whether something is there, under a pattern, too.
+    """
+    own = folder.resolve()
+    if place == given or given.startswith("~") or own == Path.cwd() or not (looked_at or os.path.lexists(place)):
+        return given
+    return os.path.relpath(place, own)
 
 
 def _write_template(folder: Path, found: StartingPoint) -> str:

@@ -184,6 +184,11 @@ class Encoder:
         return list(by_answer(sample)) if isinstance(sample, Conversation) and self._each else [sample]
 
     @property
+    def template(self) -> ChatTemplate | None:
+        """The chat template that lays out conversations."""
+        return self._template
+
+    @property
     def _each(self) -> bool:
         return self._template is not None and self._template.options.turns == "each"
 

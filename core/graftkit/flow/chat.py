@@ -72,12 +72,21 @@ def options_of(facts: ChatFacts | None) -> ChatOptions:
     return ChatOptions(facts.template_arguments, facts.system, facts.turns, facts.end_of_turn, facts.template)
 
 
-def must_be_passed(options: ChatOptions) -> str | None:
-    """Says what other programs have to be told that load an export, since no file of a tokenizer holds it."""
+def must_be_passed(options: ChatOptions, template: ChatTemplate | None) -> str | None:
+    """Says what other programs have to be told that load an export, since no file of a tokenizer holds it.
+
+    Args:
+        options: How conversations are laid out.
+        template: The chat template that lays them out; None where there are none.
+    """
     told = [f"ask for its chat template '{options.template}' (data.chat_template)"] if options.template else []
     if options.arguments:
         names = ", ".join(f"{name}={value!r}" for name, value in options.arguments.items())
         told.append(f"pass {names} to its chat template (data.template_arguments)")
     if options.system == "first_user":
         told.append("put a system message's text before the first user message (data.system)")
+    if template and template.takes_content_in_parts:
+        told.append(
+            'give a content as [{"type": "text", "text": ...}], since its chat template leaves out a plain text'
+        )
     return f"no file of an export holds it: another program must {' and '.join(told)}" if told else None

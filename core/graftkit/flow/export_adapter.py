@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.adapter_model import load_packed, stops_of, stream_adapted
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.cancel import CancelToken
-from graftkit.flow.chat import options_of
+from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, notices_of, prove_and_tell, sketches_for, write_export
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
@@ -106,8 +107,12 @@ def export_adapter(
     target, name = out / "exports" / section.folder, section.folder
     _refuse_old(out, target)
     replaceable = _has_no_other(target)
+    if not replaceable:
+        with temporary_folder() as beside:
+            _save_tokenizer(planned, beside)
+            _refuse_others(_beside(beside, out))
     exporter: Exporter = host.registry.create(choice.registered, choice.config)
-    for notice in planned.notices:
+    for notice in [*planned.notices, *_of_chat(planned)]:
         on_event(Notice("plan", notice))
     with _stage("adapter", on_event, cancel):
         # what is proved last is compared last with what lies there: with that at hand, nothing is written before
@@ -151,6 +156,15 @@ def export_adapter(
             notice=lambda text: on_event(Notice(f"proof of {name}", text)),
         )
     return AdapterExport(target, proof, merge)
+
+
+def _of_chat(planned: PlannedAdapter) -> Iterator[str]:
+    """Yields what other programs have to be told of conversations."""
+    manifest = planned.folder.manifest
+    if manifest is None or manifest.prompts == "chat":
+        options = options_of(manifest.chat if manifest else None)
+        told = must_be_passed(options, chat_template_of(planned.tokenizer, options=options))
+        yield from [told] if told else []
 
 
 def _takes_what_was_trained(exporter: Exporter) -> bool:
@@ -218,18 +232,27 @@ def _refuse_old(out: Path, target: Path) -> None:
     if RunManifest.read(out) is not None or (out / EXPORT_MANIFEST).exists():
         what = "a run" if RunManifest.read(out) is not None else "an export"
         raise FolderError(f"there is {what} in it", where=str(out), hint="Name another folder with --out.")
-    if not target.exists():
+    if not os.path.lexists(target):
         return
-    unproved = False
+    unproved = None
     with suppress(FolderError):
-        unproved = ExportManifest.read(target, ("exporter",)).proof.get("status") != "proved"
-    if not unproved:
+        unproved = ExportManifest.read(target, ("exporter", "files"))
+    if unproved is None or unproved.proof.get("status") == "proved":
         raise FolderError("there is an export already", where=str(target), hint="Remove it, or name another --out.")
+    own = {EXPORT_MANIFEST, *unproved.files}
+    for path in target.rglob("*"):
+        if not path.is_dir() and path.relative_to(target).as_posix() not in own:
+            what = "it lies in an export that was not proved, and is none of its files"
+            raise FolderError(what, where=str(path), hint="Move it away: the export would be replaced.")
 
 
 def _has_no_other(target: Path) -> bool:
-    """Tells whether an export that was not proved, and no other, lies there: what it was tried with may be replaced."""
-    return target.parent.is_dir() and not any(path.name != target.name for path in target.parent.glob("[!.]*"))
+    """Tells whether what a failed export was tried with lies there, and no other export is proved with it.
+
+    Probes are written first: where there are none, what else lies there is somebody's own.
+    """
+    tried = target.parent.is_dir() and (target.parent.parent / PROBES_FILE).is_file()
+    return tried and not any(path.name != target.name for path in target.parent.glob("[!.]*"))
 
 
 def _holds_proof(out: Path) -> bool:
@@ -250,20 +273,33 @@ def _put_beside(made: Path, target: Path, *, replaceable: bool) -> None:
         StorageError: The system refused.
     """
     out = target.parent.parent
-    files = {out / path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    files = _beside(made, out)
+    if not replaceable:
+        _refuse_others(files)
+    for path, data in sorted(files.items(), key=lambda file: file[0].name != PROBES_FILE):
+        make_folder(path.parent)
+        write_bytes(path, data)
+    make_folder(target.parent)
+
+
+def _beside(made: Path, out: Path) -> dict[Path, bytes]:
+    """Returns the files of a folder by where they are to lie."""
+    return {out / path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+
+
+def _refuse_others(files: Mapping[Path, bytes]) -> None:
+    """Makes sure that no other files lie where files are to lie.
+
+    Raises:
+        FolderError: One does.
+    """
     for path, data in files.items():
-        if not os.path.lexists(path) or replaceable:
-            continue
-        if not path.is_file() or path.read_bytes() != data:
+        if os.path.lexists(path) and (not path.is_file() or path.read_bytes() != data):
             raise FolderError(
                 "it is another file than the one that this export is proved with",
                 where=str(path),
                 hint="Name another folder with --out.",
             )
-    for path, data in files.items():
-        make_folder(path.parent)
-        write_bytes(path, data)
-    make_folder(target.parent)
 
 
 def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportSection, Choice]:
@@ -322,11 +358,17 @@ def _sample(probes: Probes) -> MergeSample:
     return MergeSample(TokenStore.of(examples), held_out=False, what=what)
 
 
-def _assets(planned: PlannedAdapter, loaded: LoadedModel, place: Path) -> ExpectedAssets:
-    """Says what the export must load besides its weights; the tokenizer is saved in a folder of that place."""
+def _save_tokenizer(planned: PlannedAdapter, place: Path) -> Path:
+    """Saves the tokenizer as it lies beside an export, and returns its folder."""
     saved = place / _TOKENIZER
     saved.mkdir()
     planned.tokenizer.save(saved)
+    return saved
+
+
+def _assets(planned: PlannedAdapter, loaded: LoadedModel, place: Path) -> ExpectedAssets:
+    """Says what the export must load besides its weights; the tokenizer is saved in a folder of that place."""
+    saved = _save_tokenizer(planned, place)
     manifest = planned.folder.manifest
     return expected_assets(
         planned.tokenizer,

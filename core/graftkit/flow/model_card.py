@@ -49,7 +49,8 @@ def write_model_card(
     if CARD in run.theirs(f"exports/{name}"):
         run.notice("export", f"exports/{name}/{CARD} is not the run's and stays: no model card is written")
         return
-    files = run.plan.files
+    files, chat = run.plan.files, "chat" in run.plan.samples.train.counts()
+    told = must_be_passed(chat_options(run.plan.bound), run.plan.encoder.template if chat else None)
     text = render_card(
         name,
         run.manifest,
@@ -57,7 +58,7 @@ def write_model_card(
         _of_the_format(run, exporter, folder),
         merge=merge,
         base_license=files.license if isinstance(files, LicensedModel) else None,
-        must_be_passed=must_be_passed(chat_options(run.plan.bound)),
+        must_be_passed=told,
     )
     data = text.encode()
     card = {CARD: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}

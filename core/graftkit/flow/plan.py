@@ -181,6 +181,7 @@ def make_plan(
     check_end_of_turn(bound, encoder.tokenizer)
     differences = check_template(encoder, samples)
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
+    laid_out_by = template_in_use if "chat" in samples.train.counts() else None
     notices = [
         *bound.document.notices,
         *(check_origin(origin, bound, tokenizer) if origin else []),
@@ -190,7 +191,7 @@ def make_plan(
         *_skipped(datasets),
         *_notices(bound, samples),
         *_unseen(bound, shares),
-        *([told] if bound.exports and (told := must_be_passed(chat_options(bound))) else []),
+        *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
         *_short_training(bound.recipe, corpus, lambda: estimate_corpus(encoder, samples.train, _seen(shares))),
         *([] if vocabulary else rowless),
         *_losses(known, vocabulary),

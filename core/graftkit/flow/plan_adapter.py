@@ -222,7 +222,10 @@ def _tokenizer(
                 hint="Say which it was trained with: --tokenizer adapter or --tokenizer base. Or is this another base?",
             )
         new = "new rows" if change else "rows that the base model has"
-        return found.tokenizer, found.registered.facts({}), [f"the adapter's tokenizer adds tokens, with {new}"]
+        told = f"the adapter's tokenizer adds tokens, with {new}"
+        if found.tokenizer.vocab_size == of_base.vocab_size:
+            told = "the adapter's tokenizer is taken: it has the base model's tokens, and makes others of some texts"
+        return found.tokenizer, found.registered.facts({}), [told]
     return found.tokenizer, found.registered.facts({}), []
 
 

@@ -103,7 +103,8 @@ def _state(settings: Settings, name: str, type_: str, raw: bytes) -> _State:
         known = data["quant_type"] == type_ and type_ in ("nf4", "fp4") and data["dtype"] in _ROUNDED
         known = known and len(shape) == 2 and isfinite(offset)
         known = known and all(type(size) is int and 0 < size < 1 << 31 for size in sizes)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        known = known and data["blocksize"] % 2 == 0  # a block begins with a byte
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         known = False
     if not known:
         raise settings.refused(

@@ -3,9 +3,9 @@
 In "pack-quantized" `weight_packed` is int32 `[out, in * bits / 32]`, the codes moved up to begin at 0, the lowest bits
 first; `weight_shape` has the matrix's shape, `weight_zero_point`, where there is one, is packed along the outputs. In
 "int-quantized", "float-quantized" and "naive-quantized" `weight` itself is int8 or float8_e4m3fn. `weight_scale` has a
-scale for a matrix, a row, a group of a row or a block (compressed-tensors 0.20, `compressors/`). A number is
-`(code - zero) * scale` in the type of the scales. What the format says of activations is left out: in training they
-stay in floating point.
+scale for a matrix, a row, a group of a row or a block (compressed-tensors 0.20, `compressors/`); `weight_g_idx` names
+the group of each column, or is -1. A number is `(code - zero) * scale` in the type of the scales. What the format says
+of activations is left out: in training they stay in floating point.
 """
 
 from __future__ import annotations
@@ -111,6 +111,10 @@ def _matrix(settings: Settings, tensors: FileTensors, layer: str, scheme: _Schem
     rows, columns = shape
     block = (scheme.block[0] or rows, scheme.block[1] or columns)
     blocks = (-(-rows // block[0]), -(-columns // block[1]))
+    if packed and scheme.float:
+        raise settings.refused(f"tensor '{codes}' is packed integers, where its format has floating point numbers")
+    if packed and scheme.zeros and blocks[0] != rows:
+        raise settings.refused(f"'{layer}' has zero points that rows share, which are not known packed")
     parts = {"codes": codes, "scales": f"{layer}.weight_scale"}
     tensors.check(parts["scales"], "F16 BF16 F32")
     found = tensors.shape(parts["scales"])
@@ -167,11 +171,18 @@ def _store(
     packed: bool,
     parts: Mapping[str, torch.Tensor],
 ) -> StoredWeight:
+    import torch
+
     from graftkit_models.quantized.packed import in_bytes, unpacked
     from graftkit_models.quantized.scaled_weight import ScaledLayout
     from graftkit_models.quantized.stored import stored_weight
 
-    middle, zeros = 1 << scheme.bits - 1, parts.get("zeros") if scheme.zeros else None
+    middle, zeros = 1 << scheme.bits - 1, parts.get("zeros")
+    if zeros is not None and not scheme.zeros:
+        own = unpacked(zeros.reshape(1, -1), scheme.bits) - middle if zeros.dtype == torch.int32 else zeros.float()
+        if zeros.float().count_nonzero() and own.count_nonzero():
+            raise ValueError("it has zero points, where its format is symmetric")
+        zeros = None
     codes = in_bytes(unpacked(parts["codes"], scheme.bits)[:, : shape[1]], scheme.bits) if packed else parts["codes"]
     layout = ScaledLayout(
         shape=shape,
@@ -185,6 +196,11 @@ def _store(
     if zeros is not None:
         own = unpacked(zeros.T, scheme.bits).T[: shape[0]] if packed else zeros
         tensors["zeros"] = own.reshape(layout.blocks)
-    if "order" in parts:
-        tensors["order"] = parts["order"]
+    order = parts.get("order")
+    if order is not None and (order == -1).any():  # as its own programs have it until it is set: columns are in order
+        order = torch.arange(shape[1], dtype=torch.int32) // block[1]
+    if order is not None:
+        if order.amin() < 0 or order.amax() >= layout.blocks[1]:
+            raise ValueError("its g_idx names groups that there are not")
+        tensors["order"] = order
     return stored_weight(kind, tensors, layout)

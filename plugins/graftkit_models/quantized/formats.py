@@ -80,23 +80,24 @@ def _settings(config: Mapping[str, Any], where: str) -> Settings | None:
     """Returns what a configuration, or a part of it, such as that of a multimodal model's text, says of quantization.
 
     Raises:
-        ModelError: It names no format, or one that is not known.
+        ModelError: It names no format, or one that is not known, or says different things in two places.
     """
     parts = [("", config), *((f"{key}.", part) for key, part in config.items() if isinstance(part, dict))]
-    for prefix, part in parts:
-        for key in _KEYS:
-            found = part.get(key)
-            if not found:
-                continue
-            said = found.get("quant_method") if isinstance(found, dict) else None
-            own = Settings(f"{prefix}{key}", found if isinstance(found, dict) else {}, where, config)
-            if not isinstance(said, str):
-                raise own.refused("it names no format that is known, and the weights are already quantized")
-            if said not in _FORMATS:
-                known = ", ".join(sorted(_FORMATS))
-                raise own.refused(f"quant_method is {said[:40]!r}, which is not known; known: {known}")
-            return own
-    return None
+    found = [(f"{prefix}{key}", part[key]) for prefix, part in parts for key in _KEYS if part.get(key)]
+    if not found:
+        return None
+    key, values = found[0]
+    said = values.get("quant_method") if isinstance(values, dict) else None
+    own = Settings(key, values if isinstance(values, dict) else {}, where, config)
+    if not isinstance(said, str):
+        raise own.refused("it names no format that is known, and the weights are already quantized")
+    if said not in _FORMATS:
+        known = ", ".join(sorted(_FORMATS))
+        raise own.refused(f"quant_method is {said[:40]!r}, which is not known; known: {known}")
+    other = next((name for name, theirs in found if theirs != values), None)
+    if other is not None:
+        raise own.refused(f"{other[:60]} says otherwise how the weights are stored")
+    return own
 
 
 def _refuse_others(tensors: FileTensors, used: frozenset[str], settings: Settings | None = None) -> None:

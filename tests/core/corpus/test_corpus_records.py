@@ -132,6 +132,30 @@ def test_a_line_that_is_no_completion_is_refused_with_its_place(tmp_path: Path, 
         (CHAT.replace('"ho"', "3"), 'message 2: "content" is a number, no string'),
         (CHAT.replace('"hi"', '"\\udfff"'), 'message 1: "content" holds half of a surrogate pair'),
         (CHAT.replace('"hi"', '[{"type": "image"}]'), 'message 1: "content" has a part of the type "image"'),
+        (
+            CHAT.replace('"hi"', '[{"text": "hi", "image_url": {"url": "x"}}]'),
+            'message 1: "content" has a part with image_url beside its text, which is not read',
+        ),
+        (
+            CHAT.replace('"ho"', '[{"type": "thinking", "thinking": "a", "text": "b"}, {"text": "ho"}]'),
+            "a part with text beside its thinking",
+        ),
+        (
+            CHAT.replace('"ho"', '[{"text": "h"}, {"type": "thinking", "thinking": "a"}, {"text": "o"}]'),
+            "a part that is thinking after one of text",
+        ),
+        (
+            CHAT.replace('"ho"', '"", "tool_calls": [{"id": 5, "function": {"name": "f"}}]'),
+            'message 2: call 1: "id" is a number, no string',
+        ),
+        (
+            CHAT.replace('"ho"', '"", "tool_calls": [{"name": "g", "function": {"name": "f"}}]'),
+            'message 2: call 1: a call says "name" twice, and not the same',
+        ),
+        (
+            CHAT.replace('"ho"', '"", "tool_calls": [{"id": "a", "function": {"name": "f", "id": "b"}}]'),
+            'a call says "id" twice',
+        ),
         (CHAT.replace('"ho"', '"ho", "mood": "glad"'), "tool_call_id; found role, content, mood"),
         (CHAT.replace('"ho"', 'null, "tool_calls": [{}]'), 'message 2: call 1: a call has a "function" with "name"'),
         (CHAT.replace('"ho"', '"ho", "tool_calls": [{"name": "f", "parameters": {}}]'), "found parameters, too"),
@@ -213,6 +237,10 @@ def test_tools_calls_reasoning_and_names_are_read_in_each_of_their_forms(tmp_pat
         {"role": "tool", "content": [{"type": "text", "text": "3"}], "tool_call_id": "c1"},
         {"role": "assistant", "function_call": {"name": "sub", "arguments": {"b": 2}}, "content": "so"},
     ]
+    turns += [
+        {"role": "user", "content": [{"type": "text", "text": "2?", "thinking": "", "cache_control": {"type": "x"}}]},
+        {"role": "assistant", "tool_calls": [{"id": None, "function": {"name": "mul", "arguments": {}, "id": "c2"}}]},
+    ]
     tools = [{"type": "function", "function": {"name": "add"}}]
     expected = Conversation(
         (
@@ -220,6 +248,8 @@ def test_tools_calls_reasoning_and_names_are_read_in_each_of_their_forms(tmp_pat
             Message("assistant", "", reasoning="hm", tool_calls=(ToolCall("add", '{"a": 1}', "c1"),)),
             Message("tool", "3", tool_call_id="c1"),
             Message("assistant", "so", tool_calls=(ToolCall("sub", {"b": 2}),)),
+            Message("user", "2?"),
+            Message("assistant", "", tool_calls=(ToolCall("mul", {}, "c2"),)),
         ),
         f"{tmp_path / 'records.jsonl'}:1",
         tools=tuple(tools),

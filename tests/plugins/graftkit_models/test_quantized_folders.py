@@ -20,6 +20,7 @@ from graftkit.testing import ModelSourceContract, tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_models.quantized.bitsandbytes import CONV1D
+from graftkit_models.quantized.formats import quantized_matrices
 from graftkit_models.quantized.scaled_weight import ScaledWeight
 from graftkit_quantizers.config import Nf4Config
 from graftkit_quantizers.dense import Dense
@@ -225,6 +226,14 @@ def test_what_a_part_of_a_configuration_says_holds(tmp_path: Path) -> None:
     assert torch.equal(found.dequantize(), expected["model.layers.0.mlp.up_proj.weight"])
 
 
+def test_a_configuration_that_says_two_things_is_refused(folders: dict[str, Path]) -> None:
+    config = json.loads((folders["fp8"] / "config.json").read_text())
+    tensors, said = SOURCE.open(str(folders["fp8"])).stored, config["quantization_config"]
+    assert quantized_matrices({**config, "text_config": {"quantization_config": said}}, "config.json", tensors)
+    with pytest.raises(ModelError, match=r"quantization_config: text_config.quantization_config says otherwise"):
+        quantized_matrices({**config, "text_config": {"quantization_config": {"fmt": "e4m3"}}}, "config.json", tensors)
+
+
 def test_a_matrix_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     settings, pack, _ = FORMATS["gptq"]
     expected = quantized_folder(tmp_path / "m", settings, pack)
@@ -245,6 +254,70 @@ def test_inputs_of_no_group_are_damage(act_order: bool, told: str, tmp_path: Pat
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match=told):
         SOURCE.open(str(tmp_path / "m")).tensor("model.layers.0.mlp.up_proj.weight")
+
+
+UP = "model.layers.0.mlp.up_proj"
+
+
+def changed(folder: Path, form: str, part: str, tensor: torch.Tensor) -> Path:
+    """Writes a folder of a form, another tensor in the place of one, or beside those, of a layer."""
+    quantized_folder(folder, *FORMATS[form][:2])
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), f"{UP}.{part}": tensor}, path, metadata={"format": "pt"})
+    return folder
+
+
+def test_columns_of_no_group_are_in_order(tmp_path: Path) -> None:
+    """A `weight_g_idx` that its own programs have not set is -1."""
+    expected = quantized_folder(tmp_path / "plain", *FORMATS["packed-int4"][:2])
+    folder = changed(tmp_path / "m", "packed-int4", "weight_g_idx", torch.full((64,), -1, dtype=torch.int32))
+    found = SOURCE.open(str(folder)).tensor(f"{UP}.weight")
+    assert isinstance(found, StoredWeight) and found.dequantize is not None
+    assert torch.equal(found.dequantize(), expected[f"{UP}.weight"])
+
+
+@pytest.mark.parametrize("group", [99, -5])
+def test_columns_of_a_group_that_there_is_not_are_damage(group: int, tmp_path: Path) -> None:
+    folder = changed(tmp_path / "m", "packed-int4", "weight_g_idx", torch.full((64,), group, dtype=torch.int32))
+    with pytest.raises(ModelError, match="groups that there are not"):
+        SOURCE.open(str(folder)).tensor(f"{UP}.weight")
+
+
+@pytest.mark.parametrize("zeros", [0, -0x77777778])
+def test_zero_points_that_a_symmetric_format_may_have_say_nothing(zeros: int, tmp_path: Path) -> None:
+    folder = changed(tmp_path / "m", "packed-int4", "weight_zero_point", torch.full((16, 8), zeros, dtype=torch.int32))
+    plain = quantized_folder(tmp_path / "plain", *FORMATS["packed-int4"][:2])
+    found = SOURCE.open(str(folder)).tensor(f"{UP}.weight")
+    assert isinstance(found, StoredWeight) and found.dequantize is not None
+    assert torch.equal(found.dequantize(), plain[f"{UP}.weight"])
+
+
+@pytest.mark.parametrize(
+    ("form", "zeros"), [("packed-int4", torch.int32), ("int8", torch.int8), ("float8", torch.float8_e4m3fn)]
+)
+def test_zero_points_of_a_symmetric_format_are_not_dropped(form: str, zeros: torch.dtype, tmp_path: Path) -> None:
+    folder = changed(tmp_path / "m", form, "weight_zero_point", torch.ones(8, 1).to(zeros))
+    with pytest.raises(ModelError, match="it has zero points, where its format is symmetric"):
+        SOURCE.open(str(folder)).tensor(f"{UP}.weight")
+
+
+def test_packed_zero_points_of_a_whole_matrix_are_refused(tmp_path: Path) -> None:
+    def pack(numbers: Any, rows: int, columns: int) -> Any:
+        made, expected = packed_integers(4, symmetric=False)(numbers, rows, columns)
+        own = {"weight_scale": made["weight_scale"][:1, :1], "weight_zero_point": made["weight_zero_point"][:, :1]}
+        return {**made, **own}, expected
+
+    whole = {"num_bits": 4, "type": "int", "strategy": "tensor", "symmetric": False}
+    quantized_folder(tmp_path / "m", compressed("pack-quantized", **whole), pack)
+    with pytest.raises(ModelError, match="has zero points that rows share"):
+        SOURCE.open(str(tmp_path / "m"))
+
+
+def test_packed_integers_are_no_floating_point_numbers(tmp_path: Path) -> None:
+    said = compressed("float-quantized", **{**INT4, "num_bits": 8, "type": "float"})
+    quantized_folder(tmp_path / "m", said, packed_integers(8))
+    with pytest.raises(ModelError, match="is packed integers"):
+        SOURCE.open(str(tmp_path / "m"))
 
 
 def test_a_row_need_not_fill_its_last_byte() -> None:
@@ -364,6 +437,18 @@ def test_rows_that_one_kind_of_gpu_wants_otherwise_are_refused(tmp_path: Path) -
     tensors["model.layers.1.mlp.up_proj.weight_format"] += 2
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="'model.layers.1.mlp.up_proj.weight_format' is not 0"):
+        SOURCE.open(str(folder))
+
+
+@pytest.mark.parametrize("said", [{"blocksize": 1}, {"nested_blocksize": 256, "nested_offset": 10**400}])
+def test_a_state_that_bitsandbytes_never_writes_is_refused(said: dict[str, Any], tmp_path: Path) -> None:
+    folder = bitsandbytes_folder(tmp_path, BITSANDBYTES["nf4"])
+    tensors, name = load_file(folder / "model.safetensors"), "model.layers.1.mlp.up_proj.weight"
+    state = f"{name}.quant_state.bitsandbytes__nf4"
+    made = json.dumps({**json.loads(bytes(tensors[state].tolist())), **said}).encode()
+    tensors[state] = torch.tensor(list(made), dtype=torch.uint8)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"beside '{name}' .* is no layout of bitsandbytes"):
         SOURCE.open(str(folder))
 
 
