@@ -16,8 +16,7 @@ from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.model_tensors import stored_tensors
 from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
-from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 __all__ = ["tiny_llama", "write_llama", "write_model", "write_narrow"]
 
@@ -95,8 +94,9 @@ def write_model(path: Path, folder: Path, type_: str) -> Path:
 
     Args:
         path: The file.
-        folder: The model: config.json and one file of weights.
+        folder: The model, as transformers loads it.
         type_: What matrices are stored as.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return write_llama(path, StoredTypes(type_), config, load_file(folder / "model.safetensors"))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    return write_llama(path, StoredTypes(type_), config, dict(model.named_parameters()))

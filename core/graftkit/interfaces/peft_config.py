@@ -85,10 +85,17 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each of an adapter's tensors, by its name."""
+    """Returns the shape of each of an adapter's tensors, by its name.
+
+    Raises:
+        ExportError: There is no file of them.
+    """
     from safetensors import safe_open
 
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ExportError(f"there is no {path.name}", where=str(folder))
+    with safe_open(path, framework="pt") as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - it is no dict
 
 
@@ -108,7 +115,6 @@ def check_adapter_config(folder: Path) -> None:
             where=str(path),
             hint=f"Known are {', '.join(sorted(LAYER_METHODS))}.",
         )
-    _check_sizes(path, config, stored_shapes(folder))
     patterns = list(_patterns(config))
     if len(patterns) > _MOST_PATTERNS:
         raise ExportError(f"it has {len(patterns):,} patterns; {_MOST_PATTERNS:,} are read at most", where=str(path))
@@ -125,6 +131,7 @@ def check_adapter_config(folder: Path) -> None:
             "graftkit trains is made for",
             where=str(path),
         )
+    _check_sizes(path, config, stored_shapes(folder))
 
 
 def _patterns(config: Mapping[str, Any]) -> Iterator[str]:

@@ -27,7 +27,7 @@ from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8Weight
 from graftkit_quantizers.nf4 import Nf4, Nf4Weight
 from graftkit_quantizers.stored import Stored
-from plugins.graftkit_models.quantized_files import FORMATS, INT4, compressed, gptq, packed_integers, quantized_folder
+from quantized_files import FORMATS, INT4, compressed, gptq, packed_integers, quantized_folder
 from safetensors.torch import load_file, save_file
 
 SOURCE = HuggingFaceSource()
