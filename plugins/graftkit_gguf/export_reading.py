@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from graftkit import ExportReading
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from graftkit_gguf.blocks import dequantize_blocks
 from graftkit_gguf.quantize import quantize_rows
@@ -33,38 +35,63 @@ def export_reading(path: Path) -> ExportReading:
 
 
 def _round(files: GgufFile, model: nn.Module) -> None:
-    """Has each linear layer whose weight is rounded round what it is given, as ggml does for the sake of speed."""
+    """Has each layer whose weight is rounded round what it is given, as ggml does for the sake of speed."""
     tied = bool(files.config.get("tie_word_embeddings"))
     for name, module in model.named_modules():
+        own = [part for part, weight in module.named_parameters(recurse=False) if weight.ndim == 3]
         if isinstance(module, nn.Linear):
-            weight = files.weights["model.embed_tokens.weight" if tied and name == "lm_head" else f"{name}.weight"]
-            if weight.dtype in _HALVES:
-                module.register_forward_pre_hook(partial(_of_halves, _HALVES[weight.dtype]))
-            elif weight.dtype != "F32":
-                large = _BLOCKS[weight.dtype] > 32
-                module.register_forward_pre_hook(_of_large_blocks if large else _of_blocks)
+            held = "model.embed_tokens.weight" if tied and name == "lm_head" else f"{name}.weight"
+        elif own:  # experts that are one module
+            held = f"{name}.{own[0]}"
+        else:
+            continue
+        rounding = _rounding(files.weights[held].dtype)
+        if rounding:
+            module.forward = partial(_with_rounding, rounding, module.forward)
 
 
-def _of_halves(dtype: torch.dtype, module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Rounds to the type of the weights."""
-    [x] = given
-    return (x.to(dtype).to(x.dtype),)
+_Rounding = Callable[[torch.Tensor], torch.Tensor]
 
 
-def _of_blocks(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+class _RoundsProducts(TorchFunctionMode):
+    """Rounds what linear functions are given."""
+
+    def __init__(self, rounding: _Rounding) -> None:
+        super().__init__()
+        self._rounding = rounding
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.linear:
+            args = (self._rounding(args[0]), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+def _with_rounding(rounding: _Rounding, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    with _RoundsProducts(rounding):
+        return forward(*given, **named)
+
+
+def _rounding(dtype: str) -> _Rounding | None:
+    """Returns how ggml rounds what is multiplied with weights of a type; None where it does not."""
+    if dtype in _HALVES:
+        return lambda x: x.to(_HALVES[dtype]).to(x.dtype)
+    if dtype == "F32":
+        return None
+    return _in_large_blocks if _BLOCKS[dtype] > 32 else _in_blocks
+
+
+def _in_blocks(x: torch.Tensor) -> torch.Tensor:
     """Rounds to Q8_0, as `quantize_row_q8_0`."""
-    [x] = given
     rows = x.reshape(-1, x.shape[-1])
     rounded = torch.empty_like(rows)
     dequantize_blocks("Q8_0", quantize_rows(rows, "q8_0"), rounded)
-    return (rounded.view(x.shape),)
+    return rounded.view(x.shape)
 
 
-def _of_large_blocks(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+def _in_large_blocks(x: torch.Tensor) -> torch.Tensor:
     """Rounds to 255 levels in blocks of 256, as `quantize_row_q8_K`."""
-    [x] = given
     blocks = x.reshape(-1, 256)
     furthest = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
     scale = furthest / -127
     levels = torch.where(scale == 0, 0, blocks / scale).round().clamp_(max=127)
-    return ((levels * scale).view(x.shape),)
+    return (levels * scale).view(x.shape)
