@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from graftkit import Message, ToolCall
 from graftkit.errors import DataError
-from graftkit.interfaces.bounded_json import parse_strict_json
+from graftkit.interfaces.bounded_json import parse_json, parse_strict_json
 from graftkit.interfaces.record_format import kind_of
 from graftkit.interfaces.samples import ROLES
 
@@ -261,8 +262,25 @@ def _call(call: Any, where: str) -> ToolCall:
     arguments = said.get("arguments", {})
     if not isinstance(arguments, dict | str):
         raise DataError(f'"arguments" is {kind_of(arguments)}, no object and no text of one', where=where)
+    if isinstance(arguments, str):
+        _refuse_keys_twice(arguments, where)
     id = string_of(said, "id", where) if "id" in said else ""
     return ToolCall(string_of(inner, "name", where), arguments, id)
+
+
+def _refuse_keys_twice(arguments: str, where: str) -> None:
+    """Refuses JSON text of which a template that takes objects would get one of two values.
+
+    Raises:
+        DataError: A key stands in an object of it twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        if len(dict(pairs)) != len(pairs):
+            raise DataError('"arguments" is text of an object in which a key stands twice', where=where)
+
+    with suppress(ValueError, RecursionError):  # no JSON
+        parse_json(arguments, object_pairs_hook=unique)
 
 
 def _parsed(text: str, key: str, where: str) -> Any:
