@@ -77,8 +77,9 @@ def write_llama(
         config: Its config.json; `tiny_llama`'s if left out.
         state: Its tensors by transformers' names, likewise.
     """
-    model = tiny_llama()
-    config, state = config or model.config.to_dict(), state or dict(model.named_parameters())
+    if config is None or state is None:
+        model = tiny_llama()
+        config, state = config or model.config.to_dict(), state or dict(model.named_parameters())
     files = tiny_tokenizer_files()
     (path.parent / "tokenizer.json").write_bytes(files["tokenizer.json"])
     roles = {"bos": 257, "eos": 258, "unk": None, "pad": 256}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graftkit.cli.options import disable_option, host_of_run, json_option
+from graftkit.cli.options import adapter_options, disable_option, host_of_run, json_option
 from graftkit.cli.progress import show_progress
 from graftkit.cli.run import export_lines, summary
 from graftkit.cli.signals import cancel_on_signals
@@ -29,13 +29,7 @@ __all__ = ["command"]
     "--set", "options", multiple=True, metavar="KEY=VALUE", help="A field of the export, as dtype=bfloat16; repeatable."
 )
 @click.option("--out", type=click.Path(), help="An adapter's: where to write; runs/NAME of its folder when left out.")
-@click.option("--base", metavar="MODEL", help="An adapter's: its base model; the folder that it names when left out.")
-@click.option("--quantizer", metavar="NAME", help="An adapter's: how the base is stored; as in training, or as it is.")
-@click.option(
-    "--tokenizer",
-    type=click.Choice(["adapter", "base"]),
-    help="An adapter's: whose, where its own and its base's differ.",
-)
+@adapter_options
 @click.option("--other-base", is_flag=True, help="Take --base although the adapter was trained on other files.")
 @disable_option
 @json_option

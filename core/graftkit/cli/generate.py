@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftkit.cli.chat import converse
-from graftkit.cli.options import disable_option, host_of_run, json_option
+from graftkit.cli.options import adapter_options, disable_option, host_of_run, json_option
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.tables import side_by_side
 from graftkit.cli.terminal import Styled, console, is_terminal, json_line, say, say_answer
@@ -50,13 +50,7 @@ _COLUMNS = 100
 @click.option("--min-p", type=click.FloatRange(0, 1), help="Leave out tokens below this share of the likeliest one's.")
 @click.option("--repetition-penalty", type=click.FloatRange(0.001, 100), help="Above 1: say less of what was there.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same tokens.")
-@click.option("--base", metavar="MODEL", help="An adapter's base model; the folder that it names when left out.")
-@click.option("--quantizer", metavar="NAME", help="How an adapter's base is stored; as in training, or as it is.")
-@click.option(
-    "--tokenizer",
-    type=click.Choice(["adapter", "base"]),
-    help="Whose tokenizer is taken, where an adapter's own and its base's differ.",
-)
+@adapter_options
 @click.option("--compare", is_flag=True, help="Show what the base model answers, too.")
 @disable_option
 @json_option

@@ -14,7 +14,15 @@ from graftkit.visible import further_lines_indented
 if TYPE_CHECKING:
     from graftkit.host.host import PluginHost
 
-__all__ = ["disable_option", "host_of", "host_of_run", "json_option", "open_host", "recipe_arguments"]
+__all__ = [
+    "adapter_options",
+    "disable_option",
+    "host_of",
+    "host_of_run",
+    "json_option",
+    "open_host",
+    "recipe_arguments",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -27,6 +35,21 @@ disable_option = click.option(
     metavar="NAME",
     help="Leave out a plugin or all of a distribution's; may be repeated.",
 )
+
+
+def adapter_options(function: _F) -> _F:
+    """Adds what says on which base model an adapter's folder is loaded: `--base`, `--quantizer`, `--tokenizer`."""
+    function = click.option(
+        "--tokenizer",
+        type=click.Choice(["adapter", "base"]),
+        help="An adapter's: whose, where its own and its base's differ.",
+    )(function)
+    function = click.option(
+        "--quantizer", metavar="NAME", help="An adapter's: how the base is stored; as in training, or as it is."
+    )(function)
+    return click.option(
+        "--base", metavar="MODEL", help="An adapter's: its base model; the folder that it names when left out."
+    )(function)
 
 
 def recipe_arguments(function: _F) -> _F:

@@ -133,10 +133,9 @@ def _plainly_named(planned: PlannedAdapter) -> bool:
     layers = likely_layers(files.tensors)
     matrices = [name for name, info in files.tensors.items() if len(info.shape) > 1 and name[:-7] not in layers]
     rounded = planned.dtype != "float32" and types != {_TYPES[planned.dtype]}
-    experts = (folder.manifest.model_extra or {}).get("expert_layouts") if folder.manifest else None
     return (
         planned.change is None
-        and not (folder.saved or folder.rows or experts or folder.fields.get("fan_in_fan_out"))
+        and not (folder.saved or folder.rows or folder.expert_layouts or folder.fields.get("fan_in_fan_out"))
         and not isinstance(planned.quantizer, AdoptingQuantizer)
         and types <= set(_TYPES.values())
         and not rounded

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graftkit.corpus.encode import chat_template_of
-from graftkit.errors import FolderError, RecipeError
+from graftkit.errors import RecipeError
 from graftkit.flow.adapter_model import load_packed, stops_of, stream_adapted
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
@@ -21,8 +20,8 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, notices_of, prove_and_tell, sketches_for, write_export
-from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.flow.generation_settings import generation_config
+from graftkit.flow.kept_proof import TOKENIZER, KeptProof
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.place_adapter import check_layers, gives_output_own_rows
@@ -38,14 +37,11 @@ from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.schema import ExportSection
-from graftkit.report.run_manifest import MergeFacts, RunManifest
-from graftkit.store.files import guarded, make_folder, write_bytes, write_json
+from graftkit.report.run_manifest import MergeFacts
+from graftkit.store.files import guarded, make_folder, write_json
 from graftkit.store.token_store import Example, TokenStore
 
 __all__ = ["AdapterExport", "export_adapter"]
-
-_TOKENIZER = "tokenizer"
-"""The folder in which the tokenizer lies that exports are proved with."""
 
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -105,56 +101,55 @@ def export_adapter(
     """
     section, choice = _choice(host, use, options)
     target, name = out / "exports" / section.folder, section.folder
-    _refuse_old(out, target)
-    replaceable = _has_no_other(target)
-    if not replaceable:
-        with temporary_folder() as beside:
-            _save_tokenizer(planned, beside)
-            _refuse_others(_beside(beside, out))
-    exporter: Exporter = host.registry.create(choice.registered, choice.config)
-    for notice in [*planned.notices, *_of_chat(planned)]:
-        on_event(Notice("plan", notice))
-    with _stage("adapter", on_event, cancel):
-        # what is proved last is compared last with what lies there: with that at hand, nothing is written before
-        early = _takes_what_was_trained(exporter) and (replaceable or not _holds_proof(out))
-        streamed = stream_adapted(planned) if early else None
-        loaded = None
-        if streamed:
-            targets: Sequence[str] = streamed.targets
-            _refuse(exporter, planned, targets, False, name)
-        else:
-            base = plan_base_model(planned.files)
-            targets = check_layers(planned.folder, base)
-            _refuse(exporter, planned, targets, gives_output_own_rows(planned.folder, base.skeleton), name)
-            loaded = load_packed(planned, targets)
-    with _stage(f"export {name}", on_event, cancel), guarded(target):
-        facts = _facts(planned, targets)
-        model = loaded.model if loaded else streamed
-        for text in notices_of(exporter, model) if model else ():
-            on_event(Notice(f"export {name}", text))
-        if loaded:
-            probes = _keep_beside(planned, loaded, exporter, target, replaceable=replaceable)
-            merge = _write_loaded(planned, loaded, probes, exporter, choice, target, facts, cancel)
-        elif streamed:
-            merge = (
-                MergeFacts(onto="dequantized", asked="dequantized") if isinstance(exporter, MergingExporter) else None
+    with temporary_folder() as made:
+        kept = KeptProof(made, target)
+        (made / TOKENIZER).mkdir()
+        planned.tokenizer.save(made / TOKENIZER)
+        kept.check()
+        exporter: Exporter = host.registry.create(choice.registered, choice.config)
+        for notice in [*planned.notices, *_of_chat(planned)]:
+            on_event(Notice("plan", notice))
+        with _stage("adapter", on_event, cancel):
+            early = _takes_what_was_trained(exporter) and kept.may_come_last
+            streamed = stream_adapted(planned) if early else None
+            loaded = None
+            if streamed:
+                targets: Sequence[str] = streamed.targets
+                _refuse(exporter, planned, targets, False, name)
+            else:
+                base = plan_base_model(planned.files)
+                targets = check_layers(planned.folder, base)
+                _refuse(exporter, planned, targets, gives_output_own_rows(planned.folder, base.skeleton), name)
+                loaded = load_packed(planned, targets)
+        with _stage(f"export {name}", on_event, cancel), guarded(target):
+            facts = _facts(planned, targets)
+            model = loaded.model if loaded else streamed
+            for text in notices_of(exporter, model) if model else ():
+                on_event(Notice(f"export {name}", text))
+            merge = None
+            if loaded:
+                probes = _keep_proof(planned, loaded, exporter, made, kept)
+                make_folder(target.parent)
+                merge = _write_loaded(planned, loaded, probes, exporter, choice, target, facts, kept, cancel)
+            elif streamed:
+                if isinstance(exporter, MergingExporter):
+                    merge = MergeFacts(onto="dequantized", asked="dequantized")
+                make_folder(target.parent)
+                write_export(streamed, exporter, choice, target, {**facts, **({"merge": merge} if merge else {})})
+        del streamed, model
+        with _stage(f"proof of {name}", on_event, cancel):
+            if loaded is None:  # the model as training computes it is only needed now
+                loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)))
+                _keep_proof(planned, loaded, exporter, made, kept)
+            del loaded
+            give_memory_back()
+            proof = prove_and_tell(
+                target,
+                kept.probes,
+                cancel.poll,
+                disable=host.disabled,
+                notice=lambda text: on_event(Notice(f"proof of {name}", text)),
             )
-            make_folder(target.parent)
-            write_export(streamed, exporter, choice, target, {**facts, **({"merge": merge} if merge else {})})
-    del streamed, model
-    with _stage(f"proof of {name}", on_event, cancel):
-        if loaded is None:  # the model as training computes it is only needed now
-            loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)))
-            _keep_beside(planned, loaded, exporter, target, replaceable=replaceable)
-        del loaded
-        give_memory_back()
-        proof = prove_and_tell(
-            target,
-            out / PROBES_FILE,
-            cancel.poll,
-            disable=host.disabled,
-            notice=lambda text: on_event(Notice(f"proof of {name}", text)),
-        )
     return AdapterExport(target, proof, merge)
 
 
@@ -172,8 +167,8 @@ def _takes_what_was_trained(exporter: Exporter) -> bool:
     return not isinstance(exporter, MergingExporter) or exporter.merge_onto == "dequantized"
 
 
-def _keep_beside(
-    planned: PlannedAdapter, loaded: LoadedModel, exporter: Exporter, target: Path, *, replaceable: bool
+def _keep_proof(
+    planned: PlannedAdapter, loaded: LoadedModel, exporter: Exporter, made: Path, kept: KeptProof
 ) -> Probes:
     """Computes what the export is proved with, and keeps it in the folder around it.
 
@@ -181,19 +176,18 @@ def _keep_beside(
         planned: The adapter and its base model.
         loaded: The model with the adapter on it.
         exporter: The exporter.
-        target: The export's folder.
-        replaceable: As for `_put_beside`.
+        made: The folder that files are made in; the tokenizer is in it.
+        kept: What puts them there.
     """
-    with temporary_folder() as beside:
-        probes = replace(
-            run_probes(loaded, _sequences(planned), 0),
-            assets=_assets(planned, loaded, beside),
-            sketches=sketches_for([exporter], loaded.model),
-        )
-        probes.save(beside / PROBES_FILE)
-        if planned.change:
-            write_json(beside / VOCABULARY, planned.change.to_json())
-        _put_beside(beside, target, replaceable=replaceable)
+    probes = replace(
+        run_probes(loaded, _sequences(planned), 0),
+        assets=_assets(planned, loaded, made / TOKENIZER),
+        sketches=sketches_for([exporter], loaded.model),
+    )
+    probes.save(made / PROBES_FILE)
+    if planned.change:
+        write_json(made / VOCABULARY, planned.change.to_json())
+    kept.put()
     return probes
 
 
@@ -205,101 +199,22 @@ def _write_loaded(
     choice: Choice,
     target: Path,
     facts: Mapping[str, Any],
+    kept: KeptProof,
     cancel: CancelToken,
 ) -> MergeFacts | None:
     """Writes an export of a model that is loaded, and returns what its adapter was merged onto."""
-    around = target.parent.parent
     request = MergeRequest(
         planned.files,
         planned.quantizer,
         probes,
-        around / PROBES_FILE,
+        kept.probes,
         lambda: _sample(probes),
         lambda *_: cancel.poll(),
     )
-    vocabulary = around / VOCABULARY if planned.change else None
+    vocabulary = kept.out / VOCABULARY if planned.change else None
     with settle_merge(loaded, exporter, request) as merge:
         write_export(loaded.model, exporter, choice, target, {**facts, **merge}, vocabulary)
     return merge.get("merge")
-
-
-def _refuse_old(out: Path, target: Path) -> None:
-    """Refuses to write among what a run has made, or to replace what is not an export that could not be proved.
-
-    Raises:
-        FolderError: Something else lies there.
-    """
-    if RunManifest.read(out) is not None or (out / EXPORT_MANIFEST).exists():
-        what = "a run" if RunManifest.read(out) is not None else "an export"
-        raise FolderError(f"there is {what} in it", where=str(out), hint="Name another folder with --out.")
-    if not os.path.lexists(target):
-        return
-    unproved = None
-    with suppress(FolderError):
-        unproved = ExportManifest.read(target, ("exporter", "files"))
-    if unproved is None or unproved.proof.get("status") == "proved":
-        raise FolderError("there is an export already", where=str(target), hint="Remove it, or name another --out.")
-    own = {EXPORT_MANIFEST, *unproved.files}
-    for path in target.rglob("*"):
-        if not path.is_dir() and path.relative_to(target).as_posix() not in own:
-            what = "it lies in an export that was not proved, and is none of its files"
-            raise FolderError(what, where=str(path), hint="Move it away: the export would be replaced.")
-
-
-def _has_no_other(target: Path) -> bool:
-    """Tells whether what a failed export was tried with lies there, and no other export is proved with it.
-
-    Probes are written first: where there are none, what else lies there is somebody's own.
-    """
-    tried = target.parent.is_dir() and (target.parent.parent / PROBES_FILE).is_file()
-    return tried and not any(path.name != target.name for path in target.parent.glob("[!.]*"))
-
-
-def _holds_proof(out: Path) -> bool:
-    """Tells whether a folder has anything by the names of what exports are proved with."""
-    return any(os.path.lexists(out / name) for name in (PROBES_FILE, VOCABULARY, _TOKENIZER))
-
-
-def _put_beside(made: Path, target: Path, *, replaceable: bool) -> None:
-    """Puts what an export was proved with into the folder around it, where that has no other files of those names.
-
-    Args:
-        made: A folder with the files.
-        target: The export's folder.
-        replaceable: Whether other files of those names may be replaced.
-
-    Raises:
-        FolderError: It has others: of another base model, or somebody's own.
-        StorageError: The system refused.
-    """
-    out = target.parent.parent
-    files = _beside(made, out)
-    if not replaceable:
-        _refuse_others(files)
-    for path, data in sorted(files.items(), key=lambda file: file[0].name != PROBES_FILE):
-        make_folder(path.parent)
-        write_bytes(path, data)
-    make_folder(target.parent)
-
-
-def _beside(made: Path, out: Path) -> dict[Path, bytes]:
-    """Returns the files of a folder by where they are to lie."""
-    return {out / path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
-
-
-def _refuse_others(files: Mapping[Path, bytes]) -> None:
-    """Makes sure that no other files lie where files are to lie.
-
-    Raises:
-        FolderError: One does.
-    """
-    for path, data in files.items():
-        if os.path.lexists(path) and (not path.is_file() or path.read_bytes() != data):
-            raise FolderError(
-                "it is another file than the one that this export is proved with",
-                where=str(path),
-                hint="Name another folder with --out.",
-            )
 
 
 def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportSection, Choice]:
@@ -358,17 +273,8 @@ def _sample(probes: Probes) -> MergeSample:
     return MergeSample(TokenStore.of(examples), held_out=False, what=what)
 
 
-def _save_tokenizer(planned: PlannedAdapter, place: Path) -> Path:
-    """Saves the tokenizer as it lies beside an export, and returns its folder."""
-    saved = place / _TOKENIZER
-    saved.mkdir()
-    planned.tokenizer.save(saved)
-    return saved
-
-
-def _assets(planned: PlannedAdapter, loaded: LoadedModel, place: Path) -> ExpectedAssets:
-    """Says what the export must load besides its weights; the tokenizer is saved in a folder of that place."""
-    saved = _save_tokenizer(planned, place)
+def _assets(planned: PlannedAdapter, loaded: LoadedModel, saved: Path) -> ExpectedAssets:
+    """Says what the export must load besides its weights; the tokenizer lies saved in a folder."""
     manifest = planned.folder.manifest
     return expected_assets(
         planned.tokenizer,

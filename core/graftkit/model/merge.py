@@ -8,9 +8,8 @@ a layer's other matrix is made when it is used and let go then, so that no secon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
 
 import torch
 from torch import nn
@@ -22,34 +21,9 @@ from graftkit.interfaces.layer import LayerInfo, OriginalWeights
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import merged
 from graftkit.model.linear import FrozenLinear
+from graftkit.model.made_weight import MadeWeight
 
 __all__ = ["as_merged", "on_base", "rounds"]
-
-
-class _MadeWeight(FrozenWeight):
-    """A matrix that is made anew each time that it is used.
-
-    Args:
-        info: Its layer.
-        make: Makes `[out, in]`, float32.
-    """
-
-    def __init__(self, info: LayerInfo, make: Callable[[], torch.Tensor]) -> None:
-        super().__init__(info.out_features, info.in_features)
-        self._make = make
-
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Makes the matrix, `[out, in]`."""
-        return self._make().to(dtype)
-
-    def meta(self) -> dict[str, Any]:
-        """There is nothing to store."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
-        """There is nothing to make it of."""
-        raise NotImplementedError
 
 
 def rounds(quantizer: Quantizer, layers: Sequence[LayerInfo]) -> bool:
@@ -86,7 +60,7 @@ def on_base(network: nn.Module, onto: MergeBase, originals: OriginalWeights) -> 
             found = originals.original(info)
             return own.dequantize() if found is None else found.to(device)
 
-        return _MadeWeight(info, read)
+        return MadeWeight(info, read, device)
 
     if onto == "original":
         with _frozen_weights(network, original):
@@ -148,7 +122,8 @@ def _made_of(
     change = core.bias_delta() if isinstance(core, AdaptedWeight) else None
     if bias is not None and change is not None:
         bias = nn.Parameter((bias.float() + change.to(bias.device)).to(bias.dtype), requires_grad=False)
-    return _MadeWeight(layer.info, lambda: make(layer)), bias
+    device = next(layer.frozen.parameters()).device
+    return MadeWeight(layer.info, lambda: make(layer), device), bias
 
 
 def _put_below(layer: FrozenLinear, weight: FrozenWeight) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import Layer, LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.model.adapt import AdaptedModel
+from graftkit.model.made_weight import MadeWeight
 from graftkit.store.fingerprint import derived_seed
 
 __all__ = ["FileWeights", "StreamedModel"]
@@ -55,7 +55,7 @@ class FileWeights:
             path: adapter.attach(
                 Layer(
                     self.layers[path],
-                    _InFile(self, self.layers[path]),
+                    MadeWeight(self.layers[path], partial(self._read, f"{path}.weight")),
                     None,
                     torch.Generator().manual_seed(derived_seed(0, "adapter", path)),
                 )
@@ -63,28 +63,8 @@ class FileWeights:
             for path in targets
         }
 
-
-class _InFile(FrozenWeight):
-    """A frozen weight that is read each time that it is used; its one parameter is empty, and says the device."""
-
-    def __init__(self, weights: FileWeights, layer: LayerInfo) -> None:
-        super().__init__(layer.out_features, layer.in_features)
-        self._weights, self._layer = weights, layer
-        self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
-
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Reads the matrix, `[out, in]`."""
-        name = f"{self._layer.path}.weight"
-        return self._weights.as_trained_on(name, self._weights.files.tensor(name)).to(dtype)
-
-    def meta(self) -> dict[str, Any]:
-        """There is nothing to store."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
-        """There is nothing to make it of."""
-        raise NotImplementedError
+    def _read(self, name: str) -> torch.Tensor:
+        return self.as_trained_on(name, self.files.tensor(name))
 
 
 @dataclass(frozen=True, slots=True)

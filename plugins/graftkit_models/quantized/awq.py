@@ -35,10 +35,8 @@ def awq_matrices(settings: Settings, tensors: FileTensors) -> Iterator[tuple[str
     key = next((key for key in ("version", "checkpoint_format", "format") if settings.values.get(key)), "version")
     settings.choose(key, ("gemm", "GEMM"), "gemm")
     size = settings.size("group_size", 128)
-    for name in tensors:
-        if name.endswith(".qweight"):
-            layer = name.removesuffix(".qweight")
-            yield f"{layer}.weight", _matrix(settings, tensors, layer, size)
+    for layer in tensors.layers("qweight"):
+        yield f"{layer}.weight", _matrix(settings, tensors, layer, size)
 
 
 def _matrix(settings: Settings, tensors: FileTensors, layer: str, group_size: int) -> QuantizedMatrix:

@@ -59,10 +59,8 @@ def compressed_tensors_matrices(settings: Settings, tensors: FileTensors) -> Ite
     if isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense"):
         raise settings.refused(f"its weights are sparse, too ({str(sparsity['format'])[:40]!r})")
     scheme = _scheme(settings)
-    for name in tensors:
-        layer, _, last = name.rpartition(".")
-        if last == "weight_scale":
-            yield f"{layer}.weight", _matrix(settings, tensors, layer, scheme)
+    for layer in tensors.layers("weight_scale"):
+        yield f"{layer}.weight", _matrix(settings, tensors, layer, scheme)
 
 
 def _scheme(settings: Settings) -> _Scheme:

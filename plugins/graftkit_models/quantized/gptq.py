@@ -50,10 +50,8 @@ def gptq_matrices(settings: Settings, tensors: FileTensors) -> Iterator[tuple[st
         act_order=settings.choose("desc_act", (True, False), False),
         less_one=settings.choose(key, ("gptq", "gptq_v2"), "gptq") == "gptq",
     )
-    for name in tensors:
-        if name.endswith(".qweight"):
-            layer = name.removesuffix(".qweight")
-            yield f"{layer}.weight", _matrix(settings, tensors, layer, form)
+    for layer in tensors.layers("qweight"):
+        yield f"{layer}.weight", _matrix(settings, tensors, layer, form)
 
 
 def _matrix(settings: Settings, tensors: FileTensors, layer: str, form: _Form) -> QuantizedMatrix:

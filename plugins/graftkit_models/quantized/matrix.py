@@ -64,6 +64,10 @@ class FileTensors:
     def __iter__(self) -> Iterator[str]:
         return iter(self.headers)
 
+    def layers(self, part: str) -> Iterator[str]:
+        """Yields the path of each layer that has a tensor of this name, such as "qweight"."""
+        yield from (name.removesuffix(f".{part}") for name in self.headers if name.endswith(f".{part}"))
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns a tensor's shape."""
         return self.headers[name].shape

@@ -10,24 +10,22 @@ import numpy as np
 import pytest
 import torch
 from gguf.quants import dequantize
+from gguf_models import write_llama
 from graftkit.errors import ModelError
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
 from graftkit.testing import ModelSourceContract
 from graftkit.testing.architectures import ARCHITECTURES
-from graftkit.testing.tiny import LEFT_OUT, TINY_CONFIG, tiny_tokenizer_files
+from graftkit.testing.tiny import LEFT_OUT, TINY_CONFIG
 from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.block_weight import BlockWeight
 from graftkit_gguf.blocks import BLOCKS
 from graftkit_gguf.families import ARCHITECTURES as ARCHITECTURES_OF_GGUF
 from graftkit_gguf.families import architecture_of
-from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.llama_cpp import LlamaCpp
-from graftkit_gguf.model_tensors import stored_tensors
 from graftkit_gguf.source import GgufSource
 from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.tensor_types import KEPT_TYPES
-from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.stored import Stored
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -139,19 +137,9 @@ def made(name: str) -> Any:
     return model
 
 
-def write(path: Path, model: Any, config: dict[str, Any], type_: str = "f32") -> Path:
-    (path.parent / "tokenizer.json").write_bytes(tiny_tokenizer_files()["tokenizer.json"])
-    roles = {"bos": 257, "eos": 258, "unk": None, "pad": 256}
-    metadata = architecture_of(config).metadata(complete_config(config))
-    tokenizer = tokenizer_metadata(path.parent, config["vocab_size"], roles, (False, False), [258])
-    tensors = ((name, value.detach()) for name, value in model.state_dict().items())
-    write_gguf(path, metadata | tokenizer, stored_tensors(config, tensors, StoredTypes(type_)))
-    return path
-
-
 def test_llama_cpp_and_what_is_read_back_compute_what_transformers_computes(family: str, tmp_path: Path) -> None:
     config, model = settings(family), made(family)
-    path = write(tmp_path / "model.gguf", model, config)
+    path = write_llama(tmp_path / "model.gguf", StoredTypes("f32"), config, model.state_dict())
     ids = torch.randint(0, 256, (TOKENS,), generator=torch.Generator().manual_seed(1)).tolist()
     positions = [0, 10, WINDOW + 3, 40, TOKENS - 1]
     with torch.no_grad():
@@ -182,7 +170,7 @@ def test_llama_cpp_and_what_is_read_back_compute_what_transformers_computes(fami
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
 def test_experts_are_kept_in_their_own_blocks(family: str, tmp_path: Path) -> None:
     """One by one, those of gate and up, which are two tensors of the file, row after row; bytes are foretold."""
-    path = write(tmp_path / "model.gguf", made(family), settings(family), "q8_0")
+    path = write_llama(tmp_path / "model.gguf", StoredTypes("q8_0"), settings(family), made(family).state_dict())
     files = GgufSource().open(str(path))
     reference = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     model = load_base_model(files, Stored(), device=torch.device("cpu"))
