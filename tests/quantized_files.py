@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from graftkit.testing import tiny_model_folder
+from graftkit.testing.architectures import ARCHITECTURES
 from safetensors.torch import load_file, save_file
 
 Packed = tuple[dict[str, torch.Tensor], torch.Tensor]
@@ -199,3 +201,41 @@ FORMATS: dict[str, tuple[dict[str, Any], Callable[..., Packed], str]] = {
     "fp8-matrix": ({"quant_method": "fp8", "weight_block_size": None}, float_matrix, "fp8"),
 }
 """What config.json says, what a layer's tensors are, and the kind as which they are read."""
+
+
+BITSANDBYTES: dict[str, tuple[dict[str, Any], torch.dtype, dict[str, Any]]] = {
+    "nf4": ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, torch.float32, {}),
+    "nf4-double": (
+        {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+        torch.bfloat16,
+        {},
+    ),
+    "fp4-double": (
+        {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": True},
+        torch.float16,
+        {},
+    ),
+    "fp4-in-bfloat16": (
+        {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4", "bnb_4bit_quant_storage": torch.bfloat16},
+        torch.float32,
+        {},
+    ),
+    "int8": ({"load_in_8bit": True}, torch.float32, {}),
+    "nf4-conv1d": ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, torch.float32, ARCHITECTURES["gpt2"]),
+    "int8-conv1d": ({"load_in_8bit": True}, torch.float32, ARCHITECTURES["gpt2"]),
+}
+
+
+def bitsandbytes_folder(folder: Path, form: tuple[dict[str, Any], torch.dtype, dict[str, Any]]) -> Path:
+    """Writes a tiny model as transformers quantizes and saves it."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    fields, dtype, config = form
+    dense = tiny_model_folder(folder / "dense", **config)
+    quantization = BitsAndBytesConfig(**fields)
+    AutoModelForCausalLM.from_pretrained(dense, quantization_config=quantization, dtype=dtype).save_pretrained(
+        folder / "m"
+    )
+    for path in dense.glob("*token*"):
+        shutil.copyfile(path, folder / "m" / path.name)
+    return folder / "m"

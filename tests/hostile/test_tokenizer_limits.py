@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from graftkit.errors import ExportError, ModelError
 from graftkit.interfaces.patterns import repeats_nest
 from graftkit.testing import tiny_tokenizer_files
@@ -16,6 +17,7 @@ from graftkit_exporters.peft_folder import load_adapter
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
+from safetensors.torch import save_file
 
 from hostile.limits import Outcome, measure
 
@@ -141,6 +143,7 @@ def test_others_are_not(pattern: str) -> None:
 )
 def test_patterns_of_an_adapter_are_looked_at_before_peft(config: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}))
+    save_file({"base_model.model.layer.lora_A.weight": torch.zeros(2, 8)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ExportError, match="could take forever"):
         load_adapter(None, tmp_path)  # type: ignore[arg-type]
 

@@ -13,8 +13,7 @@ from graftkit import StoredWeight
 from graftkit_models.huggingface import HuggingFaceSource
 from integration.conftest import RecipeMaker
 from integration.test_stored_quantizer import gguf_model, texts
-from plugins.graftkit_models.test_quantized_folders import BITSANDBYTES, bitsandbytes_folder
-from quantized_files import FORMATS, quantized_folder
+from quantized_files import BITSANDBYTES, FORMATS, bitsandbytes_folder, quantized_folder
 from safetensors.torch import load_file
 
 LAYER = "model.layers.0.mlp.up_proj"

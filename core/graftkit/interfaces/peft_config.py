@@ -115,6 +115,7 @@ def check_adapter_config(folder: Path) -> None:
             where=str(path),
             hint=f"Known are {', '.join(sorted(LAYER_METHODS))}.",
         )
+    _check_sizes(path, config, stored_shapes(folder))
     patterns = list(_patterns(config))
     if len(patterns) > _MOST_PATTERNS:
         raise ExportError(f"it has {len(patterns):,} patterns; {_MOST_PATTERNS:,} are read at most", where=str(path))
@@ -131,7 +132,6 @@ def check_adapter_config(folder: Path) -> None:
             "graftkit trains is made for",
             where=str(path),
         )
-    _check_sizes(path, config, stored_shapes(folder))
 
 
 def _patterns(config: Mapping[str, Any]) -> Iterator[str]:

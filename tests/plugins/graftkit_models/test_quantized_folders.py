@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,16 @@ from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8Weight
 from graftkit_quantizers.nf4 import Nf4, Nf4Weight
 from graftkit_quantizers.stored import Stored
-from quantized_files import FORMATS, INT4, compressed, gptq, packed_integers, quantized_folder
+from quantized_files import (
+    BITSANDBYTES,
+    FORMATS,
+    INT4,
+    bitsandbytes_folder,
+    compressed,
+    gptq,
+    packed_integers,
+    quantized_folder,
+)
 from safetensors.torch import load_file, save_file
 
 SOURCE = HuggingFaceSource()
@@ -351,44 +359,6 @@ def test_scales_of_groups_are_none_of_rows(tmp_path: Path) -> None:
     quantized_folder(tmp_path / "m", settings, packed_integers(4))
     with pytest.raises(ModelError, match="where its weight has .64, 1. scales"):
         SOURCE.open(str(tmp_path / "m"))
-
-
-BITSANDBYTES: dict[str, tuple[dict[str, Any], torch.dtype, dict[str, Any]]] = {
-    "nf4": ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, torch.float32, {}),
-    "nf4-double": (
-        {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
-        torch.bfloat16,
-        {},
-    ),
-    "fp4-double": (
-        {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": True},
-        torch.float16,
-        {},
-    ),
-    "fp4-in-bfloat16": (
-        {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4", "bnb_4bit_quant_storage": torch.bfloat16},
-        torch.float32,
-        {},
-    ),
-    "int8": ({"load_in_8bit": True}, torch.float32, {}),
-    "nf4-conv1d": ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, torch.float32, ARCHITECTURES["gpt2"]),
-    "int8-conv1d": ({"load_in_8bit": True}, torch.float32, ARCHITECTURES["gpt2"]),
-}
-
-
-def bitsandbytes_folder(folder: Path, form: tuple[dict[str, Any], torch.dtype, dict[str, Any]]) -> Path:
-    """Writes a tiny model as transformers quantizes and saves it."""
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    fields, dtype, config = form
-    dense = tiny_model_folder(folder / "dense", **config)
-    quantization = BitsAndBytesConfig(**fields)
-    AutoModelForCausalLM.from_pretrained(dense, quantization_config=quantization, dtype=dtype).save_pretrained(
-        folder / "m"
-    )
-    for path in dense.glob("*token*"):
-        shutil.copyfile(path, folder / "m" / path.name)
-    return folder / "m"
 
 
 @pytest.mark.parametrize("form", BITSANDBYTES)
