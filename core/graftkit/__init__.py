@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from graftkit.interfaces.model_source import TokenizerFetcher as TokenizerFetcher
     from graftkit.interfaces.model_source import TokenizerFiles as TokenizerFiles
     from graftkit.interfaces.model_source import TokenizerOpener as TokenizerOpener
+    from graftkit.interfaces.objective import Objective as Objective
+    from graftkit.interfaces.objective import ObjectiveConfig as ObjectiveConfig
+    from graftkit.interfaces.objective import Scores as Scores
     from graftkit.interfaces.provider import Provider as Provider
     from graftkit.interfaces.quantizer import AdoptingQuantizer as AdoptingQuantizer
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
@@ -58,8 +61,10 @@ if TYPE_CHECKING:
     from graftkit.interfaces.record_source import RecordSource as RecordSource
     from graftkit.interfaces.samples import Completion as Completion
     from graftkit.interfaces.samples import Conversation as Conversation
+    from graftkit.interfaces.samples import LabelledAnswer as LabelledAnswer
     from graftkit.interfaces.samples import LongText as LongText
     from graftkit.interfaces.samples import Message as Message
+    from graftkit.interfaces.samples import PreferencePair as PreferencePair
     from graftkit.interfaces.samples import Text as Text
     from graftkit.interfaces.samples import Tokens as Tokens
     from graftkit.interfaces.samples import ToolCall as ToolCall
@@ -81,6 +86,7 @@ _HOMES = {
     "Adapter": "graftkit.interfaces.adapter",
     "AdoptingQuantizer": "graftkit.interfaces.quantizer",
     "BaseModelFiles": "graftkit.interfaces.model_source",
+    "BufferedWeight": "graftkit.interfaces.buffered_weight",
     "CancelToken": "graftkit.flow.cancel",
     "CardRequest": "graftkit.interfaces.export_card",
     "Column": "graftkit.interfaces.record_format",
@@ -92,10 +98,10 @@ _HOMES = {
     "Exporter": "graftkit.interfaces.exporter",
     "ExtensionPlan": "graftkit.interfaces.vocabulary",
     "ExtensionSpec": "graftkit.interfaces.vocabulary",
-    "BufferedWeight": "graftkit.interfaces.buffered_weight",
     "FrozenWeight": "graftkit.interfaces.frozen_weight",
     "GraftkitError": "graftkit.errors",
     "Initializer": "graftkit.interfaces.initializer",
+    "LabelledAnswer": "graftkit.interfaces.samples",
     "Layer": "graftkit.interfaces.layer",
     "LayerInfo": "graftkit.interfaces.layer",
     "LayerKind": "graftkit.interfaces.layer",
@@ -107,8 +113,11 @@ _HOMES = {
     "NewRows": "graftkit.interfaces.initializer",
     "NewToken": "graftkit.interfaces.vocabulary",
     "NewVocabulary": "graftkit.interfaces.exporter",
+    "Objective": "graftkit.interfaces.objective",
+    "ObjectiveConfig": "graftkit.interfaces.objective",
     "PlannedModel": "graftkit.interfaces.exporter",
     "PluginHost": "graftkit.host.host",
+    "PreferencePair": "graftkit.interfaces.samples",
     "Probe": "graftkit.interfaces.exporter",
     "ProofRequest": "graftkit.interfaces.exporter",
     "Provider": "graftkit.interfaces.provider",
@@ -120,6 +129,7 @@ _HOMES = {
     "RecordFormat": "graftkit.interfaces.record_format",
     "RecordSource": "graftkit.interfaces.record_source",
     "RunResult": "graftkit.flow.run",
+    "Scores": "graftkit.interfaces.objective",
     "StoredWeight": "graftkit.interfaces.stored_weight",
     "TensorInfo": "graftkit.interfaces.model_source",
     "Text": "graftkit.interfaces.samples",

@@ -60,7 +60,7 @@ def graftkit_formats() -> list[Provider]:
         _provider(
             "preference",
             "graftkit_formats.preference:Preference",
-            "a chosen and a rejected answer; fine-tuning learns the chosen one where the recipe says so",
+            "a chosen and a rejected answer to a prompt, or an answer that is wanted or not",
             "graftkit_formats.config:PreferenceConfig",
         ),
     ]

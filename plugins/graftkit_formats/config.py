@@ -27,7 +27,7 @@ class PreferenceConfig(RolesConfig):
     """Fields of the format `preference`."""
 
     learn: Literal["chosen"] | None = Field(
-        default=None, description="the answer that fine-tuning learns: chosen; without it the records are refused"
+        default=None, description="chosen: the chosen answer alone is learnt, as fine-tuning learns; both when left out"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from graftkit import Column, Conversation, Message
+from graftkit import Column, Conversation, LabelledAnswer, Message, PreferencePair
 from graftkit.errors import DataError
 
 from graftkit_formats.answered import conversation
@@ -25,8 +25,8 @@ _SHAREGPT = TurnKeys("preference", "from", ("value",))
 class Preference:
     """Reads `{"prompt": ..., "chosen": ..., "rejected": ...}`: texts or messages, with or without a prompt.
 
-    The prompt may have another name, an "input" after it and a system prompt before it. Completions with a `label` that
-    says whether they are wanted are refused.
+    The prompt may have another name, an "input" after it and a system prompt before it. `{"prompt": ..., "completion":
+    ..., "label": true}` is an answer that is wanted or not.
 
     Args:
         config: Its fields.
@@ -45,31 +45,36 @@ class Preference:
         beside = ("input", *SYSTEMS) if prompts else ()
         return ["chosen", "rejected", *prompts, *(name for name in beside if name in found and found[name].is_text)]
 
-    def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
-        """Returns the prompt and the chosen answer."""
+    def sample(self, record: Mapping[str, Any], where: str) -> Conversation | PreferencePair | LabelledAnswer:
+        """Returns both answers, each after the prompt; or the chosen one, where the config says so."""
         if {*_WANTED} <= record.keys():
+            if not isinstance(record["label"], bool):
+                raise DataError('"label" is neither true nor false', where=where)
+            return LabelledAnswer(self._answered(record, "completion", where), record["label"], where)
+        chosen = self._answered(record, "chosen", where)
+        if self._learn == "chosen":
+            return chosen
+        rejected = self._answered(record, "rejected", where)
+        if chosen.messages[:-1] != rejected.messages[:-1]:
             raise DataError(
-                "its label says whether the completion is wanted, and fine-tuning learns every one",
+                "what stands before the chosen answer is not what stands before the rejected one",
                 where=where,
-                hint="Write those that are wanted to a file of their own, jq -c 'select(.label)' FILE > wanted.jsonl; "
-                "or, to learn all of them, format: prompt-completion.",
+                hint="A pair is of two answers to the same prompt: the conversations may differ in their last message.",
             )
-        if self._learn is None:
-            raise DataError(
-                "the record has a chosen and a rejected answer, and fine-tuning learns one",
-                where=where,
-                hint="To learn the chosen ones: format: {use: preference, learn: chosen}.",
-            )
-        chosen = self._messages(record, "chosen", "assistant", where)
+        return PreferencePair(chosen, rejected, where)
+
+    def _answered(self, record: Mapping[str, Any], key: str, where: str) -> Conversation:
+        """Returns the prompt and an answer, which alone is learnt."""
+        answer = self._messages(record, key, "assistant", where)
         prompt = self._prompt(record, where)
-        if chosen[: len(prompt)] == prompt:  # the whole conversation is given
+        if answer[: len(prompt)] == prompt:  # the whole conversation is given
             prompt = ()
-        *before, last = with_system(record, (*prompt, *chosen), where)
+        *before, last = with_system(record, (*prompt, *answer), where)
         if not before:
             raise DataError(
-                '"chosen" is a text, and there is no prompt',
+                f'"{key}" is a text, and there is no prompt',
                 where=where,
-                hint="To learn the whole text: {path: FILE, format: text, columns: {text: chosen}}.",
+                hint=f"To learn the whole text: {{path: FILE, format: text, columns: {{text: {key}}}}}.",
             )
         silent = [replace(message, weight=message.weight or 0.0) for message in before]
         return conversation((*silent, last), where)

@@ -12,7 +12,7 @@ import click
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import Styled, say
-from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encode import Encoder, Part
 from graftkit.errors import DataError
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
@@ -66,7 +66,7 @@ def command(
             say(line)
 
 
-def _examples(encoder: Encoder, sample: Sample) -> Iterator[tuple[Sample, Example]]:
+def _examples(encoder: Encoder, sample: Sample) -> Iterator[tuple[Part, Example]]:
     """Yields the examples of a record, each with the part of the record that it is of."""
     for part in encoder.turns(sample):
         for example in encoder.encode(part).examples:
@@ -82,7 +82,7 @@ def _at(planned: RunPlan, where: str) -> Sample:
     raise DataError("there is no such record", where=where, hint="A place is FILE:LINE, or FILE#ROW of a table.")
 
 
-def _facts(encoder: Encoder, sample: Sample, example: Example) -> dict[str, Any]:
+def _facts(encoder: Encoder, sample: Part, example: Example) -> dict[str, Any]:
     ids = example.ids.tolist()
     return {
         "where": sample.where,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.answers_compared import WithMismatched, as_one_example
 from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.layout import Piece, lay_out
@@ -25,14 +26,26 @@ from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS, by_answer
 from graftkit.errors import DataError, ModelError
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text, Tokens
+from graftkit.interfaces.samples import (
+    Completion,
+    Conversation,
+    LabelledAnswer,
+    LongText,
+    PreferencePair,
+    Sample,
+    Text,
+    Tokens,
+)
 from graftkit.interfaces.tokenizer import ROLES, NamedTemplates, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example
 from graftkit.suggest import known_names
 from graftkit.tokenization.text_search import TextSearch
 
-__all__ = ["Encoded", "Encoder", "Overflow", "chat_template_of", "has_answer"]
+__all__ = ["Encoded", "Encoder", "Overflow", "Part", "chat_template_of", "has_answer"]
+
+Part = Conversation | Completion | Text | LongText | Tokens
+"""What is encoded by itself: a record, one of its answers, or one of the answers that it compares."""
 
 Overflow = Literal["drop_turns", "drop", "truncate", "error"]
 """What becomes of a conversation or completion that is too long."""
@@ -98,7 +111,9 @@ def chat_template_of(
 
 def has_answer(example: Example, sample: Sample) -> bool:
     """Tells whether an example of a record has a prompt, and an answer that may be compared."""
-    return example.prompt_length > 0 and not isinstance(sample, Text | LongText)
+    if isinstance(sample, Text | LongText):
+        return False
+    return example.prompt_length > 0 and not (isinstance(sample, LabelledAnswer) and not sample.wanted)
 
 
 class Encoder:
@@ -177,11 +192,36 @@ class Encoder:
         """
         parts = [self.turns(sample) for sample in samples]
         encoded = iter(self._encode_parts([part for of_one in parts for part in of_one]))
-        return [_together(list(islice(encoded, len(of_one)))) for of_one in parts]
+        return [
+            self._together(sample, list(islice(encoded, len(of_one))))
+            for sample, of_one in zip(samples, parts, strict=True)
+        ]
 
-    def turns(self, sample: Sample) -> Sequence[Sample]:
-        """Returns a record's parts that are encoded by themselves: with `turns: each`, one an answer; else itself."""
-        return list(by_answer(sample)) if isinstance(sample, Conversation) and self._each else [sample]
+    def turns(self, sample: Sample) -> Sequence[Part]:
+        """Returns a record's parts that are encoded by themselves.
+
+        Those are the two answers of a pair, and with `turns: each` every answer of a conversation; else it is itself.
+        """
+        match sample:
+            case PreferencePair():
+                return [sample.chosen, sample.rejected]
+            case WithMismatched():
+                return [sample.answer, sample.mismatched]
+            case LabelledAnswer():
+                return [sample.answer]
+            case Conversation() if self._each:
+                return list(by_answer(sample))
+        return [sample]
+
+    def _together(self, sample: Sample, parts: Sequence[Encoded]) -> Encoded:
+        """Returns what became of a record whose parts were encoded by themselves."""
+        if not isinstance(sample, PreferencePair | LabelledAnswer):
+            return _together(parts)
+        cut = any(part.truncated for part in parts) and self.overflow != "truncate"
+        sequences = [] if cut else [example for part in parts for example in part.examples]
+        whole = len(sequences) == len(parts)
+        examples = [as_one_example(sample, sequences)] if whole else []
+        return replace(_together(parts), examples=examples)
 
     @property
     def template(self) -> ChatTemplate | None:
@@ -192,7 +232,7 @@ class Encoder:
     def _each(self) -> bool:
         return self._template is not None and self._template.options.turns == "each"
 
-    def _encode_parts(self, parts: Sequence[Sample]) -> list[Encoded]:
+    def _encode_parts(self, parts: Sequence[Part]) -> list[Encoded]:
         laid_out: list[list[Run]] = []
         notes: list[_Notes] = []
         refused: DataError | None = None
@@ -223,7 +263,7 @@ class Encoder:
     def _runs_together(self) -> RunsTogether:
         return RunsTogether(self._tokenizer, self._exact.encode_stretches)
 
-    def _finished(self, sample: Sample, weighted: Weighted, notes: _Notes) -> Encoded:
+    def _finished(self, sample: Part, weighted: Weighted, notes: _Notes) -> Encoded:
         """Returns what is kept of a record's tokens."""
         ids, loss_weights = weighted
         self.check_rows(ids, sample.where)
@@ -367,7 +407,7 @@ class Encoder:
             runs = list(self._chat_runs(messages, _Notes(), reply=True))
         return [int(id) for id in self._weighted([runs])[0][0]]
 
-    def authors(self, sample: Sample) -> list[tuple[str, str]]:
+    def authors(self, sample: Part) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
 
         Raises:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_digest import DIGEST, digest_sample
 from graftkit.errors import DataError
@@ -72,8 +73,8 @@ class Samples:
         return next(self.chats(), None)
 
     def chats(self) -> Iterator[Conversation]:
-        """Yields the conversations, without parsing the other records."""
-        found = self.read(self.kept & (self.kinds == _KINDS[Conversation]))
+        """Yields the conversations, of pairs the chosen ones, without parsing the other records."""
+        found = map(shown, self.read(self.kept & (self.kinds == _KINDS[Conversation])))
         return (sample for sample in found if isinstance(sample, Conversation))
 
     def counts(self) -> dict[str, int]:
@@ -92,12 +93,15 @@ class Samples:
         return hashlib.sha256(self.digests[self.kept].tobytes()).hexdigest()
 
 
-def scan_samples(datasets: Sequence[Dataset], seed: int | None = None) -> Samples:
+def scan_samples(
+    datasets: Sequence[Dataset], seed: int | None = None, fits: Callable[[Sample], None] = lambda sample: None
+) -> Samples:
     """Reads every record of some files once, to check it.
 
     Args:
         datasets: The files.
         seed: Places the records in a draw of holdout ones; None where none is to be drawn.
+        fits: Called with each record; raises a `DataError` where the run can't use it.
 
     Returns:
         All records. Of each, a digest and its shape are kept in memory, about 40 bytes.
@@ -112,10 +116,11 @@ def scan_samples(datasets: Sequence[Dataset], seed: int | None = None) -> Sample
     for dataset in datasets:
         before = len(kinds)
         for sample in dataset:
+            fits(sample)
             digest, draw = digest_sample(sample, seed)
             digests += digest
             draws += draw
-            kinds.append(_KINDS[type(sample)])
+            kinds.append(_KINDS[type(shown(sample))])
         sizes.append(len(kinds) - before)
 
     def read(wanted: Mask) -> Iterator[Sample]:

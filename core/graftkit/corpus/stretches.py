@@ -8,7 +8,15 @@ from collections.abc import Iterable, Iterator
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.turns import texts_in
 from graftkit.interfaces.record_source import RecordSource
-from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Tokens
+from graftkit.interfaces.samples import (
+    Completion,
+    Conversation,
+    LabelledAnswer,
+    LongText,
+    PreferencePair,
+    Sample,
+    Tokens,
+)
 
 __all__ = ["STRETCH", "read_stretches", "texts_of"]
 
@@ -90,6 +98,10 @@ def texts_of(sample: Sample) -> Iterable[str]:
             texts = read_stretches(source)
         case Tokens():
             texts = ()
+        case PreferencePair(chosen, rejected):
+            texts = (text for answer in (chosen, rejected) for text in texts_of(answer))
+        case LabelledAnswer(answer):
+            texts = texts_of(answer)
         case _:
             texts = (sample.text,)
     return (text for text in texts if text)

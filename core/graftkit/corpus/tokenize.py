@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.answers_compared import shown, with_mismatched
 from graftkit.corpus.encode import Encoded, Encoder, has_answer
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
@@ -97,7 +98,7 @@ def tokenize(encoder: Encoder, samples: Samples, position: Position) -> Iterator
         DataError: A record can't be encoded.
     """
     done = position.records
-    for way, group in _groups(encoder.plain, samples.after(done)):
+    for way, group in _groups(encoder.plain, _in_order(samples, done)):
         if way == "stretches" and isinstance(group[0], LongText):
             yield from _long_text(encoder, group[0], position if position.records == done else Position(done))
         elif way == "together":
@@ -105,6 +106,12 @@ def tokenize(encoder: Encoder, samples: Samples, position: Position) -> Iterator
         else:
             yield _one_by_one(encoder, group, done)
         done += len(group)
+
+
+def _in_order(samples: Samples, done: int) -> Iterator[Sample]:
+    """Yields the records after the first `done`; a labelled one with the answer of the record before it."""
+    before = next(samples.after((done or len(samples)) - 1), None)
+    return samples.after(done) if before is None else with_mismatched(samples.after(done), before)
 
 
 _Way = Literal["stretches", "together", "one by one"]
@@ -196,8 +203,9 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
     ]
     whole = [item for item in encoded if not (item.truncated and encoder.overflow == "truncate")]
     ends = {int(example.ids[example.loss_mask.nonzero()[0][-1]]) for item in whole for example in item.examples}
-    chats = [sample for sample in samples if isinstance(sample, Conversation)]
-    talks = [isinstance(sample, Conversation) for sample in samples]
+    shows = list(map(shown, samples))
+    chats = [sample for sample in shows if isinstance(sample, Conversation)]
+    talks = [isinstance(sample, Conversation) for sample in shows]
     openings = [sample.messages[0] for sample in chats]
     answers = [n for n, (example, sample, _) in enumerate(examples) if has_answer(example, sample)]
     return Tally(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import chat_template_of, has_answer
 from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_model import LoadedBase, LoadedModel
@@ -14,6 +15,7 @@ from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.holdout import encode_samples, loss_bytes
+from graftkit.flow.objective import loss_of
 from graftkit.flow.open_model import embedding_rows
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.generate import generate_greedily
@@ -60,7 +62,8 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
 
 def evaluate_base(run: RunContext, base: LoadedBase) -> None:
     """Measures the base model with its own vocabulary, where the run gives it another one."""
-    if run.vocabulary.change is None or not run.plan.samples.holdout:
+    likelihood = run.plan.bound.objective_config.likelihood
+    if run.vocabulary.change is None or not run.plan.samples.holdout or not likelihood:
         return
     if _known_already(run, "base"):
         return
@@ -100,21 +103,28 @@ def _measured(
     loaded: LoadedBase | LoadedModel,
     store: TokenStore,
     tokenizer: Tokenizer | None = None,
-) -> dict[str, float]:
-    """Returns the mean loss of a token in the loss, in nats, and of a byte of text, in bits."""
-    microbatch_tokens = run.plan.bound.recipe.training.microbatch_tokens
-    loss = holdout_loss(
-        network, store, loaded.device, microbatch_tokens, stage.progress("passes"), packed=loaded.packing.packed
+) -> dict[str, Any]:
+    """Returns the loss and what else the objective tells; of the likelihood also that of a byte of text, in bits."""
+    score = holdout_loss(
+        network,
+        store,
+        loaded.device,
+        run.plan.bound.recipe.training.microbatch_tokens,
+        stage.progress("passes"),
+        packed=loaded.packing.packed,
+        loss=loss_of(run, network),
     )
-    if not math.isfinite(loss):
+    if not math.isfinite(score.loss):
         raise TrainingError(
-            f"the holdout loss is {loss}",
+            f"the holdout loss is {score.loss}",
             where=stage.name,
             hint="A lower training.learning_rate usually helps."
             if stage.name == "evaluation after"
             else "The base model's weights or config.json are damaged.",
         )
-    weight_sum = float(store.weight_sum.sum())
+    if not run.plan.bound.objective_config.likelihood:
+        return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
+    loss, weight_sum = score.loss, float(store.weight_sum.sum())
     size = loss_bytes(store, tokenizer or run.vocabulary.tokenizer)
     return {"holdout_loss": loss, "bits_per_byte": loss * weight_sum / math.log(2) / max(1, size), "bytes": round(size)}
 
@@ -152,7 +162,7 @@ def _prompts(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[li
     parts = (
         part
         for sample in records
-        for part in encoder.turns(sample)
+        for part in encoder.turns(shown(sample))
         for example in encoder.encode(part).examples
         if has_answer(example, part)
     )
@@ -167,7 +177,8 @@ def _answer(run: RunContext, example: Example, prompt: Sequence[int], reply: Seq
     decode = run.vocabulary.tokenizer.decode
     goes_on = example.ids[: len(prompt)].tolist() == prompt
     start = len(prompt) if goes_on else example.prompt_length
-    expected = example.ids[start:][example.loss_mask[start:]].tolist()
+    shown_first = example.sequences[0]
+    expected = shown_first.ids[start:][shown_first.loss_mask[start:]].tolist()
     return Answer(
         prompt=decode(prompt),
         expected=decode(expected, skip_specials=True),

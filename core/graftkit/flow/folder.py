@@ -39,14 +39,14 @@ _FOLDERS = ("tokenizer", "tokens", ".tokens.partial", CHECKPOINTS, "adapter", "e
 """The folders that a run makes in its own, each of which it replaces or removes as a whole."""
 
 _OWN = re.compile(
-    r"manifest\.json|\.lock|tokenizer|vocabulary\.json|tokens|checkpoints|adapter|exports|probes\.safetensors"
+    r"manifest\.json|\.lock|tokenizer|vocabulary\.json|tokens|checkpoints|adapter|exports|(probes|reference)\.safetensors"
     r"|metrics\.jsonl|answers-(before|after)\.json|report\.html|\..*\.(partial|old)"
 )
 """What a run writes at the top of its folder; a plugin's files are known from the manifest."""
 
 _OWN_FILES = re.compile(
-    r"manifest\.json|\.lock|vocabulary\.json|probes\.safetensors|metrics\.jsonl|answers-(before|after)\.json|report\.html"
-    r"|tokens/(train|holdout)\.safetensors|adapter/adapter\.(safetensors|json)"
+    r"manifest\.json|\.lock|vocabulary\.json|(probes|reference)\.safetensors|metrics\.jsonl|answers-(before|after)\.json"
+    r"|report\.html|tokens/(train|holdout)\.safetensors|adapter/adapter\.(safetensors|json)"
     r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"
     rf"|\.tokens\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?"
 )

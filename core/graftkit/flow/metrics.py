@@ -16,12 +16,13 @@ __all__ = ["METRICS", "missing_steps", "read_steps", "to_line"]
 
 METRICS = "metrics.jsonl"
 
-_KEYS = tuple(field.name for field in fields(StepInfo) if field.name != "steps")
+_KEYS = tuple(field.name for field in fields(StepInfo) if field.name not in ("steps", "metrics"))
 
 
 def to_line(step: StepInfo) -> dict[str, Any]:
     """Returns what a step's line says."""
-    return {key: getattr(step, key) for key in _KEYS}
+    line = {key: getattr(step, key) for key in _KEYS}
+    return line | {"metrics": dict(step.metrics)} if step.metrics else line
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:

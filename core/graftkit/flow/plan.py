@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.sample_files import scan_samples
@@ -319,13 +321,16 @@ def _read(
 ) -> tuple[Split, list[Dataset], list[DatasetShare]]:
     """Reads every record once, and returns the records, the files that they are in, and how often they are seen."""
     data, seed = bound.recipe.data, bound.recipe.training.seed
+    learns_from = partial(
+        check_learns_from, learns_from=bound.objective_config.learns_from, objective=bound.objective.use
+    )
     files = open_datasets(bound, host, "train", pinned)
     held = []
     if isinstance(data.holdout, list):
         held = open_datasets(bound, host, "holdout", pinned)
-        found = exclude(scan_samples(files), scan_samples(held))
+        found = exclude(scan_samples(files, fits=learns_from), scan_samples(held, fits=learns_from))
     else:
-        found = split(scan_samples(files, seed), data.holdout)
+        found = split(scan_samples(files, seed, learns_from), data.holdout)
     if not found.train:
         told = "every record is held out" if found.holdout else "every record is empty"
         raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))

@@ -239,7 +239,7 @@ def _sequences(store: TokenStore, tokens: int) -> list[list[int]]:
     found: list[list[int]] = []
     room = tokens
     for number in [longest, *others[: COUNT - 1]]:
-        ids = store[number].ids[:room].tolist()
+        ids = max((sequence.ids for sequence in store[number].sequences), key=len)[:room].tolist()
         room -= len(ids)
         found += [ids] if ids else []
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,16 +40,19 @@ class Measured:
     """What the holdout records said of the model.
 
     Attributes:
-        holdout_loss: Mean negative log-likelihood of a token in the loss, in nats.
-        bits_per_byte: The same in bits, of a byte of the text in the loss: comparable whatever the vocabulary is.
+        holdout_loss: Mean negative log-likelihood of a token in the loss, in nats, or what the objective minimizes.
+        bits_per_byte: The same in bits, of a byte of the text in the loss: comparable whatever the vocabulary is. None
+            where the objective minimizes something else.
         exact_match: The share of answers that are right word for word, or None where none was asked for.
         answers: How many answers were compared.
+        metrics: What else the objective tells, by name.
     """
 
     holdout_loss: float
-    bits_per_byte: float
+    bits_per_byte: float | None
     exact_match: float | None = None
     answers: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,13 @@ class RunResult:
 def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
     if facts is None:
         return None
-    return Measured(facts["holdout_loss"], facts["bits_per_byte"], facts.get("exact_match"), facts.get("answers", 0))
+    return Measured(
+        facts["holdout_loss"],
+        facts.get("bits_per_byte"),
+        facts.get("exact_match"),
+        facts.get("answers", 0),
+        facts.get("metrics", {}),
+    )
 
 
 def plan(
@@ -295,12 +304,14 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     from graftkit.flow.base_model import load_base, prepare_model
     from graftkit.flow.evaluate import evaluate, evaluate_base
     from graftkit.flow.export import export_all, refuse_merges
+    from graftkit.flow.reference import with_reference
     from graftkit.flow.training import train
 
     base = load_base(run, planned)
     evaluate_base(run, base)
     loaded = prepare_model(run, base)
     refuse_merges(run, loaded, exporters)
+    corpus = with_reference(run, loaded, corpus)
     evaluate(run, loaded, corpus, "before")
     train(run, loaded, corpus)
     evaluate(run, loaded, corpus, "after")

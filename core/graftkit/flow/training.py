@@ -13,6 +13,7 @@ from graftkit.flow.corpus import RECORD, Corpus
 from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.metrics import METRICS, missing_steps, read_steps, to_line
+from graftkit.flow.objective import loss_of
 from graftkit.flow.resume import Resumed, check_state
 from graftkit.host.lifecycle import StepInfo
 from graftkit.host.process_state import ProcessState
@@ -44,6 +45,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
         _row_training(run, model),
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
+        loss=loss_of(run, model.network),
         mixture=Mixture(run.plan.shares, corpus.train.by_example[RECORD].tolist()) if run.plan.mixed else None,
     )
     _check_first(run, trainer)

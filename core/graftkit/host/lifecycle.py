@@ -57,12 +57,13 @@ class StepInfo:
     Attributes:
         step: The step's number, from 1.
         steps: How many there will be.
-        loss: Mean negative log-likelihood of a token in the loss, in nats.
+        loss: Mean negative log-likelihood of a token in the loss, in nats, or what the objective minimizes.
         tokens: Tokens processed; there is no padding.
         loss_tokens: Tokens that the loss was taken over.
         seconds: How long the step took.
         learning_rate: The rate that it used.
         gradient_norm: The gradient's norm before clipping.
+        metrics: What else the objective tells of the step, by name, such as the share of pairs in order.
     """
 
     step: int
@@ -73,3 +74,4 @@ class StepInfo:
     seconds: float
     learning_rate: float
     gradient_norm: float
+    metrics: Mapping[str, float] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from graftkit.errors import PluginError, ProviderError
 from graftkit.host.guard import brief, guarded, guarded_class
 from graftkit.host.records import PluginRecord, RegisteredProvider
 from graftkit.host.time_limit import time_limit
-from graftkit.interfaces.kinds import Kind
+from graftkit.interfaces.kinds import KINDS, Kind
 from graftkit.interfaces.provider import Provider, import_target
 from graftkit.suggest import known_names
 
@@ -124,15 +125,15 @@ class Registry:
         """Imports the class of the provider's own recipe fields.
 
         Raises:
-            PluginError: It can't be imported, or is no `ProviderConfig`.
+            PluginError: It can't be imported, or does not derive from what its kind's does.
         """
-        from graftkit.interfaces.config import ProviderConfig  # pydantic: listing plugins need not wait for it
-
+        module, _, name = KINDS[registered.kind].config.partition(":")
+        base: type[ProviderConfig] = getattr(import_module(module), name)  # pydantic: listing plugins need not wait
         if not registered.provider.config:
-            return ProviderConfig
+            return base
         found = _import(registered, registered.provider.config)
-        if not (isinstance(found, type) and issubclass(found, ProviderConfig)):
-            raise PluginError(f"{registered.provider.config} is no ProviderConfig", where=registered.plugin.label)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise PluginError(f"{registered.provider.config} is no {name}", where=registered.plugin.label)
         return found
 
     def create(self, registered: RegisteredProvider, config: ProviderConfig | None = None) -> Any:

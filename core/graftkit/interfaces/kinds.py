@@ -13,7 +13,9 @@ from typing import Literal
 
 __all__ = ["KINDS", "Kind", "KindSpec", "Section"]
 
-Kind = Literal["tokenizer", "initializer", "quantizer", "adapter", "model-source", "exporter", "reader", "format"]
+Kind = Literal[
+    "tokenizer", "initializer", "quantizer", "adapter", "model-source", "exporter", "reader", "format", "objective"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class KindSpec:
         sections: Where a recipe chooses one.
         scaffold: The modules that `toolkit plugin new` writes beside the provider's own: "config" for fields of the
             recipe, "contract" for a contract with a sample filled in.
+        config: What a provider's config model derives from, and is where it has none, as "package.module:Class".
     """
 
     plural: str
@@ -58,6 +61,7 @@ class KindSpec:
     contract: str
     sections: tuple[Section, ...]
     scaffold: tuple[Literal["config", "contract"], ...] = ()
+    config: str = "graftkit.interfaces.config:ProviderConfig"
 
 
 KINDS: dict[Kind, KindSpec] = {
@@ -134,6 +138,16 @@ KINDS: dict[Kind, KindSpec] = {
         contract="graftkit.testing.contracts.record_format:FormatContract",
         sections=(Section(("data", "train", "format")), Section(("data", "holdout", "format"))),
         scaffold=("contract",),
+    ),
+    "objective": KindSpec(
+        plural="objectives",
+        hook="graftkit_objectives",
+        summary="Offer objectives: what training minimizes.",
+        protocol="graftkit.interfaces.objective:Objective",
+        contract="graftkit.testing.contracts.objective:ObjectiveContract",
+        sections=(Section(("objective",)),),
+        scaffold=("config",),
+        config="graftkit.interfaces.objective:ObjectiveConfig",
     ),
 }
 """Every kind, by its name."""

@@ -13,8 +13,10 @@ __all__ = [
     "ROLES",
     "Completion",
     "Conversation",
+    "LabelledAnswer",
     "LongText",
     "Message",
+    "PreferencePair",
     "Sample",
     "Text",
     "Tokens",
@@ -173,4 +175,42 @@ class Tokens:
         return {"ids": self.ids, "weights": self.weights}
 
 
-Sample = Conversation | Completion | Text | LongText | Tokens
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two answers to the same prompt, of which one is preferred.
+
+    Attributes:
+        chosen: The prompt and the preferred answer.
+        rejected: The prompt and the other one.
+        where: File and line.
+    """
+
+    chosen: Conversation | Completion
+    rejected: Conversation | Completion
+    where: str
+
+    def key(self) -> Any:
+        """Returns what makes this sample equal to another, as JSON."""
+        return {"chosen": self.chosen.key(), "rejected": self.rejected.key()}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledAnswer:
+    """A prompt and an answer, which is wanted or not.
+
+    Attributes:
+        answer: The prompt and the answer.
+        wanted: Whether it is wanted.
+        where: File and line.
+    """
+
+    answer: Conversation | Completion
+    wanted: bool
+    where: str
+
+    def key(self) -> Any:
+        """Returns what makes this sample equal to another, as JSON."""
+        return {"answer": self.answer.key(), "wanted": self.wanted}
+
+
+Sample = Conversation | Completion | Text | LongText | Tokens | PreferencePair | LabelledAnswer

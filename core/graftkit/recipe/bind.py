@@ -13,6 +13,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import KINDS, Kind, Section
+from graftkit.interfaces.objective import ObjectiveConfig
 from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import LoadedRecipe, as_recipe_error
 from graftkit.recipe.preset import Preset
@@ -66,6 +67,18 @@ class BoundRecipe:
     def adapter(self) -> Choice:
         """What is trained."""
         return self.choices["adapter",]
+
+    @property
+    def objective(self) -> Choice:
+        """What training minimizes."""
+        return self.choices["objective",]
+
+    @property
+    def objective_config(self) -> ObjectiveConfig:
+        """The objective's fields, and what records it learns from."""
+        config = self.objective.config
+        assert isinstance(config, ObjectiveConfig)  # or `bind` had refused it
+        return config
 
     @property
     def exports(self) -> tuple[tuple[ExportSection, Choice], ...]:

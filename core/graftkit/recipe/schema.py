@@ -481,6 +481,10 @@ class Recipe(StrictModel):
     adapter: Annotated[AdapterSection, BeforeValidator(_name_alone)] = Field(
         default=AdapterSection(use="lora"), description="what is trained"
     )
+    objective: Annotated[ProviderSection, BeforeValidator(_name_alone)] = Field(
+        default=ProviderSection(use="sft"),
+        description="what training minimizes: sft, or dpo and others for preferences",
+    )
     training: TrainingSection = Field(default=TrainingSection(), description="how it is trained")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="what is measured")
     export: Annotated[list[Annotated[ExportSection, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = (

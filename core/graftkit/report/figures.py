@@ -54,7 +54,7 @@ def bits_per_byte_bars(metrics: Mapping[str, Measurement]) -> str:
     moments = [when for when in _BARS if when in metrics]
     with _figure(8, 2.2) as figure:
         axes = figure.subplots()
-        values = [metrics[when].bits_per_byte for when in moments]
+        values = [metrics[when].bits_per_byte or 0.0 for when in moments]
         bars = axes.barh([_BARS[when][0] for when in moments], values, color=[_BARS[when][1] for when in moments])
         axes.bar_label(bars, fmt="%.3f", padding=4)
         axes.invert_yaxis()

@@ -165,16 +165,18 @@ class Measurement(Facts):
     """What the holdout examples said of the model.
 
     Attributes:
-        holdout_loss: Mean negative log-likelihood of a token in the loss, in nats.
-        bits_per_byte: The same in bits, of a byte of the text in the loss.
+        holdout_loss: Mean negative log-likelihood of a token in the loss, in nats, or what the objective minimizes.
+        bits_per_byte: The same in bits, of a byte of the text in the loss; None where it minimizes something else.
         exact_match: The share of answers that are right word for word, or None where none was asked for.
         answers: How many answers were compared.
+        metrics: What else the objective tells, by name.
     """
 
     holdout_loss: float
-    bits_per_byte: float
+    bits_per_byte: float | None = None
     exact_match: float | None = None
     answers: int = 0
+    metrics: dict[str, float] = {}
 
 
 class StageFacts(Facts):

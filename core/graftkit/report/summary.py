@@ -38,7 +38,10 @@ def metric_rows(manifest: RunManifest) -> list[tuple[str, ...]]:
         return rows
     if "base" not in manifest.metrics:
         rows.append(("holdout loss", *(_number(facts.holdout_loss if facts else None) for facts in found)))
-    rows.append(("bits per byte", *(_number(facts.bits_per_byte if facts else None) for facts in found)))
+    if any(facts and facts.bits_per_byte is not None for facts in found):
+        rows.append(("bits per byte", *(_number(facts.bits_per_byte if facts else None) for facts in found)))
+    for name in dict.fromkeys(name for facts in found if facts for name in facts.metrics):
+        rows.append((name, *(_number(facts.metrics.get(name) if facts else None) for facts in found)))
     answers = next((facts.answers for facts in found if facts and facts.answers), 0)
     if answers:
         rows.append((f"exact match ({answers} answers)", *map(_share, found)))

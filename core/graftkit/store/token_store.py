@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from graftkit.errors import StorageError
 from graftkit.store.array_file import STORED_TYPES, map_arrays, write_arrays
 
-__all__ = ["ARRAYS", "BY_EXAMPLE", "BY_TOKEN", "Example", "TokenStore", "file_order"]
+__all__ = ["ARRAYS", "BY_EXAMPLE", "BY_TOKEN", "SEQUENCE", "Example", "TokenStore", "file_order"]
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype("<i8"),
@@ -28,6 +28,9 @@ ARRAYS: dict[str, np.dtype[Any]] = {
 
 BY_TOKEN, BY_EXAMPLE = "token.", "example."
 """What the arrays of further columns begin with in a file: a number a token, or one an example."""
+
+SEQUENCE = "sequence"
+"""The column by token with the number of the sequence that a token is of, where examples have several."""
 
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -56,6 +59,26 @@ class Example:
     def loss_mask(self) -> NDArray[np.bool_]:
         """For each token whether the loss is taken over predicting it, `[tokens]`."""
         return np.not_equal(self.loss_weight, 0)
+
+    @property
+    def sequences(self) -> list[Example]:
+        """The sequences that the model computes apart from one another: one, or where there is a column several."""
+        numbers = self.by_token.get(SEQUENCE)
+        if numbers is None:
+            return [self]
+        ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+        return [self._stretch(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def _stretch(self, start: int, end: int) -> Example:
+        weights = self.loss_weight[start:end]
+        learnt = np.flatnonzero(np.diff(np.concatenate([[False], weights != 0]).astype(np.int8)) == 1)
+        return Example(
+            self.ids[start:end],
+            weights,
+            int(learnt[-1]) if len(learnt) else end - start,
+            {name: values[start:end] for name, values in self.by_token.items()},
+            self.by_example,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +198,11 @@ class TokenStore:
 
     def __iter__(self) -> Iterator[Example]:
         return (self[example] for example in range(len(self)))
+
+    @property
+    def sequences_per_example(self) -> int:
+        """How many sequences each example has."""
+        return len(self[0].sequences) if SEQUENCE in self.by_token and len(self) else 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from graftkit.store.token_store import Example
+from graftkit.store.token_store import SEQUENCE, Example
 
-__all__ = ["PackedBatch", "pack"]
+__all__ = ["PackedBatch", "alone", "batches_of", "pack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class PackedBatch:
         weights: What each weighs in the loss, `[loss tokens]`, float32; None where each weighs 1.
         weight_sum: The sum of those weights.
         by_token: The store's further columns by token, `[tokens]` each, in the pass's order.
-        by_example: Its further columns by example, `[sequences]` each.
+        by_example: Its further columns by example, `[examples]` each.
     """
 
     sequences: tuple[torch.Tensor, ...]
@@ -40,10 +40,21 @@ class PackedBatch:
         """Tokens in the batch; none is padding."""
         return sum(len(ids) for ids in self.sequences)
 
+    @property
+    def owners(self) -> torch.Tensor:
+        """The number of the sequence that each token in the loss is of, `[loss tokens]`, int64, ascending."""
+        ends = torch.tensor([len(ids) for ids in self.sequences], device=self.labels.device).cumsum(0)
+        return torch.searchsorted(ends, self.logit_positions, right=True)
+
+    @property
+    def token_weights(self) -> torch.Tensor:
+        """What each token weighs in the loss, `[loss tokens]`, float32."""
+        return torch.ones(len(self.labels), device=self.labels.device) if self.weights is None else self.weights
+
 
 def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
     """Puts sequences one after the other. The first token of each is never predicted: nothing stands before it."""
-    ids = [torch.from_numpy(example.ids) for example in examples]
+    ids = [torch.from_numpy(sequence.ids) for example in examples for sequence in example.sequences]
     positions = torch.cat([torch.arange(len(example)) for example in ids])
     every = torch.from_numpy(np.concatenate([example.loss_weight for example in examples]).astype(np.float32))
     labels_at = ((every != 0) & (positions > 0)).nonzero().squeeze(1)
@@ -59,3 +70,24 @@ def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
         by_token={name: torch.from_numpy(values).to(device) for name, values in by_token.items()},
         by_example={name: torch.from_numpy(values).to(device) for name, values in by_example.items()},
     )
+
+
+def batches_of(examples: Sequence[Example], device: torch.device, *, packed: bool) -> list[PackedBatch]:
+    """Returns the passes that compute some examples: one for all of them, or one for each of their sequences.
+
+    Args:
+        examples: The examples.
+        device: Where they are computed.
+        packed: Whether sequences share a pass.
+    """
+    if packed:
+        return [pack(examples, device)]
+    return [pack([sequence], device) for example in examples for sequence in alone(example)]
+
+
+def alone(example: Example) -> list[Example]:
+    """Returns each sequence of an example as an example that has no other."""
+    return [
+        replace(sequence, by_token={name: v for name, v in sequence.by_token.items() if name != SEQUENCE})
+        for sequence in example.sequences
+    ]

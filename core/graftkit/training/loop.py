@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,10 +16,9 @@ from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import TokenStore
-from graftkit.training.batch import pack
-from graftkit.training.loss import TokenLoss
 from graftkit.training.optimizers import Optimizers, RowTraining
-from graftkit.training.order import Mixture, group_by_tokens, plan_steps
+from graftkit.training.order import Mixture, plan_steps
+from graftkit.training.step_loss import LikelihoodLoss, Passes, StepLoss, StepScore
 
 __all__ = ["Trainer", "holdout_loss"]
 
@@ -36,6 +36,7 @@ class Trainer:
         rate_scales: Factors on the adapter's learning rate by the parameter's name; 1 where none is given.
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
         mixture: Which examples an epoch sees; each once where it is None.
+        loss: What a step minimizes, made of how examples are cut into passes; the likelihood when left out.
 
     Attributes:
         plan: The examples of every step.
@@ -55,6 +56,7 @@ class Trainer:
         rate_scales: Mapping[str, float] | None = None,
         packed: bool = True,
         mixture: Mixture | None = None,
+        loss: Callable[[Passes], StepLoss] | None = None,
     ) -> None:
         self.step = 0
         self.whole = True
@@ -71,8 +73,8 @@ class Trainer:
         )
         self._options = options
         self._device = device
-        self._packed = packed
-        self._loss = TokenLoss(network, packed=packed)
+        self._passes = Passes(options.microbatch_tokens, packed, device)
+        self._loss = loss(self._passes) if loss else LikelihoodLoss(network, self._passes)
         self._optimizers = Optimizers(parameters, options, rows or RowTraining(), rate_scales)
 
     def run(
@@ -120,7 +122,8 @@ class Trainer:
 
     def count_passes(self, *, packed: bool) -> int:
         """Returns how many forward passes all steps take, or would take if sequences shared them."""
-        return sum(len(self._passes(examples, packed)) for examples in self.plan)
+        passes = replace(self._passes, packed=packed)
+        return sum(passes.count(self._store, passes.groups(examples, self._lengths)) for examples in self.plan)
 
     def count_tokens(self) -> tuple[int, int]:
         """Returns how many tokens the steps taken so far have seen, and over how many of them the loss was taken."""
@@ -128,9 +131,6 @@ class Trainer:
         return sum(self._lengths[example] for example in examples), sum(
             int(self._store.loss_tokens[example]) for example in examples
         )
-
-    def _passes(self, examples: Sequence[int], packed: bool) -> list[list[int]]:
-        return group_by_tokens(examples, self._lengths, self._options.microbatch_tokens if packed else 0)
 
     def _take_step(
         self,
@@ -142,38 +142,24 @@ class Trainer:
         start = time.perf_counter()
         step = self.step + 1
         rate = self._optimizers.begin(step, steps)
-        loss, tokens, loss_tokens = self._accumulate(examples, poll, partial(on_pass, step))
+        groups = self._passes.groups(examples, self._lengths)
+        score = self._loss.backward(self._store, groups, poll, partial(on_pass, step))
         norm = self._optimizers.clip()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not (math.isfinite(score.loss) and math.isfinite(norm)):
             raise TrainingError(
-                f"step {step}: the loss is {loss}, the gradient's norm {norm}",
+                f"step {step}: the loss is {score.loss}, the gradient's norm {norm}",
                 hint="A lower training.learning_rate or a longer warmup usually helps.",
             )
         self.whole = False
         self._optimizers.step()
         self.step, self.whole = step, True
         self._optimizers.forget_gradients()
-        return StepInfo(step, steps, loss, tokens, loss_tokens, time.perf_counter() - start, rate, norm)
-
-    def _accumulate(
-        self, examples: Sequence[int], poll: Callable[[], None], on_pass: Callable[[int, int], None]
-    ) -> tuple[float, int, int]:
-        """Sums the gradient of the step's mean loss; how examples are cut into passes does not change it."""
-        micro = self._passes(examples, self._packed)
-        loss_tokens = sum(int(self._store.loss_tokens[example]) for example in examples)
-        weight_sum = sum(float(self._store.weight_sum[example]) for example in examples)
-        total, tokens = 0.0, 0
-        for done, group in enumerate(micro):
-            poll()
-            if done:
-                on_pass(done, len(micro))
-            batch = pack([self._store[example] for example in group], self._device)
-            total += self._loss.backward(batch, 1 / weight_sum).item()
-            tokens += batch.tokens
-        return total, tokens, loss_tokens
+        seconds = time.perf_counter() - start
+        return StepInfo(
+            step, steps, score.loss, score.tokens, score.loss_tokens, seconds, rate, norm, metrics=score.metrics
+        )
 
 
-@torch.no_grad()
 def holdout_loss(
     network: nn.Module,
     store: TokenStore,
@@ -182,8 +168,9 @@ def holdout_loss(
     poll: Callable[[int, int], None] = lambda done, total: None,
     *,
     packed: bool = True,
-) -> float:
-    """Returns the mean negative log-likelihood of a token in the loss, in nats, each with its weight.
+    loss: Callable[[Passes], StepLoss] | None = None,
+) -> StepScore:
+    """Returns the loss of the holdout examples, by default the mean negative log-likelihood of a token, in nats.
 
     Args:
         network: The model.
@@ -192,16 +179,11 @@ def holdout_loss(
         microbatch_tokens: Tokens of one forward pass at most.
         poll: Called before each pass with how many are done and how many there are; raises to stop.
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
+        loss: What is measured, made of how examples are cut into passes; the likelihood when left out.
     """
-    groups = group_by_tokens(range(len(store)), store.lengths.tolist(), microbatch_tokens if packed else 0)
-    loss = TokenLoss(network, packed=packed)
-    total, weight_sum = 0.0, 0.0
-    for done, group in enumerate(groups):
-        poll(done, len(groups))
-        batch = pack([store[example] for example in group], device)
-        total += loss.sum(batch).item()
-        weight_sum += batch.weight_sum
-    return total / weight_sum
+    passes = Passes(microbatch_tokens, packed, device)
+    measured = loss(passes) if loss else LikelihoodLoss(network, passes)
+    return measured.evaluate(store, passes.groups(range(len(store)), store.lengths.tolist()), poll)
 
 
 def _cuda_index(device: torch.device) -> list[int]:

@@ -10,18 +10,19 @@ model's own forward makes all of them at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax
 
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.packing import forward_inputs
 from graftkit.training.batch import PackedBatch
 from graftkit.training.nll import summed_nll
 
-__all__ = ["TokenLoss", "summed_loss"]
+__all__ = ["ScoredPass", "TokenLoss", "summed_loss"]
 
 _LOGITS_AT_ONCE = {"cpu": 2**23}
 """Numbers that a piece's logits are at most: what a CPU's cache holds; elsewhere larger pieces pay."""
@@ -46,6 +47,20 @@ def summed_loss(network: nn.Module, batch: PackedBatch, *, packed: bool = True) 
     return (cross_entropy(logits.float(), batch.labels, reduction="none") * batch.weights).sum()
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredPass:
+    """A pass whose tokens have been scored.
+
+    Attributes:
+        logps: The log-probability of each token in the loss, in nats, `[loss tokens]`, float32, without a gradient.
+        backward: Takes the gradient of a loss by each of them, `[loss tokens]`, and adds that by the parameters to
+            theirs. May be called once, and not at all where the pass was run without one.
+    """
+
+    logps: torch.Tensor
+    backward: Callable[[torch.Tensor], None]
+
+
 class TokenLoss:
     """What `summed_loss` computes and its gradient, piece by piece.
 
@@ -65,7 +80,7 @@ class TokenLoss:
             if not self._in_pieces(batch):
                 return summed_loss(self._network, batch, packed=self._packed)
             hidden = self._hidden(batch)
-            pieces = (self._piece(*piece) for piece in self._pieces(hidden, batch))
+            pieces = (self._piece(*piece) for piece in self._pieces(hidden, batch, batch.weights))
             return sum(pieces, start=hidden.new_zeros((), dtype=torch.float32))
 
     def logits(self, batch: PackedBatch) -> Callable[[], Iterator[torch.Tensor]]:
@@ -88,6 +103,30 @@ class TokenLoss:
 
         return pieces
 
+    def score(self, batch: PackedBatch, *, learn: bool) -> ScoredPass:
+        """Runs the body, and scores the tokens in the loss a piece of the logits at a time.
+
+        Args:
+            batch: The examples.
+            learn: Whether a gradient may be asked for.
+        """
+        with torch.set_grad_enabled(learn):
+            if not self._in_pieces(batch):
+                logits = logits_at(self._network, self._inputs(batch.sequences), batch.logit_positions)
+                logps = _of_labels(logits, batch.labels)
+                return ScoredPass(logps.detach(), logps.backward)
+            hidden = self._hidden(batch)
+
+        def backward(factors: torch.Tensor) -> None:
+            self._backward(hidden, batch, 1.0, -factors)
+
+        return ScoredPass(self._logps(hidden, batch), backward)
+
+    @torch.no_grad()
+    def _logps(self, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+        pieces = [_of_labels(self._scores(states), labels) for states, labels, _ in self._pieces(hidden, batch)]
+        return torch.cat(pieces) if pieces else hidden.new_zeros(0, dtype=torch.float32)
+
     def backward(self, batch: PackedBatch, scale: float) -> torch.Tensor:
         """Adds the gradient of the sum times `scale` to the parameters'; returns the sum times `scale`.
 
@@ -99,10 +138,14 @@ class TokenLoss:
             loss = summed_loss(self._network, batch, packed=self._packed) * scale
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
-        hidden = self._hidden(batch)
+        return self._backward(self._hidden(batch), batch, scale, batch.weights)
+
+    def _backward(
+        self, hidden: torch.Tensor, batch: PackedBatch, scale: float, weights: torch.Tensor | None
+    ) -> torch.Tensor:
         border = hidden.detach().requires_grad_(hidden.requires_grad)
         total = hidden.new_zeros((), dtype=torch.float32)
-        for piece in self._pieces(border, batch):
+        for piece in self._pieces(border, batch, weights):
             loss = self._piece(*piece, scale)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -115,13 +158,15 @@ class TokenLoss:
         states: torch.Tensor = self._network.base_model(**self._inputs(batch.sequences)).last_hidden_state
         return states[0, batch.logit_positions]
 
-    def _pieces(self, hidden: torch.Tensor, batch: PackedBatch) -> Iterator[_Piece]:
+    def _pieces(
+        self, hidden: torch.Tensor, batch: PackedBatch, weights: torch.Tensor | None = None
+    ) -> Iterator[_Piece]:
         """Yields some of the states, `[some, hidden]`, the tokens that follow them, `[some]`, and their weights."""
         logits = _LOGITS_AT_ONCE.get(hidden.device.type, _LOGITS_ELSEWHERE)
         at_once = max(1, logits // self._network.config.get_text_config().vocab_size)
         states, labels = torch.split(hidden, at_once), torch.split(batch.labels, at_once)
-        weights = [None] * len(states) if batch.weights is None else torch.split(batch.weights, at_once)
-        return zip(states, labels, weights, strict=True)
+        by_piece = [None] * len(states) if weights is None else torch.split(weights, at_once)
+        return zip(states, labels, by_piece, strict=True)
 
     def _piece(
         self, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, scale: float = 1.0
@@ -151,3 +196,8 @@ class TokenLoss:
                 self._network.train(training)
             self._plain_head = torch.equal(whole.float(), scores.float())
         return bool(self._plain_head)
+
+
+def _of_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns the log-probability of each label, `[tokens]`, float32."""
+    return log_softmax(logits, 1, dtype=torch.float32).gather(1, labels.unsqueeze(1)).squeeze(1)

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.store.token_store import TokenStore
-from graftkit.training.batch import PackedBatch, pack
+from graftkit.training.batch import PackedBatch, batches_of
 from graftkit.training.loss import TokenLoss
 from graftkit.training.order import group_by_tokens
 
@@ -22,7 +22,7 @@ __all__ = ["ExampleScores", "score_variants"]
 
 @dataclass(frozen=True, slots=True)
 class ExampleScores:
-    """Sums over the tokens in the loss of each example, `[examples]`, float64.
+    """Sums over the tokens in the loss of each sequence, `[sequences]`, float64; an example has one, or one an answer.
 
     Attributes:
         weight: The tokens' weights in the loss.
@@ -102,12 +102,12 @@ def score_variants(
         poll: Called before each pass with how many are done and how many there are; raises to stop.
     """
     groups = group_by_tokens(examples, store.lengths.tolist(), microbatch_tokens if packed else 0)
+    passes = (batch for group in groups for batch in batches_of([store[n] for n in group], device, packed=packed))
     loss = TokenLoss(network, packed=packed)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in ("trained", *variants)}
-    total = len(groups) * (1 + len(variants))
+    total = (len(groups) if packed else len(groups) * store.sequences_per_example) * (1 + len(variants))
     with float32_by_block(network):
-        for number, group in enumerate(groups):
-            batch = pack([store[example] for example in group], device)
+        for number, batch in enumerate(passes):
             done = number * (1 + len(variants))
             poll(done, total)
             trained = loss.logits(batch)
@@ -126,9 +126,7 @@ _Pieces = Callable[[], Iterator[torch.Tensor]]
 
 def _sums(batch: PackedBatch, trained: _Pieces, variant: _Pieces | None = None) -> torch.Tensor:
     """Returns the fields of `ExampleScores` for each sequence of a pass, `[fields, sequences]`, float64 on the CPU."""
-    ends = torch.tensor([len(ids) for ids in batch.sequences], device=batch.labels.device).cumsum(0)
-    owners = torch.searchsorted(ends, batch.logit_positions, right=True)
-    weights = torch.ones(len(batch.labels), device=batch.labels.device) if batch.weights is None else batch.weights
+    owners, weights = batch.owners, batch.token_weights
     sums = torch.zeros(6, len(batch.sequences), dtype=torch.float64)
     start = 0
     pairs = zip(trained(), variant(), strict=True) if variant else ((logits, logits) for logits in trained())

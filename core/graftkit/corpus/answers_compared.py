@@ -1,0 +1,138 @@
+"""Records whose answers are compared: pairs, and answers that are wanted or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from graftkit.errors import DataError
+from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.samples import Completion, Conversation, LabelledAnswer, PreferencePair, Sample
+from graftkit.store.token_store import SEQUENCE, Example
+
+__all__ = ["WANTED", "WithMismatched", "as_one_example", "check_learns_from", "shown", "with_mismatched"]
+
+WANTED = "wanted"
+"""The column by example that says of a labelled answer whether it is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithMismatched(LabelledAnswer):
+    """A labelled answer, and the answer of another record to its prompt.
+
+    KTO estimates from such how far the model has moved from where it started (Ethayarajh et al., 2024,
+    https://arxiv.org/abs/2402.01306, section 4.1).
+
+    Attributes:
+        mismatched: Its prompt with the other record's answer.
+    """
+
+    mismatched: Conversation | Completion
+
+
+def shown(sample: Sample) -> Sample:
+    """Returns the conversation or completion that a record shows first: of a pair the chosen one."""
+    match sample:
+        case PreferencePair():
+            return sample.chosen
+        case LabelledAnswer():
+            return sample.answer
+    return sample
+
+
+def with_mismatched(samples: Iterator[Sample], before: Sample) -> Iterator[Sample]:
+    """Gives each labelled answer that of the record before it; other records stay as they are.
+
+    Args:
+        samples: The records.
+        before: The record before the first one; the last of all where that is the first of all.
+    """
+
+    def after_it() -> Iterator[Sample]:
+        yield before
+        yield from samples
+
+    for former, sample in pairwise(after_it()):
+        if isinstance(sample, LabelledAnswer) and isinstance(former, LabelledAnswer):
+            other = _answered_by(sample.answer, former.answer)
+            yield WithMismatched(sample.answer, sample.wanted, sample.where, other)
+        else:
+            yield sample
+
+
+def _answered_by(prompt: Conversation | Completion, other: Conversation | Completion) -> Conversation | Completion:
+    answer = other.completion if isinstance(other, Completion) else other.messages[-1].content
+    if isinstance(prompt, Completion):
+        return replace(prompt, completion=answer)
+    last = prompt.messages[-1]
+    if isinstance(other, Conversation):
+        theirs = other.messages[-1]
+        said = replace(last, content=answer, reasoning=theirs.reasoning, tool_calls=theirs.tool_calls)
+    else:
+        said = replace(last, content=answer, reasoning="", tool_calls=())
+    return replace(prompt, messages=(*prompt.messages[:-1], said))
+
+
+def as_one_example(sample: Sample, sequences: Sequence[Example]) -> Example:
+    """Puts the sequences of a record whose answers are compared one after the other.
+
+    Args:
+        sample: The record.
+        sequences: Its sequences, each as an example of its own.
+
+    Returns:
+        One example: its prompt is that of the first, and a column says which token is of which sequence.
+    """
+    numbers = [np.full(len(sequence.ids), number, np.uint8) for number, sequence in enumerate(sequences)]
+    by_example: dict[str, np.generic] = {}
+    if isinstance(sample, LabelledAnswer):
+        by_example[WANTED] = np.uint8(sample.wanted)
+    return Example(
+        np.concatenate([sequence.ids for sequence in sequences]),
+        np.concatenate([sequence.loss_weight for sequence in sequences]),
+        sequences[0].prompt_length,
+        {SEQUENCE: np.concatenate(numbers)},
+        by_example,
+    )
+
+
+_SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
+    PreferencePair: ("pairs", "a chosen and a rejected answer"),
+    LabelledAnswer: ("labelled", "an answer that is labelled as wanted or not"),
+}
+_WANTED_BY: dict[LearnsFrom, str] = {
+    "answers": "each record's answer or text",
+    "pairs": 'pairs: {"prompt": ..., "chosen": ..., "rejected": ...}',
+    "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}',
+}
+_INSTEAD: dict[tuple[LearnsFrom, LearnsFrom], str] = {
+    ("answers", "pairs"): "To learn from both: objective: dpo. To learn the chosen ones alone: format: {use: "
+    "preference, learn: chosen}.",
+    (
+        "answers",
+        "labelled",
+    ): "To learn from both kinds: objective: kto. To learn the wanted ones alone, write them to a "
+    "file of their own, jq -c 'select(.label)' FILE > wanted.jsonl; to learn all of them: format: prompt-completion.",
+    ("pairs", "labelled"): "From labelled answers learns objective: kto.",
+    ("labelled", "pairs"): "From pairs learn the objectives dpo, orpo and simpo.",
+}
+
+
+def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -> None:
+    """Refuses a record that an objective doesn't learn from.
+
+    Raises:
+        DataError: It is of another shape.
+    """
+    shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
+    if shape == learns_from:
+        return
+    raise DataError(
+        f"the record has {described}, and the objective {objective} learns from {_WANTED_BY[learns_from]}",
+        where=sample.where,
+        hint=_INSTEAD.get((learns_from, shape), "Leave out `objective` to learn the answers as they are."),
+    )

@@ -1,0 +1,22 @@
+"""What a run minimizes: the likelihood, or what its objective says of the log-probabilities of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from graftkit.flow.context import RunContext
+from graftkit.interfaces.objective import Objective
+from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
+
+__all__ = ["loss_of"]
+
+
+def loss_of(run: RunContext, network: nn.Module) -> Callable[[Passes], StepLoss] | None:
+    """Returns what makes the loss of a run's steps and holdout records; None for the likelihood."""
+    choice, config = run.plan.bound.objective, run.plan.bound.objective_config
+    if config.likelihood:
+        return None
+    objective: Objective = run.host.registry.create(choice.registered, choice.config)
+    return lambda passes: ObjectiveLoss(network, objective, passes, by_example=config.by_example)

@@ -1,0 +1,115 @@
+"""What training minimizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from graftkit.interfaces.config import ProviderConfig
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LearnsFrom", "Objective", "ObjectiveConfig", "Scores"]
+
+LearnsFrom = Literal["answers", "pairs", "labelled"]
+"""Which records an objective learns from: `answers`, any that shows what is to be said; `pairs` of a chosen and a
+rejected answer; `labelled` answers, each wanted or not."""
+
+
+class ObjectiveConfig(ProviderConfig):
+    """The fields of an objective, and what core must know of it before torch is loaded.
+
+    Attributes:
+        learns_from: Which records it learns from.
+        uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
+            log-probabilities once, before the first step.
+        by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
+            examples of a step, all of them are scored before the first gradient is computed, at the price of another
+            forward pass.
+        likelihood: Whether the loss is the negative log-likelihood, as the mean over a step's tokens. `losses` is not
+            asked then, and each step takes one forward pass.
+    """
+
+    learns_from: ClassVar[LearnsFrom] = "answers"
+    uses_reference: ClassVar[bool] = False
+    by_example: ClassVar[bool] = True
+    likelihood: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Log-probabilities of the tokens in the loss of some examples.
+
+    An example has one sequence of tokens, or several: of a pair the chosen answer and the rejected one; of a labelled
+    answer itself and the answer of another record to the same prompt, from which KTO estimates a divergence. Every
+    example of a run has equally many.
+
+    Attributes:
+        logps: The log-probability of each token in the loss, given those before it, in nats, `[tokens]`, float32. A
+            gradient by it becomes one by the model's parameters.
+        weights: Each token's weight in the loss, `[tokens]`, float32; 1 unless the records say otherwise.
+        sequence: The number of the sequence that each token is of, `[tokens]`, int64, ascending; the sequences of an
+            example have neighbouring numbers.
+        sequences: How many sequences each example has.
+        examples: How many examples there are.
+        reference: `logps` of the model as training starts, `[tokens]`, float32; None where the objective's config does
+            not ask for it.
+        by_example: The examples' further numbers by name, `[examples]` each: `wanted`, 1 or 0, of labelled answers.
+    """
+
+    logps: torch.Tensor
+    weights: torch.Tensor
+    sequence: torch.Tensor
+    sequences: int
+    examples: int
+    reference: torch.Tensor | None = None
+    by_example: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def sums(self) -> torch.Tensor:
+        """Returns the log-probability of each sequence's tokens in the loss, `[examples, sequences]`."""
+        return self._summed(self.logps * self.weights)
+
+    def reference_sums(self) -> torch.Tensor:
+        """Returns the same of the model as training starts, `[examples, sequences]`.
+
+        Raises:
+            ValueError: The objective's config doesn't say that it uses the reference.
+        """
+        if self.reference is None:
+            raise ValueError("there are no reference scores: the objective's config must say uses_reference = True")
+        return self._summed(self.reference * self.weights)
+
+    def counts(self) -> torch.Tensor:
+        """Returns the sum of the weights of each sequence's tokens in the loss, `[examples, sequences]`."""
+        return self._summed(self.weights)
+
+    def means(self) -> torch.Tensor:
+        """Returns the mean log-probability of a token of each sequence, `[examples, sequences]`."""
+        return self.sums() / self.counts()
+
+    def _summed(self, values: torch.Tensor) -> torch.Tensor:
+        found = values.new_zeros(self.examples * self.sequences).index_add(0, self.sequence, values)
+        return found.view(self.examples, self.sequences)
+
+
+class Objective(Protocol):
+    """What training minimizes. Built from its own config model, which derives from `ObjectiveConfig`: `Class(config)`.
+
+    Core computes log-probabilities, and their gradients by the parameters, a piece of the logits at a time; an
+    objective sees numbers a token and returns one an example.
+    """
+
+    def losses(self, scores: Scores) -> torch.Tensor:
+        """Returns the loss of each example, `[examples]`, float32. A step minimizes their mean.
+
+        Args:
+            scores: The examples' log-probabilities; what is computed from `scores.logps` must be differentiable.
+        """
+
+    def metrics(self, scores: Scores) -> Mapping[str, torch.Tensor]:
+        """Returns what else is told of the examples, by name, `[examples]` each, of which core takes the mean.
+
+        NaN leaves an example out of a mean, as that of the reward of wanted answers leaves out unwanted ones.
+        """

@@ -1,0 +1,40 @@
+"""The built-in objectives: sft, and dpo, orpo, simpo and kto for preferences."""
+
+from graftkit import Provider, hookimpl
+
+
+@hookimpl
+def graftkit_objectives() -> list[Provider]:
+    """Offers what training can minimize."""
+    return [
+        Provider(
+            name="sft",
+            target="graftkit_objectives.sft:Sft",
+            config="graftkit_objectives.config:SftConfig",
+            summary="the negative log-likelihood of answers and texts: fine-tuning",
+        ),
+        Provider(
+            name="dpo",
+            target="graftkit_objectives.dpo:Dpo",
+            config="graftkit_objectives.config:DpoConfig",
+            summary="chosen answers before rejected ones, compared with the model at the start; IPO and others",
+        ),
+        Provider(
+            name="orpo",
+            target="graftkit_objectives.orpo:Orpo",
+            config="graftkit_objectives.config:OrpoConfig",
+            summary="the likelihood of chosen answers and their odds against rejected ones, in one stage",
+        ),
+        Provider(
+            name="simpo",
+            target="graftkit_objectives.simpo:Simpo",
+            config="graftkit_objectives.config:SimpoConfig",
+            summary="chosen answers before rejected ones by a margin, per token, compared with no other model",
+        ),
+        Provider(
+            name="kto",
+            target="graftkit_objectives.kto:Kto",
+            config="graftkit_objectives.config:KtoConfig",
+            summary="wanted and unwanted answers that need not come in pairs, compared with the model at the start",
+        ),
+    ]

@@ -1,0 +1,88 @@
+"""The objectives' own recipe fields."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from graftkit import ObjectiveConfig
+from graftkit.interfaces.objective import LearnsFrom
+from pydantic import Field, model_validator
+
+__all__ = ["DpoConfig", "KtoConfig", "OrpoConfig", "SftConfig", "SimpoConfig"]
+
+
+class SftConfig(ObjectiveConfig):
+    """Fine-tuning has no fields."""
+
+    likelihood: ClassVar[bool] = True
+
+
+class DpoConfig(ObjectiveConfig):
+    """How answers in pairs are compared."""
+
+    learns_from: ClassVar[LearnsFrom] = "pairs"
+    uses_reference: ClassVar[bool] = True
+
+    beta: float = Field(
+        default=0.1, gt=0, le=100, description="how dear it is to move away from the model at the start"
+    )
+    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field(
+        default="sigmoid", description="sigmoid is DPO's own; ipo, hinge and robust are its variants"
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description="the share of pairs whose order is taken to be wrong: sigmoid and robust"
+    )
+    nll_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="how much the mean negative log-likelihood of a chosen token counts besides",
+    )
+
+    @model_validator(mode="after")
+    def _smooths(self) -> Self:
+        if self.label_smoothing and self.loss not in ("sigmoid", "robust"):
+            raise ValueError(f"label_smoothing: the loss {self.loss} has none; leave it out")
+        return self
+
+
+class OrpoConfig(ObjectiveConfig):
+    """How the odds of answers in pairs are weighted."""
+
+    learns_from: ClassVar[LearnsFrom] = "pairs"
+
+    beta: float = Field(default=0.1, gt=0, le=100, description="the weight of the odds ratio beside the likelihood")
+
+
+class SimpoConfig(ObjectiveConfig):
+    """How answers in pairs are compared, per token."""
+
+    learns_from: ClassVar[LearnsFrom] = "pairs"
+
+    beta: float = Field(default=2.0, gt=0, le=100, description="the scale of a token's mean log-probability")
+    gamma: float = Field(default=1.0, ge=0, le=100, description="the margin by which the chosen answer is to be ahead")
+    nll_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="how much the mean negative log-likelihood of a chosen token counts besides",
+    )
+
+
+class KtoConfig(ObjectiveConfig):
+    """How wanted and unwanted answers are weighted."""
+
+    learns_from: ClassVar[LearnsFrom] = "labelled"
+    uses_reference: ClassVar[bool] = True
+    by_example: ClassVar[bool] = False
+
+    beta: float = Field(
+        default=0.1, gt=0, le=100, description="how dear it is to move away from the model at the start"
+    )
+    wanted_weight: float = Field(default=1.0, gt=0, le=1000, description="the weight of wanted answers")
+    unwanted_weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="the weight of unwanted ones; with counts it should give both kinds a ratio from 1:1 to 4:3",
+    )
