@@ -1,0 +1,201 @@
+"""What every objective promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+from graftkit.interfaces.objective import Objective, ObjectiveConfig, Scores
+from graftkit.testing.contracts.base import Contract
+
+__all__ = ["ObjectiveContract"]
+
+SEQUENCES = {"answers": 1, "pairs": 2, "labelled": 2}
+"""How many sequences an example has, by what an objective learns from."""
+
+MOST = 5
+"""Examples of the largest scores that are tried."""
+
+
+class ObjectiveContract(Contract):
+    """Scores of many shapes are given to it, and its losses, metrics and gradients looked at.
+
+    Example:
+        >>> class TestMargin(ObjectiveContract):
+        ...     provider = "margin"
+    """
+
+    kind = "objective"
+
+    @property
+    def config(self) -> ObjectiveConfig:
+        """What the provider's config model says of it."""
+        config = self.choice.config
+        assert isinstance(config, ObjectiveConfig)  # or the registry had refused it
+        return config
+
+    def scores(self, examples: int = MOST, *, seed: int = 0, scale: float = 1.0) -> Scores:
+        """Returns scores as core gives them, of answers of 1 to 7 tokens."""
+        return make_scores(self.config, examples, seed=seed, scale=scale)
+
+    def losses(self, scores: Scores) -> torch.Tensor:
+        """Asks the provider."""
+        objective: Objective = self.make()
+        return objective.losses(scores)
+
+    @pytest.mark.parametrize("examples", [1, 2, MOST])
+    def test_every_example_has_a_loss(self, examples: int) -> None:
+        """`[examples]`, float32, finite: core takes the mean."""
+        losses = self.losses(self.scores(examples))
+        assert isinstance(losses, torch.Tensor), f"losses() returned a {type(losses).__name__}, no tensor"
+        assert losses.shape == (examples,), f"losses() returned {list(losses.shape)} for {examples} examples"
+        assert losses.dtype == torch.float32, f"losses are {losses.dtype}, not float32"
+        assert losses.isfinite().all(), f"losses of ordinary scores are {losses.tolist()}"
+
+    @pytest.mark.parametrize("scale", [0.0, 1e-6, 30.0])
+    def test_losses_and_gradients_stay_finite(self, scale: float) -> None:
+        """Where tokens are certain, and where an answer is as unlikely as a long one can be."""
+        for seed in range(3):
+            scores = self.scores(seed=seed, scale=scale)
+            losses = self.losses(scores)
+            assert losses.isfinite().all(), f"losses are {losses.tolist()} where log-probabilities are about -{scale}"
+            (gradient,) = torch.autograd.grad(losses.sum(), scores.logps)
+            assert gradient.isfinite().all(), f"a gradient is no number where log-probabilities are about -{scale}"
+
+    def test_there_is_something_to_learn(self) -> None:
+        """The loss depends on the model: its gradient by the log-probabilities is not zero."""
+        scores = self.scores()
+        losses = self.losses(scores)
+        assert losses.requires_grad, "the losses do not depend on scores.logps: nothing would be learnt"
+        (gradient,) = torch.autograd.grad(losses.sum(), scores.logps)
+        assert gradient.any(), "the gradient by every log-probability is zero: nothing would be learnt"
+
+    def test_a_step_down_the_gradient_lowers_the_loss(self) -> None:
+        """With what a step's examples have in common held, as where a divergence is estimated of them."""
+        if not self.config.by_example:
+            return
+        for seed in range(3):
+            scores = self.scores(seed=seed)
+            before = self.losses(scores).sum()
+            (gradient,) = torch.autograd.grad(before, scores.logps)
+            size = 1e-2 / float(gradient.norm())
+            moved = replace(scores, logps=(scores.logps.detach() - size * gradient).requires_grad_())
+            after = self.losses(moved).sum()
+            assert after < before, f"a small step down the gradient takes the loss from {before:.6f} to {after:.6f}"
+
+    def test_an_examples_loss_is_its_own(self) -> None:
+        """Core computes examples pass by pass where the config says `by_example`; how they are cut changes nothing."""
+        if not self.config.by_example:
+            return
+        scores = self.scores()
+        together = self.losses(scores)
+        alone = torch.cat([self.losses(of_examples(scores, [number])) for number in range(MOST)])
+        assert torch.allclose(together, alone, atol=1e-5, rtol=1e-5), (
+            "the loss of an example depends on those beside it: say by_example = False in the config"
+        )
+
+    def test_the_order_of_examples_changes_nothing(self) -> None:
+        """Which record comes first in a step is chance."""
+        scores = self.scores()
+        turned = list(reversed(range(MOST)))
+        losses = self.losses(of_examples(scores, turned))
+        assert torch.allclose(self.losses(scores)[turned], losses, atol=1e-5, rtol=1e-5), (
+            "in another order the same examples have other losses"
+        )
+
+    def test_likelihood_is_what_it_says(self) -> None:
+        """Core computes it itself where the config says `likelihood`, and does not ask."""
+        if not self.config.likelihood:
+            return
+        scores = self.scores()
+        expected = -scores.sums().sum(1)
+        assert torch.allclose(self.losses(scores), expected, rtol=1e-5), (
+            "the config says likelihood = True, but losses() is not the negative log-likelihood"
+        )
+
+    def test_metrics_are_numbers_of_examples(self) -> None:
+        """By the same names each time, `[examples]` each, so that means can be taken over a step."""
+        objective: Objective = self.make()
+        names = {tuple(sorted(objective.metrics(self.scores(count, seed=count)))) for count in (1, 2, MOST)}
+        assert len(names) == 1, f"metrics() gives {names} for different examples"
+        with torch.no_grad():
+            for name, values in objective.metrics(self.scores()).items():
+                assert values.shape == (MOST,), f"the metric {name} is {list(values.shape)} for {MOST} examples"
+                assert not values.isinf().any(), f"the metric {name} is infinite"
+
+    def test_what_it_is_given_stays_as_it_is(self) -> None:
+        """Core goes on with the scores, and with the process's random state."""
+        scores = self.scores()
+        kept = [value.clone() for value in tensors_of(scores)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            before = torch.get_rng_state()
+            objective: Objective = self.make()
+            objective.losses(scores)
+            objective.metrics(scores)
+            assert torch.equal(before, torch.get_rng_state()), "it draws from torch's global random state"
+        same = all(torch.equal(a, b) for a, b in zip(kept, tensors_of(scores), strict=True))
+        assert same, "losses() or metrics() changes the scores that it is given"
+
+    def test_the_same_scores_have_the_same_losses(self) -> None:
+        """From the same object and from another."""
+        scores = self.scores()
+        objective: Objective = self.make()
+        first, second = objective.losses(scores), objective.losses(scores)
+        assert torch.equal(first, second), "asked twice, one object gives other losses"
+        assert torch.equal(first, self.losses(scores)), "another object gives other losses"
+
+
+def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale: float = 1.0) -> Scores:
+    """Returns random scores of the shape that an objective asks for.
+
+    Args:
+        config: The objective's.
+        examples: How many examples.
+        seed: Of the numbers.
+        scale: About how unlikely a token is, in nats.
+    """
+    random = torch.Generator().manual_seed(seed)
+    per_example = SEQUENCES[config.learns_from]
+    lengths = torch.randint(1, 8, (examples * per_example,), generator=random)
+    tokens = int(lengths.sum())
+
+    def logps() -> torch.Tensor:
+        return -scale * torch.rand(tokens, generator=random)
+
+    wanted = torch.arange(examples) % 2
+    return Scores(
+        logps=logps().requires_grad_(),
+        weights=torch.where(torch.rand(tokens, generator=random) < 0.8, 1.0, 0.5),
+        sequence=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
+        sequences=per_example,
+        examples=examples,
+        reference=logps() if config.uses_reference else None,
+        by_example={"wanted": wanted.to(torch.uint8)} if config.learns_from == "labelled" else {},
+    )
+
+
+def of_examples(scores: Scores, numbers: Sequence[int]) -> Scores:
+    """Returns the scores of some examples, in the order of their numbers."""
+    wanted = [number * scores.sequences + n for number in numbers for n in range(scores.sequences)]
+    places = [(scores.sequence == sequence).nonzero().squeeze(1) for sequence in wanted]
+    at = torch.cat(places)
+    return Scores(
+        logps=scores.logps.detach()[at].requires_grad_(),
+        weights=scores.weights[at],
+        sequence=torch.repeat_interleave(torch.arange(len(wanted)), torch.tensor([len(place) for place in places])),
+        sequences=scores.sequences,
+        examples=len(numbers),
+        reference=None if scores.reference is None else scores.reference[at],
+        by_example={name: values[list(numbers)] for name, values in scores.by_example.items()},
+    )
+
+
+def tensors_of(scores: Scores) -> Iterator[torch.Tensor]:
+    """Yields every tensor of some scores."""
+    yield from (scores.logps.detach(), scores.weights, scores.sequence, *scores.by_example.values())
+    if scores.reference is not None:
+        yield scores.reference

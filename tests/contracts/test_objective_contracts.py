@@ -1,0 +1,51 @@
+"""The built-in objectives keep the contract that everybody's do."""
+
+from __future__ import annotations
+
+from graftkit.testing import ObjectiveContract
+
+
+class TestSft(ObjectiveContract):
+    provider = "sft"
+
+
+class TestDpo(ObjectiveContract):
+    provider = "dpo"
+
+
+class TestDpoSmoothed(ObjectiveContract):
+    provider = "graftkit:dpo"
+    options = {"label_smoothing": 0.2, "nll_weight": 0.5}
+
+
+class TestRobustDpo(ObjectiveContract):
+    provider = "dpo"
+    options = {"loss": "robust", "label_smoothing": 0.2}
+
+
+class TestIpo(ObjectiveContract):
+    provider = "dpo"
+    options = {"loss": "ipo"}
+
+
+class TestHinge(ObjectiveContract):
+    provider = "dpo"
+    options = {"loss": "hinge"}
+
+
+class TestOrpo(ObjectiveContract):
+    provider = "orpo"
+
+
+class TestSimpo(ObjectiveContract):
+    provider = "simpo"
+
+
+class TestSimpoWithLikelihood(ObjectiveContract):
+    provider = "simpo"
+    options = {"nll_weight": 1.0, "gamma": 0.0}
+
+
+class TestKto(ObjectiveContract):
+    provider = "kto"
+    options = {"wanted_weight": 1.5}
