@@ -11,6 +11,10 @@ from pydantic import Field, model_validator
 __all__ = ["DpoConfig", "KtoConfig", "OrpoConfig", "SftConfig", "SimpoConfig"]
 
 
+_RATE_SCALE = 0.1
+"""Preferences are learnt at a tenth of fine-tuning's rate: a comparison goes on moving a model that has learnt it."""
+
+
 class SftConfig(ObjectiveConfig):
     """Fine-tuning has no fields."""
 
@@ -21,6 +25,7 @@ class DpoConfig(ObjectiveConfig):
     """How answers in pairs are compared."""
 
     learns_from: ClassVar[LearnsFrom] = "pairs"
+    rate_scale: ClassVar[float] = _RATE_SCALE
     uses_reference: ClassVar[bool] = True
 
     beta: float = Field(
@@ -50,6 +55,7 @@ class OrpoConfig(ObjectiveConfig):
     """How the odds of answers in pairs are weighted."""
 
     learns_from: ClassVar[LearnsFrom] = "pairs"
+    rate_scale: ClassVar[float] = _RATE_SCALE
 
     beta: float = Field(default=0.1, gt=0, le=100, description="the weight of the odds ratio beside the likelihood")
 
@@ -58,6 +64,7 @@ class SimpoConfig(ObjectiveConfig):
     """How answers in pairs are compared, per token."""
 
     learns_from: ClassVar[LearnsFrom] = "pairs"
+    rate_scale: ClassVar[float] = _RATE_SCALE
 
     beta: float = Field(default=2.0, gt=0, le=100, description="the scale of a token's mean log-probability")
     gamma: float = Field(default=1.0, ge=0, le=100, description="the margin by which the chosen answer is to be ahead")
@@ -73,6 +80,7 @@ class KtoConfig(ObjectiveConfig):
     """How wanted and unwanted answers are weighted."""
 
     learns_from: ClassVar[LearnsFrom] = "labelled"
+    rate_scale: ClassVar[float] = _RATE_SCALE
     uses_reference: ClassVar[bool] = True
     by_example: ClassVar[bool] = False
 

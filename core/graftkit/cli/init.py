@@ -35,7 +35,7 @@ data:
   holdout: 0.05           # the share that training never sees, or a file
   max_length: {max_length}{space}# tokens of an example at most
 {template}{dropped}
-quantizer: {quantizer: <15}# how frozen weights are stored: nf4, int8, none; stored: as the model's file holds them
+{objective}quantizer: {quantizer: <15}# how frozen weights are stored: nf4, int8, none; stored: as the file holds them
 adapter: {{use: lora, rank: 16, alpha: 32, targets: all-linear}}
 
 training:
@@ -50,6 +50,12 @@ export: [peft, merged]
 
 _TEMPLATE_FILE = "chatml.jinja"
 """What graftkit's own chat template is called beside the recipe."""
+
+_OBJECTIVES = {
+    "dpo": "chosen answers before rejected ones; also orpo, simpo",
+    "kto": "wanted answers, and none of the unwanted ones",
+}
+"""What a recipe says of an objective for records whose answers are compared."""
 
 _UNKNOWN = {
     "max_length": 1024,
@@ -82,10 +88,18 @@ def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None
     train = train if is_address(train) else _seen_from(folder, train, str(here / train), looked_at=found is not None)
     files = _quoted(train) if found is None else _entry(train, found)
     dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
+    objective = _objective(found) if found else ""
     space = " " * max(1, 12 - len(str(numbers["max_length"])))
     name = one_line(path)
     recipe = _RECIPE.format(
-        name=name, model=_quoted(named), train=files, template=template, dropped=dropped, space=space, **numbers
+        name=name,
+        model=_quoted(named),
+        train=files,
+        template=template,
+        dropped=dropped,
+        objective=objective,
+        space=space,
+        **numbers,
     )
     write_text(target, recipe)
     say(f"wrote {name}")
@@ -155,6 +169,12 @@ def _look(model: str, train: str, disable: tuple[str, ...]) -> tuple[StartingPoi
         except RequestError as error:
             return None, f"not looked at: {error}"
     return found, found.trouble
+
+
+def _objective(found: StartingPoint) -> str:
+    """Returns the recipe's line of the objective; nothing for fine-tuning."""
+    said = _OBJECTIVES.get(found.objective)
+    return f"objective: {found.objective: <15}# {said}\n" if said else ""
 
 
 def _numbers(found: StartingPoint) -> dict[str, int | str]:

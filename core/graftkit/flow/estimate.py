@@ -162,17 +162,19 @@ def _beginning(sample: Sample) -> tuple[Sample, float]:
     return sample, 1.0
 
 
-def choose_training(recipe: Recipe, corpus: CorpusEstimate, files: BaseModelFiles) -> dict[str, Any]:
+def choose_training(
+    recipe: Recipe, corpus: CorpusEstimate, files: BaseModelFiles, rate_scale: float = 1.0
+) -> dict[str, Any]:
     """Returns the keys of `training` that a recipe leaves out and that fit its records and its model.
 
     About eight examples a step; every record three times, or as often as thirty steps take; the rate of a low-rank
-    adapter for a model of this size. Equal records, recipe and model give equal numbers.
+    adapter for a model of this size, times what the objective says. Equal records, recipe and model give equal numbers.
     """
     section, chosen = recipe.training, dict[str, Any]()
     if "tokens_per_step" not in section.model_fields_set:
         chosen["tokens_per_step"] = _tokens_per_step(corpus, recipe.data.max_length or 0)
     if "learning_rate" not in section.model_fields_set:
-        chosen["learning_rate"] = _rate(files)
+        chosen["learning_rate"] = float(f"{_rate(files) * rate_scale:.3g}")
     if section.epochs is None and section.steps is None:
         tokens = chosen.get("tokens_per_step", section.tokens_per_step)
         first = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0

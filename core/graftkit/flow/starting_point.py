@@ -15,6 +15,7 @@ from graftkit.flow.estimate import CorpusEstimate, choose_training, estimate_cor
 from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.model_source import PLAIN
+from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.schema import Recipe
@@ -40,6 +41,7 @@ class StartingPoint:
         max_length: Tokens of an example at most: 99 of 100 fit.
         tokens_per_step: Tokens of an optimizer step: about eight examples.
         epochs: How often every record is seen: three times, or as often as thirty steps take.
+        objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not.
         quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
@@ -55,6 +57,7 @@ class StartingPoint:
     max_length: int
     tokens_per_step: int
     epochs: int
+    objective: str
     quantizer: str
     learning_rate: float
     steps: int
@@ -84,9 +87,12 @@ def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoi
     context = context_length(files.config) or 1 << 17
     corpus, template, instead_of = _laid_out(tokenizer, samples, context)
     longest = min(context, max(64, math.ceil(corpus.quantile(0.99) / 64) * 64))
+    objective = next(_objective_for(sample) for sample in samples)
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
     corpus = replace(corpus, lengths=[min(length, longest) for length in corpus.lengths])
-    chosen = recipe.training.model_copy(update=choose_training(recipe, corpus, files))
+    registered = host.registry.resolve("objective", objective)
+    scale = getattr(host.registry.config_class(registered), "rate_scale", 1.0)
+    chosen = recipe.training.model_copy(update=choose_training(recipe, corpus, files, scale))
     steps = estimate_steps(recipe.model_copy(update={"training": chosen}), corpus).steps
     return StartingPoint(
         datasets,
@@ -94,6 +100,7 @@ def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoi
         longest,
         chosen.tokens_per_step,
         chosen.epochs or 1,
+        objective,
         "stored" if any(info.dtype not in PLAIN for info in files.tensors.values()) else "nf4",
         chosen.learning_rate,
         steps,
@@ -102,6 +109,15 @@ def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoi
         instead_of,
         corpus.trouble,
     )
+
+
+def _objective_for(sample: Sample) -> str:
+    match sample:
+        case PreferencePair():
+            return "dpo"
+        case LabelledAnswer():
+            return "kto"
+    return "sft"
 
 
 def _laid_out(tokenizer: Tokenizer, samples: Samples, context: int) -> tuple[CorpusEstimate, str | None, Sequence[str]]:

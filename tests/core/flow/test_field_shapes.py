@@ -151,9 +151,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no turn of the assistant": ([{"messages": [user("q")]}, {"messages": [user("q"), assistant("a")]}], "no turn of"),
     "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
     "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
-    "a pair": ({"instruction": "q", "input": "x", "chosen": "a", "rejected": "b"}, "a chosen and a rejected answer"),
-    "a pair of messages": ({"conversations": turns("q"), "chosen": turns("", "a")[1], "rejected": {}}, "a chosen and"),
-    "wanted or not": ({"prompt": "q", "completion": "a", "label": False}, "its label says whether"),
 }
 
 

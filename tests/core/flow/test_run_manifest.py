@@ -38,7 +38,7 @@ DAMAGED = {
     "model": {"files": {}},
     "parameters": {"total": "many"},
     "stop_tokens": 3,
-    "metrics": {"before": {"holdout_loss": 1.0}},
+    "metrics": {"before": {"bits_per_byte": 1.0}},
     "exports": {"merged": {"folder": "x"}},
     "artifacts": ["adapter"],
 }

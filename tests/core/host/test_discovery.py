@@ -42,6 +42,7 @@ def test_the_built_ins_come_through_the_same_door() -> None:
         "gguf",
         "initializers",
         "models",
+        "objectives",
         "quantizers",
         "readers",
         "tokenizers",

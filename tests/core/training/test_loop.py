@@ -75,7 +75,7 @@ def test_the_loss_of_packed_examples_is_that_of_each_example_alone(tiny_model: P
     expected, count = reference_loss(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), examples)
     assert len(batch.labels) == count
     assert summed_loss(ours, batch).item() == pytest.approx(expected, rel=1e-5)
-    assert holdout_loss(ours, examples, CPU, microbatch_tokens=40) == pytest.approx(expected / count, rel=1e-5)
+    assert holdout_loss(ours, examples, CPU, microbatch_tokens=40).loss == pytest.approx(expected / count, rel=1e-5)
 
 
 class Counting(TokenStore):
@@ -101,7 +101,7 @@ def test_a_step_is_a_mean_over_the_sum_of_weights_and_reads_each_example_once(ti
         terms.append((nll * torch.from_numpy(example.loss_weight)[1:]).sum().item())
     expected = sum(terms) / sum(float(example.loss_weight[1:].sum()) for example in examples)
     model, parameters = network(tiny_model)
-    assert holdout_loss(model, counted, CPU, microbatch_tokens=40) == pytest.approx(expected, rel=1e-5)
+    assert holdout_loss(model, counted, CPU, microbatch_tokens=40).loss == pytest.approx(expected, rel=1e-5)
     section = TrainingSection(steps=1, tokens_per_step=1000, microbatch_tokens=40, learning_rate=1e-2)
     seen: list[StepInfo] = []
     counted.read.clear()
@@ -201,7 +201,7 @@ def test_sequences_one_by_one_train_as_packed_ones_do(tiny_model: Path) -> None:
         model.set_attn_implementation(PACKED if packed else "eager")
         trainer = Trainer(model, named(parameters), store(), section, CPU, packed=packed)
         trainer.run(lambda step: None)
-        found.append((parameters, holdout_loss(model, store(), CPU, 60, packed=packed)))
+        found.append((parameters, holdout_loss(model, store(), CPU, 60, packed=packed).loss))
         assert trainer.count_passes(packed=False) == sum(map(len, trainer.plan)) > trainer.count_passes(packed=True)
     (packed_ones, loss), (single_ones, again) = found
     for a, b in zip(packed_ones, single_ones, strict=True):

@@ -21,7 +21,7 @@ from graftkit_objectives.orpo import Orpo
 from graftkit_objectives.simpo import Simpo
 
 CPU = torch.device("cpu")
-WORDS = "the quick brown fox jumps over a lazy dog and then some more".split()
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "then", "some", "more"]
 
 
 def text(random: np.random.Generator, most: int) -> str:
@@ -87,9 +87,7 @@ def example(rows: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], **by_ex
     ids = [row[mask.bool()].numpy().astype(np.int64) for row, mask, _ in rows]
     weights = [answer[mask.bool()].numpy().astype(np.float32) for _, mask, answer in rows]
     numbers = [np.full(len(row), number, np.uint8) for number, row in enumerate(ids)]
-    return Example(
-        np.concatenate(ids), np.concatenate(weights), 1, {SEQUENCE: np.concatenate(numbers)}, by_example
-    )
+    return Example(np.concatenate(ids), np.concatenate(weights), 1, {SEQUENCE: np.concatenate(numbers)}, by_example)
 
 
 def store_of(model: Any, examples: list[Example], *, reference: bool) -> TokenStore:
