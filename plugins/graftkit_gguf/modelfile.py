@@ -43,8 +43,8 @@ def model_modelfile(trained: TrainedModel, file: str) -> str:
 def adapter_modelfile(trained: TrainedModel, file: str) -> str:
     """Returns the Modelfile of an adapter.
 
-    Its base model is named by the path that it has on this machine. Where it has none that a Modelfile can say, a name
-    stands there, to put the path in the place of.
+    Of its base model the name of its file or folder stands there, to put the path in the place of: where that lies on
+    this machine is nothing to publish.
 
     Args:
         trained: What was trained.
@@ -84,12 +84,11 @@ def _text(lines: list[str]) -> str:
 
 def _base(reference: str) -> Iterator[str]:
     try:
-        path = local_path(reference).absolute()
-        value = quoted(str(path)) if path.exists() else None
+        path = local_path(reference)
+        value = quoted(f"./{path.name}") if path.name and path.exists() else None
     except (ModelError, OSError, ValueError):
         value = None
-    if value is None:
-        yield "# Put the path of the base model in the place of this name, as a GGUF file or a folder of safetensors."
+    yield "# Put the path of the base model in the place of this name, as a GGUF file or a folder of safetensors."
     yield f"FROM {value or './base.gguf'}"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ from graftkit_gguf.vocabulary_keys import CONTROL, ROLE_KEYS, UNKNOWN, USER_DEFI
 __all__ = ["GgufTokenizer", "read_tokenizer", "save_tokenizer"]
 
 _SPACE = "▁"
+_MOST_TOKENS = 300_000
+_MOST_MERGES = 600_000
+_MOST_CHARACTERS = 8_000_000
+_LONGEST_TOKEN = 1_024
+"""The largest vocabularies in use have 291,000 tokens and 515,000 merges, and their longest token a few hundred
+characters. Merges that scores stand for are looked for between all characters of all tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +210,21 @@ def _unsupported(metadata: Metadata, message: str) -> ModelError:
 
 
 def _vocabulary(metadata: Metadata, tokens: Sequence[str]) -> dict[str, int]:
+    key = "tokenizer.ggml.tokens"
+    lengths = [len(token) for token in tokens]
+    _check_most(metadata, key, "elements", len(tokens), _MOST_TOKENS)
+    _check_most(metadata, key, "characters in one element", max(lengths, default=0), _LONGEST_TOKEN)
+    _check_most(metadata, key, "characters", sum(lengths), _MOST_CHARACTERS)
     vocabulary = {token: id_ for id_, token in enumerate(tokens)}
     for id_, token in enumerate(tokens):
         if not token or vocabulary[token] != id_:
-            raise metadata.error("tokenizer.ggml.tokens", f"whose element {id_} is empty or occurs twice")
+            raise metadata.error(key, f"whose element {id_} is empty or occurs twice")
     return vocabulary
+
+
+def _check_most(metadata: Metadata, key: str, what: str, count: int, most: int) -> None:
+    if count > most:
+        raise metadata.refused(f"{key} has {count:,} {what}; {most:,} are allowed")
 
 
 def _types(metadata: Metadata, count: int) -> list[int]:
@@ -222,7 +239,9 @@ def _types(metadata: Metadata, count: int) -> list[int]:
 def _merges(metadata: Metadata, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
     """Returns the merges, without duplicates after the first."""
     pairs: dict[tuple[str, str], None] = {}
-    for number, merge in enumerate(metadata.texts("tokenizer.ggml.merges")):
+    merges = metadata.texts("tokenizer.ggml.merges")
+    _check_most(metadata, "tokenizer.ggml.merges", "elements", len(merges), _MOST_MERGES)
+    for number, merge in enumerate(merges):
         left, _, right = merge[1:].partition(" ")
         left = merge[:1] + left
         if left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
@@ -244,7 +263,9 @@ def _merges_of_scores(metadata: Metadata, tokens: Sequence[str], types: Sequence
         raise metadata.error("tokenizer.ggml.scores", f"but there are {len(tokens):,} tokens")
     apart = (UNKNOWN, CONTROL, USER_DEFINED)
     kept = {token: score for token, score, type_ in zip(tokens, scores, types, strict=True) if type_ not in apart}
-    return list(merges_of_scores(kept))
+    merges = list(islice(merges_of_scores(kept), _MOST_MERGES + 1))
+    _check_most(metadata, "tokenizer.ggml.scores", "merges of their tokens, at least", len(merges), _MOST_MERGES)
+    return merges
 
 
 def _roles(metadata: Metadata, tokens: Sequence[str]) -> dict[str, str]:

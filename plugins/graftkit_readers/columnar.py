@@ -10,7 +10,8 @@ from graftkit import Record, RecordSource
 from graftkit.errors import DataError
 
 from graftkit_readers.arrow_buffers import unpacked_sizes
-from graftkit_readers.parquet_pages import pages
+from graftkit_readers.arrow_values import not_read, object_bytes
+from graftkit_readers.parquet_pages import MoreThanTablesHave, pages
 
 __all__ = ["Arrow", "Parquet"]
 
@@ -19,6 +20,17 @@ _ROWS = 256
 
 _BYTES = 32 << 20
 """Bytes of rows that are made Python objects at a time."""
+
+_ROW = 64
+"""Bytes that a row takes at least as a Python object."""
+
+_LARGEST_ROW = 64 << 20
+"""Bytes that the objects of one row may take, as `object_bytes` counts them."""
+
+_MOST_COLUMNS = 4096
+"""Columns of a table, with the fields of objects in it; looking at ever so many takes seconds."""
+
+_FEWER = "Write the columns that you train on to another file."
 
 _VALUE = 4
 """Bytes that a value takes at least while it is decoded, whatever it is."""
@@ -43,6 +55,7 @@ class Parquet:
             _check_seekable(file, source)
             largest = _check_pages(file, source)
             table = pyarrow.parquet.ParquetFile(_Bounded(file), pre_buffer=False)
+            _check_schema(table.schema_arrow, source)
             yield from _records(table.iter_batches(max(1, min(_DECODED, 4 * _BYTES // largest))), source)
 
 
@@ -63,9 +76,12 @@ class Arrow:
             _check_buffers(source)
             if source.head[:6] == b"ARROW1":
                 table = pyarrow.ipc.open_file(_Bounded(file))
+                _check_schema(table.schema, source)
                 batches = (table.get_batch(number) for number in range(table.num_record_batches))
             else:
-                batches = iter(pyarrow.ipc.open_stream(_Bounded(file)))
+                stream = pyarrow.ipc.open_stream(_Bounded(file))
+                _check_schema(stream.schema, source)
+                batches = iter(stream)
             yield from _records(batches, source)
 
 
@@ -111,6 +127,8 @@ def _told(source: RecordSource) -> Iterator[None]:
 
     try:
         yield
+    except MoreThanTablesHave as error:
+        raise DataError(str(error), where=str(source), hint=_FEWER) from None
     except (pyarrow.ArrowException, OSError, ValueError, NotImplementedError, MemoryError) as error:
         reason = " ".join(str(error).split())[:300] or "it asks for more memory than there is"
         raise DataError(f"can't be read: {reason}", where=str(source), hint="It is damaged or cut short.") from None
@@ -126,11 +144,17 @@ def _check_pages(file: IO[bytes], source: RecordSource) -> int:
         DataError: It has such a page.
     """
     largest = 1
-    for page in pages(file):
+    for page in pages(file, _MOST_COLUMNS):
         source.check_unpacked(max(page.size, _VALUE * page.values))
         largest = max(largest, page.size) if page.is_dictionary else largest
     file.seek(0)
     return largest
+
+
+def _check_schema(schema: Any, source: RecordSource) -> None:
+    reason = not_read(schema, _MOST_COLUMNS)
+    if reason:
+        raise DataError(reason, where=str(source), hint=_FEWER)
 
 
 def _check_buffers(source: RecordSource) -> None:
@@ -150,21 +174,43 @@ def _records(batches: Iterator[Any], source: RecordSource) -> Iterator[Record]:
     number = unpacked = 0
     for batch in batches:
         batch.validate(full=True)  # offsets of a damaged file may lead anywhere
-        for part in _parts(batch):
-            unpacked += part.nbytes
+        source.check_unpacked(unpacked + _ROW * batch.num_rows)
+        for part in _parts(batch, source):
+            unpacked += _size(part)
             source.check_unpacked(unpacked)
-            rows = _Rows(part, source)
+            rows = _Rows(_decoded(part), source)
             for place in range(rows.count):
                 number += 1
                 yield Record(f"#{number}", rows.loader(place))
 
 
-def _parts(batch: Any) -> Iterator[Any]:
-    """Yields a batch's rows, so many at a time that they take few bytes, with their values in the place of codes."""
+def _parts(batch: Any, source: RecordSource) -> Iterator[Any]:
+    """Yields a batch's rows, so many at a time that their objects take few bytes.
+
+    Raises:
+        DataError: A single row takes very many.
+    """
     for start in range(0, batch.num_rows, _ROWS):
-        rows = batch.slice(start, _ROWS)
-        step = max(1, min(_ROWS, _BYTES // max(1, rows.nbytes)))
-        yield from (_decoded(rows.slice(first, step)) for first in range(0, rows.num_rows, step))
+        left = [batch.slice(start, _ROWS)]
+        while left:
+            rows = left.pop()
+            size = _size(rows)
+            if rows.num_rows > 1 and size > _BYTES:
+                half = rows.num_rows // 2
+                left += [rows.slice(half), rows.slice(0, half)]
+                continue
+            if size > _LARGEST_ROW:
+                hint = "Cut the record into several, or leave the column out that makes it so large."
+                raise DataError(
+                    f"a row takes over {_LARGEST_ROW >> 20} MiB when it is read", where=str(source), hint=hint
+                )
+            yield rows
+
+
+def _size(rows: Any) -> int:
+    """Returns the bytes that rows take, as they are or as objects: whichever is more."""
+    made: int = _ROW * rows.num_rows + sum(map(object_bytes, rows.columns))
+    return max(int(rows.nbytes), made)
 
 
 def _decoded(batch: Any) -> Any:

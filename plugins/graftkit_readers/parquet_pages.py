@@ -12,10 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-__all__ = ["Page", "pages"]
+__all__ = ["MoreThanTablesHave", "Page", "pages"]
 
-_MOST_METADATA = 64 << 20
-_HEADER, _LONGEST_HEADER = 64 << 10, 16 << 20
+_MOST_METADATA = 4 << 20
+_METADATA_SHARE = 16
+"""A file's end may take 4 MiB, and a sixteenth of the file besides: reading a megabyte of it takes half a second."""
+_MOST_PAGES = 50_000
+_BYTES_A_PAGE = 1 << 10
+"""A file may have 50,000 pages, and one for each KiB of it besides."""
+_HEADERS = (256, 64 << 10, 16 << 20)
+"""Bytes in which a page's header is looked for, one after the other."""
 _DEEPEST = 32
 _FARTHEST = 1 << 62
 
@@ -28,6 +34,10 @@ where the first one of values lies, and where that of a dictionary does."""
 
 _PAGE: _Wanted = {2: None, 3: None, 5: {1: None}, 7: {1: None}, 8: {1: None}}
 """Of a page's header: its bytes unpacked and packed, and how many values it has: of either version, or a dictionary."""
+
+
+class MoreThanTablesHave(ValueError):
+    """A file is whole, yet has far more of something than tables have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +55,37 @@ class Page:
     is_dictionary: bool
 
 
-def pages(file: IO[bytes]) -> Iterator[Page]:
+def pages(file: IO[bytes], most_columns: int) -> Iterator[Page]:
     """Yields the pages that pyarrow reads of a Parquet file.
 
+    Args:
+        file: The file.
+        most_columns: How many columns it may have, those within objects and lists among them.
+
     Raises:
+        MoreThanTablesHave: It has very many columns or pages.
         ValueError: Something in it is damaged.
         OSError: The file can't be read.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))
     length, magic = struct.unpack("<I4s", _exactly(file, 8))
-    if magic != b"PAR1" or length > min(size - 8, _MOST_METADATA):
+    if magic != b"PAR1" or length > size - 8:
         raise ValueError("its end is not that of a Parquet file")
+    if length > _MOST_METADATA + size // _METADATA_SHARE:
+        raise MoreThanTablesHave(f"what it says of its columns takes {length:,} bytes of {size:,}")
     file.seek(size - 8 - length)
+    left = _MOST_PAGES + size // _BYTES_A_PAGE
     for group in _structs(_Compact(_exactly(file, length)).struct(_COLUMNS).get(4)):
-        for chunk in _structs(group.get(1)):
-            yield from _pages_of(file, chunk.get(3))
+        columns = _structs(group.get(1))
+        if len(columns) > most_columns:
+            raise MoreThanTablesHave(f"it has {len(columns):,} columns, more than the {most_columns:,} that are read")
+        for chunk in columns:
+            for page in _pages_of(file, chunk.get(3)):
+                left -= 1
+                if left < 0:
+                    raise MoreThanTablesHave(f"it has more than {_MOST_PAGES + size // _BYTES_A_PAGE:,} pages")
+                yield page
 
 
 def _pages_of(file: IO[bytes], column: Any) -> Iterator[Page]:
@@ -80,14 +105,14 @@ def _pages_of(file: IO[bytes], column: Any) -> Iterator[Page]:
 
 def _page(file: IO[bytes], at: int) -> tuple[int, int, Page]:
     """Returns the length of a page's header, the bytes of the page that follow, and the page."""
-    for most in (_HEADER, _LONGEST_HEADER):
+    for most in _HEADERS:
         file.seek(at)
         reader = _Compact(file.read(most))
         try:
             found = reader.struct(_PAGE)
             break
         except ValueError:
-            if most == _LONGEST_HEADER:
+            if most == _HEADERS[-1]:
                 raise
     counted = next((found[key] for key in (5, 7, 8) if isinstance(found.get(key), dict)), {1: 0})
     numbers = [found.get(2, -1), found.get(3, -1), counted.get(1, -1)]
@@ -137,21 +162,24 @@ class _Compact:
         return found
 
     def _value(self, kind: int, wanted: _Wanted, depth: int) -> Any:
-        if kind in (1, 2):  # a boolean, which the field's head is
-            return None
-        if kind == 3:
-            return self._byte()
         if kind in (4, 5, 6):
             return self._signed()
-        if kind in (7, 8, 13):  # a number of eight bytes, a text, sixteen bytes
-            self._pass({7: 8, 13: 16}.get(kind) or self._unsigned())
+        if kind in (1, 2):  # a boolean, which the field's head is
             return None
-        if kind in (9, 10):
-            return self._list(wanted, depth)
-        if kind == 11:
-            return self._map(depth)
+        if kind == 8:  # a text
+            self._pass(self._unsigned())
+            return None
         if kind == 12:
             return self.struct(wanted, depth + 1)
+        if kind in (9, 10):
+            return self._list(wanted, depth)
+        if kind == 3:
+            return self._byte()
+        if kind in (7, 13):  # a number of eight bytes, sixteen bytes
+            self._pass(8 if kind == 7 else 16)
+            return None
+        if kind == 11:
+            return self._map(depth)
         raise ValueError(f"a value of the kind {kind}")
 
     def _list(self, wanted: _Wanted, depth: int) -> list[Any] | None:
@@ -178,13 +206,18 @@ class _Compact:
                 self._value(3 if kind in (1, 2) else kind, {}, depth + 1)
 
     def _byte(self) -> int:
-        self._check(1)
-        self.position += 1
-        return self._data[self.position - 1]
+        place = self.position
+        if place >= len(self._data):
+            raise ValueError("it is cut short")
+        self.position = place + 1
+        return self._data[place]
 
     def _unsigned(self) -> int:
-        number = 0
-        for shift in range(0, 70, 7):
+        number = self._byte()
+        if number < 128:
+            return number
+        number &= 127
+        for shift in range(7, 70, 7):
             byte = self._byte()
             number |= (byte & 127) << shift
             if byte < 128:

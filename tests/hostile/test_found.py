@@ -27,6 +27,7 @@ from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import grow
 from graftkit.model.twin import build_twin
 from graftkit.report.run_manifest import RunManifest
+from graftkit.store.files import write_text
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
 from graftkit.testing.records import read_samples
@@ -190,6 +191,14 @@ def test_a_full_disk_of_temporary_files_is_told(tiny_model: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(OSError, match="odd"), temporary_folder():
         raise OSError(errno.EIO, "odd")
+
+    def full_for(data: bytes, file: Any = None) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError) as caught, temporary_folder() as folder:
+        patch.setattr("graftkit.store.files.os.fsync", full_for)
+        write_text(folder / "a.txt", "text")  # which names --out of a file that lies anywhere else
+    assert "TMPDIR" in caught.value.hint and "--out" not in caught.value.hint
 
 
 def _assets(**changed: Any) -> str:

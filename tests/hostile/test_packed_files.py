@@ -151,6 +151,91 @@ def test_a_million_columns_are_refused_soon(name: str, wide: dict[str, Outcome])
     assert wide[name].error == "DataError" and "column" in wide[name].message
 
 
+def _arrow_of(column: Callable[[], pyarrow.Array]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        table = pyarrow.table({"text": column()})
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+
+    return write
+
+
+def _in_one_list(values: pyarrow.Array) -> pyarrow.Array:
+    return pyarrow.ListArray.from_arrays(pyarrow.array([0, len(values)], pyarrow.int32()), values)
+
+
+def _views(rows: int) -> pyarrow.Array:
+    """Rows that all are views of one text of a megabyte."""
+    view = len(VALUE).to_bytes(4, "little") + b"xxxx" + bytes(8)
+    buffers = [None, pyarrow.py_buffer(view * rows), pyarrow.py_buffer(VALUE.encode())]
+    return pyarrow.Array.from_buffers(pyarrow.string_view(), rows, buffers)
+
+
+def _codes(rows: int) -> pyarrow.Array:
+    return _in_one_list(pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int8()), [VALUE]))
+
+
+def _pages(path: Path) -> None:
+    """Two hundred thousand pages, in columns that are none too many."""
+    table = pyarrow.table({f"c{number}": pyarrow.array([1] * 100, pyarrow.int8()) for number in range(2000)})
+    pyarrow.parquet.write_table(table, path, row_group_size=1, use_dictionary=False, write_statistics=False)
+
+
+SMALL: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a list of nulls.arrow": (_arrow_of(lambda: _in_one_list(pyarrow.nulls(2 * 10**8))), "a row takes over"),
+    "nulls.arrow": (_arrow_of(lambda: pyarrow.nulls(2 * 10**7)), "over 200 times"),
+    "a list of flags.arrow": (
+        _arrow_of(lambda: _in_one_list(pyarrow.repeat(pyarrow.scalar(True), 10**8))),
+        "a row takes over",
+    ),
+    "many nulls in a row.arrow": (
+        _arrow_of(lambda: pyarrow.FixedSizeListArray.from_arrays(pyarrow.nulls(2 * 10**8), 10**8)),
+        "a row takes over",
+    ),
+    "views.arrow": (_arrow_of(lambda: _views(2000)), "over 200 times"),
+    "views in a list.arrow": (_arrow_of(lambda: _in_one_list(_views(2000))), "a row takes over"),
+    "codes in a list.arrow": (_arrow_of(lambda: _codes(2000)), "a row takes over"),
+    "runs.arrow": (
+        _arrow_of(lambda: pyarrow.RunEndEncodedArray.from_arrays(pyarrow.array([10**9], pyarrow.int32()), ["a"])),
+        "which is not read",
+    ),
+    "columns.arrow": (
+        _arrow_of(
+            lambda: pyarrow.StructArray.from_arrays([pyarrow.nulls(300)] * 30_000, [f"c{n}" for n in range(30_000)])
+        ),
+        "more than the 4,096 columns",
+    ),
+    "columns.parquet": (
+        lambda path: pyarrow.parquet.write_table(pyarrow.table({f"c{n}": [1] for n in range(5_000)}), path),
+        "5,000 columns, more than the 4,096",
+    ),
+    "pages.parquet": (_pages, "bytes of"),
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    folder = tmp_path_factory.mktemp("small")
+    for name, (write, _) in SMALL.items():
+        write(folder / name)
+    return measure(_CODE, {name: str(folder / name) for name in SMALL})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_a_table_becomes_in_memory_is_bounded(name: str, small: dict[str, Outcome]) -> None:
+    """Where its buffers are small: nulls have none, a text is there once for any number of rows."""
+    small[name].assert_within_limits()
+    assert small[name].error == "DataError" and SMALL[name][1] in small[name].message, small[name]
+
+
+def test_texts_that_are_views_are_read_as_they_are(tmp_path: Path) -> None:
+    """As polars writes them: short ones lie in the view itself."""
+    texts = ["short", None, "a text that is longer than a view"] * 200
+    _arrow_of(lambda: pyarrow.array(texts, pyarrow.string_view()))(tmp_path / "a.arrow")
+    records = [record.load() for record in Arrow().records(RecordSource(tmp_path / "a.arrow"))]
+    assert records == [{"text": text} if text else {} for text in texts]
+
+
 def test_a_file_that_would_have_to_be_waited_for_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's log is a regular file, and says so instead of giving bytes."""
     reading, writing = os.pipe()

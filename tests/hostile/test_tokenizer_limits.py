@@ -153,3 +153,16 @@ def test_a_table_that_claims_more_bytes_than_it_has_takes_no_memory(tmp_path: Pa
     spec = {"type": "Precompiled", "precompiled_charsmap": "AAAA////"}
     with pytest.raises(ModelError, match=r"its trie has 4,278,190,080 bytes, of 2"):
         check_bounds({"normalizer": {"type": "Sequence", "normalizers": [spec]}}, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"type": "BPE", "vocab": {f"w{number}": number for number in range(300_001)}, "merges": []}, "300,001 tokens"),
+        ({"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]] * 300_001}, "300,001 tokens"),
+        ({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]] * 600_001}, "600,001 merges"),
+    ],
+)
+def test_more_pieces_than_any_model_has_are_refused(model: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        check_bounds({**SPEC, "model": model}, "here")

@@ -16,6 +16,7 @@ import graftkit
 import pytest
 import torch
 from graftkit import PluginHost, Probe, ProofRequest
+from graftkit.articles import with_article
 from graftkit.cli.verify import command as verify
 from graftkit.errors import ExportError, FolderError, GraftkitError, PluginError
 from graftkit.flow import export as flow
@@ -439,7 +440,7 @@ def test_a_provider_is_made_only_as_the_kind_that_it_is_installed_as(kind: Kind)
     make = InstalledProviders(host).make
     for registered in host.registry.providers():
         if registered.kind != kind:
-            with pytest.raises(PluginError, match=f"names .* as its {kind}, which is a {registered.kind}"):
+            with pytest.raises(PluginError, match=f"names .* as its {kind}, which is {with_article(registered.kind)}$"):
                 make(kind, facts_of(registered))
 
 

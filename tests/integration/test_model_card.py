@@ -133,9 +133,20 @@ def test_a_run_that_is_killed_at_its_card_finds_nothing_of_somebody_elses(
     assert len(check_files(graftkit.run(recipe, out=tmp_path / "run", resume=True).exports["merged"])) == 2
 
 
-def python_of(folder: Path) -> str:
+def python_of(folder: Path, base: str) -> str:
+    """The card's program, with the base model's path where the card has its name."""
     [code] = re.findall(r"```python\n(.*?)\n```", card_of(folder)[1], re.DOTALL)
-    return str(code)
+    return str(code).replace('"./model"', json.dumps(base))
+
+
+def test_no_card_says_where_the_files_lie_on_this_machine(run: Any, grown: Any) -> None:
+    """Nor does its recipe: the path has the name of whoever trained it."""
+    place = str(Path(run.manifest["model"]["reference"]).parent)
+    for folder in (*run.exports.values(), *grown.exports.values()):
+        text = (folder / "README.md").read_text()
+        assert place not in text and "`model`" in text
+    [told] = [line for line in (run.exports["peft"] / "README.md").read_text().splitlines() if "place of" in line]
+    assert "the path of the base model in the place of `model`" in told
 
 
 @pytest.mark.parametrize("name", ["peft", "merged"])
@@ -143,7 +154,7 @@ def test_what_the_card_says_to_run_runs_and_answers(
     run: Any, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(run.exports[name])
-    exec(python_of(run.exports[name]), {})
+    exec(python_of(run.exports[name], run.manifest["model"]["reference"]), {})
     found = capsys.readouterr().out
     assert found.rstrip("\n") == "".join(reload(str(run.exports[name])).stream("Hello")).rstrip("\n")
 
@@ -154,7 +165,7 @@ def test_new_rows_are_loaded_as_the_card_says(
 ) -> None:
     folder = grown.exports[name]
     monkeypatch.chdir(folder)
-    exec(python_of(folder), {})
+    exec(python_of(folder, grown.manifest["model"]["reference"]), {})
     found = capsys.readouterr().out
     assert found.rstrip("\n") == "".join(reload(str(folder)).stream("Hello")).rstrip("\n")
     served = "vllm serve" in card_of(folder)[1]

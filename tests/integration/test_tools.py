@@ -13,8 +13,9 @@ import yaml
 from click.testing import CliRunner
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
-from graftkit.errors import FolderError
+from graftkit.errors import FolderError, StorageError
 from graftkit.flow.reload import ReloadedModel, reload
+from graftkit.store.files import write_text
 
 TOOL = {"type": "function", "function": {"name": "open_ticket", "parameters": {"type": "object", "properties": {}}}}
 
@@ -72,6 +73,24 @@ def test_init_leaves_what_lies_in_its_templates_place(recipe: Path, odd: str) ->
         signal.alarm(0)
     assert isinstance(done.exception, FolderError) and "chatml.jinja" in str(done.exception)
     assert place.lstat().st_ino == before.st_ino and not Path("two.yaml").exists() and not Path("nowhere").exists()
+
+
+def test_init_takes_its_template_back_where_the_recipe_can_not_be_written(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not one that was there before."""
+    model, place = yaml.safe_load(recipe.read_text())["model"], recipe.parent / "chatml.jinja"
+
+    def full(path: Path, text: str) -> None:
+        if path.suffix == ".yaml":
+            raise StorageError("can't be written: No space left on device", where=str(path))
+        write_text(path, text)
+
+    monkeypatch.setattr("graftkit.cli.init.write_text", full)
+    for there_before in (True, False):
+        done = CliRunner().invoke(init, ["two.yaml", "--model", model, "--train", "records.jsonl"])
+        assert isinstance(done.exception, StorageError) and place.exists() == there_before
+        place.unlink(missing_ok=True)
 
 
 def test_init_follows_no_link_that_leads_nowhere(recipe: Path) -> None:

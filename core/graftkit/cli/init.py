@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,7 @@ def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None
     if os.path.lexists(target):  # a link that leads nowhere, too
         raise FolderError("there is such a file already", where=path, hint="Give another name.")
     found, trouble = _look(model, train, disable)
-    template = _write_template(target.parent, found) if found else ""
+    template = _template_line(target.parent, found) if found else ""
     numbers = _UNKNOWN if found is None else _numbers(found)
     here, folder = Path.cwd(), target.parent
     named = _seen_from(folder, model, anchored_reference(model, here))
@@ -101,7 +101,8 @@ def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None
         space=space,
         **numbers,
     )
-    write_text(target, recipe)
+    with _template_beside(target.parent, found if template else None):
+        write_text(target, recipe)
     say(f"wrote {name}")
     if found and template:
         say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
@@ -124,18 +125,36 @@ def _seen_from(folder: Path, given: str, place: str, *, looked_at: bool = False)
     return os.path.relpath(place, own)
 
 
-def _write_template(folder: Path, found: StartingPoint) -> str:
-    """Writes graftkit's own chat template where the model's won't do; returns the recipe's line of it, or nothing.
+def _template_line(folder: Path, found: StartingPoint) -> str:
+    """Returns the recipe's line of graftkit's own chat template where the model's won't do, or nothing.
 
     Raises:
         FolderError: There is another file of this name.
     """
     if found.template is None:
         return ""
-    path = folder / _TEMPLATE_FILE
-    if not _holds(path, found.template):
-        write_text(path, found.template)
+    _holds(folder / _TEMPLATE_FILE, found.template)
     return f"  chat_template: {_TEMPLATE_FILE}   # {_why_own(found)}\n"
+
+
+@contextmanager
+def _template_beside(folder: Path, found: StartingPoint | None) -> Iterator[None]:
+    """Writes graftkit's own chat template, and removes it again where the recipe that names it can't be written.
+
+    Args:
+        folder: The recipe's.
+        found: What the template is of; None where the recipe names none.
+    """
+    path = folder / _TEMPLATE_FILE
+    if found is None or found.template is None or _holds(path, found.template):
+        yield
+        return
+    write_text(path, found.template)
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _holds(path: Path, text: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graftkit.articles import with_article
 from graftkit.errors import ExportError
 from graftkit.flow.chat import chat_options, must_be_passed
 from graftkit.flow.context import RunContext
@@ -14,8 +15,7 @@ from graftkit.flow.export_manifest import ExportManifest
 from graftkit.interfaces.export_card import CardExporter, CardRequest, ExportCard
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.model_source import LicensedModel
-from graftkit.interfaces.references import local_path
-from graftkit.report.model_card import CARD, hub_id, render_card
+from graftkit.report.model_card import CARD, hub_id, public_name, render_card
 from graftkit.report.run_manifest import MergeFacts
 from graftkit.store.files import write_text
 
@@ -72,10 +72,12 @@ def _of_the_format(run: RunContext, exporter: Exporter, folder: Path) -> ExportC
     if not isinstance(exporter, CardExporter):
         return None
     reference = run.plan.files.reference
-    base = hub_id(reference) or str(local_path(reference))
+    base = hub_id(reference) or f"./{public_name(reference)}"  # a bare name would be looked for on the hub
     asked = run.manifest.data.prompts if run.manifest.data else "chat"
     chat = asked == "chat" and run.vocabulary.tokenizer.chat_template is not None
     found = exporter.card(CardRequest(folder, base, chat))
     if not isinstance(found, ExportCard):
-        raise ExportError(f"the exporter '{type(exporter).__name__}' gives a {type(found).__name__} for its card")
+        raise ExportError(
+            f"the exporter '{type(exporter).__name__}' gives {with_article(type(found).__name__)} for its card"
+        )
     return found

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from graftkit.articles import with_article
 from graftkit.errors import PluginCallError, PluginError
 from graftkit.host.guard import brief, guarded, guarded_class
 from graftkit.host.host import PluginHost
@@ -115,7 +116,8 @@ class InstalledProviders:
         if (kind, *named) not in self._targets:
             others = sorted(other for other, *offered in self._targets if tuple(offered) == named)
             if others:
-                raise PluginError(f"the manifest is damaged: it names {named[0]} as its {kind}, which is a {others[0]}")
+                found = with_article(others[0])
+                raise PluginError(f"the manifest is damaged: it names {named[0]} as its {kind}, which is {found}")
             raise PluginError(
                 f"no installed plugin offers {facts.get('target')}, which the manifest names",
                 hint=f"It says that it came from {facts.get('distribution')} {facts.get('version')}: install that.",

@@ -52,7 +52,7 @@ class CardRequest:
 
     Attributes:
         folder: The export, complete.
-        base: What another program loads the base model by: a folder or a file, or its id on the hub.
+        base: What the base model is loaded by once it lies beside the program, `./NAME`, or its id on the hub.
         chat: Whether it is asked in its chat template.
     """
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from graftkit.articles import with_article
 from graftkit.interfaces.samples import Sample
 
 __all__ = ["Column", "RecordFormat", "kind_of"]
@@ -40,7 +41,7 @@ def kind_of(value: Any) -> str:
     """Returns what a value of a record is called in an error, such as "a list"."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     names |= {int: "a number", float: "a number"}
-    return names.get(type(value), f"a {type(value).__name__}")
+    return names.get(type(value), with_article(type(value).__name__))
 
 
 class RecordFormat(Protocol):

@@ -33,6 +33,10 @@ def temporary_folder() -> Iterator[Path]:
             if not is_no_room(error):
                 raise
             raise _no_room(name, error) from error
+        except StorageError as error:  # of what writes files anywhere, and can't know where this folder lies
+            if not (isinstance(error.__cause__, OSError) and is_no_room(error.__cause__) and name in error.where):
+                raise
+            raise _no_room(name, error.__cause__) from error
 
 
 def is_no_room(error: OSError) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from graftkit.articles import with_article
 from graftkit.errors import ExportError, TargetError, TrainingError
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
@@ -347,7 +348,7 @@ def adapt(
     for name in [name for target in targets for name in _layers_of(network, target)]:
         layer = network.get_submodule(name)
         if not isinstance(layer, FrozenLinear):
-            raise TargetError(f"'{name}' is a {type(layer).__name__}, which can't be adapted")
+            raise TargetError(f"'{name}' is {with_article(type(layer).__name__)}, which can't be adapted")
         generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
         weight = adapter.attach(Layer(layer.info, layer.frozen, layer.bias, generator, originals))
         _check_frozen(adapter, weight, layer)

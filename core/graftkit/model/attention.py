@@ -17,6 +17,7 @@ from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention, softmax
 from torch.utils.weak import WeakIdKeyDictionary
 
+from graftkit.articles import with_article
 from graftkit.model.varlen import attend_at_once, can_attend_at_once
 
 __all__ = ["PACKED", "DeferredMask", "UnsupportedAttention", "native_attention", "register_packed_attention"]
@@ -241,7 +242,7 @@ def _check(others: dict[str, Any], mask: DeferredMask | None, bounds: Sequence[i
     if unknown:
         raise UnsupportedAttention(f"its attention is given {', '.join(unknown)}")
     if mask is not None and not isinstance(mask, DeferredMask):
-        raise UnsupportedAttention(f"it makes its attention mask itself, as a {type(mask).__name__}")
+        raise UnsupportedAttention(f"it makes its attention mask itself, as {with_article(type(mask).__name__)}")
     if mask is None and others.get("sliding_window") is not None:
         raise UnsupportedAttention("it gives its attention a window and no mask")
     if query.shape[0] != 1 or query.shape[2] != bounds[-1]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.articles import with_article
 from graftkit.errors import ModelError
 from graftkit.interfaces.initializer import MatrixRole
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -102,7 +103,8 @@ def check_growable(network: Any, where: str = "") -> None:
     old, head = network.get_input_embeddings(), network.get_output_embeddings()
     reason = ""
     if _scale_of(old, torch.float32) is None or type(head) is not nn.Linear:
-        reason = f"its embedding and output layer are a {type(old).__name__} and a {type(head).__name__}"
+        classes = " and ".join(with_article(type(module).__name__) for module in (old, head))
+        reason = f"its embedding and output layer are {classes}"
     elif all(getattr(network.config.get_text_config(), key, None) for key in _BY_LAYER):
         reason = "each of its layers has an embedding of its own"
     if reason:

@@ -6,9 +6,10 @@ Source: the hub's documentation of model cards (`base_model`, `base_model_relati
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from graftkit._version import __version__
@@ -26,7 +27,7 @@ from graftkit.report.summary import (
     vocabulary_text,
 )
 
-__all__ = ["CARD", "hub_id", "render_card"]
+__all__ = ["CARD", "hub_id", "public_name", "render_card"]
 
 CARD = "README.md"
 
@@ -39,6 +40,14 @@ def hub_id(reference: str) -> str | None:
     """Returns the hub's id of a base model, or None where it lies on this machine."""
     found = _HUB_ID.fullmatch(reference)
     return found[1] if found else None
+
+
+def public_name(reference: str) -> str:
+    """Returns what a base model is called in what is published: its id on the hub, or the name of its file or folder.
+
+    Where that lies on a disk, and who works there, is nobody else's business.
+    """
+    return hub_id(reference) or PurePath(reference).name or "base-model"
 
 
 def render_card(
@@ -80,7 +89,7 @@ def render_card(
 
 def _title(run: RunManifest, name: str) -> str:
     reference = run.model.reference if run.model else ""
-    return f"{PurePath(reference).name or reference}, adapted ({name})"
+    return f"{PurePath(reference).name or 'a model'}, adapted ({name})"
 
 
 def _front_matter(run: RunManifest, card: ExportCard | None, base_license: str | None) -> str:
@@ -120,7 +129,7 @@ def _base(run: RunManifest) -> str:
     if run.model is None:
         return ""
     files = (f"- {code(name)}: sha256 {code(sha256)}" for name, sha256 in run.model.files.items())
-    return "\n".join(["## Base model", "", code(run.model.reference), "", *files])
+    return "\n".join(["## Base model", "", code(public_name(run.model.reference)), "", *files])
 
 
 def _data(run: RunManifest) -> str:
@@ -191,6 +200,9 @@ def _loading(card: ExportCard | None, must_be_passed: str | None, run: RunManife
             f"The adapter was trained on the base model's weights as {plain(quantizer)} stores them, and proved on "
             "these; on the original weights it computes something a little else."
         )
+    if card and card.relation == "adapter" and run.model and hub_id(run.model.reference) is None:
+        name = code(public_name(run.model.reference))
+        notes.append(f"Put the path of the base model in the place of {name}: the files above are its.")
     if must_be_passed:
         notes.append(plain(must_be_passed[0].upper() + must_be_passed[1:]) + ".")
     if run.data and (run.data.system or run.data.tools):
@@ -206,5 +218,20 @@ def _loading(card: ExportCard | None, must_be_passed: str | None, run: RunManife
 
 
 def _recipe(run: RunManifest) -> str:
-    text = json.dumps(without_secret_values(run.recipe), indent=2, ensure_ascii=False)
+    text = json.dumps(_without_folders(without_secret_values(run.recipe)), indent=2, ensure_ascii=False)
     return f"<details>\n<summary>The recipe, every default filled in</summary>\n\n{fenced(text, 'json')}\n\n</details>"
+
+
+def _without_folders(value: Any) -> Any:
+    """Returns a recipe in which the paths of this machine are names of files and folders."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    return PurePath(value).name if isinstance(value, str) and _is_place(value) else value
+
+
+def _is_place(text: str) -> bool:
+    """Tells whether a text is an absolute path, or pattern, of something in a folder that is there."""
+    path = Path(text)
+    return path.is_absolute() and len(path.parts) > 2 and "\n" not in text and os.path.lexists(path.parent)

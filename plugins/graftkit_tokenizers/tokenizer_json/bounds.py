@@ -24,6 +24,8 @@ MOST_SEARCH = 2e8
 """Steps that all patterns together may take for such a text, a few seconds' worth."""
 SLOW = "It can match one text in very many ways, such as by repeats that overlap: (a+)+ or a*a*."
 """What an error says of a pattern that could take longer."""
+_MOST_PIECES = {"vocab": 300_000, "merges": 600_000}
+"""Part of a model -> how many entries it may have. Models in use have up to 291,000 tokens, and 515,000 merges."""
 _MOST_STEPS = 100
 _COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3, "ByteLevel": 4}
 """Step -> how many characters it makes of one at most."""
@@ -38,8 +40,8 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
 
     Raises:
         ModelError: It encodes at random; a part of it could make a text over a thousand times as long; its patterns
-            could take very long, or can't be judged; it has hundreds of steps; or a table in it claims more bytes than
-            it has.
+            could take very long, or can't be judged; it has hundreds of steps, or more tokens or merges than any model
+            in use; or a table in it claims more bytes than it has.
     """
     model = spec.get("model")
     dropout = model.get("dropout") if isinstance(model, Mapping) else None
@@ -49,6 +51,7 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
             where=where,
             hint='Set "dropout" to null in its model: that is how such a tokenizer is used once it is trained.',
         )
+    _check_size(model, where)
     search, longer = 0.0, 1.0
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         steps = list(_steps(spec.get(part)))
@@ -65,6 +68,15 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
             if step.get("type") == "Replace":
                 longer = min(longer * _growth(step), _MOST_GROWTH)
         _check_growth(steps, part, where)
+
+
+def _check_size(model: Any, where: str) -> None:
+    """Refuses a model of very many pieces: building it takes seconds and hundreds of megabytes."""
+    for part, most in _MOST_PIECES.items() if isinstance(model, Mapping) else ():
+        entries = model.get(part)
+        if isinstance(entries, Mapping | list) and len(entries) > most:
+            what = "tokens" if part == "vocab" else part
+            raise ModelError(f"tokenizer.json has {len(entries):,} {what}; {most:,} are allowed", where=where)
 
 
 def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:

@@ -408,7 +408,7 @@ def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset(
         model["merges"] = [
             [left, right]
             for left, right in model["merges"]
-            if hidden.keys().isdisjoint((left, right, left + right[len(prefix) :]))
+            if left not in hidden and right not in hidden and left + right[len(prefix) :] not in hidden
         ]
     if isinstance(model.get("unk_token"), str):  # a model that has none may have anything there
         model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])

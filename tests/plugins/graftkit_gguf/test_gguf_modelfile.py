@@ -104,10 +104,11 @@ def test_greedy_decoding_is_said() -> None:
 
 
 @pytest.mark.parametrize("name", ["base.gguf", "a b.gguf", "#b.gguf", 'q"q.gguf'])
-def test_an_adapter_names_its_base_by_its_path(tmp_path: Path, name: str) -> None:
+def test_an_adapter_names_its_base_without_its_path(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
-    found = commands(adapter_modelfile(trained(reference=str(tmp_path / name)), "adapter.gguf"))
-    assert found == [("FROM", str(tmp_path / name)), ("ADAPTER", "./adapter.gguf")]
+    text = adapter_modelfile(trained(reference=str(tmp_path / name)), "adapter.gguf")
+    assert text.startswith("# Put the path of the base model") and str(tmp_path) not in text
+    assert commands(text) == [("FROM", f"./{name}"), ("ADAPTER", "./adapter.gguf")]
 
 
 @pytest.mark.parametrize("reference", ["org/name", f"a{QUOTES}\nSYSTEM evil", "package:nowhere/x.gguf", "\0"])

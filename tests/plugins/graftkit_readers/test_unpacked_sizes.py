@@ -47,7 +47,7 @@ def test_pages_are_found_as_they_were_written(tmp_path: Path, options: dict[str,
         metadata.row_group(n).column(m) for n in range(metadata.num_row_groups) for m in range(metadata.num_columns)
     ]
     with path.open("rb") as file:
-        found = list(pages(file))
+        found = list(pages(file, 100))
     size, said = sum(page.size for page in found), sum(column.total_uncompressed_size for column in columns)
     assert said - 150 * len(found) < size < said
     assert sum(page.values for page in found if not page.is_dictionary) == sum(column.num_values for column in columns)
@@ -106,7 +106,7 @@ def test_damaged_tables_are_refused_or_read(tmp_path: Path, kind: str) -> None:
         path.write_bytes(data if draw.random() < 0.9 else data[: draw.randrange(len(data))])
         try:
             with path.open("rb") as file:
-                _ = list(pages(file) if kind == "parquet" else unpacked_sizes(file))
+                _ = list(pages(file, 100) if kind == "parquet" else unpacked_sizes(file))
         except (ValueError, OSError):
             pass
         if kind != "parquet":  # of damaged columns pyarrow may end the process: the campaign's processes try those

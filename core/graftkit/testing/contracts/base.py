@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
 
+from graftkit.articles import with_article
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import KINDS, Kind
@@ -137,7 +138,9 @@ class Contract:
         target = self.choice.registered.provider.contract
         if target:
             found = import_target(target)
-            assert issubclass(found, Contract) and found.kind == self.kind, f"{target} is no contract of a {self.kind}"
+            assert issubclass(found, Contract) and found.kind == self.kind, (
+                f"{target} is no contract of {with_article(self.kind)}"
+            )
 
     def _config_class(self) -> type[ProviderConfig]:
         return self.host().registry.config_class(self.choice.registered)

@@ -1,0 +1,64 @@
+"""The tokenizer of a stranger's GGUF file is read within bounds, or refused with a number that says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf_models import write_narrow
+from hostile.limits import Outcome, measure
+
+_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def _scored(tokens: list[str]) -> dict[str, Any]:
+    tokens = ["<unk>", *_BYTES, *tokens]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [-float(place) for place in range(len(tokens))],
+        "tokenizer.ggml.token_type": [2, *[6] * 256, *[1] * (len(tokens) - 257)],
+    }
+
+
+def _merged(tokens: list[str], merges: list[str]) -> dict[str, Any]:
+    found = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.merges": merges}
+    return {**found, "tokenizer.ggml.tokens": tokens}
+
+
+VOCABULARIES = {
+    "600,257 elements; 300,000 are allowed": _scored([f"w{number:x}" for number in range(600_000)]),
+    "600,001 elements; 600,000 are allowed": _merged(["a", "b", "ab"], ["a b"] * 600_001),
+    "200,000 characters in one element; 1,024 are allowed": _scored(["a", "a" * 200_000]),
+    "characters; 8,000,000 are allowed": _scored([f"{number:x}".rjust(1000, "a") for number in range(20_000)]),
+    "merges of their tokens, at least; 600,000 are allowed": _scored(
+        [letter * length for letter in "abcd" for length in range(1, 1000)]
+    ),
+}
+_CODE = """
+import tempfile
+from pathlib import Path
+from graftkit_gguf.header import read_header
+from graftkit_gguf.tokenizer import save_tokenizer
+
+def case(path):
+    with tempfile.TemporaryDirectory() as folder:
+        save_tokenizer(read_header(Path(path)), Path(folder))
+"""
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    folder = tmp_path_factory.mktemp("vocabularies")
+    paths = {said: str(folder / f"{number}.gguf") for number, said in enumerate(VOCABULARIES)}
+    for said, path in paths.items():
+        write_narrow(Path(path), VOCABULARIES[said])
+    return measure(_CODE, paths)
+
+
+@pytest.mark.parametrize("said", VOCABULARIES)
+def test_a_vocabulary_beyond_all_models_is_refused_soon(said: str, outcomes: dict[str, Outcome]) -> None:
+    outcomes[said].assert_within_limits()
+    what = said if said[0].isdigit() else f" {said}"
+    assert outcomes[said].error == "ModelError" and what in outcomes[said].message, outcomes[said]
