@@ -44,10 +44,25 @@ def command(recipe: str, overrides: tuple[str, ...], quick: bool, disable: tuple
     if as_json:
         click.echo(json_line(facts))
         return
-    for key in ("model", "tokenizer", "quantizer", "adapter", "records", "training", "time", "exports", "checked"):
+    for key in _SHOWN:
         click.echo(further_lines_indented(f"{key:12}{facts[key]['text']}"))
     for notice in facts["notices"]:
         click.echo(further_lines_indented(f"note: {notice}"))
+
+
+_SHOWN = (
+    "model",
+    "tokenizer",
+    "quantizer",
+    "adapter",
+    "records",
+    "objective",
+    "training",
+    "time",
+    "exports",
+    "checked",
+)
+"""What is told, in this order."""
 
 
 def _earlier(recipe: str) -> RunManifest | None:
@@ -104,6 +119,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
                 [*(f"{side}: {_counts(found)}" for side, found in samples.items()), *_shares(plan.data_sets())]
             ),
         },
+        "objective": {**bound.objective.facts(), "text": _label(bound.objective.registered)},
         "training": (training := _training(plan, corpus)),
         "time": _time(plan, earlier, training),
         "exports": {

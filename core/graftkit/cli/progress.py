@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,6 +78,10 @@ def _chosen(values: Mapping[str, Any]) -> str:
     return f"chosen by the records and the model: {describe_chosen(values)}"
 
 
+_METRICS = 2
+"""How many of an objective's metrics stand in a line, the first ones that it names."""
+
+
 class _Speed:
     """Adds up the steps that this process has taken."""
 
@@ -91,7 +96,8 @@ class _Speed:
         self.steps += 1
         rate = self.tokens / self.seconds
         left = time_left(step, self.seconds, self.steps)
-        return f"step {step.step}/{step.steps}  loss {step.loss:.4f}  {rate:.0f} tokens/s  {left} left"
+        said = "".join(f"  {name} {value:.3g}" for name, value in islice(step.metrics.items(), _METRICS))
+        return f"step {step.step}/{step.steps}  loss {step.loss:.4f}{said}  {rate:.0f} tokens/s  {left} left"
 
 
 class PlainLines:

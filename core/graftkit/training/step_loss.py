@@ -120,20 +120,20 @@ class LikelihoodLoss:
             if done:
                 on_pass(done, every)
 
-        total, tokens, loss_tokens = 0.0, 0, 0
+        sums, tokens, loss_tokens = [], 0, 0
         for batch in self._batches(store, groups, before):
-            total += self._loss.backward(batch, scale).item()
+            sums.append(self._loss.backward(batch, scale))
             tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
-        return StepScore(total, tokens, loss_tokens)
+        return StepScore(_summed(sums), tokens, loss_tokens)
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
-        total, weight_sum, tokens, loss_tokens = 0.0, 0.0, 0, 0
+        sums, weight_sum, tokens, loss_tokens = [], 0.0, 0, 0
         for batch in self._batches(store, groups, poll):
-            total += self._loss.sum(batch).item()
+            sums.append(self._loss.sum(batch))
             weight_sum += batch.weight_sum
             tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
-        return StepScore(total / weight_sum, tokens, loss_tokens)
+        return StepScore(_summed(sums) / weight_sum, tokens, loss_tokens)
 
     def _batches(self, store: TokenStore, groups: Sequence[Sequence[int]], before: OnPass) -> Iterator[PackedBatch]:
         every, done = self._passes.count(store, groups), 0
@@ -142,6 +142,11 @@ class LikelihoodLoss:
                 before(done, every)
                 yield batch
                 done += 1
+
+
+def _summed(sums: Sequence[torch.Tensor]) -> float:
+    """Returns the sum of scalars, which are fetched from the device together: one wait for it a step."""
+    return math.fsum(torch.stack(list(sums)).double().tolist()) if sums else 0.0
 
 
 class ObjectiveLoss:
