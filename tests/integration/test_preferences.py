@@ -249,6 +249,8 @@ def test_init_writes_the_objective_that_fits(tiny_model: Path, tmp_path: Path, o
     assert f"\nobjective: {objective} " in recipe.read_text()
     planned = graftkit.plan(recipe)
     assert planned.bound.objective.use == objective
+    assert planned.bound.recipe.max_length == 64, "of a sequence, not of both together"
+    assert planned.corpus is None or planned.corpus.mean > 30, "both sequences of an example are counted"
     assert planned.bound.recipe.training.learning_rate == pytest.approx(1e-4), "a tenth of fine-tuning's"
 
 

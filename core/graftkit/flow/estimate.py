@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from graftkit.corpus.answers_compared import with_mismatched
 from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.samples import LongText, Sample, Text
+from graftkit.interfaces.samples import LabelledAnswer, LongText, Sample, Text
 from graftkit.recipe.schema import Recipe
 from graftkit.training.order import group_by_tokens, shuffled
 
@@ -56,6 +57,7 @@ class CorpusEstimate:
     Attributes:
         records: How many there are.
         lengths: The tokens of each example of the sample, in the records' order.
+        longest: The tokens of the longest sequence of each: of a pair the longer answer with its prompt.
         scale: How many examples of an epoch each of them stands for.
         sampled: Whether records were left out; where none was, the numbers are exact.
         left_out: What the chat template leaves out of some of the sample.
@@ -64,6 +66,7 @@ class CorpusEstimate:
 
     records: int
     lengths: Sequence[int]
+    longest: Sequence[int]
     scale: float
     sampled: bool
     left_out: Sequence[str] = ()
@@ -86,7 +89,15 @@ class CorpusEstimate:
 
     def quantile(self, share: float) -> int:
         """Returns how many tokens a share of the examples has at most; 1024 where the sample has none."""
-        return sorted(self.lengths)[int((len(self.lengths) - 1) * share)] if self.lengths else 1024
+        return _quantile(self.lengths, share)
+
+    def longest_quantile(self, share: float) -> int:
+        """Returns how many tokens the sequences of a share of the examples have at most; 1024 where there are none."""
+        return _quantile(self.longest, share)
+
+
+def _quantile(lengths: Sequence[int], share: float) -> int:
+    return sorted(lengths)[int((len(lengths) - 1) * share)] if lengths else 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,7 @@ def _estimate(encoder: Encoder, samples: Samples, wanted: int) -> CorpusEstimate
     stride = math.ceil(len(samples) / wanted) or 1
     mask[np.flatnonzero(samples.kept)[::stride]] = True
     lengths: list[int] = []
+    longest: list[int] = []
     left_out: set[str] = set()
     looked_at, weight, trouble = 0, 0.0, ""
     for sample in samples.only(mask):
@@ -140,16 +152,22 @@ def _estimate(encoder: Encoder, samples: Samples, wanted: int) -> CorpusEstimate
         looked_at += 1
         weight += scale * len(encoded.examples)
         lengths += [len(example.ids) for example in encoded.examples]
+        longest += [max(len(sequence.ids) for sequence in example.sequences) for example in encoded.examples]
         left_out |= encoded.left_out
         if sum(lengths) > _MOST_TOKENS:
             break
     stands_for = len(samples) / looked_at * weight / len(lengths) if lengths else 1.0
     sampled = looked_at < len(samples) or weight > len(lengths)
-    return CorpusEstimate(len(samples), lengths, stands_for, sampled, sorted(left_out), trouble)
+    return CorpusEstimate(len(samples), lengths, longest, stands_for, sampled, sorted(left_out), trouble)
 
 
 def _beginning(sample: Sample) -> tuple[Sample, float]:
-    """Returns a record, or the beginning of a long text, and how many times as long the record is."""
+    """Returns a record, or the beginning of a long text, and how many times as long the record is.
+
+    The answer of another record that a labelled one is given is taken to be as long as its own.
+    """
+    if isinstance(sample, LabelledAnswer):
+        return next(with_mismatched(iter([sample]), sample)), 1.0
     if isinstance(sample, LongText):
         with sample.source.open() as file:
             head = file.read(_MOST_TEXT)

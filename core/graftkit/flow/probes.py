@@ -206,7 +206,7 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
     """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
     ids = _sequences(store, max(LEAST, int(SHARE * trained_tokens)))
-    return run_probes(loaded, ids, max(int(store.lengths.max()), int(corpus.train.lengths.max())))
+    return run_probes(loaded, ids, max(store.longest_sequence, corpus.train.longest_sequence))
 
 
 @torch.no_grad()

@@ -86,10 +86,11 @@ def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoi
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
     corpus, template, instead_of = _laid_out(tokenizer, samples, context)
-    longest = min(context, max(64, math.ceil(corpus.quantile(0.99) / 64) * 64))
+    longest = min(context, max(64, math.ceil(corpus.longest_quantile(0.99) / 64) * 64))
     objective = next(_objective_for(sample) for sample in samples)
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
-    corpus = replace(corpus, lengths=[min(length, longest) for length in corpus.lengths])
+    kept = [min(longest / most, 1.0) for most in corpus.longest]
+    corpus = replace(corpus, lengths=[round(n * share) for n, share in zip(corpus.lengths, kept, strict=True)])
     registered = host.registry.resolve("objective", objective)
     scale = getattr(host.registry.config_class(registered), "rate_scale", 1.0)
     chosen = recipe.training.model_copy(update=choose_training(recipe, corpus, files, scale))

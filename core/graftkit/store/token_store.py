@@ -205,6 +205,15 @@ class TokenStore:
         return len(self[0].sequences) if SEQUENCE in self.by_token and len(self) else 1
 
     @property
+    def longest_sequence(self) -> int:
+        """Tokens of the longest sequence; 0 without examples."""
+        numbers = self.by_token.get(SEQUENCE)
+        starts = self.offsets[:-1]
+        if numbers is not None:
+            starts = np.union1d(starts, np.flatnonzero(np.diff(numbers)) + 1)
+        return int(np.diff(np.append(starts, len(self.ids))).max(initial=0))
+
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example, `[examples]`."""
         return np.diff(self.offsets)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from graftkit.errors import StorageError
 from graftkit.store.fingerprint import fingerprint
-from graftkit.store.token_store import ARRAYS, Example, TokenStore
+from graftkit.store.token_store import ARRAYS, SEQUENCE, Example, TokenStore
 from graftkit.training.batch import pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -167,3 +167,21 @@ def test_a_fingerprint_is_the_same_in_every_process() -> None:
         for seed in ("1", "2")
     }
     assert found == {fingerprint({"a": None, "b": ["é", 1.5]})}
+
+
+def test_an_example_of_several_sequences_falls_apart_where_they_begin() -> None:
+    one = Example(
+        np.arange(6), np.array([0, 1, 0, 0, 0, 1], np.float32), 1, {SEQUENCE: np.array([0, 0, 1, 1, 1, 1], np.uint8)}
+    )
+    other = Example(np.arange(3), np.array([0, 1, 0], np.float32), 1, {SEQUENCE: np.array([0, 0, 1], np.uint8)})
+    store = TokenStore.of([one, other])
+    parts = [(s.ids.tolist(), s.loss_weight.tolist(), s.prompt_length) for e in store for s in e.sequences]
+    assert parts == [([0, 1], [0, 1], 1), ([2, 3, 4, 5], [0, 0, 0, 1], 3), ([0, 1], [0, 1], 1), ([2], [0], 1)]
+    assert store.sequences_per_example == 2 and store.longest_sequence == 4
+    assert TokenStore.of([]).longest_sequence == 0
+    alone = TokenStore.of([Example(np.arange(5), np.ones(5, np.float32), 1)])
+    assert (
+        alone.longest_sequence == 5
+        and alone.sequences_per_example == 1
+        and alone[0].sequences[0].ids.tolist() == [0, 1, 2, 3, 4]
+    )
