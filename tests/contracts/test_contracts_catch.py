@@ -19,6 +19,7 @@ KINDS = {
     "sources": "ModelSourceContract",
     "exporters": "ExporterContract",
     "initializers": "InitializerContract",
+    "objectives": "ObjectiveContract",
 }
 
 BROKEN = {
@@ -124,6 +125,20 @@ BROKEN = {
     "initializers:CentresTheMatrix": ("what_it_is_given_stays_as_it_is[extended]", "changes the matrix"),
     "initializers:SharesTheMemory": ("rows_have_memory_of_their_own[extended]", "share memory .*: clone them"),
     "initializers:HangsOnTheMatrix": ("a_matrix_that_learns_gives_plain_rows_and_gets_no_gradient[extended]", "detach"),
+    "objectives:TakesTheMeanItself": ("every_example_has_a_loss[2]", r"returned \[\] for 2 examples"),
+    "objectives:IsInfinite": ("losses_and_gradients_stay_finite[0.0]", "where log-probabilities are about -0.0"),
+    "objectives:LearnsNothing": ("there_is_something_to_learn", "do not depend on scores.logps"),
+    "objectives:ClimbsUp": (
+        "a_step_down_the_gradient_lowers_the_loss",
+        "a small step down the gradient takes the loss",
+    ),
+    "objectives:LooksAtItsNeighbours": ("an_examples_loss_is_its_own", "say by_example = False"),
+    "objectives:CountsFromTheFirst": ("the_order_of_examples_changes_nothing", "in another order"),
+    "objectives:IsNoLikelihood": ("likelihood_is_what_it_says", "is not the negative log-likelihood"),
+    "objectives:TellsTheMean": ("metrics_are_numbers_of_examples", r"is \[\] for 5 examples"),
+    "objectives:ChangesTheScores": ("what_it_is_given_stays_as_it_is", "changes the scores"),
+    "objectives:DrawsNoise": ("what_it_is_given_stays_as_it_is", "torch's global random state"),
+    "objectives:NeverAsksForTheReference": ("every_example_has_a_loss[1]", "uses_reference = True"),
 }
 """Provider in `broken/` -> the test that finds it out, and what that says."""
 

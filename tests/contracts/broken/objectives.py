@@ -1,0 +1,83 @@
+"""Objectives that break one promise each and keep the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from graftkit import Scores
+from graftkit_objectives.config import DpoConfig, OrpoConfig, SftConfig
+from graftkit_objectives.dpo import Dpo
+from graftkit_objectives.orpo import Orpo
+from graftkit_objectives.sft import Sft
+
+
+class _Odds(Orpo):
+    config_class = OrpoConfig
+
+
+class TakesTheMeanItself(_Odds):
+    def losses(self, scores: Scores) -> torch.Tensor:
+        return super().losses(scores).mean()
+
+
+class IsInfinite(_Odds):
+    def losses(self, scores: Scores) -> torch.Tensor:
+        means = scores.means()
+        return -(means - torch.log(1 - means.exp()))[:, 0]
+
+
+class LearnsNothing(_Odds):
+    def losses(self, scores: Scores) -> torch.Tensor:
+        return super().losses(scores).detach()
+
+
+class ClimbsUp(_Odds):
+    def losses(self, scores: Scores) -> torch.Tensor:
+        losses = super().losses(scores)
+        return losses.detach() * 2 - losses
+
+
+class LooksAtItsNeighbours(_Odds):
+    def losses(self, scores: Scores) -> torch.Tensor:
+        losses = super().losses(scores)
+        return losses + losses.mean().detach()
+
+
+class CountsFromTheFirst(_Odds):
+    def losses(self, scores: Scores) -> torch.Tensor:
+        losses = super().losses(scores)
+        return losses * torch.arange(1, len(losses) + 1) if len(losses) > 1 else losses
+
+
+class IsNoLikelihood(Sft):
+    config_class = SftConfig
+
+    def losses(self, scores: Scores) -> torch.Tensor:
+        return super().losses(scores) * 2
+
+
+class TellsTheMean(_Odds):
+    def metrics(self, scores: Scores) -> Mapping[str, torch.Tensor]:
+        return {name: values.mean() for name, values in super().metrics(scores).items()}
+
+
+class ChangesTheScores(_Odds):
+    def metrics(self, scores: Scores) -> Mapping[str, torch.Tensor]:
+        scores.weights.mul_(0.5)
+        return super().metrics(scores)
+
+
+class DrawsNoise(_Odds):
+    def losses(self, scores: Scores) -> torch.Tensor:
+        losses = super().losses(scores)
+        return losses + 0.01 * torch.rand_like(losses)
+
+
+class WithoutReference(DpoConfig):
+    uses_reference: ClassVar[bool] = False
+
+
+class NeverAsksForTheReference(Dpo):
+    config_class = WithoutReference
