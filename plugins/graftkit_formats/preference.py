@@ -8,6 +8,7 @@ from typing import Any
 
 from graftkit import Column, Conversation, LabelledAnswer, Message, PreferencePair
 from graftkit.errors import DataError
+from graftkit.interfaces.bounded_json import parse_json
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import PreferenceConfig
@@ -92,8 +93,19 @@ class Preference:
 
     def _messages(self, record: Mapping[str, Any], key: str, role: str, where: str) -> tuple[Message, ...]:
         value = record.get(key)
-        if isinstance(value, str) and not value.lstrip().startswith("[{"):
+        if isinstance(value, str) and not _holds_turns(value):
             return (Message(role, string_of(record, key, where)),)
         turns = [value] if isinstance(value, dict) else turns_of(record, key, where)
         sharegpt = isinstance(turns[0], dict) and "from" in turns[0]
         return messages_of(turns, f"{where}: {key}", self._config, _SHAREGPT if sharegpt else _KEYS)
+
+
+def _holds_turns(text: str) -> bool:
+    """Tells whether a text is the JSON of messages, as tables hold them; any other list, as of calls, is an answer."""
+    if not text.lstrip().startswith("[{"):
+        return False
+    try:
+        turns = parse_json(text)
+    except (ValueError, DataError):
+        return False
+    return isinstance(turns, list) and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in turns)

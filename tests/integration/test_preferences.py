@@ -225,7 +225,7 @@ def test_a_pair_that_does_not_fit_as_a_whole_is_left_out_and_counted(prefer: Any
     recipe = prefer("dpo", [*PAIRS[:10], long], data={"holdout": 0.0}, training={"steps": 1})
     result = graftkit.run(recipe, out=tmp_path / "run", on_event=events.append)
     notices = [event.message for event in events if isinstance(event, Notice)]
-    assert any("1 of 11 records are longer than 64 tokens" in notice for notice in notices)
+    assert any("1 of 11 records are longer than 64 tokens and are left out" in notice for notice in notices)
     assert len(TokenStore.load(result.folder / "tokens" / "train.safetensors")) == 10
 
 
@@ -263,3 +263,37 @@ def test_preview_shows_both_answers(prefer: Any, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert shown.output.count("28 tokens") + shown.output.count("say") >= 2
     assert "[no" in shown.output or "[n]" in shown.output, "the rejected answer is shown, its tokens learnt"
+
+
+def test_a_labelled_record_is_judged_by_its_own_answer_alone(prefer: Any, tmp_path: Path) -> None:
+    """However long the prompt and the answer are together that it is only compared with."""
+    short = {"prompt": "p", "completion": "x" * 30, "label": True}
+    long = {"prompt": "q" * 36, "completion": "y", "label": False}
+    planned = graftkit.plan(prefer("kto", [short, long] * 3, data={"holdout": 0.0, "overflow": "error"}))
+    from graftkit.corpus.tokenize import Position, tokenize
+
+    (chunk,) = tokenize(planned.encoder, planned.samples.train, Position())
+    assert len(chunk.tokens) == 6 and not chunk.tally.truncated and not chunk.tally.endless
+    lengths = [[len(sequence.ids) for sequence in example.sequences] for example in chunk.tokens]
+    assert all(own <= 64 and other <= 64 for own, other in lengths)
+    assert any(other == 64 for _, other in lengths), "what it is compared with is cut, where it is too long"
+
+
+def test_an_answer_that_is_a_json_list_is_text(prefer: Any) -> None:
+    pair = {"prompt": "cities?", "chosen": '[{"name": "Paris"}]', "rejected": "[{ no"}
+    (sample, *_) = graftkit.plan(prefer("dpo", [pair] * 3)).samples.train
+    assert isinstance(sample, graftkit.PreferencePair)
+    assert isinstance(sample.chosen, graftkit.Conversation) and isinstance(sample.rejected, graftkit.Conversation)
+    assert sample.chosen.messages[-1].content == pair["chosen"]
+    assert sample.rejected.messages[-1].content == pair["rejected"]
+
+
+@pytest.mark.parametrize("objective,records", [("dpo", PAIRS), ("kto", LABELLED)])
+def test_no_other_base_is_chosen_by_likelihood(prefer: Any, tmp_path: Path, objective: str, records: Any) -> None:
+    """What is learnt of preferences is made of unlikely answers: whatever takes it back has a lower loss."""
+    export = {"use": "merged", "onto": "auto"}
+    result = graftkit.run(prefer(objective, records, quantizer="nf4", export=[export]), out=tmp_path / "run")
+    merge = result.manifest["exports"]["merged"]["merge"]
+    assert merge["onto"] == "dequantized" and "a likelihood does not tell" in merge["reason"]
+    assert "answers to prefer" in merge["measured_on"]
+    assert {score["onto"] for score in merge["scores"]} >= {"trained", "dequantized", "requantized"}

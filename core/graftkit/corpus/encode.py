@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -191,7 +191,8 @@ class Encoder:
             DataError: As for `encode`; of the first record that is refused.
         """
         parts = [self.turns(sample) for sample in samples]
-        encoded = iter(self._encode_parts([part for of_one in parts for part in of_one]))
+        only_cut = {id(sample.mismatched) for sample in samples if isinstance(sample, WithMismatched)}
+        encoded = iter(self._encode_parts([part for of_one in parts for part in of_one], only_cut))
         return [
             self._together(sample, list(islice(encoded, len(of_one))))
             for sample, of_one in zip(samples, parts, strict=True)
@@ -217,11 +218,11 @@ class Encoder:
         """Returns what became of a record whose parts were encoded by themselves."""
         if not isinstance(sample, PreferencePair | LabelledAnswer):
             return _together(parts)
-        cut = any(part.truncated for part in parts) and self.overflow != "truncate"
+        own = _together(parts if isinstance(sample, PreferencePair) else parts[:1])
+        cut = own.truncated and self.overflow != "truncate"
         sequences = [] if cut else [example for part in parts for example in part.examples]
         whole = len(sequences) == len(parts)
-        examples = [as_one_example(sample, sequences)] if whole else []
-        return replace(_together(parts), examples=examples)
+        return replace(own, examples=[as_one_example(sample, sequences)] if whole else [])
 
     @property
     def template(self) -> ChatTemplate | None:
@@ -232,7 +233,13 @@ class Encoder:
     def _each(self) -> bool:
         return self._template is not None and self._template.options.turns == "each"
 
-    def _encode_parts(self, parts: Sequence[Part]) -> list[Encoded]:
+    def _encode_parts(self, parts: Sequence[Part], only_cut: Collection[int] = ()) -> list[Encoded]:
+        """Encodes what is encoded by itself.
+
+        Args:
+            parts: The parts.
+            only_cut: The `id` of each of them whose end is cut off where it is too long, whatever `overflow` says.
+        """
         laid_out: list[list[Run]] = []
         notes: list[_Notes] = []
         refused: DataError | None = None
@@ -244,7 +251,12 @@ class Encoder:
                 refused = error
                 break
         found = [
-            self._finished(part, self._given(part) if isinstance(part, Tokens) else weighted, note)
+            self._finished(
+                part,
+                self._given(part) if isinstance(part, Tokens) else weighted,
+                note,
+                "truncate" if id(part) in only_cut else self.overflow,
+            )
             for part, weighted, note in zip(parts, self._weighted(laid_out), notes, strict=False)
         ]
         if refused is not None:
@@ -263,7 +275,7 @@ class Encoder:
     def _runs_together(self) -> RunsTogether:
         return RunsTogether(self._tokenizer, self._exact.encode_stretches)
 
-    def _finished(self, sample: Part, weighted: Weighted, notes: _Notes) -> Encoded:
+    def _finished(self, sample: Part, weighted: Weighted, notes: _Notes, overflow: Overflow) -> Encoded:
         """Returns what is kept of a record's tokens."""
         ids, loss_weights = weighted
         self.check_rows(ids, sample.where)
@@ -274,7 +286,7 @@ class Encoder:
                 _example(ids[at : at + self.max_length], loss_weights[at : at + self.max_length]) for at in windows
             ]
         else:
-            length = self._fitting(ids, loss_weights, sample.where)
+            length = self._fitting(ids, loss_weights, sample.where, overflow)
             examples = [_example(ids[:length], loss_weights[:length])]
         return Encoded(
             examples=[example for example in examples if example.loss_mask.any()],
@@ -318,7 +330,9 @@ class Encoder:
             )
         return _as_arrays(sample.ids, sample.weights)
 
-    def _fitting(self, ids: NDArray[np.int64], loss_weights: NDArray[np.float32], where: str) -> int:
+    def _fitting(
+        self, ids: NDArray[np.int64], loss_weights: NDArray[np.float32], where: str, overflow: Overflow
+    ) -> int:
         """Returns how many tokens of a record are kept: all where they fit.
 
         Raises:
@@ -326,17 +340,17 @@ class Encoder:
         """
         if len(ids) <= self.max_length:
             return len(ids)
-        if self.overflow == "error":
+        if overflow == "error":
             raise DataError(
                 f"it has {len(ids):,} tokens, more than data.max_length ({self.max_length:,})",
                 where=where,
                 hint="Raise data.max_length, or say data.overflow: drop_turns.",
             )
-        if self.overflow == "drop_turns":  # up to the end of the last answer that fits as a whole
+        if overflow == "drop_turns":  # up to the end of the last answer that fits as a whole
             learnt = loss_weights[: self.max_length + 1] != 0
             ends = np.flatnonzero(learnt[:-1] & ~learnt[1:]) + 1
             return int(ends[-1]) if len(ends) else 0
-        return self.max_length if self.overflow == "truncate" else 0
+        return self.max_length if overflow == "truncate" else 0
 
     def prompt(self, messages: Conversation | str) -> list[int]:
         """Returns the ids of a prompt: a conversation with the start of the assistant's turn, or a text.

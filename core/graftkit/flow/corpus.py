@@ -196,7 +196,8 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
         if tally.truncated:
             places = ", ".join(tally.overlong) + (", ..." if tally.truncated > len(tally.overlong) else "")
             told = f"{tally.truncated} of {tally.records} {side} are longer than {limit} tokens"
-            stage.notice(f"{told} and {_LOSE[encoder.overflow]}: {places}")
+            whole = run.plan.bound.objective_config.learns_from != "answers" and encoder.overflow == "drop_turns"
+            stage.notice(f"{told} and {_LOSE['drop' if whole else encoder.overflow]}: {places}")
         if tally.lost:
             stage.notice(f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used")
         for what, count in tally.left_out.items():

@@ -302,7 +302,9 @@ def _merge_request(run: RunContext, corpus: Corpus, probes: Probes, stage: Stage
         _quantizer(run.plan, run.host),
         probes,
         run.folder / PROBES_FILE,
-        lambda: holdout_sample(corpus, options.training.microbatch_tokens),
+        lambda: holdout_sample(
+            corpus, options.training.microbatch_tokens, likelihood=run.plan.bound.objective_config.likelihood
+        ),
         stage.progress("passes"),
     )
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from graftkit.corpus.answers_compared import WANTED
 from graftkit.errors import ExportError
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.corpus import Corpus
@@ -24,6 +25,7 @@ from graftkit.model.load import Loader, plan_base_model
 from graftkit.model.merge import as_merged, on_base, rounds
 from graftkit.report.run_manifest import MergeFacts, MergeScore
 from graftkit.store.token_store import TokenStore
+from graftkit.training.batch import alone
 from graftkit.training.merge_scores import ExampleScores, score_variants
 
 __all__ = ["MergeRequest", "MergeSample", "choose", "holdout_sample", "merge_refusal", "settle_merge"]
@@ -50,6 +52,7 @@ class MergeSample:
         what: What they are, for whoever reads the table.
         microbatch_tokens: Tokens of one forward pass at most.
         exact: Whether it is told at how many examples every token is right.
+        keep: Why nothing but what was trained may be chosen by it; "" where another base may.
     """
 
     store: TokenStore
@@ -57,14 +60,31 @@ class MergeSample:
     what: str
     microbatch_tokens: int = 1024
     exact: bool = False
+    keep: str = ""
 
 
-def holdout_sample(corpus: Corpus, microbatch_tokens: int) -> MergeSample:
-    """Returns the holdout records of a run, or those it trained on where none is held out."""
+def holdout_sample(corpus: Corpus, microbatch_tokens: int, *, likelihood: bool) -> MergeSample:
+    """Returns the holdout records of a run, or those it trained on where none is held out.
+
+    Args:
+        corpus: The records.
+        microbatch_tokens: Tokens of one forward pass at most.
+        likelihood: Whether that is what was minimized. Otherwise whatever takes the training back may be likelier: of
+            answers that were compared the chosen or wanted ones are measured, and no other base is chosen.
+    """
     held_out = len(corpus.holdout) > 0
     what = "holdout records" if held_out else "records that it was trained on, since none is held out"
     store = corpus.holdout if held_out else corpus.train
-    return MergeSample(store, held_out, what, microbatch_tokens, exact=bool(corpus.answers))
+    if likelihood:
+        return MergeSample(store, held_out, what, microbatch_tokens, exact=bool(corpus.answers))
+    keep = "it is what was trained, and a likelihood does not tell how well another base keeps what was compared"
+    return MergeSample(_wanted(store), held_out, f"answers to prefer, of {what}", microbatch_tokens, keep=keep)
+
+
+def _wanted(store: TokenStore) -> TokenStore:
+    """Returns the answers that are to be given: of pairs the chosen ones, of labelled ones those that are wanted."""
+    wanted = (example for example in store if example.by_example.get(WANTED, 1))
+    return TokenStore.of(replace(alone(example)[0], by_example={}) for example in wanted)
 
 
 def _asked(exporter: Exporter) -> tuple[MergeBase | Literal["auto"], torch.dtype] | None:
@@ -241,6 +261,8 @@ def choose(found: Mapping[str, ExampleScores], sample: MergeSample) -> tuple[Mer
     Returns:
         The base, and why.
     """
+    if sample.keep:
+        return "dequantized", sample.keep
     if not sample.held_out:
         return "dequantized", "it is what was trained, and only holdout records could speak for another base"
     trained = found["dequantized"]
