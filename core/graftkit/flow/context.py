@@ -90,6 +90,8 @@ class RunContext:
         if resumed is not None:
             self._theirs = others_files(folder, resumed.manifest)
             self.record(**_known(resumed.manifest))
+            if resumed.manifest.failure:
+                self.record(failure=resumed.manifest.failure.model_copy(update={"back_to": resumed.back_to}))
         self.save()
 
     def theirs(self, name: str) -> list[str]:

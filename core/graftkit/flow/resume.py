@@ -29,8 +29,14 @@ __all__ = [
     "telling_versions",
 ]
 
-_FREE = frozenset({"export", "plugins", "training.checkpoint_every", "training.device"})
+_FREE = frozenset(
+    {"export", "plugins"}
+    | {f"training.{key}" for key in ("checkpoint_every", "device", "divergence_factor", "divergence_window")}
+)
 """What may differ when a run goes on: none of it changes what a step computes, but for a device's rounding."""
+
+_RATE = frozenset(f"training.{key}" for key in ("learning_rate", "max_grad_norm", "warmup"))
+"""What may differ, too, when a run goes on that failed since its loss had gone wrong."""
 
 _LENGTH = ("epochs", "steps")
 """Keys of `training` that may differ, too, when a run goes on that has finished."""
@@ -42,9 +48,11 @@ class Resumed:
 
     Attributes:
         manifest: What its manifest said when it stopped.
+        back_to: The last step that it may go on after, where its loss had gone wrong and it trains otherwise now.
     """
 
     manifest: RunManifest
+    back_to: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -136,6 +144,8 @@ def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
         return None
     finished = manifest.status == "finished"
     free = _FREE | {f"training.{key}" for key in _LENGTH} if finished else _FREE
+    if manifest.failure:
+        free |= _RATE
     differing = list(_differences(manifest.recipe, recipe, free))
     if differing:
         raise RecipeError(
@@ -145,7 +155,15 @@ def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
         )
     if finished:
         _check_continued(folder, manifest, recipe)
-    return Resumed(manifest)
+    return Resumed(manifest, _back_to(manifest, recipe))
+
+
+def _back_to(manifest: RunManifest, recipe: Mapping[str, Any]) -> int | None:
+    """Returns the last step to go on after, where the loss had gone wrong and the run trains otherwise now."""
+    failure = manifest.failure
+    if failure is None or next(_differences(manifest.recipe, recipe, _FREE), None) is None:
+        return failure.back_to if failure else None
+    return failure.good if failure.back_to is None else min(failure.good, failure.back_to)
 
 
 def _steps(manifest: RunManifest) -> int | None:

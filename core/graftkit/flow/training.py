@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from graftkit.errors import FolderError, RecipeError, named
+from graftkit.errors import DataError, FolderError, LossError, RecipeError, named
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import RECORD, Corpus
@@ -18,14 +19,24 @@ from graftkit.host.lifecycle import StepInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TrainingSection
+from graftkit.report.run_manifest import StepFailure
 from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
-from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
+from graftkit.training.checkpoint import (
+    damaged_checkpoints,
+    forget_after,
+    latest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
 from graftkit.training.order import Mixture
 from graftkit.training.schedule import learning_rate, warmup_steps
 
 __all__ = ["go_back", "save_adapter", "train"]
+
+SHOWN_RECORDS = 8
+"""How many of a failed step's records its error names; the manifest names all."""
 
 
 def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
@@ -61,10 +72,12 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
 
         try:
             trainer.run(_on_step(run, trainer, metrics), run.cancel.poll, on_pass)
-        except BaseException:
+        except BaseException as error:
             if trainer.whole and trainer.step > start:
                 _write_checkpoint(run, trainer, metrics)
                 save_adapter(run, model, trainer.step)
+            if isinstance(error, LossError):
+                raise _naming_records(run, corpus, error) from error
             raise
         else:
             if trainer.step > start:
@@ -159,7 +172,8 @@ def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[
     def on_step(step: StepInfo) -> None:
         run.put_back(state, "training")
         metrics.append(to_line(step))
-        run.record(progress={"stage": "training", "step": step.step, "steps": step.steps})
+        failed = {"failure": None} if run.manifest.failure else {}  # that step has been taken by now
+        run.record(progress={"stage": "training", "step": step.step, "steps": step.steps}, **failed)
         if every and step.step % every == 0 and step.step < step.steps:
             _write_checkpoint(run, trainer, metrics)
             run.save()
@@ -167,6 +181,25 @@ def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[
         run.broadcast("graftkit_step_finished", step=step)
 
     return on_step
+
+
+def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossError:
+    """Returns the error that says which records a step's loss was taken over, and what to do; notes the step."""
+    numbers = sorted({int(corpus.train.by_example[RECORD][example]) for example in error.examples})
+    records: list[str] = []
+    with suppress(DataError):  # the file has changed meanwhile
+        records += [sample.where for sample in run.plan.samples.train.at(numbers)]
+    run.record(failure=StepFailure(step=error.step, reason=error.message, good=error.good, records=records))
+    shown, more = records[:SHOWN_RECORDS], len(records) - SHOWN_RECORDS
+    listed = [*shown, f"and {more} more, which the manifest lists"] if more > 0 else shown
+    rate = run.plan.bound.recipe.training.learning_rate
+    hint = (
+        f"The state after step {error.step - 1} is kept. Going on with --resume alone takes the same step and fails "
+        f"again. With --set training.learning_rate={rate / 3:.1g}, or another training.max_grad_norm or warmup, it "
+        f"goes back to the newest checkpoint up to step {error.good} (training.checkpoint_every), or to the start; "
+        "training.divergence_factor says what divergence is."
+    )
+    return LossError("\n".join([f"{error.message}{'; its records:' if listed else ''}", *listed]), hint=hint)
 
 
 def _write_checkpoint(run: RunContext, trainer: Trainer, metrics: LineFile) -> None:
@@ -181,6 +214,9 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     Raises:
         TrainingError: The checkpoint is not of this model, or can't be read.
     """
+    if run.resumed and run.resumed.back_to is not None:
+        stage.notice(f"the loss had gone wrong: what was trained after step {run.resumed.back_to} is trained anew")
+        forget_after(run.folder / CHECKPOINTS, run.resumed.back_to)
     for name in damaged_checkpoints(run.folder / CHECKPOINTS):
         stage.notice(f"{CHECKPOINTS}/{name} is damaged and is not used")
     found = latest_checkpoint(run.folder / CHECKPOINTS)
@@ -193,7 +229,10 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
         trainer.load_state(step, read_checkpoint(path))
     lines = read_steps(run.folder / METRICS)
     _tell_of_damage(run, stage, missing_steps(lines, step))
-    write_text(run.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+    kept = [line for line in lines if line["step"] <= step]
+    write_text(run.folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+    for line in kept:
+        trainer.watch.look(line["step"], line["loss"], line["gradient_norm"])
     stage.notice(f"going on after step {step}")
 
 

@@ -424,6 +424,13 @@ class TrainingSection(StrictModel):
     warmup: float = Field(default=0.05, ge=0, le=1, description="the share of steps in which the rate rises")
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
     max_grad_norm: float = Field(default=1.0, gt=0, description="the gradient is clipped to this norm")
+    divergence_factor: float | None = Field(
+        default=2.0,
+        gt=1,
+        description="the run stops where the mean loss of the last divergence_window steps is more than this times the "
+        "lowest such mean so far, and higher than the first; null: it never does",
+    )
+    divergence_window: int = Field(default=10, ge=1, description="over how many steps that mean is taken")
     seed: int = Field(default=0, ge=0, lt=2**63, description="one seed, one result")
     checkpoint_every: int | None = Field(
         default=None, ge=1, description="steps between checkpoints; a run that is stopped leaves one in any case"

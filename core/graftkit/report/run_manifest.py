@@ -32,6 +32,7 @@ __all__ = [
     "RunManifest",
     "SequenceFacts",
     "StageFacts",
+    "StepFailure",
     "TokenizerFacts",
     "required",
     "run_around",
@@ -184,6 +185,24 @@ class StageFacts(Facts):
     seconds: float
 
 
+class StepFailure(Facts):
+    """A step that was not taken, since its loss had gone wrong.
+
+    Attributes:
+        step: The step's number.
+        reason: What is wrong with its loss.
+        good: The last step that nothing speaks against.
+        records: Where each of its records stands: file and line.
+        back_to: The last step from which the run that goes on may start, where it trains otherwise; else None.
+    """
+
+    step: int
+    reason: str
+    good: int
+    records: list[str] = []
+    back_to: int | None = None
+
+
 class MergeScore(Facts):
     """What a model computes on the records that merges are measured on.
 
@@ -261,6 +280,7 @@ class RunManifest(Facts):
         metrics: What was measured, by moment: "base", "before" and "after".
         exports: The exports, by folder.
         error: What the run failed with.
+        failure: The step whose loss had gone wrong, until a step after it has been taken.
         written: While it goes on, the paths of the files that were there when the last stage ended.
         artifacts: Every file's size and sha256 by its path in the run's folder, once the run is over.
     """
@@ -290,6 +310,7 @@ class RunManifest(Facts):
     metrics: dict[str, Measurement] = {}
     exports: dict[str, ExportFacts] = {}
     error: dict[str, str] | None = None
+    failure: StepFailure | None = None
     written: list[str] = []
     artifacts: dict[str, Any] = {}
 

@@ -18,6 +18,7 @@ from graftkit.store.files import atomic_folder, guarded, make_folder, sha256_of,
 __all__ = [
     "KEPT",
     "damaged_checkpoints",
+    "forget_after",
     "keep_newest",
     "latest_checkpoint",
     "read_checkpoint",
@@ -74,6 +75,17 @@ def keep_newest(folder: Path) -> None:
             _remove(path)
     with suppress(OSError):
         folder.rmdir()
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Deletes the checkpoints of later steps than one.
+
+    Raises:
+        StorageError: The system refused.
+    """
+    for later, path in _checkpoints(folder):
+        if later > step:
+            _remove(path)
 
 
 def _remove(path: Path) -> None:

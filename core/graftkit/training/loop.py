@@ -10,13 +10,14 @@ from functools import partial
 import torch
 from torch import nn
 
-from graftkit.errors import TrainingError
+from graftkit.errors import LossError
 from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loss import TokenLoss
+from graftkit.training.loss_watch import LossWatch
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import Mixture, group_by_tokens, plan_steps
 
@@ -41,6 +42,7 @@ class Trainer:
         plan: The examples of every step.
         step: How many steps have been taken.
         whole: False only while a step is changing parameters: the state is then neither the old nor the new one.
+        watch: What looks at each step's loss; who goes on with a run gives it the losses of the steps before.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Trainer:
     ) -> None:
         self.step = 0
         self.whole = True
+        self.watch = LossWatch(options.divergence_factor, options.divergence_window)
         self._network = network
         self._store = store
         self._lengths = store.lengths.tolist()
@@ -90,7 +93,7 @@ class Trainer:
                 done, and how many there are.
 
         Raises:
-            TrainingError: The loss or the gradient is no number.
+            LossError: A step's loss or gradient is no number, or the loss has diverged; the step is not taken.
         """
         self._network.train()
         try:
@@ -144,16 +147,30 @@ class Trainer:
         rate = self._optimizers.begin(step, steps)
         loss, tokens, loss_tokens = self._accumulate(examples, poll, partial(on_pass, step))
         norm = self._optimizers.clip()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(
-                f"step {step}: the loss is {loss}, the gradient's norm {norm}",
-                hint="A lower training.learning_rate or a longer warmup usually helps.",
-            )
+        wrong = self.watch.look(step, loss, norm)
+        if wrong:
+            raise self._loss_error(wrong, examples, finite=math.isfinite(loss))
         self.whole = False
         self._optimizers.step()
         self.step, self.whole = step, True
         self._optimizers.forget_gradients()
         return StepInfo(step, steps, loss, tokens, loss_tokens, time.perf_counter() - start, rate, norm)
+
+    def _loss_error(self, wrong: str, examples: Sequence[int], *, finite: bool) -> LossError:
+        """Says which of a step's examples have a loss that is no number, each by itself, where the step's is none."""
+        told = ""
+        if not finite:
+            self._network.eval()
+            losses = {example: self._loss.sum(pack([self._store[example]], self._device)) for example in examples}
+            bad = [example for example, loss in losses.items() if not math.isfinite(loss.item())]
+            if 0 < len(bad) < len(losses):
+                told, examples = f"; that of {len(bad)} of its {len(losses)} examples is no number by itself", bad
+        error = LossError(
+            f"step {self.step + 1}: {wrong}{told}",
+            hint="A lower training.learning_rate or a longer training.warmup usually helps.",
+        )
+        error.step, error.good, error.examples = self.step + 1, self.watch.good, examples
+        return error
 
     def _accumulate(
         self, examples: Sequence[int], poll: Callable[[], None], on_pass: Callable[[int, int], None]
