@@ -14,6 +14,7 @@ from graftkit.flow.estimate import describe_chosen
 from graftkit.flow.events import (
     Chosen,
     Event,
+    HoldoutMeasured,
     Notice,
     OnEvent,
     PassFinished,
@@ -77,6 +78,10 @@ def _chosen(values: Mapping[str, Any]) -> str:
     return f"chosen by the records and the model: {describe_chosen(values)}"
 
 
+def _measured(event: HoldoutMeasured) -> str:
+    return f"step {event.step}/{event.steps}  holdout loss {event.loss:.4f}  ({event.examples} examples)"
+
+
 class _Speed:
     """Adds up the steps that this process has taken."""
 
@@ -120,6 +125,8 @@ class PlainLines:
                 share = max(1, step.steps // 20)
                 if step.step in (1, step.steps) or step.step % share == 0 or self._due():
                     self._write(f"  {line}")
+            case HoldoutMeasured():
+                self._write(f"  {_measured(event)}")
             case PassFinished(step, steps, done, total):
                 if self._due():
                     self._write(f"  step {step}/{steps}: {done} of {total} passes")
@@ -161,6 +168,8 @@ class LiveBars:
                 self._bars.console.print(further_lines_indented(f"note: {stage}: {message}"), style="yellow")
             case StepFinished(step):
                 self._update(total=step.steps, completed=step.step, text=self._speed.line(step))
+            case HoldoutMeasured():
+                self._bars.console.print(_measured(event), markup=False)
             case PassFinished(step, steps, done, total):
                 text = f"step {step}/{steps}  {done}/{total} passes"
                 self._update(total=steps, completed=step - 1 + done / total, text=text)

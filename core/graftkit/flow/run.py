@@ -267,7 +267,7 @@ def _find(folder: Path, planned: RunPlan) -> Resumed | None:
     if manifest is not None and manifest.status == "finished":
         claimed = claim_again(folder)
         with suppress(StorageError):
-            forget_checkpoints(folder)
+            forget_checkpoints(folder, manifest.exported.step if manifest.exported else None)
         claimed.keep()
     return find_run(folder, planned.bound.resolved())
 
@@ -285,7 +285,7 @@ def _refuse_changed(folder: Path, known: RunManifest) -> None:
 def _forget(run: RunContext) -> None:
     """Deletes what only a run that was stopped needs; this one has finished, whatever the system says to that."""
     try:
-        forget_checkpoints(run.folder)
+        forget_checkpoints(run.folder, run.manifest.exported.step if run.manifest.exported else None)
     except StorageError as error:
         run.emit(Notice("report", f"the checkpoints are not needed any more and were not deleted: {error}"))
 

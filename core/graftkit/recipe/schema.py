@@ -435,6 +435,9 @@ class TrainingSection(StrictModel):
     checkpoint_every: int | None = Field(
         default=None, ge=1, description="steps between checkpoints; a run that is stopped leaves one in any case"
     )
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="how many checkpoints are kept, the newest ones, besides that of the best step"
+    )
     device: Annotated[str, BeforeValidator(_device)] = Field(
         default="auto",
         json_schema_extra={"pattern": f"^({_DEVICES})$"},
@@ -452,13 +455,47 @@ class TrainingSection(StrictModel):
 
 
 class EvaluationSection(StrictModel):
-    """What is measured before and after training, besides the holdout loss."""
+    """What is measured before and after training, besides the holdout loss; and while it goes on."""
 
+    every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between evaluations of the holdout loss while the model is trained, and one after the last "
+        "step; none when left out",
+    )
+    sample: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=256, description="how many holdout examples those evaluate at most, drawn by the seed; or all"
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="training stops early after so many of those evaluations in a row without a lower loss",
+    )
+    min_delta: float = Field(
+        default=0.0, ge=0, description="by how much a loss is lower than the lowest before where patience begins anew"
+    )
+    exported: Literal["best", "last"] | None = Field(
+        default=None,
+        description="which step's weights are evaluated at the end and exported: best, that of the lowest of those "
+        "losses, or last; best where patience is said, else last, when left out",
+    )
     exact_match: int = Field(
         default=0, ge=0, description="holdout records to answer by greedy generation and compare, word for word"
     )
     max_new_tokens: int = Field(default=128, ge=1, description="tokens of a generated answer at most")
     batch_size: int = Field(default=64, ge=1, description="answers generated side by side")
+
+    @property
+    def exports_best(self) -> bool:
+        """Whether the step with the lowest holdout loss is exported, not the last one."""
+        return self.exported == "best" or (self.exported is None and self.patience is not None)
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> EvaluationSection:
+        wanting = next((key for key in ("patience", "exported") if getattr(self, key) not in (None, "last")), None)
+        if self.every is None and wanting:
+            raise ValueError(f"evaluation.{wanting} goes by evaluations while the model is trained: say every, too")
+        return self
 
 
 class PluginsSection(StrictModel):
@@ -512,6 +549,8 @@ class Recipe(StrictModel):
                 f"tokenizer.embedding_warmup_steps ({self.tokenizer.embedding_warmup_steps}) leaves none of the "
                 f"{self.training.steps} steps of training.steps to the adapter"
             )
+        if self.evaluation.every is not None and self.data.holdout == 0:
+            raise ValueError("evaluation.every evaluates holdout records, but data.holdout is 0: raise it")
         folders = [export.folder for export in self.export]
         repeated = sorted({folder for folder in folders if folders.count(folder) > 1})
         if repeated:

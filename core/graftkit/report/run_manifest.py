@@ -24,6 +24,7 @@ __all__ = [
     "ChatFacts",
     "DataFacts",
     "ExportFacts",
+    "ExportedStep",
     "Facts",
     "Measurement",
     "MergeFacts",
@@ -185,6 +186,24 @@ class StageFacts(Facts):
     seconds: float
 
 
+class ExportedStep(Facts):
+    """The step whose weights are evaluated after training and exported.
+
+    Attributes:
+        step: Its number.
+        taken: How many steps were taken.
+        planned: How many the recipe makes.
+        reason: Why it is this one.
+        stopped_early: Why fewer steps were taken than planned; empty where none fewer were.
+    """
+
+    step: int
+    taken: int
+    planned: int
+    reason: str
+    stopped_early: str = ""
+
+
 class StepFailure(Facts):
     """A step that was not taken, since its loss had gone wrong.
 
@@ -278,6 +297,7 @@ class RunManifest(Facts):
         parameters: How many parameters there are.
         stop_tokens: The ids that end an answer.
         metrics: What was measured, by moment: "base", "before" and "after".
+        exported: The step whose weights "after" and the exports are of.
         exports: The exports, by folder.
         error: What the run failed with.
         failure: The step whose loss had gone wrong, until a step after it has been taken.
@@ -308,6 +328,7 @@ class RunManifest(Facts):
     parameters: ParameterFacts | None = None
     stop_tokens: list[int] = []
     metrics: dict[str, Measurement] = {}
+    exported: ExportedStep | None = None
     exports: dict[str, ExportFacts] = {}
     error: dict[str, str] | None = None
     failure: StepFailure | None = None

@@ -8,6 +8,7 @@ from typing import Any
 from graftkit.report.run_manifest import Measurement, MergeFacts, MergeScore, RunManifest
 
 __all__ = [
+    "exported_text",
     "merge_rows",
     "merge_text",
     "metric_columns",
@@ -50,6 +51,15 @@ def training_seconds(manifest: RunManifest) -> float:
     stage = next((stage for stage in manifest.stages if stage.name == "training"), None)
     facts = (stage.model_extra or {}) if stage else {}
     return float(facts.get("step_seconds", stage.seconds if stage else 0.0))
+
+
+def exported_text(manifest: RunManifest) -> str:
+    """Says which step was exported, and why; nothing where that is the last one of all that were planned."""
+    found = manifest.exported
+    if found is None or found.step == found.planned:
+        return ""
+    early = f"stopped early after step {found.taken}: {found.stopped_early}" if found.stopped_early else ""
+    return "; ".join(filter(None, [f"exported: step {found.step} of {found.planned}, {found.reason}", early]))
 
 
 def _moments(manifest: RunManifest) -> list[str]:

@@ -42,6 +42,7 @@ class Trainer:
         plan: The examples of every step.
         step: How many steps have been taken.
         whole: False only while a step is changing parameters: the state is then neither the old nor the new one.
+        stopped: Whether no further step is to be taken, though the plan has more.
         watch: What looks at each step's loss; who goes on with a run gives it the losses of the steps before.
     """
 
@@ -60,6 +61,7 @@ class Trainer:
     ) -> None:
         self.step = 0
         self.whole = True
+        self.stopped = False
         self.watch = LossWatch(options.divergence_factor, options.divergence_window)
         self._network = network
         self._store = store
@@ -84,7 +86,7 @@ class Trainer:
         poll: Callable[[], None] = lambda: None,
         on_pass: Callable[[int, int, int], None] = lambda step, done, total: None,
     ) -> None:
-        """Takes every step that has not been taken yet.
+        """Takes every step that has not been taken yet, until it is `stopped`.
 
         Args:
             on_step: Called after each step.
@@ -97,7 +99,8 @@ class Trainer:
         """
         self._network.train()
         try:
-            for examples in self.plan[self.step :]:
+            while not self.stopped and self.step < len(self.plan):
+                examples = self.plan[self.step]
                 # Dropout draws from torch's global generator: it is seeded by the step and given back untouched.
                 with torch.random.fork_rng(devices=_cuda_index(self._device)):
                     torch.manual_seed(derived_seed(self._options.seed, "dropout", self.step + 1))
@@ -107,6 +110,27 @@ class Trainer:
             self._optimizers.freeze_adapter(False)
             self._optimizers.forget_gradients()
             self._network.eval()
+
+    def holdout_loss(self, store: TokenStore, poll: Callable[[], None]) -> float:
+        """Returns the holdout loss of the model as it is trained so far; the next step computes the same either way.
+
+        Args:
+            store: The holdout examples.
+            poll: Called before each forward pass; raises to stop.
+        """
+        training = self._network.training
+        self._network.eval()
+        try:
+            return holdout_loss(
+                self._network,
+                store,
+                self._device,
+                self._options.microbatch_tokens,
+                lambda done, total: poll(),
+                packed=self._packed,
+            )
+        finally:
+            self._network.train(training)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Returns every tensor that the next step depends on: parameters and the optimizers' moments, by name."""
@@ -120,6 +144,14 @@ class Trainer:
         """
         self._optimizers.load_state(step, state)
         self.step = step
+
+    def load_parameters(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
+        """Puts what was trained after some step into the model; the optimizers are not changed.
+
+        Raises:
+            TrainingError: As for `load_state`.
+        """
+        self._optimizers.load_parameters(step, state)
 
     def count_passes(self, *, packed: bool) -> int:
         """Returns how many forward passes all steps take, or would take if sequences shared them."""
