@@ -27,6 +27,7 @@ SHOWN = {
     "initializer": "pulled",
     "reader": "rec",
     "format": "trivia",
+    "metric": "overlap",
 }
 
 

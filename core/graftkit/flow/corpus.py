@@ -108,7 +108,7 @@ def build_corpus(run: RunContext) -> Corpus:
 
 
 def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: Mapping[str, str]) -> dict[str, _Side]:
-    samples, wanted = run.plan.samples, run.plan.bound.recipe.evaluation.exact_match
+    samples, wanted = run.plan.samples, run.plan.bound.recipe.evaluation.answers
     report, first, total = stage.progress("records"), len(samples.train), len(samples.train) + len(samples.holdout)
     about = [_FORMAT, encoder.fingerprint, wanted, *position_units()]
     key = {name: fingerprint([about, of]) for name, of in fingerprints.items()}

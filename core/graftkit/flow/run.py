@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,13 +42,13 @@ class Measured:
     Attributes:
         holdout_loss: Mean negative log-likelihood of a token in the loss, in nats.
         bits_per_byte: The same in bits, of a byte of the text in the loss: comparable whatever the vocabulary is.
-        exact_match: The share of answers that are right word for word, or None where none was asked for.
+        scores: The mean score of the answers by each metric; empty where no answer was asked for.
         answers: How many answers were compared.
     """
 
     holdout_loss: float
     bits_per_byte: float
-    exact_match: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     answers: int = 0
 
 
@@ -66,7 +66,7 @@ class RunResult:
 
     @property
     def metrics(self) -> Mapping[str, Mapping[str, float]]:
-        """Holdout loss, bits per byte and exact match, under "before" and "after" training.
+        """Holdout loss, bits per byte and the scores of answers, under "before" and "after" training.
 
         Where the vocabulary changed, "base" has what the base model gave with its own.
         """
@@ -92,7 +92,7 @@ class RunResult:
 def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
     if facts is None:
         return None
-    return Measured(facts["holdout_loss"], facts["bits_per_byte"], facts.get("exact_match"), facts.get("answers", 0))
+    return Measured(facts["holdout_loss"], facts["bits_per_byte"], facts.get("scores", {}), facts.get("answers", 0))
 
 
 def plan(

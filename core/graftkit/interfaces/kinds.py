@@ -13,7 +13,9 @@ from typing import Literal
 
 __all__ = ["KINDS", "Kind", "KindSpec", "Section"]
 
-Kind = Literal["tokenizer", "initializer", "quantizer", "adapter", "model-source", "exporter", "reader", "format"]
+Kind = Literal[
+    "tokenizer", "initializer", "quantizer", "adapter", "model-source", "exporter", "reader", "format", "metric"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,15 @@ KINDS: dict[Kind, KindSpec] = {
         contract="graftkit.testing.contracts.record_format:FormatContract",
         sections=(Section(("data", "train", "format")), Section(("data", "holdout", "format"))),
         scaffold=("contract",),
+    ),
+    "metric": KindSpec(
+        plural="metrics",
+        hook="graftkit_metrics",
+        summary="Offer metrics: what an answer is worth.",
+        protocol="graftkit.interfaces.metric:Metric",
+        contract="graftkit.testing.contracts.metric:MetricContract",
+        sections=(Section(("evaluation", "metrics")),),
+        scaffold=("config",),
     ),
 }
 """Every kind, by its name."""

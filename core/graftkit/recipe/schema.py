@@ -23,6 +23,7 @@ __all__ = [
     "EvaluationSection",
     "ExportSection",
     "ExtendSection",
+    "MetricSection",
     "ModelSection",
     "PluginsSection",
     "ProviderSection",
@@ -180,6 +181,21 @@ class ExportSection(ProviderSection):
     @property
     def folder(self) -> str:
         """The name of the folder under `exports/`."""
+        return self.name or self.use.rpartition(":")[2].rpartition(".")[2]
+
+
+class MetricSection(ProviderSection):
+    """A metric, and the name that its score is reported under."""
+
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="its name in reports; the metric's own when left out",
+    )
+
+    @property
+    def label(self) -> str:
+        """The name that its score is reported under."""
         return self.name or self.use.rpartition(":")[2].rpartition(".")[2]
 
 
@@ -479,8 +495,16 @@ class EvaluationSection(StrictModel):
         description="which step's weights are evaluated at the end and exported: best, that of the lowest of those "
         "losses, or last; best where patience is said, else last, when left out",
     )
-    exact_match: int = Field(
-        default=0, ge=0, description="holdout records to answer by greedy generation and compare, word for word"
+    answers: int = Field(
+        default=0, ge=0, description="holdout records to answer by greedy generation, before and after training"
+    )
+    metrics: Annotated[list[Annotated[MetricSection, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = (
+        Field(
+            default=[MetricSection(use="exact-match")],
+            min_length=1,
+            description="what those answers are compared with the expected ones by, each a metric; the first one says "
+            "which are shown as right",
+        )
     )
     max_new_tokens: int = Field(default=128, ge=1, description="tokens of a generated answer at most")
     batch_size: int = Field(default=64, ge=1, description="answers generated side by side")
@@ -489,6 +513,15 @@ class EvaluationSection(StrictModel):
     def exports_best(self) -> bool:
         """Whether the step with the lowest holdout loss is exported, not the last one."""
         return self.exported == "best" or (self.exported is None and self.patience is not None)
+
+    @field_validator("metrics")
+    @classmethod
+    def _each_name_once(cls, metrics: list[MetricSection]) -> list[MetricSection]:
+        labels = [metric.label for metric in metrics]
+        repeated = next((label for label in labels if labels.count(label) > 1), None)
+        if repeated:
+            raise ValueError(f"evaluation.metrics: two are called '{repeated}': give one a name of its own")
+        return metrics
 
     @model_validator(mode="after")
     def _evaluated(self) -> EvaluationSection:

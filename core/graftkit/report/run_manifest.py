@@ -169,13 +169,13 @@ class Measurement(Facts):
     Attributes:
         holdout_loss: Mean negative log-likelihood of a token in the loss, in nats.
         bits_per_byte: The same in bits, of a byte of the text in the loss.
-        exact_match: The share of answers that are right word for word, or None where none was asked for.
+        scores: The mean score of the answers by each metric; empty where no answer was asked for.
         answers: How many answers were compared.
     """
 
     holdout_loss: float
     bits_per_byte: float
-    exact_match: float | None = None
+    scores: dict[str, float] = {}
     answers: int = 0
 
 

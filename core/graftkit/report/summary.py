@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graftkit.report.run_manifest import Measurement, MergeFacts, MergeScore, RunManifest
+from graftkit.report.run_manifest import MergeFacts, MergeScore, RunManifest
 
 __all__ = [
     "exported_text",
@@ -41,8 +41,14 @@ def metric_rows(manifest: RunManifest) -> list[tuple[str, ...]]:
         rows.append(("holdout loss", *(_number(facts.holdout_loss if facts else None) for facts in found)))
     rows.append(("bits per byte", *(_number(facts.bits_per_byte if facts else None) for facts in found)))
     answers = next((facts.answers for facts in found if facts and facts.answers), 0)
-    if answers:
-        rows.append((f"exact match ({answers} answers)", *map(_share, found)))
+    labels = dict.fromkeys(label for facts in found if facts for label in facts.scores)
+    rows += [
+        (
+            f"{label.replace('-', ' ')} ({answers} answers)",
+            *(_score(facts.scores.get(label) if facts else None) for facts in found),
+        )
+        for label in labels
+    ]
     return rows
 
 
@@ -70,8 +76,9 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _share(facts: Measurement | None) -> str:
-    return "-" if facts is None or facts.exact_match is None else f"{facts.exact_match:.1%}"
+def _score(value: float | None) -> str:
+    """A share in percent where it may be one."""
+    return "-" if value is None else f"{value:.1%}" if 0 <= value <= 1 else f"{value:.4f}"
 
 
 def proof_text(proof: Mapping[str, Any]) -> str:
