@@ -13,6 +13,7 @@ from graftkit.errors import LossError, RecipeError
 from graftkit.flow.events import Event, StepFinished
 from graftkit.store.token_store import TokenStore
 from graftkit.training.checkpoint import latest_checkpoint
+from graftkit.training.loop import Trainer
 from graftkit.training.loss import TokenLoss
 from graftkit.training.order import plan_steps
 
@@ -125,3 +126,21 @@ def test_the_rule_can_be_switched_off(rising: dict[str, Any], tmp_path: Path) ->
         graftkit.run(rising, out=out)
     result = graftkit.run(rising, out=out, resume=True, overrides=["training.divergence_factor=null"])
     assert result.manifest["status"] == "finished"
+
+
+def test_a_holdout_loss_that_is_no_number_stops_the_run_as_well(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, bad = Trainer.holdout_loss, [4]
+
+    def spoilt(self: Trainer, store: Any, poll: Any) -> float:
+        return float("nan") if self.step in bad else loss(self, store, poll)
+
+    monkeypatch.setattr(Trainer, "holdout_loss", spoilt)
+    recipe["evaluation"] = {"every": 2}
+    for resume in (False, True):
+        with pytest.raises(LossError, match="after step 4 the holdout loss is nan") as caught:
+            graftkit.run(recipe, out=tmp_path / "run", resume=resume)
+        assert "The state after step 4 is kept" in caught.value.hint
+    bad.clear()
+    assert graftkit.run(recipe, out=tmp_path / "run", resume=True).manifest["status"] == "finished"

@@ -92,7 +92,7 @@ class HoldoutWatch:
         loss = self._trainer.holdout_loss(self._sample, self._run.cancel.poll)
         if not math.isfinite(loss):
             error = LossError(f"after step {step} the holdout loss is {loss}")
-            error.step, error.good = step, max(0, step - 1)
+            error.step, error.good = step + 1, max(0, step - 1)  # the next one is not taken
             raise error
         found = Evaluation(step, loss, len(self._sample), time.perf_counter() - start)
         self.lines.append(to_line(found))
