@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from graftkit.interfaces.layer import Layer as Layer
     from graftkit.interfaces.layer import LayerInfo as LayerInfo
     from graftkit.interfaces.layer import LayerKind as LayerKind
+    from graftkit.interfaces.metric import Answered as Answered
+    from graftkit.interfaces.metric import Metric as Metric
     from graftkit.interfaces.model_source import BaseModelFiles as BaseModelFiles
     from graftkit.interfaces.model_source import ModelSource as ModelSource
     from graftkit.interfaces.model_source import TensorInfo as TensorInfo
@@ -85,6 +87,7 @@ _HOMES = {
     "AdaptedWeight": "graftkit.interfaces.adapted_weight",
     "Adapter": "graftkit.interfaces.adapter",
     "AdoptingQuantizer": "graftkit.interfaces.quantizer",
+    "Answered": "graftkit.interfaces.metric",
     "BaseModelFiles": "graftkit.interfaces.model_source",
     "BufferedWeight": "graftkit.interfaces.buffered_weight",
     "CancelToken": "graftkit.flow.cancel",
@@ -109,6 +112,7 @@ _HOMES = {
     "LoadingExample": "graftkit.interfaces.export_card",
     "LongText": "graftkit.interfaces.samples",
     "Message": "graftkit.interfaces.samples",
+    "Metric": "graftkit.interfaces.metric",
     "ModelSource": "graftkit.interfaces.model_source",
     "NewRows": "graftkit.interfaces.initializer",
     "NewToken": "graftkit.interfaces.vocabulary",

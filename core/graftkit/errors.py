@@ -13,7 +13,8 @@ GraftkitError                what was wrong, where, and what to do
 |   `-- FolderError          the output folder: in use, not writable, too small a disk
 |-- RunError                 the run failed                                (exit 1)
 |   |-- StorageError         a write that the system refused
-|   |-- TrainingError        a loss that is no number, a state that doesn't fit
+|   |-- TrainingError        a state that doesn't fit the model
+|   |   `-- LossError        a step whose loss has gone wrong, and which was not taken
 |   |-- ExportError          an export that failed or that did not verify
 |   |-- HookError            a plugin's lifecycle hook raised
 |   `-- PluginCallError      a plugin's code tried to end the program
@@ -23,7 +24,7 @@ GraftkitError                what was wrong, where, and what to do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from graftkit.redact import without_secrets
@@ -35,6 +36,7 @@ __all__ = [
     "FolderError",
     "GraftkitError",
     "HookError",
+    "LossError",
     "ModelError",
     "NothingToLearn",
     "PluginCallError",
@@ -142,6 +144,20 @@ class StorageError(RunError):
 
 class TrainingError(RunError):
     """Training can't go on: the loss is no number, or a state doesn't fit the model."""
+
+
+class LossError(TrainingError):
+    """A step's loss has gone wrong, and the step was not taken.
+
+    Attributes:
+        step: The step's number.
+        good: The last step that nothing speaks against.
+        examples: The numbers of its examples; those whose loss is no number by itself, where some are not.
+    """
+
+    step = 0
+    good = 0
+    examples: Sequence[int] = ()
 
 
 class ExportError(RunError):

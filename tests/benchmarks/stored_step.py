@@ -30,7 +30,7 @@ def once(side: str, steps: int) -> dict[str, float]:
         "quantizer": SIDES[side],
         "adapter": {"use": "lora", "rank": 16, "alpha": 32.0, "targets": "all-linear"},
         "training": {"steps": steps, "tokens_per_step": 512, "learning_rate": 2e-3, "seed": 0, "device": "cpu"},
-        "evaluation": {"exact_match": 0},
+        "evaluation": {"answers": 0},
     }
     with tempfile.TemporaryDirectory() as folder:
         result = graftkit.run(recipe, out=Path(folder) / "run")

@@ -20,6 +20,7 @@ KINDS = {
     "exporters": "ExporterContract",
     "initializers": "InitializerContract",
     "objectives": "ObjectiveContract",
+    "metrics": "MetricContract",
 }
 
 BROKEN = {
@@ -112,6 +113,13 @@ BROKEN = {
         "chat template: none is loaded",
     ),
     "exporters:BlindTolerance": ("its_tolerance_tells_the_trained_model_from_the_base", "a share of the largest logit"),
+    "metrics:FailsOnNoJson": ("every_answer_has_a_finite_score", "JSONDecodeError"),
+    "metrics:DividesByLength": ("every_answer_has_a_finite_score", "score.. of '' is nan, not a finite number"),
+    "metrics:RemembersAnswers": (
+        "one_answer_always_has_the_same_score",
+        "in another order, an answer has another score",
+    ),
+    "metrics:CountsErrors": ("the_expected_answer_is_worth_no_less_than_any_other", "the expected answer -?0"),
     "initializers:ReturnsSixteenBits": ("every_new_token_gets_a_row[extended]", "rows are torch.bfloat16"),
     "initializers:DividesByNothing": (
         "whatever_stood_for_a_token_it_gets_a_row[extended]",

@@ -28,6 +28,7 @@ SHOWN = {
     "reader": "rec",
     "format": "trivia",
     "objective": "margin",
+    "metric": "overlap",
 }
 
 

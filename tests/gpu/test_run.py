@@ -25,7 +25,7 @@ def recipe(tiny_model: Path, chat_records: Path, **training: Any) -> dict[str, A
         "quantizer": "nf4",
         "adapter": {"use": "lora", "rank": 4, "dropout": 0.1},
         "training": {"steps": 6, "tokens_per_step": 128, "learning_rate": 1e-3, "device": "cuda", **training},
-        "evaluation": {"exact_match": 3, "max_new_tokens": 4},
+        "evaluation": {"answers": 3, "max_new_tokens": 4},
         "export": ["peft", "merged"],
     }
 

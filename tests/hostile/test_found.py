@@ -18,7 +18,7 @@ from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, FolderError, GraftkitError, ModelError, StorageError, TrainingError, named
 from graftkit.flow.assets import ExpectedAssets
 from graftkit.flow.export_manifest import ExportManifest, check_tensor_header
-from graftkit.flow.metrics import read_steps
+from graftkit.flow.metrics import read_metrics
 from graftkit.flow.open_model import load_tokenizer
 from graftkit.flow.probes import Probes
 from graftkit.interfaces.regular_file import read_regular
@@ -44,7 +44,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "vocab.json": lambda folder: HuggingFaceBackend().load(folder),
     "tokenizer.model": lambda folder: SentencePieceBackend().load(folder),
     "graftkit.json": lambda folder: ExportManifest.read(folder, ()),
-    "metrics.jsonl": lambda folder: read_steps(folder / "metrics.jsonl"),
+    "metrics.jsonl": lambda folder: read_metrics(folder / "metrics.jsonl"),
     "train.safetensors": lambda folder: TokenStore.load(folder / "train.safetensors"),
     "adapter_model.safetensors": lambda folder: check_tensor_header(folder / "adapter_model.safetensors"),
     "probes.safetensors": lambda folder: Probes.load(folder / "probes.safetensors"),

@@ -273,7 +273,7 @@ def test_the_report_of_hostile_rows_loads_and_runs_nothing(tiny_model: Path, tmp
             "model": str(tiny_model),
             "data": {"train": str(rows_with(MARKUP, tmp_path)), "holdout": 0.2},
             "training": {"steps": 2, "tokens_per_step": 256, "device": "cpu"},
-            "evaluation": {"exact_match": 2, "max_new_tokens": 4},
+            "evaluation": {"answers": 2, "max_new_tokens": 4},
         },
         out=tmp_path / f"run {NAME}",
     )

@@ -137,7 +137,7 @@ def another(form: str, folder: Path) -> Path:
 
 
 def test_it_is_what_the_holdout_records_are_answered_with(make_recipe: Any, chat_records: Path, tmp_path: Path) -> None:
-    evaluation = {"exact_match": 2, "max_new_tokens": 4}
+    evaluation = {"answers": 2, "max_new_tokens": 4}
     recipe = make_recipe(data=data(chat_records, tmp_path), evaluation=evaluation, tokenizer={"extend": {"tokens": 5}})
     result = graftkit.run(recipe, out=tmp_path / "run")
     answers = json.loads((result.folder / "answers-after.json").read_text())["answers"]
@@ -283,7 +283,7 @@ def test_arguments_of_the_template_hold_wherever_it_lays_out(
     make_recipe: Any, chat_records: Path, tmp_path: Path
 ) -> None:
     section = {**data(chat_records, tmp_path, THINKING), "template_arguments": {"enable_thinking": False}}
-    evaluation = {"exact_match": 1, "max_new_tokens": 2}
+    evaluation = {"answers": 1, "max_new_tokens": 2}
     recipe = make_recipe(data=section, export=["merged", "peft"], evaluation=evaluation)
     notices: list[str] = []
     result = graftkit.run(
@@ -369,7 +369,7 @@ COMPLETIONS = [{"prompt": f"say {n}", "completion": f" {n}!"} for n in range(12)
 
 def test_what_was_trained_on_plain_prompts_is_asked_plainly(make_recipe: Any, tmp_path: Path) -> None:
     section = {"train": written(COMPLETIONS, tmp_path / "records.jsonl"), "holdout": 0.2, "max_length": 64}
-    evaluation = {"exact_match": 1, "max_new_tokens": 2}
+    evaluation = {"answers": 1, "max_new_tokens": 2}
     result = graftkit.run(make_recipe(data=section, export=["merged"], evaluation=evaluation), out=tmp_path / "run")
     for folder in (result.folder, *result.exports.values()):
         model = reload(str(folder))
@@ -408,7 +408,7 @@ def test_exact_match_is_measured_after_the_prompt_of_use(
     make_recipe: Any, chat_records: Path, tmp_path: Path, template: str, turns: str
 ) -> None:
     section = {**data(chat_records, tmp_path, template), "turns": turns}
-    evaluation = {"exact_match": 3, "max_new_tokens": 2}
+    evaluation = {"answers": 3, "max_new_tokens": 2}
     result = graftkit.run(make_recipe(data=section, evaluation=evaluation), out=tmp_path / "run")
     model = reload(str(result.folder))
     answers = json.loads((result.folder / "answers-after.json").read_text())["answers"]
@@ -423,7 +423,7 @@ def test_a_conversation_with_several_answers_makes_an_example_of_each(make_recip
     said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     rows = [{"messages": [{"role": role, "content": f"{text}{n}"} for role, text in said]} for n in range(12)]
     section = {"train": written(rows, tmp_path / "records.jsonl"), "holdout": 0.2, "max_length": 64, "turns": "each"}
-    recipe = make_recipe(data=section, evaluation={"exact_match": 3, "max_new_tokens": 2})
+    recipe = make_recipe(data=section, evaluation={"answers": 3, "max_new_tokens": 2})
     result = graftkit.run(recipe, out=tmp_path / "run")
     assert result.manifest["data"]["train_examples"] == 20 and result.manifest["data"]["holdout_examples"] == 4
     expected = [a["expected"][0] for a in json.loads((result.folder / "answers-after.json").read_text())["answers"]]

@@ -24,7 +24,7 @@ TOOLKIT = [sys.executable, "-m", "graftkit"]
 @pytest.fixture
 def recipe_file(make_recipe: Any, tmp_path: Path) -> Path:
     path = tmp_path / "job.yaml"
-    evaluation = {"exact_match": 2, "max_new_tokens": 4}
+    evaluation = {"answers": 2, "max_new_tokens": 4}
     path.write_text(yaml.safe_dump(make_recipe(export=["merged"], evaluation=evaluation)))
     return path
 

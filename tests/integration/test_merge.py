@@ -44,7 +44,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Any:
         "quantizer": {"use": "nf4", "double_quant": False},
         "adapter": {"use": "lora", "rank": 4},
         "training": {"steps": 20, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
-        "evaluation": {"exact_match": 4},
+        "evaluation": {"answers": 4},
         "export": ["peft", *merges],
     }
     return graftkit.run(recipe, out=folder / "run")

@@ -26,7 +26,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def finished(make_recipe: Any, tmp_path: Path) -> graftkit.RunResult:
     return graftkit.run(
-        make_recipe(export=["peft"], evaluation={"exact_match": 3, "max_new_tokens": 4}), out=tmp_path / "run"
+        make_recipe(export=["peft"], evaluation={"answers": 3, "max_new_tokens": 4}), out=tmp_path / "run"
     )
 
 
@@ -216,9 +216,9 @@ def test_other_shapes_of_records_are_learnt_too(make_recipe: Any, tmp_path: Path
     records = tmp_path / "other.jsonl"
     records.write_text("".join(json.dumps({k: f"{v}{n}" for k, v in record.items()}) + "\n" for n in range(20)))
     data = {"train": str(records), "max_length": 32}
-    result = graftkit.run(make_recipe(data=data, evaluation={"exact_match": 2}), out=tmp_path / "run")
+    result = graftkit.run(make_recipe(data=data, evaluation={"answers": 2}), out=tmp_path / "run")
     assert result.metrics["after"]["holdout_loss"] < result.metrics["before"]["holdout_loss"]
-    assert ("exact_match" in result.metrics["after"]) == ("prompt" in record)
+    assert ("scores" in result.metrics["after"]) == ("prompt" in record)
 
 
 def test_holdout_records_that_are_too_long_are_told_of(make_recipe: Any, tmp_path: Path) -> None:

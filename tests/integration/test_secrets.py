@@ -80,7 +80,7 @@ def written(folder: Path) -> dict[str, list[str]]:
 @pytest.fixture
 def recipe(make_recipe: Any, tmp_path: Path) -> str:
     path = tmp_path / "recipe.yaml"
-    evaluation = {"exact_match": 1, "max_new_tokens": 2}
+    evaluation = {"answers": 1, "max_new_tokens": 2}
     adapter = {"use": "leaky", "rank": 2}
     training = {"steps": 2, "tokens_per_step": 256, "device": "cpu"}
     path.write_text(

@@ -44,7 +44,7 @@ training:
   learning_rate: {learning_rate}
   seed: 0
 
-evaluation: {{exact_match: 0}}   # N holdout records to answer and compare, before and after
+evaluation: {{answers: 0}}   # N holdout records to answer and compare, before and after
 export: [peft, merged]
 """
 

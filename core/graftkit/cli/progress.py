@@ -15,6 +15,7 @@ from graftkit.flow.estimate import describe_chosen
 from graftkit.flow.events import (
     Chosen,
     Event,
+    HoldoutMeasured,
     Notice,
     OnEvent,
     PassFinished,
@@ -82,6 +83,10 @@ _METRICS = 2
 """How many of an objective's metrics stand in a line, the first ones that it names."""
 
 
+def _measured(event: HoldoutMeasured) -> str:
+    return f"step {event.step}/{event.steps}  holdout loss {event.loss:.4f}  ({event.examples} examples)"
+
+
 class _Speed:
     """Adds up the steps that this process has taken."""
 
@@ -126,6 +131,8 @@ class PlainLines:
                 share = max(1, step.steps // 20)
                 if step.step in (1, step.steps) or step.step % share == 0 or self._due():
                     self._write(f"  {line}")
+            case HoldoutMeasured():
+                self._write(f"  {_measured(event)}")
             case PassFinished(step, steps, done, total):
                 if self._due():
                     self._write(f"  step {step}/{steps}: {done} of {total} passes")
@@ -167,6 +174,8 @@ class LiveBars:
                 self._bars.console.print(further_lines_indented(f"note: {stage}: {message}"), style="yellow")
             case StepFinished(step):
                 self._update(total=step.steps, completed=step.step, text=self._speed.line(step))
+            case HoldoutMeasured():
+                self._bars.console.print(_measured(event), markup=False)
             case PassFinished(step, steps, done, total):
                 text = f"step {step}/{steps}  {done}/{total} passes"
                 self._update(total=steps, completed=step - 1 + done / total, text=text)

@@ -22,6 +22,7 @@ from graftkit.flow.run import RunResult, run
 from graftkit.recipe.load import recipe_name
 from graftkit.report.run_manifest import MergeFacts, RunManifest, required
 from graftkit.report.summary import (
+    exported_text,
     merge_rows,
     merge_text,
     metric_columns,
@@ -117,6 +118,8 @@ def summary(result: RunResult) -> str:
         f"trained {parameters.trainable:,} of {parameters.total:,} parameters "
         f"({parameters.trainable_share:.2%}) in {training_seconds(manifest):.0f} s of training"
     )
+    if exported_text(manifest):
+        lines.append(exported_text(manifest))
     if vocabulary_text(manifest):
         lines.append(vocabulary_text(manifest))
     for name, facts in manifest.exports.items():

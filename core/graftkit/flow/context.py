@@ -90,6 +90,8 @@ class RunContext:
         if resumed is not None:
             self._theirs = others_files(folder, resumed.manifest)
             self.record(**_known(resumed.manifest))
+            if resumed.manifest.failure:
+                self.record(failure=resumed.manifest.failure.model_copy(update={"back_to": resumed.back_to}))
         self.save()
 
     def theirs(self, name: str) -> list[str]:
@@ -159,8 +161,8 @@ class RunContext:
     def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
         """Writes the manifest for the last time, every artifact listed with its hash.
 
-        Of a finished run's checkpoints the last is one, from which it may be trained further; the others go next. What
-        was half-written and could not be removed is none.
+        Of a finished run's checkpoints the last is one, from which it may be trained further, and that of the step that
+        it exported; the others go next. What was half-written and could not be removed is none.
         """
         self.info = replace(self.info, status=status)
         self._tell_of_plugins()
@@ -169,8 +171,9 @@ class RunContext:
         leave_out = {LOCK, MANIFEST, *self._theirs, *filter(is_temporary, self._names())}
         if status == "finished":
             states = [name for name in self._written() if name.startswith(f"{CHECKPOINTS}/")]
-            last = max((name.split("/")[1] for name in states), default="")
-            leave_out |= {name for name in states if name.split("/")[1] != last}
+            kept = {max((name.split("/")[1] for name in states), default="")}
+            kept |= {f"step-{self._manifest.exported.step:08d}"} if self._manifest.exported else set()
+            leave_out |= {name for name in states if name.split("/")[1] not in kept}
         self.record(artifacts=file_facts(self.folder, leave_out=frozenset(leave_out)), written=[])
         self.save()
 

@@ -30,9 +30,9 @@ PARTIAL = ".tokens.partial"
 """Where tokens are written while records are encoded: a run that was stopped goes on there."""
 
 RECORD = "record"
-"""The column of stored tokens with the number of each example's record, where records are not seen equally often."""
+"""The column of stored tokens with the number of each example's record."""
 
-_FORMAT = 3
+_FORMAT = 4
 """The form of stored tokens: tokens of another one are encoded again."""
 
 _CHECKPOINT = 1 << 20
@@ -67,14 +67,12 @@ class _Side:
         key: What their tokens depend on.
         answers: How many answers are noted at most.
         report: Told how many of them are done.
-        numbered: Whether the number of its record is kept of each example.
     """
 
     samples: Samples
     key: str
     answers: int
     report: Callable[[int], None]
-    numbered: bool = False
 
 
 def build_corpus(run: RunContext) -> Corpus:
@@ -110,14 +108,12 @@ def build_corpus(run: RunContext) -> Corpus:
 
 
 def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: Mapping[str, str]) -> dict[str, _Side]:
-    samples, wanted = run.plan.samples, run.plan.bound.recipe.evaluation.exact_match
+    samples, wanted = run.plan.samples, run.plan.bound.recipe.evaluation.answers
     report, first, total = stage.progress("records"), len(samples.train), len(samples.train) + len(samples.holdout)
     about = [_FORMAT, encoder.fingerprint, wanted, *position_units()]
     key = {name: fingerprint([about, of]) for name, of in fingerprints.items()}
-    if run.plan.mixed:
-        key["train"] = fingerprint([about, fingerprints["train"], RECORD])
     return {
-        "train": _Side(samples.train, key["train"], 0, lambda done: report(done, total), run.plan.mixed),
+        "train": _Side(samples.train, key["train"], 0, lambda done: report(done, total)),
         "holdout": _Side(samples.holdout, key["holdout"], wanted, lambda done: report(first + done, total)),
     }
 
@@ -158,7 +154,7 @@ def _encode(encoder: Encoder, side: _Side, writer: TokenWriter) -> Tally:
     saved = writer.tokens
     side.report(position.records)
     for chunk in tokenize(encoder, side.samples, position):
-        writer.append(replace(chunk.tokens, by_example={RECORD: chunk.records}) if side.numbered else chunk.tokens)
+        writer.append(replace(chunk.tokens, by_example={**chunk.tokens.by_example, RECORD: chunk.records}))
         tally, position = tally.plus(chunk.tally, side.answers), chunk.position
         if writer.tokens - saved >= _CHECKPOINT:
             writer.checkpoint(_note(position, tally))

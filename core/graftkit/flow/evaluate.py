@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from graftkit.corpus.answers_compared import shown
-from graftkit.corpus.encode import chat_template_of, has_answer
+from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError, TrainingError
+from graftkit.flow.answers import answer_all, keep_answers, mean_scores
 from graftkit.flow.base_model import LoadedBase, LoadedModel
 from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
@@ -18,32 +16,16 @@ from graftkit.flow.holdout import encode_samples, loss_bytes
 from graftkit.flow.objective import loss_of
 from graftkit.flow.open_model import embedding_rows
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.model.generate import generate_greedily
-from graftkit.store.files import write_json
-from graftkit.store.token_store import Example, TokenStore
+from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
 
-__all__ = ["Answer", "evaluate", "evaluate_base"]
+__all__ = ["evaluate", "evaluate_base"]
 
 When = Literal["base", "before", "after"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A holdout record and what the model said to it."""
-
-    prompt: str
-    expected: str
-    answer: str
-
-    @property
-    def right(self) -> bool:
-        """Whether the answer is the expected one, but for white space around it."""
-        return self.answer.strip() == self.expected.strip()
-
-
 def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -> None:
-    """Measures the holdout loss and, where the recipe asks for it, exact match; keeps both in the manifest."""
+    """Measures the holdout loss and, where the recipe asks for answers, their scores; keeps both in the manifest."""
     if not len(corpus.holdout):
         return
     if (when == "before" or _is_as_it_finished(run)) and _known_already(run, when):
@@ -51,12 +33,11 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
     options = run.plan.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
         stage.facts |= _measured(run, stage, loaded.model.network, loaded, corpus.holdout)
-        wanted = corpus.answers[: options.evaluation.exact_match]
+        wanted = corpus.answers[: options.evaluation.answers]
         if wanted:
-            answers = _answer_all(run, loaded, stage, corpus, wanted)
-            right = sum(answer.right for answer in answers)
-            stage.facts |= {"exact_match": right / len(answers), "right": right, "answers": len(answers)}
-            _keep(run, when, answers)
+            answers = answer_all(run, loaded, stage, corpus, wanted)
+            stage.facts |= {"scores": mean_scores(answers), "answers": len(answers)}
+            keep_answers(run, when, answers)
         run.record(metrics={**run.manifest.metrics, when: dict(stage.facts)})
 
 
@@ -127,71 +108,3 @@ def _measured(
     loss, weight_sum = score.loss, float(store.weight_sum.sum())
     size = loss_bytes(store, tokenizer or run.vocabulary.tokenizer)
     return {"holdout_loss": loss, "bits_per_byte": loss * weight_sum / math.log(2) / max(1, size), "bytes": round(size)}
-
-
-def _answer_all(
-    run: RunContext, loaded: LoadedModel, stage: StageScope, corpus: Corpus, numbers: Sequence[int]
-) -> list[Answer]:
-    options = run.plan.bound.recipe.evaluation
-    answers: list[Answer] = []
-    batches = [numbers[at : at + options.batch_size] for at in range(0, len(numbers), options.batch_size)]
-    report = stage.progress("tokens")
-    prompts = _prompts(run, corpus, numbers)
-    for number, batch in enumerate(batches):
-        examples = [corpus.holdout[number] for number in batch]
-        asked = prompts[len(answers) : len(answers) + len(batch)]
-
-        def poll(made: int, number: int = number) -> None:
-            report(number * options.max_new_tokens + made, len(batches) * options.max_new_tokens)
-
-        replies = generate_greedily(
-            loaded.model.network,
-            asked,
-            max_new_tokens=options.max_new_tokens,
-            stop=corpus.stop,
-            poll=poll,
-        )
-        answers += [_answer(run, *given) for given in zip(examples, asked, replies, strict=True)]
-    return answers
-
-
-def _prompts(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[list[int]]:
-    """Returns the prompt of each of some answers, as it is in use; training's own where that can't be told."""
-    encoder = run.vocabulary.encoder
-    records = run.plan.samples.holdout.at({*corpus.answered[: len(numbers)]})
-    parts = (
-        part
-        for sample in records
-        for part in encoder.turns(shown(sample))
-        for example in encoder.encode(part).examples
-        if has_answer(example, part)
-    )
-    examples = (corpus.holdout[number] for number in numbers)
-    return [
-        encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist()
-        for example, part in zip(examples, parts, strict=False)
-    ]
-
-
-def _answer(run: RunContext, example: Example, prompt: Sequence[int], reply: Sequence[int]) -> Answer:
-    decode = run.vocabulary.tokenizer.decode
-    goes_on = example.ids[: len(prompt)].tolist() == prompt
-    start = len(prompt) if goes_on else example.prompt_length
-    shown_first = example.sequences[0]
-    expected = shown_first.ids[start:][shown_first.loss_mask[start:]].tolist()
-    return Answer(
-        prompt=decode(prompt),
-        expected=decode(expected, skip_specials=True),
-        answer=decode(list(reply), skip_specials=True),
-    )
-
-
-def _keep(run: RunContext, when: When, answers: Sequence[Answer]) -> None:
-    """Writes the answers for whoever wants to read them."""
-    data: dict[str, Any] = {
-        "tokenizer_fingerprint": run.vocabulary.tokenizer.fingerprint,
-        "answers": [
-            {"prompt": a.prompt, "expected": a.expected, "answer": a.answer, "right": a.right} for a in answers
-        ],
-    }
-    write_json(run.folder / f"answers-{when}.json", data)

@@ -11,6 +11,7 @@ from graftkit.host.lifecycle import StepInfo
 __all__ = [
     "Chosen",
     "Event",
+    "HoldoutMeasured",
     "Notice",
     "OnEvent",
     "PassFinished",
@@ -68,6 +69,23 @@ class StepFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldoutMeasured:
+    """The model has been evaluated on holdout examples while it is trained.
+
+    Attributes:
+        step: The step that it was evaluated after, from 1.
+        steps: How many there will be.
+        loss: Mean negative log-likelihood of a token in the loss, in nats.
+        examples: How many holdout examples that is of.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
 class PassFinished:
     """A step of several forward passes has come a little further.
 
@@ -103,5 +121,5 @@ class Chosen:
     values: Mapping[str, Any]
 
 
-Event = Chosen | StageStarted | StageFinished | Progress | PassFinished | StepFinished | Notice
+Event = Chosen | StageStarted | StageFinished | Progress | PassFinished | StepFinished | HoldoutMeasured | Notice
 OnEvent = Callable[[Event], None]

@@ -161,8 +161,12 @@ def claim_again(path: Path) -> ClaimedFolder:
         raise FolderError(f"can't be written: {error.strerror or error}", where=str(path)) from error
 
 
-def forget_checkpoints(path: Path) -> None:
+def forget_checkpoints(path: Path, exported: int | None) -> None:
     """Deletes the checkpoints of a run that has finished, but for the last: from that one it may be trained further.
+
+    Args:
+        path: The run's folder.
+        exported: The step that it has exported: should it be trained further, that may be the best one again.
 
     Raises:
         StorageError: The system refused.
@@ -170,7 +174,7 @@ def forget_checkpoints(path: Path) -> None:
     if (path / CHECKPOINTS).exists():
         from graftkit.training.checkpoint import keep_newest
 
-        keep_newest(path / CHECKPOINTS)
+        keep_newest(path / CHECKPOINTS, () if exported is None else (exported,))
 
 
 def _lock(path: Path) -> int:

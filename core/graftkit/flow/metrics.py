@@ -1,10 +1,10 @@
-"""`metrics.jsonl`, a line a step: read so that a damaged line is named and stands in nobody's way."""
+"""`metrics.jsonl`, a line a step and one an evaluation; a damaged line is named when it is read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,73 @@ from graftkit.errors import FolderError
 from graftkit.host.lifecycle import StepInfo
 from graftkit.interfaces.regular_file import read_regular
 
-__all__ = ["METRICS", "missing_steps", "read_steps", "to_line"]
+__all__ = ["METRICS", "Evaluation", "Metrics", "missing_steps", "read_metrics", "to_line"]
 
 METRICS = "metrics.jsonl"
 
-_KEYS = tuple(field.name for field in fields(StepInfo) if field.name not in ("steps", "metrics"))
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What holdout examples said of the model while it was trained; its line is told from a step's by `holdout_loss`.
+
+    Attributes:
+        step: The step that it was measured after.
+        holdout_loss: Mean negative log-likelihood of a token in the loss, in nats.
+        examples: How many holdout examples that is of.
+        seconds: How long it took.
+    """
+
+    step: int
+    holdout_loss: float
+    examples: int
+    seconds: float
 
 
-def to_line(step: StepInfo) -> dict[str, Any]:
-    """Returns what a step's line says."""
-    line = {key: getattr(step, key) for key in _KEYS}
-    return line | {"metrics": dict(step.metrics)} if step.metrics else line
+_OF_STEP = tuple(field.name for field in fields(StepInfo) if field.name not in ("steps", "metrics"))
+_OF_EVALUATION = tuple(field.name for field in fields(Evaluation))
 
 
-def read_steps(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines that can be read, in the order of their steps; none where there is no file.
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The lines that can be read, each kind in the order of its steps.
 
-    A line that is no JSON, lacks a number or has the step of an earlier one is left out, as is a last line that a crash
-    has cut off: `missing_steps` says of which steps there is none.
+    Attributes:
+        steps: What was said of each step.
+        evaluations: What was measured on holdout examples after some of them.
+    """
+
+    steps: Sequence[Mapping[str, Any]] = ()
+    evaluations: Sequence[Evaluation] = ()
+
+    @property
+    def holdout_losses(self) -> dict[int, float]:
+        """The holdout loss after each step that was evaluated."""
+        return {line.step: line.holdout_loss for line in self.evaluations}
+
+    def until(self, step: int) -> Metrics:
+        """Returns what was said up to a step."""
+        steps = [line for line in self.steps if line["step"] <= step]
+        return Metrics(steps, [line for line in self.evaluations if line.step <= step])
+
+    def text(self) -> str:
+        """Returns the lines as the file holds them: each evaluation after its step."""
+        lines = sorted([*self.steps, *map(to_line, self.evaluations)], key=lambda line: line["step"])
+        return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def to_line(said: StepInfo | Evaluation) -> dict[str, Any]:
+    """Returns what the line of a step, or of an evaluation, says."""
+    if isinstance(said, Evaluation):
+        return asdict(said)
+    line = {key: getattr(said, key) for key in _OF_STEP}
+    return line | {"metrics": dict(said.metrics)} if said.metrics else line
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Returns the lines that can be read; none where there is no file.
+
+    A line that is no JSON, lacks a number or has the step of an earlier one of its kind is left out, as is a last line
+    that a crash has cut off: `missing_steps` says of which steps there is none.
 
     Raises:
         FolderError: The system refuses to read it, or it is no regular file.
@@ -37,23 +86,26 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
     try:
         lines = read_regular(path).split(b"\n")[:-1]
     except FileNotFoundError:
-        return []
+        return Metrics()
     except OSError as error:
         hint = "Move it out of the way: the run goes on without it."
         raise FolderError(f"can't be read: {error.strerror}", where=str(path), hint=hint) from error
-    found: dict[int, dict[str, Any]] = {}
+    steps: dict[int, dict[str, Any]] = {}
+    evaluations: dict[int, Evaluation] = {}
     for line in lines:
         facts = _read(line)
-        if facts is not None:
-            found.setdefault(facts["step"], facts)
-    return [found[step] for step in sorted(found)]
+        if facts is not None and "holdout_loss" in facts:
+            evaluations.setdefault(facts["step"], Evaluation(**{key: facts[key] for key in _OF_EVALUATION}))
+        elif facts is not None:
+            steps.setdefault(facts["step"], facts)
+    return Metrics([steps[step] for step in sorted(steps)], [evaluations[step] for step in sorted(evaluations)])
 
 
 def missing_steps(lines: Sequence[Mapping[str, Any]], steps: int) -> str:
     """Says which of the first steps have no line that can be read; nothing where all have.
 
     Args:
-        lines: What `read_steps` gave.
+        lines: The lines of steps.
         steps: How many steps have been taken.
     """
     missing = [str(step) for step in range(1, steps + 1) if step not in {line["step"] for line in lines}]
@@ -66,7 +118,8 @@ def missing_steps(lines: Sequence[Mapping[str, Any]], steps: int) -> str:
 def _read(line: bytes) -> dict[str, Any] | None:
     try:
         facts = json.loads(line)
-        numbers = all(type(facts[key]) in (int, float) for key in _KEYS)
+        keys = _OF_EVALUATION if "holdout_loss" in facts else _OF_STEP
+        numbers = all(type(facts[key]) in (int, float) for key in keys)
         return facts if numbers and type(facts["step"]) is int else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -401,8 +401,8 @@ def _notices(bound: BoundRecipe, samples: Split) -> list[str]:
         notices.append(f"{samples.repeated} records are also held out; training does not see them")
     if not samples.holdout:
         notices.append("no record is held out: nothing will say whether the model got better")
-    wanted = bound.recipe.evaluation.exact_match
+    wanted = bound.recipe.evaluation.answers
     answers = sum(count for shape, count in samples.holdout.counts().items() if shape != "text")
     if wanted > answers:
-        notices.append(f"evaluation.exact_match asks for {wanted} answers; {answers} holdout records have one")
+        notices.append(f"evaluation.answers asks for {wanted} answers; {answers} holdout records have one")
     return notices

@@ -29,8 +29,16 @@ __all__ = [
     "telling_versions",
 ]
 
-_FREE = frozenset({"export", "plugins", "training.checkpoint_every", "training.device"})
+_FREE = frozenset(
+    {"export", "plugins"}
+    | {f"training.{key}" for key in ("checkpoint_every", "keep_checkpoints", "device")}
+    | {f"training.{key}" for key in ("divergence_factor", "divergence_window")}
+    | {f"evaluation.{key}" for key in ("patience", "min_delta", "exported")}
+)
 """What may differ when a run goes on: none of it changes what a step computes, but for a device's rounding."""
+
+_RATE = frozenset(f"training.{key}" for key in ("learning_rate", "max_grad_norm", "warmup"))
+"""What may differ, too, when a run goes on that failed since its loss had gone wrong."""
 
 _LENGTH = ("epochs", "steps")
 """Keys of `training` that may differ, too, when a run goes on that has finished."""
@@ -42,9 +50,11 @@ class Resumed:
 
     Attributes:
         manifest: What its manifest said when it stopped.
+        back_to: The last step that it may go on after, where its loss had gone wrong and it trains otherwise now.
     """
 
     manifest: RunManifest
+    back_to: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -53,7 +63,7 @@ class Resumed:
 
     def only_exports(self, recipe: Mapping[str, Any]) -> bool:
         """Whether it had finished, and a recipe asks of it nothing but other exports."""
-        return self.finished and self.manifest.recipe.get("training") == recipe["training"]
+        return self.finished and not _trains_further(self.manifest, recipe)
 
     @property
     def trained_steps(self) -> int | None:
@@ -136,6 +146,8 @@ def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
         return None
     finished = manifest.status == "finished"
     free = _FREE | {f"training.{key}" for key in _LENGTH} if finished else _FREE
+    if manifest.failure:
+        free |= _RATE
     differing = list(_differences(manifest.recipe, recipe, free))
     if differing:
         raise RecipeError(
@@ -145,7 +157,15 @@ def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
         )
     if finished:
         _check_continued(folder, manifest, recipe)
-    return Resumed(manifest)
+    return Resumed(manifest, _back_to(manifest, recipe))
+
+
+def _back_to(manifest: RunManifest, recipe: Mapping[str, Any]) -> int | None:
+    """Returns the last step to go on after, where the loss had gone wrong and the run trains otherwise now."""
+    failure = manifest.failure
+    if failure is None or next(_differences(manifest.recipe, recipe, _FREE), None) is None:
+        return failure.back_to if failure else None
+    return failure.good if failure.back_to is None else min(failure.good, failure.back_to)
 
 
 def _steps(manifest: RunManifest) -> int | None:
@@ -159,10 +179,10 @@ def _steps(manifest: RunManifest) -> int | None:
 
 def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, Any]) -> None:
     """Refuses where a finished run has nothing to go on with, or nothing to go on from."""
-    taken, before, now = _steps(manifest), manifest.recipe.get("training") or {}, recipe["training"]
+    taken, now = _steps(manifest), recipe["training"]
     if taken is None:
         raise FolderError("its manifest is damaged: it does not say how many steps were taken", where=str(folder))
-    longer = any(before.get(key) != now[key] for key in _LENGTH)
+    longer = _trains_further(manifest, recipe)
     if not longer and manifest.recipe.get("export") == recipe["export"]:
         raise FolderError(
             f"the run in it has finished, after {taken} steps: there is nothing to resume",
@@ -177,6 +197,16 @@ def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, A
         )
     if longer and now["steps"] != taken:
         check_state(folder, taken)
+
+
+def _trains_further(manifest: RunManifest, recipe: Mapping[str, Any]) -> bool:
+    """Tells whether a recipe takes more steps than a finished run: it says more, or waits longer before it stops."""
+    training, evaluation = manifest.recipe.get("training") or {}, manifest.recipe.get("evaluation") or {}
+    now = recipe.get("evaluation") or {}
+    if any(training.get(key) != recipe["training"][key] for key in _LENGTH):
+        return True
+    early = manifest.exported is not None and bool(manifest.exported.stopped_early)
+    return early and any(evaluation.get(key) != now.get(key) for key in ("patience", "min_delta"))
 
 
 def check_state(folder: Path, taken: int) -> None:

@@ -43,14 +43,14 @@ class Measured:
         holdout_loss: Mean negative log-likelihood of a token in the loss, in nats, or what the objective minimizes.
         bits_per_byte: The same in bits, of a byte of the text in the loss: comparable whatever the vocabulary is. None
             where the objective minimizes something else.
-        exact_match: The share of answers that are right word for word, or None where none was asked for.
+        scores: The mean score of the answers by each metric; empty where no answer was asked for.
         answers: How many answers were compared.
         metrics: What else the objective tells, by name.
     """
 
     holdout_loss: float
     bits_per_byte: float | None
-    exact_match: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     answers: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -69,7 +69,7 @@ class RunResult:
 
     @property
     def metrics(self) -> Mapping[str, Mapping[str, float]]:
-        """Holdout loss, bits per byte and exact match, under "before" and "after" training.
+        """Holdout loss, bits per byte and the scores of answers, under "before" and "after" training.
 
         Where the vocabulary changed, "base" has what the base model gave with its own.
         """
@@ -98,7 +98,7 @@ def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
     return Measured(
         facts["holdout_loss"],
         facts.get("bits_per_byte"),
-        facts.get("exact_match"),
+        facts.get("scores", {}),
         facts.get("answers", 0),
         facts.get("metrics", {}),
     )
@@ -276,7 +276,7 @@ def _find(folder: Path, planned: RunPlan) -> Resumed | None:
     if manifest is not None and manifest.status == "finished":
         claimed = claim_again(folder)
         with suppress(StorageError):
-            forget_checkpoints(folder)
+            forget_checkpoints(folder, manifest.exported.step if manifest.exported else None)
         claimed.keep()
     return find_run(folder, planned.bound.resolved())
 
@@ -294,7 +294,7 @@ def _refuse_changed(folder: Path, known: RunManifest) -> None:
 def _forget(run: RunContext) -> None:
     """Deletes what only a run that was stopped needs; this one has finished, whatever the system says to that."""
     try:
-        forget_checkpoints(run.folder)
+        forget_checkpoints(run.folder, run.manifest.exported.step if run.manifest.exported else None)
     except StorageError as error:
         run.emit(Notice("report", f"the checkpoints are not needed any more and were not deleted: {error}"))
 

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
 
-from graftkit.errors import FolderError, RecipeError, named
+from graftkit.errors import DataError, FolderError, LossError, RecipeError, named
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import RECORD, Corpus
 from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folder import CHECKPOINTS
-from graftkit.flow.metrics import METRICS, missing_steps, read_steps, to_line
+from graftkit.flow.holdout_watch import HoldoutWatch
+from graftkit.flow.metrics import METRICS, Metrics, missing_steps, read_metrics, to_line
 from graftkit.flow.objective import loss_of
 from graftkit.flow.resume import Resumed, check_state
 from graftkit.host.lifecycle import StepInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TrainingSection
+from graftkit.report.run_manifest import ExportedStep, StepFailure
 from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
-from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
+from graftkit.training.checkpoint import (
+    checkpoint_of,
+    damaged_checkpoints,
+    forget_after,
+    latest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from graftkit.training.early_stop import best_step
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
 from graftkit.training.order import Mixture
 from graftkit.training.schedule import learning_rate, warmup_steps
 
 __all__ = ["go_back", "save_adapter", "train"]
+
+SHOWN_RECORDS = 8
+"""How many of a failed step's records its error names; the manifest names all."""
 
 
 def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
@@ -50,35 +62,82 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     )
     _check_first(run, trainer)
     with run.stage("training") as stage:
-        if run.resumed is not None:
-            _go_on(run, run.resumed, model, trainer, stage)
-        if not loaded.packing.packed:
-            alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
-            stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
-        metrics = LineFile(run.folder / METRICS)
-        start = trainer.step
-
-        def on_pass(step: int, done: int, total: int) -> None:
-            run.emit(PassFinished(step, len(trainer.plan), done, total))
-
-        try:
-            trainer.run(_on_step(run, trainer, metrics), run.cancel.poll, on_pass)
-        except BaseException:
-            if trainer.whole and trainer.step > start:
-                _write_checkpoint(run, trainer, metrics)
-                save_adapter(run, model, trainer.step)
-            raise
+        if run.resumed is not None and _is_trained(run, run.resumed, trainer):
+            _take_adapter(run, run.resumed, model, trainer, stage)
         else:
-            if trainer.step > start:
-                _write_checkpoint(run, trainer, metrics)
-        finally:
-            metrics.close()
-        save_adapter(run, model, trainer.step)
-        stage.facts |= _facts(trainer, read_steps(run.folder / METRICS))
+            if run.resumed is not None:
+                _go_on(run, run.resumed, trainer, stage)
+            if not loaded.packing.packed:
+                alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
+                stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
+            run.record(exported=_take_steps(run, model, corpus, trainer, stage))
+        save_adapter(run, model, run.manifest.exported.step if run.manifest.exported else trainer.step)
+        stage.facts |= _facts(trainer, read_metrics(run.folder / METRICS))
 
 
-def _go_on(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer: Trainer, stage: StageScope) -> None:
-    """Takes up what the run that goes on has trained.
+def _take_steps(
+    run: RunContext, model: AdaptedModel, corpus: Corpus, trainer: Trainer, stage: StageScope
+) -> ExportedStep:
+    """Takes the steps that have not been taken yet, and puts into the model what is exported of them."""
+    metrics = LineFile(run.folder / METRICS)
+    since = (run.resumed.trained_steps if run.resumed else None) or 0
+    watch = HoldoutWatch(run, trainer, corpus.holdout, metrics, read_metrics(run.folder / METRICS), since)
+    start = trainer.step
+
+    def on_pass(step: int, done: int, total: int) -> None:
+        run.emit(PassFinished(step, len(trainer.plan), done, total))
+
+    try:
+        watch.after_step()  # a run may have been stopped before it was evaluated
+        trainer.run(_on_step(run, trainer, watch), run.cancel.poll, on_pass)
+    except BaseException as error:
+        if trainer.whole and trainer.step > start:
+            _write_checkpoint(run, trainer, watch)
+            save_adapter(run, model, trainer.step)
+        if isinstance(error, LossError):
+            raise _naming_records(run, corpus, error) from error
+        raise
+    else:
+        if trainer.step > start:
+            _write_checkpoint(run, trainer, watch)
+    finally:
+        metrics.close()
+    return _take_exported(run, trainer, watch, stage)
+
+
+def _take_exported(run: RunContext, trainer: Trainer, watch: HoldoutWatch, stage: StageScope) -> ExportedStep:
+    """Puts the best step's parameters into the model where that one is exported, and says which step is, and why."""
+    taken, planned, options = trainer.step, len(trainer.plan), run.plan.bound.recipe.evaluation
+    early = ""
+    if taken < planned:
+        early = f"the last {options.patience} evaluations gave no holdout loss that is lower by {options.min_delta:g}"
+        stage.notice(f"training stopped early, after step {taken} of {planned}: {early}")
+    best, kept = watch.best, watch.best
+    if best is not None:
+        folder = run.folder / CHECKPOINTS
+        states = {step: path for step in watch.losses if (path := checkpoint_of(folder, step)) is not None}
+        kept = best_step({step: watch.losses[step] for step in states})
+        if kept != best:
+            stage.notice(
+                f"the state after step {best}, which was best, is gone: the best of those that are kept is taken"
+            )
+        if kept is not None and kept != taken:
+            with named(str(states[kept])):
+                trainer.load_parameters(kept, read_checkpoint(states[kept]))
+    if kept is None:
+        return ExportedStep(step=taken, taken=taken, planned=planned, reason="the last step", stopped_early=early)
+    reason = f"the lowest holdout loss while training, {watch.losses[kept]:.4f}"
+    return ExportedStep(step=kept, taken=taken, planned=planned, reason=reason, stopped_early=early)
+
+
+def _is_trained(run: RunContext, resumed: Resumed, trainer: Trainer) -> bool:
+    """Tells whether a run that goes on has finished with all the steps that it now takes."""
+    taken = resumed.trained_steps
+    return taken is not None and (resumed.only_exports(run.plan.bound.resolved()) or taken == len(trainer.plan))
+
+
+def _go_on(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageScope) -> None:
+    """Takes up what the run that goes on has trained, and has to train further.
 
     Raises:
         FolderError: It has finished, and what it goes on from is gone.
@@ -93,26 +152,33 @@ def _go_on(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer: Trai
             f"the recipe makes {steps} steps, but the run in {run.folder} has finished after {taken}",
             hint="Say more epochs or steps, or start anew with --overwrite.",
         )
-    elif steps == taken:
-        _take_adapter(run, model, trainer)
-        stage.notice(f"nothing is trained: the run took its {taken} steps before")
     else:
         check_state(run.folder, taken)
         go_back(run, trainer, stage)
-        stage.notice(_describe_stretch(run.plan.bound.recipe.training, taken, steps))
+        before = resumed.manifest.exported
+        if before is None or before.planned != steps:
+            stage.notice(_describe_stretch(run.plan.bound.recipe.training, taken, steps))
 
 
-def _take_adapter(run: RunContext, model: AdaptedModel, trainer: Trainer) -> None:
-    """Takes over the adapter that a finished run has saved; its checkpoint may be gone."""
+def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer: Trainer, stage: StageScope) -> None:
+    """Takes over the adapter that a finished run has saved; its checkpoint may be gone.
+
+    Raises:
+        FolderError: The adapter is of another step than the run has exported.
+    """
     from graftkit.flow.reload import read_adapter
 
+    taken, exported = resumed.trained_steps or 0, resumed.manifest.exported
+    expected = exported.step if exported else taken
     facts, state = read_adapter(run.folder)
-    if facts.get("step") != len(trainer.plan):
+    if facts.get("step") != expected:
         where = str(run.folder / "adapter")
-        raise FolderError(f"it is of step {facts.get('step')!r:.20}, not of the run's last", where=where)
+        raise FolderError(f"it is of step {facts.get('step')!r:.20}, not of step {expected}", where=where)
     with named(str(run.folder / "adapter")):
         model.load_adapter_state(state)
-    trainer.step = len(trainer.plan)
+    trainer.step = taken
+    run.record(exported=exported)
+    stage.notice(f"nothing is trained: the run took its {taken} steps before")
 
 
 def _describe_stretch(options: TrainingSection, taken: int, steps: int) -> str:
@@ -154,27 +220,55 @@ def _row_training(run: RunContext, model: AdaptedModel) -> RowTraining:
     )
 
 
-def _on_step(run: RunContext, trainer: Trainer, metrics: LineFile) -> Callable[[StepInfo], None]:
+def _on_step(run: RunContext, trainer: Trainer, watch: HoldoutWatch) -> Callable[[StepInfo], None]:
     every = run.plan.bound.recipe.training.checkpoint_every
     state = ProcessState(cheap=True)
 
     def on_step(step: StepInfo) -> None:
         run.put_back(state, "training")
-        metrics.append(to_line(step))
-        run.record(progress={"stage": "training", "step": step.step, "steps": step.steps})
-        if every and step.step % every == 0 and step.step < step.steps:
-            _write_checkpoint(run, trainer, metrics)
-            run.save()
+        watch.lines.append(to_line(step))
+        failed = {"failure": None} if run.manifest.failure else {}  # that step has been taken by now
+        run.record(progress={"stage": "training", "step": step.step, "steps": step.steps}, **failed)
         run.emit(StepFinished(step))
+        watch.after_step()
+        if step.step < step.steps and ((every and step.step % every == 0) or watch.best == step.step):
+            _write_checkpoint(run, trainer, watch)
+            run.save()
         run.broadcast("graftkit_step_finished", step=step)
 
     return on_step
 
 
-def _write_checkpoint(run: RunContext, trainer: Trainer, metrics: LineFile) -> None:
-    metrics.sync()  # a machine that dies must not lose lines of steps that are not taken again
+def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossError:
+    """Returns the error that says which records a step's loss was taken over, and what to do; notes the step."""
+    numbers = sorted({int(corpus.train.by_example[RECORD][example]) for example in error.examples})
+    records: list[str] = []
+    with suppress(DataError):  # the file has changed meanwhile
+        records += [sample.where for sample in run.plan.samples.train.at(numbers)]
+    run.record(failure=StepFailure(step=error.step, reason=error.message, good=error.good, records=records))
+    shown, more = records[:SHOWN_RECORDS], len(records) - SHOWN_RECORDS
+    listed = [*shown, f"and {more} more, which the manifest lists"] if more > 0 else shown
+    rate = run.plan.bound.recipe.training.learning_rate
+    hint = (
+        f"The state after step {error.step - 1} is kept. Going on with --resume alone takes the same step and fails "
+        f"again. With --set training.learning_rate={rate / 3:.1g}, or another training.max_grad_norm or warmup, it "
+        f"goes back to the newest checkpoint up to step {error.good} (training.checkpoint_every), or to the start; "
+        "training.divergence_factor says what divergence is."
+    )
+    return LossError("\n".join([f"{error.message}{'; its records:' if listed else ''}", *listed]), hint=hint)
+
+
+def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) -> None:
+    watch.lines.sync()  # a machine that dies must not lose lines of steps that are not taken again
     fingerprint = run.vocabulary.tokenizer.fingerprint
-    write_checkpoint(run.folder / CHECKPOINTS, trainer.step, trainer.state(), tokenizer_fingerprint=fingerprint)
+    write_checkpoint(
+        run.folder / CHECKPOINTS,
+        trainer.step,
+        trainer.state(),
+        tokenizer_fingerprint=fingerprint,
+        keep=run.plan.bound.recipe.training.keep_checkpoints,
+        also=() if watch.best is None else (watch.best,),
+    )
 
 
 def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
@@ -183,6 +277,9 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     Raises:
         TrainingError: The checkpoint is not of this model, or can't be read.
     """
+    if run.resumed and run.resumed.back_to is not None:
+        stage.notice(f"the loss had gone wrong: what was trained after step {run.resumed.back_to} is trained anew")
+        forget_after(run.folder / CHECKPOINTS, run.resumed.back_to)
     for name in damaged_checkpoints(run.folder / CHECKPOINTS):
         stage.notice(f"{CHECKPOINTS}/{name} is damaged and is not used")
     found = latest_checkpoint(run.folder / CHECKPOINTS)
@@ -193,9 +290,11 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     step, path = found
     with named(str(path)):
         trainer.load_state(step, read_checkpoint(path))
-    lines = read_steps(run.folder / METRICS)
-    _tell_of_damage(run, stage, missing_steps(lines, step))
-    write_text(run.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+    metrics = read_metrics(run.folder / METRICS)
+    _tell_of_damage(run, stage, missing_steps(metrics.steps, step))
+    write_text(run.folder / METRICS, metrics.until(step).text())
+    for line in metrics.until(step).steps:
+        trainer.watch.look(line["step"], line["loss"], line["gradient_norm"])
     stage.notice(f"going on after step {step}")
 
 
@@ -228,11 +327,11 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
         write_json(folder / "adapter.json", facts)
 
 
-def _facts(trainer: Trainer, lines: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+def _facts(trainer: Trainer, metrics: Metrics) -> dict[str, object]:
     """Returns what the training took; what only its metrics say is None where they are damaged."""
     tokens, loss_tokens = trainer.count_tokens()
-    losses = {line["step"]: line["loss"] for line in lines}
-    seconds = sum(line["seconds"] for line in lines)
+    losses = {line["step"]: line["loss"] for line in metrics.steps}
+    seconds = sum(line["seconds"] for line in metrics.steps)
     return {
         "steps": trainer.step,
         "tokens": tokens,
@@ -240,5 +339,5 @@ def _facts(trainer: Trainer, lines: Sequence[Mapping[str, Any]]) -> dict[str, ob
         "first_loss": losses.get(1),
         "last_loss": losses.get(trainer.step),
         "step_seconds": round(seconds, 3),
-        "tokens_per_second": round(sum(line["tokens"] for line in lines) / seconds, 1) if seconds else None,
+        "tokens_per_second": round(sum(line["tokens"] for line in metrics.steps) / seconds, 1) if seconds else None,
     }

@@ -14,7 +14,16 @@ from typing import Literal
 __all__ = ["KINDS", "Kind", "KindSpec", "Section"]
 
 Kind = Literal[
-    "tokenizer", "initializer", "quantizer", "adapter", "model-source", "exporter", "reader", "format", "objective"
+    "tokenizer",
+    "initializer",
+    "quantizer",
+    "adapter",
+    "model-source",
+    "exporter",
+    "reader",
+    "format",
+    "objective",
+    "metric",
 ]
 
 
@@ -148,6 +157,15 @@ KINDS: dict[Kind, KindSpec] = {
         sections=(Section(("objective",)),),
         scaffold=("config",),
         config="graftkit.interfaces.objective:ObjectiveConfig",
+    ),
+    "metric": KindSpec(
+        plural="metrics",
+        hook="graftkit_metrics",
+        summary="Offer metrics: what an answer is worth.",
+        protocol="graftkit.interfaces.metric:Metric",
+        contract="graftkit.testing.contracts.metric:MetricContract",
+        sections=(Section(("evaluation", "metrics")),),
+        scaffold=("config",),
     ),
 }
 """Every kind, by its name."""

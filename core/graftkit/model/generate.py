@@ -11,10 +11,17 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from graftkit.model.attention import native_attention
+from graftkit.model.cache import can_grow, can_select, with_room
 from graftkit.model.packing import attention_as
 from graftkit.model.sampling import Sampler
 
 __all__ = ["Continuation", "generate_greedily"]
+
+_WORTH_KEEPING = 0.75
+"""Ended sequences are left out once no more than this share goes on: leaving them out copies the others' cache."""
+
+_WORTH_SHARING = 8
+"""From how many tokens that all prompts begin with computing them once is worth a pass of its own."""
 
 
 def generate_greedily(
@@ -41,14 +48,17 @@ def generate_greedily(
         options = {"max_new_tokens": max_new_tokens, "stop": stop, "poll": poll}
         return [generate_greedily(network, [prompt], **options)[0] for prompt in prompts]  # type: ignore[arg-type]
     answers: list[list[int]] = [[] for _ in prompts]
-    open_rows = set(range(len(prompts)))
-    for made, tokens in enumerate(_next_tokens(network, prompts, max_new_tokens), 1):
+    batch = _Batch(network, prompts, max_new_tokens)
+    going_on = list(range(len(prompts)))  # places in the batch of the sequences that have not ended
+    for made in range(1, max_new_tokens + 1):
+        tokens = batch.next_tokens()
         poll(made)
-        open_rows -= {row for row in open_rows if tokens[row] in stop}
-        for row in open_rows:
-            answers[row].append(tokens[row])
-        if not open_rows:
+        going_on = [place for place in going_on if tokens[place] not in stop]
+        for place in going_on:
+            answers[batch.rows[place]].append(tokens[place])
+        if not going_on:
             break
+        going_on = batch.keep(going_on)
     return answers
 
 
@@ -134,37 +144,93 @@ def _keeps_all(cache: Any) -> bool:
     return all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", (None,)))
 
 
-def _next_tokens(network: Any, prompts: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
-    """Yields the likeliest next token of every prompt, again and again, with a cache of what was computed.
+class _Batch:
+    """Sequences that are continued side by side, with a cache of what was computed.
 
-    Prompts of different lengths are padded on the left; the padding is masked.
+    Prompts of different lengths are padded on the left; the padding is masked. A sequence that has ended is left out of
+    what is computed next, where the cache allows that.
+
+    Args:
+        network: A transformers causal language model.
+        prompts: Token ids of each prompt.
+        limit: How many tokens follow at most.
+
+    Attributes:
+        rows: The number of the prompt of each sequence that is still continued.
     """
-    ids, mask = _pad_left(prompts, network.get_input_embeddings().weight.device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = None
-    cache_name = "cache_params" if _keeps_a_state(network) else "past_key_values"
-    padded = not bool(mask.all())
-    with attention_as(network, native_attention(network)):
-        for _ in range(limit):
-            with torch.no_grad():
-                output = network(
-                    input_ids=ids,
-                    attention_mask=mask if padded else None,
-                    position_ids=positions,
-                    use_cache=True,
-                    logits_to_keep=1,
-                    **{cache_name: cache},
-                )
-            cache = getattr(output, cache_name)
-            chosen = output.logits[:, -1].argmax(-1)
-            yield chosen.tolist()
-            ids, positions = chosen.unsqueeze(1), positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+
+    def __init__(self, network: Any, prompts: Sequence[Sequence[int]], limit: int) -> None:
+        self.rows = list(range(len(prompts)))
+        self._network, self._limit = network, limit
+        self._cache_name = "cache_params" if _keeps_a_state(network) else "past_key_values"
+        self._cache: Any = None
+        device = network.get_input_embeddings().weight.device
+        shared = self._compute_once(prompts, device)
+        self._ids, mask = _pad_left([prompt[shared:] for prompt in prompts], device)
+        self._mask = torch.cat([mask.new_ones(len(mask), shared), mask], dim=1)
+        self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+        self._padded = not bool(self._mask.all())
+
+    def _compute_once(self, prompts: Sequence[Sequence[int]], device: torch.device) -> int:
+        """Computes what all prompts begin with, such as a system message, for all of them; returns how many tokens.
+
+        Where a layer keeps no more than a window, or a state, nothing is: padding would come between.
+        """
+        shared = _common(prompts)
+        if len(prompts) == 1 or shared < _WORTH_SHARING or self._cache_name != "past_key_values":
+            return 0
+        self._ids = torch.tensor([[*prompts[0][:shared]]], device=device)
+        self._positions, self._padded = torch.arange(shared, device=device).unsqueeze(0), False
+        cache = getattr(self._forward(), self._cache_name)
+        if not can_grow(cache):
+            return 0
+        cache.batch_repeat_interleave(len(prompts))
+        self._cache = with_room(cache, max(map(len, prompts)) - shared + self._limit)
+        return shared
+
+    @torch.no_grad()
+    def _forward(self) -> Any:
+        with attention_as(self._network, native_attention(self._network)):
+            return self._network(
+                input_ids=self._ids,
+                attention_mask=self._mask if self._padded else None,
+                position_ids=self._positions,
+                use_cache=True,
+                logits_to_keep=1,
+                **{self._cache_name: self._cache},
+            )
+
+    def next_tokens(self) -> list[int]:
+        """Computes the likeliest next token of every sequence."""
+        output = self._forward()
+        if self._cache is None:
+            self._cache = with_room(getattr(output, self._cache_name), self._limit)
+        chosen = output.logits[:, -1].argmax(-1)
+        self._ids, self._positions = chosen.unsqueeze(1), self._positions[:, -1:] + 1
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
+        tokens: list[int] = chosen.tolist()
+        return tokens
+
+    def keep(self, places: list[int]) -> list[int]:
+        """Goes on with some sequences alone, once enough others have ended for that to pay; returns their places."""
+        if len(places) > _WORTH_KEEPING * len(self.rows) or not can_select(self._cache):
+            return places
+        index = torch.tensor(places, device=self._ids.device)
+        self._cache.batch_select_indices(index)
+        self._ids, self._mask, self._positions = self._ids[index], self._mask[index], self._positions[index]
+        self.rows = [self.rows[place] for place in places]
+        return list(range(len(places)))
 
 
 def _keeps_a_state(network: Any) -> bool:
     """Tells whether the model is all state space (Mamba): its cache has a name of its own and knows no padding."""
     return "cache_params" in signature(network.forward).parameters
+
+
+def _common(prompts: Sequence[Sequence[int]]) -> int:
+    """Returns how many tokens all prompts begin with; each has one more at least."""
+    places = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    return next((place for place, tokens in enumerate(places) if len({*tokens}) > 1), min(map(len, prompts)) - 1)
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -86,6 +86,12 @@ class BoundRecipe:
         return tuple((entry, self.choices["export", index]) for index, entry in enumerate(self.recipe.export))
 
     @property
+    def metrics(self) -> dict[str, Choice]:
+        """What answers are compared by, each under the name that it is reported as."""
+        entries = enumerate(self.recipe.evaluation.metrics)
+        return {entry.label: self.choices["evaluation", "metrics", index] for index, entry in entries}
+
+    @property
     def initializer(self) -> Choice | None:
         """What the rows of new tokens start as; None where the vocabulary stays as it is."""
         return self.choices.get(("tokenizer", "embedding_init"))

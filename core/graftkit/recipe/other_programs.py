@@ -75,6 +75,12 @@ _NORM = OtherKey("training.max_grad_norm", "training: {max_grad_norm: 1.0}")
 _SEED = OtherKey("training.seed", "training: {seed: 0}")
 _SAVES = OtherKey("training.checkpoint_every", "training: {checkpoint_every: 100}")
 
+_EVALUATIONS = OtherKey(
+    "evaluation.every", "evaluation: {every: 50}", "it evaluates evaluation.sample holdout examples"
+)
+_PATIENCE = OtherKey("evaluation.patience", "evaluation: {every: 50, patience: 3}", "the best step is exported then")
+_BEST = OtherKey("evaluation.exported", "evaluation: {every: 50, exported: best}", "by the holdout loss")
+
 _PACKED = OtherKey(
     differs="sequences share a pass without padding wherever that computes what the model computes of each alone"
 )
@@ -150,6 +156,13 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
     **dict.fromkeys(("seed", "random_state", "data_seed"), _SEED),
     **dict.fromkeys(("chat_template", "chat_template_path", "template"), _TEMPLATE),
     "save_steps": _SAVES,
+    "save_total_limit": OtherKey("training.keep_checkpoints", "training: {keep_checkpoints: 2}"),
+    **dict.fromkeys(("eval_steps", "eval_strategy", "evaluation_strategy", "evals_per_epoch"), _EVALUATIONS),
+    "early_stopping_patience": _PATIENCE,
+    "early_stopping_threshold": OtherKey(
+        "evaluation.min_delta", "evaluation: {every: 50, patience: 3, min_delta: 0.01}"
+    ),
+    **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model"), _BEST),
     **dict.fromkeys(
         ("new_tokens", "added_tokens", "add_tokens"),
         OtherKey("tokenizer.extend.words", "tokenizer: {extend: {tokens: 0, words: [WORD]}}"),

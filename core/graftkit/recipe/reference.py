@@ -81,4 +81,6 @@ def _shown(value: Any) -> str:
         return f"`{value.use}`"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"`[{', '.join(value)}]`" if isinstance(value, list) else f"`{value}`"
+    if isinstance(value, list):
+        return f"`[{', '.join(item.use if isinstance(item, ProviderSection) else item for item in value)}]`"
+    return f"`{value}`"

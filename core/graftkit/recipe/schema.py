@@ -23,6 +23,7 @@ __all__ = [
     "EvaluationSection",
     "ExportSection",
     "ExtendSection",
+    "MetricSection",
     "ModelSection",
     "PluginsSection",
     "ProviderSection",
@@ -180,6 +181,21 @@ class ExportSection(ProviderSection):
     @property
     def folder(self) -> str:
         """The name of the folder under `exports/`."""
+        return self.name or self.use.rpartition(":")[2].rpartition(".")[2]
+
+
+class MetricSection(ProviderSection):
+    """A metric, and the name that its score is reported under."""
+
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="its name in reports; the metric's own when left out",
+    )
+
+    @property
+    def label(self) -> str:
+        """The name that its score is reported under."""
         return self.name or self.use.rpartition(":")[2].rpartition(".")[2]
 
 
@@ -424,9 +440,19 @@ class TrainingSection(StrictModel):
     warmup: float = Field(default=0.05, ge=0, le=1, description="the share of steps in which the rate rises")
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
     max_grad_norm: float = Field(default=1.0, gt=0, description="the gradient is clipped to this norm")
+    divergence_factor: float | None = Field(
+        default=2.0,
+        gt=1,
+        description="the run stops where the mean loss of the last divergence_window steps is more than this times the "
+        "lowest such mean so far, and higher than the first; null: it never does",
+    )
+    divergence_window: int = Field(default=10, ge=1, description="over how many steps that mean is taken")
     seed: int = Field(default=0, ge=0, lt=2**63, description="one seed, one result")
     checkpoint_every: int | None = Field(
         default=None, ge=1, description="steps between checkpoints; a run that is stopped leaves one in any case"
+    )
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="how many checkpoints are kept, the newest ones, besides that of the best step"
     )
     device: Annotated[str, BeforeValidator(_device)] = Field(
         default="auto",
@@ -445,13 +471,64 @@ class TrainingSection(StrictModel):
 
 
 class EvaluationSection(StrictModel):
-    """What is measured before and after training, besides the holdout loss."""
+    """What is measured before and after training, besides the holdout loss; and while it goes on."""
 
-    exact_match: int = Field(
-        default=0, ge=0, description="holdout records to answer by greedy generation and compare, word for word"
+    every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between evaluations of the holdout loss while the model is trained, and one after the last "
+        "step; none when left out",
+    )
+    sample: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=256, description="how many holdout examples those evaluate at most, drawn by the seed; or all"
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="training stops early after so many of those evaluations in a row without a lower loss",
+    )
+    min_delta: float = Field(
+        default=0.0, ge=0, description="by how much a loss is lower than the lowest before where patience begins anew"
+    )
+    exported: Literal["best", "last"] | None = Field(
+        default=None,
+        description="which step's weights are evaluated at the end and exported: best, that of the lowest of those "
+        "losses, or last; best where patience is said, else last, when left out",
+    )
+    answers: int = Field(
+        default=0, ge=0, description="holdout records to answer by greedy generation, before and after training"
+    )
+    metrics: Annotated[list[Annotated[MetricSection, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = (
+        Field(
+            default=[MetricSection(use="exact-match")],
+            min_length=1,
+            description="what those answers are compared with the expected ones by, each a metric; the first one says "
+            "which are shown as right",
+        )
     )
     max_new_tokens: int = Field(default=128, ge=1, description="tokens of a generated answer at most")
     batch_size: int = Field(default=64, ge=1, description="answers generated side by side")
+
+    @property
+    def exports_best(self) -> bool:
+        """Whether the step with the lowest holdout loss is exported, not the last one."""
+        return self.exported == "best" or (self.exported is None and self.patience is not None)
+
+    @field_validator("metrics")
+    @classmethod
+    def _each_name_once(cls, metrics: list[MetricSection]) -> list[MetricSection]:
+        labels = [metric.label for metric in metrics]
+        repeated = next((label for label in labels if labels.count(label) > 1), None)
+        if repeated:
+            raise ValueError(f"evaluation.metrics: two are called '{repeated}': give one a name of its own")
+        return metrics
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> EvaluationSection:
+        wanting = next((key for key in ("patience", "exported") if getattr(self, key) not in (None, "last")), None)
+        if self.every is None and wanting:
+            raise ValueError(f"evaluation.{wanting} goes by evaluations while the model is trained: say every, too")
+        return self
 
 
 class PluginsSection(StrictModel):
@@ -509,6 +586,8 @@ class Recipe(StrictModel):
                 f"tokenizer.embedding_warmup_steps ({self.tokenizer.embedding_warmup_steps}) leaves none of the "
                 f"{self.training.steps} steps of training.steps to the adapter"
             )
+        if self.evaluation.every is not None and self.data.holdout == 0:
+            raise ValueError("evaluation.every evaluates holdout records, but data.holdout is 0: raise it")
         folders = [export.folder for export in self.export]
         repeated = sorted({folder for folder in folders if folders.count(folder) > 1})
         if repeated:

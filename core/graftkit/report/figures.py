@@ -13,20 +13,25 @@ from graftkit.report.run_manifest import Measurement
 __all__ = ["bits_per_byte_bars", "loss_curve"]
 
 
-def loss_curve(steps: Sequence[int], losses: Sequence[float], rates: Sequence[float]) -> str:
-    """Draws the loss of each step, and the learning rate below it.
+def loss_curve(lines: Sequence[Mapping[str, Any]], holdout: Mapping[int, float]) -> str:
+    """Draws the loss of each step, the holdout loss beside it where that was measured, and the learning rate below.
 
     Args:
-        steps: The steps' numbers.
-        losses: Nats of a token in the loss.
-        rates: Learning rates.
+        lines: What metrics.jsonl says of each step.
+        holdout: Holdout losses by the step that they were measured after, in nats of a token in the loss.
 
     Returns:
         An `<svg>` element.
     """
+    steps, losses, rates = ([line[key] for line in lines] for key in ("step", "loss", "learning_rate"))
     with _figure(8, 4) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        above.plot(steps, losses, color="#1f5fa8", linewidth=1.5)
+        above.plot(steps, losses, color="#1f5fa8", linewidth=1.5, label="training")
+        if holdout:
+            above.plot(
+                list(holdout), list(holdout.values()), color="#c2803a", marker="o", markersize=4, label="holdout"
+            )
+            above.legend(frameon=False)
         above.set_ylabel("loss (nats a token)")
         above.set_ylim(bottom=0)
         below.plot(steps, rates, color="#888888", linewidth=1)

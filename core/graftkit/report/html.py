@@ -14,6 +14,7 @@ from graftkit.report.closed_page import with_policy
 from graftkit.report.figures import bits_per_byte_bars, loss_curve
 from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import (
+    exported_text,
     merge_rows,
     merge_text,
     metric_columns,
@@ -34,14 +35,16 @@ def render_report(
     manifest: RunManifest,
     steps: Sequence[Mapping[str, Any]],
     answers: Sequence[Mapping[str, Any]],
+    holdout: Mapping[int, float],
 ) -> str:
     """Renders the page.
 
     Args:
         title: The run's name.
         manifest: What manifest.json says.
-        steps: The lines of metrics.jsonl.
+        steps: The lines of metrics.jsonl, a line a step.
         answers: What the trained model answered to holdout rows.
+        holdout: The holdout loss after each step that was evaluated while the model was trained.
     """
     template = Environment(autoescape=True, finalize=_shown).from_string(
         files("graftkit.report").joinpath("template.html").read_text(encoding="utf-8")
@@ -62,7 +65,8 @@ def render_report(
         vocabulary=vocabulary_text(manifest),
         tokenizer=manifest.tokenizer.fingerprint if manifest.tokenizer else "",
         bits=bits_per_byte_bars(manifest.metrics) if "base" in manifest.metrics else "",
-        curve=loss_curve(*([step[key] for step in steps] for key in ("step", "loss", "learning_rate"))),
+        exported=exported_text(manifest),
+        curve=loss_curve(steps, holdout),
         answers=answers[:SHOWN_ANSWERS],
         exports=[
             {

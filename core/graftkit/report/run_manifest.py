@@ -24,6 +24,7 @@ __all__ = [
     "ChatFacts",
     "DataFacts",
     "ExportFacts",
+    "ExportedStep",
     "Facts",
     "Measurement",
     "MergeFacts",
@@ -32,6 +33,7 @@ __all__ = [
     "RunManifest",
     "SequenceFacts",
     "StageFacts",
+    "StepFailure",
     "TokenizerFacts",
     "required",
     "run_around",
@@ -167,14 +169,14 @@ class Measurement(Facts):
     Attributes:
         holdout_loss: Mean negative log-likelihood of a token in the loss, in nats, or what the objective minimizes.
         bits_per_byte: The same in bits, of a byte of the text in the loss; None where it minimizes something else.
-        exact_match: The share of answers that are right word for word, or None where none was asked for.
+        scores: The mean score of the answers by each metric; empty where no answer was asked for.
         answers: How many answers were compared.
         metrics: What else the objective tells, by name.
     """
 
     holdout_loss: float
     bits_per_byte: float | None = None
-    exact_match: float | None = None
+    scores: dict[str, float] = {}
     answers: int = 0
     metrics: dict[str, float] = {}
 
@@ -184,6 +186,42 @@ class StageFacts(Facts):
 
     name: str
     seconds: float
+
+
+class ExportedStep(Facts):
+    """The step whose weights are evaluated after training and exported.
+
+    Attributes:
+        step: Its number.
+        taken: How many steps were taken.
+        planned: How many the recipe makes.
+        reason: Why it is this one.
+        stopped_early: Why fewer steps were taken than planned; empty where none fewer were.
+    """
+
+    step: int
+    taken: int
+    planned: int
+    reason: str
+    stopped_early: str = ""
+
+
+class StepFailure(Facts):
+    """A step that was not taken, since its loss had gone wrong.
+
+    Attributes:
+        step: The step's number.
+        reason: What is wrong with its loss.
+        good: The last step that nothing speaks against.
+        records: Where each of its records stands: file and line.
+        back_to: The last step from which the run that goes on may start, where it trains otherwise; else None.
+    """
+
+    step: int
+    reason: str
+    good: int
+    records: list[str] = []
+    back_to: int | None = None
 
 
 class MergeScore(Facts):
@@ -261,8 +299,10 @@ class RunManifest(Facts):
         parameters: How many parameters there are.
         stop_tokens: The ids that end an answer.
         metrics: What was measured, by moment: "base", "before" and "after".
+        exported: The step whose weights "after" and the exports are of.
         exports: The exports, by folder.
         error: What the run failed with.
+        failure: The step whose loss had gone wrong, until a step after it has been taken.
         written: While it goes on, the paths of the files that were there when the last stage ended.
         artifacts: Every file's size and sha256 by its path in the run's folder, once the run is over.
     """
@@ -290,8 +330,10 @@ class RunManifest(Facts):
     parameters: ParameterFacts | None = None
     stop_tokens: list[int] = []
     metrics: dict[str, Measurement] = {}
+    exported: ExportedStep | None = None
     exports: dict[str, ExportFacts] = {}
     error: dict[str, str] | None = None
+    failure: StepFailure | None = None
     written: list[str] = []
     artifacts: dict[str, Any] = {}
 

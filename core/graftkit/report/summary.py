@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graftkit.report.run_manifest import Measurement, MergeFacts, MergeScore, RunManifest
+from graftkit.report.run_manifest import MergeFacts, MergeScore, RunManifest
 
 __all__ = [
+    "exported_text",
     "merge_rows",
     "merge_text",
     "metric_columns",
@@ -43,8 +44,14 @@ def metric_rows(manifest: RunManifest) -> list[tuple[str, ...]]:
     for name in dict.fromkeys(name for facts in found if facts for name in facts.metrics):
         rows.append((name, *(_number(facts.metrics.get(name) if facts else None) for facts in found)))
     answers = next((facts.answers for facts in found if facts and facts.answers), 0)
-    if answers:
-        rows.append((f"exact match ({answers} answers)", *map(_share, found)))
+    labels = dict.fromkeys(label for facts in found if facts for label in facts.scores)
+    rows += [
+        (
+            f"{label.replace('-', ' ')} ({answers} answers)",
+            *(_score(facts.scores.get(label) if facts else None) for facts in found),
+        )
+        for label in labels
+    ]
     return rows
 
 
@@ -55,6 +62,15 @@ def training_seconds(manifest: RunManifest) -> float:
     return float(facts.get("step_seconds", stage.seconds if stage else 0.0))
 
 
+def exported_text(manifest: RunManifest) -> str:
+    """Says which step was exported, and why; nothing where that is the last one of all that were planned."""
+    found = manifest.exported
+    if found is None or found.step == found.planned:
+        return ""
+    early = f"stopped early after step {found.taken}: {found.stopped_early}" if found.stopped_early else ""
+    return "; ".join(filter(None, [f"exported: step {found.step} of {found.planned}, {found.reason}", early]))
+
+
 def _moments(manifest: RunManifest) -> list[str]:
     return [when for when in WHEN if when in manifest.metrics or (when != "base" and manifest.metrics)]
 
@@ -63,8 +79,9 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _share(facts: Measurement | None) -> str:
-    return "-" if facts is None or facts.exact_match is None else f"{facts.exact_match:.1%}"
+def _score(value: float | None) -> str:
+    """A share in percent where it may be one."""
+    return "-" if value is None else f"{value:.1%}" if 0 <= value <= 1 else f"{value:.4f}"
 
 
 def proof_text(proof: Mapping[str, Any]) -> str:

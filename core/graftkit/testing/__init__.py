@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graftkit.testing.contracts.base import deviates as deviates
     from graftkit.testing.contracts.exporter import ExporterContract as ExporterContract
     from graftkit.testing.contracts.initializer import InitializerContract as InitializerContract
+    from graftkit.testing.contracts.metric import MetricContract as MetricContract
     from graftkit.testing.contracts.model_source import ModelSourceContract as ModelSourceContract
     from graftkit.testing.contracts.quantizer import QuantizerContract as QuantizerContract
     from graftkit.testing.contracts.reader import ReaderContract as ReaderContract

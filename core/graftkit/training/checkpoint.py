@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -16,16 +16,14 @@ from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.files import atomic_folder, guarded, make_folder, sha256_of, sweep, write_json
 
 __all__ = [
-    "KEPT",
+    "checkpoint_of",
     "damaged_checkpoints",
+    "forget_after",
     "keep_newest",
     "latest_checkpoint",
     "read_checkpoint",
     "write_checkpoint",
 ]
-
-KEPT = 2
-"""How many checkpoints are kept: should the newest turn out damaged, there is one before it."""
 
 _EARLIER = "Delete this checkpoint: the run goes on from the one before it."
 
@@ -34,7 +32,13 @@ _STATE, _FACTS = "state.safetensors", "checkpoint.json"
 
 
 def write_checkpoint(
-    folder: Path, step: int, state: Mapping[str, torch.Tensor], *, tokenizer_fingerprint: str = ""
+    folder: Path,
+    step: int,
+    state: Mapping[str, torch.Tensor],
+    *,
+    tokenizer_fingerprint: str = "",
+    keep: int = 2,
+    also: Collection[int] = (),
 ) -> Path:
     """Writes `step-NNNNNNNN/` as a whole and deletes the oldest beyond the kept ones.
 
@@ -43,6 +47,8 @@ def write_checkpoint(
         step: How many steps have been taken.
         state: The trainer's tensors.
         tokenizer_fingerprint: Of the tokenizer that they are trained with.
+        keep: How many are kept, the newest ones: should the last turn out damaged, there is one before it.
+        also: Steps whose checkpoints are kept besides.
 
     Raises:
         StorageError: The system refused; older checkpoints are as they were.
@@ -56,24 +62,40 @@ def write_checkpoint(
         save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, temporary / _STATE)
         facts = {"step": step, "sha256": sha256_of(temporary / _STATE), "tokenizer_fingerprint": tokenizer_fingerprint}
         write_json(temporary / _FACTS, facts)
-    for _, old in list(_checkpoints(folder))[KEPT:]:
-        _remove(old)
+    for earlier, old in list(_checkpoints(folder))[keep:]:
+        if earlier not in also:
+            _remove(old)
     return path
 
 
-def keep_newest(folder: Path) -> None:
+def keep_newest(folder: Path, also: Collection[int] = ()) -> None:
     """Deletes all checkpoints but the newest whole one, and their folder if nothing is left in it.
+
+    Args:
+        folder: Where checkpoints lie.
+        also: Steps whose checkpoints are kept besides.
 
     Raises:
         StorageError: The system refused.
     """
     sweep(folder)
     newest = latest_checkpoint(folder)
-    for _, path in _checkpoints(folder):
-        if newest is None or path != newest[1]:
+    for step, path in _checkpoints(folder):
+        if (newest is None or path != newest[1]) and step not in also:
             _remove(path)
     with suppress(OSError):
         folder.rmdir()
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Deletes the checkpoints of later steps than one.
+
+    Raises:
+        StorageError: The system refused.
+    """
+    for later, path in _checkpoints(folder):
+        if later > step:
+            _remove(path)
 
 
 def _remove(path: Path) -> None:
@@ -91,6 +113,11 @@ def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
     Ordered by step, never by time; a damaged one is passed over.
     """
     return next(((step, path) for step, path in _checkpoints(folder) if _is_whole(path, step)), None)
+
+
+def checkpoint_of(folder: Path, step: int) -> Path | None:
+    """Returns the folder of a step's checkpoint; None where there is none that is whole."""
+    return next((path for found, path in _checkpoints(folder) if found == step and _is_whole(path, step)), None)
 
 
 def damaged_checkpoints(folder: Path) -> list[str]:

@@ -11,11 +11,12 @@ from functools import partial
 import torch
 from torch import nn
 
-from graftkit.errors import TrainingError
+from graftkit.errors import LossError
 from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import TokenStore
+from graftkit.training.loss_watch import LossWatch
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import Mixture, plan_steps
 from graftkit.training.step_loss import LikelihoodLoss, Passes, StepLoss, StepScore
@@ -42,6 +43,8 @@ class Trainer:
         plan: The examples of every step.
         step: How many steps have been taken.
         whole: False only while a step is changing parameters: the state is then neither the old nor the new one.
+        stopped: Whether no further step is to be taken, though the plan has more.
+        watch: What looks at each step's loss; who goes on with a run gives it the losses of the steps before.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Trainer:
     ) -> None:
         self.step = 0
         self.whole = True
+        self.stopped = False
+        self.watch = LossWatch(options.divergence_factor, options.divergence_window)
         self._network = network
         self._store = store
         self._lengths = store.lengths.tolist()
@@ -83,7 +88,7 @@ class Trainer:
         poll: Callable[[], None] = lambda: None,
         on_pass: Callable[[int, int, int], None] = lambda step, done, total: None,
     ) -> None:
-        """Takes every step that has not been taken yet.
+        """Takes every step that has not been taken yet, until it is `stopped`.
 
         Args:
             on_step: Called after each step.
@@ -92,11 +97,12 @@ class Trainer:
                 done, and how many there are.
 
         Raises:
-            TrainingError: The loss or the gradient is no number.
+            LossError: A step's loss or gradient is no number, or the loss has diverged; the step is not taken.
         """
         self._network.train()
         try:
-            for examples in self.plan[self.step :]:
+            while not self.stopped and self.step < len(self.plan):
+                examples = self.plan[self.step]
                 # Dropout draws from torch's global generator: it is seeded by the step and given back untouched.
                 with torch.random.fork_rng(devices=_cuda_index(self._device)):
                     torch.manual_seed(derived_seed(self._options.seed, "dropout", self.step + 1))
@@ -106,6 +112,21 @@ class Trainer:
             self._optimizers.freeze_adapter(False)
             self._optimizers.forget_gradients()
             self._network.eval()
+
+    def holdout_loss(self, store: TokenStore, poll: Callable[[], None]) -> float:
+        """Returns the holdout loss of the model as it is trained so far; the next step computes the same either way.
+
+        Args:
+            store: The holdout examples.
+            poll: Called before each forward pass; raises to stop.
+        """
+        training = self._network.training
+        self._network.eval()
+        try:
+            groups = self._passes.groups(range(len(store)), store.lengths.tolist())
+            return self._loss.evaluate(store, groups, lambda done, total: poll()).loss
+        finally:
+            self._network.train(training)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Returns every tensor that the next step depends on: parameters and the optimizers' moments, by name."""
@@ -119,6 +140,14 @@ class Trainer:
         """
         self._optimizers.load_state(step, state)
         self.step = step
+
+    def load_parameters(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
+        """Puts what was trained after some step into the model; the optimizers are not changed.
+
+        Raises:
+            TrainingError: As for `load_state`.
+        """
+        self._optimizers.load_parameters(step, state)
 
     def count_passes(self, *, packed: bool) -> int:
         """Returns how many forward passes all steps take, or would take if sequences shared them."""
@@ -145,11 +174,9 @@ class Trainer:
         groups = self._passes.groups(examples, self._lengths)
         score = self._loss.backward(self._store, groups, poll, partial(on_pass, step))
         norm = self._optimizers.clip()
-        if not (math.isfinite(score.loss) and math.isfinite(norm)):
-            raise TrainingError(
-                f"step {step}: the loss is {score.loss}, the gradient's norm {norm}",
-                hint="A lower training.learning_rate or a longer warmup usually helps.",
-            )
+        wrong = self.watch.look(step, score.loss, norm)
+        if wrong:
+            raise self._loss_error(wrong, examples, finite=math.isfinite(score.loss))
         self.whole = False
         self._optimizers.step()
         self.step, self.whole = step, True
@@ -158,6 +185,25 @@ class Trainer:
         return StepInfo(
             step, steps, score.loss, score.tokens, score.loss_tokens, seconds, rate, norm, metrics=score.metrics
         )
+
+    def _loss_error(self, wrong: str, examples: Sequence[int], *, finite: bool) -> LossError:
+        """Says which of a step's examples have a loss that is no number, each by itself, where the step's is none."""
+        told = ""
+        if not finite:
+            self._network.eval()
+            losses = {
+                example: self._loss.evaluate(self._store, [[example]], lambda done, total: None).loss
+                for example in examples
+            }
+            bad = [example for example, loss in losses.items() if not math.isfinite(loss)]
+            if 0 < len(bad) < len(losses):
+                told, examples = f"; that of {len(bad)} of its {len(losses)} examples is no number by itself", bad
+        error = LossError(
+            f"step {self.step + 1}: {wrong}{told}",
+            hint="A lower training.learning_rate or a longer training.warmup usually helps.",
+        )
+        error.step, error.good, error.examples = self.step + 1, self.watch.good, examples
+        return error
 
 
 def holdout_loss(

@@ -126,15 +126,24 @@ class Optimizers:
         Raises:
             TrainingError: A tensor is missing, left over or of another shape; nothing is changed then.
         """
-        self._check(step, state)
+        self.load_parameters(step, state)
         for name, parameter in self._parameters.items():
-            with torch.no_grad():
-                parameter.copy_(state[f"parameter.{name}"])
             moments = {key: state[f"{key}.{name}"].clone() for key in _MOMENTS if f"{key}.{name}" in state}
             if moments:
                 self._optimizer_of(name).state[parameter] = {
                     key: moment if key == "step" else moment.to(parameter.device) for key, moment in moments.items()
                 }
+
+    @torch.no_grad()
+    def load_parameters(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
+        """Takes the parameters alone out of a state.
+
+        Raises:
+            TrainingError: As for `load_state`.
+        """
+        self._check(step, state)
+        for name, parameter in self._parameters.items():
+            parameter.copy_(state[f"parameter.{name}"])
 
     def _check(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
         """Compares names and shapes. A parameter that never got a gradient has no moments, as an idle expert."""

@@ -52,6 +52,41 @@ def test_what_goes_on_with_a_prompt_already_computed_is_as_if_computed_anew(name
         assert list(going_on.stream(prompt, max_new_tokens=6, stop=[])) == recomputed(network, prompt, 6)
 
 
+@pytest.mark.parametrize("name", ["grouped heads", *SHAPES])
+def test_answers_that_end_at_different_places_after_prompts_that_begin_alike(name: str) -> None:
+    """What they share is computed once, and who has ended is left out, where the architecture allows that."""
+    config = SHAPES.get(name, {**SMALL, "model_type": "llama", "num_key_value_heads": 2})
+    network, random = build_twin(config), torch.Generator().manual_seed(7)
+    start = torch.randint(3, 90, (20,), generator=random).tolist()
+    ends = [torch.randint(3, 90, (length,), generator=random).tolist() for length in (1, 6, 6, 3, 12, 2)]
+    prompts = [*([*start, *end] for end in ends), start]
+    whole = [recomputed(network, prompt, 10) for prompt in prompts]
+    stop = [token for token in (whole[0][1], whole[1][4], whole[2][2]) if token not in {answer[0] for answer in whole}]
+    expected = [answer[: next((n for n, token in enumerate(answer) if token in stop), 10)] for answer in whole]
+    assert name != "grouped heads" or len({*map(len, expected)}) > 1
+    assert generate_greedily(network, prompts, max_new_tokens=10, stop=stop) == expected
+
+
+def test_what_all_prompts_begin_with_is_computed_once_and_who_has_ended_not_at_all() -> None:
+    network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
+    shapes: list[tuple[int, ...]] = []
+    network.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    prompts = [[*range(3, 33), *range(40 + row, 44 + row)] for row in range(8)]
+    whole = generate_greedily(network, prompts, max_new_tokens=6, stop=[])
+    assert shapes == [(1, 30), (8, 4), *[(8, 1)] * 5]
+    shapes.clear()
+    stop = [answer[made] for made, answer in enumerate(whole[:5], 1)]
+    generate_greedily(network, prompts, max_new_tokens=6, stop=stop)
+    rows, expected = 8, [(1, 30), (8, 4)]
+    for made in range(1, 6):
+        left = sum(not {*answer[:made]} & {*stop} for answer in whole)
+        rows = left if left <= 0.75 * rows else rows
+        expected += [(rows, 1)] if left else []
+    assert shapes == expected and rows < 8
+
+
 def test_a_turn_that_follows_computes_its_own_tokens_alone() -> None:
     network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
     lengths: list[int] = []

@@ -32,7 +32,7 @@ def test_a_section_in_its_short_form_may_be_refined() -> None:
 
 
 def test_a_section_that_is_not_there_yet_is_made() -> None:
-    assert changed("evaluation.exact_match=5").evaluation.exact_match == 5
+    assert changed("evaluation.answers=5").evaluation.answers == 5
 
 
 def test_a_key_of_the_default_adapter_may_be_set_where_the_recipe_names_none() -> None:

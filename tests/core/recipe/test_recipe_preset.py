@@ -18,7 +18,7 @@ EVERYWHERE: Mapping[str, Any] = {
     "quantizer": {"use": "nf4", "double_quant": True},
     "tokenizer": {"extend": {"tokens": 5}, "embedding_warmup_steps": 2},
     "training": {"steps": 100, "learning_rate": 1e-3, "dtype": "bfloat16"},
-    "evaluation": {"exact_match": 8},
+    "evaluation": {"answers": 8},
     "export": ["peft", {"use": "merged", "dtype": "float16"}],
 }
 
@@ -73,7 +73,7 @@ def test_every_section_that_is_not_said_is_the_presets(bound: Any) -> None:
     assert (recipe.data.max_length, recipe.data.holdout) == (256, 0.2)
     assert (recipe.training.steps, recipe.training.learning_rate, recipe.training.dtype) == (100, 1e-3, "bfloat16")
     assert recipe.tokenizer.extend.tokens == 5 and recipe.tokenizer.embedding_warmup_steps == 2
-    assert recipe.evaluation.exact_match == 8
+    assert recipe.evaluation.answers == 8
     assert found.quantizer.config.model_dump() == {"blocksize": 64, "double_quant": True}
     assert [choice.registered.provider.name for _, choice in found.exports] == ["peft", "merged"]
     assert found.initializer.registered.provider.name == "mean"
@@ -88,7 +88,7 @@ def test_every_key_that_is_said_is_the_recipes(bound: Any) -> None:
     recipe = (found := bound(EVERYWHERE, text, rows="data: {train: a.jsonl, holdout: 0}\n")).recipe
     assert (recipe.data.max_length, recipe.data.holdout) == (256, 0)
     assert (recipe.training.steps, recipe.training.learning_rate) == (100, 2e-4)
-    assert (recipe.evaluation.exact_match, recipe.evaluation.max_new_tokens) == (8, 4)
+    assert (recipe.evaluation.answers, recipe.evaluation.max_new_tokens) == (8, 4)
     assert recipe.tokenizer.extend is None and recipe.tokenizer.embedding_warmup_steps == 3
     assert found.quantizer.config.model_dump() == {"blocksize": 64, "double_quant": False}
     assert [choice.registered.provider.name for _, choice in found.exports] == ["merged"]
@@ -108,10 +108,10 @@ def test_the_resolved_recipe_says_all_of_it(bound: Any) -> None:
 
 
 def test_a_preset_is_left_as_it_is(bound: Any) -> None:
-    preset = {"training": {"steps": 7}, "evaluation": {"exact_match": 8}}
+    preset = {"training": {"steps": 7}, "evaluation": {"answers": 8}}
     bound(preset, "training: {learning_rate: 2e-4}\n", "evaluation.max_new_tokens=4")
     bound(preset)
-    assert preset == {"training": {"steps": 7}, "evaluation": {"exact_match": 8}}
+    assert preset == {"training": {"steps": 7}, "evaluation": {"answers": 8}}
 
 
 @pytest.mark.parametrize("section", ["model", "adapter", "plugins", "trainning"])

@@ -41,7 +41,7 @@ def make_recipe(folder: Path, *, steps: int = 3, export: tuple[str, ...] = ("pef
         "model": str(tiny_model_folder(folder / "model")),
         "data": {"train": str(folder / "records.jsonl"), "holdout": 0.2, "max_length": 64},
         "adapter": {"use": "lora", "rank": 2, "dropout": 0.2},
-        "evaluation": {"exact_match": 2, "max_new_tokens": 2},
+        "evaluation": {"answers": 2, "max_new_tokens": 2},
         "training": training,
         "export": list(export),
     }

@@ -20,6 +20,7 @@ from graftkit.report.run_manifest import RunManifest
 from graftkit.store.files import sha256_of
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.checkpoint import write_checkpoint
+from graftkit.training.loss_watch import LossWatch
 from graftkit.training.optimizers import Optimizers, RowTraining
 from torch import nn
 
@@ -170,6 +171,7 @@ def read(folder: Path) -> None:
 def _go_on(folder: Path) -> None:
     optimizers, notices = _optimizers(), []
     run = SimpleNamespace(folder=folder, resumed=find_run(folder, _RECIPE))
-    trainer, stage = optimizers, SimpleNamespace(notice=notices.append)
+    trainer = SimpleNamespace(load_state=optimizers.load_state, watch=LossWatch(2.0, 10))
+    stage = SimpleNamespace(notice=notices.append)
     go_back(cast(Any, run), cast(Any, trainer), cast(Any, stage))
     assert notices

@@ -50,7 +50,7 @@ _FULL: dict[str, Any] = {
         "schedule": "cosine",
         "seed": 3,
     },
-    "evaluation": {"exact_match": 4},
+    "evaluation": {"answers": 4},
     "export": [{"use": "peft"}, {"use": "merged", "name": "m"}],
     "plugins": {"disable": ["nobody"]},
 }

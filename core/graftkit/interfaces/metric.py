@@ -1,0 +1,41 @@
+"""What an answer is worth, compared with the expected one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from graftkit.interfaces.samples import Sample
+
+__all__ = ["Answered", "Metric"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a model answered to a holdout record.
+
+    Attributes:
+        answer: The answer's text, without special tokens.
+        expected: What the record answers.
+        prompt: The text that the model went on with, as it was laid out.
+        record: The record; its `where` names file and line for errors.
+    """
+
+    answer: str
+    expected: str
+    prompt: str
+    record: Sample
+
+
+class Metric(Protocol):
+    """Scores answers. Built from its own config model: `Class(config)`, or `Class()`."""
+
+    def score(self, answered: Answered) -> float:
+        """Returns what an answer is worth, a finite number; reported is the mean over all answers.
+
+        The same answer has the same score each time, whatever was scored before. By convention 1 is a right answer and
+        0 a wrong one.
+
+        Raises:
+            DataError: The record is none that can be scored; with its place.
+        """

@@ -1,0 +1,32 @@
+"""Metrics that break one promise each and keep the others."""
+
+from __future__ import annotations
+
+import json
+
+from graftkit import Answered
+
+
+class FailsOnNoJson:
+    def score(self, answered: Answered) -> float:
+        return float(json.loads(answered.answer) is not None)
+
+
+class DividesByLength:
+    def score(self, answered: Answered) -> float:
+        right = sum(one == other for one, other in zip(answered.answer, answered.expected, strict=False))
+        return right / len(answered.answer) if answered.answer else float("nan")
+
+
+class RemembersAnswers:
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def score(self, answered: Answered) -> float:
+        self._seen += 1
+        return float(answered.answer == answered.expected) / self._seen
+
+
+class CountsErrors:
+    def score(self, answered: Answered) -> float:
+        return float(answered.answer != answered.expected)

@@ -1,0 +1,73 @@
+"""Answers are scored by the metrics of the recipe, built in or a plugin's, before training and after it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from graftkit import Answered, Conversation, Provider, hookimpl
+from graftkit.errors import DataError, RecipeError, TrainingError
+
+
+class Length:
+    """How long an answer is, as a share of the expected one."""
+
+    def score(self, answered: Answered) -> float:
+        assert isinstance(answered.record, Conversation) and answered.record.messages[-1].content == answered.expected
+        assert answered.prompt.endswith("assistant\n") and answered.record.where.rpartition(":")[2].isdigit()
+        return len(answered.answer) / len(answered.expected)
+
+
+class NoNumber:
+    def score(self, answered: Answered) -> float:
+        return float("nan")
+
+
+class Mine:
+    @hookimpl
+    def graftkit_metrics(self) -> list[Provider]:
+        return [
+            Provider(name="length", target=f"{__name__}:Length"),
+            Provider(name="no-number", target=f"{__name__}:NoNumber"),
+        ]
+
+
+def test_each_metrics_mean_stands_in_manifest_report_and_answers(make_recipe: Any, tmp_path: Path) -> None:
+    metrics = ["exact-match", "length", {"use": "regex", "pattern": "[0-9]", "name": "digits"}]
+    recipe = make_recipe(evaluation={"answers": 3, "max_new_tokens": 4, "metrics": metrics})
+    result = graftkit.run(recipe, out=tmp_path / "run", host=graftkit.PluginHost(plugins=[Mine()]))
+    kept = json.loads((tmp_path / "run/answers-after.json").read_text())["answers"]
+    after = result.metrics["after"]
+    assert result.after is not None and result.after.scores == after["scores"] and after["answers"] == len(kept) == 3
+    for label in ("exact-match", "length", "digits"):
+        assert after["scores"][label] == pytest.approx(sum(answer["scores"][label] for answer in kept) / 3)
+    for answer in kept:
+        assert answer["scores"]["length"] == len(answer["answer"]) / len(answer["expected"])
+        assert answer["right"] == (answer["scores"]["exact-match"] == 1)
+    page = (tmp_path / "run/report.html").read_text()
+    assert all(f"{label} (3 answers)" in page for label in ("exact match", "length", "digits"))
+    names = [provider["name"] for provider in result.manifest["providers"]["metrics"]]
+    assert names == ["exact-match", "length", "regex"]
+
+
+def test_a_score_that_is_no_number_names_the_record(make_recipe: Any, tmp_path: Path) -> None:
+    recipe = make_recipe(evaluation={"answers": 1, "max_new_tokens": 2, "metrics": "no-number"})
+    with pytest.raises(TrainingError, match="the metric no-number scores the answer with nan") as caught:
+        graftkit.run(recipe, out=tmp_path / "run", host=graftkit.PluginHost(plugins=[Mine()]))
+    assert caught.value.where.startswith(recipe["data"]["train"])
+
+
+def test_records_that_a_metric_can_not_score_are_named(make_recipe: Any, tmp_path: Path) -> None:
+    recipe = make_recipe(evaluation={"answers": 1, "max_new_tokens": 2, "metrics": ["json-equal"]})
+    with pytest.raises(DataError, match="json-equal compares JSON, which the expected answer is not") as caught:
+        graftkit.run(recipe, out=tmp_path / "run")
+    assert caught.value.where.startswith(recipe["data"]["train"])
+
+
+def test_two_metrics_of_one_name_are_refused(make_recipe: Any, tmp_path: Path) -> None:
+    recipe = make_recipe(evaluation={"answers": 1, "metrics": ["exact-match", "exact-match"]})
+    with pytest.raises(RecipeError, match="two are called 'exact-match'"):
+        graftkit.run(recipe, out=tmp_path / "run")
