@@ -145,8 +145,9 @@ def test_llama_cpp_computes_what_is_read_and_rounding_explains_the_rest(type_: s
     read = read_logits(reading, request, tmp_path)
     with LlamaCpp(path, 64) as program:
         found = program.log_probabilities(ids, positions, config["vocab_size"])
-    asked = Probes(trained.ids, list(read.rounded), trained.positions)
-    assert compare(asked, [found], log_probabilities=True).within(read.tolerance(GgufExporter().tolerance()))
+    asked = read.comparison(trained, GgufExporter().tolerance())
+    assert not asked.set_aside
+    assert compare(asked.probes, [found], log_probabilities=True).within(asked.tolerance)
     rounding = compare_rounding(reading, read.exact, trained, request, tmp_path)
     assert rounding.explained and rounding.weights is not None and 0.2 < rounding.weights.excess < 0.8, rounding
 

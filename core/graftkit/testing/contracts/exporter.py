@@ -281,7 +281,8 @@ class ExporterContract(Contract):
         exporter, request = self.make(), ProofRequest(folder, probes.requested, trained.base)
         with temporary_folder() as place:
             wanted, allowed = _as_read(exporter, request, probes, place)
-            _check_logits(exporter, wanted, allowed, exporter.logits(request))
+            asked = replace(request, probes=wanted.requested)
+            _check_logits(exporter, wanted, allowed, exporter.logits(asked))
 
 
 def _as_read(exporter: Exporter, request: ProofRequest, probes: Probes, place: Path) -> tuple[Probes, float]:
@@ -297,7 +298,8 @@ def _as_read(exporter: Exporter, request: ProofRequest, probes: Probes, place: P
     read = read_logits(reading, request, place)
     found = compare_rounding(reading, read.exact, probes, request, place)
     assert found.explained, f"its weights are not those that were trained, rounded: {found}"
-    return replace(probes, logits=read.rounded), read.tolerance(share)
+    compared = read.comparison(probes, share)
+    return compared.probes, compared.tolerance
 
 
 def _check_logits(exporter: Exporter, probes: Probes, allowed: float, found: list[torch.Tensor]) -> None:
