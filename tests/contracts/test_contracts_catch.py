@@ -110,6 +110,14 @@ BROKEN = {
         "what_it_loads_besides_weights_is_what_was_trained_with[llama-None]",
         "chat template: none is loaded",
     ),
+    "exporters:MergesByItself": (
+        "it_merges_onto_what_its_merged_tensors_are_of[requantized]",
+        "logits that are off by",
+    ),
+    "exporters:MergesOntoSomethingElse": (
+        "it_merges_onto_what_its_merged_tensors_are_of[original]",
+        "merge_onto is 'merged': a MergeBase",
+    ),
     "exporters:BlindTolerance": ("its_tolerance_tells_the_trained_model_from_the_base", "a share of the largest logit"),
     "initializers:ReturnsSixteenBits": ("every_new_token_gets_a_row[extended]", "rows are torch.bfloat16"),
     "initializers:DividesByNothing": (

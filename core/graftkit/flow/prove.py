@@ -46,7 +46,6 @@ from graftkit.interfaces.exporter import (
     Exporter,
     LoadedAssets,
     ProofRequest,
-    QuantizingExporter,
 )
 from graftkit.store.files import held
 
@@ -116,7 +115,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     """Compares an export's logits with the trained model's, and what else its program loads with the run's own."""
     from graftkit.flow.base_file_proof import prove_on_base_file
     from graftkit.flow.probes import Probes, allowed_difference, compare, reference_file
-    from graftkit.flow.rounding import ReadComparison, compare_rounding, read_logits
+    from graftkit.flow.rounding import ReadComparison, compare_rounding, read_logits, reading_of
 
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
@@ -144,7 +143,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
             workspace=Path(place),
         )
         assets, lacking = _loaded_assets(exporter, request)
-        reading = exporter.reading(request) if isinstance(exporter, QuantizingExporter) else None
+        reading = reading_of(exporter, request)
         read = read_logits(reading, request, Path(place)) if reading else None
         compared = read.comparison(probes, share) if read else ReadComparison(probes, allowed_difference(probes, share))
         wanted, tolerance = compared.probes, compared.tolerance

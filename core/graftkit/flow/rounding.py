@@ -23,10 +23,19 @@ from graftkit.flow.expert_choices import choosing, made_otherwise, nearly_even, 
 from graftkit.flow.export_manifest import MAX_TOLERANCE
 from graftkit.flow.probes import Probes
 from graftkit.flow.weight_sketch import SketchProof, compare_sketches
-from graftkit.interfaces.exporter import ExportReading, ProofRequest
+from graftkit.interfaces.exporter import Exporter, ExportReading, ProofRequest, QuantizingExporter
 from graftkit.model.load import load_plain_model
 
-__all__ = ["MAX_DIVERGENCE", "ReadComparison", "ReadLogits", "RoundingProof", "compare_rounding", "read_logits"]
+__all__ = [
+    "MAX_DIVERGENCE",
+    "ReadComparison",
+    "ReadLogits",
+    "RoundingProof",
+    "compare_rounding",
+    "quantizes",
+    "read_logits",
+    "reading_of",
+]
 
 _DRAWS = 2
 _TIMES = 3
@@ -149,6 +158,16 @@ def _furthest(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> f
 def _moved_by(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
     """Returns how far a log-probability differs at most, `[positions]`."""
     return (ours.log_softmax(1) - theirs.log_softmax(1)).abs().amax(1)
+
+
+def quantizes(exporter: Exporter) -> bool:
+    """Tells whether an exporter's weights are rounded, so that its exports are compared by their reading."""
+    return isinstance(exporter, QuantizingExporter) and exporter.quantizes
+
+
+def reading_of(exporter: Exporter, request: ProofRequest) -> ExportReading | None:
+    """Returns an export's reading; None where its weights are not rounded."""
+    return exporter.reading(request) if isinstance(exporter, QuantizingExporter) and exporter.quantizes else None
 
 
 def read_logits(reading: ExportReading, request: ProofRequest, folder: Path) -> ReadLogits:

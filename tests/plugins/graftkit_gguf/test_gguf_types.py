@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType, LlamaFileType
 from gguf.quants import dequantize, quantize
 from gguf_models import tiny_llama, write_llama
 from graftkit import Probe, ProofRequest
@@ -18,7 +18,7 @@ from graftkit.flow.rounding import compare_rounding, read_logits
 from graftkit.flow.weight_sketch import compare_sketches, sketches_of
 from graftkit_gguf import quantize as quantizing
 from graftkit_gguf.blocks import block_steps
-from graftkit_gguf.config import GgufConfig
+from graftkit_gguf.config import GgufConfig, GgufType
 from graftkit_gguf.export_reading import export_reading
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.header import read_header
@@ -26,7 +26,7 @@ from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.model_exporter import GgufExporter
 from graftkit_gguf.model_tensors import BaseTensors
 from graftkit_gguf.quantize import NEEDS_GGML, quantize_rows
-from graftkit_gguf.stored_types import StoredTypes
+from graftkit_gguf.stored_types import StoredTypes, file_type
 
 OF_32 = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 
@@ -111,6 +111,19 @@ def test_without_ggml_k_types_are_refused_with_what_to_do(monkeypatch: pytest.Mo
 def test_types_are_those_that_llama_cpp_chooses(types: StoredTypes, name: str, expected: str) -> None:
     assert types.type_of(name, (64, 256)) == expected
     assert types.type_of(name.replace("weight", "bias"), (256,)) == "f32"
+
+
+@pytest.mark.parametrize("type_", [name for name in get_args(GgufType) if name != "base"])
+def test_a_file_is_called_as_llama_cpp_calls_its_type(type_: str) -> None:
+    name = {"f32": "ALL_F32"}.get(type_, f"MOSTLY_{type_.upper()}")
+    assert file_type(type_, {})["general.file_type"] == LlamaFileType[name]
+    own = {"general.file_type": 3, "general.quantization_version": 2, "general.name": "x"}
+    assert file_type("base", own) == {"general.file_type": 3, "general.quantization_version": 2}
+
+
+def test_whatever_is_stored_rounded_is_compared_by_its_reading() -> None:
+    chosen = [GgufConfig(type="f32"), GgufConfig(type="f32", output="f32"), GgufConfig(type="f32", embeddings="q8_0")]
+    assert [GgufExporter(config).quantizes for config in chosen] == [False, False, True]
 
 
 def test_types_of_a_base_that_are_not_written_are_told() -> None:

@@ -19,7 +19,7 @@ from graftkit.flow.export import prove
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE_MANIFEST
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.flow.prove import check_it_reads, compare_found
-from graftkit.flow.rounding import compare_rounding, read_logits
+from graftkit.flow.rounding import compare_rounding, quantizes, read_logits, reading_of
 from graftkit.interfaces.export_card import CardExporter, CardRequest, ExportCard
 from graftkit.interfaces.exporter import (
     AssetsExporter,
@@ -27,7 +27,6 @@ from graftkit.interfaces.exporter import (
     MergeBase,
     MergingExporter,
     ProofRequest,
-    QuantizingExporter,
 )
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -153,7 +152,7 @@ class ExporterContract(Contract):
         probes, tolerance = trained.probes(), self.make().tolerance()
         fits = 0 <= tolerance <= MAX_TOLERANCE
         assert fits, f"tolerance() is {tolerance}: a share of the largest logit, {MAX_TOLERANCE:g} at most"
-        if isinstance(self.make(), QuantizingExporter):
+        if quantizes(self.make()):
             pytest.skip("what it computes is compared with its own reading")
         untrained = [logits(trained.base(), ids) for ids in probes.ids]
         apart, allowed = compare(probes, untrained).largest, allowed_difference(probes, tolerance)
@@ -292,7 +291,7 @@ def _as_read(exporter: Exporter, request: ProofRequest, probes: Probes, place: P
     """
     __tracebackhide__ = True
     share = exporter.tolerance()
-    reading = exporter.reading(request) if isinstance(exporter, QuantizingExporter) else None
+    reading = reading_of(exporter, request)
     if reading is None:
         return probes, allowed_difference(probes, share)
     read = read_logits(reading, request, place)
