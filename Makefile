@@ -23,8 +23,9 @@ test-gpu: dev  ## Test and measure on the CUDA device that there is
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python tests/benchmarks/gpu_step.py
 
-matrix: dev  ## Try every exporter with every adapter, quantizer, architecture and vocabulary
-	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/export_matrix.py
+matrix: dev  ## Try every exporter with every adapter, quantizer, architecture and vocabulary; writes docs/exports.md
+	mkdir -p build && rm -f build/matrix.jsonl
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/export_matrix.py build/matrix.jsonl
 
 kills: N ?= 200
 kills: dev  ## Kill a run N times at random moments and have it go on; docs/reliability.md has the figures

@@ -7,6 +7,7 @@ of different dimensions occur together in some combination.
 from __future__ import annotations
 
 import json
+import math
 import random
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from graftkit.flow.run import plan
 from graftkit.testing import tiny_model_folder
 from tokenizer_kinds import tokenizer_file
 
-__all__ = ["DIMENSIONS", "EXPORTERS", "Combination", "Workshop", "all_pairs", "awaited"]
+__all__ = ["DIMENSIONS", "EXPORTERS", "Combination", "Workshop", "all_pairs", "awaited", "page"]
 
 _SIZES = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 128, "moe_intermediate_size": 32}
 _DENSE = {**_SIZES, "sliding_window": None}
@@ -37,7 +38,7 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "mistral": ("mistral", _DENSE),
     "mixtral": ("mixtral", {**_DENSE, "tie_word_embeddings": False}),
     "qwen2": ("qwen2", _DENSE),
-    "qwen2_moe": ("qwen2_moe", _DENSE),
+    "qwen2_moe": ("qwen2_moe", {**_DENSE, "use_sliding_window": False}),
     "qwen3": ("qwen3", _DENSE),
     "qwen3_moe": ("qwen3_moe", {**_DENSE, "norm_topk_prob": True}),
     "gemma2": ("gemma2", {**_SIZES, "query_pre_attn_scalar": 32, "pad_token_id": 0}),
@@ -66,7 +67,7 @@ DIMENSIONS: Mapping[str, Mapping[str, Any]] = {
         "rslora": {"use": "lora", "rank": 4, "rslora": True},
         "lora of attention": {"use": "lora", "rank": 2, "targets": ["*_proj", "*attn*"]},
     },
-    "gguf type": {name: name for name in ("f32", "f16", "bf16", "q8_0")},
+    "gguf type": {name: name for name in ("f32", "f16", "bf16", "q8_0", "q4_0")},
 }
 NO_GGUF = ("gpt2", "gpt_oss", "lfm2")
 """The architectures of which no GGUF file is written or read."""
@@ -208,31 +209,96 @@ class Workshop:
         return folder
 
 
+def outcome(workshop: Workshop, combination: Combination, out: Path) -> dict[str, str]:
+    """Returns what came of each exporter, "proved" or its refusal; under "run" the error that ended the run."""
+    try:
+        return workshop.try_exporters(combination, out)
+    except (AssertionError, GraftkitError) as error:
+        return {"run": str(error)}
+
+
+def wrong_in(combination: Combination, found: Mapping[str, str]) -> list[str]:
+    """Returns what came otherwise than awaited."""
+    return [f"{combination}: {name}: {said}" for name, said in found.items() if awaited(combination, name) not in said]
+
+
+def page(tried: Mapping[Combination, Mapping[str, str]]) -> str:
+    """Returns docs/exports.md: how many exports were proved, and why the others were refused."""
+    lines = [_PAGE]
+    for title, cells in (("exporter", _by_exporter(tried)), ("architecture", _by_architecture(tried))):
+        heads = [title, *next(iter(cells.values()))]
+        lines += ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        lines += [f"| {name} | {' | '.join(row.values())} |" for name, row in cells.items()]
+    return "\n".join([*lines, ""])
+
+
+_PAGE = f"""# Exports, tried in pairs
+
+What `make matrix` finds, and writes here. A combination is one recipe: an architecture (tiny, random weights), what
+becomes of the vocabulary, the base model's form, a quantizer, an adapter, the type of the GGUF file. Two values of
+different dimensions occur together in some combination; all {len(EXPORTERS)} exporters are tried with each. An export
+is proved by the program that it is meant for, or refused before a record is encoded.
+
+{"".join(f"- {name}: {', '.join(values)}" + chr(10) for name, values in list(DIMENSIONS.items())[1:])}
+How many exports were proved, and why the others were refused:"""
+
+
+def _by_exporter(tried: Mapping[Combination, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    found = {}
+    for name in EXPORTERS:
+        said = Counter(awaited(combination, name) for combination in tried)
+        proved = said.pop("proved", 0)
+        refused = "; ".join(f"{why} ({count})" for why, count in said.most_common())
+        found[name] = {"proved": str(proved), "refused": refused or "none"}
+    return found
+
+
+def _by_architecture(tried: Mapping[Combination, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Returns for each architecture how many of an exporter's exports were proved, of how many that were tried."""
+    cells = {}
+    for architecture in ARCHITECTURES:
+        own = [found for combination, found in tried.items() if combination.architecture == architecture]
+        proved = {name: sum(found.get(name) == "proved" for found in own) for name in EXPORTERS}
+        cells[architecture] = {name: f"{count} of {len(own)}" for name, count in proved.items()}
+    return cells
+
+
 def main() -> None:
-    """Prints what came of each combination, and a table of exporters; fails where one is neither proved nor refused."""
+    """Tries what the results' file lacks, and writes docs/exports.md; fails where one came otherwise than awaited.
+
+    python tests/export_matrix.py RESULTS [SECONDS]
+
+    RESULTS gets a line of JSON for each combination. After SECONDS no further one is begun; the same command goes on.
+    """
     warnings.simplefilter("ignore")
-    proved: Counter[str] = Counter()
-    refused: Counter[tuple[str, str]] = Counter()
-    wrong = []
+    results, seconds = Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else math.inf
+    chosen, end = all_pairs(), time.monotonic() + seconds
+    tried = _read(results)
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder))
-        chosen = all_pairs(sys.argv[1:] or tuple(ARCHITECTURES))
         for number, combination in enumerate(chosen):
+            if combination in tried or time.monotonic() > end:
+                continue
             start = time.perf_counter()
-            try:
-                found = workshop.try_exporters(combination, Path(folder) / "runs" / str(number))
-            except (AssertionError, GraftkitError) as error:
-                found = {"run": str(error)}
-            odd = {name: said for name, said in found.items() if awaited(combination, name) not in said}
-            wrong += [f"{combination}: {name}: {said}" for name, said in odd.items()]
-            proved.update(name for name, said in found.items() if said == "proved")
-            refused.update((name, awaited(combination, name)) for name in found.keys() - odd if found[name] != "proved")
-            print(f"{number + 1}/{len(chosen)} {combination}: {time.perf_counter() - start:.1f} s", flush=True)
-    print("\n| exporter | proved | refused |\n|---|---:|---|")
-    for name in EXPORTERS:
-        why = "; ".join(f"{count}: {why}" for (of, why), count in refused.items() if of == name)
-        print(f"| {name} | {proved[name]} | {why} |")
-    sys.exit("\n".join(["", *wrong]) if wrong else 0)
+            tried[combination] = outcome(workshop, combination, Path(folder) / "runs" / str(number))
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([vars(combination), tried[combination]]) + "\n")
+            wrong = wrong_in(combination, tried[combination])
+            took = time.perf_counter() - start
+            print(f"{number + 1}/{len(chosen)} {combination}: {took:.1f} s", *wrong, sep="\n  ", flush=True)
+    wrong = [text for combination in chosen for text in wrong_in(combination, tried.get(combination, {}))]
+    left = sum(combination not in tried for combination in chosen)
+    if wrong or left:
+        sys.exit("\n".join([f"{left} combinations are left to be tried", *wrong]))
+    _DOCS.write_text(page({combination: tried[combination] for combination in chosen}), encoding="utf-8")
+
+
+_DOCS = Path(__file__).parent.parent / "docs" / "exports.md"
+
+
+def _read(results: Path) -> dict[Combination, dict[str, str]]:
+    lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
+    return {Combination(**combination): found for combination, found in map(json.loads, lines)}
 
 
 if __name__ == "__main__":

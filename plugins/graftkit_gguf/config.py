@@ -24,10 +24,11 @@ class GgufConfig(ProviderConfig):
         "of llama.cpp's; types with a k need graftkit[llamacpp]. base: each as the base model's own GGUF file has it, "
         "bit for bit where nothing was trained",
     )
-    changed: MatrixType | None = Field(
+    changed: MatrixType | Literal["base"] | None = Field(
         default=None,
-        description="with `type: base`, how matrices are stored that the adapter changed; left out: as the base's file "
-        "has them, which may take back changes smaller than half a step between its levels",
+        description="with `type: base`, how matrices are stored that the adapter changed; left out: q8_0 where the "
+        "base's file has them in fewer bits, else as it has them. base: as it has them, which may take back changes "
+        "smaller than half a step between its levels",
     )
     embeddings: MatrixType | None = Field(
         default=None, description="how the embedding is stored, where not as `type` says"

@@ -11,6 +11,7 @@ from graftkit_gguf.architectures import SIZES
 from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.metadata import Metadata
 from graftkit_gguf.reading import model_config, model_weights
+from graftkit_gguf.stored_types import FILE_TYPE_KEYS
 from graftkit_gguf.tensor_types import READABLE_TYPES
 from graftkit_gguf.tokenizer import read_tokenizer
 from graftkit_gguf.unicode_form import UNICODE_FORM
@@ -24,7 +25,13 @@ _TOKENIZER = (
     *_IDS,
 )
 _OTHERS = frozenset(
-    {"general.architecture", "tokenizer.chat_template", UNICODE_FORM, *(f"tokenizer.ggml.{key}" for key in _TOKENIZER)}
+    {
+        "general.architecture",
+        *FILE_TYPE_KEYS,
+        "tokenizer.chat_template",
+        UNICODE_FORM,
+        *(f"tokenizer.ggml.{key}" for key in _TOKENIZER),
+    }
 )
 _TOKEN_TYPES = frozenset({1, 2, 3, 4, 5, 6})
 _LARGEST_SIZE = 2**24

@@ -34,7 +34,7 @@ from graftkit_gguf.quantize import ggml_is_there
 from graftkit_gguf.reading import original_context
 from graftkit_gguf.rope import rope_notices
 from graftkit_gguf.stop_tokens import stop_notices, stop_tokens_of, stored_stops
-from graftkit_gguf.stored_types import StoredTypes
+from graftkit_gguf.stored_types import StoredTypes, file_type
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_gguf.unicode_form import in_form
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
@@ -45,6 +45,11 @@ _FILE = "model.gguf"
 _OF_FLOAT32, _OF_OTHERS = 1e-3, 1e-2
 """What rounding explains, as a share of the largest logit, beside what llama.cpp rounds on purpose where weights are
 rounded: activations, to 8 bits or to the weights' own type (`ExportReading`)."""
+
+
+_KEEPS_CHANGES = "q8_0"
+"""The type of what an adapter changed, where the base model's file has it in a coarser one."""
+_FINE = frozenset({"f32", "f16", "bf16", "q8_0"})
 
 
 class GgufExporter:
@@ -79,9 +84,20 @@ class GgufExporter:
         shapes = architecture.stored_shapes(config)
         return [
             *self._types(planned).notices(shapes),
+            *self._notices_of_changes(planned),
             *stop_notices(planned.tokenizer, stop_tokens_of(planned.generation_config)),
             *rope_notices(get_setting(config, architecture.rope)),
         ]
+
+    def _notices_of_changes(self, planned: PlannedModel) -> Iterator[str]:
+        """Says what becomes of changes to matrices that the base model's own file has in few bits."""
+        base = BaseTensors.open(planned.reference) if self._config.type == "base" and not self._config.changed else None
+        coarse = sorted({*base.types.values()} - _FINE) if base else []
+        if coarse:
+            yield (
+                f"what the base model's file has as {', '.join(coarse)} is stored as {_KEEPS_CHANGES} where it "
+                "changed, since rounding to so few bits takes back small changes; changed: base stores it as it was"
+            )
 
     def _types(self, planned: PlannedModel) -> StoredTypes:
         """Returns which type each tensor is stored in.
@@ -99,8 +115,12 @@ class GgufExporter:
                 "type: base stores tensors as the base model's own GGUF file does, and the base model is none",
                 hint="Name a type, such as q8_0.",
             )
-        of_base = {} if chosen.changed else base.types  # what did not change is copied whatever is said here
-        return StoredTypes(chosen.changed or "q8_0", chosen.embeddings, chosen.output, of_base=of_base, **common)
+        # What did not change is copied whatever is said here.
+        of_base = base.types if chosen.changed in (None, "base") else {}
+        if chosen.changed is None:
+            of_base = {name: type_ if type_ in _FINE else _KEEPS_CHANGES for name, type_ in of_base.items()}
+        other = _KEEPS_CHANGES if chosen.changed in (None, "base") else chosen.changed
+        return StoredTypes(other, chosen.embeddings, chosen.output, of_base=of_base, **common)
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the file, one tensor in memory at a time."""
@@ -110,6 +130,7 @@ class GgufExporter:
             **_tokenizer(trained, _adds_bos(trained), stop),
         }
         base = BaseTensors.open(trained.reference) if self._config.type == "base" else None
+        metadata |= file_type(self._config.type, base.header.metadata if base else {})
         kept = Kept(base)
         tensors = stored_tensors(trained.config, trained.merged_tensors(), self._types(trained), kept)
         size = write_gguf(folder / _FILE, metadata, tensors)
@@ -119,13 +140,19 @@ class GgufExporter:
 
     def tolerance(self) -> float:
         """Returns what the rounding of llama.cpp explains, weights being as they are stored."""
-        return _OF_FLOAT32 if self._config.type == "f32" else _OF_OTHERS
+        return _OF_OTHERS if self.quantizes else _OF_FLOAT32
 
-    def reading(self, request: ProofRequest) -> ExportReading | None:
-        """Returns graftkit's own reading of the file; None where it is told to store what was trained as it is."""
+    @property
+    def quantizes(self) -> bool:
+        """Whether it stores anything in another type than f32."""
+        chosen = self._config
+        return not {chosen.type, chosen.embeddings, chosen.output} <= {"f32", None}
+
+    def reading(self, request: ProofRequest) -> ExportReading:
+        """Returns graftkit's own reading of the file."""
         from graftkit_gguf.export_reading import export_reading
 
-        return None if self._config.type == "f32" else export_reading(_checked(request).path)
+        return export_reading(_checked(request).path)
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the file with llama.cpp; gives log-probabilities, since llama.cpp gives nothing else."""

@@ -9,10 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from graftkit_gguf.quantize import GGML_TYPES_BY_NAME, NEEDS_GGML
 
-__all__ = ["StoredTypes"]
+__all__ = ["FILE_TYPE_KEYS", "StoredTypes", "file_type"]
 
 _MIXTURES = {"q4_k_m": "q4_k", "q5_k_m": "q5_k"}
 """A mixture of types, and that of most of its matrices."""
@@ -25,6 +26,29 @@ _WRITTEN = frozenset({"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 _FINER_IN_SOME = ("attn_v.weight", "ffn_down.weight", "ffn_down_exps.weight")
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
+
+
+FILE_TYPE_KEYS = ("general.file_type", "general.quantization_version")
+"""By which programs call the whole of a file, as Ollama's list of models does."""
+_FILE_TYPES = {
+    **{"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9},
+    **{"q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32},
+}
+"""llama.cpp's `llama_ftype` of each type."""
+_QUANTIZATION_VERSION = 2
+"""ggml's GGML_QNT_VERSION: of the layout of blocks."""
+
+
+def file_type(type_: str, of_base: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the keys by which programs call a file's type.
+
+    Args:
+        type_: What the recipe calls it.
+        of_base: The metadata of the base model's own file, whose type is called so with `base`.
+    """
+    if type_ != "base":
+        return dict(zip(FILE_TYPE_KEYS, (_FILE_TYPES[type_], _QUANTIZATION_VERSION), strict=True))
+    return {key: of_base[key] for key in FILE_TYPE_KEYS if isinstance(of_base.get(key), int)}
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,14 @@ BROKEN = {
         "what_it_loads_besides_weights_is_what_was_trained_with[llama-None]",
         "chat template: none is loaded",
     ),
+    "exporters:MergesByItself": (
+        "it_merges_onto_what_its_merged_tensors_are_of[requantized]",
+        "logits that are off by",
+    ),
+    "exporters:MergesOntoSomethingElse": (
+        "it_merges_onto_what_its_merged_tensors_are_of[original]",
+        "merge_onto is 'merged': a MergeBase",
+    ),
     "exporters:BlindTolerance": ("its_tolerance_tells_the_trained_model_from_the_base", "a share of the largest logit"),
     "metrics:FailsOnNoJson": ("every_answer_has_a_finite_score", "JSONDecodeError"),
     "metrics:DividesByLength": ("every_answer_has_a_finite_score", "score.. of '' is nan, not a finite number"),

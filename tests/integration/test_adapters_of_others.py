@@ -159,6 +159,19 @@ export_adapter(planned, "merged", out=out, host=host, on_event=on_event, cancel=
     assert found.stdout.strip() == "False", found.stderr
 
 
+def test_a_merged_model_that_cannot_be_proved_is_not_left(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any) -> Any:
+        assert (tmp_path / "out" / "exports" / "merged" / "model.safetensors").is_file()
+        raise ModelError("the architecture computes something else in training")
+
+    monkeypatch.setattr("graftkit.flow.export_adapter.load_packed", refuse)
+    refused = export(adapter, "--to", "merged", "--out", tmp_path / "out")
+    assert refused.exit_code == 2 and "something else in training" in refused.output
+    assert not [*(tmp_path / "out").iterdir()]
+
+
 SEPARATE_ROWS: dict[str, dict[str, list[int]]] = {
     "the output layer's alone": {"lm_head": [7, 300]},
     "other ids": {"embed_tokens": [7, 300], "lm_head": [12, 7]},

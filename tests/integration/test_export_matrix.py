@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from export_matrix import EXPORTERS, Combination, Workshop, all_pairs, awaited
 
-CHOSEN = ("gemma3", "mixtral", "gpt2")
+CHOSEN = ("gemma3", "qwen3_moe", "gpt2")
 
 
 @pytest.fixture(scope="module")

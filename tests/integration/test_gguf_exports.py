@@ -10,14 +10,17 @@ from typing import Any
 
 import graftkit
 import pytest
+from architectures import settings
 from click.testing import CliRunner
 from gguf_models import write_llama
 from graftkit.cli.main import cli
 from graftkit.errors import ExportError, FolderError, RecipeError
 from graftkit.flow.reload import reload
 from graftkit.store.files import file_facts
+from graftkit.testing import tiny_model_folder
 from graftkit_gguf.header import read_header
 from graftkit_gguf.stored_types import StoredTypes
+from safetensors import safe_open
 
 SYSTEM = 'Say """yes""", or\nno.'
 
@@ -94,27 +97,47 @@ def test_what_was_not_trained_is_copied_from_a_gguf_base_bit_for_bit(tmp_path: P
     headers = [read_header(base), read_header(export / "model.gguf")]
     changed = []
     for name, tensor in headers[0].tensors.items():
-        assert headers[1].tensors[name].type == tensor.type
         ours, theirs = (header.path.read_bytes()[header.tensors[name].offset :][: tensor.nbytes] for header in headers)
         changed += [name] if ours != theirs else []
-    assert changed == ["blk.0.attn_q.weight"] and headers[0].tensors[changed[0]].type.name == "Q4_1"
+        assert name in changed or headers[1].tensors[name].type == tensor.type
+    assert changed == ["blk.0.attn_q.weight"]
+    assert [header.tensors[changed[0]].type.name for header in headers] == ["Q4_1", "Q8_0"]
+    told = "what the base model's file has as q4_1 is stored as q8_0 where it changed"
+    assert sum(told in notice for notice in result.manifest["notices"]) == 1
     manifest = json.loads((export / "graftkit.json").read_text())
     assert manifest["tensors_of_base"] == len(headers[0].tensors) - 1
     rounding = manifest["proof"]["rounding"]
     assert rounding["weights"]["compared"] == 15 and rounding["weights"]["excess"] < 1
     card = (export / "README.md").read_text()
+    assert "What the base model's file has as q4\\_1" in card
     assert "each of 15 weights within rounding" in card and "nats" in card and "loss" in card
 
 
 def test_a_change_that_rounding_takes_back_is_refused(tmp_path: Path) -> None:
     base = write_llama(tmp_path / "base.gguf", StoredTypes("q4_0", output="q4_0", ties=True))
     small = {"use": "lora", "rank": 4, "alpha": 0.5}
-    asked = [{"use": "gguf", "type": "base", "changed": "q8_0"}, {"use": "gguf", "type": "base", "name": "same"}]
+    same = {"use": "gguf", "type": "base", "changed": "base", "name": "same"}
+    asked = [{"use": "gguf", "type": "base"}, same]
     with pytest.raises(ExportError, match=r"exports/same|divergence") as caught:
         run(base, tmp_path, asked, adapter=small, quantizer="stored")
     assert "finer type" in (caught.value.hint or "")
     fine = json.loads((tmp_path / "run" / "exports" / "gguf" / "graftkit.json").read_text())
     assert fine["proof"]["status"] == "proved"
+
+
+def test_a_matrix_that_a_format_holds_twice_is_compared_twice(tmp_path: Path) -> None:
+    model = tiny_model_folder(tmp_path / "model", **settings("olmo2"), num_key_value_heads=4)
+    result = run(model, tmp_path, ["gguf"], adapter={"use": "lora", "rank": 4}, quantizer="none")
+    names = read_header(result.exports["gguf"] / "model.gguf").tensors.keys()
+    assert {"token_embd.weight", "output.weight"} <= names
+    matrices = 2 + 7 * 2
+    assert result.manifest["exports"]["gguf"]["proof"]["rounding"]["weights"]["compared"] == matrices
+
+
+def test_no_sketches_are_kept_where_nothing_is_quantized(whole: graftkit.RunResult) -> None:
+    with safe_open(whole.folder / "probes.safetensors", framework="pt") as file:
+        assert not [name for name in file.keys() if name.startswith("sketch.")]  # noqa: SIM118
+    assert "rounding" not in whole.manifest["exports"]["gguf"]["proof"]
 
 
 def test_types_of_a_base_that_is_no_gguf_are_refused(tiny_model: Path, tmp_path: Path) -> None:

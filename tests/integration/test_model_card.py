@@ -196,6 +196,13 @@ def test_nothing_that_a_name_holds_becomes_markup_or_front_matter(run: Any) -> N
     assert page.index("</details>") > page.index("Recipe" if "Recipe" in page else "The recipe")
 
 
+def test_what_an_export_told_of_its_form_stands_in_its_card_alone(run: Any) -> None:
+    data = json.loads(json.dumps({key: run.manifest[key] for key in run.manifest if key != "artifacts"}))
+    data["stages"].append({"name": "export gguf", "seconds": 1.0, "notices": ["llama.cpp does not end at '<e>' (7)"]})
+    cards = [render_card(name, RunManifest.from_json(data), PROVED, None) for name in ("gguf", "merged")]
+    assert ["does not end at" in card for card in cards] == [True, False]
+
+
 def test_a_secret_is_in_no_card(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_KEY", "quite-a-secret-value")
     data = json.loads(json.dumps({key: run.manifest[key] for key in run.manifest if key != "artifacts"}))

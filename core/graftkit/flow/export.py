@@ -45,6 +45,7 @@ from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, Probes, make_probes
 from graftkit.flow.prove import TRUSTED, temporary_prefix
+from graftkit.flow.rounding import quantizes
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import Vocabulary, sample_texts
@@ -53,7 +54,7 @@ from graftkit.host.discovery import disabled_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.host.records import MOST_NOTICES, shortened
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.exporter import Exporter, NoticesExporter, PlannedModel, QuantizingExporter
+from graftkit.interfaces.exporter import Exporter, NoticesExporter, PlannedModel
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -104,17 +105,26 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     for use, choice in _to_write(run):
         with run.stage(f"export {use.folder}") as stage:
             exporter = exporters[use.folder]
-            for text in notices_of(exporter, loaded.model):
+            told = notices_of(exporter, loaded.model)
+            for text in told:
                 stage.notice(f"the export {use.folder}: {text}")
             request = _merge_request(run, corpus, probes, stage)
             _write(run, loaded, exporter, choice, _place(run, use.folder), use.folder, request)
-            stage.facts |= {"folder": str(run.folder / "exports" / use.folder)}
+            stage.facts |= {"folder": str(run.folder / "exports" / use.folder), **({"notices": told} if told else {})}
 
 
 def sketches_for(exporters: Iterable[Exporter], model: AdaptedModel) -> dict[str, torch.Tensor]:
     """Returns sketches of the trained weights where an export is quantized, which is compared with them."""
-    quantizing = any(isinstance(exporter, QuantizingExporter) for exporter in exporters)
-    return sketches_of(model.merged_tensors()) if quantizing else {}
+    if not any(map(quantizes, exporters)):
+        return {}
+    found = sketches_of(model.merged_tensors())
+    # A format that ties no output layer to the embedding holds the matrix twice.
+    network: Any = model.network
+    names = {id(module): f"{path}.weight" for path, module in network.named_modules()}
+    outer = (network.get_input_embeddings(), network.get_output_embeddings())
+    embedding, output = (names.get(id(module), "") for module in outer)
+    twice = embedding in found and output not in found
+    return found | ({output: found[embedding].clone()} if twice and output else {})
 
 
 def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:

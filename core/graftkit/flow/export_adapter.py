@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.schema import ExportSection
 from graftkit.report.run_manifest import MergeFacts
-from graftkit.store.files import guarded, make_folder, write_json
+from graftkit.store.files import guarded, make_folder, remove_tree, write_json
 from graftkit.store.token_store import Example, TokenStore
 
 __all__ = ["AdapterExport", "export_adapter"]
@@ -139,8 +139,9 @@ def export_adapter(
         del streamed, model
         with _stage(f"proof of {name}", on_event, cancel):
             if loaded is None:  # the model as training computes it is only needed now
-                loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)))
-                _keep_proof(planned, loaded, exporter, made, kept)
+                with _removed_on_failure(target):
+                    loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)))
+                    _keep_proof(planned, loaded, exporter, made, kept)
             del loaded
             give_memory_back()
             proof = prove_and_tell(
@@ -151,6 +152,18 @@ def export_adapter(
                 notice=lambda text: on_event(Notice(f"proof of {name}", text)),
             )
     return AdapterExport(target, proof, merge)
+
+
+@contextmanager
+def _removed_on_failure(export: Path) -> Iterator[None]:
+    """Removes an export that can't be proved, since there is nothing to prove it with."""
+    try:
+        yield
+    except BaseException:
+        remove_tree(export)
+        with suppress(OSError):
+            export.parent.rmdir()
+        raise
 
 
 def _of_chat(planned: PlannedAdapter) -> Iterator[str]:

@@ -46,7 +46,6 @@ from graftkit.interfaces.exporter import (
     Exporter,
     LoadedAssets,
     ProofRequest,
-    QuantizingExporter,
 )
 from graftkit.store.files import held
 
@@ -116,7 +115,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     """Compares an export's logits with the trained model's, and what else its program loads with the run's own."""
     from graftkit.flow.base_file_proof import prove_on_base_file
     from graftkit.flow.probes import Probes, allowed_difference, compare, reference_file
-    from graftkit.flow.rounding import compare_rounding, read_logits
+    from graftkit.flow.rounding import ReadComparison, compare_rounding, read_logits, reading_of
 
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
@@ -144,11 +143,11 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
             workspace=Path(place),
         )
         assets, lacking = _loaded_assets(exporter, request)
-        reading = exporter.reading(request) if isinstance(exporter, QuantizingExporter) else None
+        reading = reading_of(exporter, request)
         read = read_logits(reading, request, Path(place)) if reading else None
-        wanted = replace(probes, logits=read.rounded) if read else probes
-        difference = compare_found(exporter, wanted, exporter.logits(request))
-        tolerance = read.tolerance(share) if read else allowed_difference(probes, share)
+        compared = read.comparison(probes, share) if read else ReadComparison(probes, allowed_difference(probes, share))
+        wanted, tolerance = compared.probes, compared.tolerance
+        difference = compare_found(exporter, wanted, exporter.logits(replace(request, probes=wanted.requested)))
         on_file, rounding = None, None
         if difference.within(tolerance):
             check_it_reads(exporter, folder, wanted, request.base, tolerance)
@@ -166,6 +165,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         "mean_abs_diff": min(difference.mean, 1e308),
         "top1_agreement": difference.top1,
         "tolerance": tolerance,
+        **({"set_aside": [compared.set_aside, sum(map(len, probes.positions))]} if compared.set_aside else {}),
         "coverage": dict(probes.coverage),
         "loaded_with": {name: _version(name) for name in getattr(exporter, "proved_with", ())},
         **({"base_stored_by": asked_for_base[0]} if asked_for_base else {}),

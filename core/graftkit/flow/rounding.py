@@ -13,18 +13,29 @@ its upper end by a whole step. Measured, it is between 0.5 and 1.6 times that; `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from graftkit.errors import ExportError
+from graftkit.flow.expert_choices import choosing, made_otherwise, nearly_even, same_choices, watched
 from graftkit.flow.export_manifest import MAX_TOLERANCE
 from graftkit.flow.probes import Probes
 from graftkit.flow.weight_sketch import SketchProof, compare_sketches
-from graftkit.interfaces.exporter import ExportReading, ProofRequest
+from graftkit.interfaces.exporter import Exporter, ExportReading, ProofRequest, QuantizingExporter
 from graftkit.model.load import load_plain_model
 
-__all__ = ["MAX_DIVERGENCE", "ReadLogits", "RoundingProof", "compare_rounding", "read_logits"]
+__all__ = [
+    "MAX_DIVERGENCE",
+    "ReadComparison",
+    "ReadLogits",
+    "RoundingProof",
+    "compare_rounding",
+    "quantizes",
+    "read_logits",
+    "reading_of",
+]
 
 _DRAWS = 2
 _TIMES = 3
@@ -69,24 +80,94 @@ class ReadLogits:
     Attributes:
         exact: In float32.
         rounded: With what the export's program rounds besides the weights.
+        smooth: The latter where routers choose the experts that they chose in the former.
+        turned: For each probe how far a logit moves at most where choices of experts that are nearly even are made
+            otherwise (`expert_choices.py`), `[positions]`; zeros for a model that chooses none.
     """
 
     exact: list[torch.Tensor]
     rounded: list[torch.Tensor]
+    smooth: list[torch.Tensor]
+    turned: list[torch.Tensor]
 
-    def tolerance(self, share: float) -> float:
-        """Returns how far the program's logits may be off from `rounded`.
+    def comparison(self, probes: Probes, share: float) -> ReadComparison:
+        """Returns what the program is compared with, at which positions, and how far it may be off there.
 
         A number next to the middle of two levels may be rounded to the other one, after which other numbers are; so the
-        program differs from `rounded` about as `rounded` does from `exact`.
+        program differs from `rounded` about as `smooth` does from `exact`.
+
+        Positions that choices of experts move more than the program may be off are set aside; half of them at most, so
+        that with a model whose choices are nearly even everywhere the others are compared less closely.
 
         Args:
+            probes: What was asked.
             share: How far a logit may be off besides, as a share of the largest one.
+
+        Raises:
+            ExportError: Choices of experts move more than half of the positions by more than any format explains.
         """
         largest = max(logits.abs().max().item() for logits in self.exact)
-        pairs = zip(self.exact, self.rounded, strict=True)
-        moved = max((exact.log_softmax(1) - rounded.log_softmax(1)).abs().max().item() for exact, rounded in pairs)
-        return min(max(1e-4, share * largest) + _FLIPPED * moved, 2 * MAX_TOLERANCE * largest)
+        least, most = max(1e-4, share * largest), 2 * MAX_TOLERANCE * largest
+        turned = torch.cat(self.turned)
+        limit = max(least, turned.median().item())
+        kept = [moved <= limit for moved in self.turned]
+        tolerance = least + _FLIPPED * _furthest(self.exact, self.smooth) + turned[turned <= limit].max().item()
+        if limit > most:
+            raise ExportError(
+                "it can't be proved: choices of experts that are nearly even move the logits of more than half of the "
+                f"positions by more than {most:.2g}",
+                hint="Two programs would differ as much. Export it with a finer type.",
+            )
+        return ReadComparison(_at(replace(probes, logits=self.rounded), kept), min(tolerance, most), _counted(kept))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadComparison:
+    """What a program's logits are compared with.
+
+    Attributes:
+        probes: The positions that are compared, with what the export's own weights compute there.
+        tolerance: How far a logit may be off.
+        set_aside: How many positions are not compared.
+    """
+
+    probes: Probes
+    tolerance: float
+    set_aside: int = 0
+
+
+def _at(probes: Probes, kept: Sequence[torch.Tensor]) -> Probes:
+    """Returns the probes with the positions that are kept; those that have none are left out."""
+    rows = [(number, of_probe.nonzero().squeeze(1)) for number, of_probe in enumerate(kept) if of_probe.any()]
+    return replace(
+        probes,
+        ids=[probes.ids[number] for number, _ in rows],
+        logits=[probes.logits[number][kept] for number, kept in rows],
+        positions=[[probes.positions[number][row] for row in kept.tolist()] for number, kept in rows],
+    )
+
+
+def _counted(kept: Sequence[torch.Tensor]) -> int:
+    return sum(int((~of_probe).sum()) for of_probe in kept)
+
+
+def _furthest(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    return max(_moved_by(one, other).max().item() for one, other in zip(ours, theirs, strict=True))
+
+
+def _moved_by(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """Returns how far a log-probability differs at most, `[positions]`."""
+    return (ours.log_softmax(1) - theirs.log_softmax(1)).abs().amax(1)
+
+
+def quantizes(exporter: Exporter) -> bool:
+    """Tells whether an exporter's weights are rounded, so that its exports are compared by their reading."""
+    return isinstance(exporter, QuantizingExporter) and exporter.quantizes
+
+
+def reading_of(exporter: Exporter, request: ProofRequest) -> ExportReading | None:
+    """Returns an export's reading; None where its weights are not rounded."""
+    return exporter.reading(request) if isinstance(exporter, QuantizingExporter) and exporter.quantizes else None
 
 
 def read_logits(reading: ExportReading, request: ProofRequest, folder: Path) -> ReadLogits:
@@ -98,9 +179,21 @@ def read_logits(reading: ExportReading, request: ProofRequest, folder: Path) -> 
         folder: Where weights are kept while they are needed.
     """
     model = load_plain_model(reading.files, folder, _as_it_is)
-    exact = request.run(model)
+
+    def compute() -> list[torch.Tensor]:
+        return request.run(model)
+
+    exact, chosen = watched(compute)
     reading.round_as_program(model)
-    return ReadLogits(exact, request.run(model))
+    rounded, made = watched(compute)
+    smooth, scored = (rounded, made) if same_choices(chosen, made) else choosing(chosen, compute)
+    even = nearly_even(made, list(zip(chosen, scored, strict=True)), _FLIPPED)
+    others = made_otherwise(even, compute) if any(each.any() for each in even) else []
+    turned = [
+        torch.stack([torch.zeros(len(own)), *(_moved_by(own, other[number]) for other in others)]).amax(0)
+        for number, own in enumerate(rounded)
+    ]
+    return ReadLogits(exact, rounded, smooth, turned)
 
 
 def compare_rounding(

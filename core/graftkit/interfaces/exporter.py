@@ -438,8 +438,12 @@ class QuantizingExporter(Protocol):
     reading is compared with what was trained, by as much as rounding explains (`flow/rounding.py`).
     """
 
-    def reading(self, request: ProofRequest) -> ExportReading | None:
-        """Reads the export; None where it was told to store plain numbers."""
+    @property
+    def quantizes(self) -> bool:
+        """Whether it was told to; else its export is compared as any other, and `reading` is not asked."""
+
+    def reading(self, request: ProofRequest) -> ExportReading:
+        """Reads the export."""
 
 
 @dataclass(frozen=True, slots=True)

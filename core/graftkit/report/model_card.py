@@ -80,7 +80,7 @@ def render_card(
         _figures(run),
         _merge(merge),
         _proof(proof),
-        _loading(card, must_be_passed, run),
+        _loading(card, must_be_passed, run, name),
         _recipe(run),
         f"Made with graftkit {__version__}; `graftkit.json` lists every file with its hash.",
     ]
@@ -192,8 +192,11 @@ def _proof(proof: Mapping[str, Any]) -> str:
     return f"## How it was proved\n\n{how}{plain(proof_text(proof))}."
 
 
-def _loading(card: ExportCard | None, must_be_passed: str | None, run: RunManifest) -> str:
+def _loading(card: ExportCard | None, must_be_passed: str | None, run: RunManifest, name: str) -> str:
     notes = [plain(note) for note in (card.notes if card else ())]
+    written = [stage for stage in run.stages if stage.name == f"export {name}"]
+    told = (written[-1].model_extra or {}).get("notices", ()) if written else ()
+    notes += [f"{plain(text[:1].upper() + text[1:])}." for text in told]
     quantizer = str(run.providers.get("quantizer", {}).get("name", "none"))
     if card and card.relation == "adapter" and quantizer != "none":
         notes.append(

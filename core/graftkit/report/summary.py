@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftkit.report.run_manifest import MergeFacts, MergeScore, RunManifest
@@ -94,6 +94,7 @@ def proof_text(proof: Mapping[str, Any]) -> str:
     covers = ", ".join(proof.get("covers", ["logits"]))
     parts = [
         within + (f", up to {longest} tokens" if longest else ""),
+        _set_aside(proof.get("set_aside")),
         _rounded(proof.get("rounding")),
         _on_base(proof.get("base_stored_by")),
         _from_trained(proof),
@@ -102,6 +103,13 @@ def proof_text(proof: Mapping[str, Any]) -> str:
         f"claims: loaded with {programs}" if programs else "",
     ]
     return f"proved: {'; '.join(filter(None, parts))}"
+
+
+def _set_aside(found: Sequence[int] | None) -> str:
+    """Says how many positions of a mixture of experts were not compared."""
+    if not found:
+        return ""
+    return f"{found[0]} of {found[1]} positions set aside, where nearly even choices of experts move the logits"
 
 
 def _rounded(found: Mapping[str, Any] | None) -> str:

@@ -73,6 +73,30 @@ class AsksForWeights(MergedExporter):
         return None if planned.adapted else "there is no adapter on it"
 
 
+class MergesByItself(MergedExporter):
+    """Adds up by itself what core would merge: with any base but the trained one that is something else."""
+
+    def export(self, trained: Any, folder: Path) -> Mapping[str, Any]:
+        deltas = {f"{path}.weight": adapted.delta() for path, adapted in trained.adapted.items()}
+        tensors = [(name, tensor + deltas.get(name, 0)) for name, tensor in trained.base_tensors()]
+        return super().export(_WithTensors(trained, tensors), folder)
+
+
+class _WithTensors:
+    def __init__(self, trained: Any, tensors: Any) -> None:
+        self._trained, self._tensors = trained, tensors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trained, name)
+
+    def merged_tensors(self) -> Any:
+        return iter(self._tensors)
+
+
+class MergesOntoSomethingElse(MergedExporter):
+    merge_onto: Any = "merged"
+
+
 class ForgetsTheTemplate(MergedExporter):
     def export(self, trained: Any, folder: Path) -> Mapping[str, Any]:
         facts = super().export(trained, folder)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType, LlamaFileType
 from gguf.quants import dequantize, quantize
 from gguf_models import tiny_llama, write_llama
 from graftkit import Probe, ProofRequest
@@ -18,7 +18,7 @@ from graftkit.flow.rounding import compare_rounding, read_logits
 from graftkit.flow.weight_sketch import compare_sketches, sketches_of
 from graftkit_gguf import quantize as quantizing
 from graftkit_gguf.blocks import block_steps
-from graftkit_gguf.config import GgufConfig
+from graftkit_gguf.config import GgufConfig, GgufType
 from graftkit_gguf.export_reading import export_reading
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.header import read_header
@@ -26,7 +26,7 @@ from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.model_exporter import GgufExporter
 from graftkit_gguf.model_tensors import BaseTensors
 from graftkit_gguf.quantize import NEEDS_GGML, quantize_rows
-from graftkit_gguf.stored_types import StoredTypes
+from graftkit_gguf.stored_types import StoredTypes, file_type
 
 OF_32 = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 
@@ -113,6 +113,19 @@ def test_types_are_those_that_llama_cpp_chooses(types: StoredTypes, name: str, e
     assert types.type_of(name.replace("weight", "bias"), (256,)) == "f32"
 
 
+@pytest.mark.parametrize("type_", [name for name in get_args(GgufType) if name != "base"])
+def test_a_file_is_called_as_llama_cpp_calls_its_type(type_: str) -> None:
+    name = {"f32": "ALL_F32"}.get(type_, f"MOSTLY_{type_.upper()}")
+    assert file_type(type_, {})["general.file_type"] == LlamaFileType[name]
+    own = {"general.file_type": 3, "general.quantization_version": 2, "general.name": "x"}
+    assert file_type("base", own) == {"general.file_type": 3, "general.quantization_version": 2}
+
+
+def test_whatever_is_stored_rounded_is_compared_by_its_reading() -> None:
+    chosen = [GgufConfig(type="f32"), GgufConfig(type="f32", output="f32"), GgufConfig(type="f32", embeddings="q8_0")]
+    assert [GgufExporter(config).quantizes for config in chosen] == [False, False, True]
+
+
 def test_types_of_a_base_that_are_not_written_are_told() -> None:
     types = StoredTypes("q8_0", of_base={f"blk.{n}.attn_q.weight": "iq2_xs" for n in range(3)})
     shapes = [(f"blk.{n}.attn_q.weight", (64, 256)) for n in range(3)]
@@ -145,8 +158,9 @@ def test_llama_cpp_computes_what_is_read_and_rounding_explains_the_rest(type_: s
     read = read_logits(reading, request, tmp_path)
     with LlamaCpp(path, 64) as program:
         found = program.log_probabilities(ids, positions, config["vocab_size"])
-    asked = Probes(trained.ids, list(read.rounded), trained.positions)
-    assert compare(asked, [found], log_probabilities=True).within(read.tolerance(GgufExporter().tolerance()))
+    asked = read.comparison(trained, GgufExporter().tolerance())
+    assert not asked.set_aside
+    assert compare(asked.probes, [found], log_probabilities=True).within(asked.tolerance)
     rounding = compare_rounding(reading, read.exact, trained, request, tmp_path)
     assert rounding.explained and rounding.weights is not None and 0.2 < rounding.weights.excess < 0.8, rounding
 

@@ -19,7 +19,7 @@ from graftkit.flow.export import prove
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE_MANIFEST
 from graftkit.flow.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.flow.prove import check_it_reads, compare_found
-from graftkit.flow.rounding import compare_rounding, read_logits
+from graftkit.flow.rounding import compare_rounding, quantizes, read_logits, reading_of
 from graftkit.interfaces.export_card import CardExporter, CardRequest, ExportCard
 from graftkit.interfaces.exporter import (
     AssetsExporter,
@@ -27,7 +27,6 @@ from graftkit.interfaces.exporter import (
     MergeBase,
     MergingExporter,
     ProofRequest,
-    QuantizingExporter,
 )
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -153,7 +152,7 @@ class ExporterContract(Contract):
         probes, tolerance = trained.probes(), self.make().tolerance()
         fits = 0 <= tolerance <= MAX_TOLERANCE
         assert fits, f"tolerance() is {tolerance}: a share of the largest logit, {MAX_TOLERANCE:g} at most"
-        if isinstance(self.make(), QuantizingExporter):
+        if quantizes(self.make()):
             pytest.skip("what it computes is compared with its own reading")
         untrained = [logits(trained.base(), ids) for ids in probes.ids]
         apart, allowed = compare(probes, untrained).largest, allowed_difference(probes, tolerance)
@@ -281,7 +280,8 @@ class ExporterContract(Contract):
         exporter, request = self.make(), ProofRequest(folder, probes.requested, trained.base)
         with temporary_folder() as place:
             wanted, allowed = _as_read(exporter, request, probes, place)
-            _check_logits(exporter, wanted, allowed, exporter.logits(request))
+            asked = replace(request, probes=wanted.requested)
+            _check_logits(exporter, wanted, allowed, exporter.logits(asked))
 
 
 def _as_read(exporter: Exporter, request: ProofRequest, probes: Probes, place: Path) -> tuple[Probes, float]:
@@ -291,13 +291,14 @@ def _as_read(exporter: Exporter, request: ProofRequest, probes: Probes, place: P
     """
     __tracebackhide__ = True
     share = exporter.tolerance()
-    reading = exporter.reading(request) if isinstance(exporter, QuantizingExporter) else None
+    reading = reading_of(exporter, request)
     if reading is None:
         return probes, allowed_difference(probes, share)
     read = read_logits(reading, request, place)
     found = compare_rounding(reading, read.exact, probes, request, place)
     assert found.explained, f"its weights are not those that were trained, rounded: {found}"
-    return replace(probes, logits=read.rounded), read.tolerance(share)
+    compared = read.comparison(probes, share)
+    return compared.probes, compared.tolerance
 
 
 def _check_logits(exporter: Exporter, probes: Probes, allowed: float, found: list[torch.Tensor]) -> None:
