@@ -41,6 +41,7 @@ def test_the_built_ins_come_through_the_same_door() -> None:
         "formats",
         "gguf",
         "initializers",
+        "metrics",
         "models",
         "objectives",
         "quantizers",
