@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
@@ -43,9 +43,13 @@ from graftkit.model.targets import likely_layers, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.schema import Recipe
+from graftkit.report.run_manifest import MemoryForecast
 from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
+
+if TYPE_CHECKING:
+    from graftkit.flow.forecast_memory import MemoryRequest
 
 __all__ = ["RunPlan", "make_plan"]
 
@@ -80,6 +84,8 @@ class RunPlan:
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
             how many `new_rows` the embedding gets; None where it did not check.
         origin: The adapter that training goes on with; None where it begins with a new one.
+        memory: What the run will take of memory, where `check_as_run` found that; see `graftkit.flow.forecast_memory`.
+        ask_memory: Makes of another recipe for the same records what `forecast_memory` is to be asked.
     """
 
     bound: BoundRecipe
@@ -101,6 +107,8 @@ class RunPlan:
     corpus: CorpusEstimate | None = None
     checked: Mapping[str, str | bool | int] | None = None
     origin: AdapterFolder | None = None
+    memory: MemoryForecast | None = None
+    ask_memory: Callable[[BoundRecipe], MemoryRequest] | None = None
 
     @property
     def seen_an_epoch(self) -> float:

@@ -295,8 +295,10 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     from graftkit.flow.base_model import load_base, prepare_model
     from graftkit.flow.evaluate import evaluate, evaluate_base
     from graftkit.flow.export import export_all, refuse_merges
+    from graftkit.flow.forecast_run import record_memory_forecast
     from graftkit.flow.training import train
 
+    record_memory_forecast(run, planned, corpus)
     base = load_base(run, planned)
     evaluate_base(run, base)
     loaded = prepare_model(run, base)

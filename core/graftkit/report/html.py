@@ -14,6 +14,7 @@ from graftkit.report.closed_page import with_policy
 from graftkit.report.figures import bits_per_byte_bars, loss_curve
 from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import (
+    memory_rows,
     merge_rows,
     merge_text,
     metric_columns,
@@ -75,6 +76,7 @@ def render_report(
             }
             for name, facts in manifest.exports.items()
         ],
+        memory=memory_rows(manifest),
         stages=manifest.stages,
         recipe=json.dumps(manifest.recipe, indent=2, ensure_ascii=False),
     )
