@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -139,7 +141,8 @@ def dry_run(asked: DryRun) -> list[Peak]:
         Exception: Code of the model, the quantizer or the adapter can't be computed so.
     """
     loader = Loader(_Headers(asked), _Stores(asked), torch.device("cpu"), asked.dtype)
-    plain_head = _has_plain_head(asked)
+    config = json.dumps(asked.config, sort_keys=True, default=str)
+    plain_head = _has_plain_head(config, count_weights(asked.tensors))
     _fill_caches(asked.quantizer, asked.dtype)
     experts = max((stack.experts for stack in loader.stacks), default=0)
     with (
@@ -166,10 +169,8 @@ def dry_run(asked: DryRun) -> list[Peak]:
             watch.begins()
             counted.backward(_batch(asked.largest), 1.0)
             watch.ends("training")
-            network.eval()
-        _evaluate(asked, network, counted, meter)
-        watch.ends("evaluation after")
-    return watch.peaks
+    before = next(peak for peak in watch.peaks if peak.stage == "evaluation before")
+    return [*watch.peaks, Peak("evaluation after", before.parts)]
 
 
 def _fill_caches(quantizer: Quantizer, dtype: torch.dtype) -> None:
@@ -287,10 +288,11 @@ def _batch(largest: PassSizes) -> PackedBatch:
         return PackedBatch(ids, places, torch.zeros_like(places), None, float(len(places)), {}, {})
 
 
-def _has_plain_head(asked: DryRun) -> bool:
+@cache
+def _has_plain_head(config: str, most_weights: int) -> bool:
     """Tells by a small model of the architecture whether logits can be made in pieces; see `TokenLoss`."""
     try:
-        twin = build_twin(asked.config, most_weights=count_weights(asked.tensors))
+        twin = build_twin(json.loads(config), most_weights=most_weights)
         ids = torch.arange(3, 8)
         return TokenLoss(twin, packed=False)._in_pieces(PackedBatch((ids,), ids, ids, None, 1.0, {}, {}))
     except Exception:
