@@ -29,8 +29,8 @@ _FREED = {4: 0.85, 2: 0.5}
 """What a process holds besides of what it has freed, as a share of those parts, by the bytes of a number.
 
 glibc's malloc keeps what is free between blocks in use, and a block that was freed is too small for the next of its own
-size, since `posix_memalign` asks for more to align it. No formula gives the share: it is measured, by
-tests/benchmarks/forecast.py.
+size, since `posix_memalign` asks for more to align it. Blocks of more than 32 MiB are mapped, and not among it. No
+formula gives the share: it is measured, by tests/benchmarks/forecast.py.
 """
 _STEPS = 1000
 """Steps that are looked at for the largest pass."""
@@ -175,7 +175,7 @@ def _export(asked: MemoryRequest, peaks: Sequence[Peak]) -> Peak:
     last = peaks[-1]
     kept = {part: last.parts.get(part, 0) for part in ("weights", "quantization", "other_weights", "adapter")}
     working = 3 * _largest(asked)
-    return Peak("export", kept | {"working": working})
+    return Peak("export", kept | {"working": working}, {})
 
 
 def _largest(asked: MemoryRequest) -> int:
@@ -186,7 +186,7 @@ def _largest(asked: MemoryRequest) -> int:
 def _stage(asked: MemoryRequest, peak: Peak) -> StageMemory:
     parts = {part: size for part, size in peak.parts.items() if size}
     if asked.device == "cpu":
-        passing = sum(parts.get(part, 0) for part in _PASSING)
+        passing = sum(max(0, parts.get(part, 0) - peak.mapped.get(part, 0)) for part in _PASSING)
         parts |= {"program": asked.program, "freed": round(_FREED[asked.dry.dtype.itemsize] * passing)}
         return StageMemory(stage=peak.stage, host=sum(parts.values()), parts=parts)
     passing = 2 * _largest(asked) if peak.stage in ("base model", "export") else 0

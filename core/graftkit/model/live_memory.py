@@ -22,6 +22,8 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["MemoryMeter", "imagined", "really"]
 
 _Found = Callable[[torch.Tensor], int]
+_MAPPED = 32 << 20
+"""Bytes beyond which glibc's malloc never takes a block from the heap (`DEFAULT_MMAP_THRESHOLD_MAX`)."""
 _ATEN = torch.ops.aten
 _DEPENDING_ON_CONTENTS = frozenset([_ATEN._local_scalar_dense.default, _ATEN.equal.default, _ATEN.nonzero.default])
 
@@ -39,6 +41,7 @@ class MemoryMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         peak: The most bytes that were held at once since `forget_peak`.
         at_peak: What was held then, by label.
+        mapped_at_peak: How much of that was in blocks so large that glibc's malloc maps each and gives it back.
     """
 
     def __init__(self, ignored: Iterable[str] = (), set_entries: _Found | None = None) -> None:
@@ -48,6 +51,8 @@ class MemoryMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._label = "working"
         self._storages: dict[int, tuple[int, str]] = {}
         self._live: Counter[str] = Counter()
+        self._mapped: Counter[str] = Counter()
+        self.mapped_at_peak: Mapping[str, int] = {}
         self.peak = 0
         self.at_peak: Mapping[str, int] = {}
 
@@ -91,17 +96,22 @@ class MemoryMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[key] = (size, self._label)
         weakref.finalize(storage, self._gone, key)
         if self._label not in self._ignored:
-            self._live[self._label] += size
+            self._add(self._label, size, size)
             self._compare()
 
     def _gone(self, key: int) -> None:
         size, label = self._storages.pop(key)
-        self._live[label] -= size
+        self._add(label, size, -size)
+
+    def _add(self, label: str, size: int, change: int) -> None:
+        self._live[label] += change
+        if size > _MAPPED:
+            self._mapped[label] += change
 
     def _compare(self) -> None:
         total = self.live
         if total > self.peak:
-            self.peak, self.at_peak = total, dict(+self._live)
+            self.peak, self.at_peak, self.mapped_at_peak = total, dict(+self._live), dict(+self._mapped)
 
     @property
     def live(self) -> int:
@@ -123,13 +133,13 @@ class MemoryMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             key = tensor.untyped_storage()._cdata
             if key in self._storages:
                 size, former = self._storages[key]
-                self._live[former] -= size
-                self._live[label] += size
+                self._add(former, size, -size)
+                self._add(label, size, size)
                 self._storages[key] = (size, label)
 
     def forget_peak(self) -> None:
         """Begins to look for the peak anew."""
-        self.peak, self.at_peak = self.live, dict(+self._live)
+        self.peak, self.at_peak, self.mapped_at_peak = self.live, dict(+self._live), dict(+self._mapped)
 
 
 @contextmanager

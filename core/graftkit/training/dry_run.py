@@ -120,10 +120,12 @@ class Peak:
         stage: The run's stage.
         parts: The bytes of each part then: `weights`, `quantization`, `other_weights`, `adapter`, `gradients`,
             `optimizer`, `activations`, `logits`, `cache`, and what else is `working` memory.
+        mapped: Those of these bytes that are in blocks of more than 32 MiB, by part; see `MemoryMeter`.
     """
 
     stage: str
     parts: Mapping[str, int]
+    mapped: Mapping[str, int]
 
     @property
     def total(self) -> int:
@@ -170,7 +172,7 @@ def dry_run(asked: DryRun) -> list[Peak]:
             counted.backward(_batch(asked.largest), 1.0)
             watch.ends("training")
     before = next(peak for peak in watch.peaks if peak.stage == "evaluation before")
-    return [*watch.peaks, Peak("evaluation after", before.parts)]
+    return [*watch.peaks, Peak("evaluation after", before.parts, before.mapped)]
 
 
 def _fill_caches(quantizer: Quantizer, dtype: torch.dtype) -> None:
@@ -193,7 +195,7 @@ class _Watch:
 
     def ends(self, stage: str) -> None:
         """Says that a stage is over."""
-        self.peaks.append(Peak(stage, self._meter.at_peak))
+        self.peaks.append(Peak(stage, self._meter.at_peak, self._meter.mapped_at_peak))
         self._meter.forget_peak()
 
 
