@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
+from graftkit.cli.plan_memory import described_memory, fitted, forecast_of, forecast_of_config
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
-from graftkit.errors import FolderError
+from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.estimate import CorpusEstimate, describe_chosen, estimate_corpus, estimate_steps
 from graftkit.flow.folder import default_folder
 from graftkit.flow.plan import RunPlan
@@ -29,24 +31,52 @@ __all__ = ["command"]
 @click.option(
     "--quick", is_flag=True, help="Check recipe, files and records alone: not device, architecture and exports."
 )
+@click.option("--from-config", is_flag=True, help="Forecast memory alone, from the model's config.json and no files.")
+@click.option("--memory", metavar="SIZE", help="Find what to change so that it fits in so much memory, such as 8GB.")
+@click.option("--device-memory", metavar="SIZE", help="The same of a GPU's memory.")
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the recipe that fits to FILE.")
 @disable_option
 @json_option
-def command(recipe: str, overrides: tuple[str, ...], quick: bool, disable: tuple[str, ...], as_json: bool) -> None:
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    quick: bool,
+    from_config: bool,
+    memory: str | None,
+    device_memory: str | None,
+    out: str | None,
+    disable: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Check a RECIPE as `run` does before it encodes a record, and say what it would do.
 
     Like `run` it imports torch, looks for the device, and makes a new vocabulary where the recipe asks for one.
+    It forecasts the memory that the run takes.
     """
+    limits = memory or device_memory
+    if out and not limits:
+        raise RecipeError("--out writes the recipe that fits: say in how much, with --memory or --device-memory")
+    if quick and (limits or from_config):
+        raise RecipeError("--quick forecasts no memory", hint="Leave it out.")
+    if out and Path(out).exists():
+        raise FolderError("there is such a file already", where=out, hint="Give another name.")
     with output_to_stderr():
         host = host_of(recipe, overrides, disable)
-        planned = plan(recipe, overrides=overrides, host=host, as_run=not quick)
-        facts = describe(planned, _earlier(recipe))
+        if from_config:
+            planned, facts = None, {"memory": described_memory(forecast_of_config(recipe, overrides, host))}
+        else:
+            planned = plan(recipe, overrides=overrides, host=host, as_run=not quick)
+            facts = describe(planned, _earlier(recipe))
+        if limits:
+            facts |= {"fit": fitted(recipe, overrides, host, planned, memory, device_memory, out)}
     host.take_notices()  # they are among the plan's
     if as_json:
         click.echo(json_line(facts))
         return
     for key in _SHOWN:
-        click.echo(further_lines_indented(f"{key:12}{facts[key]['text']}"))
-    for notice in facts["notices"]:
+        if key in facts:
+            click.echo(further_lines_indented(f"{key:12}{facts[key]['text']}"))
+    for notice in facts.get("notices", ()):
         click.echo(further_lines_indented(f"note: {notice}"))
 
 
@@ -59,8 +89,10 @@ _SHOWN = (
     "objective",
     "training",
     "time",
+    "memory",
     "exports",
     "checked",
+    "fit",
 )
 """What is told, in this order."""
 
@@ -122,6 +154,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
         "objective": {**bound.objective.facts(), "text": _label(bound.objective.registered)},
         "training": (training := _training(plan, corpus)),
         "time": _time(plan, earlier, training),
+        "memory": described_memory(forecast_of(plan)),
         "exports": {
             "names": [use.folder for use, _ in bound.exports],
             "text": ", ".join(f"{use.folder} ({_label(choice.registered)})" for use, choice in bound.exports) or "none",

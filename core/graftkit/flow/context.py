@@ -17,6 +17,7 @@ from graftkit.errors import GraftkitError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
 from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, others_files
+from graftkit.flow.measured_memory import StagePeak, measured_memory
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
 from graftkit.flow.vocabulary import Vocabulary
@@ -26,7 +27,7 @@ from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.host.registry import BUILT_IN
 from graftkit.redact import without_secrets
-from graftkit.report.run_manifest import FORMAT, DataFacts, RunManifest, StageFacts
+from graftkit.report.run_manifest import FORMAT, DataFacts, MemoryFacts, MemoryMeasured, RunManifest, StageFacts
 from graftkit.store.files import file_facts, is_temporary
 
 __all__ = ["RunContext", "StageScope"]
@@ -147,16 +148,26 @@ class RunContext:
         scope = StageScope(self, name)
         start, state = time.perf_counter(), ProcessState()
         try:
-            yield scope
+            with measured_memory() as peak:
+                yield scope
         finally:
             self.put_back(state, name)
             self._tell_of_plugins()
         seconds = round(time.perf_counter() - start, 3)
         stage = StageFacts.model_validate({"name": name, "seconds": seconds, **scope.facts})
         self.record(stages=[*self._manifest.stages, stage], written=self._written())
+        self._record_memory(name, peak)
         self.save()
         self.emit(StageFinished(name, seconds, scope.facts))
         self.broadcast("graftkit_stage_finished", stage=StageInfo(name, seconds, scope.facts))
+
+    def _record_memory(self, stage: str, peak: StagePeak) -> None:
+        """Keeps the most that a stage took, beside what was forecast."""
+        known = self._manifest.memory or MemoryFacts()
+        host = {stage: peak.host} if peak.host is not None else {}
+        device = {stage: peak.device} if peak.device is not None else {}
+        measured = MemoryMeasured(host=known.measured.host | host, device=known.measured.device | device)
+        self.record(memory=MemoryFacts(forecast=known.forecast, measured=measured))
 
     def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
         """Writes the manifest for the last time, every artifact listed with its hash.

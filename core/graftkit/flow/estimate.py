@@ -62,6 +62,8 @@ class CorpusEstimate:
         sampled: Whether records were left out; where none was, the numbers are exact.
         left_out: What the chat template leaves out of some of the sample.
         trouble: Why a record of the sample can't be encoded; "" where all can.
+        learnt: How many of its tokens are in the loss, of each example of the sample.
+        prompts: Tokens of its prompt, of each example of the sample.
     """
 
     records: int
@@ -71,6 +73,8 @@ class CorpusEstimate:
     sampled: bool
     left_out: Sequence[str] = ()
     trouble: str = ""
+    learnt: Sequence[int] = ()
+    prompts: Sequence[int] = ()
 
     @property
     def examples(self) -> int:
@@ -140,6 +144,8 @@ def _estimate(encoder: Encoder, samples: Samples, wanted: int) -> CorpusEstimate
     mask[np.flatnonzero(samples.kept)[::stride]] = True
     lengths: list[int] = []
     longest: list[int] = []
+    learnt: list[int] = []
+    prompts: list[int] = []
     left_out: set[str] = set()
     looked_at, weight, trouble = 0, 0.0, ""
     for sample in samples.only(mask):
@@ -153,12 +159,16 @@ def _estimate(encoder: Encoder, samples: Samples, wanted: int) -> CorpusEstimate
         weight += scale * len(encoded.examples)
         lengths += [len(example.ids) for example in encoded.examples]
         longest += [max(len(sequence.ids) for sequence in example.sequences) for example in encoded.examples]
+        learnt += [int(np.count_nonzero(example.loss_weight)) for example in encoded.examples]
+        prompts += [example.prompt_length for example in encoded.examples]
         left_out |= encoded.left_out
         if sum(lengths) > _MOST_TOKENS:
             break
     stands_for = len(samples) / looked_at * weight / len(lengths) if lengths else 1.0
     sampled = looked_at < len(samples) or weight > len(lengths)
-    return CorpusEstimate(len(samples), lengths, longest, stands_for, sampled, sorted(left_out), trouble)
+    return CorpusEstimate(
+        len(samples), lengths, longest, stands_for, sampled, sorted(left_out), trouble, learnt, prompts
+    )
 
 
 def _beginning(sample: Sample) -> tuple[Sample, float]:

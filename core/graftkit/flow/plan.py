@@ -9,7 +9,7 @@ from datetime import date
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
@@ -49,6 +49,9 @@ from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
+if TYPE_CHECKING:
+    from graftkit.flow.forecast_memory import MemoryRequest
+
 __all__ = ["RunPlan", "make_plan"]
 
 _MAX_TEMPLATE = 1 << 20
@@ -82,6 +85,8 @@ class RunPlan:
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
             how many `new_rows` the embedding gets; None where it did not check.
         origin: The adapter that training goes on with; None where it begins with a new one.
+        ask_memory: Makes of this recipe, or of another one for the same records, what `forecast_memory` is to be asked;
+            None where `check_as_run` has not looked, or no record can be encoded.
     """
 
     bound: BoundRecipe
@@ -103,6 +108,7 @@ class RunPlan:
     corpus: CorpusEstimate | None = None
     checked: Mapping[str, str | bool | int] | None = None
     origin: AdapterFolder | None = None
+    ask_memory: Callable[[BoundRecipe], MemoryRequest] | None = None
 
     @property
     def seen_an_epoch(self) -> float:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graftkit.flow.check_model import plan_base
+from graftkit.flow.estimate import estimate_corpus
 from graftkit.flow.export import make_exporters, refuse_early
+from graftkit.flow.forecast_memory import MemoryRequest, Sizes, request_of
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.targets import settle_targets
 from graftkit.flow.tokenizer import make_vocabulary
 from graftkit.flow.vocabulary import Vocabulary
 from graftkit.host.host import PluginHost
+from graftkit.recipe.bind import BoundRecipe
 
 __all__ = ["check_as_run"]
 
@@ -38,4 +41,14 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
         "packed": base.packing.packed,
         "new_rows": len(vocabulary.change.ids) if vocabulary.change else 0,
     }
-    return replace(settled, notices=[*settled.notices, *told, *base.notices], checked=checked)
+    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train, plan.seen_an_epoch)
+    sizes = Sizes(corpus.lengths, corpus.learnt, max(corpus.prompts, default=0))
+    change = vocabulary.change
+
+    def ask(bound: BoundRecipe) -> MemoryRequest:
+        files = plan.files
+        model = (files.config, files.tensors, files.reference, settled.targets)
+        return request_of(bound, host, *model, base.packing, base.device.type, sizes, change)
+
+    found = replace(settled, notices=[*settled.notices, *told, *base.notices], checked=checked, corpus=corpus)
+    return replace(found, ask_memory=ask) if corpus.lengths else found

@@ -50,8 +50,8 @@ def tower_tensors(model: Any) -> frozenset[str]:
 
 
 def move_text(model: Any, device: torch.device) -> None:
-    """Moves the text part's parameters and buffers; towers stay where they are."""
-    _convert(model, lambda tensor: tensor.to(device), towers=False)
+    """Moves the text part's parameters and buffers; towers stay where they are, and so does what is there already."""
+    _convert(model, lambda tensor: tensor.to(device), towers=False, done=lambda tensor: tensor.device == device)
 
 
 def move_towers(model: Any, device: str) -> None:
@@ -64,10 +64,20 @@ def compute_in_float32(model: Any) -> None:
     _convert(model, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, towers=False)
 
 
-def _convert(model: Any, function: Callable[[torch.Tensor], torch.Tensor], *, towers: bool) -> None:
-    """Puts `function(tensor)` in the place of each parameter and buffer of the towers or of the text part."""
+def _convert(
+    model: Any,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    towers: bool,
+    done: Callable[[torch.Tensor], bool] = lambda tensor: False,
+) -> None:
+    """Puts `function(tensor)` in the place of each parameter and buffer of the towers or of the text part.
+
+    A module all of whose own tensors are `done` is left alone.
+    """
     text = is_text(model)
     modules: Iterator[tuple[str, Any]] = model.named_modules()
     for path, module in modules:
-        if text(path) is not towers:
+        own = [*module._parameters.values(), *module._buffers.values()]
+        if text(path) is not towers and not all(tensor is None or done(tensor) for tensor in own):
             module._apply(function, recurse=False)

@@ -15,6 +15,7 @@ from graftkit.report.figures import bits_per_byte_bars, loss_curve
 from graftkit.report.run_manifest import RunManifest, required
 from graftkit.report.summary import (
     exported_text,
+    memory_rows,
     merge_rows,
     merge_text,
     metric_columns,
@@ -79,6 +80,7 @@ def render_report(
             }
             for name, facts in manifest.exports.items()
         ],
+        memory=memory_rows(manifest),
         stages=manifest.stages,
         recipe=json.dumps(manifest.recipe, indent=2, ensure_ascii=False),
     )

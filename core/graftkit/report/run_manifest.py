@@ -27,12 +27,16 @@ __all__ = [
     "ExportedStep",
     "Facts",
     "Measurement",
+    "MemoryFacts",
+    "MemoryForecast",
+    "MemoryMeasured",
     "MergeFacts",
     "MergeScore",
     "ParameterFacts",
     "RunManifest",
     "SequenceFacts",
     "StageFacts",
+    "StageMemory",
     "StepFailure",
     "TokenizerFacts",
     "required",
@@ -271,6 +275,71 @@ class ExportFacts(Facts):
     merge: MergeFacts | None = None
 
 
+class StageMemory(Facts):
+    """The most that a stage holds at once, in bytes.
+
+    Attributes:
+        stage: The run's stage.
+        host: Of the machine's memory, what files are mapped to left out.
+        device: Of the device's, where the model computes on one of its own.
+        parts: What the peak consists of, by part; see `graftkit.training.dry_run.Peak`. On the CPU `program` is among
+            them: the interpreter and its libraries.
+    """
+
+    stage: str
+    host: int
+    device: int | None = None
+    parts: dict[str, int] = {}
+
+
+class MemoryForecast(Facts):
+    """What a run will take of memory, as far as can be told before a weight is loaded.
+
+    Attributes:
+        device: The type of the device that it is for: "cpu", "cuda", ...
+        pass_tokens: Tokens of the largest pass.
+        pass_sequences: How many sequences those are.
+        stages: The peak of each stage.
+        unknown: Why there is no forecast; "" where there is one.
+    """
+
+    device: str
+    pass_tokens: int = 0
+    pass_sequences: int = 0
+    stages: list[StageMemory] = []
+    unknown: str = ""
+
+    @property
+    def host(self) -> StageMemory | None:
+        """The stage that takes most of the machine's memory."""
+        return max(self.stages, key=lambda stage: stage.host, default=None)
+
+    @property
+    def on_device(self) -> StageMemory | None:
+        """The stage that takes most of the device's; None where the model computes on the CPU."""
+        known = [stage for stage in self.stages if stage.device is not None]
+        return max(known, key=lambda stage: stage.device or 0, default=None)
+
+
+class MemoryMeasured(Facts):
+    """What stages were measured to take at most, in bytes, by stage.
+
+    Attributes:
+        host: Of the machine's memory, the run's process and those that it started, what files are mapped to left out.
+        device: Of the device's memory, what torch held; empty where the model computes on the CPU.
+    """
+
+    host: dict[str, int] = {}
+    device: dict[str, int] = {}
+
+
+class MemoryFacts(Facts):
+    """A run's memory."""
+
+    forecast: MemoryForecast | None = None
+    measured: MemoryMeasured = MemoryMeasured()
+
+
 class RunManifest(Facts):
     """What a run says of itself. A part is None, or empty, until the stage that finds it out is over.
 
@@ -296,6 +365,7 @@ class RunManifest(Facts):
         adapter_from: The adapter that training went on with, or None.
         sequences: How sequences are put together.
         forecast: What was known beforehand of what is trained and stored; see `graftkit.flow.targets.forecast`.
+        memory: What it was forecast and measured to take of memory.
         parameters: How many parameters there are.
         stop_tokens: The ids that end an answer.
         metrics: What was measured, by moment: "base", "before" and "after".
@@ -327,6 +397,7 @@ class RunManifest(Facts):
     adapter_from: AdapterSource | None = None
     sequences: SequenceFacts | None = None
     forecast: dict[str, int | None] = {}
+    memory: MemoryFacts | None = None
     parameters: ParameterFacts | None = None
     stop_tokens: list[int] = []
     metrics: dict[str, Measurement] = {}

@@ -9,6 +9,7 @@ from graftkit.report.run_manifest import MergeFacts, MergeScore, RunManifest
 
 __all__ = [
     "exported_text",
+    "memory_rows",
     "merge_rows",
     "merge_text",
     "metric_columns",
@@ -53,6 +54,25 @@ def metric_rows(manifest: RunManifest) -> list[tuple[str, ...]]:
         for label in labels
     ]
     return rows
+
+
+def memory_rows(manifest: RunManifest) -> list[tuple[str, ...]]:
+    """Returns the headings, and what each stage was forecast and measured to take; nothing where nothing is known."""
+    memory = manifest.memory
+    if memory is None or not (memory.measured.host or memory.measured.device):
+        return []
+    forecast = {stage.stage: stage for stage in memory.forecast.stages} if memory.forecast else {}
+    on_device = memory.forecast is not None and memory.forecast.device != "cpu"
+    measured = memory.measured.device if on_device else memory.measured.host
+    told = {name: stage.device if on_device else stage.host for name, stage in forecast.items()}
+    if not told:
+        return [("stage", "measured, MB"), *((stage, _megabytes(size)) for stage, size in measured.items())]
+    rows = [(stage, _megabytes(told.get(stage)), _megabytes(size)) for stage, size in measured.items()]
+    return [("stage", f"forecast, MB of {'the device' if on_device else 'the machine'}", "measured, MB"), *rows]
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:,.0f}"
 
 
 def training_seconds(manifest: RunManifest) -> float:

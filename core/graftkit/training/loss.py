@@ -162,11 +162,13 @@ class TokenLoss:
         self, hidden: torch.Tensor, batch: PackedBatch, weights: torch.Tensor | None = None
     ) -> Iterator[_Piece]:
         """Yields some of the states, `[some, hidden]`, the tokens that follow them, `[some]`, and their weights."""
-        logits = _LOGITS_AT_ONCE.get(hidden.device.type, _LOGITS_ELSEWHERE)
-        at_once = max(1, logits // self._network.config.get_text_config().vocab_size)
+        at_once = max(1, self._logits_at_once(hidden.device) // self._network.config.get_text_config().vocab_size)
         states, labels = torch.split(hidden, at_once), torch.split(batch.labels, at_once)
         by_piece = [None] * len(states) if weights is None else torch.split(weights, at_once)
         return zip(states, labels, by_piece, strict=True)
+
+    def _logits_at_once(self, device: torch.device) -> int:
+        return _LOGITS_AT_ONCE.get(device.type, _LOGITS_ELSEWHERE)
 
     def _piece(
         self, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, scale: float = 1.0

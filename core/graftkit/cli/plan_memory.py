@@ -1,0 +1,145 @@
+"""What `toolkit plan` says of memory, and the recipe that it writes so that a run fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftkit.flow.plan import RunPlan
+from graftkit.host.host import PluginHost
+from graftkit.recipe.bind import BoundRecipe, bind
+from graftkit.recipe.load import load_recipe
+from graftkit.report.run_manifest import MemoryForecast, StageMemory
+
+__all__ = ["described_memory", "fitted", "forecast_of", "forecast_of_config"]
+
+
+def forecast_of(plan: RunPlan) -> MemoryForecast | None:
+    """Forecasts a plan's memory; None where that needs what a quick check does not look at.
+
+    Model, quantizer and adapter compute without contents for it, and what they keep for good may be made so: nothing
+    else may be computed in this process after it.
+    """
+    if plan.ask_memory is None:
+        return None
+
+    from graftkit.flow.forecast_memory import forecast_memory
+
+    return forecast_memory(plan.ask_memory(plan.bound))
+
+
+def forecast_of_config(recipe: str, overrides: Sequence[str], host: PluginHost) -> MemoryForecast:
+    """Forecasts a recipe's memory from the model's config.json alone."""
+    from graftkit.flow.config_memory import ConfigModel, request_from_config
+    from graftkit.flow.forecast_memory import forecast_memory
+
+    bound = bind(load_recipe(recipe, overrides), host)
+    return forecast_memory(request_from_config(bound, host, ConfigModel.read(bound.recipe.model.path)))
+
+
+def described_memory(forecast: MemoryForecast | None) -> dict[str, Any]:
+    """Returns a forecast as JSON, `text` in words."""
+    if forecast is None:
+        return {"stages": [], "text": "not forecast: it takes torch, and records that can be encoded"}
+    facts = forecast.model_dump(mode="json")
+    if forecast.unknown or not forecast.host:
+        return {**facts, "text": f"not known: {forecast.unknown}"}
+    host, device = forecast.host, forecast.on_device
+    peak = {"host": host.host, "host_stage": host.stage}
+    largest = f"a pass of {forecast.pass_tokens:,} tokens in {forecast.pass_sequences:,} sequences"
+    text = f"about {_size(host.host)} at its peak, in {host.stage}, with {largest}"
+    if device:
+        peak |= {"device": device.device or 0, "device_stage": device.stage}
+        on = f"about {_size(device.device or 0)} of the {forecast.device} device at its peak, in {device.stage}"
+        text = f"{on}, with {largest}; {_size(host.host)} of the machine's"
+    return {**facts, "peak": peak, "text": f"{text}\n{_parts(device or host)}"}
+
+
+def _parts(stage: StageMemory) -> str:
+    parts = sorted(stage.parts.items(), key=lambda part: -part[1])
+    return ", ".join(f"{part.replace('_', ' ')} {_size(size)}" for part, size in parts if size >= 50_000)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def fitted(
+    recipe: str,
+    overrides: Sequence[str],
+    host: PluginHost,
+    plan: RunPlan | None,
+    memory: str | None,
+    device_memory: str | None,
+    out: str | None,
+) -> dict[str, Any]:
+    """Finds what to change in a recipe so that it fits, and writes that where it does; returns it as JSON.
+
+    Args:
+        recipe: The recipe's path.
+        overrides: As for `load_recipe`.
+        host: The plugins.
+        plan: The recipe's plan; None where its model's config.json alone is looked at.
+        memory: How much the machine has.
+        device_memory: How much the device has.
+        out: Where the recipe goes.
+
+    Raises:
+        RecipeError: A size is none, or what the run takes can't be told.
+    """
+    from graftkit.errors import RecipeError
+    from graftkit.flow.config_memory import ConfigModel, request_from_config
+    from graftkit.flow.fit_memory import MemoryLimits, fit_memory, parse_size
+
+    limits = MemoryLimits(*(parse_size(size) if size else None for size in (memory, device_memory)))
+    chosen = list(overrides)
+    ask: Callable[[BoundRecipe], Any]
+    if plan is None:
+        model = ConfigModel.read(bind(load_recipe(recipe, overrides), host).recipe.model.path)
+
+        def ask(bound: BoundRecipe) -> Any:
+            return request_from_config(bound, host, model)
+
+    elif plan.ask_memory is None:
+        raise RecipeError("of the records that were looked at none can be encoded: what a run takes can't be told")
+    else:
+        ask = plan.ask_memory
+        chosen += [f"training.{key}={value}" for key, value in plan.chosen.items()]
+    found = fit_memory(recipe, chosen, host, ask, limits)
+    lines = [
+        f"{change.key}: {_told(change.before)} -> {_told(change.after)} saves {_size(change.saved)}"
+        for change in found.changes
+    ]
+    if found.missing:
+        lines.append(f"no recipe was found that fits: {_size(found.missing)} are missing after all of these")
+    elif not lines:
+        lines.append("it fits as it is")
+    if out and not found.missing:
+        lines.append(f"wrote {_write(found.recipe, Path(out))}")
+    told = [
+        {"key": c.key, "before": c.before, "after": c.after, "saved": c.saved, "set": c.override} for c in found.changes
+    ]
+    return {
+        "fits": not found.missing,
+        "missing": found.missing,
+        "changes": told,
+        "memory": described_memory(found.forecast),
+        "text": "\n".join([*lines, f"then {described_memory(found.forecast)['text']}"]),
+    }
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        switches = ", ".join(key for key, switch in value.items() if switch is True)
+        return f"{value.get('use')}{f' with {switches}' if switches else ''}"
+    return str(value)
+
+
+def _write(recipe: Any, out: Path) -> str:
+    import yaml
+
+    from graftkit.store.files import write_text
+
+    write_text(out, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    return str(out)

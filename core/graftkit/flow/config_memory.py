@@ -1,0 +1,92 @@
+"""A memory forecast from a recipe and a config.json: no weights, no tokenizer, no records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graftkit.errors import ModelError
+from graftkit.flow.forecast_memory import MemoryRequest, Sizes, request_of
+from graftkit.flow.targets import chosen_targets
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.json_file import read_json_object
+from graftkit.interfaces.model_source import TensorInfo
+from graftkit.model.load import Loader
+from graftkit.model.packing import Packing, choose_packing
+from graftkit.model.skeleton import build_skeleton
+from graftkit.recipe.bind import BoundRecipe
+
+__all__ = ["ConfigModel", "request_from_config"]
+
+_MOST_BYTES = 64 << 20
+_STORED = {"bfloat16": "BF16", "float16": "F16"}
+
+
+@dataclass(frozen=True)
+class ConfigModel:
+    """A base model of which the configuration alone is known.
+
+    Attributes:
+        reference: What the recipe said.
+        config: Its config.json.
+    """
+
+    reference: str
+    config: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, reference: str) -> ConfigModel:
+        """Reads a config.json.
+
+        Args:
+            reference: The file, or the folder that it lies in.
+
+        Raises:
+            ModelError: There is none, or it is damaged.
+        """
+        path = Path(reference)
+        path = path / "config.json" if path.is_dir() else path
+        config = read_json_object(
+            path, _MOST_BYTES, ModelError, missing="`model` names its folder, or the file itself."
+        )
+        if not isinstance(config.get("model_type"), str):
+            raise ModelError("it does not say 'model_type'", where=str(path))
+        return cls(reference, config)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """The tensors that the architecture has, in the type that the configuration says, or else float32."""
+        stored = _STORED.get(str(self.config.get("dtype") or self.config.get("torch_dtype")), "F32")
+        skeleton = build_skeleton(self.config, self.reference)
+        return {name: TensorInfo(tuple(p.shape), stored) for name, p in skeleton.named_parameters()}
+
+    @cached_property
+    def loader(self) -> Loader:
+        """What would load it."""
+        return Loader(self, None, torch.device("cpu"), torch.float32)  # type: ignore[arg-type]
+
+    @cached_property
+    def packing(self) -> Packing:
+        """How sequences share a pass."""
+        return choose_packing(self.config, self.reference)
+
+
+def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel) -> MemoryRequest:
+    """Returns what to ask of a recipe whose records are not known: each is as long as the recipe allows, and learnt.
+
+    Raises:
+        TargetError: A target matches no layer.
+        ModelError: The architecture can't be built.
+    """
+    recipe, loader = bound.recipe, model.loader
+    targets = chosen_targets(bound, [layer.path for layer in loader.layers], [stack.path for stack in loader.stacks])
+    length = recipe.data.max_length or min(1024, recipe.training.microbatch_tokens)
+    many = max(1, recipe.training.microbatch_tokens // length)
+    sizes = Sizes((length,) * many, (length,) * many, length)
+    device = "cpu" if recipe.training.device == "auto" else recipe.training.device.partition(":")[0]
+    return request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)

@@ -1,0 +1,193 @@
+"""What a run will take of memory: computed on tensors without contents, before a weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+
+from graftkit.flow.measured_memory import own_memory
+from graftkit.host.guard import brief
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.packing import Packing
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.recipe.schema import Recipe
+from graftkit.report.run_manifest import MemoryForecast, StageMemory
+from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run
+from graftkit.training.order import group_by_tokens, plan_steps
+
+__all__ = ["MemoryRequest", "Sizes", "forecast_memory", "largest_pass", "request_of"]
+
+_PASSING = ("activations", "logits", "cache")
+"""Parts that are made and freed again and again."""
+_FREED = {4: 0.85, 2: 0.5}
+"""What a process holds besides of what it has freed, as a share of those parts, by the bytes of a number.
+
+glibc's malloc keeps what is free between blocks in use, and a block that was freed is too small for the next of its own
+size, since `posix_memalign` asks for more to align it. Blocks of more than 32 MiB are mapped, and not among it. No
+formula gives the share: it is measured, by tests/benchmarks/forecast.py.
+"""
+_STEPS = 1000
+"""Steps that are looked at for the largest pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRequest:
+    """What a run's memory depends on.
+
+    Attributes:
+        dry: What is computed without contents.
+        device: The type of the device that the model computes on.
+        exports: Whether the whole model is exported, a tensor at a time.
+        program: The bytes that the interpreter and its libraries take.
+    """
+
+    dry: DryRun
+    device: str = "cpu"
+    exports: bool = False
+    program: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What of the records a run's memory depends on.
+
+    Attributes:
+        lengths: Tokens of each example.
+        learnt: How many of these are in the loss.
+        prompt: Tokens of the longest prompt that is answered.
+    """
+
+    lengths: Sequence[int]
+    learnt: Sequence[int]
+    prompt: int
+
+
+def request_of(
+    bound: BoundRecipe,
+    host: PluginHost,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    reference: str,
+    targets: Sequence[str],
+    packing: Packing,
+    device: str,
+    sizes: Sizes,
+    change: VocabularyChange | None = None,
+) -> MemoryRequest:
+    """Returns what to ask of a recipe.
+
+    Args:
+        bound: The recipe, its names resolved.
+        host: The plugins.
+        config: The base model's config.json.
+        tensors: Its tensors, as its files' headers tell them.
+        reference: Its reference, for errors.
+        targets: The layers that are adapted.
+        packing: How sequences share a pass.
+        device: The type of the device that the model computes on.
+        sizes: How long the examples are.
+        change: What becomes of the vocabulary.
+    """
+    create = host.registry.create
+    dry = DryRun(
+        config=config,
+        tensors=tensors,
+        reference=reference,
+        quantizer=create(bound.quantizer.registered, bound.quantizer.config),
+        quantizer_config=bound.quantizer.config,
+        adapter=create(bound.adapter.registered, bound.adapter.config),
+        targets=targets,
+        dtype=getattr(torch, bound.recipe.training.dtype),
+        packing=packing,
+        largest=largest_pass(bound.recipe, sizes, packed=packing.packed),
+        answers=_answers(bound.recipe, sizes.prompt),
+        change=change,
+        device=device,
+    )
+    return MemoryRequest(dry, device, bool(bound.exports), own_memory() or 0)
+
+
+def largest_pass(recipe: Recipe, sizes: Sizes, *, packed: bool) -> PassSizes:
+    """Returns the pass with most tokens among those of a training's first steps.
+
+    Args:
+        recipe: The recipe; examples are cut to its `data.max_length`.
+        sizes: How long they are.
+        packed: Whether sequences share a pass.
+    """
+    section = recipe.training
+    lengths = [min(length, recipe.data.max_length or length) for length in sizes.lengths]
+    steps = plan_steps(
+        lengths, seed=section.seed, tokens_per_step=section.tokens_per_step, steps=min(section.steps or _STEPS, _STEPS)
+    )
+    limit = section.microbatch_tokens if packed else 0
+    passes = [group for step in steps for group in group_by_tokens(step, lengths, limit)]
+    largest = max(passes, key=lambda group: sum(lengths[example] for example in group))
+    learnt = sum(min(sizes.learnt[example], lengths[example]) for example in largest)
+    return PassSizes(tuple(lengths[example] for example in largest), learnt)
+
+
+def _answers(recipe: Recipe, longest_prompt: int) -> AnswerSizes | None:
+    """Returns what an evaluation generates at a time, or None where it generates nothing."""
+    evaluation = recipe.evaluation
+    if not evaluation.answers:
+        return None
+    side_by_side = min(evaluation.batch_size, evaluation.answers)
+    return AnswerSizes(side_by_side, max(1, longest_prompt), evaluation.max_new_tokens)
+
+
+def forecast_memory(asked: MemoryRequest) -> MemoryForecast:
+    """Returns the most memory that each stage of a run takes; it depends on nothing but what is asked.
+
+    Of each stage it is what the run's own code holds at once (`graftkit.training.dry_run`), and what else takes memory:
+
+    - `program`: the interpreter, torch, transformers and the plugins, as they lie in this process;
+    - loading on a device of its own: the largest tensor, as its file has it, and in float32, in the machine's memory;
+    - on the CPU `freed`: what the process has freed and malloc has not given back;
+    - an export of the whole model: three times its largest matrix in float32, which are the dequantized weight, the
+      adapter's product and their sum.
+
+    Where a part of the model can't be computed without contents the forecast says why, and has no stages.
+    """
+    dry = asked.dry
+    try:
+        peaks = dry_run(dry)
+    except Exception as error:
+        return MemoryForecast(device=asked.device, unknown=f"{type(error).__name__}: {brief(error)}")
+    if asked.exports:
+        peaks.append(_export(asked, peaks))
+    return MemoryForecast(
+        device=asked.device,
+        pass_tokens=dry.largest.tokens,
+        pass_sequences=len(dry.largest.lengths),
+        stages=[_stage(asked, peak) for peak in peaks],
+    )
+
+
+def _export(asked: MemoryRequest, peaks: Sequence[Peak]) -> Peak:
+    """Returns what is held while the whole model is written: the model itself, and a matrix at a time."""
+    last = peaks[-1]
+    kept = {part: last.parts.get(part, 0) for part in ("weights", "quantization", "other_weights", "adapter")}
+    working = 3 * _largest(asked)
+    return Peak("export", kept | {"working": working}, {})
+
+
+def _largest(asked: MemoryRequest) -> int:
+    """Returns the bytes of the largest tensor in float32."""
+    return max((4 * prod(info.shape) for info in asked.dry.tensors.values()), default=0)
+
+
+def _stage(asked: MemoryRequest, peak: Peak) -> StageMemory:
+    parts = {part: size for part, size in peak.parts.items() if size}
+    if asked.device == "cpu":
+        passing = sum(max(0, parts.get(part, 0) - peak.mapped.get(part, 0)) for part in _PASSING)
+        parts |= {"program": asked.program, "freed": round(_FREED[asked.dry.dtype.itemsize] * passing)}
+        return StageMemory(stage=peak.stage, host=sum(parts.values()), parts=parts)
+    passing = 2 * _largest(asked) if peak.stage in ("base model", "export") else 0
+    return StageMemory(stage=peak.stage, host=asked.program + passing, device=peak.total, parts=parts)

@@ -1,0 +1,104 @@
+"""What is computed without contents holds what the same code holds with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from architectures import settings
+from graftkit.interfaces.config import ProviderConfig
+from graftkit.interfaces.quantizer import Quantizer
+from graftkit.model.adapt import adapt
+from graftkit.model.live_memory import MemoryMeter, imagined
+from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.packing import choose_packing, use_packing
+from graftkit.testing import tiny_model_folder
+from graftkit.training.batch import PackedBatch
+from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, dry_run
+from graftkit.training.loss import TokenLoss
+from graftkit_adapters.lora import Lora
+from graftkit_models.huggingface import HuggingFaceSource
+from graftkit_quantizers.config import DenseConfig, Int8Config, Nf4Config
+from graftkit_quantizers.dense import Dense
+from graftkit_quantizers.int8 import Int8
+from graftkit_quantizers.nf4 import Nf4
+
+CASES: dict[str, tuple[dict[str, Any], Quantizer, ProviderConfig, torch.dtype]] = {
+    "llama": ({"vocab_size": 40_000}, Dense(), DenseConfig(), torch.float32),
+    "nf4": ({}, Nf4(Nf4Config(double_quant=True)), Nf4Config(double_quant=True), torch.bfloat16),
+    "windows and capped logits": (settings("gemma2"), Int8(), Int8Config(), torch.float32),
+    "experts": (settings("qwen3_moe"), Nf4(), Nf4Config(), torch.float32),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_dry_run_holds_what_a_real_pass_holds(case: str, tmp_path: Path) -> None:
+    """The real pass is metered storage by storage; of experts it depends on the routing, and is near it."""
+    config, quantizer, quantizer_config, dtype = CASES[case]
+    files = HuggingFaceSource().open(str(tiny_model_folder(tmp_path, **config)))
+    planned = plan_base_model(files)
+    targets = [layer.path for layer in planned.layers] + [stack.path for stack in planned.stacks]
+    packing = choose_packing(files.config)
+    lengths = (60, 30, 38)
+    asked = DryRun(
+        files.config,
+        files.tensors,
+        "tiny",
+        quantizer,
+        quantizer_config,
+        Lora(),
+        targets,
+        dtype,
+        packing,
+        PassSizes(lengths, 100),
+        AnswerSizes(3, 20, 10),
+    )
+    peaks = {peak.stage: peak for peak in dry_run(asked)}
+    assert list(peaks) == ["base model", "adapter", "evaluation before", "training", "evaluation after"]
+    parts = peaks["training"].parts
+
+    network: Any = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype)
+    frozen = sum(p.nbytes for p in {id(p): p for p in network.parameters()}.values())
+    use_packing(network, packing)
+    adapted = adapt(network, Lora(), targets, seed=0)
+    trained = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
+    size = sum(p.nbytes for p in trained)
+    told = sum(parts.get(part, 0) for part in ("weights", "quantization", "other_weights"))
+    assert frozen <= told < 1.05 * frozen + 20_000, "buffers are among the others"
+    assert (parts["adapter"], parts["gradients"], parts["optimizer"]) == (size, size, 2 * size)
+
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    network.train()
+    ids = tuple(torch.arange(length) % 90 + 3 for length in lengths)
+    places = torch.arange(100)
+    batch = PackedBatch(ids, places, torch.full((100,), 5), None, 100.0, {}, {})
+    counted = TokenLoss(network)
+    counted._in_pieces(batch)
+    with MemoryMeter({"there before"}) as meter:
+        with meter.labelled("there before"):
+            for tensor in [*network.parameters(), *network.buffers(), *(p.grad for p in trained)]:
+                tensor.detach()
+        counted.backward(batch, 0.01)
+    kept = sum(parts.get(part, 0) for part in ("activations", "logits", "working"))
+    assert kept == pytest.approx(meter.peak, rel=0.15 if case == "experts" else 0.05)
+
+
+def test_a_meter_follows_storages_until_they_go() -> None:
+    with imagined({"file"}) as meter:
+        with meter.labelled("first"):
+            first = torch.empty(1000)
+            view = first.view(10, 100)
+        with meter.labelled("file"):
+            file = torch.empty(10**9)
+        second = first * 2
+        assert (meter.live, meter.peak, meter.at_peak) == (8000, 8000, {"first": 4000, "working": 4000})
+        del first, second
+        assert meter.live == 4000 and view.shape == (10, 100) and file.numel() == 10**9
+        meter.forget_peak()
+        assert meter.peak == 4000
+        assert bool(torch.isfinite(view).all()), "checks for damage pass"
+        del view
+    assert meter.live <= 101
