@@ -25,6 +25,7 @@ import torch
 from graftkit._version import __version__
 from graftkit.errors import ExportError, RecipeError
 from graftkit.flow.assets import ExpectedAssets, expected_assets
+from graftkit.flow.base_facts import check_as_opened
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
@@ -91,9 +92,11 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
 
     Raises:
         ExportError: An export failed.
+        ModelError: The base model's files are not those that were opened.
     """
     if not run.plan.bound.exports:
         return
+    check_as_opened(run.plan.files)
     training = next(stage for stage in run.manifest.stages if stage.name == "training")
     trained: int = (training.model_extra or {})["tokens"]
     probes = make_probes(loaded, corpus, trained)

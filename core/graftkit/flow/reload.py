@@ -40,6 +40,7 @@ from graftkit.flow.reloaded_model import ReloadedModel, Reply
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.regular_file import read_regular
@@ -338,6 +339,11 @@ def _check_tokenizer(tokenizer: Tokenizer, trained_with: str, where: Path) -> No
 def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
     """Loads a base model or an export of a whole model, unquantized."""
     _, files = open_model(host, _file_in(Path(source)) or source)
+    return _opened(files, source, manifest, host)
+
+
+def _opened(files: BaseModelFiles, source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
+    """Loads a model whose headers have been read, as `_model` does."""
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
@@ -399,7 +405,7 @@ def reload_base(source: str, tuned: ReloadedModel, host: PluginHost, on: Adapter
     with this_machine_alone(), named(model.reference):
         _, files = open_model(host, model.reference)
         check_unchanged(model, base_facts(files))
-        base = _model(model.reference, ExportManifest(), host)
+        base = _opened(files, model.reference, ExportManifest(), host)
     return _asked_as(tuned, base)
 
 
