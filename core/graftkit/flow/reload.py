@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -52,7 +53,7 @@ from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.report.run_manifest import BaseFacts, RunManifest, required, run_of
 
-__all__ = ["AdapterBase", "ReloadedModel", "Reply", "read_adapter", "reload", "reload_base"]
+__all__ = ["AdapterBase", "ReloadedModel", "Reply", "read_adapter", "reload", "reload_base", "unfinished"]
 
 _LOADED_OF_A_RUN = ("adapter/", "tokenizer/", VOCABULARY)
 """What the paths of those of a run's files start with that are loaded."""
@@ -107,6 +108,20 @@ def reload(source: str, host: PluginHost | None = None, on: AdapterBase | None =
 def _export_around(path: Path) -> Path:
     """Returns the export that a file is all the weights of, such as a GGUF export's; the path itself where none is."""
     return path.parent if path.is_file() and (path.parent / EXPORT_MANIFEST).is_file() else path
+
+
+def unfinished(source: Path) -> list[str]:
+    """Returns what nothing vouches for in what a model is loaded from: a run that has not ended, an unproved export.
+
+    Raises:
+        FolderError: A manifest is damaged.
+    """
+    folder = _export_around(source)
+    run = RunManifest.read(folder)
+    if run is not None:
+        return [] if run.status == "finished" else [f"{folder}: the run has not finished (it is {run.status})"]
+    told = ExportManifest.read(folder, ()).unproved if (folder / EXPORT_MANIFEST).is_file() else ""
+    return [f"{folder}: {told}. `toolkit verify {shlex.quote(str(folder))}` proves it"] if told else []
 
 
 def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
