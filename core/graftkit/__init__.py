@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.model_source import TokenizerFetcher as TokenizerFetcher
     from graftkit.interfaces.model_source import TokenizerFiles as TokenizerFiles
     from graftkit.interfaces.model_source import TokenizerOpener as TokenizerOpener
+    from graftkit.interfaces.model_source import WatchedModel as WatchedModel
     from graftkit.interfaces.objective import Objective as Objective
     from graftkit.interfaces.objective import ObjectiveConfig as ObjectiveConfig
     from graftkit.interfaces.objective import Scores as Scores
@@ -143,6 +144,7 @@ _HOMES = {
     "TokenizerFetcher": "graftkit.interfaces.model_source",
     "TokenizerFiles": "graftkit.interfaces.model_source",
     "TokenizerOpener": "graftkit.interfaces.model_source",
+    "WatchedModel": "graftkit.interfaces.model_source",
     "Tokens": "graftkit.interfaces.samples",
     "ToolCall": "graftkit.interfaces.samples",
     "TrainedModel": "graftkit.interfaces.exporter",

@@ -126,7 +126,7 @@ def _has_float32_alpha(header: GgufHeader) -> bool:
     """Tells whether alpha is stored as float32: of another type llama.cpp ends the process."""
     key = _ALPHA.encode()
     record = struct.pack("<Q", len(key)) + key + struct.pack("<I", _FLOAT32)
-    start = min((tensor.offset for tensor in header.tensors.values()), default=header.size)
+    start = min((tensor.offset for tensor in header.tensors.values()), default=header.state.size)
     with header.path.open("rb") as file:
         return record in file.read(start)
 

@@ -11,7 +11,6 @@ bytes, reading takes one pass over at most `HEADER_LIMIT` of them, and either su
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +18,7 @@ from math import prod
 from pathlib import Path
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.file_state import FileState
 
 from graftkit_gguf.cursor import MetadataValue, ValueCursor, damaged
 from graftkit_gguf.tensor_types import GGML_TYPES, GgmlType
@@ -71,16 +71,14 @@ class GgufHeader:
         version: 2 or 3.
         metadata: Key -> value. Text that is no UTF-8 carries its stray bytes as lone surrogates.
         tensors: Name -> tensor, in the file's order; they don't overlap and all lie inside the file.
-        size: The file's size in bytes.
-        modified: When it was last changed, in nanoseconds.
+        state: What tells whether it is still that file: its size among it.
     """
 
     path: Path
     version: int
     metadata: Mapping[str, MetadataValue]
     tensors: Mapping[str, GgufTensor]
-    size: int
-    modified: int
+    state: FileState
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -94,17 +92,17 @@ def read_header(path: Path) -> GgufHeader:
         if not path.is_file():
             raise ModelError("there is no such file", where=str(path))
         with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            if stat.st_size == 0:
+            state = FileState.of(file.fileno())
+            if state.size == 0:
                 raise damaged(path, "the file is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as bytes_:
                 cursor = ValueCursor(bytes_, min(len(bytes_), HEADER_LIMIT), path)
-                return _parse(cursor, path, stat.st_size, stat.st_mtime_ns)
+                return _parse(cursor, path, state)
     except (OSError, ValueError) as error:
         raise ModelError(f"the file can't be read: {error}", where=str(path)) from error
 
 
-def _parse(cursor: ValueCursor, path: Path, size: int, modified: int) -> GgufHeader:
+def _parse(cursor: ValueCursor, path: Path, state: FileState) -> GgufHeader:
     version = _version(cursor)
     tensor_count = _count(cursor, "tensors", _MOST_TENSORS, _SHORTEST_TENSOR_RECORD)
     key_count = _count(cursor, "metadata keys", _MOST_KEYS, _SHORTEST_KEY_RECORD)
@@ -112,9 +110,9 @@ def _parse(cursor: ValueCursor, path: Path, size: int, modified: int) -> GgufHea
     alignment = _alignment(cursor, metadata)
     records = _tensors(cursor, tensor_count)
     start = -(-cursor.position // alignment) * alignment
-    tensors = {name: _placed(cursor, tensor, start, alignment, size) for name, tensor in records.items()}
+    tensors = {name: _placed(cursor, tensor, start, alignment, state.size) for name, tensor in records.items()}
     _refuse_overlaps(cursor, tensors)
-    return GgufHeader(path, version, metadata, tensors, size, modified)
+    return GgufHeader(path, version, metadata, tensors, state)
 
 
 def _version(cursor: ValueCursor) -> int:

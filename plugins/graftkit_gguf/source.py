@@ -125,6 +125,14 @@ class GgufFile(GgufTokenizerFile):
         found = self.header.metadata.get("general.license")
         return found if isinstance(found, str) else None
 
+    def check_unchanged(self) -> None:
+        """Makes sure that the file is still the one whose header was read.
+
+        Raises:
+            ModelError: It isn't, or is gone.
+        """
+        self.header.state.check(self.header.path)
+
     def read(self) -> Iterator[tuple[str, torch.Tensor | StoredWeight]]:
         """Yields each tensor by name, one in memory at a time: plain ones in their own type, the rest in blocks.
 

@@ -5,8 +5,8 @@ The file is read rather than mapped, since truncating a mapped file while it is 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
 from math import prod
@@ -19,6 +19,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from graftkit import StoredWeight
 from graftkit.errors import ModelError
+from graftkit.interfaces.file_state import changed_file
 
 from graftkit_gguf.block_weight import BlockWeight
 from graftkit_gguf.blocks import BLOCKS, block_steps, dequantize_blocks
@@ -45,22 +46,20 @@ def read_weights(
             or no number.
     """
     try:
-        with header.path.open("rb") as file:
-            _refuse_changed(header, file)
+        with _opened(header) as file:
             for name, weight in weights.items():
                 yield name, _weight(file, header.path, weight)
     except OSError as error:
         raise ModelError(f"the file can't be read: {error}", where=str(header.path)) from error
 
 
-def _refuse_changed(header: GgufHeader, file: BufferedReader) -> None:
-    stat = os.fstat(file.fileno())
-    if (stat.st_size, stat.st_mtime_ns) != (header.size, header.modified):
-        raise _changed(header.path)
-
-
-def _changed(path: Path) -> ModelError:
-    return ModelError("the file was changed after its header was read", where=str(path), hint="Start again.")
+@contextmanager
+def _opened(header: GgufHeader) -> Iterator[BufferedReader]:
+    """Opens the file, which must be the one whose header was read, and must still be when it has been read."""
+    with header.path.open("rb") as file:
+        header.state.check(header.path, file.fileno())
+        yield file
+        header.state.check(header.path, file.fileno())
 
 
 def _weight(file: BufferedReader, path: Path, weight: FileWeight) -> torch.Tensor | StoredWeight:
@@ -104,7 +103,7 @@ def read_steps(header: GgufHeader, weight: FileWeight) -> torch.Tensor | None:
     kind = weight.tensors[0].type.name
     if kind not in BLOCKS and kind not in _STEPS:
         return None
-    with header.path.open("rb") as file:
+    with _opened(header) as file:
         parts = [_steps(file, header.path, tensor, weight.heads) for tensor in weight.tensors]
     return torch.cat(parts, dim=-2).view(weight.shape) if len(parts) > 1 else parts[0].view(weight.shape)
 
@@ -125,7 +124,7 @@ def _rows(file: BufferedReader, path: Path, tensor: GgufTensor, heads: int) -> _
     stored = np.empty((count, tensor.nbytes // count), np.uint8)
     file.seek(tensor.offset)
     if file.readinto(stored.data.cast("B")) != stored.nbytes:
-        raise _changed(path)
+        raise changed_file(path)
     return half_split_rows(stored, heads) if heads else stored
 
 
@@ -200,16 +199,16 @@ def read_numbers(header: GgufHeader, tensor: GgufTensor) -> Iterator[torch.Tenso
     """Yields a tensor's numbers in the order of the file, float32, as many at a time whatever its type.
 
     Raises:
-        ModelError: The file ends early.
+        ModelError: The file changed since its header was read, or ends early.
     """
     count = tensor.nbytes // tensor.type.nbytes
     step = _CHUNK // tensor.type.block
-    with header.path.open("rb") as file:
+    with _opened(header) as file:
         file.seek(tensor.offset)
         for start in range(0, count, step):
             stored = np.empty((min(step, count - start), tensor.type.nbytes), np.uint8)
             if file.readinto(stored.data.cast("B")) != stored.nbytes:
-                raise _changed(header.path)
+                raise changed_file(header.path)
             values = torch.empty(len(stored), tensor.type.block)
             _dequantize(tensor.type.name, stored, values)
             yield values.view(-1)
@@ -219,7 +218,7 @@ def read_bytes(header: GgufHeader, tensor: GgufTensor) -> _Bytes:
     """Returns a tensor's bytes as they lie in the file.
 
     Raises:
-        ModelError: The file ends early.
+        ModelError: The file changed since its header was read, or ends early.
     """
-    with header.path.open("rb") as file:
+    with _opened(header) as file:
         return _rows(file, header.path, tensor, 0).reshape(-1)

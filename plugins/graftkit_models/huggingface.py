@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.file_state import FileStates
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.offline import network_allowed
@@ -71,10 +72,12 @@ class HuggingFaceSource:
             folder = _download(reference, _FILES)
         if not _is_dir(folder):
             raise ModelError("no such folder", where=reference, hint="`model` names the base model.")
+        path = folder / "config.json"
+        before = FileStates.of([path] if _is_file(path) else [])  # what is no file is refused as it is read
         config = _read_config(folder)
-        stored = _read_index(folder)
+        stored, states = _read_index(folder, before)
         matrices = quantized_matrices(config, str(folder / "config.json"), stored)
-        return HuggingFaceFolder(reference, folder, dense_config(config), stored, matrices)
+        return HuggingFaceFolder(reference, folder, dense_config(config), stored, matrices, states)
 
     def fetch_tokenizer(self, reference: str) -> Path | None:
         """Fetches a tokenizer's files and the configuration from the hub.
@@ -100,6 +103,7 @@ class HuggingFaceFolder:
         config: Its config.json, without what it says of quantization.
         stored: The files' own tensors.
         matrices: Those that several of them make, quantized, by name.
+        states: What tells whether the files are still those that were opened.
     """
 
     reference: str
@@ -107,6 +111,7 @@ class HuggingFaceFolder:
     config: Mapping[str, Any]
     stored: FileTensors
     matrices: Mapping[str, QuantizedMatrix]
+    states: FileStates
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -162,6 +167,14 @@ class HuggingFaceFolder:
         found = _LICENSE.search(matter[1]) if matter else None
         return found[1] if found else None
 
+    def check_unchanged(self) -> None:
+        """Makes sure that configuration and weights are still the files that were opened.
+
+        Raises:
+            ModelError: One isn't, or is gone.
+        """
+        self.states.check()
+
     def read(self) -> Iterator[tuple[str, torch.Tensor | StoredWeight]]:
         """Yields each tensor by name, in the files' order, one in memory at a time.
 
@@ -169,7 +182,7 @@ class HuggingFaceFolder:
             ModelError: A tensor can't be read.
         """
         for path in sorted(set(self.stored.places.values())):
-            with _opened(path) as file:
+            with _opened(path, self.states) as file:
                 for own in file.keys():  # noqa: SIM118
                     if own in self._names:
                         yield self._names[own], self._matrix(self._names[own])
@@ -187,7 +200,7 @@ class HuggingFaceFolder:
         return self._matrix(name) if name in self.matrices else self._own(name)
 
     def _own(self, name: str) -> torch.Tensor:
-        with _opened(self.stored.places[name]) as file:
+        with _opened(self.stored.places[name], self.states) as file:
             return _tensor(file, name)
 
     def _matrix(self, name: str) -> StoredWeight:
@@ -227,14 +240,19 @@ class HuggingFaceFolder:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Opens a safetensors file; what it raises meanwhile becomes a ModelError."""
+def _opened(path: Path, states: FileStates) -> Iterator[Any]:
+    """Opens a safetensors file; what it raises meanwhile becomes a ModelError.
+
+    It must be the one whose header was read, and must still be when it has been read.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
+        states.check(path)
         open_regular(path).close()  # a pipe that has come into its place would be waited for
         with safe_open(path, framework="pt") as file:
             yield file
+        states.check(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"can't be read: {error}", where=str(path)) from error
 
@@ -315,10 +333,12 @@ def _read_json(path: Path, missing: str = "") -> dict[str, Any]:
     return read_json_object(path, MAX_JSON, ModelError, missing=missing, object_hook=_decoded)
 
 
-def _read_index(folder: Path) -> FileTensors:
+def _read_index(folder: Path, config: FileStates) -> tuple[FileTensors, FileStates]:
+    """Reads the headers of all files of weights; their states are asked for before, and stand beside the config's."""
     headers: dict[str, StoredTensor] = {}
     places: dict[str, Path] = {}
     files, weight_map = _weight_files(folder)
+    states = FileStates({**config.states, **FileStates.of(files).states})
     for path in files:
         for name, stored in read_header(path).items():
             if name in places:
@@ -328,7 +348,7 @@ def _read_index(folder: Path) -> FileTensors:
         _check_index(folder, weight_map, places)
     if not headers:
         raise ModelError("there is no tensor in its weights", where=str(folder))
-    return FileTensors(headers, places)
+    return FileTensors(headers, places), states
 
 
 def _check_index(folder: Path, named: Mapping[str, str], places: Mapping[str, Path]) -> None:

@@ -46,14 +46,15 @@ class HuggingFaceBackend:
         """
         folder = _folder_of(path) or path
         files = read_files(folder, (*_FILES, *additional_templates(folder)), MAX_FILE)
-        if "tokenizer.json" not in files:
-            files = read(path, self.formats, self.options) or {}
-        if not files:
+        converted = None if "tokenizer.json" in files else read(path, self.formats, self.options)
+        if converted is None and "tokenizer.json" not in files:
             others = ", ".join(file for format in self.formats for file in FILES.get(format, ()))
             raise ModelError(
                 "there is no tokenizer.json", where=str(folder), hint=f"Also read: {others or 'nothing else'}."
             )
-        tokenizer = HuggingFaceTokenizer(files, str(folder), trainable=hasattr(self, "train"))
+        spec = converted.spec if converted else None
+        files = converted.files if converted else files
+        tokenizer = HuggingFaceTokenizer(files, str(folder), trainable=hasattr(self, "train"), spec=spec)
         if self.model_type not in ("", tokenizer.model_type):
             raise ModelError(
                 f"this is a {tokenizer.model_type} tokenizer, not {self.model_type}",

@@ -17,6 +17,7 @@ from graftkit.cli.terminal import Styled, console, is_terminal, json_line, say, 
 from graftkit.errors import RequestError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
+from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
     from graftkit.flow.plan_adapter import TokenizerOf
@@ -76,13 +77,15 @@ def command(
     is taken, unless a sampling option is given; those left out are then as the model's generation_config.json says.
     What was trained on plain prompts is given a plain prompt, unless --chat says otherwise.
     """
-    from graftkit.flow.reload import AdapterBase, reload, reload_base
+    from graftkit.flow.reload import AdapterBase, reload, reload_base, unfinished
 
     on = AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
     with output_to_stderr():
         host = host_of_run(source, disable)
         model = reload(source, host, on)
         without = reload_base(source, model, host, on) if compare else None
+    for text in unfinished(Path(source)):
+        click.echo(further_lines_indented(f"note: {text}"), err=True)
     if plain is None and model.prompts == "plain" and not system and model.tokenizer.chat_template is not None:
         click.echo("Trained on plain prompts, and so asked without the chat template; --chat asks in it.", err=True)
     asking = Asking(system, None if tools is None else _read_tools(tools), plain, max_new_tokens, seed, sampling)

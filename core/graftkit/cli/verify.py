@@ -53,6 +53,15 @@ def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
     for name in left_out:
         _report(f"{name} is left out, as the run's recipe says")
     proof = prove(folder, probes, disable=[*disable, *left_out], report=_report) | {"hashes_of": listed_in}
+    if proof["status"] != "proved":
+        raise ExportError(
+            f"it could not be proved: {proof['reason']}",
+            where=export,
+            hint="Its files are those that were written; nothing says that they compute what was trained.",
+        )
+    told = ExportManifest.read(folder, ()).unproved
+    if told:
+        _report(f"when it was written, {told}. That it is proved now is kept by `--resume` or another `toolkit export`")
     if as_json:
         click.echo(json.dumps(proof))
         return

@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from graftkit.errors import ModelError
-from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.file_state import FileStates
+from graftkit.interfaces.model_source import BaseModelFiles, WatchedModel
 from graftkit.report.run_manifest import BaseFacts
 from graftkit.store.files import sha256_of
 
-__all__ = ["base_facts", "check_unchanged"]
+__all__ = ["base_facts", "check_as_opened", "check_unchanged", "hashed_as_read"]
 
 
 def base_facts(files: BaseModelFiles) -> BaseFacts:
-    """Returns what a manifest says of a base model: it reads every file."""
-    return BaseFacts(reference=files.reference, files={path.name: sha256_of(path) for path in files.files})
+    """Returns what a manifest says of a base model: it reads every file.
+
+    Raises:
+        ModelError: A file can't be read, or is not the one that was opened, where its source can tell.
+    """
+    try:
+        hashes = {path.name: sha256_of(path) for path in files.files}
+    except OSError as error:
+        raise ModelError(f"a file can't be read: {error.strerror}", where=str(error.filename)) from error
+    check_as_opened(files)
+    return BaseFacts(reference=files.reference, files=hashes)
+
+
+def check_as_opened(files: BaseModelFiles) -> None:
+    """Makes sure that a base model's files are still those that were opened, where their source can tell.
+
+    Raises:
+        ModelError: They aren't.
+    """
+    if isinstance(files, WatchedModel):
+        files.check_unchanged()
+
+
+@contextmanager
+def hashed_as_read(files: BaseModelFiles, before: BaseFacts | None = None) -> Iterator[BaseFacts]:
+    """Gives what a manifest says of the files that are read meanwhile, or refuses them.
+
+    They are compared with those that an adapter was trained on before anything is read, and with themselves when all
+    is read: so what is said is true of what was read, whoever writes to the files.
+
+    Args:
+        files: The opened base model.
+        before: What an adapter was trained on, or None.
+
+    Raises:
+        ModelError: They are not those files, or were changed since they were opened.
+    """
+    states = FileStates.of(files.files)
+    found = base_facts(files)
+    check_unchanged(before, found)
+    yield found
+    states.check()
+    check_as_opened(files)
 
 
 def check_unchanged(before: BaseFacts | None, now: BaseFacts) -> None:

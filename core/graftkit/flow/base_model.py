@@ -10,7 +10,7 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.flow.adapter_folder import AdapterFolder
-from graftkit.flow.base_facts import base_facts, check_unchanged
+from graftkit.flow.base_facts import check_unchanged, hashed_as_read
 from graftkit.flow.check_model import PlannedBase
 from graftkit.flow.context import RunContext
 from graftkit.flow.generation_settings import generation_config
@@ -56,11 +56,10 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
         quantizer: Quantizer = run.host.registry.create(bound.quantizer.registered, bound.quantizer.config)
         device, dtype = planned.device, getattr(torch, training.dtype)
         on_tensor = stage.progress("tensors")
-        network: Any = load_base_model(files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor)
+        with hashed_as_read(files, run.resumed.manifest.model if run.resumed else None) as model:
+            network: Any = load_base_model(files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor)
         use_packing(network, planned.packing)
-        model = base_facts(files)
         run.record(model=model)
-        check_unchanged(run.resumed.manifest.model if run.resumed else None, model)
         stage.facts |= {"device": str(device)}
         return LoadedBase(network, device, planned.packing, FileOriginals(files, quantizer, device, dtype))
 

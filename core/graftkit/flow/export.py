@@ -23,8 +23,9 @@ from typing import Any, Literal
 import torch
 
 from graftkit._version import __version__
-from graftkit.errors import ExportError, RecipeError
+from graftkit.errors import ExportError, GraftkitError, RecipeError
 from graftkit.flow.assets import ExpectedAssets, expected_assets
+from graftkit.flow.base_facts import check_as_opened
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
@@ -32,6 +33,7 @@ from graftkit.flow.corpus import Corpus
 from graftkit.flow.export_manifest import (
     EXPORT_MANIFEST,
     FORMAT,
+    NOT_YET_PROVED,
     OF_THE_MANIFEST,
     ExportManifest,
     checked_tolerance,
@@ -92,9 +94,11 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
 
     Raises:
         ExportError: An export failed.
+        ModelError: The base model's files are not those that were opened.
     """
     if not run.plan.bound.exports:
         return
+    check_as_opened(run.plan.files)
     training = next(stage for stage in run.manifest.stages if stage.name == "training")
     trained: int = (training.model_extra or {})["tokens"]
     probes = make_probes(loaded, corpus, trained)
@@ -128,7 +132,7 @@ def sketches_for(exporters: Iterable[Exporter], model: AdaptedModel) -> dict[str
 
 
 def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:
-    """Returns the recipe's exports but those that a finished run has as they are, where nothing was trained since."""
+    """Returns the recipe's exports but those that a finished run has, proved, where nothing was trained since."""
     before = run.resumed.manifest if run.resumed else None
     if not before or before.recipe.get("training") != run.manifest.recipe.get("training"):
         return list(run.plan.bound.exports)
@@ -137,7 +141,7 @@ def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:
     return [
         pair
         for pair, entry in zip(run.plan.bound.exports, asked, strict=True)
-        if entry not in there or pair[0].folder not in before.exports
+        if entry not in there or pair[0].folder not in before.exports or pair[0].folder in before.unproved
     ]
 
 
@@ -388,6 +392,7 @@ def write_export(
             **facts,
             "tokenizer_fingerprint": model.tokenizer.fingerprint,
             "tolerance": checked_tolerance(exporter.tolerance(), name),
+            "proof": NOT_YET_PROVED,
             **_facts_beside(own, name),
         }
         drop_foreign_code(temporary)
@@ -435,15 +440,26 @@ def prove_and_tell(
 ) -> dict[str, Any]:
     """Proves an export that was just written, tells what its proof does not cover, and writes it into its manifest.
 
+    A proof that fails is written there, too: whoever finds the export later knows.
+
     Arguments and errors as for `prove`.
     """
-    proof = prove(folder, probes, poll, trusted=True, disable=disable, report=notice)
+    try:
+        proof = prove(folder, probes, poll, trusted=True, disable=disable, report=notice)
+    except ExportError as error:
+        with suppress(GraftkitError):
+            _keep_proof(folder, {"status": "failed", "reason": without_secrets(error.message)})
+        raise
     if proof["status"] == "not possible":
         notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
         notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
-    ExportManifest.read(folder, ()).model_copy(update={"proof": proof}).write(folder)
+    _keep_proof(folder, proof)
     return proof
+
+
+def _keep_proof(folder: Path, proof: Mapping[str, Any]) -> None:
+    ExportManifest.read(folder, ()).model_copy(update={"proof": dict(proof)}).write(folder)
 
 
 def prove(

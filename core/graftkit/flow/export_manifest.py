@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from graftkit.errors import ExportError, FolderError
+from graftkit.host.records import shortened
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.regular_file import open_regular
@@ -20,6 +21,7 @@ __all__ = [
     "EXPORT_MANIFEST",
     "FORMAT",
     "MAX_TOLERANCE",
+    "NOT_YET_PROVED",
     "OF_THE_MANIFEST",
     "TO_LOAD",
     "TO_PROVE",
@@ -74,7 +76,7 @@ class ExportManifest(Facts):
         merge: What the adapter was merged onto, where the exporter merges onto what it is told to; None else.
         tolerance: How far logits may be off, as a share of the largest; claimed, and bounded by `checked_tolerance`.
         files: Every file's size and sha256 by its path in the export.
-        proof: What proving it gave, once that is done.
+        proof: What proving it gave: `status` is "proved", "not possible" or "failed", and "not yet" until then.
     """
 
     graftkit: str = ""
@@ -138,6 +140,18 @@ class ExportManifest(Facts):
             if key not in self.model_fields_set:
                 raise _damaged(folder / EXPORT_MANIFEST, f"it does not say '{key}'")
 
+    @property
+    def unproved(self) -> str:
+        """Why nothing says that it computes what was trained, as a clause; empty where its proof does."""
+        status, reason = self.proof.get("status"), shortened(str(self.proof.get("reason", "")))
+        if status == "proved":
+            return ""
+        if status == "failed":
+            return f"its proof failed: {reason}"
+        if status == "not possible":
+            return f"it could not be proved: {reason}"
+        return "it was written, and its proof was never ended"
+
     def expert_layouts(self) -> dict[str, ExpertLayout]:
         """Returns where an exporter has put the tensors of each stack of experts, if any are adapted.
 
@@ -158,6 +172,9 @@ class ExportManifest(Facts):
         """
         write_json(folder / EXPORT_MANIFEST, self.model_dump(mode="json", exclude_unset=True))
 
+
+NOT_YET_PROVED = {"status": "not yet"}
+"""What is said of the proof of an export that has just been written, in case that nothing comes after."""
 
 OF_THE_MANIFEST = frozenset(ExportManifest.model_fields)
 """What core says in an export's manifest; an exporter's facts stand beside it."""

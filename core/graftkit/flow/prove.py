@@ -18,12 +18,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, ExportError, GraftkitError, TemplateLimitError, named
 from graftkit.flow.assets import ExpectedAssets, covered, differences
+from graftkit.flow.base_facts import base_facts, check_as_opened, check_unchanged
 from graftkit.flow.export_manifest import (
     TO_PROVE,
     ExportManifest,
@@ -47,6 +49,7 @@ from graftkit.interfaces.exporter import (
     LoadedAssets,
     ProofRequest,
 )
+from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.store.files import held
 
 if TYPE_CHECKING:
@@ -131,15 +134,16 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
         check_tensor_header(file)
     trained, probes = Probes.load(probes_file), Probes.load(reference)
     asked_for_base: list[str] = []
+    opened = _TrainedBase(manifest, make)
 
     def base() -> Any:
         asked_for_base[:] = [shortened(str(manifest.quantizer.get("name")))]
-        return _base(manifest, make, Path(place))
+        return opened.dense(Path(place))
 
     with _temporary_beside(folder) as place:
         request = replace(
             _request(folder, probes, base),
-            base_files=_base_files(manifest, make) if isinstance(exporter, BaseFileExporter) else (),
+            base_files=tuple(opened.files.files) if isinstance(exporter, BaseFileExporter) else (),
             workspace=Path(place),
         )
         assets, lacking = _loaded_assets(exporter, request)
@@ -154,6 +158,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
             on_file = prove_on_base_file(exporter, probes, request, share)
             if reading and read:
                 rounding = compare_rounding(reading, read.exact, probes, request, Path(place))
+    opened.check()
     unexplained = rounding is not None and not rounding.explained
     odd = differences(probes.assets, assets, tokenizer_configs(folder)) if probes.assets else []
     return {
@@ -301,21 +306,43 @@ def _temporary_beside(folder: Path) -> Iterator[str]:
         yield name
 
 
-def _base(manifest: ExportManifest, make: MakeProvider, place: Path) -> Any:
-    """Builds the base model that was trained on: its weights as the quantizer gives them back, float32, in files."""
-    import torch
+class _TrainedBase:
+    """The base model that was trained on, opened when it is asked for, by its hashes in the manifest."""
 
-    from graftkit.model.load import load_dense_model
+    def __init__(self, manifest: ExportManifest, make: MakeProvider) -> None:
+        self._manifest, self._make = manifest, make
 
-    files = open_named_base(make, manifest.model_source, manifest.model.reference)
-    kept = Path(tempfile.mkdtemp(dir=place))
-    quantizer = make("quantizer", manifest.quantizer)
-    return load_dense_model(files, quantizer, getattr(torch, manifest.dtype), kept)
+    @cached_property
+    def files(self) -> BaseModelFiles:
+        """The model, whose weights are still in its files.
 
+        Raises:
+            ModelError: It can't be opened, or is not what was trained on.
+        """
+        said = self._manifest.model
+        found = open_named_base(self._make, self._manifest.model_source, said.reference)
+        if said.files:
+            check_unchanged(said, base_facts(found))
+        return found
 
-def _base_files(manifest: ExportManifest, make: MakeProvider) -> tuple[Path, ...]:
-    """Returns the base model's own files, for an exporter whose users load its export onto them."""
-    return tuple(open_named_base(make, manifest.model_source, manifest.model.reference).files)
+    def dense(self, place: Path) -> Any:
+        """Builds the model: its weights as the quantizer gives them back, float32, in files."""
+        import torch
+
+        from graftkit.model.load import load_dense_model
+
+        kept = Path(tempfile.mkdtemp(dir=place))
+        quantizer = self._make("quantizer", self._manifest.quantizer)
+        return load_dense_model(self.files, quantizer, getattr(torch, self._manifest.dtype), kept)
+
+    def check(self) -> None:
+        """Makes sure that whoever read the files read those: a program opens them by their names.
+
+        Raises:
+            ModelError: They were changed since they were opened.
+        """
+        if "files" in self.__dict__:
+            check_as_opened(self.files)
 
 
 def _installed(name: str) -> bool:

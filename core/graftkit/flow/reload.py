@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ from graftkit.flow.reloaded_model import ReloadedModel, Reply
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.regular_file import read_regular
@@ -51,7 +53,7 @@ from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.report.run_manifest import BaseFacts, RunManifest, required, run_of
 
-__all__ = ["AdapterBase", "ReloadedModel", "Reply", "read_adapter", "reload", "reload_base"]
+__all__ = ["AdapterBase", "ReloadedModel", "Reply", "read_adapter", "reload", "reload_base", "unfinished"]
 
 _LOADED_OF_A_RUN = ("adapter/", "tokenizer/", VOCABULARY)
 """What the paths of those of a run's files start with that are loaded."""
@@ -106,6 +108,20 @@ def reload(source: str, host: PluginHost | None = None, on: AdapterBase | None =
 def _export_around(path: Path) -> Path:
     """Returns the export that a file is all the weights of, such as a GGUF export's; the path itself where none is."""
     return path.parent if path.is_file() and (path.parent / EXPORT_MANIFEST).is_file() else path
+
+
+def unfinished(source: Path) -> list[str]:
+    """Returns what nothing vouches for in what a model is loaded from: a run that has not ended, an unproved export.
+
+    Raises:
+        FolderError: A manifest is damaged.
+    """
+    folder = _export_around(source)
+    run = RunManifest.read(folder)
+    if run is not None:
+        return [] if run.status == "finished" else [f"{folder}: the run has not finished (it is {run.status})"]
+    told = ExportManifest.read(folder, ()).unproved if (folder / EXPORT_MANIFEST).is_file() else ""
+    return [f"{folder}: {told}. `toolkit verify {shlex.quote(str(folder))}` proves it"] if told else []
 
 
 def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
@@ -338,6 +354,11 @@ def _check_tokenizer(tokenizer: Tokenizer, trained_with: str, where: Path) -> No
 def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
     """Loads a base model or an export of a whole model, unquantized."""
     _, files = open_model(host, _file_in(Path(source)) or source)
+    return _opened(files, source, manifest, host)
+
+
+def _opened(files: BaseModelFiles, source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
+    """Loads a model whose headers have been read, as `_model` does."""
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
@@ -399,7 +420,7 @@ def reload_base(source: str, tuned: ReloadedModel, host: PluginHost, on: Adapter
     with this_machine_alone(), named(model.reference):
         _, files = open_model(host, model.reference)
         check_unchanged(model, base_facts(files))
-        base = _model(model.reference, ExportManifest(), host)
+        base = _opened(files, model.reference, ExportManifest(), host)
     return _asked_as(tuned, base)
 
 

@@ -134,7 +134,7 @@ def _present(distribution: str) -> str:
 def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
     """Returns the run in a folder that `recipe` goes on with; None where there is none yet.
 
-    One that has finished goes on where the recipe now says more steps, or other exports.
+    One that has finished goes on where the recipe now says more steps, or other exports, or one could not be proved.
 
     Raises:
         FolderError: The run there has finished and the recipe asks for nothing more, or for more steps although the
@@ -183,7 +183,7 @@ def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, A
     if taken is None:
         raise FolderError("its manifest is damaged: it does not say how many steps were taken", where=str(folder))
     longer = _trains_further(manifest, recipe)
-    if not longer and manifest.recipe.get("export") == recipe["export"]:
+    if not longer and not manifest.unproved and manifest.recipe.get("export") == recipe["export"]:
         raise FolderError(
             f"the run in it has finished, after {taken} steps: there is nothing to resume",
             where=str(folder),

@@ -24,6 +24,7 @@ __all__ = [
     "TokenizerFetcher",
     "TokenizerFiles",
     "TokenizerOpener",
+    "WatchedModel",
 ]
 
 INTEGERS = frozenset({"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"})
@@ -141,6 +142,21 @@ class LicensedModel(Protocol):
     @property
     def license(self) -> str | None:
         """The license as the hub names it, such as "apache-2.0"; None where no file says so."""
+
+
+@runtime_checkable
+class WatchedModel(Protocol):
+    """What a base model's files may offer besides: whether they are still those that were opened.
+
+    `read` and `tensor` of such files refuse those that are not, too.
+    """
+
+    def check_unchanged(self) -> None:
+        """Compares the files with what they were when they were opened; `FileStates` does.
+
+        Raises:
+            ModelError: One was changed or replaced, or is gone.
+        """
 
 
 class ModelSource(Protocol):

@@ -408,6 +408,11 @@ class RunManifest(Facts):
     written: list[str] = []
     artifacts: dict[str, Any] = {}
 
+    @property
+    def unproved(self) -> list[str]:
+        """The exports that could not be proved when they were written."""
+        return [name for name, facts in self.exports.items() if facts.proof.get("status") != "proved"]
+
     @classmethod
     def read(cls, folder: Path) -> RunManifest | None:
         """Returns a run's manifest, or None where the folder holds no run.

@@ -13,7 +13,7 @@ from graftkit.interfaces.temporary import temporary_folder
 from graftkit.tokenization.tokenizer_json import dump
 from tokenizers import Tokenizer
 
-from graftkit_tokenizers.formats.files import BESIDE, Options
+from graftkit_tokenizers.formats.files import BESIDE, Converted, Options
 
 __all__ = ["FILES", "is_there", "read", "write"]
 
@@ -42,8 +42,8 @@ def is_there(path: Path, formats: Sequence[str]) -> bool:
     return any(reader.find(path) for reader in _readers(formats))
 
 
-def read(path: Path, formats: Sequence[str], options: Options) -> dict[str, bytes] | None:
-    """Returns a tokenizer's files, its tokenizer.json among them, or None where there is none in these formats.
+def read(path: Path, formats: Sequence[str], options: Options) -> Converted | None:
+    """Returns a tokenizer as a tokenizer.json, or None where there is none in these formats.
 
     Raises:
         ModelError: A file is malformed.
@@ -53,8 +53,8 @@ def read(path: Path, formats: Sequence[str], options: Options) -> dict[str, byte
         found = reader.find(path)
         if found is not None:
             with named(str(found)):
-                files: dict[str, bytes] = reader.read(found, options)
-            return files
+                converted: Converted = reader.read(found, options)
+            return converted
     return None
 
 
@@ -94,8 +94,8 @@ def _lost(spec: Mapping[str, Any], written: Mapping[str, bytes], format: str) ->
     with temporary_folder() as folder:
         for name, data in written.items():
             (folder / name).write_bytes(data)
-        again = read(folder, [format], Options()) or {}
-    old, new = _meaning(spec), _meaning(json.loads(again["tokenizer.json"]))
+        again = read(folder, [format], Options())
+    old, new = _meaning(spec), _meaning(again.spec if again else {})
     lost = [name for name in old if old[name] != new.get(name)]
     same = lost == ["ignore_merges"] and _merging_gives_every_piece(spec)
     return [] if same else [name.replace("_", " ") for name in lost]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.tokenization.side_files import SIDE_FILES, additional_templates, content_of, read_files
-from graftkit.tokenization.tokenizer_json import added_token, dump, template
+from graftkit.tokenization.tokenizer_json import added_token, template
 
 __all__ = [
     "BESIDE",
+    "Converted",
     "Options",
     "added_of",
     "beside",
@@ -156,8 +158,26 @@ def _listed(id: str, entry: object, folder: Path) -> Json:
     return added_token(int(id), content, special=bool(entry.get("special")), **flags)
 
 
-def tokenizer_files(parts: Json, config: Mapping[str, Any], extra: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Returns the files of a tokenizer, its tokenizer.json among them.
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A tokenizer in another format, as a tokenizer.json.
+
+    Attributes:
+        spec: The tokenizer.json, of which nobody needs to parse the file.
+        beside: The files beside it.
+    """
+
+    spec: Json
+    beside: Mapping[str, bytes]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """All files. That of the vocabulary is on one line: indented, a large one takes seconds."""
+        return {**self.beside, "tokenizer.json": json.dumps(self.spec, ensure_ascii=False).encode("utf-8") + b"\n"}
+
+
+def tokenizer_files(parts: Json, config: Mapping[str, Any], extra: Mapping[str, bytes]) -> Converted:
+    """Returns a tokenizer and the files beside it.
 
     Args:
         parts: The tokenizer.json with its added tokens.
@@ -168,7 +188,7 @@ def tokenizer_files(parts: Json, config: Mapping[str, Any], extra: Mapping[str, 
     ids = {token["content"]: token["id"] for token in parts["added_tokens"]}
     if config.get("add_bos_token") is True and bos is not None and bos in ids:
         parts = {**parts, "post_processor": template(before={bos: ids[bos]})}
-    return {**extra, "tokenizer.json": dump(placed(parts))}
+    return Converted(placed(parts), extra)
 
 
 def placed(parts: Json) -> Json:

@@ -11,6 +11,7 @@ from graftkit.tokenization.splitting import GPT2, PATTERNS, byte_level, pre_toke
 from graftkit.tokenization.tokenizer_json import bpe_model, byte_level_decoder, dump, tokenizer_json
 
 from graftkit_tokenizers.formats.files import (
+    Converted,
     Options,
     added_of,
     beside,
@@ -39,7 +40,7 @@ def find(path: Path) -> Path | None:
     return folder if all((folder / name).is_file() for name in ("vocab.json", "merges.txt")) else None
 
 
-def read(folder: Path, options: Options) -> dict[str, bytes]:
+def read(folder: Path, options: Options) -> Converted:
     """Reads vocab.json, merges.txt and the files beside them.
 
     Raises:

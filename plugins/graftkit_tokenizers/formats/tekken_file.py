@@ -11,7 +11,7 @@ from typing import Any
 from graftkit.errors import ModelError
 from graftkit.tokenization.tokenizer_json import dump
 
-from graftkit_tokenizers.formats.files import Options, json_object, tokenizer_files
+from graftkit_tokenizers.formats.files import Converted, Options, json_object, tokenizer_files
 from graftkit_tokenizers.formats.tiktoken_files import byte_level_parts
 from graftkit_tokenizers.tokenizer_json.splitting import named
 
@@ -38,7 +38,7 @@ def find(path: Path) -> Path | None:
     return file if file.is_file() and file.name.startswith("tekken") and file.suffix == ".json" else None
 
 
-def read(file: Path, options: Options) -> dict[str, bytes]:
+def read(file: Path, options: Options) -> Converted:
     """Reads a tekken.json.
 
     Raises:

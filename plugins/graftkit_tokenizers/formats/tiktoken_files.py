@@ -20,7 +20,15 @@ from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit.tokenization.splitting import PATTERNS, pre_tokenizer
 from graftkit.tokenization.tokenizer_json import added_token, bpe_model, byte_level_decoder, dump, tokenizer_json
 
-from graftkit_tokenizers.formats.files import Options, beside, configuration, json_object, text_of, tokenizer_files
+from graftkit_tokenizers.formats.files import (
+    Converted,
+    Options,
+    beside,
+    configuration,
+    json_object,
+    text_of,
+    tokenizer_files,
+)
 from graftkit_tokenizers.formats.ranks import bytes_of_pieces, last_merge, merges_of, pieces_of, splits
 from graftkit_tokenizers.tokenizer_json.splitting import named, pattern_of
 
@@ -37,7 +45,7 @@ def find(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def read(file: Path, options: Options) -> dict[str, bytes]:
+def read(file: Path, options: Options) -> Converted:
     """Reads a file of ranks and the JSON beside it.
 
     Raises:

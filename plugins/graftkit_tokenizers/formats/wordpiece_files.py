@@ -11,6 +11,7 @@ from graftkit.tokenization.side_files import content_of
 from graftkit.tokenization.tokenizer_json import dump
 
 from graftkit_tokenizers.formats.files import (
+    Converted,
     Options,
     added_of,
     beside,
@@ -35,7 +36,7 @@ def find(path: Path) -> Path | None:
     return file if file.is_file() else None
 
 
-def read(file: Path, options: Options) -> dict[str, bytes]:
+def read(file: Path, options: Options) -> Converted:
     """Reads a vocab.txt and what lies beside it.
 
     Raises:

@@ -24,6 +24,7 @@ from graftkit.tokenization.side_files import (
     with_chat_template,
     write_files,
 )
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from graftkit_tokenizers.formats.convert import write
@@ -47,16 +48,24 @@ class HuggingFaceTokenizer:
         files: Name -> bytes; kept, so that saving writes the same bytes.
         where: The folder, for errors.
         trainable: Whether the backend that made it can train one.
+        spec: What the tokenizer.json says, where somebody knows; else it is parsed.
 
     Raises:
         ModelError: A file is malformed, or the library can't use the tokenizer.json.
     """
 
-    def __init__(self, files: Mapping[str, bytes], where: str = "tokenizer", *, trainable: bool = False) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        where: str = "tokenizer",
+        *,
+        trainable: bool = False,
+        spec: Mapping[str, Any] | None = None,
+    ) -> None:
         self._files = dict(files)
         self._where = where
         self._trainable = trainable
-        self._spec = _in_current_form(object_in(self._files, "tokenizer.json", where))
+        self._spec = _in_current_form(object_in(self._files, "tokenizer.json", where) if spec is None else dict(spec))
         check_bounds(self._spec, where)
         self._spec |= {"truncation": None, "padding": None}  # saved with some tokenizers; they would cut records
         roles = object_in(self._files, "special_tokens_map.json", where)
@@ -148,8 +157,35 @@ class HuggingFaceTokenizer:
         if unknown:
             raise RequestError(f"no special token of this tokenizer: {', '.join(sorted(unknown))}")
         if wanted not in self._variants:
-            self._variants[wanted] = self._build(_without_specials(self._flagged, keep=wanted))
+            hidden = _hidden(self._flagged, wanted)
+            make = self._with_renamed if _are_no_pieces(hidden, self._flagged["model"]) else self._rebuilt_with_renamed
+            self._variants[wanted] = make(hidden)
         return self._variants[wanted]
+
+    def _rebuilt_with_renamed(self, hidden: Mapping[str, str]) -> Backend:
+        """Returns the tokenizer with other names for tokens that are pieces of its vocabulary."""
+        return self._build(_with_renamed_pieces(self._flagged, hidden))
+
+    def _with_renamed(self, hidden: Mapping[str, str]) -> Backend:
+        """Returns it with other names for tokens that are no pieces: the vocabulary is shared, which may be large."""
+        parts = {
+            **self._flagged,
+            "post_processor": None,
+            "added_tokens": [],
+            "model": {"type": "WordLevel", "vocab": {}},
+        }
+        parts["model"]["unk_token"] = ""
+        bare = self._build(parts)
+        with no_panic(self._where):
+            found = Backend(self._full.model)
+            for part in ("normalizer", "pre_tokenizer", "decoder"):
+                if (own := getattr(bare, part)) is not None:
+                    setattr(found, part, own)
+            for token in _renamed(self._flagged, hidden):
+                flags = {flag: token[flag] for flag in _FLAGS if flag in token}
+                add = found.add_special_tokens if token.get("special") else found.add_tokens
+                add([AddedToken(token["content"], special=bool(token.get("special")), **flags)])
+        return found
 
     @cached_property
     def vocab_size(self) -> int:
@@ -226,8 +262,13 @@ class HuggingFaceTokenizer:
 
     def with_chat_template(self, template: str) -> HuggingFaceTokenizer:
         """Returns a tokenizer with this template, in the file in which this one has its own."""
-        files = with_chat_template(self._files, template, self._where)
-        return type(self)(files, self._where, trainable=self._trainable)
+        found = copy.copy(self)  # the vocabulary, and what is known of it, stays: nothing is parsed or built again
+        for told in ("chat_template", "chat_templates"):
+            found.__dict__.pop(told, None)
+        found._files = with_chat_template(self._files, template, self._where)
+        roles = object_in(found._files, "special_tokens_map.json", self._where)
+        found._config = roles | object_in(found._files, "tokenizer_config.json", self._where)
+        return found
 
     def role_token(self, role: Literal["bos", "eos", "pad", "unk"]) -> int | None:
         """Returns the id of the token with this role."""
@@ -383,21 +424,41 @@ def _in_current_form(spec: dict[str, Any]) -> dict[str, Any]:
     return {**spec, "model": current}
 
 
-def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Returns a tokenizer.json with special tokens renamed to random strings, so that no text becomes one.
+def _without_specials(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a tokenizer.json with special tokens renamed to random strings, so that no text becomes one."""
+    return _with_renamed_pieces(spec, _hidden(spec, frozenset()))
+
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+
+
+def _hidden(spec: Mapping[str, Any], keep: frozenset[str]) -> dict[str, str]:
+    """Returns random strings for the special tokens of a tokenizer.json but some, so that no text becomes one.
 
     Without them, other added tokens would get their ids: the library numbers added tokens by counting.
-
-    Args:
-        spec: The tokenizer.json.
-        keep: Special tokens that keep their names.
     """
-    added = spec.get("added_tokens", [])
-    hidden = {
+    return {
         token["content"]: f"\uffff{secrets.token_hex(16)}"
-        for token in added
+        for token in spec.get("added_tokens", [])
         if token.get("special") and token["content"] not in keep
     }
+
+
+def _renamed(spec: Mapping[str, Any], hidden: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {**token, "content": hidden.get(token["content"], token["content"])} for token in spec.get("added_tokens", [])
+    ]
+
+
+def _are_no_pieces(tokens: Collection[str], model: Mapping[str, Any]) -> bool:
+    """Tells whether a model's vocabulary has none of the tokens."""
+    vocab = model.get("vocab") or ()
+    pieces = vocab if isinstance(vocab, dict) else {entry[0] for entry in vocab}
+    return model.get("unk_token") not in tokens and not any(token in pieces for token in tokens)
+
+
+def _with_renamed_pieces(spec: Mapping[str, Any], hidden: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a tokenizer.json with other names for tokens, in its vocabulary, too."""
     model = dict(spec["model"])
     if isinstance(model.get("vocab"), dict):
         model["vocab"] = {hidden.get(piece, piece): id for piece, id in model["vocab"].items()}
@@ -412,5 +473,4 @@ def _without_specials(spec: Mapping[str, Any], keep: frozenset[str] = frozenset(
         ]
     if isinstance(model.get("unk_token"), str):  # a model that has none may have anything there
         model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
-    renamed = [{**token, "content": hidden.get(token["content"], token["content"])} for token in added]
-    return {**spec, "added_tokens": renamed, "model": model, "post_processor": None}
+    return {**spec, "added_tokens": _renamed(spec, hidden), "model": model, "post_processor": None}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from graftkit.errors import ModelError
+from graftkit.interfaces.file_state import FileState
 from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.splitting import SPLITTINGS
@@ -37,7 +38,7 @@ def header(**changes: Any) -> GgufHeader:
         integers = name == "token_type" and isinstance(value, list)
         metadata[f"tokenizer.ggml.{name}"] = array("i", value) if integers else value
     kept = {name: value for name, value in metadata.items() if value is not None}
-    return GgufHeader(Path("tiny.gguf"), 3, kept, {}, 0, 0)
+    return GgufHeader(Path("tiny.gguf"), 3, kept, {}, FileState(0, 0, 0))
 
 
 def ids(header_: GgufHeader, text: str, folder: Path) -> list[int]:
