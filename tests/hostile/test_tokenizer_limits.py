@@ -155,6 +155,43 @@ def test_a_table_that_claims_more_bytes_than_it_has_takes_no_memory(tmp_path: Pa
         check_bounds({"normalizer": {"type": "Sequence", "normalizers": [spec]}}, str(tmp_path))
 
 
+def _template(pieces: list[str], ids: int = 1) -> dict[str, Any]:
+    made = {"A": {"Sequence": {"id": "A", "type_id": 0}}, "s": {"SpecialToken": {"id": "<s>", "type_id": 0}}}
+    special = {"<s>": {"id": "<s>", "ids": [1] * ids, "tokens": ["<s>"] * ids}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [made[piece] for piece in pieces],
+        "pair": [],
+        "special_tokens": special,
+    }
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [_template(["s"] * 300 + ["A"], 10_000)],  # a file of 100 kB took 500 MB for each text
+        [_template(["A"] * 100_000)],
+        [_template(["A", "A", "s"])] * 60,
+    ],
+    ids=["tokens", "the text", "the text twice, again and again"],
+)
+def test_a_template_that_multiplies_a_text_is_refused(steps: list[dict[str, Any]]) -> None:
+    with pytest.raises(ModelError, match="the post_processor of tokenizer.json puts over 1,000 tokens"):
+        check_bounds({**SPEC, "post_processor": {"type": "Sequence", "processors": steps}}, "here")
+
+
+def test_templates_in_use_are_read() -> None:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    steps = [byte_level, _template(["s", "A", "s"], 5)]
+    check_bounds({**SPEC, "post_processor": {"type": "Sequence", "processors": steps}}, "here")
+
+
+def test_very_many_added_tokens_are_refused() -> None:
+    """300,000 special ones took 12 seconds and a gigabyte; speech models have 65,000."""
+    with pytest.raises(ModelError, match="100,001 added tokens"):
+        check_bounds({**SPEC, "added_tokens": [{}] * 100_001}, "here")
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

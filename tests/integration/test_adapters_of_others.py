@@ -336,6 +336,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: changed(path, base_model_name_or_path="somebody/something"),
         "names 'somebody/something', which is no folder here",
     ),
+    "a name too long for any folder": (
+        lambda path: changed(path, base_model_name_or_path="a" * 5000),
+        "which is no folder here",
+    ),
     "another tokenizer": (
         lambda path: (path / "tokenizer.json").write_text(
             json.dumps(

@@ -149,6 +149,15 @@ def test_no_card_says_where_the_files_lie_on_this_machine(run: Any, grown: Any) 
     assert "the path of the base model in the place of `model`" in told
 
 
+def test_a_pattern_of_folders_is_the_name_of_its_files_in_the_card(run: Any, tmp_path: Path) -> None:
+    """Its folder is there only up to the first star."""
+    manifest = RunManifest.model_validate(run.manifest)
+    recipe = {"data": {"train": [{"path": f"{tmp_path}/*/rows.jsonl"}]}, "said": ["/[INST]/x/y", "/*/x"]}
+    text = render_card("peft", manifest.model_copy(update={"recipe": recipe}), PROVED, None)
+    assert str(tmp_path) not in text and '"path": "rows.jsonl"' in text
+    assert '"/[INST]/x/y"' in text and '"/*/x"' in text
+
+
 @pytest.mark.parametrize("name", ["peft", "merged"])
 def test_what_the_card_says_to_run_runs_and_answers(
     run: Any, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

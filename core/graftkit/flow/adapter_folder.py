@@ -96,12 +96,20 @@ class AdapterFolder:
     def base(self) -> str | None:
         """The base model that it names, where that is a folder or a file on this machine."""
         named = self.fields.get("base_model_name_or_path")
-        return named if isinstance(named, str) and named and Path(named).exists() else None
+        return named if isinstance(named, str) and named and _is_there(named) else None
 
     @property
     def expert_layouts(self) -> dict[str, ExpertLayout]:
         """Where the tensors of each stack of experts lie; none of an adapter that graftkit didn't make."""
         return self.manifest.expert_layouts() if self.manifest else {}
+
+
+def _is_there(named: str) -> bool:
+    """Tells whether there is something of a name that a stranger has chosen: it may be too long for any."""
+    try:
+        return Path(named).exists()
+    except OSError:
+        return False
 
 
 def is_adapter_folder(path: Path) -> bool:

@@ -9,6 +9,8 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from glob import has_magic
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -237,4 +239,5 @@ def _without_folders(value: Any) -> Any:
 def _is_place(text: str) -> bool:
     """Tells whether a text is an absolute path, or pattern, of something in a folder that is there."""
     path = Path(text)
-    return path.is_absolute() and len(path.parts) > 2 and "\n" not in text and os.path.lexists(path.parent)
+    folder = Path(*takewhile(lambda part: not has_magic(part), path.parent.parts))
+    return path.is_absolute() and len(folder.parts) > 1 and "\n" not in text and os.path.lexists(folder)

@@ -155,7 +155,7 @@ class Settings:
         if found not in known or isinstance(found, bool) != isinstance(known[known.index(found)], bool):
             listed = ", ".join(repr(value) for value in known)
             raise self.refused(f"{name} is {str(found)[:60]!r}; known: {listed}")
-        return found
+        return known[known.index(found)]  # which of 4.0 is 4
 
     def size(self, name: str, default: int | None = None) -> int:
         """Returns a setting that is a whole number above 0, or -1 for all.

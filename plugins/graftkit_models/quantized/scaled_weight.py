@@ -154,7 +154,8 @@ class ScaledWeight(BufferedWeight):
         if self._layout.nested_levels is None:
             return torch.ldexp(torch.ones_like(scales, dtype=torch.float32), scales.int() - 127)
         levels = _levels(self._layout.nested_levels, scales.device)
-        nested = self.nested_scales.detach().repeat_interleave(self._layout.nested_block)[: scales.numel()]
+        width = min(self._layout.nested_block, scales.numel())  # a stranger's file may say any
+        nested = self.nested_scales.detach().repeat_interleave(width)[: scales.numel()]
         return (levels[scales.view(-1).int()] * nested + self.nested_offset.detach()).view(scales.shape)
 
     def meta(self) -> dict[str, Any]:

@@ -26,6 +26,10 @@ SLOW = "It can match one text in very many ways, such as by repeats that overlap
 """What an error says of a pattern that could take longer."""
 _MOST_PIECES = {"vocab": 300_000, "merges": 600_000}
 """Part of a model -> how many entries it may have. Models in use have up to 291,000 tokens, and 515,000 merges."""
+_MOST_ADDED = 100_000
+"""Added tokens: each text is searched for them. Models in use have up to 66,000, sounds as tokens."""
+_MOST_TEMPLATE = 1000
+"""Tokens and parts that a template puts around a text."""
 _MOST_STEPS = 100
 _COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3, "ByteLevel": 4}
 """Step -> how many characters it makes of one at most."""
@@ -52,11 +56,13 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
             hint='Set "dropout" to null in its model: that is how such a tokenizer is used once it is trained.',
         )
     _check_size(model, where)
+    _check_added(spec.get("added_tokens"), where)
     search, longer = 0.0, 1.0
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         steps = list(_steps(spec.get(part)))
         if len(steps) > _MOST_STEPS:
             raise ModelError(f"the {part} of tokenizer.json has {len(steps):,} steps", where=where)
+        _check_template(steps, part, where)
         for step in steps:
             search += _search_steps(step.get("pattern"), int(CHARACTERS * longer), part, where)
             if search > MOST_SEARCH:
@@ -77,6 +83,44 @@ def _check_size(model: Any, where: str) -> None:
         if isinstance(entries, Mapping | list) and len(entries) > most:
             what = "tokens" if part == "vocab" else part
             raise ModelError(f"tokenizer.json has {len(entries):,} {what}; {most:,} are allowed", where=where)
+
+
+def _check_added(added: Any, where: str) -> None:
+    if isinstance(added, list) and len(added) > _MOST_ADDED:
+        raise ModelError(
+            f"tokenizer.json has {len(added):,} added tokens; {_MOST_ADDED:,} are allowed beside its vocabulary",
+            where=where,
+        )
+
+
+def _check_template(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:
+    """Refuses templates that put very many tokens around a text, or the text itself in very many places."""
+    for key in ("single", "pair"):
+        added, texts = 0, 1
+        for step in steps:
+            pieces, special = step.get(key), step.get("special_tokens")
+            names = [_special_name(piece) for piece in pieces] if isinstance(pieces, list) else []
+            added += sum(_tokens_of(special, name) for name in names)
+            texts *= max(1, names.count(None))
+            if added * texts > _MOST_TEMPLATE or texts > _MOST_TEMPLATE:
+                raise ModelError(
+                    f"the {part} of tokenizer.json puts over {_MOST_TEMPLATE:,} tokens around a text, or the text in "
+                    "as many places",
+                    where=where,
+                )
+
+
+def _special_name(piece: Any) -> str | None:
+    """Returns the name of the tokens that a template's part stands for, or None where it stands for a text."""
+    special = piece.get("SpecialToken") if isinstance(piece, Mapping) else None
+    return str(special.get("id")) if isinstance(special, Mapping) else None
+
+
+def _tokens_of(special: Any, name: str | None) -> int:
+    """Returns how many tokens a template's part makes, without those of a text."""
+    entry = special.get(name) if isinstance(special, Mapping) and name is not None else None
+    lists = [entry.get(key) for key in ("ids", "tokens")] if isinstance(entry, Mapping) else []
+    return max((len(found) for found in lists if isinstance(found, list)), default=1)
 
 
 def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:

@@ -20,7 +20,8 @@ from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_models.quantized.bitsandbytes import CONV1D
 from graftkit_models.quantized.formats import quantized_matrices
-from graftkit_models.quantized.scaled_weight import ScaledWeight
+from graftkit_models.quantized.matrix import Settings
+from graftkit_models.quantized.scaled_weight import ScaledLayout, ScaledWeight
 from graftkit_quantizers.config import Nf4Config
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8Weight
@@ -342,6 +343,19 @@ def test_a_group_that_is_far_wider_than_the_matrix_takes_no_memory(tmp_path: Pat
     for name, found in SOURCE.open(str(tmp_path / "m")).read():
         if isinstance(found, StoredWeight):
             assert found.dequantize is not None and torch.equal(found.dequantize(), expected[name])
+
+
+def test_scales_of_scales_for_far_more_than_there_are_take_no_memory() -> None:
+    """A block of 2^31 scales took 8 GB, spread out before it was cut to those that there are."""
+    layout = ScaledLayout((8, 8), (1, 64), (1, 32), "uint4", nested_levels=(0.5,) * 256, nested_block=1 << 50)
+    tensors = {"codes": torch.zeros(1, 32, dtype=torch.uint8), "scales": torch.zeros(1, 2, dtype=torch.uint8)}
+    tensors |= {"nested_scales": torch.tensor([2.0]), "nested_offset": torch.zeros(1)}
+    assert torch.equal(ScaledWeight(tensors, layout)._scales(), torch.ones(1, 2))
+
+
+def test_bits_that_are_no_whole_number_in_the_file_are_the_known_one() -> None:
+    found = Settings("quantization_config", {"bits": 4.0}, "").choose("bits", (4, 8))
+    assert found == 4 and type(found) is int
 
 
 @pytest.mark.parametrize(("form", "part"), [("gptq", "qweight"), ("fp8", "weight"), ("awq", "qweight")])
