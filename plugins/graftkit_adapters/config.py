@@ -40,14 +40,15 @@ _OF_PEFT = {
     "lora_alpha": "alpha",
     "lora_dropout": "dropout",
     "use_rslora": "rslora",
+    "use_dora": "dora",
     "rank_pattern": "rank_pattern",
     "alpha_pattern": "alpha_pattern",
 }
 """PEFT's names of the fields of a `LoraConfig`."""
 
-_DEFAULTS_OF_PEFT = {"rank": 8, "alpha": 8, "dropout": 0.0, "rslora": False}
+_DEFAULTS_OF_PEFT = {"rank": 8, "alpha": 8, "dropout": 0.0, "rslora": False, "dora": False}
 
-_VARIANTS = {"use_dora": "DoRA", "use_qalora": "QA-LoRA", "use_bdlora": "BD-LoRA", "arrow_config": "Arrow"}
+_VARIANTS = {"use_qalora": "QA-LoRA", "use_bdlora": "BD-LoRA", "arrow_config": "Arrow"}
 """Fields of PEFT's that make another method of LoRA."""
 
 _STARTS = (True, False, "gaussian", "orthogonal", "eva")
@@ -60,7 +61,7 @@ _OF_STARTS = frozenset(
 
 
 def _refuse_variants(fields: Mapping[str, Any]) -> None:
-    """Refuses whatever makes LoRA compute something else than `W + scale B A`.
+    """Refuses whatever makes LoRA compute something else than `W + scale B A`, or DoRA's rows of it.
 
     Raises:
         ValueError: A field does.
@@ -93,6 +94,10 @@ class LoraConfig(ProviderConfig):
     alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of a layer's inputs to the update left out")
     rslora: bool = Field(default=False, description="scale by alpha / sqrt(rank) instead, as rsLoRA does")
+    dora: bool = Field(
+        default=False,
+        description="learn each output's magnitude apart from its direction, as DoRA does; a step takes longer",
+    )
     rank_pattern: dict[Pattern, Annotated[int, Field(ge=1, le=4096)]] = Field(
         default={},
         description="other ranks: a regular expression for the end of a layer's path -> rank; the first holds",
@@ -112,7 +117,7 @@ class LoraConfig(ProviderConfig):
         """Returns the recipe fields of a LoRA of PEFT's, or None where it is another method.
 
         Raises:
-            ValueError: It is a variant of LoRA that computes something else, such as DoRA.
+            ValueError: It is a variant of LoRA that computes something else, such as QA-LoRA.
         """
         if fields.get("peft_type") != "LORA":
             return None
@@ -139,8 +144,9 @@ class LoraConfig(ProviderConfig):
             yield from ((field, pattern) for pattern in patterns if pattern not in holding)
 
     def trainable_parameters(self, layer: LayerInfo) -> int:
-        """Returns the size of `A [rank, in]` and `B [out, rank]`."""
-        return self.rank_of(layer) * (layer.in_features + layer.out_features)
+        """Returns the size of `A [rank, in]` and `B [out, rank]`, and of DoRA's magnitudes `[out]`."""
+        magnitudes = layer.out_features if self.dora else 0
+        return self.rank_of(layer) * (layer.in_features + layer.out_features) + magnitudes
 
 
 class QloraConfig(LoraConfig):

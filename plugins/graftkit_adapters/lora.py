@@ -5,7 +5,7 @@ Hu et al., LoRA, 2021 (https://arxiv.org/abs/2106.09685): `y = W x + (alpha / ra
 
 rsLoRA (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732) scales by `alpha / sqrt(rank)`. LoRA+ (Hayou et al.,
 2024, https://arxiv.org/abs/2402.12354) trains `B` with a higher rate than `A`. Ranks and alphas of single layers follow
-PEFT's `rank_pattern` and `alpha_pattern`.
+PEFT's `rank_pattern` and `alpha_pattern`. DoRA is in `graftkit_adapters.dora`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from torch.nn.functional import dropout, linear
 
 from graftkit_adapters.config import LoraConfig
 
-__all__ = ["Lora", "LoraWeight"]
+__all__ = ["MAGNITUDE", "Lora", "LoraWeight"]
+
+MAGNITUDE = "lora_magnitude_vector"
+"""What DoRA's magnitudes are called, here and in PEFT's files."""
 
 
 class Lora:
@@ -32,6 +35,10 @@ class Lora:
 
     def attach(self, layer: Layer) -> LoraWeight:
         """Adapts one layer; the result starts by computing what its weight alone computes."""
+        if self._config.dora:
+            from graftkit_adapters.dora import DoraWeight
+
+            return DoraWeight(layer, self._config)
         return LoraWeight(layer, self._config)
 
     def peft_config(self) -> Mapping[str, Any]:
@@ -44,7 +51,7 @@ class Lora:
             "bias": "none",
             "fan_in_fan_out": False,
             "use_rslora": self._config.rslora,
-            "use_dora": False,
+            "use_dora": self._config.dora,
             "init_lora_weights": True,
             "rank_pattern": dict(self._config.rank_pattern),
             "alpha_pattern": dict(self._config.alpha_pattern),
@@ -52,11 +59,11 @@ class Lora:
         }
 
     def peft_tensors(self, adapted: AdaptedWeight) -> Mapping[str, torch.Tensor]:
-        """Returns `lora_A.weight [rank, in]` and `lora_B.weight [out, rank]`."""
-        return {f"{name}.weight": tensor for name, tensor in adapted.adapter_state().items()}
+        """Returns `lora_A.weight [rank, in]` and `lora_B.weight [out, rank]`, and DoRA's magnitudes `[out]`."""
+        return {name if name == MAGNITUDE else f"{name}.weight": t for name, t in adapted.adapter_state().items()}
 
     def from_peft(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        """Returns `lora_A` and `lora_B`."""
+        """Returns `lora_A`, `lora_B` and, of DoRA, `lora_magnitude_vector`."""
         return {key.removesuffix(".weight"): tensor for key, tensor in tensors.items()}
 
 
@@ -82,9 +89,12 @@ class LoraWeight(AdaptedWeight):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[..., in]` to `[..., out]`, in the type of what comes in; parameters and their steps stay float32."""
-        inner = linear(dropout(x, self._dropout, self.training), self.lora_A.to(x.dtype))
         y: torch.Tensor = self.frozen(x)
-        return y + linear(inner, (self.lora_B * self._scale).to(x.dtype))
+        return y + self._update(dropout(x, self._dropout, self.training))
+
+    def _update(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns `B A x`, scaled."""
+        return linear(linear(x, self.lora_A.to(x.dtype)), (self.lora_B * self._scale).to(x.dtype))
 
     def delta(self) -> torch.Tensor:
         """Returns `B A`, scaled, `[out, in]`."""

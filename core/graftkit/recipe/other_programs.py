@@ -86,7 +86,7 @@ _ANSWERS = OtherKey(
 _WHOLE_MODULES = OtherKey(
     differs="whole modules are not trained; tokenizer.extend adds tokens whose embedding rows are"
 )
-_DORA = OtherKey(differs="there is no such adapter built in; a plugin may bring one under adapter.use")
+_DORA = OtherKey("adapter.dora", "adapter: {use: lora, dora: true}")
 _NOISE = OtherKey(differs="no noise is put on embeddings")
 _RECOMPUTED = OtherKey(differs="less training.microbatch_tokens takes less memory, and computes the same")
 _FOLDER = OtherKey(differs="the run's folder is said to the command: toolkit run RECIPE --out FOLDER")

@@ -49,6 +49,7 @@ EXPECTED = {
     "seed": "training.seed",
     "lr_scheduler_type": "training.schedule",
     "chat_template": "data.chat_template",
+    "use_dora": "adapter.dora",
 }
 WITHOUT = [
     "output_dir",
@@ -56,7 +57,6 @@ WITHOUT = [
     "packing",
     "sample_packing",
     "gradient_checkpointing",
-    "use_dora",
     "modules_to_save",
     "neftune_noise_alpha",
     "train_on_inputs",
