@@ -6,13 +6,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import sqrt
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from graftkit import LayerInfo, ProviderConfig
 from graftkit.interfaces.patterns import takes_forever
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-__all__ = ["LoraConfig", "QloraConfig"]
+__all__ = ["LoraConfig", "QloraConfig", "Start"]
+
+Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "qpissa"]
+"""What LoRA's two matrices start as."""
+
+_TAKEN_OFF = ("pissa", "olora")
+"""Starts whose product is taken off again, which PEFT has as LoRA of twice the rank."""
 
 
 def _end_of_path(pattern: str) -> str:
@@ -46,7 +52,7 @@ _OF_PEFT = {
 }
 """PEFT's names of the fields of a `LoraConfig`."""
 
-_DEFAULTS_OF_PEFT = {"rank": 8, "alpha": 8, "dropout": 0.0, "rslora": False, "dora": False}
+_DEFAULTS_OF_PEFT = {"rank": 8, "alpha": 8, "dropout": 0.0, "rslora": False, "dora": False, "init": "kaiming"}
 
 _VARIANTS = {"use_qalora": "QA-LoRA", "use_bdlora": "BD-LoRA", "arrow_config": "Arrow"}
 """Fields of PEFT's that make another method of LoRA."""
@@ -98,6 +104,11 @@ class LoraConfig(ProviderConfig):
         default=False,
         description="learn each output's magnitude apart from its direction, as DoRA does; a step takes longer",
     )
+    init: Start = Field(
+        default="kaiming",
+        description="what the update starts as: kaiming, gaussian or orthogonal of nothing; pissa or olora of the "
+        "weight's own principal part; qpissa likewise, the rest of the weight being stored by the quantizer",
+    )
     rank_pattern: dict[Pattern, Annotated[int, Field(ge=1, le=4096)]] = Field(
         default={},
         description="other ranks: a regular expression for the end of a layer's path -> rank; the first holds",
@@ -108,6 +119,13 @@ class LoraConfig(ProviderConfig):
     lora_plus_ratio: float = Field(
         default=1.0, gt=0, le=1000, description="the rate of B is that of A times this, as in LoRA+"
     )
+
+    @model_validator(mode="after")
+    def _halves(self) -> Self:
+        odd = next((rank for rank in (self.rank, *self.rank_pattern.values()) if rank % 2), None)
+        if self.init == "orthogonal" and odd:
+            raise ValueError(f"init: orthogonal takes an even rank, not {odd}")
+        return self
 
     peft_prefix: ClassVar[str] = "lora_"
     free_fields: ClassVar[frozenset[str]] = frozenset(["dropout"])
@@ -135,6 +153,11 @@ class LoraConfig(ProviderConfig):
         pattern, rank = _pattern_of(_named(layer), self.alpha_pattern), self.rank_of(layer)
         alpha = self.alpha if pattern is None else self.alpha_pattern[pattern]
         return alpha / (sqrt(rank) if self.rslora else rank)
+
+    @property
+    def start_is_taken_off(self) -> bool:
+        """Whether the start's own product is subtracted, so that the update is nothing at first."""
+        return self.init in _TAKEN_OFF
 
     def idle_patterns(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Yields each pattern that holds for no adapted layer."""

@@ -39,12 +39,12 @@ class DoraWeight(LoraWeight):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[..., in]` to `[..., out]`, in the type of what comes in; parameters and their steps stay float32."""
         factor = self._factor(self._norms(x.dtype))
-        y: torch.Tensor = self.frozen(x)
-        left, of_frozen = x, y
+        y = self._rest(x)
+        left, of_rest = x, y
         if self.training and self._dropout:
             left = dropout(x, self._dropout)
-            of_frozen = self.frozen(left)
-        change = (factor - 1).to(x.dtype) * of_frozen + factor.to(x.dtype) * self._update(left)
+            of_rest = self._rest(left)
+        change = (factor - 1).to(x.dtype) * of_rest + factor.to(x.dtype) * self._update(left)
         return y + change
 
     @torch.no_grad()
@@ -79,8 +79,8 @@ class DoraWeight(LoraWeight):
     def _norms_of(self, weight: torch.Tensor) -> torch.Tensor:
         """Returns the norm of each row of `W + s B A`, `[out]`, a block of rows at a time in the parameters' type."""
         rows = max(1, _BLOCK // weight.shape[1])
-        a, b = self.lora_A, self.lora_B * self._scale
-        parts = zip(torch.split(weight, rows), torch.split(b, rows), strict=True)
+        a, b = self._factors()
+        parts = zip(torch.split(weight, rows), torch.split(b * self._scale, rows), strict=True)
         return torch.cat([torch.linalg.vector_norm(block.to(a.dtype) + part @ a, dim=1) for block, part in parts])
 
 

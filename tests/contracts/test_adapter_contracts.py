@@ -39,8 +39,18 @@ class TestDora(AdapterContract):
         assert torch.autograd.gradcheck(forward, inputs, atol=1e-5, rtol=1e-3)
 
 
-class TestDoraWithDropout(TestDora):
-    options = {"dora": True, "rank": 2, "rslora": True, "dropout": 0.25}
+class TestDoraFromPissa(TestDora):
+    options = {"dora": True, "rank": 2, "alpha": 2.0, "rslora": True, "init": "pissa", "dropout": 0.25}
+
+
+class TestPissa(AdapterContract):
+    provider = "lora"
+    options = {"rank": 4, "alpha": 5.0, "init": "pissa"}
+
+
+class TestQpissa(AdapterContract):
+    provider = "lora"
+    options = {"rank": 4, "alpha": 4.0, "init": "qpissa"}
 
 
 class TestQlora(AdapterContract):
