@@ -78,7 +78,7 @@ _SAVES = OtherKey("training.checkpoint_every", "training: {checkpoint_every: 100
 _PACKED = OtherKey(
     differs="sequences share a pass without padding wherever that computes what the model computes of each alone"
 )
-_OPTIMIZER = OtherKey(differs="the adapter's optimizer is AdamW, with its state in float32")
+_OPTIMIZER = OtherKey("training.optimizer", "training: {optimizer: adamw}", "adamw, adamw-8bit or sgd")
 _ANSWERS = OtherKey(
     differs="of conversations and prompts only the answers are learnt, of texts all; a message's `weight` or `train` "
     "says otherwise"

@@ -50,10 +50,10 @@ EXPECTED = {
     "lr_scheduler_type": "training.schedule",
     "chat_template": "data.chat_template",
     "use_dora": "adapter.dora",
+    "optim": "training.optimizer",
 }
 WITHOUT = [
     "output_dir",
-    "optim",
     "packing",
     "sample_packing",
     "gradient_checkpointing",
