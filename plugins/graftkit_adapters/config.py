@@ -12,7 +12,7 @@ from graftkit import LayerInfo, ProviderConfig
 from graftkit.interfaces.patterns import takes_forever
 from pydantic import AfterValidator, Field, model_validator
 
-__all__ = ["LoraConfig", "QloraConfig", "Start"]
+__all__ = ["FullConfig", "LoraConfig", "QloraConfig", "Start"]
 
 Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "qpissa"]
 """What LoRA's two matrices start as."""
@@ -176,6 +176,14 @@ class QloraConfig(LoraConfig):
     """LoRA on NF4 weights whose scales are quantized too, unless the recipe names a quantizer."""
 
     preset: ClassVar[Mapping[str, Any]] = {"quantizer": {"use": "nf4", "double_quant": True}}
+
+
+class FullConfig(ProviderConfig):
+    """Full fine-tuning has no fields."""
+
+    def trainable_parameters(self, layer: LayerInfo) -> int:
+        """Returns the size of the weight."""
+        return layer.out_features * layer.in_features
 
 
 def _named(layer: LayerInfo) -> str:

@@ -63,3 +63,7 @@ class TestAdapterThatReplacesTheFrozenWeight(AdapterContract):
 
 class TestAdapterThatStartsFromTheOriginalWeight(AdapterContract):
     provider = "plugins_of_others.pissa:PlainPissa"
+
+
+class TestFull(AdapterContract):
+    provider = "full"
