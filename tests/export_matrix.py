@@ -65,6 +65,7 @@ DIMENSIONS: Mapping[str, Mapping[str, Any]] = {
     "adapter": {
         "lora": {"use": "lora", "rank": 4},
         "rslora": {"use": "lora", "rank": 4, "rslora": True},
+        "dora": {"use": "lora", "rank": 4, "dora": True},
         "lora of attention": {"use": "lora", "rank": 2, "targets": ["*_proj", "*attn*"]},
     },
     "gguf type": {name: name for name in ("f32", "f16", "bf16", "q8_0", "q4_0")},
@@ -130,6 +131,8 @@ def awaited(combination: Combination, exporter: str) -> str:
         return "can't be written as GGUF"
     if exporter == "gguf-lora" and not kept:
         return "rows of the embeddings have no form in a GGUF adapter"
+    if exporter == "gguf-lora" and combination.adapter == "dora":
+        return "DoRA's magnitudes have no form in a GGUF adapter"
     if exporter == "extended-base" and kept:
         return "the vocabulary is the base model's"
     if exporter == "peft" and not kept and not extended:

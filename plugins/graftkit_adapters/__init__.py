@@ -1,4 +1,4 @@
-"""The built-in adapters: lora, and qlora, which is lora on NF4 unless a recipe says otherwise."""
+"""The built-in adapters: lora, qlora, which is lora on NF4 unless a recipe says otherwise, and full fine-tuning."""
 
 from graftkit import Provider, hookimpl
 
@@ -18,5 +18,11 @@ def graftkit_adapters() -> list[Provider]:
             target="graftkit_adapters.lora:Lora",
             config="graftkit_adapters.config:QloraConfig",
             summary="lora on NF4 weights with double quantization, unless the recipe names a quantizer",
+        ),
+        Provider(
+            name="full",
+            target="graftkit_adapters.full:Full",
+            config="graftkit_adapters.config:FullConfig",
+            summary="full fine-tuning: the layers' weights themselves are trained, in float32",
         ),
     ]

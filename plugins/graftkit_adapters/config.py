@@ -6,13 +6,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import sqrt
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from graftkit import LayerInfo, ProviderConfig
 from graftkit.interfaces.patterns import takes_forever
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-__all__ = ["LoraConfig", "QloraConfig"]
+__all__ = ["FullConfig", "LoraConfig", "QloraConfig", "Start"]
+
+Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "qpissa"]
+"""What LoRA's two matrices start as."""
+
+_TAKEN_OFF = ("pissa", "olora")
+"""Starts whose product is taken off again, which PEFT has as LoRA of twice the rank."""
 
 
 def _end_of_path(pattern: str) -> str:
@@ -40,14 +46,15 @@ _OF_PEFT = {
     "lora_alpha": "alpha",
     "lora_dropout": "dropout",
     "use_rslora": "rslora",
+    "use_dora": "dora",
     "rank_pattern": "rank_pattern",
     "alpha_pattern": "alpha_pattern",
 }
 """PEFT's names of the fields of a `LoraConfig`."""
 
-_DEFAULTS_OF_PEFT = {"rank": 8, "alpha": 8, "dropout": 0.0, "rslora": False}
+_DEFAULTS_OF_PEFT = {"rank": 8, "alpha": 8, "dropout": 0.0, "rslora": False, "dora": False, "init": "kaiming"}
 
-_VARIANTS = {"use_dora": "DoRA", "use_qalora": "QA-LoRA", "use_bdlora": "BD-LoRA", "arrow_config": "Arrow"}
+_VARIANTS = {"use_qalora": "QA-LoRA", "use_bdlora": "BD-LoRA", "arrow_config": "Arrow"}
 """Fields of PEFT's that make another method of LoRA."""
 
 _STARTS = (True, False, "gaussian", "orthogonal", "eva")
@@ -60,7 +67,7 @@ _OF_STARTS = frozenset(
 
 
 def _refuse_variants(fields: Mapping[str, Any]) -> None:
-    """Refuses whatever makes LoRA compute something else than `W + scale B A`.
+    """Refuses whatever makes LoRA compute something else than `W + scale B A`, or DoRA's rows of it.
 
     Raises:
         ValueError: A field does.
@@ -93,6 +100,15 @@ class LoraConfig(ProviderConfig):
     alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of a layer's inputs to the update left out")
     rslora: bool = Field(default=False, description="scale by alpha / sqrt(rank) instead, as rsLoRA does")
+    dora: bool = Field(
+        default=False,
+        description="learn each output's magnitude apart from its direction, as DoRA does; a step takes longer",
+    )
+    init: Start = Field(
+        default="kaiming",
+        description="what the update starts as: kaiming, gaussian or orthogonal of nothing; pissa or olora of the "
+        "weight's own principal part; qpissa likewise, the rest of the weight being stored by the quantizer",
+    )
     rank_pattern: dict[Pattern, Annotated[int, Field(ge=1, le=4096)]] = Field(
         default={},
         description="other ranks: a regular expression for the end of a layer's path -> rank; the first holds",
@@ -104,6 +120,13 @@ class LoraConfig(ProviderConfig):
         default=1.0, gt=0, le=1000, description="the rate of B is that of A times this, as in LoRA+"
     )
 
+    @model_validator(mode="after")
+    def _halves(self) -> Self:
+        odd = next((rank for rank in (self.rank, *self.rank_pattern.values()) if rank % 2), None)
+        if self.init == "orthogonal" and odd:
+            raise ValueError(f"init: orthogonal takes an even rank, not {odd}")
+        return self
+
     peft_prefix: ClassVar[str] = "lora_"
     free_fields: ClassVar[frozenset[str]] = frozenset(["dropout"])
 
@@ -112,7 +135,7 @@ class LoraConfig(ProviderConfig):
         """Returns the recipe fields of a LoRA of PEFT's, or None where it is another method.
 
         Raises:
-            ValueError: It is a variant of LoRA that computes something else, such as DoRA.
+            ValueError: It is a variant of LoRA that computes something else, such as QA-LoRA.
         """
         if fields.get("peft_type") != "LORA":
             return None
@@ -131,6 +154,11 @@ class LoraConfig(ProviderConfig):
         alpha = self.alpha if pattern is None else self.alpha_pattern[pattern]
         return alpha / (sqrt(rank) if self.rslora else rank)
 
+    @property
+    def start_is_taken_off(self) -> bool:
+        """Whether the start's own product is subtracted, so that the update is nothing at first."""
+        return self.init in _TAKEN_OFF
+
     def idle_patterns(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Yields each pattern that holds for no adapted layer."""
         for field in ("rank_pattern", "alpha_pattern"):
@@ -139,14 +167,23 @@ class LoraConfig(ProviderConfig):
             yield from ((field, pattern) for pattern in patterns if pattern not in holding)
 
     def trainable_parameters(self, layer: LayerInfo) -> int:
-        """Returns the size of `A [rank, in]` and `B [out, rank]`."""
-        return self.rank_of(layer) * (layer.in_features + layer.out_features)
+        """Returns the size of `A [rank, in]` and `B [out, rank]`, and of DoRA's magnitudes `[out]`."""
+        magnitudes = layer.out_features if self.dora else 0
+        return self.rank_of(layer) * (layer.in_features + layer.out_features) + magnitudes
 
 
 class QloraConfig(LoraConfig):
     """LoRA on NF4 weights whose scales are quantized too, unless the recipe names a quantizer."""
 
     preset: ClassVar[Mapping[str, Any]] = {"quantizer": {"use": "nf4", "double_quant": True}}
+
+
+class FullConfig(ProviderConfig):
+    """Full fine-tuning has no fields."""
+
+    def trainable_parameters(self, layer: LayerInfo) -> int:
+        """Returns the size of the weight."""
+        return layer.out_features * layer.in_features
 
 
 def _named(layer: LayerInfo) -> str:

@@ -84,7 +84,7 @@ def no_adapter(planned: PlannedModel) -> str | None:
     """Says why PEFT has no form of an adapter, whatever became of the vocabulary, or None."""
     fields = planned.adapter.peft_config()
     if fields is None:
-        return "PEFT has no form of this adapter"
+        return "PEFT has no form of this adapter: export merged"
     method = str(getattr(fields.get("peft_type"), "value", fields.get("peft_type")))
     if method not in LAYER_METHODS:
         return f"PEFT's method {method} is none of those that are loaded from the export alone: export merged"

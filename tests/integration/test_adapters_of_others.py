@@ -270,7 +270,8 @@ def retensored(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "DoRA": (lambda path: changed(path, use_dora=True), "it is DoRA ('use_dora'), which graftkit does not have"),
+    "QA-LoRA": (lambda path: changed(path, use_qalora=True), "it is QA-LoRA ('use_qalora'), which graftkit does not"),
+    "DoRA without magnitudes": (lambda path: changed(path, use_dora=True), "up_proj.lora_magnitude_vector"),
     "another method": (lambda path: changed(path, peft_type="LOHA"), "its method is PEFT's LOHA"),
     "PiSSA": (lambda path: changed(path, init_lora_weights="pissa"), "changes the weights that it belongs to"),
     "biases": (lambda path: changed(path, bias="all"), "it trains biases as well"),

@@ -11,6 +11,7 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import Layer, LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.stored_weight import StoredWeight
@@ -58,10 +59,19 @@ class FileWeights:
                     MadeWeight(self.layers[path], partial(self._read, f"{path}.weight")),
                     None,
                     torch.Generator().manual_seed(derived_seed(0, "adapter", path)),
+                    self,
                 )
             )
             for path in targets
         }
+
+    def original(self, layer: LayerInfo) -> torch.Tensor:
+        """Reads a layer's weight, `[out, in]`, float32, as the files have it."""
+        return self.files.tensor(f"{layer.path}.weight").to(torch.float32)  # type: ignore[union-attr]
+
+    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
+        """Keeps a matrix as it is: the files' weights are not quantized."""
+        return MadeWeight(layer, lambda: weight)
 
     def _read(self, name: str) -> torch.Tensor:
         return self.as_trained_on(name, self.files.tensor(name))

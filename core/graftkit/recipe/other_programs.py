@@ -84,7 +84,7 @@ _BEST = OtherKey("evaluation.exported", "evaluation: {every: 50, exported: best}
 _PACKED = OtherKey(
     differs="sequences share a pass without padding wherever that computes what the model computes of each alone"
 )
-_OPTIMIZER = OtherKey(differs="the adapter's optimizer is AdamW, with its state in float32")
+_OPTIMIZER = OtherKey("training.optimizer", "training: {optimizer: adamw}", "adamw, adamw-8bit or sgd")
 _ANSWERS = OtherKey(
     differs="of conversations and prompts only the answers are learnt, of texts all; a message's `weight` or `train` "
     "says otherwise"
@@ -92,7 +92,7 @@ _ANSWERS = OtherKey(
 _WHOLE_MODULES = OtherKey(
     differs="whole modules are not trained; tokenizer.extend adds tokens whose embedding rows are"
 )
-_DORA = OtherKey(differs="there is no such adapter built in; a plugin may bring one under adapter.use")
+_DORA = OtherKey("adapter.dora", "adapter: {use: lora, dora: true}")
 _NOISE = OtherKey(differs="no noise is put on embeddings")
 _RECOMPUTED = OtherKey(differs="less training.microbatch_tokens takes less memory, and computes the same")
 _FOLDER = OtherKey(differs="the run's folder is said to the command: toolkit run RECIPE --out FOLDER")

@@ -438,7 +438,11 @@ class TrainingSection(StrictModel):
         default="cosine", description="how the rate falls after the warm-up"
     )
     warmup: float = Field(default=0.05, ge=0, le=1, description="the share of steps in which the rate rises")
-    weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
+    optimizer: Literal["adamw", "adamw-8bit", "sgd"] = Field(
+        default="adamw",
+        description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9",
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay; sgd's, coupled")
     max_grad_norm: float = Field(default=1.0, gt=0, description="the gradient is clipped to this norm")
     divergence_factor: float | None = Field(
         default=2.0,

@@ -1,4 +1,4 @@
-"""What changes parameters: AdamW for the adapter, and an Adam of their own for new rows of the embeddings."""
+"""What changes parameters: the recipe's optimizer for the adapter, and an Adam of their own for new embedding rows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from torch import nn
 
 from graftkit.errors import TrainingError
 from graftkit.recipe.schema import TrainingSection
+from graftkit.training.optimizer_kinds import kept_of, keys_of, make_optimizer, restore
 from graftkit.training.row_optimizer import RowAdam
 from graftkit.training.schedule import learning_rate, warmup_steps
 
 __all__ = ["Optimizers", "RowTraining"]
-
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What either optimizer keeps of a parameter."""
 
 _RATE_SCALE = "rate_scale"
 """The key of a group's factor on the learning rate."""
@@ -62,7 +60,7 @@ class Optimizers:
         adapter = {name: p for name, p in parameters.items() if name not in rows.names}
         new_rows = [p for name, p in parameters.items() if name in rows.names]
         groups = _by_rate_scale(adapter, rate_scales or {})
-        self._of_adapter = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+        self._of_adapter = make_optimizer(groups, options)
         self._of_rows = RowAdam(new_rows, lr=rows.learning_rate) if new_rows else None
 
     def begin(self, step: int, steps: int) -> float:
@@ -116,7 +114,7 @@ class Optimizers:
         state: dict[str, torch.Tensor] = {}
         for name, parameter in self._parameters.items():
             state[f"parameter.{name}"] = parameter.detach()
-            for key, moment in self._optimizer_of(name).state[parameter].items():
+            for key, moment in kept_of(self._optimizer_of(name), parameter).items():
                 state[f"{key}.{name}"] = moment
         return state
 
@@ -128,11 +126,9 @@ class Optimizers:
         """
         self.load_parameters(step, state)
         for name, parameter in self._parameters.items():
-            moments = {key: state[f"{key}.{name}"].clone() for key in _MOMENTS if f"{key}.{name}" in state}
+            moments = {key: state[f"{key}.{name}"] for key in self._kept(name) if f"{key}.{name}" in state}
             if moments:
-                self._optimizer_of(name).state[parameter] = {
-                    key: moment if key == "step" else moment.to(parameter.device) for key, moment in moments.items()
-                }
+                restore(self._optimizer_of(name), parameter, moments)
 
     @torch.no_grad()
     def load_parameters(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
@@ -151,8 +147,9 @@ class Optimizers:
         for name, parameter in self._parameters.items():
             expected[f"parameter.{name}"] = parameter.shape
             trained = step > 0 and (name in self._rows.names or step > self._rows.first)
-            if trained and any(f"{key}.{name}" in state for key in _MOMENTS):
-                expected |= {f"{key}.{name}": self._shape(name, key) for key in _MOMENTS}
+            kept = self._kept(name)
+            if trained and any(f"{key}.{name}" in state for key in kept):
+                expected |= {f"{key}.{name}": shape for key, shape in kept.items()}
         odd = sorted(expected.keys() ^ state.keys())
         if odd:
             raise TrainingError(f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as {odd[0]}")
@@ -160,9 +157,12 @@ class Optimizers:
             if state[name].shape != shape:
                 raise TrainingError(f"the checkpoint's tensor {name} has shape {list(state[name].shape)}")
 
-    def _shape(self, name: str, key: str) -> torch.Size:
-        scalar = key == "step" or (key == "exp_avg_sq" and name in self._rows.names)
-        return torch.Size() if scalar else self._parameters[name].shape
+    def _kept(self, name: str) -> dict[str, torch.Size]:
+        """Returns the shapes of what the optimizer keeps of a parameter, by key."""
+        parameter, number = self._parameters[name], torch.Size()
+        if name in self._rows.names:
+            return {"step": number, "exp_avg": parameter.shape, "exp_avg_sq": number}
+        return keys_of(self._options, parameter)
 
     def _optimizer_of(self, name: str) -> torch.optim.Optimizer:
         if name in self._rows.names:

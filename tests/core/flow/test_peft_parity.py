@@ -39,6 +39,7 @@ LORA: dict[str, dict[str, Any]] = {
         "rank_pattern": {r"layers\.1\.self_attn\.q_proj": 3, "down_proj": 2},
         "alpha_pattern": {"k_proj": 5, r"^model\.layers\.0\.mlp\.down_proj": 32},
     },
+    "DoRA": {"target_modules": "all-linear", "use_dora": True, "rank_pattern": {"v_proj": 3}},
     "some layers": {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
     "all but some": {"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["layers.0.self_attn.q_proj"]},
 }
@@ -130,6 +131,7 @@ def test_what_stands_beside_lora(bases: dict[str, Path], make_adapter: Make, mod
     [
         {"target_modules": ["c_attn", "c_proj"], "r": 3},
         {"target_modules": "all-linear", "use_rslora": True},
+        {"target_modules": ["c_attn", "c_proj"], "use_dora": True},
         {"target_modules": ["c_fc"], "rank_pattern": {"h.1.mlp.c_fc": 2}, "modules_to_save": ["ln_f", "wte"]},
         {"target_modules": ["mlp.c_proj"], "trainable_token_indices": {"wte": [7, 300]}},
     ],

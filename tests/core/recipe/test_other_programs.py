@@ -49,14 +49,14 @@ EXPECTED = {
     "seed": "training.seed",
     "lr_scheduler_type": "training.schedule",
     "chat_template": "data.chat_template",
+    "use_dora": "adapter.dora",
+    "optim": "training.optimizer",
 }
 WITHOUT = [
     "output_dir",
-    "optim",
     "packing",
     "sample_packing",
     "gradient_checkpointing",
-    "use_dora",
     "modules_to_save",
     "neftune_noise_alpha",
     "train_on_inputs",

@@ -94,3 +94,85 @@ def test_a_scaled_rate_moves_its_own_parameter_alone_and_is_resumed() -> None:
     assert torch.equal(state["parameter.a"], plain["parameter.a"])
     torch.testing.assert_close(1 - state["parameter.b"], 4 * (1 - plain["parameter.b"]))
     assert same(scaled({"b": 4.0}, resume=True)[1], state)
+
+
+def trained(
+    optimizer: str, steps: int, *, stop: int = 0
+) -> tuple[dict[str, nn.Parameter], dict[str, torch.Tensor], Optimizers]:
+    """Trains a large and a small matrix; with `stop` another optimizer goes on from the state after so many steps."""
+    options = TrainingSection.model_validate(
+        {"steps": 9, "learning_rate": 0.01, "weight_decay": 0.1, "optimizer": optimizer, "schedule": "constant"}
+    )
+    random = torch.Generator().manual_seed(0)
+    parameters = {
+        name: nn.Parameter(torch.randn(shape, generator=random)) for name, shape in (("a", (64, 70)), ("b", (3, 5)))
+    }
+    found = Optimizers(parameters, options, RowTraining(), {"b": 4.0})
+    for step in range(1, steps + 1):
+        found.begin(step, 9)
+        for number, parameter in enumerate(parameters.values()):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(10 * step + number))
+        found.step()
+        found.forget_gradients()
+        if step == stop:
+            state = {name: tensor.clone() for name, tensor in found.state().items()}
+            parameters = {name: nn.Parameter(torch.zeros_like(p)) for name, p in parameters.items()}
+            found = Optimizers(parameters, options, RowTraining(), {"b": 4.0})
+            found.load_state(step, state)
+    return parameters, {name: tensor.clone() for name, tensor in found.state().items()}, found
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw-8bit", "sgd"])
+def test_each_goes_on_bit_for_bit_from_what_it_keeps(optimizer: str) -> None:
+    _, state, _ = trained(optimizer, 6)
+    assert same(trained(optimizer, 6, stop=3)[1], state)
+    assert not same(trained(optimizer, 5)[1], state)
+
+
+def test_moments_in_8_bits_are_stored_so_and_stay_near_those_in_32() -> None:
+    """Of a large parameter; a small one's stay as they are, and its steps are AdamW's."""
+    exact, short = trained("adamw", 6)[0], trained("adamw-8bit", 6)
+    assert short[1]["state1.a"].dtype == torch.uint8 and short[1]["state1.b"].dtype == torch.float32
+    torch.testing.assert_close(short[0]["b"], exact["b"], rtol=1e-5, atol=1e-6)
+    moved = (exact["a"] - trained("adamw", 0)[0]["a"]).norm()
+    off = (short[0]["a"] - exact["a"]).norm()
+    assert 0 < off < 0.05 * moved
+
+
+def test_in_8_bits_a_step_is_what_the_levels_say() -> None:
+    """Computed here from the stored levels, block by block, and from bitsandbytes' published map."""
+    import bitsandbytes.functional as bnb
+
+    parameters, state, found = trained("adamw-8bit", 3)
+    before, grad = parameters["a"].detach().clone(), torch.randn(64, 70, generator=torch.Generator().manual_seed(99))
+    maps = {"1": bnb.create_dynamic_map(signed=True), "2": bnb.create_dynamic_map(signed=False)}
+
+    def moment(number: str) -> torch.Tensor:
+        levels = maps[number][state[f"state{number}.a"].long().flatten()]
+        scales = state[f"absmax{number}.a"].repeat_interleave(256)[: levels.numel()]
+        return (levels * scales).view(64, 70)
+
+    first, second = 0.9 * moment("1") + 0.1 * grad, 0.999 * moment("2") + 0.001 * grad.square()
+    rate = found.begin(4, 9)
+    size = (second / (1 - 0.999**4)).sqrt() + 1e-8
+    expected = before * (1 - rate * 0.1) - rate * (first / (1 - 0.9**4)) / size
+    parameters["a"].grad = grad
+    found.step()
+    torch.testing.assert_close(parameters["a"].detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw-8bit", "sgd"])
+def test_a_change_is_counted_by_which_norms_are_known_to_be_old(optimizer: str) -> None:
+    """As DoRA asks: an optimizer that writes past torch would leave it with the norms of the step before."""
+    parameters, _, found = trained(optimizer, 1)
+    for parameter in parameters.values():
+        before = parameter._version
+        parameter.grad = torch.ones_like(parameter)
+        found.step()
+        assert parameter._version > before
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused() -> None:
+    _, state, _ = trained("sgd", 2)
+    with pytest.raises(TrainingError, match="does not fit"):
+        trained("adamw", 2)[2].load_state(2, state)

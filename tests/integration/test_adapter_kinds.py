@@ -1,0 +1,87 @@
+"""Every kind of built-in adapter through whole runs: trained, exported, proved by peft, and loaded again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+import torch
+from graftkit.errors import RecipeError
+from graftkit.flow.reload import reload
+from graftkit.testing import TINY_SHAPES, tiny_model_folder
+
+RecipeMaker = Callable[..., dict[str, Any]]
+
+IDS = torch.tensor([[257, 40, 41, 42, 43, 99, 101, 7, 7, 7, 255, 12]])
+
+GGUF = {"use": "gguf", "type": "f32"}
+
+PROVED: dict[str, tuple[dict[str, Any], str]] = {
+    "DoRA": ({"use": "lora", "rank": 4, "dora": True}, "none"),
+    "DoRA on NF4": ({"use": "qlora", "rank": 4, "dora": True, "dropout": 0.1, "rslora": True}, "nf4"),
+    "PiSSA": ({"use": "lora", "rank": 4, "init": "pissa", "rank_pattern": {"q_proj": 3}}, "none"),
+    "PiSSA on NF4": ({"use": "qlora", "rank": 4, "init": "pissa", "rslora": True, "dropout": 0.1}, "nf4"),
+    "OLoRA": ({"use": "lora", "rank": 4, "init": "olora", "alpha": 4.0, "alpha_pattern": {"up_proj": 2.0}}, "none"),
+    "DoRA on int8": ({"use": "lora", "rank": 4, "dora": True, "targets": ["q_proj", "down_proj"]}, "int8"),
+}
+
+
+@torch.no_grad()
+def answer(folder: Path) -> torch.Tensor:
+    logits: torch.Tensor = reload(str(folder)).network(input_ids=IDS).logits
+    return logits
+
+
+@pytest.mark.parametrize("kind", PROVED)
+def test_its_exports_are_proved_and_compute_what_was_trained(
+    kind: str, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    """On a model with biases; peft itself proves what it loads."""
+    adapter, quantizer = PROVED[kind]
+    model = tiny_model_folder(tmp_path / "model", **TINY_SHAPES["llama-biased"])
+    recipe = make_recipe(model=str(model), adapter=adapter, quantizer=quantizer, export=["peft", "merged"])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert {name: facts["proof"]["status"] for name, facts in result.manifest["exports"].items()} == {
+        "peft": "proved",
+        "merged": "proved",
+    }
+    expected = answer(result.folder)
+    for folder in result.exports.values():
+        torch.testing.assert_close(answer(folder), expected, rtol=0, atol=1e-5)
+
+
+def test_a_gguf_adapter_has_no_form_of_magnitudes(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = make_recipe(adapter={"use": "lora", "dora": True}, export=["gguf-lora"])
+    with pytest.raises(RecipeError, match="DoRA's magnitudes have no form in a GGUF adapter") as caught:
+        graftkit.run(recipe, out=tmp_path / "run")
+    assert "the whole model with the adapter merged in" in str(caught.value)
+
+
+@pytest.mark.parametrize("adapter", [{"use": "full"}, {"use": "lora", "rank": 4, "init": "qpissa"}])
+@pytest.mark.parametrize("quantizer", ["none", "nf4"])
+def test_what_is_no_base_with_an_adapter_is_merged(
+    adapter: dict[str, Any], quantizer: str, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    training = {"steps": 4, "tokens_per_step": 256, "learning_rate": 1e-3, "device": "cpu", "optimizer": "adamw-8bit"}
+    recipe = make_recipe(adapter=adapter, quantizer=quantizer, training=training, export=["merged", GGUF])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert [facts["proof"]["status"] for facts in result.manifest["exports"].values()] == ["proved", "proved"]
+    torch.testing.assert_close(answer(result.exports["merged"]), answer(result.folder), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", [{"use": "full"}, {"use": "lora", "init": "qpissa"}])
+@pytest.mark.parametrize(
+    ("export", "reason"),
+    [
+        ("peft", "PEFT has no form of this adapter: export merged"),
+        ("gguf-lora", "this adapter has no form in a GGUF adapter, which is LoRA"),
+    ],
+)
+def test_it_is_refused_beside_a_base(
+    adapter: dict[str, Any], export: str, reason: str, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        graftkit.run(make_recipe(adapter=adapter, export=[export]), out=tmp_path / "run")
