@@ -8,7 +8,9 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["open_regular", "read_regular"]
+__all__ = ["check_own_file", "open_regular", "read_regular"]
+
+_MOST_LINKS = 40
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -42,3 +44,27 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
     if limit is not None and len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MB", str(path))
     return data
+
+
+def check_own_file(path: Path) -> None:
+    """Refuses a link to a file of another name outside of its folder: what it holds would be taken for the folder's.
+
+    Who makes a folder may link a name in it to anything that its user can read, and have that copied into an export. A
+    link to the same name elsewhere is how people gather a model's files, and the hub's cache links into its `blobs`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: It is such a link, or one that leads there.
+    """
+    folder = Path(os.path.realpath(path.parent))
+    for _ in range(_MOST_LINKS):
+        if not path.is_symlink():
+            return
+        target = path.parent / path.readlink()
+        place = Path(os.path.realpath(target.parent))
+        cached = any(above / "blobs" == place for above in Path(os.path.realpath(path.parent)).parents)
+        if target.name != path.name and not cached and not place.is_relative_to(folder):
+            raise OSError(errno.EPERM, "this is a link to another file outside of its folder", str(path))
+        path = target

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.regular_file import check_own_file, read_regular
 from graftkit.tokenization.tokenizer_json import dump
 
 __all__ = [
@@ -53,6 +53,7 @@ def read_files(folder: Path, names: Iterable[str], limit: int | None = None) -> 
     for name in names:
         if (folder / name).is_file():
             try:
+                check_own_file(folder / name)
                 found[name] = read_regular(folder / name, limit)
             except OSError as error:
                 raise ModelError(f"can't be read: {error.strerror}", where=str(folder / name)) from error
