@@ -106,6 +106,7 @@ def request_of(
         dtype=getattr(torch, bound.recipe.training.dtype),
         packing=packing,
         largest=largest_pass(bound.recipe, sizes, packed=packing.packed),
+        training=bound.recipe.training,
         answers=_answers(bound.recipe, sizes.prompt),
         change=change,
         device=device,

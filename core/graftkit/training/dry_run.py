@@ -30,9 +30,11 @@ from graftkit.model.live_memory import MemoryMeter, imagined, really
 from graftkit.model.load import Loader
 from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
+from graftkit.recipe.schema import TrainingSection
 from graftkit.training import loss
 from graftkit.training.batch import PackedBatch
 from graftkit.training.loss import TokenLoss
+from graftkit.training.optimizer_kinds import empty_state
 
 __all__ = ["AnswerSizes", "DryRun", "PassSizes", "Peak", "dry_run"]
 
@@ -92,6 +94,7 @@ class DryRun:
         dtype: What the model computes in.
         packing: How sequences share a pass.
         largest: The largest pass.
+        training: The recipe's training section, which names the optimizer.
         answers: The answers of an evaluation; None where none are generated.
         change: What becomes of the vocabulary; None where it stays.
         device: The type of the device that it is for: elsewhere than on the CPU more logits are made at a time.
@@ -107,6 +110,7 @@ class DryRun:
     dtype: torch.dtype
     packing: Packing
     largest: PassSizes
+    training: TrainingSection
     answers: AnswerSizes | None = None
     change: VocabularyChange | None = None
     device: str = "cpu"
@@ -166,7 +170,7 @@ def dry_run(asked: DryRun) -> list[Peak]:
         counted = _MeteredLoss(network, asked, meter, plain_head)
         _evaluate(asked, network, counted, meter)
         watch.ends("evaluation before")
-        with _training_state(meter, [*trained, *rows], len(rows)):
+        with _training_state(meter, asked.training, trained, rows):
             network.train()
             watch.begins()
             counted.backward(_batch(asked.largest), 1.0)
@@ -200,16 +204,19 @@ class _Watch:
 
 
 @contextmanager
-def _training_state(meter: MemoryMeter, trained: Sequence[nn.Parameter], rows: int) -> Iterator[None]:
+def _training_state(
+    meter: MemoryMeter, training: TrainingSection, adapter: Sequence[nn.Parameter], rows: Sequence[nn.Parameter]
+) -> Iterator[None]:
     """Gives every parameter a gradient and moments for a while, as each but the first pass of a training finds them."""
     with meter.labelled("gradients"):
-        for parameter in trained:
+        for parameter in (*adapter, *rows):
             parameter.grad = torch.zeros_like(parameter)
-    with meter.labelled("optimizer"):  # AdamW's two moments; new rows have one (`RowAdam`)
-        moments = [torch.zeros_like(p) for p in trained] + [torch.zeros_like(p) for p in trained[: -rows or None]]
+    with meter.labelled("optimizer"):  # of new rows there is one moment (`RowAdam`)
+        moments = [tensor for parameter in adapter for tensor in empty_state(training, parameter)]
+        moments += [torch.zeros_like(parameter) for parameter in rows]
     yield
     del moments
-    for parameter in trained:
+    for parameter in (*adapter, *rows):
         parameter.grad = None
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
 from graftkit.recipe.schema import TrainingSection
 
-__all__ = ["kept_of", "keys_of", "make_optimizer", "restore"]
+__all__ = ["empty_state", "kept_of", "keys_of", "make_optimizer", "restore"]
 
 _MOMENTUM = 0.9
 """Of plain gradient descent."""
@@ -65,6 +65,16 @@ def keys_of(options: TrainingSection, parameter: nn.Parameter) -> dict[str, torc
         scales = {"absmax1": blocks, "absmax2": blocks} if parameter.numel() >= _MOST_BYTES else {}
         return {"step": step, "state1": shape, "state2": shape, **scales}
     return {"step": step, "exp_avg": shape, "exp_avg_sq": shape}
+
+
+def empty_state(options: TrainingSection, parameter: nn.Parameter) -> list[torch.Tensor]:
+    """Returns tensors of the shapes and types that the optimizer keeps of a parameter, but for the count of steps."""
+    in_bytes = options.optimizer == "adamw-8bit" and parameter.numel() >= _MOST_BYTES
+    return [
+        torch.zeros(shape, dtype=torch.uint8 if in_bytes and key.startswith("state") else torch.float32)
+        for key, shape in keys_of(options, parameter).items()
+        if key != "step"
+    ]
 
 
 def kept_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, torch.Tensor]:

@@ -14,10 +14,12 @@ from graftkit.model.adapt import adapt
 from graftkit.model.live_memory import MemoryMeter, imagined
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.packing import choose_packing, use_packing
+from graftkit.recipe.schema import TrainingSection
 from graftkit.testing import tiny_model_folder
 from graftkit.training.batch import PackedBatch
 from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, dry_run
 from graftkit.training.loss import TokenLoss
+from graftkit.training.optimizer_kinds import empty_state
 from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.config import DenseConfig, Int8Config, Nf4Config
@@ -53,6 +55,7 @@ def test_a_dry_run_holds_what_a_real_pass_holds(case: str, tmp_path: Path) -> No
         dtype,
         packing,
         PassSizes(lengths, 100),
+        TrainingSection(),
         AnswerSizes(3, 20, 10),
     )
     peaks = {peak.stage: peak for peak in dry_run(asked)}
@@ -102,3 +105,12 @@ def test_a_meter_follows_storages_until_they_go() -> None:
         assert bool(torch.isfinite(view).all()), "checks for damage pass"
         del view
     assert meter.live <= 101
+
+
+def test_what_optimizers_keep_is_counted() -> None:
+    large, small = (torch.nn.Parameter(torch.zeros(n)) for n in (8192, 10))
+    sizes = {
+        name: [sum(t.nbytes for t in empty_state(TrainingSection(optimizer=name), p)) for p in (large, small)]
+        for name in ("adamw", "adamw-8bit", "sgd")
+    }
+    assert sizes == {"adamw": [65536, 80], "adamw-8bit": [16384 + 256, 80], "sgd": [32768, 40]}
