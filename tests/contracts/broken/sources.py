@@ -13,7 +13,7 @@ class OpensAs(HuggingFaceSource):
 
     def open(self, reference: str) -> HuggingFaceFolder:
         opened = super().open(reference)
-        return self.folder(reference, opened.folder, opened.config, opened.stored, opened.matrices)
+        return self.folder(reference, opened.folder, opened.config, opened.stored, opened.matrices, opened.states)
 
 
 class HeldFolder(HuggingFaceFolder):
