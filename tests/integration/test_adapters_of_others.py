@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +20,13 @@ from click.testing import CliRunner
 from graftkit import Provider, hookimpl
 from graftkit.cli import export as export_command
 from graftkit.cli import generate, verify
-from graftkit.errors import ModelError, PluginCallError, RecipeError, RequestError
+from graftkit.errors import ExportError, ModelError, PluginCallError, RecipeError, RequestError
+from graftkit.flow import export as flow
 from graftkit.flow.adapter_folder import read_adapter_folder
 from graftkit.flow.adapter_model import load_packed, stream_adapted
 from graftkit.flow.events import Event, StageStarted
-from graftkit.flow.folder import CHECKPOINTS
+from graftkit.flow.export_manifest import ExportManifest
+from graftkit.flow.folder import CHECKPOINTS, LOCK
 from graftkit.flow.place_adapter import check_layers
 from graftkit.flow.plan_adapter import plan_adapter
 from graftkit.flow.reload import AdapterBase, reload
@@ -169,7 +172,7 @@ def test_a_merged_model_that_cannot_be_proved_is_not_left(
     monkeypatch.setattr("graftkit.flow.export_adapter.load_packed", refuse)
     refused = export(adapter, "--to", "merged", "--out", tmp_path / "out")
     assert refused.exit_code == 2 and "something else in training" in refused.output
-    assert not [*(tmp_path / "out").iterdir()]
+    assert not (tmp_path / "out").exists()
 
 
 SEPARATE_ROWS: dict[str, dict[str, list[int]]] = {
@@ -394,6 +397,46 @@ def test_exports_of_an_adapter_lie_beside_one_another_and_replace_nothing(
     refused = export(adapter, "--to", "peft", "--out", tmp_path / "run")
     assert refused.exit_code == 2 and "there is a run in it" in refused.output
     assert done.manifest["artifacts"] == file_facts(done.folder, leave_out=frozenset(["manifest.json"]))
+
+
+def test_one_export_at_a_time_is_written_into_a_folder(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove, others = flow.prove, []
+
+    def prove_late(*arguments: Any, **named: Any) -> dict[str, Any]:
+        others.extend(export(adapter, "--to", use, "--out", tmp_path / "out") for use in ("merged", "peft"))
+        return prove(*arguments, **named)
+
+    monkeypatch.setattr(flow, "prove", prove_late)
+    done = export(adapter, "--to", "merged", "--out", tmp_path / "out")
+    assert done.exit_code == 0 and "proved: logits within" in done.output
+    assert [other.exit_code for other in others] == [2, 2]
+    assert all("out: a run or an export is going on in it" in other.output for other in others)
+    assert not (tmp_path / "out" / LOCK).exists()
+
+
+@pytest.mark.parametrize("end", [{"status": "proved"}, ExportError("it computes something else")])
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_proof_is_written_onto_the_export_that_it_is_of_alone(
+    replaced: bool, end: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = ExportManifest(files={"model": {"sha256": "a"}}, proof={"status": "not yet"})
+    written.write(tmp_path)
+
+    def prove(*_: object, **__: object) -> Any:
+        if replaced:
+            written.model_copy(update={"files": {"model": {"sha256": "b"}}}).write(tmp_path)
+        if isinstance(end, ExportError):
+            raise end
+        return end
+
+    monkeypatch.setattr(flow, "prove", prove)
+    expected = "something else put other files" if replaced else "it computes" if isinstance(end, ExportError) else None
+    with pytest.raises(ExportError, match=expected) if expected else nullcontext():
+        flow.prove_and_tell(tmp_path, tmp_path / "probes", None, disable=(), notice=print)
+    said = ExportManifest.read(tmp_path, ()).proof["status"]
+    assert said == ("not yet" if replaced else "failed" if expected else "proved")
 
 
 def test_a_file_in_an_export_that_was_not_proved_is_not_lost(adapter: Path, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from click.testing import CliRunner
 from graftkit.cli import verify
 from graftkit.errors import ExportError
 from graftkit.flow import export as flow
-from graftkit.flow.assets import differences, expected_assets
+from graftkit.flow.assets import ExpectedAssets, differences, expected_assets
 from graftkit.flow.export import prove
 from graftkit.flow.export_manifest import EXPORT_MANIFEST
+from graftkit.host.records import LONGEST_NOTICE
 from graftkit.report.summary import proof_text
 from graftkit.store.files import held
 from graftkit.testing import tiny_model_folder
@@ -369,3 +370,11 @@ def test_nothing_holds_the_trained_model_while_exports_are_proved(
     monkeypatch.setattr(flow, "prove", proved)
     graftkit.run(make_recipe(export=["merged", "peft"]), out=tmp_path / "run")
     assert found == [(True, ["merged", "peft"])] * 2
+
+
+def test_what_differs_is_told_in_a_few_words() -> None:
+    many = list(range(100_000))
+    ours = ExpectedAssets((), (), (), None, None, {}, (), roles={"bos": 1}, added=([1], []))
+    told = differences(ours, graftkit.LoadedAssets(added=(many, []), roles={"bos": many}))
+    assert len(told) == 2 and all(len(text) <= LONGEST_NOTICE for text in told)
+    assert "special tokens: [0, 1, 2, 3, 4, 5, ...] before a text and [] after it" in told[1]

@@ -50,6 +50,9 @@ Part = Conversation | Completion | Text | LongText | Tokens
 Overflow = Literal["drop_turns", "drop", "truncate", "error"]
 """What becomes of a conversation or completion that is too long."""
 
+_LONG = 1 << 16
+"""The characters from which on a text is looked at before all of it is encoded, which takes hundreds of bytes each."""
+
 
 @dataclass(slots=True)
 class _Notes:
@@ -58,6 +61,7 @@ class _Notes:
     left_out: set[str] = field(default_factory=set)
     unmarked: bool = False
     spells: str | None = None
+    shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +250,7 @@ class Encoder:
         for part in parts:
             notes.append(_Notes())
             try:
-                laid_out.append([] if isinstance(part, Tokens) else self._runs(part, notes[-1]))
+                laid_out.append([] if isinstance(part, Tokens) else self._kept_runs(part, notes[-1]))
             except DataError as error:  # once those before it have been encoded, which may be refused, too
                 refused = error
                 break
@@ -262,6 +266,28 @@ class Encoder:
         if refused is not None:
             raise refused
         return found
+
+    def _kept_runs(self, part: Conversation | Completion | Text | LongText, notes: _Notes) -> list[Run]:
+        """Returns the parts of a record without the ends of those that are longer than a whole example may be."""
+        runs = self._runs(part, notes)
+        if isinstance(part, Text | LongText):
+            return runs
+        kept = [run if run.special is not None else replace(run, text=self._beginning(run.text)) for run in runs]
+        notes.shortened = any(len(run.text) < len(whole.text) for run, whole in zip(kept, runs, strict=True))
+        return kept
+
+    def _beginning(self, text: str) -> str:
+        """Returns the beginning of a text that doesn't fit, with more tokens than are looked at, or else all of it.
+
+        How many characters a token has at most can't be told: normalizers drop some, and one unknown token may stand
+        for a whole word. Of twice as many tokens as an example has the first half doesn't depend on the rest.
+        """
+        length = max(_LONG, 4 * self.max_length)
+        while length < len(text):
+            if len(self._tokenizer.encode(text[:length])) > 2 * self.max_length:
+                return text[:length]
+            length *= 4
+        return text
 
     def _weighted(self, laid_out: Sequence[Sequence[Run]]) -> list[Weighted]:
         """Returns the tokens of records that are laid out, and their weights."""
@@ -286,7 +312,7 @@ class Encoder:
                 _example(ids[at : at + self.max_length], loss_weights[at : at + self.max_length]) for at in windows
             ]
         else:
-            length = self._fitting(ids, loss_weights, sample.where, overflow)
+            length = self._fitting(ids, loss_weights, sample.where, overflow, notes.shortened)
             examples = [_example(ids[:length], loss_weights[:length])]
         return Encoded(
             examples=[example for example in examples if example.loss_mask.any()],
@@ -331,7 +357,12 @@ class Encoder:
         return _as_arrays(sample.ids, sample.weights)
 
     def _fitting(
-        self, ids: NDArray[np.int64], loss_weights: NDArray[np.float32], where: str, overflow: Overflow
+        self,
+        ids: NDArray[np.int64],
+        loss_weights: NDArray[np.float32],
+        where: str,
+        overflow: Overflow,
+        shortened: bool,
     ) -> int:
         """Returns how many tokens of a record are kept: all where they fit.
 
@@ -341,8 +372,9 @@ class Encoder:
         if len(ids) <= self.max_length:
             return len(ids)
         if overflow == "error":
+            count = f"{'over ' if shortened else ''}{len(ids):,}"
             raise DataError(
-                f"it has {len(ids):,} tokens, more than data.max_length ({self.max_length:,})",
+                f"it has {count} tokens, more than data.max_length ({self.max_length:,})",
                 where=where,
                 hint="Raise data.max_length, or say data.overflow: drop_turns.",
             )

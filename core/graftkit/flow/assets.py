@@ -16,6 +16,7 @@ from graftkit.corpus.encode import chat_template_of
 from graftkit.corpus.turns import with_content_in_parts
 from graftkit.errors import DataError
 from graftkit.flow.open_model import added_tokens
+from graftkit.host.records import shortened
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.exporter import LoadedAssets, added_ids, role_ids
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
@@ -264,7 +265,7 @@ def differences(
         flags: The fields of the export's files tokenizer_config.json, by the file's name.
     """
     return [
-        text
+        shortened(text)
         for text in (
             _tokens_differ(expected, found.tokens) if found.tokens is not None else "",
             _template_differs(expected.rendered, found.rendered),
@@ -322,7 +323,8 @@ def _added_differ(expected: Sequence[Sequence[int]] | None, found: Sequence[Sequ
         return ""
     before, after = (list(ids) for ids in found)
     ours = [list(ids) for ids in expected]
-    return f"special tokens: {before} before a text and {after} after it, where the run has {ours[0]} and {ours[1]}"
+    shown, wanted = ([_few(ids, 0) for ids in pair] for pair in ((before, after), ours))
+    return f"special tokens: {shown[0]} before a text and {shown[1]} after it, where the run has {' and '.join(wanted)}"
 
 
 def _flags_differ(expected: ExpectedAssets, flags: Mapping[str, Mapping[str, Any]]) -> str:

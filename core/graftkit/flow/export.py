@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 
 from graftkit._version import __version__
-from graftkit.errors import ExportError, GraftkitError, RecipeError
+from graftkit.errors import ExportError, FolderError, GraftkitError, RecipeError
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_facts import check_as_opened
 from graftkit.flow.base_model import LoadedModel
@@ -440,22 +440,42 @@ def prove_and_tell(
 ) -> dict[str, Any]:
     """Proves an export that was just written, tells what its proof does not cover, and writes it into its manifest.
 
-    A proof that fails is written there, too: whoever finds the export later knows.
+    A proof that fails is written there, too: whoever finds the export later knows. None is written, nor told, where by
+    then another export lies there.
 
     Arguments and errors as for `prove`.
     """
+    proved = ExportManifest.read(folder, ())
     try:
         proof = prove(folder, probes, poll, trusted=True, disable=disable, report=notice)
     except ExportError as error:
+        _refuse_replaced(folder, proved)
         with suppress(GraftkitError):
             _keep_proof(folder, {"status": "failed", "reason": without_secrets(error.message)})
         raise
+    _refuse_replaced(folder, proved)
     if proof["status"] == "not possible":
         notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
         notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
     _keep_proof(folder, proof)
     return proof
+
+
+def _refuse_replaced(folder: Path, proved: ExportManifest) -> None:
+    """Makes sure that an export lists the files that it listed before it was proved.
+
+    Raises:
+        ExportError: It doesn't, or there is none any more.
+    """
+    with suppress(FolderError):
+        if ExportManifest.read(folder, ()).files == proved.files:
+            return
+    raise ExportError(
+        "while it was proved, something else put other files in its place; the proof is of none of these",
+        where=str(folder),
+        hint="Export it again, into a folder that nothing else writes into.",
+    )
 
 
 def _keep_proof(folder: Path, proof: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, notices_of, prove_and_tell, sketches_for, write_export
+from graftkit.flow.folder import locked_folder
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.kept_proof import TOKENIZER, KeptProof
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
@@ -96,12 +97,13 @@ def export_adapter(
         cancel: As for `run`.
 
     Raises:
+        FolderError: Another command writes into `out`, or something lies there that would be replaced.
         RequestError: The adapter does not fit its base model, or there is no such export, or none of this model.
         ExportError: The export failed, or computes something else than the adapter on its base does.
     """
     section, choice = _choice(host, use, options)
     target, name = out / "exports" / section.folder, section.folder
-    with temporary_folder() as made:
+    with locked_folder(out), temporary_folder() as made:
         kept = KeptProof(made, target)
         (made / TOKENIZER).mkdir()
         planned.tokenizer.save(made / TOKENIZER)

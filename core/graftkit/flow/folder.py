@@ -8,14 +8,14 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from graftkit.errors import FolderError, GraftkitError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.report.run_manifest import MANIFEST, RunManifest
-from graftkit.store.files import TEMPORARY, make_folder, sweep, sync_folder
+from graftkit.store.files import TEMPORARY, guarded, make_folder, sweep, sync_folder
 
 __all__ = [
     "CHECKPOINTS",
@@ -25,6 +25,7 @@ __all__ = [
     "claim",
     "claim_again",
     "forget_checkpoints",
+    "locked_folder",
     "others_files",
 ]
 
@@ -177,6 +178,29 @@ def forget_checkpoints(path: Path, exported: int | None) -> None:
         keep_newest(path / CHECKPOINTS, () if exported is None else (exported,))
 
 
+@contextmanager
+def locked_folder(path: Path) -> Iterator[None]:
+    """Holds a folder's lock, by which no other command writes into it; what is in it stays as it is.
+
+    A folder that is made for it, and those around it, go in the end where nothing was put into them.
+
+    Raises:
+        FolderError: A run is going on in it, or another command holds it.
+        StorageError: The system refused.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    with guarded(path):
+        make_folder(path)
+        lock = _lock(path)
+    try:
+        yield
+    finally:
+        _unlock(path, lock)
+        with suppress(OSError):  # something lies in it
+            for folder in made:
+                folder.rmdir()
+
+
 def _lock(path: Path) -> int:
     """Takes the folder's lock, where the system has such locks.
 
@@ -194,7 +218,9 @@ def _lock(path: Path) -> int:
         except BlockingIOError:
             os.close(handle)
             raise FolderError(
-                "a run is going on in it", where=str(path), hint="Wait for it, or give another folder with --out."
+                "a run or an export is going on in it",
+                where=str(path),
+                hint="Wait for it, or give another folder with --out.",
             ) from None
         if _lies_there(path / LOCK, handle):
             return handle

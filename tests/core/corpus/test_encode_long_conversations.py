@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
-from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.interfaces.samples import Conversation, Message
+from graftkit.corpus.encode import Encoder, Overflow, chat_template_of
+from graftkit.errors import DataError
+from graftkit.interfaces.samples import Completion, Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
-from tokenizer_kinds import tokenizer_file
+from tokenizer_kinds import kind_of_tokenizer, tokenizer_file
 
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
@@ -111,3 +113,42 @@ def test_thousands_of_turns_without_special_tokens_need_no_deep_stack() -> None:
     counting = tokenizer().with_chat_template(PLAIN)
     encoder = Encoder(counting, chat_template_of(counting), 1 << 30)
     assert encoder.encode(conversation(2400, 10)).examples
+
+
+OVERFLOWS: tuple[Overflow, ...] = ("truncate", "drop_turns", "drop")
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_beginning_of_a_text_that_does_not_fit_stands_for_all_of_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = kind_of_tokenizer(name, PLAIN)
+    words = [f"{number} some words, " for number in range(200)]
+    long = "".join(words)
+    texts = ("Hi there", "Hello", "On we go", long, "And on", long)
+    records = [
+        Conversation(tuple(Message(("user", "assistant")[n % 2], text) for n, text in enumerate(texts)), "x:1"),
+        Completion("Count", long, "x:2"),
+        Completion("Blanks", " " * 4000, "x:3"),
+        Completion("A word", "b" * 4000, "x:4"),
+    ]
+    for overflow in OVERFLOWS:
+        encoder = Encoder(known, chat_template_of(known), 64, overflow=overflow)
+        whole = encoder.encode_many(records)
+        with monkeypatch.context() as patch:
+            patch.setattr("graftkit.corpus.encode._LONG", 300)
+            found = encoder.encode_many(records)
+        assert whole[0].truncated and whole[1].truncated
+        for ours, theirs in zip(found, whole, strict=True):
+            assert (ours.truncated, ours.stops) == (theirs.truncated, theirs.stops)
+            assert len(ours.examples) == len(theirs.examples)
+            for left, right in zip(ours.examples, theirs.examples, strict=True):
+                assert np.array_equal(left.ids, right.ids) and np.array_equal(left.loss_weight, right.loss_weight)
+
+
+def test_of_an_answer_of_millions_of_characters_only_the_beginning_is_encoded() -> None:
+    counting = tokenizer()
+    encoder = Encoder(counting, None, 64, overflow="error")
+    with pytest.raises(DataError, match="it has over .* tokens, more than"):
+        encoder.encode(Completion("Count", "word " * 600_000, "x"))
+    assert counting.characters < 300_000

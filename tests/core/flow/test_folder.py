@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from graftkit.errors import FolderError
-from graftkit.flow.folder import LOCK, MANIFEST, ClaimedFolder, claim, claim_again, default_folder
+from graftkit.errors import FolderError, StorageError
+from graftkit.flow.folder import LOCK, MANIFEST, ClaimedFolder, claim, claim_again, default_folder, locked_folder
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.report.run_manifest import RunManifest
 
@@ -319,13 +319,26 @@ def test_what_a_plugin_left_is_part_of_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("again", [lambda path: claim(path, overwrite=True), claim_again])
 def test_one_run_at_a_time(tmp_path: Path, again: Callable[[Path], ClaimedFolder]) -> None:
     first = claim(tmp_path / "x", overwrite=False)
-    with pytest.raises(FolderError, match="a run is going on in it"):
+    with pytest.raises(FolderError, match="a run or an export is going on in it"):
         again(tmp_path / "x")
     (first.path / MANIFEST).write_text(json.dumps({"graftkit": "0.1", "status": "running"}))
-    with pytest.raises(FolderError, match="a run is going on in it"):
+    with pytest.raises(FolderError, match="a run or an export is going on in it"):
         again(tmp_path / "x")
     first.release()
     again(tmp_path / "x").release()
+
+
+def test_a_folder_that_is_locked_is_nobody_elses_and_goes_where_it_stays_empty(tmp_path: Path) -> None:
+    with locked_folder(tmp_path / "a" / "x"):
+        assert "a run or an export is going on in it" in refusal(tmp_path / "a" / "x")
+    assert names(tmp_path) == []
+    with pytest.raises(KeyError), locked_folder(tmp_path / "a" / "x"):
+        (tmp_path / "a" / "x" / "kept").mkdir()
+        raise KeyError
+    assert names(tmp_path) == ["a", "a/x", "a/x/kept"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="can't be written"), locked_folder(tmp_path / "file"):
+        pass
 
 
 def test_the_folder_that_one_stands_in_may_be_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +369,7 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path: Path, monkeyp
         flock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with pytest.raises(FolderError, match="a run is going on in it"):
+    with pytest.raises(FolderError, match="a run or an export is going on in it"):
         claim_again(tmp_path / "x")
     others[0].release()
     claim_again(tmp_path / "x").release()
