@@ -9,5 +9,5 @@ from graftkit.interfaces.kinds import KINDS
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_has_its_article(kind: str) -> None:
-    article = "an" if kind in ("adapter", "exporter", "initializer") else "a"
+    article = "an" if kind in ("adapter", "exporter", "initializer", "objective") else "a"
     assert with_article(kind) == f"{article} {kind}"

@@ -37,7 +37,7 @@ class NobodysSource(HuggingFaceSource):
 
     def open(self, reference: str) -> HuggingFaceFolder:
         opened = super().open(reference)
-        return NobodysFolder(reference, opened.folder, opened.config, opened.stored, opened.matrices)
+        return NobodysFolder(reference, opened.folder, opened.config, opened.stored, opened.matrices, opened.states)
 
 
 @pytest.mark.parametrize("quantizer", ["nf4", "none"])

@@ -122,6 +122,14 @@ def test_the_resolved_recipe_is_a_recipe_that_means_the_same(tmp_path: Path, nam
     assert again.resolved() == resolved
     assert again.providers() == first.providers()
     assert resolved["quantizer"] == {"use": name, "sparsity": 0.25}
-    defaults = {"alpha": 32.0, "dropout": 0.0, "rslora": False, "alpha_pattern": {}, "lora_plus_ratio": 1.0}
+    defaults = {
+        "alpha": 32.0,
+        "dropout": 0.0,
+        "rslora": False,
+        "dora": False,
+        "init": "kaiming",
+        "alpha_pattern": {},
+        "lora_plus_ratio": 1.0,
+    }
     said = {"use": "qlora", "from": None, "targets": ["q_proj"], "rank": 4, "rank_pattern": {"0.*": 8}}
     assert resolved["adapter"] == said | defaults
