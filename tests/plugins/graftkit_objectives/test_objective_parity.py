@@ -43,7 +43,9 @@ def model(tiny_model: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     network = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    return get_peft_model(network, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return get_peft_model(network, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
 
 
 def moved(model: Any) -> Any:
