@@ -133,7 +133,7 @@ def check(
 ) -> None:
     loss, theirs = expected
     score, ours = found
-    assert score.loss == pytest.approx(loss, rel=1e-5)
+    assert score.loss == pytest.approx(loss, rel=1e-5, abs=5e-6), "robust losses are differences of terms near 1"
     assert ours.keys() == theirs.keys() and len(ours) == 8
     largest = max(float(gradient.abs().max()) for gradient in theirs.values())
     assert largest > 1e-4, "there is a gradient to compare"
