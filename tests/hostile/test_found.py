@@ -98,8 +98,13 @@ def test_a_pipe_in_a_runs_folder_is_no_manifest_and_no_checkpoint(tmp_path: Path
         assert latest_checkpoint(tmp_path / "checkpoints") is None
 
 
-def test_a_file_of_the_system_that_refuses_is_told_in_words(tmp_path: Path) -> None:
+def test_a_file_that_the_system_refuses_to_read_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "tokenizer.json").symlink_to("/proc/self/mem")
+    with pytest.raises(ModelError, match="can't be read: this is a link to another file outside"):
+        HuggingFaceBackend().load(tmp_path)
+    monkeypatch.setattr("graftkit.tokenization.side_files.check_own_file", lambda path: None)
     with pytest.raises(ModelError, match="can't be read: Input/output error"):
         HuggingFaceBackend().load(tmp_path)
 
