@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from graftkit import ObjectiveConfig
 from graftkit.interfaces.objective import LearnsFrom
@@ -11,8 +11,10 @@ from pydantic import Field, model_validator
 __all__ = ["DpoConfig", "KtoConfig", "OrpoConfig", "SftConfig", "SimpoConfig"]
 
 
-_RATE_SCALE = 0.1
-"""Preferences are learnt at a tenth of fine-tuning's rate: a comparison goes on moving a model that has learnt it."""
+NllWeight = Annotated[
+    float,
+    Field(ge=0, le=100, description="how much the mean negative log-likelihood of a chosen token counts besides"),
+]
 
 
 class SftConfig(ObjectiveConfig):
@@ -21,28 +23,35 @@ class SftConfig(ObjectiveConfig):
     likelihood: ClassVar[bool] = True
 
 
-class DpoConfig(ObjectiveConfig):
-    """How answers in pairs are compared."""
+class _PreferenceConfig(ObjectiveConfig):
+    """Of every objective that compares answers."""
 
-    learns_from: ClassVar[LearnsFrom] = "pairs"
-    rate_scale: ClassVar[float] = _RATE_SCALE
+    rate_scale: ClassVar[float] = 0.1
+    """A tenth of fine-tuning's: a comparison goes on moving a model that has learnt it."""
+
+
+class _ReferenceConfig(_PreferenceConfig):
+    """Of those that compare with the model at the start."""
+
     uses_reference: ClassVar[bool] = True
 
     beta: float = Field(
         default=0.1, gt=0, le=100, description="how dear it is to move away from the model at the start"
     )
+
+
+class DpoConfig(_ReferenceConfig):
+    """How answers in pairs are compared."""
+
+    learns_from: ClassVar[LearnsFrom] = "pairs"
+
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field(
         default="sigmoid", description="sigmoid is DPO's own; ipo, hinge and robust are its variants"
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=0.5, description="the share of pairs whose order is taken to be wrong: sigmoid and robust"
     )
-    nll_weight: float = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="how much the mean negative log-likelihood of a chosen token counts besides",
-    )
+    nll_weight: NllWeight = 0.0
 
     @model_validator(mode="after")
     def _smooths(self) -> Self:
@@ -51,42 +60,30 @@ class DpoConfig(ObjectiveConfig):
         return self
 
 
-class OrpoConfig(ObjectiveConfig):
+class OrpoConfig(_PreferenceConfig):
     """How the odds of answers in pairs are weighted."""
 
     learns_from: ClassVar[LearnsFrom] = "pairs"
-    rate_scale: ClassVar[float] = _RATE_SCALE
 
     beta: float = Field(default=0.1, gt=0, le=100, description="the weight of the odds ratio beside the likelihood")
 
 
-class SimpoConfig(ObjectiveConfig):
+class SimpoConfig(_PreferenceConfig):
     """How answers in pairs are compared, per token."""
 
     learns_from: ClassVar[LearnsFrom] = "pairs"
-    rate_scale: ClassVar[float] = _RATE_SCALE
 
     beta: float = Field(default=2.0, gt=0, le=100, description="the scale of a token's mean log-probability")
     gamma: float = Field(default=1.0, ge=0, le=100, description="the margin by which the chosen answer is to be ahead")
-    nll_weight: float = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="how much the mean negative log-likelihood of a chosen token counts besides",
-    )
+    nll_weight: NllWeight = 0.0
 
 
-class KtoConfig(ObjectiveConfig):
+class KtoConfig(_ReferenceConfig):
     """How wanted and unwanted answers are weighted."""
 
     learns_from: ClassVar[LearnsFrom] = "labelled"
-    rate_scale: ClassVar[float] = _RATE_SCALE
-    uses_reference: ClassVar[bool] = True
     by_example: ClassVar[bool] = False
 
-    beta: float = Field(
-        default=0.1, gt=0, le=100, description="how dear it is to move away from the model at the start"
-    )
     wanted_weight: float = Field(default=1.0, gt=0, le=1000, description="the weight of wanted answers")
     unwanted_weight: float = Field(
         default=1.0,

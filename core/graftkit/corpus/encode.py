@@ -38,7 +38,7 @@ from graftkit.interfaces.samples import (
 )
 from graftkit.interfaces.tokenizer import ROLES, NamedTemplates, Tokenizer
 from graftkit.store.fingerprint import fingerprint
-from graftkit.store.token_store import Example
+from graftkit.store.token_store import Example, prompt_length
 from graftkit.suggest import known_names
 from graftkit.tokenization.text_search import TextSearch
 
@@ -654,7 +654,5 @@ def _as_arrays(ids: Sequence[int], loss_weights: Sequence[float]) -> Weighted:
 
 def _example(ids: NDArray[np.int64], loss_weights: NDArray[np.float32]) -> Example:
     weights = loss_weights.copy()
-    learnt = weights != 0
-    starts = np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))
     weights[:1] = 0  # nothing stands before the first token to predict it from
-    return Example(ids, weights, int(starts[-1]) if len(starts) else len(ids))
+    return Example(ids, weights, prompt_length(loss_weights))

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.stretches import STRETCH, read_stretches
 from graftkit.corpus.tally import Tally
 from graftkit.interfaces import samples
-from graftkit.interfaces.samples import Conversation, LongText, Sample, Text
+from graftkit.interfaces.samples import Conversation, LabelledAnswer, LongText, Sample, Text
 from graftkit.store.token_store import TokenStore
 
 __all__ = ["Chunk", "Position", "position_units", "tokenize"]
@@ -110,8 +110,14 @@ def tokenize(encoder: Encoder, samples: Samples, position: Position) -> Iterator
 
 def _in_order(samples: Samples, done: int) -> Iterator[Sample]:
     """Yields the records after the first `done`; a labelled one with the answer of the record before it."""
-    before = next(samples.after((done or len(samples)) - 1), None)
-    return samples.after(done) if before is None else with_mismatched(samples.after(done), before)
+    rest = samples.after(done)
+    first = next(rest, None)
+    if first is None:
+        return rest
+    if isinstance(first, LabelledAnswer):
+        before = next(samples.after((done or len(samples)) - 1))
+        return with_mismatched(chain([first], rest), before)
+    return chain([first], rest)
 
 
 _Way = Literal["stretches", "together", "one by one"]

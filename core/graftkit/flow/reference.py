@@ -73,7 +73,7 @@ def _scored(
     found = np.zeros(len(store.ids), np.float32)
     passes = Passes(run.plan.bound.recipe.training.microbatch_tokens, loaded.packing.packed, loaded.device)
     loss = TokenLoss(loaded.model.network, packed=passes.packed)
-    for group in passes.groups(range(len(store)), store.lengths.tolist()):
+    for group in passes.all_groups(store):
         report(group[0])
         at = int(store.offsets[group[0]])
         for batch in passes.batches([store[number] for number in group]):

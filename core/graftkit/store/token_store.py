@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from graftkit.errors import StorageError
 from graftkit.store.array_file import STORED_TYPES, map_arrays, write_arrays
 
-__all__ = ["ARRAYS", "BY_EXAMPLE", "BY_TOKEN", "SEQUENCE", "Example", "TokenStore", "file_order"]
+__all__ = ["ARRAYS", "BY_EXAMPLE", "BY_TOKEN", "SEQUENCE", "Example", "TokenStore", "file_order", "prompt_length"]
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype("<i8"),
@@ -71,14 +71,20 @@ class Example:
 
     def _stretch(self, start: int, end: int) -> Example:
         weights = self.loss_weight[start:end]
-        learnt = np.flatnonzero(np.diff(np.concatenate([[False], weights != 0]).astype(np.int8)) == 1)
         return Example(
             self.ids[start:end],
             weights,
-            int(learnt[-1]) if len(learnt) else end - start,
+            prompt_length(weights),
             {name: values[start:end] for name, values in self.by_token.items()},
             self.by_example,
         )
+
+
+def prompt_length(loss_weight: NDArray[np.float32]) -> int:
+    """Returns how many tokens stand before the last stretch in the loss; all of them where none is in it."""
+    learnt = loss_weight != 0
+    starts = np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))
+    return int(starts[-1]) if len(starts) else len(loss_weight)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import torch
 
 from graftkit.store.token_store import SEQUENCE, Example
 
-__all__ = ["PackedBatch", "alone", "batches_of", "pack"]
+__all__ = ["PackedBatch", "alone", "pack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +70,6 @@ def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
         by_token={name: torch.from_numpy(values).to(device) for name, values in by_token.items()},
         by_example={name: torch.from_numpy(values).to(device) for name, values in by_example.items()},
     )
-
-
-def batches_of(examples: Sequence[Example], device: torch.device, *, packed: bool) -> list[PackedBatch]:
-    """Returns the passes that compute some examples: one for all of them, or one for each of their sequences.
-
-    Args:
-        examples: The examples.
-        device: Where they are computed.
-        packed: Whether sequences share a pass.
-    """
-    if packed:
-        return [pack(examples, device)]
-    return [pack([sequence], device) for example in examples for sequence in alone(example)]
 
 
 def alone(example: Example) -> list[Example]:

@@ -123,8 +123,7 @@ class Trainer:
         training = self._network.training
         self._network.eval()
         try:
-            groups = self._passes.groups(range(len(store)), store.lengths.tolist())
-            return self._loss.evaluate(store, groups, lambda done, total: poll()).loss
+            return self._loss.evaluate(store, self._passes.all_groups(store), lambda done, total: poll()).loss
         finally:
             self._network.train(training)
 
@@ -229,7 +228,7 @@ def holdout_loss(
     """
     passes = Passes(microbatch_tokens, packed, device)
     measured = loss(passes) if loss else LikelihoodLoss(network, passes)
-    return measured.evaluate(store, passes.groups(range(len(store)), store.lengths.tolist()), poll)
+    return measured.evaluate(store, passes.all_groups(store), poll)
 
 
 def _cuda_index(device: torch.device) -> list[int]:

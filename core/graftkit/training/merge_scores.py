@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.store.token_store import TokenStore
-from graftkit.training.batch import PackedBatch, batches_of
+from graftkit.training.batch import PackedBatch
 from graftkit.training.loss import TokenLoss
-from graftkit.training.order import group_by_tokens
+from graftkit.training.step_loss import Passes
 
 __all__ = ["ExampleScores", "score_variants"]
 
@@ -101,13 +101,14 @@ def score_variants(
         packed: Whether sequences share a pass; else they run one by one.
         poll: Called before each pass with how many are done and how many there are; raises to stop.
     """
-    groups = group_by_tokens(examples, store.lengths.tolist(), microbatch_tokens if packed else 0)
-    passes = (batch for group in groups for batch in batches_of([store[n] for n in group], device, packed=packed))
+    passes = Passes(microbatch_tokens, packed, device)
+    groups = passes.groups(examples, store.lengths.tolist())
+    batches = (batch for group in groups for batch in passes.batches([store[number] for number in group]))
     loss = TokenLoss(network, packed=packed)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in ("trained", *variants)}
-    total = (len(groups) if packed else len(groups) * store.sequences_per_example) * (1 + len(variants))
+    total = passes.count(store, groups) * (1 + len(variants))
     with float32_by_block(network):
-        for number, batch in enumerate(passes):
+        for number, batch in enumerate(batches):
             done = number * (1 + len(variants))
             poll(done, total)
             trained = loss.logits(batch)

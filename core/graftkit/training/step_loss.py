@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from graftkit.interfaces.objective import Objective, Scores
 from graftkit.store.token_store import Example, TokenStore
-from graftkit.training.batch import PackedBatch, batches_of
+from graftkit.training.batch import PackedBatch, alone, pack
 from graftkit.training.loss import ScoredPass, TokenLoss
 from graftkit.training.order import group_by_tokens
 
@@ -64,13 +65,19 @@ class Passes:
         """
         return group_by_tokens(examples, lengths, self.microbatch_tokens if self.packed else 0)
 
+    def all_groups(self, store: TokenStore) -> list[list[int]]:
+        """Returns the groups of all examples of a store, in their order."""
+        return self.groups(range(len(store)), store.lengths.tolist())
+
     def count(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> int:
         """Returns how many passes some groups take."""
         return len(groups) if self.packed else sum(map(len, groups)) * store.sequences_per_example
 
     def batches(self, group: Sequence[Example]) -> list[PackedBatch]:
-        """Returns the passes of a group."""
-        return batches_of(group, self.device, packed=self.packed)
+        """Returns the passes of a group: one for all of its sequences, or one for each."""
+        if self.packed:
+            return [pack(group, self.device)]
+        return [pack([sequence], self.device) for example in group for sequence in alone(example)]
 
 
 class StepLoss(Protocol):
@@ -174,8 +181,7 @@ class ObjectiveLoss:
         total, done = _Total(), 0
         count, every = sum(map(len, groups)), self._passes.count(store, groups)
         for chunk in self._chunks(groups):
-            examples = [store[number] for group in chunk for number in group]
-            batches = self._batches(store, chunk)
+            examples, batches = self._read(store, chunk)
             once = len(batches) == 1
             states, runs = [], []
             for batch in batches:
@@ -202,20 +208,23 @@ class ObjectiveLoss:
         """Scores what the objective looks at together, and asks it."""
         total, done, every = _Total(), 0, self._passes.count(store, groups)
         for chunk in self._chunks(groups):
-            batches, runs = self._batches(store, chunk), []
+            examples, batches = self._read(store, chunk)
+            runs = []
             for batch in batches:
                 poll(done, every)
                 runs.append(self._loss.score(batch, learn=False))
                 done += 1
-            total.add(_ask(self._objective, [store[n] for group in chunk for n in group], batches, runs), batches)
+            total.add(_ask(self._objective, examples, batches, runs), batches)
         return total.score()
 
     def _chunks(self, groups: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
         """Returns the groups that the objective looks at together."""
         return [[group] for group in groups] if self._by_example else [groups]
 
-    def _batches(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> list[PackedBatch]:
-        return [batch for group in groups for batch in self._passes.batches([store[number] for number in group])]
+    def _read(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> tuple[list[Example], list[PackedBatch]]:
+        """Returns the examples of some groups, and the passes that compute them."""
+        read = [[store[number] for number in group] for group in groups]
+        return list(chain.from_iterable(read)), [batch for group in read for batch in self._passes.batches(group)]
 
     def _again(self, batch: PackedBatch, state: Sequence[torch.Tensor]) -> ScoredPass:
         """Runs a pass again as it ran first, so that dropout leaves the same numbers out."""

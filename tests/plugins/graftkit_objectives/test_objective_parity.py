@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -260,9 +259,7 @@ class Stub:
 @pytest.mark.filterwarnings("ignore")
 def test_orpo(model: Any, pairs: Any, tiny_model: Path) -> None:
     """The odds ratio is TRL's function; the likelihood is the answer's, where TRL's is that of the prompt, too."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from trl.experimental.orpo import ORPOTrainer
+    from trl.experimental.orpo import ORPOTrainer
 
     examples = concatenated(pairs, tiny_model)
     reference = moved(copy.deepcopy(model))
@@ -280,9 +277,7 @@ def test_orpo(model: Any, pairs: Any, tiny_model: Path) -> None:
 @pytest.mark.parametrize("nll_weight", [0.0, 0.5])
 def test_simpo(model: Any, pairs: Any, tiny_model: Path, nll_weight: float) -> None:
     """The loss is TRL's `cpo_loss` of the type simpo."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from trl.experimental.cpo import CPOTrainer
+    from trl.experimental.cpo import CPOTrainer
 
     examples = concatenated(pairs, tiny_model)
     reference = moved(copy.deepcopy(model))
@@ -301,9 +296,7 @@ def test_simpo(model: Any, pairs: Any, tiny_model: Path, nll_weight: float) -> N
 @pytest.mark.filterwarnings("ignore")
 def test_conservative_dpo(model: Any, pairs: Any, tiny_model: Path) -> None:
     """The smoothed loss is that of TRL's CPO, on what each answer has gained over the base model."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from trl.experimental.cpo import CPOTrainer
+    from trl.experimental.cpo import CPOTrainer
 
     examples = concatenated(pairs, tiny_model)
     reference = moved(copy.deepcopy(model))
