@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from graftkit import Column, Conversation, LabelledAnswer, Message, PreferencePair
-from graftkit.errors import DataError
+from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.bounded_json import parse_json
 
 from graftkit_formats.answered import conversation
@@ -62,6 +62,8 @@ class Preference:
                 where=where,
                 hint="A pair is of two answers to the same prompt: the conversations may differ in their last message.",
             )
+        if chosen.key() == rejected.key():
+            raise NothingToLearn("the chosen answer is the rejected one: there is nothing to learn", where=where)
         return PreferencePair(chosen, rejected, where)
 
     def _answered(self, record: Mapping[str, Any], key: str, where: str) -> Conversation:

@@ -297,3 +297,13 @@ def test_no_other_base_is_chosen_by_likelihood(prefer: Any, tmp_path: Path, obje
     assert merge["onto"] == "dequantized" and "a likelihood does not tell" in merge["reason"]
     assert "answers to prefer" in merge["measured_on"]
     assert {score["onto"] for score in merge["scores"]} >= {"trained", "dequantized", "requantized"}
+
+
+def test_a_pair_of_equal_answers_is_refused_or_counted(prefer: Any) -> None:
+    recipe = prefer("dpo", [*PAIRS[:4], {**PAIRS[4], "rejected": PAIRS[4]["chosen"]}], data={"holdout": 0.0})
+    with pytest.raises(DataError, match="the chosen answer is the rejected one"):
+        graftkit.plan(recipe)
+    recipe["data"]["train"] = {"path": recipe["data"]["train"], "empty": "skip"}
+    planned = graftkit.plan(recipe)
+    assert len(planned.samples.train) == 4
+    assert any("1 records have nothing to learn and are left out" in notice for notice in planned.notices)
