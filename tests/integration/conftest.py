@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 from forked_children import ForkingPopen
+from stopping_signals import STOPPING
 
 FRESH = subprocess.Popen
+
 
 RecipeMaker = Callable[..., dict[str, Any]]
 
@@ -44,3 +47,14 @@ def make_recipe(tiny_model: Path, chat_records: Path) -> RecipeMaker:
         }
 
     return make
+
+
+@pytest.fixture
+def none_ignored() -> Iterator[None]:
+    """A process that was started in the background, or by nohup, ignores some, and so would the command, on purpose."""
+    ignored = [number for number in STOPPING if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)

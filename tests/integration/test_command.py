@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from graftkit.cli.progress import LiveBars, PlainLines, time_left
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.flow.events import Notice, PassFinished, StageFinished, StageStarted, StepFinished
 from graftkit.host.lifecycle import StepInfo
+from stopping_signals import STOPPING
 
 TOOLKIT = [sys.executable, "-m", "graftkit"]
 
@@ -78,20 +78,6 @@ def test_json_is_one_object_and_the_only_output(recipe_file: Path, tmp_path: Pat
     assert {key: facts[key] for key in manifest if key != "seconds"} == {
         key: value for key, value in manifest.items() if key != "seconds"
     }
-
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
-
-
-@pytest.fixture
-def none_ignored() -> Iterator[None]:
-    """A process that was started in the background, or by nohup, ignores some, and so would the command, on purpose."""
-    ignored = [number for number in STOPPING if signal.getsignal(number) == signal.SIG_IGN]
-    for number in ignored:
-        signal.signal(number, signal.SIG_DFL)
-    yield
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.mark.usefixtures("none_ignored")

@@ -197,6 +197,7 @@ print("left")
 """
 
 
+@pytest.mark.usefixtures("none_ignored")
 def test_a_conversation_on_a_terminal() -> None:
     parent, child = pty.openpty()
     with subprocess.Popen(
