@@ -12,6 +12,7 @@ from graftkit.flow.plan import RunPlan
 from graftkit.flow.stored_weights import describe_stored
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.counts import count_weights
+from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import check_stored_weights
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.report.run_manifest import SequenceFacts
@@ -57,6 +58,7 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     Raises:
         RecipeError: There is no such device here.
         ModelError: The model is not causal, or its weights are stored in a format that nobody knows.
+        RecipeError: Its blocks can't be computed twice, which the recipe asks for.
     """
     bound, files = plan.bound, plan.files
     device = pick_device(bound.recipe.training.device)
@@ -64,7 +66,14 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     uses = check_stored_weights(files, host.registry.create(quantizer.registered, quantizer.config))
     name, itemsize = quantizer.registered.provider.name, getattr(torch, bound.recipe.training.dtype).itemsize
     stored = describe_stored(uses, name, quantizer.config, itemsize, exported=bool(bound.exports))
-    packing = choose_packing(files.config, files.reference, count_weights(files.tensors))
+    weights = count_weights(files.tensors)
+    packing = choose_packing(files.config, files.reference, weights)
+    if bound.recipe.memory.checkpoint == "blocks" and (why := why_no_checkpointing(files.config, packing, weights)):
+        raise RecipeError(
+            f"this {files.config['model_type']} model can't be trained with activation checkpointing: {why}",
+            where=bound.document.where(("memory", "checkpoint")),
+            hint="Leave memory.checkpoint out; less training.microbatch_tokens takes less memory, too.",
+        )
     return PlannedBase(device, packing, tuple(stored))
 
 

@@ -110,6 +110,7 @@ def request_of(
         answers=_answers(bound.recipe, sizes.prompt),
         change=change,
         device=device,
+        checkpointed=bound.recipe.memory.checkpoint == "blocks",
     )
     return MemoryRequest(dry, device, bool(bound.exports), own_memory() or 0)
 

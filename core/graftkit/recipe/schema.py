@@ -23,6 +23,7 @@ __all__ = [
     "EvaluationSection",
     "ExportSection",
     "ExtendSection",
+    "MemorySection",
     "MetricSection",
     "ModelSection",
     "PluginsSection",
@@ -474,6 +475,16 @@ class TrainingSection(StrictModel):
         return self
 
 
+class MemorySection(StrictModel):
+    """What a training step keeps in memory."""
+
+    checkpoint: Literal["none", "blocks"] = Field(
+        default="none",
+        description="activation checkpointing. blocks: of each repeated block only its inputs are kept, and it is "
+        "computed again for its gradient: the same result, in up to a third more time",
+    )
+
+
 class EvaluationSection(StrictModel):
     """What is measured before and after training, besides the holdout loss; and while it goes on."""
 
@@ -567,6 +578,7 @@ class Recipe(StrictModel):
         description="what training minimizes: sft, or dpo and others for preferences",
     )
     training: TrainingSection = Field(default=TrainingSection(), description="how it is trained")
+    memory: MemorySection = Field(default=MemorySection(), description="what a training step keeps in memory")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="what is measured")
     export: Annotated[list[Annotated[ExportSection, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = (
         Field(default=[], description="formats to write and prove")

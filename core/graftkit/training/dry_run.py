@@ -22,6 +22,7 @@ from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import PLAIN, TensorInfo
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
 from graftkit.model.attention import DeferredMask, native_attention
 from graftkit.model.grow import grow
@@ -98,6 +99,7 @@ class DryRun:
         answers: The answers of an evaluation; None where none are generated.
         change: What becomes of the vocabulary; None where it stays.
         device: The type of the device that it is for: elsewhere than on the CPU more logits are made at a time.
+        checkpointed: Whether blocks are computed again for their gradient.
     """
 
     config: Mapping[str, Any]
@@ -114,6 +116,7 @@ class DryRun:
     answers: AnswerSizes | None = None
     change: VocabularyChange | None = None
     device: str = "cpu"
+    checkpointed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,8 @@ def dry_run(asked: DryRun) -> list[Peak]:
         use_packing(network, asked.packing)
         rows = _grown(asked, network)
         adapted = adapt(network, asked.adapter, asked.targets, seed=0)
+        if asked.checkpointed:
+            checkpoint_blocks(network)
         trained = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
         watch.ends("adapter")
         _name_weights(meter, network)
