@@ -22,11 +22,19 @@ __all__ = ["PlannedBase", "check_model", "pick_device", "plan_base"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedBase:
-    """Where the base model will compute, whether sequences share a pass, and what becomes of quantized weights."""
+    """Where and how the base model will compute.
+
+    Attributes:
+        device: Where.
+        packing: Whether sequences share a pass.
+        stored: What becomes of weights that are quantized in their file.
+        no_checkpointing: Why its blocks can't be computed twice, where the recipe leaves open whether they are.
+    """
 
     device: torch.device
     packing: Packing
     stored: tuple[str, ...] = ()
+    no_checkpointing: str = ""
 
     @property
     def notices(self) -> list[str]:
@@ -68,13 +76,15 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     stored = describe_stored(uses, name, quantizer.config, itemsize, exported=bool(bound.exports))
     weights = count_weights(files.tensors)
     packing = choose_packing(files.config, files.reference, weights)
-    if bound.recipe.memory.checkpoint == "blocks" and (why := why_no_checkpointing(files.config, packing, weights)):
+    asked = bound.recipe.memory.checkpoint
+    why = "" if asked == "none" else why_no_checkpointing(files.config, packing, weights)
+    if asked == "blocks" and why:
         raise RecipeError(
             f"this {files.config['model_type']} model can't be trained with activation checkpointing: {why}",
             where=bound.document.where(("memory", "checkpoint")),
             hint="Leave memory.checkpoint out; less training.microbatch_tokens takes less memory, too.",
         )
-    return PlannedBase(device, packing, tuple(stored))
+    return PlannedBase(device, packing, tuple(stored), why)
 
 
 def pick_device(name: str) -> torch.device:

@@ -167,7 +167,7 @@ def _peak(forecast: MemoryForecast, limits: MemoryLimits) -> int:
 def _knobs(bound: BoundRecipe, host: PluginHost) -> Iterator[tuple[str, Sequence[Any]]]:
     """Yields each key that may be changed with its values, the least harmful first."""
     recipe = bound.recipe
-    yield "training.microbatch_tokens", _halves("training.microbatch_tokens", recipe.training.microbatch_tokens)
+    yield "training.microbatch_tokens", _halves("training.microbatch_tokens", recipe.training.pass_tokens)
     if recipe.evaluation.answers:
         yield "evaluation.batch_size", _halves("evaluation.batch_size", recipe.evaluation.batch_size)
     if recipe.training.dtype == "float32":
@@ -175,7 +175,7 @@ def _knobs(bound: BoundRecipe, host: PluginHost) -> Iterator[tuple[str, Sequence
     yield "quantizer", _quantizers(bound, host)
     if isinstance(rank := getattr(bound.adapter.config, "rank", None), int):
         yield "adapter.rank", _halves("adapter.rank", rank)
-    length = recipe.data.max_length or min(1024, recipe.training.microbatch_tokens)
+    length = recipe.data.max_length or min(1024, recipe.training.pass_tokens)
     yield "data.max_length", _halves("data.max_length", length)
 
 

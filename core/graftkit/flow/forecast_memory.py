@@ -21,7 +21,7 @@ from graftkit.report.run_manifest import MemoryForecast, StageMemory
 from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run
 from graftkit.training.order import group_by_tokens, plan_steps
 
-__all__ = ["MemoryRequest", "Sizes", "forecast_memory", "largest_pass", "request_of"]
+__all__ = ["MemoryRequest", "Sizes", "examples_of", "forecast_memory", "largest_pass", "request_of"]
 
 _PASSING = ("activations", "logits", "cache")
 """Parts that are made and freed again and again."""
@@ -79,6 +79,7 @@ def request_of(
     device: str,
     sizes: Sizes,
     change: VocabularyChange | None = None,
+    program: int | None = None,
 ) -> MemoryRequest:
     """Returns what to ask of a recipe.
 
@@ -93,6 +94,7 @@ def request_of(
         device: The type of the device that the model computes on.
         sizes: How long the examples are.
         change: What becomes of the vocabulary.
+        program: The bytes that the interpreter and its libraries take; those of this process when left out.
     """
     create = host.registry.create
     dry = DryRun(
@@ -112,7 +114,7 @@ def request_of(
         device=device,
         checkpointed=bound.recipe.memory.checkpoint == "blocks",
     )
-    return MemoryRequest(dry, device, bool(bound.exports), own_memory() or 0)
+    return MemoryRequest(dry, device, bool(bound.exports), (own_memory() or 0) if program is None else program)
 
 
 def largest_pass(recipe: Recipe, sizes: Sizes, *, packed: bool) -> PassSizes:
@@ -123,16 +125,22 @@ def largest_pass(recipe: Recipe, sizes: Sizes, *, packed: bool) -> PassSizes:
         sizes: How long they are.
         packed: Whether sequences share a pass.
     """
+    largest = examples_of(recipe, sizes, packed=packed)
+    return PassSizes(tuple(largest.lengths), sum(largest.learnt))
+
+
+def examples_of(recipe: Recipe, sizes: Sizes, *, packed: bool) -> Sizes:
+    """Returns the examples of the largest pass; see `largest_pass`."""
     section = recipe.training
     lengths = [min(length, recipe.data.max_length or length) for length in sizes.lengths]
     steps = plan_steps(
         lengths, seed=section.seed, tokens_per_step=section.tokens_per_step, steps=min(section.steps or _STEPS, _STEPS)
     )
-    limit = section.microbatch_tokens if packed else 0
+    limit = section.pass_tokens if packed else 0
     passes = [group for step in steps for group in group_by_tokens(step, lengths, limit)]
     largest = max(passes, key=lambda group: sum(lengths[example] for example in group))
-    learnt = sum(min(sizes.learnt[example], lengths[example]) for example in largest)
-    return PassSizes(tuple(lengths[example] for example in largest), learnt)
+    learnt = [min(sizes.learnt[example], lengths[example]) for example in largest]
+    return Sizes([lengths[example] for example in largest], learnt, sizes.prompt)
 
 
 def _answers(recipe: Recipe, longest_prompt: int) -> AnswerSizes | None:

@@ -18,7 +18,15 @@ from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Chosen, Event, Notice, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import Resumed, chosen_of_run, day_of_run, find_run, revisions_of_run, telling_versions
+from graftkit.flow.resume import (
+    Resumed,
+    chosen_of_run,
+    day_of_run,
+    find_run,
+    revisions_of_run,
+    settled_of_run,
+    telling_versions,
+)
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
@@ -212,8 +220,9 @@ def _run(
     started = day_of_run(folder) if resume else None
     chosen = chosen_of_run(folder) if resume else None
     pinned = revisions_of_run(folder) if resume else None
+    settled = settled_of_run(folder) if resume else None
     refuse = partial(refuse_device, loaded.recipe.training.device)
-    planned = make_plan(loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned)
+    planned = make_plan(loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned, settled=settled)
     resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
@@ -256,15 +265,20 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.check_model import check_model
     from graftkit.flow.export import make_exporters, prove_exports, refuse_early
     from graftkit.flow.report import write_report
+    from graftkit.flow.settle_dtype import settle_dtype
+    from graftkit.flow.settle_memory_apart import settle_memory_apart
     from graftkit.flow.targets import settle_targets
 
+    run.settle(settle_dtype(run.plan).settled)
     run.plan = settle_targets(run.plan, run.vocabulary.change)
     run.record(forecast=dict(run.plan.forecast))
     for message in run.plan.notices:
         run.notice("plan", message)
     exporters = make_exporters(run.plan, run.host)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
-    _train_and_export(run, check_model(run), build_corpus(run), exporters)
+    planned, corpus = check_model(run), build_corpus(run)
+    settle_memory_apart(run, planned, corpus)
+    _train_and_export(run, planned, corpus, exporters)
     del exporters
     prove_exports(run)
     write_report(run)

@@ -424,8 +424,10 @@ class TrainingSection(StrictModel):
         json_schema_extra=_chosen,
         description="tokens of one optimizer step at most; those of about 8 examples when left out",
     )
-    microbatch_tokens: int = Field(
-        default=1024, ge=8, description="tokens of one forward pass at most; less takes less memory"
+    microbatch_tokens: Annotated[int, Field(ge=8)] | Literal["auto"] = Field(
+        default=1024,
+        description="tokens of one forward pass at most; less takes less memory. auto: from 1024 to 8192, and no less "
+        "than the longest example, as many as the memory has room for that is free when the run starts",
     )
     learning_rate: float = Field(
         default=2e-4,
@@ -464,9 +466,17 @@ class TrainingSection(StrictModel):
         json_schema_extra={"pattern": f"^({_DEVICES})$"},
         description="auto, cpu, cuda, cuda:N, mps, xpu or xpu:N",
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="the type of the products; what is trained is kept and updated in float32"
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32",
+        description="the type of the products; what is trained is kept and updated in float32. auto: bfloat16 where "
+        "the device multiplies it faster, which a CPU is timed for",
     )
+
+    @property
+    def pass_tokens(self) -> int:
+        """The tokens of one forward pass at most, once it is settled what `auto` is."""
+        assert self.microbatch_tokens != "auto"
+        return self.microbatch_tokens
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSection:
@@ -478,10 +488,11 @@ class TrainingSection(StrictModel):
 class MemorySection(StrictModel):
     """What a training step keeps in memory."""
 
-    checkpoint: Literal["none", "blocks"] = Field(
+    checkpoint: Literal["none", "blocks", "auto"] = Field(
         default="none",
         description="activation checkpointing. blocks: of each repeated block only its inputs are kept, and it is "
-        "computed again for its gradient: the same result, in up to a third more time",
+        "computed again for its gradient: the same result, in up to a third more time. auto: where the largest pass "
+        "does not fit otherwise into the memory that is free when the run starts",
     )
 
 

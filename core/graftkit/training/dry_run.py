@@ -40,6 +40,8 @@ from graftkit.training.optimizer_kinds import empty_state
 __all__ = ["AnswerSizes", "DryRun", "PassSizes", "Peak", "dry_run"]
 
 _FILE = "file"
+_MOST_SEQUENCES = 64
+"""Sequences of a pass that are computed: each takes some milliseconds a layer, whatever its length."""
 _TYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
@@ -296,8 +298,12 @@ class _MeteredLoss(TokenLoss):
 
 
 def _batch(largest: PassSizes) -> PackedBatch:
+    """Returns a pass of such sequences; of many short ones as many tokens in fewer, whose attention takes no less."""
+    lengths = largest.lengths
+    while len(lengths) > _MOST_SEQUENCES:
+        lengths = tuple(sum(lengths[at : at + 2]) for at in range(0, len(lengths), 2))
     with really():
-        ids = tuple(torch.zeros(length, dtype=torch.long) for length in largest.lengths)
+        ids = tuple(torch.zeros(length, dtype=torch.long) for length in lengths)
         places = torch.arange(min(largest.learnt, largest.tokens))
         return PackedBatch(ids, places, torch.zeros_like(places), None, float(len(places)), {}, {})
 

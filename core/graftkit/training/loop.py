@@ -78,7 +78,7 @@ class Trainer:
         )
         self._options = options
         self._device = device
-        self._passes = Passes(options.microbatch_tokens, packed, device)
+        self._passes = Passes(options.pass_tokens, packed, device)
         self._loss = loss(self._passes) if loss else LikelihoodLoss(network, self._passes)
         self._optimizers = Optimizers(parameters, options, rows or RowTraining(), rate_scales)
 
