@@ -280,7 +280,9 @@ def _known(before: RunManifest) -> dict[str, Any]:
         continued.append(_finished(before))
     if continued:  # its exports stay until the new ones are proved
         kept |= {"exports"} & before.model_fields_set
+    forecast = before.memory.forecast if before.memory else None
     return {key: getattr(before, key) for key in kept} | {
+        **({"memory": MemoryFacts(forecast=forecast)} if forecast else {}),
         "continued": continued,
         "metrics": {when: facts for when, facts in before.metrics.items() if when != "after"},
         "resumed": [*before.resumed, before.progress],

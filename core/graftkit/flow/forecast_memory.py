@@ -32,6 +32,12 @@ glibc's malloc keeps what is free between blocks in use, and a block that was fr
 size, since `posix_memalign` asks for more to align it. Blocks of more than 32 MiB are mapped, and not among it. No
 formula gives the share: it is measured, by tests/benchmarks/forecast.py.
 """
+_KERNELS, _KERNEL_BYTES = 1024, 650_000
+"""How many kernels oneDNN keeps (`ONEDNN_PRIMITIVE_CACHE_CAPACITY`), and what one takes.
+
+It compiles one for each product of 16-bit matrices of other shapes, such as those of each expert's tokens. The size was
+measured, by products of 100 numbers of rows: 0.58 to 0.69 MB each, rarely more.
+"""
 _STEPS = 1000
 """Steps that are looked at for the largest pass."""
 
@@ -61,11 +67,13 @@ class Sizes:
         lengths: Tokens of each example.
         learnt: How many of these are in the loss.
         prompt: Tokens of the longest prompt that is answered.
+        different: How many numbers of tokens passes have at least; see `PassSizes`.
     """
 
     lengths: Sequence[int]
     learnt: Sequence[int]
     prompt: int
+    different: int = 1
 
 
 def request_of(
@@ -126,7 +134,7 @@ def largest_pass(recipe: Recipe, sizes: Sizes, *, packed: bool) -> PassSizes:
         packed: Whether sequences share a pass.
     """
     largest = examples_of(recipe, sizes, packed=packed)
-    return PassSizes(tuple(largest.lengths), sum(largest.learnt))
+    return PassSizes(tuple(largest.lengths), sum(largest.learnt), largest.different)
 
 
 def examples_of(recipe: Recipe, sizes: Sizes, *, packed: bool) -> Sizes:
@@ -138,9 +146,10 @@ def examples_of(recipe: Recipe, sizes: Sizes, *, packed: bool) -> Sizes:
     )
     limit = section.pass_tokens if packed else 0
     passes = [group for step in steps for group in group_by_tokens(step, lengths, limit)]
-    largest = max(passes, key=lambda group: sum(lengths[example] for example in group))
+    tokens = [sum(lengths[example] for example in group) for group in passes]
+    largest, different = passes[tokens.index(max(tokens))], max(sizes.different, len(set(tokens)))
     learnt = [min(sizes.learnt[example], lengths[example]) for example in largest]
-    return Sizes([lengths[example] for example in largest], learnt, sizes.prompt)
+    return Sizes([lengths[example] for example in largest], learnt, sizes.prompt, different)
 
 
 def _answers(recipe: Recipe, longest_prompt: int) -> AnswerSizes | None:
@@ -160,6 +169,7 @@ def forecast_memory(asked: MemoryRequest) -> MemoryForecast:
     - `program`: the interpreter, torch, transformers and the plugins, as they lie in this process;
     - loading on a device of its own: the largest tensor, as its file has it, and in float32, in the machine's memory;
     - on the CPU `freed`: what the process has freed and malloc has not given back;
+    - on the CPU, in 16 bits, `kernels`: what oneDNN compiles for products, one for each shape, and keeps;
     - an export of the whole model: three times its largest matrix in float32, which are the dequantized weight, the
       adapter's product and their sum.
 
@@ -185,7 +195,7 @@ def _export(asked: MemoryRequest, peaks: Sequence[Peak]) -> Peak:
     last = peaks[-1]
     kept = {part: last.parts.get(part, 0) for part in ("weights", "quantization", "other_weights", "adapter")}
     working = 3 * _largest(asked)
-    return Peak("export", kept | {"working": working}, {})
+    return Peak("export", kept | {"working": working}, {}, last.products)
 
 
 def _largest(asked: MemoryRequest) -> int:
@@ -198,6 +208,9 @@ def _stage(asked: MemoryRequest, peak: Peak) -> StageMemory:
     if asked.device == "cpu":
         passing = sum(max(0, parts.get(part, 0) - peak.mapped.get(part, 0)) for part in _PASSING)
         parts |= {"program": asked.program, "freed": round(_FREED[asked.dry.dtype.itemsize] * passing)}
+        if peak.products:
+            kernels = min(_KERNELS, peak.products * asked.dry.largest.different)
+            parts["kernels"] = _KERNEL_BYTES * kernels
         return StageMemory(stage=peak.stage, host=sum(parts.values()), parts=parts)
     passing = 2 * _largest(asked) if peak.stage in ("base model", "export") else 0
     return StageMemory(stage=peak.stage, host=asked.program + passing, device=peak.total, parts=parts)

@@ -62,10 +62,12 @@ class PassSizes:
     Attributes:
         lengths: Tokens of each sequence in it.
         learnt: How many of those tokens are in the loss.
+        different: How many numbers of tokens the passes of the training have.
     """
 
     lengths: tuple[int, ...]
     learnt: int
+    different: int = 1
 
     @property
     def tokens(self) -> int:
@@ -129,12 +131,14 @@ class Peak:
         stage: The run's stage.
         parts: The bytes of each part then: `weights`, `quantization`, `other_weights`, `adapter`, `gradients`,
             `optimizer`, `activations`, `logits`, `cache`, and what else is `working` memory.
+        products: How many products of 16-bit matrices, no two of them of the same shapes, have been made by its end.
         mapped: Those of these bytes that are in blocks of more than 32 MiB, by part; see `MemoryMeter`.
     """
 
     stage: str
     parts: Mapping[str, int]
     mapped: Mapping[str, int]
+    products: int = 0
 
     @property
     def total(self) -> int:
@@ -161,7 +165,7 @@ def dry_run(asked: DryRun) -> list[Peak]:
         _with_contents(DeferredMask, "tiles"),
         _with_contents(loss, "forward_inputs"),
     ):
-        _Headers.meter, watch = meter, _Watch(meter)
+        _Headers.meter, watch = meter, _Watch(meter, mixture=experts > 0)
         network: Any = loader.load()
         watch.ends("base model")
         _name_weights(meter, network)
@@ -183,7 +187,7 @@ def dry_run(asked: DryRun) -> list[Peak]:
             counted.backward(_batch(asked.largest), 1.0)
             watch.ends("training")
     before = next(peak for peak in watch.peaks if peak.stage == "evaluation before")
-    return [*watch.peaks, Peak("evaluation after", before.parts, before.mapped)]
+    return [*watch.peaks, Peak("evaluation after", before.parts, before.mapped, watch.peaks[-1].products)]
 
 
 def _fill_caches(quantizer: Quantizer, dtype: torch.dtype) -> None:
@@ -194,10 +198,15 @@ def _fill_caches(quantizer: Quantizer, dtype: torch.dtype) -> None:
 
 
 class _Watch:
-    """Notes the peak of one stage after the other."""
+    """Notes the peak of one stage after the other.
 
-    def __init__(self, meter: MemoryMeter) -> None:
-        self._meter = meter
+    Args:
+        meter: The meter.
+        mixture: Whether there are experts, each of which multiplies another number of tokens.
+    """
+
+    def __init__(self, meter: MemoryMeter, *, mixture: bool) -> None:
+        self._meter, self._mixture = meter, mixture
         self.peaks: list[Peak] = []
 
     def begins(self) -> None:
@@ -206,7 +215,9 @@ class _Watch:
 
     def ends(self, stage: str) -> None:
         """Says that a stage is over."""
-        self.peaks.append(Peak(stage, self._meter.at_peak, self._meter.mapped_at_peak))
+        made = self._meter.products
+        products = made.total() if self._mixture else len(made)
+        self.peaks.append(Peak(stage, self._meter.at_peak, self._meter.mapped_at_peak, products))
         self._meter.forget_peak()
 
 
