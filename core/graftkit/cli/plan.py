@@ -17,8 +17,10 @@ from graftkit.cli.plan_memory import (
     forecast_of,
     forecast_of_config,
     limits_of,
+    time_of_config,
     with_memory_settled,
 )
+from graftkit.cli.plan_time import described_time, timed
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.errors import FolderError, RecipeError
@@ -26,6 +28,7 @@ from graftkit.flow.estimate import CorpusEstimate, describe_chosen, estimate_cor
 from graftkit.flow.folder import default_folder
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
+from graftkit.host.host import PluginHost
 from graftkit.recipe.load import recipe_name
 from graftkit.report.run_manifest import RunManifest
 from graftkit.visible import further_lines_indented
@@ -41,6 +44,7 @@ __all__ = ["command"]
 @click.option("--from-config", is_flag=True, help="Forecast memory alone, from the model's config.json and no files.")
 @click.option("--memory", metavar="SIZE", help="Find what to change so that it fits in so much memory, such as 8GB.")
 @click.option("--device-memory", metavar="SIZE", help="The same of a GPU's memory.")
+@click.option("--time", "timing", is_flag=True, help="Time passes through some layers, and tell how long it will take.")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the recipe that fits to FILE.")
 @disable_option
 @json_option
@@ -51,6 +55,7 @@ def command(
     from_config: bool,
     memory: str | None,
     device_memory: str | None,
+    timing: bool,
     out: str | None,
     disable: tuple[str, ...],
     as_json: bool,
@@ -64,18 +69,22 @@ def command(
         raise RecipeError("--out writes the recipe that fits: say in how much, with --memory or --device-memory")
     if quick and (memory or device_memory or from_config):
         raise RecipeError("--quick forecasts no memory", hint="Leave it out.")
+    if quick and timing:
+        raise RecipeError("--quick loads no torch, which --time needs", hint="Leave one of them out.")
     if out and Path(out).exists():
         raise FolderError("there is such a file already", where=out, hint="Give another name.")
     with output_to_stderr():
         host, limits = host_of(recipe, overrides, disable), limits_of(memory, device_memory)
         if from_config:
+            time = time_of_config(recipe, overrides, host, limits) if timing else {}
             forecast, found = forecast_of_config(recipe, overrides, host, limits)
             told = [settled.describe(key) for key, settled in found.items()]
             planned = None
-            facts: dict[str, Any] = {"memory": described_memory(forecast), "notices": told}
+            facts: dict[str, Any] = {"memory": described_memory(forecast), "notices": told, **time}
         else:
             planned = with_memory_settled(plan(recipe, overrides=overrides, host=host, as_run=not quick), limits)
-            facts, found = describe(planned, _earlier(recipe)), planned.settled
+            time = time_of_plan(planned, host) if timing else {}  # before the forecast, which computes without contents
+            facts, found = describe(planned, _earlier(recipe)) | time, planned.settled
         if limits:
             facts |= {"fit": fitted(recipe, overrides, host, planned, found, limits, out)}
     host.take_notices()  # they are among the plan's
@@ -111,6 +120,17 @@ def _earlier(recipe: str) -> RunManifest | None:
     with suppress(FolderError):
         return RunManifest.read(default_folder(recipe_name(recipe)))
     return None
+
+
+def time_of_plan(plan: RunPlan, host: PluginHost) -> dict[str, Any]:
+    """Times passes of a plan's training, and returns `time` as JSON."""
+    if plan.ask_memory is None or plan.checked is None:
+        return {}
+    import torch
+
+    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train, plan.seen_an_epoch)
+    found = timed(plan.bound, host, plan.ask_memory, torch.device(str(plan.checked["device"])))
+    return {"time": described_time(found, plan.bound, _training(plan, corpus))}
 
 
 def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any]:

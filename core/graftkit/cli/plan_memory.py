@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftkit.cli.plan_time import described_time, timed
 from graftkit.flow.plan import RunPlan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import BoundRecipe, bind
@@ -16,7 +17,15 @@ from graftkit.report.run_manifest import MemoryForecast, SettledKey, StageMemory
 if TYPE_CHECKING:
     from graftkit.flow.fit_memory import MemoryLimits
 
-__all__ = ["described_memory", "fitted", "forecast_of", "forecast_of_config", "limits_of", "with_memory_settled"]
+__all__ = [
+    "described_memory",
+    "fitted",
+    "forecast_of",
+    "forecast_of_config",
+    "limits_of",
+    "time_of_config",
+    "with_memory_settled",
+]
 
 
 def forecast_of(plan: RunPlan) -> MemoryForecast | None:
@@ -45,6 +54,20 @@ def forecast_of_config(
     model = ConfigModel.read(bound.recipe.model.path)
     settled = settle_from_config(bound, host, model, limits)
     return forecast_memory(request_from_config(settled_recipe(bound, settled), host, model)), settled
+
+
+def time_of_config(
+    recipe: str, overrides: Sequence[str], host: PluginHost, limits: MemoryLimits | None
+) -> dict[str, Any]:
+    """Times passes of a recipe's training by the model's config.json alone, and returns `time` as JSON."""
+    from graftkit.flow.config_memory import ConfigModel, device_of, request_from_config, settle_from_config
+    from graftkit.flow.unsettled import settled_recipe
+
+    bound = bind(load_recipe(recipe, overrides), host)
+    model = ConfigModel.read(bound.recipe.model.path)
+    bound = settled_recipe(bound, settle_from_config(bound, host, model, limits))
+    found = timed(bound, host, lambda bound: request_from_config(bound, host, model), device_of(bound.recipe))
+    return {"time": described_time(found, bound, None)}
 
 
 def limits_of(memory: str | None, device_memory: str | None) -> MemoryLimits | None:

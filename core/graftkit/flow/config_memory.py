@@ -28,7 +28,7 @@ from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import MemoryForecast, SettledKey
 
-__all__ = ["ConfigModel", "request_from_config", "settle_from_config"]
+__all__ = ["ConfigModel", "device_of", "request_from_config", "settle_from_config"]
 
 _MOST_BYTES = 64 << 20
 _STORED = {"bfloat16": "BF16", "float16": "F16"}
@@ -95,7 +95,7 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     length = _record_length(recipe)
     many = max(1, recipe.training.pass_tokens // length)
     sizes = Sizes((length,) * many, (length,) * many, length)
-    device = _device(recipe).type
+    device = device_of(recipe).type
     return request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)
 
 
@@ -111,7 +111,7 @@ def settle_from_config(
         limits: How much memory there is; what is free here when left out.
     """
     found: dict[str, SettledKey] = {}
-    device = _device(bound.recipe)
+    device = device_of(bound.recipe)
     if DTYPE in unsettled(bound.recipe):
         found[DTYPE] = faster_dtype(device)
         bound = settled_recipe(bound, found)
@@ -133,7 +133,7 @@ def _record_length(recipe: Recipe) -> int:
     return recipe.data.max_length or (1024 if passes == "auto" else min(1024, passes))
 
 
-def _device(recipe: Recipe) -> torch.device:
+def device_of(recipe: Recipe) -> torch.device:
     """Returns the device that the recipe names; the CPU where it names none."""
     name = recipe.training.device
     return torch.device("cpu" if name == "auto" else name)

@@ -15,7 +15,7 @@ from graftkit.interfaces.architecture import model_class
 from graftkit.model.parts import move_towers
 from graftkit.model.skeleton import EmptyOnMeta, build_config
 
-__all__ = ["LONGEST", "build_twin"]
+__all__ = ["LONGEST", "build_twin", "count_layers", "fewest_layers", "with_layers"]
 
 LONGEST = 40
 """Tokens of the longest sequence that a twin is tried on: longer than its windows."""
@@ -118,20 +118,50 @@ def _rope_parameters(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield from nested or [found]
 
 
+def count_layers(config: Mapping[str, Any]) -> int:
+    """Returns how many layers the language model of a config.json has; 0 where that is not told."""
+    return max(_depths(_text(_full(config))).values(), default=0)
+
+
+def fewest_layers(config: Mapping[str, Any]) -> int:
+    """Returns how many of its first layers have one of every kind, two at least."""
+    return max(_depths(_few_layers(_text(_full(config)))).values(), default=0)
+
+
+def with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """Returns the configuration of a model of the first layers of another one's language model."""
+    full = _full(config)
+    return {**full, "text_config": _cut(_text(full), layers)} if _text(full) is not full else _cut(full, layers)
+
+
+def _text(full: dict[str, Any]) -> dict[str, Any]:
+    nested = full.get("text_config")
+    return nested if isinstance(nested, dict) else full
+
+
+def _cut(config: dict[str, Any], kept: int) -> dict[str, Any]:
+    counts = _depths(config)
+    return config | dict.fromkeys(counts, kept) | {key: value[:kept] for key, value in _by_layer(config).items()}
+
+
+def _by_layer(config: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns the lists that have an entry a layer."""
+    layers = max(_depths(config).values(), default=0)
+    return {key: value for key, value in config.items() if isinstance(value, list) and len(value) == layers > 1}
+
+
 def _few_layers(config: dict[str, Any]) -> dict[str, Any]:
     """Keeps the first layers, as many as it takes to have one of every kind."""
     counts = _depths(config)
     if not counts:
         return config
-    layers = max(counts.values())
-    lists = {key: value for key, value in config.items() if isinstance(value, list) and len(value) == layers > 1}
+    layers, lists = max(counts.values()), _by_layer(config)
     kinds = list(zip(*(map(str, value) for value in lists.values()), strict=True)) or [()] * layers
     kept = max(2, 1 + max(kinds.index(kind) for kind in set(kinds)))
     if not lists:
         periods = [v for k, v in config.items() if isinstance(v, int) and any(word in k for word in _PERIODS)]
         kept = max([kept, *(period + 1 for period in periods if 0 < period < layers)])
-    kept = min(kept, layers)
-    return config | dict.fromkeys(counts, kept) | {key: value[:kept] for key, value in lists.items()}
+    return _cut(config, min(kept, layers))
 
 
 def _depths(config: Mapping[str, Any]) -> dict[str, int]:
