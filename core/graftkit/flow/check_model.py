@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -59,13 +60,21 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
         ModelError: The model is not causal, or its weights are stored in a format that nobody knows.
     """
     bound, files = plan.bound, plan.files
-    device = pick_device(bound.recipe.training.device)
+    device = of_this_process(pick_device(bound.recipe.training.device))
     quantizer = bound.quantizer
     uses = check_stored_weights(files, host.registry.create(quantizer.registered, quantizer.config))
     name, itemsize = quantizer.registered.provider.name, getattr(torch, bound.recipe.training.dtype).itemsize
     stored = describe_stored(uses, name, quantizer.config, itemsize, exported=bool(bound.exports))
     packing = choose_packing(files.config, files.reference, count_weights(files.tensors))
     return PlannedBase(device, packing, tuple(stored))
+
+
+def of_this_process(device: torch.device) -> torch.device:
+    """Returns which of a machine's CUDA devices is this process's, where torchrun has started several on it."""
+    local = os.environ.get("LOCAL_RANK", "")
+    if device.type != "cuda" or device.index is not None or not local.isdigit():
+        return device
+    return torch.device("cuda", int(local) % torch.cuda.device_count())
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,6 +11,7 @@ from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import RECORD, Corpus
 from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folder import CHECKPOINTS
+from graftkit.flow.follow import lead
 from graftkit.flow.holdout_watch import HoldoutWatch
 from graftkit.flow.metrics import METRICS, Metrics, missing_steps, read_metrics, to_line
 from graftkit.flow.objective import loss_of
@@ -21,6 +22,7 @@ from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import ExportedStep, StepFailure
 from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
+from graftkit.store.token_store import TokenStore
 from graftkit.training.checkpoint import (
     checkpoint_of,
     damaged_checkpoints,
@@ -35,7 +37,7 @@ from graftkit.training.optimizers import RowTraining
 from graftkit.training.order import Mixture
 from graftkit.training.schedule import learning_rate, warmup_steps
 
-__all__ = ["go_back", "save_adapter", "train"]
+__all__ = ["go_back", "make_trainer", "save_adapter", "train"]
 
 SHOWN_RECORDS = 8
 """How many of a failed step's records its error names; the manifest names all."""
@@ -47,21 +49,10 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     When it is stopped half-way, by whatever, the state as of the last whole step is saved, and the manifest says how
     far it came: a resumed run goes on from there.
     """
-    model, options = loaded.model, run.plan.bound.recipe.training
-    trainer = Trainer(
-        model.network,
-        model.trainable_parameters(),
-        corpus.train,
-        options,
-        loaded.device,
-        _row_training(run, model),
-        rate_scales=model.rate_scales(),
-        packed=loaded.packing.packed,
-        loss=loss_of(run, model.network),
-        mixture=Mixture(run.plan.shares, corpus.train.by_example[RECORD].tolist()) if run.plan.mixed else None,
-    )
+    model, trainer = loaded.model, make_trainer(run, loaded, corpus.train)
     _check_first(run, trainer)
     with run.stage("training") as stage:
+        lead(run)
         if run.resumed is not None and _is_trained(run, run.resumed, trainer):
             _take_adapter(run, run.resumed, model, trainer, stage)
         else:
@@ -73,6 +64,24 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
             run.record(exported=_take_steps(run, model, corpus, trainer, stage))
         save_adapter(run, model, run.manifest.exported.step if run.manifest.exported else trainer.step)
         stage.facts |= _facts(trainer, read_metrics(run.folder / METRICS))
+
+
+def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Trainer:
+    """Returns what trains a run's model on its examples."""
+    model = loaded.model
+    return Trainer(
+        model.network,
+        model.trainable_parameters(),
+        store,
+        run.plan.bound.recipe.training,
+        loaded.device,
+        _row_training(run, model),
+        rate_scales=model.rate_scales(),
+        packed=loaded.packing.packed,
+        loss=loss_of(run, model.network),
+        mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
+        processes=run.processes,
+    )
 
 
 def _take_steps(
