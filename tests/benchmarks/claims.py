@@ -101,12 +101,14 @@ def run(part: str, name: str, rate: float, seed: int, folder: Path) -> dict[str,
     out, path = folder / "run", folder / "recipe.json"
     path.write_text(json.dumps(recipe(part, METHODS[part][name], rate, seed, folder)), encoding="utf-8")
     path = path.rename(path.with_suffix(".yaml"))
-    command = [sys.executable, "-m", "graftkit", "run", str(path), "--out", str(out), "--overwrite", "--quiet"]
+    command = [sys.executable, "-m", "graftkit", "run", str(path), "--out", str(out), "--overwrite"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     row: dict[str, Any] = {"method": name, "rate": rate, "seed": seed, "loss": None}
+    if ended.returncode == 1 and "the loss" in ended.stderr:  # it is no number, at too high a rate
+        return row
     if ended.returncode:
-        return {**row, "error": ended.stderr.strip().splitlines()[-1:]}
+        sys.exit(ended.stderr)
+    found = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     seconds = {stage["name"]: stage["seconds"] for stage in found["stages"]}
     return {
         **row,
@@ -114,8 +116,8 @@ def run(part: str, name: str, rate: float, seed: int, folder: Path) -> dict[str,
         "before": found["metrics"]["before"]["holdout_loss"],
         "trained": found["parameters"]["trainable"],
         "total": found["parameters"]["total"],
-        "seconds": seconds["train"],
-        "memory": found["memory"]["measured"]["host"]["train"],
+        "seconds": seconds["training"],
+        "memory": found["memory"]["measured"]["host"]["training"],
     }
 
 
