@@ -34,6 +34,7 @@ class PeftExporter:
     """Writes what `PeftModel.from_pretrained` loads."""
 
     proved_with = ("peft",)
+    heads = ("language", "sequence")
 
     def refusal(self, planned: PlannedModel) -> str | None:
         """Says so where PEFT has no form of the adapter, or of what became of the vocabulary."""
@@ -156,6 +157,9 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
     for layer, rows in vocabulary.rows.items() if vocabulary else ():
         tensors[f"base_model.model.{layer}.{NEW_ROWS}"] = rows.cpu().contiguous()
     saved = trained.saved_tensors if new_rows else {}
+    head = list(trained.head) if new_rows else []
+    own = {name.rpartition(".")[0] for name in saved if not name.startswith(tuple(f"{path}." for path in head))}
+    modules = [*sorted(own), *head]
     tensors |= {f"base_model.model.{name}": tensor.cpu().contiguous() for name, tensor in saved.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
@@ -163,10 +167,10 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         "target_modules": target_modules(layers, trained.linear_layers),
         "base_model_name_or_path": base,
         "revision": None,
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
         "inference_mode": True,
         **(_token_indices(vocabulary) if vocabulary else {}),
-        **({"modules_to_save": sorted({name.rpartition(".")[0] for name in saved})} if saved else {}),
+        **({"modules_to_save": modules} if modules else {}),
     }
     write_json(folder / "adapter_config.json", config)
     said = {stack: layout.to_json() for stack, layout in layouts.items()}

@@ -1,4 +1,4 @@
-"""The built-in objectives: sft, and dpo, orpo, simpo and kto for preferences."""
+"""The built-in objectives: sft; dpo, orpo, simpo and kto for preferences; classification."""
 
 from graftkit import Provider, hookimpl
 
@@ -36,5 +36,11 @@ def graftkit_objectives() -> list[Provider]:
             target="graftkit_objectives.kto:Kto",
             config="graftkit_objectives.config:KtoConfig",
             summary="wanted and unwanted answers that need not come in pairs, compared with the model at the start",
+        ),
+        Provider(
+            name="classification",
+            target="graftkit_objectives.classification:Classification",
+            config="graftkit_objectives.config:ClassificationConfig",
+            summary="which of a few labels a text has, by a head that is trained beside the adapter",
         ),
     ]

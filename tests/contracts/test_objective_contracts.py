@@ -49,3 +49,7 @@ class TestSimpoWithLikelihood(ObjectiveContract):
 class TestKto(ObjectiveContract):
     provider = "kto"
     options = {"wanted_weight": 1.5}
+
+
+class TestClassification(ObjectiveContract):
+    provider = "classification"

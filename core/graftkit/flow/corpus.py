@@ -192,8 +192,7 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
         if tally.truncated:
             places = ", ".join(tally.overlong) + (", ..." if tally.truncated > len(tally.overlong) else "")
             told = f"{tally.truncated} of {tally.records} {side} are longer than {limit} tokens"
-            whole = run.plan.bound.objective_config.learns_from != "answers" and encoder.overflow == "drop_turns"
-            stage.notice(f"{told} and {_LOSE['drop' if whole else encoder.overflow]}: {places}")
+            stage.notice(f"{told} and {_LOSE[_overflow(run, encoder)]}: {places}")
         if tally.lost:
             stage.notice(f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used")
         for what, count in tally.left_out.items():
@@ -208,11 +207,19 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
         stage.notice(f"{told}: the model won't learn to stop there{_way_to_end(run)}")
 
 
+def _overflow(run: RunContext, encoder: Encoder) -> Overflow:
+    """Returns what becomes of records that are too long."""
+    learns_from = run.plan.bound.objective_config.learns_from
+    if encoder.overflow != "drop_turns" or learns_from == "answers":
+        return encoder.overflow
+    return "truncate" if learns_from == "labels" else "drop"
+
+
 def _way_to_end(run: RunContext) -> str:
     """Says what ends the turns of conversations; nothing where there are none."""
     eos = run.vocabulary.tokenizer.role_token("eos")
     name = next((name for name, id in run.vocabulary.tokenizer.special_tokens.items() if id == eos), None)
-    if name is None or "chat" not in run.plan.samples.train.counts() or run.plan.bound.recipe.data.end_of_turn:
+    if name is None or not run.plan.chats or run.plan.bound.recipe.data.end_of_turn:
         return ""
     return f"; data.end_of_turn: {json.dumps(name, ensure_ascii=False)} ends each answer with that token"
 
@@ -232,6 +239,7 @@ def _spelt(tally: Tally, side: str) -> Iterator[str]:
 def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
     vocabulary = run.vocabulary
     stop = stop_tokens(run.plan.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
+    stop = [] if run.plan.head else stop  # it writes nothing
     held = tallies["holdout"]
     return Corpus(stores["train"], stores["holdout"], list(held.answers), stop, list(held.answered))
 
@@ -283,5 +291,5 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
         "system": systems[0] if len(systems) == 1 else None,
         "tools": json.loads(tools[0]) if len(tools) == 1 and tools[0] else [],
         "example_prompt": tallies["holdout"].prompt,
-        "prompts": "chat" if "chat" in run.plan.samples.train.counts() else "plain",
+        "prompts": "chat" if run.plan.chats else "plain",
     }

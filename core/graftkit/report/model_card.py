@@ -101,7 +101,7 @@ def _front_matter(run: RunManifest, card: ExportCard | None, base_license: str |
         "base_model_relation": card.relation if card and base else None,
         "library_name": card.library if card else None,
         "license": base_license if base_license and _LICENSE.fullmatch(base_license) else None,
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-classification" if run.head else "text-generation",
         "datasets": _hub_data_sets(run),
         "tags": list(dict.fromkeys(["graftkit", *_methods(run), *(card.tags if card else ())])),
     }

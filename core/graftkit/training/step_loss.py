@@ -17,12 +17,23 @@ from graftkit.training.batch import PackedBatch, alone, pack
 from graftkit.training.loss import ScoredPass, TokenLoss
 from graftkit.training.order import group_by_tokens
 
-__all__ = ["REFERENCE", "LikelihoodLoss", "ObjectiveLoss", "Passes", "StepLoss", "StepScore"]
+__all__ = [
+    "REFERENCE",
+    "LikelihoodLoss",
+    "ObjectiveLoss",
+    "OnPass",
+    "Passes",
+    "ScoreSums",
+    "StepLoss",
+    "StepScore",
+    "by_example",
+]
 
 REFERENCE = "reference"
 """The column by token with the log-probabilities that the model gave as training started, float32."""
 
 OnPass = Callable[[int, int], None]
+"""Called with how many passes are done and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +189,7 @@ class ObjectiveLoss:
         self, store: TokenStore, groups: Sequence[Sequence[int]], poll: Callable[[], None], on_pass: OnPass
     ) -> StepScore:
         """Scores what the objective looks at together, asks it, and runs the gradient back."""
-        total, done = _Total(), 0
+        total, done = ScoreSums(), 0
         count, every = sum(map(len, groups)), self._passes.count(store, groups)
         for chunk in self._chunks(groups):
             examples, batches = self._read(store, chunk)
@@ -189,7 +200,7 @@ class ObjectiveLoss:
                 states.append(_random_state(self._passes.device))
                 runs.append(self._loss.score(batch, learn=once))
             asked = _ask(self._objective, examples, batches, runs)
-            total.add(asked, batches)
+            total.add(asked.losses, asked.metrics, batches)
             (gradient,) = torch.autograd.grad(asked.losses.sum() / count, asked.logps)
             factors = torch.split(gradient, [len(batch.labels) for batch in batches])
             for batch, run, state, by_token in zip(batches, runs, states, factors, strict=True):
@@ -206,7 +217,7 @@ class ObjectiveLoss:
     @torch.no_grad()
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Scores what the objective looks at together, and asks it."""
-        total, done, every = _Total(), 0, self._passes.count(store, groups)
+        total, done, every = ScoreSums(), 0, self._passes.count(store, groups)
         for chunk in self._chunks(groups):
             examples, batches = self._read(store, chunk)
             runs = []
@@ -214,7 +225,8 @@ class ObjectiveLoss:
                 poll(done, every)
                 runs.append(self._loss.score(batch, learn=False))
                 done += 1
-            total.add(_ask(self._objective, examples, batches, runs), batches)
+            asked = _ask(self._objective, examples, batches, runs)
+            total.add(asked.losses, asked.metrics, batches)
         return total.score()
 
     def _chunks(self, groups: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
@@ -272,35 +284,48 @@ def _scores(examples: Sequence[Example], batches: Sequence[PackedBatch], scored:
         sequences=sequences // len(examples),
         examples=len(examples),
         reference=torch.cat(references) if references else None,
-        by_example={
-            name: torch.tensor([example.by_example[name].item() for example in examples], device=owners[0].device)
-            for name in examples[0].by_example
-        },
+        by_example=by_example(examples, owners[0].device),
     )
+
+
+def by_example(examples: Sequence[Example], device: torch.device) -> dict[str, torch.Tensor]:
+    """Returns the further numbers of some examples by name, `[examples]` each."""
+    return {
+        name: torch.tensor([example.by_example[name].item() for example in examples], device=device)
+        for name in examples[0].by_example
+    }
 
 
 def _has(batch: PackedBatch) -> bool:
     return REFERENCE in batch.by_token
 
 
-class _Total:
+class ScoreSums:
     """Sums over what an objective looked at together."""
 
     def __init__(self) -> None:
         self._loss, self._examples, self._tokens, self._loss_tokens = 0.0, 0, 0, 0
         self._sums: dict[str, tuple[float, int]] = {}
 
-    def add(self, asked: _Asked, batches: Sequence[PackedBatch]) -> None:
-        self._loss += asked.losses.sum().item()
-        self._examples += len(asked.losses)
+    def add(self, losses: torch.Tensor, metrics: Mapping[str, torch.Tensor], batches: Sequence[PackedBatch]) -> None:
+        """Adds what an objective said of some examples, and the passes that computed them.
+
+        Args:
+            losses: `[examples]`.
+            metrics: `[examples]` each.
+            batches: The passes.
+        """
+        self._loss += losses.sum().item()
+        self._examples += len(losses)
         self._tokens += sum(batch.tokens for batch in batches)
         self._loss_tokens += sum(len(batch.labels) for batch in batches)
-        for name, values in asked.metrics.items():
+        for name, values in metrics.items():
             total, count = self._sums.get(name, (0.0, 0))
             known = values[~values.isnan()]
             self._sums[name] = total + known.sum().item(), count + len(known)
 
     def score(self) -> StepScore:
+        """Returns the means over what was added."""
         means = {name: total / count for name, (total, count) in self._sums.items() if count}
         loss = self._loss / self._examples if self._examples else math.nan
         return StepScore(loss, self._tokens, self._loss_tokens, means)
