@@ -1,4 +1,4 @@
-"""The built-in objectives: sft; dpo, orpo, simpo and kto for preferences; classification."""
+"""The built-in objectives: sft; dpo, orpo, simpo and kto for preferences; classification and reward models."""
 
 from graftkit import Provider, hookimpl
 
@@ -42,5 +42,11 @@ def graftkit_objectives() -> list[Provider]:
             target="graftkit_objectives.classification:Classification",
             config="graftkit_objectives.config:ClassificationConfig",
             summary="which of a few labels a text has, by a head that is trained beside the adapter",
+        ),
+        Provider(
+            name="reward",
+            target="graftkit_objectives.reward:Reward",
+            config="graftkit_objectives.config:RewardConfig",
+            summary="a reward model: one score of a conversation, higher for the chosen answers of pairs",
         ),
     ]

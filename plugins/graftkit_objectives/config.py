@@ -10,7 +10,7 @@ from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom
 from pydantic import Field, field_validator, model_validator
 
-__all__ = ["ClassificationConfig", "DpoConfig", "KtoConfig", "OrpoConfig", "SftConfig", "SimpoConfig"]
+__all__ = ["ClassificationConfig", "DpoConfig", "KtoConfig", "OrpoConfig", "RewardConfig", "SftConfig", "SimpoConfig"]
 
 
 NllWeight = Annotated[
@@ -125,3 +125,20 @@ class ClassificationConfig(ObjectiveConfig):
         if unknown:
             raise ValueError(f"records have the label {unknown[0][:60]!r}, which `labels` doesn't list")
         return self.labels or sorted(found)
+
+
+class RewardConfig(ObjectiveConfig):
+    """How far apart the rewards of answers in pairs are to be."""
+
+    head: ClassVar[Head] = "sequence"
+    learns_from: ClassVar[LearnsFrom] = "pairs"
+
+    margin: float = Field(
+        default=0.0, ge=0, le=100, description="by how much the reward of the chosen answer is to be ahead"
+    )
+    center: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="the weight of the squared sum of a pair's rewards, which keeps their mean at 0",
+    )

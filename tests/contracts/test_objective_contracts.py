@@ -53,3 +53,12 @@ class TestKto(ObjectiveContract):
 
 class TestClassification(ObjectiveContract):
     provider = "classification"
+
+
+class TestReward(ObjectiveContract):
+    provider = "reward"
+
+
+class TestRewardWithMargin(ObjectiveContract):
+    provider = "reward"
+    options = {"margin": 0.5, "center": 0.01}

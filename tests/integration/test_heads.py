@@ -201,3 +201,42 @@ def test_labels_are_learnt_as_answers_where_nothing_else_is_said(with_head: Any,
     assert result.manifest["head"] is None and result.manifest["data"]["prompts"] == "chat"
     store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
     assert "label" not in store.by_example and torch.tensor(store.loss_tokens.tolist()).min() > 1
+
+
+PAIRS: list[dict[str, Any]] = [
+    {
+        "prompt": [{"role": "user", "content": f"film {n}?"}],
+        "chosen": [{"role": "assistant", "content": WORDS["good"][n % 2]}],
+        "rejected": [{"role": "assistant", "content": WORDS["bad"][n % 2]}],
+    }
+    for n in range(60)
+]
+
+
+def test_a_reward_model_puts_pairs_in_order(with_head: Any, tmp_path: Path, tiny_model: Path) -> None:
+    recipe = with_head("reward", PAIRS, export=["peft", "merged"])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    before, after = result.before, result.after
+    assert before is not None and after is not None and after.holdout_loss < before.holdout_loss
+    assert after.metrics["accuracy"] == 1.0 and after.metrics["margin"] > before.metrics["margin"]
+    assert result.manifest["head"] == {"kind": "sequence", "labels": [], "pad": 256}
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    config = json.loads((result.exports["merged"] / "config.json").read_text())
+    assert list(config["id2label"]) == ["0"]
+    rewards = {
+        name: float(run_card(folder, tiny_model if name == "peft" else None)) for name, folder in result.exports.items()
+    }
+    assert rewards["peft"] == pytest.approx(rewards["merged"], abs=1e-4)
+
+
+def test_pairs_become_the_tokens_that_trl_makes_of_them(with_head: Any, tmp_path: Path, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    recipe = with_head("reward", PAIRS[:9], data={"holdout": 0.0}, training={"steps": 1})
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    for record, example in zip(PAIRS[:9], store, strict=True):
+        asked: Any = [record["prompt"] + record[side] for side in ("chosen", "rejected")]
+        expected = [tokenizer.apply_chat_template(messages, return_dict=False) for messages in asked]
+        assert [sequence.ids.tolist() for sequence in example.sequences] == expected

@@ -244,7 +244,7 @@ def run_probes(loaded: LoadedModel, sequences: Sequence[list[int]], longest_exam
     return Probes(ids, logits, positions, loaded.model.tokenizer.fingerprint, coverage, head=head)
 
 
-def _sequences(store: TokenStore, tokens: int, count: int) -> list[list[int]]:
+def _sequences(store: TokenStore, tokens: int, count: int = COUNT) -> list[list[int]]:
     """Returns the longest example and the first others, cut where they would have more than `tokens` together."""
     longest = int(store.lengths.argmax())
     others = [number for number in range(min(count, len(store))) if number != longest]

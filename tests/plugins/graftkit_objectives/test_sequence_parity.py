@@ -12,11 +12,12 @@ import torch
 from encoder_models import encoder_folder
 from graftkit.interfaces.objective import LABEL
 from graftkit.model.packing import Packing, use_packing
-from graftkit.store.token_store import Example, TokenStore
+from graftkit.store.token_store import SEQUENCE, Example, TokenStore
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import Passes, StepScore
 from graftkit_objectives.classification import Classification
-from graftkit_objectives.config import ClassificationConfig
+from graftkit_objectives.config import ClassificationConfig, RewardConfig
+from graftkit_objectives.reward import Reward
 
 CPU = torch.device("cpu")
 IDS = [[2, 40, 41, 9, 12, 3], [2, 7, 3], [2, *range(20, 45), 3], [2, 30, 31, 3], [2, 5, 6, 7, 8, 3]]
@@ -100,3 +101,53 @@ def test_classification(model: Any, packed: bool, microbatch: int) -> None:
     check(*expected, *found)
     assert found[0].metrics == {"accuracy": pytest.approx(right)}
     assert found[0].tokens == sum(map(len, IDS)) and found[0].loss_tokens == len(IDS)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("center", [None, 0.1])
+def test_reward(tiny_model: Path, tmp_path: Path, packed: bool, center: float | None) -> None:
+    """TRL's trainer on pairs with a margin; the tokens are those of its own batch."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import RewardConfig as TrlConfig
+    from trl import RewardTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = adapted(tiny_model, labels=1, modules=["score"], targets=["q_proj", "down_proj"])
+    words = ["the", "quick", "brown", "fox"]
+    rows = [
+        {"chosen": " ".join(words[: n + 1]), "rejected": " ".join(words[n:]) + "!" * (3 * n), "margin": 0.5}
+        for n in range(4)
+    ]
+    arguments = TrlConfig(
+        output_dir=str(tmp_path),
+        report_to=[],
+        per_device_train_batch_size=4,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        train_sampling_strategy="sequential",
+        center_rewards_coefficient=center,
+    )
+    trainer = RewardTrainer(model, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    batch = next(iter(trainer.get_train_dataloader()))
+    kept = {name: tensor.clone() for name, tensor in batch.items()}
+    model.zero_grad()
+    loss = trainer.compute_loss(model, batch)
+    loss.backward()
+    expected = loss.item(), gradients(model)
+    ids = [row[mask.bool()].tolist() for row, mask in zip(kept["input_ids"], kept["attention_mask"], strict=True)]
+
+    def example(pair: Sequence[Sequence[int]]) -> Example:
+        numbers = np.concatenate([np.full(len(row), number, np.uint8) for number, row in enumerate(pair)])
+        every = np.concatenate([np.array(row) for row in pair])
+        return Example(every, np.ones(len(every), np.float32), 1, {SEQUENCE: numbers})
+
+    store = TokenStore.of(map(example, zip(ids[:4], ids[4:], strict=True)))
+    objective = Reward(RewardConfig(margin=0.5, center=center or 0.0))
+    score, ours = trained_here(model, objective, store, packed=packed, microbatch=60)
+    check(*expected, score, ours)
+    told = trainer._metrics["eval"] or trainer._metrics["train"]
+    assert score.metrics["accuracy"] == pytest.approx(told["accuracy"][0])
+    assert score.metrics["margin"] == pytest.approx(told["margin"][0], rel=1e-4, abs=1e-5)
