@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from graftkit import CardRequest, ExportCard, LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
+from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.peft_config import LAYER_METHODS, check_adapter_config, read_adapter_config, stored_shapes
 from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
 from torch import nn
@@ -26,6 +27,9 @@ from graftkit_exporters.peft_experts import PeftExperts, peft_experts, refused_e
 
 __all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
 
+_TASKS: Mapping[Head, str | None] = {"language": "CAUSAL_LM", "sequence": "SEQ_CLS", "masked": None}
+"""PEFT's name of what a model is for, which says by which class it is wrapped; it has none for masked tokens."""
+
 NEW_ROWS = "token_adapter.trainable_tokens_delta"
 """PEFT's name of an embedding's trained rows. They are the rows themselves, whatever the name says."""
 
@@ -34,7 +38,7 @@ class PeftExporter:
     """Writes what `PeftModel.from_pretrained` loads."""
 
     proved_with = ("peft",)
-    heads = ("language", "sequence")
+    heads = ("language", "sequence", "masked")
 
     def refusal(self, planned: PlannedModel) -> str | None:
         """Says so where PEFT has no form of the adapter, or of what became of the vocabulary."""
@@ -167,7 +171,7 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         "target_modules": target_modules(layers, trained.linear_layers),
         "base_model_name_or_path": base,
         "revision": None,
-        "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
+        "task_type": _TASKS[head_of(trained.config)],
         "inference_mode": True,
         **(_token_indices(vocabulary) if vocabulary else {}),
         **({"modules_to_save": modules} if modules else {}),

@@ -1,4 +1,4 @@
-"""The built-in objectives: sft; dpo, orpo, simpo and kto for preferences; classification and reward models."""
+"""The built-in objectives: sft; dpo, orpo, simpo and kto for preferences; classification, reward and masked-lm."""
 
 from graftkit import Provider, hookimpl
 
@@ -48,5 +48,11 @@ def graftkit_objectives() -> list[Provider]:
             target="graftkit_objectives.reward:Reward",
             config="graftkit_objectives.config:RewardConfig",
             summary="a reward model: one score of a conversation, higher for the chosen answers of pairs",
+        ),
+        Provider(
+            name="masked-lm",
+            target="graftkit_objectives.masked_lm:MaskedLm",
+            config="graftkit_objectives.config:MaskedLmConfig",
+            summary="masked tokens of plain texts, found out from the others by an encoder such as BERT",
         ),
     ]

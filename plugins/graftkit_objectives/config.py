@@ -10,7 +10,16 @@ from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom
 from pydantic import Field, field_validator, model_validator
 
-__all__ = ["ClassificationConfig", "DpoConfig", "KtoConfig", "OrpoConfig", "RewardConfig", "SftConfig", "SimpoConfig"]
+__all__ = [
+    "ClassificationConfig",
+    "DpoConfig",
+    "KtoConfig",
+    "MaskedLmConfig",
+    "OrpoConfig",
+    "RewardConfig",
+    "SftConfig",
+    "SimpoConfig",
+]
 
 
 NllWeight = Annotated[
@@ -142,3 +151,20 @@ class RewardConfig(ObjectiveConfig):
         le=100,
         description="the weight of the squared sum of a pair's rewards, which keeps their mean at 0",
     )
+
+
+class MaskedLmConfig(ObjectiveConfig):
+    """How many tokens are masked."""
+
+    head: ClassVar[Head] = "masked"
+    learns_from: ClassVar[LearnsFrom] = "texts"
+    likelihood: ClassVar[bool] = True
+
+    probability: float = Field(
+        default=0.15, gt=0, lt=1, description="the share of tokens that are to be found out from the others"
+    )
+
+    @property
+    def masked_share(self) -> float:
+        """The recipe's."""
+        return self.probability

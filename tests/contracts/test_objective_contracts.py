@@ -62,3 +62,7 @@ class TestReward(ObjectiveContract):
 class TestRewardWithMargin(ObjectiveContract):
     provider = "reward"
     options = {"margin": 0.5, "center": 0.01}
+
+
+class TestMaskedLm(ObjectiveContract):
+    provider = "masked-lm"

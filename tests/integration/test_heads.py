@@ -240,3 +240,55 @@ def test_pairs_become_the_tokens_that_trl_makes_of_them(with_head: Any, tmp_path
         asked: Any = [record["prompt"] + record[side] for side in ("chosen", "rejected")]
         expected = [tokenizer.apply_chat_template(messages, return_dict=False) for messages in asked]
         assert [sequence.ids.tolist() for sequence in example.sequences] == expected
+
+
+PLAIN = [{"text": f"the film {n % 10} was {'lovely and long' if n % 2 else 'awful and short'}"} for n in range(100)]
+
+
+def test_an_encoder_learns_to_fill_in_masked_tokens(with_head: Any, tmp_path: Path, bert: str) -> None:
+    training = {"steps": 12, "checkpoint_every": 4}
+    recipe = with_head("masked-lm", PLAIN, model=bert, export=["peft", "merged"], training=training)
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    before, after = result.before, result.after
+    assert before is not None and after is not None and after.holdout_loss < before.holdout_loss
+    assert after.bits_per_byte is None and result.manifest["head"]["kind"] == "masked"
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    config = json.loads((result.exports["merged"] / "config.json").read_text())
+    assert config["architectures"] == ["BertForMaskedLM"]
+    assert json.loads((result.exports["peft"] / "adapter_config.json").read_text())["task_type"] is None
+    filled = [run_card(folder, Path(bert) if name == "peft" else None) for name, folder in result.exports.items()]
+    assert filled[0] == filled[1] and len(filled[0].splitlines()) == 5
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(0.08 < line["loss_tokens"] / line["tokens"] < 0.25 for line in lines)
+    cancel = graftkit.CancelToken()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 7:
+            cancel.cancel()
+
+    recipe |= {"export": []}
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=tmp_path / "stopped", on_event=on_event, cancel=cancel)
+    graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+    files = [folder / "adapter" / "adapter.safetensors" for folder in (result.folder, tmp_path / "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    with pytest.raises(ModelError, match="fills in masked tokens .* is no causal language model"):
+        graftkit.plan({**recipe, "objective": "sft"})
+
+
+def test_long_texts_are_cut_into_windows_as_encoders_see_texts(with_head: Any, tmp_path: Path, bert: str) -> None:
+    from transformers import AutoTokenizer
+
+    text = "the film was long and lovely " * 8
+    recipe = with_head("masked-lm", [{"text": text}], model=bert, data={"holdout": 0.0, "max_length": 20})
+    result = graftkit.run({**recipe, "training": {**recipe["training"], "steps": 1}}, out=tmp_path / "run")
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    ids = AutoTokenizer.from_pretrained(bert)(text, add_special_tokens=False)["input_ids"]
+    assert [example.ids.tolist() for example in store] == [[2, *ids[at : at + 18], 3] for at in range(0, len(ids), 18)]
+
+
+def test_records_and_models_that_masks_do_not_fit_are_refused(with_head: Any, bert: str, tiny_model: Path) -> None:
+    with pytest.raises(DataError, match="learns from plain texts"):
+        graftkit.plan(with_head("masked-lm", TEXTS, model=bert))
+    with pytest.raises(ModelError, match="names no mask token"):
+        graftkit.plan(with_head("masked-lm", PLAIN))

@@ -18,6 +18,7 @@ from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.learnt import LearntParts, misses_an_answer
+from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.special_token_injection import InjectionCheck
@@ -140,6 +141,8 @@ class Encoder:
             plain characters. What begins with the `bos` token, or ends with any, gets none put around it.
         labels: Where a classifier is trained, what its scores are of: a text with a label is then the text alone, with
             what the tokenizer puts around one, and the number of its label.
+        whole_texts: Whether each window of a text has around it what the tokenizer puts around a text, as encoders see
+            texts, and every token of the text itself is in the loss.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class Encoder:
         overflow: Overflow = "drop_turns",
         parse_special_tokens: bool = False,
         labels: Sequence[str] = (),
+        whole_texts: bool = False,
     ) -> None:
         self._tokenizer = with_control_tokens(tokenizer, template)
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
@@ -166,6 +170,7 @@ class Encoder:
         self._search = TextSearch(self._specials)
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
         self.labels = {label: number for number, label in enumerate(labels)}
+        self.whole_texts = whole_texts
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
         """Returns an encoder with the same rules for another tokenizer."""
@@ -178,6 +183,7 @@ class Encoder:
             overflow=self.overflow,
             parse_special_tokens=self.parse_special_tokens,
             labels=[*self.labels],
+            whole_texts=self.whole_texts,
         )
 
     def encode(self, sample: Sample) -> Encoded:
@@ -203,6 +209,8 @@ class Encoder:
         """
         if self.labels:
             return self._labelled([sample for sample in samples if isinstance(sample, LabelledText)])
+        if self.whole_texts:
+            return [self._windows(sample) for sample in samples if isinstance(sample, Text | LongText)]
         parts = [self.turns(sample) for sample in samples]
         only_cut = {id(sample.mismatched) for sample in samples if isinstance(sample, WithMismatched)}
         encoded = iter(self._encode_parts([part for of_one in parts for part in of_one], only_cut))
@@ -262,6 +270,28 @@ class Encoder:
             examples = [Example(ids, weights, 0, {}, {LABEL: label})] if kept else []
             found.append(Encoded(examples, truncated=over, stops=True))
         return found
+
+    def _windows(self, sample: Text | LongText) -> Encoded:
+        """Returns a text in windows of at most `max_length` tokens, each with what is put around a text.
+
+        Raises:
+            DataError: The model lacks a row for one of its tokens.
+        """
+        before, after = self._put_around
+        room = max(1, self.max_length - len(before) - len(after))
+        stretches = read_stretches(sample.source) if isinstance(sample, LongText) else iter([sample.text])
+        ids: list[int] = []
+        for found, _ in encode_stretches(self.encode_plainly, stretches):
+            ids += found
+        self.check_rows([*before, *ids, *after], sample.where)
+        examples = []
+        for at in range(0, len(ids), room):
+            inside = ids[at : at + room]
+            whole = np.array([*before, *inside, *after], np.int64)
+            weights = np.zeros(len(whole), np.float32)
+            weights[len(before) : len(before) + len(inside)] = 1
+            examples.append(Example(whole, weights, 0))
+        return Encoded(examples, truncated=False, stops=True, spells=self.spelt(sample))
 
     @cached_property
     def _put_around(self) -> tuple[list[int], list[int]]:
@@ -568,6 +598,7 @@ class Encoder:
             "report_dropped": self.report_dropped,
             **({"special_tokens": "parse"} if self.parse_special_tokens else {}),
             **({"labels": self.labels, "around": self._put_around} if self.labels else {}),
+            **({"whole texts": self._put_around} if self.whole_texts else {}),
         }
         return fingerprint(facts)
 

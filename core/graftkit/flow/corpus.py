@@ -17,11 +17,13 @@ from graftkit.flow.chat import chat_facts, chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.generation_settings import stop_tokens
+from graftkit.flow.masking import masking_of
 from graftkit.report.run_manifest import DataFacts
 from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
 from graftkit.store.token_writer import TokenWriter, find_store
+from graftkit.training.masking import MaskedStore
 
 __all__ = ["RECORD", "TOKENS", "Corpus", "build_corpus"]
 
@@ -241,7 +243,9 @@ def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[
     stop = stop_tokens(run.plan.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
     stop = [] if run.plan.head else stop  # it writes nothing
     held = tallies["holdout"]
-    return Corpus(stores["train"], stores["holdout"], list(held.answers), stop, list(held.answered))
+    masking = masking_of(run, "holdout")
+    holdout = MaskedStore.over(stores["holdout"], masking) if masking else stores["holdout"]
+    return Corpus(stores["train"], holdout, list(held.answers), stop, list(held.answered))
 
 
 def _check_resumed(run: RunContext, fingerprints: Mapping[str, str], encoder: Encoder) -> None:

@@ -290,7 +290,7 @@ def _head_refusal(exporter: Exporter, plan: RunPlan) -> str | None:
         auto = head != "language" and isinstance(exporter, MergingExporter) and exporter.merge_onto == "auto"
         return "onto: auto measures the likelihood of tokens, and a head gives none: say which" if auto else None
     return (
-        f"the objective {plan.bound.objective.use} trains a model with a head on sequences, and its format holds "
+        f"the objective {plan.bound.objective.use} trains a model with another head, and its format holds causal "
         "language models: export peft or merged"
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 from graftkit.errors import DataError, ModelError, RecipeError
 from graftkit.interfaces.architecture import Head, head_of, is_multimodal, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import HeadFacts
 
@@ -91,17 +91,38 @@ def labels_in_order(bound: BoundRecipe, found: Collection[str], config: Mapping[
 
 
 def refuse_head(files: BaseModelFiles, why: str) -> None:
-    """Refuses a base model that scores sequences.
+    """Refuses a base model that is no causal language model by its own word.
 
     Raises:
         ModelError: It does.
     """
-    if head_of(files.config) == "sequence":
+    head, named = head_of(files.config), (files.config.get("architectures") or [""])[0]
+    if head == "sequence":
         raise ModelError(
-            f"the model scores whole sequences ({files.config['architectures'][0]}), and {why}",
+            f"the model scores whole sequences ({named}), and {why}",
             where=files.reference,
             hint="Such models are trained with objective: classification or reward.",
         )
+    if head == "masked":
+        raise ModelError(
+            f"the model fills in masked tokens ({named}), and is no causal language model: {why}",
+            where=files.reference,
+            hint="Such models are trained with objective: masked-lm, or classification.",
+        )
+
+
+def mask_token(tokenizer: Tokenizer, where: str) -> int:
+    """Returns the id of a tokenizer's mask token.
+
+    Raises:
+        ModelError: It has none.
+    """
+    named: object = tokenizer.named_tokens if isinstance(tokenizer, NamedTokens) else None
+    text = named.get("mask_token") if isinstance(named, Mapping) else None
+    found = tokenizer.special_tokens.get(text) if isinstance(text, str) else None
+    if found is None:
+        raise ModelError("its tokenizer names no mask token, which masked-lm puts in the place of others", where=where)
+    return found
 
 
 def refuse_with_head(bound: BoundRecipe) -> None:
@@ -116,7 +137,7 @@ def refuse_with_head(bound: BoundRecipe) -> None:
     recipe, where = bound.recipe, bound.document.where
     if recipe.evaluation.answers:
         raise RecipeError(
-            f"evaluation.answers: the objective {bound.objective.use} trains a head, which writes no answers",
+            f"evaluation.answers: the objective {bound.objective.use} trains a model which writes no answers",
             where=where(("evaluation", "answers")),
             hint="Leave it out: the objective's own metrics of the holdout records are reported.",
         )

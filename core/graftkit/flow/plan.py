@@ -28,7 +28,7 @@ from graftkit.flow.estimate import (
     estimate_steps,
     too_short,
 )
-from graftkit.flow.head import head_facts, labels_in_order, refuse_with_head, with_facts, with_run_head
+from graftkit.flow.head import head_facts, labels_in_order, mask_token, refuse_with_head, with_facts, with_run_head
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.template_check import check_template
@@ -199,7 +199,10 @@ def make_plan(
         overflow=recipe.data.overflow,
         parse_special_tokens=recipe.data.special_tokens == "parse",
         labels=labels,
+        whole_texts=bound.objective_config.head == "masked",
     )
+    if encoder.whole_texts:
+        mask_token(known, files.reference)
     check_arguments(bound, template_in_use)
     check_end_of_turn(bound, encoder.tokenizer)
     differences = check_template(encoder, samples) if _chats(bound, samples) else []

@@ -132,7 +132,8 @@ class Probes:
         numbers = range(sum(name.startswith("ids.") for name in tensors))
         ids, positions = ([tensors[f"{name}.{n}"] for n in numbers] for name in ("ids", "positions"))
         logits = [tensors[f"logits.{n}"] for n in numbers]
-        head: Head = "sequence" if metadata.get("head") == "sequence" else "language"
+        heads: dict[str | None, Head] = {"sequence": "sequence", "masked": "masked"}
+        head = heads.get(metadata.get("head"), "language")
         for found, at, values in zip(ids, positions, logits, strict=True):
             _check_probe(found, at, values, head)
         return cls(
@@ -171,7 +172,7 @@ def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tenso
     if not whole or logits.ndim != 2 or not logits.is_floating_point() or not len(ids):
         raise ValueError("a probe's ids, positions or logits are of another type or shape")
     inside = ((positions >= 0) & (positions < len(ids))).all()
-    unknown = ids.min() < 0 or (head == "language" and ids.max() >= logits.shape[1])
+    unknown = ids.min() < 0 or (head != "sequence" and ids.max() >= logits.shape[1])
     if len(positions) != len(logits) or not inside or unknown:
         raise ValueError("a probe's ids, positions and logits do not fit together")
 
@@ -215,7 +216,7 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
     """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
     head = head_of(loaded.model.config)
-    count = COUNT if head == "language" else SCORED
+    count = SCORED if head == "sequence" else COUNT
     ids = _sequences(store, max(LEAST, int(SHARE * trained_tokens)), count)
     return run_probes(loaded, ids, max(store.longest_sequence, corpus.train.longest_sequence))
 
@@ -235,10 +236,10 @@ def run_probes(loaded: LoadedModel, sequences: Sequence[list[int]], longest_exam
     # The shortest first: dynamic rope in transformers keeps the frequencies of the longest sequence that it has seen.
     ids = sorted(sequences, key=len)
     network, head = loaded.model.network, head_of(loaded.model.config)
-    positions = [_spread(len(probe)) if head == "language" else [len(probe) - 1] for probe in ids]
+    positions = [[len(probe) - 1] if head == "sequence" else _spread(len(probe)) for probe in ids]
     tensors = [torch.tensor(probe, device=loaded.device) for probe in ids]
     with float32_by_block(network):
-        compute = _logits if head == "language" else _scores
+        compute = _scores if head == "sequence" else _logits
         logits = compute(network, tensors, positions, loaded.packing.packed)
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest_example}
     return Probes(ids, logits, positions, loaded.model.tokenizer.fingerprint, coverage, head=head)

@@ -9,11 +9,16 @@ from typing import Any, Literal
 
 __all__ = ["Head", "head_of", "is_multimodal", "load_pretrained", "model_class", "text_settings", "with_head"]
 
-Head = Literal["language", "sequence"]
+Head = Literal["language", "sequence", "masked"]
 """What stands on a model's hidden states: `language`, the output layer of a causal language model; `sequence`, a few
-scores of a whole sequence, as transformers' `*ForSequenceClassification` computes them."""
+scores of a whole sequence, as transformers' `*ForSequenceClassification` computes them; `masked`, the output layer of
+an encoder that fills in masked tokens, as `*ForMaskedLM` has it."""
 
-_CLASSES: Mapping[Head, str] = {"language": "ForCausalLM", "sequence": "ForSequenceClassification"}
+_CLASSES: Mapping[Head, str] = {
+    "language": "ForCausalLM",
+    "sequence": "ForSequenceClassification",
+    "masked": "ForMaskedLM",
+}
 """How the names of transformers' classes with each head end."""
 _END = re.compile(r"(For[A-Z][A-Za-z]*|LMHeadModel|DoubleHeadsModel|Model)$")
 
@@ -81,7 +86,7 @@ def with_head(
 def model_class(config: Any) -> Any | None:
     """Returns the class that holds a configuration's model with its head, or None where transformers has none.
 
-    Where `config.architectures` names a head on sequences, that is the class with such a head; else the causal language
+    Where `config.architectures` names another head, that is the class with such a head; else the causal language
     model's. Where `config.text_config` describes the language model, that is the multimodal class, such as
     `Gemma3ForConditionalGeneration`: what AutoModelForMultimodalLM and AutoModelForImageTextToText choose.
 
@@ -91,6 +96,7 @@ def model_class(config: Any) -> Any | None:
     from transformers import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
         MODEL_FOR_MULTIMODAL_LM_MAPPING,
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     )
@@ -98,8 +104,11 @@ def model_class(config: Any) -> Any | None:
     text = config.get_text_config()
     if config.is_encoder_decoder or text.is_encoder_decoder:
         return None
-    if head_of({"architectures": config.architectures}) == "sequence":
+    head = head_of({"architectures": config.architectures})
+    if head == "sequence":
         mappings: tuple[Any, ...] = (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,)
+    elif head == "masked":
+        mappings = (MODEL_FOR_MASKED_LM_MAPPING,)
     elif text is config:
         mappings = (MODEL_FOR_CAUSAL_LM_MAPPING,)
     elif text is getattr(config, "text_config", None):

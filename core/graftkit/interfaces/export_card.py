@@ -71,7 +71,11 @@ class CardRequest:
     @property
     def auto_class(self) -> str:
         """The class of `transformers` that loads such models."""
-        return "AutoModelForCausalLM" if self.head == "language" else "AutoModelForSequenceClassification"
+        return {
+            "language": "AutoModelForCausalLM",
+            "sequence": "AutoModelForSequenceClassification",
+            "masked": "AutoModelForMaskedLM",
+        }[self.head]
 
     def python(self, imports: Sequence[str], load: str) -> str:
         """Returns a program that asks a `transformers` model and prints the answer, or the scores of a text.
@@ -82,6 +86,8 @@ class CardRequest:
         """
         if self.head == "language":
             ask, answer = _IN_THE_TEMPLATE if self.chat else _PLAINLY, _ANSWER
+        elif self.head == "masked":
+            ask, answer = _WITH_A_MASK, _FILLED
         else:
             ask, answer = _WITH_AN_ANSWER if self.chat else _PLAINLY, _LABELS if self.labels else _REWARD
         return "\n".join(imports) + f"\n\n{load}\n{ask}{answer}"
@@ -90,7 +96,7 @@ class CardRequest:
         """Returns the arguments of `from_pretrained` for the base model: which, and with which head."""
         named = dict(enumerate(self.labels))
         kept = {"pad_token_id": self.pad} if self.pad is not None else {}
-        head = {**({"id2label": named} if named else {"num_labels": 1}), **kept} if self.head != "language" else {}
+        head = {**({"id2label": named} if named else {"num_labels": 1}), **kept} if self.head == "sequence" else {}
         return ", ".join([self._base(), *(f"{name}={value!r}" for name, value in head.items())])
 
     def _base(self) -> str:
@@ -104,6 +110,14 @@ _PLAINLY = 'inputs = tokenizer("Hello", return_tensors="pt")\n'
 
 _WITH_AN_ANSWER = """messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]
 inputs = tokenizer.apply_chat_template(messages, return_dict=True, return_tensors="pt")
+"""
+
+_WITH_A_MASK = """inputs = tokenizer(f"Hello {tokenizer.mask_token}", return_tensors="pt")
+"""
+
+_FILLED = """place = inputs["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+for token in model(**inputs).logits[0, place].topk(5).indices:
+    print(tokenizer.decode(token))
 """
 
 _LABELS = """for label, share in enumerate(model(**inputs).logits[0].softmax(0).tolist()):

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LABEL", "LearnsFrom", "Objective", "ObjectiveConfig", "Scores", "SequenceObjective", "SequenceScores"]
 
-LearnsFrom = Literal["answers", "pairs", "labelled", "labels"]
+LearnsFrom = Literal["answers", "pairs", "labelled", "labels", "texts"]
 """Which records an objective learns from: `answers`, any that shows what is to be said; `pairs` of a chosen and a
-rejected answer; `labelled` answers, each wanted or not; `labels`, texts each with one of a few labels."""
+rejected answer; `labelled` answers, each wanted or not; `labels`, texts each with one of a few labels;
+`texts`, plain ones alone."""
 
 LABEL = "label"
 """The number by example that says which of the labels a text has, from 0."""
@@ -28,7 +29,8 @@ class ObjectiveConfig(ProviderConfig):
     Attributes:
         head: What the model has on its hidden states. With `language` the objective sees log-probabilities of tokens
             (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), which modules give
-            that core puts on the base model and trains fully, beside the adapter.
+            that core puts on the base model and trains fully, beside the adapter. With `masked` it sees
+            log-probabilities of the tokens that core masks.
         learns_from: Which records it learns from.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
@@ -46,6 +48,11 @@ class ObjectiveConfig(ProviderConfig):
     by_example: ClassVar[bool] = True
     likelihood: ClassVar[bool] = False
     rate_scale: ClassVar[float] = 1.0
+
+    @property
+    def masked_share(self) -> float:
+        """The share of a text's tokens that are masked, for an objective whose head is `masked`."""
+        return 0.0
 
     def label_order(self, found: Collection[str]) -> Sequence[str]:
         """Returns the labels in the order of their numbers, for an objective that learns from `labels`.

@@ -18,7 +18,7 @@ from torch import nn
 from graftkit.interfaces.architecture import head_of
 from graftkit.store.fingerprint import derived_seed
 
-__all__ = ["head_modules", "head_parameters", "sequence_scores", "start_head"]
+__all__ = ["body_gives", "head_modules", "head_parameters", "sequence_scores", "start_head"]
 
 _POOLER = "pooler"
 _DEVIATION = 0.02
@@ -91,7 +91,7 @@ def sequence_scores(network: Any, sequences: Sequence[torch.Tensor], inputs: Map
     parts = torch.split(states, [len(ids) for ids in sequences])
     found = []
     for ids, part in zip(sequences, parts, strict=True):
-        with _body_gives(network.base_model, part.unsqueeze(0)):
+        with body_gives(network.base_model, part.unsqueeze(0)):
             found.append(network(input_ids=ids.unsqueeze(0)).logits)
     return torch.cat(found).float()
 
@@ -111,7 +111,7 @@ def _without_pooler(body: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _body_gives(body: Any, states: torch.Tensor) -> Iterator[None]:
+def body_gives(body: Any, states: torch.Tensor) -> Iterator[None]:
     """Has a model's body give these hidden states, `[1, tokens, hidden]`, in place of computing any."""
     from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import LayerInfo
@@ -425,7 +426,8 @@ class Loader:
         """Compares names and shapes before anything is read."""
         shapes = self._plan.shapes
         self.new = [name for name in head_parameters(self._model, self.head) if name not in shapes]
-        self.unused = [name for name in self._plan.left_over if self.head and not self._is_of_body(name)]
+        headed = head_of(self._files.config) != "language"
+        self.unused = [name for name in self._plan.left_over if headed and not self._is_of_body(name)]
         missing = [
             names[0]
             for names in set(self._names.values())

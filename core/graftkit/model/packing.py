@@ -67,6 +67,7 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
             else than the body's last hidden states.
     """
     scores_sequences = head_of(config) == "sequence"
+    any_order = head_of(config) != "language"
     with errors_alone("transformers"):  # its remarks on a twin
         try:
             twin = build_twin(config, most_weights=most_weights)
@@ -75,9 +76,9 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
                 expected = [_own_logits(twin, ids) for ids in sequences]
                 if scores_sequences:
                     alone = torch.cat([_logits(twin, [ids], packed=False) for ids in sequences])
-                causal = scores_sequences or _is_causal(twin, sequences[0])
+                causal = any_order or _is_causal(twin, sequences[0])
             with attention_as(twin, native_attention(twin)):  # where a model makes no mask, its layers decide
-                causal = scores_sequences or (causal and _is_causal(twin, sequences[0]))
+                causal = any_order or (causal and _is_causal(twin, sequences[0]))
         except Exception as error:
             if is_multimodal(config):
                 raise ModelError(
@@ -85,9 +86,9 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
                     where=where,
                     hint="Give its language model alone, as transformers saves it.",
                 ) from error
-            if scores_sequences:
+            if any_order:
                 raise ModelError(
-                    f"no head on sequences could be tried on this {config['model_type']} model: {_reason(error)}",
+                    f"no such head could be tried on this {config['model_type']} model: {_reason(error)}",
                     where=where,
                     hint=_OTHER_HEADS,
                 ) from error

@@ -17,6 +17,7 @@ from graftkit.recipe.schema import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss_watch import LossWatch
+from graftkit.training.masking import Masking, epochs_of
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import Mixture, plan_steps
 from graftkit.training.step_loss import LikelihoodLoss, Passes, StepLoss, StepScore
@@ -38,6 +39,7 @@ class Trainer:
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
         mixture: Which examples an epoch sees; each once where it is None.
         loss: What a step minimizes, made of how examples are cut into passes; the likelihood when left out.
+        masking: How tokens of a step's examples are masked, where masked ones are learnt.
 
     Attributes:
         plan: The examples of every step.
@@ -60,6 +62,7 @@ class Trainer:
         packed: bool = True,
         mixture: Mixture | None = None,
         loss: Callable[[Passes], StepLoss] | None = None,
+        masking: Masking | None = None,
     ) -> None:
         self.step = 0
         self.whole = True
@@ -76,6 +79,7 @@ class Trainer:
             steps=options.steps,
             mixture=mixture,
         )
+        self._masking, self._epochs = masking, epochs_of(self.plan) if masking else []
         self._options = options
         self._device = device
         self._passes = Passes(options.microbatch_tokens, packed, device)
@@ -112,6 +116,11 @@ class Trainer:
             self._optimizers.freeze_adapter(False)
             self._optimizers.forget_gradients()
             self._network.eval()
+
+    @property
+    def masks(self) -> bool:
+        """Whether tokens of its examples are masked."""
+        return self._masking is not None
 
     def holdout_loss(self, store: TokenStore, poll: Callable[[], None]) -> float:
         """Returns the holdout loss of the model as it is trained so far; the next step computes the same either way.
@@ -170,8 +179,9 @@ class Trainer:
         start = time.perf_counter()
         step = self.step + 1
         rate = self._optimizers.begin(step, steps)
-        groups = self._passes.groups(examples, self._lengths)
-        score = self._loss.backward(self._store, groups, poll, partial(on_pass, step))
+        store, numbers = self._read(examples)
+        groups = self._passes.groups(numbers, store.lengths.tolist())
+        score = self._loss.backward(store, groups, poll, partial(on_pass, step))
         norm = self._optimizers.clip()
         wrong = self.watch.look(step, score.loss, norm)
         if wrong:
@@ -185,14 +195,23 @@ class Trainer:
             step, steps, score.loss, score.tokens, score.loss_tokens, seconds, rate, norm, metrics=score.metrics
         )
 
+    def _read(self, examples: Sequence[int]) -> tuple[TokenStore, Sequence[int]]:
+        """Returns a store with a step's examples, masked where that is learnt, and their numbers in it."""
+        if self._masking is None:
+            return self._store, examples
+        seen = zip(examples, self._epochs[self.step], strict=True)
+        masked = [self._masking.masked(self._store[example], example, epoch) for example, epoch in seen]
+        return TokenStore.of(masked), range(len(masked))
+
     def _loss_error(self, wrong: str, examples: Sequence[int], *, finite: bool) -> LossError:
         """Says which of a step's examples have a loss that is no number, each by itself, where the step's is none."""
         told = ""
         if not finite:
             self._network.eval()
+            store, numbers = self._read(examples)
             losses = {
-                example: self._loss.evaluate(self._store, [[example]], lambda done, total: None).loss
-                for example in examples
+                example: self._loss.evaluate(store, [[number]], lambda done, total: None).loss
+                for example, number in zip(examples, numbers, strict=True)
             }
             bad = [example for example, loss in losses.items() if not math.isfinite(loss)]
             if 0 < len(bad) < len(losses):

@@ -13,7 +13,7 @@ from graftkit.testing.contracts.base import Contract
 
 __all__ = ["ObjectiveContract"]
 
-SEQUENCES = {"answers": 1, "pairs": 2, "labelled": 2, "labels": 1}
+SEQUENCES = {"answers": 1, "pairs": 2, "labelled": 2, "labels": 1, "texts": 1}
 """How many sequences an example has, by what an objective learns from."""
 
 LABELS = 3
