@@ -14,7 +14,7 @@ from graftkit.host.records import shortened
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.regular_file import open_regular
-from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, MergeFacts, run_around
+from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, HeadFacts, MergeFacts, run_around
 from graftkit.store.files import sha256_of, write_json
 
 __all__ = [
@@ -59,6 +59,7 @@ class ExportManifest(Facts):
         manifest_format: The version of the form, `FORMAT`.
         exporter: The exporter, as a manifest names a provider.
         model: The base model.
+        head: The head that was put on it, or None where it is a language model.
         model_source: What opens the base model.
         quantizer: How its weights were stored in training.
         adapter: What was trained.
@@ -83,6 +84,7 @@ class ExportManifest(Facts):
     manifest_format: int = FORMAT
     exporter: dict[str, Any] = Field(default={})
     model: BaseFacts = BaseFacts(reference="")
+    head: HeadFacts | None = None
     model_source: dict[str, Any] = Field(default={})
     quantizer: dict[str, Any] = Field(default={})
     adapter: dict[str, Any] = Field(default={})

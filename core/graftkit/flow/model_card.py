@@ -49,7 +49,7 @@ def write_model_card(
     if CARD in run.theirs(f"exports/{name}"):
         run.notice("export", f"exports/{name}/{CARD} is not the run's and stays: no model card is written")
         return
-    files, chat = run.plan.files, "chat" in run.plan.samples.train.counts()
+    files, chat = run.plan.files, run.plan.chats
     told = must_be_passed(chat_options(run.plan.bound), run.plan.encoder.template if chat else None)
     text = render_card(
         name,
@@ -75,7 +75,9 @@ def _of_the_format(run: RunContext, exporter: Exporter, folder: Path) -> ExportC
     base = hub_id(reference) or f"./{public_name(reference)}"  # a bare name would be looked for on the hub
     asked = run.manifest.data.prompts if run.manifest.data else "chat"
     chat = asked == "chat" and run.vocabulary.tokenizer.chat_template is not None
-    found = exporter.card(CardRequest(folder, base, chat))
+    head = run.plan.head
+    about = (head.kind, tuple(head.labels), head.pad) if head else ()
+    found = exporter.card(CardRequest(folder, base, chat, *about))
     if not isinstance(found, ExportCard):
         raise ExportError(
             f"the exporter '{type(exporter).__name__}' gives {with_article(type(found).__name__)} for its card"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from graftkit.flow.estimate import (
     estimate_steps,
     too_short,
 )
+from graftkit.flow.head import head_facts, labels_in_order, mask_token, refuse_with_head, with_facts, with_run_head
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.template_check import check_template
@@ -39,12 +39,14 @@ from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.samples import LabelledText, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.schema import Recipe
+from graftkit.report.run_manifest import HeadFacts
 from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
@@ -85,6 +87,7 @@ class RunPlan:
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
             how many `new_rows` the embedding gets; None where it did not check.
         origin: The adapter that training goes on with; None where it begins with a new one.
+        head: What the base model's files are given besides, which `files.config` says; None for a language model.
         ask_memory: Makes of this recipe, or of another one for the same records, what `forecast_memory` is to be asked;
             None where `check_as_run` has not looked, or no record can be encoded.
     """
@@ -108,12 +111,18 @@ class RunPlan:
     corpus: CorpusEstimate | None = None
     checked: Mapping[str, str | bool | int] | None = None
     origin: AdapterFolder | None = None
+    head: HeadFacts | None = None
     ask_memory: Callable[[BoundRecipe], MemoryRequest] | None = None
 
     @property
     def seen_an_epoch(self) -> float:
         """How often an epoch sees a training record, in the mean of all."""
         return _seen(self.shares)
+
+    @property
+    def chats(self) -> bool:
+        """Whether training records are laid out by a chat template."""
+        return _chats(self.bound, self.samples)
 
     @property
     def mixed(self) -> bool:
@@ -163,7 +172,9 @@ def make_plan(
     bound = bind(loaded, host)
     recipe = bound.recipe
     where = bound.document.where
-    source, files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
+    refuse_with_head(bound)
+    source, own_files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
+    files = with_run_head(bound, own_files)
     targets = _likely_targets(bound, files)
     backend = host.registry.resolve("tokenizer", files.tokenizer_backend)
     template = _template(bound)
@@ -171,7 +182,10 @@ def make_plan(
     rowless = check_fits(files, tokenizer)
     vocabulary = plan_vocabulary(bound, host, backend, template)
     before_records()
-    samples, datasets, shares = _read(bound, host, pinned)
+    samples, datasets, shares, found = _read(bound, host, pinned)
+    labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source))
+    head = head_facts(bound, labels, tokenizer)
+    files = with_facts(own_files, head)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
@@ -184,12 +198,16 @@ def make_plan(
         report_dropped=recipe.data.dropped == "report",
         overflow=recipe.data.overflow,
         parse_special_tokens=recipe.data.special_tokens == "parse",
+        labels=labels,
+        whole_texts=bound.objective_config.head == "masked",
     )
+    if encoder.whole_texts:
+        mask_token(known, files.reference)
     check_arguments(bound, template_in_use)
     check_end_of_turn(bound, encoder.tokenizer)
-    differences = check_template(encoder, samples)
+    differences = check_template(encoder, samples) if _chats(bound, samples) else []
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
-    laid_out_by = template_in_use if "chat" in samples.train.counts() else None
+    laid_out_by = template_in_use if _chats(bound, samples) else None
     notices = [
         *bound.document.notices,
         *(check_origin(origin, bound, tokenizer) if origin else []),
@@ -223,7 +241,13 @@ def make_plan(
         chosen=chosen,
         corpus=corpus,
         origin=origin,
+        head=head,
     )
+
+
+def _chats(bound: BoundRecipe, samples: Split) -> bool:
+    """Whether training records are laid out by a chat template; a classifier is given texts as they are."""
+    return bound.objective_config.learns_from != "labels" and "chat" in samples.train.counts()
 
 
 def _with_numbers(
@@ -324,12 +348,20 @@ def _template(bound: BoundRecipe) -> str | None:
 
 def _read(
     bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None
-) -> tuple[Split, list[Dataset], list[DatasetShare]]:
-    """Reads every record once, and returns the records, the files that they are in, and how often they are seen."""
+) -> tuple[Split, list[Dataset], list[DatasetShare], set[str]]:
+    """Reads every record once.
+
+    Returns:
+        The records, the files that they are in, how often they are seen, and the labels that texts have.
+    """
     data, seed = bound.recipe.data, bound.recipe.training.seed
-    learns_from = partial(
-        check_learns_from, learns_from=bound.objective_config.learns_from, objective=bound.objective.use
-    )
+    labels: set[str] = set()
+
+    def learns_from(sample: Sample) -> None:
+        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+        if isinstance(sample, LabelledText):
+            labels.add(sample.label)
+
     files = open_datasets(bound, host, "train", pinned)
     held = []
     if isinstance(data.holdout, list):
@@ -344,7 +376,7 @@ def _read(
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count
     shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
-    return found, [*files, *held], shares
+    return found, [*files, *held], shares, labels
 
 
 def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:

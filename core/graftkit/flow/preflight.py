@@ -51,4 +51,4 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
         return request_of(bound, host, *model, base.packing, base.device.type, sizes, change)
 
     found = replace(settled, notices=[*settled.notices, *told, *base.notices], checked=checked, corpus=corpus)
-    return replace(found, ask_memory=ask) if corpus.lengths else found
+    return replace(found, ask_memory=ask) if corpus.lengths and not plan.head else found

@@ -35,6 +35,7 @@ from graftkit.flow.export_manifest import (
     refuse_foreign_code,
     tokenizer_configs,
 )
+from graftkit.flow.head import with_facts
 from graftkit.flow.open_model import open_named_base
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
 from graftkit.flow.with_parent import end_with_parent
@@ -323,7 +324,7 @@ class _TrainedBase:
         found = open_named_base(self._make, self._manifest.model_source, said.reference)
         if said.files:
             check_unchanged(said, base_facts(found))
-        return found
+        return with_facts(found, self._manifest.head)
 
     def dense(self, place: Path) -> Any:
         """Builds the model: its weights as the quantizer gives them back, float32, in files."""

@@ -13,6 +13,7 @@ from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.follow import lead
 from graftkit.flow.holdout_watch import HoldoutWatch
+from graftkit.flow.masking import masking_of
 from graftkit.flow.metrics import METRICS, Metrics, missing_steps, read_metrics, to_line
 from graftkit.flow.objective import loss_of
 from graftkit.flow.resume import Resumed, check_state
@@ -80,6 +81,7 @@ def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Tra
         packed=loaded.packing.packed,
         loss=loss_of(run, model.network),
         mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
+        masking=masking_of(run, "training"),
         processes=run.processes,
     )
 
@@ -340,6 +342,8 @@ def _facts(trainer: Trainer, metrics: Metrics) -> dict[str, object]:
     """Returns what the training took; what only its metrics say is None where they are damaged."""
     tokens, loss_tokens = trainer.count_tokens()
     losses = {line["step"]: line["loss"] for line in metrics.steps}
+    if trainer.masks:  # another share in each step
+        loss_tokens = sum(line["loss_tokens"] for line in metrics.steps)
     seconds = sum(line["seconds"] for line in metrics.steps)
     return {
         "steps": trainer.step,

@@ -22,6 +22,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.experts import ExpertStack
 from graftkit.model.grow import GrownVocabulary
+from graftkit.model.head import head_parameters
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.originals import FileOriginals
 from graftkit.model.parts import tower_tensors
@@ -53,6 +54,7 @@ class AdaptedModel:
         system: The system message that all conversations shared, or None.
         saved_modules: The names of parameters that an adapter's folder held as a whole, in the place of the base's.
         unties: Whether its output layer has new rows of its own, and the base model's is tied to the embedding.
+        head: The dotted paths of the modules that are trained fully beside the adapter: a head on sequences.
     """
 
     network: nn.Module
@@ -67,11 +69,16 @@ class AdaptedModel:
     system: str | None = None
     saved_modules: Sequence[str] = ()
     unties: bool = False
+    head: Sequence[str] = ()
 
     @property
     def saved_tensors(self) -> dict[str, torch.Tensor]:
-        """What the adapter's folder held in the place of the base model's parameters, by their names, float32."""
-        return {name: self.network.get_parameter(name).detach().float() for name in self.saved_modules}
+        """Whole parameters in the place of the base model's, by their names, float32.
+
+        The adapter's folder held them so, or they are a head's.
+        """
+        names = [*self.saved_modules, *self.head_parameters()]
+        return {name: self.network.get_parameter(name).detach().float() for name in names}
 
     @property
     def change(self) -> VocabularyChange | None:
@@ -129,7 +136,7 @@ class AdaptedModel:
             f"{layer}.{name}": parameter
             for layer, weight in self.adapted.items()
             for name, parameter in weight.trainable_parameters().items()
-        } | self.row_parameters()
+        } | {**self.row_parameters(), **self.head_parameters()}
 
     def rate_scales(self) -> dict[str, float]:
         """Returns the factors on the learning rate that are not 1, by layer and name.
@@ -154,8 +161,12 @@ class AdaptedModel:
         """Returns those of them that are new rows of the embeddings."""
         return self.grown.parameters() if self.grown else {}
 
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns those of them that are a head's, by their names in the model."""
+        return head_parameters(self.network, self.head)
+
     def adapter_state(self) -> dict[str, torch.Tensor]:
-        """Returns every tensor that was trained, by layer and name: the adapter's and the new rows.
+        """Returns every tensor that was trained, by layer and name: the adapter's, the new rows and the head's.
 
         Of a frozen weight that the adapter replaced there are a few numbers besides, by which another one is told.
         """
@@ -164,7 +175,8 @@ class AdaptedModel:
             for layer, weight in self.adapted.items()
             for name, tensor in weight.adapter_state().items()
         }
-        return trained | {name: rows.detach() for name, rows in self.row_parameters().items()} | self._projections()
+        whole = {**self.row_parameters(), **self.head_parameters()}
+        return trained | {name: tensor.detach() for name, tensor in whole.items()} | self._projections()
 
     def _projections(self) -> dict[str, torch.Tensor]:
         """Returns a projection of each frozen weight that the adapter put in the place of the base model's."""
@@ -207,11 +219,11 @@ class AdaptedModel:
                 weight.load_adapter_state(mine)
             except ValueError as error:
                 raise TrainingError(f"{layer}: {error}") from None
-        for name, rows in self.row_parameters().items():
-            if rows.shape != state[name].shape:
-                raise TrainingError(f"{name} has shape {list(state[name].shape)}, not {list(rows.shape)}")
+        for name, whole in {**self.row_parameters(), **self.head_parameters()}.items():
+            if whole.shape != state[name].shape:
+                raise TrainingError(f"{name} has shape {list(state[name].shape)}, not {list(whole.shape)}")
             with torch.no_grad():
-                rows.copy_(state[name])
+                whole.copy_(state[name])
 
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor on the CPU at a time.

@@ -33,6 +33,9 @@ __all__ = ["CARD", "hub_id", "public_name", "render_card"]
 
 CARD = "README.md"
 
+_TASKS = {"language": "text-generation", "sequence": "text-classification", "masked": "fill-mask"}
+"""The hub's names of what models are for, by their heads."""
+
 _HUB_ID = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)", re.ASCII)
 _DATA_SET = re.compile(r"hub:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@.*", re.ASCII)
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}")
@@ -101,7 +104,7 @@ def _front_matter(run: RunManifest, card: ExportCard | None, base_license: str |
         "base_model_relation": card.relation if card and base else None,
         "library_name": card.library if card else None,
         "license": base_license if base_license and _LICENSE.fullmatch(base_license) else None,
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": _TASKS[run.head.kind if run.head else "language"],
         "datasets": _hub_data_sets(run),
         "tags": list(dict.fromkeys(["graftkit", *_methods(run), *(card.tags if card else ())])),
     }

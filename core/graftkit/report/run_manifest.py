@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from graftkit.errors import FolderError
 from graftkit.host.lifecycle import RunStatus
+from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.exporter import MergeBase
 from graftkit.interfaces.regular_file import read_regular
@@ -26,6 +27,7 @@ __all__ = [
     "ExportFacts",
     "ExportedStep",
     "Facts",
+    "HeadFacts",
     "Measurement",
     "MemoryFacts",
     "MemoryForecast",
@@ -73,6 +75,20 @@ class BaseFacts(Facts):
 
     reference: str
     files: dict[str, str] = {}
+
+
+class HeadFacts(Facts):
+    """The head that was put on the base model.
+
+    Attributes:
+        kind: What it scores.
+        labels: What its scores are of, in their order; empty for the one score of a reward model.
+        pad: The id of the tokenizer's padding token.
+    """
+
+    kind: Head
+    labels: list[str] = []
+    pad: int | None = None
 
 
 class AdapterSource(Facts):
@@ -362,6 +378,7 @@ class RunManifest(Facts):
             measured `after` them, if anything was.
         tokenizer: The tokenizer that examples are encoded with.
         model: The base model.
+        head: The head that was put on it, or None where it is a language model.
         adapter_from: The adapter that training went on with, or None.
         sequences: How sequences are put together.
         forecast: What was known beforehand of what is trained and stored; see `graftkit.flow.targets.forecast`.
@@ -394,6 +411,7 @@ class RunManifest(Facts):
     continued: list[dict[str, Any]] = []
     tokenizer: TokenizerFacts | None = None
     model: BaseFacts | None = None
+    head: HeadFacts | None = None
     adapter_from: AdapterSource | None = None
     sequences: SequenceFacts | None = None
     forecast: dict[str, int | None] = {}

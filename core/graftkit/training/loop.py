@@ -18,6 +18,7 @@ from graftkit.recipe.schema import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss_watch import LossWatch
+from graftkit.training.masking import Masking, epochs_of
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import Mixture, plan_steps
 from graftkit.training.processes import ALONE, Processes
@@ -41,6 +42,7 @@ class Trainer:
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
         mixture: Which examples an epoch sees; each once where it is None.
         loss: What a step minimizes, made of how examples are cut into passes; the likelihood when left out.
+        masking: How tokens of a step's examples are masked, where masked ones are learnt.
         processes: Those that share the steps. That of rank 0 calls `run`, the others `follow`.
 
     Attributes:
@@ -64,6 +66,7 @@ class Trainer:
         packed: bool = True,
         mixture: Mixture | None = None,
         loss: Callable[[Passes], StepLoss] | None = None,
+        masking: Masking | None = None,
         processes: Processes = ALONE,
     ) -> None:
         self.step = 0
@@ -81,6 +84,7 @@ class Trainer:
             steps=options.steps,
             mixture=mixture,
         )
+        self._masking, self._epochs = masking, epochs_of(self.plan) if masking else []
         self._options = options
         self._device = device
         self._passes = Passes(options.microbatch_tokens, packed, device, processes)
@@ -140,6 +144,11 @@ class Trainer:
             self._optimizers.forget_gradients()
             self._network.eval()
 
+    @property
+    def masks(self) -> bool:
+        """Whether tokens of its examples are masked."""
+        return self._masking is not None
+
     def holdout_loss(self, store: TokenStore, poll: Callable[[], None]) -> float:
         """Returns the holdout loss of the model as it is trained so far; the next step computes the same either way.
 
@@ -191,12 +200,11 @@ class Trainer:
         start = time.perf_counter()
         examples, steps, step = self.plan[self.step], len(self.plan), self.step + 1
         rate = self._optimizers.begin(step, steps)
-        groups = self._passes.groups(examples, self._lengths)
+        store, numbers = self._read(examples)
+        groups = self._passes.groups(numbers, store.lengths.tolist())
         # Dropout draws from torch's global generator: it is seeded by step and pass and given back untouched.
         with torch.random.fork_rng(devices=_cuda_index(self._device)):
-            score = self._loss.backward(
-                self._store, groups, poll, partial(on_pass, step), partial(self._seed_pass, step)
-            )
+            score = self._loss.backward(store, groups, poll, partial(on_pass, step), partial(self._seed_pass, step))
         sum_gradients(self._parameters, self._processes)
         norm = self._optimizers.clip()
         wrong = self.watch.look(step, score.loss, norm)
@@ -211,6 +219,14 @@ class Trainer:
             step, steps, score.loss, score.tokens, score.loss_tokens, seconds, rate, norm, metrics=score.metrics
         )
 
+    def _read(self, examples: Sequence[int]) -> tuple[TokenStore, Sequence[int]]:
+        """Returns a store with a step's examples, masked where that is learnt, and their numbers in it."""
+        if self._masking is None:
+            return self._store, examples
+        seen = zip(examples, self._epochs[self.step], strict=True)
+        masked = [self._masking.masked(self._store[example], example, epoch) for example, epoch in seen]
+        return TokenStore.of(masked), range(len(masked))
+
     def _seed_pass(self, step: int, group: int, number: int) -> None:
         torch.manual_seed(derived_seed(self._options.seed, "dropout", step, group, number))
 
@@ -219,9 +235,10 @@ class Trainer:
         told = ""
         if not finite:
             self._network.eval()
+            store, numbers = self._read(examples)
             losses = {
-                example: self._loss.evaluate(self._store, [[example]], lambda done, total: None).loss
-                for example in examples
+                example: self._loss.evaluate(store, [[number]], lambda done, total: None).loss
+                for example, number in zip(examples, numbers, strict=True)
             }
             bad = [example for example, loss in losses.items() if not math.isfinite(loss)]
             if 0 < len(bad) < len(losses):

@@ -17,7 +17,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 
+from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.forward import logits_at
+from graftkit.model.head import body_gives
 from graftkit.model.packing import forward_inputs
 from graftkit.training.batch import PackedBatch
 from graftkit.training.nll import summed_nll
@@ -73,6 +75,8 @@ class TokenLoss:
         self._network: Any = network
         self._packed = packed
         self._plain_head: bool | None = None
+        named = getattr(getattr(network, "config", None), "architectures", None)
+        self._masked = head_of({"architectures": named}) == "masked"
 
     def sum(self, batch: PackedBatch) -> torch.Tensor:
         """Returns the weighted sum over the tokens in the loss, in nats; a scalar, float32, without a gradient."""
@@ -176,7 +180,17 @@ class TokenLoss:
         return summed_nll(self._scores(hidden), labels, scale, weights)
 
     def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Returns the output layer's scores; some bodies give float32 whatever they compute in (Mamba)."""
+        """Returns the output layer's scores; some bodies give float32 whatever they compute in (Mamba).
+
+        Of an encoder that fills in masked tokens they are those of all that its class puts on the body: a layer, an
+        activation and a norm before the output layer.
+        """
+        if self._masked:
+            with body_gives(self._network.base_model, hidden.unsqueeze(0)):
+                logits: torch.Tensor = self._network(
+                    input_ids=hidden.new_zeros(1, len(hidden), dtype=torch.int64)
+                ).logits
+            return logits[0]
         head = self._network.get_output_embeddings()
         scores: torch.Tensor = head(hidden.to(head.weight.dtype))
         return scores
@@ -193,7 +207,8 @@ class TokenLoss:
             try:
                 with torch.no_grad():
                     whole = self._network(**inputs).logits
-                    scores = self._scores(self._network.base_model(**inputs).last_hidden_state)
+                    states = self._network.base_model(**inputs).last_hidden_state
+                    scores = self._scores(states[0]).unsqueeze(0)
             finally:
                 self._network.train(training)
             self._plain_head = torch.equal(whole.float(), scores.float())

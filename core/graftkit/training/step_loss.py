@@ -17,12 +17,24 @@ from graftkit.training.loss import ScoredPass, TokenLoss
 from graftkit.training.order import group_by_tokens
 from graftkit.training.processes import ALONE, Processes, shares
 
-__all__ = ["REFERENCE", "LikelihoodLoss", "ObjectiveLoss", "Passes", "SeedPass", "StepLoss", "StepScore"]
+__all__ = [
+    "REFERENCE",
+    "LikelihoodLoss",
+    "ObjectiveLoss",
+    "OnPass",
+    "Passes",
+    "ScoreSums",
+    "SeedPass",
+    "StepLoss",
+    "StepScore",
+    "by_example",
+]
 
 REFERENCE = "reference"
 """The column by token with the log-probabilities that the model gave as training started, float32."""
 
 OnPass = Callable[[int, int], None]
+"""Called with how many passes are done and how many there are."""
 
 SeedPass = Callable[[int, int], None]
 """Called before each pass of a step with the number of its group among all of the step's, and its number there."""
@@ -208,7 +220,7 @@ class ObjectiveLoss:
         seed_pass: SeedPass,
     ) -> StepScore:
         """Scores what the objective looks at together, asks it, and runs the gradient back."""
-        total, done = _Total(), 0
+        total, done = ScoreSums(), 0
         own = self._passes.own(store, groups)
         count, every = sum(map(len, groups)), self._passes.count(store, [groups[number] for number in own])
         for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
@@ -221,7 +233,7 @@ class ObjectiveLoss:
                     seed_pass(each.group, each.place)
                 runs.append(self._loss.score(each.batch, learn=once) if each.own else None)
             asked = self._ask(store, groups, chunk, passes, runs)
-            total.add(asked, [each.batch for each in passes])
+            total.add(asked.losses, asked.metrics, [each.batch for each in passes])
             (gradient,) = torch.autograd.grad(asked.losses.sum() / count, asked.logps)
             factors = torch.split(gradient, [len(each.batch.labels) for each in passes])
             for each, run, by_token in zip(passes, runs, factors, strict=True):
@@ -241,7 +253,7 @@ class ObjectiveLoss:
     @torch.no_grad()
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Scores what the objective looks at together, and asks it."""
-        total, done, every = _Total(), 0, self._passes.count(store, groups)
+        total, done, every = ScoreSums(), 0, self._passes.count(store, groups)
         everything = range(len(groups))
         for chunk in [[number] for number in everything] if self._by_example else [everything]:
             passes = self._read(store, groups, chunk, everything)
@@ -252,7 +264,8 @@ class ObjectiveLoss:
                 done += 1
             examples = [store[number] for group in chunk for number in groups[group]]
             batches = [each.batch for each in passes]
-            total.add(_ask(self._objective, examples, batches, [run.logps for run in runs]), batches)
+            asked = _ask(self._objective, examples, batches, [run.logps for run in runs])
+            total.add(asked.losses, asked.metrics, batches)
         return total.score()
 
     def _read(
@@ -343,37 +356,49 @@ def _scores(examples: Sequence[Example], batches: Sequence[PackedBatch], logps: 
         sequences=sequences // len(examples),
         examples=len(examples),
         reference=torch.cat(references) if references else None,
-        by_example={
-            name: torch.tensor([example.by_example[name].item() for example in examples], device=owners[0].device)
-            for name in examples[0].by_example
-        },
+        by_example=by_example(examples, owners[0].device),
     )
+
+
+def by_example(examples: Sequence[Example], device: torch.device) -> dict[str, torch.Tensor]:
+    """Returns the further numbers of some examples by name, `[examples]` each."""
+    return {
+        name: torch.tensor([example.by_example[name].item() for example in examples], device=device)
+        for name in examples[0].by_example
+    }
 
 
 def _has(batch: PackedBatch) -> bool:
     return REFERENCE in batch.by_token
 
 
-class _Total:
+class ScoreSums:
     """Sums over what an objective looked at together."""
 
     def __init__(self) -> None:
         self._loss, self._examples, self._tokens, self._loss_tokens = 0.0, 0, 0, 0
         self._sums: dict[str, tuple[float, int]] = {}
 
-    def add(self, asked: _Asked, batches: Sequence[PackedBatch]) -> None:
-        self._loss += asked.losses.sum().item()
-        self._examples += len(asked.losses)
+    def add(self, losses: torch.Tensor, metrics: Mapping[str, torch.Tensor], batches: Sequence[PackedBatch]) -> None:
+        """Adds what an objective said of some examples, and the passes that computed them.
+
+        Args:
+            losses: `[examples]`.
+            metrics: `[examples]` each.
+            batches: The passes.
+        """
+        self._loss += losses.sum().item()
+        self._examples += len(losses)
         self._tokens += sum(batch.tokens for batch in batches)
         self._loss_tokens += sum(len(batch.labels) for batch in batches)
-        for name, values in asked.metrics.items():
+        for name, values in metrics.items():
             total, count = self._sums.get(name, (0.0, 0))
             known = values[~values.isnan()]
             self._sums[name] = total + known.sum().item(), count + len(known)
 
-    def over(self, processes: Processes) -> _Total:
+    def over(self, processes: Processes) -> ScoreSums:
         """Returns the sums over what all processes have looked at."""
-        found = _Total()
+        found = ScoreSums()
         for loss, examples, tokens, loss_tokens, sums in processes.gather(
             [self._loss, self._examples, self._tokens, self._loss_tokens, self._sums]
         ):
@@ -385,6 +410,7 @@ class _Total:
         return found
 
     def score(self) -> StepScore:
+        """Returns the means over what was added."""
         means = {name: total / count for name, (total, count) in self._sums.items() if count}
         loss = self._loss / self._examples if self._examples else math.nan
         return StepScore(loss, self._tokens, self._loss_tokens, means)
