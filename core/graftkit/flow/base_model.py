@@ -18,6 +18,7 @@ from graftkit.flow.new_rows import changed_config, grow_vocabulary
 from graftkit.flow.place_adapter import load_tensors
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
+from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
@@ -85,6 +86,8 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
         grown = grow_vocabulary(run, network) if run.vocabulary.change else None
         adapter: Adapter = run.host.registry.create(bound.adapter.registered, bound.adapter.config)
         adapted = adapt(network, adapter, run.plan.targets, seed=bound.recipe.training.seed, originals=base.originals)
+        if bound.recipe.memory.checkpoint == "blocks":
+            checkpoint_blocks(network)
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
         generation = generation_config(files, run.vocabulary.change, tokenizer, run.manifest.stop_tokens)

@@ -90,7 +90,7 @@ def _measured(
         network,
         store,
         loaded.device,
-        run.plan.bound.recipe.training.microbatch_tokens,
+        run.plan.bound.recipe.training.pass_tokens,
         stage.progress("passes"),
         packed=loaded.packing.packed,
         loss=loss_of(run, network),

@@ -331,7 +331,7 @@ def _merge_request(run: RunContext, corpus: Corpus, probes: Probes, stage: Stage
         probes,
         run.folder / PROBES_FILE,
         lambda: holdout_sample(
-            corpus, options.training.microbatch_tokens, likelihood=run.plan.bound.objective_config.likelihood
+            corpus, options.training.pass_tokens, likelihood=run.plan.bound.objective_config.likelihood
         ),
         stage.progress("passes"),
     )

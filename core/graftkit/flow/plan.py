@@ -32,6 +32,7 @@ from graftkit.flow.head import head_facts, labels_in_order, mask_token, refuse_w
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.template_check import check_template
+from graftkit.flow.unsettled import settled_recipe, unsettled
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, plan_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -46,12 +47,13 @@ from graftkit.model.targets import likely_layers, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.schema import Recipe
-from graftkit.report.run_manifest import HeadFacts
+from graftkit.report.run_manifest import HeadFacts, SettledKey
 from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
 if TYPE_CHECKING:
+    from graftkit.flow.fit_memory import MemoryLimits
     from graftkit.flow.forecast_memory import MemoryRequest
 
 __all__ = ["RunPlan", "make_plan"]
@@ -83,13 +85,15 @@ class RunPlan:
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
         chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
+        settled: The keys of the recipe that said `auto`, "section.key", with what they came to so far.
         corpus: What a sample of the records says of all of them; None where nothing asked for it.
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
             how many `new_rows` the embedding gets; None where it did not check.
         origin: The adapter that training goes on with; None where it begins with a new one.
         head: What the base model's files are given besides, which `files.config` says; None for a language model.
         ask_memory: Makes of this recipe, or of another one for the same records, what `forecast_memory` is to be asked;
-            None where `check_as_run` has not looked, or no record can be encoded.
+            None where `check_as_run` has not looked, or no record can be encoded. No key of it may say `auto` any more.
+        settle_memory: Finds out what keys come to that do, within so much memory, or what is free here; None likewise.
     """
 
     bound: BoundRecipe
@@ -108,11 +112,13 @@ class RunPlan:
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
     chosen: Mapping[str, Any] = field(default_factory=dict)
+    settled: Mapping[str, SettledKey] = field(default_factory=dict)
     corpus: CorpusEstimate | None = None
     checked: Mapping[str, str | bool | int] | None = None
     origin: AdapterFolder | None = None
     head: HeadFacts | None = None
     ask_memory: Callable[[BoundRecipe], MemoryRequest] | None = None
+    settle_memory: Callable[[MemoryLimits | None], Mapping[str, SettledKey]] | None = None
 
     @property
     def seen_an_epoch(self) -> float:
@@ -128,6 +134,10 @@ class RunPlan:
     def mixed(self) -> bool:
         """Whether an epoch is anything but every training record once."""
         return any(share.weight != 1 for share in self.shares)
+
+    def with_settled(self, found: Mapping[str, SettledKey]) -> RunPlan:
+        """Returns the plan with keys that said `auto` at the values that they came to."""
+        return replace(self, bound=settled_recipe(self.bound, found), settled={**self.settled, **found})
 
     def revisions(self) -> dict[str, str]:
         """Returns the commit of each revision of a hub's data set that is read: "hub:owner/name@revision" -> commit."""
@@ -154,6 +164,7 @@ def make_plan(
     before_records: Callable[[], None] = lambda: None,
     chosen: Mapping[str, Any] | None = None,
     pinned: Mapping[str, str] | None = None,
+    settled: Mapping[str, SettledKey] | None = None,
 ) -> RunPlan:
     """Checks a recipe and plans its run.
 
@@ -164,6 +175,7 @@ def make_plan(
         before_records: Called once recipe, model and tokenizer hold, before records are read; it may refuse, too.
         chosen: What was chosen for the run that goes on, which holds for it; None where none does.
         pinned: The commits of the hub's data sets that the run which goes on took; see `RunPlan.revisions`.
+        settled: What keys that say `auto` came to in the run that goes on.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
@@ -207,6 +219,7 @@ def make_plan(
     check_end_of_turn(bound, encoder.tokenizer)
     differences = check_template(encoder, samples) if _chats(bound, samples) else []
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
+    kept = {key: found for key, found in (settled or {}).items() if key in unsettled(bound.recipe)}
     laid_out_by = template_in_use if _chats(bound, samples) else None
     notices = [
         *bound.document.notices,
@@ -242,7 +255,7 @@ def make_plan(
         corpus=corpus,
         origin=origin,
         head=head,
-    )
+    ).with_settled(kept)
 
 
 def _chats(bound: BoundRecipe, samples: Split) -> bool:
@@ -266,8 +279,7 @@ def _with_numbers(
     corpus = estimate_corpus(encoder, samples.train, _seen(shares))
     chosen = choose_training(recipe, corpus, files, bound.objective_config.rate_scale)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
-    training = recipe.training.model_copy(update=chosen)
-    return replace(bound, recipe=recipe.model_copy(update={"training": training})), chosen, corpus
+    return bound.with_values({f"training.{key}": value for key, value in chosen.items()}), chosen, corpus
 
 
 def _seen(shares: Sequence[DatasetShare]) -> float:

@@ -90,7 +90,7 @@ def _scored(
 ) -> NDArray[np.float32]:
     """Returns the log-probability of each token in the loss, `[tokens]`; 0 for the others."""
     found = np.zeros(len(store.ids), np.float32)
-    passes = Passes(run.plan.bound.recipe.training.microbatch_tokens, loaded.packing.packed, loaded.device)
+    passes = Passes(run.plan.bound.recipe.training.pass_tokens, loaded.packing.packed, loaded.device)
     loss = TokenLoss(loaded.model.network, packed=passes.packed)
     for group in passes.all_groups(store):
         report(group[0])

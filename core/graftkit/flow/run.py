@@ -18,7 +18,15 @@ from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Chosen, Event, Notice, OnEvent
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import Resumed, chosen_of_run, day_of_run, find_run, revisions_of_run, telling_versions
+from graftkit.flow.resume import (
+    Resumed,
+    chosen_of_run,
+    day_of_run,
+    find_run,
+    revisions_of_run,
+    settled_of_run,
+    telling_versions,
+)
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
@@ -252,11 +260,12 @@ def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> 
         host: The plugins.
         folder: Of the run that it may go on with: what that has settled is taken from it.
     """
-    started, chosen, pinned = None, None, None
+    started, chosen, pinned, settled = None, None, None, None
     if folder is not None:
         started, chosen, pinned = day_of_run(folder), chosen_of_run(folder), revisions_of_run(folder)
+        settled = settled_of_run(folder)
     refuse = partial(refuse_device, loaded.recipe.training.device)
-    return make_plan(loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned)
+    return make_plan(loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned, settled=settled)
 
 
 def _flow(run: RunContext) -> None:
@@ -273,15 +282,20 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.check_model import check_model
     from graftkit.flow.export import make_exporters, prove_exports, refuse_early
     from graftkit.flow.report import write_report
+    from graftkit.flow.settle_dtype import settle_dtype
+    from graftkit.flow.settle_memory_apart import settle_memory_apart
     from graftkit.flow.targets import settle_targets
 
+    run.settle(settle_dtype(run.plan).settled)
     run.plan = settle_targets(run.plan, run.vocabulary.change)
     run.record(forecast=dict(run.plan.forecast))
     for message in run.plan.notices:
         run.notice("plan", message)
     exporters = make_exporters(run.plan, run.host)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
-    _train_and_export(run, check_model(run), build_corpus(run), exporters)
+    planned, corpus = check_model(run), build_corpus(run)
+    settle_memory_apart(run, planned, corpus)
+    _train_and_export(run, planned, corpus, exporters)
     del exporters
     prove_exports(run)
     write_report(run)

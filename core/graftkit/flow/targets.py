@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["certain_targets", "chosen_targets", "forecast", "settle_targets"]
 
-_ITEMSIZE = {"float32": 4, "bfloat16": 2}
-"""Bytes of a number, by the dtype of the computation."""
+_ITEMSIZE = {"float32": 4, "bfloat16": 2, "auto": 4}
+"""Bytes of a number, by the dtype of the computation; at most, until that is settled."""
 
 
 def chosen_targets(bound: BoundRecipe, layers: Sequence[str], experts: Sequence[str] = ()) -> list[str]:

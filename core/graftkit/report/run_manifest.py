@@ -37,6 +37,7 @@ __all__ = [
     "ParameterFacts",
     "RunManifest",
     "SequenceFacts",
+    "SettledKey",
     "StageFacts",
     "StageMemory",
     "StepFailure",
@@ -291,6 +292,23 @@ class ExportFacts(Facts):
     merge: MergeFacts | None = None
 
 
+class SettledKey(Facts):
+    """What a key of the recipe that says `auto` came to on this machine.
+
+    Attributes:
+        value: The value.
+        reason: Why.
+    """
+
+    value: int | str
+    reason: str
+
+    def describe(self, key: str) -> str:
+        """Says it of a key."""
+        value = f"{self.value:,}" if isinstance(self.value, int) else self.value
+        return f"{key}: auto is {value}: {self.reason}"
+
+
 class StageMemory(Facts):
     """The most that a stage holds at once, in bytes.
 
@@ -367,6 +385,8 @@ class RunManifest(Facts):
         progress: The stage, and the step of the training, that was reached; None when the run has finished.
         recipe: The recipe with every default and preset filled in.
         chosen: The keys of the recipe's `training` that were left out, with what was chosen for them by the records.
+        settled: The keys of the recipe that said `auto`, as "section.key", and what they came to on this machine;
+            `recipe` has the values.
         providers: What each name in the recipe resolved to, by kind.
         seed: What all random numbers are derived from.
         stages: The stages that are over, in their order.
@@ -401,6 +421,7 @@ class RunManifest(Facts):
     progress: dict[str, Any] | None = None
     recipe: dict[str, Any] = {}
     chosen: dict[str, int | float] = {}
+    settled: dict[str, SettledKey] = {}
     providers: dict[str, Any] = {}
     seed: int = 0
     stages: list[StageFacts] = []

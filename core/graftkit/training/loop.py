@@ -87,7 +87,7 @@ class Trainer:
         self._masking, self._epochs = masking, epochs_of(self.plan) if masking else []
         self._options = options
         self._device = device
-        self._passes = Passes(options.microbatch_tokens, packed, device, processes)
+        self._passes = Passes(options.pass_tokens, packed, device, processes)
         self._loss = loss(self._passes) if loss else LikelihoodLoss(network, self._passes)
         self._parameters = list(parameters.values())
         self._processes = processes
