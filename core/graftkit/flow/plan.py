@@ -240,7 +240,8 @@ def _with_numbers(
     if recipe.training.steps is not None and {"tokens_per_step", "learning_rate"} <= said:
         return bound, {}, None
     corpus = estimate_corpus(encoder, samples.train, _seen(shares))
-    chosen = choose_training(recipe, corpus, files, bound.objective_config.rate_scale)
+    rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
+    chosen = choose_training(recipe, corpus, files, rate_scale)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
     training = recipe.training.model_copy(update=chosen)
     return replace(bound, recipe=recipe.model_copy(update={"training": training})), chosen, corpus

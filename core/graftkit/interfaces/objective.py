@@ -30,14 +30,12 @@ class ObjectiveConfig(ProviderConfig):
             forward pass.
         likelihood: Whether the loss is the negative log-likelihood, as the mean over a step's tokens. `losses` is not
             asked then, and each step takes one forward pass.
-        rate_scale: What a learning rate that fits fine-tuning is multiplied by, where a recipe says none.
     """
 
     learns_from: ClassVar[LearnsFrom] = "answers"
     uses_reference: ClassVar[bool] = False
     by_example: ClassVar[bool] = True
     likelihood: ClassVar[bool] = False
-    rate_scale: ClassVar[float] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
