@@ -72,7 +72,18 @@ def test_what_is_no_base_with_an_adapter_is_merged(
     torch.testing.assert_close(answer(result.exports["merged"]), answer(result.folder), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("adapter", [{"use": "full"}, {"use": "lora", "init": "qpissa"}])
+def test_biases_are_merged(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """Into the layers that have one; llama.cpp loads them, too."""
+    model = tiny_model_folder(tmp_path / "model", **TINY_SHAPES["qwen2"])
+    training = {"steps": 4, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"}
+    recipe = make_recipe(model=str(model), adapter="bitfit", training=training, export=["merged", GGUF])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert [facts["proof"]["status"] for facts in result.manifest["exports"].values()] == ["proved", "proved"]
+    assert result.manifest["metrics"]["after"]["holdout_loss"] < result.manifest["metrics"]["before"]["holdout_loss"]
+    torch.testing.assert_close(answer(result.exports["merged"]), answer(result.folder), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", [{"use": "full"}, {"use": "lora", "init": "qpissa"}, {"use": "bitfit"}])
 @pytest.mark.parametrize(
     ("export", "reason"),
     [
@@ -83,5 +94,6 @@ def test_what_is_no_base_with_an_adapter_is_merged(
 def test_it_is_refused_beside_a_base(
     adapter: dict[str, Any], export: str, reason: str, make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:
+    model = str(tiny_model_folder(tmp_path / "model", **TINY_SHAPES["qwen2"]))
     with pytest.raises(RecipeError, match=reason):
-        graftkit.run(make_recipe(adapter=adapter, export=[export]), out=tmp_path / "run")
+        graftkit.run(make_recipe(model=model, adapter=adapter, export=[export]), out=tmp_path / "run")

@@ -268,7 +268,7 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     if is_multimodal(files.config):  # names don't tell a tower's layers from the language model's
         return certain_targets(bound, files)
     try:
-        return chosen_targets(bound, list(likely_layers(files.tensors)))
+        return chosen_targets(bound, _likely_infos(files))
     except TargetError:
         if names_are_certain(files.tensors):
             raise
@@ -277,13 +277,17 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
 
 def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> Mapping[str, int | None]:
     """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors."""
-    layers = [
+    if not names_are_certain(files.tensors):
+        return {"adapter_parameters": None, "frozen_linear_bytes": None}
+    return forecast(bound, _likely_infos(files), targets)
+
+
+def _likely_infos(files: BaseModelFiles) -> list[LayerInfo]:
+    """Returns what the file's names and shapes say of its linear layers."""
+    return [
         LayerInfo(path, "linear", *shape, f"{path}.bias" in files.tensors, files.tensors[f"{path}.weight"].given_bytes)
         for path, shape in likely_layers(files.tensors).items()
     ]
-    if not names_are_certain(files.tensors):
-        return {"adapter_parameters": None, "frozen_linear_bytes": None}
-    return forecast(bound, layers, targets)
 
 
 def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:

@@ -26,15 +26,31 @@ _ITEMSIZE = {"float32": 4, "bfloat16": 2}
 """Bytes of a number, by the dtype of the computation."""
 
 
-def chosen_targets(bound: BoundRecipe, layers: Sequence[str], experts: Sequence[str] = ()) -> list[str]:
+def chosen_targets(bound: BoundRecipe, layers: Sequence[LayerInfo], stacks: Sequence[StackInfo] = ()) -> list[str]:
     """Returns the layers that a recipe's adapter goes on, of those that there are; stacks of experts come last.
 
     Raises:
-        TargetError: A target matches no layer, or a pattern of the adapter's own holds for none of those it goes on.
+        TargetError: A target matches no layer, or none that the adapter can go on, or a pattern of the adapter's own
+            holds for none of those it goes on.
     """
-    where = bound.document.where
-    targets = match_targets(bound.recipe.adapter.targets, layers, where(("adapter", "targets")), experts=experts)
-    for field, pattern in bound.adapter.config.idle_patterns(targets):
+    where, config = bound.document.where, bound.adapter.config
+    first = {**{layer.path: layer for layer in layers}, **{stack.path: stack.layers()[0] for stack in stacks}}
+    refused = {path: reason for path, layer in first.items() if (reason := config.refusal(layer))}
+    paths, experts = [layer.path for layer in layers], [stack.path for stack in stacks]
+    chosen: set[str] = set()
+    for target in bound.recipe.adapter.targets:
+        named = match_targets([target], paths, where(("adapter", "targets")), experts=experts)
+        possible = [path for path in named if path not in refused]
+        if not possible:
+            raise TargetError(
+                f"the adapter '{bound.adapter.use}' can go on no layer that the target '{target}' names: "
+                f"{named[0]} is refused since {refused[named[0]]}",
+                where=where(("adapter", "targets")),
+                hint=_possible(first.keys() - refused.keys()),
+            )
+        chosen.update(possible)
+    targets = [path for path in first if path in chosen]
+    for field, pattern in config.idle_patterns(targets):
         names = sorted({path.rpartition(".")[2] for path in targets})
         raise TargetError(
             f"the pattern '{pattern}' of adapter.{field} holds for no layer that is adapted",
@@ -43,6 +59,11 @@ def chosen_targets(bound: BoundRecipe, layers: Sequence[str], experts: Sequence[
             "Of several patterns that match, the first holds.",
         )
     return targets
+
+
+def _possible(paths: Iterable[str]) -> str:
+    names = sorted({path.rpartition(".")[2] for path in paths})
+    return f"It can go on layers that end in: {', '.join(names)}." if names else "Take another adapter: lora."
 
 
 def certain_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
@@ -124,5 +145,4 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
 
 
 def _matched(bound: BoundRecipe, planned: Loader) -> list[str]:
-    layers, experts = [layer.path for layer in planned.layers], [stack.path for stack in planned.stacks]
-    return chosen_targets(bound, layers, experts)
+    return chosen_targets(bound, planned.layers, planned.stacks)

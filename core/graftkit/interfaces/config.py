@@ -35,6 +35,13 @@ class ProviderConfig(StrictModel):
     preset: ClassVar[Mapping[str, Any]] = {}
     rate_scale: ClassVar[float] = 1.0
 
+    def refusal(self, layer: LayerInfo) -> str | None:
+        """Says why an adapter can't go on a layer, such as "it has no bias"; None where it can.
+
+        A target that names other layers, too, leaves this one out; one that names no other is refused before any work.
+        """
+        return None
+
     def idle_patterns(self, paths: Sequence[str]) -> Iterable[tuple[str, str]]:
         """Returns an adapter's own patterns that hold for no layer; a recipe with one is refused before any work.
 
