@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.errors import RecipeError
+from graftkit.errors import RecipeError, RequestError
 from graftkit.flow.reload import reload
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 
@@ -70,6 +71,51 @@ def test_what_is_no_base_with_an_adapter_is_merged(
     result = graftkit.run(recipe, out=tmp_path / "run")
     assert [facts["proof"]["status"] for facts in result.manifest["exports"].values()] == ["proved", "proved"]
     torch.testing.assert_close(answer(result.exports["merged"]), answer(result.folder), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "quantizer", "exports"),
+    [("llama", "nf4", ["peft", "merged", GGUF]), ("llama-untied", "none", ["gguf-lora", "peft"])],
+    ids=["tied", "untied"],
+)
+def test_an_adapted_output_layer_is_exported(
+    shape: str, quantizer: str, exports: list[Any], make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    """Of a model that ties it to the embedding, it is a matrix of its own then; peft and llama.cpp prove it."""
+    model = tiny_model_folder(tmp_path / "model", **TINY_SHAPES[shape])
+    adapter = {"use": "lora", "rank": 4, "dropout": 0.1, "targets": ["all-linear", "lm_head"]}
+    recipe = make_recipe(model=str(model), adapter=adapter, quantizer=quantizer, export=exports)
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    manifest = result.manifest
+    assert {facts["proof"]["status"] for facts in manifest["exports"].values()} == {"proved"}
+    assert manifest["forecast"]["adapter_parameters"] == manifest["parameters"]["trainable"]
+    expected = answer(result.folder)
+    for name in {"peft", "merged"} & result.exports.keys():
+        torch.testing.assert_close(answer(result.exports[name]), expected, rtol=0, atol=1e-5)
+    told = [notice for notice in manifest["notices"] if "merge_and_unload would change the embedding" in notice]
+    assert bool(told) == (shape == "llama")
+    if shape == "llama":
+        config = json.loads((result.exports["merged"] / "config.json").read_bytes())
+        assert config["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ({"export": ["gguf-lora"]}, "'lm_head' is tied to the embedding, and no matrix of its own"),
+        (
+            {"tokenizer": {"extend": {"words": ["<call>"]}}},
+            "the vocabulary changes, and with it the rows of 'lm_head', which can't be adapted then",
+        ),
+    ],
+    ids=["gguf-lora", "new rows"],
+)
+def test_an_output_layer_that_can_not_be_adapted_so_is_refused(
+    recipe: dict[str, Any], reason: str, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    adapter = {"use": "lora", "targets": ["q_proj", "lm_head"]}
+    with pytest.raises(RequestError, match=reason):
+        graftkit.run(make_recipe(adapter=adapter, **recipe), out=tmp_path / "run")
 
 
 def test_biases_are_merged(make_recipe: RecipeMaker, tmp_path: Path) -> None:

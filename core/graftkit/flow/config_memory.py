@@ -84,7 +84,7 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
         ModelError: The architecture can't be built.
     """
     recipe, loader = bound.recipe, model.loader
-    targets = chosen_targets(bound, loader.layers, loader.stacks)
+    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.output)
     length = recipe.data.max_length or min(1024, recipe.training.microbatch_tokens)
     many = max(1, recipe.training.microbatch_tokens // length)
     sizes = Sizes((length,) * many, (length,) * many, length)

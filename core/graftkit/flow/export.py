@@ -274,6 +274,7 @@ def refuse_early(
             adapter,
             list(targets),
             list(experts),
+            plan.unties,
             generation_config=deepcopy(generation),
         )
         _refuse(plan, place, name, exporter.refusal(planned) or merge_refusal(exporter, files, quantizer))

@@ -41,7 +41,7 @@ from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
-from graftkit.model.targets import likely_layers, names_are_certain
+from graftkit.model.targets import likely_layers, likely_output, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.schema import Recipe
@@ -80,6 +80,7 @@ class RunPlan:
         shares: How many training records each entry of `data.train` has, and how often they are seen.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
+        unties: Whether the output layer is a target and tied to the embedding, once torch is loaded.
         chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
         corpus: What a sample of the records says of all of them; None where nothing asked for it.
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
@@ -104,6 +105,7 @@ class RunPlan:
     notices: list[str]
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
+    unties: bool = False
     chosen: Mapping[str, Any] = field(default_factory=dict)
     corpus: CorpusEstimate | None = None
     checked: Mapping[str, str | bool | int] | None = None
@@ -268,7 +270,7 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     if is_multimodal(files.config):  # names don't tell a tower's layers from the language model's
         return certain_targets(bound, files)
     try:
-        return chosen_targets(bound, _likely_infos(files))
+        return chosen_targets(bound, _likely_infos(files), output=_likely_output(files))
     except TargetError:
         if names_are_certain(files.tensors):
             raise
@@ -279,7 +281,12 @@ def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> 
     """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors."""
     if not names_are_certain(files.tensors):
         return {"adapter_parameters": None, "frozen_linear_bytes": None}
-    return forecast(bound, _likely_infos(files), targets)
+    return forecast(bound, _likely_infos(files), targets, output=_likely_output(files))
+
+
+def _likely_output(files: BaseModelFiles) -> LayerInfo | None:
+    found = likely_output(files.tensors)
+    return LayerInfo(found[0], "linear", *found[1], f"{found[0]}.bias" in files.tensors) if found else None
 
 
 def _likely_infos(files: BaseModelFiles) -> list[LayerInfo]:
