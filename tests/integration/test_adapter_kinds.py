@@ -10,9 +10,12 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.errors import RecipeError, RequestError
+from graftkit.errors import ModelError, RecipeError, RequestError
 from graftkit.flow.reload import reload
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 RecipeMaker = Callable[..., dict[str, Any]]
 
@@ -116,6 +119,26 @@ def test_an_output_layer_that_can_not_be_adapted_so_is_refused(
     adapter = {"use": "lora", "targets": ["q_proj", "lm_head"]}
     with pytest.raises(RequestError, match=reason):
         graftkit.run(make_recipe(adapter=adapter, **recipe), out=tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_tying")
+def test_training_goes_on_with_an_output_layer_that_peft_adapted(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """A step of no size leaves what peft computes; a copy of another base's matrix is refused."""
+    folder = tiny_model_folder(tmp_path / "model")
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    made = get_peft_model(base, LoraConfig(target_modules=["q_proj", "lm_head"], init_lora_weights=False)).eval()
+    made.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    training = {"steps": 1, "tokens_per_step": 256, "learning_rate": 1e-12, "device": "cpu"}
+    recipe = {"model": str(folder), "adapter": {"from": str(tmp_path / "adapter")}, "export": [], "training": training}
+    result = graftkit.run(make_recipe(**recipe), out=tmp_path / "run")
+    with torch.no_grad():
+        torch.testing.assert_close(answer(result.folder), made(input_ids=IDS).logits, rtol=0, atol=1e-5)
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    copied = "base_model.model.lm_head.base_layer.weight"
+    save_file({**tensors, copied: tensors[copied] + 0.1}, path)
+    with pytest.raises(ModelError, match="which is not what the base model has"):
+        graftkit.run(make_recipe(**recipe), out=tmp_path / "other")
 
 
 def test_biases_are_merged(make_recipe: RecipeMaker, tmp_path: Path) -> None:

@@ -240,8 +240,7 @@ def place_adapter(
     head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
     tied = head is not None and head.weight is embedding.weight
     own_rows = gives_output_own_rows(folder, network)
-    for name in folder.copies:
-        _check_copy(network, name, tensors[f"{PREFIX}{name}"], str(folder.path))
+    _check_copies(folder, network, tensors)
     for name in folder.saved:
         _put(network, name, tensors[f"{PREFIX}{name}"], str(folder.path))
     if tied and not own_rows and torch.equal(head.weight, embedding.weight):
@@ -289,20 +288,25 @@ def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[s
         FolderError: The tensors are damaged.
         ModelError: They do not fit the model.
     """
-    state = state_from_peft(read_state(folder), model.adapter, targets, folder.expert_layouts)
+    tensors = read_state(folder)
+    _check_copies(folder, model.network, tensors)
+    state = state_from_peft(tensors, model.adapter, targets, folder.expert_layouts)
     rows = {name: parameter.detach() for name, parameter in model.row_parameters().items()}
     load_state(model, {**rows, **state}, folder)
 
 
-def _check_copy(network: nn.Module, name: str, tensor: torch.Tensor, where: str) -> None:
+def _check_copies(folder: AdapterFolder, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Makes sure that what an adapter's folder has of the base model is what the base model has, rounded or not.
 
     Raises:
         ModelError: It is something else.
     """
-    own = network.get_parameter(name.replace(f".{OF_BASE}", ".")).detach().float().cpu()
-    if own.shape != tensor.shape or not torch.allclose(own, tensor, rtol=2**-7, atol=1e-6 * own.abs().max().item()):
-        raise ModelError(f"it holds '{name}', which is not what the base model has", where=where, hint=_OTHER_BASE)
+    for name in folder.copies:
+        own = network.get_parameter(name.replace(f".{OF_BASE}", ".")).detach().float().cpu()
+        copy, near = tensors[f"{PREFIX}{name}"], 1e-6 * own.abs().max().item()
+        if own.shape != copy.shape or not torch.allclose(own, copy, rtol=2**-7, atol=near):
+            what = f"it holds '{name}', which is not what the base model has"
+            raise ModelError(what, where=str(folder.path), hint=_OTHER_BASE)
 
 
 @torch.no_grad()

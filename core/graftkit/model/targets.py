@@ -20,8 +20,10 @@ ALL_LINEAR = "all-linear"
 _IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
 _ROUTER = re.compile(r"(gate|router|\.router\.\w+)$")
 _EXPERTS = ".experts."
-_OUTPUTS = ("lm_head", "embed_out")
-"""What architectures call their output layer, the first of them nearly all."""
+_OUTPUT = "lm_head"
+"""What nearly all architectures call their output layer."""
+_OUTPUTS = {_OUTPUT: _OUTPUT, "embed_out": _OUTPUT, "output_projection": "output_projection"}
+"""What files call it, and what it is called in the model, as far as that is known from the name."""
 _PREFIXLESS = re.compile(r"(h|layers?|blocks?)\.\d+\.")
 
 
@@ -68,11 +70,12 @@ def likely_output(tensors: Mapping[str, TensorInfo]) -> tuple[str, tuple[int, in
         for name, info in tensors.items()
         if name.endswith(".weight") and len(info.shape) == 2 and not _IN_A_BLOCK.search(name)
     }
-    named = next((path for path in outside if path.rpartition(".")[2] in _OUTPUTS), None)
-    if named is not None:
-        return named, outside[named]
+    for path, shape in outside.items():
+        owner, dot, last = path.rpartition(".")
+        if last in _OUTPUTS:
+            return f"{owner}{dot}{_OUTPUTS[last]}", shape
     largest = max(outside.values(), default=None)
-    return None if largest is None else (_OUTPUTS[0], largest)
+    return None if largest is None else (_OUTPUT, largest)
 
 
 def match_targets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from graftkit.interfaces.architecture import load_pretrained
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
 from graftkit.model.load import load_base_model, plan_base_model
@@ -17,6 +19,7 @@ from graftkit.model.output_layer import OutputLinear
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import Example
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
+from graftkit.testing.architectures import ARCHITECTURES
 from graftkit.training import loss as loss_module
 from graftkit.training.batch import PackedBatch, pack
 from graftkit.training.loss import TokenLoss
@@ -28,6 +31,7 @@ from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.nf4 import Nf4
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
+from safetensors.torch import save_file
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
@@ -152,6 +156,24 @@ def test_the_frozen_matrix_is_not_copied(folder: Path) -> None:
     assert head.weight.grad is None and embedding.weight.grad is None
     info = plan_base_model(HuggingFaceSource().open(str(folder))).output
     assert info is not None and (info.path, info.out_features, info.in_features) == ("lm_head", 320, 64)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "phi", "cohere", "mamba", "biogpt", "qwen2_moe", "gemma3"])
+def test_whatever_makes_the_logits_of_an_architecture_is_adapted(name: str, tmp_path: Path) -> None:
+    """Capped and scaled logits, a bias, another name, towers beside it: what is merged is what is computed."""
+    folder, ids = tiny_model_folder(tmp_path / "model", **ARCHITECTURES[name]), torch.arange(3, 20)[None]
+    info = plan_base_model(HuggingFaceSource().open(str(folder))).output
+    assert info is not None
+    model = ours(folder, Lora(), [info.path])
+    with torch.no_grad():
+        before = model.network(input_ids=ids).logits
+        expected = moved(model).network(input_ids=ids).logits
+        (folder / "config.json").write_text(json.dumps(model.config))
+        tensors = {name: tensor.contiguous().clone() for name, tensor in model.merged_tensors()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        found = load_pretrained(folder)(input_ids=ids).logits
+    assert (expected - before).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_dropout_leaves_out_the_same_of_scores_and_gradients(folder: Path) -> None:

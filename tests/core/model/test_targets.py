@@ -88,7 +88,10 @@ def test_a_file_says_what_its_output_layer_is() -> None:
     embedding, block = TensorInfo((320, 64), "F32"), TensorInfo((64, 400), "F32")
     tied = {"model.embed_tokens.weight": embedding, "model.layers.0.mlp.up_proj.weight": block}
     assert likely_output(tied) == ("lm_head", (320, 64))
-    assert likely_output({**tied, "embed_out.weight": TensorInfo((328, 64), "F32")}) == ("embed_out", (328, 64))
+    other = TensorInfo((328, 64), "F32")
+    for name, path in (("lm_head", "lm_head"), ("embed_out", "lm_head"), ("output_projection", "output_projection")):
+        assert likely_output({**tied, f"{name}.weight": other}) == (path, (328, 64))
+    assert likely_output({**tied, "text.lm_head.weight": other}) == ("text.lm_head", (328, 64))
     assert likely_output({"model.norm.weight": TensorInfo((64,), "F32")}) is None
 
 
