@@ -47,12 +47,21 @@ class PeftExporter:
                 "tokens of the base model have other ids now, which an adapter can't tell PEFT: "
                 "export merged or extended-base"
             )
-        if planned.unties:
+        if planned.unties and planned.change:
             return (
                 "its output layer has other rows than the embedding, which the base model ties, and PEFT would tie "
                 "them, too: export merged"
             )
         return no_adapter(planned)
+
+    def notices(self, planned: PlannedModel) -> list[str]:
+        """Says so where peft's own merge makes something else of the model than the adapter does."""
+        if not planned.unties or planned.change:
+            return []
+        return [
+            "the base model ties its output layer, which is adapted, to the embedding: peft computes the adapter "
+            "rightly, and its merge_and_unload would change the embedding as well: take the export merged for that"
+        ]
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the adapter, new rows alone where the vocabulary grew, and the tokenizer that it was trained with."""
@@ -246,6 +255,7 @@ def load_adapter(model: nn.Module, folder: Path) -> Any:
     # Its tensors take no memory until those of the file are put in their places: others than those are never filled.
     with warnings.catch_warnings():  # peft asks transformers by an old name, which says nothing to who trained
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        warnings.filterwarnings("ignore", "Model (has|with) `tie_word_embeddings=True`")  # as `notices` says
         loaded: nn.Module = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=True)
     taken = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
     if stored != taken:

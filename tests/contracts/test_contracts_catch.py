@@ -70,6 +70,10 @@ BROKEN = {
         "as_many_parameters_are_trained_as_the_forecast_says[graftkit:none]",
         r"says 16 for \[1, 1\]; 32 are trained",
     ),
+    "adapters:TakesWhatItRefuses": (
+        "a_layer_that_its_fields_refuse_is_not_adapted[graftkit:none]",
+        r"refuses \[1, 1\], for which attach must raise ValueError; it accepted it",
+    ),
     "adapters:ReplacesInSecret": (
         "another_frozen_weight_is_made_of_layer_and_seed_alone[graftkit:none]",
         "it must say so with replace_frozen",

@@ -24,6 +24,7 @@ from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
+from graftkit.model.output_layer import OutputLinear
 from graftkit.model.packing import Packing, use_packing
 from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
 
@@ -135,11 +136,13 @@ def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel) -> N
 
 def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:
     trainable = sum(parameter.numel() for parameter in model.trainable_parameters().values())
-    frozen = {path: m for path, m in model.network.named_modules() if isinstance(m, FrozenLinear)}
-    weights = sum(m.frozen.out_features * m.frozen.in_features for m in frozen.values())
-    inside = {id(p) for m in frozen.values() for p in m.core.parameters()}
+    layers = [m for m in model.network.modules() if isinstance(m, FrozenLinear)]
+    frozen = [m for m in layers if not isinstance(m, OutputLinear)]
+    weights = sum(m.frozen.out_features * m.frozen.in_features for m in frozen)
+    held = {id(p) for m in layers if isinstance(m, OutputLinear) for p in m.frozen.parameters()}
+    inside = {id(p) for m in layers for p in m.core.parameters()} - held
     dense = sum(p.numel() for p in model.network.parameters() if id(p) not in inside)
-    frozen_bytes = sum(m.frozen.nbytes for m in frozen.values())
+    frozen_bytes = sum(m.frozen.nbytes for m in frozen)
     return {
         "device": str(device),
         "total": weights + dense,

@@ -91,7 +91,7 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
         ModelError: The architecture can't be built.
     """
     recipe, loader = bound.recipe, model.loader
-    targets = chosen_targets(bound, [layer.path for layer in loader.layers], [stack.path for stack in loader.stacks])
+    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.output)
     length = _record_length(recipe)
     many = max(1, recipe.training.pass_tokens // length)
     sizes = Sizes((length,) * many, (length,) * many, length)

@@ -275,6 +275,7 @@ def refuse_early(
             adapter,
             list(targets),
             list(experts),
+            plan.unties,
             generation_config=deepcopy(generation),
         )
         reason = _head_refusal(exporter, plan) or exporter.refusal(planned)

@@ -25,7 +25,7 @@ from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.kept_proof import TOKENIZER, KeptProof
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.place_adapter import check_layers, gives_output_own_rows
+from graftkit.flow.place_adapter import check_layers, unties_output
 from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.flow.probes import PROBES_FILE, Probes, run_probes
 from graftkit.flow.tokenizer import VOCABULARY, template_hash
@@ -121,7 +121,7 @@ def export_adapter(
             else:
                 base = plan_base_model(planned.files)
                 targets = check_layers(planned.folder, base)
-                _refuse(exporter, planned, targets, gives_output_own_rows(planned.folder, base.skeleton), name)
+                _refuse(exporter, planned, targets, unties_output(planned.folder, base), name)
                 loaded = load_packed(planned, targets)
         with _stage(f"export {name}", on_event, cancel), guarded(target):
             facts = _facts(planned, targets)

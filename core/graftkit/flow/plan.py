@@ -43,7 +43,7 @@ from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.samples import LabelledText, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
-from graftkit.model.targets import likely_layers, names_are_certain
+from graftkit.model.targets import likely_layers, likely_output, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.schema import Recipe
@@ -84,6 +84,7 @@ class RunPlan:
         shares: How many training records each entry of `data.train` has, and how often they are seen.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
+        unties: Whether the output layer is a target and tied to the embedding, once torch is loaded.
         chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
         settled: The keys of the recipe that said `auto`, "section.key", with what they came to so far.
         corpus: What a sample of the records says of all of them; None where nothing asked for it.
@@ -111,6 +112,7 @@ class RunPlan:
     notices: list[str]
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
+    unties: bool = False
     chosen: Mapping[str, Any] = field(default_factory=dict)
     settled: Mapping[str, SettledKey] = field(default_factory=dict)
     corpus: CorpusEstimate | None = None
@@ -277,7 +279,8 @@ def _with_numbers(
     if recipe.training.steps is not None and {"tokens_per_step", "learning_rate"} <= said:
         return bound, {}, None
     corpus = estimate_corpus(encoder, samples.train, _seen(shares))
-    chosen = choose_training(recipe, corpus, files, bound.objective_config.rate_scale)
+    rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
+    chosen = choose_training(recipe, corpus, files, rate_scale)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
     return bound.with_values({f"training.{key}": value for key, value in chosen.items()}), chosen, corpus
 
@@ -303,7 +306,7 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     if is_multimodal(files.config):  # names don't tell a tower's layers from the language model's
         return certain_targets(bound, files)
     try:
-        return chosen_targets(bound, list(likely_layers(files.tensors)))
+        return chosen_targets(bound, _likely_infos(files), output=_likely_output(files))
     except TargetError:
         if names_are_certain(files.tensors):
             raise
@@ -312,13 +315,22 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
 
 def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> Mapping[str, int | None]:
     """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors."""
-    layers = [
+    if not names_are_certain(files.tensors):
+        return {"adapter_parameters": None, "frozen_linear_bytes": None}
+    return forecast(bound, _likely_infos(files), targets, output=_likely_output(files))
+
+
+def _likely_output(files: BaseModelFiles) -> LayerInfo | None:
+    found = likely_output(files.tensors)
+    return LayerInfo(found[0], "linear", *found[1], f"{found[0]}.bias" in files.tensors) if found else None
+
+
+def _likely_infos(files: BaseModelFiles) -> list[LayerInfo]:
+    """Returns what the file's names and shapes say of its linear layers."""
+    return [
         LayerInfo(path, "linear", *shape, f"{path}.bias" in files.tensors, files.tensors[f"{path}.weight"].given_bytes)
         for path, shape in likely_layers(files.tensors).items()
     ]
-    if not names_are_certain(files.tensors):
-        return {"adapter_parameters": None, "frozen_linear_bytes": None}
-    return forecast(bound, layers, targets)
 
 
 def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:

@@ -84,7 +84,7 @@ class PlannedModel(Protocol):
 
     @property
     def unties(self) -> bool:
-        """Whether its output layer has new rows of its own, and the base model's is tied to the embedding."""
+        """Whether its output layer, which the base ties to the embedding, is adapted or has new rows of its own."""
 
     @property
     def adapter(self) -> Adapter:

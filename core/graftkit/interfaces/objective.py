@@ -39,7 +39,6 @@ class ObjectiveConfig(ProviderConfig):
             forward pass.
         likelihood: Whether the loss is the negative log-likelihood, as the mean over a step's tokens. `losses` is not
             asked then, and each step takes one forward pass.
-        rate_scale: What a learning rate that fits fine-tuning is multiplied by, where a recipe says none.
     """
 
     head: ClassVar[Head] = "language"
@@ -47,7 +46,6 @@ class ObjectiveConfig(ProviderConfig):
     uses_reference: ClassVar[bool] = False
     by_example: ClassVar[bool] = True
     likelihood: ClassVar[bool] = False
-    rate_scale: ClassVar[float] = 1.0
 
     @property
     def masked_share(self) -> float:

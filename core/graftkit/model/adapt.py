@@ -25,6 +25,7 @@ from graftkit.model.grow import GrownVocabulary
 from graftkit.model.head import head_parameters
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.originals import FileOriginals
+from graftkit.model.output_layer import has_adapted_output, put_output, ties_output, untied
 from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.store.fingerprint import derived_seed
@@ -44,7 +45,7 @@ class AdaptedModel:
     Attributes:
         network: The transformers model.
         reference: The base model as the recipe named it.
-        config: The base model's configuration.
+        config: The base model's configuration; where its output layer is adapted, one that does not tie that.
         tokenizer: The tokenizer.
         adapter: The adapter's method.
         adapted: Every adapted layer by its dotted path, in the model's order.
@@ -53,7 +54,8 @@ class AdaptedModel:
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
         system: The system message that all conversations shared, or None.
         saved_modules: The names of parameters that an adapter's folder held as a whole, in the place of the base's.
-        unties: Whether its output layer has new rows of its own, and the base model's is tied to the embedding.
+        unties: Whether its output layer is adapted or has new rows of its own, and the base model's is tied to the
+            embedding.
         head: The dotted paths of the modules that are trained fully beside the adapter: a head on sequences.
     """
 
@@ -70,6 +72,11 @@ class AdaptedModel:
     saved_modules: Sequence[str] = ()
     unties: bool = False
     head: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if has_adapted_output(self.network):
+            object.__setattr__(self, "unties", self.unties or ties_output(self.network))
+            object.__setattr__(self, "config", untied(self.config))
 
     @property
     def saved_tensors(self) -> dict[str, torch.Tensor]:
@@ -358,7 +365,7 @@ def adapt(
     """
     adapted: dict[str, AdaptedWeight] = {}
     for name in [name for target in targets for name in _layers_of(network, target)]:
-        layer = network.get_submodule(name)
+        layer = _layer_of(network, name)
         if not isinstance(layer, FrozenLinear):
             raise TargetError(f"'{name}' is {with_article(type(layer).__name__)}, which can't be adapted")
         generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
@@ -369,6 +376,13 @@ def adapt(
     if originals is not None:
         originals.forget()
     return adapted
+
+
+def _layer_of(network: Any, path: str) -> nn.Module:
+    """Returns the layer of a path; the model's own output layer is made one that can be adapted."""
+    layer: nn.Module = network.get_submodule(path)
+    own_output = isinstance(layer, nn.Linear) and layer is network.get_output_embeddings()
+    return put_output(network) if own_output else layer
 
 
 def _check_frozen(adapter: Adapter, weight: AdaptedWeight, layer: FrozenLinear) -> None:

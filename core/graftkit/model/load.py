@@ -24,8 +24,9 @@ from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.model.experts import ExpertStack, StackInfo, compute_one_by_one, expert_stacks, put_stack
 from graftkit.model.head import head_modules, head_parameters
-from graftkit.model.layers import linear_layers
+from graftkit.model.layers import linear_layers, output_layer
 from graftkit.model.linear import FrozenLinear
+from graftkit.model.output_layer import HeldWeight
 from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
@@ -243,6 +244,7 @@ class Loader:
         head: The modules of a head on sequences, which are no layers of these, and float32; empty for other models.
         new: Its parameters that the files lack: they are zeros until somebody draws them.
         unused: The files' tensors that a model with such a head has no use for.
+        output: The output layer, which can be adapted, and is never quantized; None where it is no plain linear layer.
     """
 
     def __init__(
@@ -256,6 +258,7 @@ class Loader:
         self.head = head_modules(self._model)
         self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, self.head))
         self.layers = [layer for layer in linear_layers(self._model) if not self._is_of_head(layer.path)]
+        self.output = output_layer(self._model)
         self.stacks = expert_stacks(self._model, files.config, count_weights(files.tensors))
         if self.stacks:
             compute_one_by_one(self._model)
@@ -293,7 +296,7 @@ class Loader:
             ModelError: It can't be read.
         """
         stack = self._stacks.get(layer.path.rpartition(".")[0]) if layer.kind == "experts" else None
-        tensor = self._made(stack.path if stack else f"{layer.path}.weight")
+        tensor = self._made(stack.path if stack else self._read_as(f"{layer.path}.weight"))
         if tensor is None:
             return None
         if stack:
@@ -301,6 +304,10 @@ class Loader:
         transposed = stack.transposed if stack else layer.kind == "conv1d"
         matrix = tensor.T if transposed else tensor
         return matrix.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+    def _read_as(self, name: str) -> str:
+        """Returns the name under which the files have a tensor that several of the model's names are one of."""
+        return next((shared for shared in self._names[name] if shared in self._plan.makers), name)
 
     def quantized_in_files(self) -> dict[str, str]:
         """Returns the layers, and stacks of experts, whose weights the files hold quantized, with their stored type."""
@@ -314,6 +321,8 @@ class Loader:
 
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
         """Stores a matrix `[out, in]` as `load` stores the layer's own."""
+        if self.output is not None and layer.path == self.output.path:
+            return HeldWeight(weight.detach().to(self._device).to(self._dtype))
         return self._frozen(layer, weight.detach(), transposed=False)
 
     @torch.no_grad()

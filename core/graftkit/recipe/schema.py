@@ -146,7 +146,7 @@ class AdapterSection(ProviderSection):
         default=["all-linear"],
         min_length=1,
         description="layers to adapt: all-linear, names (q_proj), paths or patterns (*.self_attn.*); a mixture's "
-        "experts where they are named (experts)",
+        "experts and the output layer where they are named (experts, lm_head)",
     )
 
     @property
@@ -435,7 +435,7 @@ class TrainingSection(StrictModel):
         lt=1,
         json_schema_extra=_chosen,
         description="the highest rate; when left out 1e-3 for models up to 0.2 billion parameters, 5e-4 up to 2 "
-        "billion, 2e-4 for larger ones",
+        "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and for an objective of preferences",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="how the rate falls after the warm-up"

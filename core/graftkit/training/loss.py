@@ -10,6 +10,7 @@ model's own forward makes all of them at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,9 +121,11 @@ class TokenLoss:
                 logps = _of_labels(logits, batch.labels)
                 return ScoredPass(logps.detach(), logps.backward)
             hidden = self._hidden(batch)
+        drawn = _RandomState.of(hidden.device)
 
         def backward(factors: torch.Tensor) -> None:
-            self._backward(hidden, batch, 1.0, -factors)
+            with drawn.again():  # dropout before an adapted output layer leaves out what it left out of the scores
+                self._backward(hidden, batch, 1.0, -factors)
 
         return ScoredPass(self._logps(hidden, batch), backward)
 
@@ -213,6 +216,30 @@ class TokenLoss:
                 self._network.train(training)
             self._plain_head = torch.equal(whole.float(), scores.float())
         return bool(self._plain_head)
+
+
+@dataclass(frozen=True, slots=True)
+class _RandomState:
+    """The state of torch's random numbers on the CPU and on a device, to draw the same numbers once more."""
+
+    device: torch.device
+    cpu: torch.Tensor
+    own: torch.Tensor | None
+
+    @classmethod
+    def of(cls, device: torch.device) -> _RandomState:
+        """Returns the state as it is now."""
+        own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), own)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draws from this state as long as it lasts; afterwards, the state is what it was before."""
+        with torch.random.fork_rng([self.device] if self.own is not None else []):
+            torch.set_rng_state(self.cpu)
+            if self.own is not None:
+                torch.cuda.set_rng_state(self.own, self.device)
+            yield
 
 
 def _of_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
