@@ -16,8 +16,8 @@ from graftkit.interfaces.character_sets import Alphabet
 from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
 from graftkit.interfaces.pattern_syntax import Characters, parse_pattern
 from graftkit.testing import tiny_tokenizer_files
+from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.splitting import PATTERNS
-from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.splitting import named
 from tokenizers import Regex, pre_tokenizers
 

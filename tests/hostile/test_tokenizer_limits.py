@@ -12,10 +12,10 @@ import torch
 from graftkit.errors import ExportError, ModelError
 from graftkit.interfaces.patterns import repeats_nest
 from graftkit.testing import tiny_tokenizer_files
+from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.splitting import PATTERNS
 from graftkit_exporters.peft_folder import load_adapter
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
-from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 from safetensors.torch import save_file
 
@@ -51,6 +51,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "a repeat of alternatives": {"pre_tokenizer": _split("(?:a|a)*$")},
     "a repeat of a repeat in a normalizer": {"normalizer": _replace({"Regex": "(?:a*)*b"}, "c")},
     "a broken pattern": {"pre_tokenizer": _split("(a")},
+    "replacements without a type": {
+        "normalizer": {"normalizers": [{k: v for k, v in DOUBLE.items() if k != "type"}] * 60}
+    },
+    "replacements with a field to no purpose": {"normalizer": _sequence(*[{**DOUBLE, "normalizers": []}] * 60)},
+    "a pattern beside a field to no purpose": {
+        "pre_tokenizer": {**_split("(a+)+$")["pretokenizers"][0], "decoders": []}
+    },
     "a model of lists": {"model": {"type": "BPE", "vocab": {}, "merges": [[]] * 3_000_000}},
 }
 _CODE = """

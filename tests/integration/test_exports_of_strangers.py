@@ -169,6 +169,20 @@ def test_a_tokenizer_that_lies_elsewhere_is_refused_and_never_handed_on(copied: 
     refuse_bad_files(folder)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.5.0.json"])
+def test_a_tokenizer_is_judged_before_transformers_runs_it(copied: Path, name: str) -> None:
+    """transformers takes the second in place of the first where the configuration lists it."""
+    folder = copied / "exports" / "merged"
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    template = {"type": "TemplateProcessing", "single": [text] * 2000, "pair": [], "special_tokens": {}}
+    (folder / name).write_text(json.dumps({**spec, "post_processor": template}))
+    edit(folder / "tokenizer_config.json", fast_tokenizer_files=[name])
+    list_again(folder)
+    with pytest.raises(ExportError, match=r"the post_processor of tokenizer.json puts over 1,000 tokens"):
+        flow.prove(folder, copied / PROBES)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX has named pipes")
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(copied: Path) -> None:
     folder = copied / "exports" / "merged"

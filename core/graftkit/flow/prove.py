@@ -32,6 +32,7 @@ from graftkit.flow.export_manifest import (
     check_tensor_header,
     checked_tolerance,
     refuse_bad_files,
+    refuse_bad_tokenizers,
     refuse_foreign_code,
     tokenizer_configs,
 )
@@ -123,6 +124,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
     refuse_bad_files(folder)
+    refuse_bad_tokenizers(folder)
     share = checked_tolerance(manifest.tolerance, str(manifest.exporter.get("name")))
     exporter: Exporter = make("exporter", manifest.exporter)
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]

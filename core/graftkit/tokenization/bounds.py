@@ -11,7 +11,6 @@ from typing import Any
 from graftkit.errors import ModelError
 from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
 from graftkit.tokenization.panics import no_panic
-from tokenizers import Regex
 
 __all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "SLOW", "check_bounds"]
 
@@ -71,7 +70,7 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
                     where=where,
                     hint=SLOW,
                 )
-            if step.get("type") == "Replace":
+            if "content" in step:
                 longer = min(longer * _growth(step), _MOST_GROWTH)
         _check_growth(steps, part, where)
 
@@ -126,8 +125,8 @@ def _tokens_of(special: Any, name: str | None) -> int:
 def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:
     growth = 1.0
     for step in steps:
-        if step.get("type") == "Precompiled":
-            _check_charsmap(step.get("precompiled_charsmap"), where)
+        if "precompiled_charsmap" in step:
+            _check_charsmap(step["precompiled_charsmap"], where)
         growth *= _growth(step)
         if growth > _MOST_GROWTH:
             raise ModelError(
@@ -135,20 +134,22 @@ def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> 
             )
 
 
+_SEQUENCES = ("normalizers", "pretokenizers", "decoders", "processors")
+
+
 def _steps(part: Any) -> Iterator[Mapping[str, Any]]:
-    """Yields a part's steps in their order, those of sequences within sequences, too."""
+    """Yields a part's steps in their order: sequences, and those within them.
+
+    The library passes over fields that a step has no use for, so that such a list says nothing of what the step is.
+    """
     open_parts = [part]
     while open_parts:
         step = open_parts.pop()
-        if not isinstance(step, Mapping):
-            continue
-        inner = next(
-            (step[key] for key in ("normalizers", "pretokenizers", "decoders", "processors") if key in step), None
-        )
-        if isinstance(inner, list):
-            open_parts += reversed(inner)
-        else:
+        if isinstance(step, Mapping):
             yield step
+            for key in _SEQUENCES:
+                if isinstance(step.get(key), list):
+                    open_parts += reversed(step[key])
 
 
 def _search_steps(pattern: Any, length: int, part: str, where: str) -> float:
@@ -159,6 +160,8 @@ def _search_steps(pattern: Any, length: int, part: str, where: str) -> float:
     try:
         return steps_at_most(expression, length)
     except PatternError as error:
+        from tokenizers import Regex  # which those who only write a tokenizer.json don't need
+
         with no_panic(where):
             Regex(expression)  # the library says best what is malformed
         raise ModelError(
@@ -167,20 +170,27 @@ def _search_steps(pattern: Any, length: int, part: str, where: str) -> float:
 
 
 def _growth(step: Mapping[str, Any]) -> float:
-    """Returns how many characters a step makes of one at most."""
-    kind = step.get("type")
-    if kind == "Replace":
-        pattern, content = step.get("pattern"), step.get("content")
-        text = pattern.get("String") if isinstance(pattern, Mapping) else None
-        made = len(content) if isinstance(content, str) else 0
-        if isinstance(text, str) and text:
-            return max(1.0, made / len(text))
-        return 1.0 + made  # of a match that may be empty, and lie between any two characters
-    if kind == "Prepend":
-        return 1.0 + len(str(step.get("prepend", "")))
-    if kind == "Precompiled":
-        return _longest_replacement(step.get("precompiled_charsmap"))
-    return float(_COMPOSED.get(str(kind), 1))
+    """Returns how many characters a step makes of one at most.
+
+    The library tells a step without a type by its fields, so these count whatever type it claims.
+    """
+    growth = float(_COMPOSED.get(str(step.get("type", "BertNormalizer")), 1))  # none else of these can lack its type
+    if "content" in step:
+        growth = max(growth, _replacement(step.get("pattern"), step["content"]))
+    if "prepend" in step:
+        growth = max(growth, 1.0 + len(str(step["prepend"])))
+    if "precompiled_charsmap" in step:
+        growth = max(growth, _longest_replacement(step["precompiled_charsmap"]))
+    return growth
+
+
+def _replacement(pattern: Any, content: Any) -> float:
+    """Returns how many characters `Replace` makes of one at most."""
+    text = pattern.get("String") if isinstance(pattern, Mapping) else None
+    made = len(content) if isinstance(content, str) else 0
+    if isinstance(text, str) and text:
+        return made / len(text)
+    return 1.0 + made  # of a match that may be empty, and lie between any two characters
 
 
 def _longest_replacement(charsmap: Any) -> float:
