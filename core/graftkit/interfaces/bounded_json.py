@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from graftkit.interfaces.long_numbers import LONG_NUMBER, is_long_number
+
 __all__ = ["parse_json", "parse_strict_json"]
 
 _SIGN = re.compile(r'[{[,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -33,14 +35,19 @@ def parse_json(data: bytes | str, most_values: int = 4_000_000, *, unicode: bool
         options: Further keywords of `json.loads`.
 
     Raises:
-        ValueError: It is no JSON, or holds more values, or a text without a UTF-8 form where that is asked for, or is
-            nested over 200 levels deep.
+        ValueError: It is no JSON, or holds more values, or a text without a UTF-8 form where that is asked for, or a
+            whole number of thousands of digits, or is nested over 200 levels deep.
         RecursionError: It is nested too deeply to be read.
     """
     text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
     if sum(weight * text.count(sign) for sign, weight in _WEIGHTS.items()) > most_values:  # those in texts, too
         _check_values(text, most_values)
-    found = json.loads(text, **options)
+    try:
+        found = json.loads(text, **options)
+    except ValueError as error:
+        if is_long_number(error):
+            raise ValueError(LONG_NUMBER) from None
+        raise
     if text.count("{") + text.count("[") > _DEEPEST and _is_deeper(found, _DEEPEST):
         raise ValueError(f"it is nested over {_DEEPEST} levels deep")
     if unicode and _HALF_PAIR.search(text):
