@@ -19,6 +19,8 @@ __all__ = ["Preference"]
 _PROMPTS = ("prompt", "question", "instruction", "query")
 _CONVERSATIONS = ("conversations", "conversation")
 _WANTED = ("prompt", "completion", "label")
+_MOST_VALUES = 2_000_000
+"""Values of a text that is looked at as JSON: one with more, as with deeper ones than are read, is an answer."""
 _KEYS = TurnKeys("preference")
 _SHAREGPT = TurnKeys("preference", "from", ("value",))
 
@@ -107,7 +109,7 @@ def _holds_turns(text: str) -> bool:
     if not text.lstrip().startswith("[{"):
         return False
     try:
-        turns = parse_json(text)
-    except (ValueError, DataError):
+        turns = parse_json(text, _MOST_VALUES)
+    except ValueError:
         return False
     return isinstance(turns, list) and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in turns)

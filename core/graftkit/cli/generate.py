@@ -181,7 +181,7 @@ def _read_tools(path: Path) -> list[dict[str, Any]]:
     """
     try:
         tools = parse_json(read_regular(path, _MOST_BYTES), unicode=True)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RequestError(f"the tools can't be read: {error}", where=str(path)) from None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise RequestError("tools are a JSON list of objects", where=str(path))

@@ -428,7 +428,7 @@ class RunManifest(Facts):
             if error.errno not in (errno.EACCES, errno.EIO):
                 return None
             raise FolderError(f"the run's {MANIFEST} can't be read: {error.strerror}", where=str(folder)) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             data, odd = None, f"it is no JSON: {error}"
         else:
             odd = _oddity(data)

@@ -152,5 +152,5 @@ def _is_whole(path: Path, step: int) -> bool:
     try:
         facts = parse_json(read_regular(path / _FACTS))
         return bool(facts["step"] == step and facts["sha256"] == sha256_of(path / _STATE))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False

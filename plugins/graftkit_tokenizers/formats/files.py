@@ -71,7 +71,7 @@ def json_object(path: Path) -> Json:
     """
     try:
         data = parse_json(text_of(path).encode(), unicode=True)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"the file is no JSON: {error}", where=str(path)) from None
     if not isinstance(data, dict):
         raise ModelError("the file is no JSON object", where=str(path))

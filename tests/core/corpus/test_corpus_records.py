@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 from graftkit.errors import DataError
-from graftkit.interfaces.samples import ROLES, Completion, Conversation, Message, Sample, Text, Tokens, ToolCall
+from graftkit.interfaces.samples import (
+    ROLES,
+    Completion,
+    Conversation,
+    Message,
+    PreferencePair,
+    Sample,
+    Text,
+    Tokens,
+    ToolCall,
+)
 from graftkit.testing.records import read_samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -287,3 +297,13 @@ def test_ids_are_read_with_labels_or_a_mask(tmp_path: Path) -> None:
 )
 def test_ids_and_labels_that_are_none_are_refused(tmp_path: Path, record: dict[str, object], message: str) -> None:
     assert message in refusal(tmp_path, json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["[" * 100_000, '[{"a":' * 100_000, '[{"role": ' + "[" * 300, '[{"name": "f"}]', '[{"role": "user"}, 1]', "[{"],
+    ids=["lists", "objects", "a turn", "calls", "no turn among them", "no JSON"],
+)
+def test_an_answer_that_only_looks_like_turns_is_an_answer(tmp_path: Path, answer: str) -> None:
+    [pair] = records(tmp_path, json.dumps({"prompt": "a", "chosen": answer, "rejected": "b"}))
+    assert isinstance(pair, PreferencePair) and pair.chosen.messages[-1].content == answer
