@@ -669,7 +669,7 @@ ORPHAN = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open({path!r}, "w").write(str(child.pid))
-os.mkdir(f"{folder}/.export.{os.getpid()}.x.partial")
+os.mkdir(f"{folder}/.export.{os.getpid()}.graftkit-x.partial")
 open("{ready}", "w").close()
 time.sleep(600)
 """

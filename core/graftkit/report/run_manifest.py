@@ -49,7 +49,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 """The version of a manifest's form. Keys may be added within it; none is renamed or means something else."""
 
-_OF_A_RUN = ("tokens", ".tokens.partial", "metrics.jsonl", ".lock")
+_OF_A_RUN = ("tokens", ".tokens.partial", "metrics.jsonl", ".graftkit.lock")
 """What lies beside the manifest of a run, and hardly anywhere else."""
 
 _PUT_BACK = "Put the file back as it was, or use another folder with --out."
