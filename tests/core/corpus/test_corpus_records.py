@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graftkit.errors import DataError
@@ -11,6 +13,7 @@ from graftkit.interfaces.samples import (
     ROLES,
     Completion,
     Conversation,
+    LabelledAnswer,
     Message,
     PreferencePair,
     Sample,
@@ -18,7 +21,7 @@ from graftkit.interfaces.samples import (
     Tokens,
     ToolCall,
 )
-from graftkit.testing.records import read_samples
+from graftkit.testing.records import open_files, read_samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -307,3 +310,70 @@ def test_ids_and_labels_that_are_none_are_refused(tmp_path: Path, record: dict[s
 def test_an_answer_that_only_looks_like_turns_is_an_answer(tmp_path: Path, answer: str) -> None:
     [pair] = records(tmp_path, json.dumps({"prompt": "a", "chosen": answer, "rejected": "b"}))
     assert isinstance(pair, PreferencePair) and pair.chosen.messages[-1].content == answer
+
+
+def not_read(tmp_path: Path, content: str) -> list[str]:
+    path = tmp_path / "records.jsonl"
+    path.write_text(content)
+    [dataset] = open_files([path])
+    assert len(list(dataset)) == 1
+    return sorted(dataset.left)
+
+
+def said(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in messages]
+
+
+SYSTEM, ASKED, HO = {"role": "system", "content": "Be"}, {"role": "user", "content": "hi"}, "assistant"
+WHOLE: dict[str, tuple[Any, list[Any], list[tuple[str, str]]]] = {
+    "a system prompt before it": ("hi", [SYSTEM, ASKED], [("system", "Be"), ("user", "hi")]),
+    "white space around it": ("hi \n", [ASKED], [("user", "hi")]),
+    "the last of its questions": (
+        "hi",
+        [{"role": "user", "content": "a"}, {"role": HO, "content": "b"}, ASKED],
+        [("user", "a"), (HO, "b"), ("user", "hi")],
+    ),
+    "a prompt that alone has the system prompt": ([SYSTEM, ASKED], [ASKED], [("system", "Be"), ("user", "hi")]),
+    "a prompt that the assistant ends": (
+        [ASKED, {"role": HO, "content": "b"}],
+        [{"role": "user", "content": "c"}],
+        [("user", "hi"), (HO, "b"), ("user", "c")],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_an_answer_that_is_the_whole_conversation_has_its_prompt_once(tmp_path: Path, case: str) -> None:
+    prompt, before, expected = WHOLE[case]
+    answers = {key: [*before, {"role": HO, "content": key}] for key in ("chosen", "rejected")}
+    [pair] = records(tmp_path, json.dumps({"prompt": prompt, **answers}))
+    assert isinstance(pair, PreferencePair) and said(pair.chosen.messages) == [*expected, (HO, "chosen")]
+    assert [message.loss_weight for message in pair.chosen.messages][:-1] == [0] * len(expected)
+
+
+def test_an_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
+    answers = {key: [ASKED, {"role": HO, "content": key}] for key in ("chosen", "rejected")}
+    told = refusal(tmp_path, json.dumps({"prompt": "another", **answers}))
+    assert "records.jsonl:1" in told and "the prompt is none of its messages" in told
+
+
+@pytest.mark.parametrize("prompt", [[ASKED], json.dumps([ASKED])], ids=["messages", "text of messages"])
+def test_an_input_beside_a_prompt_of_messages_is_not_dropped_in_silence(tmp_path: Path, prompt: Any) -> None:
+    record = json.dumps({"prompt": prompt, "input": "context", "chosen": "a", "rejected": "b"})
+    assert "to which of them it belongs is not known" in refusal(tmp_path, record)
+
+
+def test_what_stands_beside_a_labelled_answer_is_read(tmp_path: Path) -> None:
+    record = {"prompt": "a", "input": "b", "system": "Be", "completion": "c", "label": True}
+    assert not_read(tmp_path, json.dumps(record)) == []
+    [found] = records(tmp_path, json.dumps(record))
+    assert isinstance(found, LabelledAnswer)
+    assert said(found.answer.messages) == [("system", "Be"), ("user", "a\n\nb"), (HO, "c")]
+
+
+@pytest.mark.parametrize(
+    "beside", [{"output": "x", "instruction": "y"}, {"prompt": "y", "chosen": "x", "rejected": "z"}]
+)
+def test_an_input_that_is_a_number_is_refused_whichever(tmp_path: Path, beside: dict[str, str]) -> None:
+    text = json.dumps({**beside, "input": "text"})
+    assert '"input" is a number' in refusal(tmp_path, f"{text}\n{json.dumps({**beside, 'input': 0})}\n")
