@@ -14,6 +14,7 @@ from graftkit.errors import ModelError
 from graftkit.flow.forecast_memory import MemoryRequest, Sizes, request_of
 from graftkit.flow.targets import chosen_targets
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.model.load import Loader
@@ -56,6 +57,7 @@ class ConfigModel:
         )
         if not isinstance(config.get("model_type"), str):
             raise ModelError("it does not say 'model_type'", where=str(path))
+        check_layers(config, str(path))
         return cls(reference, config)
 
     @cached_property
