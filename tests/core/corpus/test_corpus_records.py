@@ -377,3 +377,26 @@ def test_what_stands_beside_a_labelled_answer_is_read(tmp_path: Path) -> None:
 def test_an_input_that_is_a_number_is_refused_whichever(tmp_path: Path, beside: dict[str, str]) -> None:
     text = json.dumps({**beside, "input": "text"})
     assert '"input" is a number' in refusal(tmp_path, f"{text}\n{json.dumps({**beside, 'input': 0})}\n")
+
+
+LISTED = '{"data": [\n{"text": "a"},\n{"text": "b"}]'
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ('}\n[{"text": "lost"}]\n', "more stands after the array of 2 records"),
+        (', "next": {"text": "}"}}\n{"text": "lost"}\n', "more stands after the array of 2 records"),
+        (', "next": ["' + "x" * 3_000_000 + '"]', "the file ends in the middle of the object"),
+        ("\n", "the file ends in the middle of the object"),
+        (', "pad": "' + "x" * 1_048_400 + '", "more": [{"text": "c"}]}', "more than one list of records"),
+    ],
+    ids=["an array", "an object", "a long text", "its end is missing", "another list where the file is read on"],
+)
+def test_what_follows_a_list_of_records_in_an_object_is_not_lost(tmp_path: Path, after: str, told: str) -> None:
+    assert told in refusal(tmp_path, LISTED + after, "rows.json")
+
+
+@pytest.mark.parametrize("after", ["}", ', "n": {"a": [1, "]}", 2]}}\n', ', "text": "' + "x]}" * 700_000 + '"}'])
+def test_an_object_around_a_list_of_records_may_hold_more(tmp_path: Path, after: str) -> None:
+    assert len(records(tmp_path, LISTED + after, "rows.json")) == 2
