@@ -161,9 +161,16 @@ def _value(node: yaml.Node, path: KeyPath, document: Document) -> Any:
         value = _scalar(node)
     except ValueError:  # Python refuses to read thousands of digits
         raise RecipeError(LONG_NUMBER, where=where) from None
+    if _is_long(value):
+        raise RecipeError(LONG_NUMBER, where=where)
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
         raise RecipeError("half of a surrogate pair, which is no text", where=where)
     return value
+
+
+def _is_long(value: Any) -> bool:
+    """Tells whether a value is a whole number beyond 64 bits, which TOML and torch have no room for."""
+    return isinstance(value, int) and value.bit_length() > 63
 
 
 def _mapping(node: yaml.MappingNode, path: KeyPath, document: Document) -> dict[str, Any]:
@@ -236,10 +243,10 @@ def _parse_toml(text: str, file: str) -> Document:
 
 
 def _refuse_extremes(value: Any, path: KeyPath, document: Document) -> None:
-    """Refuses what is nested too deeply, and numbers beyond TOML's 64 bits: hexadecimal ones Python can't write."""
+    """Refuses what is nested too deeply, and numbers that are too long."""
     if len(path) > MAX_DEPTH:
         raise RecipeError("nested too deeply", where=document.where(path))
-    if isinstance(value, int) and value.bit_length() > 64:
+    if _is_long(value):
         raise RecipeError(LONG_NUMBER, where=document.where(path))
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in inner:

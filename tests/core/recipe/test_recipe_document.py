@@ -131,6 +131,7 @@ def test_yaml_words_and_numbers_mean_what_they_look_like(tmp_path: Path, written
         ("a: 1\nb: \x01\n", "recipe.yaml:2: not valid YAML: the character '\\x01'"),
         ('a: "\\UFFFFFFFF"\n', "recipe.yaml: not valid YAML: "),
         ("a: 1\nb: " + "9" * 5000, "recipe.yaml:2: a number too long to read"),
+        ("a: 1\nb: [9999999999999999999]", "recipe.yaml:2: a number too long to read"),
         ("%YAML " + "9" * 5000 + ".1\n---\na: 1\n", "recipe.yaml: not valid YAML: a number too long to read"),
         ('a: 1\nb: ["\\ud800x"]\n', "recipe.yaml:2: half of a surrogate pair, which is no text"),
         ("", "recipe.yaml: the recipe is empty"),
