@@ -204,6 +204,8 @@ def test_very_many_added_tokens_are_refused() -> None:
     [
         ({"type": "BPE", "vocab": {f"w{number}": number for number in range(300_001)}, "merges": []}, "300,001 tokens"),
         ({"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]] * 300_001}, "300,001 tokens"),
+        ({"type": "Unigram", "unk_id": 0, "vocab": [["a" * 150, 0.0]] * 299_000}, "44,850,000 characters together"),
+        ({"type": "BPE", "vocab": {"a" * 16_000_001: 0}, "merges": []}, "16,000,001 characters together"),
         ({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]] * 600_001}, "600,001 merges"),
     ],
 )

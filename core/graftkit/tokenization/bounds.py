@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from graftkit.errors import ModelError
@@ -25,6 +25,9 @@ SLOW = "It can match one text in very many ways, such as by repeats that overlap
 """What an error says of a pattern that could take longer."""
 _MOST_PIECES = {"vocab": 300_000, "merges": 600_000}
 """Part of a model -> how many entries it may have. Models in use have up to 291,000 tokens, and 515,000 merges."""
+_MOST_LETTERS = 16_000_000
+"""Characters of all tokens together. The largest tokenizer.json in use has 35 million bytes with its merges, which
+repeat the tokens, and JSON's signs; 45 million characters of tokens alone took 5.4 seconds and 650 MB."""
 _MOST_ADDED = 100_000
 """Added tokens: each text is searched for them. Models in use have up to 66,000, sounds as tokens."""
 _MOST_TEMPLATE = 1000
@@ -82,6 +85,21 @@ def _check_size(model: Any, where: str) -> None:
         if isinstance(entries, Mapping | list) and len(entries) > most:
             what = "tokens" if part == "vocab" else part
             raise ModelError(f"tokenizer.json has {len(entries):,} {what}; {most:,} are allowed", where=where)
+    _check_letters(model.get("vocab") if isinstance(model, Mapping) else None, where)
+
+
+def _check_letters(vocab: Any, where: str) -> None:
+    """Refuses a vocabulary of very long tokens, each of which the library holds several times."""
+    if isinstance(vocab, Mapping):
+        pieces: Iterable[Any] = vocab
+    else:
+        pieces = (entry[0] for entry in vocab if isinstance(entry, list) and entry) if isinstance(vocab, list) else ()
+    letters = sum(len(piece) for piece in pieces if isinstance(piece, str))
+    if letters > _MOST_LETTERS:
+        raise ModelError(
+            f"the tokens of tokenizer.json have {letters:,} characters together; {_MOST_LETTERS:,} are read",
+            where=where,
+        )
 
 
 def _check_added(added: Any, where: str) -> None:
