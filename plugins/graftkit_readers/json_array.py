@@ -137,16 +137,45 @@ def _check_end(text: _Text, number: int, *, inside: bool) -> None:
     Raises:
         DataError: There is more.
     """
-    while inside and text.next():
-        found = _LIST.search(text.text, text.at)
-        if found:
-            hint = "Make each list a file of its own: jq '.NAME' FILE > NAME.json"
-            raise DataError("the object holds more than one list of records", where=str(text.source), hint=hint)
-        text.at = max(text.at, len(text.text) - _LONGEST_KEY)
-        if not text.more():
-            return
+    if inside:
+        _take_rest_of_object(text)
     if text.next():
         raise DataError(f"more stands after the array of {number:,} records", where=str(text.source), hint=_FORMS)
+
+
+def _take_rest_of_object(text: _Text) -> None:
+    """Takes what follows the list of records in the object that holds it, up to its closing brace.
+
+    Raises:
+        DataError: There is another list of records, or the file ends before the object does.
+    """
+    depth, seen = 1, text.at  # signs before the place are counted; what may be the beginning of a list is kept
+    while True:
+        if _LIST.search(text.text, text.at):
+            hint = "Make each list a file of its own: jq '.NAME' FILE > NAME.json"
+            raise DataError("the object holds more than one list of records", where=str(text.source), hint=hint)
+        for sign in _SIGN.finditer(text.text, seen):
+            if sign[0][0] == '"':
+                if sign[1]:
+                    continue
+                seen = sign.start()  # brackets in it are none of the object's
+                break
+            depth += 1 if sign[0] in "{[" else -1
+            if not depth:
+                text.at = sign.end()
+                return
+        else:
+            seen = len(text.text)
+        if len(text.text) - seen > MAX_LINE:
+            raise text.source.too_long("")
+        kept = max(text.at, min(seen, len(text.text) - _LONGEST_KEY))
+        text.at, seen = kept, seen - kept
+        if not text.more():
+            raise DataError(
+                "the file ends in the middle of the object that holds its records",
+                where=str(text.source),
+                hint="It is cut short.",
+            )
 
 
 def _object(text: _Text, number: int) -> str:

@@ -18,6 +18,7 @@ from graftkit.flow.settle_memory import available, settle_memory
 from graftkit.flow.targets import chosen_targets
 from graftkit.flow.unsettled import DTYPE, settled_recipe, unsettled
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.model.activation_checkpointing import why_no_checkpointing
@@ -63,6 +64,7 @@ class ConfigModel:
         )
         if not isinstance(config.get("model_type"), str):
             raise ModelError("it does not say 'model_type'", where=str(path))
+        check_layers(config, str(path))
         return cls(reference, config)
 
     @cached_property

@@ -46,7 +46,7 @@ from graftkit.flow.model_card import write_model_card
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, Probes, make_probes
-from graftkit.flow.prove import TRUSTED, temporary_prefix
+from graftkit.flow.prove import TRUSTED, prefix_of_proof
 from graftkit.flow.rounding import quantizes
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
@@ -549,7 +549,7 @@ def prove(
             output, errors = _wait(process, poll, folder, None if free is None else int(free * _SHARE_OF_FREE))
         finally:
             _end(process)
-            for left in folder.absolute().parent.glob(f"{glob.escape(temporary_prefix(folder, process.pid))}*.partial"):
+            for left in folder.absolute().parent.glob(f"{glob.escape(prefix_of_proof(folder, process.pid))}*.partial"):
                 shutil.rmtree(left, ignore_errors=True)
     for warning in _warnings(output):
         report(warning)

@@ -219,7 +219,7 @@ def _adapter_facts(path: Path) -> dict[str, Any]:
         data = parse_json(read_regular(path))
     except FileNotFoundError:
         raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise FolderError(f"it is damaged: it is no JSON: {error}", where=str(path), hint=_ADAPTER_AGAIN) from None
     facts = data if isinstance(data, dict) else {}
     for key, kind in (("targets", list), ("tokenizer_fingerprint", str)):

@@ -14,7 +14,15 @@ from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.follow import lead
 from graftkit.flow.holdout_watch import HoldoutWatch
 from graftkit.flow.masking import masking_of
-from graftkit.flow.metrics import METRICS, Metrics, missing_steps, read_metrics, to_line
+from graftkit.flow.metrics import (
+    METRICS,
+    Metrics,
+    kept_evaluations,
+    missing_evaluations,
+    missing_steps,
+    read_metrics,
+    to_line,
+)
 from graftkit.flow.objective import loss_of
 from graftkit.flow.resume import Resumed, check_state
 from graftkit.host.lifecycle import StepInfo
@@ -30,6 +38,7 @@ from graftkit.training.checkpoint import (
     forget_after,
     latest_checkpoint,
     read_checkpoint,
+    read_evaluations,
     write_checkpoint,
 )
 from graftkit.training.early_stop import best_step
@@ -277,6 +286,10 @@ def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) ->
         trainer.step,
         trainer.state(),
         tokenizer_fingerprint=fingerprint,
+        evaluations=[
+            {"step": line.step, "holdout_loss": line.holdout_loss, "examples": line.examples}
+            for line in watch.evaluations
+        ],
         keep=run.plan.bound.recipe.training.keep_checkpoints,
         also=() if watch.best is None else (watch.best,),
     )
@@ -301,8 +314,10 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     step, path = found
     with named(str(path)):
         trainer.load_state(step, read_checkpoint(path))
-    metrics = read_metrics(run.folder / METRICS)
-    _tell_of_damage(run, stage, missing_steps(metrics.steps, step))
+    metrics, kept = read_metrics(run.folder / METRICS), kept_evaluations(read_evaluations(path))
+    missing = (missing_steps(metrics.steps, step), missing_evaluations(metrics, kept))
+    _tell_of_damage(run, stage, "; ".join(filter(None, missing)))
+    metrics = metrics.with_evaluations(kept)
     write_text(run.folder / METRICS, metrics.until(step).text())
     for line in metrics.until(step).steps:
         trainer.watch.look(line["step"], line["loss"], line["gradient_norm"])

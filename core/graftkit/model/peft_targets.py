@@ -59,7 +59,7 @@ def _ends(path: str) -> Iterator[str]:
 
 def _number(layer: str, owners: Iterable[str]) -> int | None:
     """Returns the number of the block that a layer lies in: the first one, below one of the owners if any are named."""
-    expressions = [rf"(?:^|.*?\.){re.escape(owner)}\.(\d+)\." for owner in owners] or [r".*?\.[^.]*\.(\d+)\."]
+    expressions = [rf"(?:^|.*?\.){re.escape(owner)}\.(\d{{1,9}})\." for owner in owners] or [r".*?\.[^.]*\.(\d{1,9})\."]
     found = (re.match(expression, layer) for expression in expressions)
     return next((int(match[1]) for match in found if match), None)
 

@@ -52,7 +52,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 """The version of a manifest's form. Keys may be added within it; none is renamed or means something else."""
 
-_OF_A_RUN = ("tokens", ".tokens.partial", "metrics.jsonl", ".lock")
+_OF_A_RUN = ("tokens", ".tokens.partial", "metrics.jsonl", ".graftkit.lock")
 """What lies beside the manifest of a run, and hardly anywhere else."""
 
 _PUT_BACK = "Put the file back as it was, or use another folder with --out."
@@ -467,7 +467,7 @@ class RunManifest(Facts):
             if error.errno not in (errno.EACCES, errno.EIO):
                 return None
             raise FolderError(f"the run's {MANIFEST} can't be read: {error.strerror}", where=str(folder)) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             data, odd = None, f"it is no JSON: {error}"
         else:
             odd = _oddity(data)
