@@ -36,6 +36,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     "pairs": {"objective": "dpo"},
     "divergence over all examples": {"objective": "kto"},
+    "a head": {"objective": "reward", "memory": {"checkpoint": "blocks"}},
 }
 AGREE = 5e-4
 """How far parameters may differ, relative to their largest. Numbers in float32 are added in another order, by which
@@ -54,6 +55,7 @@ def write(make_recipe: Any, tmp_path: Path) -> Callable[..., str]:
                 answers: Mapping[str, Any] = {
                     "sft": {"completion": good},
                     "dpo": {"chosen": good, "rejected": bad},
+                    "reward": {"chosen": good, "rejected": bad},
                     "kto": {"completion": bad if n % 3 else good, "label": not n % 3},
                 }[objective]
                 file.write(json.dumps({"prompt": f"say {n} " + "or so " * (n % 6), **answers}) + "\n")
@@ -194,3 +196,11 @@ def test_one_that_was_started_otherwise_is_named(
     started = start_together(2, ["run", recipe, "--out", str(out)], tmp_path, {1: more})
     (code, told), (_, other) = started.wait()
     assert code != 0 and "the process of rank 1 (of 2)" in told and said in told and "error: " not in other
+
+
+def test_what_each_process_would_find_for_itself_is_refused(write: Callable[..., str], tmp_path: Path) -> None:
+    training = {**SHORT["training"], "dtype": "auto"}
+    started = start_together(2, ["run", write(training=training), "--out", str(tmp_path / "out")], tmp_path)
+    (code, told), _ = started.wait()
+    assert code == 2 and "recipe.yaml:" in told and "training.dtype can't be auto where several processes" in told
+    assert not (tmp_path / "out").exists()

@@ -28,6 +28,7 @@ from graftkit.flow.resume import (
     telling_versions,
 )
 from graftkit.flow.tokenizer import prepare_tokenizer
+from graftkit.flow.unsettled import refuse_unsettled
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.recipe.load import LoadedRecipe, load_recipe, recipe_name
@@ -224,6 +225,8 @@ def _run(
     processes: Processes = ALONE,
 ) -> RunResult:
     planned = plan_of_run(loaded, host, folder if resume else None)
+    if processes.count > 1:
+        refuse_unsettled(planned.bound)
     resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:

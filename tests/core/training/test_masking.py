@@ -109,7 +109,7 @@ def test_loss_and_gradient_are_those_of_transformers_class(
     passes = Passes(60, packed, torch.device("cpu"))
     groups = passes.groups(range(len(store)), store.lengths.tolist())
     measured = LikelihoodLoss(network, passes)
-    score = measured.backward(store, groups, lambda: None, lambda done, total: None)
+    score = measured.backward(store, groups, lambda: None, lambda done, total: None, lambda group, place: None)
     assert measured._loss._in_pieces(pack([store[1]], torch.device("cpu"))), "few logits exist at a time"
     assert score.loss == pytest.approx(loss.item(), rel=1e-5)
     assert score.loss_tokens == int((given[2] != -100).sum())
