@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from graftkit.errors import ModelError
+from graftkit.errors import ModelError, RecipeError
 from graftkit.flow.forecast_memory import MemoryRequest, Sizes, request_of
 from graftkit.flow.targets import chosen_targets
 from graftkit.host.host import PluginHost
@@ -82,7 +82,10 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     Raises:
         TargetError: A target matches no layer.
         ModelError: The architecture can't be built.
+        RecipeError: The objective puts a head on the model, whose memory is not forecast.
     """
+    if bound.objective_config.head != "language":
+        raise RecipeError(f"no memory is forecast of the objective {bound.objective.use}: its head is not computed")
     recipe, loader = bound.recipe, model.loader
     targets = chosen_targets(bound, [layer.path for layer in loader.layers], [stack.path for stack in loader.stacks])
     length = recipe.data.max_length or min(1024, recipe.training.microbatch_tokens)
