@@ -171,7 +171,10 @@ def test_training_goes_on_with_a_classifiers_own_head_and_order(with_head: Any, 
 
 def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, tmp_path: Path) -> None:
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"export": ["gguf"]}, "'gguf' can't be written: the objective classification trains a model with a head"),
+        (
+            {"export": ["gguf"]},
+            "'gguf' can't be written: the objective classification trains a model with another head",
+        ),
         ({"export": [{"use": "merged", "onto": "auto"}]}, "onto: auto"),
         ({"evaluation": {"answers": 4}}, "which writes no answers"),
         ({"tokenizer": {"extend": {"tokens": 8}}}, "own vocabulary"),
