@@ -13,7 +13,9 @@ from typing import Any
 import graftkit
 import pytest
 import torch
+from click.testing import CliRunner
 from encoder_models import encoder_folder
+from graftkit.cli.main import cli as toolkit
 from graftkit.errors import Cancelled, DataError, FolderError, ModelError, RecipeError
 from graftkit.flow.events import Event, StepFinished
 from graftkit.flow.reload import reload
@@ -169,7 +171,10 @@ def test_training_goes_on_with_a_classifiers_own_head_and_order(with_head: Any, 
 
 def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, tmp_path: Path) -> None:
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"export": ["gguf"]}, "'gguf' can't be written: the objective classification trains a model with a head"),
+        (
+            {"export": ["gguf"]},
+            "'gguf' can't be written: the objective classification trains a model with another head",
+        ),
         ({"export": [{"use": "merged", "onto": "auto"}]}, "onto: auto"),
         ({"evaluation": {"answers": 4}}, "which writes no answers"),
         ({"tokenizer": {"extend": {"tokens": 8}}}, "own vocabulary"),
@@ -292,3 +297,34 @@ def test_records_and_models_that_masks_do_not_fit_are_refused(with_head: Any, be
         graftkit.plan(with_head("masked-lm", TEXTS, model=bert))
     with pytest.raises(ModelError, match="names no mask token"):
         graftkit.plan(with_head("masked-lm", PLAIN))
+
+
+def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
+    recipe = with_head("classification", export=["peft"], training={"steps": 2})
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    cli = CliRunner()
+    out = tmp_path / "run"
+    done = cli.invoke(toolkit, ["run", str(path), "--out", str(out)])
+    assert done.exit_code == 0 and "toolkit verify" in done.output and "toolkit generate" not in done.output
+    shown = cli.invoke(toolkit, ["preview", str(path), "--json", "--records", "1"])
+    authors = json.loads(shown.stdout)["authors"]
+    assert [part["author"] for part in authors] == ["text", "label"] and authors[1]["text"] in WORDS
+    told = cli.invoke(toolkit, ["plan", str(path)])
+    assert told.exit_code == 0, told.output
+    for command, message in (
+        (["plan", str(path), "--memory", "8GB"], "no memory is forecast of the objective classification"),
+        (
+            ["run", str(path), "--out", str(tmp_path / "on"), "--set", f"adapter.from={out / 'exports/peft'}"],
+            "training can't go on",
+        ),
+        (
+            ["export", str(out / "exports/peft"), "--to", "merged", "--out", str(tmp_path / "m")],
+            "exported with the run alone",
+        ),
+    ):
+        refused = cli.invoke(toolkit, command)
+        assert message in f"{refused.exception}{refused.output}"
+    again = cli.invoke(toolkit, ["export", str(out), "--to", "merged"])
+    assert again.exit_code == 0, again.output
+    assert json.loads((out / "exports/merged/graftkit.json").read_text())["proof"]["status"] == "proved"

@@ -113,8 +113,8 @@ _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
     PreferencePair: ("pairs", "a chosen and a rejected answer"),
     LabelledAnswer: ("labelled", "an answer that is labelled as wanted or not"),
     LabelledText: ("labels", "a text and a label"),
-    Text: ("texts", "a text"),
-    LongText: ("texts", "a text"),
+    Text: ("texts", "nothing that its answer is compared with"),
+    LongText: ("texts", "nothing that its answer is compared with"),
 }
 _WANTED_BY: dict[LearnsFrom, str] = {
     "answers": "each record's answer or text",

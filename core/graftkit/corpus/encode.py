@@ -225,6 +225,8 @@ class Encoder:
         Those are the two answers of a pair, and with `turns: each` every answer of a conversation; else it is itself.
         """
         match sample:
+            case LabelledText() if self.labels:
+                return [sample]
             case PreferencePair():
                 return [sample.chosen, sample.rejected]
             case WithMismatched():
@@ -532,9 +534,13 @@ class Encoder:
     def authors(self, sample: Part) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
 
+        Of a text with a label that a classifier learns they are the text and the label, which is no token.
+
         Raises:
             DataError: As for `encode`.
         """
+        if isinstance(sample, LabelledText) and self.labels:
+            return [(sample.text, "text"), (sample.label, "label")]
         if isinstance(sample, Conversation):
             pieces = self._pieces(sample, set())
             return [(piece.text, _author(piece.message, sample)) for piece in pieces if piece.text]

@@ -22,7 +22,7 @@ from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import Loader
+from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.output_layer import OutputLinear
 from graftkit.model.packing import Packing, use_packing
@@ -71,13 +71,14 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
         device, dtype = planned.device, getattr(torch, training.dtype)
         on_tensor = stage.progress("tensors")
         with hashed_as_read(files, run.resumed.manifest.model if run.resumed else None) as model:
-            loader = Loader(files, quantizer, device, dtype)
-            network: Any = loader.load(on_tensor)
+            network: Any = load_base_model(files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor)
         use_packing(network, planned.packing)
         run.record(model=model, head=run.plan.head)
         stage.facts |= {"device": str(device)}
         originals = FileOriginals(files, quantizer, device, dtype)
-        return LoadedBase(network, device, planned.packing, originals, loader.head, loader.new)
+        loader = plan_base_model(files) if run.plan.head else None
+        head = (loader.head, loader.new) if loader else ((), ())
+        return LoadedBase(network, device, planned.packing, originals, *head)
 
 
 def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from graftkit.errors import ModelError
+from graftkit.errors import ModelError, RecipeError
 from graftkit.flow.fit_memory import MemoryLimits
 from graftkit.flow.forecast_memory import MemoryRequest, Sizes, forecast_memory, request_of
 from graftkit.flow.settle_dtype import faster_dtype
@@ -91,7 +91,10 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     Raises:
         TargetError: A target matches no layer.
         ModelError: The architecture can't be built.
+        RecipeError: The objective puts a head on the model, whose memory is not forecast.
     """
+    if bound.objective_config.head != "language":
+        raise RecipeError(f"no memory is forecast of the objective {bound.objective.use}: its head is not computed")
     recipe, loader = bound.recipe, model.loader
     targets = chosen_targets(bound, loader.layers, loader.stacks, loader.output)
     length = _record_length(recipe)

@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any
 
 from graftkit.errors import DataError, ModelError, RecipeError
+from graftkit.flow.adapter_folder import AdapterFolder
 from graftkit.interfaces.architecture import Head, head_of, is_multimodal, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
@@ -125,8 +126,12 @@ def mask_token(tokenizer: Tokenizer, where: str) -> int:
     return found
 
 
-def refuse_with_head(bound: BoundRecipe) -> None:
-    """Refuses what a recipe asks for that a model with a head on sequences can't do: before any work is done.
+def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
+    """Refuses what a recipe asks for that a model with another head can't do: before any work is done.
+
+    Args:
+        bound: The recipe.
+        origin: The adapter that training is to go on with, if any.
 
     Raises:
         RecipeError: There is such a thing.
@@ -135,6 +140,12 @@ def refuse_with_head(bound: BoundRecipe) -> None:
     if head == "language":
         return
     recipe, where = bound.recipe, bound.document.where
+    if origin is not None:
+        raise RecipeError(
+            f"adapter.from: the objective {bound.objective.use} goes on with no adapter, whose head would be lost",
+            where=where(("adapter", "from")),
+            hint="Go on with the merged model: model: EXPORT; it keeps its head.",
+        )
     if recipe.evaluation.answers:
         raise RecipeError(
             f"evaluation.answers: the objective {bound.objective.use} trains a model which writes no answers",

@@ -186,7 +186,7 @@ def make_plan(
     bound = bind(loaded, host)
     recipe = bound.recipe
     where = bound.document.where
-    refuse_with_head(bound)
+    refuse_with_head(bound, origin)
     source, own_files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
     files = with_run_head(bound, own_files)
     targets = _likely_targets(bound, files)
