@@ -12,7 +12,7 @@ from graftkit import LayerInfo, ProviderConfig
 from graftkit.interfaces.patterns import takes_forever
 from pydantic import AfterValidator, Field, model_validator
 
-__all__ = ["FullConfig", "LoraConfig", "QloraConfig", "Start"]
+__all__ = ["BitFitConfig", "FullConfig", "LoraConfig", "QloraConfig", "Start"]
 
 Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "qpissa"]
 """What LoRA's two matrices start as."""
@@ -181,9 +181,24 @@ class QloraConfig(LoraConfig):
 class FullConfig(ProviderConfig):
     """Full fine-tuning has no fields."""
 
+    rate_scale: ClassVar[float] = 0.1
+    """LoRA's best rates are about ten times those of full fine-tuning (https://thinkingmachines.ai/blog/lora/)."""
+
     def trainable_parameters(self, layer: LayerInfo) -> int:
         """Returns the size of the weight."""
         return layer.out_features * layer.in_features
+
+
+class BitFitConfig(ProviderConfig):
+    """Training biases has no fields."""
+
+    def refusal(self, layer: LayerInfo) -> str | None:
+        """Layers without a bias are left as they are."""
+        return None if layer.bias else "it has no bias"
+
+    def trainable_parameters(self, layer: LayerInfo) -> int:
+        """Returns the size of the bias."""
+        return layer.out_features if layer.bias else 0
 
 
 def _named(layer: LayerInfo) -> str:

@@ -11,7 +11,14 @@ from typing import Any
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
-from graftkit.cli.plan_memory import described_memory, fitted, forecast_of, forecast_of_config
+from graftkit.cli.plan_memory import (
+    described_memory,
+    fitted,
+    forecast_of,
+    forecast_of_config,
+    limits_of,
+    with_memory_settled,
+)
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.errors import FolderError, RecipeError
@@ -53,22 +60,24 @@ def command(
     Like `run` it imports torch, looks for the device, and makes a new vocabulary where the recipe asks for one.
     It forecasts the memory that the run takes.
     """
-    limits = memory or device_memory
-    if out and not limits:
+    if out and not (memory or device_memory):
         raise RecipeError("--out writes the recipe that fits: say in how much, with --memory or --device-memory")
-    if quick and (limits or from_config):
+    if quick and (memory or device_memory or from_config):
         raise RecipeError("--quick forecasts no memory", hint="Leave it out.")
     if out and Path(out).exists():
         raise FolderError("there is such a file already", where=out, hint="Give another name.")
     with output_to_stderr():
-        host = host_of(recipe, overrides, disable)
+        host, limits = host_of(recipe, overrides, disable), limits_of(memory, device_memory)
         if from_config:
-            planned, facts = None, {"memory": described_memory(forecast_of_config(recipe, overrides, host))}
+            forecast, found = forecast_of_config(recipe, overrides, host, limits)
+            told = [settled.describe(key) for key, settled in found.items()]
+            planned = None
+            facts: dict[str, Any] = {"memory": described_memory(forecast), "notices": told}
         else:
-            planned = plan(recipe, overrides=overrides, host=host, as_run=not quick)
-            facts = describe(planned, _earlier(recipe))
+            planned = with_memory_settled(plan(recipe, overrides=overrides, host=host, as_run=not quick), limits)
+            facts, found = describe(planned, _earlier(recipe)), planned.settled
         if limits:
-            facts |= {"fit": fitted(recipe, overrides, host, planned, memory, device_memory, out)}
+            facts |= {"fit": fitted(recipe, overrides, host, planned, found, limits, out)}
     host.take_notices()  # they are among the plan's
     if as_json:
         click.echo(json_line(facts))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftkit.flow.plan import RunPlan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import load_recipe
-from graftkit.report.run_manifest import MemoryForecast, StageMemory
+from graftkit.report.run_manifest import MemoryForecast, SettledKey, StageMemory
 
-__all__ = ["described_memory", "fitted", "forecast_of", "forecast_of_config"]
+if TYPE_CHECKING:
+    from graftkit.flow.fit_memory import MemoryLimits
+
+__all__ = ["described_memory", "fitted", "forecast_of", "forecast_of_config", "limits_of", "with_memory_settled"]
 
 
 def forecast_of(plan: RunPlan) -> MemoryForecast | None:
@@ -29,13 +33,39 @@ def forecast_of(plan: RunPlan) -> MemoryForecast | None:
     return forecast_memory(plan.ask_memory(plan.bound))
 
 
-def forecast_of_config(recipe: str, overrides: Sequence[str], host: PluginHost) -> MemoryForecast:
-    """Forecasts a recipe's memory from the model's config.json alone."""
-    from graftkit.flow.config_memory import ConfigModel, request_from_config
+def forecast_of_config(
+    recipe: str, overrides: Sequence[str], host: PluginHost, limits: MemoryLimits | None
+) -> tuple[MemoryForecast, Mapping[str, SettledKey]]:
+    """Forecasts a recipe's memory from a config.json alone; returns what keys that say `auto` come to, too."""
+    from graftkit.flow.config_memory import ConfigModel, request_from_config, settle_from_config
     from graftkit.flow.forecast_memory import forecast_memory
+    from graftkit.flow.unsettled import settled_recipe
 
     bound = bind(load_recipe(recipe, overrides), host)
-    return forecast_memory(request_from_config(bound, host, ConfigModel.read(bound.recipe.model.path)))
+    model = ConfigModel.read(bound.recipe.model.path)
+    settled = settle_from_config(bound, host, model, limits)
+    return forecast_memory(request_from_config(settled_recipe(bound, settled), host, model)), settled
+
+
+def limits_of(memory: str | None, device_memory: str | None) -> MemoryLimits | None:
+    """Returns what `--memory` and `--device-memory` say; None where neither is given.
+
+    Raises:
+        RecipeError: A size is none.
+    """
+    if not memory and not device_memory:
+        return None
+
+    from graftkit.flow.fit_memory import MemoryLimits, parse_size
+
+    return MemoryLimits(*(parse_size(size) if size else None for size in (memory, device_memory)))
+
+
+def with_memory_settled(plan: RunPlan, limits: MemoryLimits | None) -> RunPlan:
+    """Returns the plan with what keys come to that leave it to the memory, where that could be looked at."""
+    found = plan.settle_memory(limits) if plan.settle_memory else {}
+    notices = [key.describe(name) for name, key in found.items()]
+    return replace(plan.with_settled(found), notices=[*plan.notices, *notices]) if found else plan
 
 
 def described_memory(forecast: MemoryForecast | None) -> dict[str, Any]:
@@ -70,8 +100,8 @@ def fitted(
     overrides: Sequence[str],
     host: PluginHost,
     plan: RunPlan | None,
-    memory: str | None,
-    device_memory: str | None,
+    settled: Mapping[str, SettledKey],
+    limits: MemoryLimits,
     out: str | None,
 ) -> dict[str, Any]:
     """Finds what to change in a recipe so that it fits, and writes that where it does; returns it as JSON.
@@ -81,19 +111,18 @@ def fitted(
         overrides: As for `load_recipe`.
         host: The plugins.
         plan: The recipe's plan; None where its model's config.json alone is looked at.
-        memory: How much the machine has.
-        device_memory: How much the device has.
+        settled: What keys that say `auto` come to, which are among what is written.
+        limits: How much there is.
         out: Where the recipe goes.
 
     Raises:
-        RecipeError: A size is none, or what the run takes can't be told.
+        RecipeError: What the run takes can't be told.
     """
     from graftkit.errors import RecipeError
     from graftkit.flow.config_memory import ConfigModel, request_from_config
-    from graftkit.flow.fit_memory import MemoryLimits, fit_memory, parse_size
+    from graftkit.flow.fit_memory import fit_memory
 
-    limits = MemoryLimits(*(parse_size(size) if size else None for size in (memory, device_memory)))
-    chosen = list(overrides)
+    chosen = [*overrides, *(f"{key}={found.value}" for key, found in settled.items())]
     ask: Callable[[BoundRecipe], Any]
     if plan is None:
         model = ConfigModel.read(bind(load_recipe(recipe, overrides), host).recipe.model.path)

@@ -126,7 +126,7 @@ def _saved(folder: Path, where: str) -> list[Path]:
         listed = parse_json(read_regular(state, _MAX_STATE))["_data_files"]
         names = [entry["filename"] for entry in listed]
         sound = all(isinstance(name, str) and name == Path(name).name and name not in ("", "..") for name in names)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         names, sound = [], False
     if not names or not sound:
         hint = "Save the data set again, or name its files: data-*.arrow."

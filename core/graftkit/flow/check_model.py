@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from graftkit.flow.plan import RunPlan
 from graftkit.flow.stored_weights import describe_stored
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.counts import count_weights
+from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import check_stored_weights
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.report.run_manifest import SequenceFacts
@@ -21,11 +23,19 @@ __all__ = ["PlannedBase", "check_model", "pick_device", "plan_base"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedBase:
-    """Where the base model will compute, whether sequences share a pass, and what becomes of quantized weights."""
+    """Where and how the base model will compute.
+
+    Attributes:
+        device: Where.
+        packing: Whether sequences share a pass.
+        stored: What becomes of weights that are quantized in their file.
+        no_checkpointing: Why its blocks can't be computed twice, where the recipe leaves open whether they are.
+    """
 
     device: torch.device
     packing: Packing
     stored: tuple[str, ...] = ()
+    no_checkpointing: str = ""
 
     @property
     def notices(self) -> list[str]:
@@ -57,15 +67,33 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     Raises:
         RecipeError: There is no such device here.
         ModelError: The model is not causal, or its weights are stored in a format that nobody knows.
+        RecipeError: Its blocks can't be computed twice, which the recipe asks for.
     """
     bound, files = plan.bound, plan.files
-    device = pick_device(bound.recipe.training.device)
+    device = of_this_process(pick_device(bound.recipe.training.device))
     quantizer = bound.quantizer
     uses = check_stored_weights(files, host.registry.create(quantizer.registered, quantizer.config))
     name, itemsize = quantizer.registered.provider.name, getattr(torch, bound.recipe.training.dtype).itemsize
     stored = describe_stored(uses, name, quantizer.config, itemsize, exported=bool(bound.exports))
-    packing = choose_packing(files.config, files.reference, count_weights(files.tensors))
-    return PlannedBase(device, packing, tuple(stored))
+    weights = count_weights(files.tensors)
+    packing = choose_packing(files.config, files.reference, weights)
+    asked = bound.recipe.memory.checkpoint
+    why = "" if asked == "none" else why_no_checkpointing(files.config, packing, weights)
+    if asked == "blocks" and why:
+        raise RecipeError(
+            f"this {files.config['model_type']} model can't be trained with activation checkpointing: {why}",
+            where=bound.document.where(("memory", "checkpoint")),
+            hint="Leave memory.checkpoint out; less training.microbatch_tokens takes less memory, too.",
+        )
+    return PlannedBase(device, packing, tuple(stored), why)
+
+
+def of_this_process(device: torch.device) -> torch.device:
+    """Returns which of a machine's CUDA devices is this process's, where torchrun has started several on it."""
+    local = os.environ.get("LOCAL_RANK", "")
+    if device.type != "cuda" or device.index is not None or not local.isdigit():
+        return device
+    return torch.device("cuda", int(local) % torch.cuda.device_count())
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,17 +11,25 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError
-from graftkit.flow.forecast_memory import MemoryRequest, Sizes, request_of
+from graftkit.flow.fit_memory import MemoryLimits
+from graftkit.flow.forecast_memory import MemoryRequest, Sizes, forecast_memory, request_of
+from graftkit.flow.settle_dtype import faster_dtype
+from graftkit.flow.settle_memory import available, settle_memory
 from graftkit.flow.targets import chosen_targets
+from graftkit.flow.unsettled import DTYPE, settled_recipe, unsettled
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
+from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import Loader
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.model.skeleton import build_skeleton
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.recipe.schema import Recipe
+from graftkit.report.run_manifest import MemoryForecast, SettledKey
 
-__all__ = ["ConfigModel", "request_from_config"]
+__all__ = ["ConfigModel", "request_from_config", "settle_from_config"]
 
 _MOST_BYTES = 64 << 20
 _STORED = {"bfloat16": "BF16", "float16": "F16"}
@@ -56,6 +64,7 @@ class ConfigModel:
         )
         if not isinstance(config.get("model_type"), str):
             raise ModelError("it does not say 'model_type'", where=str(path))
+        check_layers(config, str(path))
         return cls(reference, config)
 
     @cached_property
@@ -84,9 +93,49 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
         ModelError: The architecture can't be built.
     """
     recipe, loader = bound.recipe, model.loader
-    targets = chosen_targets(bound, [layer.path for layer in loader.layers], [stack.path for stack in loader.stacks])
-    length = recipe.data.max_length or min(1024, recipe.training.microbatch_tokens)
-    many = max(1, recipe.training.microbatch_tokens // length)
+    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.output)
+    length = _record_length(recipe)
+    many = max(1, recipe.training.pass_tokens // length)
     sizes = Sizes((length,) * many, (length,) * many, length)
-    device = "cpu" if recipe.training.device == "auto" else recipe.training.device.partition(":")[0]
+    device = _device(recipe).type
     return request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)
+
+
+def settle_from_config(
+    bound: BoundRecipe, host: PluginHost, model: ConfigModel, limits: MemoryLimits | None
+) -> Mapping[str, SettledKey]:
+    """Returns what the keys come to that say `auto`, in a recipe whose records are not known.
+
+    Args:
+        bound: The recipe.
+        host: The plugins.
+        model: The base model.
+        limits: How much memory there is; what is free here when left out.
+    """
+    found: dict[str, SettledKey] = {}
+    device = _device(bound.recipe)
+    if DTYPE in unsettled(bound.recipe):
+        found[DTYPE] = faster_dtype(device)
+        bound = settled_recipe(bound, found)
+    if unsettled(bound.recipe):
+        why = why_no_checkpointing(model.config, model.packing)
+        here = device.type != "cuda" or torch.cuda.is_available()
+        limits = limits or (available(device) if here else MemoryLimits())
+
+        def forecast(values: Mapping[str, Any]) -> MemoryForecast:
+            return forecast_memory(request_from_config(bound.with_values(values), host, model))
+
+        found |= settle_memory(bound.recipe, _record_length(bound.recipe), forecast, limits, why).keys
+    return found
+
+
+def _record_length(recipe: Recipe) -> int:
+    """Returns the tokens that each record is taken to have."""
+    passes = recipe.training.microbatch_tokens
+    return recipe.data.max_length or (1024 if passes == "auto" else min(1024, passes))
+
+
+def _device(recipe: Recipe) -> torch.device:
+    """Returns the device that the recipe names; the CPU where it names none."""
+    name = recipe.training.device
+    return torch.device("cpu" if name == "auto" else name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -27,8 +27,17 @@ from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.host.registry import BUILT_IN
 from graftkit.redact import without_secrets
-from graftkit.report.run_manifest import FORMAT, DataFacts, MemoryFacts, MemoryMeasured, RunManifest, StageFacts
+from graftkit.report.run_manifest import (
+    FORMAT,
+    DataFacts,
+    MemoryFacts,
+    MemoryMeasured,
+    RunManifest,
+    SettledKey,
+    StageFacts,
+)
 from graftkit.store.files import file_facts, is_temporary
+from graftkit.training.processes import ALONE, Processes
 
 __all__ = ["RunContext", "StageScope"]
 
@@ -47,6 +56,7 @@ class RunContext:
         folder: The run's folder.
         cancel: Whether somebody wants it to stop.
         resumed: The run that this one goes on with, or None.
+        processes: The processes that train together; this one's rank is 0.
         vocabulary: What records are encoded with; the first stage puts another one here where the recipe asks for it.
     """
 
@@ -58,12 +68,14 @@ class RunContext:
         on_event: OnEvent,
         cancel: CancelToken,
         resumed: Resumed | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.plan = plan
         self.host = host
         self.folder = folder
         self.cancel = cancel
         self.resumed = resumed
+        self.processes = processes
         self.vocabulary = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
         self._on_event = on_event
         self._start = time.perf_counter()
@@ -79,6 +91,7 @@ class RunContext:
             progress=None,
             recipe=recipe,
             chosen=dict(plan.chosen),
+            settled=dict(plan.settled),
             providers=_providers(plan),
             seed=plan.bound.recipe.training.seed,
             stages=[],
@@ -94,6 +107,18 @@ class RunContext:
             if resumed.manifest.failure:
                 self.record(failure=resumed.manifest.failure.model_copy(update={"back_to": resumed.back_to}))
         self.save()
+
+    def settle(self, found: Mapping[str, SettledKey]) -> None:
+        """Goes on with what keys of the recipe that say `auto` come to on this machine; each is told once."""
+        for key, settled in found.items():
+            if key not in self.plan.settled:
+                self.notice("plan", settled.describe(key))
+        if found.keys() <= self.plan.settled.keys():
+            return
+        self.plan = self.plan.with_settled(found)
+        recipe = self.plan.bound.resolved()
+        self.info = replace(self.info, recipe=recipe)
+        self.record(recipe=recipe, settled=dict(self.plan.settled))
 
     def theirs(self, name: str) -> list[str]:
         """Returns the files in a subfolder that the run which goes on did not write, relative to that subfolder."""
@@ -259,7 +284,9 @@ def _known(before: RunManifest) -> dict[str, Any]:
         continued.append(_finished(before))
     if continued:  # its exports stay until the new ones are proved
         kept |= {"exports"} & before.model_fields_set
+    forecast = before.memory.forecast if before.memory else None
     return {key: getattr(before, key) for key in kept} | {
+        **({"memory": MemoryFacts(forecast=forecast)} if forecast else {}),
         "continued": continued,
         "metrics": {when: facts for when, facts in before.metrics.items() if when != "after"},
         "resumed": [*before.resumed, before.progress],

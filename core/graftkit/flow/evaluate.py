@@ -90,7 +90,7 @@ def _measured(
         network,
         store,
         loaded.device,
-        run.plan.bound.recipe.training.microbatch_tokens,
+        run.plan.bound.recipe.training.pass_tokens,
         stage.progress("passes"),
         packed=loaded.packing.packed,
         loss=loss_of(run, network),
@@ -104,6 +104,8 @@ def _measured(
             else "The base model's weights or config.json are damaged.",
         )
     if not run.plan.bound.objective_config.likelihood:
+        return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
+    if run.plan.bound.objective_config.head == "masked":
         return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
     loss, weight_sum = score.loss, float(store.weight_sum.sum())
     size = loss_bytes(store, tokenizer or run.vocabulary.tokenizer)

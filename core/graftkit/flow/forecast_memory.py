@@ -21,7 +21,7 @@ from graftkit.report.run_manifest import MemoryForecast, StageMemory
 from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run
 from graftkit.training.order import group_by_tokens, plan_steps
 
-__all__ = ["MemoryRequest", "Sizes", "forecast_memory", "largest_pass", "request_of"]
+__all__ = ["MemoryRequest", "Sizes", "examples_of", "forecast_memory", "largest_pass", "request_of"]
 
 _PASSING = ("activations", "logits", "cache")
 """Parts that are made and freed again and again."""
@@ -31,6 +31,12 @@ _FREED = {4: 0.85, 2: 0.5}
 glibc's malloc keeps what is free between blocks in use, and a block that was freed is too small for the next of its own
 size, since `posix_memalign` asks for more to align it. Blocks of more than 32 MiB are mapped, and not among it. No
 formula gives the share: it is measured, by tests/benchmarks/forecast.py.
+"""
+_KERNELS, _KERNEL_BYTES = 1024, 650_000
+"""How many kernels oneDNN keeps (`ONEDNN_PRIMITIVE_CACHE_CAPACITY`), and what one takes.
+
+It compiles one for each product of 16-bit matrices of other shapes, such as those of each expert's tokens. The size was
+measured, by products of 100 numbers of rows: 0.58 to 0.69 MB each, rarely more.
 """
 _STEPS = 1000
 """Steps that are looked at for the largest pass."""
@@ -61,11 +67,13 @@ class Sizes:
         lengths: Tokens of each example.
         learnt: How many of these are in the loss.
         prompt: Tokens of the longest prompt that is answered.
+        different: How many numbers of tokens passes have at least; see `PassSizes`.
     """
 
     lengths: Sequence[int]
     learnt: Sequence[int]
     prompt: int
+    different: int = 1
 
 
 def request_of(
@@ -79,6 +87,7 @@ def request_of(
     device: str,
     sizes: Sizes,
     change: VocabularyChange | None = None,
+    program: int | None = None,
 ) -> MemoryRequest:
     """Returns what to ask of a recipe.
 
@@ -93,6 +102,7 @@ def request_of(
         device: The type of the device that the model computes on.
         sizes: How long the examples are.
         change: What becomes of the vocabulary.
+        program: The bytes that the interpreter and its libraries take; those of this process when left out.
     """
     create = host.registry.create
     dry = DryRun(
@@ -110,8 +120,9 @@ def request_of(
         answers=_answers(bound.recipe, sizes.prompt),
         change=change,
         device=device,
+        checkpointed=bound.recipe.memory.checkpoint == "blocks",
     )
-    return MemoryRequest(dry, device, bool(bound.exports), own_memory() or 0)
+    return MemoryRequest(dry, device, bool(bound.exports), (own_memory() or 0) if program is None else program)
 
 
 def largest_pass(recipe: Recipe, sizes: Sizes, *, packed: bool) -> PassSizes:
@@ -122,16 +133,23 @@ def largest_pass(recipe: Recipe, sizes: Sizes, *, packed: bool) -> PassSizes:
         sizes: How long they are.
         packed: Whether sequences share a pass.
     """
+    largest = examples_of(recipe, sizes, packed=packed)
+    return PassSizes(tuple(largest.lengths), sum(largest.learnt), largest.different)
+
+
+def examples_of(recipe: Recipe, sizes: Sizes, *, packed: bool) -> Sizes:
+    """Returns the examples of the largest pass; see `largest_pass`."""
     section = recipe.training
     lengths = [min(length, recipe.data.max_length or length) for length in sizes.lengths]
     steps = plan_steps(
         lengths, seed=section.seed, tokens_per_step=section.tokens_per_step, steps=min(section.steps or _STEPS, _STEPS)
     )
-    limit = section.microbatch_tokens if packed else 0
+    limit = section.pass_tokens if packed else 0
     passes = [group for step in steps for group in group_by_tokens(step, lengths, limit)]
-    largest = max(passes, key=lambda group: sum(lengths[example] for example in group))
-    learnt = sum(min(sizes.learnt[example], lengths[example]) for example in largest)
-    return PassSizes(tuple(lengths[example] for example in largest), learnt)
+    tokens = [sum(lengths[example] for example in group) for group in passes]
+    largest, different = passes[tokens.index(max(tokens))], max(sizes.different, len(set(tokens)))
+    learnt = [min(sizes.learnt[example], lengths[example]) for example in largest]
+    return Sizes([lengths[example] for example in largest], learnt, sizes.prompt, different)
 
 
 def _answers(recipe: Recipe, longest_prompt: int) -> AnswerSizes | None:
@@ -151,6 +169,7 @@ def forecast_memory(asked: MemoryRequest) -> MemoryForecast:
     - `program`: the interpreter, torch, transformers and the plugins, as they lie in this process;
     - loading on a device of its own: the largest tensor, as its file has it, and in float32, in the machine's memory;
     - on the CPU `freed`: what the process has freed and malloc has not given back;
+    - on the CPU, in 16 bits, `kernels`: what oneDNN compiles for products, one for each shape, and keeps;
     - an export of the whole model: three times its largest matrix in float32, which are the dequantized weight, the
       adapter's product and their sum.
 
@@ -176,7 +195,7 @@ def _export(asked: MemoryRequest, peaks: Sequence[Peak]) -> Peak:
     last = peaks[-1]
     kept = {part: last.parts.get(part, 0) for part in ("weights", "quantization", "other_weights", "adapter")}
     working = 3 * _largest(asked)
-    return Peak("export", kept | {"working": working}, {})
+    return Peak("export", kept | {"working": working}, {}, last.products)
 
 
 def _largest(asked: MemoryRequest) -> int:
@@ -189,6 +208,9 @@ def _stage(asked: MemoryRequest, peak: Peak) -> StageMemory:
     if asked.device == "cpu":
         passing = sum(max(0, parts.get(part, 0) - peak.mapped.get(part, 0)) for part in _PASSING)
         parts |= {"program": asked.program, "freed": round(_FREED[asked.dry.dtype.itemsize] * passing)}
+        if peak.products:
+            kernels = min(_KERNELS, peak.products * asked.dry.largest.different)
+            parts["kernels"] = _KERNEL_BYTES * kernels
         return StageMemory(stage=peak.stage, host=sum(parts.values()), parts=parts)
     passing = 2 * _largest(asked) if peak.stage in ("base model", "export") else 0
     return StageMemory(stage=peak.stage, host=asked.program + passing, device=peak.total, parts=parts)

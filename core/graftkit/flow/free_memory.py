@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["free_memory", "memory_of"]
+__all__ = ["available_memory", "free_memory", "memory_of"]
 
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
@@ -19,6 +20,17 @@ def free_memory() -> int | None:
     with suppress(OSError, ValueError):  # no container, or "max"
         return min(free, int(_CONTAINER.read_text()))
     return free
+
+
+def available_memory() -> int | None:
+    """Returns the bytes that this process may hold in all: what it holds already, and what is free."""
+    free = _sum_of(Path("/proc/meminfo"), "MemAvailable")
+    if free is None:
+        return None
+    found = free + (memory_of(os.getpid()) or 0)
+    with suppress(OSError, ValueError):
+        return min(found, int(_CONTAINER.read_text()))
+    return found
 
 
 def memory_of(process: int) -> int | None:

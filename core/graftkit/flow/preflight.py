@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from graftkit.flow.check_model import plan_base
 from graftkit.flow.estimate import estimate_corpus
 from graftkit.flow.export import make_exporters, refuse_early
-from graftkit.flow.forecast_memory import MemoryRequest, Sizes, request_of
+from graftkit.flow.fit_memory import MemoryLimits
+from graftkit.flow.forecast_memory import MemoryRequest, Sizes, forecast_memory, request_of
 from graftkit.flow.plan import RunPlan
+from graftkit.flow.settle_dtype import settle_dtype
+from graftkit.flow.settle_memory import available, settle_memory
 from graftkit.flow.targets import settle_targets
 from graftkit.flow.tokenizer import make_vocabulary
+from graftkit.flow.unsettled import settled_recipe
 from graftkit.flow.vocabulary import Vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.report.run_manifest import MemoryForecast, SettledKey
 
 __all__ = ["check_as_run"]
 
@@ -30,6 +37,7 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
     Raises:
         RequestError: What a run would refuse.
     """
+    plan = settle_dtype(plan)
     kept = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
     vocabulary = make_vocabulary(plan)[0] if plan.vocabulary else kept
     settled = settle_targets(plan, vocabulary.change)
@@ -46,9 +54,17 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
     change = vocabulary.change
 
     def ask(bound: BoundRecipe) -> MemoryRequest:
-        files = plan.files
+        files, bound = plan.files, settled_recipe(bound, plan.settled)
         model = (files.config, files.tensors, files.reference, settled.targets)
         return request_of(bound, host, *model, base.packing, base.device.type, sizes, change)
 
+    def settle(limits: MemoryLimits | None) -> Mapping[str, SettledKey]:
+        def forecast(values: Mapping[str, Any]) -> MemoryForecast:
+            return forecast_memory(ask(settled.bound.with_values(values)))
+
+        limits, longest = limits or available(base.device), max(corpus.lengths)
+        return settle_memory(settled.bound.recipe, longest, forecast, limits, base.no_checkpointing).keys
+
+    told += [found.describe(key) for key, found in plan.settled.items()]
     found = replace(settled, notices=[*settled.notices, *told, *base.notices], checked=checked, corpus=corpus)
-    return replace(found, ask_memory=ask) if corpus.lengths else found
+    return replace(found, ask_memory=ask, settle_memory=settle) if corpus.lengths and not plan.head else found

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
 from graftkit.flow.folder import CHECKPOINTS
-from graftkit.recipe.schema import TrainingSection
-from graftkit.report.run_manifest import RunManifest
+from graftkit.flow.unsettled import SETTLED_KEYS
+from graftkit.recipe.schema import Recipe, TrainingSection
+from graftkit.report.run_manifest import RunManifest, SettledKey
 
 __all__ = [
     "Resumed",
@@ -26,11 +27,12 @@ __all__ = [
     "day_of_run",
     "find_run",
     "revisions_of_run",
+    "settled_of_run",
     "telling_versions",
 ]
 
 _FREE = frozenset(
-    {"export", "plugins"}
+    {"export", "plugins", "memory"}
     | {f"training.{key}" for key in ("checkpoint_every", "keep_checkpoints", "device")}
     | {f"training.{key}" for key in ("divergence_factor", "divergence_window")}
     | {f"evaluation.{key}" for key in ("patience", "min_delta", "exported")}
@@ -245,6 +247,30 @@ def chosen_of_run(folder: Path) -> Mapping[str, Any]:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise FolderError(f"the run's manifest is damaged: 'chosen.{key}'", where=str(folder)) from None
     return manifest.chosen
+
+
+def settled_of_run(folder: Path) -> dict[str, SettledKey]:
+    """Returns what keys of a recipe that say `auto` are in the run in a folder; none where there is no run yet.
+
+    Raises:
+        FolderError: The run's manifest is damaged.
+    """
+    manifest = RunManifest.read(folder)
+    found: dict[str, SettledKey] = {}
+    for key in SETTLED_KEYS if manifest else ():
+        assert manifest is not None
+        section, _, name = key.partition(".")
+        said = manifest.recipe.get(section)
+        value = said.get(name) if isinstance(said, Mapping) else None
+        if value in (None, "auto"):
+            continue
+        try:
+            Recipe.model_fields[section].annotation.model_validate({name: value})  # type: ignore[union-attr]
+            known = manifest.settled.get(key)
+            found[key] = SettledKey(value=value, reason=known.reason if known else "as the run was started")
+        except ValidationError:
+            raise FolderError(f"the run's manifest is damaged: 'recipe.{key}'", where=str(folder)) from None
+    return found
 
 
 def day_of_run(folder: Path) -> date | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["float32_by_block"]
+__all__ = ["float32_by_block", "repeated_blocks"]
 
 _PAGEOUT = 21
 """Linux's MADV_PAGEOUT: drops clean pages of a mapped file from memory; what was written to them stays."""
@@ -36,7 +36,7 @@ def float32_by_block(model: nn.Module) -> Iterator[None]:
     from torch import nn
 
     drop = _dropping()
-    blocks, others = _blocks(model)
+    blocks, others = repeated_blocks(model)
     outside: list[tuple[torch.Tensor, torch.Tensor]] = []
     handles = []
     for block in blocks:
@@ -59,8 +59,8 @@ def float32_by_block(model: nn.Module) -> Iterator[None]:
                 drop(tensor.data)
 
 
-def _blocks(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Returns the blocks, and the modules outside of them."""
+def repeated_blocks(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Returns the items of a model's outermost `nn.ModuleList`s, and the modules outside of them."""
     from torch.nn import ModuleList
 
     blocks: dict[str, nn.Module] = {}

@@ -26,6 +26,7 @@ _MAPPED = 32 << 20
 """Bytes beyond which glibc's malloc never takes a block from the heap (`DEFAULT_MMAP_THRESHOLD_MAX`)."""
 _ATEN = torch.ops.aten
 _DEPENDING_ON_CONTENTS = frozenset([_ATEN._local_scalar_dense.default, _ATEN.equal.default, _ATEN.nonzero.default])
+_PRODUCTS = frozenset([_ATEN.mm.default, _ATEN.addmm.default, _ATEN.bmm.default, _ATEN.baddbmm.default])
 
 
 class MemoryMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -41,6 +42,7 @@ class MemoryMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         peak: The most bytes that were held at once since `forget_peak`.
         at_peak: What was held then, by label.
+        products: How often products of 16-bit matrices were made, by operation and shapes.
         mapped_at_peak: How much of that was in blocks so large that glibc's malloc maps each and gives it back.
     """
 
@@ -53,6 +55,7 @@ class MemoryMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live: Counter[str] = Counter()
         self._mapped: Counter[str] = Counter()
         self.mapped_at_peak: Mapping[str, int] = {}
+        self.products: Counter[tuple[Any, ...]] = Counter()
         self.peak = 0
         self.at_peak: Mapping[str, int] = {}
 
@@ -60,6 +63,8 @@ class MemoryMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        if func in _PRODUCTS and given[-1].itemsize == 2:
+            self.products[func, *(tensor.shape for tensor in given)] += 1
         if given and not any(isinstance(tensor, FakeTensor) or tensor.is_meta for tensor in given):
             with really():  # what has contents keeps them: indices and masks, by which code decides
                 found = func(*args, **(kwargs or {}))

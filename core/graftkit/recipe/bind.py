@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -100,6 +100,15 @@ class BoundRecipe:
     def trainer(self) -> Choice | None:
         """The backend that trains a tokenizer, where one is trained."""
         return self.choices.get(("tokenizer", "train"))
+
+    def with_values(self, values: Mapping[str, Any]) -> BoundRecipe:
+        """Returns the recipe with other values of some keys, each "section.key", which are not judged again."""
+        recipe = self.recipe
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            changed = getattr(recipe, section).model_copy(update={name: value})
+            recipe = recipe.model_copy(update={section: changed})
+        return replace(self, recipe=recipe)
 
     def resolved(self) -> dict[str, Any]:
         """Returns the whole recipe with every default and preset filled in, as JSON, secrets hidden."""

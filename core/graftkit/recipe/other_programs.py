@@ -94,7 +94,9 @@ _WHOLE_MODULES = OtherKey(
 )
 _DORA = OtherKey("adapter.dora", "adapter: {use: lora, dora: true}")
 _NOISE = OtherKey(differs="no noise is put on embeddings")
-_RECOMPUTED = OtherKey(differs="less training.microbatch_tokens takes less memory, and computes the same")
+_RECOMPUTED = OtherKey(
+    "memory.checkpoint", "memory: {checkpoint: blocks}", "less training.microbatch_tokens takes less memory, too"
+)
 _FOLDER = OtherKey(differs="the run's folder is said to the command: toolkit run RECIPE --out FOLDER")
 _RESUMED = OtherKey(differs="a run goes on by the command: toolkit run RECIPE --resume")
 _LOGGED = OtherKey(differs="every step is a line of the run's metrics.jsonl; other loggers are plugins")
@@ -182,7 +184,7 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
     **dict.fromkeys(("modules_to_save", "lora_modules_to_save", "additional_target"), _WHOLE_MODULES),
     **dict.fromkeys(("use_dora", "peft_use_dora"), _DORA),
     "neftune_noise_alpha": _NOISE,
-    **dict.fromkeys(("gradient_checkpointing", "use_gradient_checkpointing"), _RECOMPUTED),
+    **dict.fromkeys(("gradient_checkpointing", "use_gradient_checkpointing", "activation_checkpointing"), _RECOMPUTED),
     **dict.fromkeys(("output_dir", "overwrite_output_dir"), _FOLDER),
     "resume_from_checkpoint": _RESUMED,
     **dict.fromkeys(("logging_steps", "report_to", "wandb_project"), _LOGGED),

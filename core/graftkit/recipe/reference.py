@@ -14,6 +14,7 @@ from graftkit.recipe.schema import (
     DatasetSection,
     EvaluationSection,
     ExtendSection,
+    MemorySection,
     PluginsSection,
     ProviderSection,
     Recipe,
@@ -35,6 +36,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "data.train": DatasetSection,
     "data.chat_template": ChatTemplateSection,
     "training": TrainingSection,
+    "memory": MemorySection,
     "evaluation": EvaluationSection,
     "plugins": PluginsSection,
 }

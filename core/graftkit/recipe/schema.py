@@ -23,6 +23,7 @@ __all__ = [
     "EvaluationSection",
     "ExportSection",
     "ExtendSection",
+    "MemorySection",
     "MetricSection",
     "ModelSection",
     "PluginsSection",
@@ -145,7 +146,7 @@ class AdapterSection(ProviderSection):
         default=["all-linear"],
         min_length=1,
         description="layers to adapt: all-linear, names (q_proj), paths or patterns (*.self_attn.*); a mixture's "
-        "experts where they are named (experts)",
+        "experts and the output layer where they are named (experts, lm_head)",
     )
 
     @property
@@ -432,8 +433,10 @@ class TrainingSection(StrictModel):
         json_schema_extra=_chosen,
         description="tokens of one optimizer step at most; those of about 8 examples when left out",
     )
-    microbatch_tokens: int = Field(
-        default=1024, ge=8, le=MOST_COUNTED, description="tokens of one forward pass at most; less takes less memory"
+    microbatch_tokens: Annotated[int, Field(ge=8, le=MOST_COUNTED)] | Literal["auto"] = Field(
+        default=1024,
+        description="tokens of one forward pass at most; less takes less memory. auto: from 1024 to 8192, and no less "
+        "than the longest example, as many as the memory has room for that is free when the run starts",
     )
     learning_rate: float = Field(
         default=2e-4,
@@ -441,7 +444,7 @@ class TrainingSection(StrictModel):
         lt=1,
         json_schema_extra=_chosen,
         description="the highest rate; when left out 1e-3 for models up to 0.2 billion parameters, 5e-4 up to 2 "
-        "billion, 2e-4 for larger ones",
+        "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and for an objective of preferences",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="how the rate falls after the warm-up"
@@ -479,15 +482,34 @@ class TrainingSection(StrictModel):
         json_schema_extra={"pattern": f"^({_DEVICES})$"},
         description="auto, cpu, cuda, cuda:N, mps, xpu or xpu:N",
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="the type of the products; what is trained is kept and updated in float32"
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32",
+        description="the type of the products; what is trained is kept and updated in float32. auto: bfloat16 where "
+        "the device multiplies it faster, which a CPU is timed for",
     )
+
+    @property
+    def pass_tokens(self) -> int:
+        """The tokens of one forward pass at most, once it is settled what `auto` is."""
+        assert self.microbatch_tokens != "auto"
+        return self.microbatch_tokens
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSection:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("say either epochs or steps, not both")
         return self
+
+
+class MemorySection(StrictModel):
+    """What a training step keeps in memory."""
+
+    checkpoint: Literal["none", "blocks", "auto"] = Field(
+        default="none",
+        description="activation checkpointing. blocks: of each repeated block only its inputs are kept, and it is "
+        "computed again for its gradient: the same result, in up to a third more time. auto: where the largest pass "
+        "does not fit otherwise into the memory that is free when the run starts",
+    )
 
 
 class EvaluationSection(StrictModel):
@@ -591,6 +613,7 @@ class Recipe(StrictModel):
         description="what training minimizes: sft, or dpo and others for preferences",
     )
     training: TrainingSection = Field(default=TrainingSection(), description="how it is trained")
+    memory: MemorySection = Field(default=MemorySection(), description="what a training step keeps in memory")
     evaluation: EvaluationSection = Field(default=EvaluationSection(), description="what is measured")
     export: Annotated[list[Annotated[ExportSection, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = (
         Field(default=[], description="formats to write and prove")

@@ -22,12 +22,14 @@ from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import PLAIN, TensorInfo
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
 from graftkit.model.attention import DeferredMask, native_attention
 from graftkit.model.grow import grow
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.live_memory import MemoryMeter, imagined, really
 from graftkit.model.load import Loader
+from graftkit.model.output_layer import OutputLinear
 from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
 from graftkit.recipe.schema import TrainingSection
@@ -39,6 +41,8 @@ from graftkit.training.optimizer_kinds import empty_state
 __all__ = ["AnswerSizes", "DryRun", "PassSizes", "Peak", "dry_run"]
 
 _FILE = "file"
+_MOST_SEQUENCES = 64
+"""Sequences of a pass that are computed: each takes some milliseconds a layer, whatever its length."""
 _TYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
@@ -59,10 +63,12 @@ class PassSizes:
     Attributes:
         lengths: Tokens of each sequence in it.
         learnt: How many of those tokens are in the loss.
+        different: How many numbers of tokens the passes of the training have.
     """
 
     lengths: tuple[int, ...]
     learnt: int
+    different: int = 1
 
     @property
     def tokens(self) -> int:
@@ -98,6 +104,7 @@ class DryRun:
         answers: The answers of an evaluation; None where none are generated.
         change: What becomes of the vocabulary; None where it stays.
         device: The type of the device that it is for: elsewhere than on the CPU more logits are made at a time.
+        checkpointed: Whether blocks are computed again for their gradient.
     """
 
     config: Mapping[str, Any]
@@ -114,6 +121,7 @@ class DryRun:
     answers: AnswerSizes | None = None
     change: VocabularyChange | None = None
     device: str = "cpu"
+    checkpointed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +132,14 @@ class Peak:
         stage: The run's stage.
         parts: The bytes of each part then: `weights`, `quantization`, `other_weights`, `adapter`, `gradients`,
             `optimizer`, `activations`, `logits`, `cache`, and what else is `working` memory.
+        products: How many products of 16-bit matrices, no two of them of the same shapes, have been made by its end.
         mapped: Those of these bytes that are in blocks of more than 32 MiB, by part; see `MemoryMeter`.
     """
 
     stage: str
     parts: Mapping[str, int]
     mapped: Mapping[str, int]
+    products: int = 0
 
     @property
     def total(self) -> int:
@@ -156,13 +166,15 @@ def dry_run(asked: DryRun) -> list[Peak]:
         _with_contents(DeferredMask, "tiles"),
         _with_contents(loss, "forward_inputs"),
     ):
-        _Headers.meter, watch = meter, _Watch(meter)
+        _Headers.meter, watch = meter, _Watch(meter, mixture=experts > 0)
         network: Any = loader.load()
         watch.ends("base model")
         _name_weights(meter, network)
         use_packing(network, asked.packing)
         rows = _grown(asked, network)
         adapted = adapt(network, asked.adapter, asked.targets, seed=0)
+        if asked.checkpointed:
+            checkpoint_blocks(network)
         trained = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
         watch.ends("adapter")
         _name_weights(meter, network)
@@ -176,7 +188,7 @@ def dry_run(asked: DryRun) -> list[Peak]:
             counted.backward(_batch(asked.largest), 1.0)
             watch.ends("training")
     before = next(peak for peak in watch.peaks if peak.stage == "evaluation before")
-    return [*watch.peaks, Peak("evaluation after", before.parts, before.mapped)]
+    return [*watch.peaks, Peak("evaluation after", before.parts, before.mapped, watch.peaks[-1].products)]
 
 
 def _fill_caches(quantizer: Quantizer, dtype: torch.dtype) -> None:
@@ -187,10 +199,15 @@ def _fill_caches(quantizer: Quantizer, dtype: torch.dtype) -> None:
 
 
 class _Watch:
-    """Notes the peak of one stage after the other."""
+    """Notes the peak of one stage after the other.
 
-    def __init__(self, meter: MemoryMeter) -> None:
-        self._meter = meter
+    Args:
+        meter: The meter.
+        mixture: Whether there are experts, each of which multiplies another number of tokens.
+    """
+
+    def __init__(self, meter: MemoryMeter, *, mixture: bool) -> None:
+        self._meter, self._mixture = meter, mixture
         self.peaks: list[Peak] = []
 
     def begins(self) -> None:
@@ -199,7 +216,9 @@ class _Watch:
 
     def ends(self, stage: str) -> None:
         """Says that a stage is over."""
-        self.peaks.append(Peak(stage, self._meter.at_peak, self._meter.mapped_at_peak))
+        made = self._meter.products
+        products = made.total() if self._mixture else len(made)
+        self.peaks.append(Peak(stage, self._meter.at_peak, self._meter.mapped_at_peak, products))
         self._meter.forget_peak()
 
 
@@ -291,8 +310,12 @@ class _MeteredLoss(TokenLoss):
 
 
 def _batch(largest: PassSizes) -> PackedBatch:
+    """Returns a pass of such sequences; of many short ones as many tokens in fewer, whose attention takes no less."""
+    lengths = largest.lengths
+    while len(lengths) > _MOST_SEQUENCES:
+        lengths = tuple(sum(lengths[at : at + 2]) for at in range(0, len(lengths), 2))
     with really():
-        ids = tuple(torch.zeros(length, dtype=torch.long) for length in largest.lengths)
+        ids = tuple(torch.zeros(length, dtype=torch.long) for length in lengths)
         places = torch.arange(min(largest.learnt, largest.tokens))
         return PackedBatch(ids, places, torch.zeros_like(places), None, float(len(places)), {}, {})
 
@@ -323,7 +346,7 @@ def _name_weights(meter: MemoryMeter, network: nn.Module) -> None:
     """
     meter.relabel([*network.parameters(), *network.buffers()], "other_weights")
     for module in network.modules():
-        if isinstance(module, FrozenLinear):
+        if isinstance(module, FrozenLinear) and not isinstance(module, OutputLinear):
             tensors = sorted(module.frozen.parameters(), key=lambda tensor: tensor.nbytes)
             meter.relabel(tensors[-1:], "weights")
             meter.relabel(tensors[:-1], "quantization")

@@ -51,12 +51,12 @@ EXPECTED = {
     "chat_template": "data.chat_template",
     "use_dora": "adapter.dora",
     "optim": "training.optimizer",
+    "gradient_checkpointing": "memory.checkpoint",
 }
 WITHOUT = [
     "output_dir",
     "packing",
     "sample_packing",
-    "gradient_checkpointing",
     "modules_to_save",
     "neftune_noise_alpha",
     "train_on_inputs",

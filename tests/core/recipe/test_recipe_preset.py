@@ -118,7 +118,9 @@ def test_a_preset_is_left_as_it_is(bound: Any) -> None:
 def test_a_section_that_no_preset_can_fill_is_refused(bound: Any, section: str) -> None:
     message = refusal(bound, {section: {"use": "lora"}})
     assert message.startswith(f"plugin 'ThirdParty', preset of 'mixed': a preset can't fill the section '{section}'")
-    assert message.endswith("These it can: tokenizer, data, quantizer, objective, training, evaluation, export.")
+    assert message.endswith(
+        "These it can: tokenizer, data, quantizer, objective, training, memory, evaluation, export."
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 from architectures import settings
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.quantizer import Quantizer
+from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
 from graftkit.model.live_memory import MemoryMeter, imagined
 from graftkit.model.load import load_base_model, plan_base_model
@@ -35,8 +36,10 @@ CASES: dict[str, tuple[dict[str, Any], Quantizer, ProviderConfig, torch.dtype]] 
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_dry_run_holds_what_a_real_pass_holds(case: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("case", "checkpointed"), [*((case, False) for case in CASES), ("nf4", True), ("experts", True)]
+)
+def test_a_dry_run_holds_what_a_real_pass_holds(case: str, checkpointed: bool, tmp_path: Path) -> None:
     """The real pass is metered storage by storage; of experts it depends on the routing, and is near it."""
     config, quantizer, quantizer_config, dtype = CASES[case]
     files = HuggingFaceSource().open(str(tiny_model_folder(tmp_path, **config)))
@@ -57,6 +60,7 @@ def test_a_dry_run_holds_what_a_real_pass_holds(case: str, tmp_path: Path) -> No
         PassSizes(lengths, 100),
         TrainingSection(),
         AnswerSizes(3, 20, 10),
+        checkpointed=checkpointed,
     )
     peaks = {peak.stage: peak for peak in dry_run(asked)}
     assert list(peaks) == ["base model", "adapter", "evaluation before", "training", "evaluation after"]
@@ -66,6 +70,8 @@ def test_a_dry_run_holds_what_a_real_pass_holds(case: str, tmp_path: Path) -> No
     frozen = sum(p.nbytes for p in {id(p): p for p in network.parameters()}.values())
     use_packing(network, packing)
     adapted = adapt(network, Lora(), targets, seed=0)
+    if checkpointed:
+        checkpoint_blocks(network)
     trained = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
     size = sum(p.nbytes for p in trained)
     told = sum(parts.get(part, 0) for part in ("weights", "quantization", "other_weights"))
@@ -86,6 +92,10 @@ def test_a_dry_run_holds_what_a_real_pass_holds(case: str, tmp_path: Path) -> No
                 tensor.detach()
         counted.backward(batch, 0.01)
     kept = sum(parts.get(part, 0) for part in ("activations", "logits", "working"))
+    if case == "nf4":
+        assert 15 < len(meter.products) <= peaks["training"].products < 60, "those of answers are among them, too"
+    elif dtype == torch.float32:
+        assert peaks["training"].products == 0
     assert kept == pytest.approx(meter.peak, rel=0.15 if case == "experts" else 0.05)
 
 
