@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from graftkit.errors import DataError
@@ -12,7 +12,7 @@ from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.suggest import nearest
 
-__all__ = ["TEXT_SUFFIXES", "find_data_files", "find_text_files"]
+__all__ = ["TEXT_SUFFIXES", "find_data_files", "find_text_files", "unread_files"]
 
 _SUFFIXES = (
     ".bash .c .cc .cfg .clj .cpp .cs .css .csv .cu .dart .ex .exs .go .h .hpp .hs .htm .html .ini .java .jl .js .json "
@@ -87,6 +87,21 @@ def find_data_files(pattern: str, readable: Callable[[Path], bool], where: str =
     except (OSError, ValueError):  # too long a name, a NUL in it: whoever opens it says so
         pass
     return [Path(pattern)]
+
+
+def unread_files(folder: Path, read: Collection[Path]) -> list[str]:
+    """Returns the files of a folder that are not read as records, by their paths within it, sorted.
+
+    What is hidden, a description of the data, and what lies beside a saved data set are no such files.
+
+    Args:
+        folder: The folder.
+        read: The files that are read.
+    """
+    if (folder / "state.json").is_file():
+        return []
+    left = (file for file in _walk(folder) if file not in read and file.name.lower() not in _ABOUT_DATA)
+    return sorted(file.relative_to(folder).as_posix() for file in left)
 
 
 def _saved(folder: Path, where: str) -> list[Path]:

@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from graftkit.corpus.columns import columns_of, described, fits
 from graftkit.corpus.dataset import Dataset, first_records
+from graftkit.corpus.file_names import check_one_split, check_parts
 from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError
 from graftkit.flow.hub_datasets import fetch_dataset, parse_hub_path
@@ -114,6 +116,7 @@ class _Opener:
         else:
             _check_local(entry.path, where)
             files = find_data_files(entry.path, self._readable, where)
+            _check_files(files, entry.path, where)
         for file in files:
             yield replace(self._dataset(RecordSource(file), entry, reader, format), origin=origin)
 
@@ -215,6 +218,18 @@ class _Opener:
     def _named(self, registered: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
         made = self._host.registry.create_unguarded(registered, config)
         return NamedReader(made, registered) if registered.kind == "reader" else NamedFormat(made, registered)
+
+
+def _check_files(files: Sequence[Path], path: str, where: str) -> None:
+    """Refuses files that are of several splits, or not all that there were, where a folder or a pattern names them."""
+    if files == [Path(path)]:
+        return
+    place, folder = f"{where}: {path}" if where else path, Path(path)
+    if folder.is_dir():
+        check_one_split([file.relative_to(folder).as_posix() for file in files], path, place)
+        check_parts((file.as_posix() for file in files), lambda name: True, place)
+    else:
+        check_parts((file.as_posix() for file in files), lambda name: fnmatch(name, folder.as_posix()), place)
 
 
 def _check_local(path: str, where: str) -> None:

@@ -15,6 +15,7 @@ from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
+from graftkit.corpus.text_paths import unread_files
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.adapter_folder import AdapterFolder
 from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
@@ -46,6 +47,7 @@ from graftkit.model.context import context_length
 from graftkit.model.targets import likely_layers, likely_output, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
+from graftkit.recipe.paths import is_hub_dataset
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import HeadFacts, SettledKey
 from graftkit.training.order import DatasetShare
@@ -228,6 +230,7 @@ def make_plan(
         *(check_origin(origin, bound, tokenizer) if origin else []),
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,
+        *_unread(bound, datasets),
         *_left_columns(datasets),
         *_skipped(datasets),
         *_notices(bound, samples),
@@ -432,6 +435,23 @@ def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[
     if not lost or (vocabulary and vocabulary.section.train):
         return []
     return [f"the tokenizer loses {describe_losses(lost)}; tokenizer.extend.missing_bytes adds what a base lacks"]
+
+
+_FILES_SHOWN = 5
+
+
+def _unread(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
+    """Returns a notice for each folder of files of which no reader knows some."""
+    held = bound.recipe.data.holdout
+    entries = [*bound.recipe.data.train, *(held if isinstance(held, list) else ())]
+    read = {dataset.source.path for dataset in datasets}
+    notices = []
+    for folder in dict.fromkeys(Path(entry.path) for entry in entries if not is_hub_dataset(entry.path)):
+        left = unread_files(folder, read) if folder.is_dir() else []
+        if left:
+            more = f" and {len(left) - _FILES_SHOWN:,} more" if len(left) > _FILES_SHOWN else ""
+            notices.append(f"{folder}: {', '.join(left[:_FILES_SHOWN])}{more}: not read, no reader knows such files")
+    return notices
 
 
 def _left_columns(datasets: Sequence[Dataset]) -> list[str]:

@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from graftkit.interfaces.layer import LayerInfo
 
-__all__ = ["ProviderConfig", "StrictModel"]
+__all__ = ["MOST_COUNTED", "ProviderConfig", "StrictModel"]
+
+MOST_COUNTED = 1_000_000_000
+"""The largest number that a recipe counts records, steps or tokens by: beyond every use, and libraries take it."""
 
 
 class StrictModel(BaseModel):
@@ -22,7 +25,8 @@ class StrictModel(BaseModel):
 class ProviderConfig(StrictModel):
     """The fields that a recipe may give to one provider.
 
-    Give every field a type, bounds, a default and a `description`: `toolkit schema` and the errors show them.
+    Give every field a type, a default and a `description`, and a number a least and a largest value: `toolkit schema`
+    and the errors show them.
 
     Attributes:
         preset: Sections of the recipe that an adapter fills in where the recipe is silent, so that one name can stand
