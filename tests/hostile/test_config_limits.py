@@ -137,3 +137,10 @@ def test_a_configuration_alone_has_no_more_layers_either(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 20_000}))
     with pytest.raises(ModelError, match="num_hidden_layers is 20,000"):
         ConfigModel.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("width", [0, -64])
+def test_a_configuration_alone_is_as_wide_as_a_model_can_be(tmp_path: Path, width: int) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": width}))
+    with pytest.raises(ModelError, match=f"hidden_size is {width}: no model is that wide"):
+        ConfigModel.read(str(tmp_path))

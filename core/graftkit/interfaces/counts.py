@@ -61,11 +61,15 @@ def check_counts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], w
 
 
 def check_layers(config: Mapping[str, Any], where: str) -> None:
-    """Refuses a config.json of far more layers than any model has: each takes milliseconds and tens of kilobytes.
+    """Refuses a config.json of far more layers than any model has, each of which takes milliseconds, or of no width.
 
     Raises:
-        ModelError: It names more, or fewer than none.
+        ModelError: It names more layers, or fewer than none, or a width below 1.
     """
+    own = text_settings(config)
+    for key in _WIDTHS:
+        if isinstance(own.get(key), int) and own[key] < 1:
+            raise ModelError(f"the configuration's {key} is {_shown(own[key])}: no model is that wide", where=where)
     for key, value in _numbers(config):
         if _DEEP.search(key) and not 0 <= value <= _MOST_LAYERS:
             raise ModelError(
