@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# The tests start many processes, each of which would compile graftkit anew where the environment forbids to keep that.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help run test test-gpu matrix kills prefixes faults fuzz install dev format bench clean
 
 help:  ## Show what can be made

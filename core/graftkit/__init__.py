@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from graftkit.interfaces.objective import Objective as Objective
     from graftkit.interfaces.objective import ObjectiveConfig as ObjectiveConfig
     from graftkit.interfaces.objective import Scores as Scores
+    from graftkit.interfaces.objective import SequenceObjective as SequenceObjective
+    from graftkit.interfaces.objective import SequenceScores as SequenceScores
     from graftkit.interfaces.provider import Provider as Provider
     from graftkit.interfaces.quantizer import AdoptingQuantizer as AdoptingQuantizer
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.samples import Completion as Completion
     from graftkit.interfaces.samples import Conversation as Conversation
     from graftkit.interfaces.samples import LabelledAnswer as LabelledAnswer
+    from graftkit.interfaces.samples import LabelledText as LabelledText
     from graftkit.interfaces.samples import LongText as LongText
     from graftkit.interfaces.samples import Message as Message
     from graftkit.interfaces.samples import PreferencePair as PreferencePair
@@ -106,6 +109,7 @@ _HOMES = {
     "GraftkitError": "graftkit.errors",
     "Initializer": "graftkit.interfaces.initializer",
     "LabelledAnswer": "graftkit.interfaces.samples",
+    "LabelledText": "graftkit.interfaces.samples",
     "Layer": "graftkit.interfaces.layer",
     "LayerInfo": "graftkit.interfaces.layer",
     "LayerKind": "graftkit.interfaces.layer",
@@ -135,6 +139,8 @@ _HOMES = {
     "RecordSource": "graftkit.interfaces.record_source",
     "RunResult": "graftkit.flow.run",
     "Scores": "graftkit.interfaces.objective",
+    "SequenceObjective": "graftkit.interfaces.objective",
+    "SequenceScores": "graftkit.interfaces.objective",
     "StoredWeight": "graftkit.interfaces.stored_weight",
     "TensorInfo": "graftkit.interfaces.model_source",
     "Text": "graftkit.interfaces.samples",

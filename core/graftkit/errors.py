@@ -16,6 +16,7 @@ GraftkitError                what was wrong, where, and what to do
 |   |-- TrainingError        a state that doesn't fit the model
 |   |   `-- LossError        a step whose loss has gone wrong, and which was not taken
 |   |-- ExportError          an export that failed or that did not verify
+|   |-- ProcessError         one of several processes that train together failed, or is gone
 |   |-- HookError            a plugin's lifecycle hook raised
 |   `-- PluginCallError      a plugin's code tried to end the program
 `-- Cancelled                somebody asked the run to stop                (exit 130)
@@ -41,6 +42,7 @@ __all__ = [
     "NothingToLearn",
     "PluginCallError",
     "PluginError",
+    "ProcessError",
     "ProviderError",
     "RecipeError",
     "RequestError",
@@ -162,6 +164,10 @@ class LossError(TrainingError):
 
 class ExportError(RunError):
     """An export failed, or did not compute what was trained."""
+
+
+class ProcessError(RunError):
+    """One of several processes that train together failed, is gone, or was started otherwise than the others."""
 
 
 class HookError(RunError):

@@ -1,4 +1,4 @@
-"""The built-in adapters: lora, qlora, which is lora on NF4 unless a recipe says otherwise, and full fine-tuning."""
+"""The built-in adapters: lora, qlora, which is lora on NF4 unless a recipe says otherwise, full fine-tuning, bitfit."""
 
 from graftkit import Provider, hookimpl
 
@@ -24,5 +24,11 @@ def graftkit_adapters() -> list[Provider]:
             target="graftkit_adapters.full:Full",
             config="graftkit_adapters.config:FullConfig",
             summary="full fine-tuning: the layers' weights themselves are trained, in float32",
+        ),
+        Provider(
+            name="bitfit",
+            target="graftkit_adapters.bitfit:BitFit",
+            config="graftkit_adapters.config:BitFitConfig",
+            summary="the layers' biases alone are trained, of those that have one",
         ),
     ]

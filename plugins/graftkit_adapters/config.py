@@ -12,7 +12,7 @@ from graftkit import LayerInfo, ProviderConfig
 from graftkit.interfaces.patterns import takes_forever
 from pydantic import AfterValidator, Field, model_validator
 
-__all__ = ["FullConfig", "LoraConfig", "QloraConfig", "Start"]
+__all__ = ["BitFitConfig", "FullConfig", "LoraConfig", "QloraConfig", "Start"]
 
 Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "qpissa"]
 """What LoRA's two matrices start as."""
@@ -97,7 +97,7 @@ class LoraConfig(ProviderConfig):
     """How large a low-rank update is, and how it is scaled."""
 
     rank: int = Field(default=16, ge=1, le=4096, description="the rank of the update")
-    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
+    alpha: float = Field(default=32.0, ge=1e-6, le=1e6, description="the update is scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of a layer's inputs to the update left out")
     rslora: bool = Field(default=False, description="scale by alpha / sqrt(rank) instead, as rsLoRA does")
     dora: bool = Field(
@@ -113,11 +113,11 @@ class LoraConfig(ProviderConfig):
         default={},
         description="other ranks: a regular expression for the end of a layer's path -> rank; the first holds",
     )
-    alpha_pattern: dict[Pattern, Annotated[float, Field(gt=0)]] = Field(
+    alpha_pattern: dict[Pattern, Annotated[float, Field(ge=1e-6, le=1e6)]] = Field(
         default={}, description="other alphas, likewise"
     )
     lora_plus_ratio: float = Field(
-        default=1.0, gt=0, le=1000, description="the rate of B is that of A times this, as in LoRA+"
+        default=1.0, ge=0.001, le=1000, description="the rate of B is that of A times this, as in LoRA+"
     )
 
     @model_validator(mode="after")
@@ -181,9 +181,24 @@ class QloraConfig(LoraConfig):
 class FullConfig(ProviderConfig):
     """Full fine-tuning has no fields."""
 
+    rate_scale: ClassVar[float] = 0.1
+    """LoRA's best rates are about ten times those of full fine-tuning (https://thinkingmachines.ai/blog/lora/)."""
+
     def trainable_parameters(self, layer: LayerInfo) -> int:
         """Returns the size of the weight."""
         return layer.out_features * layer.in_features
+
+
+class BitFitConfig(ProviderConfig):
+    """Training biases has no fields."""
+
+    def refusal(self, layer: LayerInfo) -> str | None:
+        """Layers without a bias are left as they are."""
+        return None if layer.bias else "it has no bias"
+
+    def trainable_parameters(self, layer: LayerInfo) -> int:
+        """Returns the size of the bias."""
+        return layer.out_features if layer.bias else 0
 
 
 def _named(layer: LayerInfo) -> str:

@@ -21,15 +21,13 @@ def merged_card(request: CardRequest) -> ExportCard:
         [
             _IN_A_FOLDER,
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
-            'model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")',
+            f'model = {request.auto_class}.from_pretrained(folder, dtype="auto")',
         ]
     )
-    python = request.python(["from transformers import AutoModelForCausalLM, AutoTokenizer"], load)
-    return ExportCard(
-        "transformers",
-        "finetune",
-        loading=[LoadingExample("transformers", "python", python), LoadingExample("vLLM", "sh", "vllm serve .")],
-    )
+    python = request.python([f"from transformers import {request.auto_class}, AutoTokenizer"], load)
+    loading = [LoadingExample("transformers", "python", python)]
+    loading += [LoadingExample("vLLM", "sh", "vllm serve .")] if request.head == "language" else []
+    return ExportCard("transformers", "finetune", loading=loading)
 
 
 def peft_card(request: CardRequest) -> ExportCard:
@@ -41,16 +39,21 @@ def peft_card(request: CardRequest) -> ExportCard:
         [
             _IN_A_FOLDER,
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
-            f'model = AutoModelForCausalLM.from_pretrained({request.load_base()}, dtype="auto")',
+            f'model = {request.auto_class}.from_pretrained({request.load_base()}, dtype="auto")',
             *([resize] if new_rows else []),
             "model = PeftModel.from_pretrained(model, folder)",
         ]
     )
     python = request.python(
-        ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer"], load
+        ["from peft import PeftModel", f"from transformers import {request.auto_class}, AutoTokenizer"], load
     )
     loading = [LoadingExample("peft", "python", python)]
-    if not new_rows and not config.get("target_parameters") and Path(request.base).suffix.lower() != ".gguf":
+    if (
+        request.head == "language"
+        and not new_rows
+        and not config.get("target_parameters")
+        and Path(request.base).suffix.lower() != ".gguf"
+    ):
         loading += _with_vllm(request.base, request.folder, ".")
     return ExportCard("peft", "adapter", loading=loading)
 

@@ -16,7 +16,7 @@ class FolderConfig(ProviderConfig):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="float32 keeps what was trained; the others halve the size and round"
     )
-    shard_gigabytes: float = Field(default=5.0, gt=0, description="size of a weights file at most")
+    shard_gigabytes: float = Field(default=5.0, gt=0, le=1e6, description="size of a weights file at most")
 
 
 class MergedConfig(FolderConfig):

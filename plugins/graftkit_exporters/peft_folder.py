@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from graftkit import CardRequest, ExportCard, LoadedAssets, NewVocabulary, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError
+from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.peft_config import LAYER_METHODS, check_adapter_config, read_adapter_config, stored_shapes
 from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
 from torch import nn
@@ -26,6 +27,9 @@ from graftkit_exporters.peft_experts import PeftExperts, peft_experts, refused_e
 
 __all__ = ["PeftExporter", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
 
+_TASKS: Mapping[Head, str | None] = {"language": "CAUSAL_LM", "sequence": "SEQ_CLS", "masked": None}
+"""PEFT's name of what a model is for, which says by which class it is wrapped; it has none for masked tokens."""
+
 NEW_ROWS = "token_adapter.trainable_tokens_delta"
 """PEFT's name of an embedding's trained rows. They are the rows themselves, whatever the name says."""
 
@@ -34,6 +38,7 @@ class PeftExporter:
     """Writes what `PeftModel.from_pretrained` loads."""
 
     proved_with = ("peft",)
+    heads = ("language", "sequence", "masked")
 
     def refusal(self, planned: PlannedModel) -> str | None:
         """Says so where PEFT has no form of the adapter, or of what became of the vocabulary."""
@@ -42,12 +47,21 @@ class PeftExporter:
                 "tokens of the base model have other ids now, which an adapter can't tell PEFT: "
                 "export merged or extended-base"
             )
-        if planned.unties:
+        if planned.unties and planned.change:
             return (
                 "its output layer has other rows than the embedding, which the base model ties, and PEFT would tie "
                 "them, too: export merged"
             )
         return no_adapter(planned)
+
+    def notices(self, planned: PlannedModel) -> list[str]:
+        """Says so where peft's own merge makes something else of the model than the adapter does."""
+        if not planned.unties or planned.change:
+            return []
+        return [
+            "the base model ties its output layer, which is adapted, to the embedding: peft computes the adapter "
+            "rightly, and its merge_and_unload would change the embedding as well: take the export merged for that"
+        ]
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the adapter, new rows alone where the vocabulary grew, and the tokenizer that it was trained with."""
@@ -156,6 +170,9 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
     for layer, rows in vocabulary.rows.items() if vocabulary else ():
         tensors[f"base_model.model.{layer}.{NEW_ROWS}"] = rows.cpu().contiguous()
     saved = trained.saved_tensors if new_rows else {}
+    head = list(trained.head) if new_rows else []
+    own = {name.rpartition(".")[0] for name in saved if not name.startswith(tuple(f"{path}." for path in head))}
+    modules = [*sorted(own), *head]
     tensors |= {f"base_model.model.{name}": tensor.cpu().contiguous() for name, tensor in saved.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
@@ -163,10 +180,10 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         "target_modules": target_modules(layers, trained.linear_layers),
         "base_model_name_or_path": base,
         "revision": None,
-        "task_type": "CAUSAL_LM",
+        "task_type": _TASKS[head_of(trained.config)],
         "inference_mode": True,
         **(_token_indices(vocabulary) if vocabulary else {}),
-        **({"modules_to_save": sorted({name.rpartition(".")[0] for name in saved})} if saved else {}),
+        **({"modules_to_save": modules} if modules else {}),
     }
     write_json(folder / "adapter_config.json", config)
     said = {stack: layout.to_json() for stack, layout in layouts.items()}
@@ -238,6 +255,7 @@ def load_adapter(model: nn.Module, folder: Path) -> Any:
     # Its tensors take no memory until those of the file are put in their places: others than those are never filled.
     with warnings.catch_warnings():  # peft asks transformers by an old name, which says nothing to who trained
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        warnings.filterwarnings("ignore", "Model (has|with) `tie_word_embeddings=True`")  # as `notices` says
         loaded: nn.Module = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=True)
     taken = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
     if stored != taken:

@@ -41,7 +41,7 @@ class Alpaca:
             told = ", ".join(f'"{name}"' for name in record) or "no keys"
             raise DataError(f'a record of this format has "instruction" and "output"; found {told}', where=where)
         asked = [string_of(record, "instruction", where)]
-        asked += [string_of(record, name, where) for name in _INPUTS if record.get(name)]
+        asked += [string_of(record, name, where) for name in _INPUTS if record.get(name) not in (None, "")]
         messages = (
             *_history(record.get("history") or [], where),
             Message("user", "\n\n".join(asked)),

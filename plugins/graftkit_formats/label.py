@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from graftkit import Column, Conversation, Message
+from graftkit import Column, LabelledText, Message
 from graftkit.errors import DataError
 from graftkit.interfaces.record_format import kind_of
 
@@ -17,7 +17,7 @@ __all__ = ["Label"]
 
 
 class Label:
-    """Reads `{"text": ..., "label": ...}` as a conversation: the user gives the text, the assistant answers the label.
+    """Reads `{"text": ..., "label": ...}`: the user gives the text, the assistant answers the label.
 
     Args:
         config: Its fields.
@@ -31,10 +31,10 @@ class Label:
         both = "text" in found and found["text"].is_text and "label" in found
         return ["text", "label"] if both else None
 
-    def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
-        """Returns the conversation."""
+    def sample(self, record: Mapping[str, Any], where: str) -> LabelledText:
+        """Returns the text with its label."""
         messages = (Message("user", string_of(record, "text", where)), Message("assistant", self._label(record, where)))
-        return conversation(messages, where)
+        return LabelledText(conversation(messages, where).messages, where)
 
     def _label(self, record: Mapping[str, Any], where: str) -> str:
         label = record.get("label")

@@ -19,6 +19,8 @@ __all__ = ["Preference"]
 _PROMPTS = ("prompt", "question", "instruction", "query")
 _CONVERSATIONS = ("conversations", "conversation")
 _WANTED = ("prompt", "completion", "label")
+_MOST_VALUES = 2_000_000
+"""Values of a text that is looked at as JSON: one with more, as with deeper ones than are read, is an answer."""
 _KEYS = TurnKeys("preference")
 _SHAREGPT = TurnKeys("preference", "from", ("value",))
 
@@ -39,12 +41,11 @@ class Preference:
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Fits where a chosen and a rejected answer are there, or a completion that is wanted or not."""
         if {*_WANTED} <= found.keys() and found["label"].types == {"boolean"}:
-            return _WANTED
+            return [*_WANTED, *_beside("prompt", found)]
         if not {"chosen", "rejected"} <= found.keys():
             return None
         prompts = [name for name in (*_PROMPTS, *_CONVERSATIONS) if name in found][:1]
-        beside = ("input", *SYSTEMS) if prompts else ()
-        return ["chosen", "rejected", *prompts, *(name for name in beside if name in found and found[name].is_text)]
+        return ["chosen", "rejected", *prompts, *(name for prompt in prompts for name in _beside(prompt, found))]
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation | PreferencePair | LabelledAnswer:
         """Returns both answers, each after the prompt; or the chosen one, where the config says so."""
@@ -69,10 +70,7 @@ class Preference:
     def _answered(self, record: Mapping[str, Any], key: str, where: str) -> Conversation:
         """Returns the prompt and an answer, which alone is learnt."""
         answer = self._messages(record, key, "assistant", where)
-        prompt = self._prompt(record, where)
-        if answer[: len(prompt)] == prompt:  # the whole conversation is given
-            prompt = ()
-        *before, last = with_system(record, (*prompt, *answer), where)
+        *before, last = with_system(record, _joined(self._prompt(record, where), answer, key, where), where)
         if not before:
             raise DataError(
                 f'"{key}" is a text, and there is no prompt',
@@ -88,10 +86,16 @@ class Preference:
         if key is None:
             return ()
         messages = self._messages(record, key, "user", where)
-        if record.get("input") and isinstance(record[key], str):
-            asked = "\n\n".join([messages[0].content, string_of(record, "input", where)])
-            return (replace(messages[0], content=asked),)
-        return messages
+        if record.get("input") in (None, ""):
+            return messages
+        if not isinstance(record[key], str) or _holds_turns(record[key]):
+            raise DataError(
+                f'"input" stands beside "{key}", which is messages: to which of them it belongs is not known',
+                where=where,
+                hint="Put it into its message, or give it a name that is not read: columns: {unread: input}.",
+            )
+        asked = "\n\n".join([messages[0].content, string_of(record, "input", where)])
+        return (replace(messages[0], content=asked),)
 
     def _messages(self, record: Mapping[str, Any], key: str, role: str, where: str) -> tuple[Message, ...]:
         value = record.get(key)
@@ -102,12 +106,39 @@ class Preference:
         return messages_of(turns, f"{where}: {key}", self._config, _SHAREGPT if sharegpt else _KEYS)
 
 
+def _beside(prompt: str, found: Mapping[str, Column]) -> list[str]:
+    """Returns the columns that go with a prompt's: an input belongs to a text, a system prompt comes before either."""
+    names = (*(("input",) if found[prompt].is_text else ()), *SYSTEMS)
+    return [name for name in names if name in found and found[name].is_text]
+
+
+def _joined(prompt: tuple[Message, ...], answer: tuple[Message, ...], key: str, where: str) -> tuple[Message, ...]:
+    """Returns the conversation: the answer after the prompt, or the answer alone where that is the whole of it.
+
+    Raises:
+        DataError: The answer has a user's turn of its own, right after that of the prompt, and not the prompt's.
+    """
+    if answer[: len(prompt)] == prompt:
+        return answer
+    if prompt[-1].role != "user" or not any(message.role == "user" for message in answer):
+        return (*prompt, *answer)
+    system = prompt[:1] if prompt[0].role == "system" and answer[0].role != "system" else ()
+    said = {(message.role, message.content.strip()) for message in (*system, *answer)}
+    if any((message.role, message.content.strip()) not in said for message in prompt):
+        raise DataError(
+            f'"{key}" is a conversation with a turn of the user, and the prompt is none of its messages',
+            where=where,
+            hint="Give the answer alone beside the prompt, or a conversation that holds the prompt.",
+        )
+    return (*system, *answer)
+
+
 def _holds_turns(text: str) -> bool:
     """Tells whether a text is the JSON of messages, as tables hold them; any other list, as of calls, is an answer."""
     if not text.lstrip().startswith("[{"):
         return False
     try:
-        turns = parse_json(text)
-    except (ValueError, DataError):
+        turns = parse_json(text, _MOST_VALUES)
+    except ValueError:
         return False
     return isinstance(turns, list) and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in turns)

@@ -279,14 +279,14 @@ def _refuse_keys_twice(arguments: str, where: str) -> None:
         if len(dict(pairs)) != len(pairs):
             raise DataError('"arguments" is text of an object in which a key stands twice', where=where)
 
-    with suppress(ValueError, RecursionError):  # no JSON
+    with suppress(ValueError):  # no JSON
         parse_json(arguments, object_pairs_hook=unique)
 
 
 def _parsed(text: str, key: str, where: str) -> Any:
     try:
         return parse_strict_json(text, 2_000_000)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         python = re.match(r"\s*\[?\s*\{\s*'", text)
         hint = "This is Python's notation: write the column with json.dumps, or the table as JSON." if python else ""
         raise DataError(f'"{key}" is text, but no JSON: {error}', where=where, hint=hint) from None

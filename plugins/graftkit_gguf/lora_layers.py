@@ -42,6 +42,9 @@ def check_planned(planned: PlannedModel) -> None:
     names: dict[str, str] = {}
     for layer, rows in _rows(planned.config, planned.targets).items():
         name, _ = stored_layer(architecture, layer, rows, planned.config)
+        if name == "output.weight" and architecture.ties_in_file(complete_config(planned.config)):
+            what = f"'{layer}' is tied to the embedding, and no matrix of its own in the base model's GGUF file"
+            raise ExportError(what, hint=_INSTEAD)
         if name in names:
             raise ExportError(f"the layers '{names[name]}' and '{layer}' are one tensor in a GGUF file", hint=_INSTEAD)
         names[name] = layer
@@ -82,7 +85,7 @@ def stored_layer(
     except RuntimeError:  # it takes the matrix apart in a way that its rows alone don't allow
         name, stored = "", numbers
     by_rows = stored.shape == numbers.shape and torch.equal(stored.sort(0).values, numbers)
-    if not name.startswith("blk.") or not by_rows:
+    if not name.startswith(("blk.", "output.")) or not by_rows:
         raise ExportError(f"the layer '{layer}' is no matrix of its own in a GGUF file", hint=_INSTEAD)
     return name, stored[:, 0].long()
 

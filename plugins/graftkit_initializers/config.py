@@ -23,13 +23,15 @@ class WeightedConfig(ProviderConfig):
 class FocusConfig(ProviderConfig):
     """How it is learnt from the corpus which tokens are used alike."""
 
-    corpus_tokens: int = Field(default=1_000_000, ge=1, description="tokens of the corpus to look at, at most")
+    corpus_tokens: int = Field(
+        default=1_000_000, ge=1, le=1_000_000_000, description="tokens of the corpus to look at, at most"
+    )
     window: int = Field(
         default=5, ge=1, le=100, description="how far apart two tokens may stand to count as neighbours"
     )
     dimensions: int = Field(default=128, ge=1, le=1024, description="numbers that describe a token's neighbourhood")
     min_count: int = Field(
-        default=5, ge=1, description="a token that occurs less often starts as the mean of its parts"
+        default=5, ge=1, le=1_000_000_000, description="a token that occurs less often starts as the mean of its parts"
     )
 
 

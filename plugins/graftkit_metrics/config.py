@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+import warnings
+from typing import Literal, Self
 
 from graftkit import ProviderConfig
-from graftkit.interfaces.patterns import repeats_nest
-from pydantic import Field, field_validator
+from graftkit.interfaces.pattern_cost import PatternError, python_steps_at_most
+from pydantic import Field, field_validator, model_validator
 
 __all__ = ["ContainsConfig", "RegexConfig", "TextConfig"]
+
+_CHARACTERS = 2000
+"""Characters of the answer for which a pattern is judged."""
+_MOST_STEPS = 2e8
+"""Steps that it may take for such an answer: a few seconds' worth."""
 
 
 class TextConfig(ProviderConfig):
@@ -38,13 +44,26 @@ class RegexConfig(TextConfig):
 
     @field_validator("pattern")
     @classmethod
-    def _usable(cls, pattern: str) -> str:
+    def _is_one(cls, pattern: str) -> str:
         try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", FutureWarning)  # what a class in a class is going to mean
+                re.compile(pattern)
+        except (re.error, RecursionError, OverflowError, FutureWarning) as error:
             raise ValueError(f"pattern: no regular expression: {error}") from None
-        if repeats_nest(pattern):
-            raise ValueError(
-                "pattern: a repeat within a repeat may take forever: write it without, such as a+ for (a+)+"
-            )
         return pattern
+
+    @model_validator(mode="after")
+    def _is_quick(self) -> Self:
+        """Refuses a pattern that could take forever: nothing stops Python while it searches."""
+        whole = self.match == "whole"
+        try:
+            steps = python_steps_at_most(self.pattern, _CHARACTERS, ignore_case=self.ignore_case, whole=whole)
+        except PatternError as error:
+            raise ValueError(f"pattern: it may take forever, since {error}") from None
+        if steps > _MOST_STEPS:
+            raise ValueError(
+                "pattern: it may take forever, since it can match one text in very many ways, such as by repeats that "
+                r"overlap: write a+ for (a+)+, \s*\w for \s*.*\w, and (\d+)\D*$ for the last number"
+            )
+        return self

@@ -46,7 +46,7 @@ class JsonEqual:
 def _parsed(text: str) -> Any:
     try:
         return parse_strict_json(text, _MOST_VALUES)
-    except (ValueError, RecursionError):
+    except ValueError:
         return _NO_JSON
 
 

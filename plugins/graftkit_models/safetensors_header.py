@@ -71,7 +71,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 def _parse(path: Path, raw: bytes) -> Mapping[str, Any]:
     try:
         header = parse_json(raw, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _broken(path, f"its header is no JSON: {error}") from None
     if not isinstance(header, dict):
         raise _broken(path, "its header is no JSON object")

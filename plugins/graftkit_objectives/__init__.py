@@ -1,4 +1,4 @@
-"""The built-in objectives: sft, and dpo, orpo, simpo and kto for preferences."""
+"""The built-in objectives: sft; dpo, orpo, simpo and kto for preferences; classification, reward and masked-lm."""
 
 from graftkit import Provider, hookimpl
 
@@ -36,5 +36,23 @@ def graftkit_objectives() -> list[Provider]:
             target="graftkit_objectives.kto:Kto",
             config="graftkit_objectives.config:KtoConfig",
             summary="wanted and unwanted answers that need not come in pairs, compared with the model at the start",
+        ),
+        Provider(
+            name="classification",
+            target="graftkit_objectives.classification:Classification",
+            config="graftkit_objectives.config:ClassificationConfig",
+            summary="which of a few labels a text has, by a head that is trained beside the adapter",
+        ),
+        Provider(
+            name="reward",
+            target="graftkit_objectives.reward:Reward",
+            config="graftkit_objectives.config:RewardConfig",
+            summary="a reward model: one score of a conversation, higher for the chosen answers of pairs",
+        ),
+        Provider(
+            name="masked-lm",
+            target="graftkit_objectives.masked_lm:MaskedLm",
+            config="graftkit_objectives.config:MaskedLmConfig",
+            summary="masked tokens of plain texts, found out from the others by an encoder such as BERT",
         ),
     ]

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from graftkit import ObjectiveConfig
+from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-__all__ = ["DpoConfig", "KtoConfig", "OrpoConfig", "SftConfig", "SimpoConfig"]
+__all__ = [
+    "ClassificationConfig",
+    "DpoConfig",
+    "KtoConfig",
+    "MaskedLmConfig",
+    "OrpoConfig",
+    "RewardConfig",
+    "SftConfig",
+    "SimpoConfig",
+]
 
 
 NllWeight = Annotated[
@@ -91,3 +102,69 @@ class KtoConfig(_ReferenceConfig):
         le=1000,
         description="the weight of unwanted ones; with counts it should give both kinds a ratio from 1:1 to 4:3",
     )
+
+
+class ClassificationConfig(ObjectiveConfig):
+    """Which labels there are."""
+
+    head: ClassVar[Head] = "sequence"
+    learns_from: ClassVar[LearnsFrom] = "labels"
+
+    labels: list[str] = Field(
+        default=[],
+        description="the labels in the order of their numbers; those of the records, sorted, when left out",
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str]) -> list[str]:
+        repeated = next((label for label in labels if labels.count(label) > 1), None)
+        if repeated is not None or len(labels) == 1:
+            told = f"'{repeated}' is there twice" if repeated is not None else "there must be two at least"
+            raise ValueError(f"labels: {told}")
+        return labels
+
+    def label_order(self, found: Collection[str]) -> Sequence[str]:
+        """Returns the recipe's labels, or those of the records, sorted.
+
+        Raises:
+            ValueError: Records have a label that the recipe doesn't list.
+        """
+        unknown = sorted(set(found) - set(self.labels)) if self.labels else []
+        if unknown:
+            raise ValueError(f"records have the label {unknown[0][:60]!r}, which `labels` doesn't list")
+        return self.labels or sorted(found)
+
+
+class RewardConfig(ObjectiveConfig):
+    """How far apart the rewards of answers in pairs are to be."""
+
+    head: ClassVar[Head] = "sequence"
+    learns_from: ClassVar[LearnsFrom] = "pairs"
+
+    margin: float = Field(
+        default=0.0, ge=0, le=100, description="by how much the reward of the chosen answer is to be ahead"
+    )
+    center: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="the weight of the squared sum of a pair's rewards, which keeps their mean at 0",
+    )
+
+
+class MaskedLmConfig(ObjectiveConfig):
+    """How many tokens are masked."""
+
+    head: ClassVar[Head] = "masked"
+    learns_from: ClassVar[LearnsFrom] = "texts"
+    likelihood: ClassVar[bool] = True
+
+    probability: float = Field(
+        default=0.15, gt=0, lt=1, description="the share of tokens that are to be found out from the others"
+    )
+
+    @property
+    def masked_share(self) -> float:
+        """The recipe's."""
+        return self.probability

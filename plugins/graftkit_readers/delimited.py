@@ -16,6 +16,12 @@ from graftkit_readers.config import DelimitedConfig
 __all__ = ["Delimited"]
 
 
+MOST_COLUMNS = 4096
+"""Columns of a table; far more than any of texts has."""
+_MOST_DELIMITERS = 1_000_000
+"""Delimiters of a row: a value of a character or two takes sixty bytes."""
+
+
 class Delimited:
     """Reads a table whose first line has its columns' names, as RFC 4180 writes it; quoted values may hold line ends.
 
@@ -34,15 +40,16 @@ class Delimited:
 
     def records(self, source: RecordSource) -> Iterator[Record]:
         """Yields a record a row; its place is the line that it begins on."""
-        lines = _Lines(source)
+        delimiter = self._delimiter or _delimiter(source)
+        lines = _Lines(source, delimiter)
         csv.field_size_limit(MAX_LINE)
-        rows = csv.reader(lines, delimiter=self._delimiter or _delimiter(source), strict=True)
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
             names = _named(next(rows, []), source)
-            began = lines.number + 1
+            lines.row_ended()
             for row in rows:
-                place = f":{began}"
-                began = lines.number + 1
+                place = f":{lines.began}"
+                lines.row_ended()
                 if row:
                     yield Record(place, _Row(names, row, f"{source}{place}").load)
         except csv.Error as error:
@@ -50,19 +57,45 @@ class Delimited:
 
 
 class _Lines:
-    """The lines of a file as text, with their line ends, blank ones too, since they may stand in a quoted value."""
+    """The lines of a file as text, with their line ends, blank ones too, since they may stand in a quoted value.
 
-    def __init__(self, source: RecordSource) -> None:
-        self._source, self.number = source, 0
+    A row over several lines is held to the same bounds as one on a single line: the values of a row are all made at
+    once.
+
+    Attributes:
+        number: The line that was read last.
+        began: The line on which the present row begins.
+    """
+
+    def __init__(self, source: RecordSource, delimiter: str) -> None:
+        self._source, self._delimiter = source, delimiter.encode()
+        self.number, self.began = 0, 1
+        self._bytes = self._delimiters = 0
+
+    def row_ended(self) -> None:
+        """Begins to count anew: the next line is another row's."""
+        self.began = self.number + 1
+        self._bytes = self._delimiters = 0
 
     def __iter__(self) -> Iterator[str]:
         with self._source.open() as file:
             while line := file.readline(MAX_LINE + 2):
                 self.number += 1
-                if len(line) > MAX_LINE + 1:
-                    raise self._source.too_long(f":{self.number}")
+                self._count(line)
                 text = decode_utf8(line, f"{self._source}:{self.number}")
                 yield text.removeprefix("\ufeff") if self.number == 1 else text
+
+    def _count(self, line: bytes) -> None:
+        self._bytes += len(line)
+        self._delimiters += line.count(self._delimiter)
+        if self._bytes > MAX_LINE + 1:
+            raise self._source.too_long(f":{self.began}")
+        if self._delimiters > _MOST_DELIMITERS:
+            raise DataError(
+                f"the row has over {_MOST_DELIMITERS:,} delimiters, those in its texts among them",
+                where=f"{self._source}:{self.began}",
+                hint="Split it; or write the records as JSON, an object a line.",
+            )
 
 
 class _Row:
@@ -92,6 +125,10 @@ def _named(names: Sequence[str], source: RecordSource) -> list[str]:
     Raises:
         DataError: The first line names no column, or one twice.
     """
+    if len(names) > MOST_COLUMNS:
+        raise DataError(
+            f"the first line names {len(names):,} columns; at most {MOST_COLUMNS:,} are read", where=f"{source}:1"
+        )
     named = [name.strip() or f"column {place}" for place, name in enumerate(names, 1)]
     if not any(name.strip() for name in names):
         raise DataError("there is no row in it", where=str(source))

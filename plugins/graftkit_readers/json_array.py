@@ -21,9 +21,6 @@ _PART = 1 << 20
 _SIGN = re.compile(r'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 """A bracket, or a string with what closes it: nothing where it goes on in the next part of the file."""
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
-_LONGEST_KEY = 256
-_LIST = re.compile(r'(?<!\\)"\s*:\s*\[\s*\{')
-"""The beginning of a list of objects that is a value."""
 _KEY = re.compile(r'\s*\{\s*("[^"\\]{0,200}")\s*:\s*(?=\[)')
 
 
@@ -92,12 +89,13 @@ class _Text:
 
 def _elements(text: _Text) -> Iterator[str]:
     """Yields the JSON of each element of the array, or of each object where there is none."""
-    inside = text.next() == "{"
-    if inside:
+    key = ""
+    if text.next() == "{":
         found = _KEY.match(text.text, text.at) if holds_records(text.source.head) else None
         if found is None:
             yield from _objects(text)
             return
+        key = found[1]
         text.skip(found.end() - text.at)
     if text.next() != "[":
         raise DataError("no JSON array of records is in it", where=str(text.source), hint=_FORMS)
@@ -112,9 +110,12 @@ def _elements(text: _Text) -> Iterator[str]:
         number += 1
         if sign != "{":
             raise _malformed(text, number, sign)
-        yield (after := _object(text, number))
+        yield (after := _object(text, f"#{number}"))
     text.skip(1)
-    _check_end(text, number, inside=inside)
+    if key:
+        _check_rest(text, number, key)
+    if text.next():
+        raise _stray(text, number)
 
 
 def _objects(text: _Text) -> Iterator[str]:
@@ -123,56 +124,71 @@ def _objects(text: _Text) -> Iterator[str]:
         number += 1
         if sign != "{":
             raise _malformed(text, number, sign)
-        yield _object(text, number)
+        yield _object(text, f"#{number}")
 
 
-def _check_end(text: _Text, number: int, *, inside: bool) -> None:
-    """Refuses what stands after the array: more of such arrays are records that would be lost.
+def _check_rest(text: _Text, number: int, key: str) -> None:
+    """Takes what follows the array in the object that holds it, and refuses what is lost or lacking there.
 
     Args:
         text: The text after the array's closing bracket.
-        number: How many records were in it.
-        inside: Whether the array is a value of an object, after which there may be others that are no lists of objects.
+        number: How many records were in the array.
+        key: Its key in the object, as JSON.
 
     Raises:
-        DataError: There is more.
+        DataError: The object does not end, is no JSON, or holds a further list of objects.
     """
-    while inside and text.next():
-        found = _LIST.search(text.text, text.at)
-        if found:
-            hint = "Make each list a file of its own: jq '.NAME' FILE > NAME.json"
-            raise DataError("the object holds more than one list of records", where=str(text.source), hint=hint)
-        text.at = max(text.at, len(text.text) - _LONGEST_KEY)
-        if not text.more():
-            return
-    if text.next():
-        raise DataError(f"more stands after the array of {number:,} records", where=str(text.source), hint=_FORMS)
+    place = f", after the list of {number:,} records"
+    rest = parse_record(f"{{{key}: 0{_object(text, place, depth=1)}", f"{text.source}{place}")
+    if _holds_objects(rest):
+        hint = "Make each list a file of its own: jq '.NAME' FILE > NAME.json"
+        raise DataError("the object holds more than one list of records", where=str(text.source), hint=hint)
 
 
-def _object(text: _Text, number: int) -> str:
-    """Takes an object off the text's beginning."""
-    depth, place = 0, 0  # the place counts from where the object begins
+def _holds_objects(value: Any) -> bool:
+    """Tells whether a list of objects is somewhere in a value."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any((isinstance(value, list) and isinstance(inner, dict)) or _holds_objects(inner) for inner in inside)
+
+
+def _stray(text: _Text, number: int) -> DataError:
+    return DataError(f"more stands after the array of {number:,} records", where=str(text.source), hint=_FORMS)
+
+
+def _object(text: _Text, place: str, depth: int = 0) -> str:
+    """Takes an object off the text's beginning.
+
+    Args:
+        text: The text.
+        place: Where in the file, for errors.
+        depth: How many brackets are open already: 1 where a part of the object has been taken.
+
+    Raises:
+        DataError: The file ends in it, or it is longer than `MAX_LINE`.
+    """
+    part = "the object that holds the records" if depth else "a record"
+    seen = 0  # counts from where the object begins
     while True:
-        for sign in _SIGN.finditer(text.text, text.at + place):
+        for sign in _SIGN.finditer(text.text, text.at + seen):
             found = sign[0]
-            place = sign.end() - text.at
+            seen = sign.end() - text.at
             if found[0] == '"':
                 if sign[1]:
                     continue
-                place = sign.start() - text.at  # brackets in it are none of the object's
+                seen = sign.start() - text.at  # brackets in it are none of the object's
                 break
             depth += 1 if found in "{[" else -1
             if not depth:
                 whole = text.text[text.at : sign.end()]
-                text.skip(place)
+                text.skip(seen)
                 return whole
         else:
-            place = len(text.text) - text.at
+            seen = len(text.text) - text.at
         if len(text.text) - text.at > MAX_LINE:
-            raise text.source.too_long(f"#{number}")
+            raise text.source.too_long(place)
         if not text.more():
             raise DataError(
-                "the file ends in the middle of a record", where=f"{text.source}#{number}", hint="It is cut short."
+                f"the file ends in the middle of {part}", where=f"{text.source}{place}", hint="It is cut short."
             )
 
 

@@ -33,5 +33,5 @@ def parse_record(text: str, where: str, hint: str = "") -> Any:
         raise DataError(
             f"no JSON: {error.msg} at column {error.colno}", where=where, hint=_OF_PYTHON if python else hint
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"no JSON: {error}", where=where) from None

@@ -112,10 +112,14 @@ def _declared(files: SentencePieceFiles, config: Mapping[str, Any], specials: se
         yield AddedToken(content, id, special=content in specials)
 
 
+_DIGITS = 10
+"""How many digits an id has at most: it is a number of 32 bits."""
+
+
 def _from_entry(key: str, entry: object, specials: set[str], where: str) -> AddedToken:
     content = content_of(entry)
-    if not isinstance(entry, dict) or content is None or not key.isdecimal():
-        raise ModelError(f"the added token {key!r} of tokenizer_config.json is malformed", where=where)
+    if not isinstance(entry, dict) or content is None or not key.isdecimal() or len(key) > _DIGITS:
+        raise ModelError(f"the added token {key!r:.40} of tokenizer_config.json is malformed", where=where)
     if entry.get("single_word"):
         raise ModelError(f"the added token {content!r} is a whole word only, which can't be kept here", where=where)
     special = bool(entry.get("special")) or content in specials

@@ -21,7 +21,9 @@ class ByteLevelConfig(ProviderConfig):
             "expression. Left out: gpt2 for a new tokenizer, what the files say for one that is loaded"
         ),
     )
-    min_frequency: int = Field(default=2, ge=1, description="how often a pair must occur to become a token")
+    min_frequency: int = Field(
+        default=2, ge=1, le=1_000_000_000, description="how often a pair must occur to become a token"
+    )
 
 
 class BpeConfig(ProviderConfig):
@@ -31,7 +33,9 @@ class BpeConfig(ProviderConfig):
         default="words",
         description="how text is split: into words, numbers and marks, or at spaces alone",
     )
-    min_frequency: int = Field(default=2, ge=1, description="how often a pair must occur to become a token")
+    min_frequency: int = Field(
+        default=2, ge=1, le=1_000_000_000, description="how often a pair must occur to become a token"
+    )
     coverage: float = Field(
         default=0.9995, gt=0, le=1, description="share of the texts' characters to get tokens; the others become bytes"
     )
@@ -40,7 +44,9 @@ class BpeConfig(ProviderConfig):
 class CharacterConfig(ProviderConfig):
     """How frequent a character must be."""
 
-    min_frequency: int = Field(default=1, ge=1, description="how often a character must occur to become a token")
+    min_frequency: int = Field(
+        default=1, ge=1, le=1_000_000_000, description="how often a character must occur to become a token"
+    )
 
 
 class WordConfig(ProviderConfig):
@@ -50,7 +56,9 @@ class WordConfig(ProviderConfig):
         default="words", description="words and marks apart, or the text between spaces"
     )
     lowercase: bool = Field(default=False, description="whether capitals become small letters")
-    min_frequency: int = Field(default=2, ge=1, description="how often a word must occur to become a token")
+    min_frequency: int = Field(
+        default=2, ge=1, le=1_000_000_000, description="how often a word must occur to become a token"
+    )
 
 
 class WordPieceConfig(ProviderConfig):
@@ -63,7 +71,9 @@ class WordPieceConfig(ProviderConfig):
             "Left out: yes for a new tokenizer, what tokenizer_config.json says (or else yes) for one that is loaded"
         ),
     )
-    min_frequency: int = Field(default=2, ge=1, description="how often a pair must occur to become a token")
+    min_frequency: int = Field(
+        default=2, ge=1, le=1_000_000_000, description="how often a pair must occur to become a token"
+    )
     coverage: float = Field(
         default=1.0, gt=0, le=1, description="share of the texts' characters to get tokens; the others are unknown"
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
+from graftkit.tokenization.bounds import MAX_FILE
 from graftkit.tokenization.side_files import SIDE_FILES, additional_templates, read_files
 
 from graftkit_tokenizers.extend.extend import extend
 from graftkit_tokenizers.formats.convert import FILES, is_there, read
 from graftkit_tokenizers.formats.files import Options
-from graftkit_tokenizers.tokenizer_json.bounds import MAX_FILE
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 
 __all__ = ["HuggingFaceBackend", "HuggingFaceTokenizer"]

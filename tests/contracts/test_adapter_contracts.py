@@ -67,3 +67,7 @@ class TestAdapterThatStartsFromTheOriginalWeight(AdapterContract):
 
 class TestFull(AdapterContract):
     provider = "full"
+
+
+class TestBitFit(AdapterContract):
+    provider = "bitfit"

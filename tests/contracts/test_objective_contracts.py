@@ -49,3 +49,20 @@ class TestSimpoWithLikelihood(ObjectiveContract):
 class TestKto(ObjectiveContract):
     provider = "kto"
     options = {"wanted_weight": 1.5}
+
+
+class TestClassification(ObjectiveContract):
+    provider = "classification"
+
+
+class TestReward(ObjectiveContract):
+    provider = "reward"
+
+
+class TestRewardWithMargin(ObjectiveContract):
+    provider = "reward"
+    options = {"margin": 0.5, "center": 0.01}
+
+
+class TestMaskedLm(ObjectiveContract):
+    provider = "masked-lm"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from graftkit.errors import ModelError
+from graftkit.flow.config_memory import ConfigModel
+from graftkit.interfaces.counts import check_counts
+from graftkit.interfaces.model_source import TensorInfo
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 
@@ -115,3 +120,27 @@ def test_it_ends_soon_and_stays_small(name: str, outcomes: dict[str, Outcome]) -
 @pytest.mark.parametrize("name", sorted({name for name, _ in CHANGES.values()}))
 def test_what_is_not_changed_is_built(name: str, outcomes: dict[str, Outcome]) -> None:
     assert outcomes[f"honest {name}"].error == "", outcomes[f"honest {name}"]
+
+
+@pytest.mark.parametrize("layers", [1001, 10**400, -3])
+@pytest.mark.parametrize("key", ["num_hidden_layers", "vision_config.depth"])
+def test_more_layers_than_any_model_has_are_refused_whatever_the_weights(layers: int, key: str) -> None:
+    """20,000 tensors of one number each let 20,000 layers pass, which took a minute and a gigabyte to build."""
+    outer, _, inner = key.partition(".")
+    config = {outer: {inner: layers} if inner else layers}
+    tensors = {f"x.{number}": TensorInfo((1,), "F32") for number in range(20_000)}
+    with pytest.raises(ModelError, match=f"{re.escape(key)} is .*; up to 1,000 are read"):
+        check_counts(config, tensors, "here")
+
+
+def test_a_configuration_alone_has_no_more_layers_either(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 20_000}))
+    with pytest.raises(ModelError, match="num_hidden_layers is 20,000"):
+        ConfigModel.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("width", [0, -64])
+def test_a_configuration_alone_is_as_wide_as_a_model_can_be(tmp_path: Path, width: int) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": width}))
+    with pytest.raises(ModelError, match=f"hidden_size is {width}: no model is that wide"):
+        ConfigModel.read(str(tmp_path))

@@ -44,7 +44,8 @@ def _one_page(path: Path) -> None:
 
 
 def _blank(blank: bytes) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(bz2.compress(blank * (400 * MB // len(blank))))
+    """400 MB of white space, as a hundred streams one after another, which are compressed in an instant."""
+    return lambda path: path.write_bytes(bz2.compress(blank * (4 * MB // len(blank))) * 100)
 
 
 def _lying(path: Path) -> None:

@@ -15,9 +15,10 @@ from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.character_sets import Alphabet
 from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
 from graftkit.interfaces.pattern_syntax import Characters, parse_pattern
+from graftkit.interfaces.patterns import takes_forever
 from graftkit.testing import tiny_tokenizer_files
+from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.splitting import PATTERNS
-from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.splitting import named
 from tokenizers import Regex, pre_tokenizers
 
@@ -296,3 +297,22 @@ def test_what_a_normalizer_makes_longer_is_searched_in_full(tmp_path: Path) -> N
 def test_a_recipe_or_vocabulary_names_no_slow_pattern(pattern: str) -> None:
     with pytest.raises(RequestError, match="could take forever"):
         named(pattern)
+
+
+@pytest.mark.parametrize("pattern", [".?" * 40 + "Z", "a?" * 4900, "(?:.|.)" * 26 + "Z", r"(a?)(a?)\1" * 10])
+def test_optional_parts_in_a_row_are_refused_for_paths(pattern: str) -> None:
+    """Each doubles the ways to read a path: forty took Python minutes for a single layer."""
+    assert takes_forever(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r".*vision.*layers.*attn.*proj.*",
+        r".*layers\.(?:1[0-9]|2[0-9]|3[01])\.(?:self_attn|mlp)\.[a-z_]+",
+        r"(?:.*?(?:language|text).*?(?:self_attn|attn|mlp|ffn).*?(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj).*?)",
+        r"^(?:(?!patch_embed)(?!norm).)*$",
+    ],
+)
+def test_patterns_of_layers_that_people_write_are_taken(pattern: str) -> None:
+    assert not takes_forever(pattern)

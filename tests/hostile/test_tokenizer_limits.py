@@ -12,10 +12,10 @@ import torch
 from graftkit.errors import ExportError, ModelError
 from graftkit.interfaces.patterns import repeats_nest
 from graftkit.testing import tiny_tokenizer_files
+from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.splitting import PATTERNS
 from graftkit_exporters.peft_folder import load_adapter
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
-from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 from safetensors.torch import save_file
 
@@ -51,6 +51,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "a repeat of alternatives": {"pre_tokenizer": _split("(?:a|a)*$")},
     "a repeat of a repeat in a normalizer": {"normalizer": _replace({"Regex": "(?:a*)*b"}, "c")},
     "a broken pattern": {"pre_tokenizer": _split("(a")},
+    "replacements without a type": {
+        "normalizer": {"normalizers": [{k: v for k, v in DOUBLE.items() if k != "type"}] * 60}
+    },
+    "replacements with a field to no purpose": {"normalizer": _sequence(*[{**DOUBLE, "normalizers": []}] * 60)},
+    "a pattern beside a field to no purpose": {
+        "pre_tokenizer": {**_split("(a+)+$")["pretokenizers"][0], "decoders": []}
+    },
     "a model of lists": {"model": {"type": "BPE", "vocab": {}, "merges": [[]] * 3_000_000}},
 }
 _CODE = """
@@ -197,6 +204,8 @@ def test_very_many_added_tokens_are_refused() -> None:
     [
         ({"type": "BPE", "vocab": {f"w{number}": number for number in range(300_001)}, "merges": []}, "300,001 tokens"),
         ({"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]] * 300_001}, "300,001 tokens"),
+        ({"type": "Unigram", "unk_id": 0, "vocab": [["a" * 150, 0.0]] * 299_000}, "44,850,000 characters together"),
+        ({"type": "BPE", "vocab": {"a" * 16_000_001: 0}, "merges": []}, "16,000,001 characters together"),
         ({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]] * 600_001}, "600,001 merges"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.errors import RecipeError
+from graftkit.errors import ModelError, RecipeError, RequestError
 from graftkit.flow.reload import reload
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 RecipeMaker = Callable[..., dict[str, Any]]
 
@@ -72,7 +76,83 @@ def test_what_is_no_base_with_an_adapter_is_merged(
     torch.testing.assert_close(answer(result.exports["merged"]), answer(result.folder), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("adapter", [{"use": "full"}, {"use": "lora", "init": "qpissa"}])
+@pytest.mark.parametrize(
+    ("shape", "quantizer", "exports"),
+    [("llama", "nf4", ["peft", "merged", GGUF]), ("llama-untied", "none", ["gguf-lora", "peft"])],
+    ids=["tied", "untied"],
+)
+def test_an_adapted_output_layer_is_exported(
+    shape: str, quantizer: str, exports: list[Any], make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    """Of a model that ties it to the embedding, it is a matrix of its own then; peft and llama.cpp prove it."""
+    model = tiny_model_folder(tmp_path / "model", **TINY_SHAPES[shape])
+    adapter = {"use": "lora", "rank": 4, "dropout": 0.1, "targets": ["all-linear", "lm_head"]}
+    recipe = make_recipe(model=str(model), adapter=adapter, quantizer=quantizer, export=exports)
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    manifest = result.manifest
+    assert {facts["proof"]["status"] for facts in manifest["exports"].values()} == {"proved"}
+    assert manifest["forecast"]["adapter_parameters"] == manifest["parameters"]["trainable"]
+    expected = answer(result.folder)
+    for name in {"peft", "merged"} & result.exports.keys():
+        torch.testing.assert_close(answer(result.exports[name]), expected, rtol=0, atol=1e-5)
+    told = [notice for notice in manifest["notices"] if "merge_and_unload would change the embedding" in notice]
+    assert bool(told) == (shape == "llama")
+    if shape == "llama":
+        config = json.loads((result.exports["merged"] / "config.json").read_bytes())
+        assert config["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ({"export": ["gguf-lora"]}, "'lm_head' is tied to the embedding, and no matrix of its own"),
+        (
+            {"tokenizer": {"extend": {"words": ["<call>"]}}},
+            "the vocabulary changes, and with it the rows of 'lm_head', which can't be adapted then",
+        ),
+    ],
+    ids=["gguf-lora", "new rows"],
+)
+def test_an_output_layer_that_can_not_be_adapted_so_is_refused(
+    recipe: dict[str, Any], reason: str, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    adapter = {"use": "lora", "targets": ["q_proj", "lm_head"]}
+    with pytest.raises(RequestError, match=reason):
+        graftkit.run(make_recipe(adapter=adapter, **recipe), out=tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_tying")
+def test_training_goes_on_with_an_output_layer_that_peft_adapted(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """A step of no size leaves what peft computes; a copy of another base's matrix is refused."""
+    folder = tiny_model_folder(tmp_path / "model")
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    made = get_peft_model(base, LoraConfig(target_modules=["q_proj", "lm_head"], init_lora_weights=False)).eval()
+    made.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    training = {"steps": 1, "tokens_per_step": 256, "learning_rate": 1e-12, "device": "cpu"}
+    recipe = {"model": str(folder), "adapter": {"from": str(tmp_path / "adapter")}, "export": [], "training": training}
+    result = graftkit.run(make_recipe(**recipe), out=tmp_path / "run")
+    with torch.no_grad():
+        torch.testing.assert_close(answer(result.folder), made(input_ids=IDS).logits, rtol=0, atol=1e-5)
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    copied = "base_model.model.lm_head.base_layer.weight"
+    save_file({**tensors, copied: tensors[copied] + 0.1}, path)
+    with pytest.raises(ModelError, match="which is not what the base model has"):
+        graftkit.run(make_recipe(**recipe), out=tmp_path / "other")
+
+
+def test_biases_are_merged(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """Into the layers that have one; llama.cpp loads them, too."""
+    model = tiny_model_folder(tmp_path / "model", **TINY_SHAPES["qwen2"])
+    training = {"steps": 4, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"}
+    recipe = make_recipe(model=str(model), adapter="bitfit", training=training, export=["merged", GGUF])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert [facts["proof"]["status"] for facts in result.manifest["exports"].values()] == ["proved", "proved"]
+    assert result.manifest["metrics"]["after"]["holdout_loss"] < result.manifest["metrics"]["before"]["holdout_loss"]
+    torch.testing.assert_close(answer(result.exports["merged"]), answer(result.folder), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", [{"use": "full"}, {"use": "lora", "init": "qpissa"}, {"use": "bitfit"}])
 @pytest.mark.parametrize(
     ("export", "reason"),
     [
@@ -83,5 +163,6 @@ def test_what_is_no_base_with_an_adapter_is_merged(
 def test_it_is_refused_beside_a_base(
     adapter: dict[str, Any], export: str, reason: str, make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:
+    model = str(tiny_model_folder(tmp_path / "model", **TINY_SHAPES["qwen2"]))
     with pytest.raises(RecipeError, match=reason):
-        graftkit.run(make_recipe(adapter=adapter, export=[export]), out=tmp_path / "run")
+        graftkit.run(make_recipe(model=model, adapter=adapter, export=[export]), out=tmp_path / "run")

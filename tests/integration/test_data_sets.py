@@ -107,6 +107,17 @@ def test_the_plan_says_how_many_records_an_epoch_sees(
     assert json.loads(told.stdout)["records"]["data_sets"][1]["seen_an_epoch"] == 10
 
 
+def test_files_of_a_folder_that_no_reader_knows_are_told(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    (folder / "more").mkdir(parents=True)
+    questions(folder, "known", 20)
+    for name in ("a.xlsx", "more/b.jsonl.zip", ".hidden", "README.md"):
+        (folder / name).write_bytes(b"x")
+    planned = graftkit.plan(make_recipe(data={"train": str(folder), "holdout": 0, "max_length": 64}))
+    told = [notice for notice in planned.notices if "no reader knows" in notice]
+    assert told == [f"{folder}: a.xlsx, more/b.jsonl.zip: not read, no reader knows such files"]
+
+
 def test_data_sets_of_which_nothing_is_seen_are_told_or_refused(make_recipe: RecipeMaker, data: dict[str, Any]) -> None:
     few = [{**entry, "weight": 0.01} for entry in data["train"]]
     with pytest.raises(RecipeError, match="no record is seen in 1 epoch"):

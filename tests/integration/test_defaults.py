@@ -45,6 +45,25 @@ def test_what_is_chosen_trains_enough(tiny_model: Path, tmp_path: Path, count: i
     assert plan.bound.resolved()["training"]["learning_rate"] == 1e-3
 
 
+@pytest.mark.parametrize(
+    ("adapter", "rate"), [("lora", 1e-3), ("qlora", 1e-3), ("full", 1e-4)], ids=["lora", "qlora", "full"]
+)
+def test_the_rate_is_one_that_fits_the_adapter(minimal: dict[str, Any], adapter: str, rate: float) -> None:
+    """Full fine-tuning takes a tenth of what LoRA takes; what a recipe says is left as it is."""
+    planned = graftkit.plan({**minimal, "adapter": adapter})
+    assert planned.chosen["learning_rate"] == planned.bound.recipe.training.learning_rate == pytest.approx(rate)
+    said = graftkit.plan({**minimal, "adapter": adapter, "training": {"learning_rate": 3e-4}})
+    assert "learning_rate" not in said.chosen and said.bound.recipe.training.learning_rate == 3e-4
+
+
+def test_the_rate_fits_the_adapter_and_the_objective(tiny_model: Path, tmp_path: Path) -> None:
+    pair = {"prompt": "2 + 2?", "chosen": "4", "rejected": "five"}
+    (tmp_path / "pairs.jsonl").write_text("\n".join([json.dumps(pair)] * 8))
+    recipe = {"model": str(tiny_model), "data": {"train": str(tmp_path / "pairs.jsonl")}, "objective": "dpo"}
+    assert graftkit.plan({**recipe, "adapter": "lora"}).chosen["learning_rate"] == pytest.approx(1e-4)
+    assert graftkit.plan({**recipe, "adapter": "full"}).chosen["learning_rate"] == pytest.approx(1e-5)
+
+
 def test_what_is_chosen_is_the_same_every_time(minimal: dict[str, Any]) -> None:
     assert graftkit.plan(minimal).chosen == graftkit.plan(minimal).chosen
 

@@ -95,6 +95,34 @@ def test_a_stopped_run_has_the_same_lines_and_the_same_best_step(
     assert again.manifest["exported"] == whole.manifest["exported"] and again.metrics == whole.metrics
 
 
+def test_an_evaluation_whose_line_is_damaged_is_named_and_counts_all_the_same(
+    recipe: dict[str, Any], course: dict[int, float], tmp_path: Path
+) -> None:
+    """Its loss stands in the checkpoints that came after it, too."""
+    recipe["evaluation"] = {"every": 2, "exported": "best", "patience": 2}
+    recipe["training"]["steps"], recipe["training"]["checkpoint_every"] = 12, 1
+    cancel = graftkit.CancelToken()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 7:
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=tmp_path / "run", on_event=on_event, cancel=cancel)
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
+    whole = graftkit.run(recipe, out=tmp_path / "whole", resume=True)
+    path = tmp_path / "run" / "metrics.jsonl"
+    written = path.read_bytes().splitlines(keepends=True)
+    damaged = [b"\0" * (len(line) - 1) + b"\n" if b'"step": 4, "holdout_loss"' in line else line for line in written]
+    assert damaged != written
+    path.write_bytes(b"".join(damaged))
+    again = graftkit.run(recipe, out=tmp_path / "run", resume=True)
+    assert lines(again.folder) == lines(whole.folder)
+    assert again.manifest["exported"] == whole.manifest["exported"] and again.manifest["exported"]["step"] == 4
+    [told] = [notice for notice in again.manifest["notices"] if "damaged" in notice]
+    assert "of the evaluation after step 4; the checkpoint has it" in told
+
+
 def test_training_stops_early_and_the_best_step_is_exported(
     recipe: dict[str, Any], course: dict[int, float], tmp_path: Path
 ) -> None:

@@ -169,6 +169,20 @@ def test_a_tokenizer_that_lies_elsewhere_is_refused_and_never_handed_on(copied: 
     refuse_bad_files(folder)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.5.0.json"])
+def test_a_tokenizer_is_judged_before_transformers_runs_it(copied: Path, name: str) -> None:
+    """transformers takes the second in place of the first where the configuration lists it."""
+    folder = copied / "exports" / "merged"
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    template = {"type": "TemplateProcessing", "single": [text] * 2000, "pair": [], "special_tokens": {}}
+    (folder / name).write_text(json.dumps({**spec, "post_processor": template}))
+    edit(folder / "tokenizer_config.json", fast_tokenizer_files=[name])
+    list_again(folder)
+    with pytest.raises(ExportError, match=r"the post_processor of tokenizer.json puts over 1,000 tokens"):
+        flow.prove(folder, copied / PROBES)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX has named pipes")
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(copied: Path) -> None:
     folder = copied / "exports" / "merged"
@@ -655,7 +669,7 @@ ORPHAN = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open({path!r}, "w").write(str(child.pid))
-os.mkdir(f"{folder}/.export.{os.getpid()}.x.partial")
+os.mkdir(f"{folder}/.export.{os.getpid()}.graftkit-x.partial")
 open("{ready}", "w").close()
 time.sleep(600)
 """

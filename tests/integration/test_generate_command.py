@@ -252,3 +252,11 @@ def test_an_answer_of_a_half_character_is_shown_whole(run: Any) -> None:
     model = reload(str(run.folder))
     pieces = list(model.stream("say 3", max_new_tokens=8))
     assert [piece for piece in pieces if piece] == ["é"] * 4 and torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "option", [("--temperature", "nan"), ("--top-p", "nan"), ("--repetition-penalty", "nan"), ("--seed", "9" * 26)]
+)
+def test_an_option_that_is_no_usable_number_is_refused(option: tuple[str, str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(command, [str(tmp_path), "hello", *option])
+    assert done.exit_code == 2 and "Invalid value for" in done.output

@@ -11,13 +11,16 @@ from typing import Any
 import graftkit
 import pytest
 import yaml
+from click.testing import CliRunner
+from graftkit.cli import export
 from graftkit.cli.verify import check_files
 from graftkit.flow import model_card
 from graftkit.flow.folder import others_files
 from graftkit.flow.reload import reload
 from graftkit.interfaces.export_card import CardRequest, ExportCard, LoadingExample
+from graftkit.report.card_facts import CardFacts, facts_of_run
 from graftkit.report.model_card import hub_id, render_card
-from graftkit.report.run_manifest import RunManifest
+from graftkit.report.run_manifest import AdapterSource, RunManifest
 from graftkit.store.files import sha256_of
 from graftkit.testing import tiny_model_folder
 from graftkit_exporters.peft_folder import PeftExporter
@@ -153,7 +156,7 @@ def test_a_pattern_of_folders_is_the_name_of_its_files_in_the_card(run: Any, tmp
     """Its folder is there only up to the first star."""
     manifest = RunManifest.model_validate(run.manifest)
     recipe = {"data": {"train": [{"path": f"{tmp_path}/*/rows.jsonl"}]}, "said": ["/[INST]/x/y", "/*/x"]}
-    text = render_card("peft", manifest.model_copy(update={"recipe": recipe}), PROVED, None)
+    text = render_card("peft", facts_of_run(manifest.model_copy(update={"recipe": recipe}), "peft"), PROVED, None)
     assert str(tmp_path) not in text and '"path": "rows.jsonl"' in text
     assert '"/[INST]/x/y"' in text and '"/*/x"' in text
 
@@ -195,7 +198,14 @@ def hostile_manifest(run: Any) -> RunManifest:
 def test_nothing_that_a_name_holds_becomes_markup_or_front_matter(run: Any) -> None:
     card = ExportCard(HOSTILE, "finetune", [HOSTILE], [LoadingExample(HOSTILE, HOSTILE, HOSTILE)], [HOSTILE])
     proof = {"status": "not possible", "reason": HOSTILE}
-    text = render_card(HOSTILE, hostile_manifest(run), proof, card, base_license="mit\nx: y", must_be_passed=HOSTILE)
+    text = render_card(
+        HOSTILE,
+        facts_of_run(hostile_manifest(run), HOSTILE),
+        proof,
+        card,
+        base_license="mit\nx: y",
+        must_be_passed=HOSTILE,
+    )
     matter = yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
     assert matter.keys() == {"library_name", "pipeline_tag", "datasets", "tags"} and matter["datasets"] == ["owner/set"]
     assert "\u202e" not in text
@@ -208,7 +218,9 @@ def test_nothing_that_a_name_holds_becomes_markup_or_front_matter(run: Any) -> N
 def test_what_an_export_told_of_its_form_stands_in_its_card_alone(run: Any) -> None:
     data = json.loads(json.dumps({key: run.manifest[key] for key in run.manifest if key != "artifacts"}))
     data["stages"].append({"name": "export gguf", "seconds": 1.0, "notices": ["llama.cpp does not end at '<e>' (7)"]})
-    cards = [render_card(name, RunManifest.from_json(data), PROVED, None) for name in ("gguf", "merged")]
+    cards = [
+        render_card(name, facts_of_run(RunManifest.from_json(data), name), PROVED, None) for name in ("gguf", "merged")
+    ]
     assert ["does not end at" in card for card in cards] == [True, False]
 
 
@@ -217,7 +229,7 @@ def test_a_secret_is_in_no_card(run: Any, monkeypatch: pytest.MonkeyPatch) -> No
     data = json.loads(json.dumps({key: run.manifest[key] for key in run.manifest if key != "artifacts"}))
     data["recipe"]["adapter"]["hub_token"] = "another-secret-value"
     data["recipe"]["data"]["train"][0]["path"] = "https://me:pass-word@host/quite-a-secret-value.jsonl"
-    text = render_card("x", RunManifest.from_json(data), PROVED, None)
+    text = render_card("x", facts_of_run(RunManifest.from_json(data), "x"), PROVED, None)
     assert "***" in text
     assert not any(secret in text for secret in ("quite-a-secret-value", "another-secret-value", "pass-word"))
 
@@ -226,8 +238,36 @@ def test_a_base_of_the_hub_is_named_as_the_hub_does(run: Any) -> None:
     data = json.loads(json.dumps({key: run.manifest[key] for key in run.manifest if key != "artifacts"}))
     data["model"]["reference"] = "hub:owner/base"
     data["providers"]["quantizer"]["name"] = "nf4"
-    text = render_card("x", RunManifest.from_json(data), PROVED, ExportCard("peft", "adapter"))
+    text = render_card("x", facts_of_run(RunManifest.from_json(data), "x"), PROVED, ExportCard("peft", "adapter"))
     matter = yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
     assert matter["base_model"] == "owner/base" and matter["base_model_relation"] == "adapter"
     assert "as nf4 stores them" in text
     assert hub_id("/a/b") is hub_id("package:a/b.gguf") is hub_id("a") is hub_id("x/y/z") is None
+
+
+def test_an_adapter_that_is_exported_without_training_has_a_card(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = CliRunner().invoke(export.command, [str(run.exports["peft"]), "--to", "merged", "--out", str(tmp_path)])
+    assert made.exit_code == 0, made.output
+    folder = tmp_path / "exports" / "merged"
+    matter, text = card_of(folder)
+    assert matter["library_name"] == "transformers" and "lora" in matter["tags"] and matter["license"] == "apache-2.0"
+    source = sha256_of(run.exports["peft"] / "adapter_model.safetensors")
+    assert "## The adapter\n\n`peft`\n" in text and source in text and "lora, 14 layers." in text
+    assert "logits within" in text and "## Training" not in text and "## Figures" not in text and "recipe" not in text
+    assert str(run.folder) not in text and str(Path(run.manifest["model"]["reference"]).parent) not in text
+    assert check_files(folder) == ["graftkit.json"]
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    exec(python_of(folder, "none"), {})
+    assert capsys.readouterr().out.rstrip("\n") == "".join(reload(str(folder)).stream("Hello")).rstrip("\n")
+
+
+def test_names_of_an_adapter_become_no_markup_either() -> None:
+    facts = CardFacts(
+        adapter=HOSTILE, adapter_from=AdapterSource(path=f"/{HOSTILE}", files={HOSTILE: "0"}), shared=["x"]
+    )
+    text = render_card("x", facts, PROVED, None)
+    page = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text.split("\n---\n", 1)[1])
+    assert "<script" not in page and "<img" not in page and "<a " not in page

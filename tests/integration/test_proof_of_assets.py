@@ -253,13 +253,17 @@ def test_what_a_killed_proof_left_goes_and_that_of_a_living_one_stays(
     finished: graftkit.RunResult, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(finished.exports["peft"], tmp_path / "peft")
-    for name in (".peft.123.abcd_123.partial", ".peft.124.abcd_123.partial", ".peft.other.abcd_123.partial"):
+    for name in (
+        ".peft.123.graftkit-abcd_123.partial",
+        ".peft.124.graftkit-abcd_123.partial",
+        ".peft.other.graftkit-abcd_123.partial",
+    ):
         (tmp_path / name).mkdir()
-    with held(tmp_path / ".peft.124.abcd_123.partial"):
+    with held(tmp_path / ".peft.124.graftkit-abcd_123.partial"):
         prove(folder, finished.folder / PROBES)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".peft.124.abcd_123.partial",
-        ".peft.other.abcd_123.partial",
+        ".peft.124.graftkit-abcd_123.partial",
+        ".peft.other.graftkit-abcd_123.partial",
         "peft",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,16 @@ _COLUMNS = 100
 """Columns that a terminal has at least where two answers stand side by side."""
 
 
+class NumberRange(click.FloatRange):
+    """A range that NaN, which is neither below nor above it, does not lie in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} is no number.", param, ctx)
+        return found
+
+
 @click.command("generate")
 @click.argument("source", metavar="SOURCE")
 @click.argument("prompt", required=False)
@@ -45,12 +56,18 @@ _COLUMNS = 100
 )
 @click.option("--plain/--chat", "--raw/", default=None, help="Continue the text as it is, or ask in the chat template.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens at most.")
-@click.option("--temperature", type=click.FloatRange(0, 100), help="Draw tokens; 0 takes the likeliest one.")
-@click.option("--top-p", type=click.FloatRange(0, 1), help="Draw from the likeliest tokens with this share together.")
+@click.option("--temperature", type=NumberRange(0, 100), help="Draw tokens; 0 takes the likeliest one.")
+@click.option("--top-p", type=NumberRange(0, 1), help="Draw from the likeliest tokens with this share together.")
 @click.option("--top-k", type=click.IntRange(0), help="Draw from so many of the likeliest tokens; 0 for all.")
-@click.option("--min-p", type=click.FloatRange(0, 1), help="Leave out tokens below this share of the likeliest one's.")
-@click.option("--repetition-penalty", type=click.FloatRange(0.001, 100), help="Above 1: say less of what was there.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same tokens.")
+@click.option("--min-p", type=NumberRange(0, 1), help="Leave out tokens below this share of the likeliest one's.")
+@click.option("--repetition-penalty", type=NumberRange(0.001, 100), help="Above 1: say less of what was there.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, (1 << 63) - 1),
+    default=0,
+    show_default=True,
+    help="The same seed draws the same tokens.",
+)
 @adapter_options
 @click.option("--compare", is_flag=True, help="Show what the base model answers, too.")
 @disable_option
@@ -181,7 +198,7 @@ def _read_tools(path: Path) -> list[dict[str, Any]]:
     """
     try:
         tools = parse_json(read_regular(path, _MOST_BYTES), unicode=True)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RequestError(f"the tools can't be read: {error}", where=str(path)) from None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise RequestError("tools are a JSON list of objects", where=str(path))

@@ -153,6 +153,10 @@ def fitted(
         def ask(bound: BoundRecipe) -> Any:
             return request_from_config(bound, host, model)
 
+    elif plan.head:
+        raise RecipeError(
+            f"no memory is forecast of the objective {plan.bound.objective.use}: its head is not computed"
+        )
     elif plan.ask_memory is None:
         raise RecipeError("of the records that were looked at none can be encoded: what a run takes can't be told")
     else:

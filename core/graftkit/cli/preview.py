@@ -32,7 +32,9 @@ _WIDTH = 40
 
 @click.command("preview")
 @recipe_arguments
-@click.option("--records", type=click.IntRange(1), default=3, show_default=True, help="How many records to show.")
+@click.option(
+    "--records", type=click.IntRange(1, 1_000_000_000), default=3, show_default=True, help="How many records to show."
+)
 @click.option("--where", metavar="FILE:LINE", help="Show this record, by the place that errors name.")
 @json_option
 @disable_option

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
+from graftkit.cli.processes import joined, place_of, start
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.errors import Cancelled, FolderError, RunError
 from graftkit.flow.folder import default_folder
+from graftkit.flow.follow import follow
 from graftkit.flow.resume import telling_versions
 from graftkit.flow.run import RunResult, run
 from graftkit.recipe.load import recipe_name
@@ -31,6 +35,7 @@ from graftkit.report.summary import (
     training_seconds,
     vocabulary_text,
 )
+from graftkit.training.processes import ALONE
 from graftkit.visible import one_line
 
 __all__ = ["command", "export_lines", "summary"]
@@ -41,6 +46,12 @@ __all__ = ["command", "export_lines", "summary"]
 @click.option("--out", type=click.Path(), help="The run's folder; runs/NAME when left out.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder, once this one has finished.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder; start if there is none.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=1,
+    help="Train with so many processes on this machine, which torchrun starts; with GPUs, one for each.",
+)
 @disable_option
 @json_option
 def command(
@@ -49,38 +60,70 @@ def command(
     out: str | None,
     overwrite: bool,
     resume: bool,
+    processes: int,
     disable: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Run a RECIPE: train an adapter on frozen weights, evaluate, export, prove."""
     if overwrite and resume:
         raise click.UsageError("--overwrite starts anew and --resume goes on: say one of them")
+    place = place_of(os.environ)
+    if processes > 1 and place is not None:
+        raise click.UsageError("torchrun has started this process: --processes is for a command that it has not")
+    if processes > 1:
+        sys.exit(start(processes, _of_each_process(recipe, overrides, out, overwrite, resume, disable, as_json)))
     folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
     again = ["toolkit", "run", recipe, *(["--out", out] if out is not None else [])]
     again += [word for assignment in overrides for word in ("--set", assignment)]
     again += [word for name in disable for word in ("--disable-plugin", name)]
+    again += ["--processes", str(place.count)] if place and place.here_alone else []
     with (
         output_to_stderr(),
         _telling_what_helps(folder, shlex.join([*again, "--resume"])),
-        cancel_on_signals() as cancel,
+        cancel_on_signals(silent=place is not None and place.rank > 0) as cancel,
         show_progress() as on_event,
     ):
         with telling_versions(folder if resume else None):
             host = host_of(recipe, overrides, disable)
-        result = run(
-            recipe,
-            out=out,
-            overrides=overrides,
-            overwrite=overwrite,
-            resume=resume,
-            host=host,
-            on_event=on_event,
-            cancel=cancel,
-        )
+        result = None
+        with joined(place, cancel) if place else nullcontext(ALONE) as group:
+            if group.rank:
+                follow(recipe, folder, group, overrides=overrides, resume=resume, host=host, cancel=cancel)
+                return
+            result = run(
+                recipe,
+                out=out,
+                overrides=overrides,
+                overwrite=overwrite,
+                resume=resume,
+                host=host,
+                on_event=on_event,
+                cancel=cancel,
+                processes=group,
+            )
+    if result is None:  # another process has said why
+        return
     if as_json:
         click.echo(json_line({"folder": str(result.folder), **result.manifest}))
     else:
         click.echo(summary(result))
+
+
+def _of_each_process(
+    recipe: str,
+    overrides: Sequence[str],
+    out: str | None,
+    overwrite: bool,
+    resume: bool,
+    disable: Sequence[str],
+    as_json: bool,
+) -> list[str]:
+    """Returns the arguments of this command without how many processes there are."""
+    words = ["run", recipe, *(["--out", out] if out is not None else [])]
+    words += [word for assignment in overrides for word in ("--set", assignment)]
+    words += [word for name in disable for word in ("--disable-plugin", name)]
+    flags = {"--overwrite": overwrite, "--resume": resume, "--json": as_json}
+    return [*words, *(flag for flag, given in flags.items() if given)]
 
 
 @contextmanager
@@ -151,7 +194,8 @@ def _next(result: RunResult) -> list[str]:
     """
     prompt = result.manifest["data"]["example_prompt"]
     offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
-    commands = [f"  toolkit generate {_argument(result.folder)} {shlex.quote(offered)}"]
+    writes = not result.manifest["head"]
+    commands = [f"  toolkit generate {_argument(result.folder)} {shlex.quote(offered)}"] if writes else []
     if result.exports:
         folder = result.folder / "exports" / next(iter(result.exports))
         commands.append(f"  toolkit verify {_argument(folder)}")

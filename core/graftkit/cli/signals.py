@@ -21,10 +21,13 @@ CPU time every second from then on."""
 
 
 @contextmanager
-def cancel_on_signals() -> Iterator[CancelToken]:
+def cancel_on_signals(*, silent: bool = False) -> Iterator[CancelToken]:
     """Gives a token that signals set; the former handlers are put back at the end.
 
     A signal that is ignored when this begins stays ignored, so that `nohup` keeps its meaning.
+
+    Args:
+        silent: Whether another process tells that a signal was heard.
     """
     token = CancelToken()
 
@@ -37,7 +40,7 @@ def cancel_on_signals() -> Iterator[CancelToken]:
         token.cancel(f"stopped by {name}")
         # Not through sys.stderr, in the middle of whose own writes this may come; the terminal may be gone, too.
         with suppress(OSError):
-            os.write(2, b"\nstopping after this pass; once more to stop at once\n")
+            os.write(2, b"" if silent else b"\nstopping after this pass; once more to stop at once\n")
 
     known = [getattr(signal, name) for name in (*_AT_ONCE, *_ONCE) if hasattr(signal, name)]
     heard = [number for number in known if signal.getsignal(number) not in (signal.SIG_IGN, None)]

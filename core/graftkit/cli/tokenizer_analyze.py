@@ -47,7 +47,13 @@ class _Counts(click.ParamType[list[int]]):
     "--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 0.5, min_open=True), help="Share of text."
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Draws other holdout files.")
-@click.option("--min-frequency", default=2, show_default=True, type=click.IntRange(1), help="Of a pair to be learnt.")
+@click.option(
+    "--min-frequency",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000_000),
+    help="Of a pair to be learnt.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the curve: FILE.svg, .png, or .html with the table.")
 @use_option
 @disable_option

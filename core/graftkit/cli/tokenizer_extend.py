@@ -30,8 +30,14 @@ __all__ = ["command"]
 @click.argument("base")
 @click.argument("files", nargs=-1)
 @click.option("--tokens", required=True, type=click.IntRange(0, 1_000_000), help="How many tokens to learn, at most.")
-@click.option("--min-frequency", default=2, show_default=True, type=click.IntRange(1), help="Of a pair to be learnt.")
-@click.option("--max-length", type=click.IntRange(2), help="Characters of a token at most.")
+@click.option(
+    "--min-frequency",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000_000),
+    help="Of a pair to be learnt.",
+)
+@click.option("--max-length", type=click.IntRange(2, 1_000_000), help="Characters of a token at most.")
 @click.option("--word", "words", multiple=True, metavar="TEXT", help="A text to become one token; may be repeated.")
 @click.option(
     "--missing-bytes/--no-missing-bytes", default=True, help="Add the bytes that a base lacks, as by default."

@@ -11,7 +11,16 @@ import numpy as np
 
 from graftkit.errors import DataError
 from graftkit.interfaces.objective import LearnsFrom
-from graftkit.interfaces.samples import Completion, Conversation, LabelledAnswer, PreferencePair, Sample
+from graftkit.interfaces.samples import (
+    Completion,
+    Conversation,
+    LabelledAnswer,
+    LabelledText,
+    LongText,
+    PreferencePair,
+    Sample,
+    Text,
+)
 from graftkit.store.token_store import SEQUENCE, Example
 
 __all__ = ["WANTED", "WithMismatched", "as_one_example", "check_learns_from", "shown", "with_mismatched"]
@@ -103,11 +112,16 @@ def as_one_example(sample: Sample, sequences: Sequence[Example]) -> Example:
 _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
     PreferencePair: ("pairs", "a chosen and a rejected answer"),
     LabelledAnswer: ("labelled", "an answer that is labelled as wanted or not"),
+    LabelledText: ("labels", "a text and a label"),
+    Text: ("texts", "nothing that its answer is compared with"),
+    LongText: ("texts", "nothing that its answer is compared with"),
 }
 _WANTED_BY: dict[LearnsFrom, str] = {
     "answers": "each record's answer or text",
     "pairs": 'pairs: {"prompt": ..., "chosen": ..., "rejected": ...}',
     "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}',
+    "texts": 'plain texts: {"text": ...}',
+    "labels": 'texts with labels: {"text": ..., "label": ...}',
 }
 _INSTEAD: dict[tuple[LearnsFrom, LearnsFrom], str] = {
     ("answers", "pairs"): "To learn from both: objective: dpo. To learn the chosen ones alone: format: {use: "
@@ -118,7 +132,13 @@ _INSTEAD: dict[tuple[LearnsFrom, LearnsFrom], str] = {
     ): "To learn from both kinds: objective: kto. To learn the wanted ones alone, write them to a "
     "file of their own, jq -c 'select(.label)' FILE > wanted.jsonl; to learn all of them: format: prompt-completion.",
     ("pairs", "labelled"): "From labelled answers learns objective: kto.",
-    ("labelled", "pairs"): "From pairs learn the objectives dpo, orpo and simpo.",
+    ("labelled", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
+    ("labels", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
+    ("labels", "texts"): "Name the columns that hold the text and its label: columns: {text: ..., label: ...}.",
+    ("texts", "labels"): "To learn the texts alone: format: text.",
+    ("texts", "answers"): "Say which column holds the text: {path: FILE, format: text, columns: {text: ...}}.",
+    ("labels", "answers"): "Name the columns that hold the text and its label: columns: {text: ..., label: ...}.",
+    ("pairs", "labels"): "From texts with labels learns objective: classification.",
 }
 
 
@@ -129,7 +149,7 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
         DataError: It is of another shape.
     """
     shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
-    if shape == learns_from:
+    if learns_from == shape or (learns_from == "answers" and shape in ("labels", "texts")):
         return
     raise DataError(
         f"the record has {described}, and the objective {objective} learns from {_WANTED_BY[learns_from]}",

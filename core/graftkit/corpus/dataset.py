@@ -169,16 +169,20 @@ class Dataset:
 
 def first_records(
     reader: Reader, source: RecordSource, columns: Mapping[str, str]
-) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns a file's first records, each with its file and line, under the format's names of columns.
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields a file's first records, each with its file and line, under the format's names of columns.
+
+    They are read one by one: a hundred of the largest that are read take gigabytes.
 
     Raises:
         DataError: The file can't be read, a record is malformed, or there is none.
     """
-    records = [(f"{source}{record.place}", record) for record in islice(reader.records(source), LOOKED_AT)]
-    if not records:
+    record = None
+    for record in islice(reader.records(source), LOOKED_AT):
+        where = f"{source}{record.place}"
+        yield where, _renamed(_columns(record, where), columns, where)
+    if record is None:
         raise DataError("there is no record in it", where=str(source))
-    return [(where, _renamed(_columns(record, where), columns, where)) for where, record in records]
 
 
 def _columns(record: Record, where: str) -> Mapping[str, Any]:

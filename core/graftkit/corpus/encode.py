@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.learnt import LearntParts, misses_an_answer
+from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.special_token_injection import InjectionCheck
@@ -26,17 +27,19 @@ from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS, by_answer
 from graftkit.errors import DataError, ModelError
 from graftkit.interfaces.chat_options import ChatOptions
+from graftkit.interfaces.objective import LABEL
 from graftkit.interfaces.samples import (
     Completion,
     Conversation,
     LabelledAnswer,
+    LabelledText,
     LongText,
     PreferencePair,
     Sample,
     Text,
     Tokens,
 )
-from graftkit.interfaces.tokenizer import ROLES, NamedTemplates, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, NamedTemplates, PutsAround, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example, prompt_length
 from graftkit.suggest import known_names
@@ -136,6 +139,10 @@ class Encoder:
             with the last answer that fits as a whole; "drop": it is left out; "truncate": it is cut off; "error".
         parse_special_tokens: Whether special tokens that texts, prompts and completions spell are such, in place of
             plain characters. What begins with the `bos` token, or ends with any, gets none put around it.
+        labels: Where a classifier is trained, what its scores are of: a text with a label is then the text alone, with
+            what the tokenizer puts around one, and the number of its label.
+        whole_texts: Whether each window of a text has around it what the tokenizer puts around a text, as encoders see
+            texts, and every token of the text itself is in the loss.
     """
 
     def __init__(
@@ -148,6 +155,8 @@ class Encoder:
         report_dropped: bool = False,
         overflow: Overflow = "drop_turns",
         parse_special_tokens: bool = False,
+        labels: Sequence[str] = (),
+        whole_texts: bool = False,
     ) -> None:
         self._tokenizer = with_control_tokens(tokenizer, template)
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
@@ -160,6 +169,8 @@ class Encoder:
         self._learnt_parts: dict[str, LearntParts] = {}
         self._search = TextSearch(self._specials)
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
+        self.labels = {label: number for number, label in enumerate(labels)}
+        self.whole_texts = whole_texts
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
         """Returns an encoder with the same rules for another tokenizer."""
@@ -171,6 +182,8 @@ class Encoder:
             report_dropped=self.report_dropped,
             overflow=self.overflow,
             parse_special_tokens=self.parse_special_tokens,
+            labels=[*self.labels],
+            whole_texts=self.whole_texts,
         )
 
     def encode(self, sample: Sample) -> Encoded:
@@ -194,6 +207,10 @@ class Encoder:
         Raises:
             DataError: As for `encode`; of the first record that is refused.
         """
+        if self.labels:
+            return self._labelled([sample for sample in samples if isinstance(sample, LabelledText)])
+        if self.whole_texts:
+            return [self._windows(sample) for sample in samples if isinstance(sample, Text | LongText)]
         parts = [self.turns(sample) for sample in samples]
         only_cut = {id(sample.mismatched) for sample in samples if isinstance(sample, WithMismatched)}
         encoded = iter(self._encode_parts([part for of_one in parts for part in of_one], only_cut))
@@ -208,6 +225,8 @@ class Encoder:
         Those are the two answers of a pair, and with `turns: each` every answer of a conversation; else it is itself.
         """
         match sample:
+            case LabelledText() if self.labels:
+                return [sample]
             case PreferencePair():
                 return [sample.chosen, sample.rejected]
             case WithMismatched():
@@ -227,6 +246,63 @@ class Encoder:
         sequences = [] if cut else [example for part in parts for example in part.examples]
         whole = len(sequences) == len(parts)
         return replace(own, examples=[as_one_example(sample, sequences)] if whole else [])
+
+    def _labelled(self, samples: Sequence[LabelledText]) -> list[Encoded]:
+        """Returns the tokens of texts with labels; a text is cut where it is too long, unless it is to be left out.
+
+        The position that scores are made at is counted as its token in the loss: the last one.
+
+        Raises:
+            DataError: A text is too long, and `overflow` is "error"; or the model lacks a row for one of its tokens.
+        """
+        before, after = self._put_around
+        room = self.max_length - len(before) - len(after)
+        texts = self.encode_plainly([sample.text for sample in samples])
+        found = []
+        for sample, inside in zip(samples, texts, strict=True):
+            self.check_rows([*before, *inside, *after], sample.where)
+            over = len(inside) > room
+            if over and self.overflow == "error":
+                self._refuse_length(f"{len(inside) + len(before) + len(after):,}", sample.where)
+            ids = np.array([*before, *inside[: max(0, room)], *after], np.int64)
+            weights = np.zeros(len(ids), np.float32)
+            weights[-1:] = 1
+            label = np.int32(self.labels[sample.label])
+            kept = len(ids) > 0 and not (over and self.overflow == "drop")
+            examples = [Example(ids, weights, 0, {}, {LABEL: label})] if kept else []
+            found.append(Encoded(examples, truncated=over, stops=True))
+        return found
+
+    def _windows(self, sample: Text | LongText) -> Encoded:
+        """Returns a text in windows of at most `max_length` tokens, each with what is put around a text.
+
+        Raises:
+            DataError: The model lacks a row for one of its tokens.
+        """
+        before, after = self._put_around
+        room = max(1, self.max_length - len(before) - len(after))
+        stretches = read_stretches(sample.source) if isinstance(sample, LongText) else iter([sample.text])
+        ids: list[int] = []
+        for found, _ in encode_stretches(self.encode_plainly, stretches):
+            ids += found
+        self.check_rows([*before, *ids, *after], sample.where)
+        examples = []
+        for at in range(0, len(ids), room):
+            inside = ids[at : at + room]
+            whole = np.array([*before, *inside, *after], np.int64)
+            weights = np.zeros(len(whole), np.float32)
+            weights[len(before) : len(before) + len(inside)] = 1
+            examples.append(Example(whole, weights, 0))
+        return Encoded(examples, truncated=False, stops=True, spells=self.spelt(sample))
+
+    @cached_property
+    def _put_around(self) -> tuple[list[int], list[int]]:
+        """The ids that the tokenizer puts before a text, and those that it puts after it."""
+        own: object = self._tokenizer.put_around if isinstance(self._tokenizer, PutsAround) else None
+        if isinstance(own, tuple):
+            before, after = own
+            return list(before), list(after)
+        return [run.special for run in self._start if run.special is not None], []
 
     @property
     def template(self) -> ChatTemplate | None:
@@ -372,17 +448,19 @@ class Encoder:
         if len(ids) <= self.max_length:
             return len(ids)
         if overflow == "error":
-            count = f"{'over ' if shortened else ''}{len(ids):,}"
-            raise DataError(
-                f"it has {count} tokens, more than data.max_length ({self.max_length:,})",
-                where=where,
-                hint="Raise data.max_length, or say data.overflow: drop_turns.",
-            )
+            self._refuse_length(f"{'over ' if shortened else ''}{len(ids):,}", where)
         if overflow == "drop_turns":  # up to the end of the last answer that fits as a whole
             learnt = loss_weights[: self.max_length + 1] != 0
             ends = np.flatnonzero(learnt[:-1] & ~learnt[1:]) + 1
             return int(ends[-1]) if len(ends) else 0
         return self.max_length if overflow == "truncate" else 0
+
+    def _refuse_length(self, count: str, where: str) -> NoReturn:
+        raise DataError(
+            f"it has {count} tokens, more than data.max_length ({self.max_length:,})",
+            where=where,
+            hint="Raise data.max_length, or say data.overflow: drop_turns.",
+        )
 
     def prompt(self, messages: Conversation | str) -> list[int]:
         """Returns the ids of a prompt: a conversation with the start of the assistant's turn, or a text.
@@ -456,9 +534,13 @@ class Encoder:
     def authors(self, sample: Part) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
 
+        Of a text with a label that a classifier learns they are the text and the label, which is no token.
+
         Raises:
             DataError: As for `encode`.
         """
+        if isinstance(sample, LabelledText) and self.labels:
+            return [(sample.text, "text"), (sample.label, "label")]
         if isinstance(sample, Conversation):
             pieces = self._pieces(sample, set())
             return [(piece.text, _author(piece.message, sample)) for piece in pieces if piece.text]
@@ -521,6 +603,8 @@ class Encoder:
             "overflow": self.overflow,
             "report_dropped": self.report_dropped,
             **({"special_tokens": "parse"} if self.parse_special_tokens else {}),
+            **({"labels": self.labels, "around": self._put_around} if self.labels else {}),
+            **({"whole texts": self._put_around} if self.whole_texts else {}),
         }
         return fingerprint(facts)
 

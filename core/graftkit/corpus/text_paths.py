@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from graftkit.errors import DataError
@@ -12,7 +12,7 @@ from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.suggest import nearest
 
-__all__ = ["TEXT_SUFFIXES", "find_data_files", "find_text_files"]
+__all__ = ["TEXT_SUFFIXES", "find_data_files", "find_text_files", "unread_files"]
 
 _SUFFIXES = (
     ".bash .c .cc .cfg .clj .cpp .cs .css .csv .cu .dart .ex .exs .go .h .hpp .hs .htm .html .ini .java .jl .js .json "
@@ -89,6 +89,21 @@ def find_data_files(pattern: str, readable: Callable[[Path], bool], where: str =
     return [Path(pattern)]
 
 
+def unread_files(folder: Path, read: Collection[Path]) -> list[str]:
+    """Returns the files of a folder that are not read as records, by their paths within it, sorted.
+
+    What is hidden, a description of the data, and what lies beside a saved data set are no such files.
+
+    Args:
+        folder: The folder.
+        read: The files that are read.
+    """
+    if (folder / "state.json").is_file():
+        return []
+    left = (file for file in _walk(folder) if file not in read and file.name.lower() not in _ABOUT_DATA)
+    return sorted(file.relative_to(folder).as_posix() for file in left)
+
+
 def _saved(folder: Path, where: str) -> list[Path]:
     """Returns the files of a data set that `datasets.save_to_disk` wrote, in their order; none where it is no such.
 
@@ -111,7 +126,7 @@ def _saved(folder: Path, where: str) -> list[Path]:
         listed = parse_json(read_regular(state, _MAX_STATE))["_data_files"]
         names = [entry["filename"] for entry in listed]
         sound = all(isinstance(name, str) and name == Path(name).name and name not in ("", "..") for name in names)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         names, sound = [], False
     if not names or not sound:
         hint = "Save the data set again, or name its files: data-*.arrow."

@@ -98,7 +98,8 @@ def tokenize(encoder: Encoder, samples: Samples, position: Position) -> Iterator
         DataError: A record can't be encoded.
     """
     done = position.records
-    for way, group in _groups(encoder.plain, _in_order(samples, done)):
+    records = _in_order(samples, done)
+    for way, group in _in_turn(records) if encoder.whole_texts else _groups(encoder.plain, records):
         if way == "stretches" and isinstance(group[0], LongText):
             yield from _long_text(encoder, group[0], position if position.records == done else Position(done))
         elif way == "together":
@@ -145,6 +146,12 @@ def _groups(plain: PlainTexts, samples: Iterator[Sample]) -> Iterator[tuple[_Way
         before, size = way, size + weight
     if group:
         yield before, group
+
+
+def _in_turn(samples: Iterator[Sample]) -> Iterator[tuple[_Way, list[Sample]]]:
+    """Groups neighbouring records that are encoded one by one."""
+    while group := list(islice(samples, _SAMPLES)):
+        yield "one by one", group
 
 
 def _plain_texts(encoder: Encoder, samples: Sequence[Text], done: int) -> Chunk:

@@ -168,7 +168,7 @@ def _calls(message: Message, as_text: bool) -> Iterator[dict[str, Any]]:
         if as_text and not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         elif not as_text and isinstance(arguments, str):
-            with suppress(ValueError, RecursionError):  # no JSON: it is given as it is
+            with suppress(ValueError):  # no JSON: it is given as it is
                 arguments = parse_json(arguments)
         function = {"name": call.name, "arguments": arguments}
         yield {**({"id": call.id} if call.id else {}), "type": "function", "function": function}

@@ -34,7 +34,7 @@ from graftkit.interfaces.peft_config import check_adapter_config, read_adapter_c
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.store.files import sha256_of
 
-__all__ = ["NEW_ROWS", "PREFIX", "AdapterFolder", "is_adapter_folder", "read_adapter_folder"]
+__all__ = ["NEW_ROWS", "OF_BASE", "PREFIX", "AdapterFolder", "is_adapter_folder", "read_adapter_folder"]
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -43,6 +43,9 @@ PREFIX = "base_model.model."
 
 NEW_ROWS = ".token_adapter.trainable_tokens_delta"
 """How PEFT's name of an embedding's trained rows ends; they are the rows themselves."""
+
+OF_BASE = "base_layer."
+"""What follows a layer's path in PEFT's name of the base model's own tensor, of which it keeps the output layer's."""
 
 _OF_CORE = frozenset(
     [
@@ -54,6 +57,7 @@ _OF_CORE = frozenset(
 """Keys of an adapter_config.json that are no method's own. `fan_in_fan_out` says how the base stores a weight, which
 the base says itself: the tensors are the same."""
 
+_COPY = re.compile(rf"[^/]+\.{re.escape(OF_BASE)}(weight|bias)")
 _LONGEST_NAME = 1_000
 _MOST_PAIRS = 1_000_000
 _MOST_MATRICES = 8
@@ -75,6 +79,7 @@ class AdapterFolder:
         rows: The ids of trained rows, by the dotted path of their matrix.
         files: The sha256 of its two files, by name.
         manifest: What graftkit says of it, where graftkit made it.
+        copies: The names of tensors that are the base model's own: PEFT keeps those of an output layer that it adapts.
     """
 
     path: Path
@@ -86,6 +91,7 @@ class AdapterFolder:
     rows: Mapping[str, tuple[int, ...]]
     files: Mapping[str, str]
     manifest: ExportManifest | None = None
+    copies: Sequence[str] = ()
 
     @property
     def tensors(self) -> Path:
@@ -234,6 +240,7 @@ def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], pre
     layers: dict[str, None] = {}
     saved: list[str] = []
     rows: dict[str, tuple[int, ...]] = {}
+    copies: list[str] = []
     names = _saved_names(found.fields)
     _check_work(shapes, names)
     saved_tied = bool(names and found.fields.get("ensure_weight_tying"))
@@ -254,6 +261,8 @@ def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], pre
             rows[name.removesuffix(NEW_ROWS)] = _ids(found.fields, name.removesuffix(NEW_ROWS), shape)
         elif any(_inside(name, module) for module in names):
             saved.append(name)
+        elif _COPY.fullmatch(name):
+            copies.append(name)
         elif match := own.fullmatch(name):
             layers[match[1]] = None
         elif saved_tied and name.endswith(".weight"):  # the other matrix, which modules_to_save need not name
@@ -267,7 +276,10 @@ def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], pre
         raise ValueError("'trainable_token_indices' names rows, of which there is no tensor")
     if not layers and not experts:
         raise ValueError("it has no tensor of an adapted layer")
-    return replace(found, layers=list(layers), saved=saved, rows=rows)
+    stray = [name for name in copies if name.partition(f".{OF_BASE}")[0] not in layers]
+    if stray:
+        raise ValueError(f"it has the base model's tensor '{stray[0][:120]}', of a layer that it does not adapt")
+    return replace(found, layers=list(layers), saved=saved, rows=rows, copies=copies)
 
 
 def _check_work(shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,11 @@ from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import load_base_model
+from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
+from graftkit.model.output_layer import OutputLinear
 from graftkit.model.packing import Packing, use_packing
 from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
 
@@ -31,12 +33,23 @@ __all__ = ["LoadedBase", "LoadedModel", "load_base", "prepare_model"]
 
 @dataclass(frozen=True, slots=True)
 class LoadedBase:
-    """The base model as it is stored, before anything is trained on it, and how its weights were before that."""
+    """The base model as it is stored, before anything is trained on it, and how its weights were before that.
+
+    Attributes:
+        network: The model.
+        device: Where it computes.
+        packing: How sequences share a pass.
+        originals: How its weights were.
+        head: The modules that are its head on sequences, if it has one.
+        new: The parameters of these that the base model's files lack.
+    """
 
     network: Any
     device: torch.device
     packing: Packing
     originals: FileOriginals
+    head: Sequence[str] = ()
+    new: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +73,12 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
         with hashed_as_read(files, run.resumed.manifest.model if run.resumed else None) as model:
             network: Any = load_base_model(files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor)
         use_packing(network, planned.packing)
-        run.record(model=model)
+        run.record(model=model, head=run.plan.head)
         stage.facts |= {"device": str(device)}
-        return LoadedBase(network, device, planned.packing, FileOriginals(files, quantizer, device, dtype))
+        originals = FileOriginals(files, quantizer, device, dtype)
+        loader = plan_base_model(files) if run.plan.head else None
+        head = (loader.head, loader.new) if loader else ((), ())
+        return LoadedBase(network, device, planned.packing, originals, *head)
 
 
 def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
@@ -77,9 +93,21 @@ def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
         generation = generation_config(files, run.vocabulary.change, tokenizer, run.manifest.stop_tokens)
+        start_head(network, base.new, bound.recipe.training.seed)
+        for parameter in head_parameters(network, base.head).values():
+            parameter.requires_grad_(True)
         system = run.manifest.data.system if run.manifest.data else None
         model = AdaptedModel(
-            network, files.reference, config, tokenizer, adapter, adapted, grown, generation, system=system
+            network,
+            files.reference,
+            config,
+            tokenizer,
+            adapter,
+            adapted,
+            grown,
+            {} if run.plan.head else generation,
+            system=system,
+            head=base.head,
         )
         if run.plan.origin:
             _take_over(run, run.plan.origin, model)
@@ -109,11 +137,13 @@ def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel) -> N
 
 def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:
     trainable = sum(parameter.numel() for parameter in model.trainable_parameters().values())
-    frozen = {path: m for path, m in model.network.named_modules() if isinstance(m, FrozenLinear)}
-    weights = sum(m.frozen.out_features * m.frozen.in_features for m in frozen.values())
-    inside = {id(p) for m in frozen.values() for p in m.core.parameters()}
+    layers = [m for m in model.network.modules() if isinstance(m, FrozenLinear)]
+    frozen = [m for m in layers if not isinstance(m, OutputLinear)]
+    weights = sum(m.frozen.out_features * m.frozen.in_features for m in frozen)
+    held = {id(p) for m in layers if isinstance(m, OutputLinear) for p in m.frozen.parameters()}
+    inside = {id(p) for m in layers for p in m.core.parameters()} - held
     dense = sum(p.numel() for p in model.network.parameters() if id(p) not in inside)
-    frozen_bytes = sum(m.frozen.nbytes for m in frozen.values())
+    frozen_bytes = sum(m.frozen.nbytes for m in frozen)
     return {
         "device": str(device),
         "total": weights + dense,

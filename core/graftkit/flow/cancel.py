@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from graftkit.errors import Cancelled
 
@@ -11,6 +12,9 @@ __all__ = ["CancelToken"]
 
 class CancelToken:
     """A request to stop that a run looks at between passes, tensors, tokens and exports.
+
+    Attributes:
+        before_stop: Called once, with the reason, before it stops a run; may raise what is behind the request.
 
     Example:
         >>> token = CancelToken()
@@ -22,6 +26,7 @@ class CancelToken:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._reason = ""
+        self.before_stop: Callable[[str], None] = _nothing
 
     def cancel(self, reason: str = "") -> None:
         """Asks to stop; the first reason stays."""
@@ -41,4 +46,11 @@ class CancelToken:
             Cancelled: Somebody did.
         """
         if self._event.is_set():
-            raise Cancelled(self._reason or "stopped by request")
+            explain, self.before_stop = self.before_stop, _nothing
+            reason = self._reason or "stopped by request"
+            explain(reason)
+            raise Cancelled(reason)
+
+
+def _nothing(reason: str) -> None:
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +70,7 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
         RecipeError: Its blocks can't be computed twice, which the recipe asks for.
     """
     bound, files = plan.bound, plan.files
-    device = pick_device(bound.recipe.training.device)
+    device = of_this_process(pick_device(bound.recipe.training.device))
     quantizer = bound.quantizer
     uses = check_stored_weights(files, host.registry.create(quantizer.registered, quantizer.config))
     name, itemsize = quantizer.registered.provider.name, getattr(torch, bound.recipe.training.dtype).itemsize
@@ -85,6 +86,14 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
             hint="Leave memory.checkpoint out; less training.microbatch_tokens takes less memory, too.",
         )
     return PlannedBase(device, packing, tuple(stored), why)
+
+
+def of_this_process(device: torch.device) -> torch.device:
+    """Returns which of a machine's CUDA devices is this process's, where torchrun has started several on it."""
+    local = os.environ.get("LOCAL_RANK", "")
+    if device.type != "cuda" or device.index is not None or not local.isdigit():
+        return device
+    return torch.device("cuda", int(local) % torch.cuda.device_count())
 
 
 def pick_device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from graftkit.errors import ModelError
+from graftkit.errors import ModelError, RecipeError
 from graftkit.flow.fit_memory import MemoryLimits
 from graftkit.flow.forecast_memory import MemoryRequest, Sizes, forecast_memory, request_of
 from graftkit.flow.settle_dtype import faster_dtype
@@ -18,6 +18,7 @@ from graftkit.flow.settle_memory import available, settle_memory
 from graftkit.flow.targets import chosen_targets
 from graftkit.flow.unsettled import DTYPE, settled_recipe, unsettled
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.model.activation_checkpointing import why_no_checkpointing
@@ -63,6 +64,7 @@ class ConfigModel:
         )
         if not isinstance(config.get("model_type"), str):
             raise ModelError("it does not say 'model_type'", where=str(path))
+        check_layers(config, str(path))
         return cls(reference, config)
 
     @cached_property
@@ -89,9 +91,12 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     Raises:
         TargetError: A target matches no layer.
         ModelError: The architecture can't be built.
+        RecipeError: The objective puts a head on the model, whose memory is not forecast.
     """
+    if bound.objective_config.head != "language":
+        raise RecipeError(f"no memory is forecast of the objective {bound.objective.use}: its head is not computed")
     recipe, loader = bound.recipe, model.loader
-    targets = chosen_targets(bound, [layer.path for layer in loader.layers], [stack.path for stack in loader.stacks])
+    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.output)
     length = _record_length(recipe)
     many = max(1, recipe.training.pass_tokens // length)
     sizes = Sizes((length,) * many, (length,) * many, length)

@@ -37,6 +37,7 @@ from graftkit.report.run_manifest import (
     StageFacts,
 )
 from graftkit.store.files import file_facts, is_temporary
+from graftkit.training.processes import ALONE, Processes
 
 __all__ = ["RunContext", "StageScope"]
 
@@ -55,6 +56,7 @@ class RunContext:
         folder: The run's folder.
         cancel: Whether somebody wants it to stop.
         resumed: The run that this one goes on with, or None.
+        processes: The processes that train together; this one's rank is 0.
         vocabulary: What records are encoded with; the first stage puts another one here where the recipe asks for it.
     """
 
@@ -66,12 +68,14 @@ class RunContext:
         on_event: OnEvent,
         cancel: CancelToken,
         resumed: Resumed | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.plan = plan
         self.host = host
         self.folder = folder
         self.cancel = cancel
         self.resumed = resumed
+        self.processes = processes
         self.vocabulary = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
         self._on_event = on_event
         self._start = time.perf_counter()

@@ -17,11 +17,13 @@ from graftkit.flow.chat import chat_facts, chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.folder import CHECKPOINTS
 from graftkit.flow.generation_settings import stop_tokens
+from graftkit.flow.masking import masking_of
 from graftkit.report.run_manifest import DataFacts
 from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
 from graftkit.store.token_writer import TokenWriter, find_store
+from graftkit.training.masking import MaskedStore
 
 __all__ = ["RECORD", "TOKENS", "Corpus", "build_corpus"]
 
@@ -192,8 +194,7 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
         if tally.truncated:
             places = ", ".join(tally.overlong) + (", ..." if tally.truncated > len(tally.overlong) else "")
             told = f"{tally.truncated} of {tally.records} {side} are longer than {limit} tokens"
-            whole = run.plan.bound.objective_config.learns_from != "answers" and encoder.overflow == "drop_turns"
-            stage.notice(f"{told} and {_LOSE['drop' if whole else encoder.overflow]}: {places}")
+            stage.notice(f"{told} and {_LOSE[_overflow(run, encoder)]}: {places}")
         if tally.lost:
             stage.notice(f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used")
         for what, count in tally.left_out.items():
@@ -208,11 +209,19 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
         stage.notice(f"{told}: the model won't learn to stop there{_way_to_end(run)}")
 
 
+def _overflow(run: RunContext, encoder: Encoder) -> Overflow:
+    """Returns what becomes of records that are too long."""
+    learns_from = run.plan.bound.objective_config.learns_from
+    if encoder.overflow != "drop_turns" or learns_from == "answers":
+        return encoder.overflow
+    return "truncate" if learns_from == "labels" else "drop"
+
+
 def _way_to_end(run: RunContext) -> str:
     """Says what ends the turns of conversations; nothing where there are none."""
     eos = run.vocabulary.tokenizer.role_token("eos")
     name = next((name for name, id in run.vocabulary.tokenizer.special_tokens.items() if id == eos), None)
-    if name is None or "chat" not in run.plan.samples.train.counts() or run.plan.bound.recipe.data.end_of_turn:
+    if name is None or not run.plan.chats or run.plan.bound.recipe.data.end_of_turn:
         return ""
     return f"; data.end_of_turn: {json.dumps(name, ensure_ascii=False)} ends each answer with that token"
 
@@ -232,8 +241,11 @@ def _spelt(tally: Tally, side: str) -> Iterator[str]:
 def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
     vocabulary = run.vocabulary
     stop = stop_tokens(run.plan.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
+    stop = [] if run.plan.head else stop  # it writes nothing
     held = tallies["holdout"]
-    return Corpus(stores["train"], stores["holdout"], list(held.answers), stop, list(held.answered))
+    masking = masking_of(run, "holdout")
+    holdout = MaskedStore.over(stores["holdout"], masking) if masking else stores["holdout"]
+    return Corpus(stores["train"], holdout, list(held.answers), stop, list(held.answered))
 
 
 def _check_resumed(run: RunContext, fingerprints: Mapping[str, str], encoder: Encoder) -> None:
@@ -282,6 +294,6 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
         "data_sets": run.plan.data_sets(),
         "system": systems[0] if len(systems) == 1 else None,
         "tools": json.loads(tools[0]) if len(tools) == 1 and tools[0] else [],
-        "example_prompt": tallies["holdout"].prompt,
-        "prompts": "chat" if "chat" in run.plan.samples.train.counts() else "plain",
+        "example_prompt": None if run.plan.head else tallies["holdout"].prompt,
+        "prompts": "chat" if run.plan.chats else "plain",
     }

@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from graftkit.corpus.columns import columns_of, described, fits
 from graftkit.corpus.dataset import Dataset, first_records
+from graftkit.corpus.file_names import check_one_split, check_parts
 from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError
 from graftkit.flow.hub_datasets import fetch_dataset, parse_hub_path
@@ -76,6 +78,24 @@ def open_path(host: PluginHost, path: str) -> list[Dataset]:
     return list(_Opener(host).open(DatasetSection(path=path), {}, (), ""))
 
 
+class _FirstRecords:
+    """A file's first records, read anew each time that they are looked at.
+
+    Attributes:
+        count: How many there are, once they have been looked at.
+        begins: The file and line of the first one, likewise.
+    """
+
+    def __init__(self, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> None:
+        self._reader, self._source, self._columns = reader, source, columns
+        self.count, self.begins = 0, ""
+
+    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for number, found in enumerate(first_records(self._reader, self._source, self._columns), 1):
+            self.count, self.begins = number, self.begins or found[0]
+            yield found
+
+
 class _Opener:
     """Opens files; each provider is made once."""
 
@@ -96,6 +116,7 @@ class _Opener:
         else:
             _check_local(entry.path, where)
             files = find_data_files(entry.path, self._readable, where)
+            _check_files(files, entry.path, where)
         for file in files:
             yield replace(self._dataset(RecordSource(file), entry, reader, format), origin=origin)
 
@@ -116,7 +137,7 @@ class _Opener:
         format: tuple[str, RecordFormat] | None,
     ) -> Dataset:
         reader_name, reads = reader or self._reader_of(source)
-        first = first_records(reads, source, entry.columns)
+        first = _FirstRecords(reads, source, entry.columns)
         found = columns_of(record for _, record in first)
         missing = [theirs for ours, theirs in entry.columns.items() if ours not in found]
         if missing:
@@ -155,7 +176,7 @@ class _Opener:
         )
 
     def _fitting(
-        self, found: Mapping[str, Column], first: Sequence[tuple[str, Mapping[str, Any]]], source: RecordSource
+        self, found: Mapping[str, Column], first: _FirstRecords, source: RecordSource
     ) -> tuple[str, RecordFormat, frozenset[str]]:
         """Returns the one format that fits a file, and the columns that it reads."""
         for group in self._groups("format"):
@@ -173,8 +194,8 @@ class _Opener:
         known = {name: format for group in self._groups("format") for name, format in group.items()}
         raise DataError(
             f"no format fits the first records: {described(found)}",
-            where=first[0][0],
-            hint=suggest_format(found, known, source.path.name, alone=len(first) == 1),
+            where=first.begins,
+            hint=suggest_format(found, known, source.path.name, alone=first.count == 1),
         )
 
     def _groups(self, kind: Kind) -> list[dict[str, Any]]:
@@ -197,6 +218,18 @@ class _Opener:
     def _named(self, registered: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
         made = self._host.registry.create_unguarded(registered, config)
         return NamedReader(made, registered) if registered.kind == "reader" else NamedFormat(made, registered)
+
+
+def _check_files(files: Sequence[Path], path: str, where: str) -> None:
+    """Refuses files that are of several splits, or not all that there were, where a folder or a pattern names them."""
+    if files == [Path(path)]:
+        return
+    place, folder = f"{where}: {path}" if where else path, Path(path)
+    if folder.is_dir():
+        check_one_split([file.relative_to(folder).as_posix() for file in files], path, place)
+        check_parts((file.as_posix() for file in files), lambda name: True, place)
+    else:
+        check_parts((file.as_posix() for file in files), lambda name: fnmatch(name, folder.as_posix()), place)
 
 
 def _check_local(path: str, where: str) -> None:
@@ -240,7 +273,7 @@ def _chosen_format(
     return name, format, frozenset(columns)
 
 
-def _check_alike(first: Sequence[tuple[str, Mapping[str, Any]]], formats: Mapping[str, RecordFormat]) -> None:
+def _check_alike(first: _FirstRecords, formats: Mapping[str, RecordFormat]) -> None:
     """Refuses a file of whose first records some are of one format, by the first that is not."""
     known, at = "", ""
     for where, record in first:

@@ -196,7 +196,8 @@ def choose_training(
     """Returns the keys of `training` that a recipe leaves out and that fit its records and its model.
 
     About eight examples a step; every record three times, or as often as thirty steps take; the rate of a low-rank
-    adapter for a model of this size, times what the objective says. Equal records, recipe and model give equal numbers.
+    adapter for a model of this size, times `rate_scale`, which is the adapter's times the objective's. Equal records,
+    recipe and model give equal numbers.
     """
     section, chosen = recipe.training, dict[str, Any]()
     if "tokens_per_step" not in section.model_fields_set:

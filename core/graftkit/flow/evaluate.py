@@ -105,6 +105,8 @@ def _measured(
         )
     if not run.plan.bound.objective_config.likelihood:
         return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
+    if run.plan.bound.objective_config.head == "masked":
+        return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
     loss, weight_sum = score.loss, float(store.weight_sum.sum())
     size = loss_bytes(store, tokenizer or run.vocabulary.tokenizer)
     return {"holdout_loss": loss, "bits_per_byte": loss * weight_sum / math.log(2) / max(1, size), "bytes": round(size)}

@@ -46,7 +46,7 @@ from graftkit.flow.model_card import write_model_card
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, Probes, make_probes
-from graftkit.flow.prove import TRUSTED, temporary_prefix
+from graftkit.flow.prove import TRUSTED, prefix_of_proof
 from graftkit.flow.rounding import quantizes
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
@@ -56,7 +56,7 @@ from graftkit.host.discovery import disabled_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.host.records import MOST_NOTICES, shortened
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.exporter import Exporter, NoticesExporter, PlannedModel
+from graftkit.interfaces.exporter import Exporter, MergingExporter, NoticesExporter, PlannedModel
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -264,7 +264,8 @@ def refuse_early(
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
     targets, experts, quantizer = plan.targets, plan.expert_targets, _quantizer(plan, host)
     reference, tokenizer, change = files.reference, vocabulary.tokenizer, vocabulary.change
-    generation = generation_config(files, change, tokenizer, stop_tokens(files, change, tokenizer, ()))
+    stop = stop_tokens(files, change, tokenizer, ())
+    generation = {} if plan.head else generation_config(files, change, tokenizer, stop)
     for place, (name, exporter) in enumerate(exporters.items()):
         planned = Planned(
             deepcopy(config),
@@ -274,11 +275,25 @@ def refuse_early(
             adapter,
             list(targets),
             list(experts),
+            plan.unties,
             generation_config=deepcopy(generation),
         )
-        _refuse(plan, place, name, exporter.refusal(planned) or merge_refusal(exporter, files, quantizer))
+        reason = _head_refusal(exporter, plan) or exporter.refusal(planned)
+        _refuse(plan, place, name, reason or merge_refusal(exporter, files, quantizer))
         for text in notices_of(exporter, planned):
             notice(f"the export {name}: {text}")
+
+
+def _head_refusal(exporter: Exporter, plan: RunPlan) -> str | None:
+    """Says why an exporter that knows of no heads can't write a model with one, or None."""
+    head = plan.bound.objective_config.head
+    if head in getattr(exporter, "heads", ("language",)):
+        auto = head != "language" and isinstance(exporter, MergingExporter) and exporter.merge_onto == "auto"
+        return "onto: auto measures the likelihood of tokens, and a head gives none: say which" if auto else None
+    return (
+        f"the objective {plan.bound.objective.use} trains a model with another head, and its format holds causal "
+        "language models: export peft or merged"
+    )
 
 
 def notices_of(exporter: Exporter, model: PlannedModel) -> list[str]:
@@ -335,6 +350,7 @@ def _write(
     said = run.manifest
     facts = {
         "model": said.model,
+        **({"head": said.head} if said.head else {}),
         "model_source": said.providers["model_source"],
         "quantizer": said.providers["quantizer"],
         "chat_template": said.tokenizer.chat_template if said.tokenizer else None,
@@ -533,7 +549,7 @@ def prove(
             output, errors = _wait(process, poll, folder, None if free is None else int(free * _SHARE_OF_FREE))
         finally:
             _end(process)
-            for left in folder.absolute().parent.glob(f"{glob.escape(temporary_prefix(folder, process.pid))}*.partial"):
+            for left in folder.absolute().parent.glob(f"{glob.escape(prefix_of_proof(folder, process.pid))}*.partial"):
                 shutil.rmtree(left, ignore_errors=True)
     for warning in _warnings(output):
         report(warning)

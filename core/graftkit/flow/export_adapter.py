@@ -24,8 +24,9 @@ from graftkit.flow.folder import locked_folder
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.kept_proof import TOKENIZER, KeptProof
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
+from graftkit.flow.model_card import write_card
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.place_adapter import check_layers, gives_output_own_rows
+from graftkit.flow.place_adapter import check_layers, unties_output
 from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.flow.probes import PROBES_FILE, Probes, run_probes
 from graftkit.flow.tokenizer import VOCABULARY, template_hash
@@ -38,7 +39,8 @@ from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.schema import ExportSection
-from graftkit.report.run_manifest import MergeFacts
+from graftkit.report.card_facts import CardFacts, shared_by_all
+from graftkit.report.run_manifest import AdapterSource, BaseFacts, MergeFacts
 from graftkit.store.files import guarded, make_folder, remove_tree, write_json
 from graftkit.store.token_store import Example, TokenStore
 
@@ -121,12 +123,13 @@ def export_adapter(
             else:
                 base = plan_base_model(planned.files)
                 targets = check_layers(planned.folder, base)
-                _refuse(exporter, planned, targets, gives_output_own_rows(planned.folder, base.skeleton), name)
+                _refuse(exporter, planned, targets, unties_output(planned.folder, base), name)
                 loaded = load_packed(planned, targets)
         with _stage(f"export {name}", on_event, cancel), guarded(target):
             facts = _facts(planned, targets)
             model = loaded.model if loaded else streamed
-            for text in notices_of(exporter, model) if model else ():
+            told = notices_of(exporter, model) if model else []
+            for text in told:
                 on_event(Notice(f"export {name}", text))
             merge = None
             if loaded:
@@ -153,7 +156,42 @@ def export_adapter(
                 disable=host.disabled,
                 notice=lambda text: on_event(Notice(f"proof of {name}", text)),
             )
+            _write_card(planned, exporter, target, name, proof, _card_facts(planned, facts, told), merge)
     return AdapterExport(target, proof, merge)
+
+
+def _write_card(
+    planned: PlannedAdapter,
+    exporter: Exporter,
+    target: Path,
+    name: str,
+    proof: Mapping[str, Any],
+    facts: CardFacts,
+    merge: MergeFacts | None,
+) -> None:
+    manifest, template = planned.folder.manifest, planned.tokenizer.chat_template
+    chat = template is not None and (manifest is None or manifest.prompts == "chat")
+    told = next(_of_chat(planned), None)
+    write_card(target, facts, proof, exporter, planned.files, name=name, chat=chat, merge=merge, told=told)
+
+
+def _card_facts(planned: PlannedAdapter, facts: Mapping[str, Any], notices: Sequence[str]) -> CardFacts:
+    """Returns what the export's card shows of how it came about.
+
+    Args:
+        planned: The adapter and its base model.
+        facts: What the export's manifest says of them.
+        notices: What the exporter told of the form that it has.
+    """
+    return CardFacts(
+        base=BaseFacts.model_validate(facts["model"]),
+        adapter=str(facts["adapter"]["name"]),
+        quantizer=str(facts["quantizer"]["name"]),
+        layers=len(facts["targets"]),
+        adapter_from=AdapterSource.model_validate(facts["adapter_from"]),
+        notices=notices,
+        shared=shared_by_all(facts["system"], facts["tools"]),
+    )
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from graftkit.host.records import shortened
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.regular_file import open_regular
-from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, MergeFacts, run_around
+from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, HeadFacts, MergeFacts, run_around
 from graftkit.store.files import sha256_of, write_json
+from graftkit.tokenization.bounds import MAX_FILE, check_bounds
 
 __all__ = [
     "EXPORT_MANIFEST",
@@ -35,6 +36,7 @@ __all__ = [
     "drop_foreign_code",
     "listed_by_the_run",
     "refuse_bad_files",
+    "refuse_bad_tokenizers",
     "refuse_foreign_code",
     "tokenizer_configs",
 ]
@@ -59,6 +61,7 @@ class ExportManifest(Facts):
         manifest_format: The version of the form, `FORMAT`.
         exporter: The exporter, as a manifest names a provider.
         model: The base model.
+        head: The head that was put on it, or None where it is a language model.
         model_source: What opens the base model.
         quantizer: How its weights were stored in training.
         adapter: What was trained.
@@ -83,6 +86,7 @@ class ExportManifest(Facts):
     manifest_format: int = FORMAT
     exporter: dict[str, Any] = Field(default={})
     model: BaseFacts = BaseFacts(reference="")
+    head: HeadFacts | None = None
     model_source: dict[str, Any] = Field(default={})
     quantizer: dict[str, Any] = Field(default={})
     adapter: dict[str, Any] = Field(default={})
@@ -300,6 +304,20 @@ def refuse_bad_files(folder: Path) -> None:
         named = next(_names_of_files(data), None)
         if named:
             raise ExportError(f"its '{named}' leads out of the folder", where=str(path), hint=_EXPORT_AGAIN)
+
+
+def refuse_bad_tokenizers(folder: Path) -> None:
+    """Refuses an export with a tokenizer.json that graftkit's own reader would refuse, before a library runs it.
+
+    A tokenizer_config.json may name another one for some versions of transformers, such as `tokenizer.5.0.json`.
+
+    Raises:
+        FolderError: One can't be read.
+        ModelError: One could take very long, or make huge texts.
+    """
+    for path in sorted(folder.rglob("*tokenizer.*json*")):
+        spec = read_json_object(path, MAX_FILE, FolderError, damaged=_EXPORT_AGAIN, unicode=True)
+        check_bounds(spec, str(path.parent))
 
 
 def check_tensor_header(path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from graftkit.errors import FolderError, GraftkitError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.report.run_manifest import MANIFEST, RunManifest
-from graftkit.store.files import TEMPORARY, guarded, make_folder, sweep, sync_folder
+from graftkit.store.files import TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
 
 __all__ = [
     "CHECKPOINTS",
@@ -29,25 +29,27 @@ __all__ = [
     "others_files",
 ]
 
-LOCK = ".lock"
+LOCK = ".graftkit.lock"
+"""A name that nobody else gives a file: it is removed."""
 
 CHECKPOINTS = "checkpoints"
 
-_ASIDE = re.compile(r"\.[a-z0-9_]{8}\.replaced")
+_ASIDE = re.compile(r"\.graftkit-[a-z0-9_]{8}\.replaced")
 """What follows the folder's name in that of the one that holds the run to be replaced."""
 
 _FOLDERS = ("tokenizer", "tokens", ".tokens.partial", CHECKPOINTS, "adapter", "exports")
 """The folders that a run makes in its own, each of which it replaces or removes as a whole."""
 
 _OWN = re.compile(
-    r"manifest\.json|\.lock|tokenizer|vocabulary\.json|tokens|checkpoints|adapter|exports|(probes|reference)\.safetensors"
-    r"|metrics\.jsonl|answers-(before|after)\.json|report\.html|\..*\.(partial|old)"
+    r"manifest\.json|\.graftkit\.lock|tokenizer|vocabulary\.json|tokens|checkpoints|adapter|exports"
+    r"|(probes|reference)\.safetensors|metrics\.jsonl|answers-(before|after)\.json|report\.html"
+    rf"|\.tokens\.partial|{TEMPORARY.pattern}"
 )
 """What a run writes at the top of its folder; a plugin's files are known from the manifest."""
 
 _OWN_FILES = re.compile(
-    r"manifest\.json|\.lock|vocabulary\.json|(probes|reference)\.safetensors|metrics\.jsonl|answers-(before|after)\.json"
-    r"|report\.html|tokens/(train|holdout)\.safetensors|adapter/adapter\.(safetensors|json)"
+    r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference)\.safetensors|metrics\.jsonl"
+    r"|answers-(before|after)\.json|report\.html|tokens/(train|holdout)\.safetensors|adapter/adapter\.(safetensors|json)"
     r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"
     rf"|\.tokens\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?"
 )
@@ -360,7 +362,7 @@ def _remove_run(folder: Path) -> None:
 
 def _move_aside(path: Path) -> Path:
     real = path.resolve()
-    aside = Path(tempfile.mkdtemp(prefix=f".{real.name}.", suffix=".replaced", dir=real.parent)) / real.name
+    aside = Path(tempfile.mkdtemp(prefix=temporary_prefix(real.name), suffix=".replaced", dir=real.parent)) / real.name
     try:
         real.rename(aside)
         real.mkdir()

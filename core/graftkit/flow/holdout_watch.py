@@ -44,7 +44,7 @@ class HoldoutWatch:
 
     Attributes:
         lines: Where each evaluation becomes a line.
-        losses: The holdout loss after each step that was evaluated.
+        evaluations: What was measured so far.
     """
 
     def __init__(
@@ -56,9 +56,14 @@ class HoldoutWatch:
         known: Metrics,
         since: int = 0,
     ) -> None:
-        self.lines, self.losses = lines, known.holdout_losses
+        self.lines, self.evaluations = lines, list(known.evaluations)
         self._run, self._trainer, self._holdout, self._since = run, trainer, holdout, since
         self._options = run.plan.bound.recipe.evaluation
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """The holdout loss after each step that was evaluated."""
+        return {line.step: line.holdout_loss for line in self.evaluations}
 
     @property
     def best(self) -> int | None:
@@ -96,5 +101,5 @@ class HoldoutWatch:
             raise error
         found = Evaluation(step, loss, len(self._sample), time.perf_counter() - start)
         self.lines.append(to_line(found))
-        self.losses[step] = loss
+        self.evaluations.append(found)
         self._run.emit(HoldoutMeasured(step, steps, loss, found.examples))

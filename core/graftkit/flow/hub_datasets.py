@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from graftkit.corpus.dataset import HubOrigin
+from graftkit.corpus.file_names import PACKED, SPLITS, check_parts, tells_of
 from graftkit.errors import DataError
 from graftkit.interfaces.offline import network_allowed
 
@@ -25,14 +26,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./+-]{0,199}", re.ASCII)
 _TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".arrow", ".feather")
 _TEXTS = (".txt",)
-_PACKED = (".gz", ".bz2", ".xz", ".zst")
 _NO_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "license.txt"})
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
-"""What files of a split are called, by the split's name; any other split is called as it is."""
 _SHARD = re.compile(r"(?P<split>.+)-\d{5,}-of-\d{5,}")
 _SHOWN = 5
 
@@ -222,19 +216,24 @@ def choose_files(names: Iterable[str], dataset: HubDataset, split: str | None, p
         place: The place of the request.
 
     Raises:
-        DataError: There is none, or they are not those of one data set: of several kinds, folders or splits.
+        DataError: There is none, or they are not those of one data set: of several kinds, folders or splits; or a part
+            is missing, or there twice.
     """
     visible = sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
     if dataset.files:
         found = [name for name in visible if name == dataset.files or fnmatch(name, dataset.files)]
         if not found:
             raise DataError(f"no file of it matches {dataset.files}", where=place, hint=_told_files(visible))
-        return _of_split(found, split, place) if split else found
+        chosen = _of_split(found, split, place) if split else found
+        check_parts(chosen, lambda name: fnmatch(name, dataset.files), place)
+        return chosen
     found = _of_records(visible)
     if not found:
         raise DataError(_why_none(visible), where=place, hint=_AS_PARQUET)
     chosen = _of_split(found, split or "train", place, all_without=split is None)
     _check_alike(chosen, dataset, place)
+    _check_complete(chosen, dataset, place)
+    check_parts(chosen, lambda name: True, place)
     return chosen
 
 
@@ -246,7 +245,7 @@ def _of_records(names: Sequence[str]) -> list[str]:
 
 def _kind(name: str) -> str:
     path = PurePosixPath(name.lower())
-    return PurePosixPath(path.stem).suffix if path.suffix in _PACKED else path.suffix
+    return PurePosixPath(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
 def _why_none(names: Sequence[str]) -> str:
@@ -265,8 +264,8 @@ def _of_split(names: Sequence[str], split: str, place: str, *, all_without: bool
     exact = [name for name in names if (shard := _SHARD.match(PurePosixPath(name).name)) and shard["split"] == split]
     if exact:
         return exact
-    words = _SPLITS.get(split, (split,))
-    found = [name for name in names if _says(name, words)]
+    words = SPLITS.get(split, (split,))
+    found = [name for name in names if tells_of(name, words)]
     if found:
         shards = sorted({shard["split"] for name in found if (shard := _SHARD.match(PurePosixPath(name).name))})
         if len(shards) > 1:
@@ -276,7 +275,7 @@ def _of_split(names: Sequence[str], split: str, place: str, *, all_without: bool
                 hint=f"Say which: split: {shards[0]}.",
             )
         return found
-    others = [name for name in _SPLITS if any(_says(file, _SPLITS[name]) for file in names)]
+    others = [name for name in SPLITS if any(tells_of(file, SPLITS[name]) for file in names)]
     if all_without and not others:
         return list(names)
     told = f"it has {' and '.join(others)}" if others else "no file's name tells of a split"
@@ -284,20 +283,9 @@ def _of_split(names: Sequence[str], split: str, place: str, *, all_without: bool
     raise DataError(f"no file of it is of the split {split}; {told}", where=place, hint=hint)
 
 
-def _says(name: str, words: Sequence[str]) -> bool:
-    """Tells whether one of the words stands in a file's name, or else, where that tells of no split, in a folder's."""
-    *folders, file = name.lower().split("/")
-    known = {word for of in _SPLITS.values() for word in of} | {*map(str.lower, words)}
-    for part in (file, *reversed(folders)):
-        said = [word for word in known if re.search(rf"(?<![a-z0-9]){re.escape(word)}(?![a-z])", part)]
-        if said:
-            return any(word.lower() in said for word in words)
-    return False
-
-
 def _check_alike(names: Sequence[str], dataset: HubDataset, place: str) -> None:
     """Refuses files that are of several kinds, or in several folders: they may be the same records, or others."""
-    words = {word for of in _SPLITS.values() for word in of}
+    words = {word for of in SPLITS.values() for word in of}
     kinds = sorted({_kind(name) for name in names})
     folders = sorted({"/".join(part for part in name.split("/")[:-1] if part.lower() not in words) for name in names})
     if len(kinds) > 1:
@@ -313,6 +301,18 @@ def _check_alike(names: Sequence[str], dataset: HubDataset, place: str) -> None:
             where=place,
             hint=f"Say which: {{path: 'hub:{dataset.name}/{folders[-1]}/*'}}; "
             f"or all: {{path: 'hub:{dataset.name}/*{kinds[0]}'}}.",
+        )
+
+
+def _check_complete(names: Sequence[str], dataset: HubDataset, place: str) -> None:
+    """Refuses the part of a split that the hub keeps as Parquet where the whole is too large (`partial-train`)."""
+    partial = next((name for name in names if any(part.startswith("partial-") for part in name.split("/")[:-1])), None)
+    if partial:
+        pattern = f"{PurePosixPath(partial).parent}/*"
+        raise DataError(
+            f"{partial} is of a part of the split alone: the hub makes no Parquet of all of a large data set",
+            where=place,
+            hint=f"To train on that part: {{path: 'hub:{dataset.name}/{pattern}'}}; or name the data set's own files.",
         )
 
 

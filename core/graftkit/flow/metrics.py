@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,16 @@ from graftkit.errors import FolderError
 from graftkit.host.lifecycle import StepInfo
 from graftkit.interfaces.regular_file import read_regular
 
-__all__ = ["METRICS", "Evaluation", "Metrics", "missing_steps", "read_metrics", "to_line"]
+__all__ = [
+    "METRICS",
+    "Evaluation",
+    "Metrics",
+    "kept_evaluations",
+    "missing_evaluations",
+    "missing_steps",
+    "read_metrics",
+    "to_line",
+]
 
 METRICS = "metrics.jsonl"
 
@@ -54,6 +63,11 @@ class Metrics:
     def holdout_losses(self) -> dict[int, float]:
         """The holdout loss after each step that was evaluated."""
         return {line.step: line.holdout_loss for line in self.evaluations}
+
+    def with_evaluations(self, kept: Iterable[Evaluation]) -> Metrics:
+        """Returns these lines, and of the steps that have none, the evaluations that a checkpoint has kept."""
+        found = {line.step: line for line in [*kept, *self.evaluations]}
+        return Metrics(self.steps, [found[step] for step in sorted(found)])
 
     def until(self, step: int) -> Metrics:
         """Returns what was said up to a step."""
@@ -101,6 +115,24 @@ def read_metrics(path: Path) -> Metrics:
     return Metrics([steps[step] for step in sorted(steps)], [evaluations[step] for step in sorted(evaluations)])
 
 
+def kept_evaluations(facts: Iterable[Any]) -> list[Evaluation]:
+    """Returns the evaluations that a checkpoint has kept, which says nothing of how long they took.
+
+    Args:
+        facts: For each, its fields but the seconds; whatever is no evaluation is left out.
+    """
+    found = (_checked({**one, "seconds": 0.0}) for one in facts if isinstance(one, Mapping) and "holdout_loss" in one)
+    return [Evaluation(**{key: one[key] for key in _OF_EVALUATION}) for one in found if one is not None]
+
+
+def missing_evaluations(known: Metrics, kept: Iterable[Evaluation]) -> str:
+    """Says after which steps an evaluation has no line that can be read, but is kept; nothing where there is none."""
+    missing = sorted({line.step for line in kept} - known.holdout_losses.keys())
+    shown = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
+    said = f"{METRICS} is damaged: it has no line that can be read of the evaluation after step {shown}"
+    return f"{said}; the checkpoint has it" if missing else ""
+
+
 def missing_steps(lines: Sequence[Mapping[str, Any]], steps: int) -> str:
     """Says which of the first steps have no line that can be read; nothing where all have.
 
@@ -117,9 +149,15 @@ def missing_steps(lines: Sequence[Mapping[str, Any]], steps: int) -> str:
 
 def _read(line: bytes) -> dict[str, Any] | None:
     try:
-        facts = json.loads(line)
+        return _checked(json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _checked(facts: Any) -> dict[str, Any] | None:
+    try:
         keys = _OF_EVALUATION if "holdout_loss" in facts else _OF_STEP
         numbers = all(type(facts[key]) in (int, float) for key in keys)
         return facts if numbers and type(facts["step"]) is int else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""What a run minimizes: the likelihood, or what its objective says of the log-probabilities of answers."""
+"""What a run minimizes: the likelihood, or what its objective says of log-probabilities or of a head's scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 from torch import nn
 
 from graftkit.flow.context import RunContext
-from graftkit.interfaces.objective import Objective
+from graftkit.interfaces.objective import Objective, SequenceObjective
+from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
 __all__ = ["loss_of"]
@@ -18,5 +19,8 @@ def loss_of(run: RunContext, network: nn.Module) -> Callable[[Passes], StepLoss]
     choice, config = run.plan.bound.objective, run.plan.bound.objective_config
     if config.likelihood:
         return None
+    if config.head == "sequence":
+        scored: SequenceObjective = run.host.registry.create(choice.registered, choice.config)
+        return lambda passes: SequenceLoss(network, scored, passes)
     objective: Objective = run.host.registry.create(choice.registered, choice.config)
     return lambda passes: ObjectiveLoss(network, objective, passes, by_example=config.by_example)

@@ -11,9 +11,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from graftkit.errors import FolderError, ModelError, TrainingError
-from graftkit.flow.adapter_folder import NEW_ROWS, PREFIX, AdapterFolder
+from graftkit.flow.adapter_folder import NEW_ROWS, OF_BASE, PREFIX, AdapterFolder
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.initializer import MatrixRole
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -23,6 +22,7 @@ from graftkit.model.grow import GrownVocabulary, grow
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
+from graftkit.model.output_layer import ties_output, untied
 from graftkit.model.peft_targets import peft_targets
 from graftkit.store.files import sha256_of
 
@@ -34,6 +34,7 @@ __all__ = [
     "place_adapter",
     "read_state",
     "state_from_peft",
+    "unties_output",
 ]
 
 _OTHER_BASE = "Is this the base model that it was trained on? Name another with --base."
@@ -59,7 +60,8 @@ def state_from_peft(
     state: dict[str, torch.Tensor] = {}
     layouts, names = layouts or {}, sorted(tensors)
     for layer in dict.fromkeys(target for target in targets if target not in layouts):
-        own = {name: tensors[f"{PREFIX}{layer}.{name}"] for name in _below(names, f"{PREFIX}{layer}.")}
+        below = [name for name in _below(names, f"{PREFIX}{layer}.") if not name.startswith(OF_BASE)]
+        own = {name: tensors[f"{PREFIX}{layer}.{name}"] for name in below}
         if not own:
             raise ModelError(f"it has no tensor of the layer '{layer[:120]}', which its manifest names")
         state |= {f"{layer}.{name}": value for name, value in adapter.from_peft(own).items()}
@@ -100,19 +102,27 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
     """
     where, held = str(folder.path), set(folder.layers)
     linear = [layer.path for layer in planned.layers]
-    unknown = sorted(held - set(linear))
+    output = planned.output.path if planned.output else ""
+    known = [*linear, output] if output else linear
+    unknown = sorted(held - set(known))
     if unknown:
         there = unknown[0] in {name for name, _ in planned.skeleton.named_modules()}
         what = (
-            "which lies outside of the repeated blocks: graftkit adapts no such layer"
+            "which is neither a linear layer inside the blocks nor the output layer: graftkit adapts no other"
             if there
             else "which the model lacks"
         )
         hint = "Merge it with peft's merge_and_unload, and give graftkit the merged model." if there else _OTHER_BASE
         raise ModelError(f"the adapter has tensors for '{unknown[0]}', {what}", where=where, hint=hint)
+    if output in held and folder.rows:
+        what = (
+            f"the adapter has rows of new tokens, and tensors for '{output}', which has such rows: graftkit takes one"
+        )
+        hint = "Merge it with peft's merge_and_unload, and give graftkit the merged model."
+        raise ModelError(what, where=where, hint=hint)
     stacks = folder.expert_layouts
     try:
-        meant = peft_targets(folder.fields, linear)
+        meant = peft_targets(folder.fields, linear, output)
     except ValueError as error:
         raise FolderError(str(error), where=where) from None
     if meant != held:
@@ -123,7 +133,7 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
             where=where,
             hint=f"The files do not belong together, or {_OTHER_BASE[0].lower()}{_OTHER_BASE[1:]}",
         )
-    return [layer for layer in (*linear, *stacks) if layer in held or layer in stacks]
+    return [layer for layer in (*known, *stacks) if layer in held or layer in stacks]
 
 
 def gives_output_own_rows(folder: AdapterFolder, model: Any) -> bool:
@@ -155,6 +165,20 @@ def gives_output_own_rows(folder: AdapterFolder, model: Any) -> bool:
             hint="Train it on a base whose config.json says tie_word_embeddings: false, or with one of them alone.",
         )
     return False
+
+
+def unties_output(folder: AdapterFolder, planned: Loader) -> bool:
+    """Tells whether an adapter makes an output layer another matrix than the embedding, to which the model ties it.
+
+    Args:
+        folder: The adapter.
+        planned: The base model, without memory for its weights.
+
+    Raises:
+        FolderError: As for `gives_output_own_rows`.
+    """
+    adapted = planned.output is not None and planned.output.path in folder.layers
+    return (adapted and ties_output(planned.skeleton)) or gives_output_own_rows(folder, planned.skeleton)
 
 
 def read_state(folder: AdapterFolder) -> dict[str, torch.Tensor]:
@@ -216,6 +240,7 @@ def place_adapter(
     head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
     tied = head is not None and head.weight is embedding.weight
     own_rows = gives_output_own_rows(folder, network)
+    _check_copies(folder, network, tensors)
     for name in folder.saved:
         _put(network, name, tensors[f"{PREFIX}{name}"], str(folder.path))
     if tied and not own_rows and torch.equal(head.weight, embedding.weight):
@@ -223,7 +248,7 @@ def place_adapter(
     elif tied:
         if head.weight is embedding.weight:
             head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
-        config = _untied(config)
+        config = untied(config)
         network.config.get_text_config().tie_word_embeddings = False
     state = state_from_peft(tensors, adapter, targets, folder.expert_layouts)
     grown = _grown(network, change, folder, state, reference) if change else None
@@ -263,9 +288,25 @@ def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[s
         FolderError: The tensors are damaged.
         ModelError: They do not fit the model.
     """
-    state = state_from_peft(read_state(folder), model.adapter, targets, folder.expert_layouts)
+    tensors = read_state(folder)
+    _check_copies(folder, model.network, tensors)
+    state = state_from_peft(tensors, model.adapter, targets, folder.expert_layouts)
     rows = {name: parameter.detach() for name, parameter in model.row_parameters().items()}
     load_state(model, {**rows, **state}, folder)
+
+
+def _check_copies(folder: AdapterFolder, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Makes sure that what an adapter's folder has of the base model is what the base model has, rounded or not.
+
+    Raises:
+        ModelError: It is something else.
+    """
+    for name in folder.copies:
+        own = network.get_parameter(name.replace(f".{OF_BASE}", ".")).detach().float().cpu()
+        copy, near = tensors[f"{PREFIX}{name}"], 1e-6 * own.abs().max().item()
+        if own.shape != copy.shape or not torch.allclose(own, copy, rtol=2**-7, atol=near):
+            what = f"it holds '{name}', which is not what the base model has"
+            raise ModelError(what, where=str(folder.path), hint=_OTHER_BASE)
 
 
 @torch.no_grad()
@@ -295,13 +336,6 @@ def _put(network: nn.Module, name: str, tensor: torch.Tensor, where: str) -> Non
             hint=f"{_OTHER_BASE} If its vocabulary was enlarged, give the enlarged base.",
         )
     setattr(owner, key, nn.Parameter(tensor.to(old.device, old.dtype), requires_grad=False))
-
-
-def _untied(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns a configuration whose output layer has a matrix of its own."""
-    text = text_settings(config)
-    changed = {**config, "tie_word_embeddings": False}
-    return changed if text is config else {**changed, "text_config": {**text, "tie_word_embeddings": False}}
 
 
 def _grown(

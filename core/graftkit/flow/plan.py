@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
+from graftkit.corpus.text_paths import unread_files
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.adapter_folder import AdapterFolder
 from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
@@ -29,6 +29,7 @@ from graftkit.flow.estimate import (
     estimate_steps,
     too_short,
 )
+from graftkit.flow.head import head_facts, labels_in_order, mask_token, refuse_with_head, with_facts, with_run_head
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.template_check import check_template
@@ -40,13 +41,15 @@ from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.samples import LabelledText, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
-from graftkit.model.targets import likely_layers, names_are_certain
+from graftkit.model.targets import likely_layers, likely_output, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
+from graftkit.recipe.paths import is_hub_dataset
 from graftkit.recipe.schema import Recipe
-from graftkit.report.run_manifest import SettledKey
+from graftkit.report.run_manifest import HeadFacts, SettledKey
 from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
@@ -83,12 +86,14 @@ class RunPlan:
         shares: How many training records each entry of `data.train` has, and how often they are seen.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
+        unties: Whether the output layer is a target and tied to the embedding, once torch is loaded.
         chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
         settled: The keys of the recipe that said `auto`, "section.key", with what they came to so far.
         corpus: What a sample of the records says of all of them; None where nothing asked for it.
         checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
             how many `new_rows` the embedding gets; None where it did not check.
         origin: The adapter that training goes on with; None where it begins with a new one.
+        head: What the base model's files are given besides, which `files.config` says; None for a language model.
         ask_memory: Makes of this recipe, or of another one for the same records, what `forecast_memory` is to be asked;
             None where `check_as_run` has not looked, or no record can be encoded. No key of it may say `auto` any more.
         settle_memory: Finds out what keys come to that do, within so much memory, or what is free here; None likewise.
@@ -109,11 +114,13 @@ class RunPlan:
     notices: list[str]
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
+    unties: bool = False
     chosen: Mapping[str, Any] = field(default_factory=dict)
     settled: Mapping[str, SettledKey] = field(default_factory=dict)
     corpus: CorpusEstimate | None = None
     checked: Mapping[str, str | bool | int] | None = None
     origin: AdapterFolder | None = None
+    head: HeadFacts | None = None
     ask_memory: Callable[[BoundRecipe], MemoryRequest] | None = None
     settle_memory: Callable[[MemoryLimits | None], Mapping[str, SettledKey]] | None = None
 
@@ -121,6 +128,11 @@ class RunPlan:
     def seen_an_epoch(self) -> float:
         """How often an epoch sees a training record, in the mean of all."""
         return _seen(self.shares)
+
+    @property
+    def chats(self) -> bool:
+        """Whether training records are laid out by a chat template."""
+        return _chats(self.bound, self.samples)
 
     @property
     def mixed(self) -> bool:
@@ -176,7 +188,9 @@ def make_plan(
     bound = bind(loaded, host)
     recipe = bound.recipe
     where = bound.document.where
-    source, files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
+    refuse_with_head(bound, origin)
+    source, own_files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
+    files = with_run_head(bound, own_files)
     targets = _likely_targets(bound, files)
     backend = host.registry.resolve("tokenizer", files.tokenizer_backend)
     template = _template(bound)
@@ -184,7 +198,10 @@ def make_plan(
     rowless = check_fits(files, tokenizer)
     vocabulary = plan_vocabulary(bound, host, backend, template)
     before_records()
-    samples, datasets, shares = _read(bound, host, pinned)
+    samples, datasets, shares, found = _read(bound, host, pinned)
+    labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source))
+    head = head_facts(bound, labels, tokenizer)
+    files = with_facts(own_files, head)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
@@ -197,18 +214,23 @@ def make_plan(
         report_dropped=recipe.data.dropped == "report",
         overflow=recipe.data.overflow,
         parse_special_tokens=recipe.data.special_tokens == "parse",
+        labels=labels,
+        whole_texts=bound.objective_config.head == "masked",
     )
+    if encoder.whole_texts:
+        mask_token(known, files.reference)
     check_arguments(bound, template_in_use)
     check_end_of_turn(bound, encoder.tokenizer)
-    differences = check_template(encoder, samples)
+    differences = check_template(encoder, samples) if _chats(bound, samples) else []
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
     kept = {key: found for key, found in (settled or {}).items() if key in unsettled(bound.recipe)}
-    laid_out_by = template_in_use if "chat" in samples.train.counts() else None
+    laid_out_by = template_in_use if _chats(bound, samples) else None
     notices = [
         *bound.document.notices,
         *(check_origin(origin, bound, tokenizer) if origin else []),
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,
+        *_unread(bound, datasets),
         *_left_columns(datasets),
         *_skipped(datasets),
         *_notices(bound, samples),
@@ -237,7 +259,13 @@ def make_plan(
         chosen=chosen,
         corpus=corpus,
         origin=origin,
+        head=head,
     ).with_settled(kept)
+
+
+def _chats(bound: BoundRecipe, samples: Split) -> bool:
+    """Whether training records are laid out by a chat template; a classifier is given texts as they are."""
+    return bound.objective_config.learns_from != "labels" and "chat" in samples.train.counts()
 
 
 def _with_numbers(
@@ -254,7 +282,8 @@ def _with_numbers(
     if recipe.training.steps is not None and {"tokens_per_step", "learning_rate"} <= said:
         return bound, {}, None
     corpus = estimate_corpus(encoder, samples.train, _seen(shares))
-    chosen = choose_training(recipe, corpus, files, bound.objective_config.rate_scale)
+    rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
+    chosen = choose_training(recipe, corpus, files, rate_scale)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
     return bound.with_values({f"training.{key}": value for key, value in chosen.items()}), chosen, corpus
 
@@ -280,7 +309,7 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     if is_multimodal(files.config):  # names don't tell a tower's layers from the language model's
         return certain_targets(bound, files)
     try:
-        return chosen_targets(bound, list(likely_layers(files.tensors)))
+        return chosen_targets(bound, _likely_infos(files), output=_likely_output(files))
     except TargetError:
         if names_are_certain(files.tensors):
             raise
@@ -289,13 +318,22 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
 
 def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> Mapping[str, int | None]:
     """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors."""
-    layers = [
+    if not names_are_certain(files.tensors):
+        return {"adapter_parameters": None, "frozen_linear_bytes": None}
+    return forecast(bound, _likely_infos(files), targets, output=_likely_output(files))
+
+
+def _likely_output(files: BaseModelFiles) -> LayerInfo | None:
+    found = likely_output(files.tensors)
+    return LayerInfo(found[0], "linear", *found[1], f"{found[0]}.bias" in files.tensors) if found else None
+
+
+def _likely_infos(files: BaseModelFiles) -> list[LayerInfo]:
+    """Returns what the file's names and shapes say of its linear layers."""
+    return [
         LayerInfo(path, "linear", *shape, f"{path}.bias" in files.tensors, files.tensors[f"{path}.weight"].given_bytes)
         for path, shape in likely_layers(files.tensors).items()
     ]
-    if not names_are_certain(files.tensors):
-        return {"adapter_parameters": None, "frozen_linear_bytes": None}
-    return forecast(bound, layers, targets)
 
 
 def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:
@@ -337,12 +375,20 @@ def _template(bound: BoundRecipe) -> str | None:
 
 def _read(
     bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None
-) -> tuple[Split, list[Dataset], list[DatasetShare]]:
-    """Reads every record once, and returns the records, the files that they are in, and how often they are seen."""
+) -> tuple[Split, list[Dataset], list[DatasetShare], set[str]]:
+    """Reads every record once.
+
+    Returns:
+        The records, the files that they are in, how often they are seen, and the labels that texts have.
+    """
     data, seed = bound.recipe.data, bound.recipe.training.seed
-    learns_from = partial(
-        check_learns_from, learns_from=bound.objective_config.learns_from, objective=bound.objective.use
-    )
+    labels: set[str] = set()
+
+    def learns_from(sample: Sample) -> None:
+        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+        if isinstance(sample, LabelledText):
+            labels.add(sample.label)
+
     files = open_datasets(bound, host, "train", pinned)
     held = []
     if isinstance(data.holdout, list):
@@ -357,7 +403,7 @@ def _read(
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count
     shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
-    return found, [*files, *held], shares
+    return found, [*files, *held], shares, labels
 
 
 def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
@@ -389,6 +435,23 @@ def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[
     if not lost or (vocabulary and vocabulary.section.train):
         return []
     return [f"the tokenizer loses {describe_losses(lost)}; tokenizer.extend.missing_bytes adds what a base lacks"]
+
+
+_FILES_SHOWN = 5
+
+
+def _unread(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
+    """Returns a notice for each folder of files of which no reader knows some."""
+    held = bound.recipe.data.holdout
+    entries = [*bound.recipe.data.train, *(held if isinstance(held, list) else ())]
+    read = {dataset.source.path for dataset in datasets}
+    notices = []
+    for folder in dict.fromkeys(Path(entry.path) for entry in entries if not is_hub_dataset(entry.path)):
+        left = unread_files(folder, read) if folder.is_dir() else []
+        if left:
+            more = f" and {len(left) - _FILES_SHOWN:,} more" if len(left) > _FILES_SHOWN else ""
+            notices.append(f"{folder}: {', '.join(left[:_FILES_SHOWN])}{more}: not read, no reader knows such files")
+    return notices
 
 
 def _left_columns(datasets: Sequence[Dataset]) -> list[str]:

@@ -83,6 +83,12 @@ def plan_adapter(
         ModelError: The base model is not the one that it was trained on, or the tokenizers differ.
     """
     folder = read_adapter_folder(path, host)
+    if folder.manifest and folder.manifest.head:
+        raise FolderError(
+            "it was trained for another head than a causal language model's, which is exported with the run alone",
+            where=str(path),
+            hint="toolkit export RUN --to merged makes a whole model of it.",
+        )
     source, files = _base(host, folder, base)
     facts = {"model": base_facts(files), "model_source": source, **_providers(host, folder, quantizer)}
     manifest = folder.manifest

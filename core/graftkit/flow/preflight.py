@@ -67,4 +67,4 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
 
     told += [found.describe(key) for key, found in plan.settled.items()]
     found = replace(settled, notices=[*settled.notices, *told, *base.notices], checked=checked, corpus=corpus)
-    return replace(found, ask_memory=ask, settle_memory=settle) if corpus.lengths else found
+    return replace(found, ask_memory=ask, settle_memory=settle) if corpus.lengths and not plan.head else found

@@ -19,9 +19,11 @@ from graftkit.errors import FolderError
 from graftkit.flow.assets import ExpectedAssets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.corpus import Corpus
+from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.interfaces.exporter import MergeBase, Probe
 from graftkit.interfaces.forward import logits_at
+from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
 from graftkit.store.files import write_bytes
 from graftkit.store.token_store import TokenStore
@@ -40,8 +42,8 @@ __all__ = [
 PROBES_FILE = "probes.safetensors"
 _ASK_THE_RUN = "An export is proved with what its run has kept beside it: put that file back, or run it again."
 _SKETCH = "sketch."
-COUNT = 4
-"""Sequences at most."""
+COUNT, SCORED = 4, 32
+"""Sequences at most, and where a head gives each of them a few scores alone."""
 KEPT = 8
 """Logits are kept at so many positions of each probe, evenly spread, the last one among them."""
 LEAST = 512
@@ -62,6 +64,8 @@ class Probes:
         coverage: What the probes cover, for whoever reads the proof.
         assets: What an export must load besides its weights; None in what was written before that was compared.
         sketches: Those of the trained weights, where an exporter quantizes (`weight_sketch.py`).
+        head: What the model has on its hidden states; the logits of a head on sequences are the scores of each probe,
+            `[1, outputs]`.
     """
 
     ids: list[list[int]]
@@ -71,6 +75,7 @@ class Probes:
     coverage: Mapping[str, int] = field(default_factory=dict)
     assets: ExpectedAssets | None = None
     sketches: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    head: Head = "language"
 
     def __post_init__(self) -> None:
         if not self.positions:
@@ -95,6 +100,7 @@ class Probes:
         metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
         metadata |= {"assets": self.assets.to_json()} if self.assets else {}
+        metadata |= {"head": self.head} if self.head != "language" else {}
         write_bytes(path, _in_order(save(tensors, metadata=metadata)))
 
     @classmethod
@@ -126,8 +132,10 @@ class Probes:
         numbers = range(sum(name.startswith("ids.") for name in tensors))
         ids, positions = ([tensors[f"{name}.{n}"] for n in numbers] for name in ("ids", "positions"))
         logits = [tensors[f"logits.{n}"] for n in numbers]
+        heads: dict[str | None, Head] = {"sequence": "sequence", "masked": "masked"}
+        head = heads.get(metadata.get("head"), "language")
         for found, at, values in zip(ids, positions, logits, strict=True):
-            _check_probe(found, at, values)
+            _check_probe(found, at, values, head)
         return cls(
             [found.tolist() for found in ids],
             logits,
@@ -140,6 +148,7 @@ class Probes:
             },
             ExpectedAssets.from_json(metadata["assets"]) if "assets" in metadata else None,
             {name.removeprefix(_SKETCH): tensor for name, tensor in tensors.items() if name.startswith(_SKETCH)},
+            head,
         )
 
 
@@ -153,7 +162,7 @@ def _in_order(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[start:]
 
 
-def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tensor) -> None:
+def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tensor, head: Head) -> None:
     """Makes sure that a probe's parts fit together.
 
     Raises:
@@ -163,7 +172,8 @@ def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tenso
     if not whole or logits.ndim != 2 or not logits.is_floating_point() or not len(ids):
         raise ValueError("a probe's ids, positions or logits are of another type or shape")
     inside = ((positions >= 0) & (positions < len(ids))).all()
-    if len(positions) != len(logits) or not inside or ids.min() < 0 or ids.max() >= logits.shape[1]:
+    unknown = ids.min() < 0 or (head != "sequence" and ids.max() >= logits.shape[1])
+    if len(positions) != len(logits) or not inside or unknown:
         raise ValueError("a probe's ids, positions and logits do not fit together")
 
 
@@ -205,7 +215,9 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
         trained_tokens: Tokens that training saw, by which the probes' size is bounded.
     """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
-    ids = _sequences(store, max(LEAST, int(SHARE * trained_tokens)))
+    head = head_of(loaded.model.config)
+    count = SCORED if head == "sequence" else COUNT
+    ids = _sequences(store, max(LEAST, int(SHARE * trained_tokens)), count)
     return run_probes(loaded, ids, max(store.longest_sequence, corpus.train.longest_sequence))
 
 
@@ -223,22 +235,23 @@ def run_probes(loaded: LoadedModel, sequences: Sequence[list[int]], longest_exam
     """
     # The shortest first: dynamic rope in transformers keeps the frequencies of the longest sequence that it has seen.
     ids = sorted(sequences, key=len)
-    positions = [_spread(len(probe)) for probe in ids]
-    network = loaded.model.network
+    network, head = loaded.model.network, head_of(loaded.model.config)
+    positions = [[len(probe) - 1] if head == "sequence" else _spread(len(probe)) for probe in ids]
     tensors = [torch.tensor(probe, device=loaded.device) for probe in ids]
     with float32_by_block(network):
-        logits = _logits(network, tensors, positions, loaded.packing.packed)
+        compute = _scores if head == "sequence" else _logits
+        logits = compute(network, tensors, positions, loaded.packing.packed)
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest_example}
-    return Probes(ids, logits, positions, loaded.model.tokenizer.fingerprint, coverage)
+    return Probes(ids, logits, positions, loaded.model.tokenizer.fingerprint, coverage, head=head)
 
 
-def _sequences(store: TokenStore, tokens: int) -> list[list[int]]:
+def _sequences(store: TokenStore, tokens: int, count: int = COUNT) -> list[list[int]]:
     """Returns the longest example and the first others, cut where they would have more than `tokens` together."""
     longest = int(store.lengths.argmax())
-    others = [number for number in range(min(COUNT, len(store))) if number != longest]
+    others = [number for number in range(min(count, len(store))) if number != longest]
     found: list[list[int]] = []
     room = tokens
-    for number in [longest, *others[: COUNT - 1]]:
+    for number in [longest, *others[: count - 1]]:
         ids = max((sequence.ids for sequence in store[number].sequences), key=len)[:room].tolist()
         room -= len(ids)
         found += [ids] if ids else []
@@ -261,6 +274,15 @@ def _logits(
     inputs = forward_inputs(sequences, packed=packed)
     logits = logits_at(network, inputs, torch.tensor(every, device=sequences[0].device)).float().cpu()
     return list(torch.split(logits, [len(at) for at in positions]))
+
+
+def _scores(
+    network: Any, sequences: Sequence[torch.Tensor], positions: Sequence[Sequence[int]], packed: bool
+) -> list[torch.Tensor]:
+    """Returns the scores that a head gives each sequence, `[1, outputs]`, likewise."""
+    passes = [sequences] if packed else [[ids] for ids in sequences]
+    scored = [sequence_scores(network, ids, forward_inputs(ids, packed=packed)) for ids in passes]
+    return [scores.unsqueeze(0).cpu() for scores in torch.cat(scored)]
 
 
 def allowed_difference(probes: Probes, share: float) -> float:

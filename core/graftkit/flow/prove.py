@@ -32,9 +32,11 @@ from graftkit.flow.export_manifest import (
     check_tensor_header,
     checked_tolerance,
     refuse_bad_files,
+    refuse_bad_tokenizers,
     refuse_foreign_code,
     tokenizer_configs,
 )
+from graftkit.flow.head import with_facts
 from graftkit.flow.open_model import open_named_base
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
 from graftkit.flow.with_parent import end_with_parent
@@ -50,14 +52,14 @@ from graftkit.interfaces.exporter import (
     ProofRequest,
 )
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.store.files import held
+from graftkit.store.files import held, temporary_prefix
 
 if TYPE_CHECKING:
     import torch
 
     from graftkit.flow.probes import Comparison, Probes
 
-__all__ = ["TRUSTED", "check_it_reads", "main", "template_check", "temporary_prefix"]
+__all__ = ["TRUSTED", "check_it_reads", "main", "prefix_of_proof", "template_check"]
 
 TRUSTED = "--made-by-this-run"
 """Says that the export was written a moment ago by the run that asks, so that its manifest may name any class."""
@@ -123,6 +125,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
     refuse_bad_files(folder)
+    refuse_bad_tokenizers(folder)
     share = checked_tolerance(manifest.tolerance, str(manifest.exporter.get("name")))
     exporter: Exporter = make("exporter", manifest.exporter)
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]
@@ -289,15 +292,15 @@ def _without_tensors(folder: Path) -> Iterator[Path]:
         yield hollow
 
 
-def temporary_prefix(folder: Path, process: int) -> str:
+def prefix_of_proof(folder: Path, process: int) -> str:
     """Returns what the names of a proof's temporary folders begin with, so that whoever stops it can remove them."""
-    return f".{folder.name}.{process}."
+    return temporary_prefix(f"{folder.name}.{process}")
 
 
 @contextmanager
 def _temporary_beside(folder: Path) -> Iterator[str]:
     """Makes a folder with the same neighbours, so that what an exporter reads of those it finds again."""
-    prefix, suffix = temporary_prefix(folder, os.getpid()), ".partial"
+    prefix, suffix = prefix_of_proof(folder, os.getpid()), ".partial"
     try:
         made = tempfile.TemporaryDirectory(suffix, prefix, folder.absolute().parent, ignore_cleanup_errors=True)
     except OSError:  # a folder that may only be read
@@ -323,7 +326,7 @@ class _TrainedBase:
         found = open_named_base(self._make, self._manifest.model_source, said.reference)
         if said.files:
             check_unchanged(said, base_facts(found))
-        return found
+        return with_facts(found, self._manifest.head)
 
     def dense(self, place: Path) -> Any:
         """Builds the model: its weights as the quantizer gives them back, float32, in files."""

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,14 @@ from graftkit.errors import StorageError, TrainingError
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import Corpus
+from graftkit.interfaces.objective import ObjectiveConfig
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss import TokenLoss
 from graftkit.training.step_loss import REFERENCE, Passes
 
-__all__ = ["REFERENCE_FILE", "with_reference"]
+__all__ = ["REFERENCE_FILE", "reference_beside", "with_reference"]
 
 REFERENCE_FILE = "reference.safetensors"
 
@@ -64,6 +66,23 @@ def with_reference(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Corp
         train=replace(corpus.train, by_token=columns["train"]),
         holdout=replace(corpus.holdout, by_token=columns["holdout"]),
     )
+
+
+def reference_beside(store: TokenStore, folder: Path, objective: ObjectiveConfig) -> TokenStore:
+    """Returns a run's examples to train on with the column that lies beside them, where its objective asks for it.
+
+    Args:
+        store: The examples.
+        folder: The run's folder.
+        objective: The objective's fields.
+
+    Raises:
+        StorageError: The file can't be read.
+    """
+    if not objective.uses_reference:
+        return store
+    found = np.array(map_arrays(folder / REFERENCE_FILE, dict.fromkeys(_SIDES, _TYPE))["train"])
+    return replace(store, by_token={**store.by_token, REFERENCE: found})
 
 
 def _scored(

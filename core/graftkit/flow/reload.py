@@ -32,6 +32,7 @@ from graftkit.flow.export_manifest import (
     refuse_foreign_code,
 )
 from graftkit.flow.generation_settings import generation_config, stop_tokens
+from graftkit.flow.head import refuse_head
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model, open_named_base
 from graftkit.flow.place_adapter import check_layers, state_from_peft
@@ -51,7 +52,7 @@ from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
-from graftkit.report.run_manifest import BaseFacts, RunManifest, required, run_of
+from graftkit.report.run_manifest import BaseFacts, HeadFacts, RunManifest, required, run_of
 
 __all__ = ["AdapterBase", "ReloadedModel", "Reply", "read_adapter", "reload", "reload_base", "unfinished"]
 
@@ -103,6 +104,23 @@ def reload(source: str, host: PluginHost | None = None, on: AdapterBase | None =
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise FolderError(f"its files are incomplete or damaged: {reason}", where=source) from error
+
+
+_NO_ANSWERS = "only language models write answers"
+
+
+def _refuse_head(head: HeadFacts | None, folder: Path) -> None:
+    """Refuses what scores sequences.
+
+    Raises:
+        FolderError: It does.
+    """
+    if head is not None:
+        raise FolderError(
+            "it scores whole sequences, and writes no answers",
+            where=str(folder),
+            hint="The README.md of its exports says how they are loaded and asked.",
+        )
 
 
 def _export_around(path: Path) -> Path:
@@ -201,7 +219,7 @@ def _adapter_facts(path: Path) -> dict[str, Any]:
         data = parse_json(read_regular(path))
     except FileNotFoundError:
         raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise FolderError(f"it is damaged: it is no JSON: {error}", where=str(path), hint=_ADAPTER_AGAIN) from None
     facts = data if isinstance(data, dict) else {}
     for key, kind in (("targets", list), ("tokenizer_fingerprint", str)):
@@ -246,6 +264,7 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
             hint="Run it again.",
         )
     facts, state = read_adapter(folder)
+    _refuse_head(manifest.head, folder)
     providers, where = manifest.providers, str(folder)
     model, data = required(manifest.model, "model", where), required(manifest.data, "data", where)
     tokenizer = make("tokenizer", providers["tokenizer"]).load(folder / "tokenizer")
@@ -261,6 +280,7 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
 
 def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
     """Loads an export in PEFT's format on the base that it was trained on."""
+    _refuse_head(manifest.head, folder)
     tensors, layouts = _tensors(folder / "adapter_model.safetensors"), manifest.expert_layouts()
     state = state_from_peft(tensors, make("adapter", manifest.adapter), manifest.targets, layouts)
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
@@ -359,6 +379,7 @@ def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedM
 
 def _opened(files: BaseModelFiles, source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
     """Loads a model whose headers have been read, as `_model` does."""
+    refuse_head(files, _NO_ANSWERS)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
     network = load_base_model(files, _dense(host), device=pick_device("auto"))

@@ -28,17 +28,19 @@ from graftkit.flow.resume import (
     telling_versions,
 )
 from graftkit.flow.tokenizer import prepare_tokenizer
+from graftkit.flow.unsettled import refuse_unsettled
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.recipe.load import LoadedRecipe, load_recipe, recipe_name
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import RunManifest
+from graftkit.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from graftkit.flow.check_model import PlannedBase
     from graftkit.interfaces.exporter import Exporter
 
-__all__ = ["Measured", "RunResult", "go_on", "plan", "run"]
+__all__ = ["Measured", "RunResult", "go_on", "plan", "plan_of_run", "run"]
 
 RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 
@@ -151,6 +153,7 @@ def run(
     host: PluginHost | None = None,
     on_event: OnEvent | None = None,
     cancel: CancelToken | None = None,
+    processes: Processes = ALONE,
 ) -> RunResult:
     """Runs a recipe: tokenizer, corpus, base model, adapter, training, evaluation, exports, report.
 
@@ -167,6 +170,8 @@ def run(
         host: The plugins; those that installed distributions announce when left out.
         on_event: Called with what happens; see `graftkit.flow.events`.
         cancel: Stops the run when asked to.
+        processes: The processes that train together; this one's rank is 0, and `graftkit.flow.follow.follow` is called
+            in each of the others.
 
     Raises:
         RequestError: The request is wrong; nothing is left behind unless records had been encoded by then.
@@ -176,7 +181,8 @@ def run(
     folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
     with telling_versions(folder if resume else None):
         loaded, host = _prepare(recipe, overrides, host)
-        return _run(loaded, host, folder, overwrite, resume, on_event or _ignore, cancel or CancelToken())
+        on_event, cancel = on_event or _ignore, cancel or CancelToken()
+        return _run(loaded, host, folder, overwrite, resume, on_event, cancel, processes=processes)
 
 
 def go_on(
@@ -216,19 +222,17 @@ def _run(
     on_event: OnEvent,
     cancel: CancelToken,
     known: RunManifest | None = None,
+    processes: Processes = ALONE,
 ) -> RunResult:
-    started = day_of_run(folder) if resume else None
-    chosen = chosen_of_run(folder) if resume else None
-    pinned = revisions_of_run(folder) if resume else None
-    settled = settled_of_run(folder) if resume else None
-    refuse = partial(refuse_device, loaded.recipe.training.device)
-    planned = make_plan(loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned, settled=settled)
+    planned = plan_of_run(loaded, host, folder if resume else None)
+    if processes.count > 1:
+        refuse_unsettled(planned.bound)
     resumed = _find(folder, planned) if resume else None
     claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
     try:
         if resumed:
             _refuse_changed(folder, known or resumed.manifest)
-        context = RunContext(planned, host, folder, on_event, cancel, resumed)
+        context = RunContext(planned, host, folder, on_event, cancel, resumed, processes)
     except BaseException:
         claimed.give_back()
         raise
@@ -249,6 +253,22 @@ def _run(
     claimed.keep()
     context.broadcast("graftkit_run_finished")
     return RunResult(claimed.path, context.manifest.to_json())
+
+
+def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> RunPlan:
+    """Makes the plan of a run.
+
+    Args:
+        loaded: The recipe.
+        host: The plugins.
+        folder: Of the run that it may go on with: what that has settled is taken from it.
+    """
+    started, chosen, pinned, settled = None, None, None, None
+    if folder is not None:
+        started, chosen, pinned = day_of_run(folder), chosen_of_run(folder), revisions_of_run(folder)
+        settled = settled_of_run(folder)
+    refuse = partial(refuse_device, loaded.recipe.training.device)
+    return make_plan(loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned, settled=settled)
 
 
 def _flow(run: RunContext) -> None:

@@ -91,8 +91,7 @@ def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoi
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
     kept = [min(longest / most, 1.0) for most in corpus.longest]
     corpus = replace(corpus, lengths=[round(n * share) for n, share in zip(corpus.lengths, kept, strict=True)])
-    registered = host.registry.resolve("objective", objective)
-    scale = getattr(host.registry.config_class(registered), "rate_scale", 1.0)
+    scale = host.registry.config_class(host.registry.resolve("objective", objective)).rate_scale
     chosen = recipe.training.model_copy(update=choose_training(recipe, corpus, files, scale))
     steps = estimate_steps(recipe.model_copy(update={"training": chosen}), corpus).steps
     return StartingPoint(

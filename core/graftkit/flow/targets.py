@@ -26,15 +26,42 @@ _ITEMSIZE = {"float32": 4, "bfloat16": 2, "auto": 4}
 """Bytes of a number, by the dtype of the computation; at most, until that is settled."""
 
 
-def chosen_targets(bound: BoundRecipe, layers: Sequence[str], experts: Sequence[str] = ()) -> list[str]:
+def chosen_targets(
+    bound: BoundRecipe, layers: Sequence[LayerInfo], stacks: Sequence[StackInfo] = (), output: LayerInfo | None = None
+) -> list[str]:
     """Returns the layers that a recipe's adapter goes on, of those that there are; stacks of experts come last.
 
+    Args:
+        bound: The recipe.
+        layers: The linear layers inside the blocks.
+        stacks: The stacks of experts.
+        output: The output layer, where it can be adapted.
+
     Raises:
-        TargetError: A target matches no layer, or a pattern of the adapter's own holds for none of those it goes on.
+        TargetError: A target matches no layer, or none that the adapter can go on, or a pattern of the adapter's own
+            holds for none of those it goes on.
     """
-    where = bound.document.where
-    targets = match_targets(bound.recipe.adapter.targets, layers, where(("adapter", "targets")), experts=experts)
-    for field, pattern in bound.adapter.config.idle_patterns(targets):
+    where, config = bound.document.where, bound.adapter.config
+    outer = [output] if output else []
+    first = {layer.path: layer for layer in (*layers, *outer)} | {stack.path: stack.layers()[0] for stack in stacks}
+    refused = {path: reason for path, layer in first.items() if (reason := config.refusal(layer))}
+    paths, experts = [layer.path for layer in layers], [stack.path for stack in stacks]
+    chosen: set[str] = set()
+    for target in bound.recipe.adapter.targets:
+        named = match_targets(
+            [target], paths, where(("adapter", "targets")), experts=experts, output=output.path if output else ""
+        )
+        possible = [path for path in named if path not in refused]
+        if not possible:
+            raise TargetError(
+                f"the adapter '{bound.adapter.use}' can go on no layer that the target '{target}' names: "
+                f"{named[0]} is refused since {refused[named[0]]}",
+                where=where(("adapter", "targets")),
+                hint=_possible(first.keys() - refused.keys()),
+            )
+        chosen.update(possible)
+    targets = [path for path in first if path in chosen]
+    for field, pattern in config.idle_patterns(targets):
         names = sorted({path.rpartition(".")[2] for path in targets})
         raise TargetError(
             f"the pattern '{pattern}' of adapter.{field} holds for no layer that is adapted",
@@ -43,6 +70,11 @@ def chosen_targets(bound: BoundRecipe, layers: Sequence[str], experts: Sequence[
             "Of several patterns that match, the first holds.",
         )
     return targets
+
+
+def _possible(paths: Iterable[str]) -> str:
+    names = sorted({path.rpartition(".")[2] for path in paths})
+    return f"It can go on layers that end in: {', '.join(names)}." if names else "Take another adapter: lora."
 
 
 def certain_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
@@ -60,7 +92,11 @@ def certain_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
 
 
 def forecast(
-    bound: BoundRecipe, layers: Sequence[LayerInfo], targets: Sequence[str], stacks: Sequence[StackInfo] = ()
+    bound: BoundRecipe,
+    layers: Sequence[LayerInfo],
+    targets: Sequence[str],
+    stacks: Sequence[StackInfo] = (),
+    output: LayerInfo | None = None,
 ) -> dict[str, int | None]:
     """Returns what a run will train and store, as the adapter's and the quantizer's own fields say it.
 
@@ -69,17 +105,19 @@ def forecast(
         layers: The linear layers inside the blocks, all of which are frozen.
         targets: The dotted path of those that are adapted, and of the stacks of experts that are.
         stacks: The stacks of experts, all of which are frozen.
+        output: The output layer, which is not quantized.
 
     Returns:
         The numbers that the adapter trains, new rows of the embeddings not among them, and the bytes of the frozen
-        layers; None where one of them does not tell.
+        layers inside the blocks; None where one of them does not tell.
     """
     chosen, itemsize = set(targets), _ITEMSIZE[bound.recipe.training.dtype]
     adapter, quantizer = bound.adapter.config, bound.quantizer.config
-    owners = {layer: layer.path for layer in layers} | {e: stack.path for stack in stacks for e in stack.layers()}
+    frozen = {layer: layer.path for layer in layers} | {e: stack.path for stack in stacks for e in stack.layers()}
+    owners = frozen | ({output: output.path} if output else {})
     return {
         "adapter_parameters": _sum(adapter.trainable_parameters(e) for e, path in owners.items() if path in chosen),
-        "frozen_linear_bytes": _sum(quantizer.stored_bytes(layer, itemsize) for layer in owners),
+        "frozen_linear_bytes": _sum(quantizer.stored_bytes(layer, itemsize) for layer in frozen),
     }
 
 
@@ -106,11 +144,19 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
     """
     from graftkit.model.grow import check_growable
     from graftkit.model.load import plan_base_model
+    from graftkit.model.output_layer import ties_output
 
     bound, planned = plan.bound, plan_base_model(plan.files)
     if change:
         check_growable(planned.skeleton, plan.files.reference)
     targets = _matched(bound, planned)
+    on_output = planned.output is not None and planned.output.path in targets
+    if change and planned.output and on_output:
+        raise TargetError(
+            f"the vocabulary changes, and with it the rows of '{planned.output.path}', which can't be adapted then",
+            where=bound.document.where(("adapter", "targets")),
+            hint="Leave it out of adapter.targets: the rows of new tokens are trained as a whole.",
+        )
     check_targets(plan, targets, planned)
     stacks = {stack.path for stack in planned.stacks}
     dense = ["the experts of this architecture can't be quantized: they stay dense and frozen"]
@@ -118,11 +164,11 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
         plan,
         targets=targets,
         expert_targets=[t for t in targets if t in stacks],
-        forecast=forecast(bound, planned.layers, targets, planned.stacks),
+        unties=on_output and ties_output(planned.skeleton),
+        forecast=forecast(bound, planned.layers, targets, planned.stacks, planned.output),
         notices=[*plan.notices, *(dense if planned.dense_experts else [])],
     )
 
 
 def _matched(bound: BoundRecipe, planned: Loader) -> list[str]:
-    layers, experts = [layer.path for layer in planned.layers], [stack.path for stack in planned.stacks]
-    return chosen_targets(bound, layers, experts)
+    return chosen_targets(bound, planned.layers, planned.stacks, planned.output)

@@ -11,8 +11,18 @@ from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import RECORD, Corpus
 from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folder import CHECKPOINTS
+from graftkit.flow.follow import lead
 from graftkit.flow.holdout_watch import HoldoutWatch
-from graftkit.flow.metrics import METRICS, Metrics, missing_steps, read_metrics, to_line
+from graftkit.flow.masking import masking_of
+from graftkit.flow.metrics import (
+    METRICS,
+    Metrics,
+    kept_evaluations,
+    missing_evaluations,
+    missing_steps,
+    read_metrics,
+    to_line,
+)
 from graftkit.flow.objective import loss_of
 from graftkit.flow.resume import Resumed, check_state
 from graftkit.host.lifecycle import StepInfo
@@ -21,12 +31,14 @@ from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import ExportedStep, StepFailure
 from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
+from graftkit.store.token_store import TokenStore
 from graftkit.training.checkpoint import (
     checkpoint_of,
     damaged_checkpoints,
     forget_after,
     latest_checkpoint,
     read_checkpoint,
+    read_evaluations,
     write_checkpoint,
 )
 from graftkit.training.early_stop import best_step
@@ -35,7 +47,7 @@ from graftkit.training.optimizers import RowTraining
 from graftkit.training.order import Mixture
 from graftkit.training.schedule import learning_rate, warmup_steps
 
-__all__ = ["go_back", "save_adapter", "train"]
+__all__ = ["go_back", "make_trainer", "save_adapter", "train"]
 
 SHOWN_RECORDS = 8
 """How many of a failed step's records its error names; the manifest names all."""
@@ -47,21 +59,10 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     When it is stopped half-way, by whatever, the state as of the last whole step is saved, and the manifest says how
     far it came: a resumed run goes on from there.
     """
-    model, options = loaded.model, run.plan.bound.recipe.training
-    trainer = Trainer(
-        model.network,
-        model.trainable_parameters(),
-        corpus.train,
-        options,
-        loaded.device,
-        _row_training(run, model),
-        rate_scales=model.rate_scales(),
-        packed=loaded.packing.packed,
-        loss=loss_of(run, model.network),
-        mixture=Mixture(run.plan.shares, corpus.train.by_example[RECORD].tolist()) if run.plan.mixed else None,
-    )
+    model, trainer = loaded.model, make_trainer(run, loaded, corpus.train)
     _check_first(run, trainer)
     with run.stage("training") as stage:
+        lead(run)
         if run.resumed is not None and _is_trained(run, run.resumed, trainer):
             _take_adapter(run, run.resumed, model, trainer, stage)
         else:
@@ -73,6 +74,25 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
             run.record(exported=_take_steps(run, model, corpus, trainer, stage))
         save_adapter(run, model, run.manifest.exported.step if run.manifest.exported else trainer.step)
         stage.facts |= _facts(trainer, read_metrics(run.folder / METRICS))
+
+
+def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Trainer:
+    """Returns what trains a run's model on its examples."""
+    model = loaded.model
+    return Trainer(
+        model.network,
+        model.trainable_parameters(),
+        store,
+        run.plan.bound.recipe.training,
+        loaded.device,
+        _row_training(run, model),
+        rate_scales=model.rate_scales(),
+        packed=loaded.packing.packed,
+        loss=loss_of(run, model.network),
+        mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
+        masking=masking_of(run, "training"),
+        processes=run.processes,
+    )
 
 
 def _take_steps(
@@ -266,6 +286,10 @@ def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) ->
         trainer.step,
         trainer.state(),
         tokenizer_fingerprint=fingerprint,
+        evaluations=[
+            {"step": line.step, "holdout_loss": line.holdout_loss, "examples": line.examples}
+            for line in watch.evaluations
+        ],
         keep=run.plan.bound.recipe.training.keep_checkpoints,
         also=() if watch.best is None else (watch.best,),
     )
@@ -290,8 +314,10 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     step, path = found
     with named(str(path)):
         trainer.load_state(step, read_checkpoint(path))
-    metrics = read_metrics(run.folder / METRICS)
-    _tell_of_damage(run, stage, missing_steps(metrics.steps, step))
+    metrics, kept = read_metrics(run.folder / METRICS), kept_evaluations(read_evaluations(path))
+    missing = (missing_steps(metrics.steps, step), missing_evaluations(metrics, kept))
+    _tell_of_damage(run, stage, "; ".join(filter(None, missing)))
+    metrics = metrics.with_evaluations(kept)
     write_text(run.folder / METRICS, metrics.until(step).text())
     for line in metrics.until(step).steps:
         trainer.watch.look(line["step"], line["loss"], line["gradient_norm"])
@@ -331,6 +357,8 @@ def _facts(trainer: Trainer, metrics: Metrics) -> dict[str, object]:
     """Returns what the training took; what only its metrics say is None where they are damaged."""
     tokens, loss_tokens = trainer.count_tokens()
     losses = {line["step"]: line["loss"] for line in metrics.steps}
+    if trainer.masks:  # another share in each step
+        loss_tokens = sum(line["loss_tokens"] for line in metrics.steps)
     seconds = sum(line["seconds"] for line in metrics.steps)
     return {
         "steps": trainer.step,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from graftkit.errors import RecipeError
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import SettledKey
 
-__all__ = ["CHECKPOINT", "DTYPE", "MICROBATCH", "SETTLED_KEYS", "settled_recipe", "unsettled"]
+__all__ = ["CHECKPOINT", "DTYPE", "MICROBATCH", "SETTLED_KEYS", "refuse_unsettled", "settled_recipe", "unsettled"]
 
 DTYPE = "training.dtype"
 MICROBATCH = "training.microbatch_tokens"
@@ -29,3 +30,18 @@ def unsettled(recipe: Recipe) -> list[str]:
 def settled_recipe(bound: BoundRecipe, found: Mapping[str, SettledKey]) -> BoundRecipe:
     """Returns a recipe with those of its keys that say `auto` at what they came to, as far as that is known."""
     return bound.with_values({key: found[key].value for key in unsettled(bound.recipe) if key in found})
+
+
+def refuse_unsettled(bound: BoundRecipe) -> None:
+    """Refuses keys that say `auto` where several processes train together: each would look at its own machine.
+
+    Raises:
+        RecipeError: There are such keys.
+    """
+    keys = unsettled(bound.recipe)
+    if keys:
+        raise RecipeError(
+            f"{' and '.join(keys)} can't be auto where several processes train together",
+            where=bound.document.where(tuple(keys[0].split("."))),
+            hint="Say what every process is to take: `toolkit plan` on one of the machines tells what auto comes to.",
+        )

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["is_multimodal", "load_pretrained", "model_class", "text_settings"]
+__all__ = ["Head", "head_of", "is_multimodal", "load_pretrained", "model_class", "text_settings", "with_head"]
+
+Head = Literal["language", "sequence", "masked"]
+"""What stands on a model's hidden states: `language`, the output layer of a causal language model; `sequence`, a few
+scores of a whole sequence, as transformers' `*ForSequenceClassification` computes them; `masked`, the output layer of
+an encoder that fills in masked tokens, as `*ForMaskedLM` has it."""
+
+_CLASSES: Mapping[Head, str] = {
+    "language": "ForCausalLM",
+    "sequence": "ForSequenceClassification",
+    "masked": "ForMaskedLM",
+}
+"""How the names of transformers' classes with each head end."""
+_END = re.compile(r"(For[A-Z][A-Za-z]*|LMHeadModel|DoubleHeadsModel|Model)$")
 
 _PARTS = ("text_config", "vision_config", "audio_config")
 
@@ -27,10 +41,53 @@ def text_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return nested if isinstance(nested, Mapping) else config
 
 
-def model_class(config: Any) -> Any | None:
-    """Returns the class that holds a configuration's causal language model, or None where transformers has none.
+def head_of(config: Mapping[str, Any]) -> Head:
+    """Returns the head that a config.json names by its `architectures`; a language model's where it names none.
 
-    Where `config.text_config` describes the language model, that is the multimodal class, such as
+    Example:
+        >>> head_of({"architectures": ["LlamaForSequenceClassification"]})
+        'sequence'
+    """
+    named = config.get("architectures") or [""]
+    return next((head for head, end in _CLASSES.items() if str(named[0]).endswith(end)), "language")
+
+
+def with_head(
+    config: Mapping[str, Any], head: Head, labels: Sequence[str] = (), pad: int | None = None
+) -> dict[str, Any]:
+    """Returns a config.json that asks for another head.
+
+    Args:
+        config: The base model's.
+        head: The head.
+        labels: What the scores of a sequence are of, in their order; a single one without a name where there are none.
+        pad: The id of the tokenizer's padding token, by which decoders find the last token of a padded sequence; taken
+            where config.json names none.
+
+    Example:
+        >>> with_head({"architectures": ["LlamaForCausalLM"]}, "sequence", ["bad", "good"])["architectures"]
+        ['LlamaForSequenceClassification']
+    """
+    named = (config.get("architectures") or [""])[0]
+    found = {**config, "architectures": [f"{_END.sub('', str(named))}{_CLASSES[head]}"]}
+    if head == "sequence":
+        names = list(labels) or ["LABEL_0"]
+        found |= {
+            "id2label": {str(number): name for number, name in enumerate(names)},
+            "label2id": {name: number for number, name in enumerate(names)},
+            "problem_type": "single_label_classification" if labels else "regression",
+        }
+        found.pop("num_labels", None)
+        if config.get("pad_token_id") is None and pad is not None:
+            found["pad_token_id"] = pad
+    return found
+
+
+def model_class(config: Any) -> Any | None:
+    """Returns the class that holds a configuration's model with its head, or None where transformers has none.
+
+    Where `config.architectures` names another head, that is the class with such a head; else the causal language
+    model's. Where `config.text_config` describes the language model, that is the multimodal class, such as
     `Gemma3ForConditionalGeneration`: what AutoModelForMultimodalLM and AutoModelForImageTextToText choose.
 
     Args:
@@ -39,14 +96,21 @@ def model_class(config: Any) -> Any | None:
     from transformers import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
         MODEL_FOR_MULTIMODAL_LM_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     )
 
     text = config.get_text_config()
     if config.is_encoder_decoder or text.is_encoder_decoder:
         return None
-    if text is config:
-        mappings: tuple[Any, ...] = (MODEL_FOR_CAUSAL_LM_MAPPING,)
+    head = head_of({"architectures": config.architectures})
+    if head == "sequence":
+        mappings: tuple[Any, ...] = (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,)
+    elif head == "masked":
+        mappings = (MODEL_FOR_MASKED_LM_MAPPING,)
+    elif text is config:
+        mappings = (MODEL_FOR_CAUSAL_LM_MAPPING,)
     elif text is getattr(config, "text_config", None):
         mappings = (MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
     else:
@@ -63,7 +127,7 @@ def load_pretrained(folder: Path, **options: Any) -> Any:
         options: Further keywords of `from_pretrained`.
 
     Raises:
-        ValueError: transformers has no causal language model of that configuration, or tensors are missing, left over
+        ValueError: transformers has no such model of that configuration, or tensors are missing, left over
             or of another shape, which transformers itself would make up for by random ones.
     """
     from transformers import AutoConfig
@@ -72,7 +136,7 @@ def load_pretrained(folder: Path, **options: Any) -> Any:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=local)
     found = model_class(config)
     if found is None:
-        raise ValueError(f"transformers has no causal language model of type '{config.model_type}'")
+        raise ValueError(f"transformers has no such model of type '{config.model_type}'")
     model, info = found.from_pretrained(
         folder, config=config, dtype="auto", output_loading_info=True, **{"trust_remote_code": False, **options}
     )

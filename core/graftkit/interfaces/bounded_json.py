@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from graftkit.interfaces.long_numbers import LONG_NUMBER, is_long_number
+
 __all__ = ["parse_json", "parse_strict_json"]
 
 _SIGN = re.compile(r'[{[,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -15,6 +17,7 @@ _WEIGHTS = {"{": 4, "[": 1, ",": 1}
 
 _DEEPEST = 200
 """Levels of lists and objects in one another: further ones are read, but what walks through them runs out of stack."""
+_TOO_DEEP = f"it is nested over {_DEEPEST} levels deep"
 
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON escapes one half of a surrogate pair."""
@@ -33,16 +36,22 @@ def parse_json(data: bytes | str, most_values: int = 4_000_000, *, unicode: bool
         options: Further keywords of `json.loads`.
 
     Raises:
-        ValueError: It is no JSON, or holds more values, or a text without a UTF-8 form where that is asked for, or is
-            nested over 200 levels deep.
-        RecursionError: It is nested too deeply to be read.
+        ValueError: It is no JSON, or holds more values, or a text without a UTF-8 form where that is asked for, or a
+            whole number of thousands of digits, or is nested over 200 levels deep.
     """
     text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
     if sum(weight * text.count(sign) for sign, weight in _WEIGHTS.items()) > most_values:  # those in texts, too
         _check_values(text, most_values)
-    found = json.loads(text, **options)
+    try:
+        found = json.loads(text, **options)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except ValueError as error:
+        if is_long_number(error):
+            raise ValueError(LONG_NUMBER) from None
+        raise
     if text.count("{") + text.count("[") > _DEEPEST and _is_deeper(found, _DEEPEST):
-        raise ValueError(f"it is nested over {_DEEPEST} levels deep")
+        raise ValueError(_TOO_DEEP)
     if unicode and _HALF_PAIR.search(text):
         _check_unicode(found)
     return found
@@ -53,7 +62,6 @@ def parse_strict_json(text: str, most_values: int) -> Any:
 
     Raises:
         ValueError: As for `parse_json`; or a key stands in an object twice, or a number is none of JSON's, such as NaN.
-        RecursionError: It is nested too deeply.
     """
     return parse_json(text, most_values, parse_constant=_no_constant, object_pairs_hook=_unique)
 

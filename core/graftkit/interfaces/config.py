@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from graftkit.interfaces.layer import LayerInfo
 
-__all__ = ["ProviderConfig", "StrictModel"]
+__all__ = ["MOST_COUNTED", "ProviderConfig", "StrictModel"]
+
+MOST_COUNTED = 1_000_000_000
+"""The largest number that a recipe counts records, steps or tokens by: beyond every use, and libraries take it."""
 
 
 class StrictModel(BaseModel):
@@ -22,15 +25,26 @@ class StrictModel(BaseModel):
 class ProviderConfig(StrictModel):
     """The fields that a recipe may give to one provider.
 
-    Give every field a type, bounds, a default and a `description`: `toolkit schema` and the errors show them.
+    Give every field a type, a default and a `description`, and a number a least and a largest value: `toolkit schema`
+    and the errors show them.
 
     Attributes:
         preset: Sections of the recipe that an adapter fills in where the recipe is silent, so that one name can stand
             for a known combination: key by key, but a section that names a provider, or a list, as a whole. It
             fills any but `model`, `adapter` and `plugins`; no other kind of provider has one.
+        rate_scale: Of an adapter and of an objective: what the learning rate that fits LoRA and fine-tuning is
+            multiplied by where a recipe says none; both factors count.
     """
 
     preset: ClassVar[Mapping[str, Any]] = {}
+    rate_scale: ClassVar[float] = 1.0
+
+    def refusal(self, layer: LayerInfo) -> str | None:
+        """Says why an adapter can't go on a layer, such as "it has no bias"; None where it can.
+
+        A target that names other layers, too, leaves this one out; one that names no other is refused before any work.
+        """
+        return None
 
     def idle_patterns(self, paths: Sequence[str]) -> Iterable[tuple[str, str]]:
         """Returns an adapter's own patterns that hold for no layer; a recipe with one is refused before any work.

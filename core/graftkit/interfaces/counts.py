@@ -11,7 +11,7 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.model_source import TensorInfo
 
-__all__ = ["check_counts", "count_weights"]
+__all__ = ["check_counts", "check_layers", "count_weights"]
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """How language models call their layers, each of which has a tensor at least."""
@@ -23,6 +23,9 @@ _UNBOUND = re.compile(r"(_id|_ids|theta|base|seed|positions?|embeddings|ctx|cont
 _ANY_PARTS = 1024
 """How many parts a configuration may name whatever the weights are: it may speak of what the model has none of."""
 _ANY_NUMBER = 1 << 24
+_MOST_LAYERS = 1000
+"""Layers of a model, and of each of its parts; models in use have up to 200. Libraries build a module for each."""
+_DEEP = re.compile(r"(^|\.)(num_hidden_layers|n_layers?|num_layers|num_hidden_blocks|depth|(en|de)coder_layers)$")
 
 
 def check_counts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], where: str) -> None:
@@ -38,6 +41,7 @@ def check_counts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], w
     Raises:
         ModelError: It names more layers, experts or other parts than there are tensors, or a size that none has.
     """
+    check_layers(config, where)
     longest = max((size for info in tensors.values() for size in info.shape), default=0)
     own = text_settings(config)
     limits = {**dict.fromkeys(_LAYERS, len(tensors)), **dict.fromkeys(_WIDTHS, longest)}
@@ -49,11 +53,32 @@ def check_counts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], w
     for key, value, limit in found:
         if value > limit:
             raise ModelError(
-                f"the configuration's {key} is {value:,}, but the weights are {len(tensors):,} tensors, the longest "
-                f"with {longest:,} rows or columns",
+                f"the configuration's {key} is {_shown(value)}, but the weights are {len(tensors):,} tensors, the "
+                f"longest with {longest:,} rows or columns",
                 where=where,
                 hint="Configuration and weights do not belong together: take both from the same model.",
             )
+
+
+def check_layers(config: Mapping[str, Any], where: str) -> None:
+    """Refuses a config.json of far more layers than any model has, each of which takes milliseconds, or of no width.
+
+    Raises:
+        ModelError: It names more layers, or fewer than none, or a width below 1.
+    """
+    own = text_settings(config)
+    for key in _WIDTHS:
+        if isinstance(own.get(key), int) and own[key] < 1:
+            raise ModelError(f"the configuration's {key} is {_shown(own[key])}: no model is that wide", where=where)
+    for key, value in _numbers(config):
+        if _DEEP.search(key) and not 0 <= value <= _MOST_LAYERS:
+            raise ModelError(
+                f"the configuration's {key} is {_shown(value)}; up to {_MOST_LAYERS:,} are read", where=where
+            )
+
+
+def _shown(value: int) -> str:
+    return f"{value:,}" if value.bit_length() < 64 else "a number of over 64 bits"
 
 
 def count_weights(tensors: Mapping[str, TensorInfo]) -> int:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from graftkit.interfaces.architecture import Head
+
 __all__ = ["CardExporter", "CardRequest", "ExportCard", "LoadingExample"]
 
 
@@ -54,29 +56,76 @@ class CardRequest:
         folder: The export, complete.
         base: What the base model is loaded by once it lies beside the program, `./NAME`, or its id on the hub.
         chat: Whether it is asked in its chat template.
+        head: What it has on its hidden states.
+        labels: Of a head on sequences, what its scores are of; empty for the one score of a reward model.
+        pad: The id of the padding token that the base model is given with such a head, if any.
     """
 
     folder: Path
     base: str
     chat: bool
+    head: Head = "language"
+    labels: Sequence[str] = ()
+    pad: int | None = None
+
+    @property
+    def auto_class(self) -> str:
+        """The class of `transformers` that loads such models."""
+        return {
+            "language": "AutoModelForCausalLM",
+            "sequence": "AutoModelForSequenceClassification",
+            "masked": "AutoModelForMaskedLM",
+        }[self.head]
 
     def python(self, imports: Sequence[str], load: str) -> str:
-        """Returns a program that asks a `transformers` model and prints the answer.
+        """Returns a program that asks a `transformers` model and prints the answer, or the scores of a text.
 
         Args:
             imports: Lines of imports.
             load: Lines that make `tokenizer` and `model`.
         """
-        ask = _IN_THE_TEMPLATE if self.chat else 'inputs = tokenizer("Hello", return_tensors="pt")\n'
-        return "\n".join(imports) + f"\n\n{load}\n{ask}{_ANSWER}"
+        if self.head == "language":
+            ask, answer = _IN_THE_TEMPLATE if self.chat else _PLAINLY, _ANSWER
+        elif self.head == "masked":
+            ask, answer = _WITH_A_MASK, _FILLED
+        else:
+            ask, answer = _WITH_AN_ANSWER if self.chat else _PLAINLY, _LABELS if self.labels else _REWARD
+        return "\n".join(imports) + f"\n\n{load}\n{ask}{answer}"
 
     def load_base(self) -> str:
-        """Returns the arguments of `AutoModelForCausalLM.from_pretrained` for the base model."""
+        """Returns the arguments of `from_pretrained` for the base model: which, and with which head."""
+        named = dict(enumerate(self.labels))
+        kept = {"pad_token_id": self.pad} if self.pad is not None else {}
+        head = {**({"id2label": named} if named else {"num_labels": 1}), **kept} if self.head == "sequence" else {}
+        return ", ".join([self._base(), *(f"{name}={value!r}" for name, value in head.items())])
+
+    def _base(self) -> str:
         place = Path(self.base)
         if place.suffix.lower() == ".gguf":
             return f"{_quoted(str(place.parent))}, gguf_file={_quoted(place.name)}"
         return _quoted(self.base)
 
+
+_PLAINLY = 'inputs = tokenizer("Hello", return_tensors="pt")\n'
+
+_WITH_AN_ANSWER = """messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]
+inputs = tokenizer.apply_chat_template(messages, return_dict=True, return_tensors="pt")
+"""
+
+_WITH_A_MASK = """inputs = tokenizer(f"Hello {tokenizer.mask_token}", return_tensors="pt")
+"""
+
+_FILLED = """place = inputs["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+for token in model(**inputs).logits[0, place].topk(5).indices:
+    print(tokenizer.decode(token))
+"""
+
+_LABELS = """for label, share in enumerate(model(**inputs).logits[0].softmax(0).tolist()):
+    print(model.config.id2label[label], share)
+"""
+
+_REWARD = """print(model(**inputs).logits[0].item())
+"""
 
 _IN_THE_TEMPLATE = """messages = [{"role": "user", "content": "Hello"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")

@@ -84,7 +84,7 @@ class PlannedModel(Protocol):
 
     @property
     def unties(self) -> bool:
-        """Whether its output layer has new rows of its own, and the base model's is tied to the embedding."""
+        """Whether its output layer, which the base ties to the embedding, is adapted or has new rows of its own."""
 
     @property
     def adapter(self) -> Adapter:
@@ -125,9 +125,14 @@ class TrainedModel(PlannedModel, Protocol):
     def saved_tensors(self) -> Mapping[str, torch.Tensor]:
         """Whole parameters, float32, by name, that an adapter from elsewhere holds in the place of the base model's.
 
-        They are PEFT's `modules_to_save`: frozen here, and part of what `merged_tensors` and `base_tensors` yield.
-        Empty for an adapter that graftkit trained from the start.
+        They are PEFT's `modules_to_save`: frozen here, or the head that was trained beside the adapter, and part of
+        what `merged_tensors` and `base_tensors` yield. Empty for the adapter of a language model that graftkit trained
+        from the start.
         """
+
+    @property
+    def head(self) -> Sequence[str]:
+        """The dotted paths of the modules that are a head on sequences, whose parameters are `saved_tensors`."""
 
     @property
     def adapted(self) -> Mapping[str, AdaptedWeight]:
@@ -170,7 +175,8 @@ class Probe:
 
     Attributes:
         ids: Token ids, `[tokens]`.
-        positions: The positions whose logits are compared, ascending.
+        positions: The positions whose logits are compared, ascending; the last one alone where the model has a head
+            on sequences, whose scores of the sequence are compared.
     """
 
     ids: tuple[int, ...]
@@ -329,6 +335,8 @@ class Exporter(Protocol):
         proved_with: Import names, which are also distributions, of the programs that `logits` loads the export with.
         log_probabilities: Whether `logits` gives log-probabilities, for programs that give nothing else: NaN for tokens
             of which the program gives none. An exporter without this attribute gives logits.
+        heads: The heads of models that it writes, of `graftkit.interfaces.architecture.Head`; of another model core
+            refuses the export. An exporter without this attribute writes language models.
     """
 
     proved_with: tuple[str, ...]

@@ -40,7 +40,7 @@ def read_json_object(
         raise error(f"there is no {path.name}", where=str(path.parent), hint=missing) from None
     except OSError as reason:
         raise error(f"it can't be read: {reason.strerror}", where=str(path), hint=damaged) from None
-    except (ValueError, RecursionError) as reason:
+    except ValueError as reason:
         raise error(f"it is no JSON: {reason}", where=str(path), hint=damaged) from None
     if not isinstance(data, dict):
         raise error("it is no JSON object", where=str(path), hint=damaged)

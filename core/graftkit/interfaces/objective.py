@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.config import ProviderConfig
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LearnsFrom", "Objective", "ObjectiveConfig", "Scores"]
+__all__ = ["LABEL", "LearnsFrom", "Objective", "ObjectiveConfig", "Scores", "SequenceObjective", "SequenceScores"]
 
-LearnsFrom = Literal["answers", "pairs", "labelled"]
+LearnsFrom = Literal["answers", "pairs", "labelled", "labels", "texts"]
 """Which records an objective learns from: `answers`, any that shows what is to be said; `pairs` of a chosen and a
-rejected answer; `labelled` answers, each wanted or not."""
+rejected answer; `labelled` answers, each wanted or not; `labels`, texts each with one of a few labels;
+`texts`, plain ones alone."""
+
+LABEL = "label"
+"""The number by example that says which of the labels a text has, from 0."""
 
 
 class ObjectiveConfig(ProviderConfig):
     """The fields of an objective, and what core must know of it before torch is loaded.
 
     Attributes:
+        head: What the model has on its hidden states. With `language` the objective sees log-probabilities of tokens
+            (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), which modules give
+            that core puts on the base model and trains fully, beside the adapter. With `masked` it sees
+            log-probabilities of the tokens that core masks.
         learns_from: Which records it learns from.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
@@ -30,14 +39,29 @@ class ObjectiveConfig(ProviderConfig):
             forward pass.
         likelihood: Whether the loss is the negative log-likelihood, as the mean over a step's tokens. `losses` is not
             asked then, and each step takes one forward pass.
-        rate_scale: What a learning rate that fits fine-tuning is multiplied by, where a recipe says none.
     """
 
+    head: ClassVar[Head] = "language"
     learns_from: ClassVar[LearnsFrom] = "answers"
     uses_reference: ClassVar[bool] = False
     by_example: ClassVar[bool] = True
     likelihood: ClassVar[bool] = False
-    rate_scale: ClassVar[float] = 1.0
+
+    @property
+    def masked_share(self) -> float:
+        """The share of a text's tokens that are masked, for an objective whose head is `masked`."""
+        return 0.0
+
+    def label_order(self, found: Collection[str]) -> Sequence[str]:
+        """Returns the labels in the order of their numbers, for an objective that learns from `labels`.
+
+        Args:
+            found: Those that the records have.
+
+        Raises:
+            ValueError: They are not what the recipe says.
+        """
+        return sorted(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +118,31 @@ class Scores:
     def _summed(self, values: torch.Tensor) -> torch.Tensor:
         found = values.new_zeros(self.examples * self.sequences).index_add(0, self.sequence, values)
         return found.view(self.examples, self.sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceScores:
+    """What a head gives the sequences of some examples.
+
+    Attributes:
+        values: `[examples, sequences, outputs]`, float32: of a text with a label one sequence and an output a label; of
+            a pair the chosen answer and the rejected one, with one output each. A gradient by it becomes one by the
+            parameters of the head and the adapter.
+        by_example: The examples' further numbers by name, `[examples]` each: `label`, the number of a text's label.
+    """
+
+    values: torch.Tensor
+    by_example: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class SequenceObjective(Protocol):
+    """What training minimizes of scores of whole sequences, where its config says `head = "sequence"`."""
+
+    def losses(self, scores: SequenceScores) -> torch.Tensor:
+        """Returns the loss of each example, `[examples]`, float32. A step minimizes their mean."""
+
+    def metrics(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
+        """Returns what else is told of the examples, as `Objective.metrics` does."""
 
 
 class Objective(Protocol):

@@ -10,7 +10,7 @@ from functools import lru_cache
 from graftkit.interfaces.character_sets import Alphabet, Characters
 from graftkit.interfaces.pattern_syntax import Alternatives, Condition, Node, Repeat, Series, parse_pattern
 
-__all__ = ["PatternError", "steps_at_most"]
+__all__ = ["PatternError", "python_steps_at_most", "steps_at_most"]
 
 _MOST_CHARACTERS = 500_000
 _MOST_COPIES = 16
@@ -63,17 +63,39 @@ def steps_at_most(pattern: str, length: int) -> float:
         >>> steps_at_most(r" ?\p{L}+", 1000), steps_at_most(r"\s+$", 1000), steps_at_most(r"(a+)+$", 1000)
         (2000.0, 1000000.0, inf)
     """
-    degree, ways = _growth_of(pattern)
+    return _steps(_growth_of(pattern), length)
+
+
+def python_steps_at_most(pattern: str, length: int, *, ignore_case: bool = False, whole: bool = False) -> float:
+    """Returns how many steps Python's `re` takes at most, as `steps_at_most` does.
+
+    Args:
+        pattern: A regular expression that `re.compile` takes.
+        length: Characters of the text.
+        ignore_case: Whether it is compiled with `re.IGNORECASE`.
+        whole: Whether all of the text must match.
+
+    Raises:
+        PatternError: It is too large, or has something whose time can't be told.
+    """
+    return _steps(_growth_of(pattern, python=True, ignore_case=ignore_case, whole=whole), length)
+
+
+def _steps(growth: tuple[int, int], length: int) -> float:
+    degree, ways = growth
     return float(min(ways, 10**9)) * float(length) ** (degree + 1) if degree >= 0 else float("inf")
 
 
 @lru_cache(maxsize=64)
-def _growth_of(pattern: str) -> tuple[int, int]:
+def _growth_of(
+    pattern: str, *, python: bool = False, ignore_case: bool = False, whole: bool = False
+) -> tuple[int, int]:
     """Returns the degree by which ways grow with the text, -1 for exponentially, and the factor before it."""
     try:
         if len(pattern) > _MOST_CHARACTERS:
             raise ValueError("it is too large")
-        return _Automaton(parse_pattern(pattern)).growth()
+        found = parse_pattern(pattern, python=python, ignore_case=ignore_case)
+        return _Automaton(Series((found, Condition())) if whole else found).growth()
     except ValueError as error:
         raise PatternError(f"it can't be judged: {error}") from None
 

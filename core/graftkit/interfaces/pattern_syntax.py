@@ -11,7 +11,7 @@ __all__ = ["Alternatives", "Characters", "Condition", "Node", "Repeat", "Series"
 
 _MOST_LEVELS = 100
 _MOST_CHOICES = 100
-_GROUP = re.compile(r"\?(?:#|:|=|!|>|<=|<!|<[^\W\d]\w*>|P<[^\W\d]\w*>|([imsxWDSP]*)(?:-([imsx]*))?([:)]))")
+_GROUP = re.compile(r"\?(?:#|:|=|!|>|<=|<!|<[^\W\d]\w*>|P<[^\W\d]\w*>|([imsxWDSPauL]*)(?:-([imsx]*))?([:)]))")
 _COUNT = re.compile(r"\{(?:(\d+)(,)?(\d+)?|,(\d+))\}")
 _CODE = re.compile(r"x\{([0-9A-Fa-f]{1,8})\}|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|0([0-7]{0,2})")
 _PROPERTY = re.compile(r"[pP]\{(\^?)([^{}]*)\}")
@@ -27,6 +27,8 @@ _UNKNOWN = Characters("unknown")
 _WORD = Characters("or", parts=(_LETTERS, _DIGITS, Characters("and", parts=(_WORD_OR_NOT, _UNKNOWN))))
 _CLASSES = {"d": _DIGITS, "w": _WORD, "s": space(), "h": _HEX}
 _NEWLINE = characters((10, 10))
+_OF_PYTHON = str.maketrans({"m": None, "s": "m", "a": None, "u": None, "L": None})
+"""Options of Python's `re` as those of Oniguruma, as far as they say what is read."""
 _CONDITIONS = frozenset("AzZbBGK")
 
 
@@ -63,13 +65,20 @@ class Condition:
 Node = Characters | Series | Alternatives | Repeat | Condition
 
 
-def parse_pattern(pattern: str) -> Node:
+def parse_pattern(pattern: str, *, python: bool = False, ignore_case: bool = False) -> Node:
     """Returns the parts of a regular expression. Atomic groups count as groups, possessive repeats as repeats.
+
+    Args:
+        pattern: The expression.
+        python: Whether it is one of Python's `re`, which has compiled it: there `(?s)` means what `(?m)` does
+            here, and classes have no classes in them.
+        ignore_case: Whether letters are the same in upper and lower case.
 
     Raises:
         ValueError: It is malformed, or has something whose time can't be told, such as a reference to a group.
     """
-    parser = _Parser(pattern)
+    parser = _Parser(pattern, python)
+    parser.flags = _Flags(case=not ignore_case)
     found = parser.alternatives()
     if parser.at < len(pattern):
         raise ValueError("a ')' without '('")
@@ -91,21 +100,22 @@ class _Flags:
 
 
 class _Parser:
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, python: bool) -> None:
         self.text = pattern
         self.at = 0
         self._levels = 0
-        self._flags = _Flags()
+        self._python = python
+        self.flags = _Flags()
 
     def alternatives(self) -> Node:
         """Reads up to the end, or to the parenthesis that closes the group."""
         if self._levels > _MOST_LEVELS:
             raise ValueError(f"over {_MOST_LEVELS} groups in one another")
-        found, flags = [self._series()], self._flags
+        found, flags = [self._series()], self.flags
         while self._next() == "|":
             self.at += 1
             found.append(self._series())
-        self._flags = flags
+        self.flags = flags
         return found[0] if len(found) == 1 else Alternatives(tuple(found))
 
     def _next(self) -> str:
@@ -114,7 +124,7 @@ class _Parser:
     def _series(self) -> Node:
         parts: list[Node] = []
         while (sign := self._next()) and sign not in "|)":
-            if self._flags.extended and (sign.isspace() or sign == "#"):
+            if self.flags.extended and (sign.isspace() or sign == "#"):
                 end = self.text.find("\n", self.at) if sign == "#" else self.at
                 self.at = len(self.text) if end < 0 else end + 1
                 continue
@@ -163,7 +173,7 @@ class _Parser:
         if sign == "\\":
             return self._escape()
         if sign == ".":
-            return ANY if self._flags.dot_all else _NEWLINE.negated()
+            return ANY if self.flags.dot_all else _NEWLINE.negated()
         if sign in "^$":
             return Condition()
         if sign in "*+?":
@@ -171,10 +181,10 @@ class _Parser:
         return self._cased(characters((ord(sign), ord(sign))))
 
     def _cased(self, found: Characters) -> Characters:
-        return found if self._flags.case else found.without_case()
+        return found if self.flags.case else found.without_case()
 
     def _group(self) -> Node | None:
-        flags = self._flags
+        flags = self.flags
         kind = _GROUP.match(self.text, self.at)
         if kind is None and self._next() in ("?", "*"):
             raise ValueError(f"the group {self.text[self.at - 1 : self.at + 4]!r}")
@@ -184,13 +194,14 @@ class _Parser:
             self._skip_comment()
             return None
         if kind is not None and kind[3]:
-            self._flags = flags.changed(kind[1], kind[2] or "")
+            on, off = (text.translate(_OF_PYTHON if self._python else {}) for text in (kind[1], kind[2] or ""))
+            self.flags = flags.changed(on, off)
             if kind[3] == ")":  # for the rest of the group, alternatives included
                 return self.alternatives()
         self._levels += 1
         found = self.alternatives()
         self._levels -= 1
-        self._flags = flags
+        self.flags = flags
         if self._next() != ")":
             raise ValueError("a '(' without ')'")
         self.at += 1
@@ -260,7 +271,7 @@ class _Parser:
         while self._next() != "]" or self.at == begun:
             if not self._next():
                 raise ValueError("a '[' without ']'")
-            if self.text.startswith("&&", self.at):
+            if self.text.startswith("&&", self.at) and not self._python:
                 self.at += 2
                 intersected.append(self._union(parts, ranges))
                 parts, ranges = [], []
@@ -278,12 +289,12 @@ class _Parser:
         return Characters("or", parts=(alone, *parts)) if parts else alone
 
     def _class_member(self, parts: list[Characters], ranges: list[tuple[int, int]]) -> None:
-        posix = _POSIX.match(self.text, self.at)
+        posix = None if self._python else _POSIX.match(self.text, self.at)
         if posix is not None:
             self.at = posix.end()
             parts.append(_UNKNOWN)
             return
-        if self._next() == "[":
+        if self._next() == "[" and not self._python:
             self.at += 1
             parts.append(self._class())
             return

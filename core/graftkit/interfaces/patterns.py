@@ -11,8 +11,12 @@ __all__ = ["repeats_nest", "takes_forever"]
 _PATH = 64
 """Characters of a layer's path, about."""
 
-_MOST_STEPS = 1e9
+_MOST_STEPS = 3e8
 """Of the bound on a comparison with such a path: four parts that each match anything, in a row, stay below it."""
+_MOST_WAYS = 1000
+"""In how many ways such a pattern may read one text wherever its parts begin: optional ones in a row double them."""
+_MOST_SIGNS = 16
+"""Repeats and alternatives of one that can't be judged."""
 
 _ATOM = re.compile(r"\\[pP]\{[^}]*\}|\\x\{[^}]*\}|\\.|\[(?:\\.|\[:\^?\w+:\]|[^\]\\])+\]|\[\][^\]]*\]", re.DOTALL)
 _SIGN = re.compile(r"\((?:\?(?:[imsx-]+:|[:=!>]|<[=!]|P?<\w+>|#[^)]*))?|\)|\||\*|\+|\?|\{\d*,?\d*\}")
@@ -50,13 +54,16 @@ def repeats_nest(pattern: str) -> bool:
 def takes_forever(pattern: str) -> bool:
     r"""Tells whether comparing a pattern with the path of a layer may take seconds.
 
-    One whose time can't be told, such as one that refers to a group, is judged by `repeats_nest`.
+    One whose time can't be told, such as one that refers to a group, is judged by `repeats_nest`, and by how many
+    repeats and alternatives it has.
 
     Example:
         >>> takes_forever(r".*\.(q|k)_proj"), takes_forever(r".*.*.*.*.*.*x"), takes_forever(r"(a+)+$")
         (False, True, True)
     """
     try:
-        return steps_at_most(pattern, _PATH) / _PATH > _MOST_STEPS
+        ways = steps_at_most(f"(?:{pattern})$", 1)  # all of a path is compared, so that none of its ends is certain
+        return ways > _MOST_WAYS or steps_at_most(pattern, _PATH) / _PATH > _MOST_STEPS
     except PatternError:
-        return repeats_nest(pattern)
+        signs = _SIGN.findall(_ATOM.sub("a", pattern))
+        return repeats_nest(pattern) or sum(sign[0] not in "()" for sign in signs) > _MOST_SIGNS

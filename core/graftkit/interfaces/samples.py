@@ -14,6 +14,7 @@ __all__ = [
     "Completion",
     "Conversation",
     "LabelledAnswer",
+    "LabelledText",
     "LongText",
     "Message",
     "PreferencePair",
@@ -112,6 +113,24 @@ class Conversation:
         """Returns what makes this sample equal to another, as JSON."""
         turns = [message.key() for message in self.messages]
         return {"messages": turns, "tools": list(self.tools)} if self.tools else turns
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledText(Conversation):
+    """A text that the user gives, and the label that the assistant answers.
+
+    Whoever learns answers learns the label as one; a classifier learns which of its labels it is.
+    """
+
+    @property
+    def text(self) -> str:
+        """The text."""
+        return self.messages[0].content
+
+    @property
+    def label(self) -> str:
+        """Its label."""
+        return self.messages[-1].content
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ __all__ = [
     "Encoding",
     "NamedTemplates",
     "NamedTokens",
+    "PutsAround",
     "Role",
     "Specials",
     "StreamDecoder",
@@ -207,6 +208,15 @@ class CertainCuts(Protocol):
         Then `encode(left + right)` is `encode(left) + encode(right)` for every `left` that ends with the one and every
         `right` that begins with the other, special tokens being ordinary text.
         """
+
+
+@runtime_checkable
+class PutsAround(Protocol):
+    """What a tokenizer may tell besides: the tokens that it puts around a text, such as BERT's `[CLS]` and `[SEP]`."""
+
+    @property
+    def put_around(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The ids before a text and those after it, as a program adds them that is not told to leave them out."""
 
 
 class TokenizerBackend(Protocol):

@@ -22,8 +22,10 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.experts import ExpertStack
 from graftkit.model.grow import GrownVocabulary
+from graftkit.model.head import head_parameters
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.originals import FileOriginals
+from graftkit.model.output_layer import has_adapted_output, put_output, ties_output, untied
 from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.store.fingerprint import derived_seed
@@ -43,7 +45,7 @@ class AdaptedModel:
     Attributes:
         network: The transformers model.
         reference: The base model as the recipe named it.
-        config: The base model's configuration.
+        config: The base model's configuration; where its output layer is adapted, one that does not tie that.
         tokenizer: The tokenizer.
         adapter: The adapter's method.
         adapted: Every adapted layer by its dotted path, in the model's order.
@@ -52,7 +54,9 @@ class AdaptedModel:
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
         system: The system message that all conversations shared, or None.
         saved_modules: The names of parameters that an adapter's folder held as a whole, in the place of the base's.
-        unties: Whether its output layer has new rows of its own, and the base model's is tied to the embedding.
+        unties: Whether its output layer is adapted or has new rows of its own, and the base model's is tied to the
+            embedding.
+        head: The dotted paths of the modules that are trained fully beside the adapter: a head on sequences.
     """
 
     network: nn.Module
@@ -67,11 +71,21 @@ class AdaptedModel:
     system: str | None = None
     saved_modules: Sequence[str] = ()
     unties: bool = False
+    head: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if has_adapted_output(self.network):
+            object.__setattr__(self, "unties", self.unties or ties_output(self.network))
+            object.__setattr__(self, "config", untied(self.config))
 
     @property
     def saved_tensors(self) -> dict[str, torch.Tensor]:
-        """What the adapter's folder held in the place of the base model's parameters, by their names, float32."""
-        return {name: self.network.get_parameter(name).detach().float() for name in self.saved_modules}
+        """Whole parameters in the place of the base model's, by their names, float32.
+
+        The adapter's folder held them so, or they are a head's.
+        """
+        names = [*self.saved_modules, *self.head_parameters()]
+        return {name: self.network.get_parameter(name).detach().float() for name in names}
 
     @property
     def change(self) -> VocabularyChange | None:
@@ -129,7 +143,7 @@ class AdaptedModel:
             f"{layer}.{name}": parameter
             for layer, weight in self.adapted.items()
             for name, parameter in weight.trainable_parameters().items()
-        } | self.row_parameters()
+        } | {**self.row_parameters(), **self.head_parameters()}
 
     def rate_scales(self) -> dict[str, float]:
         """Returns the factors on the learning rate that are not 1, by layer and name.
@@ -154,8 +168,12 @@ class AdaptedModel:
         """Returns those of them that are new rows of the embeddings."""
         return self.grown.parameters() if self.grown else {}
 
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns those of them that are a head's, by their names in the model."""
+        return head_parameters(self.network, self.head)
+
     def adapter_state(self) -> dict[str, torch.Tensor]:
-        """Returns every tensor that was trained, by layer and name: the adapter's and the new rows.
+        """Returns every tensor that was trained, by layer and name: the adapter's, the new rows and the head's.
 
         Of a frozen weight that the adapter replaced there are a few numbers besides, by which another one is told.
         """
@@ -164,7 +182,8 @@ class AdaptedModel:
             for layer, weight in self.adapted.items()
             for name, tensor in weight.adapter_state().items()
         }
-        return trained | {name: rows.detach() for name, rows in self.row_parameters().items()} | self._projections()
+        whole = {**self.row_parameters(), **self.head_parameters()}
+        return trained | {name: tensor.detach() for name, tensor in whole.items()} | self._projections()
 
     def _projections(self) -> dict[str, torch.Tensor]:
         """Returns a projection of each frozen weight that the adapter put in the place of the base model's."""
@@ -207,11 +226,11 @@ class AdaptedModel:
                 weight.load_adapter_state(mine)
             except ValueError as error:
                 raise TrainingError(f"{layer}: {error}") from None
-        for name, rows in self.row_parameters().items():
-            if rows.shape != state[name].shape:
-                raise TrainingError(f"{name} has shape {list(state[name].shape)}, not {list(rows.shape)}")
+        for name, whole in {**self.row_parameters(), **self.head_parameters()}.items():
+            if whole.shape != state[name].shape:
+                raise TrainingError(f"{name} has shape {list(state[name].shape)}, not {list(whole.shape)}")
             with torch.no_grad():
-                rows.copy_(state[name])
+                whole.copy_(state[name])
 
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the whole model, `W + delta` where a layer is adapted, one float32 tensor on the CPU at a time.
@@ -346,7 +365,7 @@ def adapt(
     """
     adapted: dict[str, AdaptedWeight] = {}
     for name in [name for target in targets for name in _layers_of(network, target)]:
-        layer = network.get_submodule(name)
+        layer = _layer_of(network, name)
         if not isinstance(layer, FrozenLinear):
             raise TargetError(f"'{name}' is {with_article(type(layer).__name__)}, which can't be adapted")
         generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
@@ -357,6 +376,13 @@ def adapt(
     if originals is not None:
         originals.forget()
     return adapted
+
+
+def _layer_of(network: Any, path: str) -> nn.Module:
+    """Returns the layer of a path; the model's own output layer is made one that can be adapted."""
+    layer: nn.Module = network.get_submodule(path)
+    own_output = isinstance(layer, nn.Linear) and layer is network.get_output_embeddings()
+    return put_output(network) if own_output else layer
 
 
 def _check_frozen(adapter: Adapter, weight: AdaptedWeight, layer: FrozenLinear) -> None:

@@ -33,6 +33,7 @@ _WITHOUT_EFFECT = frozenset(
     {
         "cache_position",
         "cu_seq_lens_k",
+        "deterministic",  # of flash attention's backward pass (ModernBERT)
         "layer_idx",
         "logits_to_keep",
         "max_length_k",

@@ -13,6 +13,24 @@ _CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_le
 """How configurations call the number of tokens that a sequence may have."""
 
 
+_FROM_PADDING = frozenset(
+    [
+        *(
+            "camembert",
+            "data2vec-text",
+            "ibert",
+            "longformer",
+            "mpnet",
+            "roberta",
+            "roberta-prelayernorm",
+            "xlm-roberta",
+        ),
+        *("xlm-roberta-xl", "xmod"),
+    ]
+)
+"""The types of models that number positions from that after their padding token's id on."""
+
+
 def context_length(config: Mapping[str, Any]) -> int | None:
     """Returns how many tokens a sequence may have, or None where the configuration does not say.
 
@@ -20,9 +38,11 @@ def context_length(config: Mapping[str, Any]) -> int | None:
     positions ends at 1,024 whether its file says so or not.
     """
     own = text_settings(config)
+    padding = own.get("pad_token_id")
+    skipped = (padding if isinstance(padding, int) else 1) + 1 if own.get("model_type") in _FROM_PADDING else 0
     for name in _CONTEXTS:
-        if isinstance(own.get(name), int) and own[name] > 0:
-            return int(own[name])
+        if isinstance(own.get(name), int) and own[name] > skipped:
+            return int(own[name]) - skipped
     from transformers import CONFIG_MAPPING
 
     kind = own.get("model_type")

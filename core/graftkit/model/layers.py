@@ -16,7 +16,7 @@ from graftkit.interfaces.layer import LayerInfo
 from graftkit.model.parts import is_text
 from graftkit.model.source_code import class_definition
 
-__all__ = ["linear_layers"]
+__all__ = ["linear_layers", "output_layer"]
 
 _IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
 _ROUTERS = re.compile(r"router|top_?k|gating", re.IGNORECASE)
@@ -28,9 +28,9 @@ _GATES = re.compile(r"gate$|router")
 def linear_layers(model: nn.Module) -> list[LayerInfo]:
     """Returns the linear layers inside the repeated blocks of a transformers model, in the model's order.
 
-    The embedding and the output layer lie outside the blocks and are not among them. Neither is what chooses between
-    experts: a score that is a little off sends a token somewhere else. Nor are layers whose
-    matrix the architecture multiplies by itself, as state-space models do: what is put on them would not be computed.
+    The embedding and the output layer (`output_layer`) lie outside the blocks and are not among them. Neither is what
+    chooses between experts: a score that is a little off sends a token somewhere else. Nor are layers whose matrix the
+    architecture multiplies by itself, as state-space models do: what is put on them would not be computed.
     Nor are those that share their matrix with another layer, nor the towers of a multimodal model.
 
     Args:
@@ -46,6 +46,19 @@ def linear_layers(model: nn.Module) -> list[LayerInfo]:
         for info in [_described(path, module)]
         if info is not None
     ]
+
+
+def output_layer(model: nn.Module) -> LayerInfo | None:
+    """Returns the layer that makes the logits, or None where it is no linear layer, or read past by the code around it.
+
+    Args:
+        model: As for `linear_layers`.
+    """
+    head = _output_layer(model)
+    found = next((path for path, module in model.named_modules() if module is head), None) if head else None
+    if head is None or found is None or found in _read_past_the_layer(model):
+        return None
+    return _described(found, head)
 
 
 def _output_layer(model: Any) -> nn.Module | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import LayerInfo
@@ -22,8 +23,10 @@ from graftkit.interfaces.model_source import INTEGERS, PLAIN, BaseModelFiles
 from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.model.experts import ExpertStack, StackInfo, compute_one_by_one, expert_stacks, put_stack
-from graftkit.model.layers import linear_layers
+from graftkit.model.head import head_modules, head_parameters
+from graftkit.model.layers import linear_layers, output_layer
 from graftkit.model.linear import FrozenLinear
+from graftkit.model.output_layer import HeldWeight
 from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
@@ -238,6 +241,10 @@ class Loader:
     Attributes:
         layers: The linear layers that are frozen and can be adapted.
         stacks: The experts that are frozen and can be adapted, each matrix by itself.
+        head: The modules of a head on sequences, which are no layers of these, and float32; empty for other models.
+        new: Its parameters that the files lack: they are zeros until somebody draws them.
+        unused: The files' tensors that a model with such a head has no use for.
+        output: The output layer, which can be adapted, and is never quantized; None where it is no plain linear layer.
     """
 
     def __init__(
@@ -248,8 +255,10 @@ class Loader:
         self._device = device
         self._dtype = dtype
         self._model: Any = build_skeleton(files.config, files.reference, dtype, len(files.tensors))
-        self._in_float32 = _kept_in_float32(self._model)
-        self.layers = linear_layers(self._model)
+        self.head = head_modules(self._model)
+        self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, self.head))
+        self.layers = [layer for layer in linear_layers(self._model) if not self._is_of_head(layer.path)]
+        self.output = output_layer(self._model)
         self.stacks = expert_stacks(self._model, files.config, count_weights(files.tensors))
         if self.stacks:
             compute_one_by_one(self._model)
@@ -287,7 +296,7 @@ class Loader:
             ModelError: It can't be read.
         """
         stack = self._stacks.get(layer.path.rpartition(".")[0]) if layer.kind == "experts" else None
-        tensor = self._made(stack.path if stack else f"{layer.path}.weight")
+        tensor = self._made(stack.path if stack else self._read_as(f"{layer.path}.weight"))
         if tensor is None:
             return None
         if stack:
@@ -295,6 +304,10 @@ class Loader:
         transposed = stack.transposed if stack else layer.kind == "conv1d"
         matrix = tensor.T if transposed else tensor
         return matrix.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+    def _read_as(self, name: str) -> str:
+        """Returns the name under which the files have a tensor that several of the model's names are one of."""
+        return next((shared for shared in self._names[name] if shared in self._plan.makers), name)
 
     def quantized_in_files(self) -> dict[str, str]:
         """Returns the layers, and stacks of experts, whose weights the files hold quantized, with their stored type."""
@@ -308,6 +321,8 @@ class Loader:
 
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
         """Stores a matrix `[out, in]` as `load` stores the layer's own."""
+        if self.output is not None and layer.path == self.output.path:
+            return HeldWeight(weight.detach().to(self._device).to(self._dtype))
         return self._frozen(layer, weight.detach(), transposed=False)
 
     @torch.no_grad()
@@ -385,11 +400,22 @@ class Loader:
                     self._make(weight, {source: waiting.pop(source) for source in weight.sources})
             if on_tensor:
                 on_tensor(number, total)
+        for name in self.new:
+            empty = torch.zeros(self._model.get_parameter(name).shape)
+            self._put(name, empty, self._names[name])
         self._check_whole()
         self._check_copies()
         move_text(self._model, self._device)
         model: nn.Module = self._model.requires_grad_(False).eval()
         return model
+
+    def _is_of_head(self, name: str) -> bool:
+        return any(name.startswith(f"{path}.") or name == path for path in self.head)
+
+    def _is_of_body(self, name: str) -> bool:
+        """Tells whether a tensor's name is one of the body's, but for a pooler, which not all models have."""
+        prefix = f"{self._model.base_model_prefix}."
+        return name.startswith(prefix) and not name.removeprefix(prefix).startswith("pooler.")
 
     def _note_stored_sizes(self) -> None:
         """Has each layer whose weight a quantizer may take over know how many bytes the file stores it in."""
@@ -408,12 +434,16 @@ class Loader:
     def _check_names(self) -> None:
         """Compares names and shapes before anything is read."""
         shapes = self._plan.shapes
+        self.new = [name for name in head_parameters(self._model, self.head) if name not in shapes]
+        headed = head_of(self._files.config) != "language"
+        self.unused = [name for name in self._plan.left_over if headed and not self._is_of_body(name)]
         missing = [
             names[0]
             for names in set(self._names.values())
-            if not any(name in shapes or name in self._plan.optional for name in names)
+            if not any(name in shapes or name in self._plan.optional or name in self.new for name in names)
         ]
-        for problem, odd in (("lacks", missing), ("has, unknown to the architecture,", self._plan.left_over)):
+        left_over = [name for name in self._plan.left_over if name not in self.unused]
+        for problem, odd in (("lacks", missing), ("has, unknown to the architecture,", left_over)):
             if odd:
                 raise ModelError(
                     f"it {problem} {len(odd)} tensors: {_some(sorted(odd))}",
@@ -422,6 +452,13 @@ class Loader:
                 )
         own = self._model.state_dict()
         for name, shape in shapes.items():
+            if tuple(own[name].shape) != shape and self._is_of_head(name):
+                raise ModelError(
+                    f"it has a head of its own, whose '{name}' has shape {list(shape)}, where this run's has "
+                    f"{list(own[name].shape)}",
+                    where=self._files.reference,
+                    hint="It was trained for other labels: give the model that it was made of, or name its labels.",
+                )
             if tuple(own[name].shape) != shape:
                 raise ModelError(
                     f"tensor '{name}' has shape {list(shape)}; config.json says {list(own[name].shape)}",
@@ -607,10 +644,13 @@ class Loader:
         return tensor.to(self._device).to(dtype, copy=True)
 
 
-def _kept_in_float32(model: Any) -> Callable[[str], bool]:
-    """Returns what tells by a tensor's name whether the architecture computes with it in float32, whatever the rest."""
+def _kept_in_float32(model: Any, head: Collection[str]) -> Callable[[str], bool]:
+    """Returns what tells by a tensor's name whether it is computed with in float32, whatever the rest is.
+
+    That is what the architecture says of itself, and a head.
+    """
     patterns = [re.compile(pattern.replace("*", ".*")) for pattern in model._keep_in_fp32_modules_strict or ()]
-    return lambda name: any(pattern.search(name) for pattern in patterns)
+    return lambda name: name in head or any(pattern.search(name) for pattern in patterns)
 
 
 def _names_by_tensor(model: nn.Module) -> dict[str, tuple[str, ...]]:

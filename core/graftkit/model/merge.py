@@ -22,6 +22,7 @@ from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import merged
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.made_weight import MadeWeight
+from graftkit.model.output_layer import OutputLinear
 
 __all__ = ["as_merged", "on_base", "rounds"]
 
@@ -86,10 +87,16 @@ def as_merged(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
+def _quantized_layers(network: nn.Module) -> list[FrozenLinear]:
+    """Returns the layers whose weights a quantizer has stored: all but the output layer, the same on every base."""
+    modules = network.modules()
+    return [module for module in modules if isinstance(module, FrozenLinear) and not isinstance(module, OutputLinear)]
+
+
 @contextmanager
 def _frozen_weights(network: nn.Module, other: Callable[[FrozenLinear], FrozenWeight]) -> Iterator[None]:
     """Puts another frozen weight below each layer's adapter, or in its place where there is none."""
-    layers = [module for module in network.modules() if isinstance(module, FrozenLinear)]
+    layers = _quantized_layers(network)
     before = [(layer, layer.frozen) for layer in layers]
     made = [other(layer) for layer in layers]
     try:
@@ -104,7 +111,7 @@ def _frozen_weights(network: nn.Module, other: Callable[[FrozenLinear], FrozenWe
 @contextmanager
 def _merged_layers(network: nn.Module, make: Callable[[FrozenLinear], torch.Tensor]) -> Iterator[None]:
     """Puts a matrix made of each layer in the place of weight and adapter, its merged bias beside it."""
-    layers = [module for module in network.modules() if isinstance(module, FrozenLinear)]
+    layers = _quantized_layers(network)
     before = [(layer, layer.core, layer.bias) for layer in layers]
     try:
         for layer in layers:

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import is_multimodal
+from graftkit.interfaces.architecture import head_of, is_multimodal
 from graftkit.interfaces.quiet import errors_alone
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
 from graftkit.model.context import context_length
+from graftkit.model.head import sequence_scores
 from graftkit.model.twin import LONGEST, build_twin
 from graftkit.model.windows import hidden_pasts
 
@@ -34,6 +35,7 @@ _LENGTHS = (LONGEST, 7, 1, 23)
 """Sequences that are tried: longer and shorter than a twin's windows, and one without a past."""
 _LONG = 1 << 17
 """Tokens of the longest sequence whose masks are looked at."""
+_OTHER_HEADS = "Models of other architectures can be given such a head: docs/recipe.md names some."
 _TOLERANCE = 1e-4
 """How far float32 logits may differ, as a share of the largest: rounding differs, the function doesn't."""
 
@@ -61,23 +63,34 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
 
     Raises:
         ModelError: A token's logits depend on later tokens: the model can't be trained to predict the next one. Or a
-            multimodal model doesn't compute text without its towers.
+            multimodal model doesn't compute text without its towers. Or a head on sequences computes from something
+            else than the body's last hidden states.
     """
+    scores_sequences = head_of(config) == "sequence"
+    any_order = head_of(config) != "language"
     with errors_alone("transformers"):  # its remarks on a twin
         try:
             twin = build_twin(config, most_weights=most_weights)
             sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
             with attention_as(twin, "eager") if _takes(twin, "eager") else nullcontext():
-                expected = [_logits(twin, [ids], packed=False) for ids in sequences]
-                causal = _is_causal(twin, sequences[0])
+                expected = [_own_logits(twin, ids) for ids in sequences]
+                if scores_sequences:
+                    alone = torch.cat([_logits(twin, [ids], packed=False) for ids in sequences])
+                causal = any_order or _is_causal(twin, sequences[0])
             with attention_as(twin, native_attention(twin)):  # where a model makes no mask, its layers decide
-                causal = causal and _is_causal(twin, sequences[0])
+                causal = any_order or (causal and _is_causal(twin, sequences[0]))
         except Exception as error:
             if is_multimodal(config):
                 raise ModelError(
                     f"this {config['model_type']} model could not be tried on text alone: {_reason(error)}",
                     where=where,
                     hint="Give its language model alone, as transformers saves it.",
+                ) from error
+            if any_order:
+                raise ModelError(
+                    f"no such head could be tried on this {config['model_type']} model: {_reason(error)}",
+                    where=where,
+                    hint=_OTHER_HEADS,
                 ) from error
             return Packing(
                 False,
@@ -88,6 +101,12 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
                 f"this {config['model_type']} model is not causal: the logits of a token depend on later tokens",
                 where=where,
                 hint="Only models that predict the next token are trained; for some, config.json has is_decoder.",
+            )
+        if scores_sequences and not _relative_difference(alone, torch.cat(expected)) <= _TOLERANCE:
+            raise ModelError(
+                f"{type(twin).__name__} scores a sequence by something else than its body's last hidden states",
+                where=where,
+                hint=_OTHER_HEADS,
             )
         packing = _tried(twin, sequences, torch.cat(expected))
         return _beyond_windows(config, twin, most_weights) if packing.packed else packing
@@ -104,6 +123,7 @@ def _takes(network: Any, attention: str) -> bool:
 
 def _tried(network: Any, sequences: Sequence[torch.Tensor], expected: torch.Tensor) -> Packing:
     register_packed_attention()
+    _number_from_padding(network)
     try:
         with attention_as(network, PACKED):
             found = _logits(network, sequences, packed=True)
@@ -138,10 +158,26 @@ def use_packing(network: Any, packing: Packing) -> None:
     """Sets the attention that training computes with, and lets no sequence's length change the next one's function."""
     if packing.packed:
         register_packed_attention()
+        _number_from_padding(network)
     for module in network.modules():
         if hasattr(module, "max_seq_len_cached"):
             module.register_forward_pre_hook(_forget_the_longest)
     network.set_attn_implementation(PACKED if packing.packed else native_attention(network))
+
+
+def _number_from_padding(network: Any) -> None:
+    """Has positions that are given counted as RoBERTa counts its own: from that after its padding token's id on."""
+    for module in network.modules():
+        counts = hasattr(module, "create_position_ids_from_input_ids") and isinstance(module.padding_idx, int)
+        if counts and _shifted not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_shifted, with_kwargs=True)
+
+
+def _shifted(embeddings: Any, inputs: Any, keywords: dict[str, Any]) -> Any:
+    positions = keywords.get("position_ids")
+    if positions is None:
+        return None
+    return inputs, {**keywords, "position_ids": positions + embeddings.padding_idx + 1}
 
 
 def _forget_the_longest(rope: Any, inputs: Any) -> None:
@@ -209,9 +245,19 @@ def _relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @torch.no_grad()
 def _logits(network: Any, sequences: Sequence[torch.Tensor], *, packed: bool) -> torch.Tensor:
-    """Returns `[tokens, vocabulary]`."""
-    logits: torch.Tensor = network(**forward_inputs(sequences, packed=packed)).logits[0]
+    """Returns `[tokens, vocabulary]`, or with a head on sequences its scores `[sequences, outputs]`."""
+    inputs = forward_inputs(sequences, packed=packed)
+    if head_of({"architectures": network.config.architectures}) == "sequence":
+        return sequence_scores(network, sequences, inputs)
+    logits: torch.Tensor = network(**inputs).logits[0]
     return logits
+
+
+@torch.no_grad()
+def _own_logits(network: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Returns what the architecture's own code computes of one sequence, as `_logits` does."""
+    logits: torch.Tensor = network(input_ids=ids.unsqueeze(0)).logits
+    return logits if logits.ndim == 2 else logits[0]
 
 
 def _is_causal(network: Any, ids: torch.Tensor) -> bool:

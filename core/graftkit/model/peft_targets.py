@@ -9,12 +9,13 @@ from typing import Any
 __all__ = ["peft_targets"]
 
 
-def peft_targets(fields: Mapping[str, Any], layers: Iterable[str]) -> set[str]:
+def peft_targets(fields: Mapping[str, Any], layers: Iterable[str], output: str = "") -> set[str]:
     """Returns those of a model's linear layers that PEFT adapts.
 
     Args:
         fields: What an adapter_config.json says; its patterns have passed `check_adapter_config`.
         layers: The dotted paths of the linear layers inside the blocks: what "all-linear" means.
+        output: That of the output layer, which is meant by its name alone; "" where it can't be adapted.
 
     Raises:
         ValueError: A field has another type, or an expression does not compile.
@@ -24,7 +25,8 @@ def peft_targets(fields: Mapping[str, Any], layers: Iterable[str]) -> set[str]:
         ['h.0.q', 'h.1.q']
     """
     chosen, every = fields.get("target_modules"), list(layers)
-    found = set(every) if chosen == "all-linear" else _named(every, chosen, "target_modules")
+    named = [*every, output] if output else every
+    found = set(every) if chosen == "all-linear" else _named(named, chosen, "target_modules")
     saved = _names(fields.get("modules_to_save") or [], "modules_to_save")
     found -= _named(found, fields.get("exclude_modules"), "exclude_modules")
     found = {layer for layer in found if not any(f".{name}." in f".{layer}." for name in saved)}
@@ -57,7 +59,7 @@ def _ends(path: str) -> Iterator[str]:
 
 def _number(layer: str, owners: Iterable[str]) -> int | None:
     """Returns the number of the block that a layer lies in: the first one, below one of the owners if any are named."""
-    expressions = [rf"(?:^|.*?\.){re.escape(owner)}\.(\d+)\." for owner in owners] or [r".*?\.[^.]*\.(\d+)\."]
+    expressions = [rf"(?:^|.*?\.){re.escape(owner)}\.(\d{{1,9}})\." for owner in owners] or [r".*?\.[^.]*\.(\d{1,9})\."]
     found = (re.match(expression, layer) for expression in expressions)
     return next((int(match[1]) for match in found if match), None)
 

@@ -35,6 +35,11 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken; divided by less, scores become infinite, and draw no other."""
+        return self.temperature < 1e-6
+
     @classmethod
     def asked(cls, settings: Mapping[str, Any], *, seed: int = 0, **options: float | None) -> Sampling:
         """Returns how tokens are chosen where somebody asked for some options and left out others.
@@ -69,7 +74,7 @@ class Sampling:
             found = scores[index]
             penalized = torch.where(found < 0, found * self.repetition_penalty, found / self.repetition_penalty)
             scores = scores.index_copy(0, index, penalized)
-        if self.temperature == 0:
+        if self.is_greedy:
             return scores
         scores = scores / self.temperature
         if self.top_k:
@@ -120,6 +125,6 @@ class Sampler:
     def choose(self, logits: torch.Tensor, seen: Sequence[int]) -> int:
         """Returns the next token; arguments as for `Sampling.scores`."""
         scores = self._sampling.scores(logits, seen)
-        if self._sampling.temperature == 0:
+        if self._sampling.is_greedy:
             return int(scores.argmax())
         return int(torch.multinomial(scores.softmax(-1).cpu(), 1, generator=self._random))

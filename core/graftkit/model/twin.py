@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graftkit.interfaces.architecture import model_class
+from graftkit.interfaces.architecture import head_of, model_class
 from graftkit.model.parts import move_towers
 from graftkit.model.skeleton import EmptyOnMeta, build_config
 
@@ -38,9 +38,18 @@ _ANY_WEIGHTS = 1 << 22
 """How many weights a twin may have whatever its model has: 16 MB."""
 _CHUNKS = ("chunk_size", "mamba_chunk_size")
 """Tokens that a scan computes at a time, whatever the result."""
-_WINDOWS = ("sliding_window", "sliding_window_size", "attention_chunk_size", "window_size", "attention_window")
+_WINDOWS = (
+    "local_attention",
+    "sliding_window",
+    "sliding_window_size",
+    "attention_chunk_size",
+    "window_size",
+    "attention_window",
+)
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _PERIODS = ("period", "offset", "interval", "pattern", "frequency", "_freq", "skip", "first_k_dense")
+_PADDING = 1
+"""An id that no tried sequence has."""
 _SPECIALS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 
@@ -84,6 +93,8 @@ def _small(config: dict[str, Any], short_windows: bool) -> Iterator[dict[str, An
     """Yields one model's configurations, the smallest first."""
     few = _few_layers(_short_windows(config) if short_windows else config)
     small = few | {key: _VOCABULARY for key in ("vocab_size",) if key in few} | dict.fromkeys(_SPECIALS)
+    if head_of(config) != "language":  # encoders count positions from their padding token on
+        small["pad_token_id"] = _PADDING
     yield _narrow(small)
     yield small
     yield few

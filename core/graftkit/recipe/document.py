@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from graftkit.errors import RecipeError
+from graftkit.interfaces.long_numbers import LONG_NUMBER, is_long_number
 from graftkit.redact import HIDDEN, without_secrets
 
 __all__ = ["Document", "KeyPath", "parse_value", "read_document"]
@@ -130,7 +131,7 @@ def _parse_yaml(text: str, file: str) -> Document:
         number = text.count("\n", 0, error.position) + 1
         raise RecipeError(f"not valid YAML: the character {chr(error.character)!r}", where=f"{file}:{number}") from None
     except _UNREADABLE as error:
-        raise RecipeError(f"not valid YAML: {' '.join(str(error).split())}", where=file) from None
+        raise RecipeError(f"not valid YAML: {_reason(error)}", where=file) from None
     if root is None:
         raise RecipeError("the recipe is empty", where=file)
     document = Document({}, file)
@@ -139,6 +140,12 @@ def _parse_yaml(text: str, file: str) -> Document:
         raise RecipeError("a recipe is a mapping of sections, such as 'model: ./folder'", where=file)
     document.data = data
     return document
+
+
+def _reason(error: Exception) -> str:
+    """Returns on one line why a text is unreadable."""
+    long = isinstance(error, ValueError) and is_long_number(error)
+    return LONG_NUMBER if long else " ".join(str(error).split())
 
 
 def _value(node: yaml.Node, path: KeyPath, document: Document) -> Any:
@@ -153,10 +160,17 @@ def _value(node: yaml.Node, path: KeyPath, document: Document) -> Any:
     try:
         value = _scalar(node)
     except ValueError:  # Python refuses to read thousands of digits
-        raise RecipeError("a number too long to read", where=where) from None
+        raise RecipeError(LONG_NUMBER, where=where) from None
+    if _is_long(value):
+        raise RecipeError(LONG_NUMBER, where=where)
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
         raise RecipeError("half of a surrogate pair, which is no text", where=where)
     return value
+
+
+def _is_long(value: Any) -> bool:
+    """Tells whether a value is a whole number beyond 64 bits, which TOML and torch have no room for."""
+    return isinstance(value, int) and value.bit_length() > 63
 
 
 def _mapping(node: yaml.MappingNode, path: KeyPath, document: Document) -> dict[str, Any]:
@@ -194,7 +208,7 @@ def parse_value(text: str, where: str) -> Any:
     try:
         node = yaml.compose(text, Loader=_Loader)
     except _UNREADABLE as error:
-        problem = getattr(error, "problem", None) or str(error)
+        problem = getattr(error, "problem", None) or _reason(error)
         shown = HIDDEN if where.endswith(f"={HIDDEN}") else without_secrets(repr(text))
         raise RecipeError(f"{shown} is no value: {problem}", where=where) from None
     return None if node is None else _value(node, (), Document({}, where))
@@ -221,19 +235,22 @@ def _parse_toml(text: str, file: str) -> Document:
         raise RecipeError(f"not valid TOML: {str(error).partition(' (at')[0]}", where=where) from None
     except RecursionError:
         raise RecipeError("nested too deeply", where=file) from None
-    except ValueError as error:  # Python refuses to read thousands of digits
-        raise RecipeError(f"not valid TOML: {error}", where=file) from None
+    except ValueError as error:
+        raise RecipeError(f"not valid TOML: {_reason(error)}", where=file) from None
     document = Document(data, file, _toml_lines(text))
-    _refuse_depth(data, (), document)
+    _refuse_extremes(data, (), document)
     return document
 
 
-def _refuse_depth(value: Any, path: KeyPath, document: Document) -> None:
+def _refuse_extremes(value: Any, path: KeyPath, document: Document) -> None:
+    """Refuses what is nested too deeply, and numbers that are too long."""
     if len(path) > MAX_DEPTH:
         raise RecipeError("nested too deeply", where=document.where(path))
+    if _is_long(value):
+        raise RecipeError(LONG_NUMBER, where=document.where(path))
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in inner:
-        _refuse_depth(child, (*path, key), document)
+        _refuse_extremes(child, (*path, key), document)
 
 
 def _toml_lines(text: str) -> dict[KeyPath, str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS
-from graftkit.interfaces.config import StrictModel
+from graftkit.interfaces.config import MOST_COUNTED, StrictModel
 
 __all__ = [
     "ALTERNATIVES",
@@ -146,7 +146,7 @@ class AdapterSection(ProviderSection):
         default=["all-linear"],
         min_length=1,
         description="layers to adapt: all-linear, names (q_proj), paths or patterns (*.self_attn.*); a mixture's "
-        "experts where they are named (experts)",
+        "experts and the output layer where they are named (experts, lm_head)",
     )
 
     @property
@@ -214,8 +214,10 @@ class ExtendSection(StrictModel):
     corpus: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
         default=[], description="files, folders or patterns to learn from; the training records when left out"
     )
-    min_frequency: int = Field(default=2, ge=1, description="how often a pair has to occur to become a token")
-    max_length: int | None = Field(default=None, ge=2, description="characters of a token at most")
+    min_frequency: int = Field(
+        default=2, ge=1, le=MOST_COUNTED, description="how often a pair has to occur to become a token"
+    )
+    max_length: int | None = Field(default=None, ge=2, le=1_000_000, description="characters of a token at most")
     missing_bytes: bool = Field(default=True, description="add the bytes that a base lacks which loses text")
     words: list[str] = Field(default=[], description="texts that become one token each, whatever the corpus says")
 
@@ -251,10 +253,13 @@ class TokenizerSection(StrictModel):
         default=ProviderSection(use="mean"), description="what the new rows of the embeddings start as: an initializer"
     )
     embedding_learning_rate: float = Field(
-        default=3e-4, gt=0, lt=1, description="the highest rate of the new rows, whose optimizer is their own"
+        default=3e-4, ge=1e-12, lt=1, description="the highest rate of the new rows, whose optimizer is their own"
     )
     embedding_warmup_steps: int = Field(
-        default=0, ge=0, description="steps at the beginning that train the new rows alone, before the adapter joins"
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="steps at the beginning that train the new rows alone, before the adapter joins",
     )
 
     @model_validator(mode="after")
@@ -340,12 +345,15 @@ class DataSection(StrictModel):
         min_length=1, description="files of records: conversations, prompts and completions, or texts"
     )
     holdout: Annotated[
-        Annotated[float, Tag(UNION_TAGS[0])] | Annotated[list[DatasetSection], Tag(UNION_TAGS[1])],
+        Annotated[float, Field(ge=0, le=0.5), Tag(UNION_TAGS[0])] | Annotated[list[DatasetSection], Tag(UNION_TAGS[1])],
         Discriminator(_share_or_list),
         BeforeValidator(_share_or_files),
     ] = Field(default=0.05, description="the share of records that training never sees, or files of such records")
     max_length: int | None = Field(
-        default=None, ge=8, description="tokens of an example at most; 1024 or tokens_per_step when left out"
+        default=None,
+        ge=8,
+        le=MOST_COUNTED,
+        description="tokens of an example at most; 1024 or tokens_per_step when left out",
     )
     chat_template: Annotated[ChatTemplateSection, BeforeValidator(_path_alone)] | None = Field(
         default=None,
@@ -421,21 +429,22 @@ class TrainingSection(StrictModel):
     tokens_per_step: int = Field(
         default=4096,
         ge=8,
+        le=MOST_COUNTED,
         json_schema_extra=_chosen,
         description="tokens of one optimizer step at most; those of about 8 examples when left out",
     )
-    microbatch_tokens: Annotated[int, Field(ge=8)] | Literal["auto"] = Field(
+    microbatch_tokens: Annotated[int, Field(ge=8, le=MOST_COUNTED)] | Literal["auto"] = Field(
         default=1024,
         description="tokens of one forward pass at most; less takes less memory. auto: from 1024 to 8192, and no less "
         "than the longest example, as many as the memory has room for that is free when the run starts",
     )
     learning_rate: float = Field(
         default=2e-4,
-        gt=0,
+        ge=1e-12,
         lt=1,
         json_schema_extra=_chosen,
         description="the highest rate; when left out 1e-3 for models up to 0.2 billion parameters, 5e-4 up to 2 "
-        "billion, 2e-4 for larger ones",
+        "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and for an objective of preferences",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="how the rate falls after the warm-up"
@@ -446,20 +455,27 @@ class TrainingSection(StrictModel):
         description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9",
     )
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay; sgd's, coupled")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="the gradient is clipped to this norm")
+    max_grad_norm: float = Field(default=1.0, ge=1e-12, le=1e12, description="the gradient is clipped to this norm")
     divergence_factor: float | None = Field(
         default=2.0,
         gt=1,
+        le=1e12,
         description="the run stops where the mean loss of the last divergence_window steps is more than this times the "
         "lowest such mean so far, and higher than the first; null: it never does",
     )
-    divergence_window: int = Field(default=10, ge=1, description="over how many steps that mean is taken")
+    divergence_window: int = Field(default=10, ge=1, le=1_000_000, description="over how many steps that mean is taken")
     seed: int = Field(default=0, ge=0, lt=2**63, description="one seed, one result")
     checkpoint_every: int | None = Field(
-        default=None, ge=1, description="steps between checkpoints; a run that is stopped leaves one in any case"
+        default=None,
+        ge=1,
+        le=MOST_COUNTED,
+        description="steps between checkpoints; a run that is stopped leaves one in any case",
     )
     keep_checkpoints: int = Field(
-        default=2, ge=1, description="how many checkpoints are kept, the newest ones, besides that of the best step"
+        default=2,
+        ge=1,
+        le=MOST_COUNTED,
+        description="how many checkpoints are kept, the newest ones, besides that of the best step",
     )
     device: Annotated[str, BeforeValidator(_device)] = Field(
         default="auto",
@@ -502,19 +518,24 @@ class EvaluationSection(StrictModel):
     every: int | None = Field(
         default=None,
         ge=1,
+        le=MOST_COUNTED,
         description="steps between evaluations of the holdout loss while the model is trained, and one after the last "
         "step; none when left out",
     )
-    sample: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+    sample: Annotated[int, Field(ge=1, le=MOST_COUNTED)] | Literal["all"] = Field(
         default=256, description="how many holdout examples those evaluate at most, drawn by the seed; or all"
     )
     patience: int | None = Field(
         default=None,
         ge=1,
+        le=MOST_COUNTED,
         description="training stops early after so many of those evaluations in a row without a lower loss",
     )
     min_delta: float = Field(
-        default=0.0, ge=0, description="by how much a loss is lower than the lowest before where patience begins anew"
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="by how much a loss is lower than the lowest before where patience begins anew",
     )
     exported: Literal["best", "last"] | None = Field(
         default=None,
@@ -522,7 +543,10 @@ class EvaluationSection(StrictModel):
         "losses, or last; best where patience is said, else last, when left out",
     )
     answers: int = Field(
-        default=0, ge=0, description="holdout records to answer by greedy generation, before and after training"
+        default=0,
+        ge=0,
+        le=MOST_COUNTED,
+        description="holdout records to answer by greedy generation, before and after training",
     )
     metrics: Annotated[list[Annotated[MetricSection, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = (
         Field(
@@ -532,8 +556,8 @@ class EvaluationSection(StrictModel):
             "which are shown as right",
         )
     )
-    max_new_tokens: int = Field(default=128, ge=1, description="tokens of a generated answer at most")
-    batch_size: int = Field(default=64, ge=1, description="answers generated side by side")
+    max_new_tokens: int = Field(default=128, ge=1, le=1_000_000, description="tokens of a generated answer at most")
+    batch_size: int = Field(default=64, ge=1, le=1_000_000, description="answers generated side by side")
 
     @property
     def exports_best(self) -> bool:

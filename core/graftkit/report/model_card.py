@@ -17,24 +17,19 @@ from typing import Any
 from graftkit._version import __version__
 from graftkit.interfaces.export_card import ExportCard
 from graftkit.redact import without_secret_values, without_secrets
+from graftkit.report.card_facts import CardFacts
 from graftkit.report.markdown import code, fenced, plain, yaml_text
-from graftkit.report.run_manifest import MergeFacts, RunManifest
-from graftkit.report.summary import (
-    merge_rows,
-    merge_text,
-    metric_columns,
-    metric_rows,
-    proof_text,
-    training_seconds,
-    vocabulary_text,
-)
+from graftkit.report.run_manifest import BaseFacts, MergeFacts
+from graftkit.report.summary import merge_rows, merge_text, proof_text
 
 __all__ = ["CARD", "hub_id", "public_name", "render_card"]
 
 CARD = "README.md"
 
+_TASKS = {"language": "text-generation", "sequence": "text-classification", "masked": "fill-mask"}
+"""The hub's names of what models are for, by their heads."""
+
 _HUB_ID = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)", re.ASCII)
-_DATA_SET = re.compile(r"hub:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@.*", re.ASCII)
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}")
 
 
@@ -54,7 +49,7 @@ def public_name(reference: str) -> str:
 
 def render_card(
     name: str,
-    run: RunManifest,
+    facts: CardFacts,
     proof: Mapping[str, Any],
     card: ExportCard | None,
     *,
@@ -66,7 +61,7 @@ def render_card(
 
     Args:
         name: The export's name.
-        run: What the run says of itself.
+        facts: How the export came about.
         proof: What proving the export gave.
         card: What the exporter says of its format; None where it says nothing.
         merge: What the export's adapter was merged onto; None where it is not merged, or its format can't tell.
@@ -74,36 +69,37 @@ def render_card(
         must_be_passed: What other programs have to be told when they load it.
     """
     sections = [
-        _front_matter(run, card, base_license),
-        f"# {plain(_title(run, name))}",
-        _base(run),
-        _data(run),
-        _training(run),
-        _figures(run),
+        _front_matter(facts, card, base_license),
+        f"# {plain(_title(facts, name))}",
+        _base(facts.base),
+        _adapter_from(facts),
+        _data(facts),
+        _training(facts),
+        _figures(facts.figures),
         _merge(merge),
         _proof(proof),
-        _loading(card, must_be_passed, run, name),
-        _recipe(run),
+        _loading(card, must_be_passed, facts),
+        _recipe(facts.recipe),
         f"Made with graftkit {__version__}; `graftkit.json` lists every file with its hash.",
     ]
     return without_secrets("\n\n".join(filter(None, sections)) + "\n")
 
 
-def _title(run: RunManifest, name: str) -> str:
-    reference = run.model.reference if run.model else ""
+def _title(facts: CardFacts, name: str) -> str:
+    reference = facts.base.reference if facts.base else ""
     return f"{PurePath(reference).name or 'a model'}, adapted ({name})"
 
 
-def _front_matter(run: RunManifest, card: ExportCard | None, base_license: str | None) -> str:
-    base = hub_id(run.model.reference) if run.model else None
+def _front_matter(facts: CardFacts, card: ExportCard | None, base_license: str | None) -> str:
+    base = hub_id(facts.base.reference) if facts.base else None
     found: dict[str, str | Sequence[str] | None] = {
         "base_model": base,
         "base_model_relation": card.relation if card and base else None,
         "library_name": card.library if card else None,
         "license": base_license if base_license and _LICENSE.fullmatch(base_license) else None,
-        "pipeline_tag": "text-generation",
-        "datasets": _hub_data_sets(run),
-        "tags": list(dict.fromkeys(["graftkit", *_methods(run), *(card.tags if card else ())])),
+        "pipeline_tag": _TASKS[facts.head.kind if facts.head else "language"],
+        "datasets": facts.hub_data_sets,
+        "tags": list(dict.fromkeys(["graftkit", *facts.methods, *(card.tags if card else ())])),
     }
     return "\n".join(["---", *_yaml(found), "---"])
 
@@ -117,34 +113,39 @@ def _yaml(data: Mapping[str, str | Sequence[str] | None]) -> Iterator[str]:
             yield from (f"- {yaml_text(item)}" for item in value)
 
 
-def _hub_data_sets(run: RunManifest) -> list[str]:
-    names = (_DATA_SET.fullmatch(key) for key in (run.data.revisions if run.data else ()))
-    return list(dict.fromkeys(found[1] for found in names if found))
+def _base(base: BaseFacts | None) -> str:
+    return _files("Base model", public_name(base.reference), base.files) if base else ""
 
 
-def _methods(run: RunManifest) -> list[str]:
-    found = (run.providers.get(kind, {}).get("name", "") for kind in ("adapter", "quantizer"))
-    return [str(name) for name in found if name and name != "none"]
+def _files(heading: str, name: str, files: Mapping[str, str]) -> str:
+    lines = (f"- {code(file)}: sha256 {code(sha256)}" for file, sha256 in files.items())
+    return "\n".join([f"## {heading}", "", code(name), "", *lines])
 
 
-def _base(run: RunManifest) -> str:
-    if run.model is None:
+def _adapter_from(facts: CardFacts) -> str:
+    """Names the adapter that there was before: the one that was exported, or that training went on with."""
+    if facts.adapter_from is None:
         return ""
-    files = (f"- {code(name)}: sha256 {code(sha256)}" for name, sha256 in run.model.files.items())
-    return "\n".join(["## Base model", "", code(public_name(run.model.reference)), "", *files])
+    heading = "The adapter that training went on with" if facts.training else "The adapter"
+    found = _files(heading, PurePath(facts.adapter_from.path).name, facts.adapter_from.files)
+    if facts.training:
+        return found
+    return f"{found}\n\n{_method(facts)}, {facts.layers:,} layers. It was exported as it is; its records are not known."
 
 
-def _data(run: RunManifest) -> str:
-    facts = (run.data.model_extra or {}) if run.data else {}
-    sets: Sequence[Mapping[str, Any]] = facts.get("data_sets") or ()
-    lines = [f"- {code(_shown_path(str(found['path'])))}: {found['records']:,} records" for found in sets]
+def _method(facts: CardFacts) -> str:
+    quantized = facts.quantizer not in ("", "none")
+    return plain(facts.adapter or "an adapter") + (f" on {plain(facts.quantizer)} weights" if quantized else "")
+
+
+def _data(facts: CardFacts) -> str:
+    lines = [f"- {code(_shown_path(path))}: {records:,} records" for path, records in facts.data_sets]
     counts = [
-        f"- {name}: {facts[f'{part}_examples']:,} examples, {facts[f'{part}_tokens']:,} tokens, "
-        f"{facts[f'{part}_loss_tokens']:,} of them in the loss"
-        for part, name in (("train", "trained on"), ("holdout", "held out"))
-        if f"{part}_examples" in facts
+        f"- {count.part}: {count.examples:,} examples, {count.tokens:,} tokens, "
+        f"{count.loss_tokens:,} of them in the loss"
+        for count in facts.examples
     ]
-    return "\n".join(["## Data", "", *lines, *counts])
+    return "\n".join(["## Data", "", *lines, *counts]) if lines or counts else ""
 
 
 def _shown_path(path: str) -> str:
@@ -152,27 +153,22 @@ def _shown_path(path: str) -> str:
     return path if path.startswith(("hub:", "hf:")) else PurePath(path).name or path
 
 
-def _training(run: RunManifest) -> str:
-    stage = next((stage for stage in run.stages if stage.name == "training"), None)
-    facts = (stage.model_extra or {}) if stage else {}
-    method, *quantizer = _methods(run) or ["an adapter"]
-    text = f"{plain(method)}{f' on {plain(quantizer[0])} weights' if quantizer else ''}"
-    if "steps" in facts:
-        text += f", {facts['steps']:,} steps of {facts['tokens']:,} tokens in all, {training_seconds(run):.0f} seconds"
-    if run.parameters:
-        share = run.parameters
-        text += f"; {share.trainable:,} of {share.total:,} parameters ({share.trainable_share:.2%}) were trained"
-    vocabulary = vocabulary_text(run)
-    return f"## Training\n\n{text}.{f' The {vocabulary}.' if vocabulary else ''}"
-
-
-def _figures(run: RunManifest) -> str:
-    rows = metric_rows(run)
-    if not rows:
+def _training(facts: CardFacts) -> str:
+    done = facts.training
+    if done is None:
         return ""
-    columns = metric_columns(run)
-    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
+    text = f"{_method(facts)}, {done.steps:,} steps of {done.tokens:,} tokens in all, {done.seconds:.0f} seconds"
+    if facts.parameters:
+        share = facts.parameters
+        text += f"; {share.trainable:,} of {share.total:,} parameters ({share.trainable_share:.2%}) were trained"
+    return f"## Training\n\n{text}.{f' The {facts.vocabulary}.' if facts.vocabulary else ''}"
+
+
+def _figures(figures: Sequence[Sequence[str]]) -> str:
+    if not figures:
+        return ""
+    lines = [f"| {' | '.join(row)} |" for row in figures]
+    lines.insert(1, "|---|" + "---:|" * (len(figures[0]) - 1))
     return "\n".join(["## Figures", "", "On the records that were held out:", "", *lines])
 
 
@@ -194,26 +190,20 @@ def _proof(proof: Mapping[str, Any]) -> str:
     return f"## How it was proved\n\n{how}{plain(proof_text(proof))}."
 
 
-def _loading(card: ExportCard | None, must_be_passed: str | None, run: RunManifest, name: str) -> str:
+def _loading(card: ExportCard | None, must_be_passed: str | None, facts: CardFacts) -> str:
     notes = [plain(note) for note in (card.notes if card else ())]
-    written = [stage for stage in run.stages if stage.name == f"export {name}"]
-    told = (written[-1].model_extra or {}).get("notices", ()) if written else ()
-    notes += [f"{plain(text[:1].upper() + text[1:])}." for text in told]
-    quantizer = str(run.providers.get("quantizer", {}).get("name", "none"))
-    if card and card.relation == "adapter" and quantizer != "none":
-        notes.append(
-            f"The adapter was trained on the base model's weights as {plain(quantizer)} stores them, and proved on "
-            "these; on the original weights it computes something a little else."
-        )
-    if card and card.relation == "adapter" and run.model and hub_id(run.model.reference) is None:
-        name = code(public_name(run.model.reference))
+    notes += [f"{plain(text[:1].upper() + text[1:])}." for text in facts.notices]
+    if card and card.relation == "adapter" and facts.quantizer not in ("", "none"):
+        stored = f"on the base model's weights as {plain(facts.quantizer)} stores them"
+        done = f"trained {stored}, and proved on these" if facts.training else f"proved {stored}"
+        notes.append(f"The adapter was {done}; on the original weights it computes something a little else.")
+    if card and card.relation == "adapter" and facts.base and hub_id(facts.base.reference) is None:
+        name = code(public_name(facts.base.reference))
         notes.append(f"Put the path of the base model in the place of {name}: the files above are its.")
     if must_be_passed:
         notes.append(plain(must_be_passed[0].upper() + must_be_passed[1:]) + ".")
-    if run.data and (run.data.system or run.data.tools):
-        what = " and ".join(
-            filter(None, ["the same system message" * bool(run.data.system), "the same tools" * bool(run.data.tools)])
-        )
+    if facts.shared:
+        what = " and ".join(facts.shared)
         notes.append(f"Every conversation of the training had {what}: `graftkit.json` holds them.")
     examples = [
         f"### {plain(example.program)}\n\n{fenced(example.code, example.language)}"
@@ -222,8 +212,10 @@ def _loading(card: ExportCard | None, must_be_passed: str | None, run: RunManife
     return "\n\n".join(["## How to load it", *notes, *examples]) if notes or examples else ""
 
 
-def _recipe(run: RunManifest) -> str:
-    text = json.dumps(_without_folders(without_secret_values(run.recipe)), indent=2, ensure_ascii=False)
+def _recipe(recipe: Mapping[str, Any] | None) -> str:
+    if recipe is None:
+        return ""
+    text = json.dumps(_without_folders(without_secret_values(recipe)), indent=2, ensure_ascii=False)
     return f"<details>\n<summary>The recipe, every default filled in</summary>\n\n{fenced(text, 'json')}\n\n</details>"
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from graftkit.errors import FolderError
 from graftkit.host.lifecycle import RunStatus
+from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.exporter import MergeBase
 from graftkit.interfaces.regular_file import read_regular
@@ -26,6 +27,7 @@ __all__ = [
     "ExportFacts",
     "ExportedStep",
     "Facts",
+    "HeadFacts",
     "Measurement",
     "MemoryFacts",
     "MemoryForecast",
@@ -50,7 +52,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 """The version of a manifest's form. Keys may be added within it; none is renamed or means something else."""
 
-_OF_A_RUN = ("tokens", ".tokens.partial", "metrics.jsonl", ".lock")
+_OF_A_RUN = ("tokens", ".tokens.partial", "metrics.jsonl", ".graftkit.lock")
 """What lies beside the manifest of a run, and hardly anywhere else."""
 
 _PUT_BACK = "Put the file back as it was, or use another folder with --out."
@@ -74,6 +76,20 @@ class BaseFacts(Facts):
 
     reference: str
     files: dict[str, str] = {}
+
+
+class HeadFacts(Facts):
+    """The head that was put on the base model.
+
+    Attributes:
+        kind: What it scores.
+        labels: What its scores are of, in their order; empty for the one score of a reward model.
+        pad: The id of the tokenizer's padding token.
+    """
+
+    kind: Head
+    labels: list[str] = []
+    pad: int | None = None
 
 
 class AdapterSource(Facts):
@@ -382,6 +398,7 @@ class RunManifest(Facts):
             measured `after` them, if anything was.
         tokenizer: The tokenizer that examples are encoded with.
         model: The base model.
+        head: The head that was put on it, or None where it is a language model.
         adapter_from: The adapter that training went on with, or None.
         sequences: How sequences are put together.
         forecast: What was known beforehand of what is trained and stored; see `graftkit.flow.targets.forecast`.
@@ -415,6 +432,7 @@ class RunManifest(Facts):
     continued: list[dict[str, Any]] = []
     tokenizer: TokenizerFacts | None = None
     model: BaseFacts | None = None
+    head: HeadFacts | None = None
     adapter_from: AdapterSource | None = None
     sequences: SequenceFacts | None = None
     forecast: dict[str, int | None] = {}
@@ -449,7 +467,7 @@ class RunManifest(Facts):
             if error.errno not in (errno.EACCES, errno.EIO):
                 return None
             raise FolderError(f"the run's {MANIFEST} can't be read: {error.strerror}", where=str(folder)) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             data, odd = None, f"it is no JSON: {error}"
         else:
             odd = _oddity(data)

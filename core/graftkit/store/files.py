@@ -32,6 +32,7 @@ __all__ = [
     "sweep",
     "sweep_of",
     "sync_folder",
+    "temporary_prefix",
     "to_json",
     "write_atomic",
     "write_bytes",
@@ -39,8 +40,11 @@ __all__ = [
     "write_text",
 ]
 
-TEMPORARY = re.compile(r"\.([^/]+)\.[a-z0-9_]{8}\.(partial|old)")
-"""Names of what is being written, and of what it replaces: a kill leaves them, and `sweep` removes them."""
+TEMPORARY = re.compile(r"\.([^/]+)\.graftkit-[a-z0-9_]{8}\.(partial|old)")
+"""Names of what is being written, and of what it replaces: a kill leaves them, and `sweep` removes them.
+
+They have a word of graftkit's own: people call what they keep `.recipe.yaml.20261128.old`.
+"""
 
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
@@ -79,6 +83,11 @@ def guarded(path: Path) -> Iterator[None]:
         ) from error
 
 
+def temporary_prefix(name: str) -> str:
+    """Returns what the name of a temporary sibling begins with; eight random characters and its ending follow."""
+    return f".{name}.graftkit-"
+
+
 def is_temporary(name: str) -> bool:
     """Whether a relative path is that of something half-written, or lies in it."""
     return any(TEMPORARY.fullmatch(part) for part in name.split("/"))
@@ -94,7 +103,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     sweep_of(path)
     with guarded(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=temporary_prefix(path.name), suffix=".partial", dir=path.parent)
         temporary = Path(name)
         try:
             with held(temporary):
@@ -151,7 +160,7 @@ def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
     """
     sweep_of(path)
     with guarded(path):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(path.name), suffix=".partial", dir=path.parent))
         try:
             with held(temporary):
                 temporary.chmod(0o777 & ~_umask())
@@ -200,7 +209,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         temporary.rename(path)
         sync_folder(path.parent)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+    old = Path(tempfile.mkdtemp(prefix=temporary_prefix(path.name), suffix=".old", dir=path.parent))
     try:
         path.rename(old / path.name)
         temporary.rename(path)

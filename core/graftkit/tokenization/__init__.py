@@ -3,6 +3,7 @@
 Public: two built-in plugins or more use each of these modules, and so may yours. Importing them loads neither
 `tokenizers` nor torch.
 
+- `bounds`: what a tokenizer.json may cost, judged before `tokenizers` runs it.
 - `byte_alphabet`: how vocabularies write bytes.
 - `continued_bpe`: learning merges on top of a vocabulary's own.
 - `panics`: the `tokenizers` library's panics as errors.

@@ -116,7 +116,7 @@ def object_in(files: Mapping[str, bytes], name: str, where: str) -> dict[str, An
         return {}
     try:
         data = parse_json(files[name], unicode=True)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"{name} is no JSON: {error}", where=where) from None
     if not isinstance(data, dict):
         raise ModelError(f"{name} is no JSON object", where=where)

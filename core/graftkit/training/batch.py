@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from graftkit.store.token_store import SEQUENCE, Example
+from graftkit.training.masking import TARGET
 
 __all__ = ["PackedBatch", "alone", "pack"]
 
@@ -19,8 +20,9 @@ class PackedBatch:
 
     Attributes:
         sequences: Token ids of each, `[tokens]`.
-        logit_positions: The positions in the pass whose next token is in the loss, `[loss tokens]`.
-        labels: Those next tokens, `[loss tokens]`.
+        logit_positions: The positions in the pass whose next token is in the loss, `[loss tokens]`; of masked examples
+            the positions of the masked tokens.
+        labels: Those next tokens, or what was there before it was masked, `[loss tokens]`.
         weights: What each weighs in the loss, `[loss tokens]`, float32; None where each weighs 1.
         weight_sum: The sum of those weights.
         by_token: The store's further columns by token, `[tokens]` each, in the pass's order.
@@ -57,14 +59,16 @@ def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
     ids = [torch.from_numpy(sequence.ids) for example in examples for sequence in example.sequences]
     positions = torch.cat([torch.arange(len(example)) for example in ids])
     every = torch.from_numpy(np.concatenate([example.loss_weight for example in examples]).astype(np.float32))
-    labels_at = ((every != 0) & (positions > 0)).nonzero().squeeze(1)
+    masked = TARGET in examples[0].by_token
+    labels_at = ((every != 0) & ((positions > 0) | masked)).nonzero().squeeze(1)
     weights = every[labels_at]
     by_token = {name: np.concatenate([example.by_token[name] for example in examples]) for name in examples[0].by_token}
     by_example = {name: np.array([example.by_example[name] for example in examples]) for name in examples[0].by_example}
+    targets = torch.from_numpy(by_token[TARGET]) if masked else torch.cat(ids)
     return PackedBatch(
         sequences=tuple(example.to(device) for example in ids),
-        logit_positions=(labels_at - 1).to(device),
-        labels=torch.cat(ids)[labels_at].to(device),
+        logit_positions=(labels_at if masked else labels_at - 1).to(device),
+        labels=targets[labels_at].to(device),
         weights=None if bool((weights == 1).all()) else weights.to(device),
         weight_sum=weights.double().sum().item(),
         by_token={name: torch.from_numpy(values).to(device) for name, values in by_token.items()},

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ __all__ = [
     "keep_newest",
     "latest_checkpoint",
     "read_checkpoint",
+    "read_evaluations",
     "write_checkpoint",
 ]
 
@@ -37,6 +39,7 @@ def write_checkpoint(
     state: Mapping[str, torch.Tensor],
     *,
     tokenizer_fingerprint: str = "",
+    evaluations: Sequence[Mapping[str, int | float]] = (),
     keep: int = 2,
     also: Collection[int] = (),
 ) -> Path:
@@ -47,6 +50,7 @@ def write_checkpoint(
         step: How many steps have been taken.
         state: The trainer's tensors.
         tokenizer_fingerprint: Of the tokenizer that they are trained with.
+        evaluations: What was measured on holdout examples so far, which the best step follows from.
         keep: How many are kept, the newest ones: should the last turn out damaged, there is one before it.
         also: Steps whose checkpoints are kept besides.
 
@@ -61,7 +65,8 @@ def write_checkpoint(
     with atomic_folder(path) as temporary:
         save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, temporary / _STATE)
         facts = {"step": step, "sha256": sha256_of(temporary / _STATE), "tokenizer_fingerprint": tokenizer_fingerprint}
-        write_json(temporary / _FACTS, facts)
+        measured = {"evaluations": [dict(one) for one in evaluations]} if evaluations else {}
+        write_json(temporary / _FACTS, {**facts, **measured})
     for earlier, old in list(_checkpoints(folder))[keep:]:
         if earlier not in also:
             _remove(old)
@@ -142,6 +147,15 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def read_evaluations(path: Path) -> list[Any]:
+    """Returns what was written of evaluations; nothing where that can't be read."""
+    try:
+        found = parse_json(read_regular(path / _FACTS))["evaluations"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return found if isinstance(found, list) else []
+
+
 def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yields steps and folders, the highest step first."""
     found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
@@ -152,5 +166,5 @@ def _is_whole(path: Path, step: int) -> bool:
     try:
         facts = parse_json(read_regular(path / _FACTS))
         return bool(facts["step"] == step and facts["sha256"] == sha256_of(path / _STATE))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -17,9 +18,12 @@ from graftkit.recipe.schema import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss_watch import LossWatch
+from graftkit.training.masking import Masking, epochs_of
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import Mixture, plan_steps
+from graftkit.training.processes import ALONE, Processes
 from graftkit.training.step_loss import LikelihoodLoss, Passes, StepLoss, StepScore
+from graftkit.training.together import check_same, receive_state, send_state, sum_gradients
 
 __all__ = ["Trainer", "holdout_loss"]
 
@@ -38,6 +42,8 @@ class Trainer:
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
         mixture: Which examples an epoch sees; each once where it is None.
         loss: What a step minimizes, made of how examples are cut into passes; the likelihood when left out.
+        masking: How tokens of a step's examples are masked, where masked ones are learnt.
+        processes: Those that share the steps. That of rank 0 calls `run`, the others `follow`.
 
     Attributes:
         plan: The examples of every step.
@@ -60,6 +66,8 @@ class Trainer:
         packed: bool = True,
         mixture: Mixture | None = None,
         loss: Callable[[Passes], StepLoss] | None = None,
+        masking: Masking | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.step = 0
         self.whole = True
@@ -76,10 +84,13 @@ class Trainer:
             steps=options.steps,
             mixture=mixture,
         )
+        self._masking, self._epochs = masking, epochs_of(self.plan) if masking else []
         self._options = options
         self._device = device
-        self._passes = Passes(options.pass_tokens, packed, device)
+        self._passes = Passes(options.pass_tokens, packed, device, processes)
         self._loss = loss(self._passes) if loss else LikelihoodLoss(network, self._passes)
+        self._parameters = list(parameters.values())
+        self._processes = processes
         self._optimizers = Optimizers(parameters, options, rows or RowTraining(), rate_scales)
 
     def run(
@@ -99,19 +110,44 @@ class Trainer:
         Raises:
             LossError: A step's loss or gradient is no number, or the loss has diverged; the step is not taken.
         """
+        with self._training():
+            send_state(self._processes, self.step, self.state())
+            while not self.stopped and self.step < len(self.plan):
+                self._processes.announce({"step": self.step + 1})
+                on_step(self._take_step(poll, on_pass))
+            self._processes.announce({"step": None})
+            check_same(self._processes, self.state())
+
+    def follow(self, poll: Callable[[], None] = lambda: None) -> None:
+        """Takes the same steps as the process of rank 0, and computes this one's part of each.
+
+        Args:
+            poll: Called before each forward pass; raises to stop.
+
+        Raises:
+            TrainingError: What was trained is not the same in every process.
+        """
+        with self._training():
+            step, state = receive_state(self._processes)
+            self.load_state(step, state)
+            while self._processes.next_command()["step"] is not None:
+                self._take_step(poll, lambda step, done, total: None)
+            check_same(self._processes, self.state())
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
         self._network.train()
         try:
-            while not self.stopped and self.step < len(self.plan):
-                examples = self.plan[self.step]
-                # Dropout draws from torch's global generator: it is seeded by the step and given back untouched.
-                with torch.random.fork_rng(devices=_cuda_index(self._device)):
-                    torch.manual_seed(derived_seed(self._options.seed, "dropout", self.step + 1))
-                    info = self._take_step(len(self.plan), examples, poll, on_pass)
-                on_step(info)
+            yield
         finally:
             self._optimizers.freeze_adapter(False)
             self._optimizers.forget_gradients()
             self._network.eval()
+
+    @property
+    def masks(self) -> bool:
+        """Whether tokens of its examples are masked."""
+        return self._masking is not None
 
     def holdout_loss(self, store: TokenStore, poll: Callable[[], None]) -> float:
         """Returns the holdout loss of the model as it is trained so far; the next step computes the same either way.
@@ -160,18 +196,16 @@ class Trainer:
             int(self._store.loss_tokens[example]) for example in examples
         )
 
-    def _take_step(
-        self,
-        steps: int,
-        examples: Sequence[int],
-        poll: Callable[[], None],
-        on_pass: Callable[[int, int, int], None],
-    ) -> StepInfo:
+    def _take_step(self, poll: Callable[[], None], on_pass: Callable[[int, int, int], None]) -> StepInfo:
         start = time.perf_counter()
-        step = self.step + 1
+        examples, steps, step = self.plan[self.step], len(self.plan), self.step + 1
         rate = self._optimizers.begin(step, steps)
-        groups = self._passes.groups(examples, self._lengths)
-        score = self._loss.backward(self._store, groups, poll, partial(on_pass, step))
+        store, numbers = self._read(examples)
+        groups = self._passes.groups(numbers, store.lengths.tolist())
+        # Dropout draws from torch's global generator: it is seeded by step and pass and given back untouched.
+        with torch.random.fork_rng(devices=_cuda_index(self._device)):
+            score = self._loss.backward(store, groups, poll, partial(on_pass, step), partial(self._seed_pass, step))
+        sum_gradients(self._parameters, self._processes)
         norm = self._optimizers.clip()
         wrong = self.watch.look(step, score.loss, norm)
         if wrong:
@@ -185,14 +219,26 @@ class Trainer:
             step, steps, score.loss, score.tokens, score.loss_tokens, seconds, rate, norm, metrics=score.metrics
         )
 
+    def _read(self, examples: Sequence[int]) -> tuple[TokenStore, Sequence[int]]:
+        """Returns a store with a step's examples, masked where that is learnt, and their numbers in it."""
+        if self._masking is None:
+            return self._store, examples
+        seen = zip(examples, self._epochs[self.step], strict=True)
+        masked = [self._masking.masked(self._store[example], example, epoch) for example, epoch in seen]
+        return TokenStore.of(masked), range(len(masked))
+
+    def _seed_pass(self, step: int, group: int, number: int) -> None:
+        torch.manual_seed(derived_seed(self._options.seed, "dropout", step, group, number))
+
     def _loss_error(self, wrong: str, examples: Sequence[int], *, finite: bool) -> LossError:
         """Says which of a step's examples have a loss that is no number, each by itself, where the step's is none."""
         told = ""
         if not finite:
             self._network.eval()
+            store, numbers = self._read(examples)
             losses = {
-                example: self._loss.evaluate(self._store, [[example]], lambda done, total: None).loss
-                for example in examples
+                example: self._loss.evaluate(store, [[number]], lambda done, total: None).loss
+                for example, number in zip(examples, numbers, strict=True)
             }
             bad = [example for example, loss in losses.items() if not math.isfinite(loss)]
             if 0 < len(bad) < len(losses):

@@ -10,6 +10,7 @@ model's own forward makes all of them at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 
+from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.forward import logits_at
+from graftkit.model.head import body_gives
 from graftkit.model.packing import forward_inputs
 from graftkit.training.batch import PackedBatch
 from graftkit.training.nll import summed_nll
@@ -73,6 +76,8 @@ class TokenLoss:
         self._network: Any = network
         self._packed = packed
         self._plain_head: bool | None = None
+        named = getattr(getattr(network, "config", None), "architectures", None)
+        self._masked = head_of({"architectures": named}) == "masked"
 
     def sum(self, batch: PackedBatch) -> torch.Tensor:
         """Returns the weighted sum over the tokens in the loss, in nats; a scalar, float32, without a gradient."""
@@ -116,9 +121,11 @@ class TokenLoss:
                 logps = _of_labels(logits, batch.labels)
                 return ScoredPass(logps.detach(), logps.backward)
             hidden = self._hidden(batch)
+        drawn = _RandomState.of(hidden.device)
 
         def backward(factors: torch.Tensor) -> None:
-            self._backward(hidden, batch, 1.0, -factors)
+            with drawn.again():  # dropout before an adapted output layer leaves out what it left out of the scores
+                self._backward(hidden, batch, 1.0, -factors)
 
         return ScoredPass(self._logps(hidden, batch), backward)
 
@@ -176,7 +183,17 @@ class TokenLoss:
         return summed_nll(self._scores(hidden), labels, scale, weights)
 
     def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Returns the output layer's scores; some bodies give float32 whatever they compute in (Mamba)."""
+        """Returns the output layer's scores; some bodies give float32 whatever they compute in (Mamba).
+
+        Of an encoder that fills in masked tokens they are those of all that its class puts on the body: a layer, an
+        activation and a norm before the output layer.
+        """
+        if self._masked:
+            with body_gives(self._network.base_model, hidden.unsqueeze(0)):
+                logits: torch.Tensor = self._network(
+                    input_ids=hidden.new_zeros(1, len(hidden), dtype=torch.int64)
+                ).logits
+            return logits[0]
         head = self._network.get_output_embeddings()
         scores: torch.Tensor = head(hidden.to(head.weight.dtype))
         return scores
@@ -193,11 +210,36 @@ class TokenLoss:
             try:
                 with torch.no_grad():
                     whole = self._network(**inputs).logits
-                    scores = self._scores(self._network.base_model(**inputs).last_hidden_state)
+                    states = self._network.base_model(**inputs).last_hidden_state
+                    scores = self._scores(states[0]).unsqueeze(0)
             finally:
                 self._network.train(training)
             self._plain_head = torch.equal(whole.float(), scores.float())
         return bool(self._plain_head)
+
+
+@dataclass(frozen=True, slots=True)
+class _RandomState:
+    """The state of torch's random numbers on the CPU and on a device, to draw the same numbers once more."""
+
+    device: torch.device
+    cpu: torch.Tensor
+    own: torch.Tensor | None
+
+    @classmethod
+    def of(cls, device: torch.device) -> _RandomState:
+        """Returns the state as it is now."""
+        own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), own)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draws from this state as long as it lasts; afterwards, the state is what it was before."""
+        with torch.random.fork_rng([self.device] if self.own is not None else []):
+            torch.set_rng_state(self.cpu)
+            if self.own is not None:
+                torch.cuda.set_rng_state(self.own, self.device)
+            yield
 
 
 def _of_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Protocol
 
 import torch
@@ -16,13 +15,29 @@ from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import PackedBatch, alone, pack
 from graftkit.training.loss import ScoredPass, TokenLoss
 from graftkit.training.order import group_by_tokens
+from graftkit.training.processes import ALONE, Processes, shares
 
-__all__ = ["REFERENCE", "LikelihoodLoss", "ObjectiveLoss", "Passes", "StepLoss", "StepScore"]
+__all__ = [
+    "REFERENCE",
+    "LikelihoodLoss",
+    "ObjectiveLoss",
+    "OnPass",
+    "Passes",
+    "ScoreSums",
+    "SeedPass",
+    "StepLoss",
+    "StepScore",
+    "by_example",
+]
 
 REFERENCE = "reference"
 """The column by token with the log-probabilities that the model gave as training started, float32."""
 
 OnPass = Callable[[int, int], None]
+"""Called with how many passes are done and how many there are."""
+
+SeedPass = Callable[[int, int], None]
+"""Called before each pass of a step with the number of its group among all of the step's, and its number there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +65,13 @@ class Passes:
         microbatch_tokens: Tokens of a pass at most, unless one example alone has more.
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
         device: Where they are computed.
+        processes: The processes that share a step's passes.
     """
 
     microbatch_tokens: int
     packed: bool
     device: torch.device
+    processes: Processes = ALONE
 
     def groups(self, examples: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
         """Returns the examples that are computed together: those of one pass, or one whose sequences run one by one.
@@ -68,6 +85,12 @@ class Passes:
     def all_groups(self, store: TokenStore) -> list[list[int]]:
         """Returns the groups of all examples of a store, in their order."""
         return self.groups(range(len(store)), store.lengths.tolist())
+
+    def own(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> list[int]:
+        """Returns the numbers of those groups that this process computes."""
+        lengths = store.lengths
+        tokens = [sum(int(lengths[example]) for example in group) for group in groups]
+        return shares(tokens, self.processes.count)[self.processes.rank]
 
     def count(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> int:
         """Returns how many passes some groups take."""
@@ -84,15 +107,24 @@ class StepLoss(Protocol):
     """The loss of some examples."""
 
     def backward(
-        self, store: TokenStore, groups: Sequence[Sequence[int]], poll: Callable[[], None], on_pass: OnPass
+        self,
+        store: TokenStore,
+        groups: Sequence[Sequence[int]],
+        poll: Callable[[], None],
+        on_pass: OnPass,
+        seed_pass: SeedPass,
     ) -> StepScore:
         """Adds the gradient of a step's loss to the parameters'; how its examples are grouped does not change it.
+
+        Where several processes share the step, it is the part of this one's passes; the score is the whole step's.
 
         Args:
             store: The examples.
             groups: The numbers of the step's, as `Passes.groups` gives them.
             poll: Called before each pass; raises to stop.
-            on_pass: Called after each but the last with how many are done and how many there are.
+            on_pass: Called after each but the last with how many are done and how many there are, of this process's.
+            seed_pass: Called before each pass, and again where it runs again, with the number of its group and its
+                number in that: seeds what dropout draws from, so that no draw depends on the passes before.
         """
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
@@ -117,38 +149,43 @@ class LikelihoodLoss:
         self._loss, self._passes = TokenLoss(network, packed=passes.packed), passes
 
     def backward(
-        self, store: TokenStore, groups: Sequence[Sequence[int]], poll: Callable[[], None], on_pass: OnPass
+        self,
+        store: TokenStore,
+        groups: Sequence[Sequence[int]],
+        poll: Callable[[], None],
+        on_pass: OnPass,
+        seed_pass: SeedPass,
     ) -> StepScore:
         """Takes one forward and one backward pass over each group."""
         scale = 1 / sum(float(store.weight_sum[number]) for group in groups for number in group)
-
-        def before(done: int, every: int) -> None:
-            poll()
-            if done:
-                on_pass(done, every)
-
-        sums, tokens, loss_tokens = [], 0, 0
-        for batch in self._batches(store, groups, before):
-            sums.append(self._loss.backward(batch, scale))
-            tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
-        return StepScore(_summed(sums), tokens, loss_tokens)
+        own = self._passes.own(store, groups)
+        every, done = self._passes.count(store, [groups[number] for number in own]), 0
+        sums: list[torch.Tensor] = []
+        tokens, loss_tokens = 0, 0
+        for number in own:
+            for place, batch in enumerate(self._passes.batches([store[example] for example in groups[number]])):
+                poll()
+                if done:
+                    on_pass(done, every)
+                seed_pass(number, place)
+                sums.append(self._loss.backward(batch, scale))
+                tokens, loss_tokens, done = tokens + batch.tokens, loss_tokens + len(batch.labels), done + 1
+        found = self._passes.processes.gather([_summed(sums), tokens, loss_tokens])
+        losses, tokens_of, loss_tokens_of = zip(*found, strict=True)
+        return StepScore(math.fsum(losses), sum(tokens_of), sum(loss_tokens_of))
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
-        sums, weight_sum, tokens, loss_tokens = [], 0.0, 0, 0
-        for batch in self._batches(store, groups, poll):
-            sums.append(self._loss.sum(batch))
-            weight_sum += batch.weight_sum
-            tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
-        return StepScore(_summed(sums) / weight_sum, tokens, loss_tokens)
-
-    def _batches(self, store: TokenStore, groups: Sequence[Sequence[int]], before: OnPass) -> Iterator[PackedBatch]:
-        every, done = self._passes.count(store, groups), 0
+        sums: list[torch.Tensor] = []
+        weight_sum, tokens, loss_tokens = 0.0, 0, 0
+        every = self._passes.count(store, groups)
         for group in groups:
             for batch in self._passes.batches([store[number] for number in group]):
-                before(done, every)
-                yield batch
-                done += 1
+                poll(len(sums), every)
+                sums.append(self._loss.sum(batch))
+                weight_sum += batch.weight_sum
+                tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
+        return StepScore(_summed(sums) / weight_sum, tokens, loss_tokens)
 
 
 def _summed(sums: Sequence[torch.Tensor]) -> float:
@@ -175,24 +212,33 @@ class ObjectiveLoss:
         self._objective, self._by_example, self._passes = objective, by_example, passes
 
     def backward(
-        self, store: TokenStore, groups: Sequence[Sequence[int]], poll: Callable[[], None], on_pass: OnPass
+        self,
+        store: TokenStore,
+        groups: Sequence[Sequence[int]],
+        poll: Callable[[], None],
+        on_pass: OnPass,
+        seed_pass: SeedPass,
     ) -> StepScore:
         """Scores what the objective looks at together, asks it, and runs the gradient back."""
-        total, done = _Total(), 0
-        count, every = sum(map(len, groups)), self._passes.count(store, groups)
-        for chunk in self._chunks(groups):
-            examples, batches = self._read(store, chunk)
-            once = len(batches) == 1
-            states, runs = [], []
-            for batch in batches:
-                poll()
-                states.append(_random_state(self._passes.device))
-                runs.append(self._loss.score(batch, learn=once))
-            asked = _ask(self._objective, examples, batches, runs)
-            total.add(asked, batches)
+        total, done = ScoreSums(), 0
+        own = self._passes.own(store, groups)
+        count, every = sum(map(len, groups)), self._passes.count(store, [groups[number] for number in own])
+        for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
+            passes = self._read(store, groups, chunk, own)
+            once = len(passes) == 1
+            runs: list[ScoredPass | None] = []
+            for each in passes:
+                if each.own:
+                    poll()
+                    seed_pass(each.group, each.place)
+                runs.append(self._loss.score(each.batch, learn=once) if each.own else None)
+            asked = self._ask(store, groups, chunk, passes, runs)
+            total.add(asked.losses, asked.metrics, [each.batch for each in passes])
             (gradient,) = torch.autograd.grad(asked.losses.sum() / count, asked.logps)
-            factors = torch.split(gradient, [len(batch.labels) for batch in batches])
-            for batch, run, state, by_token in zip(batches, runs, states, factors, strict=True):
+            factors = torch.split(gradient, [len(each.batch.labels) for each in passes])
+            for each, run, by_token in zip(passes, runs, factors, strict=True):
+                if run is None:
+                    continue
                 if done:
                     on_pass(done, every)
                 done += 1
@@ -200,36 +246,74 @@ class ObjectiveLoss:
                     run.backward(by_token)
                 elif by_token.any():
                     poll()
-                    self._again(batch, state).backward(by_token)
-        return total.score()
+                    seed_pass(each.group, each.place)  # so that dropout leaves the same numbers out
+                    self._loss.score(each.batch, learn=True).backward(by_token)
+        return (total.over(self._passes.processes) if self._by_example else total).score()
 
     @torch.no_grad()
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Scores what the objective looks at together, and asks it."""
-        total, done, every = _Total(), 0, self._passes.count(store, groups)
-        for chunk in self._chunks(groups):
-            examples, batches = self._read(store, chunk)
+        total, done, every = ScoreSums(), 0, self._passes.count(store, groups)
+        everything = range(len(groups))
+        for chunk in [[number] for number in everything] if self._by_example else [everything]:
+            passes = self._read(store, groups, chunk, everything)
             runs = []
-            for batch in batches:
+            for each in passes:
                 poll(done, every)
-                runs.append(self._loss.score(batch, learn=False))
+                runs.append(self._loss.score(each.batch, learn=False))
                 done += 1
-            total.add(_ask(self._objective, examples, batches, runs), batches)
+            examples = [store[number] for group in chunk for number in groups[group]]
+            batches = [each.batch for each in passes]
+            asked = _ask(self._objective, examples, batches, [run.logps for run in runs])
+            total.add(asked.losses, asked.metrics, batches)
         return total.score()
 
-    def _chunks(self, groups: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
-        """Returns the groups that the objective looks at together."""
-        return [[group] for group in groups] if self._by_example else [groups]
+    def _read(
+        self, store: TokenStore, groups: Sequence[Sequence[int]], chunk: Sequence[int], own: Sequence[int]
+    ) -> list[_Pass]:
+        """Returns the passes of some groups."""
+        return [
+            _Pass(number, place, batch, number in own)
+            for number in chunk
+            for place, batch in enumerate(self._passes.batches([store[example] for example in groups[number]]))
+        ]
 
-    def _read(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> tuple[list[Example], list[PackedBatch]]:
-        """Returns the examples of some groups, and the passes that compute them."""
-        read = [[store[number] for number in group] for group in groups]
-        return list(chain.from_iterable(read)), [batch for group in read for batch in self._passes.batches(group)]
+    def _ask(
+        self,
+        store: TokenStore,
+        groups: Sequence[Sequence[int]],
+        chunk: Sequence[int],
+        passes: Sequence[_Pass],
+        runs: Sequence[ScoredPass | None],
+    ) -> _Asked:
+        """Asks the objective; what other processes have scored of the examples it looks at is fetched first."""
+        logps = [
+            each.batch.token_weights.new_zeros(len(each.batch.labels)) if run is None else run.logps
+            for each, run in zip(passes, runs, strict=True)
+        ]
+        if not self._by_example:
+            together = torch.cat(logps).detach()
+            self._passes.processes.sum_(together)
+            logps = list(torch.split(together, [len(values) for values in logps]))
+        examples = [store[number] for group in chunk for number in groups[group]]
+        return _ask(self._objective, examples, [each.batch for each in passes], logps)
 
-    def _again(self, batch: PackedBatch, state: Sequence[torch.Tensor]) -> ScoredPass:
-        """Runs a pass again as it ran first, so that dropout leaves the same numbers out."""
-        _set_random_state(self._passes.device, state)
-        return self._loss.score(batch, learn=True)
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A pass of a step.
+
+    Attributes:
+        group: The number of its group among the step's.
+        place: Its number in that group.
+        batch: Its sequences.
+        own: Whether this process computes it.
+    """
+
+    group: int
+    place: int
+    batch: PackedBatch
+    own: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +332,10 @@ class _Asked:
 
 
 def _ask(
-    objective: Objective, examples: Sequence[Example], batches: Sequence[PackedBatch], scored: Sequence[ScoredPass]
+    objective: Objective, examples: Sequence[Example], batches: Sequence[PackedBatch], logps: Sequence[torch.Tensor]
 ) -> _Asked:
     with torch.enable_grad():
-        scores = _scores(examples, batches, scored)
+        scores = _scores(examples, batches, logps)
         losses = objective.losses(scores)
     if losses.shape != (len(examples),):
         raise ValueError(f"losses() returned {list(losses.shape)} for {len(examples)} examples: one loss each is due")
@@ -260,58 +344,73 @@ def _ask(
     return _Asked(scores.logps, losses, metrics)
 
 
-def _scores(examples: Sequence[Example], batches: Sequence[PackedBatch], scored: Sequence[ScoredPass]) -> Scores:
+def _scores(examples: Sequence[Example], batches: Sequence[PackedBatch], logps: Sequence[torch.Tensor]) -> Scores:
     sequences = sum(len(batch.sequences) for batch in batches)
     firsts = [sum(len(batch.sequences) for batch in batches[:number]) for number in range(len(batches))]
     owners = [batch.owners + first for batch, first in zip(batches, firsts, strict=True)]
     references = [batch.by_token[REFERENCE][batch.logit_positions + 1] for batch in batches if _has(batch)]
     return Scores(
-        logps=torch.cat([run.logps for run in scored]).requires_grad_(),
+        logps=torch.cat(list(logps)).detach().requires_grad_(),
         weights=torch.cat([batch.token_weights for batch in batches]),
         sequence=torch.cat(owners),
         sequences=sequences // len(examples),
         examples=len(examples),
         reference=torch.cat(references) if references else None,
-        by_example={
-            name: torch.tensor([example.by_example[name].item() for example in examples], device=owners[0].device)
-            for name in examples[0].by_example
-        },
+        by_example=by_example(examples, owners[0].device),
     )
+
+
+def by_example(examples: Sequence[Example], device: torch.device) -> dict[str, torch.Tensor]:
+    """Returns the further numbers of some examples by name, `[examples]` each."""
+    return {
+        name: torch.tensor([example.by_example[name].item() for example in examples], device=device)
+        for name in examples[0].by_example
+    }
 
 
 def _has(batch: PackedBatch) -> bool:
     return REFERENCE in batch.by_token
 
 
-class _Total:
+class ScoreSums:
     """Sums over what an objective looked at together."""
 
     def __init__(self) -> None:
         self._loss, self._examples, self._tokens, self._loss_tokens = 0.0, 0, 0, 0
         self._sums: dict[str, tuple[float, int]] = {}
 
-    def add(self, asked: _Asked, batches: Sequence[PackedBatch]) -> None:
-        self._loss += asked.losses.sum().item()
-        self._examples += len(asked.losses)
+    def add(self, losses: torch.Tensor, metrics: Mapping[str, torch.Tensor], batches: Sequence[PackedBatch]) -> None:
+        """Adds what an objective said of some examples, and the passes that computed them.
+
+        Args:
+            losses: `[examples]`.
+            metrics: `[examples]` each.
+            batches: The passes.
+        """
+        self._loss += losses.sum().item()
+        self._examples += len(losses)
         self._tokens += sum(batch.tokens for batch in batches)
         self._loss_tokens += sum(len(batch.labels) for batch in batches)
-        for name, values in asked.metrics.items():
+        for name, values in metrics.items():
             total, count = self._sums.get(name, (0.0, 0))
             known = values[~values.isnan()]
             self._sums[name] = total + known.sum().item(), count + len(known)
 
+    def over(self, processes: Processes) -> ScoreSums:
+        """Returns the sums over what all processes have looked at."""
+        found = ScoreSums()
+        for loss, examples, tokens, loss_tokens, sums in processes.gather(
+            [self._loss, self._examples, self._tokens, self._loss_tokens, self._sums]
+        ):
+            found._loss, found._examples = found._loss + loss, found._examples + examples
+            found._tokens, found._loss_tokens = found._tokens + tokens, found._loss_tokens + loss_tokens
+            for name, (total, count) in sums.items():
+                before, counted = found._sums.get(name, (0.0, 0))
+                found._sums[name] = before + total, counted + count
+        return found
+
     def score(self) -> StepScore:
+        """Returns the means over what was added."""
         means = {name: total / count for name, (total, count) in self._sums.items() if count}
         loss = self._loss / self._examples if self._examples else math.nan
         return StepScore(loss, self._tokens, self._loss_tokens, means)
-
-
-def _random_state(device: torch.device) -> list[torch.Tensor]:
-    """Returns the state of the generators that dropout draws from."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-
-def _set_random_state(device: torch.device, state: Sequence[torch.Tensor]) -> None:
-    torch.set_rng_state(state[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[1], device)

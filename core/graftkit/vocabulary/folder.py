@@ -78,7 +78,7 @@ def _own(folder: Path) -> set[str]:
     for name in RECORDS:
         try:
             own |= {name, *parse_json(read_regular(folder / name))["files"]}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return own
 

@@ -104,7 +104,7 @@ def _state(settings: Settings, name: str, type_: str, raw: bytes) -> _State:
         known = known and len(shape) == 2 and isfinite(offset)
         known = known and all(type(size) is int and 0 < size < 1 << 31 for size in sizes)
         known = known and data["blocksize"] % 2 == 0  # a block begins with a byte
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         known = False
     if not known:
         raise settings.refused(

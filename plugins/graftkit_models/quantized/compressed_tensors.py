@@ -89,7 +89,7 @@ def _scheme_of(settings: Settings, name: str, group: Mapping[str, Any]) -> _Sche
     bits = own.choose("num_bits", (8,) if is_float or format_ != "pack-quantized" else (4, 8))
     if is_float and format_ == "pack-quantized":
         raise own.refused("type is 'float', of which nothing is packed")
-    symmetric = own.choose("symmetric", (True, False), True)
+    symmetric = own.choose("symmetric", (True,) if is_float else (True, False), True)
     strategy = own.choose("strategy", ("tensor", "channel", "group", "block"), "tensor")
     block: tuple[int | None, int | None] = (None, None)
     if strategy == "block":
@@ -125,7 +125,7 @@ def _matrix(settings: Settings, tensors: FileTensors, layer: str, scheme: _Schem
         if packed:
             tensors.check(zeros, "I32", (-(-rows * scheme.bits // 32), blocks[1]))
         else:
-            tensors.check(zeros, "F8_E4M3" if scheme.float else "I8", found)
+            tensors.check(zeros, "I8", found)
     if f"{layer}.weight_g_idx" in tensors:
         parts["order"] = f"{layer}.weight_g_idx"
         tensors.check(parts["order"], "I32", (columns,))

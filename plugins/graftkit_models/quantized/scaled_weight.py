@@ -170,6 +170,16 @@ class ScaledWeight(BufferedWeight):
             ValueError: A tensor is missing, left over, or of another shape or type.
         """
         layout = ScaledLayout.from_json(meta)
+        cls.check(tensors, layout)
+        return cls(tensors, layout)
+
+    @staticmethod
+    def check(tensors: Mapping[str, torch.Tensor], layout: ScaledLayout) -> None:
+        """Compares tensors with a layout.
+
+        Raises:
+            ValueError: As for `from_state`.
+        """
         scales, zeros = tensors.get("scales"), tensors.get("zeros")
         nested = layout.nested_levels is not None
         allowed = (torch.uint8,) if nested else _SCALES
@@ -187,7 +197,6 @@ class ScaledWeight(BufferedWeight):
             expected["nested_scales"] = (torch.float32, (-(-down * across // layout.nested_block),))
             expected["nested_offset"] = (torch.float32, (1,))
         check_tensors(tensors, expected)
-        return cls(tensors, layout)
 
 
 @cache

@@ -37,6 +37,7 @@ def stored_weight(
     Raises:
         ValueError: A tensor is of another shape or type than the layout says.
     """
+    ScaledWeight.check(tensors, layout)
     freeze = partial(ScaledWeight.from_state, dict(tensors), asdict(layout))
     dequantize = partial(_dequantized, freeze, transposed)
     shape = layout.shape[::-1] if transposed else layout.shape

@@ -71,7 +71,7 @@ def json_object(path: Path) -> Json:
     """
     try:
         data = parse_json(text_of(path).encode(), unicode=True)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"the file is no JSON: {error}", where=str(path)) from None
     if not isinstance(data, dict):
         raise ModelError("the file is no JSON object", where=str(path))
@@ -147,11 +147,15 @@ def _id(token: Json) -> int:
     return int(token["id"])
 
 
+_DIGITS = 10
+"""How many digits an id has at most: it is a number of 32 bits."""
+
+
 def _listed(id: str, entry: object, folder: Path) -> Json:
     content = content_of(entry)
-    if not (id.isdecimal() and content and isinstance(entry, dict)):
+    if not (id.isdecimal() and len(id) <= _DIGITS and content and isinstance(entry, dict)):
         raise ModelError(
-            f"added_tokens_decoder lists {id!r}: {entry!r}, which is no id and its token",
+            f"added_tokens_decoder lists {id!r:.40}: {entry!r:.200}, which is no id and its token",
             where=str(folder / "tokenizer_config.json"),
         )
     flags = {flag: bool(entry.get(flag)) for flag in ("single_word", "lstrip", "rstrip", "normalized")}

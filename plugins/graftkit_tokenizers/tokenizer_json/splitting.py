@@ -8,10 +8,9 @@ from typing import Any
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
+from graftkit.tokenization.bounds import CHARACTERS, MOST_SEARCH, SLOW
 from graftkit.tokenization.splitting import GPT2, PATTERNS
 from tokenizers import Regex
-
-from graftkit_tokenizers.tokenizer_json.bounds import CHARACTERS, MOST_SEARCH, SLOW
 
 __all__ = ["named", "pattern_of"]
 

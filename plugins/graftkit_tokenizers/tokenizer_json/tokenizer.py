@@ -13,6 +13,7 @@ from typing import Any, Literal
 from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Specials, StreamDecoder
+from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.panics import no_panic
 from graftkit.tokenization.side_files import (
     chat_template_in,
@@ -30,7 +31,6 @@ from tokenizers import Tokenizer as Backend
 from graftkit_tokenizers.formats.convert import write
 from graftkit_tokenizers.formats.for_transformers import for_transformers
 from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens, with_flags
-from graftkit_tokenizers.tokenizer_json.bounds import check_bounds
 from graftkit_tokenizers.tokenizer_json.certain_cuts import CertainCuts
 from graftkit_tokenizers.tokenizer_json.fast import FastEncoder
 from graftkit_tokenizers.tokenizer_json.lossless import keeps_every_text
@@ -280,6 +280,11 @@ class HuggingFaceTokenizer:
         """Whether the post-processor puts the `bos` token first: it does as the configuration says, if that says it."""
         bos = self.role_token("bos")
         return bos is not None and around(self._full)[0][:1] == [bos]
+
+    @cached_property
+    def put_around(self) -> tuple[list[int], list[int]]:
+        """The ids that the post-processor puts before a text, and those that it puts after it."""
+        return around(self._full)
 
     def encode(self, text: str, specials: Specials = "none") -> list[int]:
         """Returns the ids of one text."""

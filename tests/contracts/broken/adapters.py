@@ -100,6 +100,15 @@ class CountsHalf(Lora):
     config_class = HalfCounted
 
 
+class Choosy(LoraConfig):
+    def refusal(self, layer: LayerInfo) -> str | None:
+        return None if layer.bias else "it has no bias"
+
+
+class TakesWhatItRefuses(Lora):
+    config_class = Choosy
+
+
 class ReplacesInSecret(Lora):
     def attach(self, layer: Layer) -> LoraWeight:
         adapted = super().attach(layer)

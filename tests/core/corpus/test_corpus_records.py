@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graftkit.errors import DataError
-from graftkit.interfaces.samples import ROLES, Completion, Conversation, Message, Sample, Text, Tokens, ToolCall
-from graftkit.testing.records import read_samples
+from graftkit.interfaces.samples import (
+    ROLES,
+    Completion,
+    Conversation,
+    LabelledAnswer,
+    Message,
+    PreferencePair,
+    Sample,
+    Text,
+    Tokens,
+    ToolCall,
+)
+from graftkit.testing.records import open_files, read_samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,7 +97,7 @@ def test_a_text_file_loses_only_its_byte_order_mark(tmp_path: Path) -> None:
         ('{"text": NaN}', "no JSON: NaN is no JSON number"),
         ('{"text": -Infinity}', "no JSON: -Infinity is no JSON number"),
         ('{"text": "a", "text": "b"}', "no JSON: a key stands in it twice"),
-        ('{"text": ' + "9" * 5000 + "}", "no JSON: "),
+        ('{"text": ' + "9" * 5000 + "}", "no JSON: a number too long to read"),
         ("[" * 100_000, "no JSON: "),
         ("[]", "the record is a list, no object\nA record is "),
         ('"text"', "the record is a string, no object"),
@@ -287,3 +300,103 @@ def test_ids_are_read_with_labels_or_a_mask(tmp_path: Path) -> None:
 )
 def test_ids_and_labels_that_are_none_are_refused(tmp_path: Path, record: dict[str, object], message: str) -> None:
     assert message in refusal(tmp_path, json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["[" * 100_000, '[{"a":' * 100_000, '[{"role": ' + "[" * 300, '[{"name": "f"}]', '[{"role": "user"}, 1]', "[{"],
+    ids=["lists", "objects", "a turn", "calls", "no turn among them", "no JSON"],
+)
+def test_an_answer_that_only_looks_like_turns_is_an_answer(tmp_path: Path, answer: str) -> None:
+    [pair] = records(tmp_path, json.dumps({"prompt": "a", "chosen": answer, "rejected": "b"}))
+    assert isinstance(pair, PreferencePair) and pair.chosen.messages[-1].content == answer
+
+
+def not_read(tmp_path: Path, content: str) -> list[str]:
+    path = tmp_path / "records.jsonl"
+    path.write_text(content)
+    [dataset] = open_files([path])
+    assert len(list(dataset)) == 1
+    return sorted(dataset.left)
+
+
+def said(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in messages]
+
+
+SYSTEM, ASKED, HO = {"role": "system", "content": "Be"}, {"role": "user", "content": "hi"}, "assistant"
+WHOLE: dict[str, tuple[Any, list[Any], list[tuple[str, str]]]] = {
+    "a system prompt before it": ("hi", [SYSTEM, ASKED], [("system", "Be"), ("user", "hi")]),
+    "white space around it": ("hi \n", [ASKED], [("user", "hi")]),
+    "the last of its questions": (
+        "hi",
+        [{"role": "user", "content": "a"}, {"role": HO, "content": "b"}, ASKED],
+        [("user", "a"), (HO, "b"), ("user", "hi")],
+    ),
+    "a prompt that alone has the system prompt": ([SYSTEM, ASKED], [ASKED], [("system", "Be"), ("user", "hi")]),
+    "a prompt that the assistant ends": (
+        [ASKED, {"role": HO, "content": "b"}],
+        [{"role": "user", "content": "c"}],
+        [("user", "hi"), (HO, "b"), ("user", "c")],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_an_answer_that_is_the_whole_conversation_has_its_prompt_once(tmp_path: Path, case: str) -> None:
+    prompt, before, expected = WHOLE[case]
+    answers = {key: [*before, {"role": HO, "content": key}] for key in ("chosen", "rejected")}
+    [pair] = records(tmp_path, json.dumps({"prompt": prompt, **answers}))
+    assert isinstance(pair, PreferencePair) and said(pair.chosen.messages) == [*expected, (HO, "chosen")]
+    assert [message.loss_weight for message in pair.chosen.messages][:-1] == [0] * len(expected)
+
+
+def test_an_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
+    answers = {key: [ASKED, {"role": HO, "content": key}] for key in ("chosen", "rejected")}
+    told = refusal(tmp_path, json.dumps({"prompt": "another", **answers}))
+    assert "records.jsonl:1" in told and "the prompt is none of its messages" in told
+
+
+@pytest.mark.parametrize("prompt", [[ASKED], json.dumps([ASKED])], ids=["messages", "text of messages"])
+def test_an_input_beside_a_prompt_of_messages_is_not_dropped_in_silence(tmp_path: Path, prompt: Any) -> None:
+    record = json.dumps({"prompt": prompt, "input": "context", "chosen": "a", "rejected": "b"})
+    assert "to which of them it belongs is not known" in refusal(tmp_path, record)
+
+
+def test_what_stands_beside_a_labelled_answer_is_read(tmp_path: Path) -> None:
+    record = {"prompt": "a", "input": "b", "system": "Be", "completion": "c", "label": True}
+    assert not_read(tmp_path, json.dumps(record)) == []
+    [found] = records(tmp_path, json.dumps(record))
+    assert isinstance(found, LabelledAnswer)
+    assert said(found.answer.messages) == [("system", "Be"), ("user", "a\n\nb"), (HO, "c")]
+
+
+@pytest.mark.parametrize(
+    "beside", [{"output": "x", "instruction": "y"}, {"prompt": "y", "chosen": "x", "rejected": "z"}]
+)
+def test_an_input_that_is_a_number_is_refused_whichever(tmp_path: Path, beside: dict[str, str]) -> None:
+    text = json.dumps({**beside, "input": "text"})
+    assert '"input" is a number' in refusal(tmp_path, f"{text}\n{json.dumps({**beside, 'input': 0})}\n")
+
+
+LISTED = '{"data": [\n{"text": "a"},\n{"text": "b"}]'
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ('}\n[{"text": "lost"}]\n', "more stands after the array of 2 records"),
+        (', "next": {"text": "}"}}\n{"text": "lost"}\n', "more stands after the array of 2 records"),
+        (', "next": ["' + "x" * 3_000_000 + '"]', "the file ends in the middle of the object"),
+        ("\n", "the file ends in the middle of the object"),
+        (', "pad": "' + "x" * 1_048_400 + '", "more": [{"text": "c"}]}', "more than one list of records"),
+    ],
+    ids=["an array", "an object", "a long text", "its end is missing", "another list where the file is read on"],
+)
+def test_what_follows_a_list_of_records_in_an_object_is_not_lost(tmp_path: Path, after: str, told: str) -> None:
+    assert told in refusal(tmp_path, LISTED + after, "rows.json")
+
+
+@pytest.mark.parametrize("after", ["}", ', "n": {"a": [1, "]}", 2]}}\n', ', "text": "' + "x]}" * 700_000 + '"}'])
+def test_an_object_around_a_list_of_records_may_hold_more(tmp_path: Path, after: str) -> None:
+    assert len(records(tmp_path, LISTED + after, "rows.json")) == 2

@@ -230,13 +230,26 @@ def test_a_run_that_was_killed_after_some_stages_is_overwritten_with_what_it_had
     written = ["tokenizer/tokenizer.json", "tensorboard/events", "exports/merged/config.json"]
     list_files(folder, *written)
     (folder / MANIFEST).write_text(json.dumps({"graftkit": "0.1", "status": "running", "written": written}))
-    (folder / "checkpoints" / ".step-00000002.abcd_123.partial").mkdir(parents=True)
-    (folder / "checkpoints" / ".step-00000002.abcd_123.partial" / "state.safetensors").write_text("half")
+    (folder / "checkpoints" / ".step-00000002.graftkit-abcd_123.partial").mkdir(parents=True)
+    (folder / "checkpoints" / ".step-00000002.graftkit-abcd_123.partial" / "state.safetensors").write_text("half")
     claim(folder, overwrite=True).keep()
     assert names(tmp_path) == ["x"]
 
 
-@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, ".manifest.json.abcd_123.partial"]])
+@pytest.mark.parametrize("name", [".lock", ".recipe.yaml.20261128.old", ".manifest.json.20261128.partial"])
+def test_a_file_whose_name_others_use_is_nobody_s_left_over(tmp_path: Path, name: str) -> None:
+    """uv and datasets make files called .lock, and people call a copy by its date."""
+    (tmp_path / name).write_text("mine")
+    assert "it holds files that are no run" in refusal(tmp_path)
+    with locked_folder(tmp_path):
+        pass
+    claimed = claim(tmp_path / "x", overwrite=False)
+    (tmp_path / "x" / name).write_text("mine, too")
+    claimed.give_back()
+    assert [(tmp_path / place).read_text() for place in (name, f"x/{name}")] == ["mine", "mine, too"]
+
+
+@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, ".manifest.json.graftkit-abcd_123.partial"]])
 def test_a_folder_of_a_run_that_was_killed_before_its_first_manifest_is_taken(tmp_path: Path, left: list[str]) -> None:
     (tmp_path / "x").mkdir()
     for name in left:
@@ -245,7 +258,7 @@ def test_a_folder_of_a_run_that_was_killed_before_its_first_manifest_is_taken(tm
     assert [path.name for path in claimed.path.iterdir()] == [LOCK]
 
 
-@pytest.mark.parametrize("left", [None, [], [LOCK, ".manifest.json.abcd_123.partial"]])
+@pytest.mark.parametrize("left", [None, [], [LOCK, ".manifest.json.graftkit-abcd_123.partial"]])
 def test_a_run_that_was_killed_before_it_replaced_another_leaves_that_one(
     tmp_path: Path, left: list[str] | None
 ) -> None:
@@ -277,14 +290,14 @@ def test_a_run_that_goes_on_removes_what_a_kill_has_left(tmp_path: Path) -> None
     folder = a_run(tmp_path / "x", "running")
     before = names(tmp_path)
     for name in (
-        ".adapter.abcd_123.partial",
-        "exports/.merged.abcd_123.partial",
-        "exports/.merged.12.abcd_123.partial",
+        ".adapter.graftkit-abcd_123.partial",
+        "exports/.merged.graftkit-abcd_123.partial",
+        "exports/.merged.12.graftkit-abcd_123.partial",
     ):
         (folder / name).mkdir(parents=True)
         (folder / name / "model.safetensors").write_text("as large as a model")
-    (folder / "checkpoints" / ".step-00000002.abcd_123.old" / "step-00000002").mkdir(parents=True)
-    (folder / ".manifest.json.abcd_123.partial").write_text("{")
+    (folder / "checkpoints" / ".step-00000002.graftkit-abcd_123.old" / "step-00000002").mkdir(parents=True)
+    (folder / ".manifest.json.graftkit-abcd_123.partial").write_text("{")
     (folder / ".tokens.partial").mkdir()
     claim_again(folder).release()
     swept = ["x/.tokens.partial", "x/checkpoints", "x/checkpoints/step-00000002", "x/exports"]

@@ -113,6 +113,16 @@ def test_files_are_chosen_by_their_common_names(
         (["test.jsonl", "dev.jsonl"], None, "no file of it is of the split train; it has validation and test"),
         (["train_sft-00000-of-00001.csv", "train_gen-00000-of-00001.csv"], None, "several splits of that name"),
         (["model.safetensors"], None, "no file of records"),
+        (
+            ["data/train-00000-of-00003.parquet", "data/train-00002-of-00003.parquet"],
+            None,
+            "data/train-00001-of-00003.parquet is missing: 2 of 3 parts are there",
+        ),
+        (["train-00000-of-00002.csv"], None, "train-00001-of-00002.csv is missing"),
+        (["train-1-of-3.csv", "train-3-of-3.csv"], None, "train-2-of-3.csv is missing"),
+        (["train-00000-of-00001.csv", "train-00000-of-00002.csv"], None, "counted in several ways"),
+        (["train.jsonl", "train.jsonl.gz"], None, "a file is there twice: train.jsonl and train.jsonl.gz"),
+        (["default/partial-train/0000.parquet"], None, "a part of the split alone"),
     ],
 )
 def test_files_that_may_be_several_data_sets_are_refused(names: list[str], split: str | None, message: str) -> None:
@@ -132,6 +142,11 @@ def test_a_pattern_names_files_as_it_stands() -> None:
     assert chosen(*names, files="en/*.jsonl") == ["en/test.jsonl", "en/train.jsonl"]
     assert chosen(*names, files="en/train.jsonl") == ["en/train.jsonl"]
     assert chosen(*names, files="*.jsonl", split="test") == ["en/test.jsonl"]
+    parts = ("train-00000-of-00002.csv", "train-00002-of-00003.csv", "partial-train/0.csv")
+    assert [chosen(*parts, files=part) for part in parts] == [[part] for part in parts]
+    with pytest.raises(DataError, match="train-00001-of-00002.csv is missing"):
+        chosen(parts[0], files="train-*")
+    assert chosen("train-1-of-2.csv", "train-2-of-2.csv") == ["train-1-of-2.csv", "train-2-of-2.csv"]
     with pytest.raises(DataError, match="no file of it matches fr"):
         chosen(*names, files="fr/*")
     assert parse_hub_path("hf://datasets/o/n@v1/data/*.csv", None, "") == HubDataset("o/n", "v1", "data/*.csv")
@@ -191,6 +206,20 @@ def test_a_saved_data_set_is_read_as_its_state_says_without_what_was_computed_fr
     for wrong in ("{", '{"_data_files": [{"filename": "../a.arrow"}]}', '{"_data_files": 3}', "[]"):
         (folder / "state.json").write_text(wrong)
         assert "the state.json names no files of records" in refusal(str(folder))
+
+
+def test_a_folder_of_several_splits_or_without_all_parts_is_refused(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "more.jsonl", "testing.md"):
+        (tmp_path / name).write_bytes(lines(name))
+    assert len(opened(str(tmp_path))) == 3
+    (tmp_path / "heldout.jsonl").write_bytes(lines("x"))
+    told = refusal(str(tmp_path))
+    assert "several splits: train (train.jsonl), validation (heldout.jsonl)" in told and "**/*" in told
+    assert len(opened(f"{tmp_path}/**/*.jsonl")) == 3
+    for number in (0, 2):
+        (tmp_path / f"part-{number}-of-3.jsonl").write_bytes(lines("x"))
+    assert "part-1-of-3.jsonl is missing: 2 of 3" in refusal(f"{tmp_path}/part*.jsonl")
+    assert len(opened([f"{tmp_path}/part-0-of-3.jsonl", f"{tmp_path}/*-2-of-3.jsonl"])) == 2
 
 
 def test_of_saved_splits_one_is_to_be_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from graftkit.errors import FolderError, ModelError
 from graftkit.flow.adapter_model import load_packed
 from graftkit.flow.place_adapter import check_layers
 from graftkit.flow.plan_adapter import plan_adapter
@@ -19,6 +20,7 @@ from graftkit.model.packing import forward_inputs
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -66,7 +68,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make_adapter(bases: dict[str, Path], tmp_path: Path) -> Make:
     """Has peft make an adapter of random numbers."""
 
-    def make(model: str, **fields: Any) -> Path:
+    def make(model: str, keep: bool = False, **fields: Any) -> Path:
         base = AutoModelForCausalLM.from_pretrained(bases[model], dtype=torch.float32)
         config = LoraConfig(task_type="CAUSAL_LM", **fields)
         with torch.random.fork_rng():
@@ -76,7 +78,7 @@ def make_adapter(bases: dict[str, Path], tmp_path: Path) -> Make:
                 for name, parameter in made.named_parameters():
                     if parameter.requires_grad and "lora_A" not in name:
                         parameter.add_(0.1 * torch.randn(parameter.shape))
-        made.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+        made.save_pretrained(tmp_path / "adapter", save_embedding_layers=keep)
         return tmp_path / "adapter"
 
     return make
@@ -117,6 +119,38 @@ def base_logits(base: Path) -> torch.Tensor:
 @pytest.mark.parametrize("model", ["llama", "qwen2"])
 def test_lora(bases: dict[str, Path], make_adapter: Make, model: str, kind: str) -> None:
     check(bases[model], make_adapter(model, **LORA[kind]))
+
+
+OUTPUT: dict[str, dict[str, Any]] = {
+    "a list": {"target_modules": ["q_proj", "lm_head"], "rank_pattern": {"lm_head": 3}, "use_rslora": True},
+    "an expression": {"target_modules": r".*(lm_head|\.o_proj)", "use_dora": True},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_tying")
+@pytest.mark.parametrize("keep", [True, False], ids=["the base's matrix kept", "alone"])
+@pytest.mark.parametrize("kind", OUTPUT)
+@pytest.mark.parametrize("model", ["llama", "llama-untied"])
+def test_lora_on_the_output_layer(
+    bases: dict[str, Path], make_adapter: Make, model: str, kind: str, keep: bool
+) -> None:
+    """Tied to the embedding or not; PEFT keeps a copy of the base's matrix unless it is told not to."""
+    adapter = make_adapter(model, keep, **OUTPUT[kind])
+    check(bases[model], adapter)
+    copied = "base_model.model.lm_head.base_layer.weight"
+    assert (copied in load_file(adapter / "adapter_model.safetensors")) == keep
+
+
+def test_a_copy_of_another_base_is_refused(bases: dict[str, Path], make_adapter: Make) -> None:
+    adapter = make_adapter("llama-untied", True, target_modules=["lm_head"])
+    path, name = adapter / "adapter_model.safetensors", "base_model.model.lm_head.base_layer.weight"
+    tensors = load_file(path)
+    save_file({**tensors, name: tensors[name] * 1.1}, path)
+    with pytest.raises(ModelError, match="'lm_head.base_layer.weight', which is not what the base model has"):
+        own_logits(bases["llama-untied"], adapter)
+    save_file({**tensors, name.replace("lm_head", "model.norm"): tensors[name].clone()}, path)
+    with pytest.raises(FolderError, match="of a layer that it does not adapt"):
+        own_logits(bases["llama-untied"], adapter)
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_tying")

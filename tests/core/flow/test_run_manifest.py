@@ -91,6 +91,7 @@ def test_a_manifest_of_another_form_is_refused_and_says_by_what_it_was_written(t
         (b'{"graftkit": "0.1", "status": "finished\xff"}', "it is no JSON: 'utf-8' codec can't decode"),
         (b"", "it is no JSON"),
         (b'["graftkit"]', "it is no JSON object"),
+        (b'{"graftkit": ' + b"9" * 5000 + b"}", "it is no JSON: a number too long to read"),
         (b'{"graftkit": "0.1", "st\x61tuS": "finished"}', "it does not say 'status'"),
         (b'{"graftki\x54": "0.1", "status": "finished"}', "it does not say 'graftkit'"),
     ],

@@ -71,3 +71,9 @@ def test_what_is_left_out_is_as_the_models_settings_say_once_something_is_asked_
     assert Sampling.asked(settings, top_k=20) == Sampling(temperature=0.6, top_p=0.95, top_k=20)
     assert Sampling.asked({}, min_p=0.1, seed=7) == Sampling(temperature=1.0, min_p=0.1, seed=7)
     assert Sampling.asked(settings, temperature=0.0).temperature == 0
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-40, 1e-7])
+def test_a_temperature_near_nothing_takes_the_likeliest_token(temperature: float) -> None:
+    scores = torch.tensor([-80.0, 90.0, 89.0])
+    assert Sampler(Sampling(temperature=temperature)).choose(scores, []) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from graftkit.errors import TargetError
 from graftkit.interfaces.model_source import TensorInfo
-from graftkit.model.targets import likely_layers, match_targets, names_are_certain
+from graftkit.model.targets import likely_layers, likely_output, match_targets, names_are_certain
 
 LAYERS = [
     f"model.layers.{number}.{part}"
@@ -71,6 +71,28 @@ def test_a_target_that_matches_nothing_names_the_nearest_and_the_place() -> None
         "Did you mean 'q_proj'? Its layers end in: k_proj, q_proj, up_proj; or say all-linear."
     )
     assert caught.value.exit_code == 2
+
+
+def test_the_output_layer_is_named_alone() -> None:
+    assert match_targets(["lm_head", "q_proj"], LAYERS, output="lm_head") == [LAYERS[0], LAYERS[4], "lm_head"]
+    assert match_targets(["lm_head"], LAYERS, output="model.lm_head") == ["model.lm_head"]
+    for pattern in ("all-linear", "*", "*_proj", "*.*"):
+        assert match_targets([pattern], LAYERS, output="lm_head") == match_targets([pattern], LAYERS)
+    for pattern in ("head", "*head", "lm_heat"):
+        with pytest.raises(TargetError, match="matches no layer of the model") as caught:
+            match_targets([pattern], LAYERS, output="lm_head")
+        assert "lm_head" in str(caught.value.hint)
+
+
+def test_a_file_says_what_its_output_layer_is() -> None:
+    embedding, block = TensorInfo((320, 64), "F32"), TensorInfo((64, 400), "F32")
+    tied = {"model.embed_tokens.weight": embedding, "model.layers.0.mlp.up_proj.weight": block}
+    assert likely_output(tied) == ("lm_head", (320, 64))
+    other = TensorInfo((328, 64), "F32")
+    for name, path in (("lm_head", "lm_head"), ("embed_out", "lm_head"), ("output_projection", "output_projection")):
+        assert likely_output({**tied, f"{name}.weight": other}) == (path, (328, 64))
+    assert likely_output({**tied, "text.lm_head.weight": other}) == ("text.lm_head", (328, 64))
+    assert likely_output({"model.norm.weight": TensorInfo((64,), "F32")}) is None
 
 
 def test_a_misspelt_all_linear_is_found_too() -> None:

@@ -130,48 +130,76 @@ def test_a_refusal_that_a_library_words_otherwise_is_told_like_any_other(code: i
 
 
 def test_what_killed_processes_left_is_swept_and_an_older_folder_is_put_back(tmp_path: Path) -> None:
-    for name in (".x.abcd_123.partial", ".x.abcd_124.old/x", ".y.abcd_125.old/y", "y"):
+    for name in (".x.graftkit-abcd_123.partial", ".x.graftkit-abcd_124.old/x", ".y.graftkit-abcd_125.old/y", "y"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / ".x.abcd_124.old" / "x" / "c.txt").write_text("old")
-    (tmp_path / ".a.txt.abcd_126.partial").write_text("half")
-    for name in (".notes.partial", ".x.partial", "x.abcd_123.partial", ".x.ABCDEFGH.old"):
+    (tmp_path / ".x.graftkit-abcd_124.old" / "x" / "c.txt").write_text("old")
+    (tmp_path / ".a.txt.graftkit-abcd_126.partial").write_text("half")
+    for name in (".notes.partial", ".x.partial", "x.graftkit-abcd_123.partial", ".x.ABCDEFGH.old", ".x.20261128.old"):
         (tmp_path / name).write_text("somebody's own")
     sweep(tmp_path)
-    kept = [".notes.partial", ".x.ABCDEFGH.old", ".x.partial", "x", "x.abcd_123.partial", "x/c.txt", "y"]
+    kept = [
+        ".notes.partial",
+        ".x.20261128.old",
+        ".x.ABCDEFGH.old",
+        ".x.partial",
+        "x",
+        "x.graftkit-abcd_123.partial",
+        "x/c.txt",
+        "y",
+    ]
     assert sorted(snapshot(tmp_path)) == kept
     sweep(tmp_path / "missing")
 
 
 def test_what_a_killed_process_left_of_one_name_is_swept_and_nothing_beside_it(tmp_path: Path) -> None:
-    for name in (".x.abcd_123.partial", ".x.abcd_124.old/x", ".y.abcd_125.partial", ".x.z.abcd_126.partial", ".x.old"):
+    for name in (
+        ".x.graftkit-abcd_123.partial",
+        ".x.graftkit-abcd_124.old/x",
+        ".y.graftkit-abcd_125.partial",
+        ".x.z.graftkit-abcd_126.partial",
+        ".x.old",
+    ):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / ".x.abcd_124.old" / "x" / "c.txt").write_text("old")
-    (tmp_path / ".x.abcd_127.partial").symlink_to(tmp_path / ".x.old")
+    (tmp_path / ".x.graftkit-abcd_124.old" / "x" / "c.txt").write_text("old")
+    (tmp_path / ".x.graftkit-abcd_127.partial").symlink_to(tmp_path / ".x.old")
     sweep_of(tmp_path / "x")
-    assert ".x.abcd_123.partial" in snapshot(tmp_path), "a link is nobody's left-over: it is not touched, nor the rest"
-    (tmp_path / ".x.abcd_127.partial").unlink()
+    assert ".x.graftkit-abcd_123.partial" in snapshot(tmp_path), (
+        "a link is nobody's left-over: it is not touched, nor the rest"
+    )
+    (tmp_path / ".x.graftkit-abcd_127.partial").unlink()
     sweep_of(tmp_path / "x")
-    assert sorted(snapshot(tmp_path)) == [".x.old", ".x.z.abcd_126.partial", ".y.abcd_125.partial", "x", "x/c.txt"]
+    assert sorted(snapshot(tmp_path)) == [
+        ".x.old",
+        ".x.z.graftkit-abcd_126.partial",
+        ".y.graftkit-abcd_125.partial",
+        "x",
+        "x/c.txt",
+    ]
     sweep_of(tmp_path / "missing" / "x")
 
 
 def test_the_next_write_of_the_same_name_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
-    (tmp_path / ".a.txt.abcd_126.partial").write_text("half")
+    (tmp_path / ".a.txt.graftkit-abcd_126.partial").write_text("half")
+    backup = {".a.txt.20261127.partial": b"a copy by its date", ".a.txt.20261128.old": b"another"}
+    for name, data in backup.items():
+        (tmp_path / name).write_bytes(data)
     write_text(tmp_path / "a.txt", "whole")
-    assert snapshot(tmp_path) == {"a.txt": b"whole"}
-    (tmp_path / ".x.abcd_123.partial").mkdir()
+    assert snapshot(tmp_path) == {"a.txt": b"whole", **backup}
+    for name in backup:
+        (tmp_path / name).unlink()
+    (tmp_path / ".x.graftkit-abcd_123.partial").mkdir()
     with atomic_folder(tmp_path / "x") as folder:
         fill(folder)
     assert snapshot(tmp_path) == {"a.txt": b"whole", **NEW}
 
 
 def test_what_a_living_process_writes_is_not_swept(tmp_path: Path) -> None:
-    (tmp_path / ".x.abcd_123.partial").mkdir()
-    (tmp_path / ".x.abcd_124.old").mkdir()
+    (tmp_path / ".x.graftkit-abcd_123.partial").mkdir()
+    (tmp_path / ".x.graftkit-abcd_124.old").mkdir()
     with atomic_folder(tmp_path / "x") as folder:
-        (tmp_path / ".x.abcd_125.partial").mkdir()
+        (tmp_path / ".x.graftkit-abcd_125.partial").mkdir()
         sweep_of(tmp_path / "x")
-        assert folder.is_dir() and (tmp_path / ".x.abcd_125.partial").is_dir()
+        assert folder.is_dir() and (tmp_path / ".x.graftkit-abcd_125.partial").is_dir()
         fill(folder)
 
     def write(file: IO[bytes]) -> None:

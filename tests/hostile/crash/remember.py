@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,7 +169,7 @@ def _key(run: RunContext, root: Path, point: str, held: Sequence[bytes]) -> str:
 def _plain(path: Path) -> str:
     """Returns a path without what is random in temporary names."""
     parts = (f".{m[1]}.{m[2]}" if (m := TEMPORARY.fullmatch(part)) else part for part in path.parts)
-    return "/".join(f"{part[:-18]}.replaced" if part.endswith(".replaced") else part for part in parts)
+    return "/".join(re.sub(r"\.graftkit-[a-z0-9_]{8}\.replaced$", ".replaced", part) for part in parts)
 
 
 def _content(path: Path) -> str:

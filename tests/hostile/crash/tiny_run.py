@@ -20,7 +20,7 @@ from graftkit.testing import tiny_model_folder
 
 __all__ = ["digest_of", "facts_of", "go", "left_over", "make_recipe", "quick", "scratch", "tree_of"]
 
-_WITH_TIMES = ("manifest.json", "metrics.jsonl", "report.html", "graftkit.json", ".lock")
+_WITH_TIMES = ("manifest.json", "metrics.jsonl", "report.html", "graftkit.json", ".graftkit.lock")
 """Files that say how long something took or where it lies, and the lock, which holds nothing."""
 
 

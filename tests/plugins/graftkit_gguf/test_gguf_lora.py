@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -319,9 +320,16 @@ def test_new_rows_and_layers_without_a_matrix_are_refused_by_name(host: PluginHo
         check_planned(extended)
     assert "gguf" in str(refused.value.hint)
     plain = train_tiny(host, tmp_path / "plain").planned()
-    for layer in ("lm_head", "model.layers.0.mlp.gate_up_proj"):
+    for layer in ("model.embed_tokens", "model.layers.0.mlp.gate_up_proj"):
         with pytest.raises(ExportError, match=f"'{layer}'"):
             stored_layer(architecture_of(plain.config), layer, 4, plain.config)
+
+
+def test_an_output_layer_has_a_form_where_the_file_has_its_matrix(host: PluginHost, tmp_path: Path) -> None:
+    tied = replace(train_tiny(host, tmp_path / "tied").planned(), targets=["lm_head"])
+    with pytest.raises(ExportError, match="'lm_head' is tied to the embedding, and no matrix of its own"):
+        check_planned(tied)
+    check_planned(replace(tied, config={**tied.config, "tie_word_embeddings": False}))
 
 
 class Otherwise:

@@ -58,8 +58,48 @@ def test_an_expected_answer_that_can_not_be_compared_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"), [("(", "no regular expression"), ("(a+)+$", "may take forever"), ("", "pattern")]
+    ("pattern", "said"),
+    [
+        ("(", "no regular expression"),
+        ("(a+)+$", "may take forever"),
+        (".*.*.*.*#", "may take forever"),
+        ("(?:a|a)" * 40, "may take forever"),
+        ("(?:[a&&b]|a)*$", "Possible set intersection"),
+        (r"(?:[a[b]|\[)*$", "may take forever"),
+        ("(?:(?s:.)|\n)*$", "may take forever"),
+        (r"(a)\1", "a '\\\\1'"),
+        ("", "pattern"),
+    ],
 )
 def test_a_pattern_that_can_not_be_used_is_refused(pattern: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         score("regex", "a", "a", pattern=pattern)
+
+
+def test_a_pattern_is_judged_as_it_is_used() -> None:
+    """Letters of either case may be two ways to read one text, and so may all of the text."""
+    assert score("regex", "ab", "", pattern="(?:a|A)*b") == 1
+    with pytest.raises(RecipeError, match="may take forever"):
+        score("regex", "ab", "", pattern="(?:a|A)*b", ignore_case=True)
+    assert score("regex", "aa", "", pattern="a*a*a*") == 1
+    with pytest.raises(RecipeError, match="may take forever"):
+        score("regex", "aa", "", pattern="a*a*a*", match="whole")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?s)<a>.*?</a>",
+        r"(?mi)^yes\b",
+        r"(?P<n>\d+)\s*(?:euros?|EUR)",
+        r"(?<=\$)\d+(?:\.\d+)?",
+        r"\\boxed\{(.*)\}",
+        r"(\d+)\D*$",
+        r"^(?=.*[A-Z])(?=.*\d).+$",
+        r"[\w.+-]+@[\w-]+\.[\w.-]+",
+        r"(?x) the \s answer \s is \s ([A-E])  # and nothing else",
+        r"[^\[\]&|-]+",
+    ],
+)
+def test_patterns_that_people_write_are_taken(pattern: str) -> None:
+    assert score("regex", "no such thing", "", pattern=pattern) in (0, 1)

@@ -22,6 +22,7 @@ from graftkit_models.quantized.bitsandbytes import CONV1D
 from graftkit_models.quantized.formats import quantized_matrices
 from graftkit_models.quantized.matrix import Settings
 from graftkit_models.quantized.scaled_weight import ScaledLayout, ScaledWeight
+from graftkit_models.quantized.stored import stored_weight
 from graftkit_quantizers.config import Nf4Config
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8Weight
@@ -187,6 +188,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "sparse": ("packed-int4", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "its weights are sparse, too"),
     "nvfp4": ("packed-int4", {"format": "nvfp4-pack-quantized"}, "format is 'nvfp4-pack-quantized'; known: 'pack-qu"),
     "bits": ("packed-int4", compressed("pack-quantized", **{**INT4, "num_bits": 3}), "weights: num_bits is '3'"),
+    "zero points of floats": (
+        "float8",
+        compressed("float-quantized", num_bits=8, type="float", strategy="channel", symmetric=False),
+        "config_groups.group_0.weights: symmetric is 'False'; known: True",
+    ),
     "two ways": (
         "packed-int4",
         {"config_groups": {**GROUPS, "b": {"weights": {**INT4, "group_size": 32}}}},
@@ -471,3 +477,11 @@ def test_blocks_may_cross_rows(type_: str, tmp_path: Path) -> None:
         assert torch.equal(weight.dequantize(), _dequantize_4bit_compute(tensors[name].view(-1), *size)), name
         assert weight.nbytes == files.tensors[name].nbytes
     ModelSourceContract().test_a_weight_that_is_kept_as_it_lies_computes_what_its_source_dequantizes(files)
+
+
+def test_tensors_that_a_layout_does_not_have_are_damage_when_they_are_read() -> None:
+    """Not only when the weight is used, where nobody knows its name any more."""
+    layout = ScaledLayout(shape=(2, 4), grid=(2, 4), block=(1, 4), codes="float8_e4m3fn")
+    codes, scales = torch.zeros(2, 4).to(torch.float8_e4m3fn), torch.ones(2, 1)
+    with pytest.raises(ValueError, match="stored tensor 'zeros' is torch.float8_e4m3fn"):
+        stored_weight("fp8", {"codes": codes, "scales": scales, "zeros": torch.ones(2, 1).to(codes.dtype)}, layout)

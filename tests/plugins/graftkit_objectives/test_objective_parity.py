@@ -123,7 +123,7 @@ def trained_here(
     passes = Passes(microbatch, packed, CPU)
     groups = passes.groups(range(len(store)), store.lengths.tolist())
     loss = ObjectiveLoss(network, objective, passes, by_example=by_example)
-    score = loss.backward(store, groups, lambda: None, lambda done, total: None)
+    score = loss.backward(store, groups, lambda: None, lambda done, total: None, lambda group, place: None)
     return score, gradients(model)
 
 

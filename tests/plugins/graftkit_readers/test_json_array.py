@@ -33,7 +33,8 @@ def test_every_element_is_read_whatever_the_parts(
         json_array, "_PART", max(part, 10) if wrapped else part
     )  # its first value is looked for at once
     path = tmp_path / "a.json"
-    path.write_text(json.dumps({"d": objects} if wrapped else objects, ensure_ascii=False, indent=indent))
+    whole = {"d": objects, "note": 'of "x": [{', "parts": {"sizes": [part]}} if wrapped else objects
+    path.write_text(json.dumps(whole, ensure_ascii=False, indent=indent))
     assert [record.load() for record in JsonArray().records(RecordSource(path))] == objects
 
 

@@ -131,6 +131,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"added_tokens_decoder": {"0": {"content": "<x>"}}}, "has the id of the model's piece '<unk>'"),
     ({"added_tokens_decoder": {"9": {"content": "a"}}}, "is added as 9, but is the model's piece 1"),
     ({"added_tokens_decoder": {"x": {"content": "a"}}}, "added token 'x' of tokenizer_config.json is malformed"),
+    ({"added_tokens_decoder": {"9" * 5000: {"content": "a"}}}, "of tokenizer_config.json is malformed"),
     ({"added_tokens_decoder": {"9": {"content": "<w>", "single_word": True}}}, "a whole word only"),
     ({"added_tokens_decoder": {"9999999999": {"content": "<w>"}}}, "has the id 9,999,999,999"),
     ({"eos_token": "</nowhere>"}, "eos_token is '</nowhere>', which is no token"),

@@ -170,6 +170,14 @@ def test_merges_that_ranks_do_not_give_are_refused(make: Make, tmp_path: Path, c
             },
             "no id and its token",
         ),
+        (
+            {
+                "vocab__json": {"a": 0},
+                "merges__txt": "",
+                "tokenizer_config__json": {"added_tokens_decoder": {"9" * 5000: {"content": "<s>"}}},
+            },
+            "no id and its token",
+        ),
         ({"tekken__json": {"config": {}, "vocab": []}}, "is no tekken.json"),
         ({"tekken__json": {"config": 3}}, "is no tekken.json"),
         ({}, "there is no tokenizer.json"),

@@ -8,13 +8,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from graftkit.interfaces.objective import Objective, ObjectiveConfig, Scores
+from graftkit.interfaces.objective import LABEL, ObjectiveConfig, Scores, SequenceScores
 from graftkit.testing.contracts.base import Contract
 
 __all__ = ["ObjectiveContract"]
 
-SEQUENCES = {"answers": 1, "pairs": 2, "labelled": 2}
+SEQUENCES = {"answers": 1, "pairs": 2, "labelled": 2, "labels": 1, "texts": 1}
 """How many sequences an example has, by what an objective learns from."""
+
+LABELS = 3
+"""The labels that texts have."""
+
+AnyScores = Scores | SequenceScores
+"""What an objective is given: log-probabilities of tokens, or a head's scores of sequences, as its config says."""
 
 MOST = 5
 """Examples of the largest scores that are tried."""
@@ -37,14 +43,14 @@ class ObjectiveContract(Contract):
         assert isinstance(config, ObjectiveConfig)  # or the registry had refused it
         return config
 
-    def scores(self, examples: int = MOST, *, seed: int = 0, scale: float = 1.0) -> Scores:
-        """Returns scores as core gives them, of answers of 1 to 7 tokens."""
+    def scores(self, examples: int = MOST, *, seed: int = 0, scale: float = 1.0) -> AnyScores:
+        """Returns scores as core gives them: of answers of 1 to 7 tokens, or of sequences."""
         return make_scores(self.config, examples, seed=seed, scale=scale)
 
-    def losses(self, scores: Scores) -> torch.Tensor:
+    def losses(self, scores: AnyScores) -> torch.Tensor:
         """Asks the provider."""
-        objective: Objective = self.make()
-        return objective.losses(scores)
+        losses: torch.Tensor = self.make().losses(scores)
+        return losses
 
     @pytest.mark.parametrize("examples", [1, 2, MOST])
     def test_every_example_has_a_loss(self, examples: int) -> None:
@@ -61,17 +67,17 @@ class ObjectiveContract(Contract):
         for seed in range(3):
             scores = self.scores(seed=seed, scale=scale)
             losses = self.losses(scores)
-            assert losses.isfinite().all(), f"losses are {losses.tolist()} where log-probabilities are about -{scale}"
-            (gradient,) = torch.autograd.grad(losses.sum(), scores.logps)
-            assert gradient.isfinite().all(), f"a gradient is no number where log-probabilities are about -{scale}"
+            assert losses.isfinite().all(), f"losses are {losses.tolist()} where scores are about {scale}"
+            (gradient,) = torch.autograd.grad(losses.sum(), given(scores))
+            assert gradient.isfinite().all(), f"a gradient is no number where scores are about {scale}"
 
     def test_there_is_something_to_learn(self) -> None:
-        """The loss depends on the model: its gradient by the log-probabilities is not zero."""
+        """The loss depends on the model: its gradient by the scores is not zero."""
         scores = self.scores()
         losses = self.losses(scores)
-        assert losses.requires_grad, "the losses do not depend on scores.logps: nothing would be learnt"
-        (gradient,) = torch.autograd.grad(losses.sum(), scores.logps)
-        assert gradient.any(), "the gradient by every log-probability is zero: nothing would be learnt"
+        assert losses.requires_grad, "the losses do not depend on the scores: nothing would be learnt"
+        (gradient,) = torch.autograd.grad(losses.sum(), given(scores))
+        assert gradient.any(), "the gradient by every score is zero: nothing would be learnt"
 
     def test_a_step_down_the_gradient_lowers_the_loss(self) -> None:
         """With what a step's examples have in common held, as where a divergence is estimated of them."""
@@ -80,9 +86,9 @@ class ObjectiveContract(Contract):
         for seed in range(3):
             scores = self.scores(seed=seed)
             before = self.losses(scores).sum()
-            (gradient,) = torch.autograd.grad(before, scores.logps)
+            (gradient,) = torch.autograd.grad(before, given(scores))
             size = 1e-2 / float(gradient.norm())
-            moved = replace(scores, logps=(scores.logps.detach() - size * gradient).requires_grad_())
+            moved = with_given(scores, (given(scores).detach() - size * gradient).requires_grad_())
             after = self.losses(moved).sum()
             assert after < before, f"a small step down the gradient takes the loss from {before:.6f} to {after:.6f}"
 
@@ -111,6 +117,7 @@ class ObjectiveContract(Contract):
         if not self.config.likelihood:
             return
         scores = self.scores()
+        assert isinstance(scores, Scores), "a likelihood is one of tokens: head = language"
         expected = -scores.sums().sum(1)
         assert torch.allclose(self.losses(scores), expected, rtol=1e-5), (
             "the config says likelihood = True, but losses() is not the negative log-likelihood"
@@ -118,7 +125,7 @@ class ObjectiveContract(Contract):
 
     def test_metrics_are_numbers_of_examples(self) -> None:
         """By the same names each time, `[examples]` each, so that means can be taken over a step."""
-        objective: Objective = self.make()
+        objective = self.make()
         names = {tuple(sorted(objective.metrics(self.scores(count, seed=count)))) for count in (1, 2, MOST)}
         assert len(names) == 1, f"metrics() gives {names} for different examples"
         with torch.no_grad():
@@ -133,7 +140,7 @@ class ObjectiveContract(Contract):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             before = torch.get_rng_state()
-            objective: Objective = self.make()
+            objective = self.make()
             objective.losses(scores)
             objective.metrics(scores)
             assert torch.equal(before, torch.get_rng_state()), "it draws from torch's global random state"
@@ -143,23 +150,28 @@ class ObjectiveContract(Contract):
     def test_the_same_scores_have_the_same_losses(self) -> None:
         """From the same object and from another."""
         scores = self.scores()
-        objective: Objective = self.make()
+        objective = self.make()
         first, second = objective.losses(scores), objective.losses(scores)
         assert torch.equal(first, second), "asked twice, one object gives other losses"
         assert torch.equal(first, self.losses(scores)), "another object gives other losses"
 
 
-def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale: float = 1.0) -> Scores:
+def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale: float = 1.0) -> AnyScores:
     """Returns random scores of the shape that an objective asks for.
 
     Args:
         config: The objective's.
         examples: How many examples.
         seed: Of the numbers.
-        scale: About how unlikely a token is, in nats.
+        scale: About how unlikely a token is, in nats; or how large a sequence's scores are.
     """
     random = torch.Generator().manual_seed(seed)
     per_example = SEQUENCES[config.learns_from]
+    if config.head == "sequence":
+        outputs = LABELS if config.learns_from == "labels" else 1
+        values = scale * torch.randn(examples, per_example, outputs, generator=random)
+        labels = {LABEL: torch.arange(examples, dtype=torch.int32) % LABELS} if config.learns_from == "labels" else {}
+        return SequenceScores(values.requires_grad_(), labels)
     lengths = torch.randint(1, 8, (examples * per_example,), generator=random)
     tokens = int(lengths.sum())
 
@@ -178,8 +190,21 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
     )
 
 
-def of_examples(scores: Scores, numbers: Sequence[int]) -> Scores:
+def given(scores: AnyScores) -> torch.Tensor:
+    """Returns what a gradient is taken by."""
+    return scores.logps if isinstance(scores, Scores) else scores.values
+
+
+def with_given(scores: AnyScores, tensor: torch.Tensor) -> AnyScores:
+    """Returns the scores with another tensor in its place."""
+    return replace(scores, logps=tensor) if isinstance(scores, Scores) else replace(scores, values=tensor)
+
+
+def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
     """Returns the scores of some examples, in the order of their numbers."""
+    by_example = {name: values[list(numbers)] for name, values in scores.by_example.items()}
+    if isinstance(scores, SequenceScores):
+        return SequenceScores(scores.values.detach()[list(numbers)].requires_grad_(), by_example)
     wanted = [number * scores.sequences + n for number in numbers for n in range(scores.sequences)]
     places = [(scores.sequence == sequence).nonzero().squeeze(1) for sequence in wanted]
     at = torch.cat(places)
@@ -190,12 +215,14 @@ def of_examples(scores: Scores, numbers: Sequence[int]) -> Scores:
         sequences=scores.sequences,
         examples=len(numbers),
         reference=None if scores.reference is None else scores.reference[at],
-        by_example={name: values[list(numbers)] for name, values in scores.by_example.items()},
+        by_example=by_example,
     )
 
 
-def tensors_of(scores: Scores) -> Iterator[torch.Tensor]:
+def tensors_of(scores: AnyScores) -> Iterator[torch.Tensor]:
     """Yields every tensor of some scores."""
-    yield from (scores.logps.detach(), scores.weights, scores.sequence, *scores.by_example.values())
-    if scores.reference is not None:
+    yield from (given(scores).detach(), *scores.by_example.values())
+    if isinstance(scores, Scores):
+        yield from (scores.weights, scores.sequence)
+    if isinstance(scores, Scores) and scores.reference is not None:
         yield scores.reference

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
 from graftkit.tokenization.panics import no_panic
-from tokenizers import Regex
 
 __all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "SLOW", "check_bounds"]
 
@@ -26,6 +25,9 @@ SLOW = "It can match one text in very many ways, such as by repeats that overlap
 """What an error says of a pattern that could take longer."""
 _MOST_PIECES = {"vocab": 300_000, "merges": 600_000}
 """Part of a model -> how many entries it may have. Models in use have up to 291,000 tokens, and 515,000 merges."""
+_MOST_LETTERS = 16_000_000
+"""Characters of all tokens together. The largest tokenizer.json in use has 35 million bytes with its merges, which
+repeat the tokens, and JSON's signs; 45 million characters of tokens alone took 5.4 seconds and 650 MB."""
 _MOST_ADDED = 100_000
 """Added tokens: each text is searched for them. Models in use have up to 66,000, sounds as tokens."""
 _MOST_TEMPLATE = 1000
@@ -71,7 +73,7 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
                     where=where,
                     hint=SLOW,
                 )
-            if step.get("type") == "Replace":
+            if "content" in step:
                 longer = min(longer * _growth(step), _MOST_GROWTH)
         _check_growth(steps, part, where)
 
@@ -83,6 +85,21 @@ def _check_size(model: Any, where: str) -> None:
         if isinstance(entries, Mapping | list) and len(entries) > most:
             what = "tokens" if part == "vocab" else part
             raise ModelError(f"tokenizer.json has {len(entries):,} {what}; {most:,} are allowed", where=where)
+    _check_letters(model.get("vocab") if isinstance(model, Mapping) else None, where)
+
+
+def _check_letters(vocab: Any, where: str) -> None:
+    """Refuses a vocabulary of very long tokens, each of which the library holds several times."""
+    if isinstance(vocab, Mapping):
+        pieces: Iterable[Any] = vocab
+    else:
+        pieces = (entry[0] for entry in vocab if isinstance(entry, list) and entry) if isinstance(vocab, list) else ()
+    letters = sum(len(piece) for piece in pieces if isinstance(piece, str))
+    if letters > _MOST_LETTERS:
+        raise ModelError(
+            f"the tokens of tokenizer.json have {letters:,} characters together; {_MOST_LETTERS:,} are read",
+            where=where,
+        )
 
 
 def _check_added(added: Any, where: str) -> None:
@@ -126,8 +143,8 @@ def _tokens_of(special: Any, name: str | None) -> int:
 def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:
     growth = 1.0
     for step in steps:
-        if step.get("type") == "Precompiled":
-            _check_charsmap(step.get("precompiled_charsmap"), where)
+        if "precompiled_charsmap" in step:
+            _check_charsmap(step["precompiled_charsmap"], where)
         growth *= _growth(step)
         if growth > _MOST_GROWTH:
             raise ModelError(
@@ -135,20 +152,22 @@ def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> 
             )
 
 
+_SEQUENCES = ("normalizers", "pretokenizers", "decoders", "processors")
+
+
 def _steps(part: Any) -> Iterator[Mapping[str, Any]]:
-    """Yields a part's steps in their order, those of sequences within sequences, too."""
+    """Yields a part's steps in their order: sequences, and those within them.
+
+    The library passes over fields that a step has no use for, so that such a list says nothing of what the step is.
+    """
     open_parts = [part]
     while open_parts:
         step = open_parts.pop()
-        if not isinstance(step, Mapping):
-            continue
-        inner = next(
-            (step[key] for key in ("normalizers", "pretokenizers", "decoders", "processors") if key in step), None
-        )
-        if isinstance(inner, list):
-            open_parts += reversed(inner)
-        else:
+        if isinstance(step, Mapping):
             yield step
+            for key in _SEQUENCES:
+                if isinstance(step.get(key), list):
+                    open_parts += reversed(step[key])
 
 
 def _search_steps(pattern: Any, length: int, part: str, where: str) -> float:
@@ -159,6 +178,8 @@ def _search_steps(pattern: Any, length: int, part: str, where: str) -> float:
     try:
         return steps_at_most(expression, length)
     except PatternError as error:
+        from tokenizers import Regex  # which those who only write a tokenizer.json don't need
+
         with no_panic(where):
             Regex(expression)  # the library says best what is malformed
         raise ModelError(
@@ -167,20 +188,27 @@ def _search_steps(pattern: Any, length: int, part: str, where: str) -> float:
 
 
 def _growth(step: Mapping[str, Any]) -> float:
-    """Returns how many characters a step makes of one at most."""
-    kind = step.get("type")
-    if kind == "Replace":
-        pattern, content = step.get("pattern"), step.get("content")
-        text = pattern.get("String") if isinstance(pattern, Mapping) else None
-        made = len(content) if isinstance(content, str) else 0
-        if isinstance(text, str) and text:
-            return max(1.0, made / len(text))
-        return 1.0 + made  # of a match that may be empty, and lie between any two characters
-    if kind == "Prepend":
-        return 1.0 + len(str(step.get("prepend", "")))
-    if kind == "Precompiled":
-        return _longest_replacement(step.get("precompiled_charsmap"))
-    return float(_COMPOSED.get(str(kind), 1))
+    """Returns how many characters a step makes of one at most.
+
+    The library tells a step without a type by its fields, so these count whatever type it claims.
+    """
+    growth = float(_COMPOSED.get(str(step.get("type", "BertNormalizer")), 1))  # none else of these can lack its type
+    if "content" in step:
+        growth = max(growth, _replacement(step.get("pattern"), step["content"]))
+    if "prepend" in step:
+        growth = max(growth, 1.0 + len(str(step["prepend"])))
+    if "precompiled_charsmap" in step:
+        growth = max(growth, _longest_replacement(step["precompiled_charsmap"]))
+    return growth
+
+
+def _replacement(pattern: Any, content: Any) -> float:
+    """Returns how many characters `Replace` makes of one at most."""
+    text = pattern.get("String") if isinstance(pattern, Mapping) else None
+    made = len(content) if isinstance(content, str) else 0
+    if isinstance(text, str) and text:
+        return made / len(text)
+    return 1.0 + made  # of a match that may be empty, and lie between any two characters
 
 
 def _longest_replacement(charsmap: Any) -> float:

@@ -1,0 +1,160 @@
+"""What a run puts on its base model besides an adapter: the head that its objective learns by."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from typing import Any
+
+from graftkit.errors import DataError, ModelError, RecipeError
+from graftkit.flow.adapter_folder import AdapterFolder
+from graftkit.interfaces.architecture import Head, head_of, is_multimodal, with_head
+from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.report.run_manifest import HeadFacts
+
+__all__ = ["head_facts", "labels_in_order", "refuse_head", "refuse_with_head", "with_facts", "with_run_head"]
+
+
+def with_run_head(bound: BoundRecipe, files: BaseModelFiles) -> BaseModelFiles:
+    """Returns the base model's files, whose configuration asks for the head that a recipe's objective learns by.
+
+    Raises:
+        ModelError: The model is a classifier, and the objective trains a language model; or no head can be put on it.
+    """
+    head, objective = bound.objective_config.head, bound.objective.use
+    if head == "language":
+        refuse_head(files, f"the objective {objective} trains language models")
+        return files
+    if is_multimodal(files.config):
+        raise ModelError(
+            f"the objective {objective} puts a head on models of text alone, and this one has towers beside it",
+            where=files.reference,
+            hint="Give its language model alone, as transformers saves it.",
+        )
+    return with_facts(files, HeadFacts(kind=head))
+
+
+def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles:
+    """Returns a base model's files whose configuration asks for the head that a manifest names, if it names one."""
+    if facts is None:
+        return files
+    return _with_config(files, with_head(files.config, facts.kind, facts.labels, facts.pad))
+
+
+def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelFiles:
+    """Returns the same files with another configuration, of a subclass of their own class: what they offer stays."""
+    own = type(files)
+    changed = type(
+        own.__name__, (own,), {"__slots__": (), "__module__": own.__module__, "config": property(lambda _: config)}
+    )
+    found = copy(files)
+    object.__setattr__(found, "__class__", changed)
+    return found
+
+
+def head_facts(bound: BoundRecipe, labels: Sequence[str], tokenizer: Tokenizer) -> HeadFacts | None:
+    """Returns what manifests say of the head; None for a language model's own."""
+    head = bound.objective_config.head
+    if head == "language":
+        return None
+    return HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
+
+
+def labels_in_order(bound: BoundRecipe, found: Collection[str], config: Mapping[str, Any], where: str) -> list[str]:
+    """Returns the labels in the order of their numbers: the recipe's, the base model's own, or sorted.
+
+    Args:
+        bound: The recipe.
+        found: The labels that the records have.
+        config: The base model's config.json, which has an order where that is a classifier of just these labels.
+        where: The records, for errors.
+
+    Raises:
+        DataError: There are fewer than two.
+        RecipeError: The recipe lists others.
+    """
+    if bound.objective_config.learns_from != "labels":
+        return []
+    if len(found) < 2:
+        raise DataError(
+            f"every record has the label {next(iter(found), '')!r:.60}: there is nothing to tell apart", where=where
+        )
+    try:
+        order = list(bound.objective_config.label_order(found))
+    except ValueError as error:
+        raise RecipeError(str(error), where=bound.document.where(("objective", "labels"))) from None
+    named = config.get("id2label") if head_of(config) == "sequence" else None
+    own = [named[key] for key in sorted(named, key=int)] if isinstance(named, Mapping) else []
+    said = bool(getattr(bound.objective_config, "labels", None))
+    return own if not said and sorted(own) == sorted(order) else order
+
+
+def refuse_head(files: BaseModelFiles, why: str) -> None:
+    """Refuses a base model that is no causal language model by its own word.
+
+    Raises:
+        ModelError: It does.
+    """
+    head, named = head_of(files.config), (files.config.get("architectures") or [""])[0]
+    if head == "sequence":
+        raise ModelError(
+            f"the model scores whole sequences ({named}), and {why}",
+            where=files.reference,
+            hint="Such models are trained with objective: classification or reward.",
+        )
+    if head == "masked":
+        raise ModelError(
+            f"the model fills in masked tokens ({named}), and is no causal language model: {why}",
+            where=files.reference,
+            hint="Such models are trained with objective: masked-lm, or classification.",
+        )
+
+
+def mask_token(tokenizer: Tokenizer, where: str) -> int:
+    """Returns the id of a tokenizer's mask token.
+
+    Raises:
+        ModelError: It has none.
+    """
+    named: object = tokenizer.named_tokens if isinstance(tokenizer, NamedTokens) else None
+    text = named.get("mask_token") if isinstance(named, Mapping) else None
+    found = tokenizer.special_tokens.get(text) if isinstance(text, str) else None
+    if found is None:
+        raise ModelError("its tokenizer names no mask token, which masked-lm puts in the place of others", where=where)
+    return found
+
+
+def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
+    """Refuses what a recipe asks for that a model with another head can't do: before any work is done.
+
+    Args:
+        bound: The recipe.
+        origin: The adapter that training is to go on with, if any.
+
+    Raises:
+        RecipeError: There is such a thing.
+    """
+    head: Head = bound.objective_config.head
+    if head == "language":
+        return
+    recipe, where = bound.recipe, bound.document.where
+    if origin is not None:
+        raise RecipeError(
+            f"adapter.from: the objective {bound.objective.use} goes on with no adapter, whose head would be lost",
+            where=where(("adapter", "from")),
+            hint="Go on with the merged model: model: EXPORT; it keeps its head.",
+        )
+    if recipe.evaluation.answers:
+        raise RecipeError(
+            f"evaluation.answers: the objective {bound.objective.use} trains a model which writes no answers",
+            where=where(("evaluation", "answers")),
+            hint="Leave it out: the objective's own metrics of the holdout records are reported.",
+        )
+    if recipe.tokenizer is not None:
+        raise RecipeError(
+            f"tokenizer: the objective {bound.objective.use} is learnt with the base model's own vocabulary",
+            where=where(("tokenizer",)),
+            hint="Train the vocabulary in a run of its own, with its texts, and then the head on the merged model.",
+        )

@@ -1,0 +1,33 @@
+"""Classification: which of a few labels a text has.
+
+The cross-entropy of the scores that a head gives a text, one a label, as transformers' `*ForSequenceClassification`
+classes minimize it with `problem_type="single_label_classification"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from graftkit import SequenceScores
+from graftkit.interfaces.objective import LABEL
+from torch.nn.functional import cross_entropy
+
+from graftkit_objectives.config import ClassificationConfig
+
+__all__ = ["Classification"]
+
+
+class Classification:
+    """Makes each text's own label the likeliest."""
+
+    def __init__(self, config: ClassificationConfig) -> None:
+        pass
+
+    def losses(self, scores: SequenceScores) -> torch.Tensor:
+        """Returns the negative log-likelihood of each text's label, in nats, `[examples]`."""
+        return cross_entropy(scores.values[:, 0], scores.by_example[LABEL].long(), reduction="none")
+
+    def metrics(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
+        """Returns whether each text's label has the highest score."""
+        return {"accuracy": (scores.values[:, 0].argmax(1) == scores.by_example[LABEL]).float()}

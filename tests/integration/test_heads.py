@@ -1,0 +1,330 @@
+"""Runs that train a head: what they learn, keep, export and refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+import torch
+from click.testing import CliRunner
+from encoder_models import encoder_folder
+from graftkit.cli.main import cli as toolkit
+from graftkit.errors import Cancelled, DataError, FolderError, ModelError, RecipeError
+from graftkit.flow.events import Event, StepFinished
+from graftkit.flow.reload import reload
+from graftkit.store.token_store import TokenStore
+
+WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
+TEXTS = [
+    {"text": f"the film {n} was {WORDS[label][n % 2]} and long", "label": label}
+    for n, label in enumerate(["good", "bad", "bad", "good"] * 30)
+]
+
+
+def written(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture
+def with_head(make_recipe: Any, tmp_path: Path) -> Any:
+    """Makes a recipe for an objective and the records that it learns from."""
+
+    def make(objective: Any, records: Sequence[Mapping[str, Any]] = TEXTS, **sections: Any) -> dict[str, Any]:
+        path = written(tmp_path / "records.jsonl", records)
+        data = {"train": str(path), "holdout": 0.2, "max_length": 64, **sections.pop("data", {})}
+        training = {"steps": 16, "tokens_per_step": 512, "learning_rate": 1e-2, "device": "cpu"}
+        training |= sections.pop("training", {})
+        found: dict[str, Any] = make_recipe(data=data, objective=objective, training=training, **sections)
+        return found
+
+    return make
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> str:
+    return str(encoder_folder(tmp_path / "bert", "bert"))
+
+
+def card_code(export: Path) -> str:
+    """Returns the first Python program of an export's card."""
+    found = re.search(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def run_card(export: Path, base: Path | None = None) -> str:
+    """Runs that program in the export's folder, beside the base model."""
+    code = card_code(export)
+    if base is not None:
+        code = code.replace(f"./{base.name}", str(base))
+    printed = io.StringIO()
+    with contextlib.chdir(export), contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {})
+    return printed.getvalue()
+
+
+def test_a_decoder_learns_labels_and_its_exports_are_loaded_as_classifiers(
+    with_head: Any, tmp_path: Path, tiny_model: Path
+) -> None:
+    recipe = with_head("classification", quantizer="nf4", export=["peft", "merged"])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    before, after = result.before, result.after
+    assert before is not None and after is not None and after.holdout_loss < before.holdout_loss / 2
+    assert before.metrics["accuracy"] < 0.9 and after.metrics["accuracy"] == 1.0 and after.bits_per_byte is None
+    assert result.manifest["head"] == {"kind": "sequence", "labels": ["bad", "good"], "pad": 256}
+    assert result.manifest["stop_tokens"] == [] and result.manifest["data"]["prompts"] == "plain"
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    config = json.loads((result.exports["peft"] / "adapter_config.json").read_text())
+    assert config["task_type"] == "SEQ_CLS" and config["modules_to_save"] == ["score"]
+    merged = json.loads((result.exports["merged"] / "config.json").read_text())
+    assert merged["architectures"] == ["LlamaForSequenceClassification"] and merged["id2label"] == {
+        "0": "bad",
+        "1": "good",
+    }
+    assert not (result.exports["merged"] / "generation_config.json").exists()
+    assert 'pipeline_tag: "text-classification"' in (result.exports["merged"] / "README.md").read_text()
+
+    from transformers import pipeline
+
+    classify = pipeline("text-classification", str(result.exports["merged"]))
+    asked = [f"the film {n} was {word} and long" for n, word in enumerate(("great", "poor", "awful", "lovely"))]
+    assert [found["label"] for found in classify(asked, batch_size=4)] == ["good", "bad", "bad", "good"]
+    for folder in (result.folder, *result.exports.values()):
+        with pytest.raises((FolderError, ModelError), match="writes? .*answers"):
+            reload(str(folder))
+
+
+def test_an_encoder_learns_labels_and_its_cards_programs_run(with_head: Any, tmp_path: Path, bert: str) -> None:
+    recipe = with_head(
+        "classification", model=bert, export=["peft", "merged"], training={"dtype": "bfloat16", "steps": 28}
+    )
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert result.after is not None and result.after.metrics["accuracy"] > 0.9
+    assert result.manifest["sequences"]["packed"]
+    config = json.loads((result.exports["peft"] / "adapter_config.json").read_text())
+    assert config["modules_to_save"] == ["bert.pooler", "classifier"]
+    for name, folder in result.exports.items():
+        lines = run_card(folder, Path(bert) if name == "peft" else None).splitlines()
+        assert [line.split()[0] for line in lines] == ["bad", "good"]
+        assert sum(float(line.split()[1]) for line in lines) == pytest.approx(1, abs=1e-5)
+
+
+def test_texts_become_the_tokens_that_transformers_makes_of_them(with_head: Any, tmp_path: Path, bert: str) -> None:
+    from transformers import AutoTokenizer
+
+    long = {"text": "the film was long " * 30, "label": "good"}
+    recipe = with_head("classification", [*TEXTS[:20], long], model=bert, data={"holdout": 0.0, "max_length": 24})
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert any("and lose their end" in notice for notice in result.manifest["notices"])
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    expected = [
+        tokenizer(record["text"], truncation=True, max_length=24)["input_ids"] for record in (*TEXTS[:20], long)
+    ]
+    assert [example.ids.tolist() for example in store] == expected
+    assert store.by_example["label"].tolist() == [record["label"] == "good" for record in (*TEXTS[:20], long)]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(with_head: Any, tmp_path: Path, bert: str) -> None:
+    recipe = with_head("classification", model=bert, training={"steps": 6})
+    whole = graftkit.run(recipe, out=tmp_path / "whole")
+    cancel = graftkit.CancelToken()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 3:
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=tmp_path / "stopped", on_event=on_event, cancel=cancel)
+    graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+    files = [folder / "adapter" / "adapter.safetensors" for folder in (whole.folder, tmp_path / "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    from safetensors import safe_open
+
+    with safe_open(files[0], "pt") as file:
+        assert {"classifier.weight", "bert.pooler.dense.bias"} <= set(file.keys())
+
+
+def test_training_goes_on_with_a_classifiers_own_head_and_order(with_head: Any, tmp_path: Path) -> None:
+    named = {"use": "classification", "labels": ["good", "bad"]}
+    first = graftkit.run(with_head(named, export=["merged"]), out=tmp_path / "first")
+    again = with_head("classification", model=str(first.exports["merged"]), training={"steps": 1})
+    result = graftkit.run(again, out=tmp_path / "again")
+    assert result.manifest["head"]["labels"] == ["good", "bad"]
+    assert first.after is not None and result.before is not None
+    assert result.before.metrics["accuracy"] == first.after.metrics["accuracy"] == 1.0
+    with pytest.raises(ModelError, match=r"scores whole sequences .* the objective sft trains language models"):
+        graftkit.plan({**again, "objective": "sft"})
+    three = [{**record, "label": f"{record['label']}{n % 2}"} for n, record in enumerate(TEXTS)]
+    other = with_head("classification", three, model=str(first.exports["merged"]))
+    with pytest.raises(ModelError, match="has a head of its own"):
+        graftkit.run(other, out=tmp_path / "other")
+
+
+def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, tmp_path: Path) -> None:
+    refused: list[tuple[dict[str, Any], str]] = [
+        (
+            {"export": ["gguf"]},
+            "'gguf' can't be written: the objective classification trains a model with another head",
+        ),
+        ({"export": [{"use": "merged", "onto": "auto"}]}, "onto: auto"),
+        ({"evaluation": {"answers": 4}}, "which writes no answers"),
+        ({"tokenizer": {"extend": {"tokens": 8}}}, "own vocabulary"),
+        ({"objective": {"use": "classification", "labels": ["good", "so-so"]}}, "have the label 'bad'"),
+        ({"objective": {"use": "classification", "labels": ["good"]}}, "two at least"),
+    ]
+    for sections, message in refused:
+        recipe = with_head("classification") | sections
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            graftkit.run(recipe, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "records,message",
+    [
+        ([{"text": f"{n}", "label": "same"} for n in range(9)], "every record has the label 'same'"),
+        ([{"text": f"text {n}"} for n in range(9)], "learns from texts with labels"),
+        ([{"prompt": "a", "chosen": f"{n}", "rejected": "c"} for n in range(9)], "learns from texts with labels"),
+    ],
+)
+def test_records_without_labels_are_refused(with_head: Any, records: Any, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        graftkit.plan(with_head("classification", records))
+
+
+def test_labels_are_learnt_as_answers_where_nothing_else_is_said(with_head: Any, tmp_path: Path) -> None:
+    result = graftkit.run(with_head("sft", training={"steps": 1}), out=tmp_path / "run")
+    assert result.manifest["head"] is None and result.manifest["data"]["prompts"] == "chat"
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    assert "label" not in store.by_example and torch.tensor(store.loss_tokens.tolist()).min() > 1
+
+
+PAIRS: list[dict[str, Any]] = [
+    {
+        "prompt": [{"role": "user", "content": f"film {n}?"}],
+        "chosen": [{"role": "assistant", "content": WORDS["good"][n % 2]}],
+        "rejected": [{"role": "assistant", "content": WORDS["bad"][n % 2]}],
+    }
+    for n in range(60)
+]
+
+
+def test_a_reward_model_puts_pairs_in_order(with_head: Any, tmp_path: Path, tiny_model: Path) -> None:
+    recipe = with_head("reward", PAIRS, export=["peft", "merged"])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    before, after = result.before, result.after
+    assert before is not None and after is not None and after.holdout_loss < before.holdout_loss
+    assert after.metrics["accuracy"] == 1.0 and after.metrics["margin"] > before.metrics["margin"]
+    assert result.manifest["head"] == {"kind": "sequence", "labels": [], "pad": 256}
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    config = json.loads((result.exports["merged"] / "config.json").read_text())
+    assert list(config["id2label"]) == ["0"]
+    rewards = {
+        name: float(run_card(folder, tiny_model if name == "peft" else None)) for name, folder in result.exports.items()
+    }
+    assert rewards["peft"] == pytest.approx(rewards["merged"], abs=1e-4)
+
+
+def test_pairs_become_the_tokens_that_trl_makes_of_them(with_head: Any, tmp_path: Path, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    recipe = with_head("reward", PAIRS[:9], data={"holdout": 0.0}, training={"steps": 1})
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    for record, example in zip(PAIRS[:9], store, strict=True):
+        asked: Any = [record["prompt"] + record[side] for side in ("chosen", "rejected")]
+        expected = [tokenizer.apply_chat_template(messages, return_dict=False) for messages in asked]
+        assert [sequence.ids.tolist() for sequence in example.sequences] == expected
+
+
+PLAIN = [{"text": f"the film {n % 10} was {'lovely and long' if n % 2 else 'awful and short'}"} for n in range(100)]
+
+
+def test_an_encoder_learns_to_fill_in_masked_tokens(with_head: Any, tmp_path: Path, bert: str) -> None:
+    training = {"steps": 12, "checkpoint_every": 4}
+    recipe = with_head("masked-lm", PLAIN, model=bert, export=["peft", "merged"], training=training)
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    before, after = result.before, result.after
+    assert before is not None and after is not None and after.holdout_loss < before.holdout_loss
+    assert after.bits_per_byte is None and result.manifest["head"]["kind"] == "masked"
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    config = json.loads((result.exports["merged"] / "config.json").read_text())
+    assert config["architectures"] == ["BertForMaskedLM"]
+    assert json.loads((result.exports["peft"] / "adapter_config.json").read_text())["task_type"] is None
+    filled = [run_card(folder, Path(bert) if name == "peft" else None) for name, folder in result.exports.items()]
+    assert filled[0] == filled[1] and len(filled[0].splitlines()) == 5
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(0.08 < line["loss_tokens"] / line["tokens"] < 0.25 for line in lines)
+    cancel = graftkit.CancelToken()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 7:
+            cancel.cancel()
+
+    recipe |= {"export": []}
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=tmp_path / "stopped", on_event=on_event, cancel=cancel)
+    graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+    files = [folder / "adapter" / "adapter.safetensors" for folder in (result.folder, tmp_path / "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    with pytest.raises(ModelError, match="fills in masked tokens .* is no causal language model"):
+        graftkit.plan({**recipe, "objective": "sft"})
+
+
+def test_long_texts_are_cut_into_windows_as_encoders_see_texts(with_head: Any, tmp_path: Path, bert: str) -> None:
+    from transformers import AutoTokenizer
+
+    text = "the film was long and lovely " * 8
+    recipe = with_head("masked-lm", [{"text": text}], model=bert, data={"holdout": 0.0, "max_length": 20})
+    result = graftkit.run({**recipe, "training": {**recipe["training"], "steps": 1}}, out=tmp_path / "run")
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    ids = AutoTokenizer.from_pretrained(bert)(text, add_special_tokens=False)["input_ids"]
+    assert [example.ids.tolist() for example in store] == [[2, *ids[at : at + 18], 3] for at in range(0, len(ids), 18)]
+
+
+def test_records_and_models_that_masks_do_not_fit_are_refused(with_head: Any, bert: str, tiny_model: Path) -> None:
+    with pytest.raises(DataError, match="learns from plain texts"):
+        graftkit.plan(with_head("masked-lm", TEXTS, model=bert))
+    with pytest.raises(ModelError, match="names no mask token"):
+        graftkit.plan(with_head("masked-lm", PLAIN))
+
+
+def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
+    recipe = with_head("classification", export=["peft"], training={"steps": 2})
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    cli = CliRunner()
+    out = tmp_path / "run"
+    done = cli.invoke(toolkit, ["run", str(path), "--out", str(out)])
+    assert done.exit_code == 0 and "toolkit verify" in done.output and "toolkit generate" not in done.output
+    shown = cli.invoke(toolkit, ["preview", str(path), "--json", "--records", "1"])
+    authors = json.loads(shown.stdout)["authors"]
+    assert [part["author"] for part in authors] == ["text", "label"] and authors[1]["text"] in WORDS
+    told = cli.invoke(toolkit, ["plan", str(path)])
+    assert told.exit_code == 0, told.output
+    for command, message in (
+        (["plan", str(path), "--memory", "8GB"], "no memory is forecast of the objective classification"),
+        (
+            ["run", str(path), "--out", str(tmp_path / "on"), "--set", f"adapter.from={out / 'exports/peft'}"],
+            "training can't go on",
+        ),
+        (
+            ["export", str(out / "exports/peft"), "--to", "merged", "--out", str(tmp_path / "m")],
+            "exported with the run alone",
+        ),
+    ):
+        refused = cli.invoke(toolkit, command)
+        assert message in f"{refused.exception}{refused.output}"
+    again = cli.invoke(toolkit, ["export", str(out), "--to", "merged"])
+    assert again.exit_code == 0, again.output
+    assert json.loads((out / "exports/merged/graftkit.json").read_text())["proof"]["status"] == "proved"

@@ -1,0 +1,206 @@
+"""Several processes train what one trains, to float32 rounding, and tell which of them failed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from started_together import Started, start_together
+
+SHORT = {
+    "training": {
+        "steps": 5,
+        "tokens_per_step": 400,
+        "microbatch_tokens": 64,
+        "learning_rate": 1e-2,
+        "device": "cpu",
+        "max_grad_norm": 0.5,
+    }
+}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "dropout and new rows": {
+        "adapter": {"use": "lora", "rank": 4, "dropout": 0.2},
+        "tokenizer": {"extend": {"tokens": 40}},
+        "evaluation": {"every": 2},
+    },
+    "pairs": {"objective": "dpo"},
+    "divergence over all examples": {"objective": "kto"},
+    "a head": {"objective": "reward", "memory": {"checkpoint": "blocks"}},
+}
+AGREE = 5e-4
+"""How far parameters may differ, relative to their largest. Numbers in float32 are added in another order, by which
+gradients differ by a millionth or so; Adam divides each by its own size, which tells more of the smallest ones."""
+
+
+@pytest.fixture
+def write(make_recipe: Any, tmp_path: Path) -> Callable[..., str]:
+    """Writes a recipe and its records, of lengths that no number of processes shares evenly; returns its path."""
+
+    def make(**sections: Any) -> str:
+        objective, records = sections.get("objective", "sft"), tmp_path / "records.jsonl"
+        with records.open("w") as file:
+            for n in range(50):
+                good, bad = f"{n}! " * (1 + n % 4), f"no {n}. " * (1 + n % 3)
+                answers: Mapping[str, Any] = {
+                    "sft": {"completion": good},
+                    "dpo": {"chosen": good, "rejected": bad},
+                    "reward": {"chosen": good, "rejected": bad},
+                    "kto": {"completion": bad if n % 3 else good, "label": not n % 3},
+                }[objective]
+                file.write(json.dumps({"prompt": f"say {n} " + "or so " * (n % 6), **answers}) + "\n")
+        path, data = tmp_path / "recipe.yaml", {"train": str(records), "holdout": 0.1, "max_length": 128}
+        path.write_text(yaml.safe_dump(make_recipe(**{"data": data, **SHORT, **sections})))
+        return str(path)
+
+    return make
+
+
+def together(count: int, recipe: str, out: Path, *more: str) -> list[tuple[int, str]]:
+    return start_together(count, ["run", recipe, "--out", str(out), *more], out.parent).wait()
+
+
+def trained(out: Path) -> dict[str, torch.Tensor]:
+    """Returns the last checkpoint's parameters and moments."""
+    (last,) = sorted((out / "checkpoints").iterdir())[-1:]
+    return load_file(next(last.glob("*.safetensors")))
+
+
+def curve(out: Path) -> list[float]:
+    """Returns loss and gradient norm of each step: what a wrong divisor would change, whatever the optimizer does."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [number for line in lines if "loss" in line for number in (line["loss"], line["gradient_norm"])]
+
+
+def difference(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> float:
+    """Returns by how much parameters differ at most, relative to the largest number of each."""
+    assert found.keys() == wanted.keys()
+    return max(
+        float((found[name] - wanted[name]).abs().max() / wanted[name].abs().max().clamp_min(1e-6))
+        for name in wanted
+        if name.startswith("parameter.")
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_any_number_of_processes_trains_the_same(name: str, write: Callable[..., str], tmp_path: Path) -> None:
+    recipe = write(**RECIPES[name])
+    graftkit.run(recipe, out=tmp_path / "one")
+    one = trained(tmp_path / "one")
+    for count in (2, 4):
+        ended = together(count, recipe, tmp_path / f"{count}")
+        assert [code for code, _ in ended] == [0] * count, ended
+        assert difference(trained(tmp_path / f"{count}"), one) < AGREE
+        assert curve(tmp_path / f"{count}") == pytest.approx(curve(tmp_path / "one"), rel=2e-5)
+
+
+def test_the_same_number_of_processes_trains_the_same_bits(write: Callable[..., str], tmp_path: Path) -> None:
+    recipe = write(**RECIPES["dropout and new rows"])
+    for out in ("first", "second"):
+        together(3, recipe, tmp_path / out)
+    first, second = trained(tmp_path / "first"), trained(tmp_path / "second")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(write: Callable[..., str], tmp_path: Path) -> None:
+    recipe, out = write(**RECIPES["dropout and new rows"]), tmp_path / "parts"
+    graftkit.run(recipe, out=tmp_path / "one")
+    schedule = ["--set", "training.schedule=constant", "--set", "training.warmup=0"]
+    graftkit.run(recipe, out=tmp_path / "whole", overrides=schedule[1::2])
+    for count, steps in ((3, 2), (2, 4), (1, 5)):
+        ended = together(count, recipe, out, *schedule, "--set", f"training.steps={steps}", "--resume")
+        assert [code for code, _ in ended] == [0] * count, ended
+    assert difference(trained(out), trained(tmp_path / "whole")) < AGREE
+
+
+def test_the_command_starts_them_by_torchrun(write: Callable[..., str], tmp_path: Path) -> None:
+    def toolkit(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "graftkit", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    recipe = write(export=["peft"])
+    done = toolkit("run", recipe, "--out", "out", "--processes", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)
+    assert manifest["exports"]["peft"]["proof"]["status"] == "proved"
+    assert done.stderr.count("training ...") == 1
+    refused = toolkit("run", recipe, "--out", "out", "--processes", "2")
+    assert refused.returncode == 2 and refused.stderr.count("error: ") == 1
+
+
+LONG = ["--set", "training.steps=5000"]
+
+
+def stop(started: Started, out: Path, rank: int, number: int) -> list[tuple[int, str]]:
+    """Sends a process a signal once a step has been taken."""
+    end = time.monotonic() + 60
+    metrics = out / "metrics.jsonl"
+    while time.monotonic() < end and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    time.sleep(0.2)
+    started.processes[rank].send_signal(number)
+    return started.wait()
+
+
+@pytest.mark.parametrize(
+    "number, said",
+    [
+        (signal.SIGKILL, "the process of rank 1 (of 2) is gone"),
+        (signal.SIGTERM, "the process of rank 1 (of 2): stopped by SIGTERM"),
+    ],
+)
+def test_who_has_ended_is_named_and_nothing_is_lost(
+    write: Callable[..., str], tmp_path: Path, number: int, said: str
+) -> None:
+    recipe, out = write(), tmp_path / "out"
+    started = start_together(2, ["run", recipe, "--out", str(out), *LONG], tmp_path)
+    begun = time.monotonic()
+    (code, told), (other, _) = stop(started, out, 1, number)
+    assert code == 1 and other != 0 and said in told and told.count("error: ") == 1
+    assert "--processes 2 --resume" in told
+    assert time.monotonic() - begun < 60
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    (kept,) = (out / "checkpoints").iterdir()
+    assert kept.name == f"step-{steps[-1]:08d}"
+
+
+def test_that_of_rank_0_is_missed_too(write: Callable[..., str], tmp_path: Path) -> None:
+    recipe, out = write(), tmp_path / "out"
+    started = start_together(3, ["run", recipe, "--out", str(out), *LONG], tmp_path)
+    _, (code, told), (_, silent) = stop(started, out, 0, signal.SIGKILL)
+    assert code == 1 and "the process of rank 0 (of 3) is gone" in told and "error" not in silent
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (["--set", "training.learning_rate=1e-3"], "has another recipe than rank 0's"),
+        (["--set", "data.max_length=60"], "has another recipe than rank 0's"),
+        (["--set", "model=nowhere"], "nowhere"),
+    ],
+)
+def test_one_that_was_started_otherwise_is_named(
+    write: Callable[..., str], tmp_path: Path, more: Sequence[str], said: str
+) -> None:
+    recipe, out = write(), tmp_path / "out"
+    started = start_together(2, ["run", recipe, "--out", str(out)], tmp_path, {1: more})
+    (code, told), (_, other) = started.wait()
+    assert code != 0 and "the process of rank 1 (of 2)" in told and said in told and "error: " not in other
+
+
+def test_what_each_process_would_find_for_itself_is_refused(write: Callable[..., str], tmp_path: Path) -> None:
+    training = {**SHORT["training"], "dtype": "auto"}
+    started = start_together(2, ["run", write(training=training), "--out", str(tmp_path / "out")], tmp_path)
+    (code, told), _ = started.wait()
+    assert code == 2 and "recipe.yaml:" in told and "training.dtype can't be auto where several processes" in told
+    assert not (tmp_path / "out").exists()

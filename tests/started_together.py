@@ -1,0 +1,66 @@
+"""Starts several processes of one command as torchrun does, without torchrun, which takes seconds itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Started", "start_together"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """Processes that run one command together, by their ranks."""
+
+    processes: Sequence[subprocess.Popen[str]]
+
+    def wait(self, seconds: float = 120) -> list[tuple[int, str]]:
+        """Returns each one's exit code and what it wrote to standard error, once all have ended."""
+        found = []
+        for process in self.processes:
+            _, errors = process.communicate(timeout=seconds)
+            found.append((process.returncode, errors))
+        return found
+
+
+def start_together(
+    count: int, arguments: Sequence[str], folder: Path, more: Mapping[int, Sequence[str]] | None = None
+) -> Started:
+    """Starts `python -m graftkit ARGUMENTS` so many times.
+
+    Args:
+        count: How many processes.
+        arguments: Of the command.
+        folder: Where they run.
+        more: Further arguments of some, by their ranks.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return Started(
+        [
+            subprocess.Popen(
+                [sys.executable, "-m", "graftkit", *arguments, *(more or {}).get(rank, ())],
+                env={
+                    **os.environ,
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": str(count),
+                    "LOCAL_WORLD_SIZE": str(count),
+                    "MASTER_ADDR": "localhost",
+                    "MASTER_PORT": str(port),
+                },
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(count)
+        ]
+    )
