@@ -58,12 +58,11 @@ def described_time(found: TimedPass | str, bound: BoundRecipe, training: Mapping
         tokens = training["tokens"] * training["epochs"]
         a_step = tokens / max(1, training["steps"]) / speed
         facts["seconds"] = round(tokens / speed)
-        total = f"about {tokens / speed / 60:.1f} minutes of training: "
+        took = tokens / speed
+        total = f"about {took:.0f} s of training: " if took < 90 else f"about {took / 60:.0f} minutes of training: "
     facts["seconds_a_step"] = round(a_step, 3)
     layers = " and ".join(map(str, found.layers))
-    objective = (
-        "" if bound.objective_config.likelihood else "; passes that the objective runs twice count once"
-    )
+    objective = "" if bound.objective_config.likelihood else "; passes that the objective runs twice count once"
     text = (
         f"{total}about {speed:,.0f} tokens/s, {a_step:.2f} s a step, by passes of {found.tokens:,} tokens through "
         f"{layers} layers with random weights{objective}; loading, evaluations, exports and proofs come besides"
