@@ -153,8 +153,10 @@ class Workshop:
         texts = [f"the number {n} and the number {n + 1} make {2 * n + 1}, said the teacher" for n in range(60)]
         self.records.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
 
-    def try_exporters(self, combination: Combination, out: Path) -> dict[str, str]:
-        """Runs a combination with all exporters that take it.
+    def try_exporters(
+        self, combination: Combination, out: Path, exporters: Sequence[str] = EXPORTERS
+    ) -> dict[str, str]:
+        """Runs a combination with those exporters that take it.
 
         Returns:
             By exporter "proved" or the reason of its refusal.
@@ -163,12 +165,12 @@ class Workshop:
             AssertionError: An export is not proved.
         """
         found: dict[str, str] = {}
-        for exporter in EXPORTERS:
+        for exporter in exporters:
             try:
                 plan(self.recipe(combination, [exporter]), as_run=True)
             except RequestError as error:
                 found[exporter] = error.message
-        taken = [exporter for exporter in EXPORTERS if exporter not in found]
+        taken = [exporter for exporter in exporters if exporter not in found]
         if taken:
             result = graftkit.run(self.recipe(combination, taken), out=out)
             for exporter, facts in result.manifest["exports"].items():

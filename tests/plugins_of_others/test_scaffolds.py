@@ -28,7 +28,7 @@ def test_a_generated_project_passes_its_contract(graftkit_wheel_environment: Any
     assert " passed" in done.stdout
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["metric", "objective", "quantizer"])
 def test_an_installed_plugin_is_checked_without_a_test_file(
     graftkit_wheel_environment: Any, scaffolds: Path, kind: str
 ) -> None:

@@ -194,7 +194,7 @@ def _next(result: RunResult) -> list[str]:
     """
     prompt = result.manifest["data"]["example_prompt"]
     offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
-    writes = not result.manifest["head"]
+    writes = not result.manifest.get("head")
     commands = [f"  toolkit generate {_argument(result.folder)} {shlex.quote(offered)}"] if writes else []
     if result.exports:
         folder = result.folder / "exports" / next(iter(result.exports))
