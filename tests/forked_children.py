@@ -17,11 +17,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ForkingPopen", "fork_with"]
+__all__ = ["ForkingPopen", "children_forked", "fork_with"]
 
 _AT_START = (
     *("PYTHON", "HF_", "TRANSFORMERS_", "TORCH", "OMP_", "MKL_", "TOKENIZERS_", "CUDA", "BNB_", "MALLOC_"),
@@ -68,6 +69,16 @@ class ForkingPopen(subprocess.Popen[Any]):
         self._child_created = True
         names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(given[name] for name in names))  # type: ignore[attr-defined]
+
+
+@contextmanager
+def children_forked() -> Iterator[None]:
+    """Has `subprocess` fork children where it can."""
+    subprocess.Popen = ForkingPopen  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        subprocess.Popen = _FreshPopen  # type: ignore[misc]
 
 
 def _what_runs(given: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from graftkit.testing import ExporterContract
+
+pytestmark = pytest.mark.usefixtures("forked_children")
 
 
 class TestGguf(ExporterContract):

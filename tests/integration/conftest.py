@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked_children import ForkingPopen
+from forked_children import children_forked
 from stopping_signals import STOPPING
 
 FRESH = subprocess.Popen
@@ -21,8 +21,7 @@ RecipeMaker = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module", autouse=True)
 def forked_children() -> Iterator[None]:
     """Proofs and commands are forks of a process that has imported torch; see `fresh_children` for those that start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", ForkingPopen)
+    with children_forked():
         yield
 
 
