@@ -201,7 +201,8 @@ class Trainer:
         examples, steps, step = self.plan[self.step], len(self.plan), self.step + 1
         rate = self._optimizers.begin(step, steps)
         store, numbers = self._read(examples)
-        groups = self._passes.groups(numbers, store.lengths.tolist())
+        lengths = self._lengths if store is self._store else store.lengths.tolist()
+        groups = self._passes.groups(numbers, lengths)
         # Dropout draws from torch's global generator: it is seeded by step and pass and given back untouched.
         with torch.random.fork_rng(devices=_cuda_index(self._device)):
             score = self._loss.backward(store, groups, poll, partial(on_pass, step), partial(self._seed_pass, step))

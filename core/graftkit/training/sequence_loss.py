@@ -12,7 +12,16 @@ from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import PackedBatch
-from graftkit.training.step_loss import OnPass, Passes, ScoreSums, SeedPass, StepScore, by_example
+from graftkit.training.step_loss import (
+    BeforePass,
+    OnPass,
+    Passes,
+    ScoreSums,
+    SeedPass,
+    StepScore,
+    before_each,
+    by_example,
+)
 
 __all__ = ["SequenceLoss"]
 
@@ -40,13 +49,7 @@ class SequenceLoss:
         seed_pass: SeedPass,
     ) -> StepScore:
         """Takes one forward and one backward pass over each group."""
-
-        def before(done: int, every: int, group: int, place: int) -> None:
-            poll()
-            if done:
-                on_pass(done, every)
-            seed_pass(group, place)
-
+        before = before_each(poll, on_pass, seed_pass)
         total, count = ScoreSums(), sum(map(len, groups))
         for losses, metrics, batches in self._asked(store, groups, self._passes.own(store, groups), before):
             (losses.sum() / count).backward()  # type: ignore[no-untyped-call]
@@ -58,7 +61,7 @@ class SequenceLoss:
         """Takes one forward pass over each group."""
         total = ScoreSums()
         for losses, metrics, batches in self._asked(
-            store, groups, range(len(groups)), lambda done, every, group, place: poll(done, every)
+            store, groups, range(len(groups)), lambda done, every, *_: poll(done, every)
         ):
             total.add(losses, metrics, batches)
         return total.score()
@@ -68,7 +71,7 @@ class SequenceLoss:
         store: TokenStore,
         groups: Sequence[Sequence[int]],
         numbers: Sequence[int],
-        before: Callable[[int, int, int, int], None],
+        before: BeforePass,
     ) -> Iterator[tuple[torch.Tensor, Mapping[str, torch.Tensor], list[PackedBatch]]]:
         """Yields the losses of some groups' examples, `[examples]` each, and the metrics, and their passes.
 
@@ -76,8 +79,7 @@ class SequenceLoss:
             store: The examples.
             groups: Their numbers, by group.
             numbers: The numbers of the groups.
-            before: Called before each pass with how many are done and how many there are, and with the number of its
-                group and its number there.
+            before: Called before each pass.
         """
         done, every = 0, self._passes.count(store, [groups[number] for number in numbers])
         for number in numbers:

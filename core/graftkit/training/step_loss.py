@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -19,6 +20,7 @@ from graftkit.training.processes import ALONE, Processes, shares
 
 __all__ = [
     "REFERENCE",
+    "BeforePass",
     "LikelihoodLoss",
     "ObjectiveLoss",
     "OnPass",
@@ -27,6 +29,7 @@ __all__ = [
     "SeedPass",
     "StepLoss",
     "StepScore",
+    "before_each",
     "by_example",
 ]
 
@@ -38,6 +41,21 @@ OnPass = Callable[[int, int], None]
 
 SeedPass = Callable[[int, int], None]
 """Called before each pass of a step with the number of its group among all of the step's, and its number there."""
+
+BeforePass = Callable[[int, int, int, int], None]
+"""Called before each pass with how many are done and how many there are, and with what `SeedPass` is called with."""
+
+
+def before_each(poll: Callable[[], None], on_pass: OnPass, seed_pass: SeedPass) -> BeforePass:
+    """Returns what does before each pass what `StepLoss.backward` says of these."""
+
+    def before(done: int, every: int, group: int, place: int) -> None:
+        poll()
+        if done:
+            on_pass(done, every)
+        seed_pass(group, place)
+
+    return before
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +106,10 @@ class Passes:
 
     def own(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> list[int]:
         """Returns the numbers of those groups that this process computes."""
-        lengths = store.lengths
-        tokens = [sum(int(lengths[example]) for example in group) for group in groups]
+        if self.processes.count == 1:
+            return list(range(len(groups)))
+        starts = store.offsets
+        tokens = [sum(int(starts[example + 1] - starts[example]) for example in group) for group in groups]
         return shares(tokens, self.processes.count)[self.processes.rank]
 
     def count(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> int:
@@ -158,18 +178,11 @@ class LikelihoodLoss:
     ) -> StepScore:
         """Takes one forward and one backward pass over each group."""
         scale = 1 / sum(float(store.weight_sum[number]) for group in groups for number in group)
-        own = self._passes.own(store, groups)
-        every, done = self._passes.count(store, [groups[number] for number in own]), 0
         sums: list[torch.Tensor] = []
-        tokens, loss_tokens = 0, 0
-        for number in own:
-            for place, batch in enumerate(self._passes.batches([store[example] for example in groups[number]])):
-                poll()
-                if done:
-                    on_pass(done, every)
-                seed_pass(number, place)
-                sums.append(self._loss.backward(batch, scale))
-                tokens, loss_tokens, done = tokens + batch.tokens, loss_tokens + len(batch.labels), done + 1
+        tokens, loss_tokens, before = 0, 0, before_each(poll, on_pass, seed_pass)
+        for batch in self._batches(store, groups, self._passes.own(store, groups), before):
+            sums.append(self._loss.backward(batch, scale))
+            tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
         found = self._passes.processes.gather([_summed(sums), tokens, loss_tokens])
         losses, tokens_of, loss_tokens_of = zip(*found, strict=True)
         return StepScore(math.fsum(losses), sum(tokens_of), sum(loss_tokens_of))
@@ -178,14 +191,22 @@ class LikelihoodLoss:
         """Takes one forward pass over each group."""
         sums: list[torch.Tensor] = []
         weight_sum, tokens, loss_tokens = 0.0, 0, 0
-        every = self._passes.count(store, groups)
-        for group in groups:
-            for batch in self._passes.batches([store[number] for number in group]):
-                poll(len(sums), every)
-                sums.append(self._loss.sum(batch))
-                weight_sum += batch.weight_sum
-                tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
+        for batch in self._batches(store, groups, range(len(groups)), lambda done, every, *_: poll(done, every)):
+            sums.append(self._loss.sum(batch))
+            weight_sum += batch.weight_sum
+            tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
         return StepScore(_summed(sums) / weight_sum, tokens, loss_tokens)
+
+    def _batches(
+        self, store: TokenStore, groups: Sequence[Sequence[int]], numbers: Sequence[int], before: BeforePass
+    ) -> Iterator[PackedBatch]:
+        """Yields the passes of those groups."""
+        every, done = self._passes.count(store, [groups[number] for number in numbers]), 0
+        for number in numbers:
+            for place, batch in enumerate(self._passes.batches([store[example] for example in groups[number]])):
+                before(done, every, number, place)
+                yield batch
+                done += 1
 
 
 def _summed(sums: Sequence[torch.Tensor]) -> float:
@@ -224,7 +245,7 @@ class ObjectiveLoss:
         own = self._passes.own(store, groups)
         count, every = sum(map(len, groups)), self._passes.count(store, [groups[number] for number in own])
         for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
-            passes = self._read(store, groups, chunk, own)
+            examples, passes = self._read(store, groups, chunk, own)
             once = len(passes) == 1
             runs: list[ScoredPass | None] = []
             for each in passes:
@@ -232,10 +253,11 @@ class ObjectiveLoss:
                     poll()
                     seed_pass(each.group, each.place)
                 runs.append(self._loss.score(each.batch, learn=once) if each.own else None)
-            asked = self._ask(store, groups, chunk, passes, runs)
-            total.add(asked.losses, asked.metrics, [each.batch for each in passes])
+            batches = [each.batch for each in passes]
+            asked = _ask(self._objective, examples, batches, self._logps(passes, runs))
+            total.add(asked.losses, asked.metrics, batches)
             (gradient,) = torch.autograd.grad(asked.losses.sum() / count, asked.logps)
-            factors = torch.split(gradient, [len(each.batch.labels) for each in passes])
+            factors = torch.split(gradient, [len(batch.labels) for batch in batches])
             for each, run, by_token in zip(passes, runs, factors, strict=True):
                 if run is None:
                     continue
@@ -256,13 +278,12 @@ class ObjectiveLoss:
         total, done, every = ScoreSums(), 0, self._passes.count(store, groups)
         everything = range(len(groups))
         for chunk in [[number] for number in everything] if self._by_example else [everything]:
-            passes = self._read(store, groups, chunk, everything)
+            examples, passes = self._read(store, groups, chunk, everything)
             runs = []
             for each in passes:
                 poll(done, every)
                 runs.append(self._loss.score(each.batch, learn=False))
                 done += 1
-            examples = [store[number] for group in chunk for number in groups[group]]
             batches = [each.batch for each in passes]
             asked = _ask(self._objective, examples, batches, [run.logps for run in runs])
             total.add(asked.losses, asked.metrics, batches)
@@ -270,33 +291,26 @@ class ObjectiveLoss:
 
     def _read(
         self, store: TokenStore, groups: Sequence[Sequence[int]], chunk: Sequence[int], own: Sequence[int]
-    ) -> list[_Pass]:
-        """Returns the passes of some groups."""
-        return [
+    ) -> tuple[list[Example], list[_Pass]]:
+        """Returns the examples of some groups, and their passes."""
+        read = {number: [store[example] for example in groups[number]] for number in chunk}
+        return list(chain.from_iterable(read.values())), [
             _Pass(number, place, batch, number in own)
-            for number in chunk
-            for place, batch in enumerate(self._passes.batches([store[example] for example in groups[number]]))
+            for number, examples in read.items()
+            for place, batch in enumerate(self._passes.batches(examples))
         ]
 
-    def _ask(
-        self,
-        store: TokenStore,
-        groups: Sequence[Sequence[int]],
-        chunk: Sequence[int],
-        passes: Sequence[_Pass],
-        runs: Sequence[ScoredPass | None],
-    ) -> _Asked:
-        """Asks the objective; what other processes have scored of the examples it looks at is fetched first."""
+    def _logps(self, passes: Sequence[_Pass], runs: Sequence[ScoredPass | None]) -> list[torch.Tensor]:
+        """Returns what was scored in each pass; what other processes have scored of the same step is fetched first."""
         logps = [
             each.batch.token_weights.new_zeros(len(each.batch.labels)) if run is None else run.logps
             for each, run in zip(passes, runs, strict=True)
         ]
-        if not self._by_example:
-            together = torch.cat(logps).detach()
-            self._passes.processes.sum_(together)
-            logps = list(torch.split(together, [len(values) for values in logps]))
-        examples = [store[number] for group in chunk for number in groups[group]]
-        return _ask(self._objective, examples, [each.batch for each in passes], logps)
+        if self._by_example:
+            return logps
+        together = torch.cat(logps).detach()
+        self._passes.processes.sum_(together)
+        return list(torch.split(together, [len(values) for values in logps]))
 
 
 @dataclass(frozen=True, slots=True)
