@@ -114,7 +114,7 @@ def fork_with(environment: Mapping[str, str]) -> None:
         _SETS.append(_at_start(environment))
 
 
-_SEEN: Counter[str] = Counter()
+_SEEN: Counter[frozenset[tuple[str, str]]] = Counter()
 _OFTEN, _MOST_SETS = 3, 8
 
 
@@ -130,8 +130,9 @@ def _server_for(environment: Mapping[str, str]) -> _Server | None:
         return None
     if variables not in _SETS and variables == _at_start({**os.environ, **_changed(variables)}):
         # This process's own have changed since it began, as a library's import may: for good, where that is seen again.
-        _SEEN[str(sorted(variables.items()))] += 1
-        if _SEEN[str(sorted(variables.items()))] > _OFTEN and len(_SETS) < _MOST_SETS:
+        key = frozenset(variables.items())
+        _SEEN[key] += 1
+        if _SEEN[key] > _OFTEN and len(_SETS) < _MOST_SETS:
             _SETS.append(variables)
     if variables not in _SETS:
         return None

@@ -98,9 +98,8 @@ def recipe(part: str, method: Method, rate: float, seed: int, folder: Path) -> d
 
 def run(part: str, name: str, rate: float, seed: int, folder: Path) -> dict[str, Any]:
     """Runs a recipe in a process of its own, and returns the figures of its manifest; no loss where it failed."""
-    out, path = folder / "run", folder / "recipe.json"
+    out, path = folder / "run", folder / "recipe.yaml"
     path.write_text(json.dumps(recipe(part, METHODS[part][name], rate, seed, folder)), encoding="utf-8")
-    path = path.rename(path.with_suffix(".yaml"))
     command = [sys.executable, "-m", "graftkit", "run", str(path), "--out", str(out), "--overwrite"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     row: dict[str, Any] = {"method": name, "rate": rate, "seed": seed, "loss": None}

@@ -12,12 +12,11 @@ import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
 from graftkit.cli.plan_memory import (
+    ConfigPlan,
     described_memory,
     fitted,
     forecast_of,
-    forecast_of_config,
     limits_of,
-    time_of_config,
     with_memory_settled,
 )
 from graftkit.cli.plan_time import described_time, timed
@@ -76,17 +75,19 @@ def command(
     with output_to_stderr():
         host, limits = host_of(recipe, overrides, disable), limits_of(memory, device_memory)
         if from_config:
-            time = time_of_config(recipe, overrides, host, limits) if timing else {}
-            forecast, found = forecast_of_config(recipe, overrides, host, limits)
-            told = [settled.describe(key) for key, settled in found.items()]
-            planned = None
-            facts: dict[str, Any] = {"memory": described_memory(forecast), "notices": told, **time}
+            alone = ConfigPlan.read(recipe, overrides, host, limits)
+            planned: RunPlan | ConfigPlan = alone
+            time = alone.time() if timing else {}  # before the forecast, which computes without contents
+            told = [settled.describe(key) for key, settled in alone.settled.items()]
+            facts: dict[str, Any] = {"memory": described_memory(alone.memory()), "notices": told, **time}
         else:
-            planned = with_memory_settled(plan(recipe, overrides=overrides, host=host, as_run=not quick), limits)
-            time = time_of_plan(planned, host) if timing else {}  # before the forecast, which computes without contents
-            facts, found = describe(planned, _earlier(recipe)) | time, planned.settled
+            planned = whole = with_memory_settled(
+                plan(recipe, overrides=overrides, host=host, as_run=not quick), limits
+            )
+            time = time_of_plan(whole, host) if timing else {}
+            facts = describe(whole, _earlier(recipe)) | time
         if limits:
-            facts |= {"fit": fitted(recipe, overrides, host, planned, found, limits, out)}
+            facts |= {"fit": fitted(recipe, overrides, host, planned, limits, out)}
     host.take_notices()  # they are among the plan's
     if as_json:
         click.echo(json_line(facts))

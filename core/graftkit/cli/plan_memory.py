@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,16 @@ from graftkit.recipe.load import load_recipe
 from graftkit.report.run_manifest import MemoryForecast, SettledKey, StageMemory
 
 if TYPE_CHECKING:
+    from graftkit.flow.config_memory import ConfigModel
     from graftkit.flow.fit_memory import MemoryLimits
+    from graftkit.flow.forecast_memory import MemoryRequest
 
 __all__ = [
+    "ConfigPlan",
     "described_memory",
     "fitted",
     "forecast_of",
-    "forecast_of_config",
     "limits_of",
-    "time_of_config",
     "with_memory_settled",
 ]
 
@@ -42,32 +43,61 @@ def forecast_of(plan: RunPlan) -> MemoryForecast | None:
     return forecast_memory(plan.ask_memory(plan.bound))
 
 
-def forecast_of_config(
-    recipe: str, overrides: Sequence[str], host: PluginHost, limits: MemoryLimits | None
-) -> tuple[MemoryForecast, Mapping[str, SettledKey]]:
-    """Forecasts a recipe's memory from a config.json alone; returns what keys that say `auto` come to, too."""
-    from graftkit.flow.config_memory import ConfigModel, request_from_config, settle_from_config
-    from graftkit.flow.forecast_memory import forecast_memory
-    from graftkit.flow.unsettled import settled_recipe
+@dataclass(frozen=True)
+class ConfigPlan:
+    """A recipe of whose base model the config.json alone is looked at, and of whose records nothing.
 
-    bound = bind(load_recipe(recipe, overrides), host)
-    model = ConfigModel.read(bound.recipe.model.path)
-    settled = settle_from_config(bound, host, model, limits)
-    return forecast_memory(request_from_config(settled_recipe(bound, settled), host, model)), settled
+    Attributes:
+        host: The plugins.
+        bound: The recipe, of which no key says `auto` any more.
+        model: The base model.
+        settled: What the keys came to that did.
+    """
 
+    host: PluginHost
+    bound: BoundRecipe
+    model: ConfigModel
+    settled: Mapping[str, SettledKey]
 
-def time_of_config(
-    recipe: str, overrides: Sequence[str], host: PluginHost, limits: MemoryLimits | None
-) -> dict[str, Any]:
-    """Times passes of a recipe's training by the model's config.json alone, and returns `time` as JSON."""
-    from graftkit.flow.config_memory import ConfigModel, device_of, request_from_config, settle_from_config
-    from graftkit.flow.unsettled import settled_recipe
+    @classmethod
+    def read(cls, recipe: str, overrides: Sequence[str], host: PluginHost, limits: MemoryLimits | None) -> ConfigPlan:
+        """Reads a recipe and the config.json that it names.
 
-    bound = bind(load_recipe(recipe, overrides), host)
-    model = ConfigModel.read(bound.recipe.model.path)
-    bound = settled_recipe(bound, settle_from_config(bound, host, model, limits))
-    found = timed(bound, host, lambda bound: request_from_config(bound, host, model), device_of(bound.recipe))
-    return {"time": described_time(found, bound, None)}
+        Args:
+            recipe: The recipe's path.
+            overrides: As for `load_recipe`.
+            host: The plugins.
+            limits: How much memory there is; what is free here when left out.
+
+        Raises:
+            RequestError: Something in them is wrong.
+        """
+        from graftkit.flow.config_memory import ConfigModel, settle_from_config
+        from graftkit.flow.unsettled import settled_recipe
+
+        bound = bind(load_recipe(recipe, overrides), host)
+        model = ConfigModel.read(bound.recipe.model.path)
+        settled = settle_from_config(bound, host, model, limits)
+        return cls(host, settled_recipe(bound, settled), model, settled)
+
+    def ask_memory(self, bound: BoundRecipe) -> MemoryRequest:
+        """Returns what to ask of a recipe's memory on this model."""
+        from graftkit.flow.config_memory import request_from_config
+
+        return request_from_config(bound, self.host, self.model)
+
+    def memory(self) -> MemoryForecast:
+        """Forecasts what it takes of memory."""
+        from graftkit.flow.forecast_memory import forecast_memory
+
+        return forecast_memory(self.ask_memory(self.bound))
+
+    def time(self) -> dict[str, Any]:
+        """Times passes of its training, and returns `time` as JSON."""
+        from graftkit.flow.config_memory import device_of
+
+        found = timed(self.bound, self.host, self.ask_memory, device_of(self.bound.recipe))
+        return {"time": described_time(found, self.bound, None)}
 
 
 def limits_of(memory: str | None, device_memory: str | None) -> MemoryLimits | None:
@@ -122,8 +152,7 @@ def fitted(
     recipe: str,
     overrides: Sequence[str],
     host: PluginHost,
-    plan: RunPlan | None,
-    settled: Mapping[str, SettledKey],
+    plan: RunPlan | ConfigPlan,
     limits: MemoryLimits,
     out: str | None,
 ) -> dict[str, Any]:
@@ -133,8 +162,7 @@ def fitted(
         recipe: The recipe's path.
         overrides: As for `load_recipe`.
         host: The plugins.
-        plan: The recipe's plan; None where its model's config.json alone is looked at.
-        settled: What keys that say `auto` come to, which are among what is written.
+        plan: The recipe's plan. What its keys came to that say `auto` is among what is written.
         limits: How much there is.
         out: Where the recipe goes.
 
@@ -142,26 +170,19 @@ def fitted(
         RecipeError: What the run takes can't be told.
     """
     from graftkit.errors import RecipeError
-    from graftkit.flow.config_memory import ConfigModel, request_from_config
     from graftkit.flow.fit_memory import fit_memory
 
-    chosen = [*overrides, *(f"{key}={found.value}" for key, found in settled.items())]
-    ask: Callable[[BoundRecipe], Any]
-    if plan is None:
-        model = ConfigModel.read(bind(load_recipe(recipe, overrides), host).recipe.model.path)
-
-        def ask(bound: BoundRecipe) -> Any:
-            return request_from_config(bound, host, model)
-
-    elif plan.head:
-        raise RecipeError(
-            f"no memory is forecast of the objective {plan.bound.objective.use}: its head is not computed"
-        )
-    elif plan.ask_memory is None:
-        raise RecipeError("of the records that were looked at none can be encoded: what a run takes can't be told")
-    else:
-        ask = plan.ask_memory
+    chosen = [*overrides, *(f"{key}={found.value}" for key, found in plan.settled.items())]
+    if isinstance(plan, RunPlan):
+        if plan.head:
+            raise RecipeError(
+                f"no memory is forecast of the objective {plan.bound.objective.use}: its head is not computed"
+            )
+        if plan.ask_memory is None:
+            raise RecipeError("of the records that were looked at none can be encoded: what a run takes can't be told")
         chosen += [f"training.{key}={value}" for key, value in plan.chosen.items()]
+    ask = plan.ask_memory
+    assert ask is not None
     found = fit_memory(recipe, chosen, host, ask, limits)
     lines = [
         f"{change.key}: {_told(change.before)} -> {_told(change.after)} saves {_size(change.saved)}"

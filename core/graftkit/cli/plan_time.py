@@ -56,9 +56,9 @@ def described_time(found: TimedPass | str, bound: BoundRecipe, training: Mapping
     total = ""
     if training:
         tokens = training["tokens"] * training["epochs"]
-        a_step = tokens / max(1, training["steps"]) / speed
-        facts["seconds"] = round(tokens / speed)
         took = tokens / speed
+        a_step = took / max(1, training["steps"])
+        facts["seconds"] = round(took)
         total = f"about {took:.0f} s of training: " if took < 90 else f"about {took / 60:.0f} minutes of training: "
     facts["seconds_a_step"] = round(a_step, 3)
     layers = " and ".join(map(str, found.layers))

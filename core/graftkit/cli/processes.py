@@ -65,11 +65,6 @@ def joined(place: Place, cancel: CancelToken) -> Iterator[ProcessGroup]:
         if place.rank not in (0, 1) or (place.rank and not error.message.startswith("the process of rank 0 ")):
             sys.exit(error.exit_code)
         raise
-    except Cancelled as error:
-        group.fail(str(error))
-        if place.rank:
-            sys.exit(error.exit_code)
-        raise
     except BaseException as error:
         group.fail(_reason(error))
         if place.rank:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -70,16 +70,17 @@ def command(
     place = place_of(os.environ)
     if processes > 1 and place is not None:
         raise click.UsageError("torchrun has started this process: --processes is for a command that it has not")
+    same = ["run", recipe, *(["--out", out] if out is not None else [])]
+    same += [word for assignment in overrides for word in ("--set", assignment)]
+    same += [word for name in disable for word in ("--disable-plugin", name)]
     if processes > 1:
-        sys.exit(start(processes, _of_each_process(recipe, overrides, out, overwrite, resume, disable, as_json)))
+        flags = {"--overwrite": overwrite, "--resume": resume, "--json": as_json}
+        sys.exit(start(processes, [*same, *(flag for flag, given in flags.items() if given)]))
     folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
-    again = ["toolkit", "run", recipe, *(["--out", out] if out is not None else [])]
-    again += [word for assignment in overrides for word in ("--set", assignment)]
-    again += [word for name in disable for word in ("--disable-plugin", name)]
-    again += ["--processes", str(place.count)] if place and place.here_alone else []
+    again = ["toolkit", *same, *(["--processes", str(place.count)] if place and place.here_alone else []), "--resume"]
     with (
         output_to_stderr(),
-        _telling_what_helps(folder, shlex.join([*again, "--resume"])),
+        _telling_what_helps(folder, shlex.join(again)),
         cancel_on_signals(silent=place is not None and place.rank > 0) as cancel,
         show_progress() as on_event,
     ):
@@ -107,23 +108,6 @@ def command(
         click.echo(json_line({"folder": str(result.folder), **result.manifest}))
     else:
         click.echo(summary(result))
-
-
-def _of_each_process(
-    recipe: str,
-    overrides: Sequence[str],
-    out: str | None,
-    overwrite: bool,
-    resume: bool,
-    disable: Sequence[str],
-    as_json: bool,
-) -> list[str]:
-    """Returns the arguments of this command without how many processes there are."""
-    words = ["run", recipe, *(["--out", out] if out is not None else [])]
-    words += [word for assignment in overrides for word in ("--set", assignment)]
-    words += [word for name in disable for word in ("--disable-plugin", name)]
-    flags = {"--overwrite": overwrite, "--resume": resume, "--json": as_json}
-    return [*words, *(flag for flag, given in flags.items() if given)]
 
 
 @contextmanager

@@ -38,9 +38,11 @@ def cancel_on_signals(*, silent: bool = False) -> Iterator[CancelToken]:
                 raise KeyboardInterrupt
             return
         token.cancel(f"stopped by {name}")
+        if silent:
+            return
         # Not through sys.stderr, in the middle of whose own writes this may come; the terminal may be gone, too.
         with suppress(OSError):
-            os.write(2, b"" if silent else b"\nstopping after this pass; once more to stop at once\n")
+            os.write(2, b"\nstopping after this pass; once more to stop at once\n")
 
     known = [getattr(signal, name) for name in (*_AT_ONCE, *_ONCE) if hasattr(signal, name)]
     heard = [number for number in known if signal.getsignal(number) not in (signal.SIG_IGN, None)]

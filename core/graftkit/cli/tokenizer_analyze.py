@@ -10,7 +10,7 @@ import click
 
 from graftkit.cli.options import disable_option, json_option, open_host
 from graftkit.cli.terminal import json_line
-from graftkit.cli.tokenizer_options import extendable, reference, short_names, use_option
+from graftkit.cli.tokenizer_options import extendable, min_frequency_option, reference, short_names, use_option
 
 if TYPE_CHECKING:
     from graftkit.interfaces.tokenizer import Tokenizer
@@ -47,13 +47,7 @@ class _Counts(click.ParamType[list[int]]):
     "--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 0.5, min_open=True), help="Share of text."
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Draws other holdout files.")
-@click.option(
-    "--min-frequency",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1, 1_000_000_000),
-    help="Of a pair to be learnt.",
-)
+@min_frequency_option
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the curve: FILE.svg, .png, or .html with the table.")
 @use_option
 @disable_option

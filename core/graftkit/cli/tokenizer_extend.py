@@ -14,6 +14,7 @@ from graftkit.cli.tokenizer_options import (
     extendable,
     folder_options,
     format_option,
+    min_frequency_option,
     reference,
     use_option,
 )
@@ -30,13 +31,7 @@ __all__ = ["command"]
 @click.argument("base")
 @click.argument("files", nargs=-1)
 @click.option("--tokens", required=True, type=click.IntRange(0, 1_000_000), help="How many tokens to learn, at most.")
-@click.option(
-    "--min-frequency",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1, 1_000_000_000),
-    help="Of a pair to be learnt.",
-)
+@min_frequency_option
 @click.option("--max-length", type=click.IntRange(2, 1_000_000), help="Characters of a token at most.")
 @click.option("--word", "words", multiple=True, metavar="TEXT", help="A text to become one token; may be repeated.")
 @click.option(

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from graftkit.host.host import PluginHost
     from graftkit.interfaces.vocabulary import ExtendableBackend
 
-__all__ = ["extendable", "folder_options", "format_option", "reference", "refuse_backend", "short_names", "use_option"]
+__all__ = [
+    "extendable",
+    "folder_options",
+    "format_option",
+    "min_frequency_option",
+    "reference",
+    "refuse_backend",
+    "short_names",
+    "use_option",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -26,6 +35,13 @@ format_option = click.option(
     multiple=True,
     metavar="NAME",
     help="Save in this format of the backend's; may be repeated. Left out: its usual one.",
+)
+min_frequency_option = click.option(
+    "--min-frequency",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000_000),
+    help="Of a pair to be learnt.",
 )
 use_option = click.option("--use", metavar="BACKEND", help="Read it with this backend, instead of asking them all.")
 

@@ -110,14 +110,15 @@ _NO_ANSWERS = "only language models write answers"
 
 
 def _refuse_head(head: HeadFacts | None, folder: Path) -> None:
-    """Refuses what scores sequences.
+    """Refuses what has another head than a language model's.
 
     Raises:
-        FolderError: It does.
+        FolderError: It has.
     """
     if head is not None:
+        does = "fills in masked tokens" if head.kind == "masked" else "scores whole sequences"
         raise FolderError(
-            "it scores whole sequences, and writes no answers",
+            f"it {does}, and writes no answers",
             where=str(folder),
             hint="The README.md of its exports says how they are loaded and asked.",
         )
