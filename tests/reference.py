@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loss import TokenLoss
+from graftkit.training.step_loss import Passes, StepLoss, StepScore
 from torch.nn.functional import cross_entropy
 
-__all__ = ["examples", "move_from_start", "reference_loss", "training_loss"]
+__all__ = ["examples", "gradients", "move_from_start", "reference_loss", "step_gradients", "training_loss"]
 
 
 def examples() -> list[Example]:
@@ -37,6 +38,39 @@ def training_loss(network: Any, packing: Packing, device: torch.device) -> float
     loss, rows = TokenLoss(network, packed=packing.packed), examples()
     passes = [rows] if packing.packed else [[example] for example in rows]
     return sum(loss.backward(pack(group, device), 1.0).item() for group in passes)
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    """Returns a copy of each gradient that a model has, by its parameter's name."""
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+
+
+def step_gradients(
+    model: Any,
+    store: TokenStore,
+    loss: Callable[[Any, Passes], StepLoss],
+    *,
+    packed: bool = True,
+    microbatch: int = 60,
+) -> tuple[StepScore, dict[str, torch.Tensor]]:
+    """Returns what a step over all examples of a store comes to, and the gradients that it gives a model of peft's.
+
+    Args:
+        model: The model, whose base computes with packed attention from then on.
+        store: The examples.
+        loss: Makes the step's loss of the base model and of how examples are cut into passes.
+        packed: Whether sequences share a pass.
+        microbatch: Tokens of a pass at most.
+    """
+    model.zero_grad()
+    network = model.get_base_model()
+    use_packing(network, Packing(packed))
+    passes = Passes(microbatch, packed, torch.device("cpu"))
+    groups = passes.groups(range(len(store)), store.lengths.tolist())
+    score = loss(network, passes).backward(
+        store, groups, lambda: None, lambda done, total: None, lambda group, place: None
+    )
+    return score, gradients(model)
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.exporter import ProofRequest as ProofRequest
     from graftkit.interfaces.exporter import TrainedModel as TrainedModel
     from graftkit.interfaces.frozen_weight import FrozenWeight as FrozenWeight
+    from graftkit.interfaces.frozen_weight import PlainWeight as PlainWeight
     from graftkit.interfaces.initializer import Initializer as Initializer
     from graftkit.interfaces.initializer import NewRows as NewRows
     from graftkit.interfaces.layer import Layer as Layer
@@ -124,6 +125,7 @@ _HOMES = {
     "NewVocabulary": "graftkit.interfaces.exporter",
     "Objective": "graftkit.interfaces.objective",
     "ObjectiveConfig": "graftkit.interfaces.objective",
+    "PlainWeight": "graftkit.interfaces.frozen_weight",
     "PlannedModel": "graftkit.interfaces.exporter",
     "PluginHost": "graftkit.host.host",
     "PreferencePair": "graftkit.interfaces.samples",

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from graftkit import FrozenWeight, LayerInfo, check_matrix
-from torch import nn
+from graftkit import LayerInfo, PlainWeight, check_matrix
 
 from graftkit_quantizers.config import DenseConfig
 
@@ -29,27 +28,17 @@ class Dense:
         return DenseWeight(weight)
 
 
-class DenseWeight(FrozenWeight):
-    """An unquantized frozen weight."""
+class DenseWeight(PlainWeight):
+    """An unquantized frozen weight, which shares its memory with no other."""
 
     error_bound = 0.0
 
     def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__(*weight.shape)
-        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Returns the matrix, `[out, in]`."""
-        return self.weight.detach().to(dtype)
-
-    def meta(self) -> dict[str, Any]:
-        """Nothing is needed beside the tensor."""
-        return {}
+        super().__init__(weight.detach().clone())
 
     @classmethod
     def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
         """Builds a weight from its one tensor."""
-        if tensors.keys() != {"weight"}:
-            raise ValueError(f"stored tensors {sorted(tensors)} are not ['weight']")
-        check_matrix(tensors["weight"])
-        return cls(tensors["weight"])
+        for tensor in tensors.values():
+            check_matrix(tensor)
+        return super().from_state(tensors, meta)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-__all__ = ["FrozenWeight"]
+__all__ = ["FrozenWeight", "PlainWeight"]
 
 
 class FrozenWeight(nn.Module, ABC):
@@ -68,6 +68,36 @@ class FrozenWeight(nn.Module, ABC):
     def nbytes(self) -> int:
         """The bytes that the stored tensors take."""
         return sum(parameter.nbytes for parameter in self.parameters())
+
+
+class PlainWeight(FrozenWeight):
+    """A frozen weight that is one matrix as it is.
+
+    Args:
+        weight: `[out, in]`. It is not copied; a parameter may be another module's, too.
+
+    Attributes:
+        weight: The matrix, `[out, in]`.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__(*weight.shape)
+        self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Returns the matrix, `[out, in]`."""
+        return self.weight.detach().to(dtype)
+
+    def meta(self) -> dict[str, Any]:
+        """Nothing is needed beside the tensor."""
+        return {}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
+        """Builds a weight from its one tensor."""
+        if tensors.keys() != {"weight"}:
+            raise ValueError(f"stored tensors {sorted(tensors)} are not ['weight']")
+        return cls(tensors["weight"])
 
 
 class _FrozenMatmul(torch.autograd.Function):

@@ -17,7 +17,7 @@ from torch import nn
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.counts import count_weights
-from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.interfaces.frozen_weight import FrozenWeight, PlainWeight
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import INTEGERS, PLAIN, BaseModelFiles
 from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
@@ -26,7 +26,6 @@ from graftkit.model.experts import ExpertStack, StackInfo, compute_one_by_one, e
 from graftkit.model.head import head_modules, head_parameters
 from graftkit.model.layers import linear_layers, output_layer
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.output_layer import HeldWeight
 from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
@@ -322,7 +321,7 @@ class Loader:
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
         """Stores a matrix `[out, in]` as `load` stores the layer's own."""
         if self.output is not None and layer.path == self.output.path:
-            return HeldWeight(weight.detach().to(self._device).to(self._dtype))
+            return PlainWeight(weight.detach().to(self._device).to(self._dtype))
         return self._frozen(layer, weight.detach(), transposed=False)
 
     @torch.no_grad()

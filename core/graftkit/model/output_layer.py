@@ -8,45 +8,18 @@ the output layer's alone, so that the result is a model whose output layer has a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
 
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.architecture import text_settings
-from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.interfaces.frozen_weight import PlainWeight
 from graftkit.model.layers import output_layer
 from graftkit.model.linear import FrozenLinear
 
-__all__ = ["HeldWeight", "OutputLinear", "has_adapted_output", "put_output", "ties_output", "untied"]
-
-
-class HeldWeight(FrozenWeight):
-    """A frozen weight that is kept as it is, and may be another module's, too.
-
-    Attributes:
-        weight: `[out, in]`.
-    """
-
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__(*weight.shape)
-        self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)
-
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Returns the matrix, `[out, in]`."""
-        return self.weight.detach().to(dtype)
-
-    def meta(self) -> dict[str, Any]:
-        """Nothing is needed beside the tensor."""
-        return {}
-
-    @classmethod
-    def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
-        """Builds a weight from its one tensor."""
-        if tensors.keys() != {"weight"}:
-            raise ValueError(f"stored tensors {sorted(tensors)} are not ['weight']")
-        return cls(tensors["weight"])
+__all__ = ["OutputLinear", "has_adapted_output", "put_output", "ties_output", "untied"]
 
 
 class OutputLinear(FrozenLinear):
@@ -56,7 +29,7 @@ class OutputLinear(FrozenLinear):
     def weight(self) -> torch.Tensor:
         """The frozen weight, `[vocabulary, hidden]`, in the type that the layer computes in."""
         frozen = self.frozen
-        assert isinstance(frozen, HeldWeight)
+        assert isinstance(frozen, PlainWeight)
         return frozen.weight
 
 
@@ -68,7 +41,7 @@ def put_output(network: Any) -> OutputLinear:
     """
     info, head = output_layer(network), network.get_output_embeddings()
     assert info is not None
-    layer = OutputLinear(HeldWeight(head.weight), info)
+    layer = OutputLinear(PlainWeight(head.weight), info)
     layer.bias = head.bias
     network.set_submodule(info.path, layer)
     return layer

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import SEQUENCE, Example, TokenStore
 from graftkit.training.step_loss import REFERENCE, ObjectiveLoss, Passes, StepScore
 from graftkit_objectives.config import DpoConfig, KtoConfig, OrpoConfig, SimpoConfig
@@ -18,6 +17,7 @@ from graftkit_objectives.dpo import Dpo
 from graftkit_objectives.kto import Kto
 from graftkit_objectives.orpo import Orpo
 from graftkit_objectives.simpo import Simpo
+from reference import gradients, step_gradients
 
 CPU = torch.device("cpu")
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "then", "some", "more"]
@@ -78,11 +78,6 @@ def trained_by_trl(trainer: Any) -> tuple[float, Mapping[str, torch.Tensor], Map
     return loss.item(), gradients(trainer.model), batch
 
 
-def gradients(model: Any) -> Mapping[str, torch.Tensor]:
-    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
-
-
 def example(rows: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], **by_example: Any) -> Example:
     """Puts rows of (ids, attention mask, completion mask) together as the sequences of one example."""
     ids = [row[mask.bool()].numpy().astype(np.int64) for row, mask, _ in rows]
@@ -117,14 +112,10 @@ def store_of(model: Any, examples: list[Example], *, reference: bool) -> TokenSt
 def trained_here(
     model: Any, objective: Any, store: TokenStore, *, by_example: bool = True, microbatch: int = 60, packed: bool = True
 ) -> tuple[StepScore, Mapping[str, torch.Tensor]]:
-    model.zero_grad()
-    network = model.get_base_model()
-    use_packing(network, Packing(packed))
-    passes = Passes(microbatch, packed, CPU)
-    groups = passes.groups(range(len(store)), store.lengths.tolist())
-    loss = ObjectiveLoss(network, objective, passes, by_example=by_example)
-    score = loss.backward(store, groups, lambda: None, lambda done, total: None, lambda group, place: None)
-    return score, gradients(model)
+    def loss(network: Any, passes: Passes) -> ObjectiveLoss:
+        return ObjectiveLoss(network, objective, passes, by_example=by_example)
+
+    return step_gradients(model, store, loss, packed=packed, microbatch=microbatch)
 
 
 def check(

@@ -11,13 +11,13 @@ import pytest
 import torch
 from encoder_models import encoder_folder
 from graftkit.interfaces.objective import LABEL
-from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import SEQUENCE, Example, TokenStore
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import Passes, StepScore
 from graftkit_objectives.classification import Classification
 from graftkit_objectives.config import ClassificationConfig, RewardConfig
 from graftkit_objectives.reward import Reward
+from reference import gradients, step_gradients
 
 CPU = torch.device("cpu")
 IDS = [[2, 40, 41, 9, 12, 3], [2, 7, 3], [2, *range(20, 45), 3], [2, 30, 31, 3], [2, 5, 6, 7, 8, 3]]
@@ -49,10 +49,6 @@ def model(request: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFacto
     return adapted(folder, labels=3, modules=["bert.pooler", "classifier"], targets=["query", "intermediate.dense"])
 
 
-def gradients(model: Any) -> dict[str, torch.Tensor]:
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
-
-
 def padded(ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
     longest = max(map(len, ids))
     return {
@@ -64,15 +60,10 @@ def padded(ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
 def trained_here(
     model: Any, objective: Any, store: TokenStore, *, packed: bool, microbatch: int
 ) -> tuple[StepScore, Mapping[str, torch.Tensor]]:
-    model.zero_grad()
-    network = model.get_base_model()
-    use_packing(network, Packing(packed))
-    passes = Passes(microbatch, packed, CPU)
-    groups = passes.groups(range(len(store)), store.lengths.tolist())
-    score = SequenceLoss(network, objective, passes).backward(
-        store, groups, lambda: None, lambda done, total: None, lambda group, place: None
-    )
-    return score, gradients(model)
+    def loss(network: Any, passes: Passes) -> SequenceLoss:
+        return SequenceLoss(network, objective, passes)
+
+    return step_gradients(model, store, loss, packed=packed, microbatch=microbatch)
 
 
 def check(loss: float, theirs: Mapping[str, torch.Tensor], score: StepScore, ours: Mapping[str, torch.Tensor]) -> None:
