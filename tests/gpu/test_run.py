@@ -9,11 +9,9 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.errors import Cancelled
-from graftkit.flow.cancel import CancelToken
-from graftkit.flow.events import StepFinished
 from graftkit.flow.reload import reload
 from safetensors.torch import load_file
+from stopped_runs import run_until
 
 pytestmark = pytest.mark.gpu
 
@@ -43,14 +41,7 @@ def test_exports_are_proved(dtype: str, tiny_model: Path, chat_records: Path, tm
 def test_a_stopped_run_goes_on_to_the_same_adapter(tiny_model: Path, chat_records: Path, tmp_path: Path) -> None:
     wanted = recipe(tiny_model, chat_records)
     graftkit.run(wanted, out=tmp_path / "whole")
-    cancel = CancelToken()
-
-    def stop(event: Any) -> None:
-        if isinstance(event, StepFinished) and event.step.step == 3:
-            cancel.cancel()
-
-    with pytest.raises(Cancelled):
-        graftkit.run(wanted, out=tmp_path / "stopped", cancel=cancel, on_event=stop)
+    run_until(3, wanted, tmp_path / "stopped")
     graftkit.run(wanted, out=tmp_path / "stopped", resume=True)
     whole, resumed = (load_file(tmp_path / name / "adapter" / "adapter.safetensors") for name in ("whole", "stopped"))
     for name, tensor in whole.items():

@@ -15,6 +15,7 @@ from graftkit.store.files import sha256_of
 from graftkit.training.checkpoint import read_checkpoint
 from graftkit.training.loop import Trainer
 from safetensors.torch import load_file
+from stopped_runs import run_until
 
 ADAPTER = "adapter/adapter.safetensors"
 
@@ -101,14 +102,7 @@ def test_an_evaluation_whose_line_is_damaged_is_named_and_counts_all_the_same(
     """Its loss stands in the checkpoints that came after it, too."""
     recipe["evaluation"] = {"every": 2, "exported": "best", "patience": 2}
     recipe["training"]["steps"], recipe["training"]["checkpoint_every"] = 12, 1
-    cancel = graftkit.CancelToken()
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step.step == 7:
-            cancel.cancel()
-
-    with pytest.raises(Cancelled):
-        graftkit.run(recipe, out=tmp_path / "run", on_event=on_event, cancel=cancel)
+    run_until(7, recipe, tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "whole")
     whole = graftkit.run(recipe, out=tmp_path / "whole", resume=True)
     path = tmp_path / "run" / "metrics.jsonl"

@@ -16,10 +16,10 @@ import torch
 from click.testing import CliRunner
 from encoder_models import encoder_folder
 from graftkit.cli.main import cli as toolkit
-from graftkit.errors import Cancelled, DataError, FolderError, ModelError, RecipeError
-from graftkit.flow.events import Event, StepFinished
+from graftkit.errors import DataError, FolderError, ModelError, RecipeError
 from graftkit.flow.reload import reload
 from graftkit.store.token_store import TokenStore
+from stopped_runs import run_until
 
 WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
 TEXTS = [
@@ -136,14 +136,7 @@ def test_texts_become_the_tokens_that_transformers_makes_of_them(with_head: Any,
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(with_head: Any, tmp_path: Path, bert: str) -> None:
     recipe = with_head("classification", model=bert, training={"steps": 6})
     whole = graftkit.run(recipe, out=tmp_path / "whole")
-    cancel = graftkit.CancelToken()
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step.step == 3:
-            cancel.cancel()
-
-    with pytest.raises(Cancelled):
-        graftkit.run(recipe, out=tmp_path / "stopped", on_event=on_event, cancel=cancel)
+    run_until(3, recipe, tmp_path / "stopped")
     graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
     files = [folder / "adapter" / "adapter.safetensors" for folder in (whole.folder, tmp_path / "stopped")]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -265,15 +258,8 @@ def test_an_encoder_learns_to_fill_in_masked_tokens(with_head: Any, tmp_path: Pa
     assert filled[0] == filled[1] and len(filled[0].splitlines()) == 5
     lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert all(0.08 < line["loss_tokens"] / line["tokens"] < 0.25 for line in lines)
-    cancel = graftkit.CancelToken()
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step.step == 7:
-            cancel.cancel()
-
     recipe |= {"export": []}
-    with pytest.raises(Cancelled):
-        graftkit.run(recipe, out=tmp_path / "stopped", on_event=on_event, cancel=cancel)
+    run_until(7, recipe, tmp_path / "stopped")
     graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
     files = [folder / "adapter" / "adapter.safetensors" for folder in (result.folder, tmp_path / "stopped")]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -8,12 +8,10 @@ from typing import Any
 
 import graftkit
 import pytest
-from graftkit.errors import Cancelled
 from graftkit.flow import settle_dtype, settle_memory
-from graftkit.flow.cancel import CancelToken
-from graftkit.flow.events import StepFinished
 from graftkit.model import activation_checkpointing
 from integration.conftest import RecipeMaker
+from stopped_runs import run_until
 
 BLOCKS = {"checkpoint": "blocks"}
 ADAPTER = "adapter/adapter.safetensors"
@@ -40,25 +38,13 @@ def test_a_run_that_keeps_inputs_of_blocks_alone_trains_the_same(
     recipe = make_recipe(adapter={"use": "lora", "rank": 4, "dropout": 0.2})
     graftkit.run(recipe, out=tmp_path / "plain")
     assert not recomputed
-    with pytest.raises(Cancelled):
-        graftkit.run(recipe | {"memory": BLOCKS}, out=tmp_path / "blocks", **stopping_after(3))
+    run_until(3, recipe | {"memory": BLOCKS}, tmp_path / "blocks")
     graftkit.run(recipe, out=tmp_path / "blocks", resume=True)
     graftkit.run(recipe | {"memory": BLOCKS}, out=tmp_path / "all")
     assert len(recomputed) > 9 * 2, "each of the blocks in each of the steps"
     expected = (tmp_path / "plain" / ADAPTER).read_bytes()
     assert (tmp_path / "blocks" / ADAPTER).read_bytes() == expected
     assert (tmp_path / "all" / ADAPTER).read_bytes() == expected
-
-
-def stopping_after(step: int) -> dict[str, Any]:
-    """What stops a run after a step."""
-    cancel = CancelToken()
-
-    def stop(event: Any) -> None:
-        if isinstance(event, StepFinished) and event.step.step == step:
-            cancel.cancel()
-
-    return {"on_event": stop, "cancel": cancel}
 
 
 def test_a_preference_that_scores_first_and_learns_then_trains_the_same(
@@ -99,8 +85,7 @@ def test_a_run_goes_on_in_the_type_that_it_found_faster(
     training = make_recipe()["training"]
     recipe = make_recipe(training=training | {"dtype": "auto"})
     with_products(monkeypatch, float32=3.0, bfloat16=2.0)
-    with pytest.raises(Cancelled):
-        graftkit.run(recipe, out=tmp_path / "run", **stopping_after(2))
+    run_until(2, recipe, tmp_path / "run")
     with_products(monkeypatch, float32=2.0, bfloat16=3.0)
     manifest = graftkit.run(recipe, out=tmp_path / "run", resume=True).manifest
     assert manifest["recipe"]["training"]["dtype"] == "bfloat16"
@@ -120,8 +105,7 @@ def test_a_run_goes_on_in_the_passes_that_it_began_with(
     training = make_recipe()["training"] | {"tokens_per_step": 300, "microbatch_tokens": "auto"}
     recipe = make_recipe(training=training, memory={"checkpoint": "auto"})
     monkeypatch.setattr(settle_memory, "available_memory", lambda: 10**6)
-    with pytest.raises(Cancelled):
-        graftkit.run(recipe, out=tmp_path / "run", **stopping_after(2))
+    run_until(2, recipe, tmp_path / "run")
     monkeypatch.setattr(settle_memory, "available_memory", lambda: 10**12)
     manifest = graftkit.run(recipe, out=tmp_path / "run", resume=True).manifest
     keys = {key: settled["value"] for key, settled in manifest["settled"].items()}

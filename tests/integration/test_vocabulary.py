@@ -11,12 +11,12 @@ import graftkit
 import pytest
 import torch
 from architectures import settings
-from graftkit.errors import Cancelled, FolderError, ModelError, RecipeError
-from graftkit.flow.events import Event, StepFinished
+from graftkit.errors import FolderError, ModelError, RecipeError
 from graftkit.flow.reload import reload
 from graftkit.store.files import sha256_of
 from graftkit.testing import tiny_model_folder
 from safetensors.torch import load_file
+from stopped_runs import run_until
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 EXPORTS = ["peft", "merged", "extended-base"]
@@ -197,14 +197,7 @@ def test_new_rows_come_first_when_asked_to(make: Any, tmp_path: Path) -> None:
 
 def stopped_after(recipe: dict[str, Any], out: Path, step: int) -> dict[str, torch.Tensor]:
     """Stops a run after a step and returns what its adapter was then."""
-    cancel = graftkit.CancelToken()
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step.step == step:
-            cancel.cancel()
-
-    with pytest.raises(Cancelled):
-        graftkit.run(recipe, out=out, on_event=on_event, cancel=cancel)
+    run_until(step, recipe, out)
     tensors: dict[str, torch.Tensor] = load_file(out / "adapter" / "adapter.safetensors")
     return tensors
 
