@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from forked_children import at_start
 from graftkit.testing import tiny_model_folder
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _place_in(prefixes: tuple[str, ...], path: str) -> int:
     return next((place for place, prefix in enumerate(prefixes) if path.startswith(prefix)), len(prefixes))
+
+
+@pytest.fixture(autouse=True)
+def variables_stay() -> Iterator[None]:
+    """No test leaves a variable changed that is read when a process starts: no child would be forked after it."""
+    before = at_start(os.environ)
+    yield
+    after = at_start(os.environ)
+    assert after == before, f"the test, or a library in it, changes {dict(after.items() ^ before.items())} for good"
 
 
 @pytest.fixture(scope="session")

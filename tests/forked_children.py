@@ -17,13 +17,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ForkingPopen", "children_forked", "fork_with"]
+__all__ = ["ForkingPopen", "at_start", "children_forked", "fork_with"]
 
 _AT_START = (
     *("PYTHON", "HF_", "TRANSFORMERS_", "TORCH", "OMP_", "MKL_", "TOKENIZERS_", "CUDA", "BNB_", "MALLOC_"),
@@ -97,11 +96,12 @@ def _what_runs(given: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"kind": words[0], "what": words[1], "arguments": words[2:], "safe": safe}
 
 
-def _at_start(environment: Mapping[str, str]) -> dict[str, str]:
+def at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables that Python or a library reads when it starts."""
     return {name: value for name, value in environment.items() if name.startswith(_AT_START) and name not in _ELSEWHERE}
 
 
-_OWN = _at_start(os.environ)
+_OWN = at_start(os.environ)
 _SETS: list[dict[str, str]] = [_OWN, {**_OWN, **_OFFLINE}]
 """The variables, of those that are read at the start, that there is a process to fork with."""
 
@@ -110,31 +110,14 @@ _SERVERS: dict[int, _Server] = {}
 
 def fork_with(environment: Mapping[str, str]) -> None:
     """Has children with these variables forked, too, which costs a process that has imported everything with them."""
-    if _at_start(environment) not in _SETS:
-        _SETS.append(_at_start(environment))
-
-
-_SEEN: Counter[frozenset[tuple[str, str]]] = Counter()
-_OFTEN, _MOST_SETS = 3, 8
-
-
-def _changed(variables: Mapping[str, str]) -> dict[str, str]:
-    """Returns what a proof's process has besides, where these variables are its."""
-    return _OFFLINE if all(variables.get(name) == value for name, value in _OFFLINE.items()) else {}
+    if at_start(environment) not in _SETS:
+        _SETS.append(at_start(environment))
 
 
 def _server_for(environment: Mapping[str, str]) -> _Server | None:
     """Returns the process to fork, which is started at its first use; None where none has these variables."""
-    variables = _at_start(environment)
-    if sys.platform != "linux":
-        return None
-    if variables not in _SETS and variables == _at_start({**os.environ, **_changed(variables)}):
-        # This process's own have changed since it began, as a library's import may: for good, where that is seen again.
-        key = frozenset(variables.items())
-        _SEEN[key] += 1
-        if _SEEN[key] > _OFTEN and len(_SETS) < _MOST_SETS:
-            _SETS.append(variables)
-    if variables not in _SETS:
+    variables = at_start(environment)
+    if sys.platform != "linux" or variables not in _SETS:
         return None
     place = _SETS.index(variables)
     if place not in _SERVERS or _SERVERS[place].owner != os.getpid():
@@ -153,7 +136,7 @@ class _Server:
         with its_own:
             self._process = _FreshPopen(
                 [sys.executable, "-P", __file__, str(its_own.fileno())],
-                env={name: os.environ[name] for name in os.environ.keys() - _at_start(os.environ)} | {**variables},
+                env={name: os.environ[name] for name in os.environ.keys() - at_start(os.environ)} | {**variables},
                 pass_fds=[its_own.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

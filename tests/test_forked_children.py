@@ -92,9 +92,3 @@ def test_a_fork_ends_as_a_process_does() -> None:
     assert process.returncode == -signal.SIGKILL
     done = subprocess.run([sys.executable, "-c", "1 / 0"], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
-
-
-def test_variables_that_this_process_has_for_good_are_forked_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    assert [told("-c", SAYS)["torch"] for _ in range(5)] == [False, False, False, True, True]
-    assert not told("-c", SAYS, env={**os.environ, "TOKENIZERS_PARALLELISM": "true"})["torch"]

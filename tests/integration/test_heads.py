@@ -72,7 +72,7 @@ def run_card(export: Path, base: Path | None = None) -> str:
 
 
 def test_a_decoder_learns_labels_and_its_exports_are_loaded_as_classifiers(
-    with_head: Any, tmp_path: Path, tiny_model: Path
+    with_head: Any, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = with_head("classification", quantizer="nf4", export=["peft", "merged"])
     result = graftkit.run(recipe, out=tmp_path / "run")
@@ -94,6 +94,7 @@ def test_a_decoder_learns_labels_and_its_exports_are_loaded_as_classifiers(
 
     from transformers import pipeline
 
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # or else the pipeline says so for good
     classify = pipeline("text-classification", str(result.exports["merged"]))
     asked = [f"the film {n} was {word} and long" for n, word in enumerate(("great", "poor", "awful", "lovely"))]
     assert [found["label"] for found in classify(asked, batch_size=4)] == ["good", "bad", "bad", "good"]
