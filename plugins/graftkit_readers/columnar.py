@@ -11,6 +11,7 @@ from graftkit.errors import DataError
 
 from graftkit_readers.arrow_buffers import unpacked_sizes
 from graftkit_readers.arrow_values import not_read, object_bytes
+from graftkit_readers.limits import MOST_COLUMNS
 from graftkit_readers.parquet_pages import MoreThanTablesHave, pages
 
 __all__ = ["Arrow", "Parquet"]
@@ -26,9 +27,6 @@ _ROW = 64
 
 _LARGEST_ROW = 64 << 20
 """Bytes that the objects of one row may take, as `object_bytes` counts them."""
-
-_MOST_COLUMNS = 4096
-"""Columns of a table, with the fields of objects in it; looking at ever so many takes seconds."""
 
 _FEWER = "Write the columns that you train on to another file."
 
@@ -144,7 +142,7 @@ def _check_pages(file: IO[bytes], source: RecordSource) -> int:
         DataError: It has such a page.
     """
     largest = 1
-    for page in pages(file, _MOST_COLUMNS):
+    for page in pages(file, MOST_COLUMNS):
         source.check_unpacked(max(page.size, _VALUE * page.values))
         largest = max(largest, page.size) if page.is_dictionary else largest
     file.seek(0)
@@ -152,7 +150,7 @@ def _check_pages(file: IO[bytes], source: RecordSource) -> int:
 
 
 def _check_schema(schema: Any, source: RecordSource) -> None:
-    reason = not_read(schema, _MOST_COLUMNS)
+    reason = not_read(schema, MOST_COLUMNS)
     if reason:
         raise DataError(reason, where=str(source), hint=_FEWER)
 

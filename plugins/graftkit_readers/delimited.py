@@ -12,12 +12,11 @@ from graftkit.errors import DataError
 from graftkit.interfaces.record_source import MAX_LINE, decode_utf8
 
 from graftkit_readers.config import DelimitedConfig
+from graftkit_readers.limits import MOST_COLUMNS
 
 __all__ = ["Delimited"]
 
 
-MOST_COLUMNS = 4096
-"""Columns of a table; far more than any of texts has."""
 _MOST_DELIMITERS = 1_000_000
 """Delimiters of a row: a value of a character or two takes sixty bytes."""
 

@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from graftkit.errors import DataError
+from graftkit.interfaces.record_source import PACKED
 
-__all__ = ["PACKED", "SPLITS", "check_one_split", "check_parts", "tells_of"]
-
-PACKED = (".gz", ".bz2", ".xz", ".zst")
-"""Suffixes of files that are packed one by one."""
+__all__ = ["SPLITS", "check_one_split", "check_parts", "tells_of"]
 
 SPLITS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -78,7 +76,7 @@ def check_parts(names: Iterable[str], wanted: Callable[[str], bool], place: str)
     unpacked: dict[str, str] = {}
     parts: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for name in names:
-        plain = name[: -len(PurePosixPath(name).suffix)] if name.lower().endswith(PACKED) else name
+        plain = name[: -len(PurePosixPath(name).suffix)] if name.lower().endswith(tuple(PACKED)) else name
         if unpacked.setdefault(plain, name) != name:
             hint = "They are probably the same records: name one of them, or a pattern that leaves one out."
             raise DataError(f"a file is there twice: {unpacked[plain]} and {name}", where=place, hint=hint)

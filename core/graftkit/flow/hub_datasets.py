@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from graftkit.corpus.dataset import HubOrigin
-from graftkit.corpus.file_names import PACKED, SPLITS, check_parts, tells_of
+from graftkit.corpus.file_names import SPLITS, check_parts, tells_of
 from graftkit.errors import DataError
 from graftkit.interfaces.offline import network_allowed
+from graftkit.interfaces.record_source import PACKED
 
 __all__ = ["HubDataset", "choose_files", "fetch_dataset", "parse_hub_path"]
 

@@ -18,10 +18,13 @@ from typing import IO, Any
 from graftkit.errors import DataError
 from graftkit.interfaces.regular_file import open_regular
 
-__all__ = ["MAX_LINE", "Record", "RecordSource", "decode_utf8"]
+__all__ = ["MAX_LINE", "PACKED", "Record", "RecordSource", "decode_utf8"]
 
 MAX_LINE = 32 << 20
 """The most bytes of a line, and of any other record that is read as text: as characters, each may take four."""
+
+PACKED = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
+"""The suffixes of files that are packed one by one, and what by."""
 
 _HEAD = 64 << 10
 _MOST_RATIO = 200
@@ -73,7 +76,7 @@ class RecordSource:
     def suffix(self) -> str:
         """The file's suffix in lower case, without that of a compression: ".jsonl" of "A.JSONL.gz"."""
         path = Path(self.path.name.lower())
-        return Path(path.stem).suffix if path.suffix in _SUFFIXES else path.suffix
+        return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
 
     @cached_property
     def head(self) -> bytes:
@@ -146,7 +149,7 @@ class RecordSource:
 
     def _check_packed(self, magic: bytes) -> None:
         known = next((name for sign, name in _FOREIGN.items() if magic.startswith(sign)), "")
-        packed = _SUFFIXES.get(self.path.suffix.lower(), "") if magic else ""
+        packed = PACKED.get(self.path.suffix.lower(), "") if magic else ""
         if known or packed:
             found = f"this is {known}" if known else f"its name ends in {self.path.suffix}, but it is no {packed} file"
             raise DataError(found, where=str(self), hint="Unpack it, and name the file that comes out.")
@@ -381,5 +384,4 @@ _UNPACKERS: dict[bytes, Callable[[RecordSource, IO[bytes]], Any]] = {
     b"\xfd7zXZ\x00": lambda _, raw: lzma.LZMAFile(raw),  # noqa: SIM115
     b"\x28\xb5\x2f\xfd": _zstd,
 }
-_SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 _FOREIGN = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7-Zip archive", b"Rar!": "a RAR archive"}
