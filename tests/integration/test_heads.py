@@ -112,6 +112,9 @@ def test_an_encoder_learns_labels_and_its_cards_programs_run(with_head: Any, tmp
     assert result.manifest["sequences"]["packed"]
     config = json.loads((result.exports["peft"] / "adapter_config.json").read_text())
     assert config["modules_to_save"] == ["bert.pooler", "classifier"]
+    told = " ".join(result.manifest["notices"])
+    assert "of the base model's tensors, such as 'cls.predictions." in told and "are not used" in told
+    assert "classifier.weight" in told and "the head starts anew" in told
     for name, folder in result.exports.items():
         lines = run_card(folder, Path(bert) if name == "peft" else None).splitlines()
         assert [line.split()[0] for line in lines] == ["bad", "good"]

@@ -128,12 +128,13 @@ def test_the_command_starts_them_by_torchrun(write: Callable[..., str], tmp_path
         command = [sys.executable, "-m", "graftkit", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
-    recipe = write(export=["peft"])
+    recipe = write(export=["peft"], training={**SHORT["training"], "microbatch_tokens": 400})
     done = toolkit("run", recipe, "--out", "out", "--processes", "2", "--json")
     assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)
     assert manifest["exports"]["peft"]["proof"]["status"] == "proved"
     assert done.stderr.count("training ...") == 1
+    assert "a step has 1 passes at most, so that 1 of 2 processes have nothing to do" in done.stderr
 
 
 LONG = ["--set", "training.steps=5000"]

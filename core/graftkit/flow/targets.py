@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -166,8 +166,17 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
         expert_targets=[t for t in targets if t in stacks],
         unties=on_output and ties_output(planned.skeleton),
         forecast=forecast(bound, planned.layers, targets, planned.stacks, planned.output),
-        notices=[*plan.notices, *(dense if planned.dense_experts else [])],
+        notices=[*plan.notices, *(dense if planned.dense_experts else []), *_of_head(planned)],
     )
+
+
+def _of_head(planned: Loader) -> Iterator[str]:
+    """Says what becomes of the base model's own head where the run has another."""
+    if planned.unused:
+        some = f"{len(planned.unused):,} of the base model's tensors, such as '{planned.unused[0]}'"
+        yield f"{some}, belong to a head that is not trained here, and are not used"
+    if planned.new:
+        yield f"the base model has no {', '.join(planned.new)}: the head starts anew"
 
 
 def _matched(bound: BoundRecipe, planned: Loader) -> list[str]:

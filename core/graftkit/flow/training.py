@@ -63,6 +63,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     _check_first(run, trainer)
     with run.stage("training") as stage:
         lead(run)
+        _tell_of_idle(run, trainer, stage)
         if run.resumed is not None and _is_trained(run, run.resumed, trainer):
             _take_adapter(run, run.resumed, model, trainer, stage)
         else:
@@ -74,6 +75,17 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
             run.record(exported=_take_steps(run, model, corpus, trainer, stage))
         save_adapter(run, model, run.manifest.exported.step if run.manifest.exported else trainer.step)
         stage.facts |= _facts(trainer, read_metrics(run.folder / METRICS))
+
+
+def _tell_of_idle(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
+    """Says where there are more processes than a step has passes."""
+    count = run.processes.count
+    most = trainer.most_passes() if count > 1 else count
+    if most < count:
+        stage.notice(
+            f"a step has {most:,} passes at most, so that {count - most:,} of {count:,} processes have nothing to do: "
+            "less training.microbatch_tokens, or more training.tokens_per_step, gives each a part"
+        )
 
 
 def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Trainer:

@@ -189,6 +189,10 @@ class Trainer:
         passes = replace(self._passes, packed=packed)
         return sum(passes.count(self._store, passes.groups(examples, self._lengths)) for examples in self.plan)
 
+    def most_passes(self) -> int:
+        """Returns how many groups of examples, which processes share out among them, a step has at most."""
+        return max((len(self._passes.groups(examples, self._lengths)) for examples in self.plan), default=0)
+
     def count_tokens(self) -> tuple[int, int]:
         """Returns how many tokens the steps taken so far have seen, and over how many of them the loss was taken."""
         examples = [example for step in self.plan[: self.step] for example in step]
