@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
@@ -44,6 +44,11 @@ def deviates(reason: str) -> Callable[[Test], Test]:
     return mark
 
 
+@cache
+def _installed() -> PluginHost:
+    return PluginHost()
+
+
 class Contract:
     """The base of the contracts.
 
@@ -74,8 +79,8 @@ class Contract:
         return protocol
 
     def host(self) -> PluginHost:
-        """Returns the plugins to choose from: all that are installed."""
-        return PluginHost()
+        """Returns the plugins to choose from: all that are installed, looked for once in a process."""
+        return _installed()
 
     @cached_property
     def choice(self) -> Choice:
