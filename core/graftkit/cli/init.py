@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graftkit.cli.init_from import converted_recipe
 from graftkit.cli.options import disable_option, open_host
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say
@@ -70,16 +71,38 @@ _UNKNOWN = {
 @click.argument("path", type=click.Path(dir_okay=False), default="recipe.yaml")
 @click.option("--model", default="./model", show_default=True, help="The base model.")
 @click.option("--train", default="train.jsonl", show_default=True, help="The records: a file, a folder or a pattern.")
+@click.option(
+    "--from",
+    "other",
+    type=click.Path(dir_okay=False),
+    help="Convert this file of Axolotl, LLaMA-Factory or TRL instead.",
+)
 @disable_option
-def command(path: str, model: str, train: str, disable: tuple[str, ...]) -> None:
+@click.pass_context
+def command(
+    context: click.Context, path: str, model: str, train: str, other: str | None, disable: tuple[str, ...]
+) -> None:
     """Write a recipe to start from to PATH (recipe.yaml).
 
     Where the records and the model are there, they are looked at: the recipe then names the records' format and the
     columns that are not read, and has lengths, steps and a learning rate that fit them.
+
+    With --from the recipe says what another program's file does. Keys that mean something else are told, and so are
+    those that are not converted, each with the reason.
     """
     target = Path(path)
     if os.path.lexists(target):  # a link that leads nowhere, too
         raise FolderError("there is such a file already", where=path, hint="Give another name.")
+    if other is not None:
+        for name in ("model", "train"):
+            if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name} is what the file of --from says; change it in the recipe")
+        text, lines = converted_recipe(Path(other), target, disable)
+        write_text(target, text)
+        say(f"wrote {one_line(path)}")
+        for line in lines:
+            say(line)
+        return
     found, trouble = _look(model, train, disable)
     template = _template_line(target.parent, found) if found else ""
     numbers = _UNKNOWN if found is None else _numbers(found)

@@ -1,0 +1,126 @@
+"""`toolkit init --from`: a recipe of what another program is told."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from graftkit.cli.options import open_host
+from graftkit.cli.streams import output_to_stderr
+from graftkit.errors import DataError, RecipeError, RequestError
+from graftkit.interfaces.json_file import read_json_object
+from graftkit.recipe.conversion.convert import Conversion, convert
+from graftkit.recipe.document import read_document
+from graftkit.recipe.load import load_recipe
+from graftkit.recipe.paths import anchored_reference
+from graftkit.visible import one_line
+
+__all__ = ["converted_recipe"]
+
+_MOST_KEYS = 100
+"""How many keys that are not converted are named."""
+
+
+def converted_recipe(source: Path, target: Path, disable: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Returns the text of a recipe, and what its writer is told.
+
+    Args:
+        source: The other program's file.
+        target: The recipe that is to be written; its relative paths start at its folder.
+        disable: Plugins to leave out.
+
+    Raises:
+        RecipeError: The file can't be read, is of no program that is known, or says what no recipe can.
+    """
+    settings = read_document(source).data
+    found = convert(settings, _data_sets(settings), is_there=os.path.lexists)
+    told = [*found.told]
+    recipe = {name: dict(value) if isinstance(value, dict) else value for name, value in found.recipe.items()}
+    if found.examples_per_step:
+        told.append(_count_tokens(recipe, found.examples_per_step, disable))
+    try:
+        load_recipe(recipe)
+    except RecipeError as error:
+        raise RecipeError(
+            f"what it says makes no recipe: {error.message}", where=str(source), hint=error.hint or "Mend it there."
+        ) from None
+    _see_from(target.parent, recipe)
+    lines = [*_named(told, found)]
+    head = [
+        f"# A graftkit recipe, converted from {one_line(source.name)} of {found.program}.",
+        f"# `toolkit plan {one_line(str(target))}` checks it. What that file leaves out is graftkit's own choice.",
+        *(f"# {line}" for line in lines),
+    ]
+    return "\n".join([*head, "", _yaml(recipe)]), lines
+
+
+def _data_sets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what LLaMA-Factory's dataset_info.json says; nothing where there is none."""
+    folder = Path(str(settings.get("dataset_dir") or "data"))
+    if "dataset" not in settings or not (folder / "dataset_info.json").is_file():
+        return {}
+    return read_json_object(folder / "dataset_info.json", 4 << 20, DataError)
+
+
+def _count_tokens(recipe: dict[str, Any], examples: int, disable: tuple[str, ...]) -> str:
+    """Says `training.tokens_per_step` by the records' lengths, where records and model can be looked at.
+
+    Returns:
+        What is told of it.
+    """
+    from graftkit.flow.starting_point import find_starting_point
+
+    counted = f"training.tokens_per_step counts tokens: {examples} examples a step"
+    left = f"{counted}; left out, a sample of the records chooses about eight"
+    train, model = recipe["data"]["train"], recipe["model"]
+    train = train.get("path") if isinstance(train, dict) else train
+    if not isinstance(train, str) or not os.path.lexists(train) or not os.path.lexists(model):
+        return left
+    try:
+        with output_to_stderr():
+            found = find_starting_point(open_host(disable), anchored_reference(model, Path.cwd()), train)
+    except RequestError:
+        return left
+    tokens = max(1, math.ceil(found.tokens_per_step * examples / 8))
+    tokens = max(tokens, recipe["data"].get("max_length", 0))
+    recipe.setdefault("training", {})["tokens_per_step"] = tokens
+    return f"{counted}, by the records' lengths about {tokens:,} tokens"
+
+
+def _see_from(folder: Path, recipe: dict[str, Any]) -> None:
+    """Names paths that lead to something from a recipe's own folder instead of the current one."""
+    own = folder.resolve()
+
+    def seen(path: object) -> object:
+        if not isinstance(path, str) or own == Path.cwd() or path.startswith("~") or not os.path.lexists(path):
+            return path
+        return os.path.relpath(Path(path).absolute(), own)
+
+    def of_data(said: Any) -> Any:
+        if isinstance(said, list):
+            return [of_data(each) for each in said]
+        return {**said, "path": seen(said["path"])} if isinstance(said, dict) else seen(said)
+
+    recipe["model"] = seen(recipe["model"])
+    recipe["data"] = {
+        key: of_data(value) if key in ("train", "holdout") else value for key, value in recipe["data"].items()
+    }
+
+
+def _named(told: Iterable[str], found: Conversion) -> Iterator[str]:
+    yield from map(one_line, told)
+    for name, why in list(found.left.items())[:_MOST_KEYS]:
+        yield f"not converted: {one_line(name)[:100]}: {why}"
+    if len(found.left) > _MOST_KEYS:
+        yield f"not converted: {len(found.left) - _MOST_KEYS:,} more"
+    if found.without_effect:
+        yield f"without effect on what is learnt: {', '.join(found.without_effect[:_MOST_KEYS])}"
+
+
+def _yaml(recipe: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)

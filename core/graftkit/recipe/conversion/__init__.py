@@ -1,0 +1,1 @@
+"""Recipes of what other programs are told."""

@@ -1,0 +1,389 @@
+"""A recipe of what a file tells Axolotl, LLaMA-Factory or TRL.
+
+What their keys mean is read from their own documentation and argument classes. A key is converted where the recipe has
+one of the same meaning, or one whose difference can be said in a sentence; every other key that is set is named with
+the reason. What the file leaves out is graftkit's own choice, not the other program's default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graftkit.errors import RecipeError
+from graftkit.recipe.conversion.data import converted_data
+from graftkit.recipe.conversion.draft import Draft, Program, program_of
+from graftkit.recipe.conversion.unconverted import changes_nothing, why_not
+
+__all__ = ["Conversion", "convert"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What became of another program's file.
+
+    Attributes:
+        program: Whose it is.
+        recipe: The recipe's sections.
+        told: Where a key's meaning differs, and what was chosen.
+        left: Keys that are not converted -> why.
+        without_effect: Keys that change nothing of what is learnt.
+        examples_per_step: How many examples an optimizer step has, where the file counts examples; the recipe's
+            `training.tokens_per_step`, which counts tokens, is left out then.
+    """
+
+    program: Program
+    recipe: Mapping[str, Any]
+    told: Sequence[str]
+    left: Mapping[str, str]
+    without_effect: Sequence[str]
+    examples_per_step: int | None
+
+
+def convert(
+    settings: Mapping[str, Any],
+    data_sets: Mapping[str, Any] | None = None,
+    *,
+    is_there: Callable[[str], bool] = lambda path: False,
+) -> Conversion:
+    """Makes a recipe of another program's settings.
+
+    Args:
+        settings: What its file says.
+        data_sets: What LLaMA-Factory's dataset_info.json says.
+        is_there: Whether a path leads to something; other names of data sets are looked for on the hub.
+
+    Raises:
+        RecipeError: The settings are of no program that is known, or name no model or no records.
+
+    Example:
+        >>> found = convert({"base_model": "org/model", "datasets": [{"path": "org/data"}], "learning_rate": 2e-4})
+        >>> found.recipe["training"]
+        {'learning_rate': 0.0002}
+    """
+    draft = Draft(program_of(settings), dict(settings))
+    for part in _PARTS:
+        part(draft)
+    draft.recipe["data"] = converted_data(draft, data_sets or {}, is_there) | draft.recipe.get("data", {})
+    without_effect = {name: draft.take(name) for name in sorted(draft.settings) if changes_nothing(name)}
+    for name in list(draft.settings):
+        draft.leave(name, draft.take(name), why_not(name))
+    return Conversion(
+        draft.program,
+        {name: draft.recipe[name] for name in _ORDER if name in draft.recipe},
+        draft.told,
+        draft.left,
+        [name for name, value in without_effect.items() if value is not None],
+        draft.examples_per_step,
+    )
+
+
+def _model(draft: Draft) -> None:
+    model = draft.take("base_model", "model_name_or_path")
+    if not isinstance(model, str):
+        raise RecipeError(f"the settings of {draft.program} name no model")
+    draft.put("model", model)
+
+
+def _method(draft: Draft) -> None:
+    said = draft.take("adapter", "finetuning_type", "use_peft")
+    by_default = "lora" if draft.program == "LLaMA-Factory" else "full"
+    name = by_default if said is None else "lora" if said is True or said == "qlora" else str(said)
+    if name not in ("lora", "full"):
+        draft.leave("adapter", name, f"the recipe says lora in place of {name}")
+        name = "lora"
+    draft.put("adapter.use", name)
+    if name == "full":
+        draft.told.append("adapter: full trains the linear layers; norms and embeddings stay frozen")
+    _quantizer(draft, said)
+
+
+def _quantizer(draft: Draft, method: object) -> None:
+    bits = draft.take("quantization_bit")
+    four, eight = draft.take("load_in_4bit"), draft.take("load_in_8bit")
+    double = draft.take("double_quantization", "bnb_4bit_use_double_quant", "use_bnb_nested_quant")
+    draft.take("quantization_method", "bnb_4bit_quant_type", "bnb_4bit_compute_dtype")
+    if four or bits == 4 or (method == "qlora" and not eight):
+        # Axolotl and LLaMA-Factory quantize the scales, too, unless they are told otherwise; TRL where it is told.
+        double = bool(double) if draft.program == "TRL" else double is None or bool(double)
+        draft.put("quantizer", {"use": "nf4", "double_quant": double})
+    elif eight or bits == 8:
+        draft.put("quantizer", "int8")
+    else:
+        draft.leave("quantization_bit", bits, "nf4 has 4 bits, int8 has 8")
+        draft.put("quantizer", "none")
+
+
+def _adapter(draft: Draft) -> None:
+    if draft.recipe["adapter"]["use"] == "full":
+        for name in [name for name in draft.settings if name.startswith(("lora_", "peft_"))]:
+            draft.leave(name, draft.take(name), "no adapter is trained, but the linear layers themselves")
+        return
+    for key, names in _LORA.items():
+        value = draft.take(*names)
+        if value is not None:
+            draft.put(f"adapter.{key}", value)
+    rank = draft.recipe["adapter"].get("rank")
+    if draft.program == "LLaMA-Factory" and isinstance(rank, int):  # whose alpha is twice the rank
+        draft.recipe["adapter"].setdefault("alpha", 2 * rank)
+    start = draft.take("peft_init_lora_weights", "init_lora_weights")
+    if draft.take("pissa_init"):
+        start = "pissa"
+    if start in ("pissa", "olora", "gaussian", "orthogonal"):
+        draft.put("adapter.init", start)
+    elif start is not True:
+        draft.leave("peft_init_lora_weights", start, "adapter.init is kaiming, gaussian, orthogonal, pissa or olora")
+    _targets(draft)
+
+
+def _targets(draft: Draft) -> None:
+    everything = draft.take("lora_target_linear")
+    named = draft.take("lora_target_modules", "lora_target", "target_modules")
+    names = re.split(r"\s*,\s*", named) if isinstance(named, str) else named
+    if everything or named in ("all", "all-linear"):
+        draft.put("adapter.targets", "all-linear")
+    elif isinstance(names, list) and all(isinstance(name, str) and re.fullmatch(r"[\w.*-]+", name) for name in names):
+        draft.put("adapter.targets", names)
+    else:
+        draft.leave("lora_target_modules", named, "adapter.targets takes names and patterns such as *.self_attn.*")
+
+
+def _length(draft: Draft) -> None:
+    length = draft.count("sequence_len", "cutoff_len", "max_length", "max_seq_length")
+    if length is not None:
+        draft.put("data.max_length", length)
+    cuts = draft.program != "Axolotl" or draft.take("excess_length_strategy") == "truncate"
+    draft.put("data.overflow", "truncate" if cuts else "drop")
+
+
+def _duration(draft: Draft) -> None:
+    steps, epochs = draft.take("max_steps"), draft.take("num_epochs", "num_train_epochs")
+    if isinstance(steps, int) and steps > 0:
+        draft.put("training.steps", steps)
+    elif isinstance(epochs, int | float) and 0 < epochs < 10**9 and epochs == int(epochs):
+        draft.put("training.epochs", int(epochs))
+    else:
+        draft.leave("num_train_epochs", epochs, "training.epochs is a whole number; say training.steps")
+
+
+def _batch(draft: Draft) -> None:
+    size = draft.count("micro_batch_size", "per_device_train_batch_size")
+    passes = draft.count("gradient_accumulation_steps")
+    packed = draft.take("sample_packing", "packing")
+    draft.take("eval_sample_packing", "pad_to_sequence_len", "group_by_length", "eval_packing")
+    if size is None and passes is None:
+        return
+    examples = (size or 1) * (passes or 1)
+    length = draft.recipe.get("data", {}).get("max_length")
+    if packed and length:
+        draft.put("training.tokens_per_step", examples * length)
+        draft.told.append(
+            f"training.tokens_per_step counts tokens: {examples} packed sequences of {length}, on one device; with "
+            "several, multiply by their number"
+        )
+    else:
+        draft.examples_per_step = examples
+
+
+def _rate(draft: Draft) -> None:
+    for key, names in _TRAINING.items():
+        value = draft.take(*names)
+        if value is not None:
+            draft.put(f"training.{key}", value)
+    if draft.recipe.get("training", {}).get("max_grad_norm") == 0:  # no gradient is clipped
+        draft.put("training.max_grad_norm", 1e12)
+    schedule = draft.take("lr_scheduler", "lr_scheduler_type")
+    if schedule in ("cosine", "linear", "constant"):
+        draft.put("training.schedule", schedule)
+    elif schedule == "constant_with_warmup":
+        draft.put("training.schedule", "constant")
+    else:
+        draft.leave("lr_scheduler_type", schedule, "training.schedule is cosine, linear or constant")
+    _warmup(draft, schedule)
+
+
+def _warmup(draft: Draft, schedule: object) -> None:
+    share, steps = draft.take("warmup_ratio"), draft.take("warmup_steps")
+    total = draft.recipe.get("training", {}).get("steps")
+    if isinstance(steps, float) and 0 < steps < 1:
+        share = steps
+    elif isinstance(steps, int) and steps > 0 and total:
+        share = min(1.0, round(steps / total, 6))
+    elif steps:
+        draft.leave(
+            "warmup_steps", steps, "training.warmup is a share of the steps, whose number the file does not say"
+        )
+    if share is not None or steps == 0 or schedule == "constant":
+        draft.put("training.warmup", share or 0.0)
+
+
+def _optimizer(draft: Draft) -> None:
+    name = draft.take("optimizer", "optim")
+    if name is None:
+        return
+    if "8bit" in str(name) and "adamw" in str(name):
+        draft.put("training.optimizer", "adamw-8bit")
+    elif str(name) in _ADAMW:
+        draft.put("training.optimizer", "adamw")
+    elif name == "sgd":
+        draft.put("training.optimizer", "sgd")
+    else:
+        draft.leave("optim", name, "training.optimizer is adamw, adamw-8bit or sgd")
+
+
+def _precision(draft: Draft) -> None:
+    said = "bf16" in draft.settings
+    halves, weights = draft.take("bf16", "pure_bf16", "bfloat16"), draft.take("dtype", "torch_dtype")
+    if draft.take("fp16", "float16"):
+        draft.put("training.dtype", "bfloat16")
+        draft.told.append("training.dtype: bfloat16 in place of float16, which a recipe does not have")
+    elif halves == "auto":
+        draft.put("training.dtype", "auto")
+    elif halves or weights == "bfloat16":
+        draft.put("training.dtype", "bfloat16")
+    elif said or weights == "float32":
+        draft.put("training.dtype", "float32")
+
+
+def _memory(draft: Draft) -> None:
+    recomputed = draft.take("gradient_checkpointing")
+    offloaded = draft.take("activation_offloading")
+    if recomputed or offloaded:
+        draft.put("memory.checkpoint", "blocks")
+    if recomputed == "offload" or offloaded:
+        draft.put("memory.offload", True)
+    draft.take("gradient_checkpointing_kwargs", "disable_gradient_checkpointing")
+
+
+def _evaluation(draft: Draft) -> None:
+    every = draft.take("eval_steps")
+    if isinstance(every, int) and every > 0:
+        draft.put("evaluation.every", every)
+        patience = draft.take("early_stopping_patience")
+        if patience:
+            draft.put("evaluation.patience", patience)
+        if draft.take("load_best_model_at_end"):
+            draft.put("evaluation.exported", "best")
+        draft.take("eval_strategy", "evaluation_strategy")
+    else:
+        draft.leave("eval_steps", every, "evaluation.every is a number of steps")
+    saves = draft.take("save_steps")
+    if isinstance(saves, int) and saves > 0:
+        draft.put("training.checkpoint_every", saves)
+        kept = draft.take("save_total_limit")
+        if kept:
+            draft.put("training.keep_checkpoints", kept)
+        draft.take("save_strategy")
+    else:
+        draft.leave("save_steps", saves, "training.checkpoint_every is a number of steps")
+
+
+def _objective(draft: Draft) -> None:
+    name = draft.take("rl", "stage") or ("reward" if draft.take("reward_model") else None)
+    loss = draft.take("pref_loss", "loss_type", "dpo_loss_type")
+    if name == "dpo" and loss in ("orpo", "simpo"):
+        name, loss = loss, None
+    if name == "ipo":
+        name, loss = "dpo", "ipo"
+    if name is None and loss in _DPO_LOSSES:
+        name = "dpo"
+    name = {"rm": "reward", "pt": "sft"}.get(str(name), name)
+    if name is None or name == "sft":
+        return
+    if not isinstance(name, str) or name not in _OBJECTIVES:
+        raise RecipeError(f"{name} can't be converted: objectives are sft, {', '.join(_OBJECTIVES)}")
+    said: dict[str, Any] = {"use": name}
+    if name == "dpo" and loss in _DPO_LOSSES:
+        said["loss"] = loss
+    else:
+        draft.leave("loss_type", loss, f"{name} has no such loss")
+    for key, names in _OBJECTIVES[name].items():
+        value = draft.take(*names)
+        if value is not None:
+            said[key] = value
+    draft.put("objective", said if len(said) > 1 else name)
+
+
+def _words(draft: Draft) -> None:
+    added = draft.take("tokens", "added_tokens", "add_tokens", "new_special_tokens", "add_special_tokens")
+    words = re.split(r"\s*,\s*", added) if isinstance(added, str) else added
+    if isinstance(words, list) and all(isinstance(word, str) for word in words):
+        draft.put("tokenizer", {"extend": {"tokens": 0, "words": words}})
+    else:
+        draft.leave("tokens", added, "tokenizer.extend.words takes a list of texts")
+    special = draft.take("special_tokens")
+    if isinstance(special, dict):
+        special = {name: text for name, text in special.items() if name != "pad_token"}  # nothing is padded
+    draft.leave("special_tokens", special, "the base's own special tokens stay")
+
+
+def _export(draft: Draft) -> None:
+    whole = draft.recipe["adapter"]["use"] == "full"
+    draft.put("export", ["merged" if whole else "peft"])
+
+
+_PARTS: Sequence[Callable[[Draft], None]] = (
+    _model,
+    _method,
+    _adapter,
+    _length,
+    _duration,
+    _batch,
+    _rate,
+    _optimizer,
+    _precision,
+    _memory,
+    _evaluation,
+    _objective,
+    _words,
+    _export,
+)
+
+_ORDER = (
+    "model",
+    "tokenizer",
+    "data",
+    "quantizer",
+    "adapter",
+    "objective",
+    "training",
+    "memory",
+    "evaluation",
+    "export",
+)
+
+_LORA: Mapping[str, Sequence[str]] = {
+    "rank": ("lora_r", "lora_rank"),
+    "alpha": ("lora_alpha",),
+    "dropout": ("lora_dropout",),
+    "rslora": ("peft_use_rslora", "use_rslora"),
+    "dora": ("peft_use_dora", "use_dora"),
+    "lora_plus_ratio": ("loraplus_lr_ratio",),
+}
+_TRAINING: Mapping[str, Sequence[str]] = {
+    "learning_rate": ("learning_rate",),
+    "weight_decay": ("weight_decay",),
+    "max_grad_norm": ("max_grad_norm",),
+    "seed": ("seed",),
+}
+_ADAMW = frozenset(
+    {"adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "paged_adamw_32bit", "paged_adamw", "adamw_bnb"}
+)
+_DPO_LOSSES = ("sigmoid", "ipo", "hinge", "robust")
+_OBJECTIVES: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "dpo": {
+        "beta": ("rl_beta", "dpo_beta", "pref_beta", "beta"),
+        "label_smoothing": ("dpo_label_smoothing", "label_smoothing"),
+        "nll_weight": ("pref_ftx", "rpo_alpha"),
+    },
+    "orpo": {"beta": ("orpo_alpha", "rl_beta", "pref_beta", "beta")},
+    "simpo": {"beta": ("rl_beta", "pref_beta", "beta"), "gamma": ("simpo_gamma",)},
+    "kto": {
+        "beta": ("rl_beta", "pref_beta", "beta"),
+        "wanted_weight": ("kto_desirable_weight", "kto_chosen_weight", "desirable_weight"),
+        "unwanted_weight": ("kto_undesirable_weight", "kto_rejected_weight", "undesirable_weight"),
+    },
+    "reward": {},
+}

@@ -1,0 +1,116 @@
+"""Keys of other programs that a recipe does without, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["changes_nothing", "why_not"]
+
+_TEMPLATE = "the model's own chat template is used; data.chat_template takes a Jinja file"
+_MODULES = "whole modules are not trained; adapter.targets may name lm_head"
+_PROCESSES = "toolkit run --processes N or torchrun start several processes"
+_WHY: Mapping[str, str] = {
+    **dict.fromkeys(("chat_template", "template", "chat_template_jinja", "chat_template_path"), _TEMPLATE),
+    **dict.fromkeys(("lora_modules_to_save", "modules_to_save", "additional_target"), _MODULES),
+    **dict.fromkeys(("fsdp", "fsdp_config", "fsdp_version", "deepspeed", "dp_shard_size", "ddp"), _PROCESSES),
+    **dict.fromkeys(("train_on_inputs", "train_on_prompt"), "of conversations only the answers are learnt"),
+    **dict.fromkeys(
+        ("evals_per_epoch", "eval_strategy", "evaluation_strategy"), "say evaluation.every, a number of steps"
+    ),
+    **dict.fromkeys(
+        ("saves_per_epoch", "save_strategy", "save_total_limit"), "say training.checkpoint_every, a number of steps"
+    ),
+    **dict.fromkeys(
+        ("early_stopping_patience", "load_best_model_at_end", "metric_for_best_model"),
+        "it needs evaluation.every, a number of steps",
+    ),
+    **dict.fromkeys(("resume_from_checkpoint", "auto_resume_from_checkpoints"), "toolkit run RECIPE --resume"),
+    **dict.fromkeys(
+        ("lora_model_dir", "adapter_name_or_path"), "adapter: {from: FOLDER} goes on with an adapter's training"
+    ),
+    **dict.fromkeys(("hub_model_id", "push_to_hub", "hub_strategy"), "nothing is uploaded; exports are folders"),
+    **dict.fromkeys(("neftune_noise_alpha",), "no noise is put on embeddings"),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), "AdamW's betas are 0.9 and 0.999, its epsilon 1e-8"),
+    **dict.fromkeys(("trust_remote_code",), "a model's own code is never run"),
+    **dict.fromkeys(("max_samples", "streaming"), "all records are read; make a smaller file"),
+    **dict.fromkeys(("eot_tokens",), "what ends a turn is found in the template, or said by data.end_of_turn"),
+    **dict.fromkeys(("plugins",), "plugins of graftkit are installed packages"),
+}
+
+_WITHOUT_EFFECT = frozenset(
+    {
+        "attn_implementation",
+        "dataloader_num_workers",
+        "dataloader_pin_memory",
+        "dataloader_prefetch_factor",
+        "dataset_num_proc",
+        "dataset_prepared_path",
+        "dataset_processes",
+        "ddp_find_unused_parameters",
+        "ddp_timeout",
+        "debug",
+        "do_eval",
+        "do_train",
+        "enable_liger_kernel",
+        "eval_batch_size",
+        "flash_attention",
+        "flash_attn",
+        "flash_attn_cross_entropy",
+        "flex_attention",
+        "include_tokens_per_second",
+        "is_falcon_derived_model",
+        "is_llama_derived_model",
+        "is_mistral_derived_model",
+        "is_qwen_derived_model",
+        "local_rank",
+        "logging_dir",
+        "logging_first_step",
+        "logging_steps",
+        "logging_strategy",
+        "lora_mlp_kernel",
+        "lora_o_kernel",
+        "lora_qkv_kernel",
+        "low_cpu_mem_usage",
+        "merge_lora",
+        "model_type",
+        "output_dir",
+        "overwrite_cache",
+        "overwrite_output_dir",
+        "per_device_eval_batch_size",
+        "plot_loss",
+        "preprocessing_num_workers",
+        "processor_type",
+        "remove_unused_columns",
+        "report_to",
+        "run_name",
+        "save_first_step",
+        "save_only_model",
+        "save_safetensors",
+        "sdp_attention",
+        "shuffle_merged_datasets",
+        "skip_prepare_dataset",
+        "strict",
+        "tf32",
+        "tokenizer_type",
+        "torch_compile",
+        "use_fast_tokenizer",
+        "use_kernels",
+        "use_liger_kernel",
+        "use_tensorboard",
+        "use_unsloth",
+        "xformers_attention",
+    }
+)
+"""Keys that say how another program works, and nothing of what is learnt."""
+
+_PREFIXES = ("wandb_", "mlflow_", "comet_", "swanlab_", "trackio_", "liger_", "use_wandb")
+
+
+def why_not(name: str) -> str:
+    """Returns why a key is not converted."""
+    return _WHY.get(name, "a recipe has no key for it")
+
+
+def changes_nothing(name: str) -> bool:
+    """Returns whether a key changes nothing of what is learnt."""
+    return name in _WITHOUT_EFFECT or name.startswith(_PREFIXES)

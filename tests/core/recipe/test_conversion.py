@@ -1,0 +1,237 @@
+"""Settings of Axolotl, LLaMA-Factory and TRL become recipes, and no key of theirs gets lost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from graftkit.errors import GraftkitError
+from graftkit.recipe.conversion.convert import convert
+from graftkit.recipe.load import load_recipe
+from hypothesis import given
+from hypothesis import strategies as st
+
+AXOLOTL = {
+    "base_model": "org/model",
+    "load_in_4bit": True,
+    "adapter": "qlora",
+    "datasets": [{"path": "org/data", "type": "alpaca", "split": "train"}],
+    "val_set_size": 0.05,
+    "output_dir": "./out",
+    "sequence_len": 2048,
+    "sample_packing": True,
+    "lora_r": 32,
+    "lora_alpha": 16,
+    "lora_dropout": 0.05,
+    "lora_target_linear": True,
+    "gradient_accumulation_steps": 4,
+    "micro_batch_size": 2,
+    "num_epochs": 4.0,
+    "optimizer": "paged_adamw_32bit",
+    "lr_scheduler": "cosine",
+    "learning_rate": 2e-4,
+    "bf16": "auto",
+    "gradient_checkpointing": True,
+    "warmup_ratio": 0.1,
+    "saves_per_epoch": 1,
+    "weight_decay": 0.0,
+    "special_tokens": {"pad_token": "<pad>"},
+    "wandb_project": "mine",
+}
+LLAMA_FACTORY = {
+    "model_name_or_path": "org/model",
+    "stage": "dpo",
+    "finetuning_type": "lora",
+    "lora_rank": 8,
+    "lora_target": "q_proj,v_proj",
+    "pref_beta": 0.2,
+    "pref_loss": "sigmoid",
+    "dataset": "pairs, unknown",
+    "cutoff_len": 1024,
+    "template": "qwen",
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 8,
+    "num_train_epochs": 0.5,
+    "max_steps": 200,
+    "warmup_steps": 20,
+    "learning_rate": 5e-6,
+    "lr_scheduler_type": "constant_with_warmup",
+    "fp16": True,
+    "save_steps": 50,
+    "save_total_limit": 2,
+}
+TRL = {
+    "model_name_or_path": "org/model",
+    "dataset_name": "train.jsonl",
+    "use_peft": True,
+    "lora_r": 16,
+    "lora_target_modules": ["q_proj", "k_proj"],
+    "load_in_8bit": True,
+    "max_length": 512,
+    "eval_strategy": "steps",
+    "eval_steps": 25,
+    "early_stopping_patience": 3,
+    "neftune_noise_alpha": 5,
+    "max_grad_norm": 0,
+}
+DATA_SETS = {
+    "pairs": {
+        "file_name": "pairs.json",
+        "ranking": True,
+        "formatting": "sharegpt",
+        "columns": {"messages": "conversations", "chosen": "good", "rejected": "bad"},
+    }
+}
+
+
+def test_axolotls_qlora() -> None:
+    found = convert(AXOLOTL)
+    assert found.program == "Axolotl"
+    assert found.recipe == {
+        "model": "org/model",
+        "data": {
+            "train": {"path": "hub:org/data", "format": "alpaca"},
+            "holdout": 0.05,
+            "max_length": 2048,
+            "overflow": "drop",
+        },
+        "quantizer": {"use": "nf4", "double_quant": True},
+        "adapter": {"use": "lora", "rank": 32, "alpha": 16, "dropout": 0.05, "targets": "all-linear"},
+        "training": {
+            "epochs": 4,
+            "tokens_per_step": 2 * 4 * 2048,
+            "learning_rate": 2e-4,
+            "weight_decay": 0.0,
+            "schedule": "cosine",
+            "warmup": 0.1,
+            "optimizer": "adamw",
+            "dtype": "auto",
+        },
+        "memory": {"checkpoint": "blocks"},
+        "export": ["peft"],
+    }
+    assert set(found.left) == {"saves_per_epoch"}
+    assert found.without_effect == ["output_dir", "wandb_project"]
+
+
+def test_llama_factorys_preferences_and_its_data_sets() -> None:
+    found = convert(LLAMA_FACTORY, DATA_SETS)
+    assert found.recipe["objective"] == {"use": "dpo", "loss": "sigmoid", "beta": 0.2}
+    assert found.recipe["adapter"] == {"use": "lora", "rank": 8, "alpha": 16, "targets": ["q_proj", "v_proj"]}
+    pairs, unknown = found.recipe["data"]["train"]
+    assert pairs == {
+        "path": "data/pairs.json",
+        "format": "preference",
+        "columns": {"prompt": "conversations", "chosen": "good", "rejected": "bad"},
+    }
+    assert unknown == "data/unknown.json" and any("unknown is no name in" in line for line in found.told)
+    training = found.recipe["training"]
+    assert training["steps"] == 200 and "epochs" not in training  # steps win, as they do there
+    assert training["warmup"] == 0.1 and training["schedule"] == "constant"
+    assert training["dtype"] == "bfloat16" and any("float16" in line for line in found.told)
+    assert training["checkpoint_every"] == 50 and training["keep_checkpoints"] == 2
+    assert found.examples_per_step == 8 and "tokens_per_step" not in training
+    assert set(found.left) == {"template"}
+
+
+def test_trls_fine_tuning() -> None:
+    found = convert(TRL, is_there=lambda path: path == "train.jsonl")
+    assert found.recipe["data"]["train"] == "train.jsonl" and found.recipe["data"]["overflow"] == "truncate"
+    assert found.recipe["quantizer"] == "int8"
+    assert found.recipe["evaluation"] == {"every": 25, "patience": 3}
+    assert found.recipe["training"]["max_grad_norm"] > 1e9  # 0 clips nothing there
+    assert set(found.left) == {"neftune_noise_alpha"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "section", "said"),
+    [
+        ({"adapter": None}, "adapter", {"use": "full"}),
+        ({"adapter": None}, "export", ["merged"]),
+        ({"adapter": "lora", "load_in_4bit": None}, "quantizer", "none"),
+        ({"rl": "ipo", "rl_beta": 0.5}, "objective", {"use": "dpo", "loss": "ipo", "beta": 0.5}),
+        ({"rl": "kto", "kto_desirable_weight": 2.0}, "objective", {"use": "kto", "wanted_weight": 2.0}),
+        ({"reward_model": True}, "objective", "reward"),
+        ({"tokens": ["<a>", "<b>"]}, "tokenizer", {"extend": {"tokens": 0, "words": ["<a>", "<b>"]}}),
+        ({"optimizer": "adamw_bnb_8bit"}, "training.optimizer", "adamw-8bit"),
+        ({"warmup_ratio": None, "warmup_steps": 0}, "training.warmup", 0.0),
+        ({"datasets": [{"path": "json", "data_files": "a.jsonl"}]}, "data.train", "a.jsonl"),
+        (
+            {"datasets": [{"path": "o/d", "type": "chat_template", "field_messages": "talk", "split": "dev"}]},
+            "data.train",
+            {"path": "hub:o/d", "split": "dev", "format": "messages", "columns": {"messages": "talk"}},
+        ),
+    ],
+)
+def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: object) -> None:
+    here: Any = convert(AXOLOTL | settings).recipe
+    for name in section.split("."):
+        here = here[name]
+    assert here == said
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"optimizer": "muon"}, {"optim"}),
+        ({"lr_scheduler": "polynomial"}, {"lr_scheduler_type"}),
+        ({"lora_target_linear": None, "lora_target_modules": "model.layers.[0-9]+.q"}, {"lora_target_modules"}),
+        ({"lora_modules_to_save": ["lm_head"]}, {"lora_modules_to_save"}),
+        ({"num_epochs": 0.5}, {"num_train_epochs"}),
+        ({"val_set_size": 200}, {"val_set_size"}),
+        ({"a_key_of_tomorrow": 1}, {"a_key_of_tomorrow"}),
+        ({"datasets": [{"path": "o/d", "type": "x.load_y"}]}, {"datasets[0].type"}),
+        ({"datasets": [{"path": "o/d", "split": "train[:10%]"}]}, {"datasets[0].split"}),
+    ],
+)
+def test_what_a_recipe_cannot_say_is_named_with_a_reason(settings: dict[str, Any], names: set[str]) -> None:
+    left = convert(AXOLOTL | settings).left
+    assert names <= set(left) and all(left.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "m"}, "no settings of Axolotl"),
+        ({"base_model": "m"}, "name no records"),
+        (AXOLOTL | {"rl": "grpo"}, "grpo can't be converted"),
+        (AXOLOTL | {"sequence_len": "long"}, "sequence_len is no whole number"),
+        (AXOLOTL | {"micro_batch_size": [2]}, "micro_batch_size is no whole number"),
+    ],
+)
+def test_what_can_be_no_recipe_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(GraftkitError, match=message):
+        convert(settings)
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from(
+        [0.5, math.inf, "", "x", "a/b", "all", "8", [], ["q_proj"], [1], {}, {"path": "a/b"}, [{"path": 3}]]
+    ),
+)
+KEYS = sorted({*AXOLOTL, *LLAMA_FACTORY, *TRL, "rl", "rl_beta", "tokens", "loss_type", "eval_dataset", "dtype"})
+
+
+@given(
+    st.sampled_from([AXOLOTL, LLAMA_FACTORY, TRL]),
+    st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=8),
+    st.dictionaries(st.sampled_from(["type", "split", "data_files", "message_property_mappings"]), ANYTHING),
+)
+def test_whatever_a_key_holds_it_is_converted_named_or_refused(
+    program: dict[str, Any], changes: dict[str, Any], data_set: dict[str, Any]
+) -> None:
+    settings = {**program, "datasets": [{"path": "a/b", **data_set}], **changes}
+    try:
+        found = convert(settings, {"pairs": data_set})
+    except GraftkitError:
+        return
+    assert found.recipe["model"] and found.recipe["data"]["train"]
+
+
+@pytest.mark.parametrize("program", [AXOLOTL, LLAMA_FACTORY, TRL])
+def test_what_comes_out_is_a_recipe(program: dict[str, Any]) -> None:
+    assert load_recipe(convert(program, DATA_SETS).recipe).recipe.model.path == "org/model"
