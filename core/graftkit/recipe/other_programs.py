@@ -100,7 +100,9 @@ _RECOMPUTED = OtherKey(
 _FOLDER = OtherKey(differs="the run's folder is said to the command: toolkit run RECIPE --out FOLDER")
 _RESUMED = OtherKey(differs="a run goes on by the command: toolkit run RECIPE --resume")
 _LOGGED = OtherKey(differs="every step is a line of the run's metrics.jsonl; other loggers are plugins")
-_ONE_PROCESS = OtherKey(differs="a run is one process on one device, which training.device names")
+_PROCESSES = OtherKey(
+    differs="several processes are started by the command: toolkit run RECIPE --processes N, or torchrun"
+)
 _ATTENTION = OtherKey(differs="attention is chosen by the device, and compared with the model's own before training")
 _HUB = OtherKey(differs="nothing is uploaded; exports are folders")
 
@@ -188,7 +190,7 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
     **dict.fromkeys(("output_dir", "overwrite_output_dir"), _FOLDER),
     "resume_from_checkpoint": _RESUMED,
     **dict.fromkeys(("logging_steps", "report_to", "wandb_project"), _LOGGED),
-    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "ddp_timeout"), _ONE_PROCESS),
+    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "ddp_timeout"), _PROCESSES),
     **dict.fromkeys(("flash_attention", "attn_implementation", "flash_attn"), _ATTENTION),
     **dict.fromkeys(("push_to_hub", "hub_model_id"), _HUB),
 }
