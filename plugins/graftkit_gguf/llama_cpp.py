@@ -25,13 +25,15 @@ class LlamaCpp:
         model: The GGUF file.
         context: Tokens of a sequence at most.
         adapter: A GGUF adapter to put on it, or None.
+        template: The chat template; the file's own when empty.
     """
 
-    def __init__(self, model: Path, context: int, adapter: Path | None = None) -> None:
+    def __init__(self, model: Path, context: int, adapter: Path | None = None, *, template: str = "") -> None:
         import xllamacpp
 
         params = xllamacpp.CommonParams()
         params.model.path = str(model)
+        params.chat_template = template
         if adapter is not None:
             params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
         params.n_ctx = context

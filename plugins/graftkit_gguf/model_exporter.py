@@ -177,7 +177,8 @@ class GgufExporter:
 
         metadata = _checked(request).metadata
         left_to_ollama = _only_in_the_modelfile(request, metadata)
-        with LlamaCpp(request.folder / _FILE, 64) as program:
+        template = str(metadata.get("tokenizer.chat_template", ""))
+        with LlamaCpp(request.folder / _FILE, 64, template=request.dated(template)) as program:
             return LoadedAssets(
                 tokens=[program.tokens(in_form(text, metadata)) for text in request.texts],
                 rendered=_left_out_bos(metadata) + program.rendered([dict(turn) for turn in request.conversation]),

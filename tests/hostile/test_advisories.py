@@ -167,6 +167,14 @@ def test_no_module_of_the_project_unpickles() -> None:
     assert [place for place in found if "testing/contracts/" not in place] == []
 
 
+def test_every_process_is_started_without_the_modules_of_the_current_folder() -> None:
+    """`python -m` imports from the current folder first, which may hold anybody's `graftkit.py`; `-P` forbids that."""
+    root = Path(__file__).parents[2]
+    sources = [path.read_text(encoding="utf-8") for part in ("core", "plugins") for path in (root / part).rglob("*.py")]
+    started = [line for text in sources for line in text.splitlines() if "sys.executable" in line and '"-m"' in line]
+    assert len(started) >= 5 and [line for line in started if '"-P", "-m"' not in line] == []
+
+
 @pytest.mark.parametrize("name", ["../../secret.safetensors", "/tmp/secret.safetensors", "sub/x.safetensors"])
 def test_index_traversal(model: Path, name: str) -> None:
     """An index of shards, joined to the folder unchecked, opens a file anywhere on the machine."""

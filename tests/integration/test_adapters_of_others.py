@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +28,10 @@ from graftkit.flow.adapter_model import load_packed, stream_adapted
 from graftkit.flow.events import Event, StageStarted
 from graftkit.flow.export_manifest import ExportManifest
 from graftkit.flow.folder import CHECKPOINTS, LOCK
+from graftkit.flow.kept_proof import folder_of_exports
 from graftkit.flow.place_adapter import check_layers
 from graftkit.flow.plan_adapter import plan_adapter
+from graftkit.flow.probes import PROBES_FILE, Probes
 from graftkit.flow.reload import AdapterBase, reload
 from graftkit.model.load import plan_base_model
 from graftkit.store.files import file_facts
@@ -397,6 +400,70 @@ def test_exports_of_an_adapter_lie_beside_one_another_and_replace_nothing(
     refused = export(adapter, "--to", "peft", "--out", tmp_path / "run")
     assert refused.exit_code == 2 and "there is a run in it" in refused.output
     assert done.manifest["artifacts"] == file_facts(done.folder, leave_out=frozenset(["manifest.json"]))
+
+
+class OtherDay(date):
+    """A day long ago."""
+
+    @classmethod
+    def today(cls) -> OtherDay:
+        return cls(2020, 2, 3)
+
+
+def test_a_quantized_export_of_an_adapter_is_added_to_others_days_later(
+    adapter: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(tiny_model, base)
+    settings_file = base / "tokenizer_config.json"
+    said = json.loads(settings_file.read_bytes())
+    template = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    settings_file.write_text(json.dumps({**said, "chat_template": template}))
+    (base / "chat_template.jinja").unlink(missing_ok=True)
+    with monkeypatch.context() as then:
+        then.setattr("graftkit.flow.kept_proof.date", OtherDay)
+        assert export(adapter, "--to", "merged", "--base", base, "--out", out).exit_code == 0
+    first = out / "exports" / "merged"
+    q8: list[object] = [adapter, "--to", "gguf", "--set", "type=q8_0", "--base", base, "--out", out]
+    with monkeypatch.context() as breaking:
+        breaking.setattr("graftkit.flow.export_adapter.write_export", _refuse_to_write)
+        assert export(*q8).exit_code == 1
+    assert invoked(verify.command, first).exit_code == 0  # with the probes that were put there for the other
+    done = export(*q8)
+    assert done.exit_code == 0 and "proved" in done.output, done.output
+    probes = Probes.load(out / PROBES_FILE)
+    assert probes.sketches and probes.assets and "03 Feb 2020" in str(probes.assets.rendered)
+    before = file_facts(out)
+    with monkeypatch.context() as breaking:
+        breaking.setattr("graftkit.flow.export_adapter.write_export", _refuse_to_write)
+        assert export(adapter, "--to", "peft", "--base", base, "--out", out).exit_code == 1  # which needs no sketches
+    assert file_facts(out) == before
+
+
+def _refuse_to_write(*_: object) -> None:
+    raise ExportError("the disk is full")
+
+
+def test_exports_of_other_adapters_of_the_same_name_go_to_another_folder(adapter: Path, tmp_path: Path) -> None:
+    planned, named = plan_adapter(adapter, isolated_host()), tmp_path / "runs" / "adapter"
+    assert folder_of_exports(named, planned) == named
+    said = {**planned.facts, "adapter_from": {"path": str(adapter), "files": dict(planned.folder.files)}}
+    mine = ExportManifest.model_validate({**said, "tokenizer_fingerprint": planned.tokenizer.fingerprint})
+    (named / "exports" / "merged").mkdir(parents=True)
+    mine.write(named / "exports" / "merged")
+    assert folder_of_exports(named, planned) == named
+    others: dict[str, Any] = {
+        "adapter_from": {"path": str(adapter), "files": {}},
+        "model": {"reference": "other", "files": {"model.safetensors": "0"}},
+        "quantizer": {"name": "nf4"},
+        "tokenizer_fingerprint": "0",
+    }
+    for key, value in others.items():
+        other = ExportManifest.model_validate(mine.model_dump(exclude_unset=True) | {key: value})
+        other.write(named / "exports" / "merged")
+        assert folder_of_exports(named, planned) == named.with_name("adapter-2")
+    (named.parent / "adapter-2").write_text("mine")
+    assert folder_of_exports(named, planned) == named.with_name("adapter-3")
 
 
 def test_one_export_at_a_time_is_written_into_a_folder(

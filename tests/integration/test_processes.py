@@ -125,15 +125,19 @@ def test_a_run_goes_on_with_another_number_of_processes(write: Callable[..., str
 
 def test_the_command_starts_them_by_torchrun(write: Callable[..., str], tmp_path: Path) -> None:
     def toolkit(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "graftkit", *arguments]
+        command = [sys.executable, "-P", "-m", "graftkit", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    for name in ("graftkit", "torch", "yaml"):  # as lie in the folder of a data set, perhaps
+        (tmp_path / f"{name}.py").write_text("import pathlib\npathlib.Path('executed').touch()\n")
 
     recipe = write(export=["peft"], training={**SHORT["training"], "microbatch_tokens": 400})
     done = toolkit("run", recipe, "--out", "out", "--processes", "2", "--json")
     assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)
     assert manifest["exports"]["peft"]["proof"]["status"] == "proved"
-    assert done.stderr.count("training ...") == 1
+    assert done.stderr.count("training ...") == 1 and "run_id" not in done.stderr
+    assert not (tmp_path / "executed").exists()
     assert "a step has 1 passes at most, so that 1 of 2 processes have nothing to do" in done.stderr
 
 

@@ -28,7 +28,11 @@ __all__ = ["command"]
 @click.option(
     "--set", "options", multiple=True, metavar="KEY=VALUE", help="A field of the export, as dtype=bfloat16; repeatable."
 )
-@click.option("--out", type=click.Path(), help="An adapter's: where to write; runs/NAME of its folder when left out.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    help="An adapter's: where to write; runs/NAME of its folder when left out, or runs/NAME-2 if that is taken.",
+)
 @adapter_options
 @click.option("--other-base", is_flag=True, help="Take --base although the adapter was trained on other files.")
 @disable_option
@@ -51,14 +55,15 @@ def command(
     are; one of the same name is replaced once the new one is proved.
 
     An ADAPTER is a folder in PEFT's format (adapter_config.json and adapter_model.safetensors), whoever made it. Its
-    export is written to OUT/exports/EXPORT.
+    export is written to OUT/exports/EXPORT, beside those that are there of the same adapter.
     """
     from graftkit.flow.adapter_folder import is_adapter_folder
 
     path = Path(folder)
     if is_adapter_folder(path):
-        target = Path(out) if out else Path("runs") / path.absolute().name
-        _export_adapter(path, use, options, target, (base, quantizer, tokenizer, other_base), disable, as_json)
+        _export_adapter(
+            path, use, options, Path(out) if out else None, (base, quantizer, tokenizer, other_base), disable, as_json
+        )
         return
     given = {
         "--out": out,
@@ -85,7 +90,7 @@ def _export_adapter(
     path: Path,
     use: str,
     options: tuple[str, ...],
-    out: Path,
+    out: Path | None,
     asked: tuple[str | None, str | None, TokenizerOf | None, bool],
     disable: tuple[str, ...],
     as_json: bool,

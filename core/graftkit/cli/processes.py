@@ -97,6 +97,7 @@ def start(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
+        run_id=f"graftkit-{os.getpid()}",
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
@@ -108,8 +109,9 @@ def start(count: int, arguments: Sequence[str]) -> int:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     try:
-        elastic_launch(config, sys.executable)("-m", "graftkit", *arguments)
+        elastic_launch(config, sys.executable)("-P", "-m", "graftkit", *arguments)
     except ChildFailedError as error:
         return max(1, int(error.get_first_failure()[1].exitcode))  # of a killed one it is below zero
     except SignalException:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, give_memory_back, notices_of, prove_and_tell, sketches_for, write_export
-from graftkit.flow.folder import locked_folder
+from graftkit.flow.folder import default_folder, locked_folder
 from graftkit.flow.generation_settings import generation_config
-from graftkit.flow.kept_proof import TOKENIZER, KeptProof
+from graftkit.flow.kept_proof import TOKENIZER, KeptProof, folder_of_exports
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.model_card import write_card
 from graftkit.flow.new_rows import changed_config
@@ -80,7 +81,7 @@ def export_adapter(
     use: str,
     options: Sequence[str] = (),
     *,
-    out: Path,
+    out: Path | None = None,
     host: PluginHost,
     on_event: OnEvent,
     cancel: CancelToken,
@@ -93,7 +94,8 @@ def export_adapter(
         planned: The adapter and its base model.
         use: The exporter.
         options: The exporter's fields, each "key=value".
-        out: Where to write.
+        out: Where to write; `runs/NAME` of the adapter's folder when left out, or the first of NAME-2, NAME-3 and so on
+            where something else lies.
         host: The plugins.
         on_event: As for `run`.
         cancel: As for `run`.
@@ -104,6 +106,7 @@ def export_adapter(
         ExportError: The export failed, or computes something else than the adapter on its base does.
     """
     section, choice = _choice(host, use, options)
+    out = out or folder_of_exports(default_folder(planned.folder.path.resolve().name), planned)
     target, name = out / "exports" / section.folder, section.folder
     with locked_folder(out), temporary_folder() as made:
         kept = KeptProof(made, target)
@@ -234,7 +237,7 @@ def _keep_proof(
     """
     probes = replace(
         run_probes(loaded, _sequences(planned), 0),
-        assets=_assets(planned, loaded, made / TOKENIZER),
+        assets=_assets(planned, loaded, made / TOKENIZER, kept.day),
         sketches=sketches_for([exporter], loaded.model),
     )
     probes.save(made / PROBES_FILE)
@@ -326,12 +329,13 @@ def _sample(probes: Probes) -> MergeSample:
     return MergeSample(TokenStore.of(examples), held_out=False, what=what)
 
 
-def _assets(planned: PlannedAdapter, loaded: LoadedModel, saved: Path) -> ExpectedAssets:
+def _assets(planned: PlannedAdapter, loaded: LoadedModel, saved: Path, today: date) -> ExpectedAssets:
     """Says what the export must load besides its weights; the tokenizer lies saved in a folder."""
     manifest = planned.folder.manifest
     return expected_assets(
         planned.tokenizer,
         _TEXTS,
+        today=today,
         options=options_of(manifest.chat) if manifest else None,
         generation=loaded.model.generation_config,
         stop_tokens=stops_of(planned),

@@ -48,6 +48,8 @@ KEPT = 8
 """Logits are kept at so many positions of each probe, evenly spread, the last one among them."""
 LEAST = 512
 """Tokens that all probes may have together, however short the training was."""
+_ROUNDING = 1e-5
+"""How far logits may be off that another number of threads computes, as a share of the largest one."""
 SHARE = 0.05
 """And the share of the tokens trained on, where that is more: what proving costs stays a small part of the run."""
 
@@ -88,6 +90,20 @@ class Probes:
     def requested(self) -> list[Probe]:
         """The sequences and positions as an exporter is asked for them."""
         return [Probe(tuple(ids), tuple(positions)) for ids, positions in zip(self.ids, self.positions, strict=True)]
+
+    def agrees_with(self, other: Probes) -> bool:
+        """Tells whether other probes are of the same model, by logits that differ by rounding at most.
+
+        Sketches are not compared: an export is compared with those of the probes that it is proved with.
+        """
+        logits = zip(self.logits, other.logits, strict=False)
+        return self._asked() == other._asked() and all(
+            (own - new).abs().max().item() <= _ROUNDING * own.abs().max().item() for own, new in logits
+        )
+
+    def _asked(self) -> tuple[Any, ...]:
+        shapes = [logits.shape for logits in self.logits]
+        return shapes, self.ids, self.positions, self.tokenizer_fingerprint, self.coverage, self.assets, self.head
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file."""

@@ -272,6 +272,14 @@ class ProofRequest:
             config_roles=None if config is None else role_ids(config.get_text_config()),
         )
 
+    def dated(self, template: str) -> str:
+        """Returns a chat template that writes the day `today` where it asks for the date, whatever the day is.
+
+        Args:
+            template: The template's source.
+        """
+        return f"{_clock(self.today)}{template}" if "strftime_now" in template else template
+
     def _rendered(self, tokenizer: Any) -> str:
         if not self.conversation or not tokenizer.chat_template:
             return ""
@@ -279,7 +287,7 @@ class ProofRequest:
         self.check_template(template, {name: str(token) for name, token in tokenizer.special_tokens_map.items()})
         text: str = tokenizer.apply_chat_template(
             [dict(message) for message in self.conversation],
-            chat_template=f"{_clock(self.today)}{template}" if "strftime_now" in template else template,
+            chat_template=self.dated(template),
             tokenize=False,
             add_generation_prompt=True,
             **self.template_arguments,

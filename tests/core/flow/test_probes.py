@@ -70,3 +70,17 @@ def test_padding_beyond_the_vocabulary_is_left_out_and_nan_is_not() -> None:
     broken[0, 0] = torch.nan
     assert not compare(expected, [broken]).within(1e9)
     assert not compare(expected, [expected.logits[0][:1]]).within(1e9)
+
+
+def test_probes_agree_but_for_rounding_and_sketches() -> None:
+    own = probes()
+    rounded = replace(own, logits=[logits * (1 + 2e-6) for logits in own.logits])
+    assert own.agrees_with(rounded) and own.agrees_with(replace(own, sketches={"w": torch.ones(2, 4)}))
+    for other in (
+        replace(own, logits=[logits * (1 + 1e-4) for logits in own.logits]),
+        replace(own, logits=[logits[:, :-1] for logits in own.logits]),
+        replace(own, logits=[logits * float("nan") for logits in own.logits]),
+        replace(own, tokenizer_fingerprint="other"),
+        replace(own, coverage={"sequences": 9}),
+    ):
+        assert not own.agrees_with(other) and not other.agrees_with(own)
