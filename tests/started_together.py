@@ -29,7 +29,11 @@ class Started:
 
 
 def start_together(
-    count: int, arguments: Sequence[str], folder: Path, more: Mapping[int, Sequence[str]] | None = None
+    count: int,
+    arguments: Sequence[str],
+    folder: Path,
+    more: Mapping[int, Sequence[str]] | None = None,
+    ranks: Sequence[int] | None = None,
 ) -> Started:
     """Starts `python -m graftkit ARGUMENTS` so many times.
 
@@ -38,6 +42,7 @@ def start_together(
         arguments: Of the command.
         folder: Where they run.
         more: Further arguments of some, by their ranks.
+        ranks: Which of them are started; all where left out.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -61,6 +66,6 @@ def start_together(
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for rank in range(count)
+            for rank in (range(count) if ranks is None else ranks)
         ]
     )

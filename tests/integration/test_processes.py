@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +17,10 @@ import graftkit
 import pytest
 import torch
 import yaml
+from graftkit.cli import processes
+from graftkit.errors import ProcessError, RecipeError
+from graftkit.flow.cancel import CancelToken
+from graftkit.flow.check_model import of_this_process
 from safetensors.torch import load_file
 from started_together import Started, start_together
 
@@ -82,6 +88,18 @@ def curve(out: Path) -> list[float]:
     return [number for line in lines if "loss" in line for number in (line["loss"], line["gradient_norm"])]
 
 
+def evaluated(out: Path) -> dict[str, float]:
+    """Returns every number that was measured on the holdout records: before, while, and after training."""
+    found = {
+        f"{when} {name}": value
+        for when, facts in json.loads((out / "manifest.json").read_text())["metrics"].items()
+        for name, value in {**facts, **facts.get("metrics", {})}.items()
+        if isinstance(value, float) and name != "seconds"
+    }
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return found | {f"after step {line['step']}": line["holdout_loss"] for line in lines if "holdout_loss" in line}
+
+
 def difference(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> float:
     """Returns by how much parameters differ at most, relative to the largest number of each."""
     assert found.keys() == wanted.keys()
@@ -102,6 +120,10 @@ def test_any_number_of_processes_trains_the_same(name: str, write: Callable[...,
         assert [code for code, _ in ended] == [0] * count, ended
         assert difference(trained(tmp_path / f"{count}"), one) < AGREE
         assert curve(tmp_path / f"{count}") == pytest.approx(curve(tmp_path / "one"), rel=2e-5)
+        measured, alone = evaluated(tmp_path / f"{count}"), evaluated(tmp_path / "one")
+        assert measured == pytest.approx(alone, rel=1e-3 if "head" in name else 1e-4, abs=1e-6)
+        before = [name for name in alone if name.startswith("before ")]
+        assert before and [measured[name] for name in before] == [alone[name] for name in before]
 
 
 def test_the_same_number_of_processes_trains_the_same_bits(write: Callable[..., str], tmp_path: Path) -> None:
@@ -206,3 +228,62 @@ def test_what_each_process_would_find_for_itself_is_refused(write: Callable[...,
     (code, told), _ = started.wait()
     assert code == 2 and "recipe.yaml:" in told and "training.dtype can't be auto where several processes" in told
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_waits_for_others_says_so(write: Callable[..., str], tmp_path: Path, rank: int) -> None:
+    """As in a shell where another program has left the variables."""
+    started = start_together(2, ["run", write(), "--out", str(tmp_path / "out")], tmp_path, ranks=[rank])
+    (process,) = started.processes
+    assert process.stderr is not None
+    told = process.stderr.readline()
+    assert "waiting for another process, for 5 minutes at most" in told
+    assert f"RANK={rank}, WORLD_SIZE=2, MASTER_ADDR=localhost" in told and "unset RANK WORLD_SIZE MASTER_ADDR" in told
+    process.send_signal(signal.SIGINT)
+    ((code, _),) = started.wait(20)
+    assert code == 130
+
+
+def test_others_that_do_not_come_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "MEETING_SECONDS", 0.3)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    for name, value in {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    place = processes.place_of(os.environ)
+    assert place is not None
+    missed = pytest.raises(ProcessError, match=r"did not come within .* s: RANK=1, WORLD_SIZE=3")
+    with missed as raised, processes.joined(place, CancelToken()):
+        pass
+    assert "unset RANK WORLD_SIZE MASTER_ADDR" in raised.value.hint
+
+
+def test_a_port_that_another_program_uses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as used:
+        used.bind(("", 0))
+        used.listen()
+        port = str(used.getsockname()[1])
+        for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        met = pytest.raises(ProcessError, match=rf"could not meet the others \(RANK=0.*MASTER_PORT={port}\)")
+        with met, processes.joined(processes.Place(0, 2, True), CancelToken()):
+            pass
+
+
+@pytest.mark.parametrize(
+    "local, seen, by_torchrun, wanted", [(1, 2, True, 1), (3, 1, False, 0), (2, 2, False, None), (1, 1, True, None)]
+)
+def test_processes_do_not_share_a_device_unasked(
+    monkeypatch: pytest.MonkeyPatch, local: int, seen: int, by_torchrun: bool, wanted: int | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if by_torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    if wanted is not None:
+        assert of_this_process(torch.device("cuda")) == torch.device("cuda", wanted)
+        return
+    with pytest.raises(RecipeError, match=rf"process {local + 1} of this machine, and it sees {seen} CUDA device"):
+        of_this_process(torch.device("cuda"))

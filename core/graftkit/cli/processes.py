@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import Cancelled, GraftkitError, ProcessError
 from graftkit.flow.cancel import CancelToken
@@ -16,7 +19,13 @@ from graftkit.flow.cancel import CancelToken
 if TYPE_CHECKING:
     from graftkit.training.process_group import ProcessGroup
 
-__all__ = ["Place", "joined", "place_of", "start"]
+__all__ = ["MEETING_SECONDS", "Place", "joined", "place_of", "start"]
+
+MEETING_SECONDS = 300.0
+"""How long a process waits at its start for all others."""
+
+_SILENT_SECONDS = 2.0
+"""How long it does so without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +57,13 @@ def joined(place: Place, cancel: CancelToken) -> Iterator[ProcessGroup]:
 
     What another process fails with is raised in one process alone, so that it is told once: in that of rank 0, or
     where that is the one, in that of rank 1. The others end without a word.
-    """
-    from torch.distributed import rendezvous  # type: ignore[attr-defined]
 
+    Raises:
+        ProcessError: The others did not come.
+    """
     from graftkit.training.process_group import Ended, ProcessGroup
 
-    store, _, _ = next(rendezvous("env://", place.rank, place.count))
+    store = _store_of_all(place, cancel)
     group = ProcessGroup(store, place.rank, place.count, cancel.poll)
     cancel.before_stop = group.refuse_gone
     try:
@@ -74,6 +84,50 @@ def joined(place: Place, cancel: CancelToken) -> Iterator[ProcessGroup]:
         if not place.rank:
             group.end()
         group.close()
+
+
+def _store_of_all(place: Place, cancel: CancelToken) -> Any:
+    """Waits for all processes, and returns torch's store that they share; says for whom it waits.
+
+    Raises:
+        ProcessError: They did not all come.
+        Cancelled: This process was stopped meanwhile.
+    """
+    from torch.distributed import rendezvous  # type: ignore[attr-defined]
+
+    found: list[Any] = []
+
+    def meet() -> None:  # in a thread of its own: it waits without looking at signals
+        limit = timedelta(seconds=MEETING_SECONDS + 30)
+        try:
+            found.append(next(rendezvous("env://", place.rank, place.count, timeout=limit))[0])
+        except Exception as error:
+            found.append(error)
+
+    meeting, began, told = threading.Thread(target=meet, daemon=True), time.monotonic(), False
+    meeting.start()
+    variables = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    said = ", ".join(f"{name}={value}" for name, value in variables.items() if value)
+    alone = "To run alone, without others: unset RANK WORLD_SIZE MASTER_ADDR"
+    while not found:
+        meeting.join(0.05)
+        cancel.poll()
+        waited = time.monotonic() - began
+        if waited > _SILENT_SECONDS and not told and not found:
+            told = True
+            whom = "another process" if place.count == 2 else f"{place.count - 1:,} other processes"
+            limit = f"{MEETING_SECONDS / 60:.0f} minutes at most"
+            print(f"note: waiting for {whom}, for {limit}, as {said} say. {alone}", file=sys.stderr, flush=True)
+        if waited > MEETING_SECONDS and not found:
+            raise ProcessError(
+                f"the other processes did not come within {MEETING_SECONDS:.0f} s: {said} say that there are "
+                f"{place.count:,}",
+                hint=f"Start all of them at about the same time. {alone}.",
+            )
+    if isinstance(found[0], Exception):
+        reason = (str(found[0]) or type(found[0]).__name__).splitlines()[0]
+        raise ProcessError(f"this process could not meet the others ({said}): {reason}", hint=f"{alone}.")
+    return found[0]
 
 
 def _reason(error: BaseException) -> str:

@@ -89,11 +89,27 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
 
 
 def of_this_process(device: torch.device) -> torch.device:
-    """Returns which of a machine's CUDA devices is this process's, where torchrun has started several on it."""
+    """Returns which of a machine's CUDA devices is this process's, where torchrun has started several on it.
+
+    Where another launcher gave each process a device, which is then the only one that it sees, it is that.
+
+    Raises:
+        RecipeError: There are more processes than devices.
+    """
     local = os.environ.get("LOCAL_RANK", "")
     if device.type != "cuda" or device.index is not None or not local.isdigit():
         return device
-    return torch.device("cuda", int(local) % torch.cuda.device_count())
+    seen = torch.cuda.device_count()
+    if int(local) < seen:
+        return torch.device("cuda", int(local))
+    if seen == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return torch.device("cuda", 0)
+    raise RecipeError(
+        f"this is process {int(local) + 1} of this machine, and it sees {seen} CUDA device{'s' * (seen != 1)}: "
+        "each process needs one of its own",
+        where="training.device",
+        hint="Start as many processes as there are devices (CUDA_VISIBLE_DEVICES), or say training.device=cpu.",
+    )
 
 
 def pick_device(name: str) -> torch.device:

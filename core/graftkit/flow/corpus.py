@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from graftkit.corpus.encode import Encoder, Overflow
@@ -25,7 +26,7 @@ from graftkit.store.token_store import TokenStore
 from graftkit.store.token_writer import TokenWriter, find_store
 from graftkit.training.masking import MaskedStore
 
-__all__ = ["RECORD", "TOKENS", "Corpus", "build_corpus"]
+__all__ = ["RECORD", "TOKENS", "Corpus", "build_corpus", "read_corpus"]
 
 TOKENS = "tokens"
 PARTIAL = ".tokens.partial"
@@ -107,6 +108,20 @@ def build_corpus(run: RunContext) -> Corpus:
         _check_same_stops(run, corpus.stop)
         run.record(stop_tokens=corpus.stop)
         return corpus
+
+
+def read_corpus(run: RunContext, folder: Path) -> Corpus:
+    """Returns the tokens that another process has written, and nothing of answers.
+
+    Args:
+        run: The run as it is in this process.
+        folder: The other process's.
+
+    Raises:
+        StorageError: They can't be read.
+    """
+    train, holdout = (TokenStore.load(folder / TOKENS / f"{name}.safetensors") for name in ("train", "holdout"))
+    return Corpus(train, _holdout_of(run, holdout), [], [], [])
 
 
 def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: Mapping[str, str]) -> dict[str, _Side]:
@@ -243,9 +258,12 @@ def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[
     stop = stop_tokens(run.plan.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
     stop = [] if run.plan.head else stop  # it writes nothing
     held = tallies["holdout"]
+    return Corpus(stores["train"], _holdout_of(run, stores["holdout"]), list(held.answers), stop, list(held.answered))
+
+
+def _holdout_of(run: RunContext, store: TokenStore) -> TokenStore:
     masking = masking_of(run, "holdout")
-    holdout = MaskedStore.over(stores["holdout"], masking) if masking else stores["holdout"]
-    return Corpus(stores["train"], holdout, list(held.answers), stop, list(held.answered))
+    return MaskedStore.over(store, masking) if masking else store
 
 
 def _check_resumed(run: RunContext, fingerprints: Mapping[str, str], encoder: Encoder) -> None:

@@ -18,8 +18,11 @@ from graftkit.flow.open_model import embedding_rows
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
+from graftkit.training.processes import ALONE, Processes
+from graftkit.training.step_loss import OnPass, StepScore
+from graftkit.training.together import send_parameters
 
-__all__ = ["evaluate", "evaluate_base"]
+__all__ = ["evaluate", "evaluate_base", "score_holdout"]
 
 When = Literal["base", "before", "after"]
 
@@ -32,7 +35,9 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
         return
     options = run.plan.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
-        stage.facts |= _measured(run, stage, loaded.model.network, loaded, corpus.holdout)
+        run.processes.announce({"part": "evaluation"})
+        score = score_holdout(run, loaded, corpus.holdout, stage.progress("passes"))
+        stage.facts |= _measured(run, stage, score, corpus.holdout, run.vocabulary.tokenizer)
         wanted = corpus.answers[: options.evaluation.answers]
         if wanted:
             answers = answer_all(run, loaded, stage, corpus, wanted)
@@ -58,7 +63,8 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         except DataError as error:
             stage.notice(f"the base model can't be measured with its own vocabulary: {error.message}")
             return
-        stage.facts |= _measured(run, stage, base.network, base, store, tokenizer)
+        score = _scored(run, base.network, base, store, stage.progress("passes"), ALONE)
+        stage.facts |= _measured(run, stage, score, store, tokenizer)
         run.record(metrics={**run.manifest.metrics, "base": dict(stage.facts)})
 
 
@@ -77,24 +83,45 @@ def _known_already(run: RunContext, when: When) -> bool:
     return known is not None
 
 
-def _measured(
+def score_holdout(
+    run: RunContext, loaded: LoadedModel, store: TokenStore, report: OnPass = lambda done, total: None
+) -> StepScore:
+    """Returns the loss of the holdout records; all processes that train together call it, with rank 0's parameters.
+
+    Args:
+        run: The run.
+        loaded: The model.
+        store: The holdout records.
+        report: Called before each pass of this process with how many are done and how many it has; raises to stop.
+    """
+    send_parameters(run.processes, loaded.model.trainable_parameters().values())
+    return _scored(run, loaded.model.network, loaded, store, report, run.processes)
+
+
+def _scored(
     run: RunContext,
-    stage: StageScope,
     network: Any,
     loaded: LoadedBase | LoadedModel,
     store: TokenStore,
-    tokenizer: Tokenizer | None = None,
-) -> dict[str, Any]:
-    """Returns the loss and what else the objective tells; of the likelihood also that of a byte of text, in bits."""
-    score = holdout_loss(
+    report: OnPass,
+    processes: Processes,
+) -> StepScore:
+    return holdout_loss(
         network,
         store,
         loaded.device,
         run.plan.bound.recipe.training.pass_tokens,
-        stage.progress("passes"),
+        report,
         packed=loaded.packing.packed,
         loss=loss_of(run, network),
+        processes=processes,
     )
+
+
+def _measured(
+    run: RunContext, stage: StageScope, score: StepScore, store: TokenStore, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Returns the loss and what else the objective tells; of the likelihood also that of a byte of text, in bits."""
     if not math.isfinite(score.loss):
         raise TrainingError(
             f"the holdout loss is {score.loss}",
@@ -108,5 +135,5 @@ def _measured(
     if run.plan.bound.objective_config.head == "masked":
         return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
     loss, weight_sum = score.loss, float(store.weight_sum.sum())
-    size = loss_bytes(store, tokenizer or run.vocabulary.tokenizer)
+    size = loss_bytes(store, tokenizer)
     return {"holdout_loss": loss, "bits_per_byte": loss * weight_sum / math.log(2) / max(1, size), "bytes": round(size)}

@@ -9,12 +9,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ProcessError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
-from graftkit.flow.corpus import TOKENS
+from graftkit.flow.corpus import TOKENS, read_corpus
 from graftkit.flow.events import Event
 from graftkit.flow.run import RecipeSource, plan_of_run
 from graftkit.flow.tokenizer import prepare_tokenizer
@@ -22,8 +22,12 @@ from graftkit.host.host import PluginHost
 from graftkit.recipe.load import load_recipe
 from graftkit.report.run_manifest import required
 from graftkit.store.fingerprint import fingerprint
-from graftkit.store.token_store import TokenStore
 from graftkit.training.processes import Processes
+
+if TYPE_CHECKING:
+    import torch
+
+    from graftkit.flow.base_model import LoadedModel
 
 __all__ = ["follow", "lead"]
 
@@ -71,38 +75,75 @@ def follow(
 
         from graftkit.flow.base_model import load_base, prepare_model
         from graftkit.flow.check_model import check_model
-        from graftkit.flow.reference import reference_beside
         from graftkit.flow.targets import settle_targets
-        from graftkit.flow.training import make_trainer
 
         run.plan = settle_targets(run.plan, run.vocabulary.change)
         loaded_model = prepare_model(run, load_base(run, check_model(run)))
         said = processes.next_command()
-        _compare(run)
-        tokens = Path(said["folder"]) / TOKENS / "train.safetensors"
-        if not tokens.is_file():
-            raise ProcessError(
-                f"{tokens} is not there",
-                hint="The run's folder must lie on a disk that all processes share.",
-            )
-        store = reference_beside(TokenStore.load(tokens), Path(said["folder"]), run.plan.bound.objective_config)
-        make_trainer(run, loaded_model, store).follow(cancel.poll)
+        _compare(run, loaded_model.device)
+        _take_part(run, loaded_model, Path(said["folder"]))
 
 
-def lead(run: RunContext) -> None:
-    """Has the other processes join the training, once all that they need is there; of the process of rank 0.
+def _take_part(run: RunContext, loaded: LoadedModel, folder: Path) -> None:
+    """Does its share of everything that the process of rank 0 announces, until that needs no other any more.
+
+    Args:
+        run: The run as it is in this process.
+        loaded: The model.
+        folder: The run's folder.
+    """
+    from graftkit.flow.evaluate import score_holdout
+    from graftkit.flow.holdout_watch import sample_of
+    from graftkit.flow.reference import reference_beside, score_references
+    from graftkit.flow.training import make_trainer
+
+    tokens, poll = folder / TOKENS / "train.safetensors", run.cancel.poll
+    if not tokens.is_file():
+        raise ProcessError(
+            f"{tokens} is not there",
+            hint="The run's folder must lie on a disk that all processes share.",
+        )
+    recipe, objective = run.plan.bound.recipe, run.plan.bound.objective_config
+    written = read_corpus(run, folder)
+    while (part := run.processes.next_command()["part"]) is not None:
+        if part == "reference":
+            score_references(run, loaded, written, lambda done, total: poll())
+            continue
+        corpus = reference_beside(written, folder, objective)
+        if part == "evaluation":
+            score_holdout(run, loaded, corpus.holdout, lambda done, total: poll())
+        else:
+            sample = sample_of(corpus.holdout, recipe.evaluation, recipe.training.seed)
+            make_trainer(run, loaded, corpus.train).follow(sample, poll)
+
+
+def lead(run: RunContext, device: torch.device) -> None:
+    """Has the other processes take part, once all that they need is there; of the process of rank 0.
+
+    Args:
+        run: The run.
+        device: Where this process's model lies.
 
     Raises:
-        ProcessError: One was started with another recipe, other records, another base model, or in another version.
+        ProcessError: One was started with another recipe, other records, another base model, or in another version;
+            or two compute on one CUDA device.
     """
     if run.processes.count > 1:
         run.processes.announce({"folder": os.fspath(run.folder.absolute())})
-        _compare(run)
+        _compare(run, device)
 
 
-def _compare(run: RunContext) -> None:
-    """Compares what every process was started with."""
-    every = run.processes.gather(_started_with(run))
+def _compare(run: RunContext, device: torch.device) -> None:
+    """Compares what every process was started with, and where it computes."""
+    found = run.processes.gather([_started_with(run), _device_id(device)])
+    every, devices = [started for started, _ in found], [used for _, used in found]
+    for rank, used in enumerate(devices):
+        first = devices.index(used)
+        if used and first != rank:
+            raise ProcessError(
+                f"the processes of rank {first} and {rank} (of {len(every)}) compute on the same CUDA device",
+                hint="Start as many processes on a machine as it has devices.",
+            )
     for rank, other in enumerate(every):
         odd = [what for what, value in other.items() if value != every[0][what]]
         if odd:
@@ -110,6 +151,13 @@ def _compare(run: RunContext) -> None:
                 f"the process of rank {rank} (of {len(every)}) has another {' and another '.join(odd)} than rank 0's",
                 hint="Start every process with the same command, installation and files.",
             )
+
+
+def _device_id(device: torch.device) -> str:
+    """Returns what no other CUDA device has, on any machine; "" for the CPU."""
+    import torch
+
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
 
 
 def _started_with(run: RunContext) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from graftkit.errors import StorageError, TrainingError
@@ -24,14 +25,17 @@ from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss import TokenLoss
-from graftkit.training.step_loss import REFERENCE, Passes
+from graftkit.training.step_loss import REFERENCE, OnPass, Passes
+from graftkit.training.together import send_parameters
 
-__all__ = ["REFERENCE_FILE", "reference_beside", "with_reference"]
+__all__ = ["REFERENCE_FILE", "reference_beside", "score_references", "with_reference"]
 
 REFERENCE_FILE = "reference.safetensors"
 
 _SIDES = ("train", "holdout")
 _TYPE = np.dtype("<f4")
+_PASSES = 64
+"""Passes of each process after which they put their scores together."""
 
 
 def with_reference(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Corpus:
@@ -49,30 +53,23 @@ def with_reference(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Corp
         key = _key(run)
         found = _read(run, key, stores) if run.resumed else None
         if found is None:
-            total = sum(map(len, stores.values()))
-            report, done, found = stage.progress("records"), 0, {}
-
-            def tell(before: int, number: int) -> None:
-                report(before + number, total)
-
-            for name, store in stores.items():
-                found[name] = _scored(run, loaded, store, partial(tell, done))
-                done += len(store)
+            run.processes.announce({"part": "reference"})
+            found = score_references(run, loaded, corpus, stage.progress("records"))
+            if not all(np.isfinite(scores).all() for scores in found.values()):
+                raise TrainingError(
+                    "the model gives a token in the loss no finite log-probability before training",
+                    hint="The base model's weights or config.json are damaged.",
+                )
             _write(run, key, found)
         stage.facts["tokens"] = sum(int(store.loss_tokens.sum()) for store in stores.values())
-    columns = {name: {**store.by_token, REFERENCE: found[name]} for name, store in stores.items()}
-    return replace(
-        corpus,
-        train=replace(corpus.train, by_token=columns["train"]),
-        holdout=replace(corpus.holdout, by_token=columns["holdout"]),
-    )
+    return _with_columns(corpus, found)
 
 
-def reference_beside(store: TokenStore, folder: Path, objective: ObjectiveConfig) -> TokenStore:
-    """Returns a run's examples to train on with the column that lies beside them, where its objective asks for it.
+def reference_beside(corpus: Corpus, folder: Path, objective: ObjectiveConfig) -> Corpus:
+    """Returns a run's examples with the column that lies beside them, where its objective asks for it.
 
     Args:
-        store: The examples.
+        corpus: The examples.
         folder: The run's folder.
         objective: The objective's fields.
 
@@ -80,30 +77,70 @@ def reference_beside(store: TokenStore, folder: Path, objective: ObjectiveConfig
         StorageError: The file can't be read.
     """
     if not objective.uses_reference:
-        return store
-    found = np.array(map_arrays(folder / REFERENCE_FILE, dict.fromkeys(_SIDES, _TYPE))["train"])
-    return replace(store, by_token={**store.by_token, REFERENCE: found})
+        return corpus
+    found = map_arrays(folder / REFERENCE_FILE, dict.fromkeys(_SIDES, _TYPE))
+    return _with_columns(corpus, {name: np.array(found[name]) for name in _SIDES})
+
+
+def _with_columns(corpus: Corpus, found: Mapping[str, NDArray[np.float32]]) -> Corpus:
+    columns = {
+        name: {**store.by_token, REFERENCE: found[name]}
+        for name, store in (("train", corpus.train), ("holdout", corpus.holdout))
+    }
+    return replace(
+        corpus,
+        train=replace(corpus.train, by_token=columns["train"]),
+        holdout=replace(corpus.holdout, by_token=columns["holdout"]),
+    )
+
+
+def score_references(
+    run: RunContext, loaded: LoadedModel, corpus: Corpus, report: OnPass = lambda done, total: None
+) -> dict[str, NDArray[np.float32]]:
+    """Returns the log-probability of each token in the loss, `[tokens]`; 0 for the others.
+
+    All processes that train together call it, with the parameters of rank 0, and share the passes.
+
+    Args:
+        run: The run.
+        loaded: The model.
+        corpus: The examples.
+        report: Called before each pass with how many examples are done and how many there are; raises to stop.
+    """
+    send_parameters(run.processes, loaded.model.trainable_parameters().values())
+    total, done, found = len(corpus.train) + len(corpus.holdout), 0, {}
+
+    def tell(before: int, number: int) -> None:
+        report(before + number, total)
+
+    for name, store in (("train", corpus.train), ("holdout", corpus.holdout)):
+        found[name] = _scored(run, loaded, store, partial(tell, done))
+        done += len(store)
+    return found
 
 
 def _scored(
     run: RunContext, loaded: LoadedModel, store: TokenStore, report: Callable[[int], None]
 ) -> NDArray[np.float32]:
-    """Returns the log-probability of each token in the loss, `[tokens]`; 0 for the others."""
-    found = np.zeros(len(store.ids), np.float32)
-    passes = Passes(run.plan.bound.recipe.training.pass_tokens, loaded.packing.packed, loaded.device)
+    """Returns those of one side's tokens.
+
+    Processes put together what they have after every so many passes, so that none waits long for another.
+    """
+    found, processes = np.zeros(len(store.ids), np.float32), run.processes
+    passes = Passes(run.plan.bound.recipe.training.pass_tokens, loaded.packing.packed, loaded.device, processes)
     loss = TokenLoss(loaded.model.network, packed=passes.packed)
-    for group in passes.all_groups(store):
-        report(group[0])
-        at = int(store.offsets[group[0]])
-        for batch in passes.batches([store[number] for number in group]):
-            logps = loss.score(batch, learn=False).logps.cpu().numpy()
-            found[at + batch.logit_positions.cpu().numpy() + 1] = logps
-            at += batch.tokens
-    if not np.isfinite(found).all():
-        raise TrainingError(
-            "the model gives a token in the loss no finite log-probability before training",
-            hint="The base model's weights or config.json are damaged.",
-        )
+    groups, many = passes.all_groups(store), _PASSES * processes.count
+    for few in (groups[first : first + many] for first in range(0, len(groups), many)):
+        for number in passes.own(store, few):
+            report(few[number][0])
+            at = int(store.offsets[few[number][0]])
+            for batch in passes.batches([store[example] for example in few[number]]):
+                logps = loss.score(batch, learn=False).logps.cpu().numpy()
+                found[at + batch.logit_positions.cpu().numpy() + 1] = logps
+                at += batch.tokens
+        if processes.count > 1:
+            start, end = int(store.offsets[few[0][0]]), int(store.offsets[few[-1][-1] + 1])
+            processes.sum_(torch.from_numpy(found[start:end]))
     return found
 
 

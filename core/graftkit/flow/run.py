@@ -338,6 +338,7 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     from graftkit.flow.base_model import load_base, prepare_model
     from graftkit.flow.evaluate import evaluate, evaluate_base
     from graftkit.flow.export import export_all, refuse_merges
+    from graftkit.flow.follow import lead
     from graftkit.flow.reference import with_reference
     from graftkit.flow.training import train
 
@@ -345,10 +346,12 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     evaluate_base(run, base)
     loaded = prepare_model(run, base)
     refuse_merges(run, loaded, exporters)
+    lead(run, loaded.device)
     corpus = with_reference(run, loaded, corpus)
     evaluate(run, loaded, corpus, "before")
     train(run, loaded, corpus)
     evaluate(run, loaded, corpus, "after")
+    run.processes.announce({"part": None})
     export_all(run, loaded, corpus, exporters)
 
 

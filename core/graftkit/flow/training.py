@@ -11,7 +11,6 @@ from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import RECORD, Corpus
 from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folder import CHECKPOINTS
-from graftkit.flow.follow import lead
 from graftkit.flow.holdout_watch import HoldoutWatch
 from graftkit.flow.masking import masking_of
 from graftkit.flow.metrics import (
@@ -62,7 +61,6 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     model, trainer = loaded.model, make_trainer(run, loaded, corpus.train)
     _check_first(run, trainer)
     with run.stage("training") as stage:
-        lead(run)
         _tell_of_idle(run, trainer, stage)
         if run.resumed is not None and _is_trained(run, run.resumed, trainer):
             _take_adapter(run, run.resumed, model, trainer, stage)
@@ -119,6 +117,7 @@ def _take_steps(
     def on_pass(step: int, done: int, total: int) -> None:
         run.emit(PassFinished(step, len(trainer.plan), done, total))
 
+    run.processes.announce({"part": "training"})
     try:
         watch.after_step()  # a run may have been stopped before it was evaluated
         trainer.run(_on_step(run, trainer, watch), run.cancel.poll, on_pass)

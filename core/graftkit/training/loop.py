@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +27,10 @@ from graftkit.training.step_loss import LikelihoodLoss, Passes, StepLoss, StepSc
 from graftkit.training.together import check_same, receive_state, send_state, sum_gradients
 
 __all__ = ["Trainer", "holdout_loss"]
+
+_EVALUATE: Mapping[str, Any] = {"evaluate": True}
+_TRAINED: Mapping[str, Any] = {"trained": True}
+"""What rank 0 announces besides steps and the state to begin with."""
 
 
 class Trainer:
@@ -88,9 +93,10 @@ class Trainer:
         self._options = options
         self._device = device
         self._passes = Passes(options.pass_tokens, packed, device, processes)
-        self._loss = loss(self._passes) if loss else LikelihoodLoss(network, self._passes)
+        self._loss_of = loss or partial(LikelihoodLoss, network)
+        self._loss = self._loss_of(self._passes)
         self._parameters = list(parameters.values())
-        self._processes = processes
+        self._processes, self._sent = processes, False
         self._optimizers = Optimizers(parameters, options, rows or RowTraining(), rate_scales)
 
     def run(
@@ -111,28 +117,38 @@ class Trainer:
             LossError: A step's loss or gradient is no number, or the loss has diverged; the step is not taken.
         """
         with self._training():
-            send_state(self._processes, self.step, self.state())
+            self._send_state()
             while not self.stopped and self.step < len(self.plan):
                 self._processes.announce({"step": self.step + 1})
                 on_step(self._take_step(poll, on_pass))
-            self._processes.announce({"step": None})
+            self._processes.announce(_TRAINED)
             check_same(self._processes, self.state())
 
-    def follow(self, poll: Callable[[], None] = lambda: None) -> None:
+    def follow(self, holdout: TokenStore | None = None, poll: Callable[[], None] = lambda: None) -> None:
         """Takes the same steps as the process of rank 0, and computes this one's part of each.
 
         Args:
+            holdout: The examples that are evaluated between steps, where the recipe asks for that.
             poll: Called before each forward pass; raises to stop.
 
         Raises:
             TrainingError: What was trained is not the same in every process.
         """
         with self._training():
-            step, state = receive_state(self._processes)
-            self.load_state(step, state)
-            while self._processes.next_command()["step"] is not None:
-                self._take_step(poll, lambda step, done, total: None)
+            while (said := self._processes.next_command()) != _TRAINED:
+                if "state" in said:
+                    self.load_state(*receive_state(self._processes, said))
+                elif said == _EVALUATE and holdout is not None:
+                    self._evaluate(holdout, poll)
+                else:
+                    self._take_step(poll, lambda step, done, total: None)
             check_same(self._processes, self.state())
+
+    def _send_state(self) -> None:
+        """Sends the other processes what this one begins with, once."""
+        if not self._sent:
+            send_state(self._processes, self.step, self.state())
+            self._sent = True
 
     @contextmanager
     def _training(self) -> Iterator[None]:
@@ -153,9 +169,14 @@ class Trainer:
         """Returns the holdout loss of the model as it is trained so far; the next step computes the same either way.
 
         Args:
-            store: The holdout examples.
+            store: The holdout examples, which the other processes know.
             poll: Called before each forward pass; raises to stop.
         """
+        self._send_state()
+        self._processes.announce(_EVALUATE)
+        return self._evaluate(store, poll)
+
+    def _evaluate(self, store: TokenStore, poll: Callable[[], None]) -> float:
         training = self._network.training
         self._network.eval()
         try:
@@ -241,8 +262,9 @@ class Trainer:
         if not finite:
             self._network.eval()
             store, numbers = self._read(examples)
+            alone = self._loss_of(replace(self._passes, processes=ALONE))
             losses = {
-                example: self._loss.evaluate(store, [[number]], lambda done, total: None).loss
+                example: alone.evaluate(store, [[number]], lambda done, total: None).loss
                 for example, number in zip(examples, numbers, strict=True)
             }
             bad = [example for example, loss in losses.items() if not math.isfinite(loss)]
@@ -265,6 +287,7 @@ def holdout_loss(
     *,
     packed: bool = True,
     loss: Callable[[Passes], StepLoss] | None = None,
+    processes: Processes = ALONE,
 ) -> StepScore:
     """Returns the loss of the holdout examples, by default the mean negative log-likelihood of a token, in nats.
 
@@ -276,8 +299,9 @@ def holdout_loss(
         poll: Called before each pass with how many are done and how many there are; raises to stop.
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
         loss: What is measured, made of how examples are cut into passes; the likelihood when left out.
+        processes: The processes that share the passes; all of them call this.
     """
-    passes = Passes(microbatch_tokens, packed, device)
+    passes = Passes(microbatch_tokens, packed, device, processes)
     measured = loss(passes) if loss else LikelihoodLoss(network, passes)
     return measured.evaluate(store, passes.all_groups(store), poll)
 

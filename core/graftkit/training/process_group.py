@@ -34,6 +34,9 @@ _LOOK_SECONDS = 0.5
 _BROKEN_SECONDS = 10.0
 """How long is waited for the reason where a connection has broken."""
 
+_KEPT_COMMANDS = 8
+"""How many of the last commands the store keeps: some follow one another before all processes have read them."""
+
 _JOIN = timedelta(minutes=30)
 
 
@@ -94,8 +97,8 @@ class ProcessGroup:
     def announce(self, command: Mapping[str, Any]) -> None:
         """Tells the other processes what comes next, JSON."""
         self._store.set(f"command/{self._commands}", json.dumps(dict(command)))
-        if self._commands > 1:  # everybody has taken part in something since
-            self._store.delete_key(f"command/{self._commands - 2}")
+        if self._commands >= _KEPT_COMMANDS:  # everybody has taken part in something since
+            self._store.delete_key(f"command/{self._commands - _KEPT_COMMANDS}")
         self._commands += 1
 
     def next_command(self) -> dict[str, Any]:

@@ -60,11 +60,10 @@ class SequenceLoss:
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
         total = ScoreSums()
-        for losses, metrics, batches in self._asked(
-            store, groups, range(len(groups)), lambda done, every, *_: poll(done, every)
-        ):
+        own = self._passes.own(store, groups)
+        for losses, metrics, batches in self._asked(store, groups, own, lambda done, every, *_: poll(done, every)):
             total.add(losses, metrics, batches)
-        return total.score()
+        return total.over(self._passes.processes).score()
 
     def _asked(
         self,

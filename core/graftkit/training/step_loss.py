@@ -150,6 +150,8 @@ class StepLoss(Protocol):
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Returns the same loss without a gradient.
 
+        Where several processes share it, the score is that of all passes, bit for bit as one process adds them up.
+
         Args:
             store: The examples.
             groups: The numbers of those that are taken.
@@ -183,19 +185,23 @@ class LikelihoodLoss:
         for batch in self._batches(store, groups, self._passes.own(store, groups), before):
             sums.append(self._loss.backward(batch, scale))
             tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
-        found = self._passes.processes.gather([_summed(sums), tokens, loss_tokens])
+        found = self._passes.processes.gather([math.fsum(_fetched(sums)), tokens, loss_tokens])
         losses, tokens_of, loss_tokens_of = zip(*found, strict=True)
         return StepScore(math.fsum(losses), sum(tokens_of), sum(loss_tokens_of))
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
         sums: list[torch.Tensor] = []
-        weight_sum, tokens, loss_tokens = 0.0, 0, 0
-        for batch in self._batches(store, groups, range(len(groups)), lambda done, every, *_: poll(done, every)):
+        weights: list[float] = []
+        tokens, loss_tokens, own = 0, 0, self._passes.own(store, groups)
+        for batch in self._batches(store, groups, own, lambda done, every, *_: poll(done, every)):
             sums.append(self._loss.sum(batch))
-            weight_sum += batch.weight_sum
+            weights.append(float(batch.weight_sum))
             tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
-        return StepScore(_summed(sums) / weight_sum, tokens, loss_tokens)
+        found = self._passes.processes.gather([_fetched(sums), weights, tokens, loss_tokens])
+        losses, weights_of, tokens_of, loss_tokens_of = zip(*found, strict=True)
+        loss = math.fsum(chain(*losses)) / math.fsum(chain(*weights_of))  # whose order does not matter
+        return StepScore(loss, sum(tokens_of), sum(loss_tokens_of))
 
     def _batches(
         self, store: TokenStore, groups: Sequence[Sequence[int]], numbers: Sequence[int], before: BeforePass
@@ -209,9 +215,9 @@ class LikelihoodLoss:
                 done += 1
 
 
-def _summed(sums: Sequence[torch.Tensor]) -> float:
-    """Returns the sum of scalars, which are fetched from the device together: one wait for it a step."""
-    return math.fsum(torch.stack(list(sums)).double().tolist()) if sums else 0.0
+def _fetched(scalars: Sequence[torch.Tensor]) -> list[float]:
+    """Returns scalars, which are fetched from the device together: one wait for it a step."""
+    return torch.stack(list(scalars)).double().tolist() if scalars else []
 
 
 class ObjectiveLoss:
@@ -275,19 +281,20 @@ class ObjectiveLoss:
     @torch.no_grad()
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Scores what the objective looks at together, and asks it."""
-        total, done, every = ScoreSums(), 0, self._passes.count(store, groups)
-        everything = range(len(groups))
-        for chunk in [[number] for number in everything] if self._by_example else [everything]:
-            examples, passes = self._read(store, groups, chunk, everything)
-            runs = []
+        total, done, own = ScoreSums(), 0, self._passes.own(store, groups)
+        every = self._passes.count(store, [groups[number] for number in own])
+        for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
+            examples, passes = self._read(store, groups, chunk, own)
+            runs: list[ScoredPass | None] = []
             for each in passes:
-                poll(done, every)
-                runs.append(self._loss.score(each.batch, learn=False))
-                done += 1
+                if each.own:
+                    poll(done, every)
+                    done += 1
+                runs.append(self._loss.score(each.batch, learn=False) if each.own else None)
             batches = [each.batch for each in passes]
-            asked = _ask(self._objective, examples, batches, [run.logps for run in runs])
+            asked = _ask(self._objective, examples, batches, self._logps(passes, runs))
             total.add(asked.losses, asked.metrics, batches)
-        return total.score()
+        return (total.over(self._passes.processes) if self._by_example else total).score()
 
     def _read(
         self, store: TokenStore, groups: Sequence[Sequence[int]], chunk: Sequence[int], own: Sequence[int]
@@ -387,11 +394,12 @@ def _has(batch: PackedBatch) -> bool:
 
 
 class ScoreSums:
-    """Sums over what an objective looked at together."""
+    """Sums over what an objective looked at together; in which order it is added does not matter."""
 
     def __init__(self) -> None:
-        self._loss, self._examples, self._tokens, self._loss_tokens = 0.0, 0, 0, 0
-        self._sums: dict[str, tuple[float, int]] = {}
+        self._examples, self._tokens, self._loss_tokens = 0, 0, 0
+        self._losses: list[float] = []
+        self._sums: dict[str, list[tuple[float, int]]] = {}
 
     def add(self, losses: torch.Tensor, metrics: Mapping[str, torch.Tensor], batches: Sequence[PackedBatch]) -> None:
         """Adds what an objective said of some examples, and the passes that computed them.
@@ -401,30 +409,34 @@ class ScoreSums:
             metrics: `[examples]` each.
             batches: The passes.
         """
-        self._loss += losses.sum().item()
+        self._losses.append(losses.sum().item())
         self._examples += len(losses)
         self._tokens += sum(batch.tokens for batch in batches)
         self._loss_tokens += sum(len(batch.labels) for batch in batches)
         for name, values in metrics.items():
-            total, count = self._sums.get(name, (0.0, 0))
             known = values[~values.isnan()]
-            self._sums[name] = total + known.sum().item(), count + len(known)
+            self._sums.setdefault(name, []).append((known.sum().item(), len(known)))
 
     def over(self, processes: Processes) -> ScoreSums:
         """Returns the sums over what all processes have looked at."""
         found = ScoreSums()
-        for loss, examples, tokens, loss_tokens, sums in processes.gather(
-            [self._loss, self._examples, self._tokens, self._loss_tokens, self._sums]
+        for losses, examples, tokens, loss_tokens, sums in processes.gather(
+            [self._losses, self._examples, self._tokens, self._loss_tokens, self._sums]
         ):
-            found._loss, found._examples = found._loss + loss, found._examples + examples
+            found._losses += losses
+            found._examples += examples
             found._tokens, found._loss_tokens = found._tokens + tokens, found._loss_tokens + loss_tokens
-            for name, (total, count) in sums.items():
-                before, counted = found._sums.get(name, (0.0, 0))
-                found._sums[name] = before + total, counted + count
+            for name, parts in sums.items():
+                found._sums.setdefault(name, []).extend(parts)
         return found
 
     def score(self) -> StepScore:
         """Returns the means over what was added."""
-        means = {name: total / count for name, (total, count) in self._sums.items() if count}
-        loss = self._loss / self._examples if self._examples else math.nan
+        counts = {name: sum(count for _, count in parts) for name, parts in self._sums.items()}
+        means = {
+            name: math.fsum(total for total, _ in parts) / counts[name]
+            for name, parts in self._sums.items()
+            if counts[name]
+        }
+        loss = math.fsum(self._losses) / self._examples if self._examples else math.nan
         return StepScore(loss, self._tokens, self._loss_tokens, means)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from graftkit.errors import TrainingError
 from graftkit.training.processes import Processes
 
-__all__ = ["check_same", "receive_state", "send_state", "sum_gradients"]
+__all__ = ["check_same", "receive_state", "send_parameters", "send_state", "sum_gradients"]
 
 
 @torch.no_grad()
@@ -55,13 +56,33 @@ def send_state(processes: Processes, step: int, state: Mapping[str, torch.Tensor
         processes.broadcast_(tensor.detach().clone().contiguous())
 
 
-def receive_state(processes: Processes) -> tuple[int, dict[str, torch.Tensor]]:
-    """Returns what `send_state` sends: how many steps have been taken, and the tensors by name."""
-    said = processes.next_command()
+def receive_state(processes: Processes, said: Mapping[str, Any]) -> tuple[int, dict[str, torch.Tensor]]:
+    """Returns what `send_state` sends: how many steps have been taken, and the tensors by name.
+
+    Args:
+        processes: The processes; this one's rank is not 0.
+        said: The command that it begins with.
+    """
     found = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, (dtype, shape) in said["state"].items()}
     for tensor in found.values():
         processes.broadcast_(tensor)
     return int(said["after"]), found
+
+
+@torch.no_grad()
+def send_parameters(processes: Processes, parameters: Iterable[nn.Parameter]) -> None:
+    """Gives every process what that of rank 0 has in some parameters.
+
+    Args:
+        processes: The processes.
+        parameters: They, in the same order in each.
+    """
+    if processes.count == 1:
+        return
+    for parameter in parameters:
+        tensor = parameter.detach().clone(memory_format=torch.contiguous_format)
+        processes.broadcast_(tensor)
+        parameter.copy_(tensor)
 
 
 def check_same(processes: Processes, state: Mapping[str, torch.Tensor]) -> None:

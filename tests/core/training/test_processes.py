@@ -80,7 +80,7 @@ def test_a_state_arrives_as_it_was_sent() -> None:
     send_state(first, 7, state)
     second = Pair(1, first.sent)
     second.commands = first.commands
-    step, found = receive_state(second)
+    step, found = receive_state(second, second.next_command())
     assert step == 7 and found.keys() == state.keys()
     assert all(torch.equal(found[name], state[name]) and found[name].dtype == state[name].dtype for name in state)
 

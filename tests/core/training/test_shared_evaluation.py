@@ -1,0 +1,129 @@
+"""Processes that share an evaluation come to the same number as one alone, bit for bit, and each computes its part."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from graftkit.store.token_store import Example, TokenStore
+from graftkit.training.processes import ALONE, Processes
+from graftkit.training.step_loss import LikelihoodLoss, ObjectiveLoss, Passes, StepScore
+from transformers import LlamaConfig, LlamaForCausalLM
+
+COUNT = 3
+
+
+class InThreads:
+    """Processes that are threads of this one."""
+
+    def __init__(self, count: int) -> None:
+        self._barrier = threading.Barrier(count)
+        self._given: list[Any] = [None] * count
+        self.members = [_Member(self, rank, count) for rank in range(count)]
+
+    def exchange(self, rank: int, value: Any) -> list[Any]:
+        self._given[rank] = value
+        self._barrier.wait(60)
+        found = list(self._given)
+        self._barrier.wait(60)
+        return found
+
+    def call(self, task: Callable[[Processes], Any]) -> list[Any]:
+        """Returns what the task returns in each thread."""
+        found: list[Any] = [None] * len(self.members)
+
+        def run(rank: int) -> None:
+            found[rank] = task(self.members[rank])
+
+        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(found))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return found
+
+
+class _Member:
+    def __init__(self, together: InThreads, rank: int, count: int) -> None:
+        self.rank, self.count = rank, count
+        self._together = together
+
+    def sum_(self, tensor: torch.Tensor) -> None:
+        tensor.copy_(torch.stack(self._together.exchange(self.rank, tensor.clone())).sum(0))
+
+    def broadcast_(self, tensor: torch.Tensor) -> None:
+        tensor.copy_(self._together.exchange(self.rank, tensor.clone())[0])
+
+    def gather(self, value: Any) -> list[Any]:
+        return [json.loads(text) for text in self._together.exchange(self.rank, json.dumps(value))]
+
+    def announce(self, command: Any) -> None:
+        raise AssertionError("nothing is announced within an evaluation")
+
+    def next_command(self) -> dict[str, Any]:
+        raise AssertionError("nothing is announced within an evaluation")
+
+
+class MeanSquare:
+    """An objective by the scores of all examples, with a metric that some examples have not."""
+
+    def losses(self, scores: Any) -> torch.Tensor:
+        means = self._means(scores)
+        return (means - means.mean()) ** 2
+
+    def metrics(self, scores: Any) -> dict[str, torch.Tensor]:
+        means = self._means(scores)
+        return {"mean": torch.where(means > means.median(), means, torch.nan)}
+
+    def _means(self, scores: Any) -> torch.Tensor:
+        sums = torch.zeros(scores.sequences * scores.examples).index_add(0, scores.sequence, scores.logps)
+        return sums.view(scores.examples, scores.sequences).sum(1)
+
+
+@pytest.fixture(scope="module")
+def network() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        attn_implementation="eager",
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def store() -> TokenStore:
+    random = np.random.default_rng(0)
+    lengths = [3, 17, 5, 9, 2, 30, 4, 4, 11, 6, 8]
+    return TokenStore.of(
+        Example(random.integers(1, 50, size), random.uniform(0.1, 2, size).astype(np.float32), 0) for size in lengths
+    )
+
+
+@pytest.mark.parametrize("kind", ["likelihood", "by example", "all examples together"])
+def test_a_shared_evaluation_gives_the_same_number(kind: str, network: LlamaForCausalLM, store: TokenStore) -> None:
+    def evaluate(processes: Processes) -> tuple[StepScore, int]:
+        passes, polled = Passes(12, False, torch.device("cpu"), processes), []
+        objective: Any = MeanSquare()
+        loss = (
+            LikelihoodLoss(network, passes)
+            if kind == "likelihood"
+            else ObjectiveLoss(network, objective, passes, by_example=kind == "by example")
+        )
+        score = loss.evaluate(store, passes.all_groups(store), lambda done, every: polled.append((done, every)))
+        assert polled == [(number, len(polled)) for number in range(len(polled))]
+        return score, len(polled)
+
+    alone, all_passes = evaluate(ALONE)
+    found = InThreads(COUNT).call(evaluate)
+    assert [score for score, _ in found] == [alone] * COUNT
+    parts = [part for _, part in found]
+    assert sum(parts) == all_passes == len(store) and max(parts) < all_passes / 2
