@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from graftkit.corpus.encode import chat_template_of
@@ -15,6 +16,7 @@ from graftkit.flow.corpus import Corpus
 from graftkit.flow.holdout import encode_samples, loss_bytes
 from graftkit.flow.objective import loss_of
 from graftkit.flow.open_model import embedding_rows
+from graftkit.flow.worst_records import keep_worst
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
@@ -32,7 +34,10 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
         return
     options = run.plan.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
-        stage.facts |= _measured(run, stage, loaded.model.network, loaded, corpus.holdout)
+        facts, losses = _measured(run, stage, loaded.model.network, loaded, corpus.holdout)
+        stage.facts |= facts
+        if when == "after":
+            keep_worst(run, corpus.holdout, losses)
         wanted = corpus.answers[: options.evaluation.answers]
         if wanted:
             answers = answer_all(run, loaded, stage, corpus, wanted)
@@ -58,7 +63,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         except DataError as error:
             stage.notice(f"the base model can't be measured with its own vocabulary: {error.message}")
             return
-        stage.facts |= _measured(run, stage, base.network, base, store, tokenizer)
+        stage.facts |= _measured(run, stage, base.network, base, store, tokenizer)[0]
         run.record(metrics={**run.manifest.metrics, "base": dict(stage.facts)})
 
 
@@ -84,8 +89,11 @@ def _measured(
     loaded: LoadedBase | LoadedModel,
     store: TokenStore,
     tokenizer: Tokenizer | None = None,
-) -> dict[str, Any]:
-    """Returns the loss and what else the objective tells; of the likelihood also that of a byte of text, in bits."""
+) -> tuple[dict[str, Any], Sequence[float]]:
+    """Returns what is told of the holdout examples, and the loss of each.
+
+    Told are the loss and what else the objective tells; of the likelihood also that of a byte of text, in bits.
+    """
     score = holdout_loss(
         network,
         store,
@@ -103,10 +111,10 @@ def _measured(
             if stage.name == "evaluation after"
             else "The base model's weights or config.json are damaged.",
         )
-    if not run.plan.bound.objective_config.likelihood:
-        return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
-    if run.plan.bound.objective_config.head == "masked":
-        return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
+    config = run.plan.bound.objective_config
+    if not config.likelihood or config.head == "masked":
+        return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}, score.losses
     loss, weight_sum = score.loss, float(store.weight_sum.sum())
     size = loss_bytes(store, tokenizer or run.vocabulary.tokenizer)
-    return {"holdout_loss": loss, "bits_per_byte": loss * weight_sum / math.log(2) / max(1, size), "bytes": round(size)}
+    bits = loss * weight_sum / math.log(2) / max(1, size)
+    return {"holdout_loss": loss, "bits_per_byte": bits, "bytes": round(size)}, score.losses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -59,12 +60,13 @@ class SequenceLoss:
     @torch.no_grad()
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
-        total = ScoreSums()
+        total, every = ScoreSums(), list[float]()
         for losses, metrics, batches in self._asked(
             store, groups, range(len(groups)), lambda done, every, *_: poll(done, every)
         ):
             total.add(losses, metrics, batches)
-        return total.score()
+            every += losses.tolist()
+        return replace(total.score(), losses=every)
 
     def _asked(
         self,

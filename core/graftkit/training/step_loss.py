@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -67,12 +68,14 @@ class StepScore:
         tokens: The tokens of the examples.
         loss_tokens: Those in the loss.
         metrics: What else the objective tells, by name.
+        losses: Of an evaluation the loss of each example, in the order of its groups; a step tells none.
     """
 
     loss: float
     tokens: int
     loss_tokens: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    losses: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +192,22 @@ class LikelihoodLoss:
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
-        sums: list[torch.Tensor] = []
-        weight_sum, tokens, loss_tokens = 0.0, 0, 0
+        values: list[torch.Tensor] = []
+        weights: list[torch.Tensor] = []
+        owners: list[torch.Tensor] = []
+        tokens, sequences = 0, 0
         for batch in self._batches(store, groups, range(len(groups)), lambda done, every, *_: poll(done, every)):
-            sums.append(self._loss.sum(batch))
-            weight_sum += batch.weight_sum
-            tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
-        return StepScore(_summed(sums) / weight_sum, tokens, loss_tokens)
+            values.append(self._loss.score(batch, learn=False).logps * -batch.token_weights)
+            weights.append(batch.token_weights)
+            owners.append((batch.owners + sequences) // store.sequences_per_example)
+            tokens, sequences = tokens + batch.tokens, sequences + len(batch.sequences)
+        example, count = torch.cat(owners).cpu().numpy(), sum(map(len, groups))
+        sums, of_weights = (
+            np.bincount(example, torch.cat(each).cpu().double().numpy(), count) for each in (values, weights)
+        )
+        with np.errstate(invalid="ignore"):  # of an example without a token in the loss it is no number
+            losses = (sums / of_weights).tolist()
+        return StepScore(float(sums.sum() / of_weights.sum()), tokens, len(example), losses=losses)
 
     def _batches(
         self, store: TokenStore, groups: Sequence[Sequence[int]], numbers: Sequence[int], before: BeforePass
@@ -276,7 +288,7 @@ class ObjectiveLoss:
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Scores what the objective looks at together, and asks it."""
         total, done, every = ScoreSums(), 0, self._passes.count(store, groups)
-        everything = range(len(groups))
+        everything, losses = range(len(groups)), list[float]()
         for chunk in [[number] for number in everything] if self._by_example else [everything]:
             examples, passes = self._read(store, groups, chunk, everything)
             runs = []
@@ -287,7 +299,8 @@ class ObjectiveLoss:
             batches = [each.batch for each in passes]
             asked = _ask(self._objective, examples, batches, [run.logps for run in runs])
             total.add(asked.losses, asked.metrics, batches)
-        return total.score()
+            losses += asked.losses.tolist()
+        return replace(total.score(), losses=losses)
 
     def _read(
         self, store: TokenStore, groups: Sequence[Sequence[int]], chunk: Sequence[int], own: Sequence[int]
