@@ -111,13 +111,14 @@ def test_unfinished_and_damaged_runs_are_told_in_words(runs: dict[str, Path], tm
     (broken / "holdout-worst.json").write_text("[]")
     (broken / "tokens" / "train.safetensors").write_bytes(b"no")
     lines = (broken / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (broken / "metrics.jsonl").write_text("".join(["{damaged\n", *lines[1:]]))
+    odd = [json.dumps({**json.loads(lines[1]), "loss": loss}) + "\n" for loss in (10**400, float("nan"))]
+    (broken / "metrics.jsonl").write_text("".join(["{damaged\n", odd[0], *lines[2:-2], odd[1]]))
     found = graftkit.compare([runs["four"], broken])
     told = "\n".join(found.notices)
     assert "broken has been stopped in the stage training, after step 3 of 4: stopped" in told
     for name in ("answers-after.json is damaged", "holdout-worst.json is damaged", "tokens/train.safetensors is"):
         assert f"broken: {name}" in told
-    assert "metrics.jsonl is damaged: it has no line that can be read of step 1" in told
+    assert "metrics.jsonl is damaged: it has no line that can be read of step 1, 2" in told
     assert found.runs[1].holdout_after is None and found.runs[1].trainable is None
     assert asked(runs["four"], broken).exit_code == 0
 

@@ -17,6 +17,8 @@ from graftkit.store.token_store import TokenStore
 
 __all__ = ["read_run"]
 
+_LARGEST = 1e100
+
 
 def read_run(folder: Path, manifest: RunManifest | None = None) -> RunData:
     """Returns what a run says.
@@ -54,11 +56,20 @@ def _metrics(folder: Path, manifest: RunManifest, damage: list[str]) -> Metrics:
     except FolderError as error:
         damage.append(f"{METRICS} {error.message}")
         return Metrics()
+    metrics = Metrics(
+        [line for line in metrics.steps if all(map(_can_be_drawn, line.values()))],
+        [line for line in metrics.evaluations if _can_be_drawn(line.holdout_loss)],
+    )
     training = next((stage for stage in manifest.stages if stage.name == "training"), None)
     steps = (training.model_extra or {}).get("steps") if training else None
     missing = missing_steps(metrics.steps, steps) if isinstance(steps, int) else ""
     damage += [missing] if missing else []
     return metrics
+
+
+def _can_be_drawn(value: Any) -> bool:
+    """Whether a value is no number, or one that is finite and that every float has room for; no step has another."""
+    return not isinstance(value, int | float) or abs(value) < _LARGEST
 
 
 def _read(path: Path, damage: list[str]) -> Mapping[str, Any]:

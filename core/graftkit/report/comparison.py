@@ -11,7 +11,7 @@ from typing import Any
 from graftkit.report.run_data import RunData
 from graftkit.report.run_manifest import RunManifest
 from graftkit.report.series import Curve, thinned
-from graftkit.report.summary import training_seconds
+from graftkit.report.summary import objective_of, training_seconds
 
 __all__ = ["ComparedAnswer", "Comparison", "Difference", "RunFigures", "compared"]
 
@@ -201,7 +201,7 @@ def _holdout_notices(names: Sequence[str], manifests: Sequence[RunManifest]) -> 
 def _mixed(manifests: Sequence[RunManifest]) -> list[str]:
     """Says what else keeps losses from being compared."""
     tokenizers = {manifest.tokenizer.fingerprint for manifest in manifests if manifest.tokenizer}
-    objectives = {str((manifest.providers.get("objective") or {}).get("name")) for manifest in manifests}
+    objectives = {objective_of(manifest) for manifest in manifests}
     layouts = {manifest.data.fingerprint.get("layout", "") for manifest in manifests if manifest.data}
     found = []
     if len(tokenizers) > 1:

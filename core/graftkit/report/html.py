@@ -18,6 +18,7 @@ from graftkit.report.summary import (
     merge_text,
     metric_columns,
     metric_rows,
+    objective_of,
     proof_text,
     training_seconds,
     vocabulary_text,
@@ -68,8 +69,8 @@ def render_report(run: RunData) -> str:
 
 def loss_unit(manifest: RunManifest) -> str:
     """Returns what a run's loss is counted in."""
-    use = (manifest.providers.get("objective") or {}).get("name", "sft")
-    return "nats a token" if use in ("sft", "masked-lm") else str(use)
+    objective = objective_of(manifest)
+    return "nats a token" if objective in ("sft", "masked-lm") else objective
 
 
 def _summary(manifest: RunManifest) -> str:
