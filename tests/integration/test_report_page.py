@@ -16,7 +16,14 @@ from chromium import CHROMIUM, Tab, browser
 from graftkit.flow.read_run import read_run
 from graftkit.report.html import render_report
 from graftkit.report.run_data import RunData, ShownAnswer, WorstRecord
-from graftkit.report.run_manifest import ExportFacts, RunManifest
+from graftkit.report.run_manifest import (
+    ExportFacts,
+    MemoryFacts,
+    MemoryForecast,
+    MemoryMeasured,
+    RunManifest,
+    StageMemory,
+)
 from graftkit.store.token_store import TokenStore
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -189,3 +196,15 @@ def test_a_manifest_of_an_earlier_form_still_makes_a_page(finished: graftkit.Run
     run = RunData(finished.folder, RunManifest.from_json(finished.manifest), damage=["metrics.jsonl is damaged"])
     page = render_report(run)
     assert "metrics.jsonl is damaged" in page and "No line of metrics.jsonl can be read." in page
+
+
+def test_memory_is_shown_beside_its_forecast_where_there_is_one(finished: graftkit.RunResult) -> None:
+    run = read_run(finished.folder)
+    assert "measured, MB" in render_report(run) and "forecast, MB" not in render_report(run)
+    forecast = MemoryForecast(device="cpu", stages=[StageMemory(stage="training", host=123_000_000)])
+    measured = MemoryMeasured(host={"training": 120_000_000, "report": 90_000_000})
+    manifest = run.manifest.with_facts(memory=MemoryFacts(forecast=forecast, measured=measured))
+    page = render_report(replace(run, manifest=manifest))
+    assert "forecast, MB of the machine" in page
+    assert '<td>training</td><td class="n">123</td><td class="n">120</td>' in page
+    assert '<td>report</td><td class="n">-</td><td class="n">90</td>' in page
