@@ -13,6 +13,7 @@ from typing import Any
 import graftkit
 import pytest
 from chromium import CHROMIUM, Tab, browser
+from graftkit.flow.folder import others_files
 from graftkit.flow.read_run import read_run
 from graftkit.report.html import render_report
 from graftkit.report.run_data import RunData, ShownAnswer, WorstRecord
@@ -208,3 +209,9 @@ def test_memory_is_shown_beside_its_forecast_where_there_is_one(finished: graftk
     assert "forecast, MB of the machine" in page
     assert '<td>training</td><td class="n">123</td><td class="n">120</td>' in page
     assert '<td>report</td><td class="n">-</td><td class="n">90</td>' in page
+
+
+def test_every_file_of_a_run_is_known_as_its_own_without_its_list(finished: graftkit.RunResult) -> None:
+    """A run that is stopped right after it has written one goes on with it, and lists it in the end."""
+    manifest = RunManifest.from_json(finished.manifest).with_facts(artifacts={}, written=[])
+    assert (finished.folder / "holdout-worst.json").exists() and others_files(finished.folder, manifest) == []
