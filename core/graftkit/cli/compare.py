@@ -23,6 +23,9 @@ __all__ = ["command"]
 _WIDEST = 40
 """Characters of a value that a table shows."""
 
+_LONGEST = 120
+"""Characters of a question or an answer that are shown."""
+
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, type=click.Path())
@@ -72,7 +75,7 @@ def _show(found: Comparison, answers: int) -> None:
 
 
 def _table(rows: list[tuple[str, ...]]) -> None:
-    cut = [tuple(_cut(cell) for cell in row) for row in rows]
+    cut = [tuple(_middle_cut(cell) for cell in row) for row in rows]
     show_table(cut[0], cut[1:])
 
 
@@ -92,9 +95,15 @@ def _show_answer(found: Comparison, answer: ComparedAnswer) -> None:
     said = [("asked", answer.question), ("expected", answer.expected)]
     said += [(run.name, "-" if text is None else text) for run, text in zip(found.runs, answer.answers, strict=True)]
     for name, text in said:
-        click.echo(f"  {one_line(name):{width}}  {_cut(text.strip(), 120)}")
+        click.echo(f"  {one_line(name):{width}}  {_cut(text.strip(), _LONGEST)}")
 
 
-def _cut(text: str, length: int = _WIDEST) -> str:
+def _middle_cut(text: str) -> str:
+    """Returns a value on one line; of a long one the beginning and the end, which is what tells paths apart."""
+    shown, half = one_line(text), (_WIDEST - 3) // 2
+    return shown if len(shown) <= _WIDEST else f"{shown[:half]}...{shown[-half:]}"
+
+
+def _cut(text: str, length: int) -> str:
     shown = one_line(text)
     return shown if len(shown) <= length else f"{shown[: length - 3]}..."

@@ -234,9 +234,12 @@ _HAS = {"failed": "failed", "interrupted": "been stopped"}
 
 def _differences(manifests: Sequence[RunManifest]) -> list[Difference]:
     facts = [_flat(manifest.recipe) | _besides(manifest) for manifest in manifests]
-    keys = dict.fromkeys(key for each in facts for key in each)
+    sections = [*dict.fromkeys(section for manifest in manifests for section in manifest.recipe)]
+    place = {section: number for number, section in enumerate(sections)}
+    found = dict.fromkeys(key for each in facts for key in each)
+    keys = sorted(found, key=lambda key: place.get(key.partition(".")[0], len(place)))
     values = {key: [each.get(key) for each in facts] for key in keys}
-    return [Difference(key, found) for key, found in values.items() if any(value != found[0] for value in found[1:])]
+    return [Difference(key, said) for key, said in values.items() if any(value != said[0] for value in said[1:])]
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
