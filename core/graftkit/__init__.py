@@ -14,6 +14,7 @@ from graftkit._version import __version__
 if TYPE_CHECKING:
     from graftkit.errors import GraftkitError as GraftkitError
     from graftkit.flow.cancel import CancelToken as CancelToken
+    from graftkit.flow.compare import compare as compare
     from graftkit.flow.run import RunResult as RunResult
     from graftkit.flow.run import plan as plan
     from graftkit.flow.run import run as run
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.vocabulary import VocabularyChange as VocabularyChange
     from graftkit.recipe.load import load_recipe as load_recipe
     from graftkit.recipe.schema import Recipe as Recipe
+    from graftkit.report.comparison import Comparison as Comparison
 
 _HOMES = {
     "AdaptedWeight": "graftkit.interfaces.adapted_weight",
@@ -97,6 +99,7 @@ _HOMES = {
     "BufferedWeight": "graftkit.interfaces.buffered_weight",
     "CancelToken": "graftkit.flow.cancel",
     "CardRequest": "graftkit.interfaces.export_card",
+    "Comparison": "graftkit.report.comparison",
     "Column": "graftkit.interfaces.record_format",
     "Completion": "graftkit.interfaces.samples",
     "Conversation": "graftkit.interfaces.samples",
@@ -160,6 +163,7 @@ _HOMES = {
     "VocabularyChange": "graftkit.interfaces.vocabulary",
     "check_matrix": "graftkit.interfaces.checks",
     "check_tensors": "graftkit.interfaces.checks",
+    "compare": "graftkit.flow.compare",
     "hookimpl": "graftkit.host.hookspecs",
     "load_recipe": "graftkit.recipe.load",
     "plan": "graftkit.flow.run",

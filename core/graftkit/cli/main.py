@@ -24,6 +24,7 @@ _COMMANDS = {
     "preview": "Show training records as tokens, those in the loss marked.",
     "generate": "Try a run or an export.",
     "export": "Add an export to a finished run, without training.",
+    "compare": "Compare runs: recipes, curves, figures, answers.",
     "verify": "Prove an export again: load it afresh, compare logits.",
     "tokenizer": "Train, extend, analyze and compare tokenizers.",
     "plugins": "List what is installed, and from whom.",

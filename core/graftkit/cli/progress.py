@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from graftkit.cli.terminal import above, console, is_terminal
+from graftkit.cli.training_line import TrainingLine, sample_lines
 from graftkit.flow.estimate import describe_chosen
 from graftkit.flow.events import (
     Chosen,
@@ -20,18 +20,18 @@ from graftkit.flow.events import (
     OnEvent,
     PassFinished,
     Progress,
+    SampleAnswered,
     StageFinished,
     StageStarted,
     StepFinished,
 )
-from graftkit.host.lifecycle import StepInfo
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-__all__ = ["show_progress", "time_left"]
+__all__ = ["show_progress"]
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def show_progress() -> Iterator[OnEvent]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),  # a stage may be called after an export, and an export anything
-        BarColumn(bar_width=28),
+        BarColumn(bar_width=_bar_width(live.width)),
         TextColumn("{task.fields[text]}", markup=False),
         TimeElapsedColumn(),
     )
@@ -61,64 +61,48 @@ def show_progress() -> Iterator[OnEvent]:
                 bars.stop()
 
 
-def time_left(step: StepInfo, seconds: float, taken: int) -> str:
-    """Returns the time that the steps still to come will take at the speed so far, as m:ss or h:mm:ss.
+_WIDE = 110
+"""Columns from which on a terminal has room for a long bar."""
 
-    Args:
-        step: The last step.
-        seconds: How long the steps took that this process has taken.
-        taken: How many those are: fewer than the step's number where the run goes on.
-    """
-    left = round(seconds / taken * (step.steps - step.step))
-    minutes, rest = divmod(left, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+_BESIDE = 14
+"""Columns that the spinner, the time and what is between them take."""
+
+
+def _bar_width(width: int) -> int:
+    return 28 if width >= _WIDE else 8
 
 
 def _chosen(values: Mapping[str, Any]) -> str:
     return f"chosen by the records and the model: {describe_chosen(values)}"
 
 
-_METRICS = 2
-"""How many of an objective's metrics stand in a line, the first ones that it names."""
-
-
 def _measured(event: HoldoutMeasured) -> str:
     return f"step {event.step}/{event.steps}  holdout loss {event.loss:.4f}  ({event.examples} examples)"
 
 
-class _Speed:
-    """Adds up the steps that this process has taken."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.tokens = 0
-        self.steps = 0
-
-    def line(self, step: StepInfo) -> str:
-        self.seconds += step.seconds
-        self.tokens += step.tokens
-        self.steps += 1
-        rate = self.tokens / self.seconds
-        left = time_left(step, self.seconds, self.steps)
-        said = "".join(f"  {name} {value:.3g}" for name, value in islice(step.metrics.items(), _METRICS))
-        return f"step {step.step}/{step.steps}  loss {step.loss:.4f}{said}  {rate:.0f} tokens/s  {left} left"
-
-
 class PlainLines:
-    """Writes a line a stage, and lines of training about every twentieth of the way or ten seconds."""
+    """Writes a line a stage, and few of training: about every twentieth of the way, and else ever more rarely.
+
+    However long a run is, and however many steps it takes, they stay about a hundred.
+    """
 
     every_seconds = 10.0
+    every_share = 0.1
+    """The share of the stage's time so far that passes between two lines, where that is longer."""
+    evaluations = 20
+    """How many evaluations are told one by one; of later ones the lines of steps tell."""
 
     def __init__(self) -> None:
-        self._speed = _Speed()
-        self._last = time.monotonic()
+        self._line = TrainingLine()
+        self._last = self._start = time.monotonic()
+        self._evaluations = 0
 
     def show(self, event: Event) -> None:
         """Writes what is worth a line."""
         match event:
             case StageStarted(stage):
-                self._last = time.monotonic()
+                self._start = time.monotonic()
                 self._write(f"{stage} ...")
             case Chosen(values):
                 self._write(_chosen(values))
@@ -127,12 +111,18 @@ class PlainLines:
             case Notice(stage, message):
                 self._write(further_lines_indented(f"{stage}: note: {message}"))
             case StepFinished(step):
-                line = self._speed.line(step)
-                share = max(1, step.steps // 20)
+                self._line.add(step)
+                share = -(-step.steps // 20)
                 if step.step in (1, step.steps) or step.step % share == 0 or self._due():
+                    self._write(f"  {self._line.text()}")
+            case HoldoutMeasured(step, steps):
+                self._line.add(event)
+                self._evaluations += 1
+                if self._evaluations <= self.evaluations or step == steps:
+                    self._write(f"  {_measured(event)}")
+            case SampleAnswered():
+                for line in sample_lines(event):
                     self._write(f"  {line}")
-            case HoldoutMeasured():
-                self._write(f"  {_measured(event)}")
             case PassFinished(step, steps, done, total):
                 if self._due():
                     self._write(f"  step {step}/{steps}: {done} of {total} passes")
@@ -141,7 +131,8 @@ class PlainLines:
                     self._write(f"  {stage}: {done} of {total} {what}")
 
     def _due(self) -> bool:
-        return time.monotonic() - self._last > self.every_seconds
+        now = time.monotonic()
+        return now - self._last > max(self.every_seconds, self.every_share * (now - self._start))
 
     def _write(self, line: str) -> None:
         self._last = time.monotonic()
@@ -155,7 +146,7 @@ class LiveBars:
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._task: TaskID | None = None
-        self._speed = _Speed()
+        self._line = TrainingLine()
 
     def show(self, event: Event) -> None:
         """Moves the bars."""
@@ -173,14 +164,25 @@ class LiveBars:
             case Notice(stage, message):
                 self._bars.console.print(further_lines_indented(f"note: {stage}: {message}"), style="yellow")
             case StepFinished(step):
-                self._update(total=step.steps, completed=step.step, text=self._speed.line(step))
+                self._line.add(step)
+                self._update(total=step.steps, completed=step.step, text=self._line.text(self._room()))
             case HoldoutMeasured():
-                self._bars.console.print(_measured(event), markup=False)
+                self._line.add(event)
+                self._update(text=self._line.text(self._room()))
+            case SampleAnswered():
+                for line in sample_lines(event):
+                    self._bars.console.print(line, markup=False, style="dim", overflow="ellipsis", no_wrap=True)
             case PassFinished(step, steps, done, total):
                 text = f"step {step}/{steps}  {done}/{total} passes"
                 self._update(total=steps, completed=step - 1 + done / total, text=text)
             case Progress(_, what, done, total):
                 self._update(total=total, completed=done, text=f"{done}/{total} {what}")
+
+    def _room(self) -> int:
+        """Returns how many characters the line of training has beside what else stands on its line."""
+        width = self._bars.console.width
+        names = [task.description for task in self._bars.tasks]
+        return width - max(map(len, names), default=0) - _bar_width(width) - _BESIDE
 
     def _update(self, **fields: object) -> None:
         if self._task is not None:

@@ -24,6 +24,7 @@ from graftkit.flow.follow import follow
 from graftkit.flow.resume import telling_versions
 from graftkit.flow.run import RunResult, run
 from graftkit.recipe.load import recipe_name
+from graftkit.report.next_commands import next_commands
 from graftkit.report.run_manifest import MergeFacts, RunManifest, required
 from graftkit.report.summary import (
     exported_text,
@@ -151,7 +152,8 @@ def summary(result: RunResult) -> str:
         lines.append(vocabulary_text(manifest))
     for name, facts in manifest.exports.items():
         lines += export_lines(folder / "exports" / name, facts.proof, facts.merge)
-    lines += [f"report  {one_line(str(folder / 'report.html'))}", "", "Next:", *_next(result)]
+    lines += [f"report  {one_line(str(folder / 'report.html'))}", "", "Next:"]
+    lines += [f"  {command}" for command in next_commands(folder, manifest)]
     return "\n".join(lines)
 
 
@@ -169,26 +171,3 @@ def export_lines(folder: Path, proof: Mapping[str, Any], merge: MergeFacts | Non
 
 def _row(name: str, *values: str) -> str:
     return f"{name:28}" + "".join(f"{value:>12}" for value in values)
-
-
-def _next(result: RunResult) -> list[str]:
-    """Returns commands to type next.
-
-    The prompt is a record's: one that would not be shown as it is, or that looks like an option, is not offered.
-    """
-    prompt = result.manifest["data"]["example_prompt"]
-    offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
-    writes = not result.manifest.get("head")
-    commands = [f"  toolkit generate {_argument(result.folder)} {shlex.quote(offered)}"] if writes else []
-    if result.exports:
-        folder = result.folder / "exports" / next(iter(result.exports))
-        commands.append(f"  toolkit verify {_argument(folder)}")
-    else:
-        commands.append(f"  toolkit export {_argument(result.folder)} --to merged")
-    return commands
-
-
-def _argument(path: Path) -> str:
-    """Returns a path as a shell's argument on one line, which is no option."""
-    text = one_line(str(path))
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)

@@ -13,12 +13,12 @@ from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
 from graftkit.interfaces.metric import Answered, Metric
-from graftkit.interfaces.samples import Sample
+from graftkit.interfaces.samples import Completion, Conversation, Sample
 from graftkit.model.generate import generate_greedily
 from graftkit.store.files import write_json
 from graftkit.store.token_store import Example
 
-__all__ = ["Answer", "answer_all", "keep_answers", "mean_scores"]
+__all__ = ["Answer", "answer_all", "answered", "asked", "keep_answers", "mean_scores", "question_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ def answer_all(
     answers: list[Answer] = []
     batches = [numbers[at : at + options.batch_size] for at in range(0, len(numbers), options.batch_size)]
     report = stage.progress("tokens")
-    asked = _asked(run, corpus, numbers)
+    prompted = asked(run, corpus, numbers)
     for number, batch in enumerate(batches):
         examples = [corpus.holdout[number] for number in batch]
-        prompts, records = zip(*asked[len(answers) : len(answers) + len(batch)], strict=True)
+        prompts, records = zip(*prompted[len(answers) : len(answers) + len(batch)], strict=True)
 
         def poll(made: int, number: int = number) -> None:
             report(number * options.max_new_tokens + made, len(batches) * options.max_new_tokens)
@@ -78,8 +78,8 @@ def answer_all(
             stop=corpus.stop,
             poll=poll,
         )
-        answered = map(_answered, [run] * len(batch), examples, prompts, replies, records)
-        answers += [Answer(given, _scores(metrics, given)) for given in answered]
+        given = map(answered, [run] * len(batch), examples, prompts, replies, records)
+        answers += [Answer(each, _scores(metrics, each)) for each in given]
     return answers
 
 
@@ -98,6 +98,8 @@ def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
     """
     data = [
         {
+            "where": answer.answered.record.where,
+            "question": question_of(answer.answered.record),
             "prompt": answer.answered.prompt,
             "expected": answer.answered.expected,
             "answer": answer.answered.answer,
@@ -122,7 +124,20 @@ def _scores(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, floa
     return {label: float(score) for label, score in scores.items()}
 
 
-def _asked(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[tuple[list[int], Sample]]:
+def question_of(record: Sample) -> str:
+    """Returns what a record asks: the last thing said before its answer, without a chat template; "" for none."""
+    record = shown(record)
+    if isinstance(record, Completion):
+        return record.prompt
+    if not isinstance(record, Conversation):
+        return ""
+    said = list(record.messages)
+    while said and said[-1].role != "assistant":
+        said.pop()
+    return next((message.content for message in reversed(said[:-1]) if message.role != "assistant"), "")
+
+
+def asked(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[tuple[list[int], Sample]]:
     """Returns each answer's prompt as it is in use, training's own where that can't be told, and its record."""
     encoder = run.vocabulary.encoder
     records = run.plan.samples.holdout.at({*corpus.answered[: len(numbers)]})
@@ -140,9 +155,18 @@ def _asked(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[tupl
     ]
 
 
-def _answered(
+def answered(
     run: RunContext, example: Example, prompt: Sequence[int], reply: Sequence[int], record: Sample
 ) -> Answered:
+    """Returns what a model answered to an example, as text.
+
+    Args:
+        run: The run.
+        example: The example.
+        prompt: The ids that the model went on with.
+        reply: The ids that it gave.
+        record: The example's record.
+    """
     decode = run.vocabulary.tokenizer.decode
     goes_on = example.ids[: len(prompt)].tolist() == prompt
     start = len(prompt) if goes_on else example.prompt_length

@@ -15,6 +15,7 @@ from graftkit.flow.corpus import Corpus
 from graftkit.flow.holdout import encode_samples, loss_bytes
 from graftkit.flow.objective import loss_of
 from graftkit.flow.open_model import embedding_rows
+from graftkit.flow.worst_records import keep_worst
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
@@ -38,6 +39,8 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
         run.processes.announce({"part": "evaluation"})
         score = score_holdout(run, loaded, corpus.holdout, stage.progress("passes"))
         stage.facts |= _measured(run, stage, score, corpus.holdout, run.vocabulary.tokenizer)
+        if when == "after":
+            keep_worst(run, corpus.holdout, score.losses)
         wanted = corpus.answers[: options.evaluation.answers]
         if wanted:
             answers = answer_all(run, loaded, stage, corpus, wanted)
@@ -130,9 +133,8 @@ def _measured(
             if stage.name == "evaluation after"
             else "The base model's weights or config.json are damaged.",
         )
-    if not run.plan.bound.objective_config.likelihood:
-        return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
-    if run.plan.bound.objective_config.head == "masked":
+    config = run.plan.bound.objective_config
+    if not config.likelihood or config.head == "masked":
         return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
     loss, weight_sum = score.loss, float(store.weight_sum.sum())
     size = loss_bytes(store, tokenizer)

@@ -16,6 +16,7 @@ __all__ = [
     "OnEvent",
     "PassFinished",
     "Progress",
+    "SampleAnswered",
     "StageFinished",
     "StageStarted",
     "StepFinished",
@@ -86,6 +87,27 @@ class HoldoutMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class SampleAnswered:
+    """The model has answered a holdout record while it is trained, for whoever wants to see how it does.
+
+    Attributes:
+        step: The step that it answered after, from 1.
+        steps: How many there will be.
+        question: What the record asks.
+        expected: What it answers.
+        answer: What the model answered, cut off after some tokens.
+        where: The record's file and line.
+    """
+
+    step: int
+    steps: int
+    question: str
+    expected: str
+    answer: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class PassFinished:
     """A step of several forward passes has come a little further.
 
@@ -121,5 +143,15 @@ class Chosen:
     values: Mapping[str, Any]
 
 
-Event = Chosen | StageStarted | StageFinished | Progress | PassFinished | StepFinished | HoldoutMeasured | Notice
+Event = (
+    Chosen
+    | StageStarted
+    | StageFinished
+    | Progress
+    | PassFinished
+    | StepFinished
+    | HoldoutMeasured
+    | SampleAnswered
+    | Notice
+)
 OnEvent = Callable[[Event], None]

@@ -42,14 +42,15 @@ _FOLDERS = ("tokenizer", "tokens", ".tokens.partial", CHECKPOINTS, "adapter", "e
 
 _OWN = re.compile(
     r"manifest\.json|\.graftkit\.lock|tokenizer|vocabulary\.json|tokens|checkpoints|adapter|exports"
-    r"|(probes|reference)\.safetensors|metrics\.jsonl|answers-(before|after)\.json|report\.html"
+    r"|(probes|reference)\.safetensors|metrics\.jsonl|answers-(before|after)\.json|holdout-worst\.json|report\.html"
     rf"|\.tokens\.partial|{TEMPORARY.pattern}"
 )
 """What a run writes at the top of its folder; a plugin's files are known from the manifest."""
 
 _OWN_FILES = re.compile(
     r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference)\.safetensors|metrics\.jsonl"
-    r"|answers-(before|after)\.json|report\.html|tokens/(train|holdout)\.safetensors|adapter/adapter\.(safetensors|json)"
+    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|tokens/(train|holdout)\.safetensors"
+    r"|adapter/adapter\.(safetensors|json)"
     r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"
     rf"|\.tokens\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?"
 )

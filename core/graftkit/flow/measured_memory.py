@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-__all__ = ["StagePeak", "measured_memory", "own_memory"]
+__all__ = ["StagePeak", "measured_memory", "memory_in_use", "own_memory"]
 
 _EVERY = 0.01
 """Seconds between two looks at a process; one takes some 30 millionths of a second."""
@@ -64,6 +64,15 @@ def _watch(peak: StagePeak, over: Event) -> None:
         peak.host = max(peak.host or 0, (own_memory() or 0) + children)
         if over.wait(_EVERY):
             return
+
+
+def memory_in_use() -> int | None:
+    """Returns the bytes that torch holds on a CUDA device, or else this process; None where the system does not tell.
+
+    It takes some millionths of a second.
+    """
+    cuda = _cuda()
+    return int(cuda.memory_allocated()) if cuda else own_memory()
 
 
 def own_memory() -> int | None:

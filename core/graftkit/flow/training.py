@@ -24,6 +24,7 @@ from graftkit.flow.metrics import (
 )
 from graftkit.flow.objective import loss_of
 from graftkit.flow.resume import Resumed, check_state
+from graftkit.flow.sample_answers import SampleAnswers
 from graftkit.host.lifecycle import StepInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.model.adapt import AdaptedModel
@@ -70,7 +71,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
             if not loaded.packing.packed:
                 alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
                 stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
-            run.record(exported=_take_steps(run, model, corpus, trainer, stage))
+            run.record(exported=_take_steps(run, loaded, corpus, trainer, stage))
         save_adapter(run, model, run.manifest.exported.step if run.manifest.exported else trainer.step)
         stage.facts |= _facts(trainer, read_metrics(run.folder / METRICS))
 
@@ -106,7 +107,7 @@ def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Tra
 
 
 def _take_steps(
-    run: RunContext, model: AdaptedModel, corpus: Corpus, trainer: Trainer, stage: StageScope
+    run: RunContext, loaded: LoadedModel, corpus: Corpus, trainer: Trainer, stage: StageScope
 ) -> ExportedStep:
     """Takes the steps that have not been taken yet, and puts into the model what is exported of them."""
     metrics = LineFile(run.folder / METRICS)
@@ -120,11 +121,11 @@ def _take_steps(
     run.processes.announce({"part": "training"})
     try:
         watch.after_step()  # a run may have been stopped before it was evaluated
-        trainer.run(_on_step(run, trainer, watch), run.cancel.poll, on_pass)
+        trainer.run(_on_step(run, trainer, watch, SampleAnswers(run, loaded, corpus)), run.cancel.poll, on_pass)
     except BaseException as error:
         if trainer.whole and trainer.step > start:
             _write_checkpoint(run, trainer, watch)
-            save_adapter(run, model, trainer.step)
+            save_adapter(run, loaded.model, trainer.step)
         if isinstance(error, LossError):
             raise _naming_records(run, corpus, error) from error
         raise
@@ -251,7 +252,9 @@ def _row_training(run: RunContext, model: AdaptedModel) -> RowTraining:
     )
 
 
-def _on_step(run: RunContext, trainer: Trainer, watch: HoldoutWatch) -> Callable[[StepInfo], None]:
+def _on_step(
+    run: RunContext, trainer: Trainer, watch: HoldoutWatch, samples: SampleAnswers
+) -> Callable[[StepInfo], None]:
     every = run.plan.bound.recipe.training.checkpoint_every
     state = ProcessState(cheap=True)
 
@@ -266,6 +269,7 @@ def _on_step(run: RunContext, trainer: Trainer, watch: HoldoutWatch) -> Callable
             _write_checkpoint(run, trainer, watch)
             run.save()
         run.broadcast("graftkit_step_finished", step=step)
+        samples.after_step(step)
 
     return on_step
 

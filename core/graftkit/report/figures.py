@@ -1,85 +1,76 @@
-"""Draws a run's figures as SVG."""
+"""What a run's figures show: which curves and bars of it are drawn."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftkit.report.closed_page import without_style_attributes
+from markupsafe import Markup
+
+from graftkit.report.chart import Bar, Line, bar_chart, line_chart
+from graftkit.report.run_data import LengthFigures
 from graftkit.report.run_manifest import Measurement
+from graftkit.report.series import Curve, curve_of, smoothed, thinned
 
-__all__ = ["bits_per_byte_bars", "loss_curve"]
+__all__ = ["bits_per_byte_bars", "length_bars", "loss_chart", "rate_chart"]
+
+_MANY = 60
+"""Steps from which on a mean is drawn over the loss of each."""
 
 
-def loss_curve(lines: Sequence[Mapping[str, Any]], holdout: Mapping[int, float]) -> str:
-    """Draws the loss of each step, the holdout loss beside it where that was measured, and the learning rate below.
+def loss_chart(steps: Sequence[Mapping[str, Any]], holdout: Mapping[int, float], unit: str) -> Markup:
+    """Draws the loss of each step, its running mean where there are many, and the holdout loss where it was measured.
 
     Args:
-        lines: What metrics.jsonl says of each step.
-        holdout: Holdout losses by the step that they were measured after, in nats of a token in the loss.
-
-    Returns:
-        An `<svg>` element.
+        steps: What metrics.jsonl says of each step.
+        holdout: Holdout losses by the step that they were measured after.
+        unit: What the loss is counted in.
     """
-    steps, losses, rates = ([line[key] for line in lines] for key in ("step", "loss", "learning_rate"))
-    with _figure(8, 4) as figure:
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        above.plot(steps, losses, color="#1f5fa8", linewidth=1.5, label="training")
-        if holdout:
-            above.plot(
-                list(holdout), list(holdout.values()), color="#c2803a", marker="o", markersize=4, label="holdout"
-            )
-            above.legend(frameon=False)
-        above.set_ylabel("loss (nats a token)")
-        above.set_ylim(bottom=0)
-        below.plot(steps, rates, color="#888888", linewidth=1)
-        below.set_ylabel("rate")
-        below.set_xlabel("step")
-        for axes in (above, below):
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(alpha=0.25)
-        return _svg(figure)
+    every = [(float(line["step"]), float(line["loss"])) for line in steps]
+    many = len(every) > _MANY
+    lines = [Line(Curve("training", thinned(every, 400)), 0, faint=many)]
+    if many:
+        lines.append(Line(Curve("training, running mean", thinned(smoothed(every), 200)), 0))
+    if holdout:
+        points = thinned([(float(step), loss) for step, loss in sorted(holdout.items())], 100)
+        lines.append(Line(Curve("holdout", points), 1, marked=True))
+    last = f"from {every[0][1]:.4f} to {every[-1][1]:.4f}" if every else ""
+    described = f"The loss of {len(every)} steps, {last}"
+    return line_chart(lines, "step", f"loss, {unit}", described=described, from_zero=all(y >= 0 for _, y in every))
+
+
+def rate_chart(steps: Sequence[Mapping[str, Any]]) -> Markup:
+    """Draws the learning rate of each step."""
+    line = Line(curve_of("learning rate", steps, "learning_rate", 200), 2)
+    described = f"The learning rate of {len(steps)} steps"
+    return line_chart([line], "step", "learning rate", described=described, from_zero=True)
 
 
 _BARS = {
-    "base": ("base model,\nits own vocabulary", "#888888"),
-    "before": ("new vocabulary,\nbefore training", "#c2803a"),
-    "after": ("new vocabulary,\nafter training", "#1f5fa8"),
+    "base": ("base model, its own vocabulary", 3),
+    "before": ("new vocabulary, before training", 1),
+    "after": ("new vocabulary, after training", 0),
 }
 
 
-def bits_per_byte_bars(metrics: Mapping[str, Measurement]) -> str:
-    """Draws the holdout bits per byte at each moment at which a run measured them, as an `<svg>` element.
+def bits_per_byte_bars(metrics: Mapping[str, Measurement]) -> Markup:
+    """Draws the holdout bits per byte at each moment at which a run measured them.
 
     Args:
         metrics: "base", "before" and "after", as the manifest has them.
     """
-    moments = [when for when in _BARS if when in metrics]
-    with _figure(8, 2.2) as figure:
-        axes = figure.subplots()
-        values = [metrics[when].bits_per_byte or 0.0 for when in moments]
-        bars = axes.barh([_BARS[when][0] for when in moments], values, color=[_BARS[when][1] for when in moments])
-        axes.bar_label(bars, fmt="%.3f", padding=4)
-        axes.invert_yaxis()
-        axes.set_xlabel("holdout bits per byte (less is better)")
-        axes.spines[["top", "right"]].set_visible(False)
-        return _svg(figure)
+    known = {when: facts.bits_per_byte for when in _BARS if (facts := metrics.get(when)) is not None}
+    bars = [
+        Bar(_BARS[when][0], value or 0.0, "-" if value is None else f"{value:.3f}", _BARS[when][1])
+        for when, value in known.items()
+    ]
+    return bar_chart(bars, described="Holdout bits per byte; less is better")
 
 
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Any]:
-    """Gives an empty figure that is drawn with the same bytes each time."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"svg.hashsalt": "graftkit", "svg.fonttype": "none"}):
-        yield Figure(figsize=(width, height), layout="constrained")
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    return without_style_attributes(svg[svg.index("<svg") :])
+def length_bars(figures: LengthFigures) -> Markup:
+    """Draws how many examples have which length."""
+    bars = [
+        Bar(f"{low:,} to {high:,} tokens" if high > low else f"{low:,} tokens", count, f"{count:,}", 5)
+        for low, high, count in figures.counts
+    ]
+    return bar_chart(bars, described="How many examples have which length in tokens")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment
-from markupsafe import Markup
-
-from graftkit.report.closed_page import with_policy
-from graftkit.report.figures import bits_per_byte_bars, loss_curve
-from graftkit.report.run_manifest import RunManifest, required
+from graftkit.report.figures import bits_per_byte_bars, length_bars, loss_chart, rate_chart
+from graftkit.report.next_commands import next_commands
+from graftkit.report.page import render
+from graftkit.report.run_data import LengthFigures, RunData
+from graftkit.report.run_manifest import ExportFacts, RunManifest, required
 from graftkit.report.summary import (
     exported_text,
     memory_rows,
@@ -20,73 +18,147 @@ from graftkit.report.summary import (
     merge_text,
     metric_columns,
     metric_rows,
+    objective_of,
     proof_text,
     training_seconds,
     vocabulary_text,
 )
-from graftkit.visible import visible
 
-__all__ = ["render_report"]
+__all__ = ["loss_unit", "render_report"]
 
 SHOWN_ANSWERS = 20
 
 
-def render_report(
-    title: str,
-    manifest: RunManifest,
-    steps: Sequence[Mapping[str, Any]],
-    answers: Sequence[Mapping[str, Any]],
-    holdout: Mapping[int, float],
-) -> str:
+def render_report(run: RunData) -> str:
     """Renders the page.
 
-    Args:
-        title: The run's name.
-        manifest: What manifest.json says.
-        steps: The lines of metrics.jsonl, a line a step.
-        answers: What the trained model answered to holdout rows.
-        holdout: The holdout loss after each step that was evaluated while the model was trained.
+    Raises:
+        FolderError: The manifest does not say what a finished run's says.
     """
-    template = Environment(autoescape=True, finalize=_shown).from_string(
-        files("graftkit.report").joinpath("template.html").read_text(encoding="utf-8")
-    )
-    parameters = required(manifest.parameters, "parameters")
-    page = template.render(
-        title=title,
-        model=manifest.recipe["model"]["path"],
-        adapter=manifest.providers["adapter"]["name"],
-        quantizer=manifest.providers["quantizer"]["name"],
-        trainable=f"{parameters.trainable:,}",
-        total=f"{parameters.total:,}",
-        share=f"{parameters.trainable_share:.2%}",
-        seconds=round(training_seconds(manifest)),
-        notices=manifest.notices,
-        columns=metric_columns(manifest),
-        metrics=metric_rows(manifest),
+    manifest = run.manifest
+    rows = metric_rows(manifest)
+    memory = memory_rows(manifest)
+    return render(
+        "report.html",
+        title=run.name,
+        summary=_summary(manifest),
+        notices=[*manifest.notices, *run.damage],
+        metrics=[("", *metric_columns(manifest)), *rows] if rows else [],
         vocabulary=vocabulary_text(manifest),
-        tokenizer=manifest.tokenizer.fingerprint if manifest.tokenizer else "",
         bits=bits_per_byte_bars(manifest.metrics) if "base" in manifest.metrics else "",
         exported=exported_text(manifest),
-        curve=loss_curve(steps, holdout),
-        answers=answers[:SHOWN_ANSWERS],
-        exports=[
-            {
-                "name": name,
-                "proof": proof_text(facts.proof),
-                "folder": facts.folder,
-                "merge": merge_text(facts.merge) if facts.merge else "",
-                "merges": merge_rows(facts.merge) if facts.merge else [],
-                "measured_on": facts.merge.measured_on if facts.merge else "",
-            }
-            for name, facts in manifest.exports.items()
-        ],
-        memory=memory_rows(manifest),
-        stages=manifest.stages,
+        loss=loss_chart(run.steps, run.holdout, loss_unit(manifest)),
+        rate=rate_chart(run.steps) if run.steps else "",
+        answers=sorted(run.answers, key=lambda answer: answer.right_after)[:SHOWN_ANSWERS],
+        answered=len(run.answers),
+        right=_right(run),
+        worst=run.worst,
+        examined=f"{run.examined:,}",
+        lengths=_length_rows(run.lengths),
+        length_charts=[(name, length_bars(figures)) for name, figures in run.lengths.items()],
+        exports=[_export(name, facts) for name, facts in manifest.exports.items()],
+        memory=memory,
+        memory_missing=_no_forecast(manifest) if memory else "",
+        stages=[("stage", "seconds"), *((stage.name, f"{stage.seconds:.1f}") for stage in manifest.stages)],
+        commands=next_commands(run.folder, manifest),
+        versions=_versions(manifest),
+        hashes=_hashes(manifest),
         recipe=json.dumps(manifest.recipe, indent=2, ensure_ascii=False),
     )
-    return with_policy(page)
 
 
-def _shown(value: Any) -> Any:
-    """Writes out what a page would obey in a text, but in what is a part of the page."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+def loss_unit(manifest: RunManifest) -> str:
+    """Returns what a run's loss is counted in."""
+    objective = objective_of(manifest)
+    return "nats a token" if objective in ("sft", "masked-lm") else objective
+
+
+def _summary(manifest: RunManifest) -> str:
+    parameters, providers = required(manifest.parameters, "parameters"), manifest.providers
+    parts = [
+        manifest.recipe["model"]["path"],
+        f"{providers['adapter']['name']} on {providers['quantizer']['name']}",
+        f"{parameters.trainable:,} of {parameters.total:,} parameters trained ({parameters.trainable_share:.2%})",
+        f"{training_seconds(manifest):,.0f} s of training",
+    ]
+    return " · ".join(parts)
+
+
+def _right(run: RunData) -> str:
+    """Says how many answers were right before training and after it."""
+    known = [answer for answer in run.answers if answer.before is not None and answer.after is not None]
+    before, after = (sum(getattr(answer, f"right_{when}") for answer in known) for when in ("before", "after"))
+    return f"right: {before} before training, {after} after it" if known else ""
+
+
+def _length_rows(lengths: Mapping[str, LengthFigures]) -> list[tuple[str, ...]]:
+    if not lengths:
+        return []
+    figures = lengths.values()
+    rows = {
+        "examples": [f"{each.examples:,}" for each in figures],
+        "tokens": [f"{each.tokens:,}" for each in figures],
+        "tokens in the loss": [f"{each.loss_tokens:,} ({each.loss_tokens / each.tokens:.0%})" for each in figures],
+        "shortest": [f"{each.shortest:,}" for each in figures],
+        "median": [f"{each.median:,}" for each in figures],
+        "95 in 100 up to": [f"{each.long:,}" for each in figures],
+        "longest": [f"{each.longest:,}" for each in figures],
+    }
+    return [("", *lengths), *((name, *values) for name, values in rows.items())]
+
+
+def _export(name: str, facts: ExportFacts) -> dict[str, Any]:
+    return {
+        "name": name,
+        "proof": proof_text(facts.proof),
+        "proved": facts.proof.get("status") == "proved",
+        "parity": _parity(facts.proof),
+        "folder": facts.folder,
+        "merge": merge_text(facts.merge) if facts.merge else "",
+        "merges": merge_rows(facts.merge) if facts.merge else [],
+        "measured_on": facts.merge.measured_on if facts.merge else "",
+    }
+
+
+def _parity(proof: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns the headings, and what was compared of an export's logits; nothing where nothing was."""
+    if proof.get("status") != "proved":
+        return []
+    rows = [("largest difference of a logit", f"{proof['max_abs_diff']:.1e}", f"{proof['tolerance']:.1e}")]
+    if "mean_abs_diff" in proof:
+        rows.append(("mean difference", f"{proof['mean_abs_diff']:.1e}", ""))
+    if "top1_agreement" in proof:
+        rows.append(("the same likeliest token", f"{proof['top1_agreement']:.2%}", ""))
+    rounding = proof.get("rounding")
+    if rounding:
+        rows.append(("divergence by rounding, nats", f"{rounding['divergence']:.1e}", f"{rounding['allowed']:.1e}"))
+    return [("", "measured", "allowed"), *rows]
+
+
+def _no_forecast(manifest: RunManifest) -> str:
+    forecast = manifest.memory.forecast if manifest.memory else None
+    if forecast and forecast.unknown:
+        return f"There is no forecast: {forecast.unknown}."
+    return "" if forecast else "A run forecasts only where a key of its recipe says auto; toolkit plan always does."
+
+
+def _versions(manifest: RunManifest) -> list[tuple[str, str]]:
+    others = {
+        f"{facts.get('distribution')} {facts.get('version')}"
+        for facts in manifest.providers.values()
+        if isinstance(facts, dict) and facts.get("distribution") not in (None, "graftkit")
+    }
+    plugins = [("plugins", ", ".join(sorted(others)))] if others else []
+    return [("graftkit", manifest.graftkit), *manifest.environment.items(), *plugins, ("seed", str(manifest.seed))]
+
+
+def _hashes(manifest: RunManifest) -> list[tuple[str, str]]:
+    tokenizer, data = manifest.tokenizer, manifest.data
+    found = list((manifest.model.files if manifest.model else {}).items())
+    if tokenizer:
+        found.append(("tokenizer", tokenizer.fingerprint))
+        found += [("chat template", tokenizer.chat_template)] if tokenizer.chat_template else []
+    found += [
+        (f"{name} records", text) for name, text in (data.fingerprint if data else {}).items() if name != "layout"
+    ]
+    return found

@@ -14,6 +14,7 @@ __all__ = [
     "merge_text",
     "metric_columns",
     "metric_rows",
+    "objective_of",
     "proof_text",
     "training_seconds",
     "vocabulary_text",
@@ -80,6 +81,12 @@ def training_seconds(manifest: RunManifest) -> float:
     stage = next((stage for stage in manifest.stages if stage.name == "training"), None)
     facts = (stage.model_extra or {}) if stage else {}
     return float(facts.get("step_seconds", stage.seconds if stage else 0.0))
+
+
+def objective_of(manifest: RunManifest) -> str:
+    """Returns the name of what a run minimizes."""
+    facts = manifest.providers.get("objective")
+    return str(facts.get("name", "sft")) if isinstance(facts, dict) else "sft"
 
 
 def exported_text(manifest: RunManifest) -> str:

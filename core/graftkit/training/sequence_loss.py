@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -59,11 +60,12 @@ class SequenceLoss:
     @torch.no_grad()
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
-        total = ScoreSums()
-        own = self._passes.own(store, groups)
+        total, own, found = ScoreSums(), self._passes.own(store, groups), list[float]()
         for losses, metrics, batches in self._asked(store, groups, own, lambda done, every, *_: poll(done, every)):
             total.add(losses, metrics, batches)
-        return total.over(self._passes.processes).score()
+            found += losses.tolist()
+        score = total.over(self._passes.processes).score()
+        return replace(score, losses=self._passes.gathered(groups, own, found))
 
     def _asked(
         self,

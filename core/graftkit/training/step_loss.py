@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -67,12 +68,14 @@ class StepScore:
         tokens: The tokens of the examples.
         loss_tokens: Those in the loss.
         metrics: What else the objective tells, by name.
+        losses: Of an evaluation the loss of each example, in the order of its groups; a step tells none.
     """
 
     loss: float
     tokens: int
     loss_tokens: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    losses: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,20 @@ class Passes:
         starts = store.offsets
         tokens = [sum(int(starts[example + 1] - starts[example]) for example in group) for group in groups]
         return shares(tokens, self.processes.count)[self.processes.rank]
+
+    def gathered(self, groups: Sequence[Sequence[int]], own: Sequence[int], values: Sequence[float]) -> list[float]:
+        """Returns a value of each example, in the order of the groups, of what every process has found out.
+
+        Args:
+            groups: The examples' numbers, by group.
+            own: The numbers of the groups that this process has computed.
+            values: What it found out of their examples, in this order.
+        """
+        found: dict[int, list[float]] = {}
+        for numbers, theirs in self.processes.gather([list(own), list(values)]):
+            rest = iter(theirs)
+            found |= {number: list(islice(rest, len(groups[number]))) for number in numbers}
+        return list(chain.from_iterable(found[number] for number in range(len(groups))))
 
     def count(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> int:
         """Returns how many passes some groups take."""
@@ -191,17 +208,25 @@ class LikelihoodLoss:
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
-        sums: list[torch.Tensor] = []
-        weights: list[float] = []
-        tokens, loss_tokens, own = 0, 0, self._passes.own(store, groups)
+        values: list[torch.Tensor] = []
+        weights: list[torch.Tensor] = []
+        owners: list[torch.Tensor] = []
+        tokens, sequences, own = 0, 0, self._passes.own(store, groups)
         for batch in self._batches(store, groups, own, lambda done, every, *_: poll(done, every)):
-            sums.append(self._loss.sum(batch))
-            weights.append(float(batch.weight_sum))
-            tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
-        found = self._passes.processes.gather([_fetched(sums), weights, tokens, loss_tokens])
-        losses, weights_of, tokens_of, loss_tokens_of = zip(*found, strict=True)
-        loss = math.fsum(chain(*losses)) / math.fsum(chain(*weights_of))  # whose order does not matter
-        return StepScore(loss, sum(tokens_of), sum(loss_tokens_of))
+            values.append(self._loss.score(batch, learn=False).logps * -batch.token_weights)
+            weights.append(batch.token_weights)
+            owners.append((batch.owners + sequences) // store.sequences_per_example)
+            tokens, sequences = tokens + batch.tokens, sequences + len(batch.sequences)
+        examples = sequences // store.sequences_per_example
+        sums, of_weights = (
+            np.array(self._passes.gathered(groups, own, _sums_of(owners, each, examples))) for each in (values, weights)
+        )
+        found = self._passes.processes.gather([tokens, sum(map(len, values))])
+        with np.errstate(invalid="ignore"):  # of an example without a token in the loss it is no number
+            losses = (sums / of_weights).tolist()
+        loss = math.fsum(sums) / math.fsum(of_weights)  # whose order does not matter
+        tokens_of, loss_tokens_of = zip(*found, strict=True)
+        return StepScore(loss, sum(tokens_of), sum(loss_tokens_of), losses=losses)
 
     def _batches(
         self, store: TokenStore, groups: Sequence[Sequence[int]], numbers: Sequence[int], before: BeforePass
@@ -213,6 +238,15 @@ class LikelihoodLoss:
                 before(done, every, number, place)
                 yield batch
                 done += 1
+
+
+def _sums_of(owners: Sequence[torch.Tensor], values: Sequence[torch.Tensor], examples: int) -> list[float]:
+    """Returns the sum of each example's values, `[tokens]` of each pass; `owners` says whose they are."""
+    if not examples:
+        return []
+    of_tokens = torch.cat(list(values)).cpu().double().numpy()
+    sums: list[float] = np.bincount(torch.cat(list(owners)).cpu().numpy(), of_tokens, examples).tolist()
+    return sums
 
 
 def _fetched(scalars: Sequence[torch.Tensor]) -> list[float]:
@@ -282,7 +316,7 @@ class ObjectiveLoss:
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Scores what the objective looks at together, and asks it."""
         total, done, own = ScoreSums(), 0, self._passes.own(store, groups)
-        every = self._passes.count(store, [groups[number] for number in own])
+        every, losses = self._passes.count(store, [groups[number] for number in own]), list[float]()
         for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
             examples, passes = self._read(store, groups, chunk, own)
             runs: list[ScoredPass | None] = []
@@ -294,7 +328,10 @@ class ObjectiveLoss:
             batches = [each.batch for each in passes]
             asked = _ask(self._objective, examples, batches, self._logps(passes, runs))
             total.add(asked.losses, asked.metrics, batches)
-        return (total.over(self._passes.processes) if self._by_example else total).score()
+            losses += asked.losses.tolist()
+        if not self._by_example:  # every process has looked at all examples
+            return replace(total.score(), losses=losses)
+        return replace(total.over(self._passes.processes).score(), losses=self._passes.gathered(groups, own, losses))
 
     def _read(
         self, store: TokenStore, groups: Sequence[Sequence[int]], chunk: Sequence[int], own: Sequence[int]

@@ -78,6 +78,29 @@ def test_the_loss_of_packed_examples_is_that_of_each_example_alone(tiny_model: P
     assert holdout_loss(ours, examples, CPU, microbatch_tokens=40).loss == pytest.approx(expected / count, rel=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_evaluation_tells_the_loss_of_each_example(tiny_model: Path, packed: bool) -> None:
+    """Whatever weights their tokens have; one example has no token in the loss, and its loss is no number."""
+    random = np.random.default_rng(3)
+    every = list(store())
+    every[3] = replace(every[3], loss_weight=np.zeros_like(every[3].loss_weight))
+    every[5] = replace(every[5], loss_weight=random.choice([0.0, 0.25, 2.0], len(every[5].ids)).astype(np.float32))
+    reference: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    expected = []
+    for example in every:
+        logits = reference(input_ids=torch.from_numpy(example.ids)[None]).logits[0, :-1]
+        nll = cross_entropy(logits, torch.from_numpy(example.ids)[1:], reduction="none").numpy()
+        weights = np.asarray(example.loss_weight[1:], dtype=np.float64)
+        expected.append((nll * weights).sum() / weights.sum() if weights.any() else float("nan"))
+    model, _ = network(tiny_model)
+    if not packed:
+        model.set_attn_implementation("sdpa")
+    found = holdout_loss(model, TokenStore.of(every), CPU, microbatch_tokens=40, packed=packed)
+    assert found.losses == pytest.approx(expected, rel=1e-4, nan_ok=True)
+    assert found.loss_tokens == sum(int(np.count_nonzero(example.loss_weight[1:])) for example in every)
+
+
 class Counting(TokenStore):
     """A store that counts how often examples are read."""
 

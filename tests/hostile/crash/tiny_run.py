@@ -49,7 +49,7 @@ def make_recipe(folder: Path, *, steps: int = 3, export: tuple[str, ...] = ("pef
 
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
-    """Leaves out what takes time and writes nothing: a process for each proof, the report's figure, a look at garbage.
+    """Leaves out what takes time and writes nothing: a process for each proof, a look at garbage.
 
     An export is proved as by a run, in this process. Whether a model's sequences share a pass is found out once for
     each configuration, which alone decides it.
@@ -74,7 +74,6 @@ def quick() -> Iterator[None]:
         mock.patch("graftkit.flow.export.prove", prove),
         mock.patch("graftkit.flow.check_model.choose_packing", choose),
         mock.patch("graftkit.flow.export.give_memory_back"),
-        mock.patch("graftkit.report.html.loss_curve", lambda *_: ""),
         warnings.catch_warnings(action="ignore", category=FutureWarning),
     ):
         yield

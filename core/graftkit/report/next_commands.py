@@ -1,0 +1,35 @@
+"""The commands that come next after a run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from graftkit.report.run_manifest import RunManifest
+from graftkit.visible import one_line
+
+__all__ = ["next_commands"]
+
+
+def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
+    """Returns commands to type next.
+
+    The prompt is a record's: one that would not be shown as it is, or that looks like an option, is not offered.
+
+    Args:
+        folder: The run's folder, as it is named in the commands.
+        manifest: What the run says.
+    """
+    prompt = manifest.data.example_prompt if manifest.data else None
+    offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
+    commands = [f"toolkit generate {_argument(folder)} {shlex.quote(offered)}"] if manifest.head is None else []
+    if manifest.exports:
+        export = folder / "exports" / next(iter(manifest.exports))
+        return [*commands, f"toolkit verify {_argument(export)}"]
+    return [*commands, f"toolkit export {_argument(folder)} --to merged"]
+
+
+def _argument(path: Path) -> str:
+    """Returns a path as a shell's argument on one line, which is no option."""
+    text = one_line(str(path))
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
