@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.exporter import Probe as Probe
     from graftkit.interfaces.exporter import ProofRequest as ProofRequest
     from graftkit.interfaces.exporter import TrainedModel as TrainedModel
+    from graftkit.interfaces.frozen_weight import EmbeddingWeight as EmbeddingWeight
     from graftkit.interfaces.frozen_weight import FrozenWeight as FrozenWeight
     from graftkit.interfaces.frozen_weight import PlainWeight as PlainWeight
     from graftkit.interfaces.initializer import Initializer as Initializer
@@ -106,6 +107,7 @@ _HOMES = {
     "Exporter": "graftkit.interfaces.exporter",
     "ExtensionPlan": "graftkit.interfaces.vocabulary",
     "ExtensionSpec": "graftkit.interfaces.vocabulary",
+    "EmbeddingWeight": "graftkit.interfaces.frozen_weight",
     "FrozenWeight": "graftkit.interfaces.frozen_weight",
     "GraftkitError": "graftkit.errors",
     "Initializer": "graftkit.interfaces.initializer",

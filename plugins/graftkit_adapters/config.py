@@ -8,7 +8,7 @@ from functools import lru_cache
 from math import sqrt
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from graftkit import LayerInfo, ProviderConfig
+from graftkit import LayerInfo, LayerKind, ProviderConfig
 from graftkit.interfaces.patterns import takes_forever
 from pydantic import AfterValidator, Field, model_validator
 
@@ -16,6 +16,9 @@ __all__ = ["BitFitConfig", "FullConfig", "LoraConfig", "QloraConfig", "Start"]
 
 Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "qpissa"]
 """What LoRA's two matrices start as."""
+
+_FROM_WEIGHT = ("pissa", "olora", "qpissa")
+"""Starts that are made of a layer's original weight."""
 
 _TAKEN_OFF = ("pissa", "olora")
 """Starts whose product is taken off again, which PEFT has as LoRA of twice the rank."""
@@ -129,6 +132,7 @@ class LoraConfig(ProviderConfig):
 
     peft_prefix: ClassVar[str] = "lora_"
     free_fields: ClassVar[frozenset[str]] = frozenset(["dropout"])
+    layer_kinds: ClassVar[frozenset[LayerKind]] = frozenset(["linear", "conv1d", "experts", "embedding"])
 
     @classmethod
     def from_peft(cls, fields: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -142,6 +146,14 @@ class LoraConfig(ProviderConfig):
         _refuse_variants(fields)
         found = {name: fields[key] for key, name in _OF_PEFT.items() if fields.get(key) is not None}
         return {**_DEFAULTS_OF_PEFT, **found}
+
+    def refusal(self, layer: LayerInfo) -> str | None:
+        """Refuses on an embedding what has no such form: DoRA, and starts from its matrix."""
+        if layer.kind != "embedding":
+            return None
+        if self.dora:
+            return "it is an embedding, on which there is no DoRA"
+        return f"it is an embedding, which has no start of {self.init}" if self.init in _FROM_WEIGHT else None
 
     def rank_of(self, layer: LayerInfo) -> int:
         """Returns the rank of a layer's update."""

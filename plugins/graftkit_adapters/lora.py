@@ -16,14 +16,17 @@ from math import sqrt
 from typing import Any
 
 import torch
-from graftkit import AdaptedWeight, Layer
+from graftkit import AdaptedWeight, EmbeddingWeight, Layer
 from torch import nn
 from torch.nn.functional import dropout, linear
 
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.starts import start_of
 
-__all__ = ["MAGNITUDE", "Lora", "LoraWeight"]
+__all__ = ["MAGNITUDE", "Lora", "LoraEmbedding", "LoraWeight"]
+
+_OF_EMBEDDING = "lora_embedding_"
+"""What the names of an embedding's two matrices begin with in PEFT's files."""
 
 MAGNITUDE = "lora_magnitude_vector"
 """What DoRA's magnitudes are called, here and in PEFT's files."""
@@ -36,7 +39,13 @@ class Lora:
         self._config = config or LoraConfig()
 
     def attach(self, layer: Layer) -> LoraWeight:
-        """Adapts one layer; the result starts by computing what its weight alone computes."""
+        """Adapts one layer; the result starts by computing what its weight alone computes.
+
+        Raises:
+            ValueError: It is an embedding, on which there is no DoRA and no start from the weight.
+        """
+        if layer.info.kind == "embedding":
+            return LoraEmbedding(layer, self._config)
         if self._config.dora:
             from graftkit_adapters.dora import DoraWeight
 
@@ -69,8 +78,13 @@ class Lora:
         }
 
     def peft_tensors(self, adapted: AdaptedWeight) -> Mapping[str, torch.Tensor]:
-        """Returns `lora_A.weight [rank, in]` and `lora_B.weight [out, rank]`, and DoRA's magnitudes `[out]`."""
+        """Returns `lora_A.weight [rank, in]` and `lora_B.weight [out, rank]`, and DoRA's magnitudes `[out]`.
+
+        Those of an embedding are `lora_embedding_A [rank, ids]` and `lora_embedding_B [out, rank]`.
+        """
         state = dict(adapted.adapter_state())
+        if adapted.info.kind == "embedding":
+            return {f"{_OF_EMBEDDING}{name.removeprefix('lora_')}": tensor for name, tensor in state.items()}
         if self._config.start_is_taken_off:
             state["lora_A"] = torch.cat([state["lora_A"], state.pop("start_A")])
             state["lora_B"] = torch.cat([state["lora_B"], -state.pop("start_B")], dim=1)
@@ -78,7 +92,9 @@ class Lora:
 
     def from_peft(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Returns `lora_A`, `lora_B`, of a start that is taken off `start_A` and `start_B`, of DoRA the magnitudes."""
-        state = {key.removesuffix(".weight"): tensor for key, tensor in tensors.items()}
+        state = {key.replace(_OF_EMBEDDING, "lora_").removesuffix(".weight"): tensor for key, tensor in tensors.items()}
+        if any(key.startswith(_OF_EMBEDDING) for key in tensors):
+            return state
         if self._config.start_is_taken_off:
             state["lora_A"], state["start_A"] = state["lora_A"].tensor_split(2)
             state["lora_B"], off = state["lora_B"].tensor_split(2, dim=1)
@@ -164,3 +180,29 @@ class LoraWeight(AdaptedWeight):
     def rate_scales(self) -> Mapping[str, float]:
         """Returns LoRA+'s ratio for `B`."""
         return {"lora_B": self._rate_of_b}
+
+
+class LoraEmbedding(LoraWeight):
+    """An embedding with a low-rank update: `A` has a column for each id, `[rank, ids]`, and starts at zero.
+
+    As in PEFT there is no dropout on it, and the row of a `padding_idx` is not trained. LoRA+'s ratio is for layers
+    whose inputs are vectors.
+    """
+
+    def __init__(self, layer: Layer, config: LoraConfig) -> None:
+        reason = config.refusal(layer.info)
+        if reason:
+            raise ValueError(f"the layer '{layer.info.path}' can't be adapted: {reason}")
+        super().__init__(layer, config)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps ids `[...]` to `[..., out]`, in the type of the frozen rows."""
+        frozen = self.frozen
+        assert isinstance(frozen, EmbeddingWeight)
+        rows: torch.Tensor = frozen(x)
+        low = frozen.look_up(x, self.lora_A.T)
+        return rows + linear(low.to(rows.dtype), (self.lora_B * self._scale).to(rows.dtype))
+
+    def rate_scales(self) -> Mapping[str, float]:
+        """Returns no factors."""
+        return {}

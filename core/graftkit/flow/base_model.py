@@ -24,7 +24,7 @@ from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
-from graftkit.model.output_layer import OutputLinear
+from graftkit.model.outer_layers import OuterLayer
 from graftkit.model.packing import Packing, use_packing
 from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
 
@@ -138,9 +138,9 @@ def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel) -> N
 def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:
     trainable = sum(parameter.numel() for parameter in model.trainable_parameters().values())
     layers = [m for m in model.network.modules() if isinstance(m, FrozenLinear)]
-    frozen = [m for m in layers if not isinstance(m, OutputLinear)]
+    frozen = [m for m in layers if not isinstance(m, OuterLayer)]
     weights = sum(m.frozen.out_features * m.frozen.in_features for m in frozen)
-    held = {id(p) for m in layers if isinstance(m, OutputLinear) for p in m.frozen.parameters()}
+    held = {id(p) for m in layers if isinstance(m, OuterLayer) for p in m.frozen.parameters()}
     inside = {id(p) for m in layers for p in m.core.parameters()} - held
     dense = sum(p.numel() for p in model.network.parameters() if id(p) not in inside)
     frozen_bytes = sum(m.frozen.nbytes for m in frozen)
