@@ -11,16 +11,17 @@ PEFT's `rank_pattern` and `alpha_pattern`. DoRA is in `graftkit_adapters.dora`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
 import torch
-from graftkit import AdaptedWeight, EmbeddingWeight, Layer
+from graftkit import AdaptedWeight, EmbeddingWeight, Layer, LayerInfo
 from torch import nn
 from torch.nn.functional import dropout, linear
 
 from graftkit_adapters.config import LoraConfig
+from graftkit_adapters.eva import EvaObserver
 from graftkit_adapters.starts import start_of
 
 __all__ = ["MAGNITUDE", "Lora", "LoraEmbedding", "LoraWeight"]
@@ -51,6 +52,15 @@ class Lora:
 
             return DoraWeight(layer, self._config)
         return LoraWeight(layer, self._config)
+
+    @property
+    def observed_tokens(self) -> int:
+        """How many tokens' inputs the start is made of: those that `init: eva` looks at."""
+        return self._config.eva_tokens if self._config.init == "eva" else 0
+
+    def observer(self, layers: Sequence[LayerInfo]) -> EvaObserver:
+        """Returns what sees the inputs of layers for `init: eva`."""
+        return EvaObserver(self._config, layers)
 
     def peft_config(self) -> Mapping[str, Any] | None:
         """Returns the method's fields of adapter_config.json, or None where the frozen weights are no base model's.

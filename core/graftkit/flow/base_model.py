@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from graftkit.flow.check_model import PlannedBase
 from graftkit.flow.context import RunContext
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.new_rows import changed_config, grow_vocabulary
+from graftkit.flow.observed_start import observed_start, put_start, with_options
 from graftkit.flow.place_adapter import load_tensors
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
@@ -27,6 +29,7 @@ from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import OuterLayer
 from graftkit.model.packing import Packing, use_packing
 from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
+from graftkit.store.token_store import TokenStore
 
 __all__ = ["LoadedBase", "LoadedModel", "load_base", "prepare_model"]
 
@@ -81,13 +84,25 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
         return LoadedBase(network, device, planned.packing, originals, *head)
 
 
-def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
-    """Gives the model the run's vocabulary and attaches the adapter."""
+def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in: Path | None = None) -> LoadedModel:
+    """Gives the model the run's vocabulary and attaches the adapter.
+
+    Args:
+        run: The run.
+        base: The base model.
+        store: The examples to train on, for adapters that start from what goes into their layers.
+        made_in: As for `observed_start`.
+    """
     bound, files, network = run.plan.bound, run.plan.files, base.network
     with run.stage("adapter") as stage:
         grown = grow_vocabulary(run, network) if run.vocabulary.change else None
         adapter: Adapter = run.host.registry.create(bound.adapter.registered, bound.adapter.config)
+        start = observed_start(run, adapter, network, store, base.packing, stage, made_in)
+        if start:
+            adapter = with_options(run, start)
         adapted = adapt(network, adapter, run.plan.targets, seed=bound.recipe.training.seed, originals=base.originals)
+        if start:
+            put_start(start, adapted)
         if bound.recipe.memory.checkpoint == "blocks":
             checkpoint_blocks(network)
         tokenizer = run.vocabulary.tokenizer

@@ -76,7 +76,7 @@ def follow(
         from graftkit.flow.training import make_trainer
 
         run.plan = settle_targets(run.plan, run.vocabulary.change)
-        loaded_model = prepare_model(run, load_base(run, check_model(run)))
+        base = load_base(run, check_model(run))
         said = processes.next_command()
         _compare(run)
         tokens = Path(said["folder"]) / TOKENS / "train.safetensors"
@@ -86,6 +86,7 @@ def follow(
                 hint="The run's folder must lie on a disk that all processes share.",
             )
         store = reference_beside(TokenStore.load(tokens), Path(said["folder"]), run.plan.bound.objective_config)
+        loaded_model = prepare_model(run, base, store, Path(said["folder"]))
         make_trainer(run, loaded_model, store).follow(cancel.poll)
 
 
