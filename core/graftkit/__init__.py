@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.exporter import Probe as Probe
     from graftkit.interfaces.exporter import ProofRequest as ProofRequest
     from graftkit.interfaces.exporter import TrainedModel as TrainedModel
+    from graftkit.interfaces.frozen_weight import EmbeddingWeight as EmbeddingWeight
     from graftkit.interfaces.frozen_weight import FrozenWeight as FrozenWeight
     from graftkit.interfaces.frozen_weight import PlainWeight as PlainWeight
     from graftkit.interfaces.initializer import Initializer as Initializer
@@ -109,6 +110,7 @@ _HOMES = {
     "Exporter": "graftkit.interfaces.exporter",
     "ExtensionPlan": "graftkit.interfaces.vocabulary",
     "ExtensionSpec": "graftkit.interfaces.vocabulary",
+    "EmbeddingWeight": "graftkit.interfaces.frozen_weight",
     "FrozenWeight": "graftkit.interfaces.frozen_weight",
     "GraftkitError": "graftkit.errors",
     "Initializer": "graftkit.interfaces.initializer",

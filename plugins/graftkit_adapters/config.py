@@ -8,14 +8,17 @@ from functools import lru_cache
 from math import sqrt
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from graftkit import LayerInfo, ProviderConfig
+from graftkit import LayerInfo, LayerKind, ProviderConfig
 from graftkit.interfaces.patterns import takes_forever
 from pydantic import AfterValidator, Field, model_validator
 
 __all__ = ["BitFitConfig", "FullConfig", "LoraConfig", "QloraConfig", "Start"]
 
-Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "qpissa"]
+Start = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "qpissa", "eva"]
 """What LoRA's two matrices start as."""
+
+_FROM_WEIGHT = ("pissa", "olora", "qpissa")
+"""Starts that are made of a layer's original weight."""
 
 _TAKEN_OFF = ("pissa", "olora")
 """Starts whose product is taken off again, which PEFT has as LoRA of twice the rank."""
@@ -107,7 +110,14 @@ class LoraConfig(ProviderConfig):
     init: Start = Field(
         default="kaiming",
         description="what the update starts as: kaiming, gaussian or orthogonal of nothing; pissa or olora of the "
-        "weight's own principal part; qpissa likewise, the rest of the weight being stored by the quantizer",
+        "weight's own principal part; qpissa likewise, the rest of the weight being stored by the quantizer; eva of "
+        "the principal components of the layer's inputs on training tokens, ranks being shared out among the layers",
+    )
+    eva_rho: float = Field(
+        default=2.0, ge=1, le=64, description="with init: eva, a layer's largest rank is this times its own; 1 keeps it"
+    )
+    eva_tokens: int = Field(
+        default=4096, ge=2, le=1_000_000_000, description="with init: eva, how many training tokens are looked at"
     )
     rank_pattern: dict[Pattern, Annotated[int, Field(ge=1, le=4096)]] = Field(
         default={},
@@ -129,6 +139,7 @@ class LoraConfig(ProviderConfig):
 
     peft_prefix: ClassVar[str] = "lora_"
     free_fields: ClassVar[frozenset[str]] = frozenset(["dropout"])
+    layer_kinds: ClassVar[frozenset[LayerKind]] = frozenset(["linear", "conv1d", "experts", "embedding"])
 
     @classmethod
     def from_peft(cls, fields: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -143,6 +154,16 @@ class LoraConfig(ProviderConfig):
         found = {name: fields[key] for key, name in _OF_PEFT.items() if fields.get(key) is not None}
         return {**_DEFAULTS_OF_PEFT, **found}
 
+    def refusal(self, layer: LayerInfo) -> str | None:
+        """Refuses on an embedding what has no such form: DoRA, and starts from its matrix."""
+        if layer.kind == "experts" and self.init == "eva":
+            return "it is a stack of experts, which has no start of eva"
+        if layer.kind != "embedding":
+            return None
+        if self.dora:
+            return "it is an embedding, on which there is no DoRA"
+        return f"it is an embedding, which has no start of {self.init}" if self.init in _FROM_WEIGHT else None
+
     def rank_of(self, layer: LayerInfo) -> int:
         """Returns the rank of a layer's update."""
         pattern = _pattern_of(_named(layer), self.rank_pattern)
@@ -150,9 +171,17 @@ class LoraConfig(ProviderConfig):
 
     def scale_of(self, layer: LayerInfo) -> float:
         """Returns what a layer's update `B A` is multiplied by."""
-        pattern, rank = _pattern_of(_named(layer), self.alpha_pattern), self.rank_of(layer)
-        alpha = self.alpha if pattern is None else self.alpha_pattern[pattern]
-        return alpha / (sqrt(rank) if self.rslora else rank)
+        rank = self.rank_of(layer)
+        return self._alpha_of(layer) / (sqrt(rank) if self.rslora else rank)
+
+    def alpha_for(self, layer: LayerInfo, rank: int) -> float:
+        """Returns the alpha by which a layer's update of another rank is scaled as one of its own rank is."""
+        share = rank / self.rank_of(layer)
+        return self._alpha_of(layer) * (sqrt(share) if self.rslora else share)
+
+    def _alpha_of(self, layer: LayerInfo) -> float:
+        pattern = _pattern_of(_named(layer), self.alpha_pattern)
+        return self.alpha if pattern is None else self.alpha_pattern[pattern]
 
     @property
     def start_is_taken_off(self) -> bool:

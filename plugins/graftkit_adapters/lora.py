@@ -11,19 +11,23 @@ PEFT's `rank_pattern` and `alpha_pattern`. DoRA is in `graftkit_adapters.dora`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
 import torch
-from graftkit import AdaptedWeight, Layer
+from graftkit import AdaptedWeight, EmbeddingWeight, Layer, LayerInfo
 from torch import nn
 from torch.nn.functional import dropout, linear
 
 from graftkit_adapters.config import LoraConfig
+from graftkit_adapters.eva import EvaObserver
 from graftkit_adapters.starts import start_of
 
-__all__ = ["MAGNITUDE", "Lora", "LoraWeight"]
+__all__ = ["MAGNITUDE", "Lora", "LoraEmbedding", "LoraWeight"]
+
+_OF_EMBEDDING = "lora_embedding_"
+"""What the names of an embedding's two matrices begin with in PEFT's files."""
 
 MAGNITUDE = "lora_magnitude_vector"
 """What DoRA's magnitudes are called, here and in PEFT's files."""
@@ -36,12 +40,27 @@ class Lora:
         self._config = config or LoraConfig()
 
     def attach(self, layer: Layer) -> LoraWeight:
-        """Adapts one layer; the result starts by computing what its weight alone computes."""
+        """Adapts one layer; the result starts by computing what its weight alone computes.
+
+        Raises:
+            ValueError: It is an embedding, on which there is no DoRA and no start from the weight.
+        """
+        if layer.info.kind == "embedding":
+            return LoraEmbedding(layer, self._config)
         if self._config.dora:
             from graftkit_adapters.dora import DoraWeight
 
             return DoraWeight(layer, self._config)
         return LoraWeight(layer, self._config)
+
+    @property
+    def observed_tokens(self) -> int:
+        """How many tokens' inputs the start is made of: those that `init: eva` looks at."""
+        return self._config.eva_tokens if self._config.init == "eva" else 0
+
+    def observer(self, layers: Sequence[LayerInfo]) -> EvaObserver:
+        """Returns what sees the inputs of layers for `init: eva`."""
+        return EvaObserver(self._config, layers)
 
     def peft_config(self) -> Mapping[str, Any] | None:
         """Returns the method's fields of adapter_config.json, or None where the frozen weights are no base model's.
@@ -69,8 +88,13 @@ class Lora:
         }
 
     def peft_tensors(self, adapted: AdaptedWeight) -> Mapping[str, torch.Tensor]:
-        """Returns `lora_A.weight [rank, in]` and `lora_B.weight [out, rank]`, and DoRA's magnitudes `[out]`."""
+        """Returns `lora_A.weight [rank, in]` and `lora_B.weight [out, rank]`, and DoRA's magnitudes `[out]`.
+
+        Those of an embedding are `lora_embedding_A [rank, ids]` and `lora_embedding_B [out, rank]`.
+        """
         state = dict(adapted.adapter_state())
+        if adapted.info.kind == "embedding":
+            return {f"{_OF_EMBEDDING}{name.removeprefix('lora_')}": tensor for name, tensor in state.items()}
         if self._config.start_is_taken_off:
             state["lora_A"] = torch.cat([state["lora_A"], state.pop("start_A")])
             state["lora_B"] = torch.cat([state["lora_B"], -state.pop("start_B")], dim=1)
@@ -78,7 +102,9 @@ class Lora:
 
     def from_peft(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Returns `lora_A`, `lora_B`, of a start that is taken off `start_A` and `start_B`, of DoRA the magnitudes."""
-        state = {key.removesuffix(".weight"): tensor for key, tensor in tensors.items()}
+        state = {key.replace(_OF_EMBEDDING, "lora_").removesuffix(".weight"): tensor for key, tensor in tensors.items()}
+        if any(key.startswith(_OF_EMBEDDING) for key in tensors):
+            return state
         if self._config.start_is_taken_off:
             state["lora_A"], state["start_A"] = state["lora_A"].tensor_split(2)
             state["lora_B"], off = state["lora_B"].tensor_split(2, dim=1)
@@ -164,3 +190,29 @@ class LoraWeight(AdaptedWeight):
     def rate_scales(self) -> Mapping[str, float]:
         """Returns LoRA+'s ratio for `B`."""
         return {"lora_B": self._rate_of_b}
+
+
+class LoraEmbedding(LoraWeight):
+    """An embedding with a low-rank update: `A` has a column for each id, `[rank, ids]`, and starts at zero.
+
+    As in PEFT there is no dropout on it, and the row of a `padding_idx` is not trained. LoRA+'s ratio is for layers
+    whose inputs are vectors.
+    """
+
+    def __init__(self, layer: Layer, config: LoraConfig) -> None:
+        reason = config.refusal(layer.info)
+        if reason:
+            raise ValueError(f"the layer '{layer.info.path}' can't be adapted: {reason}")
+        super().__init__(layer, config)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps ids `[...]` to `[..., out]`, in the type of the frozen rows."""
+        frozen = self.frozen
+        assert isinstance(frozen, EmbeddingWeight)
+        rows: torch.Tensor = frozen(x)
+        low = frozen.look_up(x, self.lora_A.T)
+        return rows + linear(low.to(rows.dtype), (self.lora_B * self._scale).to(rows.dtype))
+
+    def rate_scales(self) -> Mapping[str, float]:
+        """Returns no factors."""
+        return {}

@@ -3,7 +3,8 @@
 `kaiming`, `gaussian` and `orthogonal` draw them so that their product is zero. `pissa` (Meng et al., 2024,
 https://arxiv.org/abs/2404.02948) takes the largest singular values of the layer's original weight and their vectors,
 `olora` (Büyükakyüz, 2024, https://arxiv.org/abs/2406.01775) the first columns and rows of its QR decomposition. Those
-two are the start of `s B A`, and what they make is taken off again, so that the model is at first what it was. Formulas
+two are the start of `s B A`, and what they make is taken off again, so that the model is at first what it was. On an
+embedding `A` is zero and `B` normal, whichever of the drawn starts it is, as in PEFT. Formulas
 and scales are those of `peft.tuners.lora.layer` (peft 0.21).
 """
 
@@ -29,6 +30,9 @@ def start_of(start: Start, layer: Layer, rank: int, scale: float) -> tuple[torch
         scale: What the update is multiplied by.
     """
     device = next(layer.weight.parameters()).device
+    if layer.info.kind == "embedding":
+        drawn = torch.randn(layer.info.out_features, rank, generator=layer.generator)
+        return torch.zeros(rank, layer.info.in_features, device=device), drawn.to(device)
     if start in ("pissa", "qpissa", "olora"):
         a, b = (_orthonormal if start == "olora" else _principal)(layer.original(), rank, scale)
     else:

@@ -59,8 +59,8 @@ class PeftExporter:
         if not planned.unties or planned.change:
             return []
         return [
-            "the base model ties its output layer, which is adapted, to the embedding: peft computes the adapter "
-            "rightly, and its merge_and_unload would change the embedding as well: take the export merged for that"
+            "the base model ties output layer and embedding, of which one is adapted: peft computes the adapter "
+            "rightly, and its merge_and_unload would change both: take the export merged for that"
         ]
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:

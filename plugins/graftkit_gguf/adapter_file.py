@@ -1,7 +1,8 @@
 """The file that `llama.cpp --lora` loads: written, and judged before llama.cpp sees it.
 
-Each adapted weight has two tensors, `NAME.lora_a [rank, in]` and `NAME.lora_b [out, rank]`. What llama.cpp reads of the
-metadata, and how it scales, its `src/llama-adapter.cpp` says.
+Each adapted weight has two tensors, `NAME.lora_a [rank, in]` and `NAME.lora_b [out, rank]`; of the embedding
+`lora_a [tokens, rank]`, whose rows are looked up, and `lora_b [hidden, rank]`. What llama.cpp reads of the metadata,
+and how it scales, its `src/llama-adapter.cpp` says, and what it computes of an embedding `src/llama-graph.cpp`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from graftkit.errors import ExportError
 
 from graftkit_gguf.file_writer import StoredTensor, write_gguf
 from graftkit_gguf.header import GgufHeader, GgufTensor, read_header
+from graftkit_gguf.lora_layers import TOKEN_EMBEDDING
 from graftkit_gguf.metadata import Metadata
 from graftkit_gguf.quantize import quantize_rows
 
@@ -39,7 +41,7 @@ def write_adapter(
         path: The file to write.
         architecture: The value of `general.architecture`.
         alpha: llama.cpp scales each layer by this over the layer's rank.
-        layers: Each weight's name in the file -> `lora_a [rank, in]` and `lora_b [out, rank]`, float32.
+        layers: Each weight's name in the file -> `lora_a` and `lora_b` as they are stored, float32.
         type_: "f32" or "f16".
 
     Raises:
@@ -102,11 +104,12 @@ def check_fits(adapter: GgufHeader, base: GgufHeader) -> None:
     for name, tensor in adapter.tensors.items():
         stem = name.rpartition(".")[0]
         weight = base.tensors.get(stem)
-        place = 0 if name.endswith(_PARTS[0]) else 1
         if weight is None or len(weight.shape) != 2:
             raise _refused(adapter.path, f"the base model has no matrix {stem!r}, which it adapts")
-        if weight.shape[place] != tensor.shape[place]:
-            own, other = tensor.shape[place], weight.shape[place]
+        first = name.endswith(_PARTS[0])
+        places = ((1, 1) if first else (1, 0)) if stem == TOKEN_EMBEDDING else ((0, 0) if first else (1, 1))
+        own, other = tensor.shape[places[0]], weight.shape[places[1]]
+        if own != other:
             raise _refused(adapter.path, f"its {name!r} has the size {own:,} where the base model has {other:,}")
 
 
@@ -117,7 +120,8 @@ def _check_pair(header: GgufHeader, name: str, tensor: GgufTensor) -> None:
         raise _refused(header.path, f"the tensor {name!r} is no half of a pair lora_a, lora_b")
     if tensor.type.name not in _NUMBERS or len(tensor.shape) != 2 or len(other.shape) != 2:
         raise _refused(header.path, f"the tensor {name!r} is no matrix of float32 or float16")
-    rank = (tensor.shape[1], other.shape[0]) if part == "lora_a" else (tensor.shape[0], other.shape[1])
+    place = 0 if stem == TOKEN_EMBEDDING else 1
+    rank = (tensor.shape[place], other.shape[0]) if part == "lora_a" else (tensor.shape[0], other.shape[place])
     if rank[0] != rank[1]:
         raise _refused(header.path, f"the tensors of {stem!r} have the ranks {rank[0]:,} and {rank[1]:,}")
 

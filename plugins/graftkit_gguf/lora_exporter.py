@@ -99,18 +99,23 @@ class GgufLoraExporter:
 
 
 def _layers(trained: TrainedModel) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Yields each adapted weight's name in the file, `lora_a [rank, in]` and `lora_b [out, rank]`."""
+    """Yields each adapted weight's name in the file, `lora_a [rank, in]` and `lora_b [out, rank]`.
+
+    The embedding's `lora_a` is `[tokens, rank]`: llama.cpp looks its rows up.
+    """
     fields, architecture = trained.adapter.peft_config() or {}, architecture_of(trained.config)
     for layer, adapted in trained.adapted.items():
-        tensors = dict(trained.adapter.peft_tensors(adapted))
-        if tensors.keys() != {"lora_A.weight", "lora_B.weight"} or adapted.bias_delta() is not None:
+        tensors, embeds = dict(trained.adapter.peft_tensors(adapted)), adapted.info.kind == "embedding"
+        keys = [f"lora_embedding_{part}" if embeds else f"lora_{part}.weight" for part in "AB"]
+        if tensors.keys() != set(keys) or adapted.bias_delta() is not None:
             raise ExportError(
                 f"on '{layer}' more, or something else, was trained than the two matrices of LoRA",
                 hint="Export gguf, the whole model with the adapter merged in.",
             )
-        a, b = (tensors[f"lora_{part}.weight"].detach().float().cpu() for part in "AB")
-        name, order = stored_layer(architecture, layer, len(b), trained.config)
-        yield name, (a, b[order] * factor_of_b(fields, layer, len(a)))
+        a, b = (tensors[key].detach().float().cpu() for key in keys)
+        name, order = stored_layer(architecture, layer, a.shape[1] if embeds else len(b), trained.config)
+        b = b * factor_of_b(fields, layer, len(a))
+        yield name, (a.T[order].contiguous(), b) if embeds else (a, b[order])
 
 
 @contextmanager

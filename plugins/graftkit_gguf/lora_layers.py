@@ -16,7 +16,10 @@ from graftkit.interfaces.architecture import model_class
 from graftkit_gguf.architectures import Architecture, complete_config
 from graftkit_gguf.families import architecture_of
 
-__all__ = ["check_planned", "factor_of_b", "file_alpha", "stored_layer"]
+__all__ = ["TOKEN_EMBEDDING", "check_planned", "factor_of_b", "file_alpha", "stored_layer"]
+
+TOKEN_EMBEDDING = "token_embd.weight"
+"""The embedding's matrix, whose update llama.cpp looks up by token; see `graftkit_gguf.adapter_file`."""
 
 _INSTEAD = "Export gguf, the whole model with the adapter merged in."
 _NOT_BUILT = ("auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype", "architectures")
@@ -42,8 +45,9 @@ def check_planned(planned: PlannedModel) -> None:
     names: dict[str, str] = {}
     for layer, rows in _rows(planned.config, planned.targets).items():
         name, _ = stored_layer(architecture, layer, rows, planned.config)
-        if name == "output.weight" and architecture.ties_in_file(complete_config(planned.config)):
-            what = f"'{layer}' is tied to the embedding, and no matrix of its own in the base model's GGUF file"
+        if name in ("output.weight", TOKEN_EMBEDDING) and architecture.ties_in_file(complete_config(planned.config)):
+            own = "embedding" if name == "output.weight" else "output layer"
+            what = f"'{layer}' is tied to the {own}, and no matrix of its own in the base model's GGUF file"
             raise ExportError(what, hint=_INSTEAD)
         if name in names:
             raise ExportError(f"the layers '{names[name]}' and '{layer}' are one tensor in a GGUF file", hint=_INSTEAD)
@@ -85,7 +89,7 @@ def stored_layer(
     except RuntimeError:  # it takes the matrix apart in a way that its rows alone don't allow
         name, stored = "", numbers
     by_rows = stored.shape == numbers.shape and torch.equal(stored.sort(0).values, numbers)
-    if not name.startswith(("blk.", "output.")) or not by_rows:
+    if not (name.startswith(("blk.", "output.")) or name == TOKEN_EMBEDDING) or not by_rows:
         raise ExportError(f"the layer '{layer}' is no matrix of its own in a GGUF file", hint=_INSTEAD)
     return name, stored[:, 0].long()
 

@@ -74,6 +74,11 @@ BROKEN = {
         "a_layer_that_its_fields_refuse_is_not_adapted[graftkit:none]",
         r"refuses \[1, 1\], for which attach must raise ValueError; it accepted it",
     ),
+    "adapters:MergesRowsAsColumns": ("on_an_embedding_it_maps_ids_to_merged_rows", "size of tensor"),
+    "adapters:TakesEmbeddingsAllTheSame": (
+        "on_an_embedding_it_maps_ids_to_merged_rows",
+        "refuses an embedding, for which attach must raise ValueError; it accepted it",
+    ),
     "adapters:ReplacesInSecret": (
         "another_frozen_weight_is_made_of_layer_and_seed_alone[graftkit:none]",
         "it must say so with replace_frozen",
@@ -179,7 +184,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     (folder / "test_mine.py").write_text(written_by_the_author())
     wanted = [f"test_mine.py::Test{target.partition(':')[2]}::test_{test}" for target, (test, _) in BROKEN.items()]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=report.xml", *wanted]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    places = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": places}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     found = {}

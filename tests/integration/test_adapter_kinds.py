@@ -77,16 +77,21 @@ def test_what_is_no_base_with_an_adapter_is_merged(
 
 
 @pytest.mark.parametrize(
-    ("shape", "quantizer", "exports"),
-    [("llama", "nf4", ["peft", "merged", GGUF]), ("llama-untied", "none", ["gguf-lora", "peft"])],
-    ids=["tied", "untied"],
+    ("shape", "outer", "quantizer", "exports"),
+    [
+        ("llama", ["lm_head"], "nf4", ["peft", "merged", GGUF]),
+        ("llama-untied", ["lm_head"], "none", ["gguf-lora", "peft"]),
+        ("llama", ["embed_tokens"], "nf4", ["peft", "merged", GGUF]),
+        ("llama-untied", ["embed_tokens", "lm_head"], "none", ["gguf-lora", "peft", "merged"]),
+    ],
+    ids=["output, tied", "output, untied", "embedding, tied", "both, untied"],
 )
-def test_an_adapted_output_layer_is_exported(
-    shape: str, quantizer: str, exports: list[Any], make_recipe: RecipeMaker, tmp_path: Path
+def test_an_adapted_layer_outside_the_blocks_is_exported(
+    shape: str, outer: list[str], quantizer: str, exports: list[Any], make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:
-    """Of a model that ties it to the embedding, it is a matrix of its own then; peft and llama.cpp prove it."""
+    """Of a model that ties the two, each has a matrix of its own then; peft and llama.cpp prove it."""
     model = tiny_model_folder(tmp_path / "model", **TINY_SHAPES[shape])
-    adapter = {"use": "lora", "rank": 4, "dropout": 0.1, "targets": ["all-linear", "lm_head"]}
+    adapter = {"use": "lora", "rank": 4, "dropout": 0.1, "rslora": True, "targets": ["all-linear", *outer]}
     recipe = make_recipe(model=str(model), adapter=adapter, quantizer=quantizer, export=exports)
     result = graftkit.run(recipe, out=tmp_path / "run")
     manifest = result.manifest
@@ -95,7 +100,7 @@ def test_an_adapted_output_layer_is_exported(
     expected = answer(result.folder)
     for name in {"peft", "merged"} & result.exports.keys():
         torch.testing.assert_close(answer(result.exports[name]), expected, rtol=0, atol=1e-5)
-    told = [notice for notice in manifest["notices"] if "merge_and_unload would change the embedding" in notice]
+    told = [notice for notice in manifest["notices"] if "merge_and_unload would change both" in notice]
     assert bool(told) == (shape == "llama")
     if shape == "llama":
         config = json.loads((result.exports["merged"] / "config.json").read_bytes())
@@ -110,23 +115,35 @@ def test_an_adapted_output_layer_is_exported(
             {"tokenizer": {"extend": {"words": ["<call>"]}}},
             "the vocabulary changes, and with it the rows of 'lm_head', which can't be adapted then",
         ),
+        (
+            {"tokenizer": {"extend": {"words": ["<call>"]}}, "adapter": {"targets": ["embed_tokens"]}},
+            "the vocabulary changes, and with it the rows of 'model.embed_tokens', which can't be adapted then",
+        ),
+        ({"export": ["gguf-lora"], "adapter": {"targets": ["embed_tokens"]}}, "embed_tokens' is tied to the output"),
+        ({"adapter": {"targets": ["embed_tokens"], "dora": True}}, "it is an embedding, on which there is no DoRA"),
+        ({"adapter": {"targets": ["embed_tokens"], "init": "pissa"}}, "an embedding, which has no start of pissa"),
+        ({"adapter": {"use": "full", "targets": ["embed_tokens"]}}, "an embedding, on which this adapter does not go"),
+        ({"adapter": {"use": "bitfit", "targets": ["embed_tokens"]}}, "'bitfit' can go on no layer .* an embedding"),
     ],
-    ids=["gguf-lora", "new rows"],
+    ids=["gguf-lora", "rows", "rows of embedding", "gguf-lora of embedding", "DoRA", "PiSSA", "full", "bitfit"],
 )
-def test_an_output_layer_that_can_not_be_adapted_so_is_refused(
+def test_a_layer_outside_the_blocks_that_can_not_be_adapted_so_is_refused(
     recipe: dict[str, Any], reason: str, make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:
-    adapter = {"use": "lora", "targets": ["q_proj", "lm_head"]}
+    adapter = {"use": "lora", "targets": ["q_proj", "lm_head"], **recipe.get("adapter", {})}
     with pytest.raises(RequestError, match=reason):
-        graftkit.run(make_recipe(adapter=adapter, **recipe), out=tmp_path / "run")
+        graftkit.run(make_recipe(**{**recipe, "adapter": adapter}), out=tmp_path / "run")
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_tying")
-def test_training_goes_on_with_an_output_layer_that_peft_adapted(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
+def test_training_goes_on_with_a_layer_outside_the_blocks_that_peft_adapted(
+    layer: str, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
     """A step of no size leaves what peft computes; a copy of another base's matrix is refused."""
     folder = tiny_model_folder(tmp_path / "model")
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    made = get_peft_model(base, LoraConfig(target_modules=["q_proj", "lm_head"], init_lora_weights=False)).eval()
+    made = get_peft_model(base, LoraConfig(target_modules=["q_proj", layer], init_lora_weights=False)).eval()
     made.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
     training = {"steps": 1, "tokens_per_step": 256, "learning_rate": 1e-12, "device": "cpu"}
     recipe = {"model": str(folder), "adapter": {"from": str(tmp_path / "adapter")}, "export": [], "training": training}
@@ -135,7 +152,7 @@ def test_training_goes_on_with_an_output_layer_that_peft_adapted(make_recipe: Re
         torch.testing.assert_close(answer(result.folder), made(input_ids=IDS).logits, rtol=0, atol=1e-5)
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     tensors = load_file(path)
-    copied = "base_model.model.lm_head.base_layer.weight"
+    [copied] = [name for name in tensors if name.endswith(f"{layer}.base_layer.weight")]
     save_file({**tensors, copied: tensors[copied] + 0.1}, path)
     with pytest.raises(ModelError, match="which is not what the base model has"):
         graftkit.run(make_recipe(**recipe), out=tmp_path / "other")

@@ -29,6 +29,7 @@ from graftkit.flow.export_manifest import (
 from graftkit.host.guard import brief, guarded
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
+from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.peft_adapter import PeftFields
 from graftkit.interfaces.peft_config import check_adapter_config, read_adapter_config, stored_shapes
 from graftkit.interfaces.peft_experts import ExpertLayout
@@ -74,6 +75,7 @@ class AdapterFolder:
         fields: What its adapter_config.json says.
         registered: The adapter that has its method.
         options: The recipe fields of that adapter.
+        config: Its config model, made of these.
         layers: The dotted path of every layer that has tensors of the method's, as the file has them.
         saved: The names of the tensors of whole modules (`modules_to_save`), as the base model calls them.
         rows: The ids of trained rows, by the dotted path of their matrix.
@@ -86,6 +88,7 @@ class AdapterFolder:
     fields: Mapping[str, Any]
     registered: RegisteredProvider
     options: Mapping[str, Any]
+    config: ProviderConfig
     layers: Sequence[str]
     saved: Sequence[str]
     rows: Mapping[str, tuple[int, ...]]
@@ -156,7 +159,8 @@ def read_adapter_folder(path: Path, host: PluginHost, use: str | None = None) ->
     where = str(path / CONFIG)
     try:
         registered, options, model = _method(host, fields, use)
-        found = AdapterFolder(path, fields, registered, options, (), (), {}, _hashes(path), _manifest(path))
+        config = _checked(model, options)
+        found = AdapterFolder(path, fields, registered, options, config, (), (), {}, _hashes(path), _manifest(path))
         return _sorted_out(found, shapes, model.peft_prefix)
     except ValueError as error:  # a plugin's, of fields that a stranger has written
         raise FolderError(str(error), where=where, hint=_ELSEWHERE) from None
@@ -195,7 +199,7 @@ def _method(
             continue
         options = _from_peft(registered, model, own)
         if options is not None:
-            return registered, _checked(model, options), model
+            return registered, options, model
     method = str(fields.get("peft_type"))[:60]
     who = f"the adapter '{use}' is not" if use else "no installed adapter is"
     raise ValueError(f"its method is PEFT's {method}, which {who}")
@@ -221,14 +225,14 @@ def _from_peft(
         raise PluginCallError(f"{what} raised {brief(error)}", where=registered.plugin.label) from error
 
 
-def _checked(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(model: Any, options: Mapping[str, Any]) -> ProviderConfig:
     try:
-        model.model_validate(dict(options))
+        found: ProviderConfig = model.model_validate(dict(options))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])[:100]
         raise ValueError(f"its '{key}': {first['msg'].lower()}, not {str(first['input'])[:60]}") from None
-    return dict(options)
+    return found
 
 
 def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> AdapterFolder:

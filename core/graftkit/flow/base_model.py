@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from graftkit.flow.check_model import PlannedBase
 from graftkit.flow.context import RunContext
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.new_rows import changed_config, grow_vocabulary
+from graftkit.flow.observed_start import observed_start, put_start, with_options
 from graftkit.flow.place_adapter import load_tensors
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
@@ -24,9 +26,10 @@ from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
-from graftkit.model.output_layer import OutputLinear
+from graftkit.model.outer_layers import OuterLayer
 from graftkit.model.packing import Packing, use_packing
 from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
+from graftkit.store.token_store import TokenStore
 
 __all__ = ["LoadedBase", "LoadedModel", "load_base", "prepare_model"]
 
@@ -81,13 +84,25 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
         return LoadedBase(network, device, planned.packing, originals, *head)
 
 
-def prepare_model(run: RunContext, base: LoadedBase) -> LoadedModel:
-    """Gives the model the run's vocabulary and attaches the adapter."""
+def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in: Path | None = None) -> LoadedModel:
+    """Gives the model the run's vocabulary and attaches the adapter.
+
+    Args:
+        run: The run.
+        base: The base model.
+        store: The examples to train on, for adapters that start from what goes into their layers.
+        made_in: As for `observed_start`.
+    """
     bound, files, network = run.plan.bound, run.plan.files, base.network
     with run.stage("adapter") as stage:
         grown = grow_vocabulary(run, network) if run.vocabulary.change else None
         adapter: Adapter = run.host.registry.create(bound.adapter.registered, bound.adapter.config)
+        start = observed_start(run, adapter, network, store, base.packing, stage, made_in)
+        if start:
+            adapter = with_options(run, start)
         adapted = adapt(network, adapter, run.plan.targets, seed=bound.recipe.training.seed, originals=base.originals)
+        if start:
+            put_start(start, adapted)
         if bound.recipe.memory.checkpoint == "blocks":
             checkpoint_blocks(network)
         tokenizer = run.vocabulary.tokenizer
@@ -138,9 +153,9 @@ def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel) -> N
 def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:
     trainable = sum(parameter.numel() for parameter in model.trainable_parameters().values())
     layers = [m for m in model.network.modules() if isinstance(m, FrozenLinear)]
-    frozen = [m for m in layers if not isinstance(m, OutputLinear)]
+    frozen = [m for m in layers if not isinstance(m, OuterLayer)]
     weights = sum(m.frozen.out_features * m.frozen.in_features for m in frozen)
-    held = {id(p) for m in layers if isinstance(m, OutputLinear) for p in m.frozen.parameters()}
+    held = {id(p) for m in layers if isinstance(m, OuterLayer) for p in m.frozen.parameters()}
     inside = {id(p) for m in layers for p in m.core.parameters()} - held
     dense = sum(p.numel() for p in model.network.parameters() if id(p) not in inside)
     frozen_bytes = sum(m.frozen.nbytes for m in frozen)

@@ -96,7 +96,7 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     if bound.objective_config.head != "language":
         raise RecipeError(f"no memory is forecast of the objective {bound.objective.use}: its head is not computed")
     recipe, loader = bound.recipe, model.loader
-    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.output)
+    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.outer)
     length = _record_length(recipe)
     many = max(1, recipe.training.pass_tokens // length)
     sizes = Sizes((length,) * many, (length,) * many, length)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graftkit.errors import ProcessError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
-from graftkit.flow.corpus import TOKENS, read_corpus
+from graftkit.flow.corpus import TOKENS, Corpus, read_corpus
 from graftkit.flow.events import Event
 from graftkit.flow.run import RecipeSource, plan_of_run
 from graftkit.flow.tokenizer import prepare_tokenizer
@@ -78,18 +78,36 @@ def follow(
         from graftkit.flow.targets import settle_targets
 
         run.plan = settle_targets(run.plan, run.vocabulary.change)
-        loaded_model = prepare_model(run, load_base(run, check_model(run)))
+        base = load_base(run, check_model(run))
         said = processes.next_command()
-        _compare(run, loaded_model.device)
-        _take_part(run, loaded_model, Path(said["folder"]))
+        _compare(run, base.device)
+        folder = Path(said["folder"])
+        written = _written_corpus(run, folder)
+        _take_part(run, prepare_model(run, base, written.train, folder), written, folder)
 
 
-def _take_part(run: RunContext, loaded: LoadedModel, folder: Path) -> None:
+def _written_corpus(run: RunContext, folder: Path) -> Corpus:
+    """Returns the tokens that the process of rank 0 has written.
+
+    Raises:
+        ProcessError: They are not there.
+    """
+    tokens = folder / TOKENS / "train.safetensors"
+    if not tokens.is_file():
+        raise ProcessError(
+            f"{tokens} is not there",
+            hint="The run's folder must lie on a disk that all processes share.",
+        )
+    return read_corpus(run, folder)
+
+
+def _take_part(run: RunContext, loaded: LoadedModel, written: Corpus, folder: Path) -> None:
     """Does its share of everything that the process of rank 0 announces, until that needs no other any more.
 
     Args:
         run: The run as it is in this process.
         loaded: The model.
+        written: The tokens that the process of rank 0 has written.
         folder: The run's folder.
     """
     from graftkit.flow.evaluate import score_holdout
@@ -97,14 +115,7 @@ def _take_part(run: RunContext, loaded: LoadedModel, folder: Path) -> None:
     from graftkit.flow.reference import reference_beside, score_references
     from graftkit.flow.training import make_trainer
 
-    tokens, poll = folder / TOKENS / "train.safetensors", run.cancel.poll
-    if not tokens.is_file():
-        raise ProcessError(
-            f"{tokens} is not there",
-            hint="The run's folder must lie on a disk that all processes share.",
-        )
-    recipe, objective = run.plan.bound.recipe, run.plan.bound.objective_config
-    written = read_corpus(run, folder)
+    poll, recipe, objective = run.cancel.poll, run.plan.bound.recipe, run.plan.bound.objective_config
     while (part := run.processes.next_command()["part"]) is not None:
         if part == "reference":
             score_references(run, loaded, written, lambda done, total: poll())

@@ -92,7 +92,7 @@ def _seconds(
     create, dtype = host.registry.create, getattr(torch, bound.recipe.training.dtype)
     quantizer = create(bound.quantizer.registered, bound.quantizer.config)
     loader = Loader(files, quantizer, device, dtype)
-    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.output)
+    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.outer)
     network: Any = loader.load()
     use_packing(network, packing)
     adapter = create(bound.adapter.registered, bound.adapter.config)

@@ -12,6 +12,7 @@ from torch import nn
 
 from graftkit.errors import FolderError, ModelError, TrainingError
 from graftkit.flow.adapter_folder import NEW_ROWS, OF_BASE, PREFIX, AdapterFolder
+from graftkit.flow.targets import refusal_of
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.initializer import MatrixRole
 from graftkit.interfaces.peft_experts import ExpertLayout
@@ -22,7 +23,7 @@ from graftkit.model.grow import GrownVocabulary, grow
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
-from graftkit.model.output_layer import ties_output, untied
+from graftkit.model.outer_layers import ties_output, untied
 from graftkit.model.peft_targets import peft_targets
 from graftkit.store.files import sha256_of
 
@@ -37,6 +38,7 @@ __all__ = [
     "unties_output",
 ]
 
+_MERGED = "Merge it with peft's merge_and_unload, and give graftkit the merged model."
 _OTHER_BASE = "Is this the base model that it was trained on? Name another with --base."
 
 
@@ -102,27 +104,29 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
     """
     where, held = str(folder.path), set(folder.layers)
     linear = [layer.path for layer in planned.layers]
-    output = planned.output.path if planned.output else ""
-    known = [*linear, output] if output else linear
+    outer = [layer.path for layer in planned.outer]
+    known = [*linear, *outer]
     unknown = sorted(held - set(known))
     if unknown:
         there = unknown[0] in {name for name, _ in planned.skeleton.named_modules()}
         what = (
-            "which is neither a linear layer inside the blocks nor the output layer: graftkit adapts no other"
+            "which is no linear layer inside the blocks, the embedding or the output layer: graftkit adapts no other"
             if there
             else "which the model lacks"
         )
-        hint = "Merge it with peft's merge_and_unload, and give graftkit the merged model." if there else _OTHER_BASE
+        hint = _MERGED if there else _OTHER_BASE
         raise ModelError(f"the adapter has tensors for '{unknown[0]}', {what}", where=where, hint=hint)
-    if output in held and folder.rows:
-        what = (
-            f"the adapter has rows of new tokens, and tensors for '{output}', which has such rows: graftkit takes one"
-        )
-        hint = "Merge it with peft's merge_and_unload, and give graftkit the merged model."
-        raise ModelError(what, where=where, hint=hint)
+    for layer in (*planned.layers, *planned.outer):
+        reason = refusal_of(folder.config, layer) if layer.path in held else None
+        if reason:
+            what = f"the adapter has tensors for '{layer.path}', on which it can't go here: {reason}"
+            raise ModelError(what, where=where, hint=_MERGED)
+    on_outer = [path for path in outer if path in held]
+    if on_outer:
+        _check_outer(folder, on_outer, planned)
     stacks = folder.expert_layouts
     try:
-        meant = peft_targets(folder.fields, linear, output)
+        meant = peft_targets(folder.fields, linear, outer)
     except ValueError as error:
         raise FolderError(str(error), where=where) from None
     if meant != held:
@@ -134,6 +138,21 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
             hint=f"The files do not belong together, or {_OTHER_BASE[0].lower()}{_OTHER_BASE[1:]}",
         )
     return [layer for layer in (*known, *stacks) if layer in held or layer in stacks]
+
+
+def _check_outer(folder: AdapterFolder, paths: Sequence[str], planned: Loader) -> None:
+    """Refuses what an adapter on the embedding or the output layer has besides that graftkit does not compute.
+
+    Raises:
+        ModelError: It has rows of new tokens as well, or ties the adapters of the two layers.
+    """
+    what = ""
+    if folder.rows:
+        what = f"rows of new tokens, and tensors for '{paths[0]}', which has such rows: graftkit takes one"
+    elif folder.fields.get("ensure_weight_tying") and ties_output(planned.skeleton):
+        what = f"one update for embedding and output layer ('ensure_weight_tying'), '{paths[0]}': graftkit has two"
+    if what:
+        raise ModelError(f"the adapter has {what}", where=str(folder.path), hint=_MERGED)
 
 
 def gives_output_own_rows(folder: AdapterFolder, model: Any) -> bool:
@@ -177,7 +196,7 @@ def unties_output(folder: AdapterFolder, planned: Loader) -> bool:
     Raises:
         FolderError: As for `gives_output_own_rows`.
     """
-    adapted = planned.output is not None and planned.output.path in folder.layers
+    adapted = any(layer.path in folder.layers for layer in planned.outer)
     return (adapted and ties_output(planned.skeleton)) or gives_output_own_rows(folder, planned.skeleton)
 
 
@@ -327,7 +346,7 @@ def _put(network: nn.Module, name: str, tensor: torch.Tensor, where: str) -> Non
         what = (
             "a linear layer inside the blocks, which graftkit keeps frozen" if inside else "no parameter of the model"
         )
-        hint = "Merge it with peft's merge_and_unload, and give graftkit the merged model." if inside else _OTHER_BASE
+        hint = _MERGED if inside else _OTHER_BASE
         raise ModelError(f"'modules_to_save' holds '{name}', {what}", where=where, hint=hint) from None
     if old.shape != tensor.shape:
         raise ModelError(

@@ -44,7 +44,7 @@ from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.samples import LabelledText, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
-from graftkit.model.targets import likely_layers, likely_output, names_are_certain
+from graftkit.model.targets import likely_embedding, likely_layers, likely_output, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.paths import is_hub_dataset
@@ -86,7 +86,7 @@ class RunPlan:
         shares: How many training records each entry of `data.train` has, and how often they are seen.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
-        unties: Whether the output layer is a target and tied to the embedding, once torch is loaded.
+        unties: Whether output layer or embedding is a target, and the two are tied, once torch is loaded.
         chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
         settled: The keys of the recipe that said `auto`, "section.key", with what they came to so far.
         corpus: What a sample of the records says of all of them; None where nothing asked for it.
@@ -309,7 +309,7 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     if is_multimodal(files.config):  # names don't tell a tower's layers from the language model's
         return certain_targets(bound, files)
     try:
-        return chosen_targets(bound, _likely_infos(files), output=_likely_output(files))
+        return chosen_targets(bound, _likely_infos(files), outer=_likely_outer(files))
     except TargetError:
         if names_are_certain(files.tensors):
             raise
@@ -320,12 +320,16 @@ def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> 
     """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors."""
     if not names_are_certain(files.tensors):
         return {"adapter_parameters": None, "frozen_linear_bytes": None}
-    return forecast(bound, _likely_infos(files), targets, output=_likely_output(files))
+    return forecast(bound, _likely_infos(files), targets, outer=_likely_outer(files))
 
 
-def _likely_output(files: BaseModelFiles) -> LayerInfo | None:
-    found = likely_output(files.tensors)
-    return LayerInfo(found[0], "linear", *found[1], f"{found[0]}.bias" in files.tensors) if found else None
+def _likely_outer(files: BaseModelFiles) -> list[LayerInfo]:
+    """Returns what the file's names and shapes say of its embedding and its output layer."""
+    embedding, output = likely_embedding(files.tensors), likely_output(files.tensors)
+    found = [LayerInfo(embedding[0], "embedding", embedding[1][1], embedding[1][0])] if embedding else []
+    if output:
+        found.append(LayerInfo(output[0], "linear", *output[1], f"{output[0]}.bias" in files.tensors))
+    return found
 
 
 def _likely_infos(files: BaseModelFiles) -> list[LayerInfo]:

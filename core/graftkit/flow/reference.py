@@ -20,9 +20,9 @@ from graftkit.errors import StorageError, TrainingError
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import Corpus
+from graftkit.flow.start_key import start_key
 from graftkit.interfaces.objective import ObjectiveConfig
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
-from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss import TokenLoss
 from graftkit.training.step_loss import REFERENCE, OnPass, Passes
@@ -50,7 +50,7 @@ def with_reference(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Corp
         return corpus
     stores = {"train": corpus.train, "holdout": corpus.holdout}
     with run.stage("reference") as stage:
-        key = _key(run)
+        key = start_key(run)
         found = _read(run, key, stores) if run.resumed else None
         if found is None:
             run.processes.announce({"part": "reference"})
@@ -142,14 +142,6 @@ def _scored(
             start, end = int(store.offsets[few[0][0]]), int(store.offsets[few[-1][-1] + 1])
             processes.sum_(torch.from_numpy(found[start:end]))
     return found
-
-
-def _key(run: RunContext) -> str:
-    """Returns what the numbers depend on: the tokens, the model, and what was put on it."""
-    data, recipe = run.manifest.data, run.plan.bound.resolved()
-    parts = {name: recipe[name] for name in ("model", "tokenizer", "quantizer", "adapter", "training")}
-    parts["training"] = {name: recipe["training"][name] for name in ("seed", "dtype", "microbatch_tokens")}
-    return fingerprint([data.fingerprint if data else None, parts])
 
 
 def _write(run: RunContext, key: str, found: Mapping[str, NDArray[np.float32]]) -> None:

@@ -344,7 +344,7 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
 
     base = load_base(run, planned)
     evaluate_base(run, base)
-    loaded = prepare_model(run, base)
+    loaded = prepare_model(run, base, corpus.train)
     refuse_merges(run, loaded, exporters)
     lead(run, loaded.device)
     corpus = with_reference(run, loaded, corpus)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graftkit.errors import TargetError
 from graftkit.flow.continued_adapter import check_targets
-from graftkit.interfaces.layer import LayerInfo
+from graftkit.interfaces.config import ProviderConfig
+from graftkit.interfaces.layer import LayerInfo, LayerKind
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.model.targets import match_targets
 from graftkit.recipe.bind import BoundRecipe
@@ -20,14 +21,21 @@ if TYPE_CHECKING:
     from graftkit.model.experts import StackInfo
     from graftkit.model.load import Loader
 
-__all__ = ["certain_targets", "chosen_targets", "forecast", "settle_targets"]
+__all__ = ["certain_targets", "chosen_targets", "forecast", "refusal_of", "settle_targets"]
+
+_KINDS: Mapping[LayerKind, str] = {
+    "linear": "a linear layer",
+    "conv1d": "a linear layer of GPT-2's kind",
+    "experts": "a stack of experts",
+    "embedding": "an embedding",
+}
 
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "auto": 4}
 """Bytes of a number, by the dtype of the computation; at most, until that is settled."""
 
 
 def chosen_targets(
-    bound: BoundRecipe, layers: Sequence[LayerInfo], stacks: Sequence[StackInfo] = (), output: LayerInfo | None = None
+    bound: BoundRecipe, layers: Sequence[LayerInfo], stacks: Sequence[StackInfo] = (), outer: Sequence[LayerInfo] = ()
 ) -> list[str]:
     """Returns the layers that a recipe's adapter goes on, of those that there are; stacks of experts come last.
 
@@ -35,21 +43,20 @@ def chosen_targets(
         bound: The recipe.
         layers: The linear layers inside the blocks.
         stacks: The stacks of experts.
-        output: The output layer, where it can be adapted.
+        outer: The embedding and the output layer, where they can be adapted.
 
     Raises:
         TargetError: A target matches no layer, or none that the adapter can go on, or a pattern of the adapter's own
             holds for none of those it goes on.
     """
     where, config = bound.document.where, bound.adapter.config
-    outer = [output] if output else []
     first = {layer.path: layer for layer in (*layers, *outer)} | {stack.path: stack.layers()[0] for stack in stacks}
-    refused = {path: reason for path, layer in first.items() if (reason := config.refusal(layer))}
+    refused = {path: reason for path, layer in first.items() if (reason := refusal_of(config, layer))}
     paths, experts = [layer.path for layer in layers], [stack.path for stack in stacks]
     chosen: set[str] = set()
     for target in bound.recipe.adapter.targets:
         named = match_targets(
-            [target], paths, where(("adapter", "targets")), experts=experts, output=output.path if output else ""
+            [target], paths, where(("adapter", "targets")), experts=experts, outer=[layer.path for layer in outer]
         )
         possible = [path for path in named if path not in refused]
         if not possible:
@@ -70,6 +77,13 @@ def chosen_targets(
             "Of several patterns that match, the first holds.",
         )
     return targets
+
+
+def refusal_of(config: ProviderConfig, layer: LayerInfo) -> str | None:
+    """Says why an adapter can't go on a layer, as its config model has it; None where it can."""
+    if layer.kind not in config.layer_kinds:
+        return f"it is {_KINDS[layer.kind]}, on which this adapter does not go"
+    return config.refusal(layer)
 
 
 def _possible(paths: Iterable[str]) -> str:
@@ -96,7 +110,7 @@ def forecast(
     layers: Sequence[LayerInfo],
     targets: Sequence[str],
     stacks: Sequence[StackInfo] = (),
-    output: LayerInfo | None = None,
+    outer: Sequence[LayerInfo] = (),
 ) -> dict[str, int | None]:
     """Returns what a run will train and store, as the adapter's and the quantizer's own fields say it.
 
@@ -105,7 +119,7 @@ def forecast(
         layers: The linear layers inside the blocks, all of which are frozen.
         targets: The dotted path of those that are adapted, and of the stacks of experts that are.
         stacks: The stacks of experts, all of which are frozen.
-        output: The output layer, which is not quantized.
+        outer: The embedding and the output layer, which are not quantized.
 
     Returns:
         The numbers that the adapter trains, new rows of the embeddings not among them, and the bytes of the frozen
@@ -114,7 +128,7 @@ def forecast(
     chosen, itemsize = set(targets), _ITEMSIZE[bound.recipe.training.dtype]
     adapter, quantizer = bound.adapter.config, bound.quantizer.config
     frozen = {layer: layer.path for layer in layers} | {e: stack.path for stack in stacks for e in stack.layers()}
-    owners = frozen | ({output: output.path} if output else {})
+    owners = frozen | {layer: layer.path for layer in outer}
     return {
         "adapter_parameters": _sum(adapter.trainable_parameters(e) for e, path in owners.items() if path in chosen),
         "frozen_linear_bytes": _sum(quantizer.stored_bytes(layer, itemsize) for layer in frozen),
@@ -144,16 +158,16 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
     """
     from graftkit.model.grow import check_growable
     from graftkit.model.load import plan_base_model
-    from graftkit.model.output_layer import ties_output
+    from graftkit.model.outer_layers import ties_output
 
     bound, planned = plan.bound, plan_base_model(plan.files)
     if change:
         check_growable(planned.skeleton, plan.files.reference)
     targets = _matched(bound, planned)
-    on_output = planned.output is not None and planned.output.path in targets
-    if change and planned.output and on_output:
+    outer = [layer.path for layer in planned.outer if layer.path in targets]
+    if change and outer:
         raise TargetError(
-            f"the vocabulary changes, and with it the rows of '{planned.output.path}', which can't be adapted then",
+            f"the vocabulary changes, and with it the rows of '{outer[0]}', which can't be adapted then",
             where=bound.document.where(("adapter", "targets")),
             hint="Leave it out of adapter.targets: the rows of new tokens are trained as a whole.",
         )
@@ -164,8 +178,8 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
         plan,
         targets=targets,
         expert_targets=[t for t in targets if t in stacks],
-        unties=on_output and ties_output(planned.skeleton),
-        forecast=forecast(bound, planned.layers, targets, planned.stacks, planned.output),
+        unties=bool(outer) and ties_output(planned.skeleton),
+        forecast=forecast(bound, planned.layers, targets, planned.stacks, planned.outer),
         notices=[*plan.notices, *(dense if planned.dense_experts else []), *_of_head(planned)],
     )
 
@@ -180,4 +194,4 @@ def _of_head(planned: Loader) -> Iterator[str]:
 
 
 def _matched(bound: BoundRecipe, planned: Loader) -> list[str]:
-    return chosen_targets(bound, planned.layers, planned.stacks, planned.output)
+    return chosen_targets(bound, planned.layers, planned.stacks, planned.outer)

@@ -19,7 +19,9 @@ __all__ = ["AdaptedWeight"]
 class AdaptedWeight(nn.Module, ABC):
     """Computes `x (W + delta)^T + bias_delta` for a frozen `W [out, in]`; only its own parameters are trained.
 
-    The layer adds its frozen bias to the result.
+    The layer adds its frozen bias to the result. On an embedding `x` are ids `[...]`, and each stands for its unit
+    vector: the result is the id's row of `(W + delta)^T`, in the type of the frozen weight's rows
+    (`graftkit.interfaces.frozen_weight.EmbeddingWeight`).
 
     Attributes:
         frozen: The frozen weight.
@@ -80,7 +82,7 @@ class AdaptedWeight(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps `[..., in]` to `[..., out]`."""
+        """Maps `[..., in]`, or ids `[...]`, to `[..., out]`."""
 
     @abstractmethod
     def delta(self) -> torch.Tensor:

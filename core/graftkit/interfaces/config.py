@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from graftkit.interfaces.layer import LayerInfo
+    from graftkit.interfaces.layer import LayerInfo, LayerKind
 
 __all__ = ["MOST_COUNTED", "ProviderConfig", "StrictModel"]
 
@@ -34,14 +34,18 @@ class ProviderConfig(StrictModel):
             fills any but `model`, `adapter` and `plugins`; no other kind of provider has one.
         rate_scale: Of an adapter and of an objective: what the learning rate that fits LoRA and fine-tuning is
             multiplied by where a recipe says none; both factors count.
+        layer_kinds: Of an adapter: the kinds of layers that it can go on. What it puts on an embedding maps ids to
+            rows; see `AdaptedWeight`.
     """
 
     preset: ClassVar[Mapping[str, Any]] = {}
     rate_scale: ClassVar[float] = 1.0
+    layer_kinds: ClassVar[frozenset[LayerKind]] = frozenset(["linear", "conv1d", "experts"])
 
     def refusal(self, layer: LayerInfo) -> str | None:
         """Says why an adapter can't go on a layer, such as "it has no bias"; None where it can.
 
+        Layers of other kinds than `layer_kinds` are refused without asking.
         A target that names other layers, too, leaves this one out; one that names no other is refused before any work.
         """
         return None

@@ -84,7 +84,7 @@ class PlannedModel(Protocol):
 
     @property
     def unties(self) -> bool:
-        """Whether its output layer, which the base ties to the embedding, is adapted or has new rows of its own."""
+        """Whether the base ties output layer and embedding, and one of them is adapted or has new rows of its own."""
 
     @property
     def adapter(self) -> Adapter:
@@ -140,7 +140,7 @@ class TrainedModel(PlannedModel, Protocol):
 
     @property
     def linear_layers(self) -> Sequence[str]:
-        """The dotted path of every linear layer whose weight is frozen, adapted or not, adaptable or not."""
+        """The dotted path of every linear layer and embedding that is frozen, adapted or not, adaptable or not."""
 
     @property
     def transposed_layers(self) -> Sequence[str]:

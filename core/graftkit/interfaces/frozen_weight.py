@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-__all__ = ["FrozenWeight", "PlainWeight"]
+__all__ = ["EmbeddingWeight", "FrozenWeight", "PlainWeight"]
 
 
 class FrozenWeight(nn.Module, ABC):
@@ -98,6 +98,53 @@ class PlainWeight(FrozenWeight):
         if tensors.keys() != {"weight"}:
             raise ValueError(f"stored tensors {sorted(tensors)} are not ['weight']")
         return cls(tensors["weight"])
+
+
+class EmbeddingWeight(FrozenWeight):
+    """The frozen weight of an embedding: `W [out, in]` as of any layer, stored as its rows, `[in, out]`.
+
+    What it is called with are ids: `W` times the unit vector of an id is the id's row. Products with vectors
+    (`matmul`) are there as well.
+
+    Args:
+        rows: `[in, out]`: a row for each id. It is not copied; a parameter may be another module's, too.
+        padding_idx: The id whose row gets no gradient, as in `torch.nn.Embedding`; None where each row does.
+
+    Attributes:
+        rows: `[in, out]`.
+        padding_idx: The id whose row gets no gradient.
+    """
+
+    def __init__(self, rows: torch.Tensor, padding_idx: int | None = None) -> None:
+        super().__init__(rows.shape[1], rows.shape[0])
+        self.rows = rows if isinstance(rows, nn.Parameter) else nn.Parameter(rows, requires_grad=False)
+        self.padding_idx = padding_idx
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Maps ids `[...]` to their rows, `[..., out]`."""
+        return self.look_up(ids, self.rows)
+
+    def look_up(self, ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Maps ids `[...]` to the rows `[..., n]` of a table `[in, n]` of the same ids, such as a low-rank update's.
+
+        Differentiable in the table, but for the row of `padding_idx`.
+        """
+        return nn.functional.embedding(ids, table, self.padding_idx)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Returns the matrix, `[out, in]`."""
+        return self.rows.detach().T.to(dtype)
+
+    def meta(self) -> dict[str, Any]:
+        """Returns which row gets no gradient."""
+        return {"padding_idx": self.padding_idx}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
+        """Builds a weight from its one tensor."""
+        if tensors.keys() != {"rows"}:
+            raise ValueError(f"stored tensors {sorted(tensors)} are not ['rows']")
+        return cls(tensors["rows"], meta["padding_idx"])
 
 
 class _FrozenMatmul(torch.autograd.Function):

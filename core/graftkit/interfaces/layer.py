@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Layer", "LayerInfo", "LayerKind", "OriginalWeights"]
 
-LayerKind = Literal["linear", "conv1d", "experts"]
-"""How an architecture stores a weight: `[out, in]`, `[in, out]` as GPT-2 does, or one matrix an expert in a stack."""
+LayerKind = Literal["linear", "conv1d", "experts", "embedding"]
+"""How an architecture stores a weight: `[out, in]`, `[in, out]` as GPT-2 does, one matrix an expert in a stack, or as
+the embedding `[in, out]`, whose inputs are ids: each is a row of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,9 @@ class LayerInfo:
     Attributes:
         path: Its dotted path in the model.
         kind: "linear" for a weight `[out, in]`, "conv1d" for GPT-2's, which is stored as `[in, out]`, "experts" for
-            the matrices of a mixture's experts in one tensor.
+            the matrices of a mixture's experts in one tensor, "embedding" for that of the tokens (`EmbeddingWeight`).
         out_features: Numbers that it gives.
-        in_features: Numbers that it takes.
+        in_features: Numbers that it takes; of an embedding, how many ids there are.
         bias: Whether it adds a bias.
         file_bytes: How many bytes the model's file stores its weight in, as one that a quantizer may take over
             (`AdoptingQuantizer`); None where it has the weight otherwise, or there is no file.
@@ -39,6 +40,11 @@ class LayerInfo:
     in_features: int
     bias: bool = False
     file_bytes: int | None = field(default=None, compare=False)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the architecture itself stores the weight as `[in, out]`."""
+        return self.kind in ("conv1d", "embedding")
 
 
 class OriginalWeights(Protocol):

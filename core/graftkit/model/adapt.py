@@ -25,7 +25,7 @@ from graftkit.model.grow import GrownVocabulary
 from graftkit.model.head import head_parameters
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.originals import FileOriginals
-from graftkit.model.output_layer import has_adapted_output, put_output, ties_output, untied
+from graftkit.model.outer_layers import OuterLayer, adapts_outer_layer, outer_layer_at, ties_output, untied
 from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.store.fingerprint import derived_seed
@@ -45,7 +45,7 @@ class AdaptedModel:
     Attributes:
         network: The transformers model.
         reference: The base model as the recipe named it.
-        config: The base model's configuration; where its output layer is adapted, one that does not tie that.
+        config: The base model's configuration; where its embedding or output layer is adapted, one that ties neither.
         tokenizer: The tokenizer.
         adapter: The adapter's method.
         adapted: Every adapted layer by its dotted path, in the model's order.
@@ -54,8 +54,8 @@ class AdaptedModel:
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
         system: The system message that all conversations shared, or None.
         saved_modules: The names of parameters that an adapter's folder held as a whole, in the place of the base's.
-        unties: Whether its output layer is adapted or has new rows of its own, and the base model's is tied to the
-            embedding.
+        unties: Whether its output layer or embedding is adapted, or its output layer has new rows of its own, and the
+            base model ties the two.
         head: The dotted paths of the modules that are trained fully beside the adapter: a head on sequences.
     """
 
@@ -74,7 +74,7 @@ class AdaptedModel:
     head: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if has_adapted_output(self.network):
+        if adapts_outer_layer(self.network):
             object.__setattr__(self, "unties", self.unties or ties_output(self.network))
             object.__setattr__(self, "config", untied(self.config))
 
@@ -107,10 +107,10 @@ class AdaptedModel:
 
     @property
     def linear_layers(self) -> list[str]:
-        """The dotted path of every linear layer whose weight is frozen, adapted or not, adaptable or not."""
+        """The dotted path of every linear layer and embedding that is frozen, adapted or not, adaptable or not."""
         from transformers.pytorch_utils import Conv1D
 
-        kinds = (FrozenLinear, nn.Linear, Conv1D)
+        kinds = (FrozenLinear, nn.Linear, Conv1D, nn.Embedding)
         modules = dict(self.network.named_modules())
         return [
             name
@@ -126,10 +126,13 @@ class AdaptedModel:
 
     @property
     def transposed_layers(self) -> list[str]:
-        """Those of them whose weight the architecture stores as `[in, out]`, and such stacks of experts."""
-        modules = self.network.named_modules()
+        """The linear layers whose weight the architecture stores as `[in, out]`, and such stacks of experts."""
         return [
-            name for name, module in modules if isinstance(module, FrozenLinear | ExpertStack) and module.transposed
+            name
+            for name, module in self.network.named_modules()
+            if isinstance(module, FrozenLinear | ExpertStack)
+            and module.transposed
+            and not isinstance(module, OuterLayer)
         ]
 
     @property
@@ -271,9 +274,10 @@ class AdaptedModel:
             if isinstance(module, NewRowsEmbedding | NewRowsLinear):
                 inside.add(path)
                 yield from self._grown_tensors(path, module)
-        towers = self.towers
-        for name, parameter in self.network.named_parameters():
-            if not any(name.startswith(f"{path}.") for path in _ancestors(name, inside)):
+        towers, seen = self.towers, set[int]()
+        for name, parameter in self.network.named_parameters(remove_duplicate=False):  # one may be an adapted layer's
+            if id(parameter) not in seen and not any(_ancestors(name, inside)):
+                seen.add(id(parameter))
                 tensor = parameter.detach().cpu()
                 yield name, tensor if name in towers else tensor.float()
         yield from self._buffers()
@@ -355,12 +359,13 @@ def adapt(
     Args:
         network: The model.
         adapter: The method.
-        targets: The dotted paths of layers, and of stacks of experts, of which each is adapted.
+        targets: The dotted paths of layers, embedding and output layer among them, and of stacks of experts, of which
+            each is adapted.
         seed: The run's.
         originals: What an adapter is given that asks for a layer's weight before it was quantized.
 
     Raises:
-        TargetError: A target is no frozen linear layer of this model, nor a stack of experts.
+        TargetError: A target is no frozen layer of this model, nor a stack of experts.
         TrainingError: The adapter put another frozen weight on a layer in a way that exports would not know of.
     """
     adapted: dict[str, AdaptedWeight] = {}
@@ -379,10 +384,10 @@ def adapt(
 
 
 def _layer_of(network: Any, path: str) -> nn.Module:
-    """Returns the layer of a path; the model's own output layer is made one that can be adapted."""
+    """Returns the layer of a path; the model's own embedding or output layer is made one that can be adapted."""
     layer: nn.Module = network.get_submodule(path)
-    own_output = isinstance(layer, nn.Linear) and layer is network.get_output_embeddings()
-    return put_output(network) if own_output else layer
+    own = isinstance(layer, nn.Linear | nn.Embedding) and hasattr(network, "config")
+    return (outer_layer_at(network, path) or layer) if own else layer
 
 
 def _check_frozen(adapter: Adapter, weight: AdaptedWeight, layer: FrozenLinear) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from graftkit.articles import with_article
 from graftkit.errors import ModelError
 from graftkit.interfaces.initializer import MatrixRole
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.row_scale import row_scale
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear, TrainedRows
 
 __all__ = ["GrownVocabulary", "MakeRows", "check_growable", "grow"]
@@ -74,7 +74,7 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
         network.config.get_text_config().vocab_size = change.size
         return GrownVocabulary(change, embedding_path, None if tied else head_path, {})
     trained = _trained(old.weight, change, make_rows, "tied" if tied else "input")
-    scale = _scale_of(old, old.weight.dtype)
+    scale = row_scale(old, old.weight.dtype)
     assert scale is not None  # check_growable
     embedding = NewRowsEmbedding(_rearranged(old.weight, change), trained, scale)
     network.set_submodule(embedding_path, embedding)
@@ -102,7 +102,7 @@ def check_growable(network: Any, where: str = "") -> None:
     """
     old, head = network.get_input_embeddings(), network.get_output_embeddings()
     reason = ""
-    if _scale_of(old, torch.float32) is None or type(head) is not nn.Linear:
+    if row_scale(old, torch.float32) is None or type(head) is not nn.Linear:
         classes = " and ".join(with_article(type(module).__name__) for module in (old, head))
         reason = f"its embedding and output layer are {classes}"
     elif all(getattr(network.config.get_text_config(), key, None) for key in _BY_LAYER):
@@ -113,39 +113,6 @@ def check_growable(network: Any, where: str = "") -> None:
             where=where,
             hint="Leave out the recipe's section 'tokenizer'.",
         )
-
-
-@torch.no_grad()
-def _scale_of(module: Any, dtype: torch.dtype) -> float | None:
-    """Returns what an embedding multiplies its rows by in a dtype; None where it does anything else with them.
-
-    It is found out by looking rows up in a copy with few, since architectures write the product in many ways: the
-    factor is rounded to the dtype by some and not by others.
-    """
-    if not isinstance(module, nn.Embedding) or [name for name, _ in module.named_parameters()] != ["weight"]:
-        return None
-    device = next((buffer.device for buffer in module.buffers()), torch.device("cpu"))
-    rows = torch.linspace(-1, 1, 4 * 8, device=device).view(4, 8).to(dtype)
-    found = _looked_up(module, rows)
-    for kind in (dtype, torch.float32):
-        ones = _looked_up(module, torch.ones_like(rows, dtype=kind))
-        scale = None if ones is None else float(ones[0, 0])
-        if found is not None and scale is not None and torch.equal(found, rows * scale):
-            return scale
-    return None
-
-
-def _looked_up(module: nn.Embedding, rows: torch.Tensor) -> torch.Tensor | None:
-    """Returns what an embedding like this one gives for each row of a small matrix, or None where that is no row."""
-    small = copy.copy(module)
-    small.padding_idx = None  # a number of the large matrix's row, which decides on gradients only
-    small._parameters = {"weight": nn.Parameter(rows, requires_grad=False)}
-    try:
-        found: Any = type(module).forward(small, torch.arange(len(rows), device=rows.device))
-    except Exception:  # its code asks for more than ids
-        return None
-    right = isinstance(found, torch.Tensor) and found.shape == rows.shape and found.dtype == rows.dtype
-    return found if right else None
 
 
 def _rearrange(embedding: nn.Embedding, head: nn.Linear, change: VocabularyChange, tied: bool) -> None:

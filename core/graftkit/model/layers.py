@@ -14,9 +14,10 @@ from torch.nn.functional import linear
 
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.model.parts import is_text
+from graftkit.model.row_scale import row_scale
 from graftkit.model.source_code import class_definition
 
-__all__ = ["linear_layers", "output_layer"]
+__all__ = ["embedding_layer", "linear_layers", "output_layer"]
 
 _IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
 _ROUTERS = re.compile(r"router|top_?k|gating", re.IGNORECASE)
@@ -59,6 +60,19 @@ def output_layer(model: nn.Module) -> LayerInfo | None:
     if head is None or found is None or found in _read_past_the_layer(model):
         return None
     return _described(found, head)
+
+
+def embedding_layer(model: Any) -> LayerInfo | None:
+    """Returns the layer that looks the tokens' rows up, or None where it does more than that and scaling them.
+
+    Args:
+        model: As for `linear_layers`.
+    """
+    own = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    found = next((path for path, module in model.named_modules() if module is own), None)
+    if own is None or found is None or row_scale(own, torch.float32) is None or found in _read_past_the_layer(model):
+        return None
+    return LayerInfo(found, "embedding", own.embedding_dim, own.num_embeddings)
 
 
 def _output_layer(model: Any) -> nn.Module | None:

@@ -35,7 +35,7 @@ class FrozenLinear(nn.Module):
     @property
     def transposed(self) -> bool:
         """Whether the architecture itself stores the weight as `[in, out]`, as GPT-2 does."""
-        return self.info.kind == "conv1d"
+        return self.info.transposed
 
     @property
     def frozen(self) -> FrozenWeight:

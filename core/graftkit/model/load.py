@@ -17,15 +17,16 @@ from torch import nn
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.counts import count_weights
-from graftkit.interfaces.frozen_weight import FrozenWeight, PlainWeight
+from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import INTEGERS, PLAIN, BaseModelFiles
 from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.model.experts import ExpertStack, StackInfo, compute_one_by_one, expert_stacks, put_stack
 from graftkit.model.head import head_modules, head_parameters
-from graftkit.model.layers import linear_layers, output_layer
+from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
+from graftkit.model.outer_layers import outer_layers, outer_weight
 from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
@@ -243,7 +244,7 @@ class Loader:
         head: The modules of a head on sequences, which are no layers of these, and float32; empty for other models.
         new: Its parameters that the files lack: they are zeros until somebody draws them.
         unused: The files' tensors that a model with such a head has no use for.
-        output: The output layer, which can be adapted, and is never quantized; None where it is no plain linear layer.
+        outer: The embedding and the output layer, as far as they can be adapted; they are never quantized.
     """
 
     def __init__(
@@ -257,7 +258,7 @@ class Loader:
         self.head = head_modules(self._model)
         self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, self.head))
         self.layers = [layer for layer in linear_layers(self._model) if not self._is_of_head(layer.path)]
-        self.output = output_layer(self._model)
+        self.outer = outer_layers(self._model)
         self.stacks = expert_stacks(self._model, files.config, count_weights(files.tensors))
         if self.stacks:
             compute_one_by_one(self._model)
@@ -300,7 +301,7 @@ class Loader:
             return None
         if stack:
             tensor = tensor[int(layer.path.rpartition(".")[2])]
-        transposed = stack.transposed if stack else layer.kind == "conv1d"
+        transposed = stack.transposed if stack else layer.transposed
         matrix = tensor.T if transposed else tensor
         return matrix.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
@@ -320,8 +321,8 @@ class Loader:
 
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
         """Stores a matrix `[out, in]` as `load` stores the layer's own."""
-        if self.output is not None and layer.path == self.output.path:
-            return PlainWeight(weight.detach().to(self._device).to(self._dtype))
+        if layer in self.outer:
+            return outer_weight(weight.detach().to(self._device).to(self._dtype), layer)
         return self._frozen(layer, weight.detach(), transposed=False)
 
     @torch.no_grad()
@@ -616,7 +617,7 @@ class Loader:
             setattr(self._model.get_submodule(path), last, new)
 
     def _put_linear(self, layer: LayerInfo, tensor: torch.Tensor) -> None:
-        frozen = self._frozen(layer, tensor, transposed=layer.kind == "conv1d")
+        frozen = self._frozen(layer, tensor, transposed=layer.transposed)
         self._put_frozen(layer, frozen)
 
     def _put_frozen(self, layer: LayerInfo, frozen: FrozenWeight) -> None:

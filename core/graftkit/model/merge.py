@@ -22,7 +22,7 @@ from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import merged
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.made_weight import MadeWeight
-from graftkit.model.output_layer import OutputLinear
+from graftkit.model.outer_layers import OuterLayer
 
 __all__ = ["as_merged", "on_base", "rounds"]
 
@@ -88,9 +88,9 @@ def as_merged(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 
 def _quantized_layers(network: nn.Module) -> list[FrozenLinear]:
-    """Returns the layers whose weights a quantizer has stored: all but the output layer, the same on every base."""
+    """Returns the layers whose weights a quantizer has stored: all within the blocks, the same on every base."""
     modules = network.modules()
-    return [module for module in modules if isinstance(module, FrozenLinear) and not isinstance(module, OutputLinear)]
+    return [module for module in modules if isinstance(module, FrozenLinear) and not isinstance(module, OuterLayer)]
 
 
 @contextmanager

@@ -9,13 +9,13 @@ from typing import Any
 __all__ = ["peft_targets"]
 
 
-def peft_targets(fields: Mapping[str, Any], layers: Iterable[str], output: str = "") -> set[str]:
-    """Returns those of a model's linear layers that PEFT adapts.
+def peft_targets(fields: Mapping[str, Any], layers: Iterable[str], outer: Iterable[str] = ()) -> set[str]:
+    """Returns those of a model's layers that PEFT adapts.
 
     Args:
         fields: What an adapter_config.json says; its patterns have passed `check_adapter_config`.
         layers: The dotted paths of the linear layers inside the blocks: what "all-linear" means.
-        output: That of the output layer, which is meant by its name alone; "" where it can't be adapted.
+        outer: Those of the embedding and the output layer, as far as they can be adapted; they are meant by name alone.
 
     Raises:
         ValueError: A field has another type, or an expression does not compile.
@@ -25,7 +25,7 @@ def peft_targets(fields: Mapping[str, Any], layers: Iterable[str], output: str =
         ['h.0.q', 'h.1.q']
     """
     chosen, every = fields.get("target_modules"), list(layers)
-    named = [*every, output] if output else every
+    named = [*every, *outer]
     found = set(every) if chosen == "all-linear" else _named(named, chosen, "target_modules")
     saved = _names(fields.get("modules_to_save") or [], "modules_to_save")
     found -= _named(found, fields.get("exclude_modules"), "exclude_modules")

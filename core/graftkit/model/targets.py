@@ -13,7 +13,7 @@ from graftkit.errors import TargetError
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.suggest import nearest
 
-__all__ = ["ALL_LINEAR", "likely_layers", "likely_output", "match_targets", "names_are_certain"]
+__all__ = ["ALL_LINEAR", "likely_embedding", "likely_layers", "likely_output", "match_targets", "names_are_certain"]
 
 ALL_LINEAR = "all-linear"
 
@@ -24,6 +24,8 @@ _OUTPUT = "lm_head"
 """What nearly all architectures call their output layer."""
 _OUTPUTS = {_OUTPUT: _OUTPUT, "embed_out": _OUTPUT, "output_projection": "output_projection"}
 """What files call it, and what it is called in the model, as far as that is known from the name."""
+_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embeddings")
+"""What architectures, and their files, call the embedding of the tokens."""
 _PREFIXLESS = re.compile(r"(h|layers?|blocks?)\.\d+\.")
 
 
@@ -65,11 +67,7 @@ def likely_output(tensors: Mapping[str, TensorInfo]) -> tuple[str, tuple[int, in
 
     One that is tied to the embedding has no tensor of its own, and the embedding's shape.
     """
-    outside = {
-        name.removesuffix(".weight"): (info.shape[0], info.shape[1])
-        for name, info in tensors.items()
-        if name.endswith(".weight") and len(info.shape) == 2 and not _IN_A_BLOCK.search(name)
-    }
+    outside = _outside(tensors)
     for path, shape in outside.items():
         owner, dot, last = path.rpartition(".")
         if last in _OUTPUTS:
@@ -78,15 +76,35 @@ def likely_output(tensors: Mapping[str, TensorInfo]) -> tuple[str, tuple[int, in
     return None if largest is None else (_OUTPUT, largest)
 
 
+def likely_embedding(tensors: Mapping[str, TensorInfo]) -> tuple[str, tuple[int, int]] | None:
+    """Returns what a file's names say is the embedding of the tokens, and its shape; None where they don't say it."""
+    named = {path: shape for path, shape in _outside(tensors).items() if path.rpartition(".")[2] in _EMBEDDINGS}
+    return max(named.items(), key=lambda item: item[1], default=None)
+
+
+def _outside(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[int, int]]:
+    """Returns the shape of each matrix outside the repeated blocks."""
+    return {
+        name.removesuffix(".weight"): (info.shape[0], info.shape[1])
+        for name, info in tensors.items()
+        if name.endswith(".weight") and len(info.shape) == 2 and not _IN_A_BLOCK.search(name)
+    }
+
+
 def match_targets(
-    patterns: Sequence[str], layers: Sequence[str], where: str = "", *, experts: Sequence[str] = (), output: str = ""
+    patterns: Sequence[str],
+    layers: Sequence[str],
+    where: str = "",
+    *,
+    experts: Sequence[str] = (),
+    outer: Sequence[str] = (),
 ) -> list[str]:
-    """Returns the layers that the patterns name, in the model's order, the output layer, and the stacks of experts.
+    """Returns the layers that the patterns name, in the model's order, those outside its blocks, and stacks of experts.
 
     A pattern is `all-linear`, a layer's last name (`q_proj`), the end of its path (`self_attn.q_proj`), its whole
     path, or any of these with `*` and `?`. A stack of experts is meant by the name of what holds it (`experts`), or by
-    more of its path than its last name (`experts.down_proj`); the output layer by its name alone (`lm_head`).
-    Neither is ever meant by `all-linear`.
+    more of its path than its last name (`experts.down_proj`); the embedding and the output layer by their names alone
+    (`embed_tokens`, `lm_head`). None of these is ever meant by `all-linear`.
 
     Raises:
         TargetError: A pattern matches no layer.
@@ -95,9 +113,9 @@ def match_targets(
     for pattern in patterns:
         found = {layer for layer in layers if _matches(pattern, layer)}
         found |= {stack for stack in experts if _means_experts(pattern, stack)}
-        found |= {output} if f".{output}".endswith(f".{pattern}") and pattern else set()
+        found |= {layer for layer in outer if pattern and f".{layer}".endswith(f".{pattern}")}
         if not found:
-            names = sorted({layer.rpartition(".")[2] for layer in (*layers, output) if layer})
+            names = sorted({layer.rpartition(".")[2] for layer in (*layers, *outer)})
             owners = sorted({_owner_name(stack) for stack in experts})
             meant = nearest(pattern, [*names, *owners, ALL_LINEAR])
             other = f", or {', '.join(owners)} for the layers of its experts" if owners else ""
@@ -107,7 +125,7 @@ def match_targets(
                 hint=f"{meant}Its layers end in: {', '.join(names)}{other}; or say all-linear.",
             )
         chosen |= found
-    return [layer for layer in (*layers, output, *experts) if layer in chosen]
+    return [layer for layer in (*layers, *outer, *experts) if layer in chosen]
 
 
 def _owner_name(stack: str) -> str:

@@ -146,7 +146,7 @@ class AdapterSection(ProviderSection):
         default=["all-linear"],
         min_length=1,
         description="layers to adapt: all-linear, names (q_proj), paths or patterns (*.self_attn.*); a mixture's "
-        "experts and the output layer where they are named (experts, lm_head)",
+        "experts, the output layer and the embedding where they are named (experts, lm_head, embed_tokens)",
     )
 
     @property

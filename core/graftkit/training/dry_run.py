@@ -29,7 +29,7 @@ from graftkit.model.grow import grow
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.live_memory import MemoryMeter, imagined, really
 from graftkit.model.load import Loader
-from graftkit.model.output_layer import OutputLinear
+from graftkit.model.outer_layers import OuterLayer
 from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
 from graftkit.recipe.schema import TrainingSection
@@ -346,7 +346,7 @@ def _name_weights(meter: MemoryMeter, network: nn.Module) -> None:
     """
     meter.relabel([*network.parameters(), *network.buffers()], "other_weights")
     for module in network.modules():
-        if isinstance(module, FrozenLinear) and not isinstance(module, OutputLinear):
+        if isinstance(module, FrozenLinear) and not isinstance(module, OuterLayer):
             tensors = sorted(module.frozen.parameters(), key=lambda tensor: tensor.nbytes)
             meter.relabel(tensors[-1:], "weights")
             meter.relabel(tensors[:-1], "quantization")

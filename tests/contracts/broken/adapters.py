@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from graftkit import Layer, LayerInfo
 from graftkit_adapters.config import LoraConfig
-from graftkit_adapters.lora import Lora, LoraWeight
+from graftkit_adapters.lora import Lora, LoraEmbedding, LoraWeight
 from torch import nn
 
 
@@ -121,3 +121,28 @@ class KeepsTheStartToItself(Lora):
         adapted = super().attach(layer)
         adapted._scale *= layer.original().abs().mean().item()
         return adapted
+
+
+class TransposedEmbedding(LoraEmbedding):
+    def delta(self) -> torch.Tensor:
+        return super().delta().T
+
+
+class MergesRowsAsColumns(Lora):
+    config_class = LoraConfig
+
+    def attach(self, layer: Layer) -> LoraWeight:
+        own = layer.info.kind == "embedding"
+        return TransposedEmbedding(layer, self._config) if own else super().attach(layer)
+
+
+class NoDoraOnEmbeddings(LoraConfig):
+    def refusal(self, layer: LayerInfo) -> str | None:
+        return "it is an embedding" if layer.kind == "embedding" else None
+
+
+class TakesEmbeddingsAllTheSame(Lora):
+    config_class = NoDoraOnEmbeddings
+
+    def attach(self, layer: Layer) -> LoraWeight:
+        return LoraWeight(layer, self._config)

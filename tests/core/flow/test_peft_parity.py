@@ -29,6 +29,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama-untied": {"tie_word_embeddings": False},
     "qwen2": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]},
     "gpt2": dict(ARCHITECTURES["gpt2"]),
+    "gemma3": dict(ARCHITECTURES["gemma3_text"]),
 }
 
 LORA: dict[str, dict[str, Any]] = {
@@ -125,6 +126,42 @@ OUTPUT: dict[str, dict[str, Any]] = {
     "a list": {"target_modules": ["q_proj", "lm_head"], "rank_pattern": {"lm_head": 3}, "use_rslora": True},
     "an expression": {"target_modules": r".*(lm_head|\.o_proj)", "use_dora": True},
 }
+
+
+EMBEDDING: dict[str, dict[str, Any]] = {
+    "a list": {"target_modules": ["q_proj", "embed_tokens"], "rank_pattern": {"embed_tokens": 3}, "use_rslora": True},
+    "with the output layer": {
+        "target_modules": r".*(lm_head|embed_tokens|\.o_proj)",
+        "alpha_pattern": {"embed_tokens": 3},
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_tying")
+@pytest.mark.parametrize("keep", [True, False], ids=["the base's matrix kept", "alone"])
+@pytest.mark.parametrize("kind", EMBEDDING)
+@pytest.mark.parametrize("model", ["llama", "llama-untied", "gemma3"])
+def test_lora_on_the_embedding(bases: dict[str, Path], make_adapter: Make, model: str, kind: str, keep: bool) -> None:
+    """Tied to the output layer or not, scaled or not."""
+    adapter = make_adapter(model, keep, **EMBEDDING[kind])
+    check(bases[model], adapter)
+    copied = "base_model.model.model.embed_tokens.base_layer.weight"
+    assert (copied in load_file(adapter / "adapter_model.safetensors")) == keep
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_tying")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"target_modules": ["embed_tokens"], "ensure_weight_tying": True}, "one update for embedding and output"),
+        ({"target_modules": ["embed_tokens"], "use_dora": True}, "it is an embedding, on which there is no DoRA"),
+    ],
+)
+def test_what_an_embedding_is_not_adapted_by_is_refused(
+    bases: dict[str, Path], make_adapter: Make, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        own_logits(bases["llama"], make_adapter("llama", **fields))
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_tying")

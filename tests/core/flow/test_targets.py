@@ -43,7 +43,8 @@ def test_a_path_that_an_older_file_names_otherwise_is_the_models(tmp_path: Path)
 def test_an_expert_of_the_file_is_no_layer_of_the_model(tmp_path: Path) -> None:
     request = planned(tiny_model_folder(tmp_path / "model", **ARCHITECTURES["mixtral"]), "w1")
     with pytest.raises(
-        TargetError, match="'w1' matches no layer of the model\nIts layers end in: k_proj, lm_head, o_proj"
+        TargetError,
+        match="'w1' matches no layer of the model\nIts layers end in: embed_tokens, k_proj, lm_head, o_proj",
     ):
         certain_targets(request.bound, request.files)
 

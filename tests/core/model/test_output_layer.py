@@ -15,7 +15,7 @@ from graftkit.interfaces.forward import logits_at
 from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
-from graftkit.model.output_layer import OutputLinear
+from graftkit.model.outer_layers import OutputLinear
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import Example
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
@@ -154,16 +154,16 @@ def test_the_frozen_matrix_is_not_copied(folder: Path) -> None:
     assert model.unties == tied == (head.weight is embedding.weight)
     TokenLoss(network, packed=False).backward(batch(), 1.0)
     assert head.weight.grad is None and embedding.weight.grad is None
-    info = plan_base_model(HuggingFaceSource().open(str(folder))).output
-    assert info is not None and (info.path, info.out_features, info.in_features) == ("lm_head", 320, 64)
+    info = plan_base_model(HuggingFaceSource().open(str(folder))).outer[-1]
+    assert (info.path, info.out_features, info.in_features) == ("lm_head", 320, 64)
 
 
 @pytest.mark.parametrize("name", ["gemma2", "phi", "cohere", "mamba", "biogpt", "qwen2_moe", "gemma3"])
 def test_whatever_makes_the_logits_of_an_architecture_is_adapted(name: str, tmp_path: Path) -> None:
     """Capped and scaled logits, a bias, another name, towers beside it: what is merged is what is computed."""
     folder, ids = tiny_model_folder(tmp_path / "model", **ARCHITECTURES[name]), torch.arange(3, 20)[None]
-    info = plan_base_model(HuggingFaceSource().open(str(folder))).output
-    assert info is not None
+    info = plan_base_model(HuggingFaceSource().open(str(folder))).outer[-1]
+    assert info.kind == "linear"
     model = ours(folder, Lora(), [info.path])
     with torch.no_grad():
         before = model.network(input_ids=ids).logits

@@ -74,13 +74,13 @@ def test_a_target_that_matches_nothing_names_the_nearest_and_the_place() -> None
 
 
 def test_the_output_layer_is_named_alone() -> None:
-    assert match_targets(["lm_head", "q_proj"], LAYERS, output="lm_head") == [LAYERS[0], LAYERS[4], "lm_head"]
-    assert match_targets(["lm_head"], LAYERS, output="model.lm_head") == ["model.lm_head"]
+    assert match_targets(["lm_head", "q_proj"], LAYERS, outer=["lm_head"]) == [LAYERS[0], LAYERS[4], "lm_head"]
+    assert match_targets(["lm_head"], LAYERS, outer=["model.lm_head"]) == ["model.lm_head"]
     for pattern in ("all-linear", "*", "*_proj", "*.*"):
-        assert match_targets([pattern], LAYERS, output="lm_head") == match_targets([pattern], LAYERS)
+        assert match_targets([pattern], LAYERS, outer=["lm_head"]) == match_targets([pattern], LAYERS)
     for pattern in ("head", "*head", "lm_heat"):
         with pytest.raises(TargetError, match="matches no layer of the model") as caught:
-            match_targets([pattern], LAYERS, output="lm_head")
+            match_targets([pattern], LAYERS, outer=["lm_head"])
         assert "lm_head" in str(caught.value.hint)
 
 

@@ -320,7 +320,7 @@ def test_new_rows_and_layers_without_a_matrix_are_refused_by_name(host: PluginHo
         check_planned(extended)
     assert "gguf" in str(refused.value.hint)
     plain = train_tiny(host, tmp_path / "plain").planned()
-    for layer in ("model.embed_tokens", "model.layers.0.mlp.gate_up_proj"):
+    for layer in ("model.norm", "model.layers.0.mlp.gate_up_proj"):
         with pytest.raises(ExportError, match=f"'{layer}'"):
             stored_layer(architecture_of(plain.config), layer, 4, plain.config)
 
@@ -329,7 +329,11 @@ def test_an_output_layer_has_a_form_where_the_file_has_its_matrix(host: PluginHo
     tied = replace(train_tiny(host, tmp_path / "tied").planned(), targets=["lm_head"])
     with pytest.raises(ExportError, match="'lm_head' is tied to the embedding, and no matrix of its own"):
         check_planned(tied)
-    check_planned(replace(tied, config={**tied.config, "tie_word_embeddings": False}))
+    embedding = replace(tied, targets=["model.embed_tokens"])
+    with pytest.raises(ExportError, match="'model.embed_tokens' is tied to the output layer, and no matrix of its own"):
+        check_planned(embedding)
+    for planned in (tied, embedding):
+        check_planned(replace(planned, config={**tied.config, "tie_word_embeddings": False}))
 
 
 class Otherwise:

@@ -15,7 +15,7 @@ from graftkit.errors import TrainingError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.adapted_weight import AdaptedWeight
-from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.interfaces.frozen_weight import EmbeddingWeight, FrozenWeight
 from graftkit.interfaces.layer import Layer, LayerInfo, OriginalWeights
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.recipe.bind import Choice
@@ -347,6 +347,71 @@ class AdapterContract(Contract):
         again = self.make().from_peft(self.make().peft_tensors(adapted))
         assert same(adapted.adapter_state(), again), "from_peft(peft_tensors(adapted)) is not adapter_state()"
 
+    def embedding(self, seed: int = 2) -> AdaptedWeight | None:
+        """Adapts an embedding of 70 ids, always the same one; None where the adapter goes on none.
+
+        One that names the kind in `layer_kinds`, and whose `refusal` refuses it as its fields are, must raise.
+        """
+        config, info = self.choice.config, LayerInfo("layer", "embedding", 12, 70)
+        if "embedding" not in config.layer_kinds:
+            return None
+        weight = EmbeddingWeight(original_of(12, 70).T.contiguous(), padding_idx=5)
+        layer = Layer(info, weight, None, torch.Generator().manual_seed(seed))
+        if config.refusal(info):
+            did = refusal(lambda: self.make().attach(layer))
+            assert not did, f"refusal() refuses an embedding, for which attach must raise ValueError; it {did}"
+            return None
+        adapted: AdaptedWeight = self.make().attach(layer).eval()
+        return adapted
+
+    def test_on_an_embedding_it_maps_ids_to_merged_rows(self) -> None:
+        """What it puts on one is called with ids; `delta()` is `[out, in]` as of any layer."""
+        adapted = self.embedding()
+        if adapted is None:
+            return
+        ids = torch.tensor([[3, 69, 3], [0, 5, 11]])
+        assert torch.equal(adapted(ids), adapted.frozen(ids)), (
+            "right after attach, an embedding computes something else"
+        )
+        moved(adapted)
+        rows = (adapted.frozen.dequantize() + adapted.delta()).T[ids]
+        off = distance(adapted(ids), rows)
+        assert off <= 1e-5, f"an id's row of (W + delta)^T differs from forward(ids) by {off:.1e}"
+        adapted.enabled = False
+        assert torch.equal(adapted(ids), adapted.frozen(ids)), "with enabled = False an embedding computes another row"
+        said = self.choice.config.trainable_parameters(adapted.info)
+        found = sum(parameter.numel() for parameter in adapted.trainable_parameters().values())
+        assert said in (None, found), f"trainable_parameters() says {said} for an embedding; {found} are trained"
+
+    def test_on_an_embedding_all_that_is_trained_learns(self) -> None:
+        """And what is computed has the type of the frozen rows."""
+        adapted = self.embedding()
+        if adapted is None:
+            return
+        ids = torch.tensor([3, 69, 3, 11])
+        moved(adapted).train()(ids).square().sum().backward()
+        without = [name for name, p in adapted.trainable_parameters().items() if p.grad is None or not p.grad.any()]
+        assert not without, f"on an embedding no gradient reaches {', '.join(without)}"
+        adapted.frozen = EmbeddingWeight(adapted.frozen.dequantize().T.bfloat16().contiguous())
+        assert adapted.eval()(ids).dtype == torch.bfloat16, "rows in bfloat16 must stay so: the layers behind take them"
+
+    def test_on_an_embedding_its_state_and_pefts_form_hold_all_of_it(self, tmp_path: Path) -> None:
+        """`adapter_state` and `load_adapter_state`, `peft_tensors` and `from_peft`; peft computes the same."""
+        first, other = self.embedding(), self.embedding(seed=9)
+        if first is None or other is None:
+            return
+        ids = torch.tensor([[3, 69, 3], [0, 5, 11]])
+        other.load_adapter_state(copied(moved(first).adapter_state()))
+        assert torch.equal(first(ids), other(ids)), "adapter_state() does not hold all of an embedding's adapter"
+        config = self.make().peft_config()
+        if config is None:
+            return
+        tensors = self.make().peft_tensors(first)
+        assert same(first.adapter_state(), self.make().from_peft(tensors)), "from_peft does not lead back to the state"
+        wrapped = load_with_peft(tmp_path, config, tensors, OneEmbedding(first))
+        off = distance(wrapped(ids), first(ids))
+        assert off <= 1e-5, f"peft computes something else of an embedding: off by {off:.1e}"
+
 
 def _works_as_it_is(host: PluginHost, registered: RegisteredProvider) -> bool:
     """Tells whether a provider can be used without a field of the recipe or another installation."""
@@ -462,6 +527,20 @@ class OneLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[..., in]` to `[..., out]`."""
         result: torch.Tensor = self.layer(x)
+        return result
+
+
+class OneEmbedding(nn.Module):
+    """A model that peft can wrap: one embedding."""
+
+    def __init__(self, adapted: AdaptedWeight) -> None:
+        super().__init__()
+        self.layer = nn.Embedding(adapted.info.in_features, adapted.info.out_features)
+        self.layer.weight = nn.Parameter(adapted.frozen.dequantize().T.contiguous(), requires_grad=False)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Maps ids `[...]` to `[..., out]`."""
+        result: torch.Tensor = self.layer(ids)
         return result
 
 
