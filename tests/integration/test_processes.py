@@ -15,6 +15,7 @@ import graftkit
 import pytest
 import torch
 import yaml
+from graftkit.testing import tiny_model_folder
 from safetensors.torch import load_file
 from started_together import Started, start_together
 
@@ -36,6 +37,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     "pairs": {"objective": "dpo"},
     "divergence over all examples": {"objective": "kto"},
+    "a teacher": {"objective": {"use": "distill", "teacher": "TEACHER", "top_k": 12}},
     "a head": {"objective": "reward", "memory": {"checkpoint": "blocks"}},
 }
 AGREE = 5e-4
@@ -49,6 +51,10 @@ def write(make_recipe: Any, tmp_path: Path) -> Callable[..., str]:
 
     def make(**sections: Any) -> str:
         objective, records = sections.get("objective", "sft"), tmp_path / "records.jsonl"
+        if isinstance(objective, dict):
+            teacher = str(tiny_model_folder(tmp_path / "teacher", seed=1, num_hidden_layers=3))
+            sections["objective"] = {**objective, "teacher": teacher}
+            objective = "sft"  # the same records
         with records.open("w") as file:
             for n in range(50):
                 good, bad = f"{n}! " * (1 + n % 4), f"no {n}. " * (1 + n % 3)

@@ -73,13 +73,14 @@ def follow(
         from graftkit.flow.check_model import check_model
         from graftkit.flow.reference import reference_beside
         from graftkit.flow.targets import settle_targets
+        from graftkit.flow.teacher import TEACHER
         from graftkit.flow.training import make_trainer
 
         run.plan = settle_targets(run.plan, run.vocabulary.change)
         loaded_model = prepare_model(run, load_base(run, check_model(run)))
         said = processes.next_command()
         _compare(run)
-        tokens = Path(said["folder"]) / TOKENS / "train.safetensors"
+        tokens = Path(said["folder"]) / (TEACHER if run.plan.teacher else TOKENS) / "train.safetensors"
         if not tokens.is_file():
             raise ProcessError(
                 f"{tokens} is not there",
