@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.objective import Scores as Scores
     from graftkit.interfaces.objective import SequenceObjective as SequenceObjective
     from graftkit.interfaces.objective import SequenceScores as SequenceScores
+    from graftkit.interfaces.objective import TeacherConfig as TeacherConfig
     from graftkit.interfaces.provider import Provider as Provider
     from graftkit.interfaces.quantizer import AdoptingQuantizer as AdoptingQuantizer
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
@@ -150,6 +151,7 @@ _HOMES = {
     "SequenceScores": "graftkit.interfaces.objective",
     "StoredWeight": "graftkit.interfaces.stored_weight",
     "TensorInfo": "graftkit.interfaces.model_source",
+    "TeacherConfig": "graftkit.interfaces.objective",
     "Text": "graftkit.interfaces.samples",
     "Tokenizer": "graftkit.interfaces.tokenizer",
     "TokenizerBackend": "graftkit.interfaces.tokenizer",

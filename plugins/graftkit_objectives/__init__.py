@@ -1,4 +1,4 @@
-"""The built-in objectives: sft; dpo, orpo, simpo and kto for preferences; classification, reward and masked-lm."""
+"""The built-in objectives: sft and distill; dpo, orpo, simpo, kto for preferences; three that put heads on models."""
 
 from graftkit import Provider, hookimpl
 
@@ -12,6 +12,12 @@ def graftkit_objectives() -> list[Provider]:
             target="graftkit_objectives.sft:Sft",
             config="graftkit_objectives.config:SftConfig",
             summary="the negative log-likelihood of answers and texts: fine-tuning",
+        ),
+        Provider(
+            name="distill",
+            target="graftkit_objectives.distill:Distill",
+            config="graftkit_objectives.config:DistillConfig",
+            summary="a teacher's distribution over next tokens, and the tokens: knowledge distillation, GKD",
         ),
         Provider(
             name="dpo",

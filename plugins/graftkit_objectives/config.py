@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from graftkit import ObjectiveConfig
+from graftkit import ObjectiveConfig, TeacherConfig
 from graftkit.interfaces.architecture import Head
-from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.objective import LearnsFrom, MeanOf
 from pydantic import Field, field_validator, model_validator
 
 __all__ = [
     "ClassificationConfig",
+    "DistillConfig",
     "DpoConfig",
     "KtoConfig",
     "MaskedLmConfig",
@@ -32,6 +33,27 @@ class SftConfig(ObjectiveConfig):
     """Fine-tuning has no fields."""
 
     likelihood: ClassVar[bool] = True
+
+
+class DistillConfig(TeacherConfig):
+    """How near the model is brought to its teacher."""
+
+    mean_of: ClassVar[MeanOf] = "tokens"
+
+    alpha: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="the weight of the divergence from the teacher; that of the tokens' negative log-likelihood is "
+        "1 - alpha",
+    )
+    beta: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="which divergence: 0 is KL(teacher || model), 1 KL(model || teacher), between them the generalized "
+        "Jensen-Shannon divergence",
+    )
 
 
 class _PreferenceConfig(ObjectiveConfig):

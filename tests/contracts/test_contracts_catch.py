@@ -163,6 +163,7 @@ BROKEN = {
     "objectives:TellsTheMean": ("metrics_are_numbers_of_examples", r"is \[\] for 5 examples"),
     "objectives:ChangesTheScores": ("what_it_is_given_stays_as_it_is", "changes the scores"),
     "objectives:DrawsNoise": ("what_it_is_given_stays_as_it_is", "torch's global random state"),
+    "objectives:TakesMeansOfTokens": ("means_over_tokens_are_of_sums", "is no sum over tokens"),
     "objectives:NeverAsksForTheReference": ("every_example_has_a_loss[1]", "uses_reference = True"),
 }
 """Provider in `broken/` -> the test that finds it out, and what that says."""

@@ -9,6 +9,20 @@ class TestSft(ObjectiveContract):
     provider = "sft"
 
 
+class TestDistill(ObjectiveContract):
+    provider = "distill"
+
+
+class TestDistillByTheTeacherAlone(ObjectiveContract):
+    provider = "distill"
+    options = {"teacher": "another", "alpha": 1.0, "beta": 1.0}
+
+
+class TestDistillBetween(ObjectiveContract):
+    provider = "distill"
+    options = {"beta": 0.3, "top_k": 8, "temperature": 2.0}
+
+
 class TestDpo(ObjectiveContract):
     provider = "dpo"
 

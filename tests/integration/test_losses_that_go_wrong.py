@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from graftkit.flow.events import Event, StepFinished
 from graftkit.store.token_store import TokenStore
 from graftkit.training.checkpoint import latest_checkpoint
 from graftkit.training.loop import Trainer
-from graftkit.training.loss import TokenLoss
+from graftkit.training.loss import ScoredPass, TokenLoss
 from graftkit.training.order import plan_steps
 
 ADAPTER = "adapter/adapter.safetensors"
@@ -31,13 +32,18 @@ def recipe(make_recipe: Any) -> dict[str, Any]:
 def broken(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Makes the loss of sequences no number, once their ids are put into the list."""
     bad: list[list[int]] = []
-    backward, total = TokenLoss.backward, TokenLoss.sum
+    backward, score = TokenLoss.backward, TokenLoss.score
 
     def spoilt(batch: Any, loss: torch.Tensor) -> torch.Tensor:
         return loss * float("nan") if any(ids.tolist() in bad for ids in batch.sequences) else loss
 
     monkeypatch.setattr(TokenLoss, "backward", lambda self, batch, scale: spoilt(batch, backward(self, batch, scale)))
-    monkeypatch.setattr(TokenLoss, "sum", lambda self, batch: spoilt(batch, total(self, batch)))
+
+    def spoilt_score(self: TokenLoss, batch: Any, **keywords: Any) -> ScoredPass:
+        scored = score(self, batch, **keywords)
+        return replace(scored, logps=spoilt(batch, scored.logps))
+
+    monkeypatch.setattr(TokenLoss, "score", spoilt_score)
     return bad
 
 

@@ -21,6 +21,7 @@ from graftkit.cli import processes
 from graftkit.errors import ProcessError, RecipeError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.check_model import of_this_process
+from graftkit.testing import tiny_model_folder
 from safetensors.torch import load_file
 from started_together import Started, start_together
 
@@ -42,6 +43,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     "pairs": {"objective": "dpo"},
     "divergence over all examples": {"objective": "kto"},
+    "a teacher": {"objective": {"use": "distill", "teacher": "TEACHER", "top_k": 12}},
     "a head": {"objective": "reward", "memory": {"checkpoint": "blocks"}},
 }
 AGREE = 5e-4
@@ -55,6 +57,10 @@ def write(make_recipe: Any, tmp_path: Path) -> Callable[..., str]:
 
     def make(**sections: Any) -> str:
         objective, records = sections.get("objective", "sft"), tmp_path / "records.jsonl"
+        if isinstance(objective, dict):
+            teacher = str(tiny_model_folder(tmp_path / "teacher", seed=1, num_hidden_layers=3))
+            sections["objective"] = {**objective, "teacher": teacher}
+            objective = "sft"  # the same records
         with records.open("w") as file:
             for n in range(50):
                 good, bad = f"{n}! " * (1 + n % 4), f"no {n}. " * (1 + n % 3)

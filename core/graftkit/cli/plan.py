@@ -26,6 +26,7 @@ from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.estimate import CorpusEstimate, describe_chosen, estimate_corpus, estimate_steps
 from graftkit.flow.folder import default_folder
 from graftkit.flow.plan import RunPlan
+from graftkit.flow.plan_teacher import Teacher
 from graftkit.flow.run import plan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.load import recipe_name
@@ -106,6 +107,7 @@ _SHOWN = (
     "adapter",
     "records",
     "objective",
+    "teacher",
     "training",
     "time",
     "memory",
@@ -183,6 +185,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
             ),
         },
         "objective": {**bound.objective.facts(), "text": _label(bound.objective.registered)},
+        **({"teacher": _teacher(plan.teacher)} if plan.teacher else {}),
         "training": (training := _training(plan, corpus)),
         "time": _time(plan, earlier, training),
         "memory": described_memory(forecast_of(plan)),
@@ -193,6 +196,21 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
         "checked": {**(plan.checked or {}), "text": _checked(plan)},
         "recipe": bound.resolved(),
         "notices": [*plan.notices, *_foreseen(plan, corpus)],
+    }
+
+
+def _teacher(teacher: Teacher) -> dict[str, Any]:
+    """Returns what is learnt from, and how much of it is kept."""
+    files, total = teacher.files, sum(prod(info.shape) for info in teacher.files.tensors.values())
+    return {
+        "reference": files.reference,
+        "parameters": total,
+        "quantizer": teacher.quantizer.provider.name,
+        "top_k": teacher.top_k,
+        "bytes_per_token": 8 * teacher.top_k,
+        "text": f"{files.reference}: {files.config['model_type']}, {total:,} parameters "
+        f"({_label(teacher.quantizer)}); of each token {teacher.top_k:,} candidates are kept, in "
+        f"{8 * teacher.top_k:,} bytes on the disk",
     }
 
 

@@ -39,7 +39,9 @@ def check_as_opened(files: BaseModelFiles) -> None:
 
 
 @contextmanager
-def hashed_as_read(files: BaseModelFiles, before: BaseFacts | None = None) -> Iterator[BaseFacts]:
+def hashed_as_read(
+    files: BaseModelFiles, before: BaseFacts | None = None, was: str = "the adapter was trained on"
+) -> Iterator[BaseFacts]:
     """Gives what a manifest says of the files that are read meanwhile, or refuses them.
 
     They are compared with those that an adapter was trained on before anything is read, and with themselves when all
@@ -48,20 +50,26 @@ def hashed_as_read(files: BaseModelFiles, before: BaseFacts | None = None) -> It
     Args:
         files: The opened base model.
         before: What an adapter was trained on, or None.
+        was: What they were to be, for errors.
 
     Raises:
         ModelError: They are not those files, or were changed since they were opened.
     """
     states = FileStates.of(files.files)
     found = base_facts(files)
-    check_unchanged(before, found)
+    check_unchanged(before, found, was)
     yield found
     states.check()
     check_as_opened(files)
 
 
-def check_unchanged(before: BaseFacts | None, now: BaseFacts) -> None:
+def check_unchanged(before: BaseFacts | None, now: BaseFacts, was: str = "the adapter was trained on") -> None:
     """Compares the base model's files with those that an adapter was trained on.
+
+    Args:
+        before: What it was trained on, or None.
+        now: What there is.
+        was: What the files were to be, for errors.
 
     Raises:
         ModelError: They differ: the adapter means nothing on other weights.
@@ -69,7 +77,7 @@ def check_unchanged(before: BaseFacts | None, now: BaseFacts) -> None:
     for name, sha256 in before.files.items() if before else ():
         if now.files.get(name) != sha256:
             raise ModelError(
-                f"{name} is not the file that the adapter was trained on",
+                f"{name} is not the file that {was}",
                 where=now.reference,
                 hint="Put that file back; the run's manifest has its sha256.",
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -14,7 +14,7 @@ from graftkit.flow.stored_weights import describe_stored
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.counts import count_weights
 from graftkit.model.activation_checkpointing import why_no_checkpointing
-from graftkit.model.load import check_stored_weights
+from graftkit.model.load import check_base_model, check_stored_weights
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.report.run_manifest import SequenceFacts
 
@@ -30,12 +30,14 @@ class PlannedBase:
         packing: Whether sequences share a pass.
         stored: What becomes of weights that are quantized in their file.
         no_checkpointing: Why its blocks can't be computed twice, where the recipe leaves open whether they are.
+        teacher_packing: Whether sequences share a pass of the teacher's; one by one where there is none.
     """
 
     device: torch.device
     packing: Packing
     stored: tuple[str, ...] = ()
     no_checkpointing: str = ""
+    teacher_packing: Packing = field(default_factory=lambda: Packing(False))
 
     @property
     def notices(self) -> list[str]:
@@ -85,7 +87,21 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
             where=bound.document.where(("memory", "checkpoint")),
             hint="Leave memory.checkpoint out; less training.microbatch_tokens takes less memory, too.",
         )
-    return PlannedBase(device, packing, tuple(stored), why)
+    return PlannedBase(device, packing, tuple(stored), why, _plan_teacher(plan, host))
+
+
+def _plan_teacher(plan: RunPlan, host: PluginHost) -> Packing:
+    """Checks that the teacher's weights can be loaded, and returns how sequences share a pass of its.
+
+    Raises:
+        ModelError: Its architecture or its weights are not supported.
+    """
+    if plan.teacher is None:
+        return Packing(False)
+    files, create = plan.teacher.files, host.registry.create
+    check_base_model(files)
+    check_stored_weights(files, create(plan.teacher.quantizer, plan.teacher.quantizer_config))
+    return choose_packing(files.config, files.reference, count_weights(files.tensors))
 
 
 def of_this_process(device: torch.device) -> torch.device:

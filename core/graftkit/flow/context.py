@@ -278,7 +278,7 @@ def _third_parties(plan: RunPlan) -> list[str]:
 
 def _known(before: RunManifest) -> dict[str, Any]:
     """Returns what the manifest of a run that goes on says already: should it be killed, the next one needs it, too."""
-    kept = {"data", "tokenizer", "model", "metrics", "stop_tokens"} & before.model_fields_set
+    kept = {"data", "tokenizer", "model", "teacher", "metrics", "stop_tokens"} & before.model_fields_set
     continued = list(before.continued)
     if before.status == "finished":
         continued.append(_finished(before))

@@ -110,17 +110,18 @@ def build_corpus(run: RunContext) -> Corpus:
         return corpus
 
 
-def read_corpus(run: RunContext, folder: Path) -> Corpus:
+def read_corpus(run: RunContext, folder: Path, place: str = TOKENS) -> Corpus:
     """Returns the tokens that another process has written, and nothing of answers.
 
     Args:
         run: The run as it is in this process.
         folder: The other process's.
+        place: Where in that folder they lie.
 
     Raises:
         StorageError: They can't be read.
     """
-    train, holdout = (TokenStore.load(folder / TOKENS / f"{name}.safetensors") for name in ("train", "holdout"))
+    train, holdout = (TokenStore.load(folder / place / f"{name}.safetensors") for name in ("train", "holdout"))
     return Corpus(train, _holdout_of(run, holdout), [], [], [])
 
 

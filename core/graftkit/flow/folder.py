@@ -49,10 +49,10 @@ _OWN = re.compile(
 
 _OWN_FILES = re.compile(
     r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference)\.safetensors|metrics\.jsonl"
-    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|tokens/(train|holdout)\.safetensors"
+    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|(tokens|teacher)/(train|holdout)\.safetensors"
     r"|adapter/adapter\.(safetensors|json)"
     r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"
-    rf"|\.tokens\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?"
+    rf"|\.(tokens|teacher)\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?"
 )
 """The paths of the files that a run itself writes; those of tokenizers, exporters and hooks are listed in manifests."""
 

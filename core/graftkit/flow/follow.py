@@ -92,13 +92,16 @@ def _written_corpus(run: RunContext, folder: Path) -> Corpus:
     Raises:
         ProcessError: They are not there.
     """
-    tokens = folder / TOKENS / "train.safetensors"
+    from graftkit.flow.teacher import TEACHER
+
+    place = TEACHER if run.plan.teacher else TOKENS
+    tokens = folder / place / "train.safetensors"
     if not tokens.is_file():
         raise ProcessError(
             f"{tokens} is not there",
             hint="The run's folder must lie on a disk that all processes share.",
         )
-    return read_corpus(run, folder)
+    return read_corpus(run, folder, place)
 
 
 def _take_part(run: RunContext, loaded: LoadedModel, written: Corpus, folder: Path) -> None:

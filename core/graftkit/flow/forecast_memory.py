@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
 
@@ -12,16 +12,18 @@ import torch
 from graftkit.flow.measured_memory import own_memory
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.packing import Packing
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import MemoryForecast, StageMemory
-from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run
+from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run, dry_scores
 from graftkit.training.order import group_by_tokens, plan_steps
 
-__all__ = ["MemoryRequest", "Sizes", "examples_of", "forecast_memory", "largest_pass", "request_of"]
+__all__ = ["MemoryRequest", "Sizes", "TeacherModel", "examples_of", "forecast_memory", "largest_pass", "request_of"]
 
 _PASSING = ("activations", "logits", "cache")
 """Parts that are made and freed again and again."""
@@ -51,12 +53,33 @@ class MemoryRequest:
         device: The type of the device that the model computes on.
         exports: Whether the whole model is exported, a tensor at a time.
         program: The bytes that the interpreter and its libraries take.
+        teacher: The model that is scored before, if there is one.
     """
 
     dry: DryRun
     device: str = "cpu"
     exports: bool = False
     program: int = 0
+    teacher: DryRun | None = None
+
+    def with_teacher(self, teacher: TeacherModel | None) -> MemoryRequest:
+        """Returns the request of a run that scores a teacher before."""
+        if teacher is None:
+            return self
+        facts = {field.name: getattr(teacher, field.name) for field in fields(teacher)}
+        return replace(self, teacher=replace(self.dry, **facts, targets=(), answers=None, change=None))
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherModel:
+    """What of a teacher a run's memory depends on; see `DryRun`."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    reference: str
+    quantizer: Quantizer
+    quantizer_config: ProviderConfig
+    packing: Packing
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +193,7 @@ def forecast_memory(asked: MemoryRequest) -> MemoryForecast:
     - loading on a device of its own: the largest tensor, as its file has it, and in float32, in the machine's memory;
     - on the CPU `freed`: what the process has freed and malloc has not given back;
     - on the CPU, in 16 bits, `kernels`: what oneDNN compiles for products, one for each shape, and keeps;
+    - a teacher, which is loaded, scored and freed before: its weights, and its largest pass, forward alone;
     - an export of the whole model: three times its largest matrix in float32, which are the dequantized weight, the
       adapter's product and their sum.
 
@@ -177,7 +201,8 @@ def forecast_memory(asked: MemoryRequest) -> MemoryForecast:
     """
     dry = asked.dry
     try:
-        peaks = dry_run(dry)
+        peaks = [dry_scores(asked.teacher, "teacher")] if asked.teacher else []
+        peaks += dry_run(dry)
     except Exception as error:
         return MemoryForecast(device=asked.device, unknown=f"{type(error).__name__}: {brief(error)}")
     if asked.exports:
@@ -194,13 +219,13 @@ def _export(asked: MemoryRequest, peaks: Sequence[Peak]) -> Peak:
     """Returns what is held while the whole model is written: the model itself, and a matrix at a time."""
     last = peaks[-1]
     kept = {part: last.parts.get(part, 0) for part in ("weights", "quantization", "other_weights", "adapter")}
-    working = 3 * _largest(asked)
+    working = 3 * _largest(asked.dry)
     return Peak("export", kept | {"working": working}, {}, last.products)
 
 
-def _largest(asked: MemoryRequest) -> int:
+def _largest(dry: DryRun) -> int:
     """Returns the bytes of the largest tensor in float32."""
-    return max((4 * prod(info.shape) for info in asked.dry.tensors.values()), default=0)
+    return max((4 * prod(info.shape) for info in dry.tensors.values()), default=0)
 
 
 def _stage(asked: MemoryRequest, peak: Peak) -> StageMemory:
@@ -212,5 +237,6 @@ def _stage(asked: MemoryRequest, peak: Peak) -> StageMemory:
             kernels = min(_KERNELS, peak.products * asked.dry.largest.different)
             parts["kernels"] = _KERNEL_BYTES * kernels
         return StageMemory(stage=peak.stage, host=sum(parts.values()), parts=parts)
-    passing = 2 * _largest(asked) if peak.stage in ("base model", "export") else 0
+    loads = {"teacher": asked.teacher, "base model": asked.dry, "export": asked.dry}.get(peak.stage)
+    passing = 2 * _largest(loads) if loads else 0
     return StageMemory(stage=peak.stage, host=asked.program + passing, device=peak.total, parts=parts)

@@ -84,7 +84,7 @@ def holdout_sample(corpus: Corpus, microbatch_tokens: int, *, likelihood: bool) 
 def _wanted(store: TokenStore) -> TokenStore:
     """Returns the answers that are to be given: of pairs the chosen ones, of labelled ones those that are wanted."""
     wanted = (example for example in store if example.by_example.get(WANTED, 1))
-    return TokenStore.of(replace(alone(example)[0], by_example={}) for example in wanted)
+    return TokenStore.of(replace(alone(example)[0], by_token={}, by_example={}) for example in wanted)
 
 
 def _asked(exporter: Exporter) -> tuple[MergeBase | Literal["auto"], torch.dtype] | None:

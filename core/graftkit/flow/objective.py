@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from graftkit.flow.context import RunContext
-from graftkit.interfaces.objective import Objective, SequenceObjective
+from graftkit.interfaces.objective import Objective, SequenceObjective, TeacherConfig
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
@@ -23,4 +23,12 @@ def loss_of(run: RunContext, network: nn.Module) -> Callable[[Passes], StepLoss]
         scored: SequenceObjective = run.host.registry.create(choice.registered, choice.config)
         return lambda passes: SequenceLoss(network, scored, passes)
     objective: Objective = run.host.registry.create(choice.registered, choice.config)
-    return lambda passes: ObjectiveLoss(network, objective, passes, by_example=config.by_example)
+    temperature = config.temperature if isinstance(config, TeacherConfig) else 1.0
+    return lambda passes: ObjectiveLoss(
+        network,
+        objective,
+        passes,
+        by_example=config.by_example,
+        mean_of=config.mean_of,
+        temperature=temperature,
+    )

@@ -31,6 +31,7 @@ from graftkit.flow.estimate import (
 )
 from graftkit.flow.head import head_facts, labels_in_order, mask_token, refuse_with_head, with_facts, with_run_head
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
+from graftkit.flow.plan_teacher import Teacher, open_teacher
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.template_check import check_template
 from graftkit.flow.unsettled import settled_recipe, unsettled
@@ -94,6 +95,7 @@ class RunPlan:
             how many `new_rows` the embedding gets; None where it did not check.
         origin: The adapter that training goes on with; None where it begins with a new one.
         head: What the base model's files are given besides, which `files.config` says; None for a language model.
+        teacher: The model that it learns from; None where the objective has none.
         ask_memory: Makes of this recipe, or of another one for the same records, what `forecast_memory` is to be asked;
             None where `check_as_run` has not looked, or no record can be encoded. No key of it may say `auto` any more.
         settle_memory: Finds out what keys come to that do, within so much memory, or what is free here; None likewise.
@@ -121,6 +123,7 @@ class RunPlan:
     checked: Mapping[str, str | bool | int] | None = None
     origin: AdapterFolder | None = None
     head: HeadFacts | None = None
+    teacher: Teacher | None = None
     ask_memory: Callable[[BoundRecipe], MemoryRequest] | None = None
     settle_memory: Callable[[MemoryLimits | None], Mapping[str, SettledKey]] | None = None
 
@@ -206,6 +209,7 @@ def make_plan(
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
     template_in_use, length = chat_template_of(known, today, chat_options(bound)), _row_length(bound, files)
+    teacher = open_teacher(bound, host, known, trained, length, vocabulary)
     encoder = Encoder(
         known,
         template_in_use,
@@ -260,6 +264,7 @@ def make_plan(
         corpus=corpus,
         origin=origin,
         head=head,
+        teacher=teacher,
     ).with_settled(kept)
 
 

@@ -147,7 +147,7 @@ def _scored(
 def _write(run: RunContext, key: str, found: Mapping[str, NDArray[np.float32]]) -> None:
     data = {name: values.astype(_TYPE).tobytes() for name, values in found.items()}
     about = {"key": key, **{f"crc32.{name}": str(zlib.crc32(part)) for name, part in data.items()}}
-    arrays = [(name, _TYPE, len(values)) for name, values in found.items()]
+    arrays = [(name, _TYPE, values.shape) for name, values in found.items()]
     write_arrays(run.folder / REFERENCE_FILE, arrays, lambda name, file: file.write(data[name]), about)
 
 

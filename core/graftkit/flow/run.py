@@ -340,8 +340,10 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     from graftkit.flow.export import export_all, refuse_merges
     from graftkit.flow.follow import lead
     from graftkit.flow.reference import with_reference
+    from graftkit.flow.teacher import with_teacher
     from graftkit.flow.training import train
 
+    corpus = with_teacher(run, planned, corpus)
     base = load_base(run, planned)
     evaluate_base(run, base)
     loaded = prepare_model(run, base, corpus.train)

@@ -6,18 +6,33 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from pydantic import Field
+
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.config import ProviderConfig
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LABEL", "LearnsFrom", "Objective", "ObjectiveConfig", "Scores", "SequenceObjective", "SequenceScores"]
+__all__ = [
+    "LABEL",
+    "LearnsFrom",
+    "MeanOf",
+    "Objective",
+    "ObjectiveConfig",
+    "Scores",
+    "SequenceObjective",
+    "SequenceScores",
+    "TeacherConfig",
+]
 
 LearnsFrom = Literal["answers", "pairs", "labelled", "labels", "texts"]
 """Which records an objective learns from: `answers`, any that shows what is to be said; `pairs` of a chosen and a
 rejected answer; `labelled` answers, each wanted or not; `labels`, texts each with one of a few labels;
 `texts`, plain ones alone."""
+
+MeanOf = Literal["examples", "tokens"]
+"""What a step minimizes the mean over."""
 
 LABEL = "label"
 """The number by example that says which of the labels a text has, from 0."""
@@ -39,6 +54,9 @@ class ObjectiveConfig(ProviderConfig):
             forward pass.
         likelihood: Whether the loss is the negative log-likelihood, as the mean over a step's tokens. `losses` is not
             asked then, and each step takes one forward pass.
+        mean_of: What a step minimizes the mean over. With `examples` losses and metrics are one number of an example.
+            With `tokens` they are sums over an example's tokens in the loss, each times its weight; core divides the
+            sum over a step's examples by the sum of all weights, as the likelihood is.
     """
 
     head: ClassVar[Head] = "language"
@@ -46,6 +64,7 @@ class ObjectiveConfig(ProviderConfig):
     uses_reference: ClassVar[bool] = False
     by_example: ClassVar[bool] = True
     likelihood: ClassVar[bool] = False
+    mean_of: ClassVar[MeanOf] = "examples"
 
     @property
     def masked_share(self) -> float:
@@ -62,6 +81,38 @@ class ObjectiveConfig(ProviderConfig):
             ValueError: They are not what the recipe says.
         """
         return sorted(found)
+
+
+class TeacherConfig(ObjectiveConfig):
+    """The fields of an objective that compares the model with another one, its teacher.
+
+    Core scores the teacher once, before the base model is loaded: of each token in the loss it keeps the `top_k`
+    likeliest candidates for its place, and their log-probabilities (`Scores.teacher`). The objective's `head` is
+    `language`.
+    """
+
+    teacher: str = Field(
+        min_length=1,
+        description="the model to learn from, with the same tokenizer: a folder, a .gguf file, package:NAME/FILE or a "
+        "hub id",
+    )
+    teacher_quantizer: str = Field(
+        default="stored",
+        min_length=1,
+        description="how its weights are held while it is scored: stored, as its files have them; nf4 takes a quarter",
+    )
+    top_k: int = Field(
+        default=64,
+        ge=1,
+        le=1_000_000,
+        description="how many of the teacher's likeliest tokens are kept at each place; all at most",
+    )
+    temperature: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=100,
+        description="what the logits of both models are divided by before they are compared",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +133,11 @@ class Scores:
         examples: How many examples there are.
         reference: `logps` of the model as training starts, `[tokens]`, float32; None where the objective's config does
             not ask for it.
+        candidates: The model's own log-probability of each of the teacher's likeliest tokens in a token's place, after
+            its logits were divided by the temperature, `[tokens, top_k]`, float32. A gradient by it becomes one by the
+            model's parameters, as by `logps`. None where the objective's config is no `TeacherConfig`.
+        teacher: The teacher's log-probabilities of the same tokens, divided likewise, `[tokens, top_k]`, float32, in
+            descending order. It has fewer columns where the vocabulary has fewer tokens.
         by_example: The examples' further numbers by name, `[examples]` each: `wanted`, 1 or 0, of labelled answers.
     """
 
@@ -91,11 +147,21 @@ class Scores:
     sequences: int
     examples: int
     reference: torch.Tensor | None = None
+    candidates: torch.Tensor | None = None
+    teacher: torch.Tensor | None = None
     by_example: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def sums(self) -> torch.Tensor:
         """Returns the log-probability of each sequence's tokens in the loss, `[examples, sequences]`."""
-        return self._summed(self.logps * self.weights)
+        return self.summed(self.logps)
+
+    def summed(self, by_token: torch.Tensor) -> torch.Tensor:
+        """Returns the sum over each sequence of what its tokens have, times their weights, `[examples, sequences]`.
+
+        Args:
+            by_token: A number of each token, `[tokens]`.
+        """
+        return self._summed(by_token * self.weights)
 
     def reference_sums(self) -> torch.Tensor:
         """Returns the same of the model as training starts, `[examples, sequences]`.
@@ -105,7 +171,7 @@ class Scores:
         """
         if self.reference is None:
             raise ValueError("there are no reference scores: the objective's config must say uses_reference = True")
-        return self._summed(self.reference * self.weights)
+        return self.summed(self.reference)
 
     def counts(self) -> torch.Tensor:
         """Returns the sum of the weights of each sequence's tokens in the loss, `[examples, sequences]`."""
@@ -153,14 +219,16 @@ class Objective(Protocol):
     """
 
     def losses(self, scores: Scores) -> torch.Tensor:
-        """Returns the loss of each example, `[examples]`, float32. A step minimizes their mean.
+        """Returns the loss of each example, `[examples]`, float32. A step minimizes their mean, or that of its tokens.
 
         Args:
-            scores: The examples' log-probabilities; what is computed from `scores.logps` must be differentiable.
+            scores: The examples' log-probabilities; what is computed from `scores.logps` and `scores.candidates` must
+                be differentiable.
         """
 
     def metrics(self, scores: Scores) -> Mapping[str, torch.Tensor]:
         """Returns what else is told of the examples, by name, `[examples]` each, of which core takes the mean.
 
-        NaN leaves an example out of a mean, as that of the reward of wanted answers leaves out unwanted ones.
+        They are sums over tokens where the losses are (`ObjectiveConfig.mean_of`). Else NaN leaves an example out of a
+        mean, as that of the reward of wanted answers leaves out unwanted ones.
         """

@@ -52,6 +52,9 @@ def anchor_paths(document: Document, folder: Path) -> None:
                 section[key] = _anchored_files(section[key], ("data", key), base)
         if "chat_template" in section:
             section["chat_template"] = _anchored_files(section["chat_template"], ("data", "chat_template"), base)
+    section = data.get("objective")
+    if isinstance(section, dict) and isinstance(section.get("teacher"), str):
+        section["teacher"] = anchored_reference(section["teacher"], base(("objective", "teacher")))
     section = data.get("adapter")
     if isinstance(section, dict) and "from" in section:
         section["from"] = _anchored(section["from"], base(("adapter", "from")))

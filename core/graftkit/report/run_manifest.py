@@ -400,6 +400,7 @@ class RunManifest(Facts):
         model: The base model.
         head: The head that was put on it, or None where it is a language model.
         adapter_from: The adapter that training went on with, or None.
+        teacher: The model that it learnt from, or None.
         sequences: How sequences are put together.
         forecast: What was known beforehand of what is trained and stored; see `graftkit.flow.targets.forecast`.
         memory: What it was forecast and measured to take of memory.
@@ -434,6 +435,7 @@ class RunManifest(Facts):
     model: BaseFacts | None = None
     head: HeadFacts | None = None
     adapter_from: AdapterSource | None = None
+    teacher: BaseFacts | None = None
     sequences: SequenceFacts | None = None
     forecast: dict[str, int | None] = {}
     memory: MemoryFacts | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,15 +37,15 @@ _MAX_HEADER = 16 << 20
 
 def write_arrays(
     path: Path,
-    arrays: Sequence[tuple[str, np.dtype[Any], int]],
+    arrays: Sequence[tuple[str, np.dtype[Any], tuple[int, ...]]],
     write: Callable[[str, IO[bytes]], object],
     metadata: Mapping[str, str],
 ) -> None:
-    """Writes one-dimensional arrays as `write_atomic` does.
+    """Writes arrays of one or two dimensions as `write_atomic` does.
 
     Args:
         path: The file.
-        arrays: Name, type and length of each, those of larger items first, so that all lie aligned.
+        arrays: Name, type and shape of each, those of larger items first, so that all lie aligned.
         write: Puts the bytes of the array of that name into the file.
         metadata: What else the header says.
 
@@ -53,9 +54,9 @@ def write_arrays(
     """
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     end = 0
-    for name, dtype, length in arrays:
-        start, end = end, end + length * dtype.itemsize
-        header[name] = {"dtype": STORED_TYPES[dtype], "shape": [length], "data_offsets": [start, end]}
+    for name, dtype, shape in arrays:
+        start, end = end, end + prod(shape) * dtype.itemsize
+        header[name] = {"dtype": STORED_TYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
 
@@ -130,21 +131,22 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 def _mapped(path: Path, entry: Any, dtype: np.dtype[Any], start: int, room: int) -> NDArray[Any]:
     try:
-        (length,) = entry["shape"]
+        shape = tuple(entry["shape"])
         left, right = entry["data_offsets"]
-        whole = all(isinstance(number, int) and number >= 0 for number in (length, left, right))
+        whole = all(isinstance(number, int) and number >= 0 for number in (*shape, left, right))
         if (
             not whole
+            or len(shape) not in (1, 2)
             or entry["dtype"] != STORED_TYPES[dtype]
-            or right - left != length * dtype.itemsize
+            or right - left != prod(shape) * dtype.itemsize
             or right > room
         ):
             raise ValueError
+        if not prod(shape):  # nothing can't be mapped
+            return np.zeros(shape, dtype)
     except (KeyError, TypeError, ValueError):
         raise _damaged(path, "its header and its size do not fit together") from None
-    if not length:  # nothing can't be mapped
-        return np.zeros(0, dtype)
-    return np.memmap(path, dtype, mode="r", offset=start + left, shape=(length,))
+    return np.memmap(path, dtype, mode="r", offset=start + left, shape=shape)
 
 
 def _damaged(path: Path, what: str) -> StorageError:

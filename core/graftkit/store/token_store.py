@@ -45,7 +45,7 @@ class Example:
         ids: Token ids, `[tokens]`, int64.
         loss_weight: What predicting each token weighs in the loss, `[tokens]`, float32, from 0; 0: it is not learnt.
         prompt_length: The tokens before the last stretch in the loss: the prompt of a generation.
-        by_token: Further columns by name, each `[tokens]`.
+        by_token: Further columns by name, each `[tokens]`, or `[tokens, n]` of several numbers a token.
         by_example: Further numbers by name, such as a group or a target, each of a NumPy type.
     """
 
@@ -92,7 +92,8 @@ class TokenStore:
     """Examples as tokens.
 
     `by_token` and `by_example` are open: whoever makes examples may add a column of any name and of a type of
-    `graftkit.store.array_file.STORED_TYPES`; it is stored, mapped, and in every batch under its name.
+    `graftkit.store.array_file.STORED_TYPES`; it is stored, mapped, and in every batch under its name. A column by token
+    may have several numbers a token.
 
     Attributes:
         offsets: Where each example begins, and where the last one ends, `[examples + 1]`, int64.
@@ -101,7 +102,7 @@ class TokenStore:
         weight_sum: The sum of their loss weights, `[examples]`, float64.
         loss_weight: Each token's weight in the loss, `[tokens]`, float32.
         ids: The ids of all examples, one after the other, `[tokens]`, uint32.
-        by_token: Further columns by name, each `[tokens]`.
+        by_token: Further columns by name, each `[tokens]` or `[tokens, n]`.
         by_example: Further columns by name, each `[examples]`.
     """
 
@@ -183,7 +184,7 @@ class TokenStore:
                     raise ValueError(f"a column's name is lower-case letters, digits and _, not {name!r}")
                 if values.dtype.newbyteorder("<") not in STORED_TYPES:
                     raise ValueError(f"the column {name!r} has the type {values.dtype}, which is not stored")
-                if values.shape != (length,):
+                if values.shape[:1] != (length,) or values.ndim > (2 if columns is self.by_token else 1):
                     raise ValueError(f"the column {name!r} has the shape {list(values.shape)}, not [{length}]")
         both = sorted(self.by_token.keys() & self.by_example.keys())
         if both:
@@ -242,7 +243,7 @@ class TokenStore:
             StorageError: The system refused.
         """
         arrays = self.arrays()
-        described = [(name, values.dtype, len(values)) for name, values in arrays.items()]
+        described = [(name, values.dtype, values.shape) for name, values in arrays.items()]
         write_arrays(path, described, lambda name, file: file.write(arrays[name].tobytes()), metadata or {})
 
     @classmethod
@@ -260,7 +261,8 @@ class TokenStore:
         )
         tokens, examples = len(store.ids), len(store)
         found = (len(store.loss_weight), len(store.offsets), len(store.loss_tokens), len(store.weight_sum))
-        if found != (tokens, examples + 1, examples, examples) or store.offsets[-1] != tokens:
+        flat = all(values.ndim == 1 for name, values in arrays.items() if name in ARRAYS)
+        if not flat or found != (tokens, examples + 1, examples, examples) or store.offsets[-1] != tokens:
             raise StorageError("the stored tokens are damaged: its arrays do not fit together", where=str(path))
         try:
             store._check_columns()

@@ -50,6 +50,7 @@ class TokenWriter:
             self.note: Any = progress.get("note")
             types = {name: np.dtype(text) for name, text in progress.get("types", {}).items()}
             self._types: dict[str, np.dtype[Any]] = types or dict(ARRAYS)
+            self._widths: dict[str, int] = progress.get("widths", {})
             sizes = progress.get("sizes", dict.fromkeys(self._types, 0))
             self._sums: dict[str, int] = progress.get("crc32", dict.fromkeys(self._types, 0))
             self._files = {name: _open_at(folder / name, sizes[name]) for name in self._types}
@@ -62,26 +63,30 @@ class TokenWriter:
         """Adds examples at the end. The first ones say which columns all of them have.
 
         Raises:
-            ValueError: They have other columns than those before them, or one of another type.
+            ValueError: They have other columns than those before them, or one of another type or width.
             StorageError: The system refused.
         """
         if not len(examples):
             return
         arrays = examples.arrays() | {"offsets": examples.offsets[1:] + self.tokens}
         types = {name: values.dtype for name, values in arrays.items()}
+        widths = {name: values.shape[1] for name, values in arrays.items() if values.ndim > 1}
         if not self._begun:
-            self._add_columns({name: dtype for name, dtype in types.items() if name not in ARRAYS})
+            self._add_columns({name: dtype for name, dtype in types.items() if name not in ARRAYS}, widths)
         if types != self._types:
             raise ValueError(f"these examples have {_named(types)}, those before them {_named(self._types)}")
+        if widths != self._widths:
+            raise ValueError(f"these examples have columns of {widths} numbers, those before them of {self._widths}")
         for name, values in arrays.items():
             self._write(name, values)
         self.tokens += len(examples.ids)
 
-    def _add_columns(self, types: Mapping[str, np.dtype[Any]]) -> None:
+    def _add_columns(self, types: Mapping[str, np.dtype[Any]], widths: Mapping[str, int]) -> None:
         with guarded(self._folder):
             self._files |= {name: _open_at(self._folder / name, 0) for name in types}
         self._sums |= dict.fromkeys(types, 0)
         self._types |= types
+        self._widths |= widths
         self._begun = True
 
     def checkpoint(self, note: Any) -> None:
@@ -101,7 +106,14 @@ class TokenWriter:
         sizes = {name: file.tell() for name, file in self._files.items()}
         self.note = note
         types = {name: dtype.str for name, dtype in self._types.items()}
-        progress = {"key": self._key, "types": types, "sizes": sizes, "crc32": self._sums, "note": note}
+        progress = {
+            "key": self._key,
+            "types": types,
+            "widths": self._widths,
+            "sizes": sizes,
+            "crc32": self._sums,
+            "note": note,
+        }
         write_json(self._folder / PROGRESS, progress)
 
     def seal(self, path: Path, metadata: Mapping[str, str]) -> None:
@@ -113,7 +125,8 @@ class TokenWriter:
         arrays = []
         for name, dtype in sorted(self._types.items(), key=lambda item: file_order(*item)):
             self._files[name].flush()
-            arrays.append((name, dtype, self._files[name].tell() // dtype.itemsize))
+            count, width = self._files[name].tell() // dtype.itemsize, self._widths.get(name)
+            arrays.append((name, dtype, (count,) if width is None else (count // width, width)))
         about = {**metadata, "key": self._key, "crc32": json.dumps(self._sums), "note": json.dumps(self.note)}
         write_arrays(path, arrays, self._copy, about)
 
@@ -153,6 +166,7 @@ def _progress(folder: Path, key: str) -> dict[str, Any]:
         whole = (
             progress["key"] == key
             and ARRAYS.keys() <= progress["types"].keys()
+            and all(type(width) is int and width > 0 for width in progress.get("widths", {}).values())
             and all(
                 _crc32_of(folder / name, progress["sizes"][name]) == progress["crc32"][name]
                 for name in progress["types"]
@@ -187,7 +201,7 @@ def _crc32_of(path: Path, size: int) -> int:
 
 
 def _crc32(array: np.ndarray[Any, Any]) -> int:
-    found = 0
-    for start in range(0, len(array), _CHUNK):
-        found = zlib.crc32(array[start : start + _CHUNK].tobytes(), found)
+    found, flat = 0, array.reshape(-1)
+    for start in range(0, len(flat), _CHUNK):
+        found = zlib.crc32(flat[start : start + _CHUNK].tobytes(), found)
     return found

@@ -25,7 +25,7 @@ class PackedBatch:
         labels: Those next tokens, or what was there before it was masked, `[loss tokens]`.
         weights: What each weighs in the loss, `[loss tokens]`, float32; None where each weighs 1.
         weight_sum: The sum of those weights.
-        by_token: The store's further columns by token, `[tokens]` each, in the pass's order.
+        by_token: The store's further columns by token, `[tokens]` or `[tokens, n]` each, in the pass's order.
         by_example: Its further columns by example, `[examples]` each.
     """
 

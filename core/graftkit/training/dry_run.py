@@ -38,7 +38,7 @@ from graftkit.training.batch import PackedBatch
 from graftkit.training.loss import TokenLoss
 from graftkit.training.optimizer_kinds import empty_state
 
-__all__ = ["AnswerSizes", "DryRun", "PassSizes", "Peak", "dry_run"]
+__all__ = ["AnswerSizes", "DryRun", "PassSizes", "Peak", "dry_run", "dry_scores"]
 
 _FILE = "file"
 _MOST_SEQUENCES = 64
@@ -156,17 +156,7 @@ def dry_run(asked: DryRun) -> list[Peak]:
     Raises:
         Exception: Code of the model, the quantizer or the adapter can't be computed so.
     """
-    loader = Loader(_Headers(asked), _Stores(asked), torch.device("cpu"), asked.dtype)
-    config = json.dumps(asked.config, sort_keys=True, default=str)
-    plain_head = _has_plain_head(config, count_weights(asked.tensors))
-    _fill_caches(asked.quantizer, asked.dtype)
-    experts = max((stack.experts for stack in loader.stacks), default=0)
-    with (
-        imagined({_FILE}, lambda mask: -(-mask.numel() // experts) if experts else mask.numel()) as meter,
-        _with_contents(DeferredMask, "tiles"),
-        _with_contents(loss, "forward_inputs"),
-    ):
-        _Headers.meter, watch = meter, _Watch(meter, mixture=experts > 0)
+    with _metered(asked) as (loader, meter, watch, plain_head):
         network: Any = loader.load()
         watch.ends("base model")
         _name_weights(meter, network)
@@ -189,6 +179,47 @@ def dry_run(asked: DryRun) -> list[Peak]:
             watch.ends("training")
     before = next(peak for peak in watch.peaks if peak.stage == "evaluation before")
     return [*watch.peaks, Peak("evaluation after", before.parts, before.mapped, watch.peaks[-1].products)]
+
+
+def dry_scores(asked: DryRun, stage: str) -> Peak:
+    """Computes loading a model and the largest pass, forward alone, without contents, by the code that computes them.
+
+    Args:
+        asked: The model; its adapter, training and answers have no part.
+        stage: What the peak is of.
+
+    Raises:
+        Exception: As for `dry_run`.
+    """
+    with _metered(asked) as (loader, meter, watch, plain_head):
+        network: Any = loader.load()
+        _name_weights(meter, network)
+        use_packing(network, asked.packing)
+        network.eval()
+        _MeteredLoss(network, asked, meter, plain_head).sum(_batch(asked.largest))
+        watch.ends(stage)
+    return watch.peaks[0]
+
+
+@contextmanager
+def _metered(asked: DryRun) -> Iterator[tuple[Loader, MemoryMeter, _Watch, bool]]:
+    """Has tensors without contents be counted for a while.
+
+    Yields:
+        What loads the model, the meter, what notes its peaks, and whether logits are made in pieces.
+    """
+    loader = Loader(_Headers(asked), _Stores(asked), torch.device("cpu"), asked.dtype)
+    config = json.dumps(asked.config, sort_keys=True, default=str)
+    plain_head = _has_plain_head(config, count_weights(asked.tensors))
+    _fill_caches(asked.quantizer, asked.dtype)
+    experts = max((stack.experts for stack in loader.stacks), default=0)
+    with (
+        imagined({_FILE}, lambda mask: -(-mask.numel() // experts) if experts else mask.numel()) as meter,
+        _with_contents(DeferredMask, "tiles"),
+        _with_contents(loss, "forward_inputs"),
+    ):
+        _Headers.meter = meter
+        yield loader, meter, _Watch(meter, mixture=experts > 0), plain_head
 
 
 def _fill_caches(quantizer: Quantizer, dtype: torch.dtype) -> None:
@@ -304,9 +335,9 @@ class _MeteredLoss(TokenLoss):
     def _logits_at_once(self, device: torch.device) -> int:
         return super()._logits_at_once(torch.device(self._device))
 
-    def _pieces(self, hidden: torch.Tensor, batch: PackedBatch, weights: torch.Tensor | None = None) -> Iterator[Any]:
+    def _pieces(self, hidden: torch.Tensor, batch: PackedBatch, by_token: torch.Tensor | None = None) -> Iterator[Any]:
         with self._meter.labelled("logits"):
-            yield from super()._pieces(hidden, batch, weights)
+            yield from super()._pieces(hidden, batch, by_token)
 
 
 def _batch(largest: PassSizes) -> PackedBatch:

@@ -25,7 +25,7 @@ from graftkit.model.packing import forward_inputs
 from graftkit.training.batch import PackedBatch
 from graftkit.training.nll import summed_nll
 
-__all__ = ["ScoredPass", "TokenLoss", "summed_loss"]
+__all__ = ["Candidates", "ScoredPass", "TokenLoss", "summed_loss"]
 
 _LOGITS_AT_ONCE = {"cpu": 2**23}
 """Numbers that a piece's logits are at most: what a CPU's cache holds; elsewhere larger pieces pay."""
@@ -51,17 +51,32 @@ def summed_loss(network: nn.Module, batch: PackedBatch, *, packed: bool = True) 
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """Tokens that might stand in the place of each token in the loss.
+
+    Attributes:
+        ids: Of each place the same number, `[loss tokens, k]`, int64.
+        temperature: What logits are divided by before their log-probabilities are taken.
+    """
+
+    ids: torch.Tensor
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredPass:
     """A pass whose tokens have been scored.
 
     Attributes:
         logps: The log-probability of each token in the loss, in nats, `[loss tokens]`, float32, without a gradient.
-        backward: Takes the gradient of a loss by each of them, `[loss tokens]`, and adds that by the parameters to
+        candidates: Those of the candidates for its place, `[loss tokens, k]`, likewise; None where none were asked for.
+        backward: Takes the gradient of a loss by each of them, of the same shapes, and adds that by the parameters to
             theirs. May be called once, and not at all where the pass was run without one.
     """
 
     logps: torch.Tensor
-    backward: Callable[[torch.Tensor], None]
+    candidates: torch.Tensor | None
+    backward: Callable[[torch.Tensor, torch.Tensor | None], None]
 
 
 class TokenLoss:
@@ -108,31 +123,67 @@ class TokenLoss:
 
         return pieces
 
-    def score(self, batch: PackedBatch, *, learn: bool) -> ScoredPass:
+    def score(self, batch: PackedBatch, *, learn: bool, candidates: Candidates | None = None) -> ScoredPass:
         """Runs the body, and scores the tokens in the loss a piece of the logits at a time.
 
         Args:
             batch: The examples.
             learn: Whether a gradient may be asked for.
+            candidates: What is scored besides.
         """
         with torch.set_grad_enabled(learn):
             if not self._in_pieces(batch):
                 logits = logits_at(self._network, self._inputs(batch.sequences), batch.logit_positions)
-                logps = _of_labels(logits, batch.labels)
-                return ScoredPass(logps.detach(), logps.backward)
+                ids, temperature = (candidates.ids, candidates.temperature) if candidates else (None, 1.0)
+                logps, others = _selected(logits, batch.labels, ids, temperature)
+                return ScoredPass(
+                    logps.detach(),
+                    None if others is None else others.detach(),
+                    lambda by_logps, by_others: _backward(logps, by_logps, others, by_others),
+                )
             hidden = self._hidden(batch)
         drawn = _RandomState.of(hidden.device)
 
-        def backward(factors: torch.Tensor) -> None:
+        def backward(by_logps: torch.Tensor, by_others: torch.Tensor | None) -> None:
             with drawn.again():  # dropout before an adapted output layer leaves out what it left out of the scores
-                self._backward(hidden, batch, 1.0, -factors)
+                if candidates is None:
+                    self._backward(hidden, batch, 1.0, -by_logps)
+                else:
+                    self._backward_selected(hidden, batch, candidates, by_logps, by_others)
 
-        return ScoredPass(self._logps(hidden, batch), backward)
+        return ScoredPass(*self._selected(hidden, batch, candidates), backward)
 
     @torch.no_grad()
-    def _logps(self, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        pieces = [_of_labels(self._scores(states), labels) for states, labels, _ in self._pieces(hidden, batch)]
-        return torch.cat(pieces) if pieces else hidden.new_zeros(0, dtype=torch.float32)
+    def _selected(
+        self, hidden: torch.Tensor, batch: PackedBatch, candidates: Candidates | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the log-probabilities of the tokens in the loss, and of their candidates."""
+        ids, temperature = (candidates.ids, candidates.temperature) if candidates else (None, 1.0)
+        logps, others = [hidden.new_zeros(0, dtype=torch.float32)], []
+        for states, labels, ids_of_piece in self._pieces(hidden, batch, ids):
+            own, theirs = _selected(self._scores(states), labels, ids_of_piece, temperature)
+            logps.append(own)
+            others += [] if theirs is None else [theirs]
+        return torch.cat(logps), torch.cat(others) if candidates else None
+
+    def _backward_selected(
+        self,
+        hidden: torch.Tensor,
+        batch: PackedBatch,
+        candidates: Candidates,
+        by_logps: torch.Tensor,
+        by_others: torch.Tensor | None,
+    ) -> None:
+        """Runs the gradient by the log-probabilities of tokens and their candidates back, piece by piece."""
+        border = hidden.detach().requires_grad_(hidden.requires_grad)
+        done = 0
+        for states, labels, ids in self._pieces(border, batch, candidates.ids):
+            piece = slice(done, done + len(states))
+            logps, others = _selected(self._scores(states), labels, ids, candidates.temperature)
+            _backward(logps, by_logps[piece], others, None if by_others is None else by_others[piece])
+            done = piece.stop
+        if border.grad is not None:
+            hidden.backward(border.grad)  # type: ignore[no-untyped-call]
 
     def backward(self, batch: PackedBatch, scale: float) -> torch.Tensor:
         """Adds the gradient of the sum times `scale` to the parameters'; returns the sum times `scale`.
@@ -166,12 +217,18 @@ class TokenLoss:
         return states[0, batch.logit_positions]
 
     def _pieces(
-        self, hidden: torch.Tensor, batch: PackedBatch, weights: torch.Tensor | None = None
+        self, hidden: torch.Tensor, batch: PackedBatch, by_token: torch.Tensor | None = None
     ) -> Iterator[_Piece]:
-        """Yields some of the states, `[some, hidden]`, the tokens that follow them, `[some]`, and their weights."""
+        """Yields some of the states, `[some, hidden]`, the tokens that follow them, `[some]`, and what these have.
+
+        Args:
+            hidden: `[loss tokens, hidden]`.
+            batch: The examples.
+            by_token: What each token in the loss has, such as its weight, `[loss tokens, ...]`.
+        """
         at_once = max(1, self._logits_at_once(hidden.device) // self._network.config.get_text_config().vocab_size)
         states, labels = torch.split(hidden, at_once), torch.split(batch.labels, at_once)
-        by_piece = [None] * len(states) if weights is None else torch.split(weights, at_once)
+        by_piece = [None] * len(states) if by_token is None else torch.split(by_token, at_once)
         return zip(states, labels, by_piece, strict=True)
 
     def _logits_at_once(self, device: torch.device) -> int:
@@ -242,6 +299,27 @@ class _RandomState:
             yield
 
 
-def _of_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Returns the log-probability of each label, `[tokens]`, float32."""
-    return log_softmax(logits, 1, dtype=torch.float32).gather(1, labels.unsqueeze(1)).squeeze(1)
+def _selected(
+    logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor | None, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns the log-probability of each label, `[tokens]`, and of each of some ids, `[tokens, k]`, float32.
+
+    The temperature divides the logits of the second alone.
+    """
+    logs = log_softmax(logits, 1, dtype=torch.float32)
+    logps = logs.gather(1, labels.unsqueeze(1)).squeeze(1)
+    if ids is None:
+        return logps, None
+    if temperature != 1:
+        logs = log_softmax(logits.float() / temperature, 1)
+    return logps, logs.gather(1, ids)
+
+
+def _backward(
+    logps: torch.Tensor, by_logps: torch.Tensor, others: torch.Tensor | None, by_others: torch.Tensor | None
+) -> None:
+    """Runs the gradients by what `_selected` returned back."""
+    if others is None or by_others is None:
+        logps.backward(by_logps)  # type: ignore[no-untyped-call]
+    else:
+        torch.autograd.backward([logps, others], [by_logps, by_others])

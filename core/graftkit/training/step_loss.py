@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Protocol
@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from graftkit.interfaces.objective import Objective, Scores
+from graftkit.interfaces.objective import MeanOf, Objective, Scores
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import PackedBatch, alone, pack
-from graftkit.training.loss import ScoredPass, TokenLoss
+from graftkit.training.loss import Candidates, ScoredPass, TokenLoss
 from graftkit.training.order import group_by_tokens
 from graftkit.training.processes import ALONE, Processes, shares
 
 __all__ = [
     "REFERENCE",
+    "TEACHER_IDS",
+    "TEACHER_LOGPS",
     "BeforePass",
     "LikelihoodLoss",
     "ObjectiveLoss",
@@ -36,6 +38,12 @@ __all__ = [
 
 REFERENCE = "reference"
 """The column by token with the log-probabilities that the model gave as training started, float32."""
+
+TEACHER_IDS = "teacher_ids"
+"""The column by token with the tokens that a teacher finds likeliest in its place, `[tokens, k]`, int32."""
+
+TEACHER_LOGPS = "teacher_logps"
+"""The column by token with the teacher's log-probabilities of these, `[tokens, k]`, float32, descending."""
 
 OnPass = Callable[[int, int], None]
 """Called with how many passes are done and how many there are."""
@@ -202,9 +210,9 @@ class LikelihoodLoss:
         for batch in self._batches(store, groups, self._passes.own(store, groups), before):
             sums.append(self._loss.backward(batch, scale))
             tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
-        found = self._passes.processes.gather([math.fsum(_fetched(sums)), tokens, loss_tokens])
+        found = self._passes.processes.gather([_total(_fetched(sums)), tokens, loss_tokens])
         losses, tokens_of, loss_tokens_of = zip(*found, strict=True)
-        return StepScore(math.fsum(losses), sum(tokens_of), sum(loss_tokens_of))
+        return StepScore(_total(losses), sum(tokens_of), sum(loss_tokens_of))
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
@@ -224,7 +232,7 @@ class LikelihoodLoss:
         found = self._passes.processes.gather([tokens, sum(map(len, values))])
         with np.errstate(invalid="ignore"):  # of an example without a token in the loss it is no number
             losses = (sums / of_weights).tolist()
-        loss = math.fsum(sums) / math.fsum(of_weights)  # whose order does not matter
+        loss = _total(sums) / _total(of_weights)
         tokens_of, loss_tokens_of = zip(*found, strict=True)
         return StepScore(loss, sum(tokens_of), sum(loss_tokens_of), losses=losses)
 
@@ -249,13 +257,22 @@ def _sums_of(owners: Sequence[torch.Tensor], values: Sequence[torch.Tensor], exa
     return sums
 
 
+def _total(values: Iterable[float]) -> float:
+    """Returns the exact sum, whose order does not matter; of numbers that have none what adding them up gives."""
+    numbers = list(values)
+    try:
+        return math.fsum(numbers)
+    except (OverflowError, ValueError):  # too large, or infinities of both signs
+        return sum(numbers)
+
+
 def _fetched(scalars: Sequence[torch.Tensor]) -> list[float]:
     """Returns scalars, which are fetched from the device together: one wait for it a step."""
     return torch.stack(list(scalars)).double().tolist() if scalars else []
 
 
 class ObjectiveLoss:
-    """The mean of the losses that an objective gives examples.
+    """The mean of the losses that an objective gives examples, or their tokens.
 
     Log-probabilities are computed without a graph through the output layer; the objective's gradient by each of them is
     then the weight of that token's gradient. Where all that an objective looks at together is one pass, the
@@ -264,13 +281,25 @@ class ObjectiveLoss:
     Args:
         network: The model.
         objective: The objective.
-        by_example: Whether the loss of an example depends on its own scores alone.
         passes: How examples are cut into passes.
+        by_example: Whether the loss of an example depends on its own scores alone.
+        mean_of: What the mean is taken over; see `ObjectiveConfig.mean_of`.
+        temperature: What logits are divided by before the candidates of a teacher are scored, where the store has any.
     """
 
-    def __init__(self, network: nn.Module, objective: Objective, passes: Passes, *, by_example: bool) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        passes: Passes,
+        *,
+        by_example: bool,
+        mean_of: MeanOf = "examples",
+        temperature: float = 1.0,
+    ) -> None:
         self._loss = TokenLoss(network, packed=passes.packed)
         self._objective, self._by_example, self._passes = objective, by_example, passes
+        self._mean_of, self._temperature = mean_of, temperature
 
     def backward(
         self,
@@ -281,9 +310,10 @@ class ObjectiveLoss:
         seed_pass: SeedPass,
     ) -> StepScore:
         """Scores what the objective looks at together, asks it, and runs the gradient back."""
-        total, done = ScoreSums(), 0
+        total, done = ScoreSums(self._mean_of), 0
         own = self._passes.own(store, groups)
-        count, every = sum(map(len, groups)), self._passes.count(store, [groups[number] for number in own])
+        count = self._count(store, groups)
+        every = self._passes.count(store, [groups[number] for number in own])
         for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
             examples, passes = self._read(store, groups, chunk, own)
             once = len(passes) == 1
@@ -292,30 +322,29 @@ class ObjectiveLoss:
                 if each.own:
                     poll()
                     seed_pass(each.group, each.place)
-                runs.append(self._loss.score(each.batch, learn=once) if each.own else None)
+                runs.append(self._score(each.batch, learn=once) if each.own else None)
             batches = [each.batch for each in passes]
-            asked = _ask(self._objective, examples, batches, self._logps(passes, runs))
+            asked = _ask(self._objective, examples, batches, *self._scored(passes, runs))
             total.add(asked.losses, asked.metrics, batches)
-            (gradient,) = torch.autograd.grad(asked.losses.sum() / count, asked.logps)
-            factors = torch.split(gradient, [len(batch.labels) for batch in batches])
-            for each, run, by_token in zip(passes, runs, factors, strict=True):
+            factors, by_candidates = asked.gradients(asked.losses.sum() / count)
+            for each, run, by_logps, by_others in zip(passes, runs, factors, by_candidates, strict=True):
                 if run is None:
                     continue
                 if done:
                     on_pass(done, every)
                 done += 1
                 if once:
-                    run.backward(by_token)
-                elif by_token.any():
+                    run.backward(by_logps, by_others)
+                elif by_logps.any() or (by_others is not None and by_others.any()):
                     poll()
                     seed_pass(each.group, each.place)  # so that dropout leaves the same numbers out
-                    self._loss.score(each.batch, learn=True).backward(by_token)
+                    self._score(each.batch, learn=True).backward(by_logps, by_others)
         return (total.over(self._passes.processes) if self._by_example else total).score()
 
     @torch.no_grad()
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Scores what the objective looks at together, and asks it."""
-        total, done, own = ScoreSums(), 0, self._passes.own(store, groups)
+        total, done, own = ScoreSums(self._mean_of), 0, self._passes.own(store, groups)
         every, losses = self._passes.count(store, [groups[number] for number in own]), list[float]()
         for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
             examples, passes = self._read(store, groups, chunk, own)
@@ -324,14 +353,34 @@ class ObjectiveLoss:
                 if each.own:
                     poll(done, every)
                     done += 1
-                runs.append(self._loss.score(each.batch, learn=False) if each.own else None)
+                runs.append(self._score(each.batch, learn=False) if each.own else None)
             batches = [each.batch for each in passes]
-            asked = _ask(self._objective, examples, batches, self._logps(passes, runs))
+            asked = _ask(self._objective, examples, batches, *self._scored(passes, runs))
             total.add(asked.losses, asked.metrics, batches)
-            losses += asked.losses.tolist()
+            losses += self._each(asked.losses, store, [example for number in chunk for example in groups[number]])
         if not self._by_example:  # every process has looked at all examples
             return replace(total.score(), losses=losses)
         return replace(total.over(self._passes.processes).score(), losses=self._passes.gathered(groups, own, losses))
+
+    def _each(self, losses: torch.Tensor, store: TokenStore, numbers: Sequence[int]) -> list[float]:
+        """Returns the loss of each of some examples, of which the whole is the mean."""
+        if self._mean_of == "examples":
+            return losses.tolist()
+        weights = store.weight_sum[np.asarray(numbers)]
+        return [
+            loss / float(weight) if weight else math.nan for loss, weight in zip(losses.tolist(), weights, strict=True)
+        ]
+
+    def _count(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> float:
+        """Returns what the sum of all losses of some groups is divided by."""
+        numbers = [number for group in groups for number in group]
+        return len(numbers) if self._mean_of == "examples" else sum(float(store.weight_sum[n]) for n in numbers)
+
+    def _score(self, batch: PackedBatch, *, learn: bool) -> ScoredPass:
+        """Scores a pass's tokens, and the candidates of a teacher where its columns have any."""
+        ids = batch.by_token.get(TEACHER_IDS)
+        wanted = Candidates(_in_loss(batch, ids).long(), self._temperature) if ids is not None else None
+        return self._loss.score(batch, learn=learn, candidates=wanted)
 
     def _read(
         self, store: TokenStore, groups: Sequence[Sequence[int]], chunk: Sequence[int], own: Sequence[int]
@@ -344,17 +393,40 @@ class ObjectiveLoss:
             for place, batch in enumerate(self._passes.batches(examples))
         ]
 
-    def _logps(self, passes: Sequence[_Pass], runs: Sequence[ScoredPass | None]) -> list[torch.Tensor]:
+    def _scored(
+        self, passes: Sequence[_Pass], runs: Sequence[ScoredPass | None]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Returns what was scored in each pass; what other processes have scored of the same step is fetched first."""
-        logps = [
-            each.batch.token_weights.new_zeros(len(each.batch.labels)) if run is None else run.logps
-            for each, run in zip(passes, runs, strict=True)
-        ]
-        if self._by_example:
-            return logps
-        together = torch.cat(logps).detach()
-        self._passes.processes.sum_(together)
-        return list(torch.split(together, [len(values) for values in logps]))
+        found = _of_runs(passes, runs)
+        if not self._by_example:
+            for scored in filter(None, found):
+                together = torch.cat(scored).detach()
+                self._passes.processes.sum_(together)
+                scored[:] = torch.split(together, [len(values) for values in scored])
+        return found
+
+
+def _of_runs(
+    passes: Sequence[_Pass], runs: Sequence[ScoredPass | None]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Returns the log-probabilities of each pass's tokens, and those of their candidates; zeros of one not run."""
+    logps = [
+        each.batch.token_weights.new_zeros(len(each.batch.labels)) if run is None else run.logps
+        for each, run in zip(passes, runs, strict=True)
+    ]
+    candidates = [
+        torch.zeros_like(_in_loss(each.batch, each.batch.by_token[TEACHER_LOGPS]))
+        if run is None or run.candidates is None
+        else run.candidates
+        for each, run in zip(passes, runs, strict=True)
+        if TEACHER_LOGPS in each.batch.by_token
+    ]
+    return logps, candidates
+
+
+def _in_loss(batch: PackedBatch, column: torch.Tensor) -> torch.Tensor:
+    """Returns what a column by token has of each token in the loss."""
+    return column[batch.logit_positions + 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,43 +451,70 @@ class _Asked:
     """What an objective said of some examples.
 
     Attributes:
-        logps: What the losses are differentiated by, `[tokens]`.
+        scores: What it was given.
         losses: `[examples]`.
         metrics: `[examples]` each.
+        sizes: How many tokens in the loss each pass has.
     """
 
-    logps: torch.Tensor
+    scores: Scores
     losses: torch.Tensor
     metrics: Mapping[str, torch.Tensor]
+    sizes: Sequence[int]
+
+    def gradients(self, loss: torch.Tensor) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor | None]]:
+        """Returns the gradient of a loss by each pass's log-probabilities, and by those of its candidates."""
+        if self.scores.candidates is None:
+            (by_logps,) = torch.autograd.grad(loss, self.scores.logps)
+            return torch.split(by_logps, list(self.sizes)), [None] * len(self.sizes)
+        given = (self.scores.logps, self.scores.candidates)
+        by_logps, by_candidates = torch.autograd.grad(loss, given, materialize_grads=True)
+        return torch.split(by_logps, list(self.sizes)), torch.split(by_candidates, list(self.sizes))
 
 
 def _ask(
-    objective: Objective, examples: Sequence[Example], batches: Sequence[PackedBatch], logps: Sequence[torch.Tensor]
+    objective: Objective,
+    examples: Sequence[Example],
+    batches: Sequence[PackedBatch],
+    logps: Sequence[torch.Tensor],
+    candidates: Sequence[torch.Tensor],
 ) -> _Asked:
     with torch.enable_grad():
-        scores = _scores(examples, batches, logps)
+        scores = _scores(examples, batches, logps, candidates)
         losses = objective.losses(scores)
     if losses.shape != (len(examples),):
         raise ValueError(f"losses() returned {list(losses.shape)} for {len(examples)} examples: one loss each is due")
     with torch.no_grad():
         metrics = objective.metrics(scores)
-    return _Asked(scores.logps, losses, metrics)
+    return _Asked(scores, losses, metrics, [len(batch.labels) for batch in batches])
 
 
-def _scores(examples: Sequence[Example], batches: Sequence[PackedBatch], logps: Sequence[torch.Tensor]) -> Scores:
+def _scores(
+    examples: Sequence[Example],
+    batches: Sequence[PackedBatch],
+    logps: Sequence[torch.Tensor],
+    candidates: Sequence[torch.Tensor],
+) -> Scores:
     sequences = sum(len(batch.sequences) for batch in batches)
     firsts = [sum(len(batch.sequences) for batch in batches[:number]) for number in range(len(batches))]
     owners = [batch.owners + first for batch, first in zip(batches, firsts, strict=True)]
-    references = [batch.by_token[REFERENCE][batch.logit_positions + 1] for batch in batches if _has(batch)]
     return Scores(
         logps=torch.cat(list(logps)).detach().requires_grad_(),
         weights=torch.cat([batch.token_weights for batch in batches]),
         sequence=torch.cat(owners),
         sequences=sequences // len(examples),
         examples=len(examples),
-        reference=torch.cat(references) if references else None,
+        reference=_column(batches, REFERENCE),
+        candidates=torch.cat(list(candidates)).detach().requires_grad_() if candidates else None,
+        teacher=_column(batches, TEACHER_LOGPS),
         by_example=by_example(examples, owners[0].device),
     )
+
+
+def _column(batches: Sequence[PackedBatch], name: str) -> torch.Tensor | None:
+    """Returns what a column has of each token in the loss; None where the store has no such column."""
+    found = [_in_loss(batch, batch.by_token[name]) for batch in batches if name in batch.by_token]
+    return torch.cat(found) if found else None
 
 
 def by_example(examples: Sequence[Example], device: torch.device) -> dict[str, torch.Tensor]:
@@ -426,42 +525,43 @@ def by_example(examples: Sequence[Example], device: torch.device) -> dict[str, t
     }
 
 
-def _has(batch: PackedBatch) -> bool:
-    return REFERENCE in batch.by_token
-
-
 class ScoreSums:
-    """Sums over what an objective looked at together; in which order it is added does not matter."""
+    """Sums over what an objective looked at together; in which order it is added does not matter.
 
-    def __init__(self) -> None:
-        self._examples, self._tokens, self._loss_tokens = 0, 0, 0
-        self._losses: list[float] = []
-        self._sums: dict[str, list[tuple[float, int]]] = {}
+    Args:
+        mean_of: What the means are taken over; see `ObjectiveConfig.mean_of`.
+    """
+
+    def __init__(self, mean_of: MeanOf = "examples") -> None:
+        self._mean_of = mean_of
+        self._tokens, self._loss_tokens = 0, 0
+        self._losses: list[tuple[float, float]] = []
+        self._sums: dict[str, list[tuple[float, float]]] = {}
 
     def add(self, losses: torch.Tensor, metrics: Mapping[str, torch.Tensor], batches: Sequence[PackedBatch]) -> None:
         """Adds what an objective said of some examples, and the passes that computed them.
 
         Args:
             losses: `[examples]`.
-            metrics: `[examples]` each.
+            metrics: `[examples]` each; NaN leaves one out, which is for means over examples alone.
             batches: The passes.
         """
-        self._losses.append(losses.sum().item())
-        self._examples += len(losses)
+        weights = sum(batch.weight_sum for batch in batches)
+        self._losses.append((losses.sum().item(), len(losses) if self._mean_of == "examples" else weights))
         self._tokens += sum(batch.tokens for batch in batches)
         self._loss_tokens += sum(len(batch.labels) for batch in batches)
         for name, values in metrics.items():
             known = values[~values.isnan()]
-            self._sums.setdefault(name, []).append((known.sum().item(), len(known)))
+            count = len(known) if self._mean_of == "examples" else weights
+            self._sums.setdefault(name, []).append((known.sum().item(), count))
 
     def over(self, processes: Processes) -> ScoreSums:
         """Returns the sums over what all processes have looked at."""
-        found = ScoreSums()
-        for losses, examples, tokens, loss_tokens, sums in processes.gather(
-            [self._losses, self._examples, self._tokens, self._loss_tokens, self._sums]
+        found = ScoreSums(self._mean_of)
+        for losses, tokens, loss_tokens, sums in processes.gather(
+            [self._losses, self._tokens, self._loss_tokens, self._sums]
         ):
             found._losses += losses
-            found._examples += examples
             found._tokens, found._loss_tokens = found._tokens + tokens, found._loss_tokens + loss_tokens
             for name, parts in sums.items():
                 found._sums.setdefault(name, []).extend(parts)
@@ -469,11 +569,12 @@ class ScoreSums:
 
     def score(self) -> StepScore:
         """Returns the means over what was added."""
-        counts = {name: sum(count for _, count in parts) for name, parts in self._sums.items()}
-        means = {
-            name: math.fsum(total for total, _ in parts) / counts[name]
-            for name, parts in self._sums.items()
-            if counts[name]
-        }
-        loss = math.fsum(self._losses) / self._examples if self._examples else math.nan
+        means = {name: _mean(parts) for name, parts in self._sums.items() if any(count for _, count in parts)}
+        loss = _mean(self._losses)
         return StepScore(loss, self._tokens, self._loss_tokens, means)
+
+
+def _mean(parts: Sequence[tuple[float, float]]) -> float:
+    """Returns the mean of sums and what each is a sum over; no number where that is nothing."""
+    count = _total(number for _, number in parts)
+    return _total(total for total, _ in parts) / count if count else math.nan

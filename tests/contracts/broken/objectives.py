@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import torch
 from graftkit import Scores
-from graftkit_objectives.config import DpoConfig, OrpoConfig, SftConfig
+from graftkit_objectives.config import DistillConfig, DpoConfig, OrpoConfig, SftConfig
+from graftkit_objectives.distill import Distill
 from graftkit_objectives.dpo import Dpo
 from graftkit_objectives.orpo import Orpo
 from graftkit_objectives.sft import Sft
@@ -81,3 +82,10 @@ class WithoutReference(DpoConfig):
 
 class NeverAsksForTheReference(Dpo):
     config_class = WithoutReference
+
+
+class TakesMeansOfTokens(Distill):
+    config_class = DistillConfig
+
+    def losses(self, scores: Scores) -> torch.Tensor:
+        return super().losses(scores) / scores.counts().sum(1)

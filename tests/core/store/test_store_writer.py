@@ -183,6 +183,43 @@ def test_further_columns_grow_with_the_rest_and_survive_a_kill(tmp_path: Path) -
     assert find_store(tmp_path / "a", "key") == {"examples": 7}
 
 
+def wide(*lengths: int, width: int = 3) -> TokenStore:
+    columns = [np.arange(n * width, dtype=np.float32).reshape(n, width) for n in lengths]
+    return TokenStore.of(Example(np.arange(len(c)), np.ones(len(c)), 0, {"several": c}) for c in columns)
+
+
+def test_columns_of_several_numbers_grow_with_the_rest_and_survive_a_kill(tmp_path: Path) -> None:
+    writer = TokenWriter(tmp_path / "parts", "key")
+    writer.append(wide(3, 1))
+    writer.checkpoint({"examples": 2})
+    writer.append(wide(5))
+    writer.close()
+    again = TokenWriter(tmp_path / "parts", "key")
+    for other in (wide(1, width=2), wide(1, width=1)):
+        with pytest.raises(ValueError, match="those before them of .*'token.several': 3"):
+            again.append(other)
+    again.append(wide(2))
+    sealed(again, tmp_path / "a")
+    whole = wide(3, 1, 2)
+    whole.save(tmp_path / "b")
+    for path in (tmp_path / "a", tmp_path / "b"):
+        found = TokenStore.load(path)
+        assert load_file(path)["token.several"].shape == (6, 3)
+        assert all(np.array_equal(values, whole.arrays()[name]) for name, values in found.arrays().items())
+        assert found[0].by_token["several"].tolist() == whole[0].by_token["several"].tolist()
+    assert find_store(tmp_path / "a", "key") == {"examples": 7}
+
+
+def test_a_column_that_is_none_of_its_store_is_refused(tmp_path: Path) -> None:
+    made = wide(3)
+    given = {name: getattr(made, name) for name in ("ids", "loss_weight", "offsets", "prompt_lengths")}
+    for column, by in ((np.zeros((2, 3), np.float32), "by_token"), (np.zeros((1, 3), np.float32), "by_example")):
+        with pytest.raises(ValueError, match="has the shape"):
+            TokenStore.from_arrays(**given, **{by: {"several": column}})
+    with pytest.raises(ValueError, match="has the shape"):
+        TokenStore.from_arrays(**given, by_token={"several": np.zeros((3, 2, 2), np.float32)})
+
+
 def as_before_loss_weights(made: TokenStore) -> dict[str, Any]:
     """The arrays of a store as they were when a token was supervised or not."""
     marks = (made.loss_weight != 0).astype(np.uint8)

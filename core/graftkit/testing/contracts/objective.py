@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import pytest
 import torch
 
-from graftkit.interfaces.objective import LABEL, ObjectiveConfig, Scores, SequenceScores
-from graftkit.testing.contracts.base import Contract
+from graftkit.interfaces.objective import LABEL, ObjectiveConfig, Scores, SequenceScores, TeacherConfig
+from graftkit.recipe.bind import Choice
+from graftkit.testing.contracts.base import Contract, choose
 
 __all__ = ["ObjectiveContract"]
 
@@ -21,6 +23,9 @@ LABELS = 3
 
 AnyScores = Scores | SequenceScores
 """What an objective is given: log-probabilities of tokens, or a head's scores of sequences, as its config says."""
+
+TOKENS, CANDIDATES = 12, 5
+"""How many tokens there are, and how many of them a teacher's scores are of."""
 
 MOST = 5
 """Examples of the largest scores that are tried."""
@@ -35,6 +40,14 @@ class ObjectiveContract(Contract):
     """
 
     kind = "objective"
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The provider and its fields; one that learns from a teacher is given the name of one, which nobody opens."""
+        registry = self.host().registry
+        model = registry.config_class(registry.resolve(self.kind, self.provider)) if self.provider else ObjectiveConfig
+        named = {"teacher": "a teacher"} if issubclass(model, TeacherConfig) else {}
+        return choose(self.host(), self.kind, self.provider, {**named, **self.options}) if named else super().choice
 
     @property
     def config(self) -> ObjectiveConfig:
@@ -68,16 +81,16 @@ class ObjectiveContract(Contract):
             scores = self.scores(seed=seed, scale=scale)
             losses = self.losses(scores)
             assert losses.isfinite().all(), f"losses are {losses.tolist()} where scores are about {scale}"
-            (gradient,) = torch.autograd.grad(losses.sum(), given(scores))
-            assert gradient.isfinite().all(), f"a gradient is no number where scores are about {scale}"
+            for gradient in gradients_of(losses, scores):
+                assert gradient.isfinite().all(), f"a gradient is no number where scores are about {scale}"
 
     def test_there_is_something_to_learn(self) -> None:
         """The loss depends on the model: its gradient by the scores is not zero."""
         scores = self.scores()
         losses = self.losses(scores)
         assert losses.requires_grad, "the losses do not depend on the scores: nothing would be learnt"
-        (gradient,) = torch.autograd.grad(losses.sum(), given(scores))
-        assert gradient.any(), "the gradient by every score is zero: nothing would be learnt"
+        learnt = any(gradient.any() for gradient in gradients_of(losses, scores))
+        assert learnt, "the gradient by every score is zero: nothing would be learnt"
 
     def test_a_step_down_the_gradient_lowers_the_loss(self) -> None:
         """With what a step's examples have in common held, as where a divergence is estimated of them."""
@@ -85,12 +98,12 @@ class ObjectiveContract(Contract):
             return
         for seed in range(3):
             scores = self.scores(seed=seed)
-            before = self.losses(scores).sum()
-            (gradient,) = torch.autograd.grad(before, given(scores))
-            size = 1e-2 / float(gradient.norm())
-            moved = with_given(scores, (given(scores).detach() - size * gradient).requires_grad_())
-            after = self.losses(moved).sum()
-            assert after < before, f"a small step down the gradient takes the loss from {before:.6f} to {after:.6f}"
+            before = self.losses(scores)
+            gradients = gradients_of(before, scores)
+            size = 1e-2 / float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+            moved = [(t.detach() - size * by).requires_grad_() for t, by in zip(given(scores), gradients, strict=True)]
+            old, new = before.sum(), self.losses(with_given(scores, moved)).sum()
+            assert new < old, f"a small step down the gradient takes the loss from {old:.6f} to {new:.6f}"
 
     def test_an_examples_loss_is_its_own(self) -> None:
         """Core computes examples pass by pass where the config says `by_example`; how they are cut changes nothing."""
@@ -121,6 +134,17 @@ class ObjectiveContract(Contract):
         expected = -scores.sums().sum(1)
         assert torch.allclose(self.losses(scores), expected, rtol=1e-5), (
             "the config says likelihood = True, but losses() is not the negative log-likelihood"
+        )
+
+    def test_means_over_tokens_are_of_sums(self) -> None:
+        """A token of half the weight counts half, where the config says `mean_of = tokens`: core divides by weights."""
+        if self.config.mean_of == "examples":
+            return
+        scores = self.scores()
+        assert isinstance(scores, Scores), "a mean over tokens is one of their scores: head = language"
+        halved = replace(scores, weights=scores.weights / 2)
+        assert torch.allclose(self.losses(halved), self.losses(scores) / 2, rtol=1e-5, atol=1e-6), (
+            "the config says mean_of = tokens, but losses() is no sum over tokens of their weights times something"
         )
 
     def test_metrics_are_numbers_of_examples(self) -> None:
@@ -179,6 +203,7 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         return -scale * torch.rand(tokens, generator=random)
 
     wanted = torch.arange(examples) % 2
+    candidates, teacher = made_candidates(tokens, scale, random) if isinstance(config, TeacherConfig) else (None, None)
     return Scores(
         logps=logps().requires_grad_(),
         weights=torch.where(torch.rand(tokens, generator=random) < 0.8, 1.0, 0.5),
@@ -186,18 +211,37 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         sequences=per_example,
         examples=examples,
         reference=logps() if config.uses_reference else None,
+        candidates=candidates,
+        teacher=teacher,
         by_example={"wanted": wanted.to(torch.uint8)} if config.learns_from == "labelled" else {},
     )
 
 
-def given(scores: AnyScores) -> torch.Tensor:
-    """Returns what a gradient is taken by."""
-    return scores.logps if isinstance(scores, Scores) else scores.values
+def made_candidates(tokens: int, scale: float, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns a model's log-probabilities of the tokens that a teacher finds likeliest, and the teacher's."""
+    model = (scale * torch.randn(tokens, TOKENS, generator=random)).log_softmax(1)
+    teacher, ids = (scale * torch.randn(tokens, TOKENS, generator=random)).log_softmax(1).topk(CANDIDATES, 1)
+    return model.gather(1, ids).requires_grad_(), teacher
 
 
-def with_given(scores: AnyScores, tensor: torch.Tensor) -> AnyScores:
-    """Returns the scores with another tensor in its place."""
-    return replace(scores, logps=tensor) if isinstance(scores, Scores) else replace(scores, values=tensor)
+def given(scores: AnyScores) -> list[torch.Tensor]:
+    """Returns what gradients are taken by."""
+    if isinstance(scores, SequenceScores):
+        return [scores.values]
+    return [scores.logps] if scores.candidates is None else [scores.logps, scores.candidates]
+
+
+def gradients_of(losses: torch.Tensor, scores: AnyScores) -> Sequence[torch.Tensor]:
+    """Returns the gradient of the sum of losses by each of them, zeros where it is not used."""
+    inputs = given(scores)
+    return torch.autograd.grad(losses.sum(), inputs, materialize_grads=len(inputs) > 1)
+
+
+def with_given(scores: AnyScores, tensors: Sequence[torch.Tensor]) -> AnyScores:
+    """Returns the scores with other tensors in their place."""
+    if isinstance(scores, SequenceScores):
+        return replace(scores, values=tensors[0])
+    return replace(scores, logps=tensors[0], candidates=tensors[1] if len(tensors) > 1 else None)
 
 
 def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
@@ -215,14 +259,15 @@ def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
         sequences=scores.sequences,
         examples=len(numbers),
         reference=None if scores.reference is None else scores.reference[at],
+        candidates=None if scores.candidates is None else scores.candidates.detach()[at].requires_grad_(),
+        teacher=None if scores.teacher is None else scores.teacher[at],
         by_example=by_example,
     )
 
 
 def tensors_of(scores: AnyScores) -> Iterator[torch.Tensor]:
     """Yields every tensor of some scores."""
-    yield from (given(scores).detach(), *scores.by_example.values())
+    yield from (*(tensor.detach() for tensor in given(scores)), *scores.by_example.values())
     if isinstance(scores, Scores):
         yield from (scores.weights, scores.sequence)
-    if isinstance(scores, Scores) and scores.reference is not None:
-        yield scores.reference
+        yield from (tensor for tensor in (scores.reference, scores.teacher) if tensor is not None)
