@@ -17,6 +17,7 @@ from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS
 from graftkit.flow.events import Event
 from graftkit.flow.run import RecipeSource, plan_of_run
+from graftkit.flow.shared_weights import share_weights, sharing_of
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.recipe.load import load_recipe
@@ -76,6 +77,8 @@ def follow(
         from graftkit.flow.training import make_trainer
 
         run.plan = settle_targets(run.plan, run.vocabulary.change)
+        share_weights(run)
+        processes = run.processes
         loaded_model = prepare_model(run, load_base(run, check_model(run)))
         said = processes.next_command()
         _compare(run)
@@ -87,6 +90,8 @@ def follow(
             )
         store = reference_beside(TokenStore.load(tokens), Path(said["folder"]), run.plan.bound.objective_config)
         make_trainer(run, loaded_model, store).follow(cancel.poll)
+        if sharing_of(run):
+            processes.next_command()  # that the model is not needed any more
 
 
 def lead(run: RunContext) -> None:

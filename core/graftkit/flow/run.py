@@ -27,6 +27,7 @@ from graftkit.flow.resume import (
     settled_of_run,
     telling_versions,
 )
+from graftkit.flow.shared_weights import release_sharers, share_weights
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.flow.unsettled import refuse_unsettled
 from graftkit.host.host import PluginHost
@@ -294,6 +295,7 @@ def _flow(run: RunContext) -> None:
     run.record(forecast=dict(run.plan.forecast))
     for message in run.plan.notices:
         run.notice("plan", message)
+    share_weights(run)
     exporters = make_exporters(run.plan, run.host)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     planned, corpus = check_model(run), build_corpus(run)
@@ -350,6 +352,7 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     train(run, loaded, corpus)
     evaluate(run, loaded, corpus, "after")
     export_all(run, loaded, corpus, exporters)
+    release_sharers(run)
 
 
 def _prepare(
