@@ -29,7 +29,11 @@ class Started:
 
 
 def start_together(
-    count: int, arguments: Sequence[str], folder: Path, more: Mapping[int, Sequence[str]] | None = None
+    count: int,
+    arguments: Sequence[str],
+    folder: Path,
+    more: Mapping[int, Sequence[str]] | None = None,
+    here: int | None = None,
 ) -> Started:
     """Starts `python -m graftkit ARGUMENTS` so many times.
 
@@ -38,6 +42,7 @@ def start_together(
         arguments: Of the command.
         folder: Where they run.
         more: Further arguments of some, by their ranks.
+        here: How many of them each machine has, as they are told; all of them when left out.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -51,7 +56,7 @@ def start_together(
                     "RANK": str(rank),
                     "LOCAL_RANK": str(rank),
                     "WORLD_SIZE": str(count),
-                    "LOCAL_WORLD_SIZE": str(count),
+                    "LOCAL_WORLD_SIZE": str(here or count),
                     "MASTER_ADDR": "localhost",
                     "MASTER_PORT": str(port),
                 },

@@ -32,12 +32,12 @@ def share_weights(run: RunContext) -> None:
         return
     way, reason = _way(run)
     here = run.processes.here
-    every = run.processes.gather([way, here])
-    for rank, other in enumerate(every):
-        if other[0] != way or (way == "hybrid" and other[1] != here):
+    (first, those), *others = run.processes.gather([way, here])
+    for rank, (other, these) in enumerate(others, 1):
+        if other != first or (other == "hybrid" and these != those):
             raise ProcessError(
-                f"the process of rank {rank} (of {len(every)}) shares frozen weights otherwise: {other[0]} among "
-                f"{other[1]} on its machine, where that of rank {run.processes.rank} has {way} among {here}",
+                f"the process of rank {rank} (of {len(others) + 1}) holds frozen weights otherwise than rank 0's: "
+                f"{other}, with {these} processes on its machine; there it is {first}, with {those}",
                 hint="Say training.parallel in the recipe, and start as many processes on every machine.",
             )
     if way == "data":

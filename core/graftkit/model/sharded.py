@@ -12,6 +12,7 @@ few bytes, and what arrives is the block as it is used, without a copy.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -54,6 +55,9 @@ class WeightSharing(Protocol):
         Returns:
             The number by which every process knows it: all keep the same things in the same order.
         """
+
+    def drop(self, number: int) -> None:
+        """Lets go of this process's part of something that no process needs any more."""
 
     def whole(self, number: int) -> torch.Tensor:
         """Returns the parts of all processes one behind the other, uint8 `[sharers * bytes]`."""
@@ -224,6 +228,7 @@ class _Block:
         sharing = shared.sharing
         share = math.ceil(size / sharing.sharers / _ALIGNMENT) * _ALIGNMENT
         self.number = sharing.keep(self._part(tensors, sharing.place * share, share))
+        weakref.finalize(self, sharing.drop, self.number)  # as where adapters put others in the place of all of them
         self.empty()
 
     def _part(self, tensors: list[torch.Tensor], start: int, size: int) -> torch.Tensor:

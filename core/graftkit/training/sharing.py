@@ -82,6 +82,10 @@ class SharingProcesses:
         self._parts.append(part)
         return len(self._parts) - 1
 
+    def drop(self, number: int) -> None:
+        """Lets go of this process's part of something that no process needs any more."""
+        self._parts[number] = torch.empty(0, dtype=torch.uint8)
+
     def whole(self, number: int) -> torch.Tensor:
         """Returns the parts of all processes one behind the other, uint8 `[sharers * bytes]`."""
         if not self.rank and not self._called:  # the others may wait for a command
