@@ -34,6 +34,7 @@ def start_together(
     folder: Path,
     more: Mapping[int, Sequence[str]] | None = None,
     ranks: Sequence[int] | None = None,
+    here: int | None = None,
 ) -> Started:
     """Starts `python -m graftkit ARGUMENTS` so many times.
 
@@ -43,6 +44,7 @@ def start_together(
         folder: Where they run.
         more: Further arguments of some, by their ranks.
         ranks: Which of them are started; all where left out.
+        here: How many of them each machine has, as they are told; all of them when left out.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -56,7 +58,7 @@ def start_together(
                     "RANK": str(rank),
                     "LOCAL_RANK": str(rank),
                     "WORLD_SIZE": str(count),
-                    "LOCAL_WORLD_SIZE": str(count),
+                    "LOCAL_WORLD_SIZE": str(here or count),
                     "MASTER_ADDR": "localhost",
                     "MASTER_PORT": str(port),
                 },

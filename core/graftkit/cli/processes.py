@@ -35,12 +35,17 @@ class Place:
     Attributes:
         rank: Its number, from 0.
         count: How many there are.
-        here_alone: Whether all of them are on this machine.
+        here: How many of them are on this machine.
     """
 
     rank: int
     count: int
-    here_alone: bool
+    here: int
+
+    @property
+    def here_alone(self) -> bool:
+        """Whether all of them are on this machine."""
+        return self.here == self.count
 
 
 def place_of(environment: Mapping[str, str]) -> Place | None:
@@ -48,7 +53,8 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
     rank, count = environment.get("RANK", ""), environment.get("WORLD_SIZE", "")
     if not (rank.isdigit() and count.isdigit()) or int(count) < 2 or "MASTER_ADDR" not in environment:
         return None
-    return Place(int(rank), int(count), environment.get("LOCAL_WORLD_SIZE") == count)
+    here = environment.get("LOCAL_WORLD_SIZE", "")
+    return Place(int(rank), int(count), int(here) if here.isdigit() else 1)
 
 
 @contextmanager
@@ -64,7 +70,7 @@ def joined(place: Place, cancel: CancelToken) -> Iterator[ProcessGroup]:
     from graftkit.training.process_group import Ended, ProcessGroup
 
     store = _store_of_all(place, cancel)
-    group = ProcessGroup(store, place.rank, place.count, cancel.poll)
+    group = ProcessGroup(store, place.rank, place.count, cancel.poll, here=place.here)
     cancel.before_stop = group.refuse_gone
     try:
         yield group

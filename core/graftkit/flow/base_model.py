@@ -18,6 +18,7 @@ from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.new_rows import changed_config, grow_vocabulary
 from graftkit.flow.observed_start import observed_start, put_start, with_options
 from graftkit.flow.place_adapter import load_tensors
+from graftkit.flow.shared_weights import sharing_of
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.activation_checkpointing import checkpoint_blocks
@@ -28,6 +29,7 @@ from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import OuterLayer
 from graftkit.model.packing import Packing, use_packing
+from graftkit.model.sharded import SharedBlocks
 from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
 from graftkit.store.token_store import TokenStore
 
@@ -73,8 +75,12 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
         quantizer: Quantizer = run.host.registry.create(bound.quantizer.registered, bound.quantizer.config)
         device, dtype = planned.device, getattr(torch, training.dtype)
         on_tensor = stage.progress("tensors")
+        sharing = sharing_of(run)
+        shared = SharedBlocks(sharing) if sharing else None
         with hashed_as_read(files, run.resumed.manifest.model if run.resumed else None) as model:
-            network: Any = load_base_model(files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor)
+            network: Any = load_base_model(
+                files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor, shared=shared
+            )
         use_packing(network, planned.packing)
         run.record(model=model, head=run.plan.head)
         stage.facts |= {"device": str(device)}

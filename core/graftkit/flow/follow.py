@@ -17,6 +17,7 @@ from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, read_corpus
 from graftkit.flow.events import Event
 from graftkit.flow.run import RecipeSource, plan_of_run
+from graftkit.flow.shared_weights import share_weights
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
 from graftkit.recipe.load import load_recipe
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from graftkit.flow.base_model import LoadedModel
 
-__all__ = ["follow", "lead"]
+__all__ = ["follow", "lead", "let_go"]
 
 
 class _FollowingRun(RunContext):
@@ -78,8 +79,9 @@ def follow(
         from graftkit.flow.targets import settle_targets
 
         run.plan = settle_targets(run.plan, run.vocabulary.change)
+        share_weights(run)
         base = load_base(run, check_model(run))
-        said = processes.next_command()
+        said = run.processes.next_command()
         _compare(run, base.device)
         folder = Path(said["folder"])
         written = _written_corpus(run, folder)
@@ -145,6 +147,11 @@ def lead(run: RunContext, device: torch.device) -> None:
     if run.processes.count > 1:
         run.processes.announce({"folder": os.fspath(run.folder.absolute())})
         _compare(run, device)
+
+
+def let_go(run: RunContext) -> None:
+    """Tells the other processes that none of them is needed any more; of the process of rank 0."""
+    run.processes.announce({"part": None})
 
 
 def _compare(run: RunContext, device: torch.device) -> None:

@@ -33,7 +33,7 @@ __all__ = [
 
 _FREE = frozenset(
     {"export", "plugins", "memory"}
-    | {f"training.{key}" for key in ("checkpoint_every", "keep_checkpoints", "device")}
+    | {f"training.{key}" for key in ("checkpoint_every", "keep_checkpoints", "device", "parallel")}
     | {f"training.{key}" for key in ("divergence_factor", "divergence_window")}
     | {f"evaluation.{key}" for key in ("patience", "min_delta", "exported")}
 )

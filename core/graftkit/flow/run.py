@@ -27,6 +27,7 @@ from graftkit.flow.resume import (
     settled_of_run,
     telling_versions,
 )
+from graftkit.flow.shared_weights import share_weights, sharing_of
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.flow.unsettled import refuse_unsettled
 from graftkit.host.host import PluginHost
@@ -294,6 +295,7 @@ def _flow(run: RunContext) -> None:
     run.record(forecast=dict(run.plan.forecast))
     for message in run.plan.notices:
         run.notice("plan", message)
+    share_weights(run)
     exporters = make_exporters(run.plan, run.host)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     planned, corpus = check_model(run), build_corpus(run)
@@ -338,7 +340,7 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     from graftkit.flow.base_model import load_base, prepare_model
     from graftkit.flow.evaluate import evaluate, evaluate_base
     from graftkit.flow.export import export_all, refuse_merges
-    from graftkit.flow.follow import lead
+    from graftkit.flow.follow import lead, let_go
     from graftkit.flow.reference import with_reference
     from graftkit.flow.teacher import with_teacher
     from graftkit.flow.training import train
@@ -353,8 +355,11 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     evaluate(run, loaded, corpus, "before")
     train(run, loaded, corpus)
     evaluate(run, loaded, corpus, "after")
-    run.processes.announce({"part": None})
+    if not sharing_of(run):
+        let_go(run)
     export_all(run, loaded, corpus, exporters)
+    if sharing_of(run):  # the others have handed over their parts of the weights
+        let_go(run)
 
 
 def _prepare(

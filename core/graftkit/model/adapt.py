@@ -28,6 +28,7 @@ from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import OuterLayer, adapts_outer_layer, outer_layer_at, ties_output, untied
 from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
+from graftkit.model.sharded import ShardedWeight
 from graftkit.store.fingerprint import derived_seed
 
 __all__ = ["AdaptedModel", "adapt", "adapters_disabled", "merged"]
@@ -376,6 +377,8 @@ def adapt(
         generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
         weight = adapter.attach(Layer(layer.info, layer.frozen, layer.bias, generator, originals))
         _check_frozen(adapter, weight, layer)
+        if weight.replaced and isinstance(layer.frozen, ShardedWeight):
+            weight.frozen = layer.frozen.instead(weight.frozen)
         layer.core = weight.train(network.training)
         adapted[name] = weight
     if originals is not None:

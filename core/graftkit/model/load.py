@@ -28,6 +28,7 @@ from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.outer_layers import outer_layers, outer_weight
 from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
+from graftkit.model.sharded import BlockSharder, SharedBlocks
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
 from graftkit.store.files import guarded
@@ -70,6 +71,7 @@ def load_base_model(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     on_tensor: OnTensor | None = None,
+    shared: SharedBlocks | None = None,
 ) -> nn.Module:
     """Builds the model with its linear layers frozen and quantized.
 
@@ -80,11 +82,12 @@ def load_base_model(
         dtype: What it computes in; embeddings, norms and the output layer are stored in it. The towers of a multimodal
             model stay on the CPU, in the file's dtype.
         on_tensor: Called after each tensor with how many are read and how many there are.
+        shared: Keeps each block's frozen weights among several processes; this one has all of them where left out.
 
     Raises:
         ModelError: A tensor is missing, left over, of another shape, or holds NaN or infinity.
     """
-    return Loader(files, quantizer, device, dtype).load(on_tensor)
+    return Loader(files, quantizer, device, dtype).load(on_tensor, shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +274,7 @@ class Loader:
         self._copies: dict[str, torch.Tensor] = {}
         self._filled: set[str] = set()
         self._last: dict[str, torch.Tensor] = {}
+        self._sharder: BlockSharder | None = None
         self._check_names()
         self._check_types()
 
@@ -386,8 +390,14 @@ class Loader:
         return self._last[target]
 
     @torch.no_grad()
-    def load(self, on_tensor: OnTensor | None = None) -> nn.Module:
-        """Streams every tensor in. The memory needed beyond the model's is what one of its tensors is made of."""
+    def load(self, on_tensor: OnTensor | None = None, shared: SharedBlocks | None = None) -> nn.Module:
+        """Streams every tensor in. The memory needed beyond the model's is what one of its tensors is made of.
+
+        Where processes share the frozen weights, it is also those of a block that is not whole yet.
+        """
+        if shared is not None:
+            frozen = [*self.layers, *(layer for stack in self.stacks for layer in stack.layers())]
+            self._sharder = BlockSharder(self._model, [layer.path for layer in frozen], shared)
         waiting: dict[str, torch.Tensor] = {}
         planned = {name: weight for weight in self._plan.weights for name in weight.sources}
         total = len(self._files.tensors)
@@ -521,7 +531,7 @@ class Loader:
         else:
             stack = self._stacks[weight.target]
             pairs = zip(made, stack.layers(), strict=True)
-            put_stack(self._model, stack, [FrozenLinear(frozen, layer) for frozen, layer in pairs])
+            self._put_layers(stack, [FrozenLinear(frozen, layer) for frozen, layer in pairs])
         self._filled.add(weight.target)
         return True
 
@@ -623,13 +633,20 @@ class Loader:
     def _put_frozen(self, layer: LayerInfo, frozen: FrozenWeight) -> None:
         bias = self._model.get_submodule(layer.path).bias
         self._model.set_submodule(layer.path, FrozenLinear(frozen, layer, None if bias is None else bias.detach()))
+        if self._sharder:
+            self._sharder.shard(self._model, [layer.path])
 
     def _put_stack(self, stack: StackInfo, tensor: torch.Tensor) -> None:
         layers = [
             FrozenLinear(self._frozen(layer, matrix, transposed=stack.transposed), layer)
             for layer, matrix in zip(stack.layers(), tensor, strict=True)
         ]
+        self._put_layers(stack, layers)
+
+    def _put_layers(self, stack: StackInfo, layers: list[FrozenLinear]) -> None:
         put_stack(self._model, stack, layers)
+        if self._sharder:
+            self._sharder.shard(self._model, [layer.info.path for layer in layers])
 
     def _frozen(self, layer: LayerInfo, tensor: torch.Tensor, *, transposed: bool) -> FrozenWeight:
         assert self._quantizer is not None

@@ -487,6 +487,12 @@ class TrainingSection(StrictModel):
         description="the type of the products; what is trained is kept and updated in float32. auto: bfloat16 where "
         "the device multiplies it faster, which a CPU is timed for",
     )
+    parallel: Literal["auto", "data", "shard", "hybrid"] = Field(
+        default="auto",
+        description="how several processes hold the frozen weights. data: each has all of them; shard: each keeps a "
+        "part, and the rest of one block at a time; hybrid: so on each machine. auto: data where the weights fit the "
+        "device, else shard",
+    )
 
     @property
     def pass_tokens(self) -> int:

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, cast
@@ -37,7 +37,12 @@ _BROKEN_SECONDS = 10.0
 _KEPT_COMMANDS = 8
 """How many of the last commands the store keeps: some follow one another before all processes have read them."""
 
+_gather_row: Callable[..., Any] = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)
+"""Under the name that this version of torch does not warn of."""
+
 _JOIN = timedelta(minutes=30)
+_NEVER = timedelta(days=365)
+"""When torch itself stops waiting for what may take any time, such as what rank 0 does alone."""
 
 
 class Ended(Exception):
@@ -54,17 +59,23 @@ class ProcessGroup:
         rank: This process's number.
         count: How many there are.
         poll: Called while waiting for the others; raises to stop.
+        here: How many of them are on this machine.
 
     Raises:
         ProcessError: From every method that waits: another process has failed, is gone, or hangs; which, and why.
         Ended: From those of processes of other ranks: rank 0's has ended.
     """
 
-    def __init__(self, store: Any, rank: int, count: int, poll: Callable[[], None] = lambda: None) -> None:
-        self.rank, self.count = rank, count
+    def __init__(
+        self, store: Any, rank: int, count: int, poll: Callable[[], None] = lambda: None, *, here: int = 1
+    ) -> None:
+        self.rank, self.count, self.here = rank, count, here
         self._store = cast(Any, PrefixStore("graftkit", store))  # whose stubs lack clone()
         self._poll = poll
         self._gathered, self._commands, self._joined = 0, 0, False
+        self._neighbours: range = range(count)
+        self._words: Any = None
+        self._tensors: Any = None
         self._beats: dict[int, tuple[bytes, float]] = {}
         self._looked = 0.0
         self._closing = threading.Event()
@@ -108,6 +119,35 @@ class ProcessGroup:
         self._wait_for(name, None)
         found: dict[str, Any] = json.loads(self._store.get(name))
         return found
+
+    def divide(self, sharers: int) -> None:
+        """Divides the processes into groups of neighbours, which can `agree` and `assemble` then."""
+        self._join()
+        for first in range(0, self.count, sharers):
+            ranks = range(first, first + sharers)
+            words = distributed.new_group(list(ranks), backend="gloo", timeout=_NEVER)
+            tensors = distributed.new_group(list(ranks))
+            if self.rank in ranks:
+                self._neighbours, self._words, self._tensors = ranks, words, tensors
+
+    def agree(self, number: int, *, soon: bool) -> list[int]:
+        """Returns what every process of this one's group has given, in the order of their ranks."""
+        found = torch.empty(len(self._neighbours), dtype=torch.int64)
+        given = torch.tensor([number])
+        self._together(lambda: _gather_row(found, given, group=self._words, async_op=True), soon=soon)
+        return [int(each) for each in found]
+
+    def assemble(self, part: torch.Tensor, whole: torch.Tensor | None, receivers: Sequence[int]) -> None:
+        """Puts the parts of all processes of this one's group together, where it is wanted."""
+        group = self._tensors
+        if whole is not None and len(receivers) == len(self._neighbours):
+            row = whole
+            self._together(lambda: _gather_row(row, part, group=group, async_op=True))
+            return
+        for receiver in receivers:
+            rank = self._neighbours[receiver]
+            parts = list(whole.view(len(self._neighbours), -1)) if whole is not None and rank == self.rank else None
+            self._together(lambda: distributed.gather(part, parts, rank, group=group, async_op=True))  # noqa: B023
 
     def fail(self, reason: str) -> None:
         """Tells the other processes that this one ends, and why; the first reason stays."""
@@ -170,13 +210,18 @@ class ProcessGroup:
         )
         self._joined = True
 
-    def _together(self, start: Callable[[], Any]) -> None:
-        """Does what all processes do at the same time."""
+    def _together(self, start: Callable[[], Any], *, soon: bool = True) -> None:
+        """Does what all processes do at the same time.
+
+        Args:
+            start: Starts it.
+            soon: Whether the others are known to come to it before long.
+        """
         began = time.monotonic()
         try:
             work = start()
             while not work.is_completed():
-                self._look(waiting_since=began)
+                self._look(waiting_since=began if soon else None)
                 time.sleep(_pause(time.monotonic() - began))
             work.wait()
         except RuntimeError as error:

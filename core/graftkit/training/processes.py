@@ -17,6 +17,7 @@ class Processes(Protocol):
     Attributes:
         rank: This process's number, from 0. That of rank 0 alone writes files, evaluates and exports.
         count: How many there are.
+        here: How many of them are on this machine.
     """
 
     @property
@@ -26,6 +27,10 @@ class Processes(Protocol):
     @property
     def count(self) -> int:
         """How many processes there are."""
+
+    @property
+    def here(self) -> int:
+        """How many processes are on this machine."""
 
     def sum_(self, tensor: torch.Tensor) -> None:
         """Puts the sum over all processes into a tensor, the same bits in each of them.
@@ -56,6 +61,7 @@ class _Alone:
 
     rank = 0
     count = 1
+    here = 1
 
     def sum_(self, tensor: torch.Tensor) -> None:
         return None
