@@ -40,7 +40,7 @@ class Label:
         label = record.get("label")
         if type(label) is not int:
             if label is not None and not isinstance(label, str):
-                raise DataError(f'"label" is {kind_of(label)}, no text and no number', where=where)
+                raise DataError(f'"label" is {kind_of(label)}, no text and no whole number', where=where)
             return string_of(record, "label", where)
         if not 0 <= label < len(self._names):
             raise DataError(

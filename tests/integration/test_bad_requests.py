@@ -189,6 +189,15 @@ def test_an_unexpected_error_is_still_one_message_unless_asked(place: Path) -> N
     assert "Traceback" in errors
 
 
+def test_an_output_that_can_not_be_written_is_named() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "graftkit", "schema"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: standard output can't be written: No space left on device"
+
+
 def test_an_unknown_command_names_the_nearest(place: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "graftkit", "rnu", "x"], capture_output=True, text=True, cwd=place)
     assert done.returncode == 2 and "'run'" in done.stderr

@@ -160,10 +160,30 @@ def test_training_goes_on_with_a_classifiers_own_head_and_order(with_head: Any, 
     assert result.before.metrics["accuracy"] == first.after.metrics["accuracy"] == 1.0
     with pytest.raises(ModelError, match=r"scores whole sequences .* the objective sft trains language models"):
         graftkit.plan({**again, "objective": "sft"})
+    with pytest.raises(RecipeError, match="objective.labels says bad, good"):  # the head's rows would be exchanged
+        graftkit.plan({**again, "objective": {"use": "classification", "labels": ["bad", "good"]}})
+    graftkit.plan({**again, "objective": named})
     three = [{**record, "label": f"{record['label']}{n % 2}"} for n, record in enumerate(TEXTS)]
-    other = with_head("classification", three, model=str(first.exports["merged"]))
-    with pytest.raises(ModelError, match="has a head of its own"):
-        graftkit.run(other, out=tmp_path / "other")
+    with pytest.raises(RecipeError, match=r"a classifier of other labels \(good, bad\)"):
+        graftkit.plan(with_head("classification", three, model=str(first.exports["merged"])))
+    spam = [{**record, "label": {"good": "ham", "bad": "spam"}[record["label"]]} for record in TEXTS]
+    with pytest.raises(RecipeError, match=r"other labels \(good, bad\) than the records' \(ham, spam\)"):
+        graftkit.plan(with_head("classification", spam, model=str(first.exports["merged"])))
+    config = first.exports["merged"] / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}))
+    with pytest.raises(ModelError, match="has a head of its own"):  # which says nothing of what it is of
+        graftkit.run({**with_head("classification", three), "model": str(config.parent)}, out=tmp_path / "other")
+
+
+def test_a_label_that_nothing_is_learnt_of_is_refused(with_head: Any, tmp_path: Path) -> None:
+    held = tmp_path / "held.jsonl"
+    held.write_text(json.dumps({"text": "text", "label": "godo"}) + "\n")
+    recipe = with_head("classification")
+    recipe["data"]["holdout"] = str(held)
+    with pytest.raises(DataError, match=r"the label 'godo' stands in holdout records alone") as refused:
+        graftkit.plan(recipe)
+    assert str(refused.value.where).endswith("held.jsonl:1")
+    graftkit.plan({**recipe, "objective": {"use": "classification", "labels": ["good", "bad", "godo"]}})
 
 
 def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, tmp_path: Path) -> None:

@@ -21,9 +21,12 @@ class Length:
         return len(answered.answer) / len(answered.expected)
 
 
+SCORES: list[Any] = [float("nan")]
+
+
 class NoNumber:
     def score(self, answered: Answered) -> float:
-        return float("nan")
+        return SCORES[-1]
 
 
 class Mine:
@@ -53,9 +56,15 @@ def test_each_metrics_mean_stands_in_manifest_report_and_answers(make_recipe: An
     assert names == ["exact-match", "length", "regex"]
 
 
-def test_a_score_that_is_no_number_names_the_record(make_recipe: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("score", "told"), [(float("nan"), "nan"), (1e308, "1e[+]308"), (10**400, "a very long number")]
+)
+def test_a_score_that_is_no_number_names_the_record(
+    make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, told: str
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SCORES", [score])
     recipe = make_recipe(evaluation={"answers": 1, "max_new_tokens": 2, "metrics": "no-number"})
-    with pytest.raises(TrainingError, match="the metric no-number scores the answer with nan") as caught:
+    with pytest.raises(TrainingError, match=f"the metric no-number scores the answer with {told}") as caught:
         graftkit.run(recipe, out=tmp_path / "run", host=graftkit.PluginHost(plugins=[Mine()]))
     assert caught.value.where.startswith(recipe["data"]["train"])
 

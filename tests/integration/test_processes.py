@@ -265,6 +265,15 @@ def test_others_that_do_not_come_are_an_error(monkeypatch: pytest.MonkeyPatch) -
     assert "unset RANK WORLD_SIZE MASTER_ADDR" in raised.value.hint
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_whose_starter_is_gone_says_so_once(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setattr(processes, "_store_of_all", lambda place, cancel: store)
+    told = pytest.raises(SystemExit) if rank else pytest.raises(ProcessError, match="what started this process.*gone")
+    with told, processes.joined(processes.Place(rank, 2, 2), CancelToken()):
+        raise torch.distributed.DistNetworkError("Broken pipe")
+
+
 def test_a_port_that_another_program_uses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as used:
         used.bind(("", 0))

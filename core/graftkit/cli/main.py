@@ -121,7 +121,8 @@ def _explain(error: BaseException, shown: bool) -> int:
 
 
 def _tell(text: str) -> None:
+    from graftkit.errors import StorageError
     from graftkit.redact import without_secrets
 
-    with suppress(OSError):  # whoever closed the terminal must still get the exit code
+    with suppress(OSError, StorageError):  # whoever closed the terminal must still get the exit code
         click.echo(without_secrets(text), err=True, color=True)

@@ -67,6 +67,8 @@ def joined(place: Place, cancel: CancelToken) -> Iterator[ProcessGroup]:
     Raises:
         ProcessError: The others did not come.
     """
+    from torch.distributed import DistError
+
     from graftkit.training.process_group import Ended, ProcessGroup
 
     store = _store_of_all(place, cancel)
@@ -81,6 +83,13 @@ def joined(place: Place, cancel: CancelToken) -> Iterator[ProcessGroup]:
         if place.rank not in (0, 1) or (place.rank and not error.message.startswith("the process of rank 0 ")):
             sys.exit(error.exit_code)
         raise
+    except DistError as error:  # torch's store lies in the process that started this one
+        if place.rank:
+            sys.exit(1)
+        raise ProcessError(
+            "what started this process, and has the processes know of one another, is gone",
+            hint="What was trained until the last checkpoint is kept: go on with --resume.",
+        ) from error
     except BaseException as error:
         group.fail(_reason(error))
         if place.rank:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from graftkit.errors import StorageError
 from graftkit.visible import further_lines_indented, visible
 
 if TYPE_CHECKING:
@@ -43,6 +44,23 @@ class Styled:
     style: str
 
 
+@contextmanager
+def _named(stream: TextIO) -> Iterator[None]:
+    """Says of an error in writing to a standard stream that it is one.
+
+    Raises:
+        StorageError: It can't be written.
+        BrokenPipeError: Nobody reads it any more.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "standard error" if stream is _unguarded(sys.stderr) else "standard output"
+        raise StorageError(f"{name} can't be written: {error.strerror or error}") from error
+
+
 class _Guarded(io.TextIOBase):
     """A text stream that writes out what a terminal would obey.
 
@@ -62,7 +80,8 @@ class _Guarded(io.TextIOBase):
         start = ""
         if self._bars and _REDRAWN.fullmatch(text):
             start, text = (text, "") if text.startswith("\x1b") else ("\r", text[1:])
-        self.unguarded.write(start + _encodable(visible(text), self.unguarded))
+        with _named(self.unguarded):
+            self.unguarded.write(start + _encodable(visible(text), self.unguarded))
         return len(text)
 
     @property
@@ -78,7 +97,8 @@ class _Guarded(io.TextIOBase):
         return getattr(self.unguarded, name)
 
     def flush(self) -> None:
-        self.unguarded.flush()
+        with _named(self.unguarded):
+            self.unguarded.flush()
 
     def fileno(self) -> int:
         return self.unguarded.fileno()
@@ -201,12 +221,13 @@ def say(parts: Iterable[str | Styled], *, end: str = "\n") -> None:
         end: What follows.
     """
     stream, colours = _stream(False), is_terminal()
-    for part in parts:
-        code = _CODES[part.style] if colours and isinstance(part, Styled) else ""
-        text = _encodable(visible(part.text if isinstance(part, Styled) else part), stream)
-        stream.write(f"\x1b[{code}m{text}\x1b[0m" if code else text)
-    stream.write(end)
-    stream.flush()
+    with _named(stream):
+        for part in parts:
+            code = _CODES[part.style] if colours and isinstance(part, Styled) else ""
+            text = _encodable(visible(part.text if isinstance(part, Styled) else part), stream)
+            stream.write(f"\x1b[{code}m{text}\x1b[0m" if code else text)
+        stream.write(end)
+        stream.flush()
 
 
 def say_answer(text: str) -> None:
@@ -215,9 +236,10 @@ def say_answer(text: str) -> None:
     A terminal shows each piece at once, a file or a program is given whole lines.
     """
     stream, shown = _stream(False), is_terminal()
-    stream.write(_encodable(visible(text) if shown else text, stream))
-    if shown or "\n" in text:
-        stream.flush()
+    with _named(stream):
+        stream.write(_encodable(visible(text) if shown else text, stream))
+        if shown or "\n" in text:
+            stream.flush()
 
 
 def json_line(data: Any) -> str:

@@ -83,6 +83,10 @@ def answer_all(
     return answers
 
 
+_LARGEST = 1e100
+"""The largest score of a metric: means of such numbers are numbers, too."""
+
+
 def mean_scores(answers: Sequence[Answer]) -> dict[str, float]:
     """Returns the mean score by each metric."""
     return {label: math.fsum(answer.scores[label] for answer in answers) / len(answers) for label in answers[0].scores}
@@ -115,9 +119,10 @@ def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
 def _scores(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, float]:
     scores = {label: metric.score(answered) for label, metric in metrics.items()}
     for label, score in scores.items():
-        if not isinstance(score, int | float) or not math.isfinite(score):
+        if not isinstance(score, int | float) or not -_LARGEST <= score <= _LARGEST:  # which no NaN is either
+            shown = "a very long number" if isinstance(score, int) else f"{score!r:.40}"
             raise TrainingError(
-                f"the metric {label} scores the answer with {score!r:.40}, which is no finite number",
+                f"the metric {label} scores the answer with {shown}, which is no finite number up to {_LARGEST:g}",
                 where=answered.record.where,
                 hint="Leave it out of evaluation.metrics, or mend it: `toolkit plugin check` runs its contract.",
             )

@@ -115,6 +115,12 @@ def claim(path: Path, *, overwrite: bool) -> ClaimedFolder:
     """
     try:
         _put_back(path)
+        if path.is_symlink() and not path.exists():
+            raise FolderError(
+                "it is a link to a folder that is not there",
+                where=str(path),
+                hint="Make that folder, or give another one with --out.",
+            )
         missing = tuple(folder for folder in (path, *path.parents) if not folder.exists())
         if missing:
             make_folder(path)

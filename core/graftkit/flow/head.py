@@ -73,7 +73,8 @@ def labels_in_order(bound: BoundRecipe, found: Collection[str], config: Mapping[
 
     Raises:
         DataError: There are fewer than two.
-        RecipeError: The recipe lists others.
+        RecipeError: The recipe lists others, or another order than the base model has; or the base model is a
+            classifier of other labels.
     """
     if bound.objective_config.learns_from != "labels":
         return []
@@ -85,10 +86,37 @@ def labels_in_order(bound: BoundRecipe, found: Collection[str], config: Mapping[
         order = list(bound.objective_config.label_order(found))
     except ValueError as error:
         raise RecipeError(str(error), where=bound.document.where(("objective", "labels"))) from None
+    own = _own_labels(config)
+    if not own or own == order:
+        return order
+    if sorted(own) != sorted(order):
+        raise RecipeError(
+            f"the base model is a classifier of other labels ({_listed(own)}) than the records' ({_listed(order)})",
+            where=bound.document.where(("model",)),
+            hint="Give the model that it was made from, or name the records' labels as it does.",
+        )
+    if getattr(bound.objective_config, "labels", None):
+        raise RecipeError(
+            f"objective.labels says {_listed(order)}, and the base model, a classifier of these, {_listed(own)}",
+            where=bound.document.where(("objective", "labels")),
+            hint="Leave labels out, and they keep the base model's order.",
+        )
+    return own
+
+
+def _own_labels(config: Mapping[str, Any]) -> list[str]:
+    """Returns the labels of a classifier in its order; none where it is none, or has no names for them."""
     named = config.get("id2label") if head_of(config) == "sequence" else None
-    own = [named[key] for key in sorted(named, key=int)] if isinstance(named, Mapping) else []
-    said = bool(getattr(bound.objective_config, "labels", None))
-    return own if not said and sorted(own) == sorted(order) else order
+    if not isinstance(named, Mapping):
+        return []
+    if not all(str(key).isdecimal() for key in named):
+        return []
+    own = [str(named[key]) for key in sorted(named, key=int)]
+    return [] if own == [f"LABEL_{number}" for number in range(len(own))] else own
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(f"{label:.40}" for label in labels[:6]) + (", ..." if len(labels) > 6 else "")
 
 
 def refuse_head(files: BaseModelFiles, why: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -391,18 +392,22 @@ def _read(
         The records, the files that they are in, how often they are seen, and the labels that texts have.
     """
     data, seed = bound.recipe.data, bound.recipe.training.seed
-    labels: set[str] = set()
+    labels: dict[str, str] = {}
+    held_labels: dict[str, str] = {}
 
-    def learns_from(sample: Sample) -> None:
+    def learns_from(sample: Sample, known: dict[str, str] = labels) -> None:
         check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
         if isinstance(sample, LabelledText):
-            labels.add(sample.label)
+            known.setdefault(sample.label, sample.where)
 
     files = open_datasets(bound, host, "train", pinned)
     held = []
     if isinstance(data.holdout, list):
         held = open_datasets(bound, host, "holdout", pinned)
-        found = exclude(scan_samples(files, fits=learns_from), scan_samples(held, fits=learns_from))
+        found = exclude(
+            scan_samples(files, fits=learns_from), scan_samples(held, fits=partial(learns_from, known=held_labels))
+        )
+        _refuse_unlearnt(bound, labels, held_labels)
     else:
         found = split(scan_samples(files, seed, learns_from), data.holdout)
     if not found.train:
@@ -412,7 +417,28 @@ def _read(
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count
     shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
-    return found, [*files, *held], shares, labels
+    return found, [*files, *held], shares, {*labels, *held_labels}
+
+
+def _refuse_unlearnt(bound: BoundRecipe, labels: Mapping[str, str], held: Mapping[str, str]) -> None:
+    """Refuses a label of holdout records that no training record has, unless the recipe lists it.
+
+    Args:
+        bound: The recipe.
+        labels: The labels of the training records -> where the first of each stands.
+        held: Those of the holdout records.
+
+    Raises:
+        DataError: There is one.
+    """
+    listed = getattr(bound.objective_config, "labels", ())
+    for label, where in held.items():
+        if label not in labels and label not in listed:
+            raise DataError(
+                f"the label {label[:60]!r} stands in holdout records alone: nothing is learnt of it",
+                where=where,
+                hint="Mend it there, add records of it to data.train, or list it in objective.labels.",
+            )
 
 
 def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
