@@ -62,6 +62,9 @@ class _ThreadGroup:
     def agree(self, number: int, *, soon: bool) -> list[int]:
         return self._meetings["sharers"].meet(self.rank, number)
 
+    def spread(self, place: int, tensor: torch.Tensor) -> None:
+        tensor.copy_(self._meetings["sharers"].meet(self.rank, tensor.clone())[place])
+
     def assemble(self, part: torch.Tensor, whole: torch.Tensor | None, receivers: Sequence[int]) -> None:
         parts = self._meetings["sharers"].meet(self.rank, part)
         assert (whole is not None) == (self.rank in receivers)

@@ -393,7 +393,8 @@ class Loader:
     def load(self, on_tensor: OnTensor | None = None, shared: SharedBlocks | None = None) -> nn.Module:
         """Streams every tensor in. The memory needed beyond the model's is what one of its tensors is made of.
 
-        Where processes share the frozen weights, it is also those of a block that is not whole yet.
+        Where processes share the frozen weights, each reads some of the blocks, and gives them to the others; that
+        takes a block's memory twice.
         """
         if shared is not None:
             frozen = [*self.layers, *(layer for stack in self.stacks for layer in stack.layers())]
@@ -401,9 +402,9 @@ class Loader:
         waiting: dict[str, torch.Tensor] = {}
         planned = {name: weight for weight in self._plan.weights for name in weight.sources}
         total = len(self._files.tensors)
-        for number, (name, found) in enumerate(self._files.read(), 1):
+        for number, (name, found) in enumerate(self._read(planned), 1):
             weight = planned.get(name)
-            if weight is not None and not self._adopt(name, weight, found):
+            if found is not None and weight is not None and not self._adopt(name, weight, found):
                 waiting[name] = self._dense(name, found)
                 self._check_finite(name, waiting[name])
                 if waiting.keys() >= weight.sources.keys():
@@ -413,11 +414,22 @@ class Loader:
         for name in self.new:
             empty = torch.zeros(self._model.get_parameter(name).shape)
             self._put(name, empty, self._names[name])
+        if self._sharder is not None:
+            self._sharder.give_out(self._model, self._put_taken, self._device)
         self._check_whole()
         self._check_copies()
         move_text(self._model, self._device)
         model: nn.Module = self._model.requires_grad_(False).eval()
         return model
+
+    def _read(self, planned: Mapping[str, PlannedWeight]) -> Iterator[tuple[str, torch.Tensor | StoredWeight | None]]:
+        """Yields every tensor by name; None for those that another process reads, or none."""
+        if self._sharder is None:
+            yield from self._files.read()
+            return
+        for name in self._files.tensors:
+            weight = planned.get(name)
+            yield name, self._files.tensor(name) if weight is not None and self._reads(weight) else None
 
     def _is_of_head(self, name: str) -> bool:
         return any(name.startswith(f"{path}.") or name == path for path in self.head)
@@ -531,7 +543,7 @@ class Loader:
         else:
             stack = self._stacks[weight.target]
             pairs = zip(made, stack.layers(), strict=True)
-            self._put_layers(stack, [FrozenLinear(frozen, layer) for frozen, layer in pairs])
+            put_stack(self._model, stack, [FrozenLinear(frozen, layer) for frozen, layer in pairs])
         self._filled.add(weight.target)
         return True
 
@@ -602,6 +614,8 @@ class Loader:
     def _make(self, weight: PlannedWeight, tensors: dict[str, torch.Tensor]) -> None:
         for name, tensor in weight.make(tensors, self._model).items():
             names = self._names[name]
+            if not self._is_own(name):
+                continue
             if self._filled.isdisjoint(names):
                 self._put(name, tensor, names)
                 self._filled.add(name)
@@ -633,20 +647,34 @@ class Loader:
     def _put_frozen(self, layer: LayerInfo, frozen: FrozenWeight) -> None:
         bias = self._model.get_submodule(layer.path).bias
         self._model.set_submodule(layer.path, FrozenLinear(frozen, layer, None if bias is None else bias.detach()))
-        if self._sharder:
-            self._sharder.shard(self._model, [layer.path])
 
     def _put_stack(self, stack: StackInfo, tensor: torch.Tensor) -> None:
         layers = [
             FrozenLinear(self._frozen(layer, matrix, transposed=stack.transposed), layer)
             for layer, matrix in zip(stack.layers(), tensor, strict=True)
         ]
-        self._put_layers(stack, layers)
-
-    def _put_layers(self, stack: StackInfo, layers: list[FrozenLinear]) -> None:
         put_stack(self._model, stack, layers)
-        if self._sharder:
-            self._sharder.shard(self._model, [layer.info.path for layer in layers])
+
+    def _put_taken(self, weights: Mapping[str, FrozenWeight]) -> None:
+        """Puts weights that other processes have read in the places of layers, by their paths."""
+        for path in weights:
+            if f"{path}.weight" in self._linear:
+                self._put_frozen(self._linear[f"{path}.weight"], weights[path])
+        for stack in self.stacks:
+            layers = [layer for layer in stack.layers() if layer.path in weights]
+            if layers:
+                put_stack(self._model, stack, [FrozenLinear(weights[layer.path], layer) for layer in layers])
+
+    def _reads(self, weight: PlannedWeight) -> bool:
+        """Tells whether this process reads a weight: others give it those of theirs."""
+        made = [name for name, maker in self._plan.makers.items() if maker is weight]
+        return not made or any(map(self._is_own, made))
+
+    def _is_own(self, name: str) -> bool:
+        """Tells whether this process itself makes one of the model's tensors."""
+        layer, stack = self._linear.get(name), self._stacks.get(name)
+        path = layer.path if layer else stack.layers()[0].path if stack else None
+        return self._sharder is None or path is None or self._sharder.reads(path)
 
     def _frozen(self, layer: LayerInfo, tensor: torch.Tensor, *, transposed: bool) -> FrozenWeight:
         assert self._quantizer is not None

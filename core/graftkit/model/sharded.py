@@ -11,16 +11,19 @@ few bytes, and what arrives is the block as it is used, without a copy.
 
 from __future__ import annotations
 
+import json
 import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
 from torch import nn
 
+from graftkit.errors import ModelError
 from graftkit.interfaces.frozen_weight import FrozenWeight
+from graftkit.interfaces.provider import import_target
 from graftkit.model.linear import FrozenLinear
 
 __all__ = ["BlockSharder", "ShardedWeight", "SharedBlocks", "WeightSharing"]
@@ -61,6 +64,15 @@ class WeightSharing(Protocol):
 
     def whole(self, number: int) -> torch.Tensor:
         """Returns the parts of all processes one behind the other, uint8 `[sharers * bytes]`."""
+
+    def spread(self, place: int, row: torch.Tensor | None, device: torch.device) -> torch.Tensor:
+        """Returns what one process gives to all; all call it in the same order.
+
+        Args:
+            place: Which one gives.
+            row: What it gives, uint8 `[bytes]`; None in the others.
+            device: Where it is to be.
+        """
 
 
 class ShardedWeight(FrozenWeight):
@@ -122,7 +134,10 @@ class ShardedWeight(FrozenWeight):
 
 
 class BlockSharder:
-    """Has each block's frozen weights kept in parts, as soon as all of them are there.
+    """Has each block read and quantized by one process, and kept in parts by all.
+
+    A process has the blocks that it reads whole until all are read, which is as much as its parts of all blocks are.
+    Then the blocks are given out one after the other.
 
     Args:
         model: The model; its weights may be on the meta device.
@@ -135,22 +150,54 @@ class BlockSharder:
         self._blocks: dict[str, list[str]] = {}
         for path in layers:
             self._blocks.setdefault(_block_of(path, lists), []).append(path)
-        self._missing = {block: set(paths) for block, paths in self._blocks.items()}
-        self._lists = lists
+        sharers = shared.sharing.sharers
+        self._readers = {path: number % sharers for number, paths in enumerate(self._blocks.values()) for path in paths}
         self._shared = shared
 
-    def shard(self, model: nn.Module, paths: Iterable[str]) -> None:
-        """Has the blocks kept in parts that are complete with these layers.
+    def reads(self, path: str) -> bool:
+        """Tells whether this process reads a layer's weight."""
+        return self._readers[path] == self._shared.sharing.place
+
+    def give_out(
+        self, model: nn.Module, put: Callable[[Mapping[str, FrozenWeight]], None], device: torch.device
+    ) -> None:
+        """Gives every process each block's weights, of which it keeps a part.
 
         Args:
-            model: The model.
-            paths: Those whose frozen weights are there by now.
+            model: The model, in which those weights are that this process has read.
+            put: Puts others into it, by the paths of their layers.
+            device: Where weights are.
+
+        Raises:
+            ModelError: Other processes can't make a weight of what this one has stored.
         """
-        for path in paths:
-            block = _block_of(path, self._lists)
-            self._missing[block].discard(path)
-            if not self._missing[block]:
-                self._shard([_layer(model, path) for path in self._blocks[block]])
+        for paths in self._blocks.values():
+            reader = self._readers[paths[0]]
+            if reader == self._shared.sharing.place:
+                self._give([_layer(model, path).frozen for path in paths], paths, reader, device)
+            else:
+                put(dict(zip(paths, self._take(reader, device), strict=True)))
+            self._shard([_layer(model, path) for path in paths])
+
+    def _give(self, weights: list[FrozenWeight], paths: list[str], reader: int, device: torch.device) -> None:
+        states = [weight.state() for weight in weights]
+        said = [_described(*each) for each in zip(weights, states, paths, strict=True)]
+        self._shared.sharing.spread(reader, _row_of_json(said), torch.device("cpu"))
+        tensors = [tensor for state in states for tensor in state.values()]
+        starts, size = _layout(tensors)
+        self._shared.sharing.spread(reader, _packed(tensors, starts, 0, size), device)
+
+    def _take(self, reader: int, device: torch.device) -> list[FrozenWeight]:
+        said = json.loads(self._shared.sharing.spread(reader, None, torch.device("cpu")).numpy().tobytes())
+        kinds = [(getattr(torch, dtype), tuple(shape)) for _, _, own in said for _, dtype, shape in own]
+        empty = [torch.empty(shape, dtype=dtype, device="meta") for dtype, shape in kinds]
+        starts, _ = _layout(empty)
+        row = self._shared.sharing.spread(reader, None, device)
+        tensors = iter([_cut(row, start, like) for start, like in zip(starts, empty, strict=True)])
+        return [
+            import_target(kind).from_state({name: next(tensors) for name, _, _ in own}, meta)
+            for kind, meta, own in said
+        ]
 
     def _shard(self, layers: list[FrozenLinear]) -> None:
         frozen = [layer.frozen for layer in layers]
@@ -158,6 +205,32 @@ class BlockSharder:
         block = _Block(frozen, self._shared)
         for layer, weight, device in zip(layers, frozen, devices, strict=True):
             layer.core = ShardedWeight(weight, block, device)
+
+
+def _described(weight: FrozenWeight, state: Mapping[str, torch.Tensor], path: str) -> list[Any]:
+    """Returns what another process makes a weight of besides its tensors' contents, as JSON.
+
+    Raises:
+        ModelError: It could not find the weight's class.
+    """
+    kind = type(weight)
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        found = import_target(target)
+    except (ImportError, AttributeError):
+        found = None
+    if found is not kind:
+        raise ModelError(
+            f"its weight, a {kind.__qualname__}, can't be shared by processes: there is no {target} to import",
+            where=path,
+            hint="Say training.parallel: data, or have the quantizer define the class at the top of its module.",
+        )
+    own = [[name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in state.items()]
+    return [target, weight.meta(), own]
+
+
+def _row_of_json(value: Any) -> torch.Tensor:
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
 
 
 class SharedBlocks:
@@ -187,20 +260,6 @@ class SharedBlocks:
             self._used = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A parameter of a frozen weight, and where its bytes begin in its block's row."""
-
-    owner: nn.Module
-    name: str
-    start: int
-    at_rest: nn.Parameter
-
-    @property
-    def end(self) -> int:
-        return self.start + self.at_rest.nbytes
-
-
 class _Block:
     """The frozen weights of a block.
 
@@ -215,31 +274,23 @@ class _Block:
 
     def __init__(self, weights: Iterable[FrozenWeight], shared: SharedBlocks) -> None:
         self.shared = shared
-        self._stored: list[_Stored] = []
-        size = 0
-        tensors: list[torch.Tensor] = []
-        for weight in weights:
-            for path, parameter in weight.named_parameters():
-                owner, _, name = path.rpartition(".")
-                at_rest = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
-                self._stored.append(_Stored(weight.get_submodule(owner), name, size, at_rest))
-                tensors.append(parameter.detach())
-                size += math.ceil(parameter.nbytes / _ALIGNMENT) * _ALIGNMENT
+        named = [(weight, *each) for weight in weights for each in weight.named_parameters()]
+        tensors = [parameter.detach() for _, _, parameter in named]
+        starts, size = _layout(tensors)
+        self._stored = [
+            _Stored(
+                weight.get_submodule(path.rpartition(".")[0]),
+                path.rpartition(".")[2],
+                start,
+                nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False),
+            )
+            for (weight, path, parameter), start in zip(named, starts, strict=True)
+        ]
         sharing = shared.sharing
         share = math.ceil(size / sharing.sharers / _ALIGNMENT) * _ALIGNMENT
-        self.number = sharing.keep(self._part(tensors, sharing.place * share, share))
+        self.number = sharing.keep(_packed(tensors, starts, sharing.place * share, share))
         weakref.finalize(self, sharing.drop, self.number)  # as where adapters put others in the place of all of them
         self.empty()
-
-    def _part(self, tensors: list[torch.Tensor], start: int, size: int) -> torch.Tensor:
-        """Returns a part of the row, uint8 `[size]`."""
-        part = torch.zeros(size, dtype=torch.uint8, device=tensors[0].device)
-        for stored, tensor in zip(self._stored, tensors, strict=True):
-            first, last = max(start, stored.start), min(start + size, stored.end)
-            if first < last:
-                raw = tensor.contiguous().reshape(-1).view(torch.uint8)
-                part[first - start : last - start] = raw[first - stored.start : last - stored.start]
-        return part
 
     def use(self) -> None:
         """Makes sure that the weights have their tensors."""
@@ -248,13 +299,48 @@ class _Block:
     def fill(self, row: torch.Tensor) -> None:
         """Gives the weights their tensors, which lie in the row."""
         for stored in self._stored:
-            tensor = row[stored.start : stored.end].view(stored.at_rest.dtype).view(stored.at_rest.shape)
+            tensor = _cut(row, stored.start, stored.at_rest)
             stored.owner._parameters[stored.name] = nn.Parameter(tensor, requires_grad=False)
 
     def empty(self) -> None:
         """Takes the tensors from the weights: sizes and types stay."""
         for stored in self._stored:
             stored.owner._parameters[stored.name] = stored.at_rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A parameter of a frozen weight: whose it is, where its bytes begin in its block's row, and what it is at rest."""
+
+    owner: nn.Module
+    name: str
+    start: int
+    at_rest: nn.Parameter
+
+
+def _layout(tensors: Iterable[torch.Tensor]) -> tuple[list[int], int]:
+    """Returns where each tensor's bytes begin in a row, and how many bytes that has."""
+    starts, size = [], 0
+    for tensor in tensors:
+        starts.append(size)
+        size += math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT
+    return starts, size
+
+
+def _packed(tensors: Sequence[torch.Tensor], starts: Sequence[int], first: int, size: int) -> torch.Tensor:
+    """Returns so many bytes of a row, from `first` on, uint8 `[size]`."""
+    part = torch.zeros(size, dtype=torch.uint8, device=tensors[0].device)
+    for start, tensor in zip(starts, tensors, strict=True):
+        begin, end = max(first, start), min(first + size, start + tensor.nbytes)
+        if begin < end:
+            raw = tensor.contiguous().reshape(-1).view(torch.uint8)
+            part[begin - first : end - first] = raw[begin - start : end - start]
+    return part
+
+
+def _cut(row: torch.Tensor, start: int, like: torch.Tensor) -> torch.Tensor:
+    """Returns the tensor that lies in a row from `start` on, of the type and shape of another."""
+    return row[start : start + like.nbytes].view(like.dtype).view(like.shape)
 
 
 def _outermost_lists(model: nn.Module) -> list[str]:

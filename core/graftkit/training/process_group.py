@@ -137,6 +137,11 @@ class ProcessGroup:
         self._together(lambda: _gather_row(found, given, group=self._words, async_op=True), soon=soon)
         return [int(each) for each in found]
 
+    def spread(self, place: int, tensor: torch.Tensor) -> None:
+        """Puts what one process of this one's group has in a tensor into that of the others."""
+        rank, group = self._neighbours[place], self._tensors
+        self._together(lambda: distributed.broadcast(tensor, rank, group=group, async_op=True))
+
     def assemble(self, part: torch.Tensor, whole: torch.Tensor | None, receivers: Sequence[int]) -> None:
         """Puts the parts of all processes of this one's group together, where it is wanted."""
         group = self._tensors

@@ -39,6 +39,14 @@ class SharingGroup(Processes, Protocol):
             soon: Whether the others are known to come to this before long.
         """
 
+    def spread(self, place: int, tensor: torch.Tensor) -> None:
+        """Puts what one process of this one's group has in a tensor into that of the others.
+
+        Args:
+            place: Which one, from 0.
+            tensor: Of the same shape in each.
+        """
+
     def assemble(self, part: torch.Tensor, whole: torch.Tensor | None, receivers: Sequence[int]) -> None:
         """Puts the parts of all processes of this one's group together.
 
@@ -93,6 +101,13 @@ class SharingProcesses:
             self._group.announce(_HAND_OVER)
         found = self._hand_over(self._group.agree(number, soon=self._training))
         assert found is not None
+        return found
+
+    def spread(self, place: int, row: torch.Tensor | None, device: torch.device) -> torch.Tensor:
+        """Returns what one process gives to all that share, uint8 `[bytes]`."""
+        size = self._group.agree(0 if row is None else len(row), soon=self._training)[place]
+        found = torch.empty(size, dtype=torch.uint8, device=device) if row is None else row
+        self._group.spread(place, found)
         return found
 
     def sum_(self, tensor: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from architectures import settings
 from graftkit import FrozenWeight, LayerInfo
+from graftkit.errors import ModelError
 from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.linear import FrozenLinear
@@ -204,6 +206,54 @@ def test_a_pass_puts_each_block_together_twice_but_for_the_last(folder: Path, ch
 
     for received in in_threads(2, work):
         assert received == pytest.approx(frozen / 3 * 5 / 2, rel=0.01)
+
+
+class ReadOnce:
+    """A model's files, and which of their tensors were read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = HuggingFaceSource().open(str(folder))
+        self.read_names: list[str] = []
+
+    def tensor(self, name: str) -> Any:
+        self.read_names.append(name)
+        return self._files.tensor(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+
+@pytest.mark.parametrize("folder", ["llama", "mixtral"], indirect=True)
+def test_each_block_is_read_by_one_process(folder: Path) -> None:
+    """Of what others read a process never has the file's tensors, only the stored ones, of one block at a time."""
+
+    def work(processes: SharingProcesses) -> list[str]:
+        files: Any = ReadOnce(folder)
+        load_base_model(files, Nf4(), device=CPU, shared=SharedBlocks(processes))
+        return list(files.read_names)
+
+    first, second = (Counter(names) for names in in_threads(2, work))
+    every = HuggingFaceSource().open(str(folder)).tensors
+    blocks = {name: int(name.split(".")[2]) for name in every if ".layers." in name and every[name].shape[1:]}
+    blocks = {name: block for name, block in blocks.items() if "gate.weight" not in name}
+    assert {name for name in blocks if name in first} == {name for name, block in blocks.items() if block % 2 == 0}
+    assert {name for name in blocks if name in second} == {name for name, block in blocks.items() if block % 2}
+    assert set(first) | set(second) == set(every) and {*first.values(), *second.values()} == {1}
+
+
+def test_a_weight_that_others_can_not_make_is_refused(folder: Path) -> None:
+    class Hidden(Columns):
+        pass
+
+    class Hiding:
+        def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> Hidden:
+            return Hidden(weight.T.contiguous(), weight.new_ones(()))
+
+    def work(processes: SharingProcesses) -> None:
+        load_base_model(HuggingFaceSource().open(str(folder)), Hiding(), device=CPU, shared=SharedBlocks(processes))
+
+    with pytest.raises(ModelError, match=r"layers.0.self_attn.q_proj: its weight, a .*Hidden, can't be shared"):
+        in_threads(2, work)
 
 
 def test_nothing_can_be_computed_with_a_block_that_is_not_whole(folder: Path) -> None:
