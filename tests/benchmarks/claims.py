@@ -28,7 +28,7 @@ from extended_model import SMOLLM2, modules, prose
 
 HOME = Path(__file__).parents[2] / "fixtures" / "home"
 SEEDS = 3
-_LORA = (3e-4, 1e-3, 3e-3, 1e-2)
+_LORA = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _FULL = (1e-4, 3e-4, 1e-3, 3e-3)
 
 
