@@ -8,7 +8,9 @@ from typing import Any
 
 import graftkit
 import pytest
-from graftkit.flow import settle_dtype, settle_memory
+import torch
+from graftkit.flow import base_model, settle_dtype, settle_memory
+from graftkit.flow.events import Event, Notice
 from graftkit.model import activation_checkpointing
 from integration.conftest import RecipeMaker
 from stopped_runs import run_until
@@ -45,6 +47,32 @@ def test_a_run_that_keeps_inputs_of_blocks_alone_trains_the_same(
     expected = (tmp_path / "plain" / ADAPTER).read_bytes()
     assert (tmp_path / "blocks" / ADAPTER).read_bytes() == expected
     assert (tmp_path / "all" / ADAPTER).read_bytes() == expected
+
+
+def test_inputs_of_blocks_wait_in_the_hosts_memory_with_the_same_gradient(
+    make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is one tensor a block and pass: its hidden states, and nothing that the block computes of them."""
+    recipe = make_recipe(adapter={"use": "lora", "rank": 4, "dropout": 0.2})
+    graftkit.run(recipe, out=tmp_path / "plain")
+    waiting: list[torch.Size] = []
+
+    class Counted(torch.autograd.graph.saved_tensors_hooks):
+        def __init__(self, pin_memory: bool) -> None:
+            super().__init__(lambda tensor: (waiting.append(tensor.shape), tensor)[1], lambda tensor: tensor.clone())
+
+    monkeypatch.setattr(activation_checkpointing, "save_on_cpu", Counted)
+    monkeypatch.setattr(base_model, "offloads", lambda plan, device: True)
+    events: list[Event] = []
+    graftkit.run(recipe | {"memory": {**BLOCKS, "offload": True}}, out=tmp_path / "away", on_event=events.append)
+    assert (tmp_path / "away" / ADAPTER).read_bytes() == (tmp_path / "plain" / ADAPTER).read_bytes()
+    assert waiting and {len(shape) for shape in waiting} == {3} and len({shape[2] for shape in waiting}) == 1
+    assert any(isinstance(event, Notice) and "changes nothing on a CPU" in event.message for event in events)
+
+
+def test_nothing_waits_where_nothing_is_checkpointed(make_recipe: RecipeMaker) -> None:
+    with pytest.raises(graftkit.errors.RecipeError, match="memory.offload: what waits are the inputs of checkpointed"):
+        graftkit.plan(make_recipe(memory={"offload": True}))
 
 
 def test_a_preference_that_scores_first_and_learns_then_trains_the_same(

@@ -12,7 +12,7 @@ import torch
 from graftkit.errors import ModelError
 from graftkit.flow.adapter_folder import AdapterFolder
 from graftkit.flow.base_facts import check_unchanged, hashed_as_read
-from graftkit.flow.check_model import PlannedBase
+from graftkit.flow.check_model import PlannedBase, offloads
 from graftkit.flow.context import RunContext
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.new_rows import changed_config, grow_vocabulary
@@ -110,7 +110,9 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
         if start:
             put_start(start, adapted)
         if bound.recipe.memory.checkpoint == "blocks":
-            checkpoint_blocks(network)
+            checkpoint_blocks(network, offload=offloads(run.plan, base.device))
+            if bound.recipe.memory.offload and base.device.type == "cpu":
+                stage.notice("memory.offload changes nothing on a CPU, in whose memory the inputs of blocks are anyway")
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
         generation = generation_config(files, run.vocabulary.change, tokenizer, run.manifest.stop_tokens)

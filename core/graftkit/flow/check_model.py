@@ -18,7 +18,7 @@ from graftkit.model.load import check_base_model, check_stored_weights
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.report.run_manifest import SequenceFacts
 
-__all__ = ["PlannedBase", "check_model", "pick_device", "plan_base"]
+__all__ = ["PlannedBase", "check_model", "offloads", "pick_device", "plan_base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,11 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
             hint="Leave memory.checkpoint out; less training.microbatch_tokens takes less memory, too.",
         )
     return PlannedBase(device, packing, tuple(stored), why, _plan_teacher(plan, host))
+
+
+def offloads(plan: RunPlan, device: torch.device) -> bool:
+    """Tells whether the inputs of blocks wait in the host's memory: on a CPU they are there anyway."""
+    return plan.bound.recipe.memory.offload and device.type != "cpu"
 
 
 def _plan_teacher(plan: RunPlan, host: PluginHost) -> Packing:

@@ -98,7 +98,7 @@ def _seconds(
     adapter = create(bound.adapter.registered, bound.adapter.config)
     adapt(network, adapter, targets, seed=0, originals=FileOriginals(files, quantizer, device, dtype))
     if bound.recipe.memory.checkpoint == "blocks":
-        checkpoint_blocks(network)
+        checkpoint_blocks(network, offload=bound.recipe.memory.offload and device.type != "cpu")
     network.train()
     loss, batches = TokenLoss(network, packed=packing.packed), _batches(network, packing, device, largest)
     times = []

@@ -77,8 +77,10 @@ def holdout_sample(corpus: Corpus, microbatch_tokens: int, *, likelihood: bool) 
     store = corpus.holdout if held_out else corpus.train
     if likelihood:
         return MergeSample(store, held_out, what, microbatch_tokens, exact=bool(corpus.answers))
-    keep = "it is what was trained, and a likelihood does not tell how well another base keeps what was compared"
-    return MergeSample(_wanted(store), held_out, f"answers to prefer, of {what}", microbatch_tokens, keep=keep)
+    keep = "it is what was trained, and a likelihood does not tell how well another base keeps what was learnt"
+    if store.sequences_per_example > 1:
+        what = f"answers to prefer, of {what}"
+    return MergeSample(_wanted(store), held_out, what, microbatch_tokens, keep=keep)
 
 
 def _wanted(store: TokenStore) -> TokenStore:

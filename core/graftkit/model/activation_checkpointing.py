@@ -8,10 +8,12 @@ same bit for bit where a block computes the same twice. Dropout draws the same n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from graftkit.interfaces.block_memory import repeated_blocks
@@ -26,20 +28,26 @@ _TOLERANCE = 1e-5
 """How far a gradient may be off, as a share of the largest: a block that computes the same twice makes it no less."""
 
 
-def checkpoint_blocks(network: nn.Module) -> None:
+def checkpoint_blocks(network: nn.Module, *, offload: bool = False) -> None:
     """Has every repeated block of a network keep its inputs alone wherever a gradient is computed.
 
     Blocks are the items of its outermost `nn.ModuleList`s.
+
+    Args:
+        network: The model.
+        offload: Whether inputs wait in the host's memory, pinned where there is CUDA, until they are needed again.
     """
     for block in repeated_blocks(network)[0]:
-        block.forward = _recomputed(block.forward)
+        block.forward = _recomputed(block.forward, offload)
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _recomputed(forward: Callable[..., Any], offload: bool) -> Callable[..., Any]:
     def recomputed(*inputs: Any, **keywords: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*inputs, **keywords)
-        return checkpoint(forward, *inputs, use_reentrant=False, **keywords)
+        # `checkpoint` itself saves the inputs, and these hooks see nothing else: what the block saves it leaves out.
+        with save_on_cpu(pin_memory=torch.cuda.is_available()) if offload else nullcontext():
+            return checkpoint(forward, *inputs, use_reentrant=False, **keywords)
 
     return recomputed
 

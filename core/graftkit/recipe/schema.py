@@ -516,6 +516,17 @@ class MemorySection(StrictModel):
         "computed again for its gradient: the same result, in up to a third more time. auto: where the largest pass "
         "does not fit otherwise into the memory that is free when the run starts",
     )
+    offload: bool = Field(
+        default=False,
+        description="have the inputs of checkpointed blocks wait in the host's memory instead of the GPU's until their "
+        "block is computed again: the same result, and each is copied there and back",
+    )
+
+    @model_validator(mode="after")
+    def _of_blocks(self) -> MemorySection:
+        if self.offload and self.checkpoint == "none":
+            raise ValueError("memory.offload: what waits are the inputs of checkpointed blocks; say checkpoint: blocks")
+        return self
 
 
 class EvaluationSection(StrictModel):
