@@ -282,7 +282,7 @@ def test_a_port_that_another_program_uses_is_told(monkeypatch: pytest.MonkeyPatc
         for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
             monkeypatch.setenv(name, value)
         met = pytest.raises(ProcessError, match=rf"could not meet the others \(RANK=0.*MASTER_PORT={port}\)")
-        with met, processes.joined(processes.Place(0, 2, True), CancelToken()):
+        with met, processes.joined(processes.Place(0, 2, 2), CancelToken()):
             pass
 
 
