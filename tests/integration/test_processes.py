@@ -236,6 +236,7 @@ def test_what_each_process_would_find_for_itself_is_refused(write: Callable[...,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("none_ignored")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_that_waits_for_others_says_so(write: Callable[..., str], tmp_path: Path, rank: int) -> None:
     """As in a shell where another program has left the variables."""

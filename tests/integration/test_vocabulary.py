@@ -76,7 +76,7 @@ def test_new_rows_of_a_scaled_embedding_are_proved_in_every_export(make: Any, tm
 def test_a_vocabulary_that_can_not_be_changed_is_refused_before_a_row_is_encoded(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graftkit.model.grow._scale_of", lambda module, dtype: None)
+    monkeypatch.setattr("graftkit.model.grow.row_scale", lambda module, dtype: None)
     with pytest.raises(ModelError, match="the vocabulary of this architecture can't be changed"):
         graftkit.run(make({"extend": {"tokens": 75}}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -186,7 +186,7 @@ def test_dropout_leaves_out_the_same_of_scores_and_gradients(folder: Path) -> No
     scored._plain_head = True
     found = scored.score(examples, learn=True)
     after = torch.get_rng_state()
-    found.backward(factors)
+    found.backward(factors, None)
     assert torch.equal(torch.get_rng_state(), after)
     gradients = {name: parameter.grad for name, parameter in own.items()}
     network.zero_grad()

@@ -153,7 +153,7 @@ def test_tensors_that_no_export_has_are_refused(tmp_path: Path, change: Callable
         check_exported(read_header(written(tmp_path, metadata(), named)))
 
 
-def _no_program(*arguments: Any) -> Any:
+def _no_program(*arguments: Any, **keywords: Any) -> Any:
     raise AssertionError("llama.cpp sees the file")
 
 
