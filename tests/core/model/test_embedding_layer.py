@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from adapted_models import CPU, adapted_model, moved, own_name, peft_model
 from graftkit.errors import TargetError
 from graftkit.interfaces.architecture import load_pretrained
 from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
 from graftkit.model.load import load_base_model, plan_base_model
-from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import EmbeddingLayer
 from graftkit.store.token_store import Example
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
@@ -25,12 +26,9 @@ from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.nf4 import Nf4
-from peft import LoraConfig as PeftConfig
-from peft import get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-CPU = torch.device("cpu")
 EMBEDDING = "model.embed_tokens"
 TARGETS = ["model.layers.0.self_attn.q_proj", EMBEDDING]
 IDS = torch.tensor([[5, 9, 20, 31, 7, 7]])
@@ -51,37 +49,12 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tiny_model_folder(tmp_path / "model", **SHAPES[request.param])
 
 
-def ours(folder: Path, adapter: Any, targets: list[str] = TARGETS, quantizer: Any = None) -> AdaptedModel:
-    files, quantizer = HuggingFaceSource().open(str(folder)), quantizer or Dense()
-    network: Any = load_base_model(files, quantizer, device=CPU)
-    originals = FileOriginals(files, quantizer, CPU, torch.float32)
-    adapted = adapt(network, adapter, targets, seed=0, originals=originals)
-    return AdaptedModel(network, "", files.config, None, adapter, adapted)  # type: ignore[arg-type]
-
-
-def moved(model: AdaptedModel) -> AdaptedModel:
-    random = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.trainable_parameters().values():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
-    return model
+def ours(folder: Path, adapter: Any, targets: Sequence[str] = TARGETS, quantizer: Any = None) -> AdaptedModel:
+    return adapted_model(folder, adapter, targets, quantizer)
 
 
 def of_peft(folder: Path, model: AdaptedModel, **fields: Any) -> Any:
-    """Returns peft's model with the numbers of ours."""
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    theirs: Any = get_peft_model(base, PeftConfig(target_modules=["0.self_attn.q_proj", "embed_tokens"], **fields))
-    own = {f"base_model.model.{name}": tensor for name, tensor in model.adapter_state().items()}
-    with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(own.pop(own_name(name)))
-    assert not own
-    return theirs
-
-
-def own_name(name: str) -> str:
-    return name.replace(".default", "").removesuffix(".weight").replace("lora_embedding_", "lora_")
+    return peft_model(folder, model, ["0.self_attn.q_proj", "embed_tokens"], **fields)
 
 
 def batch() -> PackedBatch:

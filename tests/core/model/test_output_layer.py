@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from adapted_models import CPU, adapted_model, moved, peft_model
 from graftkit.interfaces.architecture import load_pretrained
 from graftkit.interfaces.forward import logits_at
-from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
+from graftkit.model.adapt import AdaptedModel, adapters_disabled
 from graftkit.model.load import load_base_model, plan_base_model
-from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import OutputLinear
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import Example
@@ -29,13 +29,10 @@ from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.nf4 import Nf4
-from peft import LoraConfig as PeftConfig
-from peft import get_peft_model
 from safetensors.torch import save_file
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
-CPU = torch.device("cpu")
 TARGETS = ["model.layers.0.self_attn.q_proj", "lm_head"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_tying")
@@ -47,33 +44,12 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tiny_model_folder(tmp_path / "model", **TINY_SHAPES[request.param])
 
 
-def ours(folder: Path, adapter: Any, targets: list[str] = TARGETS, quantizer: Any = None) -> AdaptedModel:
-    files, quantizer = HuggingFaceSource().open(str(folder)), quantizer or Dense()
-    network: Any = load_base_model(files, quantizer, device=CPU)
-    originals = FileOriginals(files, quantizer, CPU, torch.float32)
-    adapted = adapt(network, adapter, targets, seed=0, originals=originals)
-    return AdaptedModel(network, "", files.config, None, adapter, adapted)  # type: ignore[arg-type]
-
-
-def moved(model: AdaptedModel) -> AdaptedModel:
-    random = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.trainable_parameters().values():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
-    return model
+def ours(folder: Path, adapter: Any, targets: Sequence[str] = TARGETS, quantizer: Any = None) -> AdaptedModel:
+    return adapted_model(folder, adapter, targets, quantizer)
 
 
 def of_peft(folder: Path, model: AdaptedModel, **fields: Any) -> Any:
-    """Returns peft's model with the numbers of ours."""
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    theirs: Any = get_peft_model(base, PeftConfig(target_modules=["0.self_attn.q_proj", "lm_head"], **fields))
-    own = {f"base_model.model.{name}": tensor for name, tensor in model.adapter_state().items()}
-    with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(own.pop(name.replace(".default", "").removesuffix(".weight")))
-    assert not own
-    return theirs.eval()
+    return peft_model(folder, model, ["0.self_attn.q_proj", "lm_head"], **fields).eval()
 
 
 def batch() -> PackedBatch:

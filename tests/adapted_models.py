@@ -1,0 +1,62 @@
+"""A tiny model with an adapter in float32 on the CPU, and PEFT's with the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.load import load_base_model
+from graftkit.model.originals import FileOriginals
+from graftkit_models.huggingface import HuggingFaceSource
+from graftkit_quantizers.dense import Dense
+from peft import LoraConfig as PeftConfig
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
+
+CPU = torch.device("cpu")
+
+
+def adapted_model(folder: Path, adapter: Any, targets: Sequence[str], quantizer: Any = None) -> AdaptedModel:
+    """Puts an adapter on some layers of a model."""
+    files, quantizer = HuggingFaceSource().open(str(folder)), quantizer or Dense()
+    network: Any = load_base_model(files, quantizer, device=CPU)
+    originals = FileOriginals(files, quantizer, CPU, torch.float32)
+    adapted = adapt(network, adapter, targets, seed=0, originals=originals)
+    return AdaptedModel(network, "", files.config, None, adapter, adapted)  # type: ignore[arg-type]
+
+
+def moved(model: AdaptedModel) -> AdaptedModel:
+    """Moves what is trained away from its start."""
+    random = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters().values():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
+    return model
+
+
+def peft_model(folder: Path, model: AdaptedModel, targets: Sequence[str], **fields: Any) -> Any:
+    """Returns PEFT's model with the numbers of ours.
+
+    Args:
+        folder: The base model.
+        model: Ours.
+        targets: The layers, as PEFT's `target_modules` names them.
+        fields: Of PEFT's config.
+    """
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    theirs: Any = get_peft_model(base, PeftConfig(target_modules=[*targets], **fields))
+    own = {f"base_model.model.{name}": tensor for name, tensor in model.adapter_state().items()}
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(own.pop(own_name(name)))
+    assert not own
+    return theirs
+
+
+def own_name(name: str) -> str:
+    """Returns what a parameter of PEFT's is called here."""
+    return name.replace(".default", "").removesuffix(".weight").replace("lora_embedding_", "lora_")
