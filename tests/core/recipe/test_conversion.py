@@ -135,6 +135,11 @@ def test_llama_factorys_preferences_and_its_data_sets() -> None:
     assert set(found.left) == {"template"}
 
 
+def test_trls_column_of_texts() -> None:
+    found = convert(TRL | {"dataset_text_field": "body"}, is_there=lambda path: True)
+    assert found.recipe["data"]["train"] == {"path": "train.jsonl", "columns": {"text": "body"}}
+
+
 def test_trls_fine_tuning() -> None:
     found = convert(TRL, is_there=lambda path: path == "train.jsonl")
     assert found.recipe["data"]["train"] == "train.jsonl" and found.recipe["data"]["overflow"] == "truncate"
@@ -179,6 +184,12 @@ def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: 
         ({"lora_target_linear": None, "lora_target_modules": "model.layers.[0-9]+.q"}, {"lora_target_modules"}),
         ({"lora_modules_to_save": ["lm_head"]}, {"lora_modules_to_save"}),
         ({"num_epochs": 0.5}, {"num_train_epochs"}),
+        ({"bnb_4bit_quant_type": "fp4"}, {"bnb_4bit_quant_type"}),
+        ({"quantization_method": "hqq"}, {"quantization_method"}),
+        (
+            {"datasets": [{"path": "o/d", "type": "chat_template", "message_field_role": "speaker"}]},
+            {"datasets[0].role"},
+        ),
         ({"val_set_size": 200}, {"val_set_size"}),
         ({"a_key_of_tomorrow": 1}, {"a_key_of_tomorrow"}),
         ({"datasets": [{"path": "o/d", "type": "x.load_y"}]}, {"datasets[0].type"}),

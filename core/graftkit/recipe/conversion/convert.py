@@ -104,7 +104,12 @@ def _quantizer(draft: Draft, method: object) -> None:
     bits = draft.take("quantization_bit")
     four, eight = draft.take("load_in_4bit"), draft.take("load_in_8bit")
     double = draft.take("double_quantization", "bnb_4bit_use_double_quant", "use_bnb_nested_quant")
-    draft.take("quantization_method", "bnb_4bit_quant_type", "bnb_4bit_compute_dtype")
+    kind, method_of = draft.take("bnb_4bit_quant_type"), draft.take("quantization_method")
+    if kind != "nf4":
+        draft.leave("bnb_4bit_quant_type", kind, "4 bits are nf4's")
+    if method_of not in ("bnb", "bitsandbytes"):
+        draft.leave("quantization_method", method_of, "quantizers are nf4, int8, none and stored")
+    draft.take("bnb_4bit_compute_dtype")
     if four or bits == 4 or (method == "qlora" and not eight):
         # Axolotl and LLaMA-Factory quantize the scales, too, unless they are told otherwise; TRL where it is told.
         double = bool(double) if draft.program == "TRL" else double is None or bool(double)

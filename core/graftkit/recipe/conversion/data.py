@@ -95,7 +95,8 @@ def _of_axolotl(draft: Draft, said: Mapping[str, Any], name: str) -> dict[str, A
 def _columns_of_axolotl(draft: Draft, entry: dict[str, Any], rest: dict[str, Any], kind: str, name: str) -> None:
     messages, text = rest.pop("field_messages", None), rest.pop("field", None)
     mapping = _mapping(draft, rest, "message_property_mappings", name)
-    rest.pop("message_field_role", None), rest.pop("message_field_content", None)
+    role, content = rest.pop("message_field_role", None), rest.pop("message_field_content", None)
+    mapping = {"role": role, "content": content} | mapping
     if kind.startswith("alpaca"):
         entry["format"] = "alpaca"
         draft.told.append(
@@ -103,6 +104,9 @@ def _columns_of_axolotl(draft: Draft, entry: dict[str, Any], rest: dict[str, Any
         )
     elif kind == "chat_template" or kind.startswith("sharegpt"):
         turns = mapping.get("role") == "from" or kind.startswith("sharegpt")
+        for part, known in (("role", ("role", "from")), ("content", ("content", "value"))):
+            if mapping.get(part) not in (None, *known):
+                draft.leave(f"{name}.{part}", mapping[part], f"a message's {part} is read by its usual names alone")
         entry["format"] = "sharegpt" if turns else "messages"
         own = "conversations" if turns else "messages"
         if messages not in (None, "messages", "conversation", "conversations"):
@@ -174,8 +178,9 @@ def _of_llama_factory(draft: Draft, name: str, info: Any, folder: str) -> dict[s
 def _trl(draft: Draft, data_sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     mixture, name = draft.take("datasets"), draft.take("dataset_name")
     split = draft.take("dataset_train_split")
-    said = mixture if isinstance(mixture, list) else [{"path": name, "split": split}] if name else []
-    draft.take("dataset_text_field")
+    text = draft.take("dataset_text_field")
+    alone = {"path": name, "split": split, **({"field": text} if text else {})}
+    said = mixture if isinstance(mixture, list) else [alone] if name else []
     return [
         _of_axolotl(draft, entry, f"datasets[{number}]")
         for number, entry in enumerate(said)
