@@ -15,6 +15,7 @@ from graftkit.errors import RequestError
 from graftkit.flow.observed_start import START_FILE
 from graftkit.flow.reload import reload
 from safetensors.torch import load_file
+from stopped_runs import run_until
 
 RecipeMaker = Callable[..., dict[str, Any]]
 
@@ -42,7 +43,9 @@ def test_a_run_starts_from_it_goes_on_and_is_loaded_by_peft(make_recipe: RecipeM
     torch.testing.assert_close(other, expected, rtol=0, atol=1e-5)
 
     made = (result.folder / START_FILE).read_bytes()
-    again = graftkit.run(make_recipe(adapter=adapter, training=training, export=[]), out=tmp_path / "again")
+    stopped = make_recipe(adapter=adapter, training=training, export=[])
+    run_until(1, stopped, tmp_path / "again")
+    again = graftkit.run(stopped, out=tmp_path / "again", resume=True)
     assert (again.folder / START_FILE).read_bytes() == made
     whole = load_file(again.folder / "adapter" / "adapter.safetensors")
     before = load_file(result.folder / "adapter" / "adapter.safetensors")

@@ -44,6 +44,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "pairs": {"objective": "dpo"},
     "divergence over all examples": {"objective": "kto"},
     "a teacher": {"objective": {"use": "distill", "teacher": "TEACHER", "top_k": 12}},
+    "a start that is observed": {"adapter": {"use": "lora", "rank": 4, "init": "eva", "eva_tokens": 512}},
     "a head": {"objective": "reward", "memory": {"checkpoint": "blocks"}},
 }
 AGREE = 5e-4
