@@ -96,7 +96,7 @@ def test_a_preference_that_scores_first_and_learns_then_trains_the_same(
 def test_a_model_whose_blocks_can_not_be_computed_twice_is_refused(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activation_checkpointing, "repeated_blocks", lambda network: ([], []))
+    monkeypatch.setattr(activation_checkpointing, "repeated_blocks", lambda network: ({}, []))
     with pytest.raises(graftkit.errors.RecipeError, match="activation checkpointing: it has no repeated blocks"):
         graftkit.run(make_recipe(memory=BLOCKS), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
