@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from markupsafe import Markup
@@ -103,7 +103,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def _finite(line: Line) -> Line:
     points = tuple(point for point in line.curve.points if math.isfinite(point[1]))
-    return Line(Curve(line.curve.name, points), line.colour, line.faint, line.marked)
+    return replace(line, curve=Curve(line.curve.name, points))
 
 
 def _lines(size: _Size, lines: Sequence[Line], x_label: str, y_label: str, described: str, from_zero: bool) -> Markup:
