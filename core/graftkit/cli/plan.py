@@ -254,8 +254,7 @@ def _training(plan: RunPlan, corpus: CorpusEstimate) -> dict[str, Any]:
 
 def _time(plan: RunPlan, earlier: RunManifest | None, training: Mapping[str, Any]) -> dict[str, Any]:
     """Returns how long the training takes at the speed of an earlier run that computed the same, if there is one."""
-    stage = next((stage for stage in earlier.stages if stage.name == "training"), None) if earlier else None
-    speed = (stage.model_extra or {}).get("tokens_per_second") if stage else None
+    speed = earlier.training.get("tokens_per_second") if earlier else None
     if not earlier or not speed or not _same_computation(plan.bound.resolved(), earlier.recipe):
         return {"seconds": None, "text": "not known before a run's first steps, whose speed `toolkit run` tells"}
     seconds = round(training["tokens"] * training["epochs"] / speed)

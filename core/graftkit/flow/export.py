@@ -97,8 +97,7 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     if not run.plan.bound.exports:
         return
     check_as_opened(run.plan.files)
-    training = next(stage for stage in run.manifest.stages if stage.name == "training")
-    trained: int = (training.model_extra or {})["tokens"]
+    trained: int = run.manifest.training["tokens"]
     probes = make_probes(loaded, corpus, trained)
     probes = replace(probes, assets=_assets(run, loaded), sketches=sketches_for(exporters.values(), loaded.model))
     probes.save(run.folder / PROBES_FILE)
