@@ -81,7 +81,7 @@ def open_path(host: PluginHost, path: str, said: Guess | None = None) -> list[Da
         DataError: As for `open_datasets`.
     """
     entry = DatasetSection.model_validate({"path": path, **(said or {})})
-    choices = {}
+    choices: dict[KeyPath, Choice] = {}
     if entry.format is not None:
         registered = host.registry.resolve("format", entry.format.use)
         choices["format",] = Choice(entry.format.use, registered, host.registry.config_class(registered)())
