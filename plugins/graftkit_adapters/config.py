@@ -137,6 +137,14 @@ class LoraConfig(ProviderConfig):
             raise ValueError(f"init: orthogonal takes an even rank, not {odd}")
         return self
 
+    @model_validator(mode="after")
+    def _of_eva(self) -> Self:
+        """Refuses what only EVA's start goes by where there is another one."""
+        for field in ("eva_rho", "eva_tokens") if self.init != "eva" else ():
+            if getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(f"{field} is of init: eva, and the start is {self.init}")
+        return self
+
     peft_prefix: ClassVar[str] = "lora_"
     free_fields: ClassVar[frozenset[str]] = frozenset(["dropout"])
     layer_kinds: ClassVar[frozenset[LayerKind]] = frozenset(["linear", "conv1d", "experts", "embedding"])

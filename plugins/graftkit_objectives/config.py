@@ -55,6 +55,13 @@ class DistillConfig(TeacherConfig):
         "Jensen-Shannon divergence",
     )
 
+    @field_validator("alpha")
+    @classmethod
+    def _compares(cls, alpha: float) -> float:
+        if alpha == 0:
+            raise ValueError("alpha: with 0 nothing is learnt from the teacher; say objective: sft")
+        return alpha
+
 
 class _PreferenceConfig(ObjectiveConfig):
     """Of every objective that compares answers."""

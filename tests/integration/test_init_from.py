@@ -68,6 +68,17 @@ def test_what_makes_no_recipe_is_refused_and_nothing_is_written(axolotl: dict[st
     assert done.exit_code == 2 and "--model is what the file of --from says" in done.output
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [({"lora_r": "eight"}, "rank"), ({"lora_r": True}, "rank"), ({"sequence_len": "long"}, "sequence_len")],
+)
+def test_a_value_that_no_recipe_takes_is_refused_by_its_file(axolotl: dict[str, Any], said: Any, message: str) -> None:
+    Path("axolotl.yml").write_text(yaml.safe_dump(axolotl | said))
+    done = toolkit("init", "mine.yaml", "--from", "axolotl.yml")
+    assert isinstance(done.exception, RecipeError) and message in str(done.exception)
+    assert done.exception.where == "axolotl.yml" and not Path("mine.yaml").exists()
+
+
 def test_a_strangers_key_writes_no_line_of_its_own(axolotl: dict[str, Any]) -> None:
     Path("axolotl.yml").write_text(yaml.safe_dump(axolotl | {"x\nexport: [mine]\x1b]0;": 1}))
     done = toolkit("init", "mine.yaml", "--from", "axolotl.yml")

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.kinds import KINDS
+from graftkit.scaffold.new import new_plugin
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,11 @@ def test_a_folder_that_is_there_is_not_written_into(graftkit_wheel_environment: 
 def test_a_name_that_is_no_name_is_refused(graftkit_wheel_environment: Any, name: str, tmp_path: Path) -> None:
     done = graftkit_wheel_environment.toolkit("plugin", "new", "--kind", "adapter", "--in", str(tmp_path), "--", name)
     assert done.returncode == 2 and name in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_name_longer_than_files_names_and_a_file_for_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="the name has 300 letters"):
+        new_plugin("x" * 300, "adapter", tmp_path)
+    (tmp_path / "file").symlink_to("nowhere")
+    with pytest.raises(FolderError, match="it is no folder"):
+        new_plugin("my-adapter", "adapter", tmp_path / "file")

@@ -10,8 +10,9 @@ from typing import Any
 
 from graftkit.cli.options import open_host
 from graftkit.cli.streams import output_to_stderr
-from graftkit.errors import DataError, RecipeError, RequestError
+from graftkit.errors import DataError, ProviderError, RecipeError, RequestError
 from graftkit.interfaces.json_file import read_json_object
+from graftkit.recipe.bind import bind
 from graftkit.recipe.conversion.convert import Conversion, convert
 from graftkit.recipe.document import read_document
 from graftkit.recipe.load import load_recipe
@@ -36,14 +37,18 @@ def converted_recipe(source: Path, target: Path, disable: tuple[str, ...]) -> tu
         RecipeError: The file can't be read, is of no program that is known, or says what no recipe can.
     """
     settings = read_document(source).data
-    found = convert(settings, _data_sets(settings), is_there=os.path.lexists)
+    try:
+        found = convert(settings, _data_sets(settings), is_there=os.path.lexists)
+    except RecipeError as error:
+        raise RecipeError(error.message, where=error.where or str(source), hint=error.hint) from None
     told = [*found.told]
     recipe = {name: dict(value) if isinstance(value, dict) else value for name, value in found.recipe.items()}
     if found.examples_per_step:
         told.append(_count_tokens(recipe, found.examples_per_step, disable))
     try:
-        load_recipe(recipe)
-    except RecipeError as error:
+        with output_to_stderr():
+            bind(load_recipe(recipe), open_host(disable))
+    except (RecipeError, ProviderError) as error:
         raise RecipeError(
             f"what it says makes no recipe: {error.message}", where=str(source), hint=error.hint or "Mend it there."
         ) from None

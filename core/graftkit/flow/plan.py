@@ -51,6 +51,7 @@ from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.paths import is_hub_dataset
 from graftkit.recipe.schema import Recipe
+from graftkit.recipe.without_effect import without_effect
 from graftkit.report.run_manifest import HeadFacts, SettledKey
 from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
@@ -232,6 +233,7 @@ def make_plan(
     laid_out_by = template_in_use if _chats(bound, samples) else None
     notices = [
         *bound.document.notices,
+        *without_effect(bound.recipe),
         *(check_origin(origin, bound, tokenizer) if origin else []),
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import os
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -20,6 +21,7 @@ TEMPLATES = files("graftkit.scaffold").joinpath("templates")
 """A kind's templates: KIND.py, KIND.test.py, and KIND.PART.py for each part that `KindSpec.scaffold` names."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_LONGEST_NAME = 100
 
 
 def plugin_names(name: str) -> dict[str, str]:
@@ -30,10 +32,12 @@ def plugin_names(name: str) -> dict[str, str]:
         ('graftkit_ternary', 'MyLora')
 
     Raises:
-        RequestError: The name has other characters than lower-case letters, digits and single hyphens.
+        RequestError: The name has other characters than lower-case letters, digits and single hyphens, or too many.
     """
     if not _NAME.fullmatch(name):
         raise RequestError(f"'{name}': use lower-case letters, digits and single hyphens, such as my-quantizer")
+    if len(name) > _LONGEST_NAME:
+        raise RequestError(f"the name has {len(name):,} letters; use {_LONGEST_NAME} at most")
     short = name.removeprefix("graftkit-")
     words = short.replace("-", "_")
     if keyword.iskeyword(words) or not short:
@@ -59,13 +63,15 @@ def new_plugin(name: str, kind: Kind, parent: Path) -> Path:
 
     Raises:
         RequestError: The name can't be used.
-        FolderError: There is such a folder already.
+        FolderError: There is such a folder already, or what should hold it is none.
     """
     names = plugin_names(name)
     project = parent / names["distribution"]
     sweep_of(project)
     if project.exists():
         raise FolderError("there is such a folder already", where=str(project), hint="Choose another name.")
+    if os.path.lexists(parent) and not parent.is_dir():
+        raise FolderError("it is no folder", where=str(parent), hint="Name a folder to write the plugin into.")
     with guarded(parent):
         parent.mkdir(parents=True, exist_ok=True)
     spec = KINDS[kind]

@@ -1,0 +1,39 @@
+"""Names what a recipe says and nothing goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graftkit.interfaces.config import StrictModel
+from graftkit.recipe.schema import Recipe
+
+__all__ = ["without_effect"]
+
+
+def without_effect(recipe: Recipe) -> Iterator[str]:
+    """Yields a sentence for each key that the recipe says and that changes nothing, since another one says otherwise.
+
+    Example:
+        >>> recipe = {"model": "./m", "data": {"train": "a.jsonl"}, "evaluation": {"metrics": "json-valid"}}
+        >>> list(without_effect(Recipe.model_validate(recipe)))
+        ['evaluation.metrics has no effect: evaluation.answers is 0']
+    """
+    evaluation, training = recipe.evaluation, recipe.training
+    if not evaluation.answers:
+        yield from _idle("evaluation", evaluation, _OF_ANSWERS, "evaluation.answers is 0")
+    if evaluation.every is None:
+        yield from _idle("evaluation", evaluation, _OF_EVERY, "evaluation.every is not said")
+    elif evaluation.patience is None:
+        yield from _idle("evaluation", evaluation, ("min_delta",), "evaluation.patience is not said")
+    if training.divergence_factor is None:
+        yield from _idle("training", training, ("divergence_window",), "training.divergence_factor is null")
+
+
+def _idle(name: str, section: StrictModel, keys: tuple[str, ...], why: str) -> Iterator[str]:
+    fields = type(section).model_fields
+    said = (key for key in keys if getattr(section, key) != fields[key].default)
+    return (f"{name}.{key} has no effect: {why}" for key in said)
+
+
+_OF_ANSWERS = ("metrics", "max_new_tokens", "batch_size")
+_OF_EVERY = ("sample", "min_delta")

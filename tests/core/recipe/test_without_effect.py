@@ -1,0 +1,47 @@
+"""What a recipe says and nothing goes by is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from graftkit.errors import RecipeError
+from graftkit.recipe.bind import bind
+from graftkit.recipe.load import load_recipe
+from graftkit.recipe.without_effect import without_effect
+from graftkit.testing import isolated_host
+
+BASE: dict[str, Any] = {"model": "./m", "data": {"train": "a.jsonl"}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "keys"),
+    [
+        ({}, []),
+        ({"evaluation": {"answers": 4, "metrics": "json-valid", "max_new_tokens": 3}}, []),
+        (
+            {"evaluation": {"metrics": "json-valid", "max_new_tokens": 3}},
+            ["evaluation.metrics", "evaluation.max_new_tokens"],
+        ),
+        ({"evaluation": {"sample": 3, "min_delta": 0.1}}, ["evaluation.sample", "evaluation.min_delta"]),
+        ({"evaluation": {"every": 5, "sample": 3, "min_delta": 0.1}}, ["evaluation.min_delta"]),
+        ({"evaluation": {"every": 5, "sample": 3, "min_delta": 0.1, "patience": 2}}, []),
+        ({"training": {"divergence_factor": None, "divergence_window": 3}}, ["training.divergence_window"]),
+    ],
+)
+def test_a_key_that_another_one_puts_out_of_action_is_told(sections: dict[str, Any], keys: list[str]) -> None:
+    told = list(without_effect(load_recipe(BASE | sections).recipe))
+    assert [line.split()[0] for line in told] == keys
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"adapter": {"use": "lora", "eva_rho": 3.0}}, "eva_rho is of init: eva"),
+        ({"adapter": {"use": "lora", "init": "pissa", "eva_tokens": 77}}, "the start is pissa"),
+        ({"objective": {"use": "distill", "teacher": "./t", "alpha": 0}}, "nothing is learnt from the teacher"),
+    ],
+)
+def test_a_field_that_its_provider_never_looks_at_is_refused(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        bind(load_recipe(BASE | sections), isolated_host())
