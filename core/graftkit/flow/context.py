@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from graftkit._version import __version__
 from graftkit.errors import GraftkitError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
-from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, others_files
+from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, others_files
 from graftkit.flow.measured_memory import StagePeak, measured_memory
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
@@ -64,7 +63,7 @@ class RunContext:
         self,
         plan: RunPlan,
         host: PluginHost,
-        folder: Path,
+        claimed: ClaimedFolder,
         on_event: OnEvent,
         cancel: CancelToken,
         resumed: Resumed | None = None,
@@ -72,7 +71,8 @@ class RunContext:
     ) -> None:
         self.plan = plan
         self.host = host
-        self.folder = folder
+        self.folder = folder = claimed.path
+        self._claimed = claimed
         self.cancel = cancel
         self.resumed = resumed
         self.processes = processes
@@ -168,6 +168,7 @@ class RunContext:
     def stage(self, name: str) -> Iterator[StageScope]:
         """Marks the time in which a stage runs; the manifest is saved at its end."""
         self.cancel.poll()
+        self.check_folder()
         self.emit(StageStarted(name))
         self.record(progress={"stage": name})
         scope = StageScope(self, name)
@@ -236,8 +237,17 @@ class RunContext:
     def save(self) -> None:
         """Writes the manifest; over that of a finished run, which gets exports alone, not before it has them."""
         self.record()
+        self.check_folder()
         if not self._stands or self._manifest.status == "finished":
             self._manifest.write(self.folder)
+
+    def check_folder(self) -> None:
+        """Makes sure that the run's folder still is the one that it began in.
+
+        Raises:
+            StorageError: It was moved, deleted or replaced.
+        """
+        self._claimed.check()
 
 
 class StageScope:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from graftkit.errors import FolderError, GraftkitError
+from graftkit.errors import FolderError, GraftkitError, StorageError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.store.files import TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
@@ -63,17 +63,31 @@ class ClaimedFolder:
 
     Attributes:
         path: The folder.
-        lock: The open lock file; the system lets go of it when the process ends, however that happens.
+        lock: The open lock file; the system lets go of it when the process ends, however that happens. -1 for a
+            folder that nobody else knows of, which needs none.
         replaced: Where the run lies meanwhile that was there before, or None.
         made: The folders that were made for it, the innermost first.
         resumed: Whether it holds the run that goes on: then nothing in it is ever given back.
     """
 
     path: Path
-    lock: int
+    lock: int = -1
     replaced: Path | None = None
     made: tuple[Path, ...] = ()
     resumed: bool = False
+
+    def check(self) -> None:
+        """Makes sure that the folder still is the one that was claimed.
+
+        Raises:
+            StorageError: It was moved, deleted or replaced, or its lock was: what follows would be half of a run.
+        """
+        if self.lock >= 0 and not _lies_there(self.path / LOCK, self.lock):
+            raise StorageError(
+                f"the run's folder, or its {LOCK}, was moved, deleted or replaced while the run went on",
+                where=str(self.path),
+                hint="Nothing is written there any more. Where the folder is now, --out with --resume goes on with it.",
+            )
 
     def keep(self) -> None:
         """The run is over: what it replaced may go, and what runs replaced here that were killed."""
@@ -240,13 +254,14 @@ def _lies_there(path: Path, handle: int) -> bool:
     """Whether a name still is that of an open file: whoever lets go of a lock removes its file, and another is made."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
 def _unlock(path: Path, handle: int) -> None:
     with suppress(OSError):
-        (path / LOCK).unlink(missing_ok=True)
+        if _lies_there(path / LOCK, handle):  # another may be somebody else's, in a folder that has come in its place
+            (path / LOCK).unlink()
     with suppress(OSError):
         os.close(handle)
 

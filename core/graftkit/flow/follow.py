@@ -16,6 +16,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, read_corpus
 from graftkit.flow.events import Event
+from graftkit.flow.folder import ClaimedFolder
 from graftkit.flow.run import RecipeSource, plan_of_run
 from graftkit.flow.shared_weights import share_weights
 from graftkit.flow.tokenizer import prepare_tokenizer
@@ -71,7 +72,7 @@ def follow(
     host = host or PluginHost(disable=loaded.recipe.plugins.disable)
     planned = plan_of_run(loaded, host, folder if resume else None)
     with TemporaryDirectory(prefix="graftkit-") as place:
-        run = _FollowingRun(planned, host, Path(place), _ignore, cancel, processes=processes)
+        run = _FollowingRun(planned, host, ClaimedFolder(Path(place)), _ignore, cancel, processes=processes)
         prepare_tokenizer(run)
 
         from graftkit.flow.base_model import load_base, prepare_model

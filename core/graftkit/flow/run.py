@@ -233,7 +233,7 @@ def _run(
     try:
         if resumed:
             _refuse_changed(folder, known or resumed.manifest)
-        context = RunContext(planned, host, folder, on_event, cancel, resumed, processes)
+        context = RunContext(planned, host, claimed, on_event, cancel, resumed, processes)
     except BaseException:
         claimed.give_back()
         raise

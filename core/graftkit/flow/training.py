@@ -294,6 +294,7 @@ def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossEr
 
 
 def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) -> None:
+    run.check_folder()
     watch.lines.sync()  # a machine that dies must not lose lines of steps that are not taken again
     fingerprint = run.vocabulary.tokenizer.fingerprint
     write_checkpoint(

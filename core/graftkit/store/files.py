@@ -402,14 +402,17 @@ class LineFile:
         self._waiting = b""
 
     def sync(self) -> None:
-        """Makes sure that the lines so far are on the disk.
+        """Makes sure that the lines so far are on the disk, under the file's name.
 
         Raises:
-            StorageError: The system refused.
+            StorageError: The system refused, or the file is gone.
         """
         self._write()
         with guarded(self._path):
             os.fsync(self._file.fileno())
+            same = os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        if not same:
+            raise StorageError("another file has come in its place while it was written", where=str(self._path))
 
     def close(self) -> None:
         """Flushes the file to the disk and closes it."""
