@@ -6,6 +6,7 @@ GraftkitError                what was wrong, where, and what to do
 |   |-- DataError            the rows: missing, empty, malformed, not UTF-8
 |   |   |-- NothingToLearn   a record that is well-formed, and has no answer
 |   |   `-- TemplateLimitError  a chat template that does far more work than its conversation asks for
+|   |-- ContextLengthError   a prompt that leaves no room in the model's context
 |   |-- ModelError           the base model's files, or its tokenizer
 |   |-- TargetError          an adapter's target that matches no layer
 |   |-- ProviderError        a name that no plugin offers, or several do
@@ -32,6 +33,7 @@ from graftkit.redact import without_secrets
 
 __all__ = [
     "Cancelled",
+    "ContextLengthError",
     "DataError",
     "ExportError",
     "FolderError",
@@ -114,6 +116,10 @@ class NothingToLearn(DataError):
 
 class TemplateLimitError(DataError):
     """A chat template does far more work, or makes larger values, than laying out a conversation takes."""
+
+
+class ContextLengthError(RequestError):
+    """A prompt leaves no room for an answer in the model's context."""
 
 
 class ModelError(RequestError):
