@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from graftkit.interfaces.architecture import load_pretrained
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.load import load_base_model
 from graftkit.model.originals import FileOriginals
@@ -14,6 +16,7 @@ from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 CPU = torch.device("cpu")
@@ -35,6 +38,25 @@ def moved(model: AdaptedModel) -> AdaptedModel:
         for parameter in model.trainable_parameters().values():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
     return model
+
+
+@torch.no_grad()
+def merges_what_it_computes(model: AdaptedModel, folder: Path, ids: torch.Tensor, *, moves: float) -> None:
+    """Asserts that a merged model, loaded by transformers, computes what the adapted one does.
+
+    Args:
+        model: The adapted one at its start, which is moved away from it.
+        folder: The base model's folder, into which the merged one is written.
+        ids: Token ids, of shape [examples, tokens].
+        moves: How far the logits must have moved, at least.
+    """
+    before = model.network(input_ids=ids).logits
+    expected = moved(model).network(input_ids=ids).logits
+    (folder / "config.json").write_text(json.dumps(model.config))
+    tensors = {name: tensor.contiguous().clone() for name, tensor in model.merged_tensors()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert (expected - before).abs().max() > moves
+    torch.testing.assert_close(load_pretrained(folder)(input_ids=ids).logits, expected, rtol=0, atol=1e-5)
 
 
 def peft_model(folder: Path, model: AdaptedModel, targets: Sequence[str], **fields: Any) -> Any:

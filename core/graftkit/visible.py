@@ -34,14 +34,19 @@ def visible(text: str) -> str:
     return _OBEYED.sub(_written, text)
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, most: int | None = None) -> str:
     r"""Returns a text as `visible` does, with line ends and tabs written out, too: a name looks like no line of ours.
+
+    Args:
+        text: The text.
+        most: How many characters are shown; of a longer text the end is left out.
 
     Example:
         >>> one_line("a\nerror: b")
         'a\\nerror: b'
     """
-    return visible(text).replace("\n", r"\n").replace("\t", r"\t")
+    shown = visible(text).replace("\n", r"\n").replace("\t", r"\t")
+    return shown if most is None or len(shown) <= most else f"{shown[: max(1, most - 3)]}..."
 
 
 def further_lines_indented(text: str) -> str:

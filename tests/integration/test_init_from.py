@@ -74,3 +74,12 @@ def test_a_strangers_key_writes_no_line_of_its_own(axolotl: dict[str, Any]) -> N
     assert done.exit_code == 0 and "\x1b" not in done.output
     assert "not converted: x\\nexport: [mine]\\x1b]0;: a recipe has no key for it" in Path("mine.yaml").read_text()
     assert yaml.safe_load(Path("mine.yaml").read_text())["export"] == ["peft"]
+
+
+def test_a_path_from_the_root_stays_one(axolotl: dict[str, Any], tmp_path: Path) -> None:
+    records = str(tmp_path / "train.jsonl")
+    Path("axolotl.yml").write_text(yaml.safe_dump(axolotl | {"datasets": [{"path": records, "type": "chat_template"}]}))
+    Path("recipes").mkdir()
+    done = toolkit("init", "recipes/mine.yaml", "--from", "axolotl.yml")
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load(Path("recipes/mine.yaml").read_text())["data"]["train"]["path"] == records

@@ -62,7 +62,7 @@ def test_inputs_of_blocks_wait_in_the_hosts_memory_with_the_same_gradient(
             super().__init__(lambda tensor: (waiting.append(tensor.shape), tensor)[1], lambda tensor: tensor.clone())
 
     monkeypatch.setattr(activation_checkpointing, "save_on_cpu", Counted)
-    monkeypatch.setattr(base_model, "offloads", lambda plan, device: True)
+    monkeypatch.setattr(base_model, "offloads", lambda recipe, device: True)
     events: list[Event] = []
     graftkit.run(recipe | {"memory": {**BLOCKS, "offload": True}}, out=tmp_path / "away", on_event=events.append)
     assert (tmp_path / "away" / ADAPTER).read_bytes() == (tmp_path / "plain" / ADAPTER).read_bytes()
@@ -96,7 +96,7 @@ def test_a_preference_that_scores_first_and_learns_then_trains_the_same(
 def test_a_model_whose_blocks_can_not_be_computed_twice_is_refused(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activation_checkpointing, "repeated_blocks", lambda network: ([], []))
+    monkeypatch.setattr(activation_checkpointing, "repeated_blocks", lambda network: ({}, []))
     with pytest.raises(graftkit.errors.RecipeError, match="activation checkpointing: it has no repeated blocks"):
         graftkit.run(make_recipe(memory=BLOCKS), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

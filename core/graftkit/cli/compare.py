@@ -95,15 +95,10 @@ def _show_answer(found: Comparison, answer: ComparedAnswer) -> None:
     said = [("asked", answer.question), ("expected", answer.expected)]
     said += [(run.name, "-" if text is None else text) for run, text in zip(found.runs, answer.answers, strict=True)]
     for name, text in said:
-        click.echo(f"  {one_line(name):{width}}  {_cut(text.strip(), _LONGEST)}")
+        click.echo(f"  {one_line(name):{width}}  {one_line(text.strip(), _LONGEST)}")
 
 
 def _middle_cut(text: str) -> str:
     """Returns a value on one line; of a long one the beginning and the end, which is what tells paths apart."""
     shown, half = one_line(text), (_WIDEST - 3) // 2
     return shown if len(shown) <= _WIDEST else f"{shown[:half]}...{shown[-half:]}"
-
-
-def _cut(text: str, length: int) -> str:
-    shown = one_line(text)
-    return shown if len(shown) <= length else f"{shown[: length - 3]}..."

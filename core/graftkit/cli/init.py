@@ -17,7 +17,7 @@ from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say
 from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.regular_file import read_regular
-from graftkit.recipe.paths import anchored_reference, is_address
+from graftkit.recipe.paths import anchored_reference, is_address, seen_from
 from graftkit.store.files import write_text
 from graftkit.visible import one_line
 
@@ -107,8 +107,8 @@ def command(
     template = _template_line(target.parent, found) if found else ""
     numbers = _UNKNOWN if found is None else _numbers(found)
     here, folder = Path.cwd(), target.parent
-    named = _seen_from(folder, model, anchored_reference(model, here))
-    train = train if is_address(train) else _seen_from(folder, train, str(here / train), looked_at=found is not None)
+    named = seen_from(folder, model, anchored_reference(model, here))
+    train = train if is_address(train) else seen_from(folder, train, str(here / train), looked_at=found is not None)
     files = _quoted(train) if found is None else _entry(train, found)
     dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
     objective = _objective(found) if found else ""
@@ -131,21 +131,6 @@ def command(
         say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
     for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
         say(line)
-
-
-def _seen_from(folder: Path, given: str, place: str, *, looked_at: bool = False) -> str:
-    """Returns how a recipe in a folder names what is named from the current one.
-
-    Args:
-        folder: The recipe's.
-        given: As it is named.
-        place: Its path; `given` where that is none, or begins at the root.
-        looked_at: Whether something is there, under a pattern, too.
-    """
-    own = folder.resolve()
-    if place == given or given.startswith("~") or own == Path.cwd() or not (looked_at or os.path.lexists(place)):
-        return given
-    return os.path.relpath(place, own)
 
 
 def _template_line(folder: Path, found: StartingPoint) -> str:

@@ -15,7 +15,7 @@ from graftkit.interfaces.json_file import read_json_object
 from graftkit.recipe.conversion.convert import Conversion, convert
 from graftkit.recipe.document import read_document
 from graftkit.recipe.load import load_recipe
-from graftkit.recipe.paths import anchored_reference
+from graftkit.recipe.paths import anchored_reference, seen_from
 from graftkit.visible import one_line
 
 __all__ = ["converted_recipe"]
@@ -92,12 +92,9 @@ def _count_tokens(recipe: dict[str, Any], examples: int, disable: tuple[str, ...
 
 def _see_from(folder: Path, recipe: dict[str, Any]) -> None:
     """Names paths that lead to something from a recipe's own folder instead of the current one."""
-    own = folder.resolve()
 
-    def seen(path: object) -> object:
-        if not isinstance(path, str) or own == Path.cwd() or path.startswith("~") or not os.path.lexists(path):
-            return path
-        return os.path.relpath(Path(path).absolute(), own)
+    def seen(path: Any) -> Any:
+        return seen_from(folder, path, anchored_reference(path, Path.cwd())) if isinstance(path, str) else path
 
     def of_data(said: Any) -> Any:
         if isinstance(said, list):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from graftkit.flow.plan import RunPlan
 from graftkit.flow.plan_teacher import Teacher
 from graftkit.flow.run import plan
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.counts import count_weights
 from graftkit.recipe.load import recipe_name
 from graftkit.report.run_manifest import RunManifest
 from graftkit.visible import further_lines_indented
@@ -145,7 +145,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
         earlier: A run whose speed says how long the training will take, if it computed the same.
     """
     bound, files = plan.bound, plan.files
-    total = sum(prod(info.shape) for info in files.tensors.values())
+    total = count_weights(files.tensors)
     samples = {"train": plan.samples.train.counts(), "holdout": plan.samples.holdout.counts()}
     layers = f"{len(plan.targets)} layers"
     expected = plan.forecast
@@ -201,7 +201,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
 
 def _teacher(teacher: Teacher) -> dict[str, Any]:
     """Returns what is learnt from, and how much of it is kept."""
-    files, total = teacher.files, sum(prod(info.shape) for info in teacher.files.tensors.values())
+    files, total = teacher.files, count_weights(teacher.files.tensors)
     return {
         "reference": files.reference,
         "parameters": total,
@@ -254,8 +254,7 @@ def _training(plan: RunPlan, corpus: CorpusEstimate) -> dict[str, Any]:
 
 def _time(plan: RunPlan, earlier: RunManifest | None, training: Mapping[str, Any]) -> dict[str, Any]:
     """Returns how long the training takes at the speed of an earlier run that computed the same, if there is one."""
-    stage = next((stage for stage in earlier.stages if stage.name == "training"), None) if earlier else None
-    speed = (stage.model_extra or {}).get("tokens_per_second") if stage else None
+    speed = earlier.training.get("tokens_per_second") if earlier else None
     if not earlier or not speed or not _same_computation(plan.bound.resolved(), earlier.recipe):
         return {"seconds": None, "text": "not known before a run's first steps, whose speed `toolkit run` tells"}
     seconds = round(training["tokens"] * training["epochs"] / speed)

@@ -94,10 +94,5 @@ class TrainingLine:
 def sample_lines(event: SampleAnswered) -> list[str]:
     """Returns what the model answered to a holdout record: a line for the question, the expected and its answer."""
     parts = {"asked": event.question, "expected": event.expected, "answered": event.answer}
-    said = [f"{name:8}  {_cut(text)}" for name, text in parts.items() if text or name == "answered"]
+    said = [f"{name:8}  {one_line(text.strip(), _SHOWN)}" for name, text in parts.items() if text or name == "answered"]
     return [f"step {event.step}/{event.steps}  {one_line(event.where)}", *(f"  {line}" for line in said)]
-
-
-def _cut(text: str) -> str:
-    shown = one_line(text.strip())
-    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."

@@ -110,7 +110,7 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
         if start:
             put_start(start, adapted)
         if bound.recipe.memory.checkpoint == "blocks":
-            checkpoint_blocks(network, offload=offloads(run.plan, base.device))
+            checkpoint_blocks(network, offload=offloads(bound.recipe, base.device))
             if bound.recipe.memory.offload and base.device.type == "cpu":
                 stage.notice("memory.offload changes nothing on a CPU, in whose memory the inputs of blocks are anyway")
         tokenizer = run.vocabulary.tokenizer

@@ -16,6 +16,7 @@ from graftkit.interfaces.counts import count_weights
 from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import check_base_model, check_stored_weights
 from graftkit.model.packing import Packing, choose_packing
+from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import SequenceFacts
 
 __all__ = ["PlannedBase", "check_model", "offloads", "pick_device", "plan_base"]
@@ -90,9 +91,9 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     return PlannedBase(device, packing, tuple(stored), why, _plan_teacher(plan, host))
 
 
-def offloads(plan: RunPlan, device: torch.device) -> bool:
+def offloads(recipe: Recipe, device: torch.device) -> bool:
     """Tells whether the inputs of blocks wait in the host's memory: on a CPU they are there anyway."""
-    return plan.bound.recipe.memory.offload and device.type != "cpu"
+    return recipe.memory.offload and device.type != "cpu"
 
 
 def _plan_teacher(plan: RunPlan, host: PluginHost) -> Packing:

@@ -73,8 +73,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
 
 def _is_as_it_finished(run: RunContext) -> bool:
     """Whether the run goes on from one that had finished, and has taken no step more."""
-    taken = next((stage for stage in run.manifest.stages if stage.name == "training"), None)
-    steps = (taken.model_extra or {}).get("steps") if taken else None
+    steps = run.manifest.training.get("steps")
     return run.resumed is not None and run.resumed.finished and run.resumed.trained_steps == steps
 
 

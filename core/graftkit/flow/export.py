@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import glob
 import json
 import os
@@ -41,6 +39,7 @@ from graftkit.flow.export_manifest import (
 )
 from graftkit.flow.free_memory import free_memory, memory_of
 from graftkit.flow.generation_settings import generation_config, stop_tokens
+from graftkit.flow.memory_back import give_memory_back
 from graftkit.flow.merge import MergeRequest, holdout_sample, merge_refusal, settle_merge
 from graftkit.flow.model_card import write_model_card
 from graftkit.flow.new_rows import changed_config
@@ -70,7 +69,6 @@ from graftkit.store.files import TEMPORARY, atomic_folder, file_facts, guarded, 
 __all__ = [
     "Planned",
     "export_all",
-    "give_memory_back",
     "make_exporters",
     "notices_of",
     "prove",
@@ -99,8 +97,7 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     if not run.plan.bound.exports:
         return
     check_as_opened(run.plan.files)
-    training = next(stage for stage in run.manifest.stages if stage.name == "training")
-    trained: int = (training.model_extra or {})["tokens"]
+    trained: int = run.manifest.training["tokens"]
     probes = make_probes(loaded, corpus, trained)
     probes = replace(probes, assets=_assets(run, loaded), sketches=sketches_for(exporters.values(), loaded.model))
     probes.save(run.folder / PROBES_FILE)
@@ -195,15 +192,6 @@ def _put_in_place(run: RunContext, proved: Mapping[str, Mapping[str, Any]]) -> N
         )
     found = {**run.manifest.exports, **proved}
     run.record(exports={name: found[name] for name in asked})
-
-
-def give_memory_back() -> None:
-    """Gives the system the memory of what nothing holds any more: proofs run in processes of their own."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    with suppress(AttributeError, OSError):  # glibc's alone
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:

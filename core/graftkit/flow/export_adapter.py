@@ -20,10 +20,11 @@ from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
-from graftkit.flow.export import Planned, give_memory_back, notices_of, prove_and_tell, sketches_for, write_export
+from graftkit.flow.export import Planned, notices_of, prove_and_tell, sketches_for, write_export
 from graftkit.flow.folder import default_folder, locked_folder
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.kept_proof import TOKENIZER, KeptProof, folder_of_exports
+from graftkit.flow.memory_back import give_memory_back
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.model_card import write_card
 from graftkit.flow.new_rows import changed_config

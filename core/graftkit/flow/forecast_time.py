@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from graftkit.flow.check_model import offloads
 from graftkit.flow.targets import chosen_targets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.model_source import TensorInfo
@@ -98,7 +99,7 @@ def _seconds(
     adapter = create(bound.adapter.registered, bound.adapter.config)
     adapt(network, adapter, targets, seed=0, originals=FileOriginals(files, quantizer, device, dtype))
     if bound.recipe.memory.checkpoint == "blocks":
-        checkpoint_blocks(network, offload=bound.recipe.memory.offload and device.type != "cpu")
+        checkpoint_blocks(network, offload=offloads(bound.recipe, device))
     network.train()
     loss, batches = TokenLoss(network, packed=packing.packed), _batches(network, packing, device, largest)
     times = []

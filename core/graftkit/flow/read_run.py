@@ -9,8 +9,7 @@ from typing import Any
 from graftkit.errors import FolderError, StorageError
 from graftkit.flow.metrics import METRICS, Metrics, missing_steps, read_metrics
 from graftkit.flow.worst_records import WORST_FILE
-from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.json_file import read_json_object
 from graftkit.report.run_data import LengthFigures, RunData, WorstRecord, answers_side_by_side, length_figures
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.token_store import TokenStore
@@ -18,6 +17,8 @@ from graftkit.store.token_store import TokenStore
 __all__ = ["read_run"]
 
 _LARGEST = 1e100
+_MOST_BYTES = 256 << 20
+"""The largest file of answers that is read."""
 
 
 def read_run(folder: Path, manifest: RunManifest | None = None) -> RunData:
@@ -60,8 +61,7 @@ def _metrics(folder: Path, manifest: RunManifest, damage: list[str]) -> Metrics:
         [line for line in metrics.steps if all(map(_can_be_drawn, line.values()))],
         [line for line in metrics.evaluations if _can_be_drawn(line.holdout_loss)],
     )
-    training = next((stage for stage in manifest.stages if stage.name == "training"), None)
-    steps = (training.model_extra or {}).get("steps") if training else None
+    steps = manifest.training.get("steps")
     missing = missing_steps(metrics.steps, steps) if isinstance(steps, int) else ""
     damage += [missing] if missing else []
     return metrics
@@ -74,19 +74,13 @@ def _can_be_drawn(value: Any) -> bool:
 
 def _read(path: Path, damage: list[str]) -> Mapping[str, Any]:
     """Returns what a JSON file holds; nothing where there is none, or where it is damaged."""
+    if not path.exists():
+        return {}
     try:
-        found = parse_json(read_regular(path))
-    except FileNotFoundError:
+        return read_json_object(path, _MOST_BYTES, FolderError)
+    except FolderError as error:
+        damage.append(f"{path.name} is damaged: {error.message}")
         return {}
-    except OSError as error:
-        damage.append(f"{path.name} can't be read: {error.strerror}")
-        return {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        damage.append(f"{path.name} is damaged: it is no JSON object")
-        return {}
-    return found
 
 
 def _listed(path: Path, key: str, damage: list[str]) -> list[Any]:

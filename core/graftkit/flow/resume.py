@@ -174,8 +174,7 @@ def _steps(manifest: RunManifest) -> int | None:
     if manifest.status != "finished":
         found = manifest.continued[-1].get("steps") if manifest.continued else None
     else:
-        stages = (stage for stage in manifest.stages if stage.name == "training")
-        found = next(((stage.model_extra or {}).get("steps") for stage in stages), None)
+        found = manifest.training.get("steps")
     return found if isinstance(found, int) else None
 
 

@@ -7,7 +7,6 @@ stood, and one that goes on training does not load it any more.
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -24,6 +23,7 @@ from graftkit.flow.base_facts import hashed_as_read
 from graftkit.flow.check_model import PlannedBase
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
+from graftkit.flow.memory_back import give_memory_back
 from graftkit.flow.plan_teacher import Teacher
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.load import load_base_model
@@ -115,7 +115,7 @@ def _scored(
             scoring.run(partial(_report, report, done, total))
             done += len(store)
         del network, scoring
-        _give_back(planned.device)
+        give_memory_back()
         with atomic_folder(run.folder / TEACHER, keep=run.theirs(TEACHER)) as folder:
             for name, writer in writers.items():
                 writer.seal(folder / f"{name}.safetensors", {"format": "graftkit"})
@@ -133,12 +133,6 @@ def _load(run: RunContext, stage: StageScope, teacher: Teacher, planned: Planned
         )
     use_packing(network, planned.teacher_packing)
     return network
-
-
-def _give_back(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 class _Scoring:

@@ -39,7 +39,7 @@ def float32_by_block(model: nn.Module) -> Iterator[None]:
     blocks, others = repeated_blocks(model)
     outside: list[tuple[torch.Tensor, torch.Tensor]] = []
     handles = []
-    for block in blocks:
+    for block in blocks.values():
         stored: list[tuple[torch.Tensor, torch.Tensor]] = []
         handles.append(block.register_forward_pre_hook(_raising(block, stored)))
         handles.append(block.register_forward_hook(_restoring(block, stored, drop), always_call=True))
@@ -59,8 +59,8 @@ def float32_by_block(model: nn.Module) -> Iterator[None]:
                 drop(tensor.data)
 
 
-def repeated_blocks(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Returns the items of a model's outermost `nn.ModuleList`s, and the modules outside of them."""
+def repeated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[nn.Module]]:
+    """Returns the items of a model's outermost `nn.ModuleList`s by their paths, and the modules outside of them."""
     from torch.nn import ModuleList
 
     blocks: dict[str, nn.Module] = {}
@@ -72,7 +72,7 @@ def repeated_blocks(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]
             blocks |= {f"{path}.{name}": block for name, block in module.named_children()}
         else:
             others.append(module)
-    return list(blocks.values()), others
+    return blocks, others
 
 
 def _tensors(module: nn.Module, recurse: bool) -> Iterator[torch.Tensor]:

@@ -37,7 +37,7 @@ def checkpoint_blocks(network: nn.Module, *, offload: bool = False) -> None:
         network: The model.
         offload: Whether inputs wait in the host's memory, pinned where there is CUDA, until they are needed again.
     """
-    for block in repeated_blocks(network)[0]:
+    for block in repeated_blocks(network)[0].values():
         block.forward = _recomputed(block.forward, offload)
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.block_memory import repeated_blocks
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.provider import import_target
 from graftkit.model.linear import FrozenLinear
@@ -146,10 +147,10 @@ class BlockSharder:
     """
 
     def __init__(self, model: nn.Module, layers: Iterable[str], shared: SharedBlocks) -> None:
-        lists = _outermost_lists(model)
+        blocks = repeated_blocks(model)[0]
         self._blocks: dict[str, list[str]] = {}
         for path in layers:
-            self._blocks.setdefault(_block_of(path, lists), []).append(path)
+            self._blocks.setdefault(_block_of(path, blocks), []).append(path)
         sharers = shared.sharing.sharers
         self._readers = {path: number % sharers for number, paths in enumerate(self._blocks.values()) for path in paths}
         self._shared = shared
@@ -343,21 +344,9 @@ def _cut(row: torch.Tensor, start: int, like: torch.Tensor) -> torch.Tensor:
     return row[start : start + like.nbytes].view(like.dtype).view(like.shape)
 
 
-def _outermost_lists(model: nn.Module) -> list[str]:
-    """Returns the paths of a model's outermost `nn.ModuleList`s, whose items are its blocks."""
-    found: list[str] = []
-    for path, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and not any(path.startswith(f"{outer}.") for outer in found):
-            found.append(path)
-    return found
-
-
-def _block_of(path: str, lists: Iterable[str]) -> str:
+def _block_of(path: str, blocks: Iterable[str]) -> str:
     """Returns the path of the block that a layer is in; of one that is in none, its own."""
-    for outer in lists:
-        if path.startswith(f"{outer}."):
-            return f"{outer}.{path.removeprefix(f'{outer}.').partition('.')[0]}"
-    return path
+    return next((block for block in blocks if path.startswith(f"{block}.")), path)
 
 
 def _layer(model: nn.Module, path: str) -> FrozenLinear:

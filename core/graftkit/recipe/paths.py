@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Any
 
 from graftkit.recipe.document import Document, KeyPath
 
-__all__ = ["anchor_paths", "anchored_reference", "is_address", "is_hub_dataset"]
+__all__ = ["anchor_paths", "anchored_reference", "is_address", "is_hub_dataset", "seen_from"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -116,3 +117,18 @@ def anchored_reference(reference: str, folder: Path) -> str:
             if not path.exists() and not owner.is_dir():
                 return reference
     return str(path)
+
+
+def seen_from(folder: Path, given: str, place: str, *, looked_at: bool = False) -> str:
+    """Returns how a recipe in a folder names what is named from the current one.
+
+    Args:
+        folder: The recipe's.
+        given: As it is named.
+        place: Its path; `given` where that is none, or begins at the root.
+        looked_at: Whether something is there, under a pattern, too.
+    """
+    own = folder.resolve()
+    if place == given or given.startswith("~") or own == Path.cwd() or not (looked_at or os.path.lexists(place)):
+        return given
+    return os.path.relpath(place, own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from markupsafe import Markup
@@ -103,7 +103,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def _finite(line: Line) -> Line:
     points = tuple(point for point in line.curve.points if math.isfinite(point[1]))
-    return Line(Curve(line.curve.name, points), line.colour, line.faint, line.marked)
+    return replace(line, curve=Curve(line.curve.name, points))
 
 
 def _lines(size: _Size, lines: Sequence[Line], x_label: str, y_label: str, described: str, from_zero: bool) -> Markup:
@@ -164,7 +164,7 @@ def _legend(size: _Size, lines: Sequence[Line]) -> tuple[list[str], int]:
     x, y = float(_LEFT), 30
     parts = []
     for line in named:
-        name = _cut(one_line(line.curve.name), int((size.width - _LEFT - 30) / _CHARACTER))
+        name = one_line(line.curve.name, int((size.width - _LEFT - 30) / _CHARACTER))
         width = 26 + len(name) * _CHARACTER + 14
         if x > _LEFT and x + width > size.width:
             x, y = float(_LEFT), y + _LINE
@@ -181,7 +181,7 @@ def _bars(size: _Size, bars: Sequence[Bar], described: str) -> Markup:
     for number, bar in enumerate(bars):
         y = number * 42
         length = max(1.0, bar.value / longest * (size.width - labels)) if math.isfinite(bar.value) else 1.0
-        parts.append(_text(0, y + 14, _cut(one_line(bar.name), int(size.width / _CHARACTER))))
+        parts.append(_text(0, y + 14, one_line(bar.name, int(size.width / _CHARACTER))))
         parts.append(f'<rect class="f{bar.colour % SERIES}" x="0" y="{y + 19}" width="{length:.1f}" height="14"/>')
         parts.append(_text(length + 6, y + 31, bar.label))
     return _svg(size, max(1, len(bars)) * 42, described, parts)
@@ -207,7 +207,3 @@ def _number(value: float) -> str:
     if value and abs(value) < 1e-3:
         return f"{value:.0e}"
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.4g}"
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: max(1, length - 3)]}..."

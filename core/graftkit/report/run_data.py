@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graftkit.report.run_manifest import RunManifest, StageFacts
+from graftkit.report.run_manifest import RunManifest
 
 __all__ = ["LengthFigures", "RunData", "ShownAnswer", "WorstRecord", "answers_side_by_side", "length_figures"]
 
@@ -110,10 +110,6 @@ class RunData:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.resolve().name
-
-    def stage(self, name: str) -> StageFacts | None:
-        """Returns what a stage told; None where it is not over."""
-        return next((stage for stage in self.manifest.stages if stage.name == name), None)
 
 
 def answers_side_by_side(before: Sequence[Any], after: Sequence[Any]) -> list[ShownAnswer]:

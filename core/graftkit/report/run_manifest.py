@@ -450,6 +450,12 @@ class RunManifest(Facts):
     artifacts: dict[str, Any] = {}
 
     @property
+    def training(self) -> Mapping[str, Any]:
+        """What the stage of training told, such as its steps and their tokens; nothing where it is not over."""
+        stage = next((stage for stage in self.stages if stage.name == "training"), None)
+        return {"seconds": stage.seconds, **(stage.model_extra or {})} if stage else {}
+
+    @property
     def unproved(self) -> list[str]:
         """The exports that could not be proved when they were written."""
         return [name for name, facts in self.exports.items() if facts.proof.get("status") != "proved"]

@@ -78,9 +78,8 @@ def _megabytes(size: int | None) -> str:
 
 def training_seconds(manifest: RunManifest) -> float:
     """Returns how long the steps of training took, those before a run was resumed among them, and nothing else."""
-    stage = next((stage for stage in manifest.stages if stage.name == "training"), None)
-    facts = (stage.model_extra or {}) if stage else {}
-    return float(facts.get("step_seconds", stage.seconds if stage else 0.0))
+    facts = manifest.training
+    return float(facts.get("step_seconds", facts.get("seconds", 0.0)))
 
 
 def objective_of(manifest: RunManifest) -> str:

@@ -35,7 +35,7 @@ from graftkit.model.twin import build_twin
 from graftkit.recipe.schema import TrainingSection
 from graftkit.training import loss
 from graftkit.training.batch import PackedBatch
-from graftkit.training.loss import TokenLoss
+from graftkit.training.loss import Candidates, ScoredPass, TokenLoss
 from graftkit.training.optimizer_kinds import empty_state
 
 __all__ = ["AnswerSizes", "DryRun", "PassSizes", "Peak", "dry_run", "dry_scores"]
@@ -196,7 +196,7 @@ def dry_scores(asked: DryRun, stage: str) -> Peak:
         _name_weights(meter, network)
         use_packing(network, asked.packing)
         network.eval()
-        _MeteredLoss(network, asked, meter, plain_head).sum(_batch(asked.largest))
+        _MeteredLoss(network, asked, meter, plain_head).score(_batch(asked.largest), learn=False)
         watch.ends(stage)
     return watch.peaks[0]
 
@@ -273,7 +273,7 @@ def _training_state(
 def _evaluate(asked: DryRun, network: Any, counted: _MeteredLoss, meter: MemoryMeter) -> None:
     """Computes the loss of as large a pass as training's, and generates answers."""
     network.eval()
-    counted.sum(_batch(asked.largest))
+    counted.score(_batch(asked.largest), learn=False)
     if asked.answers:
         _answer(asked.answers, network, meter)
 
@@ -313,9 +313,9 @@ class _MeteredLoss(TokenLoss):
         self._meter = meter
         self._device = asked.device
 
-    def sum(self, batch: PackedBatch) -> torch.Tensor:
+    def score(self, batch: PackedBatch, *, learn: bool, candidates: Candidates | None = None) -> ScoredPass:
         with self._meter.labelled("activations"):
-            return super().sum(batch)
+            return super().score(batch, learn=learn, candidates=candidates)
 
     def backward(self, batch: PackedBatch, scale: float) -> torch.Tensor:
         if self._plain_head:

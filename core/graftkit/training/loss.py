@@ -94,15 +94,6 @@ class TokenLoss:
         named = getattr(getattr(network, "config", None), "architectures", None)
         self._masked = head_of({"architectures": named}) == "masked"
 
-    def sum(self, batch: PackedBatch) -> torch.Tensor:
-        """Returns the weighted sum over the tokens in the loss, in nats; a scalar, float32, without a gradient."""
-        with torch.no_grad():
-            if not self._in_pieces(batch):
-                return summed_loss(self._network, batch, packed=self._packed)
-            hidden = self._hidden(batch)
-            pieces = (self._piece(*piece) for piece in self._pieces(hidden, batch, batch.weights))
-            return sum(pieces, start=hidden.new_zeros((), dtype=torch.float32))
-
     def logits(self, batch: PackedBatch) -> Callable[[], Iterator[torch.Tensor]]:
         """Runs the body, and returns what makes the logits that predict the tokens in the loss, without a gradient.
 
@@ -203,8 +194,8 @@ class TokenLoss:
     ) -> torch.Tensor:
         border = hidden.detach().requires_grad_(hidden.requires_grad)
         total = hidden.new_zeros((), dtype=torch.float32)
-        for piece in self._pieces(border, batch, weights):
-            loss = self._piece(*piece, scale)
+        for states, labels, weights_of_piece in self._pieces(border, batch, weights):
+            loss = summed_nll(self._scores(states), labels, scale, weights_of_piece)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if border.grad is not None:
@@ -233,11 +224,6 @@ class TokenLoss:
 
     def _logits_at_once(self, device: torch.device) -> int:
         return _LOGITS_AT_ONCE.get(device.type, _LOGITS_ELSEWHERE)
-
-    def _piece(
-        self, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, scale: float = 1.0
-    ) -> torch.Tensor:
-        return summed_nll(self._scores(hidden), labels, scale, weights)
 
     def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the output layer's scores; some bodies give float32 whatever they compute in (Mamba).

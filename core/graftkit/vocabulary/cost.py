@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 from graftkit.interfaces.architecture import text_settings
+from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.model_source import BaseModelFiles
 
 __all__ = ["EmbeddingCost", "embedding_cost"]
@@ -43,7 +43,7 @@ def embedding_cost(model: BaseModelFiles) -> EmbeddingCost | None:
     tables = [shape for shape in shapes if isinstance(rows, int) and shape[0] >= rows]
     if not tables or hidden is None:
         return None
-    parameters = sum(prod(info.shape) for info in model.tensors.values())
+    parameters = count_weights(model.tensors)
     return EmbeddingCost(max(shape[0] for shape in tables), hidden, min(len(tables), 2), parameters)
 
 

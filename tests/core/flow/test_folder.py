@@ -305,7 +305,10 @@ def test_a_run_that_goes_on_removes_what_a_kill_has_left(tmp_path: Path) -> None
     assert names(tmp_path) == sorted([*before, *swept])
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "adapter", "exports", "tokens", "tokenizer", ".tokens.partial"])
+KEPT = ["checkpoints", "adapter", "exports", "tokens", "tokenizer", ".tokens.partial", "teacher", ".teacher.partial"]
+
+
+@pytest.mark.parametrize("name", KEPT)
 @pytest.mark.parametrize("kind", ["link", "file"])
 def test_what_is_no_folder_where_a_run_keeps_one_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
     folder = tmp_path / "x"
@@ -319,6 +322,23 @@ def test_what_is_no_folder_where_a_run_keeps_one_is_refused_at_once(tmp_path: Pa
     with pytest.raises(FolderError, match=f"{name} in it is a {kind}, where a run keeps a folder") as caught:
         claim_again(folder)
     assert caught.value.hint
+
+
+def test_what_a_killed_run_had_not_listed_yet_is_its_own(tmp_path: Path) -> None:
+    """A start that was observed, what a teacher has said so far, references: each is written within a stage."""
+    folder = a_run(tmp_path / "x", "running")
+    written = ["start.safetensors", "reference.safetensors", "teacher/train.safetensors", ".teacher.partial/train/ids"]
+    for name in written:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    claim(folder, overwrite=True).keep()
+    assert names(tmp_path) == ["x"]
+    claimed = claim(tmp_path / "y", overwrite=False)
+    for name in written:
+        (claimed.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (claimed.path / name).write_text("")
+    claimed.give_back()
+    assert names(tmp_path) == ["x"]
 
 
 def test_what_a_plugin_left_is_part_of_the_run(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapted_models import CPU, adapted_model, moved, own_name, peft_model
+from adapted_models import CPU, adapted_model, merges_what_it_computes, moved, own_name, peft_model
 from graftkit.errors import TargetError
-from graftkit.interfaces.architecture import load_pretrained
 from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.outer_layers import EmbeddingLayer
@@ -26,7 +24,6 @@ from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.nf4 import Nf4
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 EMBEDDING = "model.embed_tokens"
@@ -124,15 +121,7 @@ def test_whatever_embeds_the_tokens_of_an_architecture_is_adapted(name: str, tmp
     info = plan_base_model(HuggingFaceSource().open(str(folder))).outer[0]
     assert info.kind == "embedding"
     model = ours(folder, Lora(), [info.path])
-    with torch.no_grad():
-        before = model.network(input_ids=ids).logits
-        expected = moved(model).network(input_ids=ids).logits
-        (folder / "config.json").write_text(json.dumps(model.config))
-        tensors = {name: tensor.contiguous().clone() for name, tensor in model.merged_tensors()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        found = load_pretrained(folder)(input_ids=ids).logits
-    assert (expected - before).abs().max() > 0.01
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    merges_what_it_computes(model, folder, ids, moves=0.01)
 
 
 def test_an_embedding_that_does_more_is_not_adapted(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapted_models import CPU, adapted_model, moved, peft_model
-from graftkit.interfaces.architecture import load_pretrained
+from adapted_models import CPU, adapted_model, merges_what_it_computes, moved, peft_model
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.adapt import AdaptedModel, adapters_disabled
 from graftkit.model.load import load_base_model, plan_base_model
@@ -29,7 +27,6 @@ from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.nf4 import Nf4
-from safetensors.torch import save_file
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
@@ -141,15 +138,7 @@ def test_whatever_makes_the_logits_of_an_architecture_is_adapted(name: str, tmp_
     info = plan_base_model(HuggingFaceSource().open(str(folder))).outer[-1]
     assert info.kind == "linear"
     model = ours(folder, Lora(), [info.path])
-    with torch.no_grad():
-        before = model.network(input_ids=ids).logits
-        expected = moved(model).network(input_ids=ids).logits
-        (folder / "config.json").write_text(json.dumps(model.config))
-        tensors = {name: tensor.contiguous().clone() for name, tensor in model.merged_tensors()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        found = load_pretrained(folder)(input_ids=ids).logits
-    assert (expected - before).abs().max() > 0.1
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    merges_what_it_computes(model, folder, ids, moves=0.1)
 
 
 def test_dropout_leaves_out_the_same_of_scores_and_gradients(folder: Path) -> None:

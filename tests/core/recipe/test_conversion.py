@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -132,7 +133,12 @@ def test_llama_factorys_preferences_and_its_data_sets() -> None:
     assert training["dtype"] == "bfloat16" and any("float16" in line for line in found.told)
     assert training["checkpoint_every"] == 50 and training["keep_checkpoints"] == 2
     assert found.examples_per_step == 8 and "tokens_per_step" not in training
-    assert set(found.left) == {"template"}
+    assert set(found.left) == {"template", "num_train_epochs"}
+
+
+def test_a_share_that_nobody_named_is_told() -> None:
+    found = convert({**TRL, "max_length": None})
+    assert "holdout" not in found.recipe["data"] and any("data.holdout" in line for line in found.told)
 
 
 def test_trls_column_of_texts() -> None:
@@ -162,6 +168,10 @@ def test_trls_fine_tuning() -> None:
         ({"optimizer": "adamw_bnb_8bit"}, "training.optimizer", "adamw-8bit"),
         ({"warmup_ratio": None, "warmup_steps": 0}, "training.warmup", 0.0),
         ({"datasets": [{"path": "json", "data_files": "a.jsonl"}]}, "data.train", "a.jsonl"),
+        ({"test_datasets": [{"path": "o/d", "split": "test"}]}, "data.holdout", {"path": "hub:o/d", "split": "test"}),
+        ({"test_datasets": [{"path": "o/d"}, {"path": "o/e"}]}, "data.holdout", ["hub:o/d", "hub:o/e"]),
+        ({"excess_length_strategy": "truncate"}, "data.overflow", "truncate"),
+        ({"excess_length_strategy": "raise"}, "data.overflow", "error"),
         (
             {"datasets": [{"path": "o/d", "type": "chat_template", "field_messages": "talk", "split": "dev"}]},
             "data.train",
@@ -179,11 +189,11 @@ def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: 
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        ({"optimizer": "muon"}, {"optim"}),
-        ({"lr_scheduler": "polynomial"}, {"lr_scheduler_type"}),
+        ({"optimizer": "muon"}, {"optimizer"}),
+        ({"lr_scheduler": "polynomial"}, {"lr_scheduler"}),
         ({"lora_target_linear": None, "lora_target_modules": "model.layers.[0-9]+.q"}, {"lora_target_modules"}),
         ({"lora_modules_to_save": ["lm_head"]}, {"lora_modules_to_save"}),
-        ({"num_epochs": 0.5}, {"num_train_epochs"}),
+        ({"num_epochs": 0.5}, {"num_epochs"}),
         ({"bnb_4bit_quant_type": "fp4"}, {"bnb_4bit_quant_type"}),
         ({"quantization_method": "hqq"}, {"quantization_method"}),
         (
@@ -194,6 +204,13 @@ def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: 
         ({"a_key_of_tomorrow": 1}, {"a_key_of_tomorrow"}),
         ({"datasets": [{"path": "o/d", "type": "x.load_y"}]}, {"datasets[0].type"}),
         ({"datasets": [{"path": "o/d", "split": "train[:10%]"}]}, {"datasets[0].split"}),
+        ({"datasets": [{"path": "o/d"}, {"name": "o/e"}, "o/f"]}, {"datasets[1]", "datasets[2]"}),
+        ({"test_datasets": [{"path": "o/d"}, {"split": "test"}]}, {"test_datasets[1]", "val_set_size"}),
+        ({"eval_dataset": "o/d"}, {"eval_dataset"}),
+        ({"excess_length_strategy": "split"}, {"excess_length_strategy"}),
+        ({"save_steps": 0.1}, {"save_steps"}),
+        ({"bnb_4bit_compute_dtype": "float16"}, {"bnb_4bit_compute_dtype"}),
+        ({"lora_rank": 8}, {"lora_rank"}),  # lora_r says 32
     ],
 )
 def test_what_a_recipe_cannot_say_is_named_with_a_reason(settings: dict[str, Any], names: set[str]) -> None:
@@ -241,6 +258,29 @@ def test_whatever_a_key_holds_it_is_converted_named_or_refused(
     except GraftkitError:
         return
     assert found.recipe["model"] and found.recipe["data"]["train"]
+
+
+OTHER_SPELLINGS = [
+    *("cutoff_len", "max_seq_length", "num_epochs", "optim", "packing", "per_device_train_batch_size", "warmup_ratio"),
+    *("load_in_4bit", "quantization_bit", "double_quantization", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype"),
+    *("target_modules", "lora_target_linear", "init_lora_weights", "pissa_init", "adapter", "pure_bf16", "torch_dtype"),
+    *("save_strategy", "eval_sample_packing", "test_datasets", "added_tokens", "datasets", "dpo_loss_type"),
+    *("excess_length_strategy", "pretraining_dataset", "validation_file", "dataset_test_split", "val_size"),
+]
+
+
+@pytest.mark.parametrize("program", [AXOLOTL, LLAMA_FACTORY, TRL])
+def test_no_key_is_passed_over_in_silence(program: dict[str, Any]) -> None:
+    """A value that says something changes the recipe, is told, left, without effect, or refused."""
+    by_default = {"load_in_4bit", "double_quantization", "bnb_4bit_use_double_quant"} if program is AXOLOTL else set()
+    silent = []
+    for key in {*KEYS, *OTHER_SPELLINGS} - by_default:
+        rest = {name: said for name, said in program.items() if name != key}
+        for value in (7, 0.3, "x", ["q_proj"], {"a": 1}):
+            with suppress(GraftkitError):
+                if convert(rest | {key: value}, DATA_SETS) == convert(rest, DATA_SETS):
+                    silent.append((key, value))
+    assert not silent
 
 
 @pytest.mark.parametrize("program", [AXOLOTL, LLAMA_FACTORY, TRL])

@@ -43,6 +43,11 @@ def gradients(model: Any) -> list[torch.Tensor]:
     return found
 
 
+def scored(pieces: TokenLoss, examples: PackedBatch) -> torch.Tensor:
+    """The weighted sum over the tokens in the loss, as an evaluation adds it up."""
+    return (pieces.score(examples, learn=False).logps * -examples.token_weights).sum()
+
+
 def test_pieces_give_the_loss_and_the_gradient_of_the_whole(tiny_model: Path) -> None:
     model, examples = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)), batch()
     whole = summed_loss(model, examples) / 10
@@ -54,7 +59,7 @@ def test_pieces_give_the_loss_and_the_gradient_of_the_whole(tiny_model: Path) ->
     assert len(found) == len(expected) == len(list(model.parameters()))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    assert pieces.sum(examples).item() == pytest.approx(10 * whole.item(), rel=1e-5)
+    assert scored(pieces, examples).item() == pytest.approx(10 * whole.item(), rel=1e-5)
 
 
 def of_transformers(model: Any, examples: list[Example]) -> torch.Tensor:
@@ -89,7 +94,7 @@ def test_each_token_counts_with_its_weight(tiny_model: Path, capped: bool) -> No
     assert pieces.backward(examples, 1 / examples.weight_sum).item() == pytest.approx(expected.item(), rel=1e-5)
     for a, b in zip(gradients(model), reference, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    assert pieces.sum(examples).item() == pytest.approx(sums * expected.item(), rel=1e-5)
+    assert scored(pieces, examples).item() == pytest.approx(sums * expected.item(), rel=1e-5)
 
 
 def test_weights_of_one_change_no_bit() -> None:
@@ -119,7 +124,7 @@ def test_in_16_bits_the_gradient_is_scaled_before_it_is_rounded() -> None:
 def test_no_more_logits_are_made_at_a_time_than_a_piece(tiny_model: Path) -> None:
     model, examples = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)), batch()
     pieces = TokenLoss(model)
-    pieces.sum(examples)  # the first look at the model is behind us
+    pieces.score(examples, learn=False)  # the first look at the model is behind us
     seen: list[int] = []
     model.get_output_embeddings().register_forward_hook(lambda *call: seen.append(call[2].shape[0]))
     pieces.backward(examples, 1.0)
@@ -154,5 +159,5 @@ def test_a_model_that_caps_its_logits_makes_them_itself() -> None:
 def test_the_first_look_leaves_the_model_as_it_was(tiny_model: Path) -> None:
     model = packed(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)).train()
     state = torch.get_rng_state()
-    TokenLoss(model).sum(batch())
+    TokenLoss(model).score(batch(), learn=False)
     assert model.training and torch.equal(state, torch.get_rng_state())

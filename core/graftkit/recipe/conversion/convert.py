@@ -14,7 +14,7 @@ from typing import Any
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.conversion.data import converted_data
-from graftkit.recipe.conversion.draft import Draft, Program, program_of
+from graftkit.recipe.conversion.draft import Draft, Program, is_count, program_of
 from graftkit.recipe.conversion.unconverted import changes_nothing, why_not
 
 __all__ = ["Conversion", "convert"]
@@ -109,16 +109,19 @@ def _quantizer(draft: Draft, method: object) -> None:
         draft.leave("bnb_4bit_quant_type", kind, "4 bits are nf4's")
     if method_of not in ("bnb", "bitsandbytes"):
         draft.leave("quantization_method", method_of, "quantizers are nf4, int8, none and stored")
-    draft.take("bnb_4bit_compute_dtype")
     if four or bits == 4 or (method == "qlora" and not eight):
         # Axolotl and LLaMA-Factory quantize the scales, too, unless they are told otherwise; TRL where it is told.
-        double = bool(double) if draft.program == "TRL" else double is None or bool(double)
-        draft.put("quantizer", {"use": "nf4", "double_quant": double})
-    elif eight or bits == 8:
+        scales = bool(double) if draft.program == "TRL" else double is None or bool(double)
+        draft.put("quantizer", {"use": "nf4", "double_quant": scales})
+        draft.leave("load_in_8bit", eight, "weights are stored in 4 bits")
+        draft.leave("quantization_bit", bits if bits != 4 else None, "weights are stored in 4 bits")
+        return
+    draft.leave("double_quantization", double, "nf4's scales alone are quantized")
+    if eight or bits == 8:
         draft.put("quantizer", "int8")
     else:
-        draft.leave("quantization_bit", bits, "nf4 has 4 bits, int8 has 8")
         draft.put("quantizer", "none")
+    draft.leave("quantization_bit", bits if bits != 8 else None, "nf4 has 4 bits, int8 has 8")
 
 
 def _adapter(draft: Draft) -> None:
@@ -149,6 +152,8 @@ def _targets(draft: Draft) -> None:
     names = re.split(r"\s*,\s*", named) if isinstance(named, str) else named
     if everything or named in ("all", "all-linear"):
         draft.put("adapter.targets", "all-linear")
+        if named not in ("all", "all-linear"):
+            draft.leave("lora_target_modules", named, "lora_target_linear takes all linear layers")
     elif isinstance(names, list) and all(isinstance(name, str) and re.fullmatch(r"[\w.*-]+", name) for name in names):
         draft.put("adapter.targets", names)
     else:
@@ -159,15 +164,22 @@ def _length(draft: Draft) -> None:
     length = draft.count("sequence_len", "cutoff_len", "max_length", "max_seq_length")
     if length is not None:
         draft.put("data.max_length", length)
-    cuts = draft.program != "Axolotl" or draft.take("excess_length_strategy") == "truncate"
-    draft.put("data.overflow", "truncate" if cuts else "drop")
+    said = draft.take("excess_length_strategy") or ("drop" if draft.program == "Axolotl" else "truncate")
+    overflow = {"drop": "drop", "truncate": "truncate", "raise": "error"}.get(str(said), "drop")
+    draft.put("data.overflow", overflow)
+    if overflow != said and said != "raise":
+        draft.leave("excess_length_strategy", said, "data.overflow is drop, truncate, error or drop_turns")
 
 
 def _duration(draft: Draft) -> None:
     steps, epochs = draft.take("max_steps"), draft.take("num_epochs", "num_train_epochs")
-    if isinstance(steps, int) and steps > 0:
+    if is_count(steps):
         draft.put("training.steps", steps)
-    elif isinstance(epochs, int | float) and 0 < epochs < 10**9 and epochs == int(epochs):
+        draft.leave("num_train_epochs", epochs, "max_steps says how long")
+        return
+    if steps != -1:  # which says nothing
+        draft.leave("max_steps", steps, "training.steps is a whole number")
+    if isinstance(epochs, int | float) and 0 < epochs < 10**9 and epochs == int(epochs):
         draft.put("training.epochs", int(epochs))
     else:
         draft.leave("num_train_epochs", epochs, "training.epochs is a whole number; say training.steps")
@@ -177,11 +189,13 @@ def _batch(draft: Draft) -> None:
     size = draft.count("micro_batch_size", "per_device_train_batch_size")
     passes = draft.count("gradient_accumulation_steps")
     packed = draft.take("sample_packing", "packing")
-    draft.take("eval_sample_packing", "pad_to_sequence_len", "group_by_length", "eval_packing")
-    if size is None and passes is None:
+    length = draft.recipe.get("data", {}).get("max_length")
+    counted = size is not None or passes is not None
+    if packed and not (counted and length):
+        draft.told.append("packing: examples lie side by side without padding, and none attends to another")
+    if not counted:
         return
     examples = (size or 1) * (passes or 1)
-    length = draft.recipe.get("data", {}).get("max_length")
     if packed and length:
         draft.put("training.tokens_per_step", examples * length)
         draft.told.append(
@@ -212,9 +226,11 @@ def _rate(draft: Draft) -> None:
 def _warmup(draft: Draft, schedule: object) -> None:
     share, steps = draft.take("warmup_ratio"), draft.take("warmup_steps")
     total = draft.recipe.get("training", {}).get("steps")
+    if steps:
+        draft.leave("warmup_ratio", share, "warmup_steps says how long")
     if isinstance(steps, float) and 0 < steps < 1:
         share = steps
-    elif isinstance(steps, int) and steps > 0 and total:
+    elif is_count(steps) and total:
         share = min(1.0, round(steps / total, 6))
     elif steps:
         draft.leave(
@@ -242,14 +258,21 @@ def _precision(draft: Draft) -> None:
     said = "bf16" in draft.settings
     halves, weights = draft.take("bf16", "pure_bf16", "bfloat16"), draft.take("dtype", "torch_dtype")
     if draft.take("fp16", "float16"):
-        draft.put("training.dtype", "bfloat16")
+        dtype = "bfloat16"
         draft.told.append("training.dtype: bfloat16 in place of float16, which a recipe does not have")
-    elif halves == "auto":
-        draft.put("training.dtype", "auto")
-    elif halves or weights == "bfloat16":
-        draft.put("training.dtype", "bfloat16")
-    elif said or weights == "float32":
-        draft.put("training.dtype", "float32")
+        draft.leave("bf16", halves, "fp16 says the type of the computation")
+    elif halves:
+        dtype = "auto" if halves == "auto" else "bfloat16"
+    elif weights in ("auto", "bfloat16", "float32"):
+        dtype = str(weights)
+    elif said:
+        dtype = "float32"
+    else:
+        draft.leave("dtype", weights, "training.dtype is auto, bfloat16 or float32")
+        return
+    draft.put("training.dtype", dtype)
+    if weights not in (dtype, "auto"):
+        draft.leave("dtype", weights, f"the computation is in {dtype}")
 
 
 def _memory(draft: Draft) -> None:
@@ -259,30 +282,37 @@ def _memory(draft: Draft) -> None:
         draft.put("memory.checkpoint", "blocks")
     if recomputed == "offload" or offloaded:
         draft.put("memory.offload", True)
-    draft.take("gradient_checkpointing_kwargs", "disable_gradient_checkpointing")
 
 
 def _evaluation(draft: Draft) -> None:
-    every = draft.take("eval_steps")
-    if isinstance(every, int) and every > 0:
-        draft.put("evaluation.every", every)
+    if _steps_between(draft, "eval_steps", "evaluation.every"):
         patience = draft.take("early_stopping_patience")
         if patience:
             draft.put("evaluation.patience", patience)
         if draft.take("load_best_model_at_end"):
             draft.put("evaluation.exported", "best")
-        draft.take("eval_strategy", "evaluation_strategy")
-    else:
-        draft.leave("eval_steps", every, "evaluation.every is a number of steps")
-    saves = draft.take("save_steps")
-    if isinstance(saves, int) and saves > 0:
-        draft.put("training.checkpoint_every", saves)
+        _strategy(draft, "evaluation.every", "eval_strategy", "evaluation_strategy")
+    if _steps_between(draft, "save_steps", "training.checkpoint_every"):
         kept = draft.take("save_total_limit")
         if kept:
             draft.put("training.keep_checkpoints", kept)
-        draft.take("save_strategy")
-    else:
-        draft.leave("save_steps", saves, "training.checkpoint_every is a number of steps")
+        _strategy(draft, "training.checkpoint_every", "save_strategy")
+
+
+def _strategy(draft: Draft, key: str, *names: str) -> None:
+    strategy = draft.take(*names)
+    if strategy != "steps":
+        draft.leave(names[0], strategy, f"{key} is a number of steps")
+
+
+def _steps_between(draft: Draft, name: str, key: str) -> bool:
+    """Converts a key that says after how many steps something is done again; tells whether it says that."""
+    steps = draft.take(name)
+    if is_count(steps):
+        draft.put(key, steps)
+        return True
+    draft.leave(name, steps, f"{key} is a number of steps")
+    return False
 
 
 def _objective(draft: Draft) -> None:
@@ -296,6 +326,7 @@ def _objective(draft: Draft) -> None:
         name = "dpo"
     name = {"rm": "reward", "pt": "sft"}.get(str(name), name)
     if name is None or name == "sft":
+        draft.leave("loss_type", None if loss == "nll" else loss, "sft's loss is the cross-entropy")
         return
     if not isinstance(name, str) or name not in _OBJECTIVES:
         raise RecipeError(f"{name} can't be converted: objectives are sft, {', '.join(_OBJECTIVES)}")

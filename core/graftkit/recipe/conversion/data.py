@@ -35,7 +35,7 @@ def converted_data(draft: Draft, data_sets: Mapping[str, Any], is_there: Callabl
     held = _held(draft, is_there)
     if held is not None:
         said["holdout"] = held
-    elif not draft.recipe.get("evaluation"):
+    else:
         draft.told.append("data.holdout: a twentieth of the records is held out; with 0 all are trained on")
     return said
 
@@ -51,11 +51,13 @@ def _placed(entry: dict[str, Any], is_there: Callable[[str], bool]) -> Any:
 def _held(draft: Draft, is_there: Callable[[str], bool]) -> Any:
     others = draft.take("test_datasets", "eval_dataset", "validation_file")
     split = draft.take("dataset_test_split")
-    size = draft.settings.get("val_set_size", draft.settings.get("val_size"))
-    draft.take("val_set_size", "val_size")
-    if isinstance(others, list) and others and isinstance(others[0], dict) and "path" in others[0]:
-        return _placed(_of_axolotl(draft, others[0], "test_datasets"), is_there)
-    draft.leave("eval_dataset", others, "data.holdout takes a file, or a share of the records")
+    size = draft.take("val_set_size", "val_size")
+    files = [_placed(entry, is_there) for entry in _each_of_axolotl(draft, others, "test_datasets")]
+    if files:
+        draft.leave("val_set_size", size, "test_datasets says what is held out")
+        return files[0] if len(files) == 1 else files
+    if not isinstance(others, list):
+        draft.leave("eval_dataset", others, "data.holdout takes a file, or a share of the records")
     draft.leave("dataset_test_split", split, "data.holdout takes a file, or {path: hub:OWNER/NAME, split: NAME}")
     if isinstance(size, int | float) and not isinstance(size, bool) and 0 <= size <= 0.5:
         return size
@@ -64,12 +66,18 @@ def _held(draft: Draft, is_there: Callable[[str], bool]) -> Any:
 
 
 def _axolotl(draft: Draft, data_sets: Mapping[str, Any]) -> list[dict[str, Any]]:
-    said = draft.take("datasets", "pretraining_dataset")
-    return [
-        _of_axolotl(draft, entry, f"datasets[{number}]")
-        for number, entry in enumerate(said if isinstance(said, list) else [])
-        if isinstance(entry, dict) and "path" in entry
-    ]
+    return _each_of_axolotl(draft, draft.take("datasets", "pretraining_dataset"), "datasets")
+
+
+def _each_of_axolotl(draft: Draft, said: object, name: str) -> list[dict[str, Any]]:
+    """Returns those of a list's data sets that name where they are; others are left."""
+    found = []
+    for number, entry in enumerate(said if isinstance(said, list) else []):
+        if isinstance(entry, dict) and "path" in entry:
+            found.append(_of_axolotl(draft, entry, f"{name}[{number}]"))
+        else:
+            draft.leave(f"{name}[{number}]", entry, "it names no path")
+    return found
 
 
 def _of_axolotl(draft: Draft, said: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -179,13 +187,12 @@ def _trl(draft: Draft, data_sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     mixture, name = draft.take("datasets"), draft.take("dataset_name")
     split = draft.take("dataset_train_split")
     text = draft.take("dataset_text_field")
+    if isinstance(mixture, list):
+        draft.leave("dataset_name", name, "datasets says what is read")
+        return _each_of_axolotl(draft, mixture, "datasets")
+    draft.leave("datasets", mixture, "it is no list")
     alone = {"path": name, "split": split, **({"field": text} if text else {})}
-    said = mixture if isinstance(mixture, list) else [alone] if name else []
-    return [
-        _of_axolotl(draft, entry, f"datasets[{number}]")
-        for number, entry in enumerate(said)
-        if isinstance(entry, dict) and "path" in entry
-    ]
+    return _each_of_axolotl(draft, [alone] if name else [], "datasets")
 
 
 _READ: Mapping[str, Callable[[Draft, Mapping[str, Any]], list[dict[str, Any]]]] = {

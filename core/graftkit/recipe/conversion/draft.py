@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from graftkit.errors import RecipeError
 
-__all__ = ["Draft", "Program", "program_of"]
+__all__ = ["Draft", "Program", "is_count", "program_of"]
 
 Program = Literal["Axolotl", "LLaMA-Factory", "TRL"]
 
@@ -18,9 +18,23 @@ def _says_nothing(value: object) -> bool:
     return value is None or value is False or value in ("", "none", "no") or value == [] or value == {}
 
 
+def is_count(value: object) -> bool:
+    """Returns whether a value is a whole number above zero."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 @dataclass(slots=True)
 class Draft:
-    """A recipe that is being made of another program's settings."""
+    """A recipe that is being made of another program's settings.
+
+    Attributes:
+        program: Whose they are.
+        settings: Those that have not been taken yet.
+        recipe: The recipe so far.
+        told: As in `Conversion`.
+        left: As in `Conversion`.
+        examples_per_step: As in `Conversion`.
+    """
 
     program: Program
     settings: dict[str, Any]
@@ -28,24 +42,34 @@ class Draft:
     told: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     examples_per_step: int | None = None
+    _spelt: dict[str, str] = field(default_factory=dict)
 
     def take(self, *names: str) -> Any:
-        """Takes keys out of the settings; returns the first that says something, or None."""
-        said = [self.settings.pop(name) for name in names if name in self.settings]
-        return next((value for value in said if not _says_nothing(value)), None)
+        """Takes keys of one meaning out of the settings; returns what the first says that says something, or None.
+
+        Another that says something else is named among those that are left.
+        """
+        found = {name: self.settings.pop(name) for name in names if name in self.settings}
+        said = {name: value for name, value in found.items() if not _says_nothing(value)}
+        first = next(iter(said), None)
+        if first is None:
+            return None
+        self._spelt |= dict.fromkeys(names, first)
+        self.left |= {name: f"{first} says something else" for name, value in said.items() if value != said[first]}
+        return said[first]
 
     def count(self, *names: str) -> int | None:
-        """Takes keys that count something; returns the first that says a number, or None.
+        """Takes keys of one meaning that count something; returns the first that says something, or None.
 
         Raises:
             RecipeError: It is no whole number from 1 to a billion.
         """
-        said = [(name, value) for name in names if (value := self.take(name)) is not None]
-        for name, value in said[:1]:
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 10**9:
-                raise RecipeError(f"{name} is no whole number from 1 to a billion")
-            return value
-        return None
+        value = self.take(*names)
+        if value is None:
+            return None
+        if not is_count(value) or value > 10**9:
+            raise RecipeError(f"{self._spelt[names[0]]} is no whole number from 1 to a billion")
+        return int(value)
 
     def put(self, path: str, value: Any) -> None:
         """Says a key of the recipe, its sections separated by dots."""
@@ -56,9 +80,9 @@ class Draft:
         here[key] = value
 
     def leave(self, name: str, value: Any, why: str) -> None:
-        """Names a key that is not converted, unless it says nothing, or zero."""
+        """Names a key that is not converted as the file spells it, unless it says nothing, or zero."""
         if value != 0 and not _says_nothing(value):
-            self.left[name] = why
+            self.left[self._spelt.get(name, name)] = why
 
 
 def program_of(settings: Mapping[str, Any]) -> Program:

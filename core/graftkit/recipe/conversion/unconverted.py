@@ -34,6 +34,7 @@ _WHY: Mapping[str, str] = {
     **dict.fromkeys(("trust_remote_code",), "a model's own code is never run"),
     **dict.fromkeys(("max_samples", "streaming"), "all records are read; make a smaller file"),
     **dict.fromkeys(("eot_tokens",), "what ends a turn is found in the template, or said by data.end_of_turn"),
+    **dict.fromkeys(("bnb_4bit_compute_dtype",), "training.dtype is the type of the computation"),
     **dict.fromkeys(("plugins",), "plugins of graftkit are installed packages"),
 }
 
@@ -46,6 +47,12 @@ _WITHOUT_EFFECT = frozenset(
         "dataset_num_proc",
         "dataset_prepared_path",
         "dataset_processes",
+        "disable_gradient_checkpointing",
+        "eval_packing",
+        "eval_sample_packing",
+        "gradient_checkpointing_kwargs",
+        "group_by_length",
+        "pad_to_sequence_len",
         "ddp_find_unused_parameters",
         "ddp_timeout",
         "debug",

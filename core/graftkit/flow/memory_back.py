@@ -1,0 +1,20 @@
+"""Gives the system back the memory of models that are not needed any more."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from contextlib import suppress
+
+import torch
+
+__all__ = ["give_memory_back"]
+
+
+def give_memory_back() -> None:
+    """Gives the system the memory of what nothing holds any more, for the next model or another process."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with suppress(AttributeError, OSError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
