@@ -67,7 +67,7 @@ class Fields:
         """Returns a text."""
         found = self.take(key)
         if found is not None and not isinstance(found, str):
-            raise self._type_error(key, found, "a text")
+            raise self._type_error(key, found, "a string")
         return found
 
     def flag(self, key: str) -> bool:
@@ -124,9 +124,9 @@ class Fields:
     def done(self) -> None:
         """Refuses what was not taken."""
         for key in self._left:
-            path = self.path(key)
-            hint = nearest(key, self._asked)
-            raise invalid(path, f"unknown parameter: {path[:_SHOWN]}. {hint}".rstrip(), "unknown_parameter")
+            path = self.path(key[:_SHOWN])
+            hint = nearest(key[:_SHOWN], self._asked)
+            raise invalid(path, f"unknown parameter: {path}. {hint}".rstrip(), "unknown_parameter")
 
     def _type_error(self, key: str, found: Any, wanted: str) -> Exception:
         return invalid(self.path(key), f"{self.path(key)} is {kind_of(found)}, not {wanted}", "invalid_type")

@@ -59,14 +59,13 @@ def _content(fields: Fields) -> str:
     found = fields.required("content")
     if isinstance(found, str):
         return found
-    parts = items_of(found, fields.path("content"), _MOST_PARTS, "a text or a list of parts")
+    parts = items_of(found, fields.path("content"), _MOST_PARTS, "a string or a list of parts")
     return "".join(_part(part, path) for part, path in parts)
 
 
 def _part(value: Any, path: str) -> str:
     fields = Fields(value, path)
     fields.only("type", "text", why=_TEXT_ALONE)
-    fields.skip("cache_control")
     text = fields.required_text("text")
     fields.done()
     return text

@@ -192,7 +192,7 @@ def _stop(fields: Fields) -> tuple[str, ...]:
     found = fields.take("stop")
     given = [] if found is None else [found] if isinstance(found, str) else found
     texts = []
-    for text, path in items_of(given, "stop", _MOST_STOPS, "a text or a list of texts"):
+    for text, path in items_of(given, "stop", _MOST_STOPS, "a string or a list of strings"):
         if not isinstance(text, str) or not 0 < len(text) <= _LONGEST_STOP:
             where = path if isinstance(found, list) else "stop"
             raise invalid(where, f"{where} is no text of 1 to {_LONGEST_STOP:,} characters")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from graftkit.errors import RequestError
 from graftkit.flow.cancel import CancelToken
@@ -25,6 +26,37 @@ _STOP_WITHIN = 5
 """Seconds that answers, which are stopped where they are, may take to be sent."""
 
 _MOST_CONNECTIONS = 100
+
+_REQUEST_WITHIN = 30
+"""Seconds in which the head of a connection's request has to come."""
+
+
+class _Connection(H11Protocol):
+    """Closes a connection that a request's head does not come on: idle ones would keep others from connecting."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_for_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _wait_for_request(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = self.loop.call_later(_REQUEST_WITHIN, self._close_without_request)
+
+    def _close_without_request(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -78,7 +110,7 @@ def serve(
     """
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=_Connection,
         ws="none",
         loop="asyncio",
         log_config=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -19,6 +20,9 @@ from graftkit.serve.api_error import ApiError
 from graftkit.serve.connection import while_connected
 
 __all__ = ["ChatWire", "CompletionWire", "EventStream", "Wire", "events"]
+
+_READ_WITHIN = 60
+"""Seconds that a client may leave a stream unread, once what the system holds for it is full."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events."""
         try:
-            with suppress(ClientDisconnect, OSError):
+            with suppress(ClientDisconnect, OSError):  # a timeout, too, is an OSError
                 await while_connected(receive, self._send(send))
         finally:
             self._closed()
@@ -162,5 +166,6 @@ class EventStream(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for part in self._parts:
-            await send({"type": "http.response.body", "body": part.encode("utf-8"), "more_body": True})
+            async with asyncio.timeout(_READ_WITHIN):
+                await send({"type": "http.response.body", "body": part.encode("utf-8"), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
