@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ import graftkit
 import pytest
 from click.testing import CliRunner
 from graftkit.cli.main import cli
+from graftkit.errors import RequestError
+from graftkit.flow.cancel import CancelToken
 from graftkit.testing import tiny_model_folder
 from openai import APIStatusError, BadRequestError, OpenAI
 
@@ -40,6 +44,10 @@ def serving(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str
             process.kill()
 
 
+def client_of(url: str) -> OpenAI:
+    return OpenAI(base_url=url, api_key="-", max_retries=0, timeout=30)
+
+
 def generated(source: Path, prompt: str, *options: str) -> Any:
     command = ["generate", str(source), prompt, "--json", *options]
     done = CliRunner().invoke(cli, command)
@@ -48,10 +56,10 @@ def generated(source: Path, prompt: str, *options: str) -> Any:
 
 
 def test_openais_client_is_answered_as_generate_does(make_recipe: Any, tmp_path: Path) -> None:
-    run = graftkit.run(make_recipe(export=["peft"]), out=tmp_path / "mine")
+    run = graftkit.run(make_recipe(), out=tmp_path / "mine")
     drawn = ["--temperature", "2", "--seed", "3", "--max-new-tokens", "12"]
     expected = generated(run.folder, "say 3", *drawn)
-    with serving(run.folder, "--queue", "0") as (process, url), OpenAI(base_url=url, api_key="-", max_retries=0) as client:
+    with serving(run.folder) as (process, url), client_of(url) as client:
         [model] = client.models.list()
         assert model.id == "mine"
         asked: Any = {"model": "mine", "messages": [{"role": "user", "content": "say 3"}], "max_tokens": 12}
@@ -74,8 +82,7 @@ def test_openais_client_is_answered_as_generate_does(make_recipe: Any, tmp_path:
 
 def test_a_client_that_leaves_and_ctrl_c_end_answers_in_a_real_server(tmp_path: Path) -> None:
     model = tiny_model_folder(tmp_path / "long", max_position_embeddings=1 << 20)
-    with serving(model, "--queue", "0", "--max-new-tokens", str(1 << 19)) as (process, url):
-        client = OpenAI(base_url=url, api_key="-", max_retries=0)
+    with serving(model, "--queue", "0", "--max-new-tokens", str(1 << 19)) as (process, url), client_of(url) as client:
         asked: Any = {"model": "long", "messages": [{"role": "user", "content": "on and on"}], "stream": True}
         asked |= {"extra_body": {"repetition_penalty": 100}}
         first = client.chat.completions.create(**asked)
@@ -88,7 +95,6 @@ def test_a_client_that_leaves_and_ctrl_c_end_answers_in_a_real_server(tmp_path: 
         process.send_signal(signal.SIGINT)
         with pytest.raises(Exception, match="stopping"):
             list(second)
-        client.close()
         assert process.wait(20) == 0
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0])), 5)
@@ -104,3 +110,86 @@ def _as_soon_as_there_is_room(client: OpenAI, asked: Any) -> Any:
             time.sleep(0.05)
 
 
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a server in this process, whose clients have little time."""
+    from graftkit.serve import server
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    monkeypatch.setattr(server, "_REQUEST_WITHIN", 0.3)
+    bound, cancel, started = server.bind("127.0.0.1", 0), CancelToken(), threading.Event()
+    thread = threading.Thread(target=server.serve, args=(app, bound, cancel), kwargs={"on_start": started.set})
+    port = bound.getsockname()[1]
+    thread.start()
+    assert started.wait(20)
+    yield port
+    cancel.cancel("the test is over")
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: loc"])
+def test_a_connection_without_a_request_is_closed(served: int, begun: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", served), 10) as connection:
+        connection.sendall(begun)
+        assert connection.recv(100) == b"", "closed, without an answer"
+
+
+def test_a_connection_may_be_used_again_in_time(served: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", served, timeout=10)
+    for _ in range(4):
+        time.sleep(0.1)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"ok"
+    assert connection.sock is not None and connection.sock.recv(100) == b"", "closed once it was idle"
+    connection.close()
+
+
+def refused(*arguments: str | Path, command: str = "serve") -> RequestError:
+    done = CliRunner().invoke(cli, [command, *map(str, arguments)])
+    assert isinstance(done.exception, RequestError), done.output + repr(done.exception)
+    return done.exception
+
+
+def test_what_generate_refuses_is_refused_alike(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(tiny_model, tmp_path / "labels")
+    config = json.loads((tmp_path / "labels/config.json").read_text())
+    config["architectures"] = ["LlamaForSequenceClassification"]
+    (tmp_path / "labels/config.json").write_text(json.dumps(config))
+    for name in ("empty", "missing", "labels"):
+        told = refused(tmp_path / name, "--port", "0")
+        assert str(told) == str(refused(tmp_path / name, "x", command="generate"))
+    assert "only language models write answers" in str(told)
+
+
+def test_a_server_that_others_reach_needs_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = refused(tmp_path, "--host", "0.0.0.0", "--port", "0")
+    assert "other machines reach this address" in told.message and "GRAFTKIT_API_KEY" in told.hint
+    for key in ("", " ", "two\nlines", "sécret", "key "):
+        monkeypatch.setenv("GRAFTKIT_API_KEY", key)
+        assert "it is set, but holds no key" in refused(tmp_path, "--port", "0").message
+    monkeypatch.setenv("GRAFTKIT_API_KEY", "secret")
+    assert "reach" not in str(refused(tmp_path, "--host", "0.0.0.0", "--port", "0")), "the empty folder is refused"
+
+
+def test_addresses_and_origins_that_are_none_are_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = refused(tmp_path, "--port", str(port))
+        assert "can't be taken" in told.message and told.where == f"127.0.0.1:{port}"
+    assert "can't be taken" in refused(tmp_path, "--host", "host.invalid").message
+    for origin in ("localhost:3000", "http://", "http://a/b", "file://x"):
+        assert "is no origin" in refused(tmp_path, "--allow-origin", origin).message
+
+
+def test_a_missing_extra_is_named_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graftkit.cli import serve
+
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    told = refused(tmp_path)
+    assert told.message == "starlette and uvicorn, which serve requests, are not installed"
+    assert told.hint == "pip install 'graftkit[serve]'"

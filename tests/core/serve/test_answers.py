@@ -156,4 +156,6 @@ def test_a_prompt_without_room_is_refused(app: Any) -> None:
         assert found.status == 400 and found.json["error"]["code"] == "context_length_exceeded"
     nearly = chat(app, messages=[{"role": "user", "content": "a" * 485}], max_tokens=100)
     assert nearly.json["usage"]["total_tokens"] <= 512, "an answer has the room that is left"
-    assert ask(app, "POST", "/v1/completions", {"prompt": ""}).json["error"]["message"].startswith("the prompt is empty")
+    assert (
+        ask(app, "POST", "/v1/completions", {"prompt": ""}).json["error"]["message"].startswith("the prompt is empty")
+    )

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
 from asgi_client import Exchange
 from graftkit.cli.terminal import guarded_streams
 from graftkit.errors import RunError
+from graftkit.serve import wire
 from graftkit.serve.answers import AnswerQueue
 from graftkit.serve.app import create_app
 
@@ -218,3 +219,23 @@ def test_what_a_plugin_raises_of_a_run_is_an_error_of_the_server() -> None:
             assert (await server.ask("one").done()).status == 500
 
     asyncio.run(scene())
+
+
+def test_a_stream_that_nobody_reads_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_READ_WITHIN", 0.05)
+    closed = []
+
+    async def parts() -> AsyncIterator[str]:
+        yield "data: 1\n\n"
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def scene() -> None:
+        stream = wire.EventStream(parts(), lambda: closed.append(True))
+        async with asyncio.timeout(5):
+            await stream({"type": "http"}, asyncio.Queue[Any]().get, send)
+
+    asyncio.run(scene())
+    assert closed
