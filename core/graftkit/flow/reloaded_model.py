@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.errors import ContextLengthError, DataError, RequestError
+from graftkit.flow.call_notation import CallReader, call_notation
 from graftkit.flow.stop_texts import StopTexts
 from graftkit.flow.turn_end import TurnEnd, Unended, turn_end
 from graftkit.interfaces.chat_options import ChatOptions
@@ -32,6 +33,7 @@ class Reply:
         tokens: How many tokens were made, without that which ended the answer.
         stopped: "end" where the model or a stop text ended the answer, "length" where it had no room left; "" before
             that.
+        calls: What takes the calls of functions out of the text, where functions were offered.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class Reply:
         prompt_tokens: int,
         most: int,
         stop_texts: Sequence[str] = (),
+        calls: CallReader | None = None,
     ) -> None:
+        self.calls = calls or CallReader()
         self.text, self.tokens, self.prompt_tokens = "", 0, prompt_tokens
         self.stopped: Literal["", "end", "length"] = ""
         self._pieces = self._read(tokens, tokenizer, end, most, StopTexts(stop_texts))
@@ -175,7 +179,14 @@ class ReloadedModel:
         if self.tokenizer.chat_template is None:
             raise RequestError("the tokenizer has no chat template", hint="Continue a text instead.")
         ids = self._conversation_prompt(messages, tools)
-        return self._reply(ids, self._end, max_new_tokens, sampler, stop_texts)
+        return self._reply(ids, self._end, max_new_tokens, sampler, stop_texts, self._call_reader(tools or ()))
+
+    def _call_reader(self, tools: Sequence[Mapping[str, Any]]) -> CallReader:
+        """Returns what takes calls of these functions out of an answer, as far as the chat template writes JSON."""
+        if not tools:
+            return CallReader()
+        names = {tool["function"]["name"] for tool in tools if isinstance(tool.get("function"), Mapping)}
+        return CallReader(call_notation(self._encoder(), self.tokenizer, self._end.text), names)
 
     def _conversation_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
         """Returns the ids of a conversation; arguments and errors as for `answer`.
@@ -208,11 +219,17 @@ class ReloadedModel:
         self._continuation.forget()
 
     def _reply(
-        self, ids: Sequence[int], end: TurnEnd, wanted: int, sampler: Sampler | None, stop_texts: Sequence[str]
+        self,
+        ids: Sequence[int],
+        end: TurnEnd,
+        wanted: int,
+        sampler: Sampler | None,
+        stop_texts: Sequence[str],
+        calls: CallReader | None = None,
     ) -> Reply:
         most = self._room(len(ids), wanted)
         tokens = self._continuation.stream(ids, max_new_tokens=most, stop=self.stop, sampler=sampler)
-        return Reply(tokens, self.tokenizer, end, prompt_tokens=len(ids), most=most, stop_texts=stop_texts)
+        return Reply(tokens, self.tokenizer, end, prompt_tokens=len(ids), most=most, stop_texts=stop_texts, calls=calls)
 
     def _room(self, prompt: int, wanted: int) -> int:
         """Returns how many tokens an answer may have, within the model's context."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["StopTexts"]
+__all__ = ["StopTexts", "begun"]
+
+
+def begun(text: str, sought: str) -> int:
+    """Returns with how many of another text's first characters, not all of them, a text ends."""
+    most = min(len(sought) - 1, len(text))
+    return next((count for count in range(most, 0, -1) if text.endswith(sought[:count])), 0)
 
 
 class StopTexts:
@@ -29,16 +35,13 @@ class StopTexts:
         self._held += text
         places = [place for stop in self._texts if (place := self._held.find(stop)) >= 0]
         self.found = bool(places)
-        return self._release(min(places) if places else len(self._held) - max(map(self._begun, self._texts)))
+        return self._release(
+            min(places) if places else len(self._held) - max(begun(self._held, stop) for stop in self._texts)
+        )
 
     def finish(self) -> str:
         """Returns what is left, once nothing follows."""
         return "" if self.found else self._release(len(self._held))
-
-    def _begun(self, stop: str) -> int:
-        """Returns how many characters of a stop text, not all, the text that is held ends with."""
-        most = min(len(stop) - 1, len(self._held))
-        return next((count for count in range(most, 0, -1) if self._held.endswith(stop[:count])), 0)
 
     def _release(self, count: int) -> str:
         text, self._held = self._held[:count], self._held[count:]

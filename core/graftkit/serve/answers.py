@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from graftkit.errors import ContextLengthError, RequestError
+from graftkit.flow.call_notation import CallReader
 from graftkit.redact import without_secrets
 from graftkit.serve.api_error import ApiError, invalid, overloaded, stopping
 
@@ -50,6 +51,11 @@ class Answer:
     def tokens(self) -> int:
         """How many tokens have been made."""
         return self._reply.tokens if self._reply else 0
+
+    @property
+    def calls(self) -> CallReader:
+        """What takes the calls of functions out of its text; known from `begun` on."""
+        return self._reply.calls if self._reply else CallReader()
 
     @property
     def finish_reason(self) -> str:

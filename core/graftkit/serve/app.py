@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from graftkit.interfaces.samples import ToolCall
 from graftkit.serve.access import LOOPBACK_NAMES, KnownHosts, KnownKey, json_error
 from graftkit.serve.answers import Answer, AnswerQueue, Ask
 from graftkit.serve.api_error import ApiError, stopping
@@ -154,15 +155,19 @@ class _Service:
                 await while_connected(request.receive, answer.begun())
                 streams = True
                 return EventStream(events(answer, wire, include_usage=options.include_usage), answer.cancel)
-            return JSONResponse(wire.completion(await while_connected(request.receive, _whole(answer)), answer))
+            text, calls = await while_connected(request.receive, _whole(answer))
+            return JSONResponse(wire.completion(text, calls, answer))
         finally:
             if not streams:
                 answer.cancel()
 
 
-async def _whole(answer: Answer) -> str:
+async def _whole(answer: Answer) -> tuple[str, list[ToolCall]]:
+    """Returns an answer's text, and the functions that it calls."""
     await answer.begun()
-    return "".join([piece async for piece in answer.pieces()])
+    text = "".join([answer.calls.push(piece) async for piece in answer.pieces()])
+    rest, calls = answer.calls.finish()
+    return text + rest, calls
 
 
 def _asks_chat(asked: ChatRequest) -> Ask:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +15,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from graftkit.interfaces.samples import ToolCall
 from graftkit.serve.answers import Answer
 from graftkit.serve.api_error import ApiError
 from graftkit.serve.connection import while_connected
 
 __all__ = ["ChatWire", "CompletionWire", "EventStream", "Wire", "events"]
+
+_CALLS = "tool_calls"
+"""Why an answer ended that calls functions."""
 
 _READ_WITHIN = 60
 """Seconds that a client may leave a stream unread, once what the system holds for it is full."""
@@ -43,7 +47,7 @@ class Wire:
     whole = ""
     part = ""
 
-    def message(self, text: str) -> dict[str, Any]:
+    def message(self, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
         """Returns what a choice says as a whole."""
         raise NotImplementedError
 
@@ -55,9 +59,10 @@ class Wire:
         """Returns what a stream begins with, or None."""
         return None
 
-    def completion(self, text: str, answer: Answer) -> dict[str, Any]:
+    def completion(self, text: str, calls: Sequence[ToolCall], answer: Answer) -> dict[str, Any]:
         """Returns a whole answer."""
-        choice = {"index": 0, **self.message(text), "logprobs": None, "finish_reason": answer.finish_reason}
+        reason = _CALLS if calls else answer.finish_reason
+        choice = {"index": 0, **self.message(text, calls), "logprobs": None, "finish_reason": reason}
         return {**self._head(self.whole), "choices": [choice], "usage": _usage(answer)}
 
     def event(self, said: dict[str, Any] | None, finish_reason: str | None = None) -> dict[str, Any]:
@@ -78,9 +83,11 @@ class ChatWire(Wire):
 
     prefix, whole, part = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def message(self, text: str) -> dict[str, Any]:
+    def message(self, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
         """Returns the assistant's message."""
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+        called = {"tool_calls": [_call(call) for call in calls]} if calls else {}
+        content = text if text.strip() or not calls else None
+        return {"message": {"role": "assistant", "content": content, "refusal": None, **called}}
 
     def delta(self, text: str | None) -> dict[str, Any]:
         """Returns a further piece of the message."""
@@ -96,13 +103,18 @@ class CompletionWire(Wire):
 
     prefix, whole, part = "cmpl", "text_completion", "text_completion"
 
-    def message(self, text: str) -> dict[str, Any]:
+    def message(self, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
         """Returns the text."""
         return {"text": text}
 
     def delta(self, text: str | None) -> dict[str, Any]:
         """Returns a further piece of it."""
         return {"text": text or ""}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
 
 
 def _usage(answer: Answer) -> dict[str, int]:
@@ -126,8 +138,15 @@ async def events(answer: Answer, wire: Wire, *, include_usage: bool) -> AsyncIte
         if (first := wire.first()) is not None:
             yield _event({**wire.event(first), **beside})
         async for piece in answer.pieces():
-            yield _event({**wire.event(wire.delta(piece)), **beside})
-        yield _event({**wire.event(wire.delta(None), answer.finish_reason), **beside})
+            if text := answer.calls.push(piece):
+                yield _event({**wire.event(wire.delta(text)), **beside})
+        rest, calls = answer.calls.finish()
+        if rest:
+            yield _event({**wire.event(wire.delta(rest)), **beside})
+        if calls:
+            numbered = [{"index": number, **_call(call)} for number, call in enumerate(calls)]
+            yield _event({**wire.event({"delta": {"tool_calls": numbered}}), **beside})
+        yield _event({**wire.event(wire.delta(None), _CALLS if calls else answer.finish_reason), **beside})
         if include_usage:
             yield _event(wire.usage(answer))
     except ApiError as error:

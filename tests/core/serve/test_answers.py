@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,27 @@ def test_what_the_template_would_leave_out_is_refused(app: Any) -> None:
     assert chat(app, tools=[TOOL], tool_choice="none").status == 200
     named = chat(app, messages=[{"role": "user", "content": "hello", "name": "Ann"}])
     assert named.status == 400 and "name" in named.json["error"]["message"]
+
+
+def test_functions_are_offered_and_their_calls_read(model: ReloadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = (files("graftkit.corpus") / "chatml.jinja").read_text()
+    calling = replace(model, tokenizer=model.tokenizer.with_chat_template(own))
+    queue = AnswerQueue(calling)
+    app = create_app(queue, "tiny")
+    with_tools, without = chat(app, tools=[TOOL]).json["usage"], chat(app).json["usage"]
+    assert with_tools["prompt_tokens"] > without["prompt_tokens"] + len(json.dumps(TOOL))
+    said = '<tool_call>\n{"name": "set_light", "arguments": {"on": true}}\n</tool_call>'
+    ids = calling.prompt(said, plain=True)
+    monkeypatch.setattr(calling._continuation, "stream", lambda *prompt, **how: iter(ids))
+    [choice] = chat(app, tools=[TOOL], max_tokens=500).json["choices"]
+    assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
+    [call] = choice["message"]["tool_calls"]
+    assert call["function"] == {"name": "set_light", "arguments": '{"on": true}'}
+    assert chat(app).json["choices"][0]["message"]["content"] == said, "as it was written where none were offered"
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "done"}
+    turns = [{"role": "user", "content": "on"}, choice["message"], result]
+    assert chat(app, messages=turns, tools=[TOOL]).status == 200
+    queue.stop()
 
 
 def test_a_prompt_without_room_is_refused(app: Any) -> None:

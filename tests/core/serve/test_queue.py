@@ -13,6 +13,7 @@ import pytest
 from asgi_client import Exchange
 from graftkit.cli.terminal import guarded_streams
 from graftkit.errors import RunError
+from graftkit.flow.call_notation import CallNotation, CallReader
 from graftkit.serve import wire
 from graftkit.serve.answers import AnswerQueue
 from graftkit.serve.app import create_app
@@ -27,6 +28,7 @@ class SlowReply:
 
     def __init__(self, pieces: queue.Queue[Any]) -> None:
         self.tokens, self._pieces, self.closed = 0, pieces, threading.Event()
+        self.calls = CallReader()
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -61,9 +63,11 @@ class SlowModel:
         for piece in pieces:
             self._pieces.put(piece)
 
-    def answer(self, messages: Any, **options: Any) -> SlowReply:
+    def answer(self, messages: Any, tools: Any = (), **options: Any) -> SlowReply:
         self.asked.append(messages[0].content)
         self.replies.append(SlowReply(self._pieces))
+        if tools:
+            self.replies[-1].calls = CallReader(CallNotation("<call>", None, "</call>", "name", "arguments"))
         return self.replies[-1]
 
 
@@ -162,6 +166,31 @@ def test_a_stream_is_sent_as_it_is_made() -> None:
             assert (await streamed.done()).events[-1] == "[DONE]"
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("said", "content"), [("", None), ("At once.", "At once.")])
+def test_calls_of_functions_are_told_as_such(said: str, content: str | None) -> None:
+    async def scene() -> tuple[Exchange, Exchange]:
+        tool = {"type": "function", "function": {"name": "add"}}
+        async with Server() as server:
+            both = [server.ask("one", tools=[tool]), server.ask("two", tools=[tool], stream=True)]
+            for _ in both:
+                server.model.say(*(said + '<call>{"name": "add", "arguments": {"a": 1}}</call>'), None)
+            whole, streamed = [await exchange.done() for exchange in both]
+            return whole, streamed
+
+    whole, streamed = asyncio.run(scene())
+    [choice] = whole.json["choices"]
+    [call] = choice["message"]["tool_calls"]
+    assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] == content
+    assert call.pop("id").startswith("call_")
+    assert call == {"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    choices = [event["choices"][0] for event in streamed.events[:-1]]
+    assert "".join(choice["delta"].get("content", "") for choice in choices) == said
+    *_, calling, last = choices
+    [found] = calling["delta"]["tool_calls"]
+    assert found.pop("id") and found == {"index": 0, **call}
+    assert last == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "tool_calls"}
 
 
 @pytest.mark.parametrize("stream", [False, True])
