@@ -26,6 +26,8 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.testing import tiny_model_folder
 from openai import APIStatusError, BadRequestError, OpenAI
 
+DOCUMENT = Path(__file__).parents[2] / "docs/serve.md"
+
 pytestmark = pytest.mark.usefixtures("none_ignored")
 
 
@@ -55,14 +57,16 @@ def generated(source: Path, prompt: str, *options: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_openais_client_is_answered_as_generate_does(make_recipe: Any, tmp_path: Path) -> None:
+def test_openais_client_is_answered_as_generate_does(
+    make_recipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = graftkit.run(make_recipe(), out=tmp_path / "mine")
     drawn = ["--temperature", "2", "--seed", "3", "--max-new-tokens", "12"]
     expected = generated(run.folder, "say 3", *drawn)
-    with serving(run.folder) as (process, url), client_of(url) as client:
+    with serving(run.folder, "--name", "quickstart") as (process, url), client_of(url) as client:
         [model] = client.models.list()
-        assert model.id == "mine"
-        asked: Any = {"model": "mine", "messages": [{"role": "user", "content": "say 3"}], "max_tokens": 12}
+        assert model.id == "quickstart"
+        asked: Any = {"model": "quickstart", "messages": [{"role": "user", "content": "say 3"}], "max_tokens": 12}
         asked |= {"temperature": 2, "seed": 3}
         whole = client.chat.completions.create(**asked)
         assert whole.choices[0].message.content == expected["answer"]
@@ -70,11 +74,14 @@ def test_openais_client_is_answered_as_generate_does(make_recipe: Any, tmp_path:
         with client.chat.completions.create(**asked, stream=True) as stream:
             pieces = [chunk.choices[0].delta.content or "" for chunk in stream]
         assert len(pieces) > 3 and "".join(pieces) == expected["answer"]
-        text = client.completions.create(model="mine", prompt="say", max_tokens=3, seed=0).choices[0].text
+        text = client.completions.create(model="quickstart", prompt="say", max_tokens=3, seed=0).choices[0].text
         assert text == generated(run.folder, "say", "--plain", "--max-new-tokens", "3")["answer"]
         with pytest.raises(BadRequestError, match="one answer is made") as refused:
             client.chat.completions.create(**asked, n=2)
         assert refused.value.param == "n"
+        [shown] = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+        exec(shown.replace("http://127.0.0.1:8000/v1", url), {})  # the page's example
+        assert capsys.readouterr().out
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert process.stderr is not None and process.stderr.read() == ""
