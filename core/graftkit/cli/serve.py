@@ -153,6 +153,6 @@ def _how_it_is_asked(template: str | None, prompts: str) -> list[str]:
 
 
 def _name_of(source: str) -> str:
-    """Returns what a model is called: its folder, its file, or the hub's id."""
+    """Returns what a model is called: its folder's or its file's name."""
     path = Path(source)
-    return path.resolve().name or source if path.exists() else source
+    return (path.resolve() if path.exists() else path).name or source
