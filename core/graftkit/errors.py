@@ -5,6 +5,7 @@ GraftkitError                what was wrong, where, and what to do
 |   |-- RecipeError          the recipe: a key, a value, a combination
 |   |-- DataError            the rows: missing, empty, malformed, not UTF-8
 |   |   |-- NothingToLearn   a record that is well-formed, and has no answer
+|   |   |-- UnknownFormatError  records that no format fits as they are
 |   |   `-- TemplateLimitError  a chat template that does far more work than its conversation asks for
 |   |-- ContextLengthError   a prompt that leaves no room in the model's context
 |   |-- ModelError           the base model's files, or its tokenizer
@@ -26,8 +27,9 @@ GraftkitError                what was wrong, where, and what to do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from graftkit.redact import without_secrets
 
@@ -53,6 +55,7 @@ __all__ = [
     "TargetError",
     "TemplateLimitError",
     "TrainingError",
+    "UnknownFormatError",
     "named",
 ]
 
@@ -112,6 +115,17 @@ class DataError(RequestError):
 
 class NothingToLearn(DataError):
     """A record is of its format, but nothing in it is learnt, such as an empty answer. A recipe may leave those out."""
+
+
+class UnknownFormatError(DataError):
+    """No format fits the records as they are.
+
+    Attributes:
+        suggested: What a recipe's `data.train` may say of them beside their path, guessed from the names of their
+            columns: `{"format": NAME, "columns": {THE_FORMATS: THEIRS}}`. None where nothing can be guessed.
+    """
+
+    suggested: Mapping[str, Any] | None = None
 
 
 class TemplateLimitError(DataError):

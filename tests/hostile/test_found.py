@@ -315,6 +315,21 @@ def test_steps_that_make_a_text_ever_longer_are_refused(tmp_path: Path, part: st
         HuggingFaceBackend().load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "step", "message"),
+    [
+        ("decoder", {"type": {"a": 1}, "prefix": "##", "cleanup": True}, "type that is no text"),
+        ("pre_tokenizer", {"type": "FixedLength", "length": 0}, "pieces of no length"),
+    ],
+)
+def test_a_step_that_the_library_reads_otherwise_or_fails_at_is_refused(
+    tmp_path: Path, part: str, step: dict[str, Any], message: str
+) -> None:
+    _tokenizer(tmp_path, **{part: step})
+    with pytest.raises(ModelError, match=message):
+        HuggingFaceBackend().load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
 def test_a_file_beside_a_vocabulary_with_half_of_a_surrogate_pair_is_refused(tmp_path: Path, name: str) -> None:
     _tokenizer(tmp_path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from graftkit.cli.init_from import converted_recipe
 from graftkit.cli.options import disable_option, open_host
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say
-from graftkit.errors import FolderError, RequestError
+from graftkit.errors import FolderError, RequestError, UnknownFormatError
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.recipe.paths import anchored_reference, is_address, seen_from
 from graftkit.store.files import write_text
@@ -32,7 +32,7 @@ _RECIPE = """\
 
 model: {model}            # a folder with config.json, *.safetensors, tokenizer.json; or a .gguf file
 data:
-  train: {train}
+  train: {train}{guessed}
   holdout: 0.05           # the share that training never sees, or a file
   max_length: {max_length}{space}# tokens of an example at most
 {template}{dropped}
@@ -48,6 +48,8 @@ training:
 evaluation: {{answers: 0}}   # N holdout records to answer and compare, before and after
 export: [peft, merged]
 """
+
+_GUESSED = "guessed from the columns' names: change it where it is wrong"
 
 _TEMPLATE_FILE = "chatml.jinja"
 """What graftkit's own chat template is called beside the recipe."""
@@ -85,7 +87,8 @@ def command(
     """Write a recipe to start from to PATH (recipe.yaml).
 
     Where the records and the model are there, they are looked at: the recipe then names the records' format and the
-    columns that are not read, and has lengths, steps and a learning rate that fit them.
+    columns that are not read, and has lengths, steps and a learning rate that fit them. Where no format fits, but the
+    columns' names say which is the question and which the answer, it names those, and says that they are guessed.
 
     With --from the recipe says what another program's file does. Keys that mean something else are told, and so are
     those that are not converted, each with the reason.
@@ -103,13 +106,14 @@ def command(
         for line in lines:
             say(line)
         return
-    found, trouble = _look(model, train, disable)
+    found, guess, trouble = _look(model, train, disable)
     template = _template_line(target.parent, found) if found else ""
     numbers = _UNKNOWN if found is None else _numbers(found)
     here, folder = Path.cwd(), target.parent
     named = seen_from(folder, model, anchored_reference(model, here))
     train = train if is_address(train) else seen_from(folder, train, str(here / train), looked_at=found is not None)
-    files = _quoted(train) if found is None else _entry(train, found)
+    files = _quoted(train) if found is None else _entry(train, found, guess)
+    guessed = f"  # {_GUESSED}" if guess else ""
     dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
     objective = _objective(found) if found else ""
     space = " " * max(1, 12 - len(str(numbers["max_length"])))
@@ -118,6 +122,7 @@ def command(
         name=name,
         model=_quoted(named),
         train=files,
+        guessed=guessed,
         template=template,
         dropped=dropped,
         objective=objective,
@@ -129,6 +134,9 @@ def command(
     say(f"wrote {name}")
     if found and template:
         say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
+    if guess:
+        told = ", ".join(f"{ours} is {one_line(theirs)}" for ours, theirs in guess["columns"].items())
+        say(f"{_GUESSED}: {told}")
     for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
         say(line)
 
@@ -185,17 +193,29 @@ def _why_own(found: StartingPoint) -> str:
     return f"the model's own chat template {lacks}"
 
 
-def _look(model: str, train: str, disable: tuple[str, ...]) -> tuple[StartingPoint | None, str]:
-    """Returns what a look at the model and the records says, and what hindered it."""
+def _look(
+    model: str, train: str, disable: tuple[str, ...]
+) -> tuple[StartingPoint | None, Mapping[str, Any] | None, str]:
+    """Returns what a look at the model and the records says, what it guessed of their columns, and what hindered it."""
     from graftkit.flow.starting_point import find_starting_point
 
     with output_to_stderr():
         host = open_host(disable)
+        reference = anchored_reference(model, Path.cwd())
         try:
-            found = find_starting_point(host, anchored_reference(model, Path.cwd()), train)
+            found = find_starting_point(host, reference, train)
+        except UnknownFormatError as error:
+            trouble = f"not looked at: {error}"
+            if error.suggested is None:
+                return None, None, trouble
+            try:
+                found = find_starting_point(host, reference, train, error.suggested)
+            except RequestError:
+                return None, None, trouble
+            return found, error.suggested, found.trouble
         except RequestError as error:
-            return None, f"not looked at: {error}"
-    return found, found.trouble
+            return None, None, f"not looked at: {error}"
+    return found, None, found.trouble
 
 
 def _objective(found: StartingPoint) -> str:
@@ -214,14 +234,16 @@ def _numbers(found: StartingPoint) -> dict[str, int | str]:
     }
 
 
-def _entry(train: str, found: StartingPoint) -> str:
-    """Returns the recipe's line of the records: their format, and the columns that are not read."""
+def _entry(train: str, found: StartingPoint, guess: Mapping[str, Any] | None) -> str:
+    """Returns the recipe's line of the records: their format, columns called otherwise, and those that are not read."""
     formats = {dataset.format_name for dataset in found.datasets}
     left = sorted({name for dataset in found.datasets for name in dataset.left})
-    if len(formats) != 1 or formats == {"text"}:
+    if len(formats) != 1 or (formats == {"text"} and not guess):
         return _quoted(train)
+    columns = guess["columns"] if guess else {}
+    named = ", ".join(f"{ours}: {_quoted(theirs)}" for ours, theirs in columns.items())
     unused = f", unused: [{', '.join(map(_quoted, left))}]" if left else ""
-    return f"{{path: {_quoted(train)}, format: {formats.pop()}{unused}}}"
+    return f"{{path: {_quoted(train)}, format: {formats.pop()}{f', columns: {{{named}}}' if named else ''}{unused}}}"
 
 
 def _told(found: StartingPoint) -> Iterator[str]:

@@ -15,10 +15,10 @@ from graftkit.corpus.columns import columns_of, described, fits
 from graftkit.corpus.dataset import Dataset, first_records
 from graftkit.corpus.file_names import check_one_split, check_parts
 from graftkit.corpus.text_paths import find_data_files
-from graftkit.errors import DataError
+from graftkit.errors import DataError, UnknownFormatError
 from graftkit.flow.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.named_providers import NamedFormat, NamedReader
-from graftkit.flow.suggest_format import suggest_format
+from graftkit.flow.suggest_format import Guess, suggest_format
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
@@ -69,13 +69,23 @@ def open_dataset(host: PluginHost, path: Path) -> Dataset:
     return _Opener(host).open_file(path)
 
 
-def open_path(host: PluginHost, path: str) -> list[Dataset]:
+def open_path(host: PluginHost, path: str, said: Guess | None = None) -> list[Dataset]:
     """Opens a file, the files of a folder, or those that a pattern names.
+
+    Args:
+        host: The plugins.
+        path: The file, folder or pattern.
+        said: Their format and its columns, as `UnknownFormatError.suggested` has them; found when left out.
 
     Raises:
         DataError: As for `open_datasets`.
     """
-    return list(_Opener(host).open(DatasetSection(path=path), {}, (), ""))
+    entry = DatasetSection.model_validate({"path": path, **(said or {})})
+    choices: dict[KeyPath, Choice] = {}
+    if entry.format is not None:
+        registered = host.registry.resolve("format", entry.format.use)
+        choices["format",] = Choice(entry.format.use, registered, host.registry.config_class(registered)())
+    return list(_Opener(host).open(entry, choices, (), ""))
 
 
 class _FirstRecords:
@@ -192,11 +202,12 @@ class _Opener:
                     hint=f"Say which: {{path: {source.path.name}, format: {fitting[0].name}}}.",
                 )
         known = {name: format for group in self._groups("format") for name, format in group.items()}
-        raise DataError(
-            f"no format fits the first records: {described(found)}",
-            where=first.begins,
-            hint=suggest_format(found, known, source.path.name, alone=first.count == 1),
+        hint, suggested = suggest_format(found, known, source.path.name, alone=first.count == 1)
+        error = UnknownFormatError(
+            f"no format fits the first records: {described(found)}", where=first.begins, hint=hint
         )
+        error.suggested = suggested
+        raise error
 
     def _groups(self, kind: Kind) -> list[dict[str, Any]]:
         """Returns what is installed of a kind, by the names that choose it: built-in providers, then third parties'."""

@@ -13,6 +13,7 @@ from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.flow.datasets import open_path
 from graftkit.flow.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps
 from graftkit.flow.open_model import load_tokenizer, open_model
+from graftkit.flow.suggest_format import Guess
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.model_source import PLAIN
 from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
@@ -67,20 +68,22 @@ class StartingPoint:
     trouble: str
 
 
-def find_starting_point(host: PluginHost, model: str, train: str) -> StartingPoint:
+def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | None = None) -> StartingPoint:
     """Reads the records and the model's headers, and encodes some of the records.
 
     Args:
         host: The plugins.
         model: A reference to the base model.
         train: A file of records, a folder or a pattern.
+        said: Their format and its columns, as `UnknownFormatError.suggested` has them; found when left out.
 
     Raises:
+        UnknownFormatError: No format fits the records as they are.
         DataError: The records can't be read.
         ModelError: The model's files can't be used.
         ProviderError: No model source knows the reference.
     """
-    datasets = open_path(host, train)
+    datasets = open_path(host, train, said)
     samples = scan_samples(datasets)
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from graftkit.corpus.columns import fits
 from graftkit.interfaces.record_format import Column, RecordFormat
 
-__all__ = ["suggest_format"]
+__all__ = ["Guess", "suggest_format"]
 
 _FACTS = re.compile(
     r"(?:.*_)?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
@@ -24,11 +25,16 @@ _LABELS = ("label", "labels", "class", "category", "target", "sentiment")
 _LONGEST = 400
 """Characters of a line that is offered, the path aside: names of columns may be of any length."""
 
+Guess = Mapping[str, Any]
+"""A format and its columns, as a recipe's `data.train` names them."""
+
 _ANY = "columns: {question: YOURS, answer: YOURS}"
 
 
-def suggest_format(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool) -> str:
-    """Returns the line to write, as a hint; where it must be guessed which column is which, it says so.
+def suggest_format(
+    found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool
+) -> tuple[str, Guess | None]:
+    """Returns the line to write, as a hint, and what it says where that is guessed; the hint says that it is.
 
     Args:
         found: The file's columns.
@@ -36,23 +42,29 @@ def suggest_format(found: Mapping[str, Column], formats: Mapping[str, RecordForm
         path: The path that the recipe gives.
         alone: Whether the file is a single record.
     """
-    line = _line(found, formats, path, alone=alone)
+    line, guess = _line(found, formats, path, alone=alone)
     if line and len(line) <= _LONGEST + len(path):
-        return line
-    return f"Say which columns, of texts, are which: {{path: {path}, format: question-answer, {_ANY}}}."
+        return line, guess
+    hint = f"Say which columns, of texts, are which: {{path: {path}, format: question-answer, {_ANY}}}."
+    return hint, guess
 
 
-def _line(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool) -> str:
-    """Returns the line for the file's own columns, or ""."""
+def _line(
+    found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool
+) -> tuple[str, Guess | None]:
+    """Returns the line for the file's own columns, or "", and what it guesses."""
     lists = [name for name, column in found.items() if column.is_list_of_objects]
     texts = [name for name, column in found.items() if column.is_text and not _FACTS.fullmatch(name)]
     renamed = _renamed(found, formats, [] if texts else lists)
     if renamed:
-        return f"If that is so, write: {{path: {path}, {renamed}}}."
+        return f"If that is so, write: {{path: {path}, {_entry(renamed)}}}.", renamed
     wrong = next((name for name, column in found.items() if name in _ANSWERS and not column.is_text), None)
     if wrong:
         made = f"jq -c '.{wrong} |= tostring' FILE > records.jsonl"
-        return f"What is learnt is text, and '{wrong}' is none. Where its JSON is meant, this makes it one: {made}"
+        return (
+            f"What is learnt is text, and '{wrong}' is none. Where its JSON is meant, this makes it one: {made}",
+            None,
+        )
     labels = [
         name
         for name, column in found.items()
@@ -61,16 +73,19 @@ def _line(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path
     if texts and labels:
         names = "" if found[labels[0]].is_text else ", names: [FIRST, SECOND]"
         told = _columns({"text": texts[0], "label": labels[0]})
-        return f"For example, where it is a text with a label: {{path: {path}, format: {{use: label{names}}}{told}}}."
+        line = f"For example, where it is a text with a label: {{path: {path}, format: {{use: label{names}}}{told}}}."
+        return line, None
     columns = _fitting(_pair(texts), found, formats)
     if columns:
-        told = _columns(columns)
-        return f"Say which column is which, for example: {{path: {path}, format: question-answer{told}}}."
+        guess = _guess("question-answer", columns)
+        return f"Say which column is which, for example: {{path: {path}, {_entry(guess)}}}.", guess
     if len(texts) == 1:
-        return f"To learn the texts alone: {{path: {path}, format: text{_columns({'text': texts[0]})}}}."
+        guess = _guess("text", {"text": texts[0]})
+        return f"To learn the texts alone: {{path: {path}, {_entry(guess)}}}.", guess
     if alone and len(lists) == 1 and "role" not in found[lists[0]].keys:
-        return f"Where its list holds the records, this makes a file of them: jq '.{lists[0]}' FILE > records.json"
-    return ""
+        line = f"Where its list holds the records, this makes a file of them: jq '.{lists[0]}' FILE > records.json"
+        return line, None
+    return "", None
 
 
 def _pair(texts: Sequence[str]) -> tuple[str, str] | None:
@@ -107,8 +122,8 @@ _ANSWERED = re.compile("answer|response|output|completion|solution|summary|targe
 _ANSWERS = ("answer", "response", "output", "completion", "text", "content")
 
 
-def _renamed(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], lists: Sequence[str]) -> str:
-    """Returns what makes one format fit, or "": other names for columns, by case or for a list of messages."""
+def _renamed(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], lists: Sequence[str]) -> Guess | None:
+    """Returns what makes one format fit, or None: other names for columns, by case or for a list of messages."""
     lower = {name: re.sub(r"\s+", "_", name.strip().lower()) for name in found}
     ways = [lower] if len({*lower.values()}) == len(lower) else []
     lists = [name for name, column in found.items() if column.is_list_of_objects]
@@ -120,8 +135,16 @@ def _renamed(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], l
         fitting = fits(other, formats)
         if len(fitting) == 1:
             changed = {ours: name for name, ours in way.items() if ours != name and ours in fitting[0].columns}
-            return f"format: {fitting[0].name}{_columns(changed)}"
-    return ""
+            return _guess(fitting[0].name, changed)
+    return None
+
+
+def _guess(format: str, columns: Mapping[str, str]) -> Guess:
+    return {"format": format, "columns": {ours: theirs for ours, theirs in columns.items() if ours != theirs}}
+
+
+def _entry(guess: Guess) -> str:
+    return f"format: {guess['format']}{_columns(guess['columns'])}"
 
 
 def _columns(columns: Mapping[str, str]) -> str:

@@ -46,8 +46,8 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
 
     Raises:
         ModelError: It encodes at random; a part of it could make a text over a thousand times as long; its patterns
-            could take very long, or can't be judged; it has hundreds of steps, or more tokens or merges than any model
-            in use; or a table in it claims more bytes than it has.
+            could take very long, or can't be judged; it has hundreds of steps, steps of no type, or more tokens or
+            merges than any model in use; or a table in it claims more bytes than it has.
     """
     model = spec.get("model")
     dropout = model.get("dropout") if isinstance(model, Mapping) else None
@@ -64,6 +64,8 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
         steps = list(_steps(spec.get(part)))
         if len(steps) > _MOST_STEPS:
             raise ModelError(f"the {part} of tokenizer.json has {len(steps):,} steps", where=where)
+        for step in steps:
+            _check_step(step, part, where)
         _check_template(steps, part, where)
         for step in steps:
             search += _search_steps(step.get("pattern"), int(CHARACTERS * longer), part, where)
@@ -76,6 +78,15 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
             if "content" in step:
                 longer = min(longer * _growth(step), _MOST_GROWTH)
         _check_growth(steps, part, where)
+
+
+def _check_step(step: Mapping[str, Any], part: str, where: str) -> None:
+    """Refuses a step whose type is no text, by whose fields the library goes then, and one that cuts into nothing."""
+    kind = step.get("type", "")
+    if not isinstance(kind, str):
+        raise ModelError(f"a step in the {part} of tokenizer.json has a type that is no text", where=where)
+    if kind == "FixedLength" and step.get("length") == 0:
+        raise ModelError(f"the {part} of tokenizer.json cuts texts into pieces of no length", where=where)
 
 
 def _check_size(model: Any, where: str) -> None:

@@ -279,12 +279,13 @@ class HuggingFaceTokenizer:
     def adds_bos(self) -> bool:
         """Whether the post-processor puts the `bos` token first: it does as the configuration says, if that says it."""
         bos = self.role_token("bos")
-        return bos is not None and around(self._full)[0][:1] == [bos]
+        return bos is not None and self.put_around[0][:1] == [bos]
 
     @cached_property
     def put_around(self) -> tuple[list[int], list[int]]:
         """The ids that the post-processor puts before a text, and those that it puts after it."""
-        return around(self._full)
+        with no_panic(self._where):
+            return around(self._full)
 
     def encode(self, text: str, specials: Specials = "none") -> list[int]:
         """Returns the ids of one text."""

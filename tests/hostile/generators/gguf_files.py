@@ -169,7 +169,7 @@ def _change(draw: random.Random, file: _File, kind: str) -> None:
             key[2] = draw.choice(_PRE)
         else:
             key[2] = draw.choice((hostile_string(draw), "\udc80", b"\xff\xfe",
-            "x")) if key[1] == _STRING else draw.choice(
+            "x")) if key[1] == _STRING or not isinstance(key[2], int | float) else draw.choice(
                 (nudged(draw, key[2]), 0, 2**31 - 1, 2**32 - 1, float("nan"), float("inf"), -1, 3))  # fmt: skip
     elif kind == "type of a value":
         key[1] = draw.choice((*range(13), 13, 255, 2**32 - 1))
