@@ -121,12 +121,24 @@ def test_stop_texts_are_found_wherever_pieces_divide_them(cut: int) -> None:
     assert read("abc", "abcd") == "abc" and read("abc") == "abc"
 
 
-def test_with_a_seed_what_was_asked_before_has_no_influence(app: Any) -> None:
-    again = [{"role": "user", "content": "say 3 and 4"}]
-    first = chat(app, messages=again, temperature=2, seed=7).json["choices"]
-    chat(app, messages=[{"role": "user", "content": "say 3 and 5"}])
-    assert chat(app, messages=again, temperature=2, seed=7).json["choices"] == first
-    assert chat(app, messages=again, temperature=2, seed=8).json["choices"] != first
+def test_with_a_seed_nothing_is_taken_over_from_the_request_before(app: Any, model: ReloadedModel) -> None:
+    def computed(**body: Any) -> int:
+        """Returns how many tokens the first pass computes."""
+        passes: list[int] = []
+        hook = model.network.register_forward_pre_hook(
+            lambda module, args, given: passes.append(given["input_ids"].shape[1]), with_kwargs=True
+        )
+        assert chat(app, **body).status == 200
+        hook.remove()
+        return passes[0]
+
+    whole = chat(app).json["usage"]["prompt_tokens"]
+    assert computed(seed=None) == 1, "the last token, which an answer goes on from"
+    assert computed(seed=0) == computed(seed=0, temperature=2) == whole
+
+
+def test_without_a_seed_drawn_answers_differ(app: Any) -> None:
+    assert len({chat(app, seed=None, temperature=5).data.partition(b"choices")[2] for _ in range(3)}) > 1
 
 
 def test_the_whole_conversation_is_asked(app: Any) -> None:
