@@ -113,14 +113,17 @@ class Dataset:
             raise DataError("there is no record in it", where=str(self.source))
 
     def after(self, wanted: Iterator[bool]) -> Iterator[Sample | None]:
-        """Yields an item a sample, once all records have been read: the sample where it is wanted, else None."""
+        """Yields an item a sample, once all records have been read: the sample where it is wanted, else None.
+
+        Whoever calls it compares what comes with what came first.
+        """
         skipped = iter(self.skipped)
         out = next(skipped, None)
         for number, record in enumerate(self.reader.records(self.source)):
             if number == out:
                 out = next(skipped, None)
                 continue
-            yield self.sample(record) if next(wanted) else None
+            yield self.sample(record) if next(wanted, False) else None
 
     def sample(self, record: Record) -> Sample:
         """Returns what the format makes of a record.

@@ -27,10 +27,16 @@ def digest_sample(sample: Sample, seed: int | None = None) -> tuple[bytes, bytes
     empty without a seed.
 
     Raises:
-        DataError: A long text is not UTF-8, or empty.
+        DataError: A long text is not UTF-8, or empty; or the record holds what no UTF-8 or no JSON says.
     """
     alone, placed = hashlib.sha256(), hashlib.sha256(f"[{seed},".encode())
-    for part in _long(sample) if isinstance(sample, LongText) else (_json(sample.key()),):
+    try:
+        parts = _long(sample) if isinstance(sample, LongText) else (_json(sample.key()),)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the record's text is no text, or its tools are no JSON: {error}", where=sample.where
+        ) from None
+    for part in parts:
         alone.update(part)
         if seed is not None:
             placed.update(part)

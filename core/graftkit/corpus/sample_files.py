@@ -123,13 +123,18 @@ def scan_samples(
             kinds.append(_KINDS[type(shown(sample))])
         sizes.append(len(kinds) - before)
 
+    found = np.frombuffer(digests, DIGEST)
+
     def read(wanted: Mask) -> Iterator[Sample]:
-        return _read(datasets, states, wanted)
+        start = 0
+        for dataset, state, size in zip(datasets, states, sizes, strict=True):
+            if wanted[start : start + size].any():
+                part = slice(start, start + size)
+                yield from _read(dataset, state, wanted[part], found[part])
+            start += size
 
     shapes = np.frombuffer(kinds, np.uint8)
-    return Samples(
-        read, np.frombuffer(digests, DIGEST), np.frombuffer(draws, DIGEST), shapes, np.ones(len(kinds), bool), sizes
-    )
+    return Samples(read, found, np.frombuffer(draws, DIGEST), shapes, np.ones(len(kinds), bool), sizes)
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -140,16 +145,30 @@ def _state(path: Path) -> tuple[int, int]:
     return facts.st_size, facts.st_mtime_ns
 
 
-def _read(datasets: Sequence[Dataset], states: Sequence[tuple[int, int]], wanted: Mask) -> Iterator[Sample]:
-    """Reads some records again; the files must not have changed since they were checked."""
-    start = 0
-    for dataset, state in zip(datasets, states, strict=True):
-        if not wanted[start:].any():
-            return
-        path = dataset.source.path
-        if _state(path) != state:
-            raise DataError("the file has changed since its records were checked", where=str(path), hint="Start again.")
-        for sample in dataset.after(iter(wanted[start:])):
-            start += 1
-            if sample is not None:
-                yield sample
+def _read(dataset: Dataset, state: tuple[int, int], wanted: Mask, digests: Digests) -> Iterator[Sample]:
+    """Reads some of a file's records again, which must be those that were checked.
+
+    Args:
+        dataset: The file.
+        state: Its size and time then.
+        wanted: Which of its records are read, `[records]`.
+        digests: What they were then, `[records]`.
+    """
+    path = dataset.source.path
+    if _state(path) != state:
+        raise DataError("the file has changed since its records were checked", where=str(path), hint="Start again.")
+    number = -1
+    for number, sample in enumerate(dataset.after(iter(wanted))):
+        if sample is None:
+            continue
+        if not isinstance(sample, LongText) and digest_sample(sample)[0].rstrip(b"\0") != digests[number]:
+            raise _other(dataset, sample.where, "the record is another than the one that was checked")
+        yield sample
+    if number + 1 != len(wanted):
+        told = f"{number + 1:,} records were read, {len(wanted):,} when they were checked"
+        raise _other(dataset, str(dataset.source), told)
+
+
+def _other(dataset: Dataset, where: str, told: str) -> DataError:
+    makers = f"the reader {dataset.reader_name} and the format {dataset.format_name}"
+    return DataError(told, where=where, hint=f"The file is the same: {makers} must make the same of it each time.")

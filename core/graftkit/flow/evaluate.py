@@ -124,15 +124,14 @@ def _measured(
     run: RunContext, stage: StageScope, score: StepScore, store: TokenStore, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """Returns the loss and what else the objective tells; of the likelihood also that of a byte of text, in bits."""
-    if not math.isfinite(score.loss):
-        raise TrainingError(
-            f"the holdout loss is {score.loss}",
-            where=stage.name,
-            hint="A lower training.learning_rate usually helps."
-            if stage.name == "evaluation after"
-            else "The base model's weights or config.json are damaged.",
-        )
     config = run.plan.bound.objective_config
+    if not math.isfinite(score.loss):
+        hint = "The base model's weights or config.json are damaged"
+        if stage.name == "evaluation after":
+            hint = "A lower training.learning_rate usually helps"
+        elif not config.likelihood:
+            hint += f", or the objective {run.plan.bound.objective.use} makes losses that are no numbers"
+        raise TrainingError(f"the holdout loss is {score.loss}", where=stage.name, hint=f"{hint}.")
     if not config.likelihood or config.head == "masked":
         return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
     loss, weight_sum = score.loss, float(store.weight_sum.sum())

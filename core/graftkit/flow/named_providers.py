@@ -1,4 +1,4 @@
-"""Readers and formats whose errors name the plugin that raised them.
+"""Readers and formats whose errors, and results of another kind than is due, name their plugin.
 
 They are called for every record, too often for the guard around other providers' methods (`graftkit.host.guard`): what
 they change in the process is looked at after each stage.
@@ -6,24 +6,42 @@ they change in the process is looked at after each stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from graftkit.articles import with_article
 from graftkit.errors import GraftkitError, PluginCallError
 from graftkit.host.guard import brief
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import Record, RecordSource
-from graftkit.interfaces.samples import Sample
+from graftkit.interfaces.samples import (
+    ROLES,
+    Completion,
+    Conversation,
+    LabelledAnswer,
+    LongText,
+    Message,
+    PreferencePair,
+    Sample,
+    Text,
+    Tokens,
+)
 
-__all__ = ["NamedFormat", "NamedReader"]
+__all__ = ["Named", "NamedFormat", "NamedReader", "kind_named"]
 
 Result = TypeVar("Result")
 
 
-class _Named:
+class Named:
+    """A provider that is named where it fails.
+
+    Args:
+        registered: The provider and its plugin.
+    """
+
     def __init__(self, registered: RegisteredProvider) -> None:
         self._registered = registered
 
@@ -37,8 +55,21 @@ class _Named:
             what = f"{self._registered.kind} '{self._registered.provider.name}' raised {brief(error)}"
             raise PluginCallError(f"{what}, at {place}", where=self._registered.plugin.label) from error
 
+    def wrong(self, what: str, place: object = None) -> PluginCallError:
+        """Returns the error of a result of another kind than is due.
 
-class NamedReader(_Named):
+        Args:
+            what: What the provider gave.
+            place: Of what.
+        """
+        at = f", at {place}" if place is not None else ""
+        return PluginCallError(
+            f"{self._registered.kind} '{self._registered.provider.name}' {what}{at}",
+            where=self._registered.plugin.label,
+        )
+
+
+class NamedReader(Named):
     """A reader.
 
     Args:
@@ -56,12 +87,17 @@ class NamedReader(_Named):
 
     def records(self, source: RecordSource) -> Iterator[Record]:
         """Yields the reader's records."""
-        records = iter(self._call(source, self._reader.records, source))
-        while (record := self._call(source, next, records, None)) is not None:
+        records = self._call(source, self._reader.records, source)
+        if not isinstance(records, Iterable):
+            raise self.wrong(f"gave {kind_named(records)} for the records", source)
+        records = iter(records)
+        while (record := self._call(source, next, records, _END)) is not _END:
+            if not isinstance(record, Record):
+                raise self.wrong(f"gave {kind_named(record)} in place of a Record", source)
             yield Record(record.place, partial(self._call, f"{source}{record.place}", record.load))
 
 
-class NamedFormat(_Named):
+class NamedFormat(Named):
     """A format.
 
     Args:
@@ -75,8 +111,51 @@ class NamedFormat(_Named):
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Asks the format."""
-        return self._call("the columns of a file", self._format.columns, found)
+        columns: Any = self._call("the columns of a file", self._format.columns, found)
+        if columns is None:
+            return None
+        if isinstance(columns, str) or not isinstance(columns, Collection) or not all(map(_is_text, columns)):
+            raise self.wrong(
+                f"gave {kind_named(columns)} for the columns that it reads, not a collection of their names"
+            )
+        return columns
 
     def sample(self, record: Mapping[str, Any], where: str) -> Sample:
         """Returns the format's sample of a record."""
-        return self._call(where, self._format.sample, record, where)
+        sample = self._call(where, self._format.sample, record, where)
+        wrong = _wrong_with(sample)
+        if wrong:
+            raise self.wrong(f"gave {wrong}", where)
+        return sample
+
+
+_END = object()
+
+
+def kind_named(value: object) -> str:
+    """Returns what a value is called where another was due, such as "an int"."""
+    return "None" if value is None else with_article(type(value).__name__)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _wrong_with(sample: object) -> str:
+    """Returns what a format must not give; "" where a sample is one."""
+    match sample:
+        case Conversation(messages):
+            if not messages:
+                return "a conversation without messages"
+            strange = next((message for message in messages if not isinstance(message, Message)), None)
+            if strange is not None:
+                return f"a conversation with {kind_named(strange)} in place of a message"
+            other = next((message.role for message in messages if message.role not in ROLES), None)
+            return "" if other is None else f"a message of the role {other!r}: roles are {', '.join(ROLES)}"
+        case PreferencePair(chosen, rejected):
+            return _wrong_with(chosen) or _wrong_with(rejected)
+        case LabelledAnswer(answer):
+            return _wrong_with(answer)
+        case Completion() | Text() | LongText() | Tokens():
+            return ""
+    return f"{kind_named(sample)} in place of a sample"

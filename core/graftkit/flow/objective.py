@@ -7,7 +7,8 @@ from collections.abc import Callable
 from torch import nn
 
 from graftkit.flow.context import RunContext
-from graftkit.interfaces.objective import Objective, SequenceObjective, TeacherConfig
+from graftkit.flow.named_objective import NamedObjective
+from graftkit.interfaces.objective import TeacherConfig
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
@@ -19,10 +20,9 @@ def loss_of(run: RunContext, network: nn.Module) -> Callable[[Passes], StepLoss]
     choice, config = run.plan.bound.objective, run.plan.bound.objective_config
     if config.likelihood:
         return None
+    objective = NamedObjective(run.host.registry.create(choice.registered, choice.config), choice.registered)
     if config.head == "sequence":
-        scored: SequenceObjective = run.host.registry.create(choice.registered, choice.config)
-        return lambda passes: SequenceLoss(network, scored, passes)
-    objective: Objective = run.host.registry.create(choice.registered, choice.config)
+        return lambda passes: SequenceLoss(network, objective, passes)
     temperature = config.temperature if isinstance(config, TeacherConfig) else 1.0
     return lambda passes: ObjectiveLoss(
         network,

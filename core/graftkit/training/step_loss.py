@@ -482,8 +482,6 @@ def _ask(
     with torch.enable_grad():
         scores = _scores(examples, batches, logps, candidates)
         losses = objective.losses(scores)
-    if losses.shape != (len(examples),):
-        raise ValueError(f"losses() returned {list(losses.shape)} for {len(examples)} examples: one loss each is due")
     with torch.no_grad():
         metrics = objective.metrics(scores)
     return _Asked(scores, losses, metrics, [len(batch.labels) for batch in batches])
