@@ -7,6 +7,7 @@ GraftkitError                what was wrong, where, and what to do
 |   |   |-- NothingToLearn   a record that is well-formed, and has no answer
 |   |   |-- UnknownFormatError  records that no format fits as they are
 |   |   `-- TemplateLimitError  a chat template that does far more work than its conversation asks for
+|   |-- ContextLengthError   a prompt that leaves no room in the model's context
 |   |-- ModelError           the base model's files, or its tokenizer
 |   |-- TargetError          an adapter's target that matches no layer
 |   |-- ProviderError        a name that no plugin offers, or several do
@@ -34,6 +35,7 @@ from graftkit.redact import without_secrets
 
 __all__ = [
     "Cancelled",
+    "ContextLengthError",
     "DataError",
     "ExportError",
     "FolderError",
@@ -128,6 +130,10 @@ class UnknownFormatError(DataError):
 
 class TemplateLimitError(DataError):
     """A chat template does far more work, or makes larger values, than laying out a conversation takes."""
+
+
+class ContextLengthError(RequestError):
+    """A prompt leaves no room for an answer in the model's context."""
 
 
 class ModelError(RequestError):

@@ -23,6 +23,7 @@ _COMMANDS = {
     "plan": "Check a recipe and say what it would do.",
     "preview": "Show training records as tokens, those in the loss marked.",
     "generate": "Try a run or an export.",
+    "serve": "Serve a run or an export to OpenAI's clients.",
     "export": "Add an export to a finished run, without training.",
     "compare": "Compare runs: recipes, curves, figures, answers.",
     "verify": "Prove an export again: load it afresh, compare logits.",

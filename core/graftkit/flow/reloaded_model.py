@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any, Literal
 
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.errors import RequestError
+from graftkit.errors import ContextLengthError, DataError, RequestError
+from graftkit.flow.call_notation import CallReader, call_notation
+from graftkit.flow.stop_texts import StopTexts
 from graftkit.flow.turn_end import TurnEnd, Unended, turn_end
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message
@@ -29,15 +31,26 @@ class Reply:
         text: What has been said so far.
         prompt_tokens: How many tokens the prompt has.
         tokens: How many tokens were made, without that which ended the answer.
-        stopped: "end" where the model ended its answer, "length" where it had no room left; "" before that.
+        stopped: "end" where the model or a stop text ended the answer, "length" where it had no room left; "" before
+            that.
+        calls: What takes the calls of functions out of the text, where functions were offered.
     """
 
     def __init__(
-        self, tokens: Iterator[int], tokenizer: Tokenizer, end: TurnEnd, *, prompt_tokens: int, most: int
+        self,
+        tokens: Iterator[int],
+        tokenizer: Tokenizer,
+        end: TurnEnd,
+        *,
+        prompt_tokens: int,
+        most: int,
+        stop_texts: Sequence[str] = (),
+        calls: CallReader | None = None,
     ) -> None:
+        self.calls = calls or CallReader()
         self.text, self.tokens, self.prompt_tokens = "", 0, prompt_tokens
         self.stopped: Literal["", "end", "length"] = ""
-        self._pieces = self._read(tokens, tokenizer, end, most)
+        self._pieces = self._read(tokens, tokenizer, end, most, StopTexts(stop_texts))
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -51,18 +64,22 @@ class Reply:
         """Stops the answer where it is."""
         self._pieces.close()
 
-    def _read(self, tokens: Iterator[int], tokenizer: Tokenizer, end: TurnEnd, most: int) -> Generator[str, None, None]:
+    def _read(
+        self, tokens: Iterator[int], tokenizer: Tokenizer, end: TurnEnd, most: int, stops: StopTexts
+    ) -> Generator[str, None, None]:
         decoder, unended = tokenizer.stream_decoder(), Unended(end)
         specials = {*tokenizer.special_tokens.values()}
         for token in tokens:
             self.tokens += 1
-            yield unended.push("" if token in specials else decoder.push(token))
-            if unended.ended:
+            yield stops.push(unended.push("" if token in specials else decoder.push(token)))
+            if unended.ended or stops.found:
                 self.stopped = "end"
+                yield stops.finish()
                 return
-        self.stopped = "length" if self.tokens >= most else "end"
-        yield unended.push(decoder.finish())
-        yield unended.finish(stopped=self.stopped == "end")
+        stopped = self.tokens < most
+        rest = unended.push(decoder.finish()) + unended.finish(stopped=stopped)
+        yield stops.push(rest) + stops.finish()
+        self.stopped = "end" if stopped or unended.ended or stops.found else "length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +126,9 @@ class ReloadedModel:
         history: Sequence[Message] = (),
         max_new_tokens: int = 256,
         sampler: Sampler | None = None,
+        stop_texts: Sequence[str] = (),
     ) -> Reply:
-        """Returns the answer, which is made as its pieces are taken.
+        """Returns the answer to a prompt, which is made as its pieces are taken.
 
         Args:
             prompt: What the user says.
@@ -121,6 +139,7 @@ class ReloadedModel:
             history: What was said before by user and assistant.
             max_new_tokens: Tokens at most.
             sampler: What chooses tokens; the likeliest when left out.
+            stop_texts: Texts that end the answer, and are no part of it.
 
         Raises:
             RequestError: The prompt is empty, too long or no text, or a chat template is needed that is not there, or
@@ -131,10 +150,86 @@ class ReloadedModel:
         except UnicodeEncodeError:
             raise RequestError("the prompt is not UTF-8") from None
         ids = self.prompt(prompt, system, plain, tools, history)
-        most = self._room(len(ids), max_new_tokens)
         end = TurnEnd() if (self.asks_plainly if plain is None else plain) else self._end
+        return self._reply(ids, end, max_new_tokens, sampler, stop_texts)
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        max_new_tokens: int = 256,
+        sampler: Sampler | None = None,
+        stop_texts: Sequence[str] = (),
+    ) -> Reply:
+        """Returns the answer to a conversation in the chat template, which is made as its pieces are taken.
+
+        Args:
+            messages: What was said; the system message of the training goes before it where it has none. An empty
+                system message stands for none.
+            tools: As for `stream`.
+            max_new_tokens: Tokens at most.
+            sampler: What chooses tokens; the likeliest when left out.
+            stop_texts: Texts that end the answer, and are no part of it.
+
+        Raises:
+            RequestError: There is no chat template, or it refuses the conversation or leaves out some of it; or the
+                conversation is too long.
+        """
+        if self.tokenizer.chat_template is None:
+            raise RequestError("the tokenizer has no chat template", hint="Continue a text instead.")
+        ids = self._conversation_prompt(messages, tools)
+        return self._reply(ids, self._end, max_new_tokens, sampler, stop_texts, self._call_reader(tools or ()))
+
+    def _call_reader(self, tools: Sequence[Mapping[str, Any]]) -> CallReader:
+        """Returns what takes calls of these functions out of an answer, as far as the chat template writes JSON."""
+        if not tools:
+            return CallReader()
+        names = {tool["function"]["name"] for tool in tools if isinstance(tool.get("function"), Mapping)}
+        return CallReader(call_notation(self._encoder(), self.tokenizer, self._end.text), names)
+
+    def _conversation_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
+        """Returns the ids of a conversation; arguments and errors as for `answer`.
+
+        All that was given must be written by the template. What the training gives it besides may be left out, as it
+        was from records whose template leaves it out.
+        """
+        said = tuple(message for message in messages if message.content or message.role != "system")
+        given = Conversation(said, "", tuple(tools or ()))
+        system = () if any(message.role == "system" for message in messages) else self._training_system
+        whole = Conversation((*system, *said), "", tuple(self.tools if tools is None else tools))
+        strict = self._encoder(report_dropped=False)
+        try:
+            return strict.prompt(whole)
+        except DataError:
+            if whole == given:
+                raise
+            strict.prompt(given)
+            return self._encoder().prompt(whole)
+
+    @property
+    def _training_system(self) -> tuple[Message, ...]:
+        return (Message("system", self.system),) if self.system else ()
+
+    def forget(self) -> None:
+        """Has the next answer computed from its first token, whatever the prompt before it began with.
+
+        What was computed in other parts differs in its last bits, as matrix products of other shapes do.
+        """
+        self._continuation.forget()
+
+    def _reply(
+        self,
+        ids: Sequence[int],
+        end: TurnEnd,
+        wanted: int,
+        sampler: Sampler | None,
+        stop_texts: Sequence[str],
+        calls: CallReader | None = None,
+    ) -> Reply:
+        most = self._room(len(ids), wanted)
         tokens = self._continuation.stream(ids, max_new_tokens=most, stop=self.stop, sampler=sampler)
-        return Reply(tokens, self.tokenizer, end, prompt_tokens=len(ids), most=most)
+        return Reply(tokens, self.tokenizer, end, prompt_tokens=len(ids), most=most, stop_texts=stop_texts, calls=calls)
 
     def _room(self, prompt: int, wanted: int) -> int:
         """Returns how many tokens an answer may have, within the model's context."""
@@ -142,7 +237,7 @@ class ReloadedModel:
         if prompt == 0:
             raise RequestError("the prompt is empty", hint="Give it a word.")
         if prompt >= context:
-            raise RequestError(f"the prompt has {prompt} tokens; the model's context is {context}")
+            raise ContextLengthError(f"the prompt has {prompt} tokens; the model's context is {context}")
         return min(wanted, context - prompt)
 
     @property
@@ -176,16 +271,15 @@ class ReloadedModel:
         encoder = self._encoder()
         if plain:
             return encoder.prompt(prompt)
-        said = self.system if system is None else system
-        turns = [Message("system", said)] if said else []
+        turns = self._training_system if system is None else (Message("system", system),) if system else ()
         offered = tuple(self.tools if tools is None else tools)
         return encoder.prompt(Conversation((*turns, *history, Message("user", prompt)), "prompt", offered))
 
-    def _encoder(self) -> Encoder:
+    def _encoder(self, *, report_dropped: bool = True) -> Encoder:
         return Encoder(
             self.tokenizer,
             chat_template_of(self.tokenizer, options=self.chat),
             max_length=1 << 30,
             rows=self.network.get_input_embeddings().num_embeddings,
-            report_dropped=True,
+            report_dropped=report_dropped,
         )

@@ -57,13 +57,13 @@ def parse_json(data: bytes | str, most_values: int = 4_000_000, *, unicode: bool
     return found
 
 
-def parse_strict_json(text: str, most_values: int) -> Any:
+def parse_strict_json(data: bytes | str, most_values: int, *, unicode: bool = False) -> Any:
     """Returns what JSON says, as `parse_json` does, without what Python's reader forgives.
 
     Raises:
         ValueError: As for `parse_json`; or a key stands in an object twice, or a number is none of JSON's, such as NaN.
     """
-    return parse_json(text, most_values, parse_constant=_no_constant, object_pairs_hook=_unique)
+    return parse_json(data, most_values, unicode=unicode, parse_constant=_no_constant, object_pairs_hook=_unique)
 
 
 def _no_constant(name: str) -> None:

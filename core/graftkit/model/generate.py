@@ -84,6 +84,10 @@ class Continuation:
         """How many tokens' keys and values are kept."""
         return len(self._held)
 
+    def forget(self) -> None:
+        """Keeps nothing of what was computed."""
+        self._cache, self._held = None, []
+
     def stream(
         self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[int], sampler: Sampler | None = None
     ) -> Iterator[int]:
@@ -112,7 +116,7 @@ class Continuation:
         common = next((place for place, (held, token) in enumerate(pairs) if held != token), None)
         common = min(len(self._held), len(prompt) - 1) if common is None else common
         if self._cache is None or not common or not _keeps_all(self._cache):
-            self._cache, self._held = None, []
+            self.forget()
             return prompt
         if common < len(self._held):
             self._cache.crop(common - len(self._held))

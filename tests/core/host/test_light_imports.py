@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "transformers", "bitsandbytes", "tokenizers"}
+HEAVY = {"torch", "transformers", "bitsandbytes", "tokenizers", "starlette", "uvicorn"}
 
 
 def loaded(statement: str, *arguments: str) -> set[str]:
@@ -30,12 +30,13 @@ def loaded(statement: str, *arguments: str) -> set[str]:
         "from graftkit import PluginHost, hookimpl, Provider, Recipe, load_recipe, plan, run",
         "from graftkit import PluginHost; assert PluginHost(strict=True).registry.providers()",
         "from graftkit.cli.main import main; main(['--help'])",
+        "from graftkit.cli.main import main; main(['serve', '--help'])",
         "from graftkit.cli.main import main; main(['plugins'])",
         "from graftkit.cli.main import main; main(['plugins', '--json'])",
         "from graftkit.cli.main import main; main(['schema'])",
     ],
 )
-def test_it_loads_neither_torch_nor_transformers_nor_bitsandbytes_nor_tokenizers(statement: str) -> None:
+def test_it_loads_nothing_heavy(statement: str) -> None:
     assert not loaded(statement) & HEAVY
 
 

@@ -1,0 +1,199 @@
+"""The application: its routes, and who may use them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from graftkit.interfaces.samples import ToolCall
+from graftkit.serve.access import LOOPBACK_NAMES, KnownHosts, KnownKey, json_error
+from graftkit.serve.answers import Answer, AnswerQueue, Ask
+from graftkit.serve.api_error import ApiError, stopping
+from graftkit.serve.connection import read_json, while_connected
+from graftkit.serve.limits import Limits
+from graftkit.serve.requests import ChatRequest, CompletionRequest, GenerationOptions, chat_request, completion_request
+from graftkit.serve.wire import ChatWire, CompletionWire, EventStream, Wire, events
+
+if TYPE_CHECKING:
+    from graftkit.flow.reloaded_model import ReloadedModel, Reply
+
+__all__ = ["create_app"]
+
+
+def create_app(
+    queue: AnswerQueue,
+    name: str,
+    *,
+    limits: Limits | None = None,
+    hosts: frozenset[str] | None = LOOPBACK_NAMES,
+    origins: Sequence[str] = (),
+    api_key: str | None = None,
+) -> Starlette:
+    """Returns an ASGI application that answers as OpenAI's API does.
+
+    Args:
+        queue: What asks the model. It is stopped when the application is shut down.
+        name: What the model is called.
+        limits: How much a client may ask for.
+        hosts: The names that the server is called by, in small letters, as they stand in a request's Host without the
+            port; None where any will do, as behind a proxy that checks it.
+        origins: Origins of pages that browsers may let ask, such as "http://localhost:3000".
+        api_key: What a client has to show; None for nothing.
+
+    Example:
+        ```python
+        model = graftkit.flow.reload.reload("runs/quickstart")
+        app = create_app(AnswerQueue(model), "quickstart")
+        uvicorn.run(app, port=8000)
+        ```
+    """
+    service = _Service(queue, name, limits or Limits())
+    middleware = [
+        *([Middleware(KnownHosts, names=hosts)] if hosts is not None else []),
+        *([_cors(origins)] if origins else []),
+        *([Middleware(KnownKey, key=api_key)] if api_key is not None else []),
+    ]
+    routes = [
+        Route("/v1/chat/completions", service.chat, methods=["POST"]),
+        Route("/v1/completions", service.complete, methods=["POST"]),
+        Route("/v1/models", service.models),
+        Route("/v1/models/{model:path}", service.model),
+        Route("/health", service.health),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        queue.stop()
+
+    handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
+        ApiError: _answer_error,
+        HTTPException: _answer_http_error,
+        ClientDisconnect: _answer_nobody,
+    }
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    return Middleware(
+        CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"], max_age=600
+    )
+
+
+async def _answer_error(request: Request, error: ApiError) -> Response:
+    return json_error(error)
+
+
+async def _answer_http_error(request: Request, error: HTTPException) -> Response:
+    """Answers what starlette raises itself: for a path or a method that there is none of."""
+    path = request.url.path[:200]
+    message = f"there is no {request.method} {path}" if error.status_code == 405 else f"there is no {path}"
+    found = ApiError(error.status_code, f"{message}; the API's paths begin with /v1", code="unknown_url")
+    found.headers |= dict(error.headers or {})
+    return json_error(found)
+
+
+async def _answer_nobody(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=499)
+
+
+class _Service:
+    """What the routes lead to; the arguments are those of `create_app`."""
+
+    def __init__(self, queue: AnswerQueue, name: str, limits: Limits) -> None:
+        self._queue, self._name, self._limits = queue, name, limits
+        self._created = int(time.time())
+
+    async def health(self, request: Request) -> Response:
+        """Tells whether questions are taken."""
+        if self._queue.stopping:
+            raise stopping()
+        return JSONResponse({"status": "ok"})
+
+    async def models(self, request: Request) -> Response:
+        """Lists the one model."""
+        return JSONResponse({"object": "list", "data": [self._facts()]})
+
+    async def model(self, request: Request) -> Response:
+        """Tells of the one model."""
+        asked = request.path_params["model"]
+        if asked != self._name:
+            message = f"there is no model {asked[:100]!r} here; {self._name!r} is served"
+            raise ApiError(404, message, code="model_not_found", param="model")
+        return JSONResponse(self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        return {"id": self._name, "object": "model", "created": self._created, "owned_by": "graftkit"}
+
+    async def chat(self, request: Request) -> Response:
+        """Answers a conversation."""
+        asked = chat_request(await read_json(request, self._limits), self._name, self._limits)
+        return await self._answered(request, _asks_chat(asked), asked.options, ChatWire(self._name))
+
+    async def complete(self, request: Request) -> Response:
+        """Continues a text."""
+        asked = completion_request(await read_json(request, self._limits), self._name, self._limits)
+        return await self._answered(request, _asks_completion(asked), asked.options, CompletionWire(self._name))
+
+    async def _answered(self, request: Request, ask: Ask, options: GenerationOptions, wire: Wire) -> Response:
+        """Returns an answer once it is made, or as soon as it has begun where it is streamed."""
+        answer = self._queue.ask(ask)
+        streams = False
+        try:
+            if options.stream:
+                await while_connected(request.receive, answer.begun())
+                streams = True
+                return EventStream(events(answer, wire, include_usage=options.include_usage), answer.cancel)
+            text, calls = await while_connected(request.receive, _whole(answer))
+            return JSONResponse(wire.completion(text, calls, answer))
+        finally:
+            if not streams:
+                answer.cancel()
+
+
+async def _whole(answer: Answer) -> tuple[str, list[ToolCall]]:
+    """Returns an answer's text, and the functions that it calls."""
+    await answer.begun()
+    text = "".join([answer.calls.push(piece) async for piece in answer.pieces()])
+    rest, calls = answer.calls.finish()
+    return text + rest, calls
+
+
+def _asks_chat(asked: ChatRequest) -> Ask:
+    def ask(model: ReloadedModel) -> Reply:
+        return model.answer(asked.messages, tools=asked.tools, **_how(model, asked.options))
+
+    return ask
+
+
+def _asks_completion(asked: CompletionRequest) -> Ask:
+    def ask(model: ReloadedModel) -> Reply:
+        return model.stream(asked.prompt, plain=True, **_how(model, asked.options))
+
+    return ask
+
+
+def _how(model: ReloadedModel, options: GenerationOptions) -> dict[str, Any]:
+    """Returns how a model is asked.
+
+    Without temperature, top_p, top_k and min_p the likeliest tokens are taken. With a seed nothing is taken over of
+    what was computed for the request before, so that the same request has the same answer, bit for bit.
+    """
+    from graftkit.model.sampling import Sampler, Sampling
+
+    seed = secrets.randbits(63) if options.seed is None else options.seed
+    if options.seed is not None:
+        model.forget()
+    sampler = Sampler(Sampling.asked(model.generation, seed=seed, **options.sampling))
+    return {"max_new_tokens": options.max_new_tokens, "sampler": sampler, "stop_texts": options.stop}

@@ -1,0 +1,88 @@
+"""What depends on whether the client is still there: its request's body, and the work for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
+
+from graftkit.interfaces.bounded_json import parse_strict_json
+from graftkit.serve.api_error import ApiError, invalid
+from graftkit.serve.limits import Limits
+
+__all__ = ["read_json", "while_connected"]
+
+_T = TypeVar("_T")
+
+_CLOSE = {"Connection": "close"}
+"""Of an answer to a body that was not read to its end."""
+
+
+async def read_json(request: Request, limits: Limits) -> Any:
+    """Returns the JSON of a request's body.
+
+    Its content type must be JSON's: a page of another origin can send that only where the server allows it to.
+
+    Raises:
+        ApiError: It is of another type, too large, no JSON, or does not come in time.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        message = f"the body's content type is {kind[:100] or 'not given'}; it has to be application/json"
+        raise ApiError(415, message, code="unsupported_media_type", headers=_CLOSE)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiError(415, "compressed bodies are not read", code="unsupported_media_type", headers=_CLOSE)
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            body = await _read(request, limits.body_bytes)
+    except TimeoutError:
+        message = f"the body did not come within {limits.body_seconds:g} seconds"
+        raise ApiError(408, message, code="timeout", headers=_CLOSE) from None
+    try:
+        return parse_strict_json(body, limits.json_values, unicode=True)
+    except ValueError as error:
+        raise invalid("", f"the body is no JSON: {error}", "invalid_json") from None
+
+
+async def _read(request: Request, most: int) -> bytes:
+    """Returns a body of at most so many bytes."""
+    length = request.headers.get("content-length", "")
+    body = bytearray()
+    if not (length.isdecimal() and int(length[:20]) > most):
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                break
+        else:
+            return bytes(body)
+    raise ApiError(413, f"the body has over {most:,} bytes", code="request_too_large", headers=_CLOSE)
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:
+    """Does work, but stops it as soon as the client is gone.
+
+    Args:
+        receive: The connection, whose request has been read to its end.
+        work: The work.
+
+    Raises:
+        ClientDisconnect: The client went first.
+    """
+    doing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise ClientDisconnect
+    finally:
+        doing.cancel()
+        leaving.cancel()
+        await asyncio.gather(doing, leaving, return_exceptions=True)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

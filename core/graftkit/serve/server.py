@@ -1,0 +1,144 @@
+"""Runs an application on this machine until it is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from graftkit.errors import RequestError
+from graftkit.flow.cancel import CancelToken
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+__all__ = ["bind", "is_loopback", "serve", "url_of"]
+
+_POLL = 0.05
+"""Seconds between looks at whether to stop."""
+
+_STOP_WITHIN = 5
+"""Seconds that answers, which are stopped where they are, may take to be sent."""
+
+_MOST_CONNECTIONS = 100
+
+_REQUEST_WITHIN = 30
+"""Seconds in which the head of a connection's request has to come."""
+
+
+class _Connection(H11Protocol):
+    """Closes a connection that a request's head does not come on: idle ones would keep others from connecting."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_for_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _wait_for_request(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = self.loop.call_later(_REQUEST_WITHIN, self._close_without_request)
+
+    def _close_without_request(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Takes an address, at which nothing is answered before `serve`.
+
+    Raises:
+        RequestError: It is taken by another program, or is none of this machine's.
+    """
+    taken: socket.socket | None = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        taken = socket.socket(family, kind, protocol)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(address)
+    except (OSError, UnicodeError) as error:
+        if taken is not None:
+            taken.close()
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        hint = "Name another one: --port 0 takes any that is free."
+        raise RequestError(f"the address can't be taken: {reason}", where=f"{host}:{port}", hint=hint) from None
+    return taken
+
+
+def is_loopback(bound: socket.socket) -> bool:
+    """Tells whether an address is reached from this machine alone."""
+    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def url_of(bound: socket.socket) -> str:
+    """Returns where the API of an address is."""
+    host, port = bound.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+def serve(
+    app: Starlette,
+    bound: socket.socket,
+    cancel: CancelToken,
+    *,
+    on_start: Callable[[], None] = lambda: None,
+    on_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves an application until somebody asks to stop, by the token, or by SIGINT or SIGTERM in the main thread.
+
+    Args:
+        app: The application.
+        bound: An address of `bind`; it is closed in the end.
+        cancel: Asks to stop.
+        on_start: Called once requests are answered.
+        on_stop: Called in the event loop once it is asked to stop: stops what would be waited for.
+    """
+    config = uvicorn.Config(
+        app,
+        http=_Connection,
+        ws="none",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_STOP_WITHIN,
+    )
+    with bound:
+        asyncio.run(_serve(uvicorn.Server(config), bound, cancel, on_start, on_stop))
+
+
+async def _serve(
+    server: uvicorn.Server,
+    bound: socket.socket,
+    cancel: CancelToken,
+    on_start: Callable[[], None],
+    on_stop: Callable[[], None],
+) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        while not (server.started or serving.done()):
+            await asyncio.sleep(_POLL / 5)
+        on_start()
+        while not (cancel.requested or server.should_exit or serving.done()):
+            await asyncio.sleep(_POLL)
+    finally:
+        server.should_exit = True
+        on_stop()
+        await serving
