@@ -305,6 +305,7 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
         targets,
         experts,
         unties,
+        list(planned.folder.saved),
         generation_config(planned.files, planned.change, planned.tokenizer, stops_of(planned)),
     )
     reason = exporter.refusal(asked) or merge_refusal(exporter, planned.files, planned.quantizer)
