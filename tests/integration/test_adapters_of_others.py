@@ -574,6 +574,16 @@ def test_training_goes_on_with_an_adapter_and_resumes(adapter: Path, make_recipe
     assert (tmp_path / "run" / CHECKPOINTS).is_dir()
 
 
+def test_an_adapter_whose_model_computes_no_numbers_is_named(adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: 1e30 * tensor for name, tensor in tensors.items()}, adapter / "adapter_model.safetensors")
+    asked = invoked(generate.command, adapter, "hello", "--base", tiny_model, "--plain", "--max-new-tokens", 2)
+    exported = export(adapter, "--base", tiny_model, "--to", "merged", "--out", tmp_path / "out")
+    for done in (asked, exported):
+        assert done.exit_code == 2 and f"{adapter}: its logits are no finite numbers" in done.output, done.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_adapter_that_changes_after_it_was_checked_is_refused(
     adapter: Path, make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:
