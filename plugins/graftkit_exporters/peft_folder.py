@@ -173,7 +173,8 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
     head = list(trained.head) if new_rows else []
     own = {name.rpartition(".")[0] for name in saved if not name.startswith(tuple(f"{path}." for path in head))}
     modules = [*sorted(own), *head]
-    tensors |= {f"base_model.model.{name}": tensor.cpu().contiguous() for name, tensor in saved.items()}
+    tied = len({tensor.data_ptr() for tensor in saved.values()}) < len(saved)  # which a file keeps apart
+    tensors |= {f"base_model.model.{name}": tensor.cpu().clone().contiguous() for name, tensor in saved.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         **experts.fields,
@@ -184,6 +185,7 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         "inference_mode": True,
         **(_token_indices(vocabulary) if vocabulary else {}),
         **({"modules_to_save": modules} if modules else {}),
+        **({"ensure_weight_tying": True} if tied else {}),
     }
     write_json(folder / "adapter_config.json", config)
     said = {stack: layout.to_json() for stack, layout in layouts.items()}

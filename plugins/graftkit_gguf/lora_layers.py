@@ -36,6 +36,9 @@ def check_planned(planned: PlannedModel) -> None:
     architecture.metadata(complete_config(planned.config))
     if planned.change is not None:
         raise ExportError("rows of the embeddings have no form in a GGUF adapter", hint=_INSTEAD)
+    if planned.saved_modules:
+        what = f"'{planned.saved_modules[0]}', which is whole beside the adapter, has no form in a GGUF adapter"
+        raise ExportError(what, hint=_INSTEAD)
     file_alpha(planned.adapter.peft_config())
     if planned.expert_targets:
         raise ExportError(

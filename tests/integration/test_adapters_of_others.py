@@ -574,6 +574,16 @@ def test_training_goes_on_with_an_adapter_and_resumes(adapter: Path, make_recipe
     assert (tmp_path / "run" / CHECKPOINTS).is_dir()
 
 
+def test_an_adapter_whose_model_computes_no_numbers_is_named(adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: 1e30 * tensor for name, tensor in tensors.items()}, adapter / "adapter_model.safetensors")
+    asked = invoked(generate.command, adapter, "hello", "--base", tiny_model, "--plain", "--max-new-tokens", 2)
+    exported = export(adapter, "--base", tiny_model, "--to", "merged", "--out", tmp_path / "out")
+    for done in (asked, exported):
+        assert done.exit_code == 2 and f"{adapter}: its logits are no finite numbers" in done.output, done.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_adapter_that_changes_after_it_was_checked_is_refused(
     adapter: Path, make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:
@@ -600,9 +610,9 @@ def test_a_recipe_that_contradicts_its_adapter_is_refused(
         graftkit.run(make_recipe(adapter={"from": str(adapter), **said}), out=tmp_path / "run")
 
 
-def test_training_does_not_go_on_with_whole_modules(tiny_model: Path, make_recipe: RecipeMaker, tmp_path: Path) -> None:
-    made = make_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["norm"])
-    with pytest.raises(RequestError, match=r"whole modules \('modules_to_save': norm\)"):
+def test_training_does_not_go_on_with_trained_rows(tiny_model: Path, make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    made = make_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=[300, 7])
+    with pytest.raises(RequestError, match=r"trained rows of embeddings \(model.embed_tokens\)"):
         graftkit.run(make_recipe(adapter={"from": str(made)}), out=tmp_path / "run")
 
 

@@ -15,7 +15,7 @@ from graftkit.cli.options import adapter_options, disable_option, host_of_run, j
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.tables import side_by_side
 from graftkit.cli.terminal import Styled, console, is_terminal, json_line, say, say_answer
-from graftkit.errors import RequestError
+from graftkit.errors import RequestError, named
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.visible import further_lines_indented
@@ -107,11 +107,12 @@ def command(
         click.echo("Trained on plain prompts, and so asked without the chat template; --chat asks in it.", err=True)
     asking = Asking(system, None if tools is None else _read_tools(tools), plain, max_new_tokens, seed, sampling)
     talks = prompt is None and sys.stdin.isatty() and is_terminal() and not as_json
-    if talks and without is None:
-        converse(asking.of(model), remembers=not (model.asks_plainly if plain is None else plain))
-        return
-    for text in [prompt] if prompt is not None else _lines():
-        _say(text, asking.of(model), asking.of(without) if without else None, as_json)
+    with named(source):
+        if talks and without is None:
+            converse(asking.of(model), remembers=not (model.asks_plainly if plain is None else plain))
+            return
+        for text in [prompt] if prompt is not None else _lines():
+            _say(text, asking.of(model), asking.of(without) if without else None, as_json)
 
 
 class Asking:

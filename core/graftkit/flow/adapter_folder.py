@@ -6,6 +6,7 @@ Everything in such a folder is a stranger's word. Nothing of it is given to peft
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,9 +34,17 @@ from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.peft_adapter import PeftFields
 from graftkit.interfaces.peft_config import check_adapter_config, read_adapter_config, stored_shapes
 from graftkit.interfaces.peft_experts import ExpertLayout
-from graftkit.store.files import sha256_of
+from graftkit.store.files import atomic_folder, sha256_of
 
-__all__ = ["NEW_ROWS", "OF_BASE", "PREFIX", "AdapterFolder", "is_adapter_folder", "read_adapter_folder"]
+__all__ = [
+    "NEW_ROWS",
+    "OF_BASE",
+    "PREFIX",
+    "AdapterFolder",
+    "is_adapter_folder",
+    "keep_adapter_folder",
+    "read_adapter_folder",
+]
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -77,7 +86,7 @@ class AdapterFolder:
         options: The recipe fields of that adapter.
         config: Its config model, made of these.
         layers: The dotted path of every layer that has tensors of the method's, as the file has them.
-        saved: The names of the tensors of whole modules (`modules_to_save`), as the base model calls them.
+        saved: The shape of each tensor of whole modules (`modules_to_save`), by the base model's name of it.
         rows: The ids of trained rows, by the dotted path of their matrix.
         files: The sha256 of its two files, by name.
         manifest: What graftkit says of it, where graftkit made it.
@@ -90,7 +99,7 @@ class AdapterFolder:
     options: Mapping[str, Any]
     config: ProviderConfig
     layers: Sequence[str]
-    saved: Sequence[str]
+    saved: Mapping[str, tuple[int, ...]]
     rows: Mapping[str, tuple[int, ...]]
     files: Mapping[str, str]
     manifest: ExportManifest | None = None
@@ -106,6 +115,11 @@ class AdapterFolder:
         """The base model that it names, where that is a folder or a file on this machine."""
         named = self.fields.get("base_model_name_or_path")
         return named if isinstance(named, str) and named and _is_there(named) else None
+
+    @property
+    def ties_saved(self) -> bool:
+        """Whether PEFT keeps whole modules of a tied embedding and output layer one matrix."""
+        return bool(self.saved and self.fields.get("ensure_weight_tying"))
 
     @property
     def expert_layouts(self) -> dict[str, ExpertLayout]:
@@ -126,13 +140,30 @@ def is_adapter_folder(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
-def read_adapter_folder(path: Path, host: PluginHost, use: str | None = None) -> AdapterFolder:
+def keep_adapter_folder(folder: AdapterFolder, target: Path) -> None:
+    """Copies what `read_adapter_folder` reads of an adapter, so that the run is independent of its folder.
+
+    Args:
+        folder: The adapter.
+        target: The folder to make.
+
+    Raises:
+        StorageError: The system refused.
+    """
+    names = [CONFIG, TENSORS, *([EXPORT_MANIFEST] if folder.manifest else [])]
+    with atomic_folder(target) as made:
+        for name in names:
+            shutil.copyfile(folder.path / name, made / name)
+
+
+def read_adapter_folder(path: Path, host: PluginHost, use: str | None = None, *, kept: bool = False) -> AdapterFolder:
     """Reads what an adapter in PEFT's format is; no tensor is read.
 
     Args:
         path: The folder.
         host: The plugins.
         use: The adapter that is to have its method; the first one that does when left out.
+        kept: Whether it is a copy that `keep_adapter_folder` made, which lacks what else its manifest lists.
 
     Raises:
         FolderError: It is no such folder, it is damaged, its files contradict one another, or no installed adapter has
@@ -160,7 +191,9 @@ def read_adapter_folder(path: Path, host: PluginHost, use: str | None = None) ->
     try:
         registered, options, model = _method(host, fields, use)
         config = _checked(model, options)
-        found = AdapterFolder(path, fields, registered, options, config, (), (), {}, _hashes(path), _manifest(path))
+        found = AdapterFolder(
+            path, fields, registered, options, config, (), {}, {}, _hashes(path), _manifest(path, kept=kept)
+        )
         return _sorted_out(found, shapes, model.peft_prefix)
     except ValueError as error:  # a plugin's, of fields that a stranger has written
         raise FolderError(str(error), where=where, hint=_ELSEWHERE) from None
@@ -170,11 +203,14 @@ def _hashes(path: Path) -> dict[str, str]:
     return {name: sha256_of(path / name) for name in (CONFIG, TENSORS)}
 
 
-def _manifest(path: Path) -> ExportManifest | None:
-    """Returns graftkit's own manifest of the folder, whose files are what it lists."""
+def _manifest(path: Path, *, kept: bool) -> ExportManifest | None:
+    """Returns graftkit's own manifest of the folder, whose files are what it lists; of a copy those two that it has."""
     if not (path / EXPORT_MANIFEST).is_file():
         return None
     manifest = ExportManifest.read(path, ("files", *TO_LOAD, *TO_REBUILD))
+    if kept:
+        check_listed(path, {name: facts for name, facts in manifest.files.items() if name in (CONFIG, TENSORS)})
+        return manifest
     check_all_listed(path, manifest)
     check_listed(path, listed_by_the_run(path))
     return manifest
@@ -242,7 +278,7 @@ def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], pre
         ValueError: A tensor is none of these, or of what adapter_config.json names there is no tensor.
     """
     layers: dict[str, None] = {}
-    saved: list[str] = []
+    saved: dict[str, tuple[int, ...]] = {}
     rows: dict[str, tuple[int, ...]] = {}
     copies: list[str] = []
     names = _saved_names(found.fields)
@@ -264,13 +300,13 @@ def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], pre
         if name.endswith(NEW_ROWS):
             rows[name.removesuffix(NEW_ROWS)] = _ids(found.fields, name.removesuffix(NEW_ROWS), shape)
         elif any(_inside(name, module) for module in names):
-            saved.append(name)
+            saved[name] = shape
         elif _COPY.fullmatch(name):
             copies.append(name)
         elif match := own.fullmatch(name):
             layers[match[1]] = None
         elif saved_tied and name.endswith(".weight"):  # the other matrix, which modules_to_save need not name
-            saved.append(name)
+            saved[name] = shape
         else:
             raise ValueError(f"the tensor '{key[:120]}' belongs to nothing that adapter_config.json names")
     lacking = [module for module in names if not any(_inside(name, module) for name in saved)]

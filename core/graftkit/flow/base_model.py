@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError
-from graftkit.flow.adapter_folder import AdapterFolder
+from graftkit.flow.adapter_folder import AdapterFolder, is_adapter_folder, keep_adapter_folder
 from graftkit.flow.base_facts import check_unchanged, hashed_as_read
 from graftkit.flow.check_model import PlannedBase, offloads
-from graftkit.flow.context import RunContext
+from graftkit.flow.context import RunContext, StageScope
+from graftkit.flow.folder import ADAPTER_FROM
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.new_rows import changed_config, grow_vocabulary
 from graftkit.flow.observed_start import observed_start, put_start, with_options
@@ -27,13 +28,18 @@ from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
-from graftkit.model.outer_layers import OuterLayer
+from graftkit.model.outer_layers import OuterLayer, untied
 from graftkit.model.packing import Packing, use_packing
 from graftkit.model.sharded import SharedBlocks
+from graftkit.model.whole import put_whole, whole_parameters
 from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
 from graftkit.store.token_store import TokenStore
 
 __all__ = ["LoadedBase", "LoadedModel", "load_base", "prepare_model"]
+
+
+_SHOWN = 3
+"""Names of whole parameters that a notice shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,8 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
     bound, files, network = run.plan.bound, run.plan.files, base.network
     with run.stage("adapter") as stage:
         grown = grow_vocabulary(run, network) if run.vocabulary.change else None
+        origin = run.plan.origin
+        unties = origin is not None and put_whole(network, origin.saved.keys(), tied=origin.ties_saved)
         adapter: Adapter = run.host.registry.create(bound.adapter.registered, bound.adapter.config)
         start = observed_start(run, adapter, network, store, base.packing, stage, made_in)
         if start:
@@ -115,6 +123,7 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
                 stage.notice("memory.offload changes nothing on a CPU, in whose memory the inputs of blocks are anyway")
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
+        config = untied(config) if unties else config
         generation = generation_config(files, run.vocabulary.change, tokenizer, run.manifest.stop_tokens)
         start_head(network, base.new, bound.recipe.training.seed)
         for parameter in head_parameters(network, base.head).values():
@@ -130,17 +139,25 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
             grown,
             {} if run.plan.head else generation,
             system=system,
+            saved_modules=list(origin.saved) if origin else (),
             head=base.head,
         )
-        if run.plan.origin:
-            _take_over(run, run.plan.origin, model)
+        if origin:
+            _take_over(run, origin, model, keep=made_in is None)
+            _tell_of_saved(stage, model)
         stage.facts |= _facts(model, base.device)
         run.record(parameters={key: stage.facts[key] for key in ParameterFacts.model_fields})
         return LoadedModel(model, base.device, base.packing, base.originals)
 
 
-def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel) -> None:
-    """Gives the adapter the tensors of the one that training goes on with, and keeps its files' hashes.
+def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel, *, keep: bool) -> None:
+    """Gives the adapter the tensors of the one that training goes on with, and keeps its files and their hashes.
+
+    Args:
+        run: The run.
+        origin: The adapter that training goes on with.
+        model: What gets its tensors.
+        keep: Whether its files are copied into the run's folder.
 
     Raises:
         ModelError: It was trained on another base model, does not fit this one, or is not what the run began with.
@@ -154,8 +171,21 @@ def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel) -> N
         )
     if origin.manifest:
         check_unchanged(origin.manifest.model, required(run.manifest.model, "model"))
-    run.record(adapter_from=AdapterSource(path=str(origin.path), files=dict(origin.files)))
+    run.record(adapter_from=before or AdapterSource(path=str(origin.path), files=dict(origin.files)))
     load_tensors(origin, model, run.plan.targets)
+    if keep and not is_adapter_folder(run.folder / ADAPTER_FROM):
+        keep_adapter_folder(origin, run.folder / ADAPTER_FROM)
+
+
+def _tell_of_saved(stage: StageScope, model: AdaptedModel) -> None:
+    """Says what is trained as a whole beside the adapter, since its folder holds it so."""
+    whole = whole_parameters(model.network, model.saved_modules)
+    if whole:
+        shown = ", ".join(list(whole)[:_SHOWN]) + (f" and {len(whole) - _SHOWN:,} more" if len(whole) > _SHOWN else "")
+        numbers = sum(parameter.numel() for parameter in whole.values())
+        stage.notice(
+            f"the adapter's whole modules ('modules_to_save') are trained as it is: {shown}, {numbers:,} numbers"
+        )
 
 
 def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError, RecipeError, RequestError
-from graftkit.flow.adapter_folder import AdapterFolder, read_adapter_folder
+from graftkit.flow.adapter_folder import AdapterFolder, is_adapter_folder, read_adapter_folder
 from graftkit.host.host import PluginHost
 from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.peft_adapter import PeftFields
@@ -23,20 +23,29 @@ if TYPE_CHECKING:
 __all__ = ["check_origin", "check_targets", "filled_from_folder"]
 
 
-def filled_from_folder(loaded: LoadedRecipe, host: PluginHost) -> tuple[LoadedRecipe, AdapterFolder | None]:
+def filled_from_folder(
+    loaded: LoadedRecipe, host: PluginHost, kept: Path | None = None
+) -> tuple[LoadedRecipe, AdapterFolder | None]:
     """Returns the recipe with method, fields and targets of the adapter that it goes on with, and that adapter.
+
+    Args:
+        loaded: The recipe.
+        host: The plugins.
+        kept: Where the run that goes on keeps a copy of that adapter, which is read where the folder is gone.
 
     Raises:
         FolderError: The folder can't be read.
         RecipeError: The recipe says a field otherwise than the folder.
-        RequestError: The folder holds more than an adapter's tensors on layers.
+        RequestError: The folder holds trained rows of embeddings.
     """
     section = loaded.recipe.adapter
     if section.origin is None:
         return loaded, None
-    folder, where = read_adapter_folder(Path(section.origin), host, section.use or None), loaded.document.where
-    held = _beside_layers(folder)
-    if held:
+    path, where = Path(section.origin), loaded.document.where
+    gone = kept is not None and not is_adapter_folder(path) and is_adapter_folder(kept)
+    folder = read_adapter_folder(kept if gone and kept else path, host, section.use or None, kept=gone)
+    if folder.rows:
+        held = f"trained rows of embeddings ({', '.join(sorted(folder.rows))})"
         raise RequestError(
             f"the adapter holds {held}, with which training can't go on",
             where=where(("adapter", "from")),
@@ -56,13 +65,6 @@ def filled_from_folder(loaded: LoadedRecipe, host: PluginHost) -> tuple[LoadedRe
     own = {"use": _name(folder), **folder.options, "targets": _targets(folder)}
     data["adapter"] = {**own, **data["adapter"]}
     return LoadedRecipe(Recipe.model_validate(data), replace(loaded.document, data=data)), folder
-
-
-def _beside_layers(folder: AdapterFolder) -> str:
-    """Names what a folder holds besides tensors on layers; nothing where it holds nothing else."""
-    if folder.saved:
-        return f"whole modules ('modules_to_save': {', '.join(folder.fields['modules_to_save'])[:100]})"
-    return f"trained rows of embeddings ({', '.join(sorted(folder.rows))})" if folder.rows else ""
 
 
 def _name(folder: AdapterFolder) -> str:
@@ -104,10 +106,11 @@ def check_targets(plan: RunPlan, targets: list[str], planned: Loader) -> None:
     """Makes sure that the layers which are adapted are those that the adapter has tensors for.
 
     Raises:
-        RecipeError: The recipe names others.
+        RecipeError: The recipe names others, or changes the rows of a matrix that the adapter holds as a whole.
         ModelError, FolderError: The adapter does not fit the model.
     """
     from graftkit.flow.place_adapter import check_layers
+    from graftkit.model.whole import outer_names
 
     if plan.origin is None:
         return
@@ -118,4 +121,12 @@ def check_targets(plan: RunPlan, targets: list[str], planned: Loader) -> None:
             f"such as {odd[0]}",
             where=plan.bound.document.where(("adapter", "targets")),
             hint="Leave targets out: an adapter that is trained on keeps its layers.",
+        )
+    matrices = set(outer_names(planned.skeleton) or ()) & plan.origin.saved.keys()
+    if matrices and plan.vocabulary:
+        raise RecipeError(
+            f"tokenizer: the vocabulary changes, and with it the rows of '{min(matrices)}', which the adapter holds as "
+            "a whole",
+            where=plan.bound.document.where(("tokenizer",)),
+            hint="Export the adapter first (toolkit export ADAPTER --to merged), and change that model's vocabulary.",
         )

@@ -225,6 +225,7 @@ class Planned:
     targets: Sequence[str]
     expert_targets: Sequence[str] = ()
     unties: bool = False
+    saved_modules: Sequence[str] = ()
     generation_config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -264,6 +265,7 @@ def refuse_early(
             list(targets),
             list(experts),
             plan.unties,
+            list(plan.origin.saved) if plan.origin else (),
             generation_config=deepcopy(generation),
         )
         reason = _head_refusal(exporter, plan) or exporter.refusal(planned)

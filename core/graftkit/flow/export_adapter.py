@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graftkit.corpus.encode import chat_template_of
-from graftkit.errors import RecipeError
+from graftkit.errors import RecipeError, named
 from graftkit.flow.adapter_model import load_packed, stops_of, stream_adapted
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
@@ -37,6 +37,7 @@ from graftkit.interfaces.exporter import Exporter, MergingExporter
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.model.context import context_length
 from graftkit.model.load import plan_base_model
+from graftkit.model.sampling import check_logits
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
@@ -236,8 +237,12 @@ def _keep_proof(
         made: The folder that files are made in; the tokenizer is in it.
         kept: What puts them there.
     """
+    found = run_probes(loaded, _sequences(planned), 0)
+    with named(str(planned.folder.path)):
+        for logits in found.logits:
+            check_logits(logits)
     probes = replace(
-        run_probes(loaded, _sequences(planned), 0),
+        found,
         assets=_assets(planned, loaded, made / TOKENIZER, kept.day),
         sketches=sketches_for([exporter], loaded.model),
     )
@@ -305,6 +310,7 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
         targets,
         experts,
         unties,
+        list(planned.folder.saved),
         generation_config(planned.files, planned.change, planned.tokenizer, stops_of(planned)),
     )
     reason = exporter.refusal(asked) or merge_refusal(exporter, planned.files, planned.quantizer)

@@ -18,6 +18,7 @@ from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.store.files import TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
 
 __all__ = [
+    "ADAPTER_FROM",
     "CHECKPOINTS",
     "LOCK",
     "MANIFEST",
@@ -34,14 +35,20 @@ LOCK = ".graftkit.lock"
 
 CHECKPOINTS = "checkpoints"
 
+ADAPTER_FROM = "adapter-from"
+"""Where a run keeps the adapter that its training went on with: it goes on without the folder that this lay in."""
+
 _ASIDE = re.compile(r"\.graftkit-[a-z0-9_]{8}\.replaced")
 """What follows the folder's name in that of the one that holds the run to be replaced."""
 
-_FOLDERS = ("tokenizer", "tokens", ".tokens.partial", "teacher", ".teacher.partial", CHECKPOINTS, "adapter", "exports")
+_FOLDERS = (
+    *("tokenizer", "tokens", ".tokens.partial", "teacher", ".teacher.partial"),
+    *(CHECKPOINTS, ADAPTER_FROM, "adapter", "exports"),
+)
 """The folders that a run makes in its own, each of which it replaces or removes as a whole."""
 
 _OWN = re.compile(
-    r"manifest\.json|\.graftkit\.lock|tokenizer|vocabulary\.json|tokens|teacher|checkpoints|adapter|exports"
+    r"manifest\.json|\.graftkit\.lock|tokenizer|vocabulary\.json|tokens|teacher|checkpoints|adapter|adapter-from|exports"
     r"|(probes|reference|start)\.safetensors|metrics\.jsonl|answers-(before|after)\.json|holdout-worst\.json"
     rf"|report\.html|\.(tokens|teacher)\.partial|{TEMPORARY.pattern}"
 )
@@ -51,6 +58,7 @@ _OWN_FILES = re.compile(
     r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference|start)\.safetensors|metrics\.jsonl"
     r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|(tokens|teacher)/(train|holdout)\.safetensors"
     r"|adapter/adapter\.(safetensors|json)"
+    r"|adapter-from/(adapter_config\.json|adapter_model\.safetensors|graftkit\.json)"
     r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"
     rf"|\.(tokens|teacher)\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?"
 )

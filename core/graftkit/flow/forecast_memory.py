@@ -111,6 +111,8 @@ def request_of(
     sizes: Sizes,
     change: VocabularyChange | None = None,
     program: int | None = None,
+    saved: Sequence[str] = (),
+    ties_saved: bool = False,
 ) -> MemoryRequest:
     """Returns what to ask of a recipe.
 
@@ -126,6 +128,8 @@ def request_of(
         sizes: How long the examples are.
         change: What becomes of the vocabulary.
         program: The bytes that the interpreter and its libraries take; those of this process when left out.
+        saved: As for `DryRun`.
+        ties_saved: As for `DryRun`.
     """
     create = host.registry.create
     dry = DryRun(
@@ -144,6 +148,8 @@ def request_of(
         change=change,
         device=device,
         checkpointed=bound.recipe.memory.checkpoint == "blocks",
+        saved=saved,
+        ties_saved=ties_saved,
     )
     return MemoryRequest(dry, device, bool(bound.exports), (own_memory() or 0) if program is None else program)
 

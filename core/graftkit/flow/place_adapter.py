@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,11 +21,12 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import GrownVocabulary, grow
-from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import ties_output, untied
+from graftkit.model.parts import tower_tensors
 from graftkit.model.peft_targets import peft_targets
+from graftkit.model.whole import outer_names, put_whole, whole_parameters
 from graftkit.store.files import sha256_of
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "load_tensors",
     "place_adapter",
     "read_state",
+    "saved_names",
     "state_from_peft",
     "unties_output",
 ]
@@ -47,19 +50,21 @@ def state_from_peft(
     adapter: Adapter,
     targets: Sequence[str],
     layouts: Mapping[str, ExpertLayout] | None = None,
+    whole: Iterable[str] = (),
 ) -> dict[str, torch.Tensor]:
-    """Returns the adapter's own state, and new rows, from PEFT's tensors: what `AdaptedModel.adapter_state` gives.
+    """Returns what `AdaptedModel.adapter_state` gives from PEFT's tensors: the adapter's, new rows, whole parameters.
 
     Args:
         tensors: The tensors of an adapter_model.safetensors.
         adapter: The adapter that has its method.
         targets: The dotted paths of the adapted layers, and of stacks of experts.
         layouts: Where the tensors of each of those stacks lie.
+        whole: The names of the whole parameters.
 
     Raises:
         ModelError: There is no tensor of a layer.
     """
-    state: dict[str, torch.Tensor] = {}
+    state = {name: tensors[f"{PREFIX}{name}"] for name in whole}
     layouts, names = layouts or {}, sorted(tensors)
     for layer in dict.fromkeys(target for target in targets if target not in layouts):
         below = [name for name in _below(names, f"{PREFIX}{layer}.") if not name.startswith(OF_BASE)]
@@ -78,6 +83,20 @@ def state_from_peft(
         if key.endswith(NEW_ROWS):
             state[f"{key.removeprefix(PREFIX).removesuffix(NEW_ROWS)}.new_rows"] = value
     return state
+
+
+def saved_names(tensors: Iterable[str], layers: Collection[str], layouts: Mapping[str, ExpertLayout]) -> list[str]:
+    """Returns the names of whole parameters among PEFT's names of tensors: what belongs to no layer, and is no new row.
+
+    Args:
+        tensors: The names.
+        layers: The dotted paths of the adapted layers.
+        layouts: Where the tensors of adapted stacks of experts lie.
+    """
+    held = {name for layout in layouts.values() for name in layout.names}
+    names = [name.removeprefix(PREFIX) for name in tensors if name not in held and not name.endswith(NEW_ROWS)]
+    adapted = set(layers)
+    return [name for name in names if adapted.isdisjoint(accumulate(name.split("."), "{}.{}".format))]
 
 
 def _below(names: Sequence[str], prefix: str) -> Iterator[str]:
@@ -99,7 +118,7 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
         The adapted layers in the model's order, stacks of experts last.
 
     Raises:
-        ModelError: The model lacks a layer, or has one of that name that can't be adapted.
+        ModelError: The model lacks a layer or a whole parameter, or has one of that name that can't be adapted.
         FolderError: adapter_config.json names layers of which there is no tensor, or not all of which there are.
     """
     where, held = str(folder.path), set(folder.layers)
@@ -124,6 +143,7 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
     on_outer = [path for path in outer if path in held]
     if on_outer:
         _check_outer(folder, on_outer, planned)
+    _check_saved(folder, planned)
     stacks = folder.expert_layouts
     try:
         meant = peft_targets(folder.fields, linear, outer)
@@ -153,6 +173,37 @@ def _check_outer(folder: AdapterFolder, paths: Sequence[str], planned: Loader) -
         what = f"one update for embedding and output layer ('ensure_weight_tying'), '{paths[0]}': graftkit has two"
     if what:
         raise ModelError(f"the adapter has {what}", where=str(folder.path), hint=_MERGED)
+
+
+def _check_saved(folder: AdapterFolder, planned: Loader) -> None:
+    """Refuses whole parameters that the model lacks, has in another shape, or keeps frozen.
+
+    Raises:
+        ModelError: There is such a one.
+    """
+    where = str(folder.path)
+    frozen = [*(layer.path for layer in planned.layers), *(stack.path for stack in planned.stacks)]
+    adapted = [layer.path for layer in planned.outer if layer.path in folder.layers]
+    towers = tower_tensors(planned.skeleton)
+    shapes = {name: tuple(p.shape) for name, p in planned.skeleton.named_parameters(remove_duplicate=False)}
+    for name, shape in folder.saved.items():
+        what, hint = "", _MERGED
+        if any(name == path or name.startswith(f"{path}.") for path in frozen):
+            what = "a linear layer inside the blocks, which graftkit keeps frozen"
+        elif any(name.startswith(f"{path}.") for path in adapted):
+            what = "which the adapter adapts as well"
+        elif name in towers:
+            what = "a part of the model that no text runs through"
+        elif name not in shapes:
+            what, hint = "no parameter of the model", _OTHER_BASE
+        if what:
+            raise ModelError(f"'modules_to_save' holds '{name}', {what}", where=where, hint=hint)
+        if shape != shapes[name]:
+            raise ModelError(
+                f"'modules_to_save' holds '{name}' as {list(shape)}, the base model has {list(shapes[name])}",
+                where=where,
+                hint=f"{_OTHER_BASE} If its vocabulary was enlarged, give the enlarged base.",
+            )
 
 
 def gives_output_own_rows(folder: AdapterFolder, model: Any) -> bool:
@@ -256,20 +307,17 @@ def place_adapter(
         ModelError: They do not fit the model.
     """
     tensors = read_state(folder)
-    head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
-    tied = head is not None and head.weight is embedding.weight
     own_rows = gives_output_own_rows(folder, network)
     _check_copies(folder, network, tensors)
-    for name in folder.saved:
-        _put(network, name, tensors[f"{PREFIX}{name}"], str(folder.path))
-    if tied and not own_rows and torch.equal(head.weight, embedding.weight):
-        head.weight = embedding.weight
-    elif tied:
-        if head.weight is embedding.weight:
-            head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
-        config = untied(config)
+    unties = put_whole(network, folder.saved.keys(), tied=_saves_one_matrix(folder, network, tensors))
+    if own_rows and not unties:
+        head = network.get_output_embeddings()
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
         network.config.get_text_config().tie_word_embeddings = False
-    state = state_from_peft(tensors, adapter, targets, folder.expert_layouts)
+    if unties or own_rows:
+        config = untied(config)
+    whole = whole_parameters(network, folder.saved)
+    state = state_from_peft(tensors, adapter, targets, folder.expert_layouts, whole)
     grown = _grown(network, change, folder, state, reference) if change else None
     adapted = adapt(network, adapter, targets, seed=0, originals=originals)
     model = AdaptedModel(
@@ -309,9 +357,30 @@ def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[s
     """
     tensors = read_state(folder)
     _check_copies(folder, model.network, tensors)
-    state = state_from_peft(tensors, model.adapter, targets, folder.expert_layouts)
+    _saves_one_matrix(folder, model.network, tensors)
+    whole = whole_parameters(model.network, folder.saved)
+    state = state_from_peft(tensors, model.adapter, targets, folder.expert_layouts, whole)
     rows = {name: parameter.detach() for name, parameter in model.row_parameters().items()}
     load_state(model, {**rows, **state}, folder)
+
+
+def _saves_one_matrix(folder: AdapterFolder, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Tells whether an adapter holds the same matrix for a model's embedding and its output layer.
+
+    Raises:
+        FolderError: It holds two, which PEFT would tie.
+    """
+    outer = outer_names(network)
+    if outer is None or not folder.saved.keys() >= set(outer):
+        return False
+    same = torch.equal(*(tensors[f"{PREFIX}{name}"] for name in outer))
+    if folder.ties_saved and ties_output(network) and not same:
+        raise FolderError(
+            f"it has another matrix for '{outer[1]}' than for '{outer[0]}', which 'ensure_weight_tying' says are one",
+            where=str(folder.path),
+            hint=_MERGED,
+        )
+    return same
 
 
 def _check_copies(folder: AdapterFolder, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -326,35 +395,6 @@ def _check_copies(folder: AdapterFolder, network: nn.Module, tensors: Mapping[st
         if own.shape != copy.shape or not torch.allclose(own, copy, rtol=2**-7, atol=near):
             what = f"it holds '{name}', which is not what the base model has"
             raise ModelError(what, where=str(folder.path), hint=_OTHER_BASE)
-
-
-@torch.no_grad()
-def _put(network: nn.Module, name: str, tensor: torch.Tensor, where: str) -> None:
-    """Puts a parameter that an adapter holds as a whole in the place of the base model's.
-
-    Raises:
-        ModelError: The model has none of that name, it is a frozen layer's, or it has another shape.
-    """
-    path, _, key = name.rpartition(".")
-    try:
-        owner = network.get_submodule(path)
-        old = owner.get_parameter(key)
-    except AttributeError:
-        inside = any(
-            isinstance(module, FrozenLinear) and f".{own}." in f".{name}" for own, module in network.named_modules()
-        )
-        what = (
-            "a linear layer inside the blocks, which graftkit keeps frozen" if inside else "no parameter of the model"
-        )
-        hint = _MERGED if inside else _OTHER_BASE
-        raise ModelError(f"'modules_to_save' holds '{name}', {what}", where=where, hint=hint) from None
-    if old.shape != tensor.shape:
-        raise ModelError(
-            f"'modules_to_save' holds '{name}' as {list(tensor.shape)}, the base model has {list(old.shape)}",
-            where=where,
-            hint=f"{_OTHER_BASE} If its vocabulary was enlarged, give the enlarged base.",
-        )
-    setattr(owner, key, nn.Parameter(tensor.to(old.device, old.dtype), requires_grad=False))
 
 
 def _grown(

@@ -174,6 +174,7 @@ def make_plan(
     chosen: Mapping[str, Any] | None = None,
     pinned: Mapping[str, str] | None = None,
     settled: Mapping[str, SettledKey] | None = None,
+    origin_copy: Path | None = None,
 ) -> RunPlan:
     """Checks a recipe and plans its run.
 
@@ -185,11 +186,12 @@ def make_plan(
         chosen: What was chosen for the run that goes on, which holds for it; None where none does.
         pinned: The commits of the hub's data sets that the run which goes on took; see `RunPlan.revisions`.
         settled: What keys that say `auto` came to in the run that goes on.
+        origin_copy: As `kept` for `filled_from_folder`.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
     """
-    loaded, origin = filled_from_folder(loaded, host)
+    loaded, origin = filled_from_folder(loaded, host, origin_copy)
     bound = bind(loaded, host)
     recipe = bound.recipe
     where = bound.document.where

@@ -56,7 +56,10 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
     def ask(bound: BoundRecipe) -> MemoryRequest:
         files, bound = plan.files, settled_recipe(bound, plan.settled)
         model = (files.config, files.tensors, files.reference, settled.targets)
-        asked = request_of(bound, host, *model, base.packing, base.device.type, sizes, change)
+        saved, ties = (tuple(plan.origin.saved), plan.origin.ties_saved) if plan.origin else ((), False)
+        asked = request_of(
+            bound, host, *model, base.packing, base.device.type, sizes, change, saved=saved, ties_saved=ties
+        )
         return asked.with_teacher(_teacher_model(plan, host, base))
 
     def settle(limits: MemoryLimits | None) -> Mapping[str, SettledKey]:

@@ -35,7 +35,7 @@ from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.head import refuse_head
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model, open_named_base
-from graftkit.flow.place_adapter import check_layers, state_from_peft
+from graftkit.flow.place_adapter import check_layers, saved_names, state_from_peft
 from graftkit.flow.plan_adapter import TokenizerOf, plan_adapter
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.reloaded_model import ReloadedModel, Reply
@@ -44,6 +44,7 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
+from graftkit.interfaces.peft_config import read_adapter_config
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -52,6 +53,7 @@ from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
+from graftkit.model.whole import put_whole
 from graftkit.report.run_manifest import BaseFacts, HeadFacts, RunManifest, required, run_of
 
 __all__ = ["AdapterBase", "ReloadedModel", "Reply", "read_adapter", "reload", "reload_base", "unfinished"]
@@ -63,6 +65,14 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 """What a manifest may name: never any other attribute of torch."""
 
 _ADAPTER_AGAIN = "Put the file back; a run that has not finished writes it again with --resume."
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """Whole parameters that were trained beside an adapter, by name, and whether two of them are one tied matrix."""
+
+    names: Sequence[str] = ()
+    tied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +239,15 @@ def _adapter_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
+def _whole_of_run(facts: Mapping[str, Any], folder: Path) -> _Whole:
+    """Returns what a run's adapter.json says of whole parameters."""
+    names = facts.get("saved_modules", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        where = str(folder / "adapter" / "adapter.json")
+        raise FolderError("it is damaged: 'saved_modules' is no list of names", where=where, hint=_ADAPTER_AGAIN)
+    return _Whole(names, facts.get("ties_saved") is True)
+
+
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
     """Reads an adapter's tensors.
 
@@ -273,7 +292,8 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
     dtype = _DTYPES[manifest.recipe["training"]["dtype"]]
     change = _change(folder / VOCABULARY)
     seed = manifest.recipe["training"]["seed"]
-    network, settings = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change, seed)
+    whole = _whole_of_run(facts, folder)
+    network, settings = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change, whole, seed)
     chat = options_of(data.chat)
     stop = manifest.stop_tokens
     return ReloadedModel(network, tokenizer, stop, data.system, data.tools, chat, data.prompts, settings)
@@ -283,13 +303,17 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> Reloade
     """Loads an export in PEFT's format on the base that it was trained on."""
     _refuse_head(manifest.head, folder)
     tensors, layouts = _tensors(folder / "adapter_model.safetensors"), manifest.expert_layouts()
-    state = state_from_peft(tensors, make("adapter", manifest.adapter), manifest.targets, layouts)
+    saved = saved_names(tensors, manifest.targets, layouts)
+    state = state_from_peft(tensors, make("adapter", manifest.adapter), manifest.targets, layouts, saved)
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder)
     dtype = _DTYPES[manifest.dtype]
     change = _change(folder / VOCABULARY)
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
-    network, settings = _adapted(providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change)
+    whole = _Whole(saved)
+    network, settings = _adapted(
+        providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change, whole
+    )
     return _of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
 
 
@@ -330,6 +354,7 @@ def _adapted(
     dtype: torch.dtype,
     make: MakeProvider,
     change: VocabularyChange | None,
+    whole: _Whole,
     seed: int = 0,
 ) -> tuple[Any, Mapping[str, Any]]:
     """Returns the model, and the generation settings of its base."""
@@ -340,12 +365,26 @@ def _adapted(
     network = load_base_model(files, quantizer, device=device, dtype=dtype)
     adapter = make("adapter", providers["adapter"])
     grown = grow(network, change, _empty_rows(change), files.reference) if change else None
+    _put_whole(network, whole)
     originals = FileOriginals(files, quantizer, device, dtype)
     adapted = adapt(network, adapter, targets, seed=seed, originals=originals)
     config = changed_config(files.config, change, tokenizer)
-    model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown)
+    saved = whole.names
+    model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown, saved_modules=saved)
     model.load_adapter_state(state)
     return network, generation_config(files, change, tokenizer, ())
+
+
+def _put_whole(network: Any, whole: _Whole) -> None:
+    """Makes room for whole parameters that are read afterwards.
+
+    Raises:
+        FolderError: The model has none of that name: the manifest, or the adapter's file, is damaged.
+    """
+    try:
+        put_whole(network, frozenset(whole.names), tied=whole.tied)
+    except AttributeError as error:
+        raise FolderError(f"it is damaged: it has a whole parameter that the model lacks: {error}") from None
 
 
 def _empty_rows(change: VocabularyChange) -> MakeRows:
@@ -436,7 +475,7 @@ def reload_base(source: str, tuned: ReloadedModel, host: PluginHost, on: Adapter
             "nothing says what it was trained from", where=source, hint="Compare a run, or an export of a run."
         )
     beside = run is not None or (folder / "adapter_config.json").is_file()
-    if beside and not (folder / VOCABULARY).is_file():
+    if beside and not (folder / VOCABULARY).is_file() and not _holds_whole(folder, run):
         return replace(tuned, adapted=False)
     model = required(run.model, "model", source) if run else export.model  # type: ignore[union-attr]
     with this_machine_alone(), named(model.reference):
@@ -444,6 +483,13 @@ def reload_base(source: str, tuned: ReloadedModel, host: PluginHost, on: Adapter
         check_unchanged(model, base_facts(files))
         base = _opened(files, model.reference, ExportManifest(), host)
     return _asked_as(tuned, base)
+
+
+def _holds_whole(folder: Path, run: RunManifest | None) -> bool:
+    """Tells whether there are whole parameters beside an adapter, so that the model without it is another one."""
+    if run is not None:
+        return bool(_whole_of_run(_adapter_facts(folder / "adapter" / "adapter.json"), folder).names)
+    return bool(read_adapter_config(folder).get("modules_to_save"))
 
 
 def _base_of_adapter(folder: Path, tuned: ReloadedModel, host: PluginHost, base: str | None) -> ReloadedModel:

@@ -16,7 +16,7 @@ from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Chosen, Event, Notice, OnEvent
-from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
+from graftkit.flow.folder import ADAPTER_FROM, ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan import RunPlan, make_plan
 from graftkit.flow.resume import (
     Resumed,
@@ -269,7 +269,10 @@ def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> 
         started, chosen, pinned = day_of_run(folder), chosen_of_run(folder), revisions_of_run(folder)
         settled = settled_of_run(folder)
     refuse = partial(refuse_device, loaded.recipe.training.device)
-    return make_plan(loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned, settled=settled)
+    copy = None if folder is None else folder / ADAPTER_FROM
+    return make_plan(
+        loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned, settled=settled, origin_copy=copy
+    )
 
 
 def _flow(run: RunContext) -> None:

@@ -74,6 +74,8 @@ def _request(run: RunContext, planned: PlannedBase, corpus: Corpus) -> dict[str,
         "limits": asdict(available(planned.device)),
         "no_checkpointing": planned.no_checkpointing,
         "program": own_memory() or 0,
+        "saved": list(plan.origin.saved) if plan.origin else [],
+        "ties_saved": plan.origin is not None and plan.origin.ties_saved,
     }
 
 
@@ -128,7 +130,18 @@ def main() -> None:
     def forecast(values: Mapping[str, Any]) -> MemoryForecast:
         sizes = Sizes(**asked["largest"][str(values[MICROBATCH])])
         tried = bound.with_values(values)
-        request = request_of(tried, host, *model, packing, asked["device"], sizes, change, program=asked["program"])
+        request = request_of(
+            tried,
+            host,
+            *model,
+            packing,
+            asked["device"],
+            sizes,
+            change,
+            program=asked["program"],
+            saved=asked["saved"],
+            ties_saved=asked["ties_saved"],
+        )
         return forecast_memory(request)
 
     found = settle_memory(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from graftkit.errors import TargetError
@@ -179,9 +180,20 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
         targets=targets,
         expert_targets=[t for t in targets if t in stacks],
         unties=bool(outer) and ties_output(planned.skeleton),
-        forecast=forecast(bound, planned.layers, targets, planned.stacks, planned.outer),
+        forecast=_with_saved(plan, planned, forecast(bound, planned.layers, targets, planned.stacks, planned.outer)),
         notices=[*plan.notices, *(dense if planned.dense_experts else []), *_of_head(planned)],
     )
+
+
+def _with_saved(plan: RunPlan, planned: Loader, forecast: dict[str, int | None]) -> dict[str, int | None]:
+    """Counts among what an adapter trains the whole modules of the one that it goes on with."""
+    from graftkit.model.whole import whole_parameters
+
+    known, origin = forecast["adapter_parameters"], plan.origin
+    if origin is None or known is None:
+        return forecast
+    trained = whole_parameters(planned.skeleton, origin.saved) if origin.ties_saved else origin.saved
+    return {**forecast, "adapter_parameters": known + sum(prod(origin.saved[name]) for name in trained)}
 
 
 def _of_head(planned: Loader) -> Iterator[str]:

@@ -366,6 +366,8 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
             "tokenizer_fingerprint": fingerprint,
             "base": run.manifest.model.model_dump(mode="json") if run.manifest.model else None,
         }
+        if model.saved_modules:
+            facts |= {"saved_modules": list(model.saved_modules), "ties_saved": model.ties_saved}
         write_json(folder / "adapter.json", facts)
 
 

@@ -45,6 +45,7 @@ def float32_by_block(model: nn.Module) -> Iterator[None]:
         handles.append(block.register_forward_hook(_restoring(block, stored, drop), always_call=True))
     for module in others:
         if type(module) is nn.Embedding:
+            _raise(module.buffers(recurse=False), outside)
             handles.append(module.register_forward_hook(lambda module, inputs, rows: rows.float()))
         else:
             _raise(_tensors(module, recurse=False), outside)

@@ -87,6 +87,10 @@ class PlannedModel(Protocol):
         """Whether the base ties output layer and embedding, and one of them is adapted or has new rows of its own."""
 
     @property
+    def saved_modules(self) -> Sequence[str]:
+        """The names of parameters that are whole beside the adapter, in the place of the base model's; no head's."""
+
+    @property
     def adapter(self) -> Adapter:
         """The adapter's method."""
 
@@ -123,11 +127,11 @@ class TrainedModel(PlannedModel, Protocol):
 
     @property
     def saved_tensors(self) -> Mapping[str, torch.Tensor]:
-        """Whole parameters, float32, by name, that an adapter from elsewhere holds in the place of the base model's.
+        """Whole parameters, float32, by name, that are trained beside an adapter in the place of the base model's.
 
-        They are PEFT's `modules_to_save`: frozen here, or the head that was trained beside the adapter, and part of
-        what `merged_tensors` and `base_tensors` yield. Empty for the adapter of a language model that graftkit trained
-        from the start.
+        They are PEFT's `modules_to_save`: those that an adapter from elsewhere holds, or a head's, and part of what
+        `merged_tensors` and `base_tensors` yield. Two that are one tied matrix share their memory. Empty for the
+        adapter of a language model that graftkit trained from the start.
         """
 
     @property

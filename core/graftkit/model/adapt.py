@@ -29,6 +29,7 @@ from graftkit.model.outer_layers import OuterLayer, adapts_outer_layer, outer_la
 from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.model.sharded import ShardedWeight
+from graftkit.model.whole import whole_parameters
 from graftkit.store.fingerprint import derived_seed
 
 __all__ = ["AdaptedModel", "adapt", "adapters_disabled", "merged"]
@@ -54,7 +55,8 @@ class AdaptedModel:
         generation_config: How answers are generated, with the keys of a `generation_config.json`.
         prompts: How it was asked in training: "chat" for the chat template, "plain" for the text alone.
         system: The system message that all conversations shared, or None.
-        saved_modules: The names of parameters that an adapter's folder held as a whole, in the place of the base's.
+        saved_modules: The names of parameters that an adapter's folder held as a whole, which are trained beside it; of
+            a tied embedding and output layer both.
         unties: Whether its output layer or embedding is adapted, or its output layer has new rows of its own, and the
             base model ties the two.
         head: The dotted paths of the modules that are trained fully beside the adapter: a head on sequences.
@@ -85,8 +87,13 @@ class AdaptedModel:
 
         The adapter's folder held them so, or they are a head's.
         """
-        names = [*self.saved_modules, *self.head_parameters()]
+        names = [*self.saved_modules, *head_parameters(self.network, self.head)]
         return {name: self.network.get_parameter(name).detach().float() for name in names}
+
+    @property
+    def ties_saved(self) -> bool:
+        """Whether two of the saved modules' parameters are one matrix: a tied embedding and output layer."""
+        return len(whole_parameters(self.network, self.saved_modules)) < len(self.saved_modules)
 
     @property
     def change(self) -> VocabularyChange | None:
@@ -147,7 +154,7 @@ class AdaptedModel:
             f"{layer}.{name}": parameter
             for layer, weight in self.adapted.items()
             for name, parameter in weight.trainable_parameters().items()
-        } | {**self.row_parameters(), **self.head_parameters()}
+        } | {**self.row_parameters(), **self.whole_parameters()}
 
     def rate_scales(self) -> dict[str, float]:
         """Returns the factors on the learning rate that are not 1, by layer and name.
@@ -172,12 +179,12 @@ class AdaptedModel:
         """Returns those of them that are new rows of the embeddings."""
         return self.grown.parameters() if self.grown else {}
 
-    def head_parameters(self) -> dict[str, nn.Parameter]:
-        """Returns those of them that are a head's, by their names in the model."""
-        return head_parameters(self.network, self.head)
+    def whole_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns those of them that are a head's or a saved module's, by their names in the model."""
+        return head_parameters(self.network, self.head) | whole_parameters(self.network, self.saved_modules)
 
     def adapter_state(self) -> dict[str, torch.Tensor]:
-        """Returns every tensor that was trained, by layer and name: the adapter's, the new rows and the head's.
+        """Returns every tensor that was trained, by layer and name: the adapter's, new rows, and whole parameters.
 
         Of a frozen weight that the adapter replaced there are a few numbers besides, by which another one is told.
         """
@@ -186,7 +193,7 @@ class AdaptedModel:
             for layer, weight in self.adapted.items()
             for name, tensor in weight.adapter_state().items()
         }
-        whole = {**self.row_parameters(), **self.head_parameters()}
+        whole = {**self.row_parameters(), **self.whole_parameters()}
         return trained | {name: tensor.detach() for name, tensor in whole.items()} | self._projections()
 
     def _projections(self) -> dict[str, torch.Tensor]:
@@ -230,7 +237,7 @@ class AdaptedModel:
                 weight.load_adapter_state(mine)
             except ValueError as error:
                 raise TrainingError(f"{layer}: {error}") from None
-        for name, whole in {**self.row_parameters(), **self.head_parameters()}.items():
+        for name, whole in {**self.row_parameters(), **self.whole_parameters()}.items():
             if whole.shape != state[name].shape:
                 raise TrainingError(f"{name} has shape {list(state[name].shape)}, not {list(whole.shape)}")
             with torch.no_grad():

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from graftkit.model.attention import native_attention
 from graftkit.model.cache import can_grow, can_select, with_room
 from graftkit.model.packing import attention_as
-from graftkit.model.sampling import Sampler
+from graftkit.model.sampling import Sampler, check_logits
 
 __all__ = ["Continuation", "generate_greedily"]
 
@@ -205,10 +205,15 @@ class _Batch:
             )
 
     def next_tokens(self) -> list[int]:
-        """Computes the likeliest next token of every sequence."""
+        """Computes the likeliest next token of every sequence.
+
+        Raises:
+            ModelError: As for `check_logits`.
+        """
         output = self._forward()
         if self._cache is None:
             self._cache = with_room(getattr(output, self._cache_name), self._limit)
+        check_logits(output.logits[:, -1])
         chosen = output.logits[:, -1].argmax(-1)
         self._ids, self._positions = chosen.unsqueeze(1), self._positions[:, -1:] + 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)

@@ -9,7 +9,25 @@ from typing import Any
 
 import torch
 
-__all__ = ["GREEDY", "Sampler", "Sampling"]
+from graftkit.errors import ModelError
+
+__all__ = ["GREEDY", "Sampler", "Sampling", "check_logits"]
+
+
+def check_logits(logits: torch.Tensor) -> None:
+    """Makes sure that there is a likeliest token; one that can't come may have minus infinity.
+
+    Args:
+        logits: `[..., vocabulary]`.
+
+    Raises:
+        ModelError: A logit is no number, or infinite, or no token can come.
+    """
+    if not logits.amax(-1).isfinite().all():
+        raise ModelError(
+            "its logits are no finite numbers: no token can be chosen by them",
+            hint="The weights, or those of the adapter, are damaged or far too large.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +141,12 @@ class Sampler:
         self._random = torch.Generator().manual_seed(sampling.seed)
 
     def choose(self, logits: torch.Tensor, seen: Sequence[int]) -> int:
-        """Returns the next token; arguments as for `Sampling.scores`."""
+        """Returns the next token; arguments as for `Sampling.scores`.
+
+        Raises:
+            ModelError: As for `check_logits`.
+        """
+        check_logits(logits)
         scores = self._sampling.scores(logits, seen)
         if self._sampling.is_greedy:
             return int(scores.argmax())

@@ -32,6 +32,7 @@ from graftkit.model.load import Loader
 from graftkit.model.outer_layers import OuterLayer
 from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
+from graftkit.model.whole import put_whole, whole_parameters
 from graftkit.recipe.schema import TrainingSection
 from graftkit.training import loss
 from graftkit.training.batch import PackedBatch
@@ -105,6 +106,8 @@ class DryRun:
         change: What becomes of the vocabulary; None where it stays.
         device: The type of the device that it is for: elsewhere than on the CPU more logits are made at a time.
         checkpointed: Whether blocks are computed again for their gradient.
+        saved: Whole parameters that are trained beside the adapter, by name.
+        ties_saved: As for `put_whole`.
     """
 
     config: Mapping[str, Any]
@@ -122,6 +125,8 @@ class DryRun:
     change: VocabularyChange | None = None
     device: str = "cpu"
     checkpointed: bool = False
+    saved: Sequence[str] = ()
+    ties_saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +167,12 @@ def dry_run(asked: DryRun) -> list[Peak]:
         _name_weights(meter, network)
         use_packing(network, asked.packing)
         rows = _grown(asked, network)
+        put_whole(network, frozenset(asked.saved), tied=asked.ties_saved)
         adapted = adapt(network, asked.adapter, asked.targets, seed=0)
         if asked.checkpointed:
             checkpoint_blocks(network)
         trained = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
+        trained += whole_parameters(network, asked.saved).values()
         watch.ends("adapter")
         _name_weights(meter, network)
         meter.relabel([*trained, *rows], "adapter")

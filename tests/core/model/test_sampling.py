@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from graftkit.errors import ModelError
+from graftkit.model.generate import generate_greedily
 from graftkit.model.sampling import GREEDY, Sampler, Sampling
 from graftkit.model.twin import build_twin
 
@@ -77,3 +79,21 @@ def test_what_is_left_out_is_as_the_models_settings_say_once_something_is_asked_
 def test_a_temperature_near_nothing_takes_the_likeliest_token(temperature: float) -> None:
     scores = torch.tensor([-80.0, 90.0, 89.0])
     assert Sampler(Sampling(temperature=temperature)).choose(scores, []) == 1
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0)], ids=["greedy", "drawn"])
+def test_logits_that_are_no_numbers_choose_no_token(wrong: float, sampling: Sampling) -> None:
+    logits = torch.zeros(5)
+    logits[1] = -torch.inf
+    assert Sampler(sampling).choose(logits, []) != 1
+    logits[3] = wrong
+    with pytest.raises(ModelError, match="its logits are no finite numbers"):
+        Sampler(sampling).choose(logits, [])
+
+
+def test_answers_side_by_side_are_refused_likewise() -> None:
+    network: Any = build_twin(CONFIG)
+    network.get_output_embeddings().weight.data[7] = torch.nan
+    with pytest.raises(ModelError, match="its logits are no finite numbers"):
+        generate_greedily(network, [[3, 4], [5]], max_new_tokens=3, stop=[])
