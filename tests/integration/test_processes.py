@@ -17,7 +17,9 @@ import graftkit
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from graftkit.cli import processes
+from graftkit.cli import run as run_command
 from graftkit.errors import ProcessError, RecipeError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.check_model import of_this_process
@@ -204,6 +206,94 @@ def test_who_has_ended_is_named_and_nothing_is_lost(
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     (kept,) = (out / "checkpoints").iterdir()
     assert kept.name == f"step-{steps[-1]:08d}"
+
+
+PATCHED = """
+import os, resource, signal, sys, time
+from graftkit.training import process_group
+process_group.GONE_SECONDS = process_group.HUNG_SECONDS = 6.0
+rank = os.environ["RANK"]
+{}
+from graftkit.cli.main import main
+main()
+"""
+"""A command that waits for others for six seconds alone; what is put in the middle is what goes wrong."""
+HANGS = """
+from graftkit.training.loop import Trainer
+take = Trainer._take_step
+Trainer._take_step = lambda self, *a: time.sleep(60) if rank == "1" and self.step == 2 else take(self, *a)
+"""
+FULL = """
+if rank == "0":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+"""
+OTHER = """
+import graftkit._version
+if rank == "1":
+    graftkit._version.__version__ = "99.0"
+"""
+ENDS = """
+from graftkit.training.loop import Trainer
+def end(*arguments):
+    sys.exit(0)
+if rank == "0":
+    Trainer._take_step = end
+"""
+
+
+def go_wrong(what: str, recipe: str, out: Path, *more: str) -> Started:
+    program = ("-c", PATCHED.format(what))
+    return start_together(2, ["run", recipe, "--out", str(out), *more], out.parent, program=program, store_apart=True)
+
+
+def test_one_that_is_stopped_or_hangs_is_named(write: Callable[..., str], tmp_path: Path) -> None:
+    """A stopped one says nothing any more; one that hangs lives, and is the one that does not wait."""
+    recipe = write()
+    stopped, hanging = (
+        go_wrong(what, recipe, tmp_path / out, *LONG) for out, what in (("stopped", ""), ("hanging", HANGS))
+    )
+    metrics, end = tmp_path / "stopped" / "metrics.jsonl", time.monotonic() + 60
+    while time.monotonic() < end and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    stopped.processes[1].send_signal(signal.SIGSTOP)
+    told = []
+    for started in (stopped, hanging):
+        first, other = started.processes
+        told.append(first.communicate(timeout=60)[1])
+        assert first.returncode == 1 and told[-1].count("error: ") == 1
+        other.kill()
+        other.communicate()
+    assert "the process of rank 1 (of 2) is gone: it has said nothing for 6 s" in told[0]
+    assert "the process of rank 1 (of 2) hangs: the others have waited" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [(FULL, "No larger file is allowed there"), (OTHER, "rank 1 (of 2) has another version of graftkit than rank 0's")],
+)
+def test_a_full_disk_or_another_version_is_told_once(
+    write: Callable[..., str], tmp_path: Path, what: str, said: str
+) -> None:
+    (code, told), (_, other) = go_wrong(what, write(), tmp_path / "out").wait(60)
+    assert code != 0 and said in told and told.count("error: ") == 1 and "error: " not in other
+
+
+def test_processes_that_end_well_and_leave_no_run_are_an_error(
+    write: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*more: str) -> Any:
+        return CliRunner().invoke(run_command.command, [recipe, "--out", str(out), "--processes", "2", *more])
+
+    recipe, out = write(), tmp_path / "out"
+    ended = go_wrong(ENDS, recipe, out).wait(60)
+    assert [code for code, _ in ended] == [0, 0]  # as where a plugin calls sys.exit
+    monkeypatch.setattr(run_command, "start", lambda count, arguments: 0)
+    done = run()
+    assert isinstance(done.exception, ProcessError) and "have left no finished run in" in str(done.exception)
+    graftkit.run(recipe, out=out, resume=True)
+    assert run().exit_code == 0
+    assert isinstance(run("--overwrite").exception, ProcessError)  # that run is the one from before
 
 
 def test_that_of_rank_0_is_missed_too(write: Callable[..., str], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,11 @@ from graftkit.cli.plan_memory import (
     ConfigPlan,
     described_memory,
     fitted,
-    forecast_of,
+    foreseen_of,
     limits_of,
     with_memory_settled,
 )
+from graftkit.cli.plan_processes import described_processes, devices_of, room_of
 from graftkit.cli.plan_time import described_time, timed
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
@@ -30,8 +31,13 @@ from graftkit.flow.run import plan
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.counts import count_weights
 from graftkit.recipe.load import recipe_name
-from graftkit.report.run_manifest import RunManifest
+from graftkit.report.run_manifest import MemoryForecast, RunManifest
 from graftkit.visible import further_lines_indented
+
+if TYPE_CHECKING:
+    from graftkit.flow.fit_memory import MemoryLimits
+    from graftkit.flow.forecast_processes import Devices
+    from graftkit.training.block_uses import BlockUses
 
 __all__ = ["command"]
 
@@ -45,6 +51,16 @@ __all__ = ["command"]
 @click.option("--memory", metavar="SIZE", help="Find what to change so that it fits in so much memory, such as 8GB.")
 @click.option("--device-memory", metavar="SIZE", help="The same of a GPU's memory.")
 @click.option("--time", "timing", is_flag=True, help="Time passes through some layers, and tell how long it will take.")
+@click.option(
+    "--devices",
+    type=click.IntRange(1),
+    help="Forecast so many processes, one a device: memory of each, bytes of a step.",
+)
+@click.option("--nodes", type=click.IntRange(1), help="On how many machines those devices are; 1 when left out.")
+@click.option(
+    "--bandwidth", metavar="SIZE", help="Bytes a second into a device from others of its machine; 25GB when left out."
+)
+@click.option("--network", metavar="SIZE", help="Bytes a second into a machine from others; 12.5GB when left out.")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the recipe that fits to FILE.")
 @disable_option
 @json_option
@@ -56,6 +72,10 @@ def command(
     memory: str | None,
     device_memory: str | None,
     timing: bool,
+    devices: int | None,
+    nodes: int | None,
+    bandwidth: str | None,
+    network: str | None,
     out: str | None,
     disable: tuple[str, ...],
     as_json: bool,
@@ -63,12 +83,15 @@ def command(
     """Check a RECIPE as `run` does before it encodes a record, and say what it would do.
 
     Like `run` it imports torch, looks for the device, and makes a new vocabulary where the recipe asks for one.
-    It forecasts the memory that the run takes.
+    It forecasts the memory that the run takes, with --devices that of each of several processes, and what they send.
     """
+    among = devices_of(devices, nodes, bandwidth, network)
     if out and not (memory or device_memory):
         raise RecipeError("--out writes the recipe that fits: say in how much, with --memory or --device-memory")
     if quick and (memory or device_memory or from_config):
         raise RecipeError("--quick forecasts no memory", hint="Leave it out.")
+    if quick and devices:
+        raise RecipeError("--quick forecasts nothing of several processes", hint="Leave it out.")
     if quick and timing:
         raise RecipeError("--quick loads no torch, which --time needs", hint="Leave one of them out.")
     if out and Path(out).exists():
@@ -80,15 +103,20 @@ def command(
             planned: RunPlan | ConfigPlan = alone
             time = alone.time() if timing else {}  # before the forecast, which computes without contents
             told = [settled.describe(key) for key, settled in alone.settled.items()]
-            facts: dict[str, Any] = {"memory": described_memory(alone.memory()), "notices": told, **time}
+            foreseen = foreseen_of(alone)
+            facts: dict[str, Any] = {"memory": described_memory(foreseen[0]), "notices": told, **time}
         else:
             planned = whole = with_memory_settled(
                 plan(recipe, overrides=overrides, host=host, as_run=not quick), limits
             )
             time = time_of_plan(whole, host) if timing else {}
-            facts = describe(whole, _earlier(recipe)) | time
+            foreseen = foreseen_of(whole)
+            facts = describe(whole, foreseen[0], _earlier(recipe)) | time
+        if among:
+            speed = time.get("time", {}).get("tokens_per_second")
+            facts |= {"processes": processes_of(planned, foreseen, among, limits, speed)}
         if limits:
-            facts |= {"fit": fitted(recipe, overrides, host, planned, limits, out)}
+            facts |= {"fit": fitted(recipe, overrides, host, planned, limits, out, among)}
     host.take_notices()  # they are among the plan's
     if as_json:
         click.echo(json_line(facts))
@@ -111,6 +139,7 @@ _SHOWN = (
     "training",
     "time",
     "memory",
+    "processes",
     "exports",
     "checked",
     "fit",
@@ -125,6 +154,22 @@ def _earlier(recipe: str) -> RunManifest | None:
     return None
 
 
+def processes_of(
+    plan: RunPlan | ConfigPlan,
+    foreseen: tuple[MemoryForecast | None, BlockUses | None],
+    devices: Devices,
+    limits: MemoryLimits | None,
+    tokens_per_second: float | None,
+) -> dict[str, Any]:
+    """Returns what several processes take and exchange, as JSON."""
+    memory, uses = foreseen
+    if plan.ask_memory is None or memory is None:
+        return {"ways": [], "text": "not forecast: it takes torch, and records that can be encoded"}
+    asked = plan.ask_memory(plan.bound)
+    room = room_of(limits, asked.device)
+    return described_processes(asked, (memory, uses), plan.bound, devices, room, tokens_per_second)
+
+
 def time_of_plan(plan: RunPlan, host: PluginHost) -> dict[str, Any]:
     """Times passes of a plan's training, and returns `time` as JSON."""
     if plan.ask_memory is None or plan.checked is None:
@@ -137,11 +182,12 @@ def time_of_plan(plan: RunPlan, host: PluginHost) -> dict[str, Any]:
     return {"time": described_time(found, plan.bound, _training(plan, corpus))}
 
 
-def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any]:
+def describe(plan: RunPlan, memory: MemoryForecast | None, earlier: RunManifest | None = None) -> dict[str, Any]:
     """Returns what a plan amounts to, as JSON; under each key `text` says it in words.
 
     Args:
         plan: The plan.
+        memory: What it takes of memory, where that was forecast.
         earlier: A run whose speed says how long the training will take, if it computed the same.
     """
     bound, files = plan.bound, plan.files
@@ -188,7 +234,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None) -> dict[str, Any
         **({"teacher": _teacher(plan.teacher)} if plan.teacher else {}),
         "training": (training := _training(plan, corpus)),
         "time": _time(plan, earlier, training),
-        "memory": described_memory(forecast_of(plan)),
+        "memory": described_memory(memory),
         "exports": {
             "names": [use.folder for use, _ in bound.exports],
             "text": ", ".join(f"{use.folder} ({_label(choice.registered)})" for use, choice in bound.exports) or "none",

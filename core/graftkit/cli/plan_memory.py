@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftkit.cli.plan_processes import forecast_of_each, room_of
 from graftkit.cli.plan_time import described_time, timed
 from graftkit.flow.plan import RunPlan
 from graftkit.host.host import PluginHost
@@ -18,29 +19,31 @@ if TYPE_CHECKING:
     from graftkit.flow.config_memory import ConfigModel
     from graftkit.flow.fit_memory import MemoryLimits
     from graftkit.flow.forecast_memory import MemoryRequest
+    from graftkit.flow.forecast_processes import Devices
+    from graftkit.training.block_uses import BlockUses
 
 __all__ = [
     "ConfigPlan",
     "described_memory",
     "fitted",
-    "forecast_of",
+    "foreseen_of",
     "limits_of",
     "with_memory_settled",
 ]
 
 
-def forecast_of(plan: RunPlan) -> MemoryForecast | None:
-    """Forecasts a plan's memory; None where that needs what a quick check does not look at.
+def foreseen_of(plan: RunPlan | ConfigPlan) -> tuple[MemoryForecast | None, BlockUses | None]:
+    """Forecasts a plan's memory, and what processes would exchange; None where that needs more than was looked at.
 
     Model, quantizer and adapter compute without contents for it, and what they keep for good may be made so: nothing
     else may be computed in this process after it.
     """
     if plan.ask_memory is None:
-        return None
+        return None, None
 
-    from graftkit.flow.forecast_memory import forecast_memory
+    from graftkit.flow.forecast_memory import forecast_with_blocks
 
-    return forecast_memory(plan.ask_memory(plan.bound))
+    return forecast_with_blocks(plan.ask_memory(plan.bound))
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,6 @@ class ConfigPlan:
         from graftkit.flow.config_memory import request_from_config
 
         return request_from_config(bound, self.host, self.model)
-
-    def memory(self) -> MemoryForecast:
-        """Forecasts what it takes of memory."""
-        from graftkit.flow.forecast_memory import forecast_memory
-
-        return forecast_memory(self.ask_memory(self.bound))
 
     def time(self) -> dict[str, Any]:
         """Times passes of its training, and returns `time` as JSON."""
@@ -155,6 +152,7 @@ def fitted(
     plan: RunPlan | ConfigPlan,
     limits: MemoryLimits,
     out: str | None,
+    devices: Devices | None = None,
 ) -> dict[str, Any]:
     """Finds what to change in a recipe so that it fits, and writes that where it does; returns it as JSON.
 
@@ -165,6 +163,7 @@ def fitted(
         plan: The recipe's plan. What its keys came to that say `auto` is among what is written.
         limits: How much there is.
         out: Where the recipe goes.
+        devices: Where several processes compute, each of which is to fit; None for one alone.
 
     Raises:
         RecipeError: What the run takes can't be told.
@@ -183,7 +182,7 @@ def fitted(
         chosen += [f"training.{key}={value}" for key, value in plan.chosen.items()]
     ask = plan.ask_memory
     assert ask is not None
-    found = fit_memory(recipe, chosen, host, ask, limits)
+    found = fit_memory(recipe, chosen, host, ask, limits, _forecast_of_each(devices, limits) if devices else None)
     lines = [
         f"{change.key}: {_told(change.before)} -> {_told(change.after)} saves {_size(change.saved)}"
         for change in found.changes
@@ -204,6 +203,10 @@ def fitted(
         "memory": described_memory(found.forecast),
         "text": "\n".join([*lines, f"then {described_memory(found.forecast)['text']}"]),
     }
+
+
+def _forecast_of_each(devices: Devices, limits: MemoryLimits) -> Callable[[MemoryRequest, BoundRecipe], MemoryForecast]:
+    return lambda asked, bound: forecast_of_each(asked, bound, devices, room_of(limits, asked.device))
 
 
 def _told(value: Any) -> str:

@@ -18,7 +18,7 @@ from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
-from graftkit.errors import Cancelled, FolderError, RunError
+from graftkit.errors import Cancelled, FolderError, ProcessError, RunError
 from graftkit.flow.folder import default_folder
 from graftkit.flow.follow import follow
 from graftkit.flow.resume import telling_versions
@@ -74,10 +74,16 @@ def command(
     same = ["run", recipe, *(["--out", out] if out is not None else [])]
     same += [word for assignment in overrides for word in ("--set", assignment)]
     same += [word for name in disable for word in ("--disable-plugin", name)]
+    folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
     if processes > 1:
         flags = {"--overwrite": overwrite, "--resume": resume, "--json": as_json}
-        sys.exit(start(processes, [*same, *(flag for flag, given in flags.items() if given)]))
-    folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
+        replaced = None
+        with suppress(FolderError):  # it is told by the processes
+            replaced = RunManifest.read(folder) if overwrite else None
+        code = start(processes, [*same, *(flag for flag, given in flags.items() if given)])
+        if code == 0:
+            _refuse_unfinished(folder, replaced)
+        sys.exit(code)
     again = ["toolkit", *same, *(["--processes", str(place.count)] if place and place.here_alone else []), "--resume"]
     with (
         output_to_stderr(),
@@ -109,6 +115,24 @@ def command(
         click.echo(json_line({"folder": str(result.folder), **result.manifest}))
     else:
         click.echo(summary(result))
+
+
+def _refuse_unfinished(folder: Path, replaced: RunManifest | None) -> None:
+    """Makes sure that processes which have all ended well have left a finished run.
+
+    Args:
+        folder: The run's folder.
+        replaced: The run that was in it before, where it was to be replaced.
+
+    Raises:
+        ProcessError: They have not: something has ended one of them with exit code 0.
+    """
+    found = RunManifest.read(folder)
+    if found is None or found.status != "finished" or found == replaced:
+        raise ProcessError(
+            f"all processes have ended without an error, and have left no finished run in {folder}",
+            hint="A plugin, or what was started, ended one of them with exit code 0. Go on with --resume.",
+        )
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     recipe, loader = bound.recipe, model.loader
     targets = chosen_targets(bound, loader.layers, loader.stacks, loader.outer)
     length = _record_length(recipe)
-    many = max(1, recipe.training.pass_tokens // length)
+    many = max(1, recipe.training.pass_tokens // length, recipe.training.tokens_per_step // length)
     sizes = Sizes((length,) * many, (length,) * many, length)
     device = device_of(recipe).type
     return request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)

@@ -105,6 +105,7 @@ def fit_memory(
     host: PluginHost,
     ask: Callable[[BoundRecipe], MemoryRequest],
     limits: MemoryLimits,
+    forecast_of: Callable[[MemoryRequest, BoundRecipe], MemoryForecast] | None = None,
 ) -> FittedRecipe:
     """Changes a recipe until its run fits.
 
@@ -124,13 +125,15 @@ def fit_memory(
         host: The plugins.
         ask: Makes of a changed recipe what `forecast_memory` is asked.
         limits: How much there is.
+        forecast_of: Forecasts what a changed recipe takes; `forecast_memory` when left out.
 
     Raises:
         RecipeError: The recipe is wrong, or what it takes can't be told.
     """
     loaded = load_recipe(source, overrides)
     bound = bind(loaded, host)
-    forecast = _forecast(ask, bound)
+    forecast_of = forecast_of or _of_one_process
+    forecast = _forecast(ask, bound, forecast_of)
     changes: dict[str, Change] = {}
     for key, values in _knobs(bound, host):
         for value in values:
@@ -140,7 +143,7 @@ def fit_memory(
             own = [change.override for name, change in changes.items() if name != key]
             tried = load_recipe(source, [*overrides, *own, f"{key}={_written(value)}"])
             tried_bound = bind(tried, host)
-            found = _forecast(ask, tried_bound)
+            found = _forecast(ask, tried_bound, forecast_of)
             saved = _peak(forecast, limits) - _peak(found, limits)
             if saved < _WORTH * _peak(forecast, limits):
                 break
@@ -151,8 +154,16 @@ def fit_memory(
     return FittedRecipe(list(changes.values()), limits.missing(forecast), forecast, dict(loaded.document.data))
 
 
-def _forecast(ask: Callable[[BoundRecipe], MemoryRequest], bound: BoundRecipe) -> MemoryForecast:
-    found = forecast_memory(ask(bound))
+def _of_one_process(asked: MemoryRequest, bound: BoundRecipe) -> MemoryForecast:
+    return forecast_memory(asked)
+
+
+def _forecast(
+    ask: Callable[[BoundRecipe], MemoryRequest],
+    bound: BoundRecipe,
+    forecast_of: Callable[[MemoryRequest, BoundRecipe], MemoryForecast],
+) -> MemoryForecast:
+    found = forecast_of(ask(bound), bound)
     if found.unknown:
         raise RecipeError(f"what the run takes of memory can't be told: {found.unknown}")
     return found

@@ -20,10 +20,21 @@ from graftkit.model.packing import Packing
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import MemoryForecast, StageMemory
+from graftkit.training.block_uses import BlockUses
 from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run, dry_scores
 from graftkit.training.order import group_by_tokens, plan_steps
 
-__all__ = ["MemoryRequest", "Sizes", "TeacherModel", "examples_of", "forecast_memory", "largest_pass", "request_of"]
+__all__ = [
+    "MemoryRequest",
+    "Sizes",
+    "TeacherModel",
+    "examples_of",
+    "forecast_memory",
+    "forecast_with_blocks",
+    "largest_pass",
+    "passes_of_steps",
+    "request_of",
+]
 
 _PASSING = ("activations", "logits", "cache")
 """Parts that are made and freed again and again."""
@@ -54,6 +65,8 @@ class MemoryRequest:
         exports: Whether the whole model is exported, a tensor at a time.
         program: The bytes that the interpreter and its libraries take.
         teacher: The model that is scored before, if there is one.
+        steps: The tokens of each pass of the first steps.
+        together: Whether the objective looks at all examples of a step together.
     """
 
     dry: DryRun
@@ -61,6 +74,8 @@ class MemoryRequest:
     exports: bool = False
     program: int = 0
     teacher: DryRun | None = None
+    steps: Sequence[Sequence[int]] = ()
+    together: bool = False
 
     def with_teacher(self, teacher: TeacherModel | None) -> MemoryRequest:
         """Returns the request of a run that scores a teacher before."""
@@ -151,7 +166,16 @@ def request_of(
         saved=saved,
         ties_saved=ties_saved,
     )
-    return MemoryRequest(dry, device, bool(bound.exports), (own_memory() or 0) if program is None else program)
+    lengths = _cut_lengths(bound.recipe, sizes)
+    steps = passes_of_steps(bound.recipe, sizes, packed=packing.packed)
+    return MemoryRequest(
+        dry,
+        device,
+        bool(bound.exports),
+        (own_memory() or 0) if program is None else program,
+        steps=[[sum(lengths[example] for example in group) for group in step] for step in steps],
+        together=not bound.objective_config.by_example,
+    )
 
 
 def largest_pass(recipe: Recipe, sizes: Sizes, *, packed: bool) -> PassSizes:
@@ -168,17 +192,31 @@ def largest_pass(recipe: Recipe, sizes: Sizes, *, packed: bool) -> PassSizes:
 
 def examples_of(recipe: Recipe, sizes: Sizes, *, packed: bool) -> Sizes:
     """Returns the examples of the largest pass; see `largest_pass`."""
-    section = recipe.training
-    lengths = [min(length, recipe.data.max_length or length) for length in sizes.lengths]
-    steps = plan_steps(
-        lengths, seed=section.seed, tokens_per_step=section.tokens_per_step, steps=min(section.steps or _STEPS, _STEPS)
-    )
-    limit = section.pass_tokens if packed else 0
-    passes = [group for step in steps for group in group_by_tokens(step, lengths, limit)]
+    lengths = _cut_lengths(recipe, sizes)
+    passes = [group for step in passes_of_steps(recipe, sizes, packed=packed) for group in step]
     tokens = [sum(lengths[example] for example in group) for group in passes]
     largest, different = passes[tokens.index(max(tokens))], max(sizes.different, len(set(tokens)))
     learnt = [min(sizes.learnt[example], lengths[example]) for example in largest]
     return Sizes([lengths[example] for example in largest], learnt, sizes.prompt, different)
+
+
+def passes_of_steps(recipe: Recipe, sizes: Sizes, *, packed: bool) -> list[list[list[int]]]:
+    """Returns the numbers of the examples of each pass, or of each one that has passes of its own, of the first steps.
+
+    Args:
+        recipe: The recipe; examples are cut to its `data.max_length`.
+        sizes: How long they are.
+        packed: Whether sequences share a pass.
+    """
+    section, lengths = recipe.training, _cut_lengths(recipe, sizes)
+    steps = plan_steps(
+        lengths, seed=section.seed, tokens_per_step=section.tokens_per_step, steps=min(section.steps or _STEPS, _STEPS)
+    )
+    return [group_by_tokens(step, lengths, section.pass_tokens if packed else 0) for step in steps]
+
+
+def _cut_lengths(recipe: Recipe, sizes: Sizes) -> list[int]:
+    return [min(length, recipe.data.max_length or length) for length in sizes.lengths]
 
 
 def _answers(recipe: Recipe, longest_prompt: int) -> AnswerSizes | None:
@@ -205,20 +243,27 @@ def forecast_memory(asked: MemoryRequest) -> MemoryForecast:
 
     Where a part of the model can't be computed without contents the forecast says why, and has no stages.
     """
+    return forecast_with_blocks(asked)[0]
+
+
+def forecast_with_blocks(asked: MemoryRequest) -> tuple[MemoryForecast, BlockUses | None]:
+    """Returns what `forecast_memory` does, and what several processes would exchange; None where that is not known."""
     dry = asked.dry
     try:
         peaks = [dry_scores(asked.teacher, "teacher")] if asked.teacher else []
-        peaks += dry_run(dry)
+        foreseen = dry_run(dry)
     except Exception as error:
-        return MemoryForecast(device=asked.device, unknown=f"{type(error).__name__}: {brief(error)}")
+        return MemoryForecast(device=asked.device, unknown=f"{type(error).__name__}: {brief(error)}"), None
+    peaks += foreseen.peaks
     if asked.exports:
         peaks.append(_export(asked, peaks))
-    return MemoryForecast(
+    found = MemoryForecast(
         device=asked.device,
         pass_tokens=dry.largest.tokens,
         pass_sequences=len(dry.largest.lengths),
         stages=[_stage(asked, peak) for peak in peaks],
     )
+    return found, foreseen.blocks
 
 
 def _export(asked: MemoryRequest, peaks: Sequence[Peak]) -> Peak:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from graftkit.errors import ProcessError, RecipeError
 from graftkit.flow.context import RunContext
+from graftkit.flow.parallel import choose_way, kept_for_good, sharers_of
 from graftkit.interfaces.layer import LayerInfo
 
 if TYPE_CHECKING:
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["share_weights", "sharing_of"]
 
-_ROOM = 0.7
-"""The share of a device's memory that frozen weights may fill before `auto` has processes share them: embeddings, what
-is trained and a pass have to fit, too."""
 _LARGE = LayerInfo("", "linear", 10**6, 10**6)
 
 
@@ -43,7 +41,7 @@ def share_weights(run: RunContext) -> None:
     if way == "data":
         return
     _refuse_whole(run)
-    sharers = here if way == "hybrid" else run.processes.count
+    sharers = sharers_of(way, here, run.processes.count)
     if sharers == 1:
         return
 
@@ -70,13 +68,15 @@ def _way(run: RunContext) -> tuple[str, str]:
 
     from graftkit.flow.check_model import pick_device
 
-    device, size = pick_device(options.device), run.plan.forecast["frozen_linear_bytes"]
-    if device.type != "cuda" or size is None:
+    device, forecast = pick_device(options.device), run.plan.forecast
+    frozen, trained = forecast["frozen_linear_bytes"], forecast["adapter_parameters"]
+    if device.type != "cuda" or frozen is None or trained is None:
         return "data", ""
-    room = torch.cuda.get_device_properties(device).total_memory
-    if size <= _ROOM * room:
-        return "data", ""
-    return "shard", f", since they take {size / 1e9:,.1f} GB and the device has {room / 1e9:,.1f}"
+    room, kept = torch.cuda.get_device_properties(device).total_memory, kept_for_good(frozen, trained, 1)
+    way = choose_way(frozen, trained, room, run.processes.here, run.processes.count)
+    if way == "data":
+        return way, ""
+    return way, f", since they and what is trained take {kept / 1e9:,.1f} GB and the device has {room / 1e9:,.1f}"
 
 
 def _refuse_whole(run: RunContext) -> None:

@@ -27,10 +27,50 @@ from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.provider import import_target
 from graftkit.model.linear import FrozenLinear
 
-__all__ = ["BlockSharder", "ShardedWeight", "SharedBlocks", "WeightSharing"]
+__all__ = [
+    "BlockSharder",
+    "ShardedWeight",
+    "SharedBlocks",
+    "WeightSharing",
+    "layers_by_block",
+    "part_bytes",
+    "row_bytes",
+]
 
 _ALIGNMENT = 64
 """Bytes at whose multiples tensors begin, as libraries want it of memory that they are given."""
+
+
+def part_bytes(size: int, sharers: int) -> int:
+    """Returns the bytes of the equal parts in which processes keep a block.
+
+    Args:
+        size: The bytes of the row of its stored tensors.
+        sharers: How many processes keep it among them.
+
+    Example:
+        >>> part_bytes(1000, 3)
+        384
+    """
+    return math.ceil(size / sharers / _ALIGNMENT) * _ALIGNMENT
+
+
+def row_bytes(weights: Iterable[FrozenWeight]) -> int:
+    """Returns the bytes of the row in which a block's stored tensors lie."""
+    return _layout(parameter for weight in weights for parameter in weight.parameters())[1]
+
+
+def layers_by_block(model: nn.Module, layers: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the dotted paths of a model's frozen layers by the block that they are in; what is in none is one itself.
+
+    Args:
+        model: The model.
+        layers: The paths, single experts among them.
+    """
+    blocks, found = repeated_blocks(model)[0], dict[str, list[str]]()
+    for path in layers:
+        found.setdefault(_block_of(path, blocks), []).append(path)
+    return found
 
 
 class WeightSharing(Protocol):
@@ -147,10 +187,7 @@ class BlockSharder:
     """
 
     def __init__(self, model: nn.Module, layers: Iterable[str], shared: SharedBlocks) -> None:
-        blocks = repeated_blocks(model)[0]
-        self._blocks: dict[str, list[str]] = {}
-        for path in layers:
-            self._blocks.setdefault(_block_of(path, blocks), []).append(path)
+        self._blocks = layers_by_block(model, layers)
         sharers = shared.sharing.sharers
         self._readers = {path: number % sharers for number, paths in enumerate(self._blocks.values()) for path in paths}
         self._shared = shared
@@ -288,7 +325,7 @@ class _Block:
             for (weight, path, parameter), start in zip(named, starts, strict=True)
         ]
         sharing = shared.sharing
-        share = math.ceil(size / sharing.sharers / _ALIGNMENT) * _ALIGNMENT
+        share = part_bytes(size, sharing.sharers)
         self.number = sharing.keep(_packed(tensors, starts, sharing.place * share, share))
         weakref.finalize(self, sharing.drop, self.number)  # as where adapters put others in the place of all of them
         self.empty()

@@ -491,7 +491,7 @@ class TrainingSection(StrictModel):
         default="auto",
         description="how several processes hold the frozen weights. data: each has all of them; shard: each keeps a "
         "part, and the rest of one block at a time; hybrid: so on each machine. auto: data where the weights fit the "
-        "device, else shard",
+        "device, hybrid where they fit all devices of a machine together, else shard",
     )
 
     @property

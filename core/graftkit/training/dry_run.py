@@ -36,10 +36,11 @@ from graftkit.model.whole import put_whole, whole_parameters
 from graftkit.recipe.schema import TrainingSection
 from graftkit.training import loss
 from graftkit.training.batch import PackedBatch
+from graftkit.training.block_uses import BlockUses, BlockWatch
 from graftkit.training.loss import Candidates, ScoredPass, TokenLoss
 from graftkit.training.optimizer_kinds import empty_state
 
-__all__ = ["AnswerSizes", "DryRun", "PassSizes", "Peak", "dry_run", "dry_scores"]
+__all__ = ["AnswerSizes", "DryRun", "Foreseen", "PassSizes", "Peak", "dry_run", "dry_scores"]
 
 _FILE = "file"
 _MOST_SEQUENCES = 64
@@ -152,11 +153,21 @@ class Peak:
         return sum(self.parts.values())
 
 
-def dry_run(asked: DryRun) -> list[Peak]:
-    """Computes loading, the largest pass of training and an answer without contents, by the code that computes them.
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a run was found to hold and to use.
 
-    Returns:
-        The peaks of "base model", "adapter", "evaluation before", "training" and "evaluation after".
+    Attributes:
+        peaks: Those of "base model", "adapter", "evaluation before", "training" and "evaluation after".
+        blocks: What several processes would exchange.
+    """
+
+    peaks: Sequence[Peak]
+    blocks: BlockUses
+
+
+def dry_run(asked: DryRun) -> Foreseen:
+    """Computes loading, the largest pass of training and an answer without contents, by the code that computes them.
 
     Raises:
         Exception: Code of the model, the quantizer or the adapter can't be computed so.
@@ -176,16 +187,24 @@ def dry_run(asked: DryRun) -> list[Peak]:
         watch.ends("adapter")
         _name_weights(meter, network)
         meter.relabel([*trained, *rows], "adapter")
-        counted = _MeteredLoss(network, asked, meter, plain_head)
-        _evaluate(asked, network, counted, meter)
+        counted, blocks = _MeteredLoss(network, asked, meter, plain_head), BlockWatch(network)
+        network.eval()
+        with blocks.noting() as forward:
+            counted.score(_batch(asked.largest), learn=False)
+        with blocks.noting():
+            if asked.answers:
+                _answer(asked.answers, network, meter)
         watch.ends("evaluation before")
         with _training_state(meter, asked.training, trained, rows):
             network.train()
             watch.begins()
-            counted.backward(_batch(asked.largest), 1.0)
+            with blocks.noting() as learn:
+                counted.backward(_batch(asked.largest), 1.0)
             watch.ends("training")
+        uses = BlockUses(blocks.sizes, blocks.frozen, learn, forward, [p.numel() for p in (*trained, *rows)])
     before = next(peak for peak in watch.peaks if peak.stage == "evaluation before")
-    return [*watch.peaks, Peak("evaluation after", before.parts, before.mapped, watch.peaks[-1].products)]
+    after = Peak("evaluation after", before.parts, before.mapped, watch.peaks[-1].products)
+    return Foreseen([*watch.peaks, after], uses)
 
 
 def dry_scores(asked: DryRun, stage: str) -> Peak:
@@ -275,14 +294,6 @@ def _training_state(
     del moments
     for parameter in (*adapter, *rows):
         parameter.grad = None
-
-
-def _evaluate(asked: DryRun, network: Any, counted: _MeteredLoss, meter: MemoryMeter) -> None:
-    """Computes the loss of as large a pass as training's, and generates answers."""
-    network.eval()
-    counted.score(_batch(asked.largest), learn=False)
-    if asked.answers:
-        _answer(asked.answers, network, meter)
 
 
 def _answer(sizes: AnswerSizes, network: Any, meter: MemoryMeter) -> None:

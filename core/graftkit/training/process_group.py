@@ -29,6 +29,9 @@ GONE_SECONDS = 20.0
 HUNG_SECONDS = 600.0
 """How long the others wait for a process that lives, where it takes part in what all do together."""
 
+_WAITING_SECONDS = 2.0
+"""How long a process waits before it lets the others know that it does: whoever hangs is the one that has not."""
+
 _BEAT_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 _BROKEN_SECONDS = 10.0
@@ -78,6 +81,7 @@ class ProcessGroup:
         self._tensors: Any = None
         self._beats: dict[int, tuple[bytes, float]] = {}
         self._looked = 0.0
+        self._told_waiting = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=_beat, args=(self._store.clone(), rank, self._closing), daemon=True)
         self._thread.start()
@@ -229,6 +233,9 @@ class ProcessGroup:
                 self._look(waiting_since=began if soon else None)
                 time.sleep(_pause(time.monotonic() - began))
             work.wait()
+            if self._told_waiting:
+                self._told_waiting = False
+                self._store.delete_key(f"waits/{self.rank}")
         except RuntimeError as error:
             raise self._broken(error) from error
 
@@ -262,12 +269,21 @@ class ProcessGroup:
         self._refuse_failure()
         for other in self._silent(now, GONE_SECONDS):
             raise _gone(other, self.count, f"it has said nothing for {GONE_SECONDS:.0f} s")
-        if waiting_since is not None and now - waiting_since > HUNG_SECONDS:
-            who = "a process" if rank is None else _name(rank, self.count)
+        waited = 0.0 if waiting_since is None else now - waiting_since
+        if waited > _WAITING_SECONDS and rank is None and not self._told_waiting:
+            self._told_waiting = True
+            self._store.set(f"waits/{self.rank}", "1")
+        if waited > HUNG_SECONDS:
+            who = self._not_waiting() if rank is None else _name(rank, self.count)
             raise ProcessError(
                 f"{who} hangs: the others have waited {HUNG_SECONDS / 60:.0f} minutes for its part",
                 hint="Go on with --resume; its machine, or its device, may be at fault.",
             )
+
+    def _not_waiting(self) -> str:
+        """Returns the names of the processes that wait for no other."""
+        hanging = [other for other in range(self.count) if not self._store.check([f"waits/{other}"])]
+        return " and ".join(_name(other, self.count) for other in hanging) or "a process"
 
     def _refuse_failure(self) -> None:
         if self._store.check(["failure"]):

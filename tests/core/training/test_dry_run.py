@@ -62,7 +62,7 @@ def test_a_dry_run_holds_what_a_real_pass_holds(case: str, checkpointed: bool, t
         AnswerSizes(3, 20, 10),
         checkpointed=checkpointed,
     )
-    peaks = {peak.stage: peak for peak in dry_run(asked)}
+    peaks = {peak.stage: peak for peak in dry_run(asked).peaks}
     assert list(peaks) == ["base model", "adapter", "evaluation before", "training", "evaluation after"]
     parts = peaks["training"].parts
 
