@@ -53,6 +53,12 @@ def bert(tmp_path: Path) -> str:
     return str(encoder_folder(tmp_path / "bert", "bert"))
 
 
+def assert_forecast(result: Any) -> None:
+    """Makes sure that what said `auto` was settled by a forecast of the run."""
+    forecast = result.manifest["memory"]["forecast"]
+    assert not forecast["unknown"] and "training" in {stage["stage"] for stage in forecast["stages"]}
+
+
 def card_code(export: Path) -> str:
     """Returns the first Python program of an export's card."""
     found = re.search(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)
@@ -236,12 +242,13 @@ PAIRS: list[dict[str, Any]] = [
 
 
 def test_a_reward_model_puts_pairs_in_order(with_head: Any, tmp_path: Path, tiny_model: Path) -> None:
-    recipe = with_head("reward", PAIRS, export=["peft", "merged"])
+    recipe = with_head("reward", PAIRS, export=["peft", "merged"], training={"microbatch_tokens": "auto"})
     result = graftkit.run(recipe, out=tmp_path / "run")
     before, after = result.before, result.after
     assert before is not None and after is not None and after.holdout_loss < before.holdout_loss
     assert after.metrics["accuracy"] == 1.0 and after.metrics["margin"] > before.metrics["margin"]
     assert result.manifest["head"] == {"kind": "sequence", "labels": [], "pad": 256}
+    assert_forecast(result)
     assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
     config = json.loads((result.exports["merged"] / "config.json").read_text())
     assert list(config["id2label"]) == ["0"]
@@ -268,12 +275,13 @@ PLAIN = [{"text": f"the film {n % 10} was {'lovely and long' if n % 2 else 'awfu
 
 
 def test_an_encoder_learns_to_fill_in_masked_tokens(with_head: Any, tmp_path: Path, bert: str) -> None:
-    training = {"steps": 12, "checkpoint_every": 4}
+    training = {"steps": 12, "checkpoint_every": 4, "microbatch_tokens": "auto"}
     recipe = with_head("masked-lm", PLAIN, model=bert, export=["peft", "merged"], training=training)
     result = graftkit.run(recipe, out=tmp_path / "run")
     before, after = result.before, result.after
     assert before is not None and after is not None and after.holdout_loss < before.holdout_loss
     assert after.bits_per_byte is None and result.manifest["head"]["kind"] == "masked"
+    assert_forecast(result)
     assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
     config = json.loads((result.exports["merged"] / "config.json").read_text())
     assert config["architectures"] == ["BertForMaskedLM"]
@@ -321,9 +329,8 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
     authors = json.loads(shown.stdout)["authors"]
     assert [part["author"] for part in authors] == ["text", "label"] and authors[1]["text"] in WORDS
     told = cli.invoke(toolkit, ["plan", str(path)])
-    assert told.exit_code == 0, told.output
+    assert told.exit_code == 0 and "MB at its peak" in told.output, told.output
     for command, message in (
-        (["plan", str(path), "--memory", "8GB"], "no memory is forecast of the objective classification"),
         (
             ["run", str(path), "--out", str(tmp_path / "on"), "--set", f"adapter.from={out / 'exports/peft'}"],
             "training can't go on",

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from graftkit.errors import ModelError, RecipeError
+from graftkit.errors import ModelError
 from graftkit.flow.fit_memory import MemoryLimits
 from graftkit.flow.forecast_memory import MemoryRequest, Sizes, forecast_memory, request_of
+from graftkit.flow.head import config_of_objective, own_labels
 from graftkit.flow.settle_dtype import faster_dtype
 from graftkit.flow.settle_memory import available, settle_memory
 from graftkit.flow.targets import chosen_targets
 from graftkit.flow.unsettled import DTYPE, settled_recipe, unsettled
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import with_head
 from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
@@ -32,6 +34,7 @@ from graftkit.report.run_manifest import MemoryForecast, SettledKey
 __all__ = ["ConfigModel", "device_of", "request_from_config", "settle_from_config"]
 
 _MOST_BYTES = 64 << 20
+_ASSUMED_LABELS = ("LABEL_0", "LABEL_1")
 _STORED = {"bfloat16": "BF16", "float16": "F16"}
 
 
@@ -67,6 +70,20 @@ class ConfigModel:
         check_layers(config, str(path))
         return cls(reference, config)
 
+    def for_objective(self, bound: BoundRecipe) -> ConfigModel:
+        """Returns the model with the head that a recipe's objective learns by.
+
+        Of labels that neither the recipe nor the configuration lists two are assumed: each takes a row of the head.
+
+        Raises:
+            ModelError: The objective trains another kind of model, or no head can be put on this one.
+        """
+        config = config_of_objective(bound, self.config, self.reference)
+        if bound.objective_config.learns_from == "labels":
+            said = getattr(bound.objective_config, "labels", None) or own_labels(self.config)
+            config = with_head(config, bound.objective_config.head, said or _ASSUMED_LABELS)
+        return replace(self, config=config)
+
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """The tensors that the architecture has, in the type that the configuration says, or else float32."""
@@ -91,10 +108,7 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     Raises:
         TargetError: A target matches no layer.
         ModelError: The architecture can't be built.
-        RecipeError: The objective puts a head on the model, whose memory is not forecast.
     """
-    if bound.objective_config.head != "language":
-        raise RecipeError(f"no memory is forecast of the objective {bound.objective.use}: its head is not computed")
     recipe, loader = bound.recipe, model.loader
     targets = chosen_targets(bound, loader.layers, loader.stacks, loader.outer)
     length = _record_length(recipe)

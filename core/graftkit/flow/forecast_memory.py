@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ __all__ = ["MemoryRequest", "Sizes", "TeacherModel", "examples_of", "forecast_me
 
 _PASSING = ("activations", "logits", "cache")
 """Parts that are made and freed again and again."""
+_TRAINED_MODEL = ("weights", "quantization", "other_weights", "adapter", "head")
+"""Parts that stay from loading to the last export."""
 _FREED = {4: 0.85, 2: 0.5}
 """What a process holds besides of what it has freed, as a share of those parts, by the bytes of a number.
 
@@ -128,6 +130,9 @@ def request_of(
         program: The bytes that the interpreter and its libraries take; those of this process when left out.
     """
     create = host.registry.create
+    largest = largest_pass(bound.recipe, sizes, packed=packing.packed)
+    if bound.objective_config.head == "masked":
+        largest = replace(largest, learnt=ceil(largest.learnt * bound.objective_config.masked_share))
     dry = DryRun(
         config=config,
         tensors=tensors,
@@ -138,7 +143,7 @@ def request_of(
         targets=targets,
         dtype=getattr(torch, bound.recipe.training.dtype),
         packing=packing,
-        largest=largest_pass(bound.recipe, sizes, packed=packing.packed),
+        largest=largest,
         training=bound.recipe.training,
         answers=_answers(bound.recipe, sizes.prompt),
         change=change,
@@ -218,7 +223,7 @@ def forecast_memory(asked: MemoryRequest) -> MemoryForecast:
 def _export(asked: MemoryRequest, peaks: Sequence[Peak]) -> Peak:
     """Returns what is held while the whole model is written: the model itself, and a matrix at a time."""
     last = peaks[-1]
-    kept = {part: last.parts.get(part, 0) for part in ("weights", "quantization", "other_weights", "adapter")}
+    kept = {part: last.parts.get(part, 0) for part in _TRAINED_MODEL}
     working = 3 * _largest(asked.dry)
     return Peak("export", kept | {"working": working}, {}, last.products)
 

@@ -68,7 +68,7 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
 
     told += [found.describe(key) for key, found in plan.settled.items()]
     found = replace(settled, notices=[*settled.notices, *told, *base.notices], checked=checked, corpus=corpus)
-    return replace(found, ask_memory=ask, settle_memory=settle) if corpus.lengths and not plan.head else found
+    return replace(found, ask_memory=ask, settle_memory=settle) if corpus.lengths else found
 
 
 def _teacher_model(plan: RunPlan, host: PluginHost, base: PlannedBase) -> TeacherModel | None:

@@ -380,7 +380,7 @@ def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedM
 
 def _opened(files: BaseModelFiles, source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
     """Loads a model whose headers have been read, as `_model` does."""
-    refuse_head(files, _NO_ANSWERS)
+    refuse_head(files.config, files.reference, _NO_ANSWERS)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
