@@ -12,8 +12,15 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.flow.fit_memory import MemoryLimits
-from graftkit.flow.forecast_memory import MemoryRequest, Sizes, forecast_memory, request_of
-from graftkit.flow.head import config_of_objective, own_labels
+from graftkit.flow.forecast_memory import (
+    MemoryRequest,
+    Sizes,
+    TeacherModel,
+    forecast_memory,
+    request_of,
+    teacher_model,
+)
+from graftkit.flow.head import config_of_objective, own_labels, refuse_head
 from graftkit.flow.settle_dtype import faster_dtype
 from graftkit.flow.settle_memory import available, settle_memory
 from graftkit.flow.targets import chosen_targets
@@ -23,6 +30,7 @@ from graftkit.interfaces.architecture import with_head
 from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.objective import TeacherConfig
 from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import Loader
 from graftkit.model.packing import Packing, choose_packing
@@ -51,11 +59,12 @@ class ConfigModel:
     config: Mapping[str, Any]
 
     @classmethod
-    def read(cls, reference: str) -> ConfigModel:
+    def read(cls, reference: str, key: str = "model") -> ConfigModel:
         """Reads a config.json.
 
         Args:
             reference: The file, or the folder that it lies in.
+            key: The recipe's key that names it, for errors.
 
         Raises:
             ModelError: There is none, or it is damaged.
@@ -63,7 +72,7 @@ class ConfigModel:
         path = Path(reference)
         path = path / "config.json" if path.is_dir() else path
         config = read_json_object(
-            path, _MOST_BYTES, ModelError, missing="`model` names its folder, or the file itself."
+            path, _MOST_BYTES, ModelError, missing=f"`{key}` names its folder, or the file itself."
         )
         if not isinstance(config.get("model_type"), str):
             raise ModelError("it does not say 'model_type'", where=str(path))
@@ -115,7 +124,22 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     many = max(1, recipe.training.pass_tokens // length)
     sizes = Sizes((length,) * many, (length,) * many, length)
     device = device_of(recipe).type
-    return request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)
+    asked = request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)
+    return asked.with_teacher(_teacher_model(bound, host))
+
+
+def _teacher_model(bound: BoundRecipe, host: PluginHost) -> TeacherModel | None:
+    """Returns the teacher that a recipe's objective names, by its config.json.
+
+    Raises:
+        ModelError: There is none where it says, or it is no language model's.
+    """
+    said = bound.objective_config
+    if not isinstance(said, TeacherConfig):
+        return None
+    teacher = ConfigModel.read(said.teacher, "objective.teacher")
+    refuse_head(teacher.config, teacher.reference, "a teacher is a language model")
+    return teacher_model(bound, host, teacher.config, teacher.tensors, teacher.reference, teacher.packing)
 
 
 def settle_from_config(

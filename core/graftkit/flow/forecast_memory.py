@@ -14,6 +14,7 @@ from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.objective import TeacherConfig
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.packing import Packing
@@ -23,7 +24,16 @@ from graftkit.report.run_manifest import MemoryForecast, StageMemory
 from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run, dry_scores
 from graftkit.training.order import group_by_tokens, plan_steps
 
-__all__ = ["MemoryRequest", "Sizes", "TeacherModel", "examples_of", "forecast_memory", "largest_pass", "request_of"]
+__all__ = [
+    "MemoryRequest",
+    "Sizes",
+    "TeacherModel",
+    "examples_of",
+    "forecast_memory",
+    "largest_pass",
+    "request_of",
+    "teacher_model",
+]
 
 _PASSING = ("activations", "logits", "cache")
 """Parts that are made and freed again and again."""
@@ -82,6 +92,32 @@ class TeacherModel:
     quantizer: Quantizer
     quantizer_config: ProviderConfig
     packing: Packing
+
+
+def teacher_model(
+    bound: BoundRecipe,
+    host: PluginHost,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    reference: str,
+    packing: Packing,
+) -> TeacherModel:
+    """Returns the teacher of a recipe whose objective has one, held as that objective says.
+
+    Args:
+        bound: The recipe.
+        host: The plugins.
+        config: The teacher's config.json.
+        tensors: Its tensors, as its files' headers tell them.
+        reference: Its reference, for errors.
+        packing: How sequences share a pass of its.
+    """
+    said = bound.objective_config
+    assert isinstance(said, TeacherConfig)
+    quantizer = host.registry.resolve("quantizer", said.teacher_quantizer)
+    fields_of_quantizer = host.registry.config_class(quantizer)()
+    made = host.registry.create(quantizer, fields_of_quantizer)
+    return TeacherModel(config, tensors, reference, made, fields_of_quantizer, packing)
 
 
 @dataclass(frozen=True, slots=True)
