@@ -389,3 +389,32 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
     again = cli.invoke(toolkit, ["export", str(out), "--to", "merged"])
     assert again.exit_code == 0, again.output
     assert json.loads((out / "exports/merged/graftkit.json").read_text())["proof"]["status"] == "proved"
+
+
+def test_labelled_records_take_three_commands(bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without a chat template, which learns texts alone; the recipe says why, and what else there is."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.csv").write_text("text,label\n" + "".join(f"{r['text']},{r['label']}\n" for r in TEXTS))
+    cli = CliRunner()
+    made = cli.invoke(toolkit, ["init", "--model", bert, "--train", "train.csv"])
+    assert made.exit_code == 0 and "a few labels: objective: classification" in made.output, made.output
+    assert "objective: classification # by a head" in Path("recipe.yaml").read_text()
+    done = cli.invoke(toolkit, ["run", "recipe.yaml", "--out", "run", "--set", "training.epochs=1"])
+    assert done.exit_code == 0, done.output
+    said = cli.invoke(toolkit, ["generate", "run", "the film was lovely"])
+    assert re.match(r"(bad|good) 0\.\d{4}, ", said.stdout), said.output
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        lambda n: "same",
+        lambda n: f"label {n}",
+        lambda n: ["good", "bad " * 20][n % 2],
+        lambda n: "abcdefghijkl"[n % 12],
+    ],
+)
+def test_init_takes_few_short_labels_for_classes_alone(bert: str, tmp_path: Path, label: Any) -> None:
+    records = written(tmp_path / "train.jsonl", [{"text": f"film {n}", "label": label(n)} for n in range(40)])
+    found = CliRunner().invoke(toolkit, ["init", str(tmp_path / "r.yaml"), "--model", bert, "--train", str(records)])
+    assert found.exit_code == 0 and "classification" not in found.output, found.output
