@@ -48,6 +48,11 @@ class TestPissa(AdapterContract):
     options = {"rank": 4, "alpha": 5.0, "init": "pissa"}
 
 
+class TestEva(AdapterContract):
+    provider = "lora"
+    options = {"rank": 2, "alpha": 4.0, "init": "eva", "eva_tokens": 300}
+
+
 class TestQpissa(AdapterContract):
     provider = "lora"
     options = {"rank": 4, "alpha": 4.0, "init": "qpissa"}

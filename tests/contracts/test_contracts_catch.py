@@ -87,6 +87,13 @@ BROKEN = {
         "its_state_does_without_the_original_weight[graftkit:none]",
         "does not hold what the start took from original",
     ),
+    "adapters:StartsByChance": ("its_start_follows_from_what_it_sees_alone", "draws from torch's global random state"),
+    "adapters:StartsOnItsOwn": ("its_start_follows_from_what_it_sees_alone", "other inputs give the same start"),
+    "adapters:StartsWithAnotherRank": (
+        "its_start_fits_what_is_attached_with_its_options",
+        r"gives lora_A \[3, 70\]; attached with its options it is \[16, 70\]",
+    ),
+    "adapters:StartsFromNothing": ("too_few_inputs_are_refused", "must raise ValueError .*; it accepted it"),
     "tokenizers:LeaksSpecials": ("user_text_never_becomes_a_special_token", "gives the special ids"),
     "tokenizers:LosesOneCharacter": ("every_character_comes_back_as_declared", "comes back as '\\?"),
     "tokenizers:ShowsHalfCharacters": ("a_stream_is_the_text_at_every_cut", "hold bytes back until"),

@@ -53,6 +53,7 @@ def test_a_quantized_model_learns_from_a_teacher_and_its_exports_are_proved(
 
     events: list[Event] = []
     recipe = distill({"temperature": 2.0, "alpha": 1.0}, quantizer="nf4", export=["merged"])
+    recipe["training"]["microbatch_tokens"] = "auto"
     result = graftkit.run(recipe, out=tmp_path / "run", on_event=events.append)
     before, after = result.before, result.after
     assert before is not None and after is not None
@@ -60,6 +61,8 @@ def test_a_quantized_model_learns_from_a_teacher_and_its_exports_are_proved(
     assert after.bits_per_byte is None and after.metrics.keys() == {"divergence", "nll", "agreement"}
     assert result.manifest["exports"]["merged"]["proof"]["status"] == "proved"
     stages = [event.stage for event in events if isinstance(event, StageStarted)]
+    forecast = [stage["stage"] for stage in result.manifest["memory"]["forecast"]["stages"]]
+    assert forecast[:2] == ["teacher", "base model"], "what says auto is settled by both"
     assert stages.index("corpus") < stages.index("teacher") < stages.index("base model"), "never two models at once"
     assert set(result.manifest["teacher"]["files"]) == {"config.json", "model.safetensors"}
     (told,) = [event.message for event in events if isinstance(event, Notice) and event.stage == "teacher"]
@@ -219,3 +222,9 @@ def test_the_teachers_path_starts_at_the_recipe_and_plan_names_it(
     assert found["teacher"]["top_k"] == 16 and found["teacher"]["parameters"] > found["model"]["parameters"]
     stages = {stage["stage"]: stage for stage in found["memory"]["stages"]}
     assert stages["teacher"]["parts"]["weights"] > stages["adapter"]["parts"]["weights"]
+    alone = json.loads(CliRunner().invoke(plan_command, [str(path), "--json", "--from-config"]).output)
+    told = {stage["stage"]: stage for stage in alone["memory"]["stages"]}
+    assert told["teacher"]["parts"]["weights"] == stages["teacher"]["parts"]["weights"]
+    (tmp_path / "own").unlink()
+    refused = CliRunner().invoke(plan_command, [str(path), "--from-config"])
+    assert isinstance(refused.exception, RequestError) and "`objective.teacher` names" in str(refused.exception)

@@ -16,8 +16,9 @@ import torch
 from click.testing import CliRunner
 from encoder_models import encoder_folder
 from graftkit.cli.main import cli as toolkit
-from graftkit.errors import DataError, FolderError, ModelError, RecipeError
-from graftkit.flow.reload import reload
+from graftkit.errors import DataError, FolderError, ModelError, RecipeError, RequestError
+from graftkit.flow.reload import reload, reload_any
+from graftkit.flow.reloaded_head import HeadModel
 from graftkit.store.token_store import TokenStore
 from stopped_runs import run_until
 
@@ -51,6 +52,12 @@ def with_head(make_recipe: Any, tmp_path: Path) -> Any:
 @pytest.fixture
 def bert(tmp_path: Path) -> str:
     return str(encoder_folder(tmp_path / "bert", "bert"))
+
+
+def assert_forecast(result: Any) -> None:
+    """Makes sure that what said `auto` was settled by a forecast of the run."""
+    forecast = result.manifest["memory"]["forecast"]
+    assert not forecast["unknown"] and "training" in {stage["stage"] for stage in forecast["stages"]}
 
 
 def card_code(export: Path) -> str:
@@ -98,9 +105,17 @@ def test_a_decoder_learns_labels_and_its_exports_are_loaded_as_classifiers(
     classify = pipeline("text-classification", str(result.exports["merged"]))
     asked = [f"the film {n} was {word} and long" for n, word in enumerate(("great", "poor", "awful", "lovely"))]
     assert [found["label"] for found in classify(asked, batch_size=4)] == ["good", "bad", "bad", "good"]
+    expected = classify(asked, batch_size=4, top_k=None)
     for folder in (result.folder, *result.exports.values()):
         with pytest.raises((FolderError, ModelError), match="writes? .*answers"):
             reload(str(folder))
+        model = reload_any(str(folder))
+        assert isinstance(model, HeadModel) and model.labels == ["bad", "good"]
+        for text, shares in zip(asked, expected, strict=True):
+            found = model.judge(text).facts["probabilities"]
+            assert found == pytest.approx({share["label"]: share["score"] for share in shares}, abs=1e-4)
+    with pytest.raises(RequestError, match="the text is empty"):
+        model.judge("")
 
 
 def test_an_encoder_learns_labels_and_its_cards_programs_run(with_head: Any, tmp_path: Path, bert: str) -> None:
@@ -236,12 +251,13 @@ PAIRS: list[dict[str, Any]] = [
 
 
 def test_a_reward_model_puts_pairs_in_order(with_head: Any, tmp_path: Path, tiny_model: Path) -> None:
-    recipe = with_head("reward", PAIRS, export=["peft", "merged"])
+    recipe = with_head("reward", PAIRS, export=["peft", "merged"], training={"microbatch_tokens": "auto"})
     result = graftkit.run(recipe, out=tmp_path / "run")
     before, after = result.before, result.after
     assert before is not None and after is not None and after.holdout_loss < before.holdout_loss
     assert after.metrics["accuracy"] == 1.0 and after.metrics["margin"] > before.metrics["margin"]
     assert result.manifest["head"] == {"kind": "sequence", "labels": [], "pad": 256}
+    assert_forecast(result)
     assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
     config = json.loads((result.exports["merged"] / "config.json").read_text())
     assert list(config["id2label"]) == ["0"]
@@ -249,6 +265,19 @@ def test_a_reward_model_puts_pairs_in_order(with_head: Any, tmp_path: Path, tiny
         name: float(run_card(folder, tiny_model if name == "peft" else None)) for name, folder in result.exports.items()
     }
     assert rewards["peft"] == pytest.approx(rewards["merged"], abs=1e-4)
+
+    from transformers import pipeline
+
+    text, merged = "film 3?", str(result.exports["merged"])
+    expected = pipeline("text-classification", merged, function_to_apply="none")(text)[0]["score"]
+    talk = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]  # the card's
+    for folder in (result.folder, *result.exports.values()):
+        model = reload_any(str(folder))
+        assert isinstance(model, HeadModel)
+        assert model.judge(text).facts["reward"] == pytest.approx(expected, abs=1e-4)
+        assert model.judge(json.dumps(talk)).facts["reward"] == pytest.approx(rewards["merged"], abs=1e-4)
+    with pytest.raises(RequestError, match="has a role and a content"):
+        model.judge('[{"role": "user"}]')
 
 
 def test_pairs_become_the_tokens_that_trl_makes_of_them(with_head: Any, tmp_path: Path, tiny_model: Path) -> None:
@@ -268,16 +297,31 @@ PLAIN = [{"text": f"the film {n % 10} was {'lovely and long' if n % 2 else 'awfu
 
 
 def test_an_encoder_learns_to_fill_in_masked_tokens(with_head: Any, tmp_path: Path, bert: str) -> None:
-    training = {"steps": 12, "checkpoint_every": 4}
+    training = {"steps": 12, "checkpoint_every": 4, "microbatch_tokens": "auto"}
     recipe = with_head("masked-lm", PLAIN, model=bert, export=["peft", "merged"], training=training)
     result = graftkit.run(recipe, out=tmp_path / "run")
     before, after = result.before, result.after
     assert before is not None and after is not None and after.holdout_loss < before.holdout_loss
     assert after.bits_per_byte is None and result.manifest["head"]["kind"] == "masked"
+    assert_forecast(result)
     assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
     config = json.loads((result.exports["merged"] / "config.json").read_text())
     assert config["architectures"] == ["BertForMaskedLM"]
     assert json.loads((result.exports["peft"] / "adapter_config.json").read_text())["task_type"] is None
+
+    from transformers import pipeline
+
+    text = "the film was [MASK] and [MASK]"
+    expected = pipeline("fill-mask", str(result.exports["merged"]))(text)
+    for folder in (result.folder, *result.exports.values()):
+        model = reload_any(str(folder))
+        assert isinstance(model, HeadModel)
+        for fills, told in zip(model.judge(text).facts["fills"], expected, strict=True):
+            assert [fill["id"] for fill in fills] == [fill["token"] for fill in told]
+            assert [fill["token"] for fill in fills] == [fill["token_str"] for fill in told]
+            assert [fill["probability"] for fill in fills] == pytest.approx([f["score"] for f in told], abs=1e-4)
+    with pytest.raises(RequestError, match=r"has no \[MASK\]"):
+        model.judge("the film was long")
     filled = [run_card(folder, Path(bert) if name == "peft" else None) for name, folder in result.exports.items()]
     assert filled[0] == filled[1] and len(filled[0].splitlines()) == 5
     lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
@@ -316,14 +360,21 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
     cli = CliRunner()
     out = tmp_path / "run"
     done = cli.invoke(toolkit, ["run", str(path), "--out", str(out)])
-    assert done.exit_code == 0 and "toolkit verify" in done.output and "toolkit generate" not in done.output
+    assert done.exit_code == 0 and "toolkit verify" in done.output and "toolkit generate" in done.output
+    lines = cli.invoke(toolkit, ["generate", str(out), "--json"], input="a great film\n\nan awful film\n")
+    judged = [json.loads(line) for line in lines.stdout.splitlines()]
+    assert [found["prompt"] for found in judged] == ["a great film", "an awful film"], lines.output
+    assert all(sum(found["probabilities"].values()) == pytest.approx(1) for found in judged)
+    plain = cli.invoke(toolkit, ["generate", str(out / "exports/peft"), "a great film"])
+    assert re.fullmatch(r"(bad|good) 0\.\d{4}, (bad|good) 0\.\d{4}\n", plain.stdout), plain.output
     shown = cli.invoke(toolkit, ["preview", str(path), "--json", "--records", "1"])
     authors = json.loads(shown.stdout)["authors"]
     assert [part["author"] for part in authors] == ["text", "label"] and authors[1]["text"] in WORDS
     told = cli.invoke(toolkit, ["plan", str(path)])
-    assert told.exit_code == 0, told.output
+    assert told.exit_code == 0 and "MB at its peak" in told.output, told.output
     for command, message in (
-        (["plan", str(path), "--memory", "8GB"], "no memory is forecast of the objective classification"),
+        (["generate", str(out), "a film", "--temperature", "1"], "--temperature: the model judges texts"),
+        (["generate", str(out), "a film", "--compare"], "--compare: the model judges texts"),
         (
             ["run", str(path), "--out", str(tmp_path / "on"), "--set", f"adapter.from={out / 'exports/peft'}"],
             "goes on with no adapter, whose head would be lost",
@@ -338,3 +389,32 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
     again = cli.invoke(toolkit, ["export", str(out), "--to", "merged"])
     assert again.exit_code == 0, again.output
     assert json.loads((out / "exports/merged/graftkit.json").read_text())["proof"]["status"] == "proved"
+
+
+def test_labelled_records_take_three_commands(bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without a chat template, which learns texts alone; the recipe says why, and what else there is."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.csv").write_text("text,label\n" + "".join(f"{r['text']},{r['label']}\n" for r in TEXTS))
+    cli = CliRunner()
+    made = cli.invoke(toolkit, ["init", "--model", bert, "--train", "train.csv"])
+    assert made.exit_code == 0 and "a few labels: objective: classification" in made.output, made.output
+    assert "objective: classification # by a head" in Path("recipe.yaml").read_text()
+    done = cli.invoke(toolkit, ["run", "recipe.yaml", "--out", "run", "--set", "training.epochs=1"])
+    assert done.exit_code == 0, done.output
+    said = cli.invoke(toolkit, ["generate", "run", "the film was lovely"])
+    assert re.match(r"(bad|good) 0\.\d{4}, ", said.stdout), said.output
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        lambda n: "same",
+        lambda n: f"label {n}",
+        lambda n: ["good", "bad " * 20][n % 2],
+        lambda n: "abcdefghijkl"[n % 12],
+    ],
+)
+def test_init_takes_few_short_labels_for_classes_alone(bert: str, tmp_path: Path, label: Any) -> None:
+    records = written(tmp_path / "train.jsonl", [{"text": f"film {n}", "label": label(n)} for n in range(40)])
+    found = CliRunner().invoke(toolkit, ["init", str(tmp_path / "r.yaml"), "--model", bert, "--train", str(records)])
+    assert found.exit_code == 0 and "classification" not in found.output, found.output

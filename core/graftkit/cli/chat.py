@@ -15,6 +15,7 @@ from graftkit.errors import GraftkitError
 from graftkit.interfaces.samples import Message
 
 if TYPE_CHECKING:
+    from graftkit.flow.reloaded_head import Judgement
     from graftkit.flow.reloaded_model import Reply
 
 __all__ = ["converse", "read_prompt"]
@@ -25,7 +26,7 @@ _PASTED = 0.05
 _HELP = "Ctrl-C stops an answer, Ctrl-D ends. /reset forgets what was said, /exit ends."
 
 
-def converse(ask: Callable[[str, Sequence[Message]], Reply], *, remembers: bool = True) -> None:
+def converse(ask: Callable[[str, Sequence[Message]], Reply | Judgement], *, remembers: bool = True) -> None:
     """Reads prompts and says the answers, until Ctrl-D or /exit.
 
     Args:
@@ -57,7 +58,9 @@ def converse(ask: Callable[[str, Sequence[Message]], Reply], *, remembers: bool 
                 history += [Message("user", prompt), Message("assistant", answer)]
 
 
-def _answered(ask: Callable[[str, Sequence[Message]], Reply], prompt: str, history: Sequence[Message]) -> str:
+def _answered(
+    ask: Callable[[str, Sequence[Message]], Reply | Judgement], prompt: str, history: Sequence[Message]
+) -> str:
     """Says an answer, as far as it comes, and returns it."""
     try:
         reply = ask(prompt, history)

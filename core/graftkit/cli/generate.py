@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from graftkit.cli.chat import converse
 from graftkit.cli.options import adapter_options, disable_option, host_of_run, json_option
@@ -23,6 +24,7 @@ from graftkit.visible import further_lines_indented
 if TYPE_CHECKING:
     from graftkit.flow.plan_adapter import TokenizerOf
     from graftkit.flow.reload import ReloadedModel, Reply
+    from graftkit.flow.reloaded_head import HeadModel
     from graftkit.interfaces.samples import Message
 
 __all__ = ["command"]
@@ -90,19 +92,28 @@ def command(
 ) -> None:
     """Answer a PROMPT with a run, an export, an adapter of peft's, a model's folder or a GGUF file.
 
+    A classifier says how likely each label of the text is, a reward model its reward, of a JSON list of messages, too,
+    and an encoder what the mask tokens in it stand for.
+
     Without a PROMPT: a conversation on a terminal, else the answer to each line of standard input. The likeliest token
     is taken, unless a sampling option is given; those left out are then as the model's generation_config.json says.
     What was trained on plain prompts is given a plain prompt, unless --chat says otherwise.
     """
-    from graftkit.flow.reload import AdapterBase, reload, reload_base, unfinished
+    from graftkit.flow.reload import AdapterBase, reload_any, reload_base, unfinished
+    from graftkit.flow.reloaded_head import HeadModel
 
     on = AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
     with output_to_stderr():
         host = host_of_run(source, disable)
-        model = reload(source, host, on)
-        without = reload_base(source, model, host, on) if compare else None
+        model = reload_any(source, host, on)
+        if isinstance(model, HeadModel):
+            _refuse_for_a_head()
+        without = reload_base(source, model, host, on) if compare and not isinstance(model, HeadModel) else None
     for text in unfinished(Path(source)):
         click.echo(further_lines_indented(f"note: {text}"), err=True)
+    if isinstance(model, HeadModel):
+        _judge(model, prompt, as_json)
+        return
     if plain is None and model.prompts == "plain" and not system and model.tokenizer.chat_template is not None:
         click.echo("Trained on plain prompts, and so asked without the chat template; --chat asks in it.", err=True)
     asking = Asking(system, None if tools is None else _read_tools(tools), plain, max_new_tokens, seed, sampling)
@@ -113,6 +124,39 @@ def command(
             return
         for text in [prompt] if prompt is not None else _lines():
             _say(text, asking.of(model), asking.of(without) if without else None, as_json)
+
+
+_OF_A_HEAD = frozenset({"source", "prompt", "disable", "as_json"})
+"""What a model with a head is asked with: it writes no text, so there is nothing to draw."""
+
+
+def _refuse_for_a_head() -> None:
+    """Refuses options that say how a language model answers.
+
+    Raises:
+        RequestError: One is given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in _OF_A_HEAD and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise RequestError(
+                f"{parameter.opts[0]}: the model judges texts and writes none", hint="Leave the option out."
+            )
+
+
+def _judge(model: HeadModel, prompt: str | None, as_json: bool) -> None:
+    """Says what a model with a head says of a text, or of each line."""
+    if prompt is None and sys.stdin.isatty() and is_terminal() and not as_json:
+        converse(lambda text, _: model.judge(text), remembers=False)
+        return
+    for text in [prompt] if prompt is not None else _lines():
+        found = model.judge(text)
+        if as_json:
+            click.echo(json_line({"prompt": text, **found.facts}))
+        else:
+            say_answer(found.text)
+            say([""])
 
 
 class Asking:

@@ -57,8 +57,9 @@ _TEMPLATE_FILE = "chatml.jinja"
 _OBJECTIVES = {
     "dpo": "chosen answers before rejected ones; also orpo, simpo",
     "kto": "wanted answers, and none of the unwanted ones",
+    "classification": "by a head, one score a label; sft writes the label as an answer",
 }
-"""What a recipe says of an objective for records whose answers are compared."""
+"""What a recipe says of an objective that is not fine-tuning."""
 
 _UNKNOWN = {
     "max_length": 1024,
@@ -252,6 +253,8 @@ def _told(found: StartingPoint) -> Iterator[str]:
         yield f"{one_line(str(dataset.source))}: read by {dataset.reader_name} as {dataset.format_name}{left}"
     if found.left_out:
         yield _left_out(found)
+    if found.objective == "classification":
+        yield "a few labels: objective: classification trains a classifier; with objective: sft it is to write them"
     yield f"{found.records:,} records, about {found.steps:,} steps of {found.tokens_per_step:,} tokens"
 
 

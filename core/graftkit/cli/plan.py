@@ -173,8 +173,7 @@ def processes_of(
 def time_of_plan(plan: RunPlan, host: PluginHost) -> dict[str, Any]:
     """Times passes of a plan's training, and returns `time` as JSON."""
     if plan.ask_memory is None or plan.checked is None:
-        why = f"the objective {plan.bound.objective.use} trains a head" if plan.head else "no record can be encoded"
-        return {"time": described_time(why, plan.bound, None)}
+        return {"time": described_time("no record can be encoded", plan.bound, None)}
     import torch
 
     corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train, plan.seen_an_epoch)

@@ -79,7 +79,7 @@ class ConfigPlan:
         from graftkit.flow.unsettled import settled_recipe
 
         bound = bind(load_recipe(recipe, overrides), host)
-        model = ConfigModel.read(bound.recipe.model.path)
+        model = ConfigModel.read(bound.recipe.model.path).for_objective(bound)
         settled = settle_from_config(bound, host, model, limits)
         return cls(host, settled_recipe(bound, settled), model, settled)
 
@@ -173,10 +173,6 @@ def fitted(
 
     chosen = [*overrides, *(f"{key}={found.value}" for key, found in plan.settled.items())]
     if isinstance(plan, RunPlan):
-        if plan.head:
-            raise RecipeError(
-                f"no memory is forecast of the objective {plan.bound.objective.use}: its head is not computed"
-            )
         if plan.ask_memory is None:
             raise RecipeError("of the records that were looked at none can be encoded: what a run takes can't be told")
         chosen += [f"training.{key}={value}" for key, value in plan.chosen.items()]

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from graftkit.errors import ModelError, RecipeError
+from graftkit.errors import ModelError
 from graftkit.flow.fit_memory import MemoryLimits
-from graftkit.flow.forecast_memory import MemoryRequest, Sizes, forecast_memory, request_of
+from graftkit.flow.forecast_memory import (
+    MemoryRequest,
+    Sizes,
+    TeacherModel,
+    forecast_memory,
+    request_of,
+    teacher_model,
+)
+from graftkit.flow.head import config_of_objective, own_labels, refuse_head
 from graftkit.flow.settle_dtype import faster_dtype
 from graftkit.flow.settle_memory import available, settle_memory
 from graftkit.flow.targets import chosen_targets
 from graftkit.flow.unsettled import DTYPE, settled_recipe, unsettled
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import with_head
 from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.objective import TeacherConfig
 from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import Loader
 from graftkit.model.packing import Packing, choose_packing
@@ -32,6 +42,7 @@ from graftkit.report.run_manifest import MemoryForecast, SettledKey
 __all__ = ["ConfigModel", "device_of", "request_from_config", "settle_from_config"]
 
 _MOST_BYTES = 64 << 20
+_ASSUMED_LABELS = ("LABEL_0", "LABEL_1")
 _STORED = {"bfloat16": "BF16", "float16": "F16"}
 
 
@@ -48,11 +59,12 @@ class ConfigModel:
     config: Mapping[str, Any]
 
     @classmethod
-    def read(cls, reference: str) -> ConfigModel:
+    def read(cls, reference: str, key: str = "model") -> ConfigModel:
         """Reads a config.json.
 
         Args:
             reference: The file, or the folder that it lies in.
+            key: The recipe's key that names it, for errors.
 
         Raises:
             ModelError: There is none, or it is damaged.
@@ -60,12 +72,26 @@ class ConfigModel:
         path = Path(reference)
         path = path / "config.json" if path.is_dir() else path
         config = read_json_object(
-            path, _MOST_BYTES, ModelError, missing="`model` names its folder, or the file itself."
+            path, _MOST_BYTES, ModelError, missing=f"`{key}` names its folder, or the file itself."
         )
         if not isinstance(config.get("model_type"), str):
             raise ModelError("it does not say 'model_type'", where=str(path))
         check_layers(config, str(path))
         return cls(reference, config)
+
+    def for_objective(self, bound: BoundRecipe) -> ConfigModel:
+        """Returns the model with the head that a recipe's objective learns by.
+
+        Of labels that neither the recipe nor the configuration lists two are assumed: each takes a row of the head.
+
+        Raises:
+            ModelError: The objective trains another kind of model, or no head can be put on this one.
+        """
+        config = config_of_objective(bound, self.config, self.reference)
+        if bound.objective_config.learns_from == "labels":
+            said = getattr(bound.objective_config, "labels", None) or own_labels(self.config)
+            config = with_head(config, bound.objective_config.head, said or _ASSUMED_LABELS)
+        return replace(self, config=config)
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -91,17 +117,29 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     Raises:
         TargetError: A target matches no layer.
         ModelError: The architecture can't be built.
-        RecipeError: The objective puts a head on the model, whose memory is not forecast.
     """
-    if bound.objective_config.head != "language":
-        raise RecipeError(f"no memory is forecast of the objective {bound.objective.use}: its head is not computed")
     recipe, loader = bound.recipe, model.loader
     targets = chosen_targets(bound, loader.layers, loader.stacks, loader.outer)
     length = _record_length(recipe)
     many = max(1, recipe.training.pass_tokens // length, recipe.training.tokens_per_step // length)
     sizes = Sizes((length,) * many, (length,) * many, length)
     device = device_of(recipe).type
-    return request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)
+    asked = request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)
+    return asked.with_teacher(_teacher_model(bound, host))
+
+
+def _teacher_model(bound: BoundRecipe, host: PluginHost) -> TeacherModel | None:
+    """Returns the teacher that a recipe's objective names, by its config.json.
+
+    Raises:
+        ModelError: There is none where it says, or it is no language model's.
+    """
+    said = bound.objective_config
+    if not isinstance(said, TeacherConfig):
+        return None
+    teacher = ConfigModel.read(said.teacher, "objective.teacher")
+    refuse_head(teacher.config, teacher.reference, "a teacher is a language model")
+    return teacher_model(bound, host, teacher.config, teacher.tensors, teacher.reference, teacher.packing)
 
 
 def settle_from_config(

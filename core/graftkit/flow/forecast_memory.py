@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.objective import TeacherConfig
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.packing import Packing
@@ -34,10 +35,13 @@ __all__ = [
     "largest_pass",
     "passes_of_steps",
     "request_of",
+    "teacher_model",
 ]
 
 _PASSING = ("activations", "logits", "cache")
 """Parts that are made and freed again and again."""
+_TRAINED_MODEL = ("weights", "quantization", "other_weights", "adapter", "head")
+"""Parts that stay from loading to the last export."""
 _FREED = {4: 0.85, 2: 0.5}
 """What a process holds besides of what it has freed, as a share of those parts, by the bytes of a number.
 
@@ -97,6 +101,32 @@ class TeacherModel:
     packing: Packing
 
 
+def teacher_model(
+    bound: BoundRecipe,
+    host: PluginHost,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    reference: str,
+    packing: Packing,
+) -> TeacherModel:
+    """Returns the teacher of a recipe whose objective has one, held as that objective says.
+
+    Args:
+        bound: The recipe.
+        host: The plugins.
+        config: The teacher's config.json.
+        tensors: Its tensors, as its files' headers tell them.
+        reference: Its reference, for errors.
+        packing: How sequences share a pass of its.
+    """
+    said = bound.objective_config
+    assert isinstance(said, TeacherConfig)
+    quantizer = host.registry.resolve("quantizer", said.teacher_quantizer)
+    fields_of_quantizer = host.registry.config_class(quantizer)()
+    made = host.registry.create(quantizer, fields_of_quantizer)
+    return TeacherModel(config, tensors, reference, made, fields_of_quantizer, packing)
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """What of the records a run's memory depends on.
@@ -147,6 +177,9 @@ def request_of(
         ties_saved: As for `DryRun`.
     """
     create = host.registry.create
+    largest = largest_pass(bound.recipe, sizes, packed=packing.packed)
+    if bound.objective_config.head == "masked":
+        largest = replace(largest, learnt=ceil(largest.learnt * bound.objective_config.masked_share))
     dry = DryRun(
         config=config,
         tensors=tensors,
@@ -157,7 +190,7 @@ def request_of(
         targets=targets,
         dtype=getattr(torch, bound.recipe.training.dtype),
         packing=packing,
-        largest=largest_pass(bound.recipe, sizes, packed=packing.packed),
+        largest=largest,
         training=bound.recipe.training,
         answers=_answers(bound.recipe, sizes.prompt),
         change=change,
@@ -269,7 +302,7 @@ def forecast_with_blocks(asked: MemoryRequest) -> tuple[MemoryForecast, BlockUse
 def _export(asked: MemoryRequest, peaks: Sequence[Peak]) -> Peak:
     """Returns what is held while the whole model is written: the model itself, and a matrix at a time."""
     last = peaks[-1]
-    kept = {part: last.parts.get(part, 0) for part in ("weights", "quantization", "other_weights", "adapter")}
+    kept = {part: last.parts.get(part, 0) for part in _TRAINED_MODEL}
     working = 3 * _largest(asked.dry)
     return Peak("export", kept | {"working": working}, {}, last.products)
 

@@ -17,6 +17,7 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
+from graftkit.model.head import head_parameters
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
 from graftkit.model.packing import Packing, use_packing
@@ -26,6 +27,7 @@ from graftkit.recipe.bind import BoundRecipe
 from graftkit.training.batch import PackedBatch
 from graftkit.training.dry_run import PassSizes
 from graftkit.training.loss import TokenLoss
+from graftkit.training.sequence_loss import HeadPass
 
 __all__ = ["TimedPass", "time_a_pass"]
 
@@ -100,8 +102,11 @@ def _seconds(
     adapt(network, adapter, targets, seed=0, originals=FileOriginals(files, quantizer, device, dtype))
     if bound.recipe.memory.checkpoint == "blocks":
         checkpoint_blocks(network, offload=offloads(bound.recipe, device))
+    for parameter in head_parameters(network, loader.head).values():
+        parameter.requires_grad_(True)
     network.train()
-    loss, batches = TokenLoss(network, packed=packing.packed), _batches(network, packing, device, largest)
+    loss: TokenLoss | HeadPass = (HeadPass if loader.head else TokenLoss)(network, packed=packing.packed)
+    batches = _batches(network, packing, device, largest)
     times = []
     with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
         for _ in range(1 + _ROUNDS):

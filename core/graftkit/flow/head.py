@@ -14,7 +14,17 @@ from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import HeadFacts
 
-__all__ = ["head_facts", "labels_in_order", "refuse_head", "refuse_with_head", "with_facts", "with_run_head"]
+__all__ = [
+    "config_of_objective",
+    "head_facts",
+    "labels_in_order",
+    "mask_token",
+    "own_labels",
+    "refuse_head",
+    "refuse_with_head",
+    "with_facts",
+    "with_run_head",
+]
 
 
 def with_run_head(bound: BoundRecipe, files: BaseModelFiles) -> BaseModelFiles:
@@ -23,17 +33,32 @@ def with_run_head(bound: BoundRecipe, files: BaseModelFiles) -> BaseModelFiles:
     Raises:
         ModelError: The model is a classifier, and the objective trains a language model; or no head can be put on it.
     """
+    config = config_of_objective(bound, files.config, files.reference)
+    return files if config is files.config else _with_config(files, config)
+
+
+def config_of_objective(bound: BoundRecipe, config: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
+    """Returns a base model's configuration that asks for the head that a recipe's objective learns by.
+
+    Args:
+        bound: The recipe.
+        config: The base model's config.json; it is returned itself where the objective trains a language model.
+        reference: The model, for errors.
+
+    Raises:
+        ModelError: As for `with_run_head`.
+    """
     head, objective = bound.objective_config.head, bound.objective.use
     if head == "language":
-        refuse_head(files, f"the objective {objective} trains language models")
-        return files
-    if is_multimodal(files.config):
+        refuse_head(config, reference, f"the objective {objective} trains language models")
+        return config
+    if is_multimodal(config):
         raise ModelError(
             f"the objective {objective} puts a head on models of text alone, and this one has towers beside it",
-            where=files.reference,
+            where=reference,
             hint="Give its language model alone, as transformers saves it.",
         )
-    return with_facts(files, HeadFacts(kind=head))
+    return with_head(config, head)
 
 
 def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles:
@@ -86,7 +111,7 @@ def labels_in_order(bound: BoundRecipe, found: Collection[str], config: Mapping[
         order = list(bound.objective_config.label_order(found))
     except ValueError as error:
         raise RecipeError(str(error), where=bound.document.where(("objective", "labels"))) from None
-    own = _own_labels(config)
+    own = own_labels(config)
     if not own or own == order:
         return order
     if sorted(own) != sorted(order):
@@ -104,7 +129,7 @@ def labels_in_order(bound: BoundRecipe, found: Collection[str], config: Mapping[
     return own
 
 
-def _own_labels(config: Mapping[str, Any]) -> list[str]:
+def own_labels(config: Mapping[str, Any]) -> list[str]:
     """Returns the labels of a classifier in its order; none where it is none, or has no names for them."""
     named = config.get("id2label") if head_of(config) == "sequence" else None
     if not isinstance(named, Mapping):
@@ -119,23 +144,23 @@ def _listed(labels: Sequence[str]) -> str:
     return ", ".join(f"{label:.40}" for label in labels[:6]) + (", ..." if len(labels) > 6 else "")
 
 
-def refuse_head(files: BaseModelFiles, why: str) -> None:
-    """Refuses a base model that is no causal language model by its own word.
+def refuse_head(config: Mapping[str, Any], reference: str, why: str) -> None:
+    """Refuses a base model that is no causal language model by its own config.json.
 
     Raises:
-        ModelError: It does.
+        ModelError: It is none.
     """
-    head, named = head_of(files.config), (files.config.get("architectures") or [""])[0]
+    head, named = head_of(config), (config.get("architectures") or [""])[0]
     if head == "sequence":
         raise ModelError(
             f"the model scores whole sequences ({named}), and {why}",
-            where=files.reference,
+            where=reference,
             hint="Such models are trained with objective: classification or reward.",
         )
     if head == "masked":
         raise ModelError(
             f"the model fills in masked tokens ({named}), and is no causal language model: {why}",
-            where=files.reference,
+            where=reference,
             hint="Such models are trained with objective: masked-lm, or classification.",
         )
 

@@ -81,7 +81,7 @@ def open_teacher(
             hint="Leave `tokenizer` out, or give the model the teacher's: tokenizer: {replace: TEACHER}.",
         )
     source, files = open_model(host, config.teacher, where=where)
-    refuse_head(files, "a teacher is a language model")
+    refuse_head(files.config, files.reference, "a teacher is a language model")
     own = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     _check_tokens(tokenizer, own, where)
     known, taught = embedding_rows(files), min(tokenizer.vocab_size, rows or tokenizer.vocab_size)

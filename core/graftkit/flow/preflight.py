@@ -10,7 +10,7 @@ from graftkit.flow.check_model import PlannedBase, plan_base
 from graftkit.flow.estimate import estimate_corpus
 from graftkit.flow.export import make_exporters, refuse_early
 from graftkit.flow.fit_memory import MemoryLimits
-from graftkit.flow.forecast_memory import MemoryRequest, Sizes, TeacherModel, forecast_memory, request_of
+from graftkit.flow.forecast_memory import MemoryRequest, Sizes, TeacherModel, forecast_memory, request_of, teacher_model
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.settle_dtype import settle_dtype
 from graftkit.flow.settle_memory import available, settle_memory
@@ -60,7 +60,7 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
         asked = request_of(
             bound, host, *model, base.packing, base.device.type, sizes, change, saved=saved, ties_saved=ties
         )
-        return asked.with_teacher(_teacher_model(plan, host, base))
+        return asked.with_teacher(_teacher_model(plan, bound, host, base))
 
     def settle(limits: MemoryLimits | None) -> Mapping[str, SettledKey]:
         def forecast(values: Mapping[str, Any]) -> MemoryForecast:
@@ -71,13 +71,11 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
 
     told += [found.describe(key) for key, found in plan.settled.items()]
     found = replace(settled, notices=[*settled.notices, *told, *base.notices], checked=checked, corpus=corpus)
-    return replace(found, ask_memory=ask, settle_memory=settle) if corpus.lengths and not plan.head else found
+    return replace(found, ask_memory=ask, settle_memory=settle) if corpus.lengths else found
 
 
-def _teacher_model(plan: RunPlan, host: PluginHost, base: PlannedBase) -> TeacherModel | None:
-    teacher = plan.teacher
-    if teacher is None:
+def _teacher_model(plan: RunPlan, bound: BoundRecipe, host: PluginHost, base: PlannedBase) -> TeacherModel | None:
+    if plan.teacher is None:
         return None
-    quantizer = host.registry.create(teacher.quantizer, teacher.quantizer_config)
-    model = (teacher.files.config, teacher.files.tensors, teacher.files.reference)
-    return TeacherModel(*model, quantizer, teacher.quantizer_config, base.teacher_packing)
+    files = plan.teacher.files
+    return teacher_model(bound, host, files.config, files.tensors, files.reference, base.teacher_packing)

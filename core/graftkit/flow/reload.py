@@ -32,15 +32,17 @@ from graftkit.flow.export_manifest import (
     refuse_foreign_code,
 )
 from graftkit.flow.generation_settings import generation_config, stop_tokens
-from graftkit.flow.head import refuse_head
+from graftkit.flow.head import refuse_head, with_facts
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model, open_named_base
 from graftkit.flow.place_adapter import check_layers, saved_names, state_from_peft
 from graftkit.flow.plan_adapter import TokenizerOf, plan_adapter
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
+from graftkit.flow.reloaded_head import HeadModel
 from graftkit.flow.reloaded_model import ReloadedModel, Reply
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
@@ -56,7 +58,16 @@ from graftkit.model.originals import FileOriginals
 from graftkit.model.whole import put_whole
 from graftkit.report.run_manifest import BaseFacts, HeadFacts, RunManifest, required, run_of
 
-__all__ = ["AdapterBase", "ReloadedModel", "Reply", "read_adapter", "reload", "reload_base", "unfinished"]
+__all__ = [
+    "AdapterBase",
+    "ReloadedModel",
+    "Reply",
+    "read_adapter",
+    "reload",
+    "reload_any",
+    "reload_base",
+    "unfinished",
+]
 
 _LOADED_OF_A_RUN = ("adapter/", "tokenizer/", VOCABULARY)
 """What the paths of those of a run's files start with that are loaded."""
@@ -99,8 +110,30 @@ def reload(source: str, host: PluginHost | None = None, on: AdapterBase | None =
         on: What an adapter is loaded on.
 
     Raises:
-        RequestError: It is none of them, or its files do not belong together, or `on` is given and it is no adapter.
+        RequestError: It is none of them, or its files do not belong together, or `on` is given and it is no adapter;
+            or it is no language model.
     """
+    found = _loaded(source, host, on, heads=False)
+    assert isinstance(found, ReloadedModel)
+    return found
+
+
+def reload_any(source: str, host: PluginHost | None = None, on: AdapterBase | None = None) -> ReloadedModel | HeadModel:
+    """Loads what `reload` does, and models with a head: classifiers, reward models, encoders that fill in tokens.
+
+    Args:
+        source: As for `reload`.
+        host: As for `reload`.
+        on: As for `reload`; an adapter of a model with a head is loaded with its run or export alone.
+
+    Raises:
+        RequestError: As for `reload`.
+    """
+    return _loaded(source, host, on, heads=True)
+
+
+def _loaded(source: str, host: PluginHost | None, on: AdapterBase | None, *, heads: bool) -> ReloadedModel | HeadModel:
+    """Loads what a source names; what has a head is refused unless `heads` says otherwise."""
     if host is None:
         run = run_of(Path(source))
         host = PluginHost(disable_of_run=run.left_out if run else ())
@@ -108,7 +141,7 @@ def reload(source: str, host: PluginHost | None = None, on: AdapterBase | None =
         with named(source):
             if on is not None:
                 return _adapter_on(source, host, on)
-            return _reload(source, host, InstalledProviders(host).make)
+            return _reload(source, host, InstalledProviders(host).make, heads=heads)
     except GraftkitError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -130,7 +163,7 @@ def _refuse_head(head: HeadFacts | None, folder: Path) -> None:
         raise FolderError(
             f"it {does}, and writes no answers",
             where=str(folder),
-            hint="The README.md of its exports says how they are loaded and asked.",
+            hint="`toolkit generate` says what it says of a text.",
         )
 
 
@@ -153,7 +186,7 @@ def unfinished(source: Path) -> list[str]:
     return [f"{folder}: {told}. `toolkit verify {shlex.quote(str(folder))}` proves it"] if told else []
 
 
-def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
+def _reload(source: str, host: PluginHost, make: MakeProvider, *, heads: bool) -> ReloadedModel | HeadModel:
     folder = _export_around(Path(source))
     manifest = RunManifest.read(folder)
     if manifest is not None:
@@ -161,7 +194,7 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
         if manifest.artifacts:  # which are listed once the run has finished
             _check_nothing_was_added(folder, manifest.artifacts)
         with this_machine_alone():
-            return _run(folder, manifest, make)
+            return _run(folder, manifest, make, heads=heads)
     export = ExportManifest.read(folder, ("files",)) if (folder / EXPORT_MANIFEST).is_file() else None
     if export is not None:
         refuse_foreign_code(folder)
@@ -172,7 +205,7 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
         return _adapter_on(source, host, AdapterBase())
     if (folder / "adapter_config.json").is_file():
         with this_machine_alone():
-            return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make)
+            return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make, heads=heads)
     if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
         return _extended_base(folder, _ours(folder, export, TO_LOAD), host, make)
     if export is not None and not (folder / "config.json").is_file() and not _file_in(folder):
@@ -181,7 +214,25 @@ def _reload(source: str, host: PluginHost, make: MakeProvider) -> ReloadedModel:
             where=source,
             hint="Try the run that it is of, or load it with the program that it is for.",
         )
-    return _model(str(folder) if export else source, export or ExportManifest(), host)
+    _, files = open_model(host, _file_in(folder) or (str(folder) if export else source))
+    if heads and head_of(files.config) != "language":
+        return _opened_head(files, export or ExportManifest(), host)
+    return _opened(files, str(folder) if export else source, export or ExportManifest(), host)
+
+
+def _opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHost) -> HeadModel:
+    """Loads a model with a head whose headers have been read.
+
+    Raises:
+        ModelError: Its files lack the head, as those of a base model do.
+    """
+    new = plan_base_model(files).new
+    if new:
+        raise ModelError(f"its files lack the head ({new[0]}), which must be trained first", where=files.reference)
+    backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
+    tokenizer = load_tokenizer(files, backend)
+    network = load_base_model(files, _dense(host), device=pick_device("auto"))
+    return HeadModel(network, tokenizer, options_of(manifest.chat), manifest.prompts == "chat")
 
 
 def _adapter_on(source: str, host: PluginHost, on: AdapterBase) -> ReloadedModel:
@@ -276,7 +327,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]
     return _adapter_facts(folder / "adapter" / "adapter.json"), _tensors(folder / "adapter" / "adapter.safetensors")
 
 
-def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedModel:
+def _run(folder: Path, manifest: RunManifest, make: MakeProvider, *, heads: bool) -> ReloadedModel | HeadModel:
     if not (folder / "adapter").is_dir():
         raise FolderError(
             f"the run has no adapter yet (it is {manifest.status})",
@@ -284,7 +335,8 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
             hint="Run it again.",
         )
     facts, state = read_adapter(folder)
-    _refuse_head(manifest.head, folder)
+    if not heads:
+        _refuse_head(manifest.head, folder)
     providers, where = manifest.providers, str(folder)
     model, data = required(manifest.model, "model", where), required(manifest.data, "data", where)
     tokenizer = make("tokenizer", providers["tokenizer"]).load(folder / "tokenizer")
@@ -293,15 +345,20 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider) -> ReloadedMod
     change = _change(folder / VOCABULARY)
     seed = manifest.recipe["training"]["seed"]
     whole = _whole_of_run(facts, folder)
-    network, settings = _adapted(providers, model, facts["targets"], tokenizer, state, dtype, make, change, whole, seed)
+    network, settings = _adapted(
+        providers, model, facts["targets"], tokenizer, state, dtype, make, change, whole, seed, manifest.head
+    )
     chat = options_of(data.chat)
+    if manifest.head:
+        return HeadModel(network, tokenizer, chat, data.prompts == "chat")
     stop = manifest.stop_tokens
     return ReloadedModel(network, tokenizer, stop, data.system, data.tools, chat, data.prompts, settings)
 
 
-def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> ReloadedModel:
+def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider, *, heads: bool) -> ReloadedModel | HeadModel:
     """Loads an export in PEFT's format on the base that it was trained on."""
-    _refuse_head(manifest.head, folder)
+    if not heads:
+        _refuse_head(manifest.head, folder)
     tensors, layouts = _tensors(folder / "adapter_model.safetensors"), manifest.expert_layouts()
     saved = saved_names(tensors, manifest.targets, layouts)
     state = state_from_peft(tensors, make("adapter", manifest.adapter), manifest.targets, layouts, saved)
@@ -310,10 +367,12 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider) -> Reloade
     dtype = _DTYPES[manifest.dtype]
     change = _change(folder / VOCABULARY)
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
-    whole = _Whole(saved)
+    whole = _Whole(() if manifest.head else saved)
     network, settings = _adapted(
-        providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change, whole
+        providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change, whole, head=manifest.head
     )
+    if manifest.head:
+        return HeadModel(network, tokenizer, options_of(manifest.chat), manifest.prompts == "chat")
     return _of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
 
 
@@ -356,9 +415,10 @@ def _adapted(
     change: VocabularyChange | None,
     whole: _Whole,
     seed: int = 0,
+    head: HeadFacts | None = None,
 ) -> tuple[Any, Mapping[str, Any]]:
     """Returns the model, and the generation settings of its base."""
-    files = open_named_base(make, providers["model_source"], base.reference)
+    files = with_facts(open_named_base(make, providers["model_source"], base.reference), head)
     check_unchanged(base, base_facts(files))
     quantizer = make("quantizer", providers["quantizer"])
     device = pick_device("auto")
@@ -369,8 +429,18 @@ def _adapted(
     originals = FileOriginals(files, quantizer, device, dtype)
     adapted = adapt(network, adapter, targets, seed=seed, originals=originals)
     config = changed_config(files.config, change, tokenizer)
-    saved = whole.names
-    model = AdaptedModel(network, files.reference, config, tokenizer, adapter, adapted, grown, saved_modules=saved)
+    saved, of_head = whole.names, plan_base_model(files).head if head else ()
+    model = AdaptedModel(
+        network,
+        files.reference,
+        config,
+        tokenizer,
+        adapter,
+        adapted,
+        grown,
+        head=of_head,
+        saved_modules=saved,
+    )
     model.load_adapter_state(state)
     return network, generation_config(files, change, tokenizer, ())
 
@@ -419,7 +489,7 @@ def _model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedM
 
 def _opened(files: BaseModelFiles, source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
     """Loads a model whose headers have been read, as `_model` does."""
-    refuse_head(files, _NO_ANSWERS)
+    refuse_head(files.config, files.reference, _NO_ANSWERS)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
     network = load_base_model(files, _dense(host), device=pick_device("auto"))

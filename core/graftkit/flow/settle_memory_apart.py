@@ -14,13 +14,13 @@ from graftkit.flow.check_model import PlannedBase
 from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import Corpus
 from graftkit.flow.fit_memory import MemoryLimits
-from graftkit.flow.forecast_memory import Sizes, examples_of, forecast_memory, request_of
+from graftkit.flow.forecast_memory import Sizes, examples_of, forecast_memory, request_of, teacher_model
 from graftkit.flow.measured_memory import own_memory
 from graftkit.flow.settle_memory import SettledMemory, available, pass_sizes, settle_memory
 from graftkit.flow.unsettled import MICROBATCH, unsettled
 from graftkit.flow.with_parent import end_with_parent
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.packing import Packing
 from graftkit.recipe.bind import bind
@@ -62,11 +62,9 @@ def _request(run: RunContext, planned: PlannedBase, corpus: Corpus) -> dict[str,
     return {
         "recipe": bound.recipe.model_dump(mode="json", exclude_unset=True),
         "disable": bound.recipe.plugins.disable,
-        "config": dict(plan.files.config),
-        "tensors": {name: asdict(info) for name, info in plan.files.tensors.items()},
-        "reference": plan.files.reference,
+        "model": _told(plan.files, planned.packing),
         "targets": plan.targets,
-        "packing": asdict(planned.packing),
+        "teacher": _told(plan.teacher.files, planned.teacher_packing) if plan.teacher else None,
         "device": planned.device.type,
         "change": change.to_json() if change else None,
         "longest": longest,
@@ -77,6 +75,22 @@ def _request(run: RunContext, planned: PlannedBase, corpus: Corpus) -> dict[str,
         "saved": list(plan.origin.saved) if plan.origin else [],
         "ties_saved": plan.origin is not None and plan.origin.ties_saved,
     }
+
+
+def _told(files: BaseModelFiles, packing: Packing) -> dict[str, Any]:
+    """Returns what of a model its memory depends on, as JSON."""
+    return {
+        "config": dict(files.config),
+        "tensors": {name: asdict(info) for name, info in files.tensors.items()},
+        "reference": files.reference,
+        "packing": asdict(packing),
+    }
+
+
+def _model_of(told: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, TensorInfo], str, Packing]:
+    """Returns what `_told` was given: configuration, tensors, reference, packing."""
+    tensors = {name: TensorInfo(**{**info, "shape": tuple(info["shape"])}) for name, info in told["tensors"].items()}
+    return told["config"], tensors, told["reference"], Packing(**told["packing"])
 
 
 def _answer(run: RunContext, request: dict[str, Any]) -> SettledMemory:
@@ -122,10 +136,9 @@ def main() -> None:
     asked = json.load(sys.stdin)
     host = PluginHost(disable=asked["disable"])
     bound = bind(load_recipe(asked["recipe"]), host)
-    tensors = {name: TensorInfo(**{**info, "shape": tuple(info["shape"])}) for name, info in asked["tensors"].items()}
     change = VocabularyChange.from_json(asked["change"]) if asked["change"] else None
-    model = (asked["config"], tensors, asked["reference"], asked["targets"])
-    packing = Packing(**asked["packing"])
+    config, tensors, reference, packing = _model_of(asked["model"])
+    teacher = _model_of(asked["teacher"]) if asked["teacher"] else None
 
     def forecast(values: Mapping[str, Any]) -> MemoryForecast:
         sizes = Sizes(**asked["largest"][str(values[MICROBATCH])])
@@ -133,7 +146,10 @@ def main() -> None:
         request = request_of(
             tried,
             host,
-            *model,
+            config,
+            tensors,
+            reference,
+            asked["targets"],
             packing,
             asked["device"],
             sizes,
@@ -142,7 +158,7 @@ def main() -> None:
             saved=asked["saved"],
             ties_saved=asked["ties_saved"],
         )
-        return forecast_memory(request)
+        return forecast_memory(request.with_teacher(teacher_model(tried, host, *teacher) if teacher else None))
 
     found = settle_memory(
         bound.recipe, asked["longest"], forecast, MemoryLimits(**asked["limits"]), asked["no_checkpointing"]

@@ -16,7 +16,7 @@ from graftkit.flow.open_model import load_tokenizer, open_model
 from graftkit.flow.suggest_format import Guess
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.model_source import PLAIN
-from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
+from graftkit.interfaces.samples import LabelledAnswer, LabelledText, PreferencePair, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.schema import Recipe
@@ -28,6 +28,10 @@ _OWN_TEMPLATE = "chatml.jinja"
 
 _CALLS = frozenset({"tool calls", "tools"})
 """What an assistant that calls functions learns from; a template that leaves it out leaves out the answer."""
+
+_MOST_LABELS, _TIMES_SEEN, _LABEL_LENGTH = 100, 4, 60
+"""How many labels there are at most where they name classes, how often each is seen at least, in the mean, and how many
+characters it has at most. Texts with an answer each have about as many answers as records."""
 
 _TURN_TOKENS = frozenset({"<|im_start|>", "<|im_end|>"})
 
@@ -42,7 +46,8 @@ class StartingPoint:
         max_length: Tokens of an example at most: 99 of 100 fit.
         tokens_per_step: Tokens of an optimizer step: about eight examples.
         epochs: How often every record is seen: three times, or as often as thirty steps take.
-        objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not.
+        objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not,
+            classification for texts with one of a few labels.
         quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
@@ -88,9 +93,10 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
-    corpus, template, instead_of = _laid_out(tokenizer, samples, context)
+    labels = _labels_of(samples)
+    objective = "classification" if labels else _objective_for(next(iter(samples)))
+    corpus, template, instead_of = _laid_out(tokenizer, samples, context, labels)
     longest = min(context, max(64, math.ceil(corpus.longest_quantile(0.99) / 64) * 64))
-    objective = next(_objective_for(sample) for sample in samples)
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
     kept = [min(longest / most, 1.0) for most in corpus.longest]
     corpus = replace(corpus, lengths=[round(n * share) for n, share in zip(corpus.lengths, kept, strict=True)])
@@ -123,8 +129,28 @@ def _objective_for(sample: Sample) -> str:
     return "sft"
 
 
-def _laid_out(tokenizer: Tokenizer, samples: Samples, context: int) -> tuple[CorpusEstimate, str | None, Sequence[str]]:
-    """Lays some of the records out; with graftkit's own chat template where the model's can't."""
+def _labels_of(samples: Samples) -> list[str]:
+    """Returns the labels of texts where they name classes: two at least, short, seen several times; or none."""
+    most, found = min(_MOST_LABELS, len(samples) // _TIMES_SEEN), set[str]()
+    for sample in samples:
+        if not isinstance(sample, LabelledText) or not 0 < len(sample.label) <= _LABEL_LENGTH:
+            return []
+        found.add(sample.label)
+        if len(found) > most:
+            return []
+    return sorted(found) if len(found) > 1 else []
+
+
+def _laid_out(
+    tokenizer: Tokenizer, samples: Samples, context: int, labels: Sequence[str]
+) -> tuple[CorpusEstimate, str | None, Sequence[str]]:
+    """Lays some of the records out; with graftkit's own chat template where the model's can't.
+
+    A classifier of some labels sees the texts alone.
+    """
+    if labels:
+        encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, labels=labels)
+        return estimate_corpus(encoder, samples), None, ()
     encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, report_dropped=True)
     corpus = estimate_corpus(encoder, samples)
     lacks = _CALLS & {*corpus.left_out} or not encoder.has_template

@@ -22,7 +22,8 @@ def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
     """
     prompt = manifest.data.example_prompt if manifest.data else None
     offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
-    commands = [f"toolkit generate {_argument(folder)} {shlex.quote(offered)}"] if manifest.head is None else []
+    asked = manifest.head is None or manifest.head.kind == "sequence"  # of a masked model no text is known with a mask
+    commands = [f"toolkit generate {_argument(folder)} {shlex.quote(offered)}"] if asked else []
     if manifest.exports:
         export = folder / "exports" / next(iter(manifest.exports))
         return [*commands, f"toolkit verify {_argument(export)}"]

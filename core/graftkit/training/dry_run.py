@@ -26,6 +26,7 @@ from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
 from graftkit.model.attention import DeferredMask, native_attention
 from graftkit.model.grow import grow
+from graftkit.model.head import head_parameters
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.live_memory import MemoryMeter, imagined, really
 from graftkit.model.load import Loader
@@ -34,11 +35,12 @@ from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
 from graftkit.model.whole import put_whole, whole_parameters
 from graftkit.recipe.schema import TrainingSection
-from graftkit.training import loss
+from graftkit.training import loss, sequence_loss
 from graftkit.training.batch import PackedBatch
 from graftkit.training.block_uses import BlockUses, BlockWatch
 from graftkit.training.loss import Candidates, ScoredPass, TokenLoss
 from graftkit.training.optimizer_kinds import empty_state
+from graftkit.training.sequence_loss import HeadPass
 
 __all__ = ["AnswerSizes", "DryRun", "Foreseen", "PassSizes", "Peak", "dry_run", "dry_scores"]
 
@@ -136,8 +138,9 @@ class Peak:
 
     Attributes:
         stage: The run's stage.
-        parts: The bytes of each part then: `weights`, `quantization`, `other_weights`, `adapter`, `gradients`,
-            `optimizer`, `activations`, `logits`, `cache`, and what else is `working` memory.
+        parts: The bytes of each part then: `weights`, `quantization`, `other_weights`, `adapter`, `head` (on
+            sequences, which is trained fully), `gradients`, `optimizer`, `activations`, `logits`, `cache`, and what
+            else is `working` memory.
         products: How many products of 16-bit matrices, no two of them of the same shapes, have been made by its end.
         mapped: Those of these bytes that are in blocks of more than 32 MiB, by part; see `MemoryMeter`.
     """
@@ -184,24 +187,29 @@ def dry_run(asked: DryRun) -> Foreseen:
             checkpoint_blocks(network)
         trained = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
         trained += whole_parameters(network, asked.saved).values()
+        head = list(head_parameters(network, loader.head).values())
+        for parameter in head:
+            parameter.requires_grad_(True)
         watch.ends("adapter")
         _name_weights(meter, network)
         meter.relabel([*trained, *rows], "adapter")
-        counted, blocks = _MeteredLoss(network, asked, meter, plain_head), BlockWatch(network)
+        meter.relabel(head, "head")
+        counted = _MeteredHead(network, asked, meter) if head else _MeteredLoss(network, asked, meter, plain_head)
+        blocks = BlockWatch(network)
         network.eval()
         with blocks.noting() as forward:
-            counted.score(_batch(asked.largest), learn=False)
+            counted.evaluate(_batch(asked.largest))
         with blocks.noting():
             if asked.answers:
                 _answer(asked.answers, network, meter)
         watch.ends("evaluation before")
-        with _training_state(meter, asked.training, trained, rows):
+        with _training_state(meter, asked.training, [*trained, *head], rows):
             network.train()
             watch.begins()
             with blocks.noting() as learn:
                 counted.backward(_batch(asked.largest), 1.0)
             watch.ends("training")
-        uses = BlockUses(blocks.sizes, blocks.frozen, learn, forward, [p.numel() for p in (*trained, *rows)])
+        uses = BlockUses(blocks.sizes, blocks.frozen, learn, forward, [p.numel() for p in (*trained, *head, *rows)])
     before = next(peak for peak in watch.peaks if peak.stage == "evaluation before")
     after = Peak("evaluation after", before.parts, before.mapped, watch.peaks[-1].products)
     return Foreseen([*watch.peaks, after], uses)
@@ -222,7 +230,7 @@ def dry_scores(asked: DryRun, stage: str) -> Peak:
         _name_weights(meter, network)
         use_packing(network, asked.packing)
         network.eval()
-        _MeteredLoss(network, asked, meter, plain_head).score(_batch(asked.largest), learn=False)
+        _MeteredLoss(network, asked, meter, plain_head).evaluate(_batch(asked.largest))
         watch.ends(stage)
     return watch.peaks[0]
 
@@ -243,6 +251,7 @@ def _metered(asked: DryRun) -> Iterator[tuple[Loader, MemoryMeter, _Watch, bool]
         imagined({_FILE}, lambda mask: -(-mask.numel() // experts) if experts else mask.numel()) as meter,
         _with_contents(DeferredMask, "tiles"),
         _with_contents(loss, "forward_inputs"),
+        _with_contents(sequence_loss, "forward_inputs"),
     ):
         _Headers.meter = meter
         yield loader, meter, _Watch(meter, mixture=experts > 0), plain_head
@@ -281,18 +290,18 @@ class _Watch:
 
 @contextmanager
 def _training_state(
-    meter: MemoryMeter, training: TrainingSection, adapter: Sequence[nn.Parameter], rows: Sequence[nn.Parameter]
+    meter: MemoryMeter, training: TrainingSection, trained: Sequence[nn.Parameter], rows: Sequence[nn.Parameter]
 ) -> Iterator[None]:
     """Gives every parameter a gradient and moments for a while, as each but the first pass of a training finds them."""
     with meter.labelled("gradients"):
-        for parameter in (*adapter, *rows):
+        for parameter in (*trained, *rows):
             parameter.grad = torch.zeros_like(parameter)
     with meter.labelled("optimizer"):  # of new rows there is one moment (`RowAdam`)
-        moments = [tensor for parameter in adapter for tensor in empty_state(training, parameter)]
+        moments = [tensor for parameter in trained for tensor in empty_state(training, parameter)]
         moments += [torch.zeros_like(parameter) for parameter in rows]
     yield
     del moments
-    for parameter in (*adapter, *rows):
+    for parameter in (*trained, *rows):
         parameter.grad = None
 
 
@@ -331,6 +340,10 @@ class _MeteredLoss(TokenLoss):
         self._meter = meter
         self._device = asked.device
 
+    def evaluate(self, batch: PackedBatch) -> None:
+        """Computes a pass of an evaluation."""
+        self.score(batch, learn=False)
+
     def score(self, batch: PackedBatch, *, learn: bool, candidates: Candidates | None = None) -> ScoredPass:
         with self._meter.labelled("activations"):
             return super().score(batch, learn=learn, candidates=candidates)
@@ -356,6 +369,23 @@ class _MeteredLoss(TokenLoss):
     def _pieces(self, hidden: torch.Tensor, batch: PackedBatch, by_token: torch.Tensor | None = None) -> Iterator[Any]:
         with self._meter.labelled("logits"):
             yield from super()._pieces(hidden, batch, by_token)
+
+
+class _MeteredHead(HeadPass):
+    """A pass through a head on sequences, what it makes labelled by what it is for."""
+
+    def __init__(self, network: nn.Module, asked: DryRun, meter: MemoryMeter) -> None:
+        super().__init__(network, packed=asked.packing.packed)
+        self._meter = meter
+
+    def evaluate(self, batch: PackedBatch) -> None:
+        """Computes a pass of an evaluation."""
+        with self._meter.labelled("activations"):
+            self.score(batch)
+
+    def backward(self, batch: PackedBatch, scale: float) -> torch.Tensor:
+        with self._meter.labelled("activations"):
+            return super().backward(batch, scale)
 
 
 def _batch(largest: PassSizes) -> PackedBatch:

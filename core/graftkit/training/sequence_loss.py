@@ -24,7 +24,36 @@ from graftkit.training.step_loss import (
     by_example,
 )
 
-__all__ = ["SequenceLoss"]
+__all__ = ["HeadPass", "SequenceLoss"]
+
+
+class HeadPass:
+    """A pass forward and backward through a model with a head on sequences, without an objective.
+
+    It takes what a pass of training takes: of a few scores of each sequence an objective takes next to nothing.
+
+    Args:
+        network: A transformers model with a head on sequences.
+        packed: Whether its attention is the packed one; otherwise each batch holds one sequence.
+    """
+
+    def __init__(self, network: nn.Module, *, packed: bool) -> None:
+        self._network, self._packed = network, packed
+
+    @torch.no_grad()
+    def score(self, batch: PackedBatch) -> torch.Tensor:
+        """Returns the head's scores of a batch's sequences, `[sequences, outputs]`."""
+        return self._scores(batch)
+
+    def backward(self, batch: PackedBatch, scale: float) -> torch.Tensor:
+        """Adds the gradient of the scores' sum times `scale` to the parameters'; returns that sum times `scale`."""
+        total = self._scores(batch).sum() * scale
+        total.backward()  # type: ignore[no-untyped-call]
+        return total.detach()
+
+    def _scores(self, batch: PackedBatch) -> torch.Tensor:
+        inputs = forward_inputs(batch.sequences, packed=self._packed)
+        return sequence_scores(self._network, batch.sequences, inputs)
 
 
 class SequenceLoss:

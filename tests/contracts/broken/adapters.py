@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from graftkit import Layer, LayerInfo
+from graftkit.interfaces.observing import ObservedStart
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora, LoraEmbedding, LoraWeight
 from torch import nn
@@ -146,3 +147,41 @@ class TakesEmbeddingsAllTheSame(Lora):
 
     def attach(self, layer: Layer) -> LoraWeight:
         return LoraWeight(layer, self._config)
+
+
+class Watches(Lora):
+    """Starts each layer from the first rows that it sees, and breaks no promise by itself."""
+
+    rank, observed_tokens = 16, 50
+
+    def observer(self, layers: Sequence[LayerInfo]) -> Watches:  # type: ignore[override]
+        self._layers, self._seen = list(layers), dict[str, torch.Tensor]()
+        return self
+
+    def observe(self, path: str, inputs: torch.Tensor) -> None:
+        self._seen.setdefault(path, inputs[: self.rank].clone())
+
+    def start(self, shared: Mapping[str, str]) -> ObservedStart:
+        if not self._seen:
+            raise ValueError("nothing was seen")
+        starts = {layer.path: {"lora_A": self._seen[shared.get(layer.path, layer.path)]} for layer in self._layers}
+        return ObservedStart(starts)
+
+
+class StartsByChance(Watches):
+    def observe(self, path: str, inputs: torch.Tensor) -> None:
+        super().observe(path, inputs[torch.randperm(len(inputs))])
+
+
+class StartsOnItsOwn(Watches):
+    def observe(self, path: str, inputs: torch.Tensor) -> None:
+        super().observe(path, torch.ones_like(inputs))
+
+
+class StartsWithAnotherRank(Watches):
+    rank = 3
+
+
+class StartsFromNothing(Watches):
+    def start(self, shared: Mapping[str, str]) -> ObservedStart:
+        return super().start(shared) if self._seen else ObservedStart({})

@@ -95,6 +95,25 @@ def test_a_config_alone_is_enough(recipe_of_a_config: Path) -> None:
     assert "activations" in memory["text"]
 
 
+def test_a_head_is_counted_in_the_place_of_the_output_layer(recipe_of_a_config: Path) -> None:
+    """By hand: its rows in float32, their gradients and two moments; no logits of a vocabulary."""
+    asked = {"sft": 0, "reward": 1, "{use: classification, labels: [a, b, c]}": 3}
+    adapter, language = 0, 0
+    for objective, labels in asked.items():
+        parts, head = _stages(recipe_of_a_config, objective), 4 * 1024 * labels
+        adapter, language = adapter or parts["adapter"], language or parts["other_weights"]
+        assert parts.get("head", 0) == head and ("logits" in parts) == (objective == "sft")
+        assert parts["gradients"] == adapter + head and parts["optimizer"] == 2 * (adapter + head)
+        assert language - parts["other_weights"] == (4 * 32000 * 1024 if labels else 0)
+
+
+def _stages(recipe: Path, objective: str) -> dict[str, int]:
+    told = _plan(recipe, "--set", f"objective={objective}")["memory"]
+    assert not told["unknown"]
+    found: dict[str, int] = next(stage["parts"] for stage in told["stages"] if stage["stage"] == "training")
+    return found
+
+
 def test_a_recipe_is_made_to_fit_by_what_does_least_harm(recipe_of_a_config: Path, tmp_path: Path) -> None:
     whole = _plan(recipe_of_a_config)["memory"]["peak"]["host"]
     little = _plan(recipe_of_a_config, "--memory", f"{whole - 30_000_000}")["fit"]
@@ -129,14 +148,21 @@ print(json.dumps({"unknown": forecast.unknown, "told": told, "measured": measure
 """
 
 
-def test_what_a_run_takes_is_kept_and_was_forecast(tiny_model: Path, chat_records: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["sft", "classification"])
+def test_what_a_run_takes_is_kept_and_was_forecast(
+    objective: str, tiny_model: Path, chat_records: Path, tmp_path: Path
+) -> None:
     """In a process of its own, whose memory nothing else has filled."""
-    recipe = {
+    labelled = tmp_path / "labelled.jsonl"
+    labelled.write_text("".join(json.dumps({"text": f"text {n} " * 5, "label": "ab"[n % 2]}) + "\n" for n in range(60)))
+    learnt = chat_records if objective == "sft" else labelled
+    recipe: dict[str, Any] = {
         "model": str(tiny_model),
-        "data": {"train": str(chat_records), "holdout": 0.1, "max_length": 64},
+        "data": {"train": str(learnt), "holdout": 0.1, "max_length": 64},
         "adapter": {"use": "lora", "rank": 4},
+        "objective": objective,
         "training": {"steps": 2, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
-        "evaluation": {"answers": 2, "max_new_tokens": 2},
+        "evaluation": {"answers": 2, "max_new_tokens": 2} if objective == "sft" else {},
     }
     command = [sys.executable, "-c", RUN_AND_PLAN, json.dumps(recipe), str(tmp_path / "run")]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

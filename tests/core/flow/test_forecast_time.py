@@ -52,12 +52,13 @@ def test_each_further_layer_takes_what_those_that_were_timed_take(monkeypatch: p
     assert found.layers == (3, 6) and found.seconds == pytest.approx(8.0) and found.tokens_per_second == 8.0
 
 
-@pytest.mark.parametrize("quantizer", ["nf4", "stored"])
-def test_a_config_alone_is_timed(tmp_path: Path, quantizer: str) -> None:
+@pytest.mark.parametrize(("quantizer", "objective"), [("nf4", "sft"), ("stored", "sft"), ("none", "classification")])
+def test_a_config_alone_is_timed(tmp_path: Path, quantizer: str, objective: str) -> None:
     (tmp_path / "model").mkdir()
     config = {**settings("gemma2"), "num_hidden_layers": 6, "hidden_size": 64, "intermediate_size": 96}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"model_type": "gemma2", "vocab_size": 320}))
     recipe = {"model": "./model", "data": {"train": "none.jsonl", "max_length": 64}, "quantizer": quantizer}
+    recipe["objective"] = objective
     recipe |= {"training": {"microbatch_tokens": 128, "device": "cpu"}, "memory": {"checkpoint": "blocks"}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(recipe))
     told = CliRunner().invoke(plan_command.command, [str(tmp_path / "job.yaml"), "--from-config", "--time", "--json"])

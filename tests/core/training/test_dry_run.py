@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 import torch
 from architectures import settings
+from encoder_models import encoder_folder
+from graftkit.flow.head import with_facts
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
+from graftkit.model.head import head_parameters, sequence_scores
 from graftkit.model.live_memory import MemoryMeter, imagined
 from graftkit.model.load import load_base_model, plan_base_model
-from graftkit.model.packing import choose_packing, use_packing
+from graftkit.model.packing import choose_packing, forward_inputs, use_packing
 from graftkit.recipe.schema import TrainingSection
+from graftkit.report.run_manifest import HeadFacts
 from graftkit.testing import tiny_model_folder
 from graftkit.training.batch import PackedBatch
 from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, dry_run
@@ -27,6 +31,7 @@ from graftkit_quantizers.config import DenseConfig, Int8Config, Nf4Config
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8
 from graftkit_quantizers.nf4 import Nf4
+from torch.nn.functional import cross_entropy
 
 CASES: dict[str, tuple[dict[str, Any], Quantizer, ProviderConfig, torch.dtype]] = {
     "llama": ({"vocab_size": 40_000}, Dense(), DenseConfig(), torch.float32),
@@ -124,3 +129,43 @@ def test_what_optimizers_keep_is_counted() -> None:
         for name in ("adamw", "adamw-8bit", "sgd")
     }
     assert sizes == {"adamw": [65536, 80], "adamw-8bit": [16384 + 256, 80], "sgd": [32768, 40]}
+
+
+@pytest.mark.parametrize("encoder", [False, True])
+def test_a_dry_run_of_a_head_holds_what_a_real_pass_holds(encoder: bool, tmp_path: Path) -> None:
+    """The head is trained beside the adapter, and scores of three labels are made in the place of a vocabulary's."""
+    small = {"vocab_size": 20_000}
+    folder = encoder_folder(tmp_path, "bert") if encoder else tiny_model_folder(tmp_path, **small)
+    own = HuggingFaceSource().open(str(folder))
+    files = with_facts(own, HeadFacts(kind="sequence", labels=["a", "b", "c"], pad=0))
+    planned = plan_base_model(files)
+    targets = [layer.path for layer in planned.layers]
+    packing = choose_packing(files.config)
+    lengths = (60, 30, 38)
+    largest = PassSizes(lengths, 128)
+    stores = (Dense(), DenseConfig(), Lora(), targets, torch.float32, packing, largest, TrainingSection())
+    asked = DryRun(files.config, files.tensors, "tiny", *stores)
+    parts = {peak.stage: peak for peak in dry_run(asked)}["training"].parts
+
+    network: Any = load_base_model(files, Dense(), device=torch.device("cpu"), dtype=torch.float32)
+    use_packing(network, packing)
+    adapted = adapt(network, Lora(), targets, seed=0)
+    head = [p.requires_grad_(True) for p in head_parameters(network, planned.head).values()]
+    adapter = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
+    sizes = [sum(p.nbytes for p in parameters) for parameters in (adapter, head)]
+    assert (parts["adapter"], parts["head"]) == tuple(sizes) and sizes[1] > 0
+    assert (parts["gradients"], parts["optimizer"]) == (sum(sizes), 2 * sum(sizes))
+
+    for parameter in (*adapter, *head):
+        parameter.grad = torch.zeros_like(parameter)
+    network.train()
+    sequences = [torch.arange(length) % 90 + 3 for length in lengths]
+    with MemoryMeter({"there before"}) as meter:
+        with meter.labelled("there before"):
+            for tensor in [*network.parameters(), *network.buffers(), *(p.grad for p in (*adapter, *head))]:
+                tensor.detach()
+        inputs = forward_inputs(sequences, packed=packing.packed)
+        values = sequence_scores(network, sequences, inputs)
+        cross_entropy(values, torch.tensor([0, 1, 2])).backward()
+    kept = sum(parts.get(part, 0) for part in ("activations", "logits", "working"))
+    assert kept == pytest.approx(meter.peak, rel=0.05)

@@ -19,7 +19,8 @@ from graftkit.interfaces.frozen_weight import EmbeddingWeight, FrozenWeight
 from graftkit.interfaces.layer import Layer, LayerInfo, OriginalWeights
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.recipe.bind import Choice
-from graftkit.testing.contracts.base import Contract, choose, refusal
+from graftkit.testing.contracts.base import choose, refusal
+from graftkit.testing.contracts.observed_start import ObservedStartContract
 from graftkit.testing.contracts.samples import SMALL_SHAPES, distance, layer_of, normal
 
 __all__ = ["AdapterContract"]
@@ -30,7 +31,7 @@ CASES = [(shape, biased) for shape in SMALL_SHAPES for biased in (False, True)]
 """Layers: their shape, and whether they have a bias."""
 
 
-class AdapterContract(Contract):
+class AdapterContract(ObservedStartContract):
     """Runs every promise on every quantizer that is installed, third parties' included.
 
     Example:
