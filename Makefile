@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The tests start many processes, each of which would compile graftkit anew where the environment forbids to keep that.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test test-gpu matrix kills prefixes faults fuzz install dev format bench clean
+.PHONY: help run test test-plugins test-gpu matrix kills prefixes faults fuzz install dev format bench clean
 
 help:  ## Show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: dev  ## Run everything that CI runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-plugins: dev  ## Install the plugins of the list that graftkit carries, and run their tests and contracts
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/plugins_of_others/test_real_plugins.py
 
 test-gpu: dev  ## Test and measure on the CUDA device that there is
 	$(BIN)/python -m pytest tests/gpu

@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     from graftkit.flow.run import run as run
     from graftkit.host.hookspecs import hookimpl as hookimpl
     from graftkit.host.host import PluginHost as PluginHost
+    from graftkit.host.lifecycle import CheckpointInfo as CheckpointInfo
+    from graftkit.host.lifecycle import EvaluationInfo as EvaluationInfo
+    from graftkit.host.lifecycle import ExportInfo as ExportInfo
+    from graftkit.host.lifecycle import RunInfo as RunInfo
+    from graftkit.host.lifecycle import StageInfo as StageInfo
+    from graftkit.host.lifecycle import StepInfo as StepInfo
     from graftkit.interfaces.adapted_weight import AdaptedWeight as AdaptedWeight
     from graftkit.interfaces.adapter import Adapter as Adapter
     from graftkit.interfaces.buffered_weight import BufferedWeight as BufferedWeight
+    from graftkit.interfaces.callback import Callback as Callback
     from graftkit.interfaces.checks import check_matrix as check_matrix
     from graftkit.interfaces.checks import check_tensors as check_tensors
     from graftkit.interfaces.config import ProviderConfig as ProviderConfig
+    from graftkit.interfaces.config import RecipePath as RecipePath
     from graftkit.interfaces.export_card import CardRequest as CardRequest
     from graftkit.interfaces.export_card import ExportCard as ExportCard
     from graftkit.interfaces.export_card import LoadingExample as LoadingExample
@@ -68,6 +76,10 @@ if TYPE_CHECKING:
     from graftkit.interfaces.record_format import RecordFormat as RecordFormat
     from graftkit.interfaces.record_source import Record as Record
     from graftkit.interfaces.record_source import RecordSource as RecordSource
+    from graftkit.interfaces.report_section import ReportChart as ReportChart
+    from graftkit.interfaces.report_section import ReportSection as ReportSection
+    from graftkit.interfaces.report_section import ReportTable as ReportTable
+    from graftkit.interfaces.report_section import ReportText as ReportText
     from graftkit.interfaces.samples import Completion as Completion
     from graftkit.interfaces.samples import Conversation as Conversation
     from graftkit.interfaces.samples import LabelledAnswer as LabelledAnswer
@@ -99,19 +111,23 @@ _HOMES = {
     "Answered": "graftkit.interfaces.metric",
     "BaseModelFiles": "graftkit.interfaces.model_source",
     "BufferedWeight": "graftkit.interfaces.buffered_weight",
+    "Callback": "graftkit.interfaces.callback",
     "CancelToken": "graftkit.flow.cancel",
     "CardRequest": "graftkit.interfaces.export_card",
-    "Comparison": "graftkit.report.comparison",
+    "CheckpointInfo": "graftkit.host.lifecycle",
     "Column": "graftkit.interfaces.record_format",
+    "Comparison": "graftkit.report.comparison",
     "Completion": "graftkit.interfaces.samples",
     "Conversation": "graftkit.interfaces.samples",
+    "EmbeddingWeight": "graftkit.interfaces.frozen_weight",
     "Encoding": "graftkit.interfaces.tokenizer",
+    "EvaluationInfo": "graftkit.host.lifecycle",
     "ExportCard": "graftkit.interfaces.export_card",
+    "ExportInfo": "graftkit.host.lifecycle",
     "ExportReading": "graftkit.interfaces.exporter",
     "Exporter": "graftkit.interfaces.exporter",
     "ExtensionPlan": "graftkit.interfaces.vocabulary",
     "ExtensionSpec": "graftkit.interfaces.vocabulary",
-    "EmbeddingWeight": "graftkit.interfaces.frozen_weight",
     "FrozenWeight": "graftkit.interfaces.frozen_weight",
     "GraftkitError": "graftkit.errors",
     "Initializer": "graftkit.interfaces.initializer",
@@ -142,16 +158,24 @@ _HOMES = {
     "Quantizer": "graftkit.interfaces.quantizer",
     "Reader": "graftkit.interfaces.reader",
     "Recipe": "graftkit.recipe.schema",
+    "RecipePath": "graftkit.interfaces.config",
     "Record": "graftkit.interfaces.record_source",
     "RecordFormat": "graftkit.interfaces.record_format",
     "RecordSource": "graftkit.interfaces.record_source",
+    "ReportChart": "graftkit.interfaces.report_section",
+    "ReportSection": "graftkit.interfaces.report_section",
+    "ReportTable": "graftkit.interfaces.report_section",
+    "ReportText": "graftkit.interfaces.report_section",
+    "RunInfo": "graftkit.host.lifecycle",
     "RunResult": "graftkit.flow.run",
     "Scores": "graftkit.interfaces.objective",
     "SequenceObjective": "graftkit.interfaces.objective",
     "SequenceScores": "graftkit.interfaces.objective",
+    "StageInfo": "graftkit.host.lifecycle",
+    "StepInfo": "graftkit.host.lifecycle",
     "StoredWeight": "graftkit.interfaces.stored_weight",
-    "TensorInfo": "graftkit.interfaces.model_source",
     "TeacherConfig": "graftkit.interfaces.objective",
+    "TensorInfo": "graftkit.interfaces.model_source",
     "Text": "graftkit.interfaces.samples",
     "Tokenizer": "graftkit.interfaces.tokenizer",
     "TokenizerBackend": "graftkit.interfaces.tokenizer",
@@ -159,12 +183,12 @@ _HOMES = {
     "TokenizerFetcher": "graftkit.interfaces.model_source",
     "TokenizerFiles": "graftkit.interfaces.model_source",
     "TokenizerOpener": "graftkit.interfaces.model_source",
-    "WatchedModel": "graftkit.interfaces.model_source",
     "Tokens": "graftkit.interfaces.samples",
     "ToolCall": "graftkit.interfaces.samples",
     "TrainedModel": "graftkit.interfaces.exporter",
     "TrainingSpec": "graftkit.interfaces.vocabulary",
     "VocabularyChange": "graftkit.interfaces.vocabulary",
+    "WatchedModel": "graftkit.interfaces.model_source",
     "check_matrix": "graftkit.interfaces.checks",
     "check_tensors": "graftkit.interfaces.checks",
     "compare": "graftkit.flow.compare",

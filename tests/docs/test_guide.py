@@ -14,6 +14,8 @@ from typing import Any
 
 import graftkit
 import pytest
+from forked_children import children_forked
+from graftkit.cli.main import main
 from graftkit.interfaces.kinds import KINDS
 from graftkit.scaffold.new import new_plugin
 
@@ -29,6 +31,7 @@ SHOWN = {
     "format": "trivia",
     "objective": "margin",
     "metric": "overlap",
+    "callback": "losses",
 }
 
 
@@ -48,6 +51,28 @@ def test_the_guide_shows_the_files_that_are_written(tmp_path: Path, kind: Any) -
         block in "".join(p.read_text() for p in project.rglob("*.py"))
         for block in python_blocks(f"docs/plugins/{kind}.md")
     )
+
+
+def test_the_page_of_commands_shows_the_files_that_are_written(tmp_path: Path) -> None:
+    project = new_plugin("runs", "command", tmp_path)
+    page = (ROOT / "docs/plugins/command.md").read_text(encoding="utf-8")
+    assert all(path.read_text() in page for path in project.rglob("*.py"))
+
+
+def test_what_plugins_are_tried_on_end_to_end_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (ROOT / "docs/plugins.md").read_text(encoding="utf-8").partition("## Try it end to end")[2]
+    section = section.partition("\n## ")[0]
+    [script] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    [console] = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})
+    for line in console.splitlines():
+        command, *arguments = line.removeprefix("$ ").split()
+        assert command == "toolkit"
+        with children_forked(), pytest.raises(SystemExit) as done:
+            main(arguments)
+        assert not done.value.code, line
+    assert (tmp_path / "runs/mine/report.html").is_file()
 
 
 def test_the_first_example_of_embedding_runs(

@@ -1,4 +1,4 @@
-"""Two real plugins of others, knowing nothing but the public API, through the whole flow with every built-in."""
+"""Real plugins of others, knowing nothing but the public API, through the whole flow with every built-in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 PLUGINS = Path(__file__).parents[2] / "fixtures" / "plugins"
 TESTS = Path(__file__).parents[1]
-NAMES = ("graftkit-hqq", "graftkit-ia3", "graftkit-tensorboard")
+NAMES = ("graftkit-hqq", "graftkit-ia3", "graftkit-sqlite", "graftkit-tensorboard")
 
 
 @pytest.fixture(scope="module")

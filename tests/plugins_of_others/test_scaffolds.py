@@ -15,14 +15,14 @@ from graftkit.scaffold.new import new_plugin
 def scaffolds(graftkit_wheel_environment: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of every kind, generated and installed."""
     folder = tmp_path_factory.mktemp("scaffolds")
-    for kind in KINDS:
+    for kind in (*KINDS, "command"):
         done = graftkit_wheel_environment.toolkit("plugin", "new", f"my-{kind}", "--kind", kind, "--in", str(folder))
         assert done.returncode == 0, done.stderr
         graftkit_wheel_environment.install(folder / f"graftkit-my-{kind}")
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "command"])
 def test_a_generated_project_passes_its_contract(graftkit_wheel_environment: Any, scaffolds: Path, kind: str) -> None:
     project = scaffolds / f"graftkit-my-{kind}"
     done = graftkit_wheel_environment.run("-m", "pytest", "-q", str(project / "tests"), cwd=project)
@@ -30,12 +30,19 @@ def test_a_generated_project_passes_its_contract(graftkit_wheel_environment: Any
     assert " passed" in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["metric", "objective", "quantizer"])
+@pytest.mark.parametrize("kind", ["callback", "metric", "objective", "quantizer"])
 def test_an_installed_plugin_is_checked_without_a_test_file(
     graftkit_wheel_environment: Any, scaffolds: Path, kind: str
 ) -> None:
     done = graftkit_wheel_environment.toolkit("plugin", "check", f"graftkit-my-{kind}", "--quiet")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def test_a_command_has_no_contract_and_that_is_said(graftkit_wheel_environment: Any, scaffolds: Path) -> None:
+    done = graftkit_wheel_environment.toolkit("plugin", "check", "graftkit-my-command")
+    assert done.returncode == 0, done.stderr
+    assert "toolkit my-command: no contract covers commands" in done.stdout
+    assert graftkit_wheel_environment.plugins()["graftkit-my-command:my-command"]["commands"] == ["my-command"]
 
 
 def test_each_is_listed_with_its_origin(graftkit_wheel_environment: Any, scaffolds: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import click
 
@@ -20,13 +20,13 @@ def command() -> None:
 
 @command.command("new")
 @click.argument("name")
-@click.option("--kind", required=True, type=click.Choice(list(KINDS)), help="What it provides.")
+@click.option("--kind", required=True, type=click.Choice([*KINDS, "command"]), help="What it provides.")
 @click.option("--in", "parent", type=click.Path(path_type=Path), default=".", help="The folder to write into.")
 def new(name: str, kind: str, parent: Path) -> None:
     """Write an installable project graftkit-NAME whose contract tests pass as generated."""
     from graftkit.scaffold.new import new_plugin
 
-    project = new_plugin(name, cast(Kind, kind), parent)
+    project = new_plugin(name, cast('Kind | Literal["command"]', kind), parent)
     click.echo(f"wrote {project}\n\nNext:\n  pip install -e '{project}[test]'\n  python -m pytest {project}")
 
 
@@ -36,10 +36,15 @@ def new(name: str, kind: str, parent: Path) -> None:
 def check(name: str | None, quiet: bool) -> None:
     """Run the contracts on an installed plugin, by its, its distribution's or a provider's NAME; or on all."""
     from graftkit.cli.options import open_host
-    from graftkit.scaffold.check import check_plugins, find_offers
+    from graftkit.cli.terminal import say
+    from graftkit.scaffold.check import check_plugins, find_offers, without_contract
 
-    providers = find_offers(open_host(()), name)
+    host = open_host(())
+    providers, others = find_offers(host, name), without_contract(host, name)
+    for line in others:
+        say([line])
     if not providers:
-        click.echo("no plugin but graftkit's own is installed; name one of those to check it")
+        if not others:
+            click.echo("no plugin but graftkit's own is installed; name one of those to check it")
         return
     sys.exit(1 if check_plugins(providers, quiet=quiet) else 0)

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+from uuid import uuid4
 
 from graftkit._version import __version__
 from graftkit.errors import GraftkitError
@@ -21,9 +21,11 @@ from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
 from graftkit.flow.vocabulary import Vocabulary
 from graftkit.host.guard import listed
+from graftkit.host.hooks import Hooks
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
 from graftkit.host.process_state import ProcessState
+from graftkit.host.records import PluginRecord
 from graftkit.host.registry import BUILT_IN
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import (
@@ -43,6 +45,9 @@ __all__ = ["RunContext", "StageScope"]
 LONG_HOOKS = 10.0
 """Seconds that a plugin's lifecycle hooks may take of a run, all together, before that is told at its end."""
 
+_OF_RUN_INFO = frozenset({"recipe", "status", "error", "metrics"})
+"""The parts of a manifest that hooks are given with the run."""
+
 _LIBRARIES = ("torch", "transformers", "bitsandbytes", "tokenizers", "safetensors", "numpy", "peft")
 
 
@@ -56,6 +61,7 @@ class RunContext:
         cancel: Whether somebody wants it to stop.
         resumed: The run that this one goes on with, or None.
         processes: The processes that train together; this one's rank is 0.
+        info: What hooks are given with the run, as it stands.
         vocabulary: What records are encoded with; the first stage puts another one here where the recipe asks for it.
     """
 
@@ -68,6 +74,7 @@ class RunContext:
         cancel: CancelToken,
         resumed: Resumed | None = None,
         processes: Processes = ALONE,
+        hooks: Hooks | None = None,
     ) -> None:
         self.plan = plan
         self.host = host
@@ -80,12 +87,13 @@ class RunContext:
         self._on_event = on_event
         self._start = time.perf_counter()
         recipe = plan.bound.resolved()
-        self.info = RunInfo(folder, recipe)
+        self._hooks = hooks
         self._hook_seconds = {id(record): record.hook_seconds for record in host.records}
         self._third_parties = _third_parties(plan)
         self._manifest = RunManifest(
             graftkit=__version__,
             format=FORMAT,
+            id=(resumed and resumed.manifest.id) or uuid4().hex,
             status="running",
             seconds=0.0,
             progress=None,
@@ -99,6 +107,7 @@ class RunContext:
             data=DataFacts(date=plan.today.isoformat(), revisions=plan.revisions()),
             environment=_environment(),
         )
+        self.info = self._run_info()
         self._theirs: list[str] = []
         self._stands = resumed is not None and resumed.only_exports(recipe)
         if resumed is not None:
@@ -117,7 +126,6 @@ class RunContext:
             return
         self.plan = self.plan.with_settled(found)
         recipe = self.plan.bound.resolved()
-        self.info = replace(self.info, recipe=recipe)
         self.record(recipe=recipe, settled=dict(self.plan.settled))
 
     def theirs(self, name: str) -> list[str]:
@@ -128,10 +136,19 @@ class RunContext:
         """Tells whoever listens."""
         self._on_event(event)
 
-    def broadcast(self, hook: str, **arguments: Any) -> None:
-        """Calls a lifecycle hook of every plugin."""
+    def broadcast(self, hook: str, **arguments: Any) -> list[tuple[PluginRecord, Any]]:
+        """Calls a lifecycle hook of every plugin and of the run's callbacks.
+
+        Returns:
+            What each returned that returned something, with its plugin.
+
+        Raises:
+            HookError: One raised.
+        """
+        if self._hooks is None:
+            return []
         try:
-            self.host.broadcast(hook, run=self.info, **arguments)
+            return self._hooks.broadcast(hook, run=self.info, **arguments)
         finally:
             if self._tell_of_plugins() and self.info.status != "running":
                 self.save()
@@ -201,10 +218,9 @@ class RunContext:
         Of a finished run's checkpoints the last is one, from which it may be trained further, and that of the step that
         it exported; the others go next. What was half-written and could not be removed is none.
         """
-        self.info = replace(self.info, status=status)
         self._tell_of_plugins()
         self._tell_of_hooks()
-        self.record(status=status, **({"error": _describe(error)} if error is not None else {"progress": None}))
+        self.end(status, error)
         leave_out = {LOCK, MANIFEST, *self._theirs, *filter(is_temporary, self._names())}
         if status == "finished":
             states = [name for name in self._written() if name.startswith(f"{CHECKPOINTS}/")]
@@ -213,6 +229,10 @@ class RunContext:
             leave_out |= {name for name in states if name.split("/")[1] not in kept}
         self.record(artifacts=file_facts(self.folder, leave_out=frozenset(leave_out)), written=[])
         self.save()
+
+    def end(self, status: RunStatus, error: BaseException | None = None) -> None:
+        """Notes how the run ended, and why it did where that is an error."""
+        self.record(status=status, **({"error": _describe(error)} if error is not None else {"progress": None}))
 
     def _written(self) -> list[str]:
         return sorted(self._names() - {LOCK, MANIFEST, *self._theirs})
@@ -233,6 +253,13 @@ class RunContext:
         """
         seconds = round(time.perf_counter() - self._start, 3)
         self._manifest = self._manifest.with_facts(seconds=seconds, **facts)
+        if not _OF_RUN_INFO.isdisjoint(facts):
+            self.info = self._run_info()
+
+    def _run_info(self) -> RunInfo:
+        said = self._manifest
+        metrics = {when: found.model_dump(mode="json", exclude_unset=True) for when, found in said.metrics.items()}
+        return RunInfo(self.folder, said.recipe, said.status, said.id, said.error, metrics)
 
     def save(self) -> None:
         """Writes the manifest; over that of a finished run, which gets exports alone, not before it has them."""

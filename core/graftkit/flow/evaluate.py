@@ -16,6 +16,7 @@ from graftkit.flow.holdout import encode_samples, loss_bytes
 from graftkit.flow.objective import loss_of
 from graftkit.flow.open_model import embedding_rows
 from graftkit.flow.worst_records import keep_worst
+from graftkit.host.lifecycle import EvaluationInfo
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
@@ -47,6 +48,7 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
             stage.facts |= {"scores": mean_scores(answers), "answers": len(answers)}
             keep_answers(run, when, answers)
         run.record(metrics={**run.manifest.metrics, when: dict(stage.facts)})
+    _tell_of_evaluation(run, when)
 
 
 def evaluate_base(run: RunContext, base: LoadedBase) -> None:
@@ -69,6 +71,18 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         score = _scored(run, base.network, base, store, stage.progress("passes"), ALONE)
         stage.facts |= _measured(run, stage, score, store, tokenizer)
         run.record(metrics={**run.manifest.metrics, "base": dict(stage.facts)})
+    _tell_of_evaluation(run, "base")
+
+
+def _tell_of_evaluation(run: RunContext, when: When) -> None:
+    found = run.manifest.metrics[when]
+    step = run.manifest.training.get("steps", 0) if when == "after" else 0
+    if run.manifest.exported and when == "after":
+        step = run.manifest.exported.step
+    told = EvaluationInfo(
+        when, step, found.holdout_loss, found.bits_per_byte, found.answers, found.scores, found.metrics
+    )
+    run.broadcast("graftkit_evaluation_finished", evaluation=told)
 
 
 def _is_as_it_finished(run: RunContext) -> bool:

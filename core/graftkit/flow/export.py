@@ -53,6 +53,7 @@ from graftkit.flow.vocabulary import Vocabulary, sample_texts
 from graftkit.flow.weight_sketch import sketches_of
 from graftkit.host.discovery import disabled_by_environment
 from graftkit.host.host import PluginHost
+from graftkit.host.lifecycle import ExportInfo
 from graftkit.host.records import MOST_NOTICES, shortened
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter, MergingExporter, NoticesExporter, PlannedModel
@@ -174,8 +175,18 @@ def prove_exports(run: RunContext) -> None:
             proved[use.folder] = dict(stage.facts)
             if not run.manifest.continued:
                 run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
+        if not run.manifest.continued:
+            _tell_of_export(run, use)
     if run.manifest.continued:
         _put_in_place(run, proved)
+        for use, _ in _to_write(run):
+            _tell_of_export(run, use)
+
+
+def _tell_of_export(run: RunContext, use: ExportSection) -> None:
+    facts = run.manifest.exports[use.folder]
+    told = ExportInfo(use.folder, use.use, run.folder / "exports" / use.folder, facts.proof)
+    run.broadcast("graftkit_export_finished", export=told)
 
 
 def _put_in_place(run: RunContext, proved: Mapping[str, Mapping[str, Any]]) -> None:

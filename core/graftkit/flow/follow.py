@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftkit.errors import ProcessError
 from graftkit.flow.cancel import CancelToken
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
     from graftkit.flow.base_model import LoadedModel
 
 __all__ = ["follow", "lead", "let_go"]
-
-
-class _FollowingRun(RunContext):
-    """A run whose folder is a temporary one, and of which nobody is told."""
-
-    def broadcast(self, hook: str, **arguments: Any) -> None:
-        return None
 
 
 def follow(
@@ -72,7 +65,8 @@ def follow(
     host = host or PluginHost(disable=loaded.recipe.plugins.disable)
     planned = plan_of_run(loaded, host, folder if resume else None)
     with TemporaryDirectory(prefix="graftkit-") as place:
-        run = _FollowingRun(planned, host, ClaimedFolder(Path(place)), _ignore, cancel, processes=processes)
+        claimed = ClaimedFolder(Path(place))
+        run = RunContext(planned, host, claimed, _ignore, cancel, processes=processes)  # hooks are rank 0's
         prepare_tokenizer(run)
 
         from graftkit.flow.base_model import load_base, prepare_model

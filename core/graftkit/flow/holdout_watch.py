@@ -11,6 +11,7 @@ from graftkit.errors import LossError
 from graftkit.flow.context import RunContext
 from graftkit.flow.events import HoldoutMeasured
 from graftkit.flow.metrics import Evaluation, Metrics, to_line
+from graftkit.host.lifecycle import EvaluationInfo
 from graftkit.recipe.schema import EvaluationSection
 from graftkit.store.files import LineFile
 from graftkit.store.fingerprint import derived_seed
@@ -103,3 +104,4 @@ class HoldoutWatch:
         self.lines.append(to_line(found))
         self.evaluations.append(found)
         self._run.emit(HoldoutMeasured(step, steps, loss, found.examples))
+        self._run.broadcast("graftkit_evaluation_finished", evaluation=EvaluationInfo("training", step, loss))

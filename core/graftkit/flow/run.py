@@ -233,7 +233,8 @@ def _run(
     try:
         if resumed:
             _refuse_changed(folder, known or resumed.manifest)
-        context = RunContext(planned, host, claimed, on_event, cancel, resumed, processes)
+        hooks = host.hooks_of_run((choice.registered, choice.config) for choice in planned.bound.callbacks)
+        context = RunContext(planned, host, claimed, on_event, cancel, resumed, processes, hooks)
     except BaseException:
         claimed.give_back()
         raise
@@ -242,6 +243,8 @@ def _run(
         context.finish("finished")
     except BaseException as error:
         if isinstance(error, RequestError) and (resumed or not (folder / TOKENS).exists()):
+            context.end("failed", error)
+            _tell_of_end(context, error)
             if resumed:
                 resumed.manifest.write(folder)
             claimed.give_back()
@@ -381,6 +384,11 @@ def _close(context: RunContext, status: RunStatus, error: BaseException) -> None
     """Says in the folder how far the run came; a disk that refuses even that must not hide the first error."""
     with suppress(GraftkitError, OSError, ValueError):
         context.finish(status, error)
+    _tell_of_end(context, error)
+
+
+def _tell_of_end(context: RunContext, error: BaseException) -> None:
+    """Calls the last hook; whatever raises there must not hide the first error."""
     try:
         context.broadcast("graftkit_run_finished")
     except GraftkitError as second:

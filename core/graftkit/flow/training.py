@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from graftkit.errors import DataError, FolderError, LossError, RecipeError, named
+from graftkit.errors import DataError, FolderError, HookError, LossError, RecipeError, named
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import RECORD, Corpus
@@ -25,7 +25,7 @@ from graftkit.flow.metrics import (
 from graftkit.flow.objective import loss_of
 from graftkit.flow.resume import Resumed, check_state
 from graftkit.flow.sample_answers import SampleAnswers
-from graftkit.host.lifecycle import StepInfo
+from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TrainingSection
@@ -126,12 +126,17 @@ def _take_steps(
         if trainer.whole and trainer.step > start:
             _write_checkpoint(run, trainer, watch)
             save_adapter(run, loaded.model, trainer.step)
+            try:
+                _tell_of_checkpoint(run, trainer)
+            except HookError as second:
+                error.add_note(f"Then {second.where}: {second.message}")
         if isinstance(error, LossError):
             raise _naming_records(run, corpus, error) from error
         raise
     else:
         if trainer.step > start:
             _write_checkpoint(run, trainer, watch)
+            _tell_of_checkpoint(run, trainer)
     finally:
         metrics.close()
     return _take_exported(run, trainer, watch, stage)
@@ -268,6 +273,7 @@ def _on_step(
         if step.step < step.steps and ((every and step.step % every == 0) or watch.best == step.step):
             _write_checkpoint(run, trainer, watch)
             run.save()
+            _tell_of_checkpoint(run, trainer)
         run.broadcast("graftkit_step_finished", step=step)
         samples.after_step(step)
 
@@ -309,6 +315,12 @@ def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) ->
         keep=run.plan.bound.recipe.training.keep_checkpoints,
         also=() if watch.best is None else (watch.best,),
     )
+
+
+def _tell_of_checkpoint(run: RunContext, trainer: Trainer) -> None:
+    found = checkpoint_of(run.folder / CHECKPOINTS, trainer.step)
+    if found is not None:
+        run.broadcast("graftkit_checkpoint_written", checkpoint=CheckpointInfo(trainer.step, found))
 
 
 def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:

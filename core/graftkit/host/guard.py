@@ -5,12 +5,13 @@ from __future__ import annotations
 import copyreg
 import functools
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 from graftkit.errors import GraftkitError, PluginCallError
 from graftkit.host.process_state import ProcessState
@@ -35,37 +36,53 @@ def guarded(plugin: PluginRecord, what: str) -> Iterator[None]:
     if _inside.get() is plugin:
         yield
         return
-    token, state, heard = _inside.set(plugin), ProcessState(), _Listener(plugin, what)
+    token, state, streams = _inside.set(plugin), ProcessState(), _Streams(plugin, what)
     try:
-        with redirect_stdout(sys.stderr):
-            yield
+        yield
     finally:
         _inside.reset(token)
-        heard.leave()
+        streams.leave()
         changed = state.put_back()
         if changed:
             plugin.report(f"{what} changed {listed(changed)}, which core put back")
 
 
-class _Listener:
-    """Keeps the warnings that are shown from now on, in place of their being written to standard error.
+class _Streams:
+    """Has what is printed go to standard error, and keeps the warnings that are shown, from now on.
+
+    Calls may begin and end in several threads in any order: what one put aside is handed to the one after it where
+    that still goes on.
 
     Args:
         plugin: Whose code runs.
         what: What of it.
     """
 
+    _open: ClassVar[list[_Streams]] = []
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
     def __init__(self, plugin: PluginRecord, what: str) -> None:
         self._plugin, self._what = plugin, what
-        self._former = warnings.showwarning
-        warnings.showwarning = self._show
+        with self._lock:
+            self._open.append(self)
+            self._former = sys.stdout, warnings.showwarning
+            sys.stdout, warnings.showwarning = sys.stderr, self._show
 
     def leave(self) -> None:
-        """Lets warnings be shown as before."""
-        warnings.showwarning = self._former
+        """Puts both back as they were before."""
+        with self._lock:
+            place = self._open.index(self)
+            self._open.remove(self)
+            if place < len(self._open):
+                self._open[place]._former = self._former
+            else:
+                sys.stdout, warnings.showwarning = self._former
 
     def _show(self, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        self._plugin.report(f"{self._what} warned: {category.__name__}: {message}", warning=True)
+        """Keeps a warning for the plugin whose code runs in this thread, or else the one that was called last."""
+        running = _inside.get()
+        heard = next((each for each in reversed([*self._open]) if each._plugin is running), self)
+        heard._plugin.report(f"{heard._what} warned: {category.__name__}: {message}", warning=True)
 
 
 def guarded_class(cls: type, plugin: PluginRecord, what: str) -> type:

@@ -1,4 +1,4 @@
-"""What a plugin may implement: a hook for each kind of provider, one for commands, four for a run's life.
+"""What a plugin may implement: a hook for each kind of provider, one for commands, eight for a run's life.
 
 The kinds are those of `graftkit.interfaces.kinds.KINDS`. Registration hooks take no arguments and return a list.
 Lifecycle hooks are broadcast to every plugin and are each given one object per subject, so that new data never changes
@@ -17,8 +17,9 @@ from graftkit.interfaces.kinds import KINDS, KindSpec
 if TYPE_CHECKING:
     import click
 
-    from graftkit.host.lifecycle import RunInfo, StageInfo, StepInfo
+    from graftkit.host.lifecycle import CheckpointInfo, EvaluationInfo, ExportInfo, RunInfo, StageInfo, StepInfo
     from graftkit.interfaces.provider import Provider
+    from graftkit.interfaces.report_section import ReportSection
 
 __all__ = ["PROJECT", "HookSpecs", "hookimpl", "registration_hooks"]
 
@@ -62,5 +63,21 @@ class HookSpecs:
         """The optimizer has taken a step."""
 
     @hookspec
+    def graftkit_checkpoint_written(self, run: RunInfo, checkpoint: CheckpointInfo) -> None:
+        """A checkpoint is on the disk."""
+
+    @hookspec
+    def graftkit_evaluation_finished(self, run: RunInfo, evaluation: EvaluationInfo) -> None:
+        """The model was measured on holdout records: before training, while it goes on, or after it."""
+
+    @hookspec
+    def graftkit_export_finished(self, run: RunInfo, export: ExportInfo) -> None:
+        """An export is written and proved, and lies where it stays."""
+
+    @hookspec
+    def graftkit_report_sections(self, run: RunInfo) -> list[ReportSection]:  # type: ignore[empty-body]
+        """Add sections to `report.html`, which is about to be written."""
+
+    @hookspec
     def graftkit_run_finished(self, run: RunInfo) -> None:
-        """The run is over, its status in `run.status`: finished, failed or interrupted."""
+        """The run is over, its status in `run.status`: finished, failed or interrupted; `run.error` says why."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from graftkit.errors import HookError, PluginError
+from graftkit.errors import PluginError
 from graftkit.host.discovery import (
     disabled_by_environment,
     discover,
@@ -20,7 +20,7 @@ from graftkit.host.discovery import (
     strict_by_environment,
 )
 from graftkit.host.guard import brief, guarded
-from graftkit.host.hookspecs import PROJECT, HookSpecs, registration_hooks
+from graftkit.host.hooks import Hooks
 from graftkit.host.records import PluginRecord, RegisteredProvider
 from graftkit.host.registry import Registry
 from graftkit.host.time_limit import PluginTimeout, time_limit
@@ -31,12 +31,11 @@ from graftkit.suggest import known_names
 if TYPE_CHECKING:
     import click
 
+    from graftkit.interfaces.config import ProviderConfig
+
 __all__ = ["PluginHost"]
 
 _COMMANDS = "graftkit_commands"
-
-_HOOK_SECONDS = 60.0
-"""After how long a lifecycle hook that has not come back is named on standard error."""
 
 
 class _HalfImported(PluginError):
@@ -71,16 +70,13 @@ class PluginHost:
         disable_of_run: Iterable[str] = (),
         strict: bool | None = None,
     ) -> None:
-        self._manager = pluggy.PluginManager(PROJECT)
-        self._manager.add_hookspecs(HookSpecs)
-        self._manager.add_hookspecs(registration_hooks())
+        self._hooks = Hooks()
         asked = {_normalized(name): name for name in disable}
         self._of_run = {*map(_normalized, disable_of_run)}
         self._disabled = {*asked, *self._of_run, *map(_normalized, disabled_by_environment())}
         self._strict = strict_by_environment() if strict is None else strict
         self._import_seconds = import_seconds_by_environment()
         self._taken: set[str] = set()
-        self._objects: dict[int, PluginRecord] = {}
         self._commands: list[tuple[PluginRecord, click.Command]] = []
         self.records: list[PluginRecord] = []
         self.registry = Registry(self.records)
@@ -94,16 +90,26 @@ class PluginHost:
     @property
     def hook(self) -> Any:
         """The hooks, to broadcast to every active plugin."""
-        return self._manager.hook
+        return self._hooks.hook
 
     def commands(self, plugin: PluginRecord | None = None) -> list[click.Command]:
         """Returns the commands that one plugin offers, or all do."""
         return [command for record, command in self._commands if plugin in (None, record)]
 
+    def hooks_of(self, plugin: PluginRecord) -> list[str]:
+        """Returns the hooks that a plugin's module implements."""
+        return self._hooks.implemented(plugin)
+
     @property
     def disabled(self) -> list[str]:
         """The names that were asked to be left out, as package indexes compare them."""
         return sorted(self._disabled)
+
+    def leaves_out(self, name: str) -> bool:
+        """Tells whether a plugin was asked to be left out, by its name, its distribution's or a provider's of it."""
+        name = name.partition(":")[0]
+        names = {_normalized(name), _normalized(f"graftkit-{name}")}
+        return any(record.status == "disabled" and names & _names_of(record) for record in self.records)
 
     @property
     def disabled_of_run(self) -> list[str]:
@@ -127,43 +133,33 @@ class PluginHost:
         return new
 
     def broadcast(self, hook: str, **arguments: Any) -> None:
-        """Calls a lifecycle hook of every plugin in turn, in pluggy's order: the last registered first.
-
-        One that raises does not keep it from the others.
+        """Calls a lifecycle hook of every plugin in turn; see `Hooks.broadcast`.
 
         Raises:
             HookError: A plugin's implementation raised; the error names the first, and its notes the others.
         """
-        errors: list[HookError] = []
-        for implementation in reversed(getattr(self.hook, hook).get_hookimpls()):
-            record = self._objects[id(implementation.plugin)]
-            others = [p for p in self._manager.get_plugins() if p is not implementation.plugin]
-            try:
-                self._call_hook(record, hook, partial(self._manager.subset_hook_caller(hook, others), **arguments))
-            except HookError as error:
-                errors.append(error)
-        if errors:
-            first, *more = errors
-            for other in more:
-                first.add_note(f"{other.where}: {other.message}")
-            raise first
+        self._hooks.broadcast(hook, **arguments)
 
-    def _call_hook(self, record: PluginRecord, hook: str, call: Callable[[], object]) -> None:
-        what, start = f"its hook {hook}", time.perf_counter()
-        limit = time_limit(record.label, what, _HOOK_SECONDS, f"--disable-plugin {record.name} runs without it.")
-        try:
-            with limit, guarded(record, what):
-                call()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            raise HookError(
-                f"{what} raised {brief(error)}",
-                where=record.label,
-                hint=f"Mend the plugin, or run without it: --disable-plugin {record.name}",
-            ) from error
-        finally:
-            record.hook_seconds += time.perf_counter() - start
+    def hooks_of_run(self, callbacks: Iterable[tuple[RegisteredProvider, ProviderConfig]]) -> Hooks:
+        """Makes a run's callbacks, and returns them together with every plugin's own hooks.
+
+        Args:
+            callbacks: Each with its fields; an object of each is made, for this run alone.
+
+        Raises:
+            PluginError: One can't be imported or made, or implements no hook, or one that there isn't.
+        """
+        hooks = Hooks()
+        for plugin, record in self._hooks:
+            hooks.add(plugin, record, _key_of(record))
+        for registered, config in callbacks:
+            made = self.registry.create_unguarded(registered, config)  # `Hooks` guards what it calls
+            try:
+                hooks.add(made, registered.plugin, f"callback {registered.qualified_name}")
+            except (ValueError, pluggy.PluginValidationError) as error:
+                message = f"callback '{registered.provider.name}' can't be used: {brief(error)}"
+                raise PluginError(message, where=registered.plugin.label) from None
+        return hooks
 
     def _admit(self, record: PluginRecord, load: Callable[[], object]) -> None:
         self.records.append(record)
@@ -198,17 +194,8 @@ class PluginHost:
     def _register(self, record: PluginRecord, load: Callable[[], object]) -> None:
         plugin = self._import(record, load)
         record.file = _file_of(plugin)
-        key = f"{record.distribution}:{record.name}" if record.distribution else record.name
-        if id(plugin) in self._objects:
-            raise ValueError(f"the same as {self._objects[id(plugin)].label}")
-        if self._manager.has_plugin(key):
-            raise ValueError(f"another plugin is called '{key}'")
-        self._manager.register(plugin, name=key)
-        self._objects[id(plugin)] = record
+        self._hooks.add(plugin, record, _key_of(record))
         try:
-            self._manager.check_pending()
-            if not self._manager.get_hookcallers(plugin):
-                raise ValueError("it implements no hook of graftkit's: is @hookimpl missing?")
             providers = [
                 RegisteredProvider(kind, _provider(spec.hook, item), record)
                 for kind, spec in KINDS.items()
@@ -216,8 +203,7 @@ class PluginHost:
             ]
             commands = [_command(item) for item in self._ask(record, plugin, _COMMANDS)]
         except BaseException:
-            self._manager.unregister(plugin)
-            del self._objects[id(plugin)]
+            self._hooks.remove(plugin)
             raise
         self.registry.extend(providers)
         self._commands.extend((record, command) for command in commands)
@@ -246,9 +232,8 @@ class PluginHost:
 
     def _ask(self, record: PluginRecord, plugin: object, hook: str) -> list[object]:
         """Returns what this plugin alone offers through one hook."""
-        others = [p for p in self._manager.get_plugins() if p is not plugin]
-        caller = self._manager.subset_hook_caller(hook, others)
-        if not caller.get_hookimpls():
+        caller = self._hooks.caller_of(plugin, hook)
+        if caller is None:
             return []
         advice = f"GRAFTKIT_PLUGIN_IMPORT_SECONDS gives it more time, {_leaving_out(record)}."
         limit = time_limit(record.label, f"its hook {hook}", self._import_seconds, advice, end=True)
@@ -265,6 +250,10 @@ def _normalized(name: str) -> str:
 def _names_of(record: PluginRecord) -> set[str]:
     """Returns the names by which a plugin is left out, as package indexes compare them."""
     return {_normalized(record.name), _normalized(record.distribution)} - {""}
+
+
+def _key_of(record: PluginRecord) -> str:
+    return f"{record.distribution}:{record.name}" if record.distribution else record.name
 
 
 def _leaving_out(record: PluginRecord) -> str:

@@ -9,9 +9,19 @@ from typing import Any, Literal
 
 from graftkit.host.frozen import frozen
 
-__all__ = ["RunInfo", "RunStatus", "StageInfo", "StepInfo"]
+__all__ = [
+    "CheckpointInfo",
+    "EvaluationInfo",
+    "EvaluationMoment",
+    "ExportInfo",
+    "RunInfo",
+    "RunStatus",
+    "StageInfo",
+    "StepInfo",
+]
 
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
+EvaluationMoment = Literal["base", "before", "training", "after"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +32,23 @@ class RunInfo:
         folder: The run's folder.
         recipe: The recipe as resolved, as JSON: a copy whose dicts and lists refuse to be changed.
         status: How the run stands at this moment.
+        id: What no other run is called, 32 hexadecimal digits; one that is resumed keeps it.
+        error: Why it failed or was stopped, as the manifest says it: `kind`, `message`, `where` and `hint`, secrets
+            hidden; None where it did not.
+        metrics: What was measured so far, as the manifest has it, by moment: "base", "before" and "after"; a copy
+            that refuses to be changed.
     """
 
     folder: Path
     recipe: Mapping[str, Any]
     status: RunStatus = "running"
+    id: str = ""
+    error: Mapping[str, str] | None = None
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "recipe", frozen(self.recipe))
+        for name in ("recipe", "error", "metrics"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +94,64 @@ class StepInfo:
     learning_rate: float
     gradient_norm: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """A checkpoint that is on the disk.
+
+    Attributes:
+        step: After how many steps.
+        folder: Where it lies, until newer ones take its place (`training.keep_checkpoints`).
+    """
+
+    step: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationInfo:
+    """What the holdout records said of the model.
+
+    Attributes:
+        when: "base" is the base model with its own vocabulary, where the run gives it another; "before" and "after"
+            are those around training, over all holdout records; "training" those of `evaluation.every`.
+        step: After how many steps.
+        holdout_loss: Mean negative log-likelihood of a token in the loss, in nats, or what the objective minimizes.
+        bits_per_byte: The same in bits, of a byte of the text in the loss; None where it was not computed.
+        answers: How many answers were compared.
+        scores: Their mean score by each metric.
+        metrics: What else the objective tells, by name.
+    """
+
+    when: EvaluationMoment
+    step: int
+    holdout_loss: float
+    bits_per_byte: float | None = None
+    answers: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("scores", "metrics"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
+
+
+@dataclass(frozen=True, slots=True)
+class ExportInfo:
+    """An export that is written and proved.
+
+    Attributes:
+        name: Its name in the run, that of its folder.
+        format: What the recipe calls its exporter, such as "merged".
+        folder: Where it lies.
+        proof: What its proof says, as JSON, `proof["status"]` among it: a copy that refuses to be changed.
+    """
+
+    name: str
+    format: str
+    folder: Path
+    proof: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "proof", frozen(self.proof))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import PluginError, ProviderError
 from graftkit.host.guard import brief, guarded, guarded_class
+from graftkit.host.known_plugins import how_to_install
 from graftkit.host.records import PluginRecord, RegisteredProvider
 from graftkit.host.time_limit import time_limit
 from graftkit.interfaces.kinds import KINDS, Kind
@@ -101,7 +102,7 @@ class Registry:
 
     def _unknown(self, kind: Kind, name: str, candidates: list[RegisteredProvider], where: str) -> ProviderError:
         names = sorted({registered.provider.name for registered in candidates})
-        hint = known_names(name, names)
+        hint = how_to_install(kind, name) + known_names(name, names)
         broken = [record for record in self._plugins if record.status != "active"]
         if broken:
             hint += " Not in use: " + "; ".join(f"{r.label} ({r.status}: {r.reason})" for r in broken) + "."

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 if TYPE_CHECKING:
     from graftkit.interfaces.layer import LayerInfo, LayerKind
 
-__all__ = ["MOST_COUNTED", "ProviderConfig", "StrictModel"]
+__all__ = ["MOST_COUNTED", "ProviderConfig", "RecipePath", "StrictModel"]
 
 MOST_COUNTED = 1_000_000_000
 """The largest number that a recipe counts records, steps or tokens by: beyond every use, and libraries take it."""
@@ -20,6 +21,18 @@ class StrictModel(BaseModel):
     """A frozen model that refuses unknown keys and infinite numbers and converts no types ("16" is no integer)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def _anchored(path: str, info: ValidationInfo) -> str:
+    folder = info.context(info.field_name) if callable(info.context) else Path()
+    return str(folder / Path(path).expanduser()) if path else path
+
+
+RecipePath = Annotated[str, AfterValidator(_anchored)]
+"""The type of a field of a `ProviderConfig` that is a path: where it is relative, it starts at the recipe's own folder.
+
+That is the current one for what `--set` says, and where there is no recipe. An empty path stays empty.
+"""
 
 
 class ProviderConfig(StrictModel):

@@ -24,6 +24,7 @@ Kind = Literal[
     "format",
     "objective",
     "metric",
+    "callback",
 ]
 
 
@@ -57,7 +58,8 @@ class KindSpec:
         summary: What an implementation of the hook does, in one line.
         protocol: The Protocol that its providers' classes keep, as "package.module:Class".
         contract: The tests that each of its providers passes, as "package.module:Class".
-        sections: Where a recipe chooses one.
+        sections: Where a recipe chooses one. A callback is chosen by being installed; its settings stand in
+            `plugins`, under its name.
         scaffold: The modules that `toolkit plugin new` writes beside the provider's own: "config" for fields of the
             recipe, "contract" for a contract with a sample filled in.
         config: What a provider's config model derives from, and is where it has none, as "package.module:Class".
@@ -165,6 +167,15 @@ KINDS: dict[Kind, KindSpec] = {
         protocol="graftkit.interfaces.metric:Metric",
         contract="graftkit.testing.contracts.metric:MetricContract",
         sections=(Section(("evaluation", "metrics")),),
+        scaffold=("config",),
+    ),
+    "callback": KindSpec(
+        plural="callbacks",
+        hook="graftkit_callbacks",
+        summary="Offer callbacks: objects that follow a run, one for each run.",
+        protocol="graftkit.interfaces.callback:Callback",
+        contract="graftkit.testing.contracts.callback:CallbackContract",
+        sections=(),
         scaffold=("config",),
     ),
 }

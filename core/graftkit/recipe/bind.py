@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from graftkit.errors import PluginError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
-from graftkit.host.records import RegisteredProvider
-from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import KINDS, Kind, Section
 from graftkit.interfaces.objective import ObjectiveConfig
+from graftkit.recipe.callbacks import bind_callbacks
+from graftkit.recipe.choice import Choice, judge
 from graftkit.recipe.document import Document, KeyPath
-from graftkit.recipe.load import LoadedRecipe, as_recipe_error
+from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.preset import Preset
 from graftkit.recipe.schema import ExportSection, ProviderSection, Recipe
 from graftkit.recipe.sections import chosen_by_name, is_listed
 from graftkit.redact import without_secret_values
 
 __all__ = ["BoundRecipe", "Choice", "bind"]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A provider that a recipe chose, and its own fields.
-
-    Attributes:
-        use: What the recipe calls it.
-        registered: The provider and its plugin.
-        config: Its fields, judged.
-    """
-
-    use: str
-    registered: RegisteredProvider
-    config: ProviderConfig
-
-    def facts(self) -> dict[str, Any]:
-        """Returns what the name resolved to, as JSON."""
-        return self.registered.facts(self.config.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +31,13 @@ class BoundRecipe:
         document: Where its keys were said.
         choices: The provider that each section chose, by the section's path; in a list, a path an entry. Sections
             that name a reference are not among them: what opens it is found by asking.
+        callbacks: What follows the run.
     """
 
     recipe: Recipe
     document: Document
     choices: Mapping[KeyPath, Choice]
+    callbacks: Sequence[Choice] = ()
 
     @property
     def quantizer(self) -> Choice:
@@ -118,6 +99,9 @@ class BoundRecipe:
             for name in above:
                 at = at[name]
             at[key] = (at[key] or {"use": choice.use}) | choice.config.model_dump(mode="json")
+        for choice in self.callbacks:
+            if choice.use in self.recipe.plugins.settings:
+                data["plugins"][choice.use] = choice.config.model_dump(mode="json")
         hidden: dict[str, Any] = without_secret_values(data)
         return hidden
 
@@ -131,7 +115,7 @@ class BoundRecipe:
                 found[name] = [*found.get(name, []), *chosen]
             elif chosen and section.recorded:
                 found[_key(kind)] = chosen[0]
-        return found
+        return found | ({"callbacks": [choice.facts() for choice in self.callbacks]} if self.callbacks else {})
 
 
 def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
@@ -160,7 +144,7 @@ def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice)
         for path, use in _uses(recipe, section):
             if path not in choices:
                 choices[path] = _choose(host, kind, use, document, path)
-    return BoundRecipe(recipe, document, choices)
+    return BoundRecipe(recipe, document, choices, bind_callbacks(recipe.plugins.settings, document, host))
 
 
 def _uses(recipe: Recipe, section: Section) -> list[tuple[KeyPath, ProviderSection]]:
@@ -193,7 +177,4 @@ def _choose(host: PluginHost, kind: Kind, use: ProviderSection, document: Docume
             f"'{registered.provider.name}' has a preset for {', '.join(model.preset)}, but only an adapter's is read",
             where=registered.plugin.label,
         )
-    try:
-        return Choice(use.use, registered, model.model_validate(use.options))
-    except ValidationError as error:
-        raise as_recipe_error(error, model, document, path, beside=type(use).model_fields) from None
+    return Choice(use.use, registered, judge(model, use.options, document, path, beside=type(use).model_fields))

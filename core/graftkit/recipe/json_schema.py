@@ -39,6 +39,9 @@ def recipe_schema(host: PluginHost) -> dict[str, Any]:
         properties[key] = _or_word(properties[key])
     properties = schema["$defs"]["DataSection"]["properties"]
     properties["chat_template"] = _or_word(properties["chat_template"])
+    section = schema["$defs"]["PluginsSection"]
+    section["properties"] |= _settings(host)
+    section["additionalProperties"] = {"type": "object"}  # distribution:name, and module:Class
     for definition, key in _FILES:
         _files(schema["$defs"][definition]["properties"][key])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "graftkit recipe", **schema}
@@ -71,6 +74,18 @@ def _files(found: dict[str, Any]) -> None:
 
 def _or_word(found: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [{"type": "string"}, found]}
+
+
+def _settings(host: PluginHost) -> dict[str, Any]:
+    """Returns the schema of each callback's settings, by its name."""
+    found = {}
+    for registered in host.registry.providers("callback"):
+        try:
+            config = host.registry.config_class(registered).model_json_schema()
+        except PluginError:
+            continue
+        found[registered.provider.name] = {**config, "description": registered.provider.summary}
+    return found
 
 
 def _choices(host: PluginHost, kind: Kind, section: type[BaseModel]) -> dict[str, Any]:

@@ -56,6 +56,9 @@ def recipe_reference(host: PluginHost) -> str:
         for registered in host.registry.providers(kind):
             title = f"`{path}: {registered.provider.name}`: {registered.provider.summary}"
             parts.append(_table(title, host.registry.config_class(registered)))
+    for registered in host.registry.providers("callback"):
+        title = f"`plugins.{registered.provider.name}`: {registered.provider.summary}"
+        parts.append(_table(title, host.registry.config_class(registered)))
     return "\n".join(parts)
 
 

@@ -599,9 +599,26 @@ class EvaluationSection(StrictModel):
 
 
 class PluginsSection(StrictModel):
-    """Which plugins to leave out."""
+    """Which plugins to leave out; and under a callback's name the settings of that."""
+
+    model_config = ConfigDict(extra="allow")
 
     disable: list[str] = Field(default=[], description="names of plugins or of their distributions")
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """The settings of each callback that is named, by its name."""
+        return {name: dict(said) for name, said in (self.model_extra or {}).items()}
+
+    @model_validator(mode="after")
+    def _mappings(self) -> PluginsSection:
+        odd = next((name for name, said in (self.model_extra or {}).items() if not isinstance(said, dict)), None)
+        if odd is not None:
+            raise ValueError(
+                f"plugins.{odd}: a callback's settings are a mapping, {{}} for the defaults; plugins to leave out are "
+                "listed under 'disable'"
+            )
+        return self
 
 
 class Recipe(StrictModel):
@@ -635,7 +652,9 @@ class Recipe(StrictModel):
     export: Annotated[list[Annotated[ExportSection, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = (
         Field(default=[], description="formats to write and prove")
     )
-    plugins: PluginsSection = Field(default=PluginsSection(), description="plugins to leave out")
+    plugins: PluginsSection = Field(
+        default=PluginsSection(), description="plugins to leave out, and settings of callbacks by their names"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:

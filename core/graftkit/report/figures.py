@@ -7,12 +7,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from graftkit.interfaces.report_section import ReportChart
 from graftkit.report.chart import Bar, Line, bar_chart, line_chart
 from graftkit.report.run_data import LengthFigures
 from graftkit.report.run_manifest import Measurement
 from graftkit.report.series import Curve, curve_of, smoothed, thinned
 
-__all__ = ["bits_per_byte_bars", "length_bars", "loss_chart", "rate_chart"]
+__all__ = ["bits_per_byte_bars", "length_bars", "loss_chart", "plugin_chart", "rate_chart"]
 
 _MANY = 60
 """Steps from which on a mean is drawn over the loss of each."""
@@ -44,6 +45,15 @@ def rate_chart(steps: Sequence[Mapping[str, Any]]) -> Markup:
     line = Line(curve_of("learning rate", steps, "learning_rate", 200), 2)
     described = f"The learning rate of {len(steps)} steps"
     return line_chart([line], "step", "learning rate", described=described, from_zero=True)
+
+
+def plugin_chart(chart: ReportChart, title: str) -> Markup:
+    """Draws the curves that a plugin adds to a report."""
+    lines = [
+        Line(Curve(name, thinned(points, 400)), number) for number, (name, points) in enumerate(chart.curves.items())
+    ]
+    described = f"{title}: {chart.y_label or 'curves'} by {chart.x_label}"
+    return line_chart(lines, chart.x_label, chart.y_label, described=described)
 
 
 _BARS = {

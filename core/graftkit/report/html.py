@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftkit.report.figures import bits_per_byte_bars, length_bars, loss_chart, rate_chart
+from graftkit.interfaces.report_section import ReportChart, ReportPart, ReportSection, ReportTable
+from graftkit.report.figures import bits_per_byte_bars, length_bars, loss_chart, plugin_chart, rate_chart
 from graftkit.report.next_commands import next_commands
-from graftkit.report.page import render
+from graftkit.report.page import cut, render
 from graftkit.report.run_data import LengthFigures, RunData
 from graftkit.report.run_manifest import ExportFacts, RunManifest, required
 from graftkit.report.summary import (
@@ -29,8 +30,12 @@ __all__ = ["loss_unit", "render_report"]
 SHOWN_ANSWERS = 20
 
 
-def render_report(run: RunData) -> str:
+def render_report(run: RunData, sections: Sequence[tuple[str, ReportSection]] = ()) -> str:
     """Renders the page.
+
+    Args:
+        run: The run.
+        sections: What plugins add, each with the plugin's name.
 
     Raises:
         FolderError: The manifest does not say what a finished run's says.
@@ -57,6 +62,7 @@ def render_report(run: RunData) -> str:
         lengths=_length_rows(run.lengths),
         length_charts=[(name, length_bars(figures)) for name, figures in run.lengths.items()],
         exports=[_export(name, facts) for name, facts in manifest.exports.items()],
+        sections=[_section(plugin, section) for plugin, section in sections],
         memory=memory,
         memory_missing=_no_forecast(manifest) if memory else "",
         stages=[("stage", "seconds"), *((stage.name, f"{stage.seconds:.1f}") for stage in manifest.stages)],
@@ -65,6 +71,20 @@ def render_report(run: RunData) -> str:
         hashes=_hashes(manifest),
         recipe=json.dumps(manifest.recipe, indent=2, ensure_ascii=False),
     )
+
+
+def _section(plugin: str, section: ReportSection) -> dict[str, Any]:
+    """Returns a plugin's section as the template takes it: texts, which it escapes, and drawings that are made here."""
+    return {"title": section.title, "plugin": plugin, "parts": [_part(part, section) for part in section.parts]}
+
+
+def _part(part: ReportPart, section: ReportSection) -> dict[str, Any]:
+    if isinstance(part, ReportTable):
+        rows = [[cut(str(cell)) for cell in row] for row in (part.header, *part.rows)]
+        return {"kind": "table", "rows": rows, "caption": part.caption or section.title}
+    if isinstance(part, ReportChart):
+        return {"kind": "chart", "drawing": plugin_chart(part, section.title)}
+    return {"kind": "preformatted" if part.preformatted else "text", "text": part.text}
 
 
 def loss_unit(manifest: RunManifest) -> str:

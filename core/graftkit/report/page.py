@@ -12,7 +12,7 @@ from graftkit.report.closed_page import with_policy
 from graftkit.report.palette import variables
 from graftkit.visible import visible
 
-__all__ = ["render"]
+__all__ = ["cut", "render"]
 
 _TEMPLATES = ("page.html", "macros.html", "report.html", "comparison.html")
 
@@ -37,12 +37,13 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cut"] = _cut
+    environment.filters["cut"] = cut
     style = variables() + "\n" + files("graftkit.report").joinpath("page.css").read_text(encoding="utf-8")
     return with_policy(environment.get_template(template).render(style=Markup(style), **values))
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Returns a text of somebody else's as far as it is shown."""
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} ... ({len(text):,} characters)"
 
 

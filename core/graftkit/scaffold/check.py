@@ -17,7 +17,7 @@ from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.kinds import KINDS
 from graftkit.suggest import known_names
 
-__all__ = ["check_plugins", "find_offers"]
+__all__ = ["check_plugins", "find_offers", "without_contract"]
 
 
 _SECONDS = 4 * 3600
@@ -26,6 +26,8 @@ _SECONDS = 4 * 3600
 
 def find_offers(host: PluginHost, name: str | None) -> list[RegisteredProvider]:
     """Returns the providers of one plugin, by its own, its distribution's or a provider's name; or all third parties'.
+
+    A plugin that offers no provider has none: see `without_contract`.
 
     Raises:
         PluginError: The plugin is there but not in use.
@@ -43,10 +45,33 @@ def find_offers(host: PluginHost, name: str | None) -> list[RegisteredProvider]:
         if name
         in (registered.plugin.name, registered.plugin.distribution, registered.provider.name, registered.qualified_name)
     ]
-    if not found:
-        known = {registered.plugin.distribution or registered.plugin.name for registered in providers}
+    if not found and not any(name in (record.name, record.distribution) for record in host.records):
+        known = {record.distribution or record.name for record in host.records}
         raise ProviderError(f"no plugin and no provider is called '{name}'", hint=known_names(name, known))
     return found
+
+
+def without_contract(host: PluginHost, name: str | None) -> list[str]:
+    """Says of each plugin that offers commands or follows runs by its module's hooks that no contract covers that.
+
+    Args:
+        host: The plugins.
+        name: One's name, or its distribution's; every third party's where left out.
+    """
+    told = []
+    for record in host.records:
+        asked = name in (record.name, record.distribution) if name else record.distribution != BUILT_IN
+        if record.status == "active" and asked:
+            registration = {spec.hook for spec in KINDS.values()}
+            hooks = [hook for hook in host.hooks_of(record) if hook not in registration]
+            offered = [f"toolkit {command.name}" for command in host.commands(record)]
+            offered += [hook for hook in hooks if hook != "graftkit_commands"]
+            if offered:
+                told.append(
+                    f"{record.label}: {', '.join(offered)}: no contract covers commands, nor hooks of a module: "
+                    "their own tests do"
+                )
+    return told
 
 
 def check_plugins(providers: Sequence[RegisteredProvider], *, quiet: bool = False) -> int:

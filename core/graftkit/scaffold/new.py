@@ -8,17 +8,20 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.kinds import KINDS, Kind
 from graftkit.store.files import atomic_folder, guarded, sweep_of
 
-__all__ = ["new_plugin", "plugin_names"]
+__all__ = ["COMMAND", "new_plugin", "plugin_names"]
 
 TEMPLATES = files("graftkit.scaffold").joinpath("templates")
 """A kind's templates: KIND.py, KIND.test.py, and KIND.PART.py for each part that `KindSpec.scaffold` names."""
+
+COMMAND = "command"
+"""What a plugin that offers a command of `toolkit` is asked for as: no kind of provider, since no recipe chooses it."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST_NAME = 100
@@ -50,11 +53,11 @@ def plugin_names(name: str) -> dict[str, str]:
     }
 
 
-def new_plugin(name: str, kind: Kind, parent: Path) -> Path:
+def new_plugin(name: str, kind: Kind | Literal["command"], parent: Path) -> Path:
     """Writes `graftkit-NAME/` below a folder.
 
     Args:
-        name: The provider's name.
+        name: The provider's name, or the command's.
         kind: What it provides.
         parent: The folder to write into.
 
@@ -74,12 +77,12 @@ def new_plugin(name: str, kind: Kind, parent: Path) -> Path:
         raise FolderError("it is no folder", where=str(parent), hint="Name a folder to write the plugin into.")
     with guarded(parent):
         parent.mkdir(parents=True, exist_ok=True)
-    spec = KINDS[kind]
+    spec = None if kind == COMMAND else KINDS[cast(Kind, kind)]
     values = {
         **names,
         "kind": kind,
-        "hook": spec.hook,
-        "scaffold": spec.scaffold,
+        "hook": spec.hook if spec else "graftkit_commands",
+        "scaffold": spec.scaffold if spec else (),
         "file": kind.replace("-", "_"),
         "version": __version__,
     }
@@ -97,7 +100,10 @@ def _layout(values: Mapping[str, Any]) -> dict[str, str]:
     layout = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
-        f"{module}/__init__.py": "init.py",
+        "LICENSE": "LICENSE",
+        ".github/workflows/ci.yml": "ci.yml",
+        ".github/workflows/publish.yml": "publish.yml",
+        f"{module}/__init__.py": "command.init.py" if values["kind"] == COMMAND else "init.py",
         f"{module}/{values['file']}.py": f"{values['kind']}.py",
         f"tests/test_{values['name'].replace('-', '_')}.py": f"{values['kind']}.test.py",
     }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from graftkit.testing.contracts.adapter import AdapterContract as AdapterContract
     from graftkit.testing.contracts.base import Contract as Contract
     from graftkit.testing.contracts.base import deviates as deviates
+    from graftkit.testing.contracts.callback import CallbackContract as CallbackContract
     from graftkit.testing.contracts.exporter import ExporterContract as ExporterContract
     from graftkit.testing.contracts.initializer import InitializerContract as InitializerContract
     from graftkit.testing.contracts.metric import MetricContract as MetricContract

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from graftkit import PluginHost
 from graftkit.errors import PluginError
-from graftkit.host import host as module
+from graftkit.host import hooks as module
 from graftkit.host.discovery import IMPORT_SECONDS
 from graftkit.host.lifecycle import RunInfo
 

@@ -29,7 +29,7 @@ def deviates(reason: str) -> Callable[[Test], Test]:
 
     Example:
         >>> @deviates("the format stores no zero, so zeros come back as the smallest number")
-        ... def test_zeros_stay_zeros(self) -> None: ...
+        ... def test_zeros_stay_zeros_and_constants_stay_near(self) -> None: ...
 
     Raises:
         ValueError: No reason is given.
