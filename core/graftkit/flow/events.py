@@ -20,6 +20,7 @@ __all__ = [
     "StageFinished",
     "StageStarted",
     "StepFinished",
+    "ignore",
 ]
 
 
@@ -155,3 +156,7 @@ Event = (
     | Notice
 )
 OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listens to nothing: what happens is told to nobody."""
