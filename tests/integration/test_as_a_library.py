@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
+import os
 import pickle
+import random
+import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import graftkit
 import pytest
+import torch
 from click.testing import CliRunner
 from graftkit.cli.main import cli
-from graftkit.errors import DataError, FolderError, RecipeError, RequestError
+from graftkit.errors import Cancelled, DataError, FolderError, RecipeError, RequestError
+from graftkit.flow.events import StepFinished
 
 RecipeMaker = Callable[..., dict[str, Any]]
 ROWS = [
@@ -123,7 +131,7 @@ def test_verify_is_what_its_command_prints(finished: graftkit.RunResult) -> None
     assert json.loads(printed.stdout) == as_json(found)
     cancel = graftkit.CancelToken()
     cancel.cancel("enough")
-    with pytest.raises(graftkit.errors.Cancelled, match="enough"):
+    with pytest.raises(Cancelled, match="enough"):
         graftkit.verify(folder, cancel=cancel)
     with pytest.raises(FolderError, match="no export of graftkit's"):
         graftkit.verify(finished.folder)
@@ -155,3 +163,67 @@ def test_export_of_a_run_and_of_an_adapter(finished: graftkit.RunResult, tmp_pat
 def test_compare_is_picklable(finished: graftkit.RunResult) -> None:
     found = graftkit.compare([finished.folder, str(finished.folder)])
     assert len(as_json(found)["runs"]) == 2
+
+
+def test_a_run_leaves_no_part_of_a_model_behind(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    def alive() -> int:
+        return sum(issubclass(type(found), torch.nn.Module) for found in gc.get_objects())
+
+    recipe = make_recipe(evaluation={"answers": 2, "max_new_tokens": 2})
+    graftkit.run(recipe, out=tmp_path / "first")  # libraries keep some of their own
+    before = alive()
+    result = graftkit.run(recipe, out=tmp_path / "second")
+    assert alive() == before and result.after is not None
+
+
+def adapter_of(folder: Path) -> bytes:
+    return (folder / "adapter" / "adapter.safetensors").read_bytes()
+
+
+def test_runs_in_several_threads_are_what_each_is_alone(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    def state() -> list[Any]:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        drawn = [random.getstate(), torch.get_rng_state().tolist()]
+        return [handlers, drawn, list(logging.root.handlers), dict(os.environ), Path.cwd(), torch.get_num_threads()]
+
+    before = state()
+    graftkit.run(make_recipe(), out=tmp_path / "alone")
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda name: graftkit.run(make_recipe(), out=tmp_path / name), "abc"))
+    assert {adapter_of(result.folder) for result in found} == {adapter_of(tmp_path / "alone")}
+    assert len({result.manifest["id"] for result in found}) == 3 and state() == before
+
+
+def test_a_folder_is_one_runs_at_a_time(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    refused = []
+
+    def again(event: Any) -> None:
+        if isinstance(event, StepFinished) and not refused:
+            with pytest.raises(FolderError, match="a run or an export is going on in it") as told:
+                graftkit.run(make_recipe(), out=tmp_path / "run", overwrite=True)
+            refused.append(told)
+
+    assert graftkit.run(make_recipe(), out=tmp_path / "run", on_event=again).manifest["status"] == "finished"
+    assert refused
+
+
+def test_a_program_that_is_told_to_end_stops_its_run_and_goes_on_later(
+    make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    cancel = graftkit.CancelToken()
+    former = signal.signal(signal.SIGTERM, lambda number, frame: cancel.cancel("told to end"))
+
+    def told(event: Any) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with pytest.raises(Cancelled, match="told to end"):
+            graftkit.run(make_recipe(), out=tmp_path / "run", on_event=told, cancel=cancel)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    stopped = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert stopped["status"] == "interrupted" and stopped["error"]["code"] == "cancelled"
+    again = graftkit.run(make_recipe(), out=tmp_path / "run", resume=True)
+    graftkit.run(make_recipe(), out=tmp_path / "whole")
+    assert adapter_of(again.folder) == adapter_of(tmp_path / "whole") and again.manifest["id"] == stopped["id"]

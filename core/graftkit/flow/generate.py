@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from graftkit.flow.plugins_of_run import plugins_of_run
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.offline import no_network_if
 from graftkit.interfaces.samples import Message
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def generate(
     min_p: float | None = None,
     repetition_penalty: float | None = None,
     host: PluginHost | None = None,
+    offline: bool = False,
 ) -> list[Answer]:
     """Answers prompts, one after another; what was said before is no part of the next one.
 
@@ -84,6 +86,7 @@ def generate(
         min_p: Leave out tokens below this share of the likeliest one's.
         repetition_penalty: Above 1: say less of what was there.
         host: The plugins; those that are installed, without those that the run's recipe leaves out, when left out.
+        offline: Whether nothing is fetched: a hub id that is not on this machine is refused.
 
     Raises:
         RequestError: Nothing can be loaded from it, or it can't be asked so.
@@ -100,8 +103,9 @@ def generate(
     }
     asking = Asking(system, tools, plain, max_new_tokens, seed, sampling)
     host = host or plugins_of_run(name)
-    model = reload(name, host, on)
-    base = reload_base(name, model, host, on) if compare else None
+    with no_network_if(offline):
+        model = reload(name, host, on)
+        base = reload_base(name, model, host, on) if compare else None
     texts = [prompts] if isinstance(prompts, str) else prompts
     return [asking.of(model).answer(text, asking.of(base) if base else None) for text in texts]
 

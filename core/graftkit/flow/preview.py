@@ -86,6 +86,7 @@ def preview(
     host: PluginHost | None = None,
     train: Rows | None = None,
     holdout: Rows | None = None,
+    offline: bool = False,
 ) -> Preview:
     """Encodes the first training records of a recipe as a run does. No weight is loaded.
 
@@ -99,11 +100,12 @@ def preview(
         host: As for `run`.
         train: As for `run`.
         holdout: As for `run`.
+        offline: As for `run`.
 
     Raises:
         RequestError: Something in the recipe is wrong, or there is no such record.
     """
-    planned = plan(recipe, overrides=overrides, host=host, train=train, holdout=holdout)
+    planned = plan(recipe, overrides=overrides, host=host, train=train, holdout=holdout, offline=offline)
     encoder = make_vocabulary(planned)[0].encoder if planned.vocabulary else planned.encoder
     chosen = list(islice(planned.samples.train, records)) if where is None else [_at(planned, where)]
     first = islice(planned.samples.train, measured if where is None else 0)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import Cancelled, FolderError, GraftkitError, RequestError, StorageError
 from graftkit.flow.cancel import CancelToken
-from graftkit.flow.context import RunContext
+from graftkit.flow.context import RunContext, describe_error
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
-from graftkit.flow.events import Chosen, Notice, OnEvent, ignore
+from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
 from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.handed_records import (
     RECORDS,
@@ -43,6 +43,7 @@ from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.flow.unsettled import refuse_unsettled
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
+from graftkit.interfaces.offline import no_network_if
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe, recipe_name
 from graftkit.report.run_manifest import RunManifest
 from graftkit.training.processes import ALONE, Processes
@@ -135,6 +136,7 @@ def plan(
     as_run: bool = False,
     train: Rows | None = None,
     holdout: Rows | None = None,
+    offline: bool = False,
 ) -> RunPlan:
     """Checks a recipe without running it: every name resolved, every record read, no weight loaded.
 
@@ -146,13 +148,14 @@ def plan(
             device is there, the architecture and its layers, the new vocabulary, that each export can be written.
         train: As for `run`; kept in a temporary file as long as the plan is.
         holdout: Likewise.
+        offline: As for `run`.
 
     Raises:
         RequestError: Something in it is wrong.
     """
     kept = handed_for_a_plan(train, holdout)
     files = kept.files if kept else {}
-    with naming_rows(files):
+    with no_network_if(offline), naming_rows(files):
         loaded, host = _prepare(recipe, overrides, host, files)
         if not as_run:
             return replace(make_plan(loaded, host), handed=kept)
@@ -176,6 +179,7 @@ def run(
     processes: Processes = ALONE,
     train: Rows | None = None,
     holdout: Rows | None = None,
+    offline: bool = False,
 ) -> RunResult:
     """Runs a recipe: tokenizer, corpus, base model, adapter, training, evaluation, exports, report.
 
@@ -197,6 +201,7 @@ def run(
         train: Records to learn from, in the place of the recipe's `data.train`: a list of them, or anything that yields
             them once. They are kept in the run's folder, in `records/`, and "train:12" in an error is the twelfth.
         holdout: Holdout records, likewise.
+        offline: Whether nothing is fetched: what is named as a hub's and not on this machine is refused.
 
     Raises:
         RequestError: The request is wrong; nothing is left behind unless records had been encoded by then.
@@ -207,7 +212,11 @@ def run(
     rows = rows_of(train, holdout)
     if rows and processes.count > 1:
         raise RequestError("records can be handed in only where one process trains", hint="Write them to files.")
-    with telling_versions(folder if resume else None), _records_in(folder, rows, overwrite, resume) as (files, claimed):
+    with (
+        no_network_if(offline),
+        telling_versions(folder if resume else None),
+        _records_in(folder, rows, overwrite, resume) as (files, claimed),
+    ):
         loaded, host = _prepare(recipe, overrides, host, files)
         on_event, cancel = on_event or ignore, cancel or CancelToken()
         return _run(loaded, host, folder, overwrite, resume, on_event, cancel, processes=processes, claimed=claimed)
@@ -293,6 +302,8 @@ def _run(
         claimed.give_back()
         raise
     try:
+        if on_event is not ignore:
+            context.emit(Planned(planned.to_json()))
         _flow(context)
         context.finish("finished")
     except BaseException as error:
@@ -304,11 +315,15 @@ def _run(
             _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
             claimed.release()
         _tell_of_replaced(error, claimed)
+        with suppress(Exception):  # what listens must not hide the error
+            context.emit(RunFailed(str(folder), describe_error(error)))
         raise
     _forget(context)
     claimed.keep()
     context.broadcast("graftkit_run_finished")
-    return RunResult(claimed.path, context.manifest.to_json())
+    result = RunResult(claimed.path, context.manifest.to_json())
+    context.emit(RunFinished(str(result.folder), result.manifest))
+    return result
 
 
 def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> RunPlan:
@@ -340,6 +355,7 @@ def _flow(run: RunContext) -> None:
 
     from graftkit.flow.check_model import check_model
     from graftkit.flow.export import make_exporters, prove_exports, refuse_early
+    from graftkit.flow.memory_back import give_memory_back
     from graftkit.flow.report import write_report
     from graftkit.flow.settle_dtype import settle_dtype
     from graftkit.flow.settle_memory_apart import settle_memory_apart
@@ -359,6 +375,7 @@ def _flow(run: RunContext) -> None:
     del exporters
     prove_exports(run)
     write_report(run)
+    give_memory_back()
 
 
 def _find(folder: Path, planned: RunPlan) -> Resumed | None:

@@ -115,9 +115,9 @@ def _as_in_a_file(value: Any) -> Any:
 
 def _document(source: RecipeSource) -> tuple[Document, Path]:
     if isinstance(source, Recipe):
-        return Document(source.model_dump(mode="json", exclude_unset=True), "recipe"), Path.cwd()
+        return Document(source.model_dump(mode="json", exclude_unset=True), "recipe", from_file=False), Path.cwd()
     if isinstance(source, Mapping):
-        return Document(_as_in_a_file(source), "recipe"), Path.cwd()
+        return Document(_as_in_a_file(source), "recipe", from_file=False), Path.cwd()
     path = Path(source)
     return read_document(path), path.absolute().parent
 

@@ -381,6 +381,7 @@ class RunManifest(Facts):
         graftkit: The version that wrote it.
         format: The version of the form, `FORMAT`.
         status: How the run stands.
+        id: What no other run is called; one that is resumed keeps it.
         seconds: How long it has taken.
         progress: The stage, and the step of the training, that was reached; None when the run has finished.
         recipe: The recipe with every default and preset filled in.
@@ -418,6 +419,7 @@ class RunManifest(Facts):
     graftkit: str
     format: int = FORMAT
     status: RunStatus
+    id: str = ""
     seconds: float = 0.0
     progress: dict[str, Any] | None = None
     recipe: dict[str, Any] = {}
