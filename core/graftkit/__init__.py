@@ -13,11 +13,19 @@ from graftkit._version import __version__
 
 if TYPE_CHECKING:
     from graftkit.errors import GraftkitError as GraftkitError
+    from graftkit.flow.another_export import Exported as Exported
+    from graftkit.flow.another_export import export as export
     from graftkit.flow.cancel import CancelToken as CancelToken
     from graftkit.flow.compare import compare as compare
+    from graftkit.flow.generate import Answer as Answer
+    from graftkit.flow.generate import generate as generate
+    from graftkit.flow.preview import Preview as Preview
+    from graftkit.flow.preview import preview as preview
     from graftkit.flow.run import RunResult as RunResult
     from graftkit.flow.run import plan as plan
     from graftkit.flow.run import run as run
+    from graftkit.flow.verify import Verified as Verified
+    from graftkit.flow.verify import verify as verify
     from graftkit.host.hookspecs import hookimpl as hookimpl
     from graftkit.host.host import PluginHost as PluginHost
     from graftkit.host.lifecycle import CheckpointInfo as CheckpointInfo
@@ -108,6 +116,7 @@ _HOMES = {
     "AdaptedWeight": "graftkit.interfaces.adapted_weight",
     "Adapter": "graftkit.interfaces.adapter",
     "AdoptingQuantizer": "graftkit.interfaces.quantizer",
+    "Answer": "graftkit.flow.generate",
     "Answered": "graftkit.interfaces.metric",
     "BaseModelFiles": "graftkit.interfaces.model_source",
     "BufferedWeight": "graftkit.interfaces.buffered_weight",
@@ -125,6 +134,7 @@ _HOMES = {
     "ExportCard": "graftkit.interfaces.export_card",
     "ExportInfo": "graftkit.host.lifecycle",
     "ExportReading": "graftkit.interfaces.exporter",
+    "Exported": "graftkit.flow.another_export",
     "Exporter": "graftkit.interfaces.exporter",
     "ExtensionPlan": "graftkit.interfaces.vocabulary",
     "ExtensionSpec": "graftkit.interfaces.vocabulary",
@@ -151,6 +161,7 @@ _HOMES = {
     "PlannedModel": "graftkit.interfaces.exporter",
     "PluginHost": "graftkit.host.host",
     "PreferencePair": "graftkit.interfaces.samples",
+    "Preview": "graftkit.flow.preview",
     "Probe": "graftkit.interfaces.exporter",
     "ProofRequest": "graftkit.interfaces.exporter",
     "Provider": "graftkit.interfaces.provider",
@@ -187,15 +198,20 @@ _HOMES = {
     "ToolCall": "graftkit.interfaces.samples",
     "TrainedModel": "graftkit.interfaces.exporter",
     "TrainingSpec": "graftkit.interfaces.vocabulary",
+    "Verified": "graftkit.flow.verify",
     "VocabularyChange": "graftkit.interfaces.vocabulary",
     "WatchedModel": "graftkit.interfaces.model_source",
     "check_matrix": "graftkit.interfaces.checks",
     "check_tensors": "graftkit.interfaces.checks",
     "compare": "graftkit.flow.compare",
+    "export": "graftkit.flow.another_export",
+    "generate": "graftkit.flow.generate",
     "hookimpl": "graftkit.host.hookspecs",
     "load_recipe": "graftkit.recipe.load",
     "plan": "graftkit.flow.run",
+    "preview": "graftkit.flow.preview",
     "run": "graftkit.flow.run",
+    "verify": "graftkit.flow.verify",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from graftkit.redact import without_secrets
 
@@ -82,14 +82,30 @@ class GraftkitError(Exception):
         message: What was wrong, one sentence.
         where: The file and line, the recipe's key or the plugin, as a user would name it.
         hint: What to do about it.
+
+    Attributes:
+        code: What a program tells errors apart by: the class's name in lower case, as "recipe", "loss" or
+            "nothing-to-learn". It stays when a message is reworded.
+        exit_code: What the command ends with.
     """
 
     exit_code = 1
+    code: ClassVar[str] = "graftkit"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        words = re.findall(r"[A-Z][a-z0-9]*", cls.__name__.removesuffix("Error") or cls.__name__)
+        cls.code = "-".join(words).lower()
 
     def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
         self.message, self.hint = _fit(without_secrets(message)), _fit(without_secrets(hint))
         self.where = without_secrets(where)
         super().__init__(self.message)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON: `code`, `message`, `where`, `hint`, and what else was noted of it as `notes`."""
+        facts = {"code": self.code, "message": self.message, "where": self.where, "hint": self.hint}
+        return {**facts, "notes": [without_secrets(str(note)) for note in getattr(self, "__notes__", ())]}
 
     def __str__(self) -> str:
         where = self.where.replace("\n", "\\n")  # a file may be called anything, two lines of an error for one

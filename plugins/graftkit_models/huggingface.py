@@ -15,7 +15,7 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.file_state import FileStates
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
-from graftkit.interfaces.offline import network_allowed
+from graftkit.interfaces.offline import network_allowed, offline_asked
 from graftkit.interfaces.references import local_path
 from graftkit.interfaces.regular_file import check_own_file, open_regular, read_regular
 from graftkit.interfaces.temporary import is_no_room
@@ -303,6 +303,12 @@ def _download(reference: str, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=not network_allowed()))
     except Exception as error:
+        if offline_asked():
+            raise ModelError(
+                "it is not on this machine, and nothing is fetched, since offline was asked for",
+                where=hub_id,
+                hint=f"Fetch it where there is a network: hf download {hub_id}",
+            ) from error
         if not network_allowed():
             raise ModelError(
                 "it is not on this machine, and nothing is fetched because a file names it",

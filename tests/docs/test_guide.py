@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import types
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,31 @@ def test_the_service_starts_watches_and_stops_runs(service: str, tiny_model: Pat
     }
     short = ask(service, "POST", recipe)["id"]
     long = ask(service, "POST", {**recipe, "training": {"steps": 100_000, "tokens_per_step": 256}})["id"]
-    wrong = ask(service, "POST", {**recipe, "adaptor": "lora"})["id"]
-    assert wait_for(f"{service}/{short}", lambda facts: facts["status"] != "running")["metrics"]["after"]
-    assert "adapter" in wait_for(f"{service}/{wrong}", lambda facts: facts["status"] == "RecipeError")["error"]
+    wrong = ask(service, "POST", {**recipe, "adapter": "loraa"})["id"]
+    assert wait_for(f"{service}/{short}", lambda facts: facts["status"] == "finished")["metrics"]["after"]
+    told = wait_for(f"{service}/{wrong}", lambda facts: facts["status"] == "provider")["error"]
+    assert told["where"] == "recipe.adapter.use" and "loraa" in told["message"]
     wait_for(f"{service}/{long}", lambda facts: facts.get("step", 0) >= 2)
     ask(f"{service}/{long}", "DELETE")
-    assert "the client asked" in wait_for(f"{service}/{long}", lambda facts: facts["status"] == "Cancelled")["error"]
+    stopped = wait_for(f"{service}/{long}", lambda facts: facts["status"] == "cancelled")
+    assert stopped["error"]["message"] == "the client asked" and stopped["seconds_left"] > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "told"),
+    [
+        ("POST", "", b"no JSON", 400, "Expecting value"),
+        ("POST", "", b"[1]", 400, "a recipe is a JSON object"),
+        ("POST", "", b'{"adaptor": "lora"}', 400, "unknown key 'adaptor'"),
+        ("POST", "/nothing", b"{}", 404, "POST /runs"),
+        ("GET", "/nothing", None, 404, "no such run"),
+        ("DELETE", "/nothing", None, 404, "no such run"),
+    ],
+)
+def test_the_service_refuses(service: str, method: str, path: str, body: Any, status: int, told: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(service + path, data=body, method=method), timeout=60)
+    assert refused.value.code == status and told in str(json.load(refused.value)["error"])
 
 
 def test_two_hosts_with_different_plugins_live_in_one_process() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +12,6 @@ from graftkit.cli.run import export_lines, summary
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
-from graftkit.errors import RequestError
 
 if TYPE_CHECKING:
     from graftkit.flow.plan_adapter import TokenizerOf
@@ -57,55 +54,24 @@ def command(
     An ADAPTER is a folder in PEFT's format (adapter_config.json and adapter_model.safetensors), whoever made it. Its
     export is written to OUT/exports/EXPORT, beside those that are there of the same adapter.
     """
-    from graftkit.flow.adapter_folder import is_adapter_folder
-
-    path = Path(folder)
-    if is_adapter_folder(path):
-        _export_adapter(
-            path, use, options, Path(out) if out else None, (base, quantizer, tokenizer, other_base), disable, as_json
-        )
-        return
-    given = {
-        "--out": out,
-        "--base": base,
-        "--quantizer": quantizer,
-        "--tokenizer": tokenizer,
-        "--other-base": other_base,
-    }
-    unused = [name for name, value in given.items() if value]
-    if unused:
-        hint = "A run has its own base model and folder. An adapter's folder has an adapter_config.json."
-        raise RequestError(
-            f"{', '.join(unused)}: only for an adapter's folder, and this is none", where=folder, hint=hint
-        )
-    from graftkit.flow.add_export import add_export
+    from graftkit.flow.another_export import export
 
     with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:
-        host = host_of_run(folder, disable)
-        result = add_export(path, use, options, host=host, on_event=on_event, cancel=cancel)
-    click.echo(json_line({"folder": str(result.folder), **result.manifest}) if as_json else summary(result))
-
-
-def _export_adapter(
-    path: Path,
-    use: str,
-    options: tuple[str, ...],
-    out: Path | None,
-    asked: tuple[str | None, str | None, TokenizerOf | None, bool],
-    disable: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    from graftkit.flow.plan_adapter import plan_adapter
-
-    base, quantizer, tokenizer, other_base = asked
-    with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:
-        host = host_of_run(str(path), disable)
-        planned = plan_adapter(path, host, base=base, quantizer=quantizer, tokenizer=tokenizer, other_base=other_base)
-        from graftkit.flow.export_adapter import export_adapter
-
-        found = export_adapter(planned, use, options, out=out, host=host, on_event=on_event, cancel=cancel)
+        found = export(
+            folder,
+            use,
+            options,
+            out=out,
+            base=base,
+            quantizer=quantizer,
+            tokenizer=tokenizer,
+            other_base=other_base,
+            host=host_of_run(folder, disable),
+            on_event=on_event,
+            cancel=cancel,
+        )
+    run = found.run
     if as_json:
-        merge = {"merge": found.merge.model_dump(mode="json", exclude_unset=True)} if found.merge else {}
-        click.echo(json.dumps({"folder": str(found.folder), "proof": found.proof, **merge}))
-        return
-    click.echo("\n".join(export_lines(found.folder, found.proof, found.merge)))
+        click.echo(json_line((run or found).to_json()))
+    else:
+        click.echo(summary(run) if run else "\n".join(export_lines(found.folder, found.proof, found.merge)))

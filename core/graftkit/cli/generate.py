@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,10 @@ from graftkit.interfaces.regular_file import read_regular
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
+    from graftkit.flow.generate import Asked
     from graftkit.flow.plan_adapter import TokenizerOf
-    from graftkit.flow.reload import ReloadedModel, Reply
+    from graftkit.flow.reload import Reply
     from graftkit.flow.reloaded_head import HeadModel
-    from graftkit.interfaces.samples import Message
 
 __all__ = ["command"]
 
@@ -99,6 +99,7 @@ def command(
     is taken, unless a sampling option is given; those left out are then as the model's generation_config.json says.
     What was trained on plain prompts is given a plain prompt, unless --chat says otherwise.
     """
+    from graftkit.flow.generate import Asking
     from graftkit.flow.reload import AdapterBase, reload_any, reload_base, unfinished
     from graftkit.flow.reloaded_head import HeadModel
 
@@ -159,52 +160,10 @@ def _judge(model: HeadModel, prompt: str | None, as_json: bool) -> None:
             say([""])
 
 
-class Asking:
-    """How models are asked: the same way for each of them.
-
-    Args:
-        system: The system message, or None.
-        tools: Descriptions of functions, or None.
-        plain: Whether the text is continued as it is; None for as in training.
-        max_new_tokens: Tokens of an answer at most.
-        seed: What random numbers are derived from.
-        sampling: The options of sampling by name; None for those left out.
-    """
-
-    def __init__(
-        self,
-        system: str | None,
-        tools: list[dict[str, Any]] | None,
-        plain: bool | None,
-        max_new_tokens: int,
-        seed: int,
-        sampling: Mapping[str, float | None],
-    ) -> None:
-        self._options: dict[str, Any] = {
-            "system": system,
-            "tools": tools,
-            "plain": plain,
-            "max_new_tokens": max_new_tokens,
-        }
-        self._seed, self._sampling = seed, sampling
-
-    def of(self, model: ReloadedModel) -> Callable[..., Reply]:
-        """Returns what asks a model, given a prompt and what was said before; random numbers go on between prompts."""
-        from graftkit.model.sampling import Sampler, Sampling
-
-        sampler = Sampler(Sampling.asked(model.generation, seed=self._seed, **self._sampling))
-
-        def ask(prompt: str, history: Sequence[Message] = ()) -> Reply:
-            return model.stream(prompt, history=history, sampler=sampler, **self._options)
-
-        return ask
-
-
-def _say(text: str, tuned: Callable[..., Reply], base: Callable[..., Reply] | None, as_json: bool) -> None:
+def _say(text: str, tuned: Asked, base: Asked | None, as_json: bool) -> None:
     """Says the answer to a prompt, or both."""
     if as_json:
-        found = {"prompt": text, **_facts(tuned(text)), **({"base": _facts(base(text))} if base else {})}
-        click.echo(json_line(found))
+        click.echo(json_line(tuned.answer(text, base).to_json()))
     elif base is None:
         _stream(tuned(text))
     elif is_terminal() and console().width >= _COLUMNS:
@@ -222,17 +181,6 @@ def _stream(reply: Reply) -> None:
     for piece in reply:
         say_answer(piece)
     say([""])
-
-
-def _facts(reply: Reply) -> dict[str, Any]:
-    """Returns what a script wants to know of an answer."""
-    text = "".join(reply)
-    return {
-        "answer": text,
-        "prompt_tokens": reply.prompt_tokens,
-        "tokens": reply.tokens,
-        "stopped": reply.stopped,
-    }
 
 
 def _read_tools(path: Path) -> list[dict[str, Any]]:

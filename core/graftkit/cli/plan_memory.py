@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.cli.plan_processes import forecast_of_each, room_of
 from graftkit.cli.plan_time import described_time, timed
+from graftkit.flow.describe_plan import described_memory, size_text
 from graftkit.flow.plan import RunPlan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import load_recipe
-from graftkit.report.run_manifest import MemoryForecast, SettledKey, StageMemory
+from graftkit.report.run_manifest import MemoryForecast, SettledKey
 
 if TYPE_CHECKING:
     from graftkit.flow.config_memory import ConfigModel
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigPlan",
-    "described_memory",
     "fitted",
     "foreseen_of",
     "limits_of",
@@ -118,33 +118,6 @@ def with_memory_settled(plan: RunPlan, limits: MemoryLimits | None) -> RunPlan:
     return replace(plan.with_settled(found), notices=[*plan.notices, *notices]) if found else plan
 
 
-def described_memory(forecast: MemoryForecast | None) -> dict[str, Any]:
-    """Returns a forecast as JSON, `text` in words."""
-    if forecast is None:
-        return {"stages": [], "text": "not forecast: it takes torch, and records that can be encoded"}
-    facts = forecast.model_dump(mode="json")
-    if forecast.unknown or not forecast.host:
-        return {**facts, "text": f"not known: {forecast.unknown}"}
-    host, device = forecast.host, forecast.on_device
-    peak = {"host": host.host, "host_stage": host.stage}
-    largest = f"a pass of {forecast.pass_tokens:,} tokens in {forecast.pass_sequences:,} sequences"
-    text = f"about {_size(host.host)} at its peak, in {host.stage}, with {largest}"
-    if device:
-        peak |= {"device": device.device or 0, "device_stage": device.stage}
-        on = f"about {_size(device.device or 0)} of the {forecast.device} device at its peak, in {device.stage}"
-        text = f"{on}, with {largest}; {_size(host.host)} of the machine's"
-    return {**facts, "peak": peak, "text": f"{text}\n{_parts(device or host)}"}
-
-
-def _parts(stage: StageMemory) -> str:
-    parts = sorted(stage.parts.items(), key=lambda part: -part[1])
-    return ", ".join(f"{part.replace('_', ' ')} {_size(size)}" for part, size in parts if size >= 50_000)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
 def fitted(
     recipe: str,
     overrides: Sequence[str],
@@ -180,11 +153,11 @@ def fitted(
     assert ask is not None
     found = fit_memory(recipe, chosen, host, ask, limits, _forecast_of_each(devices, limits) if devices else None)
     lines = [
-        f"{change.key}: {_told(change.before)} -> {_told(change.after)} saves {_size(change.saved)}"
+        f"{change.key}: {_told(change.before)} -> {_told(change.after)} saves {size_text(change.saved)}"
         for change in found.changes
     ]
     if found.missing:
-        lines.append(f"no recipe was found that fits: {_size(found.missing)} are missing after all of these")
+        lines.append(f"no recipe was found that fits: {size_text(found.missing)} are missing after all of these")
     elif not lines:
         lines.append("it fits as it is")
     if out and not found.missing:

@@ -112,7 +112,7 @@ def command(
     if result is None:  # another process has said why
         return
     if as_json:
-        click.echo(json_line({"folder": str(result.folder), **result.manifest}))
+        click.echo(json_line(result.to_json()))
     else:
         click.echo(summary(result))
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,7 @@ from graftkit.errors import GraftkitError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
 from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, others_files
+from graftkit.flow.log_events import log
 from graftkit.flow.measured_memory import StagePeak, measured_memory
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
@@ -40,7 +42,7 @@ from graftkit.report.run_manifest import (
 from graftkit.store.files import file_facts, is_temporary
 from graftkit.training.processes import ALONE, Processes
 
-__all__ = ["RunContext", "StageScope"]
+__all__ = ["RunContext", "StageScope", "describe_error"]
 
 LONG_HOOKS = 10.0
 """Seconds that a plugin's lifecycle hooks may take of a run, all together, before that is told at its end."""
@@ -134,6 +136,8 @@ class RunContext:
 
     def emit(self, event: Event) -> None:
         """Tells whoever listens."""
+        event = replace(event, run=self._manifest.id)
+        log(event)
         self._on_event(event)
 
     def broadcast(self, hook: str, **arguments: Any) -> list[tuple[PluginRecord, Any]]:
@@ -232,7 +236,7 @@ class RunContext:
 
     def end(self, status: RunStatus, error: BaseException | None = None) -> None:
         """Notes how the run ended, and why it did where that is an error."""
-        self.record(status=status, **({"error": _describe(error)} if error is not None else {"progress": None}))
+        self.record(status=status, **({"error": describe_error(error)} if error is not None else {"progress": None}))
 
     def _written(self) -> list[str]:
         return sorted(self._names() - {LOCK, MANIFEST, *self._theirs})
@@ -292,10 +296,12 @@ class StageScope:
 
     def progress(self, what: str) -> Callable[[int, int], None]:
         """Returns a function that tells how far it came, and stops the stage when asked to."""
+        start = time.perf_counter()
 
         def report(done: int, total: int) -> None:
             self._run.cancel.poll()
-            self._run.emit(Progress(self.name, what, done, total))
+            left = (time.perf_counter() - start) / done * (total - done) if done else None
+            self._run.emit(Progress(self.name, what, done, total, seconds_left=left))
 
         return report
 
@@ -356,10 +362,10 @@ def _environment() -> dict[str, str]:
     return found
 
 
-def _describe(error: BaseException) -> dict[str, str]:
+def describe_error(error: BaseException) -> dict[str, str]:
     """Returns what a manifest says of an error, secrets hidden."""
     where = next((note for note in getattr(error, "__notes__", ()) if note.startswith("plugin ")), "")
-    found = {"kind": type(error).__name__, "message": str(error), "where": where, "hint": ""}
+    found = {"kind": type(error).__name__, "code": "", "message": str(error), "where": where, "hint": ""}
     if isinstance(error, GraftkitError):
-        found |= {"message": error.message, "where": error.where, "hint": error.hint}
+        found |= {"code": error.code, "message": error.message, "where": error.where, "hint": error.hint}
     return {key: without_secrets(text) for key, text in found.items()}

@@ -1,10 +1,15 @@
-"""What a run tells while it goes on. `run(on_event=...)` receives these objects, in order, in the run's thread."""
+"""What a run tells while it goes on. `run(on_event=...)` receives these objects, in order, in the run's thread.
+
+All of them are frozen, can be pickled, and have `to_json()`. Fields may be added; none is renamed within a version of
+the plugin API.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 from graftkit.host.lifecycle import StepInfo
 
@@ -15,23 +20,45 @@ __all__ = [
     "Notice",
     "OnEvent",
     "PassFinished",
+    "Planned",
     "Progress",
+    "RunFailed",
+    "RunFinished",
     "SampleAnswered",
     "StageFinished",
     "StageStarted",
     "StepFinished",
+    "ignore",
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What every event has.
+
+    Attributes:
+        time: When it happened, in seconds since 1970.
+        run: The run's id, as its manifest has it; empty where it is of no run.
+    """
+
+    time: float = field(default_factory=time.time, compare=False)
+    run: str = field(default="", compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON: the class's name as `event`, the stage that it belongs to, and its fields."""
+        stage = getattr(self, "stage", "")
+        return {"event": type(self).__name__, "time": self.time, "run": self.run, "stage": stage} | asdict(self)
+
+
 @dataclass(frozen=True, slots=True)
-class StageStarted:
+class StageStarted(Told):
     """A stage begins."""
 
     stage: str
 
 
 @dataclass(frozen=True, slots=True)
-class StageFinished:
+class StageFinished(Told):
     """A stage is over.
 
     Attributes:
@@ -46,7 +73,7 @@ class StageFinished:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Told):
     """Something long has come a little further.
 
     Attributes:
@@ -54,23 +81,32 @@ class Progress:
         what: What is counted: "tensors", "records", "tokens".
         done: How many are done.
         total: How many there are.
+        seconds_left: How long the rest takes at the speed so far; None before anything is done.
     """
 
     stage: str
     what: str
     done: int
     total: int
+    seconds_left: float | None = field(default=None, kw_only=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class StepFinished:
-    """The optimizer has taken a step."""
+class StepFinished(Told):
+    """The optimizer has taken a step.
 
+    Attributes:
+        step: The step.
+        seconds_left: How long the steps still to come take at the speed so far.
+    """
+
+    stage: ClassVar[str] = "training"
     step: StepInfo
+    seconds_left: float | None = field(default=None, kw_only=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class HoldoutMeasured:
+class HoldoutMeasured(Told):
     """The model has been evaluated on holdout examples while it is trained.
 
     Attributes:
@@ -80,6 +116,7 @@ class HoldoutMeasured:
         examples: How many holdout examples that is of.
     """
 
+    stage: ClassVar[str] = "training"
     step: int
     steps: int
     loss: float
@@ -87,7 +124,7 @@ class HoldoutMeasured:
 
 
 @dataclass(frozen=True, slots=True)
-class SampleAnswered:
+class SampleAnswered(Told):
     """The model has answered a holdout record while it is trained, for whoever wants to see how it does.
 
     Attributes:
@@ -99,6 +136,7 @@ class SampleAnswered:
         where: The record's file and line.
     """
 
+    stage: ClassVar[str] = "training"
     step: int
     steps: int
     question: str
@@ -108,7 +146,7 @@ class SampleAnswered:
 
 
 @dataclass(frozen=True, slots=True)
-class PassFinished:
+class PassFinished(Told):
     """A step of several forward passes has come a little further.
 
     Attributes:
@@ -118,6 +156,7 @@ class PassFinished:
         total: How many it has.
     """
 
+    stage: ClassVar[str] = "training"
     step: int
     steps: int
     done: int
@@ -125,7 +164,7 @@ class PassFinished:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Told):
     """Something that the user should know, and that is no error."""
 
     stage: str
@@ -133,18 +172,58 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Told):
     """The plan has chosen keys of the recipe's `training` that it leaves out.
 
     Attributes:
         values: What it chose, by key.
     """
 
+    stage: ClassVar[str] = "plan"
     values: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Planned(Told):
+    """Recipe, files and records are checked, and the run's folder is its own.
+
+    Attributes:
+        plan: What it is going to do, as `graftkit.plan(recipe).to_json()` says it.
+    """
+
+    stage: ClassVar[str] = "plan"
+    plan: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Told):
+    """The run has finished; nothing comes after this.
+
+    Attributes:
+        folder: Its folder.
+        manifest: What its manifest.json says.
+    """
+
+    folder: str
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed(Told):
+    """The run failed or was stopped, which is raised next; nothing comes after this.
+
+    Attributes:
+        folder: Its folder.
+        error: What is raised: its `code`, `message`, `where` and `hint`; see `graftkit.errors`.
+    """
+
+    folder: str
+    error: Mapping[str, Any]
+
+
 Event = (
-    Chosen
+    Planned
+    | Chosen
     | StageStarted
     | StageFinished
     | Progress
@@ -153,5 +232,11 @@ Event = (
     | HoldoutMeasured
     | SampleAnswered
     | Notice
+    | RunFinished
+    | RunFailed
 )
 OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listens to nothing: what happens is told to nobody."""

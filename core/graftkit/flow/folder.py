@@ -42,13 +42,14 @@ _ASIDE = re.compile(r"\.graftkit-[a-z0-9_]{8}\.replaced")
 """What follows the folder's name in that of the one that holds the run to be replaced."""
 
 _FOLDERS = (
-    *("tokenizer", "tokens", ".tokens.partial", "teacher", ".teacher.partial"),
+    *("records", "tokenizer", "tokens", ".tokens.partial", "teacher", ".teacher.partial"),
     *(CHECKPOINTS, ADAPTER_FROM, "adapter", "exports"),
 )
 """The folders that a run makes in its own, each of which it replaces or removes as a whole."""
 
 _OWN = re.compile(
-    r"manifest\.json|\.graftkit\.lock|tokenizer|vocabulary\.json|tokens|teacher|checkpoints|adapter|adapter-from|exports"
+    r"manifest\.json|\.graftkit\.lock|records|tokenizer|vocabulary\.json|tokens|teacher|checkpoints|adapter|adapter-from"
+    r"|exports"
     r"|(probes|reference|start)\.safetensors|metrics\.jsonl|answers-(before|after)\.json|holdout-worst\.json"
     rf"|report\.html|\.(tokens|teacher)\.partial|{TEMPORARY.pattern}"
 )
@@ -56,7 +57,8 @@ _OWN = re.compile(
 
 _OWN_FILES = re.compile(
     r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference|start)\.safetensors|metrics\.jsonl"
-    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|(tokens|teacher)/(train|holdout)\.safetensors"
+    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|records/(train|holdout)\.jsonl"
+    r"|(tokens|teacher)/(train|holdout)\.safetensors"
     r"|adapter/adapter\.(safetensors|json)"
     r"|adapter-from/(adapter_config\.json|adapter_model\.safetensors|graftkit\.json)"
     r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"

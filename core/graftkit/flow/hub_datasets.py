@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from graftkit.corpus.dataset import HubOrigin
 from graftkit.corpus.file_names import SPLITS, check_parts, tells_of
 from graftkit.errors import DataError
-from graftkit.interfaces.offline import network_allowed
+from graftkit.interfaces.offline import network_allowed, offline_asked
 from graftkit.interfaces.record_source import PACKED
 
 __all__ = ["HubDataset", "choose_files", "fetch_dataset", "parse_hub_path"]
@@ -170,8 +170,9 @@ def _cached(dataset: HubDataset, revision: str, place: str) -> tuple[Path, str]:
             return snapshot, commit
     except (OSError, ValueError):
         pass
+    why = "nothing is fetched, since offline was asked for" if offline_asked() else "the hub can't be reached"
     raise DataError(
-        "the hub can't be reached, and the data set is not in the cache on this machine",
+        f"{why}, and the data set is not in the cache on this machine",
         where=place,
         hint="Fetch it where there is a network: hf download --repo-type dataset "
         f"{dataset.name} --revision {revision}; HF_HUB_OFFLINE=1 keeps from asking.",

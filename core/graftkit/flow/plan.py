@@ -9,7 +9,7 @@ from datetime import date
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
@@ -30,6 +30,7 @@ from graftkit.flow.estimate import (
     estimate_steps,
     too_short,
 )
+from graftkit.flow.handed_records import KeptForAPlan
 from graftkit.flow.head import head_facts, labels_in_order, mask_token, refuse_with_head, with_facts, with_run_head
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.plan_teacher import Teacher, open_teacher
@@ -101,6 +102,7 @@ class RunPlan:
         ask_memory: Makes of this recipe, or of another one for the same records, what `forecast_memory` is to be asked;
             None where `check_as_run` has not looked, or no record can be encoded. No key of it may say `auto` any more.
         settle_memory: Finds out what keys come to that do, within so much memory, or what is free here; None likewise.
+        handed: The files of records that a program has handed in, which are kept as long as the plan is.
     """
 
     bound: BoundRecipe
@@ -128,6 +130,7 @@ class RunPlan:
     teacher: Teacher | None = None
     ask_memory: Callable[[BoundRecipe], MemoryRequest] | None = None
     settle_memory: Callable[[MemoryLimits | None], Mapping[str, SettledKey]] | None = None
+    handed: KeptForAPlan | None = None
 
     @property
     def seen_an_epoch(self) -> float:
@@ -143,6 +146,17 @@ class RunPlan:
     def mixed(self) -> bool:
         """Whether an epoch is anything but every training record once."""
         return any(share.weight != 1 for share in self.shares)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what it amounts to, as `toolkit plan --quick --json` prints it; under each key `text` is in words."""
+        from graftkit.flow.describe_plan import describe
+
+        return describe(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a plan holds open files and plugins, which no other process has: pickle what to_json() returns"
+        )
 
     def with_settled(self, found: Mapping[str, SettledKey]) -> RunPlan:
         """Returns the plan with keys that said `auto` at the values that they came to."""

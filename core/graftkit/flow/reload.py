@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -37,6 +38,7 @@ from graftkit.flow.new_rows import changed_config
 from graftkit.flow.open_model import load_tokenizer, open_model, open_named_base
 from graftkit.flow.place_adapter import check_layers, saved_names, state_from_peft
 from graftkit.flow.plan_adapter import TokenizerOf, plan_adapter
+from graftkit.flow.plugins_of_run import plugins_of_run
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.reloaded_head import HeadModel
 from graftkit.flow.reloaded_model import ReloadedModel, Reply
@@ -56,7 +58,7 @@ from graftkit.model.grow import MakeRows, grow
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.whole import put_whole
-from graftkit.report.run_manifest import BaseFacts, HeadFacts, RunManifest, required, run_of
+from graftkit.report.run_manifest import BaseFacts, HeadFacts, RunManifest, required
 
 __all__ = [
     "AdapterBase",
@@ -101,7 +103,9 @@ class AdapterBase:
     tokenizer: TokenizerOf | None = None
 
 
-def reload(source: str, host: PluginHost | None = None, on: AdapterBase | None = None) -> ReloadedModel:
+def reload(
+    source: str | os.PathLike[str], host: PluginHost | None = None, on: AdapterBase | None = None
+) -> ReloadedModel:
     """Loads a run's folder, an export, an adapter in PEFT's format from anywhere, or a base model.
 
     Args:
@@ -118,7 +122,9 @@ def reload(source: str, host: PluginHost | None = None, on: AdapterBase | None =
     return found
 
 
-def reload_any(source: str, host: PluginHost | None = None, on: AdapterBase | None = None) -> ReloadedModel | HeadModel:
+def reload_any(
+    source: str | os.PathLike[str], host: PluginHost | None = None, on: AdapterBase | None = None
+) -> ReloadedModel | HeadModel:
     """Loads what `reload` does, and models with a head: classifiers, reward models, encoders that fill in tokens.
 
     Args:
@@ -132,11 +138,11 @@ def reload_any(source: str, host: PluginHost | None = None, on: AdapterBase | No
     return _loaded(source, host, on, heads=True)
 
 
-def _loaded(source: str, host: PluginHost | None, on: AdapterBase | None, *, heads: bool) -> ReloadedModel | HeadModel:
+def _loaded(
+    source: str | os.PathLike[str], host: PluginHost | None, on: AdapterBase | None, *, heads: bool
+) -> ReloadedModel | HeadModel:
     """Loads what a source names; what has a head is refused unless `heads` says otherwise."""
-    if host is None:
-        run = run_of(Path(source))
-        host = PluginHost(disable_of_run=run.left_out if run else ())
+    source, host = os.fspath(source), host or plugins_of_run(source)
     try:
         with named(source):
             if on is not None:

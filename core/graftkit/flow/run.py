@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import Cancelled, FolderError, GraftkitError, RequestError, StorageError
 from graftkit.flow.cancel import CancelToken
-from graftkit.flow.context import RunContext
+from graftkit.flow.context import RunContext, describe_error
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
-from graftkit.flow.events import Chosen, Event, Notice, OnEvent
+from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
 from graftkit.flow.folder import ADAPTER_FROM, ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
+from graftkit.flow.handed_records import (
+    RECORDS,
+    Handed,
+    Rows,
+    handed_for_a_plan,
+    keep_records,
+    naming_rows,
+    rows_of,
+    same_records,
+)
 from graftkit.flow.plan import RunPlan, make_plan
 from graftkit.flow.resume import (
     Resumed,
@@ -32,8 +43,8 @@ from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.flow.unsettled import refuse_unsettled
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
-from graftkit.recipe.load import LoadedRecipe, load_recipe, recipe_name
-from graftkit.recipe.schema import Recipe
+from graftkit.interfaces.offline import no_network_if
+from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe, recipe_name
 from graftkit.report.run_manifest import RunManifest
 from graftkit.training.processes import ALONE, Processes
 
@@ -41,9 +52,7 @@ if TYPE_CHECKING:
     from graftkit.flow.check_model import PlannedBase
     from graftkit.interfaces.exporter import Exporter
 
-__all__ = ["Measured", "RunResult", "go_on", "plan", "plan_of_run", "run"]
-
-RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe
+__all__ = ["Measured", "RecipeSource", "RunResult", "go_on", "plan", "plan_of_run", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,10 @@ class RunResult:
         """The folder of each export."""
         return {name: Path(facts["folder"]) for name, facts in self.manifest.get("exports", {}).items()}
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the folder and the manifest, as `toolkit run --json` prints them."""
+        return {"folder": str(self.folder), **self.manifest}
+
 
 def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
     if facts is None:
@@ -121,6 +134,9 @@ def plan(
     overrides: Sequence[str] = (),
     host: PluginHost | None = None,
     as_run: bool = False,
+    train: Rows | None = None,
+    holdout: Rows | None = None,
+    offline: bool = False,
 ) -> RunPlan:
     """Checks a recipe without running it: every name resolved, every record read, no weight loaded.
 
@@ -130,18 +146,24 @@ def plan(
         host: The plugins; those that installed distributions announce when left out.
         as_run: Whether to check as well what `run` refuses here before it encodes a record, which takes torch: that the
             device is there, the architecture and its layers, the new vocabulary, that each export can be written.
+        train: As for `run`; kept in a temporary file as long as the plan is.
+        holdout: Likewise.
+        offline: As for `run`.
 
     Raises:
         RequestError: Something in it is wrong.
     """
-    loaded, host = _prepare(recipe, overrides, host)
-    if not as_run:
-        return make_plan(loaded, host)
-    planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
+    kept = handed_for_a_plan(train, holdout)
+    files = kept.files if kept else {}
+    with no_network_if(offline), naming_rows(files):
+        loaded, host = _prepare(recipe, overrides, host, files)
+        if not as_run:
+            return replace(make_plan(loaded, host), handed=kept)
+        planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
 
-    from graftkit.flow.preflight import check_as_run
+        from graftkit.flow.preflight import check_as_run
 
-    return check_as_run(planned, host)
+        return replace(check_as_run(planned, host), handed=kept)
 
 
 def run(
@@ -155,6 +177,9 @@ def run(
     on_event: OnEvent | None = None,
     cancel: CancelToken | None = None,
     processes: Processes = ALONE,
+    train: Rows | None = None,
+    holdout: Rows | None = None,
+    offline: bool = False,
 ) -> RunResult:
     """Runs a recipe: tokenizer, corpus, base model, adapter, training, evaluation, exports, report.
 
@@ -162,7 +187,7 @@ def run(
 
     Args:
         recipe: A recipe, a mapping of its form, or a file's path.
-        out: The run's folder; `runs/NAME` when left out.
+        out: The run's folder; `runs/NAME` of the recipe's file when left out.
         overrides: "section.key=value", each as `--set` takes it.
         overwrite: Whether a run that is in the folder may be replaced; it is deleted once the new one has finished.
         resume: Whether to go on with the run in the folder, from its last checkpoint; without one there, start.
@@ -173,6 +198,10 @@ def run(
         cancel: Stops the run when asked to.
         processes: The processes that train together; this one's rank is 0, and `graftkit.flow.follow.follow` is called
             in each of the others.
+        train: Records to learn from, in the place of the recipe's `data.train`: a list of them, or anything that yields
+            them once. They are kept in the run's folder, in `records/`, and "train:12" in an error is the twelfth.
+        holdout: Holdout records, likewise.
+        offline: Whether nothing is fetched: what is named as a hub's and not on this machine is refused.
 
     Raises:
         RequestError: The request is wrong; nothing is left behind unless records had been encoded by then.
@@ -180,10 +209,44 @@ def run(
         Cancelled: It was stopped; its folder says how far it came.
     """
     folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
-    with telling_versions(folder if resume else None):
-        loaded, host = _prepare(recipe, overrides, host)
-        on_event, cancel = on_event or _ignore, cancel or CancelToken()
-        return _run(loaded, host, folder, overwrite, resume, on_event, cancel, processes=processes)
+    rows = rows_of(train, holdout)
+    if rows and processes.count > 1:
+        raise RequestError("records can be handed in only where one process trains", hint="Write them to files.")
+    with (
+        no_network_if(offline),
+        telling_versions(folder if resume else None),
+        _records_in(folder, rows, overwrite, resume) as (files, claimed),
+    ):
+        loaded, host = _prepare(recipe, overrides, host, files)
+        on_event, cancel = on_event or ignore, cancel or CancelToken()
+        return _run(loaded, host, folder, overwrite, resume, on_event, cancel, processes=processes, claimed=claimed)
+
+
+@contextmanager
+def _records_in(
+    folder: Path, rows: Mapping[str, Rows], overwrite: bool, resume: bool
+) -> Iterator[tuple[Handed, ClaimedFolder | None]]:
+    """Puts records that are handed in into a run's folder, which is claimed for that; back goes what refuses the run.
+
+    Gives:
+        The files, and the folder where it is claimed already.
+    """
+    if not rows:
+        yield {}, None
+        return
+    if resume and RunManifest.read(folder):
+        files = same_records(rows, folder / RECORDS)
+        with naming_rows(files):
+            yield files, None
+        return
+    claimed = claim(folder, overwrite=overwrite)
+    try:
+        files = keep_records(rows, folder / RECORDS)
+        with naming_rows(files):
+            yield files, claimed
+    finally:
+        if claimed.lock >= 0:  # nothing has run
+            claimed.give_back()
 
 
 def go_on(
@@ -211,7 +274,7 @@ def go_on(
     """
     with telling_versions(folder):
         loaded, host = _prepare(recipe, (), host)
-        return _run(loaded, host, folder, False, True, on_event or _ignore, cancel or CancelToken(), known)
+        return _run(loaded, host, folder, False, True, on_event or ignore, cancel or CancelToken(), known)
 
 
 def _run(
@@ -224,12 +287,13 @@ def _run(
     cancel: CancelToken,
     known: RunManifest | None = None,
     processes: Processes = ALONE,
+    claimed: ClaimedFolder | None = None,
 ) -> RunResult:
     planned = plan_of_run(loaded, host, folder if resume else None)
     if processes.count > 1:
         refuse_unsettled(planned.bound)
     resumed = _find(folder, planned) if resume else None
-    claimed = claim_again(folder) if resumed else claim(folder, overwrite=overwrite)
+    claimed = claimed or (claim_again(folder) if resumed else claim(folder, overwrite=overwrite))
     try:
         if resumed:
             _refuse_changed(folder, known or resumed.manifest)
@@ -239,6 +303,8 @@ def _run(
         claimed.give_back()
         raise
     try:
+        if on_event is not ignore:
+            context.emit(Planned(planned.to_json()))
         _flow(context)
         context.finish("finished")
     except BaseException as error:
@@ -252,11 +318,15 @@ def _run(
             _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
             claimed.release()
         _tell_of_replaced(error, claimed)
+        with suppress(Exception):  # what listens must not hide the error
+            context.emit(RunFailed(str(folder), describe_error(error)))
         raise
     _forget(context)
     claimed.keep()
     context.broadcast("graftkit_run_finished")
-    return RunResult(claimed.path, context.manifest.to_json())
+    result = RunResult(claimed.path, context.manifest.to_json())
+    context.emit(RunFinished(str(result.folder), result.manifest))
+    return result
 
 
 def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> RunPlan:
@@ -291,6 +361,7 @@ def _flow(run: RunContext) -> None:
 
     from graftkit.flow.check_model import check_model
     from graftkit.flow.export import make_exporters, prove_exports, refuse_early
+    from graftkit.flow.memory_back import give_memory_back
     from graftkit.flow.report import write_report
     from graftkit.flow.settle_dtype import settle_dtype
     from graftkit.flow.settle_memory_apart import settle_memory_apart
@@ -310,6 +381,7 @@ def _flow(run: RunContext) -> None:
     del exporters
     prove_exports(run)
     write_report(run)
+    give_memory_back()
 
 
 def _find(folder: Path, planned: RunPlan) -> Resumed | None:
@@ -369,9 +441,12 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
 
 
 def _prepare(
-    recipe: RecipeSource, overrides: Sequence[str], host: PluginHost | None
+    recipe: RecipeSource,
+    overrides: Sequence[str],
+    host: PluginHost | None,
+    records: Handed = MappingProxyType({}),
 ) -> tuple[LoadedRecipe, PluginHost]:
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, overrides, records)
     return loaded, host or PluginHost(disable=loaded.recipe.plugins.disable)
 
 
@@ -393,7 +468,3 @@ def _tell_of_end(context: RunContext, error: BaseException) -> None:
         context.broadcast("graftkit_run_finished")
     except GraftkitError as second:
         error.add_note(f"Then {second.where}: {second.message}" if second.where else f"Then {second}")
-
-
-def _ignore(event: Event) -> None:
-    return None

@@ -262,13 +262,16 @@ def _on_step(
 ) -> Callable[[StepInfo], None]:
     every = run.plan.bound.recipe.training.checkpoint_every
     state = ProcessState(cheap=True)
+    seconds, taken = 0.0, 0
 
     def on_step(step: StepInfo) -> None:
+        nonlocal seconds, taken
+        seconds, taken = seconds + step.seconds, taken + 1
         run.put_back(state, "training")
         watch.lines.append(to_line(step))
         failed = {"failure": None} if run.manifest.failure else {}  # that step has been taken by now
         run.record(progress={"stage": "training", "step": step.step, "steps": step.steps}, **failed)
-        run.emit(StepFinished(step))
+        run.emit(StepFinished(step, seconds_left=seconds / taken * (step.steps - step.step)))
         watch.after_step()
         if step.step < step.steps and ((every and step.step % every == 0) or watch.best == step.step):
             _write_checkpoint(run, trainer, watch)

@@ -22,7 +22,7 @@ from graftkit.host.discovery import (
 from graftkit.host.guard import brief, guarded
 from graftkit.host.hooks import Hooks
 from graftkit.host.records import PluginRecord, RegisteredProvider
-from graftkit.host.registry import Registry
+from graftkit.host.registry import BUILT_IN, Registry
 from graftkit.host.time_limit import PluginTimeout, time_limit
 from graftkit.interfaces.kinds import KINDS
 from graftkit.interfaces.provider import Provider
@@ -56,6 +56,8 @@ class PluginHost:
         disable: Names of plugins or distributions to leave out, besides `GRAFTKIT_DISABLE_PLUGINS`.
         disable_of_run: Those that the recipe of a run left out which is looked at again; some may be gone by now.
         strict: Whether any plugin's failure is an error at once; None asks `GRAFTKIT_STRICT_PLUGINS`.
+        builtins_only: Whether other distributions' plugins are left out, whatever is installed; those in `plugins` are
+            registered all the same.
 
     Raises:
         PluginError: A plugin failed, and `strict` holds; or `disable` names one that isn't there.
@@ -69,6 +71,7 @@ class PluginHost:
         disable: Iterable[str] = (),
         disable_of_run: Iterable[str] = (),
         strict: bool | None = None,
+        builtins_only: bool = False,
     ) -> None:
         self._hooks = Hooks()
         asked = {_normalized(name): name for name in disable}
@@ -81,7 +84,11 @@ class PluginHost:
         self.records: list[PluginRecord] = []
         self.registry = Registry(self.records)
         if enabled_by_environment() if autoload is None else autoload:
-            for record, entry in discover():
+            found = discover()
+            if builtins_only:  # by their names, so that the processes that prove exports leave them out, too
+                others = {record.distribution for record, _ in found} - {BUILT_IN, ""}
+                self._disabled |= {*map(_normalized, others)}
+            for record, entry in found:
                 self._admit(record, entry.load)
         for plugin in plugins:
             self._admit(_record_of(plugin), partial(_given, plugin))

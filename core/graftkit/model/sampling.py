@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from graftkit.errors import ModelError
+from graftkit.errors import ModelError, RequestError
 
 __all__ = ["GREEDY", "Sampler", "Sampling", "check_logits"]
 
@@ -69,8 +69,15 @@ class Sampling:
             settings: The content of a generation_config.json; values that are out of range are not used.
             seed: What random numbers are derived from.
             options: Fields of this class; None for one that was left out.
+
+        Raises:
+            RequestError: One of them is out of its range.
         """
         given = {name: value for name, value in options.items() if value is not None}
+        for name, value in given.items():
+            if not _in_range(name, value):
+                least, largest = _RANGES[name]
+                raise RequestError(f"{name} is {value}; from {least:g} to {largest:g} is allowed")
         if not given.keys() - {"repetition_penalty"}:
             return cls(seed=seed, **given)  # type: ignore[arg-type]
         own = {name: settings[name] for name in _RANGES if _in_range(name, settings.get(name))}

@@ -35,20 +35,22 @@ class Document:
         file: Its name, for errors.
         origins: Where each key path was said: the number of a line of the file, or a place outside it, such as "--set".
         notices: What became of the file's keys that a place outside it contradicted.
+        from_file: Whether there is such a file; a program's own mapping comes from none.
     """
 
     data: dict[str, Any]
     file: str
     origins: dict[KeyPath, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    from_file: bool = True
 
     def where(self, path: KeyPath) -> str:
-        """Names the place of a key, or of the nearest key above it."""
+        """Names the place of a key, or of the nearest key above it; of what comes from no file by the key itself."""
         for end in range(len(path), 0, -1):
             origin = self.origins.get(path[:end])
             if origin is not None:
                 return f"{self.file}:{origin}" if origin.isdecimal() else origin
-        return self.file
+        return self.file if self.from_file else ".".join([self.file, *map(str, path)])
 
 
 def read_document(path: Path) -> Document:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -20,7 +21,10 @@ from graftkit.recipe.schema import UNION_TAGS, Recipe
 from graftkit.redact import names_secret
 from graftkit.suggest import known_names
 
-__all__ = ["LoadedRecipe", "as_recipe_error", "load_recipe", "recipe_name"]
+__all__ = ["LoadedRecipe", "RecipeSource", "as_recipe_error", "load_recipe", "recipe_name"]
+
+RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe
+"""A recipe: a file's path, a mapping of the same form, in which paths may be `Path`s, or a recipe."""
 
 
 class LoadedRecipe:
@@ -36,19 +40,32 @@ class LoadedRecipe:
         self.document = document
 
 
-def recipe_name(source: str | os.PathLike[str] | Mapping[str, Any] | Recipe) -> str:
-    """Returns a recipe's name: that of its file without its ending, or `recipe` where it comes from no file."""
-    return "recipe" if isinstance(source, Recipe | Mapping) else Path(source).stem
+def recipe_name(source: RecipeSource) -> str:
+    """Returns a recipe's name: that of its file without its ending.
+
+    Raises:
+        RecipeError: It comes from no file.
+    """
+    if isinstance(source, Recipe | Mapping):
+        raise RecipeError(
+            "a recipe that comes from no file has no name to call its run's folder by",
+            where="out",
+            hint='Say the folder: out="runs/NAME".',
+        )
+    return Path(source).stem
 
 
 def load_recipe(
-    source: str | os.PathLike[str] | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()
+    source: RecipeSource,
+    overrides: Sequence[str] = (),
+    records: Mapping[str, Path] = MappingProxyType({}),
 ) -> LoadedRecipe:
     """Reads and checks a recipe.
 
     Args:
         source: A file's path, a mapping of the same form, or a recipe.
         overrides: "section.key=value", each as `--set` takes it.
+        records: The files that stand for `data.train` and `data.holdout`, which the recipe then leaves out.
 
     Raises:
         RecipeError: Every problem found, one a line, each with its place and the nearest known key.
@@ -61,6 +78,7 @@ def load_recipe(
     document, folder = _document(source)
     apply_overrides(document, list(overrides))
     anchor_paths(document, folder)
+    _put_records(document, records)
     try:
         recipe = Recipe.model_validate(document.data)
     except ValidationError as error:
@@ -68,11 +86,38 @@ def load_recipe(
     return LoadedRecipe(recipe, document)
 
 
-def _document(source: str | os.PathLike[str] | Mapping[str, Any] | Recipe) -> tuple[Document, Path]:
+def _put_records(document: Document, records: Mapping[str, Path]) -> None:
+    """Names files of records in a recipe that names none.
+
+    Raises:
+        RecipeError: It does.
+    """
+    section = document.data.setdefault("data", {}) if records else {}
+    for key, path in records.items() if isinstance(section, dict) else ():
+        if key in section:
+            raise RecipeError(
+                f"records are handed in as {key}, and the recipe says data.{key}, too",
+                where=document.where(("data", key)),
+                hint="Leave one of them out.",
+            )
+        section[key] = str(path)
+        document.origins["data", key] = key
+
+
+def _as_in_a_file(value: Any) -> Any:
+    """Returns a copy of what a program says as a file would say it: paths as their names."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {key: _as_in_a_file(inner) for key, inner in value.items()}
+    return [_as_in_a_file(inner) for inner in value] if isinstance(value, list | tuple) else deepcopy(value)
+
+
+def _document(source: RecipeSource) -> tuple[Document, Path]:
     if isinstance(source, Recipe):
-        return Document(source.model_dump(mode="json", exclude_unset=True), "recipe"), Path.cwd()
+        return Document(source.model_dump(mode="json", exclude_unset=True), "recipe", from_file=False), Path.cwd()
     if isinstance(source, Mapping):
-        return Document(deepcopy(dict(source)), "recipe"), Path.cwd()
+        return Document(_as_in_a_file(source), "recipe", from_file=False), Path.cwd()
     path = Path(source)
     return read_document(path), path.absolute().parent
 

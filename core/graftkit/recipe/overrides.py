@@ -52,7 +52,7 @@ def _drop_alternatives(document: Document, path: KeyPath) -> None:
     for other in sorted(keys - {path[1]}):
         if section.get(other) is not None and not _is_overridden(document, (path[0], other)):
             told = f" {section[other]}" if isinstance(section[other], int) else ""
-            place = document.where((path[0], other))
+            place = document.where((path[0], other)) if document.from_file else document.file
             document.notices.append(f"{document.origins[path]} replaces {path[0]}.{other}{told} of {place}")
             del section[other]
 

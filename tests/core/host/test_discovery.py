@@ -169,3 +169,12 @@ def test_two_hosts_in_one_process_do_not_know_each_other(site: Site) -> None:
     assert names(nothing) == [] and names(only_handed) == ["onnx"]
     everything.registry.extend(only_handed.registry.providers())
     assert names(nothing) == [] and names(only_handed) == ["onnx"]
+
+
+def test_built_ins_alone_here_and_where_exports_are_proved(site: Site) -> None:
+    site.registered("others-thing", "thing")
+    host = PluginHost(builtins_only=True)
+    left_out = {record.distribution: record.status for record in host.records if record.distribution != "graftkit"}
+    assert left_out["others-thing"] == "disabled" and set(left_out.values()) == {"disabled"}
+    assert "others-thing" in host.disabled and "lora" in {p.provider.name for p in host.registry.providers("adapter")}
+    assert "thing" in {p.provider.name for p in PluginHost().registry.providers("adapter")}

@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from graftkit.cli.verify import check_files
 from graftkit.errors import ExportError, GraftkitError, named
 from graftkit.flow.probes import Probes
 from graftkit.flow.prove import check
 from graftkit.flow.recreate import InstalledProviders
 from graftkit.flow.reload import reload
+from graftkit.flow.verify import check_files
 from graftkit.testing import isolated_host
 
 from hostile.generators.adapters import _change_document, _change_providers, _put

@@ -1,0 +1,168 @@
+"""Answers of a run, an export, an adapter, a model's folder or a GGUF file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from graftkit.flow.plugins_of_run import plugins_of_run
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.offline import no_network_if
+from graftkit.interfaces.samples import Message
+
+if TYPE_CHECKING:
+    from graftkit.flow.reload import AdapterBase, ReloadedModel, Reply
+
+__all__ = ["Answer", "Asking", "generate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model answered to a prompt.
+
+    Attributes:
+        prompt: The prompt.
+        answer: The answer.
+        prompt_tokens: How many tokens the prompt has, as it was laid out.
+        tokens: How many tokens were made.
+        stopped: "end" where the model ended its answer, "length" where it had no room left.
+        base: What the base model answered, where that was asked, too.
+    """
+
+    prompt: str
+    answer: str
+    prompt_tokens: int
+    tokens: int
+    stopped: Literal["", "end", "length"]
+    base: Answer | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON; the base model's answer under `base`, where there is one."""
+        facts = asdict(self)
+        if self.base is None:
+            return {key: value for key, value in facts.items() if key != "base"}
+        return {**facts, "base": {key: facts["base"][key] for key in ("answer", "prompt_tokens", "tokens", "stopped")}}
+
+
+def generate(
+    source: str | os.PathLike[str],
+    prompts: str | Iterable[str],
+    *,
+    on: AdapterBase | None = None,
+    compare: bool = False,
+    system: str | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    plain: bool | None = None,
+    max_new_tokens: int = 256,
+    seed: int = 0,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
+    host: PluginHost | None = None,
+    offline: bool = False,
+) -> list[Answer]:
+    """Answers prompts, one after another; what was said before is no part of the next one.
+
+    Without temperature, top_k, top_p and min_p the likeliest token is taken. With one of them, those left out are as
+    the model's generation_config.json says.
+
+    Args:
+        source: A run's folder, an export, an adapter of peft's, a model's folder, a GGUF file, or a hub id.
+        prompts: The prompts, or one.
+        on: What an adapter is loaded on.
+        compare: Whether the base model answers, too.
+        system: The system message; that of the training when left out.
+        tools: Descriptions of functions, as chat templates take them; those of the training when left out.
+        plain: Whether texts are continued as they are, without the chat template; as in training when left out.
+        max_new_tokens: Tokens of an answer at most.
+        seed: What random numbers are derived from, of each prompt anew.
+        temperature: What scores are divided by; 0 takes the likeliest token.
+        top_k: Draw from so many of the likeliest tokens; 0 for all.
+        top_p: Draw from the likeliest tokens with this share together.
+        min_p: Leave out tokens below this share of the likeliest one's.
+        repetition_penalty: Above 1: say less of what was there.
+        host: The plugins; those that are installed, without those that the run's recipe leaves out, when left out.
+        offline: Whether nothing is fetched: a hub id that is not on this machine is refused.
+
+    Raises:
+        RequestError: Nothing can be loaded from it, or it can't be asked so.
+    """
+    from graftkit.flow.reload import reload, reload_base
+
+    name = os.fspath(source)
+    sampling = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+    }
+    asking = Asking(system, tools, plain, max_new_tokens, seed, sampling)
+    host = host or plugins_of_run(name)
+    with no_network_if(offline):
+        model = reload(name, host, on)
+        base = reload_base(name, model, host, on) if compare else None
+    texts = [prompts] if isinstance(prompts, str) else prompts
+    return [asking.of(model).answer(text, asking.of(base) if base else None) for text in texts]
+
+
+class Asking:
+    """How models are asked: the same way for each of them.
+
+    Args:
+        system: The system message, or None.
+        tools: Descriptions of functions, or None.
+        plain: Whether the text is continued as it is; None for as in training.
+        max_new_tokens: Tokens of an answer at most.
+        seed: What random numbers are derived from.
+        sampling: The options of sampling by name; None for those left out.
+    """
+
+    def __init__(
+        self,
+        system: str | None,
+        tools: Sequence[Mapping[str, Any]] | None,
+        plain: bool | None,
+        max_new_tokens: int,
+        seed: int,
+        sampling: Mapping[str, float | None],
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "system": system,
+            "tools": tools,
+            "plain": plain,
+            "max_new_tokens": max_new_tokens,
+        }
+        self._seed, self._sampling = seed, sampling
+
+    def of(self, model: ReloadedModel) -> Asked:
+        """Returns a model that is asked so; random numbers go on between prompts.
+
+        Raises:
+            RequestError: An option of sampling is out of its range.
+        """
+        from graftkit.model.sampling import Sampler, Sampling
+
+        return Asked(model, Sampler(Sampling.asked(model.generation, seed=self._seed, **self._sampling)), self._options)
+
+
+class Asked:
+    """A model that is asked in one way; see `Asking`."""
+
+    def __init__(self, model: ReloadedModel, sampler: Any, options: Mapping[str, Any]) -> None:
+        self._model, self._sampler, self._options = model, sampler, options
+
+    def __call__(self, prompt: str, history: Sequence[Message] = ()) -> Reply:
+        """Returns the answer to a prompt, given what was said before, piece by piece."""
+        return self._model.stream(prompt, history=history, sampler=self._sampler, **self._options)
+
+    def answer(self, prompt: str, base: Asked | None = None) -> Answer:
+        """Returns the whole answer to a prompt, and what another model says to it."""
+        reply = self(prompt)
+        text = "".join(reply)
+        beside = base.answer(prompt) if base else None
+        return Answer(prompt, text, reply.prompt_tokens, reply.tokens, reply.stopped, beside)

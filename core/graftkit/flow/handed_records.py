@@ -1,0 +1,155 @@
+"""Records that a program hands in, in the place of files: they become files, since records are read many times."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from graftkit.errors import DataError, GraftkitError, RecipeError
+from graftkit.store.files import guarded, make_folder, sha256_of, write_atomic
+
+__all__ = [
+    "RECORDS",
+    "Handed",
+    "KeptForAPlan",
+    "Rows",
+    "handed_for_a_plan",
+    "keep_records",
+    "naming_rows",
+    "rows_of",
+    "same_records",
+]
+
+RECORDS = "records"
+"""The folder in a run's that they are kept in."""
+
+Rows = Iterable[Mapping[str, Any]]
+"""Records: mappings of columns to what JSON can hold."""
+
+Handed = Mapping[str, Path]
+"""The file of the records that were handed in as "train", and of those as "holdout"."""
+
+
+def rows_of(train: Rows | None, holdout: Rows | None) -> dict[str, Rows]:
+    """Returns the records that were handed in, by the key of the recipe's `data` that they stand for."""
+    return {key: rows for key, rows in (("train", train), ("holdout", holdout)) if rows is not None}
+
+
+def keep_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
+    """Writes records as files, a line of JSON each, and returns those.
+
+    Args:
+        rows: The records; each is taken once, and none is kept in memory.
+        folder: Where to.
+
+    Raises:
+        DataError: One is no mapping, or holds what JSON can't.
+        StorageError: The system refused.
+    """
+    with guarded(folder):
+        make_folder(folder)
+    kept = {}
+    for key, given in rows.items():
+        kept[key] = folder / f"{key}.jsonl"
+        with _errors_of_the_caller():
+            write_atomic(kept[key], lambda file, key=key, given=given: _write(file, _lines(key, given)))  # type: ignore[misc]
+    return kept
+
+
+def same_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
+    """Returns the files of a run that goes on, of which each holds the records that are handed in now.
+
+    Raises:
+        RecipeError: One does not.
+    """
+    kept = {key: folder / f"{key}.jsonl" for key in rows}
+    for key, given in rows.items():
+        digest = hashlib.sha256()
+        with _errors_of_the_caller():
+            for line in _lines(key, given):
+                digest.update(line)
+        if not kept[key].is_file() or digest.hexdigest() != sha256_of(kept[key]):
+            raise RecipeError(
+                "the records that are handed in are not those that the run was started with",
+                where=key,
+                hint="Hand in the same ones, in the same order, or start anew in another folder.",
+            )
+    return kept
+
+
+class KeptForAPlan:
+    """Records that are kept as files as long as this object is.
+
+    Attributes:
+        files: The files.
+    """
+
+    def __init__(self, rows: Mapping[str, Rows]) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="graftkit-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.files = keep_records(rows, folder)
+
+
+def handed_for_a_plan(train: Rows | None, holdout: Rows | None) -> KeptForAPlan | None:
+    """Keeps records for a plan, which reads them when it is asked; None where none are handed in."""
+    rows = rows_of(train, holdout)
+    return KeptForAPlan(rows) if rows else None
+
+
+@contextmanager
+def naming_rows(files: Handed) -> Iterator[None]:
+    """Makes errors name a record as the caller knows it: "train:12" is the twelfth that was handed in as `train`."""
+    try:
+        yield
+    except GraftkitError as error:
+        for key, path in files.items():
+            error.where = error.where.replace(str(path), key)
+        raise
+
+
+def _write(file: IO[bytes], lines: Iterable[bytes]) -> None:
+    file.writelines(lines)
+
+
+def _lines(key: str, rows: Rows) -> Iterator[bytes]:
+    for number, row in enumerate(_taken(rows), 1):
+        where = f"{key}:{number}"
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"the record is of the type {type(row).__name__}, and no mapping",
+                where=where,
+                hint='A record is a mapping of columns, such as {"text": "..."}; of a table hand in its rows as such.',
+            )
+        try:
+            yield json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"the record can't be written as JSON: {error}", where=where) from None
+
+
+class _OfTheCaller(Exception):
+    """An error of the program's own iterator, which is no failure to write."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+def _taken(rows: Rows) -> Iterator[Any]:
+    try:
+        yield from rows
+    except OSError as error:
+        raise _OfTheCaller(error) from None
+
+
+@contextmanager
+def _errors_of_the_caller() -> Iterator[None]:
+    try:
+        yield
+    except _OfTheCaller as found:
+        raise found.error from None

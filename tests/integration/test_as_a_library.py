@@ -1,0 +1,227 @@
+"""graftkit inside a program: every command is a function, whose result is typed, JSON and picklable."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+import torch
+from click.testing import CliRunner
+from graftkit.cli.main import cli
+from graftkit.errors import Cancelled, DataError, FolderError, RecipeError, RequestError
+from graftkit.flow.events import StepFinished
+
+RecipeMaker = Callable[..., dict[str, Any]]
+ROWS = [
+    {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}]}
+    for n in range(60)
+]
+
+
+def short(tiny_model: Path, **sections: Any) -> dict[str, Any]:
+    return {
+        "model": tiny_model,
+        "data": {"max_length": 64},
+        "adapter": {"use": "lora", "rank": 4},
+        "training": {"steps": 2, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
+        **sections,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> graftkit.RunResult:
+    """A run on records that a generator gave, which is gone."""
+    recipe = short(tiny_model, export=["peft"])
+    return graftkit.run(recipe, out=tmp_path_factory.mktemp("runs") / "run", train=(row for row in ROWS))
+
+
+def as_json(found: Any) -> Any:
+    """Returns what is JSON of a result, as another process gets it that was sent it."""
+    sent = pickle.loads(pickle.dumps(found))
+    assert sent == found
+    return json.loads(json.dumps(sent.to_json()))
+
+
+def test_records_from_an_iterator_become_the_runs_own_files(finished: graftkit.RunResult, tiny_model: Path) -> None:
+    kept = finished.folder / "records" / "train.jsonl"
+    assert [json.loads(line) for line in kept.read_text().splitlines()] == ROWS
+    said = as_json(finished)
+    assert said["status"] == "finished" and "records/train.jsonl" in said["artifacts"]
+    again = short(tiny_model, export=["peft", "merged"])
+    with pytest.raises(RecipeError, match="not those that the run was started with"):
+        graftkit.run(again, out=finished.folder, train=ROWS[1:], resume=True)
+    assert graftkit.run(again, out=finished.folder, train=ROWS, resume=True).exports.keys() == {"peft", "merged"}
+
+
+def test_records_in_memory_train_what_those_in_a_file_do(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = make_recipe(data={"max_length": 64})
+    held = graftkit.run(recipe, out=tmp_path / "rows", train=ROWS[:50], holdout=ROWS[50:])
+    for name, rows in (("train", ROWS[:50]), ("holdout", ROWS[50:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"train": tmp_path / "train.jsonl", "holdout": [tmp_path / "holdout.jsonl"], "max_length": 64}
+    read = graftkit.run({**recipe, "data": data}, out=tmp_path / "files")
+    adapters = [(found.folder / "adapter" / "adapter.safetensors").read_bytes() for found in (held, read)]
+    assert adapters[0] == adapters[1] and held.after == read.after
+
+
+def failing() -> Iterator[dict[str, Any]]:
+    yield ROWS[0]
+    raise OSError("the database is gone")
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "told"),
+    [
+        (["a text"], DataError, "train:1: the record is of the type str"),
+        ([ROWS[0], {"text": b"bytes"}], DataError, "train:2: the record can't be written as JSON"),
+        ([ROWS[0], {"messages": 3}], DataError, "train:2: "),
+        ([], DataError, "train: there is no record in it"),
+        (failing(), OSError, "the database is gone"),
+    ],
+)
+def test_wrong_records_in_memory_are_named_and_leave_nothing(
+    tiny_model: Path, tmp_path: Path, rows: Any, error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        graftkit.run(short(tiny_model), out=tmp_path / "run", train=rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_names_records_takes_none_in_memory(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="records are handed in as train, and the recipe says data.train"):
+        graftkit.run(make_recipe(), out=tmp_path / "run", train=ROWS)
+
+
+def test_a_recipe_from_no_file_needs_a_folder(make_recipe: RecipeMaker) -> None:
+    with pytest.raises(RecipeError, match='out: .*no name.*\nSay the folder: out="runs/NAME"'):
+        graftkit.run(make_recipe())
+
+
+def test_plan_and_preview_take_records_in_memory(tiny_model: Path) -> None:
+    planned = graftkit.plan(short(tiny_model), train=ROWS)
+    assert json.loads(json.dumps(planned.to_json()))["records"]["train"] == {"chat": 57}
+    with pytest.raises(TypeError, match="to_json"):
+        pickle.dumps(planned)
+    kept = planned.handed.files["train"].parent  # type: ignore[union-attr]
+    assert kept.is_dir()
+    del planned
+    assert not kept.exists()
+    found = graftkit.preview(short(tiny_model), train=ROWS, records=2)
+    assert len(found.lengths.lengths) == 57 and len(as_json(found)["examples"]) == 2
+    assert any(found.examples[0].loss_weight) and "say" in "".join(found.examples[0].tokens)
+
+
+def test_verify_is_what_its_command_prints(finished: graftkit.RunResult) -> None:
+    seen: list[Any] = []
+    folder = finished.exports["peft"]
+    found = graftkit.verify(folder, on_event=seen.append)
+    assert as_json(found)["status"] == "proved" and found.notices == [] == seen
+    printed = CliRunner().invoke(cli, ["verify", str(folder), "--json"])
+    assert json.loads(printed.stdout) == as_json(found)
+    cancel = graftkit.CancelToken()
+    cancel.cancel("enough")
+    with pytest.raises(Cancelled, match="enough"):
+        graftkit.verify(folder, cancel=cancel)
+    with pytest.raises(FolderError, match="no export of graftkit's"):
+        graftkit.verify(finished.folder)
+
+
+def test_generate_is_what_its_command_prints(finished: graftkit.RunResult) -> None:
+    answers = graftkit.generate(finished.folder, ["say 1", "say 2"], max_new_tokens=5, compare=True, temperature=1.0)
+    printed = CliRunner().invoke(
+        cli,
+        ["generate", str(finished.folder), "--max-new-tokens", "5", "--compare", "--temperature", "1", "--json"],
+        input="say 1\nsay 2\n",
+    )
+    assert [json.loads(line) for line in printed.stdout.splitlines()] == [as_json(answer) for answer in answers]
+    assert graftkit.generate(finished.folder, "say 1", max_new_tokens=1)[0].tokens == 1
+    with pytest.raises(RequestError, match="top_p is 2; from 0 to 1 is allowed"):
+        graftkit.generate(finished.folder, "say 1", top_p=2)
+
+
+def test_export_of_a_run_and_of_an_adapter(finished: graftkit.RunResult, tmp_path: Path) -> None:
+    found = graftkit.export(finished.folder, "merged", {"name": "half", "dtype": "bfloat16"})
+    assert found.folder == finished.folder / "exports" / "half" and as_json(found)["proof"]["status"] == "proved"
+    assert found.run is not None and "half" in found.run.exports
+    of_adapter = graftkit.export(finished.exports["peft"], "merged", out=tmp_path / "out")
+    assert of_adapter.folder == tmp_path / "out" / "exports" / "merged" and of_adapter.run is None
+    with pytest.raises(RequestError, match="--out: only for an adapter's folder"):
+        graftkit.export(finished.folder, "merged", out=tmp_path)
+
+
+def test_compare_is_picklable(finished: graftkit.RunResult) -> None:
+    found = graftkit.compare([finished.folder, str(finished.folder)])
+    assert len(as_json(found)["runs"]) == 2
+
+
+def test_a_run_leaves_no_part_of_a_model_behind(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    def alive() -> int:
+        return sum(issubclass(type(found), torch.nn.Module) for found in gc.get_objects())
+
+    recipe = make_recipe(evaluation={"answers": 2, "max_new_tokens": 2})
+    graftkit.run(recipe, out=tmp_path / "first")  # libraries keep some of their own
+    before = alive()
+    result = graftkit.run(recipe, out=tmp_path / "second")
+    assert alive() == before and result.after is not None
+
+
+def adapter_of(folder: Path) -> bytes:
+    return (folder / "adapter" / "adapter.safetensors").read_bytes()
+
+
+def test_runs_in_several_threads_are_what_each_is_alone(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    def state() -> list[Any]:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return [handlers, list(logging.root.handlers), dict(os.environ), Path.cwd(), torch.get_num_threads()]
+
+    before = state()
+    graftkit.run(make_recipe(), out=tmp_path / "alone")
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda name: graftkit.run(make_recipe(), out=tmp_path / name), "abc"))
+    assert {adapter_of(result.folder) for result in found} == {adapter_of(tmp_path / "alone")}
+    assert len({result.manifest["id"] for result in found}) == 3 and state() == before
+
+
+def test_a_folder_is_one_runs_at_a_time(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    refused = []
+
+    def again(event: Any) -> None:
+        if isinstance(event, StepFinished) and not refused:
+            with pytest.raises(FolderError, match="a run or an export is going on in it") as told:
+                graftkit.run(make_recipe(), out=tmp_path / "run", overwrite=True)
+            refused.append(told)
+
+    assert graftkit.run(make_recipe(), out=tmp_path / "run", on_event=again).manifest["status"] == "finished"
+    assert refused
+
+
+def test_a_program_that_is_told_to_end_stops_its_run_and_goes_on_later(
+    make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    cancel = graftkit.CancelToken()
+    former = signal.signal(signal.SIGTERM, lambda number, frame: cancel.cancel("told to end"))
+
+    def told(event: Any) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with pytest.raises(Cancelled, match="told to end"):
+            graftkit.run(make_recipe(), out=tmp_path / "run", on_event=told, cancel=cancel)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    stopped = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert stopped["status"] == "interrupted" and stopped["error"]["code"] == "cancelled"
+    again = graftkit.run(make_recipe(), out=tmp_path / "run", resume=True)
+    graftkit.run(make_recipe(), out=tmp_path / "whole")
+    assert adapter_of(again.folder) == adapter_of(tmp_path / "whole") and again.manifest["id"] == stopped["id"]
