@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,9 @@ NOT_RUN = {
     "toolkit plan mine.yaml": "test_blocks.py runs what `init` writes",
     "toolkit run mine.yaml": "likewise",
     "toolkit generate runs/mine": "likewise",
+    "toolkit plan chat.yaml": "takes seconds; the page of small cards runs `plan`",
+    "toolkit plan small.yaml --from-config": "takes seconds; tests/core/flow/test_forecast_memory.py has it",
+    "toolkit export ./adapter": "takes seconds; tests/integration/test_adapters_of_others.py has it",
     "toolkit plugin check overlap": "takes an installed plugin; the tests of scaffolds install it and run its contract",
 }
 """Commands of `toolkit` that are parsed only, by how they begin, and why."""
@@ -100,8 +102,6 @@ def run(block: Block, words: list[str], capsys: pytest.CaptureFixture[str]) -> N
             (file,) = [text.split()[1] for text in Path(given[0]).read_text().splitlines() if text.startswith("FROM")]
             assert (Path(given[0]).parent / file).exists()
     elif not line.startswith(tuple(NOT_RUN)):
-        if "./adapter" in words:
-            shutil.copytree("runs/chat/exports/peft", "adapter")
         with pytest.raises(SystemExit) as ended:
             main(words[1:])
         assert not ended.value.code, f"{block}: {line}\n{capsys.readouterr().err}"
