@@ -52,7 +52,8 @@ class Block:
 
     def commands(self) -> list[list[str]]:
         """Returns the words of each command that it shows, without comments."""
-        lines = [line.removeprefix("$ ") for line in self.text.splitlines() if line.startswith("$ ")]
+        whole = self.text.replace("\\\n", " ").splitlines()
+        lines = [line.removeprefix("$ ") for line in whole if line.startswith("$ ")]
         return [shlex.split(line, comments=True) for line in lines]
 
 

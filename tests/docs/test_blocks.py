@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import graftkit
@@ -50,10 +51,17 @@ OTHER_PROGRAMS = {
     "llama-server": "llama.cpp's server; the files that it is given are made by the commands before",
     "ollama": "not on PyPI; the file that it is given is made by the commands before",
     "vllm": "needs a GPU; the folders that it is given are made by the commands before",
-    "twine": "uploads",
+    "curl": "asks the server that the command before it has started; test_serve.py asks one",
+    "sqlite3": "SQLite's own shell, on what the plugin wrote",
+    "cd": "goes into the folder that the command before it has made",
+    "git": "keeps that folder",
     "python3.11": "makes an environment",
 }
 """Commands that are not graftkit's, by their first word, and why nothing runs them."""
+
+
+COMMANDS_OF_PLUGINS = {"runs": "a plugin's command, which the page has just written"}
+"""Commands of toolkit that nothing here knows, and why."""
 
 
 def runs_elsewhere(block: Block) -> bool:
@@ -71,8 +79,13 @@ def test_a_block_is_what_it_says(block: Block) -> None:
     check(block)
 
 
+def recipe_of(block: Block) -> dict[str, Any]:
+    """Returns a block's recipe without settings of the example plugins, which are not installed here."""
+    return {name: said for name, said in block.value().items() if name != "plugins"}
+
+
 def is_a_recipe(block: Block) -> None:
-    value = block.value()
+    value = recipe_of(block)
     if "data" not in value and not runs_elsewhere(block):  # a part of one
         value = {"model": "./m", "data": {"train": "r.jsonl"}, **value}
     if block.page != "docs/coming-from.md":  # whose other half is other programs'
@@ -110,6 +123,8 @@ def check_command(block: Block, words: list[str]) -> None:
 
 def parse(words: list[str]) -> None:
     """Has click parse a command of `toolkit`, without running it: every option exists, and nothing is missing."""
+    if words[0] in COMMANDS_OF_PLUGINS:
+        return
     command, rest = leaf_command(words)
     assert not isinstance(command, click.Group), words
     command.make_context(command.name, rest)
@@ -122,7 +137,8 @@ def is_installable(words: list[str]) -> None:
     names = [word for at, word in enumerate(words[1:]) if not word.startswith("-") and words[at] != "-c"]
     for name, extras in (re.fullmatch(r"([\w.-]+)(?:\[(.*)\])?", name).groups() for name in names):  # type: ignore[union-attr]
         assert name in (".", "graftkit", "build", "twine") or name.startswith("graftkit-") or f"\n{name}==" in pinned
-        assert set((extras or "testing").split(",")) <= project["optional-dependencies"].keys()
+        known = {*project["optional-dependencies"], "test"}  # that of a plugin which the page has just written
+        assert {*(extras or "testing").split(",")} <= known
 
 
 def is_python(block: Block) -> None:
@@ -166,7 +182,7 @@ def test_commands_and_options_in_the_text_exist(page: str) -> None:
         return
     spans = re.findall(r"`toolkit ([^`]+)`", text_of(page)) + re.findall(r"--no-python toolkit (.+)", text_of(page))
     for words in (span.replace(" / ", "/").split() for span in spans):
-        if not re.fullmatch("[a-z]+", words[0]):
+        if not re.fullmatch("[a-z]+", words[0]) or words[0] in COMMANDS_OF_PLUGINS:
             continue
         command, _ = leaf_command([word for word in words if re.fullmatch("[a-z]+", word)][: 1 + (words[0] in GROUPS)])
         options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
@@ -208,7 +224,7 @@ KINDS_OF_RECORDS = {
 )
 def test_a_recipe_can_be_planned(block: Block, tiny_model: Path, tmp_path: Path) -> None:
     """On a tiny model, and records of the kind that its objective learns from."""
-    value = {"model": "", "data": {}, **block.value()}
+    value = {"model": "", "data": {}, **recipe_of(block)}
     objective = value.get("objective", "sft")
     name = objective if isinstance(objective, str) else objective["use"]
     kind = {"dpo": "preference", "classification": "classification"}.get(name, "chat")
@@ -218,6 +234,7 @@ def test_a_recipe_can_be_planned(block: Block, tiny_model: Path, tmp_path: Path)
     (tmp_path / "src" / "text.txt").write_text("some words of a text\n" * 50)
     value["model"] = str(tiny_model)
     value["data"] = {**value["data"], "train": str(records), "holdout": 0.1}
+    value["data"]["max_length"] = min(512, value["data"].get("max_length") or 512)  # the tiny model's context
     if name == "distill":
         value["objective"] = {**objective, "teacher": str(tiny_model)}
     if "tokenizer" in value:
