@@ -19,6 +19,7 @@ __all__ = ["Preference"]
 _PROMPTS = ("prompt", "question", "instruction", "query")
 _CONVERSATIONS = ("conversations", "conversation")
 _WANTED = ("prompt", "completion", "label")
+_LABELLED = 'An answer that is wanted or not has "prompt", "completion", and "label", which is true or false.'
 _MOST_VALUES = 2_000_000
 """Values of a text that is looked at as JSON: one with more, as with deeper ones than are read, is an answer."""
 _KEYS = TurnKeys("preference")
@@ -51,8 +52,11 @@ class Preference:
         """Returns both answers, each after the prompt; or the chosen one, where the config says so."""
         if {*_WANTED} <= record.keys():
             if not isinstance(record["label"], bool):
-                raise DataError('"label" is neither true nor false', where=where)
+                raise DataError('"label" is neither true nor false', where=where, hint=_LABELLED)
             return LabelledAnswer(self._answered(record, "completion", where), record["label"], where)
+        if "completion" in record and not {"chosen", "rejected"} & record.keys():
+            missing = next(name for name in _WANTED if name not in record)
+            raise DataError(f'"{missing}" is missing, or null', where=where, hint=_LABELLED)
         chosen = self._answered(record, "chosen", where)
         if self._learn == "chosen":
             return chosen

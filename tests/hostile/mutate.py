@@ -41,15 +41,20 @@ class Duplicates(list[tuple[Any, Any]]):
     """An object as pairs, so that a key can stand in it twice."""
 
 
-def dumped(value: Any) -> str:
-    """Writes JSON with `Raw` and `Duplicates` in it; lone surrogates are escaped."""
+_DEEPEST = 300
+
+
+def dumped(value: Any, depth: int = 0) -> str:
+    """Writes JSON with `Raw` and `Duplicates` in it; lone surrogates are escaped, and what lies too deep is null."""
+    if depth > _DEEPEST:
+        return "null"
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, Mapping | Duplicates):
         pairs = value.items() if isinstance(value, Mapping) else value
-        return "{" + ", ".join(f"{json.dumps(str(key))}: {dumped(item)}" for key, item in pairs) + "}"
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {dumped(item, depth + 1)}" for key, item in pairs) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(dumped, value)) + "]"
+        return "[" + ", ".join(dumped(item, depth + 1) for item in value) + "]"
     return json.dumps(value)
 
 

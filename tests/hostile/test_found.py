@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import graftkit
+import numpy as np
 import pytest
 import torch
 from graftkit.corpus.template import ChatTemplate
@@ -27,6 +28,7 @@ from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import grow
 from graftkit.model.twin import build_twin
 from graftkit.report.run_manifest import RunManifest
+from graftkit.store.array_file import map_arrays
 from graftkit.store.files import write_text
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
@@ -301,6 +303,16 @@ def _tokenizer(folder: Path, **changed: Any) -> dict[str, Any]:
     spec: dict[str, Any] = json.loads((folder / "tokenizer.json").read_bytes()) | changed
     (folder / "tokenizer.json").write_text(json.dumps(spec))
     return spec
+
+
+@pytest.mark.parametrize("shape", [[10, True], [True, 10], [10, 1.0], [-10, -1]])
+def test_stored_tokens_whose_shape_is_no_number_are_damaged(tmp_path: Path, shape: list[Any]) -> None:
+    """`true` is an integer of Python's, and none of numpy's."""
+    header = {"ids": {"dtype": "U32", "shape": shape, "data_offsets": [0, 40]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(40))
+    with pytest.raises(StorageError, match="do not fit together"):
+        map_arrays(tmp_path / "a.safetensors", {"ids": np.dtype(np.uint32)})
 
 
 @pytest.mark.parametrize("part", ["pre_tokenizer", "decoder"])

@@ -198,7 +198,13 @@ def test_a_label_that_nothing_is_learnt_of_is_refused(with_head: Any, tmp_path: 
     with pytest.raises(DataError, match=r"the label 'godo' stands in holdout records alone") as refused:
         graftkit.plan(recipe)
     assert str(refused.value.where).endswith("held.jsonl:1")
-    graftkit.plan({**recipe, "objective": {"use": "classification", "labels": ["good", "bad", "godo"]}})
+    planned = graftkit.plan({**recipe, "objective": {"use": "classification", "labels": ["good", "bad", "godo"]}})
+    assert "no training record has the label 'godo': nothing is learnt of it" in planned.notices
+    alone = [{"text": f"text {n}", "label": f"{n}"} for n in range(40)]  # a column of numbers, taken for a label
+    [told] = [
+        line for line in graftkit.plan(with_head("classification", alone)).notices if "no training record" in line
+    ]
+    assert told.count("'") == 10 and "and 3 more" in told, "those of the eight records that are held out"
 
 
 def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, tmp_path: Path) -> None:

@@ -254,6 +254,20 @@ def test_init_writes_the_objective_that_fits(tiny_model: Path, tmp_path: Path, o
     assert planned.bound.recipe.training.learning_rate == pytest.approx(1e-4), "a tenth of fine-tuning's"
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_answers_of_one_kind_alone_are_told(prefer: Any, wanted: bool) -> None:
+    records = [{**record, "label": wanted} for record in LABELLED]
+    told = f"the answer of every training record is {'wanted' if wanted else 'unwanted'}"
+    assert any(told in line for line in graftkit.plan(prefer("kto", records)).notices)
+    assert not any("the answer of every" in line for line in graftkit.plan(prefer("kto", LABELLED)).notices)
+
+
+def test_a_label_that_is_missing_from_one_record_is_asked_for(prefer: Any) -> None:
+    with pytest.raises(DataError, match='"label" is missing, or null') as refused:
+        graftkit.plan(prefer("kto", [*LABELLED[:30], {**LABELLED[30], "label": None}, *LABELLED[31:]]))
+    assert refused.value.where.endswith(":31") and "true or false" in refused.value.hint
+
+
 def test_preview_shows_both_answers(prefer: Any, tmp_path: Path) -> None:
     import yaml
 

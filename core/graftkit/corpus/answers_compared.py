@@ -119,7 +119,7 @@ _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
 _WANTED_BY: dict[LearnsFrom, str] = {
     "answers": "each record's answer or text",
     "pairs": 'pairs: {"prompt": ..., "chosen": ..., "rejected": ...}',
-    "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}',
+    "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}, the label true or false',
     "texts": 'plain texts: {"text": ...}',
     "labels": 'texts with labels: {"text": ..., "label": ...}',
 }

@@ -109,10 +109,7 @@ class ChatTemplate:
         tool_use: ChatTemplate | None = None,
     ) -> None:
         if len(source) > MAX_SOURCE:
-            raise ModelError(
-                f"the chat template has {len(source):,} characters; at most {MAX_SOURCE:,} are read",
-                where="chat_template",
-            )
+            raise ModelError(f"the chat template has {len(source):,} characters; at most {MAX_SOURCE:,} are read")
         environment = CountingEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         environment.add_filter("tojson", _to_json)
         environment.globals["raise_exception"] = _raise
@@ -134,7 +131,7 @@ class ChatTemplate:
             self._template = environment.from_string(parsed)
         except _UNREADABLE as error:
             reason = error.msg if isinstance(error, SyntaxError) else error
-            raise ModelError(f"the chat template can't be read: {reason}", where="chat_template") from None
+            raise ModelError(f"the chat template can't be read: {reason}") from None
         day = [today.isoformat()] if today and "strftime_now" in names else []
         facts = options.facts()
         more = [*([facts] if facts else []), *([tool_use.fingerprint] if tool_use else [])]

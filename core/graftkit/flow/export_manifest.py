@@ -195,6 +195,8 @@ TO_REBUILD = ("model", "model_source", "quantizer", "dtype")
 def _told(error: ValidationError, data: Mapping[str, Any]) -> str:
     """Says what the first key that has another shape holds."""
     found = error.errors(include_url=False)[0]
+    if not found["loc"]:
+        return "one of its keys is no text"
     key, *inside = (str(part) for part in found["loc"])
     if found["type"] == "missing":
         return f"'{key}' has no {'.'.join(inside)}"

@@ -34,6 +34,7 @@ from graftkit.flow.handed_records import KeptForAPlan
 from graftkit.flow.head import head_facts, labels_in_order, mask_token, refuse_with_head, with_facts, with_run_head
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.plan_teacher import Teacher, open_teacher
+from graftkit.flow.seen_kinds import SeenKinds
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.template_check import check_template
 from graftkit.flow.unsettled import settled_recipe, unsettled
@@ -219,7 +220,7 @@ def make_plan(
     rowless = check_fits(files, tokenizer)
     vocabulary = plan_vocabulary(bound, host, backend, template)
     before_records()
-    samples, datasets, shares, found = _read(bound, host, pinned)
+    samples, datasets, shares, found, kinds = _read(bound, host, pinned)
     labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source))
     head = head_facts(bound, labels, tokenizer)
     files = with_facts(own_files, head)
@@ -257,6 +258,7 @@ def make_plan(
         *_left_columns(datasets),
         *_skipped(datasets),
         *_notices(bound, samples),
+        *kinds.told(samples.train, labels),
         *_unseen(bound, shares),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
         *_short_training(bound.recipe, corpus, lambda: estimate_corpus(encoder, samples.train, _seen(shares))),
@@ -403,18 +405,22 @@ def _template(bound: BoundRecipe) -> str | None:
 
 def _read(
     bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None
-) -> tuple[Split, list[Dataset], list[DatasetShare], set[str]]:
+) -> tuple[Split, list[Dataset], list[DatasetShare], set[str], SeenKinds]:
     """Reads every record once.
 
     Returns:
-        The records, the files that they are in, how often they are seen, and the labels that texts have.
+        The records, the files that they are in, how often they are seen, the labels that texts have, and what says
+        which of them training sees.
     """
     data, seed = bound.recipe.data, bound.recipe.training.seed
     labels: dict[str, str] = {}
     held_labels: dict[str, str] = {}
+    kinds = SeenKinds()
 
     def learns_from(sample: Sample, known: dict[str, str] = labels) -> None:
         check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+        if known is labels:
+            kinds.note(sample)
         if isinstance(sample, LabelledText):
             known.setdefault(sample.label, sample.where)
 
@@ -435,7 +441,7 @@ def _read(
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count
     shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
-    return found, [*files, *held], shares, {*labels, *held_labels}
+    return found, [*files, *held], shares, {*labels, *held_labels}, kinds
 
 
 def _refuse_unlearnt(bound: BoundRecipe, labels: Mapping[str, str], held: Mapping[str, str]) -> None:

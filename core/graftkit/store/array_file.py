@@ -133,7 +133,7 @@ def _mapped(path: Path, entry: Any, dtype: np.dtype[Any], start: int, room: int)
     try:
         shape = tuple(entry["shape"])
         left, right = entry["data_offsets"]
-        whole = all(isinstance(number, int) and number >= 0 for number in (*shape, left, right))
+        whole = all(type(number) is int and number >= 0 for number in (*shape, left, right))
         if (
             not whole
             or len(shape) not in (1, 2)

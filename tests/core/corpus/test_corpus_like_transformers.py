@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.sample_digest import digest_sample
+from graftkit.errors import DataError
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.samples import Conversation, Message
+from graftkit.interfaces.samples import Conversation, Message, Text
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from transformers import AutoTokenizer
@@ -138,6 +139,15 @@ def test_records_that_differ_in_reasoning_alone_are_different_records() -> None:
     ]
     digests = [digest_sample(record, seed=0) for record in records]
     assert len({*digests}) == 3 and digests[2] == digests[3]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [Text("half \ud800", "a:1"), Conversation((Message("user", "a"), Message("assistant", "b")), "a:1", ({"x": {1}},))],
+)
+def test_a_record_that_no_file_of_json_holds_is_refused_by_its_place(record: Any) -> None:
+    with pytest.raises(DataError, match="a:1: the record's text is no text, or its tools are no JSON"):
+        digest_sample(record)
 
 
 IN_PARTS = (

@@ -60,6 +60,11 @@ def test_a_key_of_another_shape_is_refused_whoever_reads(tmp_path: Path, key: st
     assert caught.value.where == str(tmp_path / EXPORT_MANIFEST) and caught.value.hint
 
 
+def test_a_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match="it is damaged: one of its keys is no text"):
+        ExportManifest.read(written(tmp_path, **{"\ud800": 1}), ("files",))
+
+
 @pytest.mark.parametrize("key", TO_PROVE)
 def test_a_key_that_is_needed_and_missing_is_told(tmp_path: Path, key: str) -> None:
     found = {name: value for name, value in WHOLE.items() if name != key}

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from graftkit.errors import named
 from graftkit.flow.reload import reload
 from graftkit.testing import isolated_host
 
@@ -151,4 +152,5 @@ def valid(folder: Path) -> None:
 
 def read(folder: Path) -> None:
     model = reload(str(folder), _host)
-    "".join(model.stream("2 + 2 =", max_new_tokens=2))
+    with named(str(folder)):  # as the command does
+        "".join(model.stream("2 + 2 =", max_new_tokens=2))
