@@ -25,6 +25,8 @@ NOT_RUN = {
     "toolkit generate runs/mine": "likewise",
     "toolkit plan chat.yaml": "takes seconds; the page of small cards runs `plan`",
     "toolkit plan small.yaml --from-config": "takes seconds; tests/core/flow/test_forecast_memory.py has it",
+    "toolkit plan small.yaml --memory": "takes seconds; tests/core/flow/test_forecast_memory.py has it",
+    "toolkit run fits.yaml": "the recipe that the command before it writes",
     "toolkit export ./adapter": "takes seconds; tests/integration/test_adapters_of_others.py has it",
     "toolkit plugin check overlap": "takes an installed plugin; the tests of scaffolds install it and run its contract",
 }

@@ -234,7 +234,7 @@ def test_a_forecast_counts_whole_modules(tiny_model: Path, make_recipe: RecipeMa
         recipe = make_recipe(model=str(tiny_model), adapter={"from": str(adapter)}, export=[])
         planned = graftkit.plan(recipe, as_run=True)
         asked = planned.ask_memory(planned.bound)
-        peak = next(peak for peak in dry_run(asked.dry) if peak.stage == "training")
+        peak = next(peak for peak in dry_run(asked.dry).peaks if peak.stage == "training")
         found[kind] = {key: peak.parts.get(key, 0) for key in ("adapter", "gradients", "optimizer")}
     numbers = 320 * json.loads((tiny_model / "config.json").read_bytes())["hidden_size"]
     more = {key: found["one"][key] - found["none"][key] for key in found["one"]}

@@ -141,7 +141,7 @@ def test_an_adapter_that_peft_has_no_form_of_is_refused_before_a_weight_is_loade
 ) -> None:
     monkeypatch.setattr("graftkit_adapters.lora.Lora.peft_config", lambda self: None)
     message = refused(make_recipe(export=["merged", "peft"]), tmp_path, monkeypatch)
-    assert message.startswith("recipe: the export 'peft' can't be written: PEFT has no form of this adapter")
+    assert message.startswith("recipe.export.1: the export 'peft' can't be written: PEFT has no form of this adapter")
 
 
 def test_ids_that_move_are_refused_for_peft_before_a_weight_is_loaded(

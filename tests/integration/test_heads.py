@@ -377,7 +377,7 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
     authors = json.loads(shown.stdout)["authors"]
     assert [part["author"] for part in authors] == ["text", "label"] and authors[1]["text"] in WORDS
     told = cli.invoke(toolkit, ["plan", str(path)])
-    assert told.exit_code == 0 and "MB at its peak" in told.output, told.output
+    assert told.exit_code == 0 and "B at its peak" in told.output, told.output
     for command, message in (
         (["generate", str(out), "a film", "--temperature", "1"], "--temperature: the model judges texts"),
         (["generate", str(out), "a film", "--compare"], "--compare: the model judges texts"),

@@ -248,7 +248,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a corpus that is not there": ({"extend": {"tokens": 3, "corpus": "nowhere.txt"}}, "nowhere.txt"),
     "a tokenizer that is not there": ({"replace": "./nowhere"}, "nowhere"),
     "a family that trains none": ({"train": {"use": "huggingface", "vocab_size": 300}}, "can't train"),
-    "nothing to add": ({"extend": {"tokens": 0}}, "^recipe: there is nothing to add"),
+    "nothing to add": ({"extend": {"tokens": 0}}, "^recipe.tokenizer: there is nothing to add"),
     "a word that is no token": ({"extend": {"tokens": 0, "words": ["é"]}}, "'é' .* a piece already"),
 }
 

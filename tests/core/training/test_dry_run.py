@@ -145,7 +145,7 @@ def test_a_dry_run_of_a_head_holds_what_a_real_pass_holds(encoder: bool, tmp_pat
     largest = PassSizes(lengths, 128)
     stores = (Dense(), DenseConfig(), Lora(), targets, torch.float32, packing, largest, TrainingSection())
     asked = DryRun(files.config, files.tensors, "tiny", *stores)
-    parts = {peak.stage: peak for peak in dry_run(asked)}["training"].parts
+    parts = {peak.stage: peak for peak in dry_run(asked).peaks}["training"].parts
 
     network: Any = load_base_model(files, Dense(), device=torch.device("cpu"), dtype=torch.float32)
     use_packing(network, packing)
