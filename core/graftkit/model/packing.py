@@ -7,6 +7,7 @@ attention that transformers does not dispatch, can't. There sequences run one by
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ class Packing:
     reason: str = ""
 
 
+_ONE_TRIAL = threading.RLock()
+"""Twins are tried with switches of transformers' and of torch that are the whole process's."""
+
+
 def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int | None = None) -> Packing:
     """Tries packed sequences on a shrunken twin of the model against the model's own code, sequence by sequence.
 
@@ -68,7 +73,7 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
     """
     scores_sequences = head_of(config) == "sequence"
     any_order = head_of(config) != "language"
-    with errors_alone("transformers"):  # its remarks on a twin
+    with _ONE_TRIAL, errors_alone("transformers"):  # its remarks on a twin
         try:
             twin = build_twin(config, most_weights=most_weights)
             sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
