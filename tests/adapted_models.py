@@ -79,6 +79,27 @@ def peft_model(folder: Path, model: AdaptedModel, targets: Sequence[str], **fiel
     return theirs
 
 
+def adapter_of_peft(base: Path, folder: Path, *, moved: float = 0.05, **fields: Any) -> Path:
+    """Has peft make and save an adapter of random numbers.
+
+    Args:
+        base: The base model's folder.
+        folder: Where to.
+        moved: By how much what it trains beside its own factors, such as whole modules, is moved away from the base's.
+        fields: Of PEFT's config.
+    """
+    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        made = get_peft_model(network, PeftConfig(task_type="CAUSAL_LM", init_lora_weights=False, **fields))
+        with torch.no_grad():
+            for name, parameter in made.named_parameters():
+                if parameter.requires_grad and "lora_" not in name:
+                    parameter.add_(moved * torch.randn(parameter.shape))
+    made.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
 def own_name(name: str) -> str:
     """Returns what a parameter of PEFT's is called here."""
     return name.replace(".default", "").removesuffix(".weight").replace("lora_embedding_", "lora_")

@@ -16,6 +16,7 @@ import click
 import graftkit
 import pytest
 import torch
+from adapted_models import adapter_of_peft
 from architectures import settings
 from click.testing import CliRunner
 from graftkit import Provider, hookimpl
@@ -38,7 +39,7 @@ from graftkit.store.files import file_facts
 from graftkit.testing import TINY_SHAPES, isolated_host, tiny_model_folder
 from graftkit_adapters import config as own
 from graftkit_exporters.merged import MergedExporter
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -52,23 +53,9 @@ class Done(NamedTuple):
     output: str
 
 
-def make_adapter(base: Path, folder: Path, **fields: Any) -> Path:
-    """Has peft make an adapter of random numbers."""
-    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        made = get_peft_model(network, LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **fields))
-        with torch.no_grad():
-            for name, parameter in made.named_parameters():
-                if parameter.requires_grad and "lora_" not in name:
-                    parameter.add_(0.05 * torch.randn(parameter.shape))
-    made.save_pretrained(folder, save_embedding_layers=False)
-    return folder
-
-
 @pytest.fixture
 def adapter(tiny_model: Path, tmp_path: Path) -> Path:
-    return make_adapter(tiny_model, tmp_path / "adapter", r=3, lora_alpha=7, target_modules=["q_proj", "up_proj"])
+    return adapter_of_peft(tiny_model, tmp_path / "adapter", r=3, lora_alpha=7, target_modules=["q_proj", "up_proj"])
 
 
 def invoked(command: click.Command, *arguments: object) -> Done:
@@ -86,7 +73,7 @@ def test_an_adapter_with_all_that_peft_puts_beside_it_is_exported_and_proved(
     use: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     fields: dict[str, Any] = {"target_modules": ["down_proj"], "modules_to_save": ["norm"]}
-    made = make_adapter(tiny_model, tmp_path / "adapter", trainable_token_indices=[300, 7], **fields)
+    made = adapter_of_peft(tiny_model, tmp_path / "adapter", trainable_token_indices=[300, 7], **fields)
     done = export(made, "--to", use, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert "proved: logits within" in done.output and "covers: logits, tokens" in done.output
@@ -97,7 +84,7 @@ def test_an_adapter_with_all_that_peft_puts_beside_it_is_exported_and_proved(
 
 @pytest.mark.filterwarnings("ignore:.*weight_tying")
 def test_a_tied_matrix_that_an_adapter_holds_alone_unties_a_merged_model(tiny_model: Path, tmp_path: Path) -> None:
-    made = make_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    made = adapter_of_peft(tiny_model, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["embed_tokens"])
     done = export(made, "--to", "merged", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     merged = tmp_path / "out" / "exports" / "merged"
@@ -108,7 +95,7 @@ def test_a_tied_matrix_that_an_adapter_holds_alone_unties_a_merged_model(tiny_mo
 @pytest.mark.parametrize("shape", ["llama", "llama-untied", "llama-biased", "qwen3"])
 def test_a_base_that_stays_in_its_files_is_merged_as_peft_merges_it(shape: str, tmp_path: Path) -> None:
     base = tiny_model_folder(tmp_path / "base", **TINY_SHAPES[shape])
-    made = make_adapter(base, tmp_path / "a", r=3, lora_alpha=7, target_modules="all-linear")
+    made = adapter_of_peft(base, tmp_path / "a", r=3, lora_alpha=7, target_modules="all-linear")
     streamed = stream_adapted(plan_adapter(made, isolated_host()))
     assert streamed is not None and len(streamed.targets) == 14
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), made)
@@ -136,7 +123,7 @@ LOADED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 @pytest.mark.parametrize("what", LOADED)
 def test_where_names_and_shapes_leave_a_doubt_the_base_is_loaded(what: str, tmp_path: Path) -> None:
     shape, fields, quantizer = LOADED[what]
-    made = make_adapter(tiny_model_folder(tmp_path / "base", **shape), tmp_path / "a", **fields)
+    made = adapter_of_peft(tiny_model_folder(tmp_path / "base", **shape), tmp_path / "a", **fields)
     assert stream_adapted(plan_adapter(made, isolated_host(), quantizer=quantizer)) is None
 
 
@@ -194,7 +181,7 @@ def test_rows_of_embedding_and_output_are_merged_as_peft_computes_them(
     """Not as peft merges them: its merge_and_unload of separate rows on a tied base computes something else."""
     base = tiny_model if tied else tiny_model_folder(tmp_path / "untied", tie_word_embeddings=False)
     rows = SEPARATE_ROWS[what]
-    made = make_adapter(base, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=rows)
+    made = adapter_of_peft(base, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=rows)
     planned = plan_adapter(made, isolated_host())
     loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)), "cpu")
     folder = tmp_path / "merged"
@@ -214,7 +201,7 @@ def test_rows_that_peft_would_tie_or_drop_are_refused_before_the_base_is_loaded(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     rows = {"embed_tokens": [7, 300], "lm_head": [300, 7]}
-    made = make_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=rows)
+    made = adapter_of_peft(tiny_model, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=rows)
     as_peft = export(made, "--to", "peft", "--out", tmp_path / "out")
     assert as_peft.exit_code == 2 and "PEFT would tie them" in as_peft.output
     changed(made, trainable_token_indices={"embed_tokens": [7, 300], "lm_head": [7, 300]})
@@ -225,7 +212,7 @@ def test_rows_that_peft_would_tie_or_drop_are_refused_before_the_base_is_loaded(
 
 def test_an_adapter_of_peft_answers_as_it_does_in_peft(tiny_model: Path, tmp_path: Path) -> None:
     fields: dict[str, Any] = {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}
-    made = make_adapter(tiny_model, tmp_path / "a", trainable_token_indices=[104, 105], **fields)
+    made = adapter_of_peft(tiny_model, tmp_path / "a", trainable_token_indices=[104, 105], **fields)
     changed(made, base_model_name_or_path="somebody/something")
     refused = invoked(generate.command, made, "hi")
     assert refused.exit_code == 2 and "names 'somebody/something', which is no folder here" in refused.output
@@ -611,7 +598,7 @@ def test_a_recipe_that_contradicts_its_adapter_is_refused(
 
 
 def test_training_does_not_go_on_with_trained_rows(tiny_model: Path, make_recipe: RecipeMaker, tmp_path: Path) -> None:
-    made = make_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=[300, 7])
+    made = adapter_of_peft(tiny_model, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=[300, 7])
     with pytest.raises(RequestError, match=r"trained rows of embeddings \(model.embed_tokens\)"):
         graftkit.run(make_recipe(adapter={"from": str(made)}), out=tmp_path / "run")
 

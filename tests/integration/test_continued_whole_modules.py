@@ -6,12 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import graftkit
 import pytest
 import torch
+from adapted_models import adapter_of_peft
 from click.testing import CliRunner
 from graftkit.cli import export
 from graftkit.errors import Cancelled, ModelError, RecipeError
@@ -23,7 +25,7 @@ from graftkit.host.host import PluginHost
 from graftkit.model.packing import forward_inputs
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit.training.dry_run import dry_run
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -38,19 +40,7 @@ def base_of(folder: Path, shape: str = "llama", **settings: Any) -> Path:
     return tiny_model_folder(folder, **{**TINY_SHAPES[shape], **settings})
 
 
-def of_peft(base: Path, folder: Path, **fields: Any) -> Path:
-    """Has peft make an adapter on a base's q_proj layers, all that it trains being random numbers."""
-    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        config = LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, target_modules=["q_proj"], **fields)
-        made = get_peft_model(network, config)
-        with torch.no_grad():
-            for name, parameter in made.named_parameters():
-                if parameter.requires_grad and "lora_" not in name:
-                    parameter.add_(0.1 * torch.randn(parameter.shape))
-    made.save_pretrained(folder, save_embedding_layers=False)
-    return folder
+of_peft = partial(adapter_of_peft, moved=0.1, target_modules=["q_proj"])
 
 
 @torch.no_grad()

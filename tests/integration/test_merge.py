@@ -11,6 +11,7 @@ import bitsandbytes.functional as bnb
 import graftkit
 import pytest
 import torch
+from adapted_models import adapter_of_peft
 from click.testing import CliRunner
 from graftkit import Provider, hookimpl
 from graftkit.cli import export as export_command
@@ -22,7 +23,6 @@ from graftkit.report.run_manifest import MergeFacts
 from graftkit.report.summary import merge_text
 from graftkit.testing import isolated_host
 from integration.conftest import RecipeMaker
-from integration.test_adapters_of_others import make_adapter
 from integration.test_stored_quantizer import gguf_model, texts
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -131,7 +131,7 @@ def test_without_holdout_records_what_was_trained_is_kept_and_that_is_said(
 
 
 def test_an_adapter_of_peft_is_merged_onto_either_base(tiny_model: Path, tmp_path: Path) -> None:
-    adapter = make_adapter(tiny_model, tmp_path / "adapter", r=3, lora_alpha=7, target_modules=["q_proj", "up_proj"])
+    adapter = adapter_of_peft(tiny_model, tmp_path / "adapter", r=3, lora_alpha=7, target_modules=["q_proj", "up_proj"])
     for onto in ("original", "auto"):
         out = tmp_path / onto
         options = ["--to", "merged", "--quantizer", "nf4", "--set", f"onto={onto}", "--out", str(out), "--json"]

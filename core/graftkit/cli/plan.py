@@ -16,7 +16,6 @@ from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.describe_plan import describe, described_memory, described_training
-from graftkit.flow.estimate import estimate_corpus
 from graftkit.flow.folder import default_folder
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
@@ -167,6 +166,6 @@ def time_of_plan(plan: RunPlan, host: PluginHost) -> dict[str, Any]:
         return {"time": described_time("no record can be encoded", plan.bound, None)}
     import torch
 
-    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train, plan.seen_an_epoch)
+    corpus = plan.estimate()
     found = timed(plan.bound, host, plan.ask_memory, torch.device(str(plan.checked["device"])))
     return {"time": described_time(found, plan.bound, described_training(plan, corpus))}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import RecipeError
+from graftkit.flow.describe_plan import size_text
 
 if TYPE_CHECKING:
     from graftkit.flow.fit_memory import MemoryLimits
@@ -108,8 +109,8 @@ def described_processes(
         _line(each, found, devices, asked.device, sharers=chosen) for each, found in zip(ways, facts, strict=True)
     ]
     lines.append(
-        f"seconds at {_size(devices.bandwidth)}/s within a machine"
-        + (f" and {_size(devices.network)}/s between machines" if devices.nodes > 1 else "")
+        f"seconds at {size_text(devices.bandwidth)}/s within a machine"
+        + (f" and {size_text(devices.network)}/s between machines" if devices.nodes > 1 else "")
         + " (--bandwidth, --network)"
     )
     if min(passes) == 0:
@@ -136,7 +137,7 @@ def _why(said: str, way: str, device: str, room: int | None) -> str:
     if room is None:
         return " (auto: it depends on a device's memory, say --device-memory 80GB)"
     fits = "fits a device" if way == "data" else "fits no single device"
-    return f" (auto: what is kept for good {fits} of {_size(room)})"
+    return f" (auto: what is kept for good {fits} of {size_text(room)})"
 
 
 def _facts(found: WayForecast, devices: Devices, tokens_per_second: float | None) -> dict[str, Any]:
@@ -170,16 +171,14 @@ def _facts(found: WayForecast, devices: Devices, tokens_per_second: float | None
 def _line(found: WayForecast, facts: Mapping[str, Any], devices: Devices, device: str, *, sharers: int) -> str:
     memory, step = facts["memory"], facts["step"]
     taken = (
-        f"{_size(memory['device'])} of each {device} device" if memory["device"] else f"{_size(memory['host'])} each"
+        f"{size_text(memory['device'])} of each {device} device"
+        if memory["device"]
+        else f"{size_text(memory['host'])} each"
     )
-    blocks = f"{_size(step['blocks_received'])} of blocks and " if found.sharers > 1 else ""
+    blocks = f"{size_text(step['blocks_received'])} of blocks and " if found.sharers > 1 else ""
     took = f", {step['seconds']:.2f} s with computing" if step["seconds"] is not None else ""
     mark = "*" if found.sharers == sharers else " "
     return (
-        f"{mark} {found.way}: {taken}, {_size(memory['machine'])} of a machine's memory; a step receives {blocks}"
-        f"{_size(step['gradients_received'])} of gradients, {step['sending_seconds']:.2f} s{took}"
+        f"{mark} {found.way}: {taken}, {size_text(memory['machine'])} of a machine's memory; a step receives {blocks}"
+        f"{size_text(step['gradients_received'])} of gradients, {step['sending_seconds']:.2f} s{took}"
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graftkit.flow.estimate import CorpusEstimate, describe_chosen, estimate_corpus, estimate_steps
+from graftkit.flow.estimate import CorpusEstimate, describe_chosen, estimate_steps
 from graftkit.interfaces.counts import count_weights
 from graftkit.report.run_manifest import MemoryForecast, RunManifest, StageMemory
 
@@ -29,7 +29,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None, memory: MemoryFo
     samples = {"train": plan.samples.train.counts(), "holdout": plan.samples.holdout.counts()}
     layers = f"{len(plan.targets)} layers"
     expected = plan.forecast
-    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train, plan.seen_an_epoch)
+    corpus = plan.estimate()
     fields = " ".join(f"{key}={value!r}" for key, value in bound.adapter.facts()["config"].items())
     return {
         "model": {

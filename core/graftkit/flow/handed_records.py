@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from graftkit.errors import DataError, GraftkitError, RecipeError
 from graftkit.store.files import guarded, make_folder, sha256_of, write_atomic
@@ -59,7 +59,8 @@ def keep_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
     for key, given in rows.items():
         kept[key] = folder / f"{key}.jsonl"
         with _errors_of_the_caller():
-            write_atomic(kept[key], lambda file, key=key, given=given: _write(file, _lines(key, given)))  # type: ignore[misc]
+            lines = _lines(key, given)
+            write_atomic(kept[key], lambda file, lines=lines: file.writelines(lines))  # type: ignore[misc]
     return kept
 
 
@@ -112,10 +113,6 @@ def naming_rows(files: Handed) -> Iterator[None]:
         for key, path in files.items():
             error.where = error.where.replace(str(path), key)
         raise
-
-
-def _write(file: IO[bytes], lines: Iterable[bytes]) -> None:
-    file.writelines(lines)
 
 
 def _lines(key: str, rows: Rows) -> Iterator[bytes]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -137,6 +136,10 @@ class RunPlan:
     def seen_an_epoch(self) -> float:
         """How often an epoch sees a training record, in the mean of all."""
         return _seen(self.shares)
+
+    def estimate(self) -> CorpusEstimate:
+        """Returns what a sample of the records says of all of them: `corpus`, or what is encoded for it now."""
+        return self.corpus or estimate_corpus(self.encoder, self.samples.train, self.seen_an_epoch)
 
     @property
     def chats(self) -> bool:
@@ -413,27 +416,26 @@ def _read(
         which of them training sees.
     """
     data, seed = bound.recipe.data, bound.recipe.training.seed
-    labels: dict[str, str] = {}
-    held_labels: dict[str, str] = {}
     kinds = SeenKinds()
+    held_labels: dict[str, str] = {}
 
-    def learns_from(sample: Sample, known: dict[str, str] = labels) -> None:
+    def learnt(sample: Sample) -> None:
         check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
-        if known is labels:
-            kinds.note(sample)
+        kinds.note(sample)
+
+    def held_out(sample: Sample) -> None:
+        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
         if isinstance(sample, LabelledText):
-            known.setdefault(sample.label, sample.where)
+            held_labels.setdefault(sample.label, sample.where)
 
     files = open_datasets(bound, host, "train", pinned)
     held = []
     if isinstance(data.holdout, list):
         held = open_datasets(bound, host, "holdout", pinned)
-        found = exclude(
-            scan_samples(files, fits=learns_from), scan_samples(held, fits=partial(learns_from, known=held_labels))
-        )
-        _refuse_unlearnt(bound, labels, held_labels)
+        found = exclude(scan_samples(files, fits=learnt), scan_samples(held, fits=held_out))
+        _refuse_unlearnt(bound, kinds.labels, held_labels)
     else:
-        found = split(scan_samples(files, seed, learns_from), data.holdout)
+        found = split(scan_samples(files, seed, learnt), data.holdout)
     if not found.train:
         told = "every record is held out" if found.holdout else "every record is empty"
         raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
@@ -441,16 +443,16 @@ def _read(
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count
     shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
-    return found, [*files, *held], shares, {*labels, *held_labels}, kinds
+    return found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds
 
 
-def _refuse_unlearnt(bound: BoundRecipe, labels: Mapping[str, str], held: Mapping[str, str]) -> None:
+def _refuse_unlearnt(bound: BoundRecipe, labels: Collection[str], held: Mapping[str, str]) -> None:
     """Refuses a label of holdout records that no training record has, unless the recipe lists it.
 
     Args:
         bound: The recipe.
-        labels: The labels of the training records -> where the first of each stands.
-        held: Those of the holdout records.
+        labels: The labels of the training records.
+        held: Those of the holdout records -> where the first of each stands.
 
     Raises:
         DataError: There is one.

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from graftkit.flow.check_model import PlannedBase, plan_base
-from graftkit.flow.estimate import estimate_corpus
 from graftkit.flow.export import make_exporters, refuse_early
 from graftkit.flow.fit_memory import MemoryLimits
 from graftkit.flow.forecast_memory import MemoryRequest, Sizes, TeacherModel, forecast_memory, request_of, teacher_model
@@ -49,7 +48,7 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
         "packed": base.packing.packed,
         "new_rows": len(vocabulary.change.ids) if vocabulary.change else 0,
     }
-    corpus = plan.corpus or estimate_corpus(plan.encoder, plan.samples.train, plan.seen_an_epoch)
+    corpus = plan.estimate()
     sizes = Sizes(corpus.lengths, corpus.learnt, max(corpus.prompts, default=0))
     change = vocabulary.change
 

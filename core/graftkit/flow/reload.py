@@ -238,7 +238,7 @@ def _opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHo
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
     network = load_base_model(files, _dense(host), device=pick_device("auto"))
-    return HeadModel(network, tokenizer, options_of(manifest.chat), manifest.prompts == "chat")
+    return HeadModel(network, tokenizer, options_of(manifest.chat))
 
 
 def _adapter_on(source: str, host: PluginHost, on: AdapterBase) -> ReloadedModel:
@@ -356,7 +356,7 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider, *, heads: bool
     )
     chat = options_of(data.chat)
     if manifest.head:
-        return HeadModel(network, tokenizer, chat, data.prompts == "chat")
+        return HeadModel(network, tokenizer, chat)
     stop = manifest.stop_tokens
     return ReloadedModel(network, tokenizer, stop, data.system, data.tools, chat, data.prompts, settings)
 
@@ -378,7 +378,7 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider, *, heads: 
         providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change, whole, head=manifest.head
     )
     if manifest.head:
-        return HeadModel(network, tokenizer, options_of(manifest.chat), manifest.prompts == "chat")
+        return HeadModel(network, tokenizer, options_of(manifest.chat))
     return _of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
 
 

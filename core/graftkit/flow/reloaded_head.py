@@ -56,13 +56,11 @@ class HeadModel:
         network: The model.
         tokenizer: Its tokenizer.
         chat: How conversations were laid out.
-        conversations: Whether it was trained on conversations in the chat template.
     """
 
     network: Any
     tokenizer: Tokenizer
     chat: ChatOptions = field(default_factory=ChatOptions)
-    conversations: bool = False
 
     def judge(self, text: str) -> Judgement:
         """Returns the labels of a text with their probabilities, its reward, or the likeliest fills of its masks.

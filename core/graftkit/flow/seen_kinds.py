@@ -20,17 +20,22 @@ class SeenKinds:
     """Of each record of the training files, in their order, its label, or whether its answer is wanted."""
 
     def __init__(self) -> None:
-        self._names: dict[str | bool, int] = {}
+        self._names: dict[str | bool | None, int] = {}
         self._of_record = array("I")
 
     def note(self, sample: Sample) -> None:
         """Notes a record; every one of the files in turn."""
-        kind: str | bool = ""
+        kind: str | bool | None = None
         if isinstance(sample, LabelledText):
             kind = sample.label
         elif isinstance(sample, LabelledAnswer):
             kind = sample.wanted
         self._of_record.append(self._names.setdefault(kind, len(self._names)))
+
+    @property
+    def labels(self) -> set[str]:
+        """The labels of all records that were noted."""
+        return {name for name in self._names if isinstance(name, str)}
 
     def told(self, train: Samples, labels: Sequence[str]) -> list[str]:
         """Tells what nothing is learnt of.

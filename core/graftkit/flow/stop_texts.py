@@ -8,8 +8,8 @@ __all__ = ["StopTexts", "begun"]
 
 
 def begun(text: str, sought: str) -> int:
-    """Returns with how many of another text's first characters, not all of them, a text ends."""
-    most = min(len(sought) - 1, len(text))
+    """Returns with how many of another text's first characters a text ends."""
+    most = min(len(sought), len(text))
     return next((count for count in range(most, 0, -1) if text.endswith(sought[:count])), 0)
 
 

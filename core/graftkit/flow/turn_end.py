@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from graftkit.corpus.encode import Encoder
 from graftkit.errors import DataError, ModelError
+from graftkit.flow.stop_texts import begun
 from graftkit.interfaces.samples import Conversation, Message
 
 __all__ = ["TurnEnd", "Unended", "turn_end"]
@@ -75,8 +76,7 @@ class Unended:
         if found >= 0:
             self.ended = True
             return self._release(found)
-        open_ = next((n for n in range(min(len(end), len(self._held)), 0, -1) if self._held.endswith(end[:n])), 0)
-        return self._release(len(self._held) - open_)
+        return self._release(len(self._held) - begun(self._held, end))
 
     def finish(self, *, stopped: bool) -> str:
         """Returns what is left.
