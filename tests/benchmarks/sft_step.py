@@ -1,11 +1,13 @@
-"""Training steps in NF4 on the same rows: graftkit against TRL + PEFT + bitsandbytes.
+"""Training steps on the same records: graftkit against TRL + PEFT + bitsandbytes.
 
-    python tests/benchmarks/sft_step.py --peer-python OTHER_VENV/bin/python [--rounds 3] [--steps 8]
+    python tests/benchmarks/sft_step.py [--modes fp32 bf16 nf4 nf4-bf16] [--rounds 3] [--steps 8] [--sorted]
 
-The peer's environment is its own: pip install -c constraints.txt transformers peft trl bitsandbytes datasets.
-Both sides train LoRA of rank 16 on all linear layers of SmolLM2-135M-Instruct with four chat rows a step, each row
-about 220 tokens. The peer takes the loss over every token, as it does by default; graftkit over the assistant's.
-Sides alternate, each run in a fresh process; the first step of a run, which warms up, is left out.
+The peer runs in `--peer-python`, this Python if left out; it needs transformers, peft, trl, bitsandbytes and datasets.
+Both sides train LoRA of rank 16 on all linear layers of SmolLM2-135M-Instruct with about four chat records a step.
+How many turns a record has is drawn from a log-normal distribution: 40 to 512 tokens. The peer takes the loss
+over every token, as it does by default; graftkit over the assistant's. With `--sorted` the peer groups records of
+like length, its best setting on a CPU. Sides alternate, each run in a fresh process; the first step of a run, which
+warms up, is left out.
 """
 
 from __future__ import annotations
@@ -17,18 +19,24 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from random import Random
 from typing import Any
 
 ROWS_PER_STEP = 4
+TOKENS_PER_STEP = 800  # about as many as four records have
 
 
 def write_rows(path: Path, source: Path, count: int) -> None:
-    """Makes chat rows of a realistic length from the home-automation rows, four turns' worth in each."""
-    rows = [json.loads(line)["messages"] for line in source.read_text(encoding="utf-8").splitlines()]
+    """Makes chat records of varied length from the home-automation records, whose turns are put one after another."""
+    records = [json.loads(line)["messages"] for line in source.read_text(encoding="utf-8").splitlines()]
+    random, start = Random(0), 0
     with path.open("w", encoding="utf-8") as file:
-        for start in range(0, count * 5, 5):
-            turns = [turn for row in rows[start : start + 5] for turn in row[1:]]
-            file.write(json.dumps({"messages": [rows[start][0], *turns]}) + "\n")
+        for _ in range(count):
+            parts = max(1, min(12, round(random.lognormvariate(1.1, 0.7))))
+            taken = [records[number % len(records)] for number in range(start, start + parts)]
+            start += parts
+            turns = [turn for record in taken for turn in record[1:]]
+            file.write(json.dumps({"messages": [taken[0][0], *turns]}) + "\n")
 
 
 def _dense(found: Any) -> Any:
@@ -50,13 +58,19 @@ def write_model(folder: Path) -> None:
     files.save_tokenizer(folder)
 
 
-def ours(model: Path, rows: Path, steps: int, out: Path) -> dict[str, Any]:
+def ours(model: Path, rows: Path, mode: str, steps: int, out: Path) -> dict[str, Any]:
     """Runs graftkit; its step lines say tokens and seconds."""
     recipe = {
         "model": str(model),
         "data": {"train": str(rows), "holdout": 0.0, "max_length": 512},
-        "quantizer": {"use": "nf4", "double_quant": True},
-        "training": {"steps": steps, "tokens_per_step": ROWS_PER_STEP * 256, "learning_rate": 2e-4, "device": "cpu"},
+        "quantizer": {"use": "nf4", "double_quant": True} if "nf4" in mode else "none",
+        "training": {
+            "steps": steps,
+            "tokens_per_step": TOKENS_PER_STEP,
+            "learning_rate": 2e-4,
+            "device": "cpu",
+            "dtype": "bfloat16" if "bf16" in mode else "float32",
+        },
     }
     script = (
         "import json, resource, sys, graftkit; graftkit.run(json.loads(sys.argv[1]), out=sys.argv[2]); "
@@ -72,39 +86,48 @@ def ours(model: Path, rows: Path, steps: int, out: Path) -> dict[str, Any]:
     }
 
 
-def theirs(python: str, model: Path, rows: Path, steps: int) -> dict[str, Any]:
+def theirs(python: str, model: Path, rows: Path, mode: str, steps: int, sampling: str) -> dict[str, Any]:
     """Runs the peer."""
     script = Path(__file__).parent / "peers" / "trl_sft.py"
-    command = [python, str(script), str(model), str(rows), str(steps), str(ROWS_PER_STEP)]
+    command = [python, str(script), str(model), str(rows), mode, str(steps), str(ROWS_PER_STEP), sampling]
     facts = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     seconds = facts["seconds"]
     share = sum(seconds[1:]) / (len(seconds) - 1) * len(seconds)
-    return {"rate": facts["tokens"] / share, "peak_mb": facts["peak_mb"], "last_loss": facts["losses"][-1]}
+    return {
+        "rate": facts["tokens"] / share,
+        "peak_mb": facts["peak_mb"],
+        "last_loss": facts["losses"][-1],
+    }
 
 
 def main() -> None:
     """Prints each round and the medians."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--peer-python", required=True)
+    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--modes", nargs="+", default=["fp32", "bf16", "nf4", "nf4-bf16"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--sorted", action="store_true")
     options = parser.parse_args()
+    sampling = "group_by_length" if options.sorted else "random"
     fixtures = Path(__file__).parents[2] / "fixtures" / "home"
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        write_model(place / "model")
-        write_rows(place / "records.jsonl", fixtures / "train.jsonl", 120)
-        found: dict[str, list[dict[str, Any]]] = {"graftkit": [], "trl": []}
-        for number in range(options.rounds):
-            out = place / f"run-{number}"
-            found["graftkit"].append(ours(place / "model", place / "records.jsonl", options.steps, out))
-            found["trl"].append(theirs(options.peer_python, place / "model", place / "records.jsonl", options.steps))
-            print(json.dumps({side: facts[-1] for side, facts in found.items()}), flush=True)
-    for side, facts in found.items():
-        rate, peak = (statistics.median(fact[key] for fact in facts) for key in ("rate", "peak_mb"))
-        print(f"{side:10}{rate:8.0f} tokens/s   peak {peak:6.0f} MB")
-    ratio = statistics.median(a["rate"] / b["rate"] for a, b in zip(*found.values(), strict=True))
-    print(f"graftkit trains {ratio:.2f} times as many tokens a second")
+        model, rows = Path(folder) / "model", Path(folder) / "records.jsonl"
+        write_model(model)
+        write_rows(rows, fixtures / "train.jsonl", 200)
+        for mode in options.modes:
+            pairs = []
+            for number in range(options.rounds):
+                mine = ours(model, rows, mode, options.steps, Path(folder) / f"run-{mode}-{number}")
+                peer = theirs(options.peer_python, model, rows, mode, options.steps, sampling)
+                pairs.append((mine, peer))
+                print(json.dumps({"mode": mode, "graftkit": mine, "trl": peer}), flush=True)
+            rates, peaks = ([tuple(side[key] for side in pair) for pair in pairs] for key in ("rate", "peak_mb"))
+            for side, name in enumerate(("graftkit", "trl")):
+                rate, peak = (statistics.median(found[side] for found in figures) for figures in (rates, peaks))
+                print(f"{mode:10}{name:10}{rate:8.0f} tokens/s   peak {peak:6.0f} MB")
+            faster, smaller = (statistics.median(a / b for a, b in figures) for figures in (rates, peaks))
+            print(f"{mode:10}{faster:.2f} times as many tokens a second, {smaller:.2f} of the memory", flush=True)
 
 
 if __name__ == "__main__":

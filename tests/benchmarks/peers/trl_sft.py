@@ -1,6 +1,6 @@
 """The peer's side of `sft_step.py`: TRL + PEFT + bitsandbytes, run by a Python that has them.
 
-    python trl_sft.py MODEL_FOLDER ROWS_JSONL STEPS ROWS_PER_STEP
+    python trl_sft.py MODEL_FOLDER ROWS_JSONL fp32|bf16|nf4|nf4-bf16 STEPS ROWS_PER_STEP random|group_by_length
 
 Prints one JSON object: tokens without padding and seconds of each step, losses, peak memory in MB.
 """
@@ -40,18 +40,22 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 
 def main() -> None:
     """Trains a few steps."""
-    folder, rows_file, steps, batch = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    folder, rows_file, mode, sampling = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[6]
+    steps, batch = int(sys.argv[4]), int(sys.argv[5])
+    dtype = torch.bfloat16 if "bf16" in mode else torch.float32
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_compute_dtype=dtype,
     )
     rows = [json.loads(line) for line in Path(rows_file).read_text(encoding="utf-8").splitlines()]
     clock = StepClock()
     with tempfile.TemporaryDirectory() as out:
         trainer = SFTTrainer(
-            model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=nf4),
+            model=AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, quantization_config=nf4 if "nf4" in mode else None
+            ),
             args=SFTConfig(
                 output_dir=out,
                 max_steps=steps,
@@ -61,9 +65,10 @@ def main() -> None:
                 logging_steps=1,
                 save_strategy="no",
                 report_to=[],
-                bf16=False,
+                bf16="bf16" in mode,
                 use_cpu=True,
                 gradient_checkpointing=False,
+                train_sampling_strategy=sampling,
                 disable_tqdm=True,
                 seed=0,
             ),
