@@ -31,6 +31,8 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "as many heads as wide": ("llama", {"num_attention_heads": 64, "head_dim": 60_000}),
     "one head": ("llama", {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 30_000}),
     "a list of layers": ("llama", {"layer_types": ["full_attention"] * LARGE}),
+    "a longer list of layers": ("llama", {"layer_types": ["full_attention"] * (3 * LARGE)}),
+    "lists of lists": ("llama", {"layers_of": [[[]] * 1000] * 1000}),
     "a list of layers, and as many layers": (
         "qwen2",
         {"layer_types": ["full_attention"] * 100_000, "num_hidden_layers": 100_000},

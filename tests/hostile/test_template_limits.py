@@ -15,6 +15,7 @@ HOSTILE = {
     "a long product": "{{ 'a' * 10**9 }}",
     "a long product of a list": "{{ ([0] * 10**9) | length }}",
     "a product from the left": "{{ 10**9 * 'a' }}",
+    "many slices": "{{ [1] | slice(10**10) | list }}",
     "a product in a condition": "{% if 'a' * 10**9 %}x{% endif %}",
     "loops in loops": _LOOP.replace("BODY", _LOOP.replace("BODY", "x")),
     "loops that write nothing": _LOOP.replace("BODY", _LOOP.replace("BODY", "")),

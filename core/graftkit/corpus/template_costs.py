@@ -208,6 +208,11 @@ def _batch(budget: Budget, items: Any, size: int, fill: Any = None) -> int:
     return _each(2)(budget, items) + (check_width(size) if fill is not None else 0)
 
 
+def _slice(budget: Budget, items: Any, slices: int, fill: Any = None) -> int:
+    """What cutting into so many lists costs: each is made, whether or not items are left for it."""
+    return _each(2)(budget, items) + _STEPS_AN_ITEM * abs(int(slices))
+
+
 def _round(budget: Budget, value: Any, precision: int = 0, *given: Any, **named: Any) -> int:
     if abs(precision) > 300:
         raise LimitError("rounds to more than 300 digits")
@@ -274,7 +279,7 @@ FILTERS: dict[str, Cost] = {
     "safe": _read(1),
     "select": _each(8),
     "selectattr": _each(8),
-    "slice": _each(2),
+    "slice": _slice,
     "sort": _sort,
     "string": _read(4),
     "sum": _total,

@@ -25,6 +25,8 @@ _ANY_PARTS = 1024
 _ANY_NUMBER = 1 << 24
 _MOST_LAYERS = 1000
 """Layers of a model, and of each of its parts; models in use have up to 200. Libraries build a module for each."""
+_MOST_VALUES = 500_000
+"""Values that a configuration may hold; models in use have up to 100,000, the names of their experts' layers."""
 _DEEP = re.compile(r"(^|\.)(num_hidden_layers|n_layers?|num_layers|num_hidden_blocks|depth|(en|de)coder_layers)$")
 
 
@@ -64,8 +66,9 @@ def check_layers(config: Mapping[str, Any], where: str) -> None:
     """Refuses a config.json of far more layers than any model has, each of which takes milliseconds, or of no width.
 
     Raises:
-        ModelError: It names more layers, or fewer than none, or a width below 1.
+        ModelError: It names more layers, or fewer than none, or a width below 1, or holds more values than any does.
     """
+    _check_values(config, where)
     own = text_settings(config)
     for key in _WIDTHS:
         if isinstance(own.get(key), int) and own[key] < 1:
@@ -75,6 +78,19 @@ def check_layers(config: Mapping[str, Any], where: str) -> None:
             raise ModelError(
                 f"the configuration's {key} is {_shown(value)}; up to {_MOST_LAYERS:,} are read", where=where
             )
+
+
+def _check_values(config: Mapping[str, Any], where: str) -> None:
+    """Counts the values of a configuration, at any depth, until there are too many."""
+    count, left = 0, list(config.values())
+    while left:
+        value = left.pop()
+        if isinstance(value, str) or not isinstance(value, Mapping | Sequence):
+            continue
+        count += len(value)
+        if count > _MOST_VALUES:
+            raise ModelError(f"the configuration holds over {_MOST_VALUES:,} values; no model needs them", where=where)
+        left.extend(value.values() if isinstance(value, Mapping) else value)
 
 
 def _shown(value: int) -> str:
