@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,46 @@ def test_nothing_is_written_where_the_folder_was(make_recipe: Any, tmp_path: Pat
         manifest = RunManifest.read(tmp_path / "elsewhere")
         assert manifest is not None and manifest.status == "running"
         assert graftkit.run(make_recipe(), out=tmp_path / "elsewhere", resume=True).after is not None
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def other_ids(path: Path) -> None:
+    """Changes the last byte but the size: the highest of the last id's."""
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(bytes([1 + file.read(1)[0]]))
+
+
+def another(path: Path) -> None:
+    new = path.with_name("new")
+    new.write_bytes(path.read_bytes())
+    new.replace(path)
+
+
+@pytest.mark.parametrize(("name", "when"), [("train", 1), ("train", 3), ("train", 5), ("holdout", 3)])
+@pytest.mark.parametrize("change", [truncated, other_ids, another, Path.unlink])
+def test_tokens_that_change_are_not_trained_on(
+    make_recipe: Any, tmp_path: Path, name: str, when: int, change: Callable[[Path], None]
+) -> None:
+    """Half of a file gave a division by zero, and other ids were trained on without a word."""
+    path, lost = tmp_path / f"run/tokens/{name}.safetensors", []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == when and not lost:
+            lost.append(path.read_bytes())
+            change(path)
+
+    recipe = make_recipe(training={"steps": 5, "tokens_per_step": 256, "checkpoint_every": 2})
+    with pytest.raises(StorageError, match="changed, replaced or deleted while the run read it") as caught:
+        graftkit.run(recipe, out=tmp_path / "run", on_event=on_event)
+    assert caught.value.where == str(path)
+    undisturbed = graftkit.run(recipe, out=tmp_path / "undisturbed")
+    resumed = graftkit.run(recipe, out=tmp_path / "run", resume=True)
+    assert resumed.after == undisturbed.after
+    assert path.read_bytes() == lost[0]
 
 
 @pytest.mark.parametrize("change", ["delete", "replace"])

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from graftkit._version import __version__
-from graftkit.errors import GraftkitError
+from graftkit.errors import GraftkitError, StorageError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
 from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, others_files
@@ -29,6 +30,7 @@ from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.host.records import PluginRecord
 from graftkit.host.registry import BUILT_IN
+from graftkit.interfaces.file_state import FileState
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import (
     FORMAT,
@@ -111,6 +113,7 @@ class RunContext:
         )
         self.info = self._run_info()
         self._theirs: list[str] = []
+        self._watched: dict[Path, FileState] = {}
         self._stands = resumed is not None and resumed.only_exports(recipe)
         if resumed is not None:
             self._theirs = others_files(folder, resumed.manifest)
@@ -188,8 +191,7 @@ class RunContext:
     @contextmanager
     def stage(self, name: str) -> Iterator[StageScope]:
         """Marks the time in which a stage runs; the manifest is saved at its end."""
-        self.cancel.poll()
-        self.check_folder()
+        self.poll()
         self.emit(StageStarted(name))
         self.record(progress={"stage": name})
         scope = StageScope(self, name)
@@ -272,13 +274,45 @@ class RunContext:
         if not self._stands or self._manifest.status == "finished":
             self._manifest.write(self.folder)
 
-    def check_folder(self) -> None:
-        """Makes sure that the run's folder still is the one that it began in.
+    def poll(self) -> None:
+        """Stops the run where somebody wants that, or where its folder is not what it was.
 
         Raises:
-            StorageError: It was moved, deleted or replaced.
+            Cancelled: The first.
+            StorageError: The second; see `check_folder`.
+        """
+        self.cancel.poll()
+        self.check_folder()
+
+    def watch(self, path: Path) -> Path:
+        """Has `check_folder` make sure of a file, too, from which the run reads until it ends; gives its path.
+
+        Call it before the file is read: what is written to it afterwards is found out then.
+
+        Raises:
+            StorageError: It can't be read.
+        """
+        try:
+            self._watched[path] = FileState.of(path)
+        except OSError as error:
+            raise StorageError(f"can't be read: {error.strerror}", where=str(path)) from error
+        return path
+
+    def check_folder(self) -> None:
+        """Makes sure that the run's folder still is the one that it began in, and what it reads there as it was.
+
+        Raises:
+            StorageError: The folder was moved, deleted or replaced, or a file in it that the run reads was changed.
         """
         self._claimed.check()
+        for path, state in self._watched.items():
+            if not state.holds(path):
+                raise StorageError(
+                    "the file was changed, replaced or deleted while the run read it",
+                    where=str(path),
+                    hint="Nothing that was computed since the last step is kept. --resume makes the file anew and goes "
+                    "on from the last checkpoint.",
+                )
 
 
 class StageScope:
@@ -299,7 +333,7 @@ class StageScope:
         start = time.perf_counter()
 
         def report(done: int, total: int) -> None:
-            self._run.cancel.poll()
+            self._run.poll()
             left = (time.perf_counter() - start) / done * (total - done) if done else None
             self._run.emit(Progress(self.name, what, done, total, seconds_left=left))
 

@@ -92,7 +92,7 @@ def build_corpus(run: RunContext) -> Corpus:
         tallies = _sealed(run, sides) or _written(run, stage, encoder, sides)
         if (run.folder / PARTIAL).exists():
             remove_tree(run.folder / PARTIAL)
-        stores = {name: TokenStore.load(run.folder / TOKENS / f"{name}.safetensors") for name in sides}
+        stores = {name: TokenStore.load(run.watch(run.folder / TOKENS / f"{name}.safetensors")) for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
         made_from = {**fingerprints, "layout": encoder.fingerprint}
         run.record(

@@ -443,7 +443,7 @@ def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
 
 
 def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
-    poll, disabled = run.cancel.poll, run.host.disabled
+    poll, disabled = run.poll, run.host.disabled
     return prove_and_tell(folder, run.folder / PROBES_FILE, poll, disable=disabled, notice=stage.notice)
 
 

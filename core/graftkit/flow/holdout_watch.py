@@ -95,7 +95,7 @@ class HoldoutWatch:
 
     def _evaluate(self, step: int, steps: int) -> None:
         start = time.perf_counter()
-        loss = self._trainer.holdout_loss(self._sample, self._run.cancel.poll)
+        loss = self._trainer.holdout_loss(self._sample, self._run.poll)
         if not math.isfinite(loss):
             error = LossError(f"after step {step} the holdout loss is {loss}")
             error.step, error.good = step + 1, max(0, step - 1)  # the next one is not taken

@@ -120,7 +120,7 @@ def _made(
         for batch in passes.batches([store[example] for example in group]):
             positions = batch.logit_positions[: max(0, wanted)]
             if len(positions):
-                run.cancel.poll()
+                run.poll()
                 wanted -= len(positions)
                 inputs = forward_inputs(batch.sequences, packed=packing.packed)
                 with hooks.watching(positions, batch.tokens):

@@ -81,7 +81,7 @@ class SampleAnswers:
         training, start = self._network.training, time.perf_counter()
 
         def poll(made: int) -> None:
-            self._run.cancel.poll()
+            self._run.poll()
             now = time.perf_counter()
             if now > until:
                 self._needs = (now - start) * self._tokens / made

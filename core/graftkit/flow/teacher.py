@@ -68,7 +68,7 @@ def with_teacher(run: RunContext, planned: PlannedBase, corpus: Corpus) -> Corpu
             remove_tree(run.folder / _PARTIAL)
         stage.facts |= {"tokens": int(corpus.train.loss_tokens.sum() + corpus.holdout.loss_tokens.sum()), **notes}
         stage.notice(_described(teacher, notes))
-        found = {name: TokenStore.load(run.folder / TEACHER / f"{name}.safetensors") for name in stores}
+        found = {name: TokenStore.load(run.watch(run.folder / TEACHER / f"{name}.safetensors")) for name in stores}
         return replace(corpus, train=found["train"], holdout=found["holdout"])
 
 

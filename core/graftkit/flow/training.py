@@ -121,8 +121,9 @@ def _take_steps(
     run.processes.announce({"part": "training"})
     try:
         watch.after_step()  # a run may have been stopped before it was evaluated
-        trainer.run(_on_step(run, trainer, watch, SampleAnswers(run, loaded, corpus)), run.cancel.poll, on_pass)
+        trainer.run(_on_step(run, trainer, watch, SampleAnswers(run, loaded, corpus)), run.poll, on_pass)
     except BaseException as error:
+        run.check_folder()  # whatever fails, fails of that where a file was changed under it
         if trainer.whole and trainer.step > start:
             _write_checkpoint(run, trainer, watch)
             save_adapter(run, loaded.model, trainer.step)
@@ -266,6 +267,7 @@ def _on_step(
 
     def on_step(step: StepInfo) -> None:
         nonlocal seconds, taken
+        run.check_folder()
         seconds, taken = seconds + step.seconds, taken + 1
         run.put_back(state, "training")
         watch.lines.append(to_line(step))

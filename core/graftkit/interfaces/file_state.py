@@ -40,6 +40,13 @@ class FileState:
             raise OSError(errno.EINVAL, "this is no regular file", str(file))
         return cls(found.st_size, found.st_mtime_ns, found.st_ino)
 
+    def holds(self, path: Path) -> bool:
+        """Tells whether the file at a path is in this state; one that is gone is not."""
+        try:
+            return FileState.of(path) == self
+        except OSError:
+            return False
+
     def check(self, path: Path, descriptor: int | None = None) -> None:
         """Makes sure that a file is still in this state.
 

@@ -109,7 +109,7 @@ class Trainer:
 
         Args:
             on_step: Called after each step.
-            poll: Called before each forward pass; raises to stop.
+            poll: Called before each step and each forward pass, and before examples are read; raises to stop.
             on_pass: Called after each but the last pass of a step, with the step's number, how many of its passes are
                 done, and how many there are.
 
@@ -119,6 +119,7 @@ class Trainer:
         with self._training():
             self._send_state()
             while not self.stopped and self.step < len(self.plan):
+                poll()
                 self._processes.announce({"step": self.step + 1})
                 on_step(self._take_step(poll, on_pass))
             self._processes.announce(_TRAINED)
@@ -170,8 +171,9 @@ class Trainer:
 
         Args:
             store: The holdout examples, which the other processes know.
-            poll: Called before each forward pass; raises to stop.
+            poll: Called before they are read, and before each forward pass; raises to stop.
         """
+        poll()
         self._send_state()
         self._processes.announce(_EVALUATE)
         return self._evaluate(store, poll)
