@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from graftkit import Record, RecordSource
@@ -28,11 +29,12 @@ class JsonLines:
         """Yields a record a line."""
         for number, line in source.lines():
             place = f":{number}"
-            yield Record(place, _parsed(line, f"{source}{place}"))
+            yield Record(place, partial(_parsed, line, source, place))
 
 
-def _parsed(line: bytes, where: str) -> Callable[[], Any]:
-    return lambda: parse_record(decode_utf8(line, where), where, _A_LINE)
+def _parsed(line: bytes, source: RecordSource, place: str) -> Any:
+    where = f"{source}{place}"
+    return parse_record(decode_utf8(line, where), where, _A_LINE)
 
 
 _A_LINE = "A line is one whole JSON object. Of another form of JSON, this makes lines: jq -c . FILE > records.jsonl"

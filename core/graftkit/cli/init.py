@@ -255,6 +255,8 @@ def _told(found: StartingPoint) -> Iterator[str]:
         yield _left_out(found)
     if found.objective == "classification":
         yield "a few labels: objective: classification trains a classifier; with objective: sft it is to write them"
+    if found.checked < found.records:
+        yield f"checked are {found.checked:,} of the records, evenly spread; toolkit plan checks all of them"
     yield f"{found.records:,} records, about {found.steps:,} steps of {found.tokens_per_step:,} tokens"
 
 

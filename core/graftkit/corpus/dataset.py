@@ -110,7 +110,18 @@ class Dataset:
                 continue
             yield sample
         if number < 0:
-            raise DataError("there is no record in it", where=str(self.source))
+            raise _no_record(self.source)
+
+    def count(self) -> int:
+        """Counts the records, without parsing them.
+
+        Raises:
+            DataError: The file can't be read, or there is none.
+        """
+        found = sum(1 for _ in self.reader.records(self.source))
+        if not found:
+            raise _no_record(self.source)
+        return found
 
     def after(self, wanted: Iterator[bool]) -> Iterator[Sample | None]:
         """Yields an item a sample, once all records have been read: the sample where it is wanted, else None.
@@ -185,7 +196,11 @@ def first_records(
         where = f"{source}{record.place}"
         yield where, _renamed(_columns(record, where), columns, where)
     if record is None:
-        raise DataError("there is no record in it", where=str(source))
+        raise _no_record(source)
+
+
+def _no_record(source: RecordSource) -> DataError:
+    return DataError("there is no record in it", where=str(source))
 
 
 def _columns(record: Record, where: str) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,10 @@ class Samples:
 
 
 def scan_samples(
-    datasets: Sequence[Dataset], seed: int | None = None, fits: Callable[[Sample], None] = lambda sample: None
+    datasets: Sequence[Dataset],
+    seed: int | None = None,
+    fits: Callable[[Sample], None] = lambda sample: None,
+    most: int | None = None,
 ) -> Samples:
     """Reads every record of some files once, to check it.
 
@@ -102,6 +106,8 @@ def scan_samples(
         datasets: The files.
         seed: Places the records in a draw of holdout ones; None where none is to be drawn.
         fits: Called with each record; raises a `DataError` where the run can't use it.
+        most: Where there are more records, so many, evenly spread, are checked, and the others only counted: those are
+            not `kept`. None for no limit. Files must be none whose empty records are left out.
 
     Returns:
         All records. Of each, a digest and its shape are kept in memory, about 40 bytes.
@@ -110,17 +116,23 @@ def scan_samples(
         DataError: A file can't be read, or a record is malformed or of another shape; with file and line.
     """
     datasets = tuple(datasets)
-    digests, draws, kinds = bytearray(), bytearray(), bytearray()
+    digests, draws, kinds, kept = bytearray(), bytearray(), bytearray(), bytearray()
     states = [_state(dataset.source.path) for dataset in datasets]
+    stride = 1 if most is None else -(-sum(dataset.count() for dataset in datasets) // most) or 1
     sizes = []
     for dataset in datasets:
         before = len(kinds)
-        for sample in dataset:
-            fits(sample)
-            digest, draw = digest_sample(sample, seed)
+        wanted = (number % stride == 0 for number in count(before))
+        for sample in dataset if stride == 1 else dataset.after(wanted):
+            digest, draw, kind = bytes(DIGEST.itemsize), b"" if seed is None else bytes(DIGEST.itemsize), 0
+            if sample is not None:
+                fits(sample)
+                digest, draw = digest_sample(sample, seed)
+                kind = _KINDS[type(shown(sample))]
             digests += digest
             draws += draw
-            kinds.append(_KINDS[type(shown(sample))])
+            kinds.append(kind)
+            kept.append(sample is not None)
         sizes.append(len(kinds) - before)
 
     found = np.frombuffer(digests, DIGEST)
@@ -133,8 +145,8 @@ def scan_samples(
                 yield from _read(dataset, state, wanted[part], found[part])
             start += size
 
-    shapes = np.frombuffer(kinds, np.uint8)
-    return Samples(read, found, np.frombuffer(draws, DIGEST), shapes, np.ones(len(kinds), bool), sizes)
+    shapes, mask = np.frombuffer(kinds, np.uint8), np.frombuffer(kept, np.bool_)
+    return Samples(read, found, np.frombuffer(draws, DIGEST), shapes, mask, sizes)
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -94,7 +94,10 @@ class NamedReader(Named):
         while (record := self._call(source, next, records, _END)) is not _END:
             if not isinstance(record, Record):
                 raise self.wrong(f"gave {kind_named(record)} in place of a Record", source)
-            yield Record(record.place, partial(self._call, f"{source}{record.place}", record.load))
+            yield Record(record.place, partial(self._load, source, record))
+
+    def _load(self, source: RecordSource, record: Record) -> Any:
+        return self._call(f"{source}{record.place}", record.load)
 
 
 class NamedFormat(Named):

@@ -33,6 +33,9 @@ _MOST_LABELS, _TIMES_SEEN, _LABEL_LENGTH = 100, 4, 60
 """How many labels there are at most where they name classes, how often each is seen at least, in the mean, and how many
 characters it has at most. Texts with an answer each have about as many answers as records."""
 
+_LOOKED_AT = 10_000
+"""How many records are checked at most: what is chosen does not change with more, and a run checks all."""
+
 _TURN_TOKENS = frozenset({"<|im_start|>", "<|im_end|>"})
 
 
@@ -43,6 +46,7 @@ class StartingPoint:
     Attributes:
         datasets: The files, with their readers and formats.
         records: How many records they hold.
+        checked: How many of them were checked, evenly spread.
         max_length: Tokens of an example at most: 99 of 100 fit.
         tokens_per_step: Tokens of an optimizer step: about eight examples.
         epochs: How often every record is seen: three times, or as often as thirty steps take.
@@ -60,6 +64,7 @@ class StartingPoint:
 
     datasets: Sequence[Dataset]
     records: int
+    checked: int
     max_length: int
     tokens_per_step: int
     epochs: int
@@ -74,7 +79,7 @@ class StartingPoint:
 
 
 def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | None = None) -> StartingPoint:
-    """Reads the records and the model's headers, and encodes some of the records.
+    """Reads the records, of many of them some, and the model's headers, and encodes some of the records.
 
     Args:
         host: The plugins.
@@ -89,13 +94,15 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
         ProviderError: No model source knows the reference.
     """
     datasets = open_path(host, train, said)
-    samples = scan_samples(datasets)
+    samples = scan_samples(datasets, most=_LOOKED_AT)
+    records = len(samples.kept)
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
     labels = _labels_of(samples)
     objective = "classification" if labels else _objective_for(next(iter(samples)))
     corpus, template, instead_of = _laid_out(tokenizer, samples, context, labels)
+    corpus = replace(corpus, scale=corpus.scale * records / len(samples))
     longest = min(context, max(64, math.ceil(corpus.longest_quantile(0.99) / 64) * 64))
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
     kept = [min(longest / most, 1.0) for most in corpus.longest]
@@ -105,6 +112,7 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
     steps = estimate_steps(recipe.model_copy(update={"training": chosen}), corpus).steps
     return StartingPoint(
         datasets,
+        records,
         len(samples),
         longest,
         chosen.tokens_per_step,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 from graftkit.interfaces.long_numbers import LONG_NUMBER, is_long_number
@@ -33,7 +34,7 @@ def parse_json(data: bytes | str, most_values: int = 4_000_000, *, unicode: bool
         data: The JSON.
         most_values: How many values it may hold; an object counts as four. A value takes up to 80 bytes.
         unicode: Whether texts must have a UTF-8 form, which those with a lone surrogate have not.
-        options: Further keywords of `json.loads`.
+        options: Further keywords of `json.JSONDecoder`.
 
     Raises:
         ValueError: It is no JSON, or holds more values, or a text without a UTF-8 form where that is asked for, or a
@@ -43,7 +44,7 @@ def parse_json(data: bytes | str, most_values: int = 4_000_000, *, unicode: bool
     if sum(weight * text.count(sign) for sign, weight in _WEIGHTS.items()) > most_values:  # those in texts, too
         _check_values(text, most_values)
     try:
-        found = json.loads(text, **options)
+        found = _decoder(**options).decode(text)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     except ValueError as error:
@@ -55,6 +56,12 @@ def parse_json(data: bytes | str, most_values: int = 4_000_000, *, unicode: bool
     if unicode and _HALF_PAIR.search(text):
         _check_unicode(found)
     return found
+
+
+@lru_cache(maxsize=16)
+def _decoder(**options: Any) -> json.JSONDecoder:
+    """Returns a decoder, which `json.loads` makes anew for each text where it is given options."""
+    return json.JSONDecoder(**options)
 
 
 def parse_strict_json(data: bytes | str, most_values: int, *, unicode: bool = False) -> Any:
