@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from graftkit.corpus.sample_files import scan_samples
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import (
     ROLES,
@@ -400,3 +402,29 @@ def test_what_follows_a_list_of_records_in_an_object_is_not_lost(tmp_path: Path,
 @pytest.mark.parametrize("after", ["}", ', "n": {"a": [1, "]}", 2]}}\n', ', "text": "' + "x]}" * 700_000 + '"}'])
 def test_an_object_around_a_list_of_records_may_hold_more(tmp_path: Path, after: str) -> None:
     assert len(records(tmp_path, LISTED + after, "rows.json")) == 2
+
+
+@pytest.mark.parametrize("most", [1, 7, 30, 59, 60, None])
+def test_of_many_records_some_are_checked_evenly_spread(tmp_path: Path, most: int | None) -> None:
+    """The same ones are read again, under their numbers among all; those between are counted alone."""
+    for name, count in (("a", 41), ("b", 19)):
+        rows = [json.dumps({"text": f"{name}{number}"}) for number in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    files = open_files([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    every, some = scan_samples(files, 3), scan_samples(files, 3, most=most)
+    assert len(some.kept) == 60 and list(some.sizes) == [41, 19]
+    chosen = np.flatnonzero(some.kept)
+    stride = 60 if most == 1 else int(chosen[1] - chosen[0])
+    assert chosen.tolist() == list(range(0, 60, stride))
+    assert len(chosen) <= (most or 60) < len(chosen) * 2 or most in (None, 59)
+    assert list(some) == [sample for number, sample in enumerate(every) if number % stride == 0]
+    assert (some.digests[some.kept] == every.digests[some.kept]).all()
+    assert (some.draws[some.kept] == every.draws[some.kept]).all()
+
+
+def test_a_record_that_is_not_among_those_is_not_judged(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f"{TEXT}\n" * 151 + '{"text": 3}\n' + f"{TEXT}\n" * 48)
+    files = open_files([tmp_path / "a.jsonl"])
+    assert len(scan_samples(files, most=100)) == 100
+    with pytest.raises(DataError, match=r"a\.jsonl:152"):
+        scan_samples(files, most=200)
