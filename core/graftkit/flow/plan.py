@@ -51,7 +51,6 @@ from graftkit.model.targets import likely_embedding, likely_layers, likely_outpu
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.paths import is_hub_dataset
-from graftkit.recipe.schema import Recipe
 from graftkit.recipe.without_effect import without_effect
 from graftkit.report.run_manifest import HeadFacts, SettledKey
 from graftkit.training.order import DatasetShare
@@ -264,7 +263,7 @@ def make_plan(
         *kinds.told(samples.train, labels),
         *_unseen(bound, shares),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
-        *_short_training(bound.recipe, corpus, lambda: estimate_corpus(encoder, samples.train, _seen(shares))),
+        *([told] if corpus and (told := too_short(bound.recipe, estimate_steps(bound.recipe, corpus))) else []),
         *([] if vocabulary else rowless),
         *_losses(known, vocabulary),
         *host.notices,
@@ -305,12 +304,18 @@ def _with_numbers(
     shares: Sequence[DatasetShare],
     earlier: Mapping[str, Any] | None,
 ) -> tuple[BoundRecipe, Mapping[str, Any], CorpusEstimate | None]:
-    """Returns the recipe with the numbers of a training that it leaves out, those numbers, and what they are from."""
+    """Returns the recipe with the numbers of a training that it leaves out, those numbers, and what they are from.
+
+    Where it leaves out none, records are looked at only for steps that may be too few.
+    """
     recipe = bound.recipe
-    said = recipe.training.model_fields_set
-    if recipe.training.steps is not None and {"tokens_per_step", "learning_rate"} <= said:
+    said, steps = recipe.training.model_fields_set, recipe.training.steps
+    complete = steps is not None and {"tokens_per_step", "learning_rate"} <= said
+    if complete and (steps or 0) >= FEWEST_SAID:
         return bound, {}, None
     corpus = estimate_corpus(encoder, samples.train, _seen(shares))
+    if complete:
+        return bound, {}, corpus
     rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
     chosen = choose_training(recipe, corpus, files, rate_scale)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
@@ -319,14 +324,6 @@ def _with_numbers(
 
 def _seen(shares: Sequence[DatasetShare]) -> float:
     return float(sum(share.weight * share.records for share in shares) / sum(share.records for share in shares))
-
-
-def _short_training(recipe: Recipe, corpus: CorpusEstimate | None, estimate: Callable[[], CorpusEstimate]) -> list[str]:
-    """Says of too few steps what to write; where nothing was to be chosen, records are looked at only for few steps."""
-    if corpus is None and (recipe.training.steps or 0) >= FEWEST_SAID:
-        return []
-    told = too_short(recipe, estimate_steps(recipe, corpus or estimate()))
-    return [told] if told else []
 
 
 def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
