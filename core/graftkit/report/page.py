@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -27,19 +28,24 @@ def render(template: str, **values: Any) -> str:
         template: The template's name.
         values: What it shows.
     """
+    style = variables() + "\n" + files("graftkit.report").joinpath("page.css").read_text(encoding="utf-8")
+    return with_policy(_environment().get_template(template).render(style=Markup(style), **values))
+
+
+@cache
+def _environment() -> Environment:
+    """Returns what the templates are compiled in, each once in a process."""
     folder = files("graftkit.report").joinpath("templates")
-    texts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in _TEMPLATES}
     environment = Environment(
         autoescape=True,
         finalize=_shown,
-        loader=DictLoader(texts),
+        loader=DictLoader({name: folder.joinpath(name).read_text(encoding="utf-8") for name in _TEMPLATES}),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["cut"] = cut
-    style = variables() + "\n" + files("graftkit.report").joinpath("page.css").read_text(encoding="utf-8")
-    return with_policy(environment.get_template(template).render(style=Markup(style), **values))
+    return environment
 
 
 def cut(text: str) -> str:
