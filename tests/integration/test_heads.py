@@ -382,10 +382,6 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
         (["generate", str(out), "a film", "--temperature", "1"], "--temperature: the model judges texts"),
         (["generate", str(out), "a film", "--compare"], "--compare: the model judges texts"),
         (
-            ["run", str(path), "--out", str(tmp_path / "on"), "--set", f"adapter.from={out / 'exports/peft'}"],
-            "goes on with no adapter, whose head would be lost",
-        ),
-        (
             ["export", str(out / "exports/peft"), "--to", "merged", "--out", str(tmp_path / "m")],
             "exported with the run alone",
         ),

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,9 @@ _OF_CORE = frozenset(
 """Keys of an adapter_config.json that are no method's own. `fan_in_fan_out` says how the base stores a weight, which
 the base says itself: the tensors are the same."""
 
+_EITHER_HEAD = frozenset(["classifier", "score"])
+"""What PEFT names among the `modules_to_save` of every classifier, whichever of the two the model has."""
+
 _COPY = re.compile(rf"[^/]+\.{re.escape(OF_BASE)}(weight|bias)")
 _LONGEST_NAME = 1_000
 _MOST_PAIRS = 1_000_000
@@ -87,6 +90,7 @@ class AdapterFolder:
         config: Its config model, made of these.
         layers: The dotted path of every layer that has tensors of the method's, as the file has them.
         saved: The shape of each tensor of whole modules (`modules_to_save`), by the base model's name of it.
+        head: Those of the model's head, once the model is known; until then they are among `saved`.
         rows: The ids of trained rows, by the dotted path of their matrix.
         files: The sha256 of its two files, by name.
         manifest: What graftkit says of it, where graftkit made it.
@@ -104,6 +108,17 @@ class AdapterFolder:
     files: Mapping[str, str]
     manifest: ExportManifest | None = None
     copies: Sequence[str] = ()
+    head: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def knowing_head(self, of_head: Callable[[str], bool]) -> AdapterFolder:
+        """Returns the folder with the tensors of the model's head apart from other whole modules.
+
+        Args:
+            of_head: Tells of a parameter's name whether it is a part of the head.
+        """
+        head = {name: shape for name, shape in self.saved.items() if of_head(name)}
+        saved = {name: shape for name, shape in self.saved.items() if name not in head}
+        return replace(self, saved=saved, head={**self.head, **head})
 
     @property
     def tensors(self) -> Path:
@@ -310,6 +325,8 @@ def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], pre
         else:
             raise ValueError(f"the tensor '{key[:120]}' belongs to nothing that adapter_config.json names")
     lacking = [module for module in names if not any(_inside(name, module) for name in saved)]
+    if found.fields.get("task_type") == "SEQ_CLS" and not {*lacking} >= _EITHER_HEAD:
+        lacking = [module for module in lacking if module not in _EITHER_HEAD]
     if lacking:
         raise ValueError(f"'modules_to_save' names {lacking[0][:60]!r}, of which there is no tensor")
     if found.fields.get("trainable_token_indices") and not rows:

@@ -18,6 +18,7 @@ __all__ = [
     "config_of_objective",
     "head_facts",
     "labels_in_order",
+    "listed_labels",
     "mask_token",
     "own_labels",
     "refuse_head",
@@ -87,7 +88,20 @@ def head_facts(bound: BoundRecipe, labels: Sequence[str], tokenizer: Tokenizer) 
     return HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
 
 
-def labels_in_order(bound: BoundRecipe, found: Collection[str], config: Mapping[str, Any], where: str) -> list[str]:
+_HEADS: Mapping[Head, str] = {
+    "language": "a language model's own head",
+    "sequence": "a head on sequences",
+    "masked": "the head that fills in masked tokens",
+}
+
+
+def labels_in_order(
+    bound: BoundRecipe,
+    found: Collection[str],
+    config: Mapping[str, Any],
+    where: str,
+    origin: AdapterFolder | None = None,
+) -> list[str]:
     """Returns the labels in the order of their numbers: the recipe's, the base model's own, or sorted.
 
     Args:
@@ -95,11 +109,12 @@ def labels_in_order(bound: BoundRecipe, found: Collection[str], config: Mapping[
         found: The labels that the records have.
         config: The base model's config.json, which has an order where that is a classifier of just these labels.
         where: The records, for errors.
+        origin: The adapter that training goes on with, if any, whose head has an order, where graftkit trained it.
 
     Raises:
         DataError: There are fewer than two.
-        RecipeError: The recipe lists others, or another order than the base model has; or the base model is a
-            classifier of other labels.
+        RecipeError: The recipe lists others, or another order than the base model or the adapter has; or one of these
+            is a classifier of other labels.
     """
     if bound.objective_config.learns_from != "labels":
         return []
@@ -111,22 +126,25 @@ def labels_in_order(bound: BoundRecipe, found: Collection[str], config: Mapping[
         order = list(bound.objective_config.label_order(found))
     except ValueError as error:
         raise RecipeError(str(error), where=bound.document.where(("objective", "labels"))) from None
-    own = own_labels(config)
+    of_adapter = origin.manifest.head.labels if origin and origin.manifest and origin.manifest.head else []
+    own, whose = of_adapter or own_labels(config), "adapter" if of_adapter else "base model"
     if not own or own == order:
         return order
+    said, theirs = listed_labels(order), listed_labels(own)
     if sorted(own) != sorted(order):
         raise RecipeError(
-            f"the base model is a classifier of other labels ({_listed(own)}) than the records' ({_listed(order)})",
-            where=bound.document.where(("model",)),
-            hint="Give the model that it was made from, or name the records' labels as it does.",
+            f"the {whose} is a classifier of other labels ({theirs}) than the records' ({said})",
+            where=bound.document.where(("adapter", "from") if of_adapter else ("model",)),
+            hint="Name the records' labels as it does"
+            + (", or train a new adapter." if of_adapter else ", or give the model that it was made from."),
         )
     if getattr(bound.objective_config, "labels", None):
         raise RecipeError(
-            f"objective.labels says {_listed(order)}, and the base model, a classifier of these, {_listed(own)}",
+            f"objective.labels says {said}, and the {whose}, a classifier of these, {theirs}",
             where=bound.document.where(("objective", "labels")),
-            hint="Leave labels out, and they keep the base model's order.",
+            hint=f"Leave labels out, and they keep the {whose}'s order.",
         )
-    return own
+    return list(own)
 
 
 def own_labels(config: Mapping[str, Any]) -> list[str]:
@@ -140,7 +158,8 @@ def own_labels(config: Mapping[str, Any]) -> list[str]:
     return [] if own == [f"LABEL_{number}" for number in range(len(own))] else own
 
 
-def _listed(labels: Sequence[str]) -> str:
+def listed_labels(labels: Sequence[str]) -> str:
+    """Returns the first labels as a message shows them."""
     return ", ".join(f"{label:.40}" for label in labels[:6]) + (", ..." if len(labels) > 6 else "")
 
 
@@ -180,7 +199,7 @@ def mask_token(tokenizer: Tokenizer, where: str) -> int:
 
 
 def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
-    """Refuses what a recipe asks for that a model with another head can't do: before any work is done.
+    """Refuses what a recipe asks for that its head can't do, or the one of its adapter: before any work is done.
 
     Args:
         bound: The recipe.
@@ -190,15 +209,17 @@ def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
         RecipeError: There is such a thing.
     """
     head: Head = bound.objective_config.head
+    recipe, where = bound.recipe, bound.document.where
+    trained = origin.manifest.head if origin and origin.manifest else None
+    if trained and trained.kind != head:
+        raise RecipeError(
+            f"adapter.from: the adapter was trained with {_HEADS[trained.kind]}, and the objective "
+            f"{bound.objective.use} trains {_HEADS[head]}",
+            where=where(("adapter", "from")),
+            hint="Go on with the objective that it was trained by, or train a new adapter.",
+        )
     if head == "language":
         return
-    recipe, where = bound.recipe, bound.document.where
-    if origin is not None:
-        raise RecipeError(
-            f"adapter.from: the objective {bound.objective.use} goes on with no adapter, whose head would be lost",
-            where=where(("adapter", "from")),
-            hint="Go on with the merged model: model: EXPORT; it keeps its head.",
-        )
     if recipe.evaluation.answers:
         raise RecipeError(
             f"evaluation.answers: the objective {bound.objective.use} trains a model which writes no answers",

@@ -21,6 +21,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import GrownVocabulary, grow
+from graftkit.model.head import head_parameters
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import ties_output, untied
@@ -186,6 +187,14 @@ def _check_saved(folder: AdapterFolder, planned: Loader) -> None:
     adapted = [layer.path for layer in planned.outer if layer.path in folder.layers]
     towers = tower_tensors(planned.skeleton)
     shapes = {name: tuple(p.shape) for name, p in planned.skeleton.named_parameters(remove_duplicate=False)}
+    for name, shape in folder.head.items():
+        if shape != shapes.get(name):
+            raise ModelError(
+                f"its head has '{name}' as {list(shape)}, this run's has {list(shapes.get(name, ()))}: it is one for "
+                "another number of labels, or of another base model",
+                where=where,
+                hint="Go on with records of the labels that it was trained on, or train a new adapter.",
+            )
     for name, shape in folder.saved.items():
         what, hint = "", _MERGED
         if any(name == path or name.startswith(f"{path}.") for path in frozen):
@@ -349,7 +358,9 @@ def load_state(model: AdaptedModel, state: Mapping[str, torch.Tensor], folder: A
 
 
 def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[str]) -> None:
-    """Gives an adapter that was put on a model the tensors of a folder; new rows of the model's own stay.
+    """Gives an adapter that was put on a model the tensors of a folder.
+
+    What else the model has of its own stays: new rows, and what the folder lacks of a head.
 
     Raises:
         FolderError: The tensors are damaged.
@@ -358,10 +369,10 @@ def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[s
     tensors = read_state(folder)
     _check_copies(folder, model.network, tensors)
     _saves_one_matrix(folder, model.network, tensors)
-    whole = whole_parameters(model.network, folder.saved)
+    whole = [*whole_parameters(model.network, folder.saved), *folder.head]
     state = state_from_peft(tensors, model.adapter, targets, folder.expert_layouts, whole)
-    rows = {name: parameter.detach() for name, parameter in model.row_parameters().items()}
-    load_state(model, {**rows, **state}, folder)
+    own = {**model.row_parameters(), **head_parameters(model.network, model.head)}
+    load_state(model, {name: parameter.detach() for name, parameter in own.items()} | state, folder)
 
 
 def _saves_one_matrix(folder: AdapterFolder, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> bool:

@@ -223,7 +223,7 @@ def make_plan(
     vocabulary = plan_vocabulary(bound, host, backend, template)
     before_records()
     samples, datasets, shares, found, kinds = _read(bound, host, pinned)
-    labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source))
+    labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source), origin)
     head = head_facts(bound, labels, tokenizer)
     files = with_facts(own_files, head)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer

@@ -50,12 +50,12 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
     }
     corpus = plan.estimate()
     sizes = Sizes(corpus.lengths, corpus.learnt, max(corpus.prompts, default=0))
-    change = vocabulary.change
+    change, origin = vocabulary.change, settled.origin
 
     def ask(bound: BoundRecipe) -> MemoryRequest:
         files, bound = plan.files, settled_recipe(bound, plan.settled)
         model = (files.config, files.tensors, files.reference, settled.targets)
-        saved, ties = (tuple(plan.origin.saved), plan.origin.ties_saved) if plan.origin else ((), False)
+        saved, ties = (tuple(origin.saved), origin.ties_saved) if origin else ((), False)
         asked = request_of(
             bound, host, *model, base.packing, base.device.type, sizes, change, saved=saved, ties_saved=ties
         )

@@ -55,6 +55,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import MakeRows, grow
+from graftkit.model.head import is_of_head
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.whole import put_whole
@@ -373,7 +374,7 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider, *, heads: 
     dtype = _DTYPES[manifest.dtype]
     change = _change(folder / VOCABULARY)
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
-    whole = _Whole(() if manifest.head else saved)
+    whole = _Whole(saved)
     network, settings = _adapted(
         providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change, whole, head=manifest.head
     )
@@ -431,11 +432,12 @@ def _adapted(
     network = load_base_model(files, quantizer, device=device, dtype=dtype)
     adapter = make("adapter", providers["adapter"])
     grown = grow(network, change, _empty_rows(change), files.reference) if change else None
+    of_head = plan_base_model(files).head if head else ()
+    whole = replace(whole, names=[name for name in whole.names if not is_of_head(name, of_head)])
     _put_whole(network, whole)
     originals = FileOriginals(files, quantizer, device, dtype)
     adapted = adapt(network, adapter, targets, seed=seed, originals=originals)
     config = changed_config(files.config, change, tokenizer)
-    saved, of_head = whole.names, plan_base_model(files).head if head else ()
     model = AdaptedModel(
         network,
         files.reference,
@@ -445,7 +447,7 @@ def _adapted(
         adapted,
         grown,
         head=of_head,
-        saved_modules=saved,
+        saved_modules=whole.names,
     )
     model.load_adapter_state(state)
     return network, generation_config(files, change, tokenizer, ())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from graftkit.errors import TargetError
 from graftkit.flow.continued_adapter import check_targets
+from graftkit.flow.head import listed_labels
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.layer import LayerInfo, LayerKind
 from graftkit.interfaces.model_source import BaseModelFiles
@@ -17,6 +18,7 @@ from graftkit.recipe.bind import BoundRecipe
 from graftkit.suggest import nearest
 
 if TYPE_CHECKING:
+    from graftkit.flow.adapter_folder import AdapterFolder
     from graftkit.flow.plan import RunPlan
     from graftkit.interfaces.vocabulary import VocabularyChange
     from graftkit.model.experts import StackInfo
@@ -158,10 +160,13 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
         TargetError: A target or a pattern of the adapter's own matches no layer of the model.
     """
     from graftkit.model.grow import check_growable
+    from graftkit.model.head import is_of_head
     from graftkit.model.load import plan_base_model
     from graftkit.model.outer_layers import ties_output
 
     bound, planned = plan.bound, plan_base_model(plan.files)
+    if plan.origin and planned.head:
+        plan = replace(plan, origin=plan.origin.knowing_head(lambda name: is_of_head(name, planned.head)))
     if change:
         check_growable(planned.skeleton, plan.files.reference)
     targets = _matched(bound, planned)
@@ -181,7 +186,12 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
         expert_targets=[t for t in targets if t in stacks],
         unties=bool(outer) and ties_output(planned.skeleton),
         forecast=_with_saved(plan, planned, forecast(bound, planned.layers, targets, planned.stacks, planned.outer)),
-        notices=[*plan.notices, *(dense if planned.dense_experts else []), *_of_head(planned)],
+        notices=[
+            *plan.notices,
+            *(dense if planned.dense_experts else []),
+            *_of_head(planned, plan.origin),
+            *_order_of_scores(plan),
+        ],
     )
 
 
@@ -196,13 +206,28 @@ def _with_saved(plan: RunPlan, planned: Loader, forecast: dict[str, int | None])
     return {**forecast, "adapter_parameters": known + sum(prod(origin.saved[name]) for name in trained)}
 
 
-def _of_head(planned: Loader) -> Iterator[str]:
-    """Says what becomes of the base model's own head where the run has another."""
+def _of_head(planned: Loader, origin: AdapterFolder | None) -> Iterator[str]:
+    """Says what becomes of the base model's own head where the run has another, or its adapter brings one."""
     if planned.unused:
         some = f"{len(planned.unused):,} of the base model's tensors, such as '{planned.unused[0]}'"
         yield f"{some}, belong to a head that is not trained here, and are not used"
-    if planned.new:
-        yield f"the base model has no {', '.join(planned.new)}: the head starts anew"
+    brought = origin.head if origin else {}
+    if brought:
+        yield f"training goes on with the adapter's own head: {', '.join(brought)}"
+    if lacking := [name for name in planned.new if name not in brought]:
+        yield f"the base model has no {', '.join(lacking)}: the head starts anew"
+
+
+def _order_of_scores(plan: RunPlan) -> Iterator[str]:
+    """Says which label each score of an adapter's head is taken to be of, where only its maker knows."""
+    labels = plan.head.labels if plan.head else []
+    if not plan.origin or not plan.origin.head or plan.origin.manifest or not labels:
+        return
+    if not getattr(plan.bound.objective_config, "labels", None):
+        yield (
+            "the adapter does not say which label each of its scores is of: they are taken to be of "
+            f"{listed_labels(labels)}, in this order; objective.labels says otherwise"
+        )
 
 
 def _matched(bound: BoundRecipe, planned: Loader) -> list[str]:

@@ -18,7 +18,7 @@ from torch import nn
 from graftkit.interfaces.architecture import head_of
 from graftkit.store.fingerprint import derived_seed
 
-__all__ = ["body_gives", "head_modules", "head_parameters", "sequence_scores", "start_head"]
+__all__ = ["body_gives", "head_modules", "head_parameters", "is_of_head", "sequence_scores", "start_head"]
 
 _POOLER = "pooler"
 _DEVIATION = 0.02
@@ -38,6 +38,16 @@ def head_modules(model: Any) -> list[str]:
     found = {f"{prefix}.{_POOLER}": pooler} if isinstance(pooler, nn.Module) else {}
     found |= {name: module for name, module in model.named_children() if module is not body}
     return [name for name, module in found.items() if any(True for _ in module.parameters())]
+
+
+def is_of_head(name: str, modules: Iterable[str]) -> bool:
+    """Tells whether a module or a parameter of this name is a part of a head.
+
+    Args:
+        name: Its name in the model.
+        modules: The paths that `head_modules` gave.
+    """
+    return any(name == path or name.startswith(f"{path}.") for path in modules)
 
 
 def head_parameters(model: nn.Module, modules: Iterable[str]) -> dict[str, nn.Parameter]:

@@ -23,7 +23,7 @@ from graftkit.interfaces.model_source import INTEGERS, PLAIN, BaseModelFiles
 from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.model.experts import ExpertStack, StackInfo, compute_one_by_one, expert_stacks, put_stack
-from graftkit.model.head import head_modules, head_parameters
+from graftkit.model.head import head_modules, head_parameters, is_of_head
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.outer_layers import outer_layers, outer_weight
@@ -260,7 +260,7 @@ class Loader:
         self._model: Any = build_skeleton(files.config, files.reference, dtype, len(files.tensors))
         self.head = head_modules(self._model)
         self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, self.head))
-        self.layers = [layer for layer in linear_layers(self._model) if not self._is_of_head(layer.path)]
+        self.layers = [layer for layer in linear_layers(self._model) if not is_of_head(layer.path, self.head)]
         self.outer = outer_layers(self._model)
         self.stacks = expert_stacks(self._model, files.config, count_weights(files.tensors))
         if self.stacks:
@@ -431,9 +431,6 @@ class Loader:
             weight = planned.get(name)
             yield name, self._files.tensor(name) if weight is not None and self._reads(weight) else None
 
-    def _is_of_head(self, name: str) -> bool:
-        return any(name.startswith(f"{path}.") or name == path for path in self.head)
-
     def _is_of_body(self, name: str) -> bool:
         """Tells whether a tensor's name is one of the body's, but for a pooler, which not all models have."""
         prefix = f"{self._model.base_model_prefix}."
@@ -474,7 +471,7 @@ class Loader:
                 )
         own = self._model.state_dict()
         for name, shape in shapes.items():
-            if tuple(own[name].shape) != shape and self._is_of_head(name):
+            if tuple(own[name].shape) != shape and is_of_head(name, self.head):
                 raise ModelError(
                     f"it has a head of its own, whose '{name}' has shape {list(shape)}, where this run's has "
                     f"{list(own[name].shape)}",
