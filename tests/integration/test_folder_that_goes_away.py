@@ -66,8 +66,16 @@ def another(path: Path) -> None:
     new.replace(path)
 
 
-@pytest.mark.parametrize(("name", "when"), [("train", 1), ("train", 3), ("train", 5), ("holdout", 3)])
-@pytest.mark.parametrize("change", [truncated, other_ids, another, Path.unlink])
+@pytest.mark.parametrize(
+    ("name", "when", "change"),
+    [
+        ("train", 1, truncated),
+        ("train", 3, other_ids),
+        ("train", 3, Path.unlink),
+        ("train", 5, another),
+        ("holdout", 3, truncated),
+    ],
+)
 def test_tokens_that_change_are_not_trained_on(
     make_recipe: Any, tmp_path: Path, name: str, when: int, change: Callable[[Path], None]
 ) -> None:
