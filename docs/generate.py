@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import pkgutil
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -108,11 +111,105 @@ def directive(name: str, value: object) -> str:
     return f".. {'autofunction' if inspect.isfunction(value) else 'autodata'}:: {name}\n"
 
 
+HELPERS: Mapping[str, tuple[str, Sequence[str]]] = {
+    "A model's folder": (
+        "config.json, tensors, tokenizer and generation settings, as transformers loads them. "
+        "`graftkit.exporting.config` imports no torch, as a provider's config model must not.",
+        ("exporting.model_folder", "exporting.shards", "exporting.config", "interfaces.architecture"),
+    ),
+    "An adapter's folder": (
+        "In PEFT's format, and what may be read of one that somebody else made.",
+        ("exporting.peft_folder", "interfaces.peft_config"),
+    ),
+    "Model cards": ("What `card(request)` returns.", ("exporting.cards",)),
+    "Files": (
+        "Those of strangers are read with a bound, and nothing but data is read out of them.",
+        ("interfaces.json_file", "interfaces.bounded_json", "interfaces.regular_file", "interfaces.temporary"),
+    ),
+    "Weights and logits": ("", ("interfaces.checks", "interfaces.forward", "interfaces.quiet")),
+    "Tokenizers": (
+        "What the built-in backends share.",
+        ("tokenization.tokenizer_json", "tokenization.splitting", "tokenization.byte_alphabet", "tokenization.words"),
+    ),
+    "Tests": ("What tests of a plugin begin with.", ("testing.tiny", "testing.example_records", "testing.hosts")),
+}
+"""Public modules that plugin authors build with, by what they are for."""
+
+
+def helpers(host: graftkit.PluginHost) -> str:
+    """Returns the functions that plugins may call, with signatures and docstrings."""
+    parts = [
+        "# Helpers for plugin authors\n",
+        "What the built-in plugins are made of, and yours may be: within an API major these names and arguments go on "
+        "working. [Plugins](../plugins.md) says what else may be imported, [the API](api.md) has the types.\n",
+    ]
+    for title, (why, modules) in HELPERS.items():
+        parts += [f"## {title}\n", *([f"{why}\n"] if why else [])]
+        parts += [helper for module in modules for helper in helpers_of(f"graftkit.{module}")]
+    return "\n".join(parts)
+
+
+def helpers_of(module: str) -> Iterator[str]:
+    """Yields a module's public names, each as a part of a page, in the order of its code."""
+    source = inspect.getsource(importlib.import_module(module))
+    public = set(importlib.import_module(module).__all__)
+    tree = ast.parse(source).body
+    for node, following in zip(tree, [*tree[1:], None], strict=True):
+        name = name_of(node)
+        if name not in public:
+            continue
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            lines, said = source.splitlines()[node.lineno - 1 : node.body[0].lineno - 1], ast.get_docstring(node)
+            shown = "\n".join(lines).rstrip() + " ..."
+        else:
+            shown = ast.get_source_segment(source, node) or ""
+            shown = shown if len(shown) <= 200 else name
+            said = text_of(following)
+        yield f"### {name}\n\n```python\nfrom {module} import {name}\n\n{shown}\n```\n\n{as_markdown(said or '')}"
+
+
+def name_of(node: ast.stmt) -> str:
+    """Returns what a statement of a module defines, or ""."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return name
+    return ""
+
+
+def text_of(node: ast.stmt | None) -> str:
+    """Returns a statement that is a text alone, as below a constant, or ""."""
+    match node:
+        case ast.Expr(value=ast.Constant(value=str(text))):
+            return text
+    return ""
+
+
+def as_markdown(docstring: str) -> str:
+    """Returns a docstring in Google's style as Markdown: its sections as lists, examples as code."""
+    parts = []
+    text, *sections = re.split(r"^(Args|Attributes|Returns|Raises|Example):\n", inspect.cleandoc(docstring), flags=re.M)
+    parts.append(text.strip())
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        said = textwrap.dedent(body).strip()
+        if title == "Example":
+            parts.append(f"```text\n{said}\n```" if said.startswith(">>>") else said)
+        elif title == "Returns":
+            parts.append(f"Returns: {' '.join(said.split())}")
+        else:
+            entries = re.split(r"^(?=\S)", said, flags=re.M)[1:]
+            items = [" ".join(entry.split()).partition(": ") for entry in entries]
+            parts.append(f"{title}:\n\n" + "\n".join(f"- `{name}`: {rest}" for name, _, rest in items))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
 PAGES: Mapping[str, Callable[[graftkit.PluginHost], str]] = {
     "keys.md": keys,
     "commands.md": commands,
     "providers.md": providers,
     "api.md": api,
+    "helpers.md": helpers,
 }
 
 

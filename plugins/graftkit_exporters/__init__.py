@@ -21,7 +21,7 @@ def graftkit_exporters() -> list[Provider]:
         Provider(
             name="extended-base",
             target="graftkit_exporters.extended_base:ExtendedBaseExporter",
-            config="graftkit_exporters.config:FolderConfig",
+            config="graftkit.exporting.config:FolderConfig",
             summary="the base with the new vocabulary, and a plain adapter for servers that take no embedding rows",
         ),
     ]

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from graftkit import ProviderConfig
+from graftkit.exporting.config import FolderConfig
 from pydantic import Field
 
-__all__ = ["FolderConfig", "MergedConfig"]
-
-
-class FolderConfig(ProviderConfig):
-    """How a whole model is stored."""
-
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="float32 keeps what was trained; the others halve the size and round"
-    )
-    shard_gigabytes: float = Field(default=5.0, gt=0, le=1e6, description="size of a weights file at most")
+__all__ = ["MergedConfig"]
 
 
 class MergedConfig(FolderConfig):

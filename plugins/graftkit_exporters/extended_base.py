@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import CardRequest, ExportCard, LoadedAssets, PlannedModel, ProofRequest, TrainedModel
+from graftkit import CardRequest, ExportCard, LoadedAssets, LoadingExample, PlannedModel, ProofRequest, TrainedModel
+from graftkit.exporting.cards import vllm_examples
+from graftkit.exporting.config import FolderConfig
+from graftkit.exporting.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
+from graftkit.exporting.peft_folder import load_adapter, no_adapter, write_adapter
 from graftkit.interfaces.architecture import load_pretrained
-
-from graftkit_exporters.cards import extended_base_card
-from graftkit_exporters.config import FolderConfig
-from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
-from graftkit_exporters.peft_folder import load_adapter, no_adapter, write_adapter
+from graftkit.interfaces.peft_config import read_adapter_config
 
 __all__ = ["ExtendedBaseExporter"]
 
@@ -46,9 +46,10 @@ class ExtendedBaseExporter:
             trained.base_tensors(),
             trained.config,
             trained.tokenizer,
-            self._config,
-            trained.generation_config,
-            trained.towers,
+            dtype=self._config.dtype,
+            shard_gigabytes=self._config.shard_gigabytes,
+            generation=trained.generation_config,
+            towers=trained.towers,
         )
         facts = write_adapter(trained, adapter, "../base", new_rows=False)
         trained.tokenizer.save(adapter)
@@ -69,4 +70,17 @@ class ExtendedBaseExporter:
 
     def card(self, request: CardRequest) -> ExportCard:
         """Says how the export is loaded."""
-        return extended_base_card(request)
+        load = "\n".join(
+            [
+                'tokenizer = AutoTokenizer.from_pretrained("base")',
+                'model = AutoModelForCausalLM.from_pretrained("base", dtype="auto")',
+                'model = PeftModel.from_pretrained(model, "adapter")',
+            ]
+        )
+        python = request.python(
+            ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer"], load
+        )
+        loading = [LoadingExample("peft", "python", python)]
+        if not read_adapter_config(request.folder / "adapter").get("target_parameters"):
+            loading += vllm_examples("./base", request.folder / "adapter", "./adapter")
+        return ExportCard("peft", "finetune", loading=loading)

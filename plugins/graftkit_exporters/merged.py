@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import torch
 from graftkit import CardRequest, ExportCard, LoadedAssets, PlannedModel, ProofRequest, TrainedModel
+from graftkit.exporting.cards import merged_card
+from graftkit.exporting.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
 from graftkit.interfaces.architecture import load_pretrained
 from graftkit.interfaces.exporter import MergeBase
 
-from graftkit_exporters.cards import merged_card
 from graftkit_exporters.config import MergedConfig
-from graftkit_exporters.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
 
 __all__ = ["MergedExporter"]
 
@@ -54,9 +54,10 @@ class MergedExporter:
             trained.merged_tensors(),
             trained.config,
             trained.tokenizer,
-            self._config,
-            trained.generation_config,
-            trained.towers,
+            dtype=self._config.dtype,
+            shard_gigabytes=self._config.shard_gigabytes,
+            generation=trained.generation_config,
+            towers=trained.towers,
         )
         return {"format": "merged", "stored_dtype": self._config.dtype, "bytes": size}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +25,8 @@ _MOST_DELIMITERS = 1_000_000
 class Delimited:
     """Reads a table whose first line has its columns' names, as RFC 4180 writes it; quoted values may hold line ends.
 
-    Every value is text; an empty one is the empty text.
+    Every value is text; an empty one is the empty text. A row without any value, as spreadsheets write an empty one, is
+    a blank line.
 
     Args:
         config: Its fields.
@@ -49,7 +51,7 @@ class Delimited:
             for row in rows:
                 place = f":{lines.began}"
                 lines.row_ended()
-                if row:
+                if any(row):
                     yield Record(place, _Row(names, row, f"{source}{place}").load)
         except csv.Error as error:
             raise DataError(f"no table: {error}", where=f"{source}:{lines.number}") from None
@@ -128,6 +130,10 @@ def _named(names: Sequence[str], source: RecordSource) -> list[str]:
         raise DataError(
             f"the first line names {len(names):,} columns; at most {MOST_COLUMNS:,} are read", where=f"{source}:1"
         )
+    if re.match(r"[\[{\s]*\{\s*\"", names[0] if names else ""):
+        reader = "json" if names[0].lstrip().startswith("[") else "jsonl"
+        hint = f"If it is JSON, say so: {{path: {source.path.name}, reader: {reader}}}."
+        raise DataError("the first line is JSON, and names no columns", where=f"{source}:1", hint=hint)
     named = [name.strip() or f"column {place}" for place, name in enumerate(names, 1)]
     if not any(name.strip() for name in names):
         raise DataError("there is no row in it", where=str(source))

@@ -16,6 +16,8 @@ import torch
 from graftkit import PluginHost
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, ExportError, GraftkitError, ModelError, RecipeError, StorageError
+from graftkit.exporting.model_folder import TRUSTING_NOTHING
+from graftkit.exporting.peft_folder import load_adapter
 from graftkit.flow.export_manifest import drop_foreign_code, refuse_bad_files, refuse_foreign_code
 from graftkit.flow.recreate import InstalledProviders
 from graftkit.flow.reload import reload
@@ -23,8 +25,6 @@ from graftkit.model.skeleton import build_config, build_skeleton
 from graftkit.recipe.load import load_recipe
 from graftkit.store.array_file import read_metadata
 from graftkit.testing import TINY_CONFIG, tiny_model_folder
-from graftkit_exporters.model_folder import TRUSTING_NOTHING
-from graftkit_exporters.peft_folder import load_adapter
 from graftkit_gguf.header import read_header as read_gguf
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_models.safetensors_header import read_header

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from graftkit.errors import ExportError, ModelError
+from graftkit.exporting.peft_folder import load_adapter
 from graftkit.interfaces.patterns import repeats_nest
 from graftkit.testing import tiny_tokenizer_files
 from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.splitting import PATTERNS
-from graftkit_exporters.peft_folder import load_adapter
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 from safetensors.torch import save_file

@@ -9,6 +9,7 @@ import graftkit
 import pytest
 from click.testing import CliRunner
 from graftkit.cli.init import command as init
+from graftkit.errors import RequestError
 from graftkit.recipe.load import load_recipe
 
 HEADS = {
@@ -46,6 +47,49 @@ def test_columns_of_other_names_are_guessed_and_the_recipe_says_so(tiny_model: P
     assert planned.corpus.mean > 5
 
 
-def test_columns_that_say_nothing_are_not_guessed(tiny_model: Path, tmp_path: Path) -> None:
-    recipe, said = initialised(tmp_path, tiny_model, "a,b,c")
-    assert "no format fits the first records" in said and "guessed" not in recipe.read_text()
+HEADED = "Kunde fragt;Antwort (Agent)\nWo?;Dort.\n;\nWann?;Um neun.\n"
+"""A table as a spreadsheet writes it, with an empty row."""
+
+UNUSABLE = {
+    "missing.csv": ("missing.csv", b"", "no such file"),
+    "a spreadsheet": ("tickets.xlsx", b"PK\x03\x04...", "this is a spreadsheet\nSave it from there as text in UTF-8"),
+    "an old spreadsheet": ("tickets.xls", bytes.fromhex("d0cf11e0a1b11ae1"), "this is a spreadsheet"),
+    "no record": ("tickets.csv", b"question,answer\n", "there is no record in it"),
+    "JSON lines": ("tickets.csv", b'{"a": 1, "b": 2}\n', "reader: jsonl}. --train takes such a mapping, too"),
+    "a list of JSON": ("tickets.csv", b'[{"a": 1, "b": 2}]\n', "reader: json}"),
+    "columns that say nothing": ("tickets.csv", b"a,b,c\n1 x,2 y,3 z\n", "YOURS}}. --train takes such a mapping, too"),
+    "no answer": ("tickets.csv", b"question,answer\na,b\nc,\n", "empty: skip}. --train takes such a mapping, too"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_records_that_are_named_and_of_no_use_are_refused_and_nothing_is_written(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    name, content, told = UNUSABLE[case]
+    monkeypatch.chdir(tmp_path)
+    if content:
+        (tmp_path / name).write_bytes(content)
+    done = CliRunner().invoke(init, ["--model", str(tiny_model), "--train", name])
+    assert isinstance(done.exception, RequestError) and told in str(done.exception)
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_records_may_be_named_as_the_recipe_names_them(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tickets.csv").write_text(HEADED)
+    said = "path: tickets.csv, format: question-answer, columns: {question: Kunde fragt, answer: THEIRS}, empty: skip"
+    wrong = CliRunner().invoke(init, ["--model", str(tiny_model), "--train", f"{{{said}}}"])
+    assert "names 'THEIRS'" in str(wrong.exception) and "Kunde fragt (string), Antw" in str(wrong.exception)
+    wrong = CliRunner().invoke(init, ["--model", str(tiny_model), "--train", f"{{{said}, colums: {{}}}}"])
+    assert "Did you mean 'columns'?" in str(wrong.exception)
+    done = CliRunner().invoke(
+        init, ["--model", str(tiny_model), "--train", f"{{{said}}}".replace("THEIRS", "Antwort (Agent)")]
+    )
+    assert done.exit_code == 0 and "2 records" in done.output
+    [files] = load_recipe(tmp_path / "recipe.yaml").recipe.data.train
+    assert (files.columns["answer"], files.empty) == ("Antwort (Agent)", "skip")
+    planned: Any = graftkit.plan(tmp_path / "recipe.yaml")
+    assert planned.corpus.mean > 5

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graftkit.cli.options import adapter_options, disable_option, host_of_run, json_option
+from graftkit.cli.options import adapter_options, disable_option, host_of_run, json_option, offline_option
 from graftkit.cli.progress import show_progress
 from graftkit.cli.run import export_lines, summary
 from graftkit.cli.signals import cancel_on_signals
@@ -33,6 +33,7 @@ __all__ = ["command"]
 @adapter_options
 @click.option("--other-base", is_flag=True, help="Take --base although the adapter was trained on other files.")
 @disable_option
+@offline_option
 @json_option
 def command(
     folder: str,

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from graftkit.cli.chat import converse
-from graftkit.cli.options import adapter_options, disable_option, host_of_run, json_option
+from graftkit.cli.options import adapter_options, disable_option, host_of_run, json_option, offline_option
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.tables import side_by_side
 from graftkit.cli.terminal import Styled, console, is_terminal, json_line, say, say_answer
@@ -73,6 +73,7 @@ class NumberRange(click.FloatRange):
 @adapter_options
 @click.option("--compare", is_flag=True, help="Show what the base model answers, too.")
 @disable_option
+@offline_option
 @json_option
 def command(
     source: str,

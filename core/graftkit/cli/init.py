@@ -15,7 +15,7 @@ from graftkit.cli.init_from import converted_recipe
 from graftkit.cli.options import disable_option, open_host
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say
-from graftkit.errors import FolderError, RequestError, UnknownFormatError
+from graftkit.errors import DataError, FolderError, RecipeError, RequestError, UnknownFormatError
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.recipe.paths import anchored_reference, is_address, seen_from
 from graftkit.store.files import write_text
@@ -73,7 +73,13 @@ _UNKNOWN = {
 @click.command("init")
 @click.argument("path", type=click.Path(dir_okay=False), default="recipe.yaml")
 @click.option("--model", default="./model", show_default=True, help="The base model.")
-@click.option("--train", default="train.jsonl", show_default=True, help="The records: a file, a folder or a pattern.")
+@click.option(
+    "--train",
+    default="train.jsonl",
+    show_default=True,
+    help="The records: a file, a folder or a pattern; or a mapping as the recipe has it, "
+    "'{path: FILE, columns: {question: THEIRS, answer: THEIRS}}'.",
+)
 @click.option(
     "--from",
     "other",
@@ -90,6 +96,7 @@ def command(
     Where the records and the model are there, they are looked at: the recipe then names the records' format and the
     columns that are not read, and has lengths, steps and a learning rate that fit them. Where no format fits, but the
     columns' names say which is the question and which the answer, it names those, and says that they are guessed.
+    Records that --train names and that can't be used are refused.
 
     With --from the recipe says what another program's file does. Keys that mean something else are told, and so are
     those that are not converted, each with the reason.
@@ -107,13 +114,17 @@ def command(
         for line in lines:
             say(line)
         return
-    found, guess, trouble = _look(model, train, disable)
+    path_of_records, said = _said_of_records(train)
+    named_records = context.get_parameter_source("train") is click.core.ParameterSource.COMMANDLINE
+    found, guess, trouble = _look(model, path_of_records, said, disable, named_records=named_records)
     template = _template_line(target.parent, found) if found else ""
     numbers = _UNKNOWN if found is None else _numbers(found)
     here, folder = Path.cwd(), target.parent
     named = seen_from(folder, model, anchored_reference(model, here))
-    train = train if is_address(train) else seen_from(folder, train, str(here / train), looked_at=found is not None)
-    files = _quoted(train) if found is None else _entry(train, found, guess)
+    records = path_of_records
+    if not is_address(records):
+        records = seen_from(folder, records, str(here / records), looked_at=found is not None)
+    files = _entry({"path": records, **said}, found, guess)
     guessed = f"  # {_GUESSED}" if guess else ""
     dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
     objective = _objective(found) if found else ""
@@ -194,29 +205,54 @@ def _why_own(found: StartingPoint) -> str:
     return f"the model's own chat template {lacks}"
 
 
+def _said_of_records(train: str) -> tuple[str, dict[str, Any]]:
+    """Returns the path of the records, and what else is said of them where it is a mapping.
+
+    Raises:
+        RecipeError: It begins as a mapping, and is none with a path.
+    """
+    if not train.startswith("{"):
+        return train, {}
+    from graftkit.recipe.document import parse_value
+
+    entry = parse_value(train, "--train")
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        raise RecipeError("a mapping that says which records has a path", where="--train", hint="{path: FILE, ...}")
+    return entry.pop("path"), entry
+
+
 def _look(
-    model: str, train: str, disable: tuple[str, ...]
+    model: str, train: str, said: Mapping[str, Any], disable: tuple[str, ...], *, named_records: bool
 ) -> tuple[StartingPoint | None, Mapping[str, Any] | None, str]:
-    """Returns what a look at the model and the records says, what it guessed of their columns, and what hindered it."""
+    """Returns what a look at the model and the records says, what it guessed of their columns, and what hindered it.
+
+    Raises:
+        DataError: Records that somebody named can't be used.
+        RecipeError: What is said of them is no entry of `data.train`.
+    """
     from graftkit.flow.starting_point import find_starting_point
 
     with output_to_stderr():
         host = open_host(disable)
         reference = anchored_reference(model, Path.cwd())
+        guess: Mapping[str, Any] | None = None
         try:
-            found = find_starting_point(host, reference, train)
-        except UnknownFormatError as error:
-            trouble = f"not looked at: {error}"
-            if error.suggested is None:
-                return None, None, trouble
             try:
-                found = find_starting_point(host, reference, train, error.suggested)
-            except RequestError:
-                return None, None, trouble
-            return found, error.suggested, found.trouble
+                found = find_starting_point(host, reference, train, said)
+            except UnknownFormatError as error:
+                guess = error.suggested
+                if guess is None:
+                    raise
+                found = find_starting_point(host, reference, train, {**said, **guess})
+        except (DataError, RecipeError) as error:
+            if not named_records:
+                return None, None, f"not looked at: {error}"
+            if error.hint and "{path:" in error.hint:
+                error.hint += " --train takes such a mapping, too, in single quotes."
+            raise
         except RequestError as error:
             return None, None, f"not looked at: {error}"
-    return found, None, found.trouble
+    return found, guess, found.trouble
 
 
 def _objective(found: StartingPoint) -> str:
@@ -235,16 +271,28 @@ def _numbers(found: StartingPoint) -> dict[str, int | str]:
     }
 
 
-def _entry(train: str, found: StartingPoint, guess: Mapping[str, Any] | None) -> str:
-    """Returns the recipe's line of the records: their format, columns called otherwise, and those that are not read."""
-    formats = {dataset.format_name for dataset in found.datasets}
-    left = sorted({name for dataset in found.datasets for name in dataset.left})
-    if len(formats) != 1 or (formats == {"text"} and not guess):
-        return _quoted(train)
-    columns = guess["columns"] if guess else {}
-    named = ", ".join(f"{ours}: {_quoted(theirs)}" for ours, theirs in columns.items())
-    unused = f", unused: [{', '.join(map(_quoted, left))}]" if left else ""
-    return f"{{path: {_quoted(train)}, format: {formats.pop()}{f', columns: {{{named}}}' if named else ''}{unused}}}"
+def _entry(said: Mapping[str, Any], found: StartingPoint | None, guess: Mapping[str, Any] | None) -> str:
+    """Returns the recipe's entry of the records: what was said, their format and columns, and what is not read."""
+    entry = {**said, **(guess or {})}
+    formats = {dataset.format_name for dataset in found.datasets} if found else set[str]()
+    if found and len(formats) == 1 and (formats != {"text"} or len(entry) > 1):
+        left = sorted({name for dataset in found.datasets for name in dataset.left})
+        entry = {"format": formats.pop(), **({"unused": left} if left else {}), **entry}
+    entry = {key: entry[key] for key in (*_KEYS, *entry) if entry.get(key) not in (None, {})}
+    return _quoted(entry["path"]) if len(entry) == 1 else _flow(entry)
+
+
+_KEYS = ("path", "format", "columns", "unused")
+"""What an entry of `data.train` says first, in this order."""
+
+
+def _flow(value: Any) -> str:
+    """Returns a value as YAML writes it on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_quoted(str(key))}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    return _quoted(value)
 
 
 def _told(found: StartingPoint) -> Iterator[str]:
@@ -264,10 +312,10 @@ def _left_out(found: StartingPoint) -> str:
     return f"the model's chat template leaves out: {', '.join(found.left_out)}"
 
 
-def _quoted(value: str) -> str:
-    """Returns a string as YAML writes it, on one line: bare where that means the same and shows all of it."""
+def _quoted(value: Any) -> str:
+    """Returns a scalar as YAML writes it, on one line: a text bare where that means the same and shows all of it."""
     import yaml
 
-    if value != one_line(value):
+    if isinstance(value, str) and value != one_line(value):
         return yaml.safe_dump(value, default_style='"', width=math.inf).strip()
     return yaml.safe_dump(value, allow_unicode=True, width=math.inf).removesuffix("...\n").strip()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from graftkit.cli.streams import output_to_stderr
+from graftkit.interfaces.offline import no_network_if
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "host_of",
     "host_of_run",
     "json_option",
+    "offline_option",
     "open_host",
     "recipe_arguments",
 ]
@@ -34,6 +36,19 @@ disable_option = click.option(
     multiple=True,
     metavar="NAME",
     help="Leave out a plugin or all of a distribution's; may be repeated.",
+)
+
+
+def _stay_offline(context: click.Context, option: click.Parameter, offline: bool) -> None:
+    context.with_resource(no_network_if(offline))
+
+
+offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_stay_offline,
+    help="Fetch nothing: what is named as a hub's and not on this machine is refused.",
 )
 
 

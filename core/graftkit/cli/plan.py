@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
+from graftkit.cli.options import disable_option, host_of, json_option, offline_option, recipe_arguments
 from graftkit.cli.plan_memory import ConfigPlan, fitted, foreseen_of, limits_of, with_memory_settled
 from graftkit.cli.plan_processes import described_processes, devices_of, room_of
 from graftkit.cli.plan_time import described_time, timed
@@ -53,6 +53,7 @@ __all__ = ["command"]
 @click.option("--network", metavar="SIZE", help="Bytes a second into a machine from others; 12.5GB when left out.")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the recipe that fits to FILE.")
 @disable_option
+@offline_option
 @json_option
 def command(
     recipe: str,

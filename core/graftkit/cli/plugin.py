@@ -32,12 +32,19 @@ def new(name: str, kind: str, parent: Path) -> None:
 
 @command.command("check")
 @click.argument("name", required=False)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A field that the provider is made with; repeatable.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Show only what fails.")
-def check(name: str | None, quiet: bool) -> None:
+def check(name: str | None, assignments: tuple[str, ...], quiet: bool) -> None:
     """Run the contracts on an installed plugin, by its, its distribution's or a provider's NAME; or on all."""
     from graftkit.cli.options import open_host
     from graftkit.cli.terminal import say
-    from graftkit.scaffold.check import check_plugins, find_offers, without_contract
+    from graftkit.scaffold.check import check_plugins, checked_fields, find_offers, without_contract
 
     host = open_host(())
     providers, others = find_offers(host, name), without_contract(host, name)
@@ -47,4 +54,5 @@ def check(name: str | None, quiet: bool) -> None:
         if not others:
             click.echo("no plugin but graftkit's own is installed; name one of those to check it")
         return
-    sys.exit(1 if check_plugins(providers, quiet=quiet) else 0)
+    fields = checked_fields(host, providers, assignments)
+    sys.exit(1 if check_plugins(providers, quiet=quiet, fields=fields) else 0)

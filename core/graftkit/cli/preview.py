@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
+from graftkit.cli.options import disable_option, host_of, json_option, offline_option, recipe_arguments
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import Styled, say
 from graftkit.flow.preview import Lengths, PreviewedExample, preview
@@ -29,6 +29,7 @@ _WIDTH = 40
 @click.option("--where", metavar="FILE:LINE", help="Show this record, by the place that errors name.")
 @json_option
 @disable_option
+@offline_option
 def command(
     recipe: str, overrides: tuple[str, ...], records: int, where: str | None, as_json: bool, disable: tuple[str, ...]
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from graftkit.cli.options import disable_option, host_of, json_option, recipe_arguments
+from graftkit.cli.options import disable_option, host_of, json_option, offline_option, recipe_arguments
 from graftkit.cli.processes import joined, place_of, start
 from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
@@ -54,6 +54,7 @@ __all__ = ["command", "export_lines", "summary"]
     help="Train with so many processes on this machine, which torchrun starts; with GPUs, one for each.",
 )
 @disable_option
+@offline_option
 @json_option
 def command(
     recipe: str,

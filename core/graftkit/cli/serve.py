@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graftkit.cli.options import adapter_options, disable_option, host_of_run
+from graftkit.cli.options import adapter_options, disable_option, host_of_run, offline_option
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say
@@ -53,6 +53,7 @@ _KEY = "GRAFTKIT_API_KEY"
 )
 @adapter_options
 @disable_option
+@offline_option
 def command(
     source: str,
     host: str,

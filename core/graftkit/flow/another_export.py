@@ -18,6 +18,7 @@ from graftkit.flow.plan_adapter import PlannedAdapter, TokenizerOf, plan_adapter
 from graftkit.flow.plugins_of_run import plugins_of_run
 from graftkit.flow.run import RunResult
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.offline import no_network_if
 from graftkit.report.run_manifest import MergeFacts, RunManifest
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def export(
     host: PluginHost | None = None,
     on_event: OnEvent | None = None,
     cancel: CancelToken | None = None,
+    offline: bool = False,
 ) -> Exported:
     """Writes and proves an export without training.
 
@@ -80,6 +82,7 @@ def export(
         host: The plugins; those that are installed, without those that the run's recipe leaves out, when left out.
         on_event: Called with what happens; see `graftkit.flow.events`.
         cancel: Stops it when asked to.
+        offline: Whether nothing is fetched: what is named as a hub's and not on this machine is refused.
 
     Raises:
         RequestError: It is neither, has not finished, or there is no such export of it.
@@ -89,22 +92,13 @@ def export(
     path, assignments = Path(source), _assignments(options)
     host = host or plugins_of_run(path)
     if is_adapter_folder(path):
-        found = _of_adapter(
-            plan_adapter(
-                path,
-                host,
-                base=None if base is None else os.fspath(base),
-                quantizer=quantizer,
-                tokenizer=tokenizer,
-                other_base=other_base,
-            ),
-            to,
-            assignments,
-            None if out is None else Path(out),
-            host,
-            on_event,
-            cancel,
-        )
+        with no_network_if(offline):
+            named = None if base is None else os.fspath(base)
+            planned = plan_adapter(
+                path, host, base=named, quantizer=quantizer, tokenizer=tokenizer, other_base=other_base
+            )
+            folder = None if out is None else Path(out)
+            found = _of_adapter(planned, to, assignments, folder, host, on_event, cancel)
         return Exported(found.folder, found.proof, found.merge)
     given = {"out": out, "base": base, "quantizer": quantizer, "tokenizer": tokenizer, "other-base": other_base}
     unused = [f"--{name}" for name, value in given.items() if value]
@@ -113,7 +107,8 @@ def export(
         raise RequestError(
             f"{', '.join(unused)}: only for an adapter's folder, and this is none", where=str(path), hint=hint
         )
-    result = add_export(path, to, assignments, host=host, on_event=on_event, cancel=cancel)
+    with no_network_if(offline):
+        result = add_export(path, to, assignments, host=host, on_event=on_event, cancel=cancel)
     name, facts = list(RunManifest.from_json(result.manifest).exports.items())[-1]
     return Exported(path / "exports" / name, facts.proof, facts.merge, result)
 

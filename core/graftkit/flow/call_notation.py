@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from graftkit.corpus.encode import Encoder
-from graftkit.errors import DataError, ModelError
 from graftkit.flow.stop_texts import begun
-from graftkit.interfaces.samples import Conversation, Message, ToolCall
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.flow.tried_answer import try_answer
+from graftkit.interfaces.samples import Message, ToolCall
 
 __all__ = ["CallNotation", "CallReader", "call_notation"]
 
@@ -68,16 +67,15 @@ class CallNotation:
         return None
 
 
-def call_notation(encoder: Encoder, tokenizer: Tokenizer, turn_end: str) -> CallNotation | None:
+def call_notation(encoder: Encoder, turn_end: str) -> CallNotation | None:
     """Lays out a conversation with calls, and returns how they are written; None where they are not JSON objects.
 
     Args:
         encoder: It has a chat template.
-        tokenizer: What answers are decoded with.
         turn_end: The text that the template ends an assistant's turn with.
     """
     for calls in (_CALLS, _CALLS[:1]):  # templates may refuse more than one
-        text = _written(encoder, tokenizer, calls)
+        text = try_answer(encoder, Message("assistant", "", tool_calls=calls), (_TOOL,))
         found = _calls_in(text.removesuffix(turn_end).strip()) if text else []
         if len(found) == len(calls):
             (first, name, arguments), (last, *_) = found[0], found[-1]
@@ -85,18 +83,6 @@ def call_notation(encoder: Encoder, tokenizer: Tokenizer, turn_end: str) -> Call
             between = text[first.stop : last.start].strip() if len(calls) > 1 else None
             return CallNotation(text[: first.start].strip(), between, text[last.stop :].strip(), name, arguments)
     return None
-
-
-def _written(encoder: Encoder, tokenizer: Tokenizer, calls: Sequence[ToolCall]) -> str:
-    """Returns what an assistant writes that calls functions, special tokens left out; "" where no template does so."""
-    asked = (Message("user", "well?"), Message("assistant", "", tool_calls=tuple(calls)))
-    try:
-        [example] = encoder.encode(Conversation(asked, "a call to try the chat template with", (_TOOL,))).examples
-    except (DataError, ModelError, ValueError):  # a template that takes no such conversation
-        return ""
-    decoder, specials = tokenizer.stream_decoder(), {*tokenizer.special_tokens.values()}
-    learnt = [token for token in example.ids[example.loss_mask].tolist() if token not in specials]
-    return "".join(map(decoder.push, learnt)) + decoder.finish()
 
 
 def _calls_in(text: str) -> list[tuple[slice, str, str]]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
 from graftkit.corpus.columns import columns_of, described, fits
 from graftkit.corpus.dataset import Dataset, first_records
 from graftkit.corpus.file_names import check_one_split, check_parts
@@ -26,10 +28,12 @@ from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
-from graftkit.recipe.bind import BoundRecipe, Choice
-from graftkit.recipe.document import KeyPath
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.recipe.choice import Choice, judge
+from graftkit.recipe.document import Document, KeyPath
+from graftkit.recipe.load import as_recipe_error
 from graftkit.recipe.paths import is_address, is_hub_dataset
-from graftkit.recipe.schema import DatasetSection
+from graftkit.recipe.schema import DatasetSection, ProviderSection
 
 __all__ = ["open_dataset", "open_datasets", "open_path"]
 
@@ -75,16 +79,27 @@ def open_path(host: PluginHost, path: str, said: Guess | None = None) -> list[Da
     Args:
         host: The plugins.
         path: The file, folder or pattern.
-        said: Their format and its columns, as `UnknownFormatError.suggested` has them; found when left out.
+        said: What else an entry of a recipe's `data.train` says of them, as `UnknownFormatError.suggested` does of a
+            format and its columns; found when left out.
 
     Raises:
         DataError: As for `open_datasets`.
+        RecipeError: What is said is no such entry.
     """
-    entry = DatasetSection.model_validate({"path": path, **(said or {})})
+    data = {"path": path, **(said or {})}
+    document = Document({"data": {"train": data}}, "recipe", from_file=False)
+    try:
+        entry = DatasetSection.model_validate(data)
+    except ValidationError as error:
+        raise as_recipe_error(error, DatasetSection, document, ("data", "train")) from None
     choices: dict[KeyPath, Choice] = {}
-    if entry.format is not None:
-        registered = host.registry.resolve("format", entry.format.use)
-        choices["format",] = Choice(entry.format.use, registered, host.registry.config_class(registered)())
+    named: dict[Kind, ProviderSection | None] = {"format": entry.format, "reader": entry.reader}
+    for kind, section in named.items():
+        if section is not None:
+            registered = host.registry.resolve(kind, section.use)
+            model, key = host.registry.config_class(registered), ("data", "train", kind)
+            config = judge(model, section.options, document, key, beside=ProviderSection.model_fields)
+            choices[kind,] = Choice(section.use, registered, config)
     return list(_Opener(host).open(entry, choices, (), ""))
 
 
@@ -151,8 +166,9 @@ class _Opener:
         found = columns_of(record for _, record in first)
         missing = [theirs for ours, theirs in entry.columns.items() if ours not in found]
         if missing:
+            theirs = {entry.columns.get(name, name): column for name, column in found.items()}
             raise DataError(
-                f"columns names '{missing[0]}', which the first records do not have: {described(found)}",
+                f"columns names '{missing[0]}', which the first records do not have: {described(theirs)}",
                 where=str(source),
             )
         name, means, known = _chosen_format(found, *format, source) if format else self._fitting(found, first, source)

@@ -6,11 +6,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.errors import ContextLengthError, DataError, RequestError
-from graftkit.flow.call_notation import CallReader, call_notation
+from graftkit.flow.answer_reader import AnswerReader
+from graftkit.flow.call_notation import CallNotation, call_notation
+from graftkit.flow.reasoning_notation import ReasoningNotation, reasoning_notation
 from graftkit.flow.stop_texts import StopTexts
 from graftkit.flow.turn_end import TurnEnd, Unended, turn_end
 from graftkit.interfaces.chat_options import ChatOptions
@@ -33,7 +35,7 @@ class Reply:
         tokens: How many tokens were made, without that which ended the answer.
         stopped: "end" where the model or a stop text ended the answer, "length" where it had no room left; "" before
             that.
-        calls: What takes the calls of functions out of the text, where functions were offered.
+        reader: What takes reasoning and calls of functions out of the text.
     """
 
     def __init__(
@@ -45,9 +47,9 @@ class Reply:
         prompt_tokens: int,
         most: int,
         stop_texts: Sequence[str] = (),
-        calls: CallReader | None = None,
+        reader: AnswerReader | None = None,
     ) -> None:
-        self.calls = calls or CallReader()
+        self.reader = reader or AnswerReader()
         self.text, self.tokens, self.prompt_tokens = "", 0, prompt_tokens
         self.stopped: Literal["", "end", "length"] = ""
         self._pieces = self._read(tokens, tokenizer, end, most, StopTexts(stop_texts))
@@ -82,6 +84,13 @@ class Reply:
         self.stopped = "end" if stopped or unended.ended or stops.found else "length"
 
 
+class _Notations(TypedDict, total=False):
+    """How the chat template writes what an answer holds besides text, as far as it was asked for."""
+
+    reasoning: ReasoningNotation | None
+    calls: CallNotation | None
+
+
 @dataclass(frozen=True, slots=True)
 class ReloadedModel:
     """A model that answers.
@@ -109,6 +118,7 @@ class ReloadedModel:
     adapted: bool = True
     _continuation: Continuation = field(init=False, repr=False, compare=False)
     _end: TurnEnd = field(init=False, repr=False, compare=False)
+    _notations: _Notations = field(init=False, repr=False, compare=False, default_factory=lambda: _Notations())
 
     def __post_init__(self) -> None:
         within = nullcontext if self.adapted else partial(adapters_disabled, self.network)
@@ -179,14 +189,20 @@ class ReloadedModel:
         if self.tokenizer.chat_template is None:
             raise RequestError("the tokenizer has no chat template", hint="Continue a text instead.")
         ids = self._conversation_prompt(messages, tools)
-        return self._reply(ids, self._end, max_new_tokens, sampler, stop_texts, self._call_reader(tools or ()))
+        return self._reply(ids, self._end, max_new_tokens, sampler, stop_texts, self._reader(tools or ()))
 
-    def _call_reader(self, tools: Sequence[Mapping[str, Any]]) -> CallReader:
-        """Returns what takes calls of these functions out of an answer, as far as the chat template writes JSON."""
-        if not tools:
-            return CallReader()
+    def _reader(self, tools: Sequence[Mapping[str, Any]]) -> AnswerReader:
+        """Returns what takes reasoning, and calls of these functions, out of an answer as the chat template writes it.
+
+        How it does is found out once, when it is first asked for.
+        """
+        kept = self._notations
+        if "reasoning" not in kept:
+            kept["reasoning"] = reasoning_notation(self._encoder())
+        if tools and "calls" not in kept:
+            kept["calls"] = call_notation(self._encoder(), self._end.text)
         names = {tool["function"]["name"] for tool in tools if isinstance(tool.get("function"), Mapping)}
-        return CallReader(call_notation(self._encoder(), self.tokenizer, self._end.text), names)
+        return AnswerReader(kept["reasoning"], kept["calls"] if tools else None, names)
 
     def _conversation_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
         """Returns the ids of a conversation; arguments and errors as for `answer`.
@@ -225,11 +241,13 @@ class ReloadedModel:
         wanted: int,
         sampler: Sampler | None,
         stop_texts: Sequence[str],
-        calls: CallReader | None = None,
+        reader: AnswerReader | None = None,
     ) -> Reply:
         most = self._room(len(ids), wanted)
         tokens = self._continuation.stream(ids, max_new_tokens=most, stop=self.stop, sampler=sampler)
-        return Reply(tokens, self.tokenizer, end, prompt_tokens=len(ids), most=most, stop_texts=stop_texts, calls=calls)
+        return Reply(
+            tokens, self.tokenizer, end, prompt_tokens=len(ids), most=most, stop_texts=stop_texts, reader=reader
+        )
 
     def _room(self, prompt: int, wanted: int) -> int:
         """Returns how many tokens an answer may have, within the model's context."""

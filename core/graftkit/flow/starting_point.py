@@ -85,7 +85,7 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
         host: The plugins.
         model: A reference to the base model.
         train: A file of records, a folder or a pattern.
-        said: Their format and its columns, as `UnknownFormatError.suggested` has them; found when left out.
+        said: What else an entry of a recipe's `data.train` says of them; see `open_path`.
 
     Raises:
         UnknownFormatError: No format fits the records as they are.

@@ -1,7 +1,9 @@
-"""Reads a file that must hold a JSON object, of whoever wrote it."""
+"""Reads a file that must hold a JSON object, of whoever wrote it; writes one that people read."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from graftkit.errors import GraftkitError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 
-__all__ = ["read_json_object"]
+__all__ = ["read_json_object", "write_json"]
 
 
 def read_json_object(
@@ -45,3 +47,8 @@ def read_json_object(
     if not isinstance(data, dict):
         raise error("it is no JSON object", where=str(path), hint=damaged)
     return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes an indented JSON file."""
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

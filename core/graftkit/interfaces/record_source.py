@@ -149,6 +149,9 @@ class RecordSource:
 
     def _check_packed(self, magic: bytes) -> None:
         known = next((name for sign, name in _FOREIGN.items() if magic.startswith(sign)), "")
+        document = next((name for endings, name in _DOCUMENTS.items() if self.path.suffix.lower() in endings), "")
+        if magic.startswith(_OFFICE) and document:
+            raise DataError(f"this is {document}", where=str(self), hint=_AS_TEXT)
         packed = PACKED.get(self.path.suffix.lower(), "") if magic else ""
         if known or packed:
             found = f"this is {known}" if known else f"its name ends in {self.path.suffix}, but it is no {packed} file"
@@ -384,4 +387,12 @@ _UNPACKERS: dict[bytes, Callable[[RecordSource, IO[bytes]], Any]] = {
     b"\xfd7zXZ\x00": lambda _, raw: lzma.LZMAFile(raw),  # noqa: SIM115
     b"\x28\xb5\x2f\xfd": _zstd,
 }
+_OFFICE = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+"""How documents of an office program begin: those of today, which are zip archives, and those of before 2007."""
+
+_DOCUMENTS = {
+    (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"): "a spreadsheet",
+    (".docx", ".doc", ".odt", ".pages"): "a document of a word processor",
+}
+_AS_TEXT = "Save it from there as text in UTF-8, and name that file: a table as .csv, a document as .txt."
 _FOREIGN = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7-Zip archive", b"Rar!": "a RAR archive"}

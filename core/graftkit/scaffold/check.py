@@ -7,17 +7,23 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from graftkit.errors import PluginError, ProviderError
+from graftkit.errors import PluginError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.registry import BUILT_IN
+from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import KINDS
+from graftkit.recipe.choice import judge
+from graftkit.recipe.document import Document, parse_value
 from graftkit.suggest import known_names
 
-__all__ = ["check_plugins", "find_offers", "without_contract"]
+__all__ = ["check_plugins", "checked_fields", "find_offers", "without_contract"]
 
 
 _SECONDS = 4 * 3600
@@ -74,8 +80,56 @@ def without_contract(host: PluginHost, name: str | None) -> list[str]:
     return told
 
 
-def check_plugins(providers: Sequence[RegisteredProvider], *, quiet: bool = False) -> int:
+def checked_fields(
+    host: PluginHost, providers: Sequence[RegisteredProvider], assignments: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the fields that providers are checked with.
+
+    Args:
+        host: The plugins.
+        providers: Whose contracts are to be run.
+        assignments: Each "key=value", the value as YAML writes it.
+
+    Raises:
+        RecipeError: An assignment has another form; or there is one provider, without a contract of its own, and it
+            can't be made with these fields.
+    """
+    fields = dict[str, Any]()
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError("the form is KEY=VALUE", where=f"--set {assignment}")
+        fields[key.strip()] = parse_value(text, f"--set {assignment}")
+    if fields and len(providers) != 1:
+        raise RecipeError(f"these are fields of one provider, and {len(providers)} are checked", where="--set")
+    if len(providers) == 1 and (fields or not providers[0].provider.contract):
+        with suppress(PluginError):  # its contract says more of a class that can't be imported
+            _check_fields(host.registry.config_class(providers[0]), fields, providers[0])
+    return fields
+
+
+def _check_fields(model: type[ProviderConfig], fields: Mapping[str, Any], registered: RegisteredProvider) -> None:
+    place = registered.qualified_name
+    try:
+        judge(model, fields, Document(dict(fields), place, from_file=False), ())
+    except RecipeError as error:
+        hint = (
+            "Give it the fields that it needs, --set KEY=VALUE; so that nobody has to, a contract in the package names "
+            "them as its `options`: Provider(contract=...)."
+        )
+        error.hint = f"{error.hint}\n{hint}" if error.hint else hint
+        raise
+
+
+def check_plugins(
+    providers: Sequence[RegisteredProvider], *, quiet: bool = False, fields: Mapping[str, Any] | None = None
+) -> int:
     """Runs every provider's contract with pytest, in a process of its own.
+
+    Args:
+        providers: Whose contracts are run.
+        quiet: Whether only what fails is shown.
+        fields: What each is made with; as its contract says when left out or empty.
 
     Returns:
         pytest's exit code: 0 when every promise holds.
@@ -87,7 +141,7 @@ def check_plugins(providers: Sequence[RegisteredProvider], *, quiet: bool = Fals
         raise PluginError("the contracts are run by pytest", hint="Install it: pip install 'graftkit[testing]'")
     with tempfile.TemporaryDirectory(prefix="graftkit-check-") as folder:
         file = Path(folder) / "test_contracts.py"
-        file.write_text(contract_module(providers), encoding="utf-8")
+        file.write_text(contract_module(providers, fields or {}), encoding="utf-8")
         settings = Path(folder) / "pytest.ini"  # else pytest looks for one in the folders around, which are anybody's
         settings.write_text("[pytest]\n", encoding="utf-8")
         command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings)]
@@ -102,7 +156,7 @@ def check_plugins(providers: Sequence[RegisteredProvider], *, quiet: bool = Fals
             raise PluginError(f"its contracts took longer than {_SECONDS // 60} minutes and were stopped") from None
 
 
-def contract_module(providers: Sequence[RegisteredProvider]) -> str:
+def contract_module(providers: Sequence[RegisteredProvider], fields: Mapping[str, Any] = MappingProxyType({})) -> str:
     """Returns the text of a test module with a class for each provider."""
     parts = []
     for number, registered in enumerate(providers):
@@ -111,6 +165,6 @@ def contract_module(providers: Sequence[RegisteredProvider]) -> str:
         parts.append(
             f"from {module} import {name} as contract_{number}\n\n\n"
             f"class Test{label}{number}(contract_{number}):\n"
-            f"    provider = {registered.qualified_name!r}\n"
+            f"    provider = {registered.qualified_name!r}\n" + (f"    options = {dict(fields)!r}\n" if fields else "")
         )
     return "\n\n".join(parts)

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from graftkit.errors import ContextLengthError, RequestError
-from graftkit.flow.call_notation import CallReader
+from graftkit.flow.answer_reader import AnswerReader
 from graftkit.redact import without_secrets
 from graftkit.serve.api_error import ApiError, invalid, overloaded, stopping
 
@@ -53,9 +53,9 @@ class Answer:
         return self._reply.tokens if self._reply else 0
 
     @property
-    def calls(self) -> CallReader:
-        """What takes the calls of functions out of its text; known from `begun` on."""
-        return self._reply.calls if self._reply else CallReader()
+    def reader(self) -> AnswerReader:
+        """What takes reasoning and calls of functions out of its text; known from `begun` on."""
+        return self._reply.reader if self._reply else AnswerReader()
 
     @property
     def finish_reason(self) -> str:

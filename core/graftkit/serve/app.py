@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from graftkit.interfaces.samples import ToolCall
+from graftkit.flow.answer_reader import Parts
 from graftkit.serve.access import LOOPBACK_NAMES, KnownHosts, KnownKey, json_error
 from graftkit.serve.answers import Answer, AnswerQueue, Ask
 from graftkit.serve.api_error import ApiError, stopping
@@ -155,19 +155,22 @@ class _Service:
                 await while_connected(request.receive, answer.begun())
                 streams = True
                 return EventStream(events(answer, wire, include_usage=options.include_usage), answer.cancel)
-            text, calls = await while_connected(request.receive, _whole(answer))
-            return JSONResponse(wire.completion(text, calls, answer))
+            parts = await while_connected(request.receive, _whole(answer))
+            return JSONResponse(wire.completion(parts, answer))
         finally:
             if not streams:
                 answer.cancel()
 
 
-async def _whole(answer: Answer) -> tuple[str, list[ToolCall]]:
-    """Returns an answer's text, and the functions that it calls."""
+async def _whole(answer: Answer) -> Parts:
+    """Returns an answer, whole."""
     await answer.begun()
-    text = "".join([answer.calls.push(piece) async for piece in answer.pieces()])
-    rest, calls = answer.calls.finish()
-    return text + rest, calls
+    pieces = [answer.reader.push(piece) async for piece in answer.pieces()]
+    last = answer.reader.finish()
+    reasoning, content = (
+        "".join(getattr(piece, part) for piece in (*pieces, last)) for part in ("reasoning", "content")
+    )
+    return Parts(reasoning, content, last.calls)
 
 
 def _asks_chat(asked: ChatRequest) -> Ask:

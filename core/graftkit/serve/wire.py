@@ -6,15 +6,16 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from graftkit.flow.answer_reader import Parts
 from graftkit.interfaces.samples import ToolCall
 from graftkit.serve.answers import Answer
 from graftkit.serve.api_error import ApiError
@@ -47,22 +48,22 @@ class Wire:
     whole = ""
     part = ""
 
-    def message(self, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
+    def message(self, parts: Parts) -> dict[str, Any]:
         """Returns what a choice says as a whole."""
         raise NotImplementedError
 
-    def delta(self, text: str | None) -> dict[str, Any]:
-        """Returns what a choice says in an event: a further piece, or None for nothing more."""
+    def delta(self, parts: Parts) -> dict[str, Any]:
+        """Returns what a choice says in an event: a further piece, or nothing more."""
         raise NotImplementedError
 
     def first(self) -> dict[str, Any] | None:
         """Returns what a stream begins with, or None."""
         return None
 
-    def completion(self, text: str, calls: Sequence[ToolCall], answer: Answer) -> dict[str, Any]:
+    def completion(self, parts: Parts, answer: Answer) -> dict[str, Any]:
         """Returns a whole answer."""
-        reason = _CALLS if calls else answer.finish_reason
-        choice = {"index": 0, **self.message(text, calls), "logprobs": None, "finish_reason": reason}
+        reason = _CALLS if parts.calls else answer.finish_reason
+        choice = {"index": 0, **self.message(parts), "logprobs": None, "finish_reason": reason}
         return {**self._head(self.whole), "choices": [choice], "usage": _usage(answer)}
 
     def event(self, said: dict[str, Any] | None, finish_reason: str | None = None) -> dict[str, Any]:
@@ -83,15 +84,21 @@ class ChatWire(Wire):
 
     prefix, whole, part = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def message(self, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
+    def message(self, parts: Parts) -> dict[str, Any]:
         """Returns the assistant's message."""
-        called = {"tool_calls": [_call(call) for call in calls]} if calls else {}
-        content = text if text.strip() or not calls else None
-        return {"message": {"role": "assistant", "content": content, "refusal": None, **called}}
+        beside: dict[str, Any] = {"reasoning_content": parts.reasoning} if parts.reasoning else {}
+        if parts.calls:
+            beside["tool_calls"] = [_call(call) for call in parts.calls]
+        content = parts.content if parts.content.strip() or not parts.calls else None
+        return {"message": {"role": "assistant", "content": content, "refusal": None, **beside}}
 
-    def delta(self, text: str | None) -> dict[str, Any]:
+    def delta(self, parts: Parts) -> dict[str, Any]:
         """Returns a further piece of the message."""
-        return {"delta": {} if text is None else {"content": text}}
+        said: dict[str, Any] = {"reasoning_content": parts.reasoning, "content": parts.content}
+        delta = {key: text for key, text in said.items() if text}
+        if parts.calls:
+            delta["tool_calls"] = [{"index": number, **_call(call)} for number, call in enumerate(parts.calls)]
+        return {"delta": delta}
 
     def first(self) -> dict[str, Any]:
         """Returns who speaks."""
@@ -103,13 +110,13 @@ class CompletionWire(Wire):
 
     prefix, whole, part = "cmpl", "text_completion", "text_completion"
 
-    def message(self, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
+    def message(self, parts: Parts) -> dict[str, Any]:
         """Returns the text."""
-        return {"text": text}
+        return {"text": parts.content}
 
-    def delta(self, text: str | None) -> dict[str, Any]:
+    def delta(self, parts: Parts) -> dict[str, Any]:
         """Returns a further piece of it."""
-        return {"text": text or ""}
+        return {"text": parts.content}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -138,15 +145,14 @@ async def events(answer: Answer, wire: Wire, *, include_usage: bool) -> AsyncIte
         if (first := wire.first()) is not None:
             yield _event({**wire.event(first), **beside})
         async for piece in answer.pieces():
-            if text := answer.calls.push(piece):
-                yield _event({**wire.event(wire.delta(text)), **beside})
-        rest, calls = answer.calls.finish()
-        if rest:
-            yield _event({**wire.event(wire.delta(rest)), **beside})
-        if calls:
-            numbered = [{"index": number, **_call(call)} for number, call in enumerate(calls)]
-            yield _event({**wire.event({"delta": {"tool_calls": numbered}}), **beside})
-        yield _event({**wire.event(wire.delta(None), _CALLS if calls else answer.finish_reason), **beside})
+            if (parts := answer.reader.push(piece)) != Parts():
+                yield _event({**wire.event(wire.delta(parts)), **beside})
+        rest = answer.reader.finish()
+        if rest.reasoning or rest.content:
+            yield _event({**wire.event(wire.delta(replace(rest, calls=()))), **beside})
+        if rest.calls:
+            yield _event({**wire.event(wire.delta(Parts(calls=rest.calls))), **beside})
+        yield _event({**wire.event(wire.delta(Parts()), _CALLS if rest.calls else answer.finish_reason), **beside})
         if include_usage:
             yield _event(wire.usage(answer))
     except ApiError as error:

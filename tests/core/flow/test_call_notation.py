@@ -56,7 +56,7 @@ def encoder_of(tokenizer: Any, template: str) -> Encoder:
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_a_template_says_how_calls_are_written(tokenizer: Any, kind: str) -> None:
     template, notation = TEMPLATES[kind]
-    assert call_notation(encoder_of(tokenizer, template), tokenizer, "") == notation
+    assert call_notation(encoder_of(tokenizer, template), "") == notation
 
 
 def read(reader: CallReader, text: str, cut: int) -> tuple[str, list[ToolCall]]:

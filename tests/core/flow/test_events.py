@@ -11,10 +11,15 @@ from typing import Any, get_args
 
 import graftkit
 import pytest
+import torch
+from click.testing import CliRunner
 from graftkit import errors
+from graftkit.cli.main import cli
 from graftkit.flow import events
 from graftkit.flow.events import Event, Notice, Planned, Progress, RunFailed, RunFinished, StepFinished
 from graftkit.flow.log_events import log
+from graftkit.interfaces.offline import offline_asked
+from safetensors.torch import save_file
 
 PAGE = (Path(__file__).parents[3] / "docs" / "embedding.md").read_text(encoding="utf-8")
 
@@ -96,14 +101,33 @@ def test_nothing_is_logged_where_python_shows_it_unasked(capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "")
 
 
-def test_offline_fetches_nothing(tiny_model: Path, chat_records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails whoever asks the network."""
     import socket
 
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("the network is asked")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    found = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *a, **b: (found if host == "127.0.0.1" else refuse)(host, *a, **b)
+    )
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A folder that is an adapter's by its names."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "target_modules": ["q_proj"]}')
+    save_file({"base_model.model.x.lora_A.weight": torch.zeros(1, 4)}, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.usefixtures("no_network")
+def test_offline_fetches_nothing(tiny_model: Path, chat_records: Path, adapter: Path) -> None:
     data = {"train": chat_records, "max_length": 64}
     with pytest.raises(errors.ModelError, match="since offline was asked for"):
         graftkit.plan({"model": "nobody/nothing-here", "data": data}, offline=True)
@@ -111,4 +135,31 @@ def test_offline_fetches_nothing(tiny_model: Path, chat_records: Path, monkeypat
         graftkit.plan({"model": tiny_model, "data": {"train": "hub:nobody/nothing-here"}}, offline=True)
     with pytest.raises(errors.ModelError, match="since offline was asked for"):
         graftkit.generate("hub:nobody/nothing-here", "hello", offline=True)
+    with pytest.raises(errors.ModelError, match="since offline was asked for"):
+        graftkit.export(adapter, "merged", base="nobody/nothing-here", offline=True)
     graftkit.plan({"model": tiny_model, "data": data}, offline=True)
+
+
+ASKING = {
+    "run": ["RECIPE"],
+    "plan": ["RECIPE"],
+    "preview": ["RECIPE"],
+    "generate": ["hub:nobody/nothing-here", "hello"],
+    "serve": ["hub:nobody/nothing-here", "--port", "0"],
+    "export": ["ADAPTER", "--to", "merged", "--base", "nobody/nothing-here"],
+}
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("command", ASKING)
+def test_every_command_that_may_fetch_can_be_told_not_to(
+    chat_records: Path, adapter: Path, tmp_path: Path, command: str
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"model": "hub:nobody/nothing-here", "data": {"train": str(chat_records)}}))
+    places = {"RECIPE": str(recipe), "ADAPTER": str(adapter)}
+    arguments = [places.get(argument, argument) for argument in ASKING[command]]
+    found = CliRunner().invoke(cli, [command, *arguments, "--offline"])
+    assert isinstance(found.exception, errors.ModelError), found.exception
+    assert "since offline was asked for" in found.exception.message
+    assert not offline_asked(), "the next command of this process may"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from graftkit.exporting.model_folder import write_model
 from graftkit.interfaces.architecture import model_class
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.layers import linear_layers
@@ -17,8 +18,6 @@ from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
-from graftkit_exporters.config import MergedConfig
-from graftkit_exporters.model_folder import write_model
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from transformers import AutoConfig
@@ -76,9 +75,7 @@ def test_an_architecture_is_loaded_adapted_and_merged(name: str, tmp_path: Path)
     train_a_step(model, trained)
     expected = logits(model)
     (tmp_path / "merged").mkdir()
-    write_model(
-        tmp_path / "merged", trained.merged_tensors(), files.config, NoTokenizer(), MergedConfig(dtype="float32")
-    )  # type: ignore[arg-type]
+    write_model(tmp_path / "merged", trained.merged_tensors(), files.config, NoTokenizer())  # type: ignore[arg-type]
     again = load_base_model(HuggingFaceSource().open(str(tmp_path / "merged")), Dense(), device=CPU)
     for merged in (theirs(tmp_path / "merged"), again):
         torch.testing.assert_close(logits(merged), expected, atol=2e-5, rtol=2e-5)

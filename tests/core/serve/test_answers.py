@@ -13,6 +13,7 @@ import pytest
 from asgi_client import ask
 from click.testing import CliRunner
 from graftkit.cli.generate import command
+from graftkit.flow import reloaded_model
 from graftkit.flow.reload import ReloadedModel, reload
 from graftkit.flow.stop_texts import StopTexts
 from graftkit.serve.answers import AnswerQueue
@@ -168,6 +169,9 @@ def test_functions_are_offered_and_their_calls_read(model: ReloadedModel, monkey
     app = create_app(queue, "tiny")
     with_tools, without = chat(app, tools=[TOOL]).json["usage"], chat(app).json["usage"]
     assert with_tools["prompt_tokens"] > without["prompt_tokens"] + len(json.dumps(TOOL))
+    tries = list[Any]()
+    monkeypatch.setattr(reloaded_model, "call_notation", tries.append)
+    monkeypatch.setattr(reloaded_model, "reasoning_notation", tries.append)
     said = '<tool_call>\n{"name": "set_light", "arguments": {"on": true}}\n</tool_call>'
     ids = calling.prompt(said, plain=True)
     monkeypatch.setattr(calling._continuation, "stream", lambda *prompt, **how: iter(ids))
@@ -179,6 +183,13 @@ def test_functions_are_offered_and_their_calls_read(model: ReloadedModel, monkey
     result = {"role": "tool", "tool_call_id": call["id"], "content": "done"}
     turns = [{"role": "user", "content": "on"}, choice["message"], result]
     assert chat(app, messages=turns, tools=[TOOL]).status == 200
+    assert not tries, "how the template writes them was found out with the first request"
+    reasoned = f"<think>\nIt is dark.\n</think>\n\n{said}"
+    ids[:] = calling.prompt(reasoned, plain=True)
+    message = chat(app, max_tokens=500).json["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("It is dark.", said)
+    assert chat(app, messages=[turns[0], message, turns[0]]).status == 200, "a client may send it back"
+    assert ask(app, "POST", "/v1/completions", {"prompt": "x"}).json["choices"][0]["text"].startswith("<think>")
     queue.stop()
 
 

@@ -13,7 +13,9 @@ import pytest
 from asgi_client import Exchange
 from graftkit.cli.terminal import guarded_streams
 from graftkit.errors import RunError
-from graftkit.flow.call_notation import CallNotation, CallReader
+from graftkit.flow.answer_reader import AnswerReader
+from graftkit.flow.call_notation import CallNotation
+from graftkit.flow.reasoning_notation import ReasoningNotation
 from graftkit.serve import wire
 from graftkit.serve.answers import AnswerQueue
 from graftkit.serve.app import create_app
@@ -28,7 +30,7 @@ class SlowReply:
 
     def __init__(self, pieces: queue.Queue[Any]) -> None:
         self.tokens, self._pieces, self.closed = 0, pieces, threading.Event()
-        self.calls = CallReader()
+        self.reader = AnswerReader()
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -67,7 +69,8 @@ class SlowModel:
         self.asked.append(messages[0].content)
         self.replies.append(SlowReply(self._pieces))
         if tools:
-            self.replies[-1].calls = CallReader(CallNotation("<call>", None, "</call>", "name", "arguments"))
+            calls = CallNotation("<call>", None, "</call>", "name", "arguments")
+            self.replies[-1].reader = AnswerReader(ReasoningNotation("<think>", "</think>"), calls)
         return self.replies[-1]
 
 
@@ -168,14 +171,16 @@ def test_a_stream_is_sent_as_it_is_made() -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("reasoning", ["", "It adds."])
 @pytest.mark.parametrize(("said", "content"), [("", None), ("At once.", "At once.")])
-def test_calls_of_functions_are_told_as_such(said: str, content: str | None) -> None:
+def test_reasoning_and_calls_of_functions_are_told_as_such(said: str, content: str | None, reasoning: str) -> None:
     async def scene() -> tuple[Exchange, Exchange]:
         tool = {"type": "function", "function": {"name": "add"}}
         async with Server() as server:
             both = [server.ask("one", tools=[tool]), server.ask("two", tools=[tool], stream=True)]
             for _ in both:
-                server.model.say(*(said + '<call>{"name": "add", "arguments": {"a": 1}}</call>'), None)
+                thought = f"<think>\n{reasoning}\n</think>\n\n" if reasoning else ""
+                server.model.say(*(thought + said + '<call>{"name": "add", "arguments": {"a": 1}}</call>'), None)
             whole, streamed = [await exchange.done() for exchange in both]
             return whole, streamed
 
@@ -183,10 +188,12 @@ def test_calls_of_functions_are_told_as_such(said: str, content: str | None) -> 
     [choice] = whole.json["choices"]
     [call] = choice["message"]["tool_calls"]
     assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] == content
+    assert choice["message"].get("reasoning_content", "") == reasoning
     assert call.pop("id").startswith("call_")
     assert call == {"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     choices = [event["choices"][0] for event in streamed.events[:-1]]
     assert "".join(choice["delta"].get("content", "") for choice in choices) == said
+    assert "".join(choice["delta"].get("reasoning_content", "") for choice in choices) == reasoning
     *_, calling, last = choices
     [found] = calling["delta"]["tool_calls"]
     assert found.pop("id") and found == {"index": 0, **call}

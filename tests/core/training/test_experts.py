@@ -9,6 +9,7 @@ import pytest
 import torch
 from architectures import settings
 from core.training.test_architectures_loss import CPU, examples
+from graftkit.exporting.model_folder import write_model
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.experts import ExpertStack
 from graftkit.model.load import load_base_model, load_dense_model, plan_base_model
@@ -19,8 +20,6 @@ from graftkit.training.batch import pack
 from graftkit.training.loss import TokenLoss
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
-from graftkit_exporters.config import MergedConfig
-from graftkit_exporters.model_folder import write_model
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.config import Nf4Config
 from graftkit_quantizers.dense import Dense
@@ -125,7 +124,6 @@ def test_merged_experts_are_the_architectures_own_tensors(name: str, tmp_path: P
         model.merged_tensors(),
         model.config,
         NoTokenizer(),  # type: ignore[arg-type]
-        MergedConfig(dtype="float32"),
     )
     merged, info = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert not any(info.values()), info

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from graftkit import Probe, ProofRequest
+from graftkit.exporting.peft_folder import target_modules
 from graftkit.flow.export import Planned
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.load import check_base_model, load_base_model, load_dense_model
@@ -17,7 +18,7 @@ from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
-from graftkit_exporters.peft_folder import PeftExporter, target_modules
+from graftkit_exporters.peft_folder import PeftExporter
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from safetensors.torch import load_file

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from graftkit.errors import ExportError
+from graftkit.exporting.peft_folder import load_adapter, resized
 from graftkit.interfaces.peft_config import LAYER_METHODS, check_adapter_config
-from graftkit_exporters.peft_folder import load_adapter, resized
 from safetensors.torch import load_file, save_file
 from torch import nn
 

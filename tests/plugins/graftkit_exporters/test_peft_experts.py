@@ -11,6 +11,7 @@ import torch
 from architectures import settings
 from core.training.test_experts import MIXTURES, opened
 from graftkit import Probe, ProofRequest
+from graftkit.exporting.peft_experts import refused_experts, target_parameters
 from graftkit.flow.export import Planned
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.model.adapt import AdaptedModel, adapt
@@ -18,7 +19,6 @@ from graftkit.model.load import load_base_model, load_dense_model, plan_base_mod
 from graftkit.testing import tiny_model_folder
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
-from graftkit_exporters.peft_experts import refused_experts, target_parameters
 from graftkit_exporters.peft_folder import PeftExporter
 from graftkit_quantizers.dense import Dense
 from reference import move_from_start

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graftkit import LoadedAssets, ProofRequest, Tokenizer
 
-from graftkit_exporters.config import FolderConfig
-from graftkit_exporters.json_file import write_json
-from graftkit_exporters.shards import write_shards
+from graftkit.exporting.config import StoredDtype
+from graftkit.exporting.shards import write_shards
+from graftkit.interfaces.exporter import LoadedAssets, ProofRequest
+from graftkit.interfaces.json_file import write_json
+from graftkit.interfaces.tokenizer import Tokenizer
 
 __all__ = ["TOLERANCES", "TRUSTING_NOTHING", "load_assets", "load_tokenizer", "write_model"]
 
@@ -51,24 +52,42 @@ def write_model(
     tensors: Iterable[tuple[str, torch.Tensor]],
     config: Mapping[str, Any],
     tokenizer: Tokenizer,
-    stored: FolderConfig,
+    *,
+    dtype: StoredDtype = "float32",
+    shard_gigabytes: float = 5.0,
     generation: Mapping[str, Any] | None = None,
     towers: Collection[str] = (),
 ) -> int:
-    """Writes the folder, one tensor in memory at a time, and returns the bytes of its tensors.
+    """Writes a model's folder as transformers loads it, one tensor in memory at a time.
 
     Args:
         folder: An existing folder.
-        tensors: Every tensor by name, float32.
+        tensors: Every tensor by name, float32, such as `trained.merged_tensors()`.
         config: The content of config.json.
         tokenizer: Saved beside it.
-        stored: The type that tensors are stored in, and the size of a file at most.
+        dtype: The type that tensors are stored in.
+        shard_gigabytes: The size of a file of tensors at most.
         generation: The content of generation_config.json; none is written without any.
         towers: The names of tensors that are stored in the type that they have.
+
+    Returns:
+        The bytes of its tensors.
+
+    Example:
+        ```python
+        write_model(
+            folder,
+            trained.merged_tensors(),
+            trained.config,
+            trained.tokenizer,
+            generation=trained.generation_config,
+            towers=trained.towers,
+        )
+        ```
     """
-    total = write_shards(folder, tensors, stored, towers)
-    kept = {key: value for key, value in config.items() if key not in _NOT_WRITTEN}
-    write_json(folder / "config.json", {**_encoded(kept), "dtype": stored.dtype})
+    total = write_shards(folder, tensors, dtype=dtype, shard_gigabytes=shard_gigabytes, kept=towers)
+    written = {key: value for key, value in config.items() if key not in _NOT_WRITTEN}
+    write_json(folder / "config.json", {**_encoded(written), "dtype": dtype})
     if generation:
         write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if k not in _NOT_WRITTEN})
     tokenizer.save(folder)

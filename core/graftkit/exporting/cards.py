@@ -1,14 +1,14 @@
-"""What the model cards of the built-in formats say: which programs load them, and how."""
+"""What model cards say of a model's folder and of an adapter's: which programs load them, and how."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 
-from graftkit import CardRequest, ExportCard, LoadingExample
+from graftkit.interfaces.export_card import CardRequest, ExportCard, LoadingExample
 from graftkit.interfaces.peft_config import read_adapter_config
 
-__all__ = ["extended_base_card", "merged_card", "peft_card"]
+__all__ = ["merged_card", "peft_card", "vllm_examples"]
 
 _IN_A_FOLDER = 'folder = "."  # this folder, or its name on the hub'
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -16,7 +16,7 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def merged_card(request: CardRequest) -> ExportCard:
-    """Returns the card of a whole model."""
+    """Returns the card of an export that is a model's folder."""
     load = "\n".join(
         [
             _IN_A_FOLDER,
@@ -31,7 +31,7 @@ def merged_card(request: CardRequest) -> ExportCard:
 
 
 def peft_card(request: CardRequest) -> ExportCard:
-    """Returns the card of an adapter alone."""
+    """Returns the card of an export that is an adapter's folder, in PEFT's format."""
     config = read_adapter_config(request.folder)
     new_rows = bool(config.get("trainable_token_indices"))
     resize = "model.resize_token_embeddings(max(len(tokenizer), model.get_input_embeddings().num_embeddings))"
@@ -54,30 +54,18 @@ def peft_card(request: CardRequest) -> ExportCard:
         and not config.get("target_parameters")
         and Path(request.base).suffix.lower() != ".gguf"
     ):
-        loading += _with_vllm(request.base, request.folder, ".")
+        loading += vllm_examples(request.base, request.folder, ".")
     return ExportCard("peft", "adapter", loading=loading)
 
 
-def extended_base_card(request: CardRequest) -> ExportCard:
-    """Returns the card of a base with a new vocabulary and the adapter beside it."""
-    load = "\n".join(
-        [
-            'tokenizer = AutoTokenizer.from_pretrained("base")',
-            'model = AutoModelForCausalLM.from_pretrained("base", dtype="auto")',
-            'model = PeftModel.from_pretrained(model, "adapter")',
-        ]
-    )
-    python = request.python(
-        ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer"], load
-    )
-    loading = [LoadingExample("peft", "python", python)]
-    if not read_adapter_config(request.folder / "adapter").get("target_parameters"):
-        loading += _with_vllm("./base", request.folder / "adapter", "./adapter")
-    return ExportCard("peft", "finetune", loading=loading)
+def vllm_examples(base: str, adapter: Path, place: str) -> list[LoadingExample]:
+    """Returns how vLLM serves an adapter; nothing where its rank is larger than vLLM takes.
 
-
-def _with_vllm(base: str, adapter: Path, place: str) -> list[LoadingExample]:
-    """Returns how vLLM serves an adapter; nothing where its rank is larger than vLLM takes."""
+    Args:
+        base: What the base model is loaded by.
+        adapter: The adapter's folder.
+        place: How a reader of the card names that folder.
+    """
     config = read_adapter_config(adapter)
     rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]) if "r" in config else None
     allowed = next((most for most in _RANKS if rank is not None and most >= rank), None)

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from graftkit_exporters.config import FolderConfig
-from graftkit_exporters.json_file import write_json
+from graftkit.exporting.config import StoredDtype
+from graftkit.interfaces.json_file import write_json
 
 __all__ = ["write_shards"]
 
@@ -37,21 +37,27 @@ _COPIED = 16 << 20
 
 
 def write_shards(
-    folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], stored: FolderConfig, towers: Collection[str]
+    folder: Path,
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    *,
+    dtype: StoredDtype = "float32",
+    shard_gigabytes: float = 5.0,
+    kept: Collection[str] = (),
 ) -> int:
     """Writes tensors as `model.safetensors`, or as shards with an index, and returns their bytes.
 
     Args:
         folder: An existing folder.
         tensors: Every tensor by name, on the CPU.
-        stored: The type that tensors are stored in, and the size of a file at most.
-        towers: The names of tensors that are stored in the type that they have; so are integers.
+        dtype: The type that tensors are stored in.
+        shard_gigabytes: The size of a file at most.
+        kept: The names of tensors that are stored in the type that they have; so are integers.
     """
-    limit, dtype = stored.shard_gigabytes * 1e9, getattr(torch, stored.dtype)
+    limit, stored = shard_gigabytes * 1e9, getattr(torch, dtype)
     shards = [_Shard(folder, 0)]
     for name, tensor in tensors:
-        kept = name in towers or not tensor.is_floating_point()
-        rounded = (tensor if kept else tensor.to(dtype)).contiguous()
+        as_it_is = name in kept or not tensor.is_floating_point()
+        rounded = (tensor if as_it_is else tensor.to(stored)).contiguous()
         if shards[-1].size and shards[-1].size + rounded.nbytes > limit:
             shards[-1].close()
             shards.append(_Shard(folder, len(shards)))

@@ -1,0 +1,42 @@
+"""What exporters of any package may build with."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from documents import ROOT
+
+HELPERS: dict[str, tuple[str, list[str]]] = runpy.run_path(str(ROOT / "docs/generate.py"))["HELPERS"]
+MODULES = [module for _, modules in HELPERS.values() for module in modules]
+
+
+def test_the_recipes_fields_of_a_model_folder_load_no_torch() -> None:
+    script = "import sys, graftkit.exporting.config; print([n for n in ('torch', 'transformers') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_helpers_are_public() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [public] = [contract for contract in contracts if contract["id"] == "plugins-use-the-public-face"]
+    private = tuple(public["forbidden_modules"])
+    assert len(MODULES) > 15 and not [name for name in MODULES if f"graftkit.{name}".startswith(private)]
+    written = {path.stem for path in (ROOT / "core/graftkit/exporting").glob("[!_]*.py")} - {"peft_experts"}
+    assert written == {name.removeprefix("exporting.") for name in MODULES if name.startswith("exporting.")}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_helper_says_what_it_does(module: str) -> None:
+    path = Path(ROOT, "core/graftkit", *module.split(".")).with_suffix(".py")
+    found = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert [node.name for node in found if not node.name.startswith("_") and not ast.get_docstring(node)] == []
+    for node in found:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            said = [*node.args.args, *node.args.kwonlyargs]
+            assert node.returns is not None and all(argument.annotation for argument in said), node.name
