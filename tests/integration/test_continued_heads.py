@@ -11,7 +11,7 @@ import graftkit
 import pytest
 import torch
 from encoder_models import encoder_folder
-from graftkit.errors import ModelError, RecipeError
+from graftkit.errors import FolderError, ModelError, RecipeError
 from graftkit.flow.reload import reload_any
 from graftkit.flow.reloaded_head import HeadModel
 from safetensors.torch import load_file
@@ -139,6 +139,13 @@ def test_training_goes_on_with_a_head_of_pefts(
         assert isinstance(found, HeadModel)
         shares = found.judge("the film was poor").facts["probabilities"]
         assert [shares["bad"], shares["good"]] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_head_of_pefts_is_exported_by_a_recipe_alone(tiny_model: Path, tmp_path: Path) -> None:
+    folder = of_peft(str(tiny_model), tmp_path / "peft", modules_to_save=["score"])
+    with pytest.raises(FolderError, match=r"another head than a causal language model's \(SEQ_CLS\)") as caught:
+        graftkit.export(folder, "merged", base=tiny_model, out=tmp_path / "out")
+    assert "objective: classification, adapter: {from: FOLDER}" in caught.value.hint and not (tmp_path / "out").exists()
 
 
 def test_a_head_for_other_labels_does_not_fit(recipe_for: Any, tiny_model: Path, tmp_path: Path) -> None:

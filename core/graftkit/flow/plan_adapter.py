@@ -31,6 +31,9 @@ TokenizerOf = Literal["adapter", "base"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
+_TASKS_WITH_HEADS = frozenset(["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"])
+"""What PEFT calls the tasks of models whose head is not a language model's."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedAdapter:
@@ -83,11 +86,13 @@ def plan_adapter(
         ModelError: The base model is not the one that it was trained on, or the tokenizers differ.
     """
     folder = read_adapter_folder(path, host)
-    if folder.manifest and folder.manifest.head:
+    task = folder.fields.get("task_type")
+    if (folder.manifest and folder.manifest.head) or task in _TASKS_WITH_HEADS:
         raise FolderError(
-            "it was trained for another head than a causal language model's, which is exported with the run alone",
+            f"it is of a model with another head than a causal language model's ({task}), exported with its run alone",
             where=str(path),
-            hint="toolkit export RUN --to merged makes a whole model of it.",
+            hint="toolkit export RUN --to merged makes a whole model of it. A classifier's is trained on, and then "
+            "exported, by a recipe: objective: classification, adapter: {from: FOLDER}.",
         )
     source, files = _base(host, folder, base)
     facts = {"model": base_facts(files), "model_source": source, **_providers(host, folder, quantizer)}
