@@ -43,7 +43,7 @@ def rows_of(train: Rows | None, holdout: Rows | None) -> dict[str, Rows]:
 
 
 def keep_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
-    """Writes records as files, a line of JSON each, and returns those.
+    """Writes records as files, a line of JSON each, and returns those, whose paths begin at the root.
 
     Args:
         rows: The records; each is taken once, and none is kept in memory.
@@ -57,11 +57,16 @@ def keep_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
         make_folder(folder)
     kept = {}
     for key, given in rows.items():
-        kept[key] = folder / f"{key}.jsonl"
+        kept[key] = _file_of(key, folder)
         with _errors_of_the_caller():
             lines = _lines(key, given)
             write_atomic(kept[key], lambda file, lines=lines: file.writelines(lines))  # type: ignore[misc]
     return kept
+
+
+def _file_of(key: str, folder: Path) -> Path:
+    """Returns the file of records as the run's manifest names it, by which the run goes on and is exported from."""
+    return folder.absolute() / f"{key}.jsonl"
 
 
 def same_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
@@ -70,7 +75,7 @@ def same_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
     Raises:
         RecipeError: One does not.
     """
-    kept = {key: folder / f"{key}.jsonl" for key in rows}
+    kept = {key: _file_of(key, folder) for key in rows}
     for key, given in rows.items():
         digest = hashlib.sha256()
         with _errors_of_the_caller():
