@@ -101,6 +101,12 @@ def test_wrong_records_in_memory_are_named_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("row", [{"x": "a", "y": "b", "z": "c"}, {"question": "a", "answer": ""}])
+def test_what_a_recipe_says_of_files_is_not_offered_for_records_in_memory(tiny_model: Path, row: Any) -> None:
+    with pytest.raises(DataError, match=r'^train:1: .*\nHand records in with the columns of a format, such as {"quest'):
+        graftkit.plan(short(tiny_model), train=[row])
+
+
 def test_a_recipe_that_names_records_takes_none_in_memory(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="records are handed in as train, and the recipe says data.train"):
         graftkit.run(make_recipe(), out=tmp_path / "run", train=ROWS)

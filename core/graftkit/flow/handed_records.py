@@ -111,13 +111,24 @@ def handed_for_a_plan(train: Rows | None, holdout: Rows | None) -> KeptForAPlan 
 
 @contextmanager
 def naming_rows(files: Handed) -> Iterator[None]:
-    """Makes errors name a record as the caller knows it: "train:12" is the twelfth that was handed in as `train`."""
+    """Makes errors name a record as the caller knows it: "train:12" is the twelfth that was handed in as `train`.
+
+    What a recipe could say of a file, nobody can say of records that are handed in.
+    """
     try:
         yield
     except GraftkitError as error:
         for key, path in files.items():
             error.where = error.where.replace(str(path), key)
+            if f"{{path: {path.name}" in error.hint:
+                error.hint = _AS_A_FORMAT
         raise
+
+
+_AS_A_FORMAT = (
+    'Hand records in with the columns of a format, such as {"question": "...", "answer": "..."}, '
+    "and without those that have nothing to learn."
+)
 
 
 def _lines(key: str, rows: Rows) -> Iterator[bytes]:
