@@ -160,7 +160,7 @@ def helpers_of(module: str) -> Iterator[str]:
             continue
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             lines, said = source.splitlines()[node.lineno - 1 : node.body[0].lineno - 1], ast.get_docstring(node)
-            shown = "\n".join(lines).rstrip() + " ..."
+            shown = "\n" + "\n".join(lines).rstrip() + " ..."
         else:
             shown = ast.get_source_segment(source, node) or ""
             shown = shown if len(shown) <= 200 else name

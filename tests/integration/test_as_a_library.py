@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -61,7 +62,9 @@ def test_records_from_an_iterator_become_the_runs_own_files(finished: graftkit.R
     again = short(tiny_model, export=["peft", "merged"])
     with pytest.raises(RecipeError, match="not those that the run was started with"):
         graftkit.run(again, out=finished.folder, train=ROWS[1:], resume=True)
-    assert graftkit.run(again, out=finished.folder, train=ROWS, resume=True).exports.keys() == {"peft", "merged"}
+    with contextlib.chdir(finished.folder.parent):  # its folder may be named otherwise, as `export` names it
+        went_on = graftkit.run(again, out=finished.folder.name, train=ROWS, resume=True)
+    assert went_on.exports.keys() == {"peft", "merged"}
 
 
 def test_records_in_memory_train_what_those_in_a_file_do(make_recipe: RecipeMaker, tmp_path: Path) -> None:
@@ -96,6 +99,12 @@ def test_wrong_records_in_memory_are_named_and_leave_nothing(
     with pytest.raises(error, match=told):
         graftkit.run(short(tiny_model), out=tmp_path / "run", train=rows)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("row", [{"x": "a", "y": "b", "z": "c"}, {"question": "a", "answer": ""}])
+def test_what_a_recipe_says_of_files_is_not_offered_for_records_in_memory(tiny_model: Path, row: Any) -> None:
+    with pytest.raises(DataError, match=r'^train:1: .*\nHand records in with the columns of a format, such as {"quest'):
+        graftkit.plan(short(tiny_model), train=[row])
 
 
 def test_a_recipe_that_names_records_takes_none_in_memory(make_recipe: RecipeMaker, tmp_path: Path) -> None:

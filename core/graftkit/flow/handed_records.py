@@ -43,7 +43,7 @@ def rows_of(train: Rows | None, holdout: Rows | None) -> dict[str, Rows]:
 
 
 def keep_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
-    """Writes records as files, a line of JSON each, and returns those.
+    """Writes records as files, a line of JSON each, and returns those, whose paths begin at the root.
 
     Args:
         rows: The records; each is taken once, and none is kept in memory.
@@ -57,11 +57,16 @@ def keep_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
         make_folder(folder)
     kept = {}
     for key, given in rows.items():
-        kept[key] = folder / f"{key}.jsonl"
+        kept[key] = _file_of(key, folder)
         with _errors_of_the_caller():
             lines = _lines(key, given)
             write_atomic(kept[key], lambda file, lines=lines: file.writelines(lines))  # type: ignore[misc]
     return kept
+
+
+def _file_of(key: str, folder: Path) -> Path:
+    """Returns the file of records as the run's manifest names it, by which the run goes on and is exported from."""
+    return folder.absolute() / f"{key}.jsonl"
 
 
 def same_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
@@ -70,7 +75,7 @@ def same_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
     Raises:
         RecipeError: One does not.
     """
-    kept = {key: folder / f"{key}.jsonl" for key in rows}
+    kept = {key: _file_of(key, folder) for key in rows}
     for key, given in rows.items():
         digest = hashlib.sha256()
         with _errors_of_the_caller():
@@ -106,13 +111,24 @@ def handed_for_a_plan(train: Rows | None, holdout: Rows | None) -> KeptForAPlan 
 
 @contextmanager
 def naming_rows(files: Handed) -> Iterator[None]:
-    """Makes errors name a record as the caller knows it: "train:12" is the twelfth that was handed in as `train`."""
+    """Makes errors name a record as the caller knows it: "train:12" is the twelfth that was handed in as `train`.
+
+    What a recipe could say of a file, nobody can say of records that are handed in.
+    """
     try:
         yield
     except GraftkitError as error:
         for key, path in files.items():
             error.where = error.where.replace(str(path), key)
+            if f"{{path: {path.name}" in error.hint:
+                error.hint = _AS_A_FORMAT
         raise
+
+
+_AS_A_FORMAT = (
+    'Hand records in with the columns of a format, such as {"question": "...", "answer": "..."}, '
+    "and without those that have nothing to learn."
+)
 
 
 def _lines(key: str, rows: Rows) -> Iterator[bytes]:

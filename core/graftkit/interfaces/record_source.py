@@ -238,7 +238,8 @@ def decode_utf8(raw: bytes, where: str) -> str:
         raise DataError(
             f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}",
             where=where,
-            hint="Save the file as UTF-8, one from Windows with: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW",
+            hint="Save the file as UTF-8: a spreadsheet does as CSV UTF-8, and a file from Windows is made so by: "
+            "iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW",
         ) from None
 
 

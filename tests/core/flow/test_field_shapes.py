@@ -240,7 +240,11 @@ MALFORMED = {
     "Python's notation": ("jsonl", "{'text': 'a'}\n", "json.dumps(record)"),
     "Python's notation in a table": ("csv", "messages\n\"[{'role': 'user'}]\"\n", "Python's notation"),
     "an answer that is a number": ("jsonl", '{"question": "q", "answer": 3}\n', "jq -c '.answer |= tostring'"),
-    "a file of Windows": ("csv", "question,answer\nq,\x93a\x94\n", "iconv -f WINDOWS-1252"),
+    "a file of Windows": (
+        "csv",
+        "question,answer\nq,\x93a\x94\n",
+        "CSV UTF-8, and a file from Windows is made so by: iconv -f WINDOWS-1252",
+    ),
 }
 
 
