@@ -18,10 +18,12 @@ import torch
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, FolderError, GraftkitError, ModelError, StorageError, TrainingError, named
 from graftkit.flow.assets import ExpectedAssets
-from graftkit.flow.export_manifest import ExportManifest, check_tensor_header
-from graftkit.flow.metrics import read_metrics
+from graftkit.flow.export_configuration import check_configurations
+from graftkit.flow.export_manifest import ExportManifest, check_listed, check_tensor_header
+from graftkit.flow.metrics import METRICS, missing_steps, read_metrics
 from graftkit.flow.open_model import load_tokenizer
 from graftkit.flow.probes import Probes
+from graftkit.flow.read_run import read_run
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -29,7 +31,7 @@ from graftkit.model.grow import grow
 from graftkit.model.twin import build_twin
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.array_file import map_arrays
-from graftkit.store.files import write_text
+from graftkit.store.files import sha256_of, write_text
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
 from graftkit.testing.records import read_samples
@@ -279,6 +281,108 @@ def test_a_tekken_file_asks_for_no_more_special_tokens_than_there_can_be(tmp_pat
 def test_no_vocabulary_is_larger_than_any_can_be(size: int) -> None:
     with pytest.raises(ValueError, match="at most"):
         VocabularyChange.from_json({"kind": "extended", "size": size, "ids": [], "parts": [], "kept": None})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"ids": [4, 4]}, "not ascending"),
+        ({"ids": [5, 4]}, "not ascending"),
+        ({"size": 6.5}, "its size a whole number"),
+        ({"size": True, "ids": [], "parts": []}, "its size a whole number"),
+        ({"kind": "moved"}, "its kind is one of extended, trained, replaced"),
+        ({"kind": []}, "its kind is one of"),
+    ],
+)
+def test_a_vocabularys_change_is_read_only_as_it_is_written(changed: dict[str, Any], said: str) -> None:
+    """With an id twice, the row of one token would be loaded as another's."""
+    whole = {"kind": "extended", "size": 6, "ids": [4, 5], "parts": [[1], [2]], "kept": None}
+    assert VocabularyChange.from_json(whole).ids == (4, 5)
+    with pytest.raises(ValueError, match=said):
+        VocabularyChange.from_json({**whole, **changed})
+
+
+def test_steps_that_nobody_took_are_not_counted_one_by_one(clock: None) -> None:
+    """A manifest says how many there were; a stranger's may say any number."""
+    lines = [{"step": step} for step in range(1, 40_001)]
+    assert missing_steps(lines, 40_000) == ""
+    assert missing_steps(lines, 10**300).endswith("of step 40001, 40002, 40003, 40004, 40005 ...")
+    assert missing_steps(lines[:-1], 40_000).endswith("of step 40000")
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "1" + "0" * 400])
+def test_a_line_of_metrics_with_a_number_that_no_step_has_is_left_out(tmp_path: Path, value: str) -> None:
+    step = (
+        '{"step": 1, "loss": %s, "tokens": 1, "loss_tokens": 1, "seconds": 1, "learning_rate": 1, "gradient_norm": 1}'
+    )
+    evaluation = '{"step": 1, "holdout_loss": %s, "examples": 1, "seconds": 1}'
+    for line in (step, evaluation):
+        (tmp_path / METRICS).write_text(f"{line % value}\n{line % '2.0'}\n")
+        found = read_metrics(tmp_path / METRICS)
+        assert [*(one["loss"] for one in found.steps), *found.holdout_losses.values()] == [2.0]
+
+
+@pytest.mark.parametrize(
+    "worst",
+    [
+        '{"worst": [{"where": "a:1", "loss": 1.0, "loss_tokens": 1e999, "texts": []}]}',
+        '{"worst": [{"where": "a:1", "loss": 1%s, "loss_tokens": 1, "texts": []}]}' % ("0" * 400),
+        '{"worst": [], "examples": 1e999}',
+    ],
+)
+def test_numbers_that_no_record_has_are_damage_that_a_report_tells(tmp_path: Path, worst: str) -> None:
+    (tmp_path / "manifest.json").write_text('{"graftkit": "1", "status": "finished"}')
+    (tmp_path / "holdout-worst.json").write_text(worst)
+    assert read_run(tmp_path).damage == ["holdout-worst.json is damaged"]
+
+
+ENDLESS = Path("/proc/self/pagemap")
+"""Terabytes that the kernel makes as they are read, whose size is 0."""
+
+
+@pytest.mark.skipif(not ENDLESS.is_file(), reason="Linux has it")
+def test_a_link_to_what_has_no_end_is_no_regular_file(tmp_path: Path, clock: None) -> None:
+    (tmp_path / "manifest.json").symlink_to(ENDLESS)
+    for read in (read_regular, sha256_of):
+        with pytest.raises(OSError, match="no regular file"):
+            read(tmp_path / "manifest.json")
+    assert RunManifest.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["../weights", "a/../../weights", "/etc/hostname", "..\\weights"])
+def test_a_list_of_files_names_none_outside_of_its_folder(tmp_path: Path, name: str) -> None:
+    """What is hashed may be as long as anything that its user can read."""
+    (tmp_path / "weights").write_text("")
+    (tmp_path / "export").mkdir()
+    with pytest.raises(FolderError, match="which leads out of it"):
+        check_listed(tmp_path / "export", {name: {"sha256": sha256_of(tmp_path / "weights"), "bytes": 0}})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers is 1,000,000"),
+        ({"num_hidden_layers": 900}, "num_hidden_layers is 900"),
+        ({"hidden_size": 10**6}, "hidden_size is 1,000,000"),
+        ({"intermediate_size": 1 << 24}, "asks for 6,442,.* weights, of which 81,920 numbers are stored"),
+        ({"vocab_size": 1 << 24}, "weights, of which 81,920 numbers are stored"),
+        ({"head_dim": 1 << 24}, "weights, of which 81,920 numbers are stored"),
+        ({"model_type": None}, "does not say 'model_type'"),
+    ],
+)
+def test_a_configuration_that_its_weights_do_not_explain_is_built_by_no_library(
+    tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    """transformers makes all that it says before it looks at the weights: 16 GB and minutes for a single number."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    save_file({f"layers.{n}.weight": torch.zeros(160, 64) for n in range(8)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(TINY_CONFIG))
+    check_configurations(tmp_path)
+    (folder / "config.json").write_text(json.dumps({**TINY_CONFIG, **changed}))
+    with pytest.raises(ModelError, match=said) as caught:
+        check_configurations(tmp_path)
+    assert caught.value.where == str(folder / "config.json")
 
 
 def test_a_manifest_that_can_not_be_written_again_is_damaged(tmp_path: Path) -> None:

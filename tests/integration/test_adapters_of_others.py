@@ -301,6 +301,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: changed(path, target_modules=["q_proj"]),
         "names no 2 layers that have tensors",
     ),
+    "layers by half an expression": (
+        lambda path: changed(path, target_modules="("),
+        "adapter_config.json: '(' is no regular expression",
+    ),
+    "blocks by a name": (
+        lambda path: changed(path, layers_to_transform="x"),
+        "adapter_config.json: its 'layers_to_transform' is neither a name nor a list of names",
+    ),
     "a tensor of nothing": (
         lambda path: retensored(path, lambda found: found.update({"base_model.model.x": torch.ones(1)})),
         "belongs to nothing that adapter_config.json names",

@@ -142,6 +142,23 @@ def a_setting_more(folder: Path) -> None:
     edit(folder / "generation_config.json", repetition_penalty=5.0)
 
 
+def a_first_token(folder: Path) -> None:
+    edit(folder / "generation_config.json", forced_bos_token_id=3)
+
+
+def a_stop_that_is_no_id(folder: Path) -> None:
+    edit(folder / "generation_config.json", eos_token_id=[256, 258, {"id": 7}])
+
+
+def other_stops_of_the_manifest(folder: Path) -> None:
+    """By which `toolkit generate` ends an answer."""
+    edit(folder / EXPORT_MANIFEST, stop_tokens=[7, 258])
+
+
+def layers_without_weights(folder: Path) -> None:
+    edit(folder / "config.json", num_hidden_layers=10**6)
+
+
 def no_settings(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
 
@@ -236,6 +253,11 @@ def a_pad_of_the_model(folder: Path) -> None:
         ("merged", another_date, "chat template: it writes .* where training had "),
         ("merged", a_stop_less, r"stop tokens: \[258\] are missing"),
         ("merged", a_stop_more, r"stop tokens: \[7\] are not the run's"),
+        ("merged", a_first_token, "generation settings: forced_bos_token_id is 3 in place of None"),
+        ("merged", a_stop_that_is_no_id, r"stop tokens: \[\"{'id': 7}\"\] are not the run's"),
+        ("merged", other_stops_of_the_manifest, r"stop tokens of its manifest: \[256\] are missing and \[7\] are not"),
+        ("peft", other_stops_of_the_manifest, r"stop tokens of its manifest: \[256\] are missing and \[7\] are not"),
+        ("merged", layers_without_weights, "the configuration's num_hidden_layers is 1,000,000"),
         ("merged", no_sampling, "generation settings: .*temperature is None in place of 0.6"),
         ("merged", no_settings, "generation settings: "),
     ],

@@ -34,6 +34,7 @@ from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.peft_adapter import PeftFields
 from graftkit.interfaces.peft_config import check_adapter_config, read_adapter_config, stored_shapes
 from graftkit.interfaces.peft_experts import ExpertLayout
+from graftkit.model.peft_targets import peft_targets
 from graftkit.store.files import atomic_folder, sha256_of
 
 __all__ = [
@@ -204,6 +205,7 @@ def read_adapter_folder(path: Path, host: PluginHost, use: str | None = None, *,
         raise FolderError(f"it is damaged: {error}", where=str(path / TENSORS)) from None
     where = str(path / CONFIG)
     try:
+        peft_targets(fields, ())  # so that whoever asks again of a model's layers knows that it can tell
         registered, options, model = _method(host, fields, use)
         config = _checked(model, options)
         found = AdapterFolder(

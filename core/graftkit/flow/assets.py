@@ -255,7 +255,10 @@ def _roles_known(expected: ExpectedAssets, found: LoadedAssets) -> bool:
 
 
 def differences(
-    expected: ExpectedAssets, found: LoadedAssets, flags: Mapping[str, Mapping[str, Any]] | None = None
+    expected: ExpectedAssets,
+    found: LoadedAssets,
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
+    said_stops: Sequence[int] | None = None,
 ) -> list[str]:
     """Says for each part that differs what the run has and what was loaded.
 
@@ -263,6 +266,7 @@ def differences(
         expected: What the run has.
         found: What was loaded.
         flags: The fields of the export's files tokenizer_config.json, by the file's name.
+        said_stops: The tokens that end an answer as the export's manifest says; None where it says none.
     """
     return [
         shortened(text)
@@ -274,7 +278,8 @@ def differences(
             _flags_differ(expected, flags or {}),
             _roles_differ("special tokens in config.json", expected.config_roles, found.config_roles),
             _settings_differ(expected, found.generation) if found.generation is not None else "",
-            _stops_differ(expected.stop_tokens, found.stop_tokens),
+            _stops_differ("stop tokens", expected.stop_tokens, found.stop_tokens),
+            _stops_differ("stop tokens of its manifest", expected.stop_tokens, said_stops),
         )
         if text
     ]
@@ -343,7 +348,8 @@ def _flags_differ(expected: ExpectedAssets, flags: Mapping[str, Mapping[str, Any
 
 def _settings_differ(ours: ExpectedAssets, found: Mapping[str, Any]) -> str:
     expected, usual = ours.generation, {**_usual_settings(), **ours.unsaid}
-    more = [key for key in found if key not in expected and not key.endswith("_token_id") and key not in _OF_A_FILE]
+    apart = {*_OF_A_FILE, *(f"{role}_token_id" for role in ROLES)}
+    more = [key for key in found if key not in expected and key not in apart]
     wanted = {**{key: usual.get(key) for key in more}, **_roles_more(ours, found), **expected}
     odd = [key for key, value in wanted.items() if _plain(found.get(key)) != _plain(value)]
     if not odd:
@@ -376,9 +382,11 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _stops_differ(expected: Sequence[int], found: Sequence[int] | None) -> str:
-    if found is None or not expected or set(found) == set(expected):
+def _stops_differ(what: str, expected: Sequence[int], found: Sequence[Any] | None) -> str:
+    loaded = {id if isinstance(id, int) else str(id) for id in found or ()}
+    if found is None or not expected or loaded == set(expected):
         return ""
-    missing, more = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    differing = (set(expected) - loaded, loaded - set(expected))
+    missing, more = (sorted(ids, key=lambda id: (isinstance(id, str), id)) for ids in differing)
     said = [f"{missing} are missing" if missing else "", f"{more} are not the run's" if more else ""]
-    return f"stop tokens: {' and '.join(text for text in said if text)}"
+    return f"{what}: {' and '.join(text for text in said if text)}"

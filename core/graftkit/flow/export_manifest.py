@@ -21,6 +21,7 @@ from graftkit.tokenization.bounds import MAX_FILE, check_bounds
 __all__ = [
     "EXPORT_MANIFEST",
     "FORMAT",
+    "MAX_CONFIG",
     "MAX_TOLERANCE",
     "NOT_YET_PROVED",
     "OF_THE_MANIFEST",
@@ -225,14 +226,15 @@ aside for what lies in the folder, but not of all, and not what special_tokens_m
 _MAX_HEADER = 16 << 20
 """The largest header of a safetensors file; the library's own limit, 100 MB, takes it seconds and hundreds of MB."""
 
-_MAX_CONFIG = 64 << 20
+MAX_CONFIG = 64 << 20
+"""The largest configuration that is read."""
 
 
 _EXPORT_AGAIN = "Export it again, or take the export from where it came from."
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    return read_json_object(path, _MAX_CONFIG, FolderError, damaged=_EXPORT_AGAIN)
+    return read_json_object(path, MAX_CONFIG, FolderError, damaged=_EXPORT_AGAIN)
 
 
 def _short(value: Any) -> str:
@@ -439,6 +441,10 @@ def check_listed(folder: Path, listed: Any, below: tuple[str, ...] = ("",)) -> N
     for name, facts in listed.items():
         if not name.startswith(below):
             continue
+        if _leads_out(name):
+            raise FolderError(
+                f"its manifest is damaged: it lists {_short(name)}, which leads out of it", where=str(folder)
+            )
         path = folder / name
         if not isinstance(facts, Mapping) or not isinstance(facts.get("sha256"), str):
             raise FolderError(f"its manifest is damaged: it has no sha256 of {name}", where=str(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 METRICS = "metrics.jsonl"
+
+_LARGEST = 1e100
+"""Numbers of a line are smaller: every float has room for those, and no step has others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,8 @@ def to_line(said: StepInfo | Evaluation) -> dict[str, Any]:
 def read_metrics(path: Path) -> Metrics:
     """Returns the lines that can be read; none where there is no file.
 
-    A line that is no JSON, lacks a number or has the step of an earlier one of its kind is left out, as is a last line
-    that a crash has cut off: `missing_steps` says of which steps there is none.
+    A line that is no JSON, lacks a number, has one that is not finite or has the step of an earlier one of its kind is
+    left out, as is a last line that a crash has cut off: `missing_steps` says of which steps there is none.
 
     Raises:
         FolderError: The system refuses to read it, or it is no regular file.
@@ -140,7 +144,8 @@ def missing_steps(lines: Sequence[Mapping[str, Any]], steps: int) -> str:
         lines: The lines of steps.
         steps: How many steps have been taken.
     """
-    missing = [str(step) for step in range(1, steps + 1) if step not in {line["step"] for line in lines}]
+    known = {line["step"] for line in lines}
+    missing = list(islice((str(step) for step in range(1, steps + 1) if step not in known), 6))
     if not missing:
         return ""
     shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
@@ -158,6 +163,7 @@ def _checked(facts: Any) -> dict[str, Any] | None:
     try:
         keys = _OF_EVALUATION if "holdout_loss" in facts else _OF_STEP
         numbers = all(type(facts[key]) in (int, float) for key in keys)
-        return facts if numbers and type(facts["step"]) is int else None
-    except (KeyError, TypeError):
+        finite = all(abs(value) < _LARGEST for value in facts.values() if isinstance(value, int | float))
+        return facts if numbers and finite and type(facts["step"]) is int else None
+    except (AttributeError, KeyError, TypeError):
         return None

@@ -64,11 +64,13 @@ def open_named_base(make: MakeProvider, source: Mapping[str, Any], reference: st
         reference: What opens the model.
 
     Raises:
-        ModelError: It can't be opened.
+        ModelError: It can't be opened, or its configuration is not that of its weights.
     """
     opener: ModelSource = make("model-source", source)
     try:
-        return opener.open(reference)
+        files = opener.open(reference)
+        check_counts(files.config, files.tensors, files.reference)
+        return files
     except ModelError as error:
         message = f"the base model that it was trained on can't be opened: {error.where or reference}: {error.message}"
         raise ModelError(message, hint="Put that model back where it was.") from error

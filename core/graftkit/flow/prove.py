@@ -26,6 +26,7 @@ from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, ExportError, GraftkitError, TemplateLimitError, named
 from graftkit.flow.assets import ExpectedAssets, covered, differences
 from graftkit.flow.base_facts import base_facts, check_as_opened, check_unchanged
+from graftkit.flow.export_configuration import check_configurations
 from graftkit.flow.export_manifest import (
     TO_PROVE,
     ExportManifest,
@@ -126,6 +127,7 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     refuse_foreign_code(folder)
     refuse_bad_files(folder)
     refuse_bad_tokenizers(folder)
+    check_configurations(folder)
     share = checked_tolerance(manifest.tolerance, str(manifest.exporter.get("name")))
     exporter: Exporter = make("exporter", manifest.exporter)
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]
@@ -163,7 +165,8 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
                 rounding = compare_rounding(reading, read.exact, probes, request, Path(place))
     opened.check()
     unexplained = rounding is not None and not rounding.explained
-    odd = differences(probes.assets, assets, tokenizer_configs(folder)) if probes.assets else []
+    said_stops = manifest.stop_tokens if "stop_tokens" in manifest.model_fields_set else None
+    odd = differences(probes.assets, assets, tokenizer_configs(folder), said_stops) if probes.assets else []
     return {
         "status": "proved" if difference.within(tolerance) and not odd and not unexplained else "different",
         "covers": covered(probes.assets, assets),

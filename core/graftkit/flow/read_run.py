@@ -16,7 +16,6 @@ from graftkit.store.token_store import TokenStore
 
 __all__ = ["read_run"]
 
-_LARGEST = 1e100
 _MOST_BYTES = 256 << 20
 """The largest file of answers that is read."""
 
@@ -57,19 +56,10 @@ def _metrics(folder: Path, manifest: RunManifest, damage: list[str]) -> Metrics:
     except FolderError as error:
         damage.append(f"{METRICS} {error.message}")
         return Metrics()
-    metrics = Metrics(
-        [line for line in metrics.steps if all(map(_can_be_drawn, line.values()))],
-        [line for line in metrics.evaluations if _can_be_drawn(line.holdout_loss)],
-    )
     steps = manifest.training.get("steps")
     missing = missing_steps(metrics.steps, steps) if isinstance(steps, int) else ""
     damage += [missing] if missing else []
     return metrics
-
-
-def _can_be_drawn(value: Any) -> bool:
-    """Whether a value is no number, or one that is finite and that every float has room for; no step has another."""
-    return not isinstance(value, int | float) or abs(value) < _LARGEST
 
 
 def _read(path: Path, damage: list[str]) -> Mapping[str, Any]:
@@ -102,7 +92,7 @@ def _worst(folder: Path, damage: list[str]) -> tuple[list[WorstRecord], int]:
             for each in facts.get("worst", [])
         ]
         return found, int(facts.get("examples", 0))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         damage.append(f"{WORST_FILE} is damaged")
         return [], 0
 

@@ -18,13 +18,17 @@ def open_regular(path: Path) -> BufferedReader:
 
     Raises:
         OSError: It can't be read, or is a pipe, a device or a folder: opening a pipe waits for a writer, and a device
-            may have no end.
+            may have no end. Nor may what a kernel makes as it is read, such as /proc/self/pagemap, whose size is 0.
         ValueError: No file can have this name.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or (not facts.st_size and os.read(descriptor, 4096)):
+            raise OSError(errno.EINVAL, "this is no regular file", str(path))
+    except OSError:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "this is no regular file", str(path))
+        raise
     return os.fdopen(descriptor, "rb")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from itertools import pairwise
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from graftkit.interfaces.tokenizer import Tokenizer
 
@@ -186,6 +187,10 @@ class VocabularyChange:
             raise ValueError("an id is infinite") from None
         if not 0 <= data["size"] <= _MOST_ROWS:
             raise ValueError(f"a vocabulary has at most {_MOST_ROWS:,} rows")
+        if type(data["size"]) is not int or data["kind"] not in get_args(ChangeKind):
+            raise ValueError(f"its kind is one of {', '.join(get_args(ChangeKind))}, and its size a whole number")
         if len(ids) != len(parts) or any(not 0 <= id < data["size"] for id in (*ids, *(kept or ()))):
             raise ValueError("the new ids, their parts and the number of rows do not fit together")
-        return cls(data["kind"], int(data["size"]), ids, parts, kept)
+        if any(id >= later for id, later in pairwise(ids)):
+            raise ValueError("the new ids are not ascending")
+        return cls(data["kind"], data["size"], ids, parts, kept)

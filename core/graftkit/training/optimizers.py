@@ -18,6 +18,9 @@ from graftkit.training.schedule import learning_rate, warmup_steps
 
 __all__ = ["Optimizers", "RowTraining"]
 
+_AS_PARAMETERS = ("parameter", "exp_avg", "exp_avg_sq", "momentum_buffer")
+"""What of a state has the parameter's type, or is float32."""
+
 _RATE_SCALE = "rate_scale"
 """The key of a group's factor on the learning rate."""
 
@@ -122,7 +125,7 @@ class Optimizers:
         """Goes back to where `state` was taken, after `step` steps.
 
         Raises:
-            TrainingError: A tensor is missing, left over or of another shape; nothing is changed then.
+            TrainingError: A tensor is missing, left over, or of another shape or type; nothing is changed then.
         """
         self.load_parameters(step, state)
         for name, parameter in self._parameters.items():
@@ -142,7 +145,7 @@ class Optimizers:
             parameter.copy_(state[f"parameter.{name}"])
 
     def _check(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
-        """Compares names and shapes. A parameter that never got a gradient has no moments, as an idle expert."""
+        """Compares names, shapes and types. A parameter that never got a gradient has no moments, as an idle expert."""
         expected: dict[str, torch.Size] = {}
         for name, parameter in self._parameters.items():
             expected[f"parameter.{name}"] = parameter.shape
@@ -154,8 +157,11 @@ class Optimizers:
         if odd:
             raise TrainingError(f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as {odd[0]}")
         for name, shape in expected.items():
-            if state[name].shape != shape:
-                raise TrainingError(f"the checkpoint's tensor {name} has shape {list(state[name].shape)}")
+            found, (key, _, of) = state[name], name.partition(".")
+            if found.shape != shape:
+                raise TrainingError(f"the checkpoint's tensor {name} has shape {list(found.shape)}")
+            if key in _AS_PARAMETERS and found.dtype not in (self._parameters[of].dtype, torch.float32):
+                raise TrainingError(f"the checkpoint's tensor {name} has numbers of the type {found.dtype}")
 
     def _kept(self, name: str) -> dict[str, torch.Size]:
         """Returns the shapes of what the optimizer keeps of a parameter, by key."""

@@ -45,6 +45,14 @@ def test_half_a_parameters_moments_are_refused() -> None:
         optimizers()[0].load_state(2, state)
 
 
+@pytest.mark.parametrize("name", ["parameter.used", "exp_avg.used", "exp_avg_sq.used"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int32])
+def test_a_state_of_another_type_is_refused(name: str, dtype: torch.dtype) -> None:
+    state = {key: tensor.clone() for key, tensor in optimizers(steps=2)[0].state().items()}
+    with pytest.raises(TrainingError, match=f"{name} has numbers of the type {dtype}"):
+        optimizers()[0].load_state(2, {**state, name: state[name].to(dtype)})
+
+
 def test_moments_before_the_first_step_are_refused() -> None:
     stopped, _ = optimizers(steps=1)
     with pytest.raises(TrainingError, match="does not fit"):
