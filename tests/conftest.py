@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,13 @@ def variables_stay() -> Iterator[None]:
     yield
     after = at_start(os.environ)
     assert after == before, f"the test, or a library in it, changes {dict(after.items() ^ before.items())} for good"
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A folder on a disk, for files whose pages are to leave the memory."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

@@ -74,12 +74,12 @@ def resident_of_files() -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of mapped files is asked of Linux")
-def test_a_mapped_model_is_not_in_memory_after_it_has_run(tmp_path: Path) -> None:
+def test_a_mapped_model_is_not_in_memory_after_it_has_run(on_disk: Path) -> None:
     sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "head_dim": 128}
-    model = load(tiny_model_folder(tmp_path, **sizes), torch.float32)
+    model = load(tiny_model_folder(on_disk, **sizes), torch.float32)
     size = sum(p.nbytes for p in model.parameters())
     assert _file_mappings() and size > 100e6
-    request = ProofRequest(tmp_path, [Probe((1, 2, 3), (2,))], lambda: model)
+    request = ProofRequest(on_disk, [Probe((1, 2, 3), (2,))], lambda: model)
     first = request.run(model)
     before = resident_of_files()
     with torch.no_grad():
