@@ -20,7 +20,7 @@ GraftkitError                what was wrong, where, and what to do
 |   |-- ExportError          an export that failed or that did not verify
 |   |-- ProcessError         one of several processes that train together failed, or is gone
 |   |-- HookError            a plugin's lifecycle hook raised
-|   `-- PluginCallError      a plugin's code tried to end the program
+|   `-- PluginCallError      a plugin's code tried to end the program, or gave something else than was due
 `-- Cancelled                somebody asked the run to stop                (exit 130)
 """
 
@@ -57,6 +57,7 @@ __all__ = [
     "TrainingError",
     "UnknownFormatError",
     "named",
+    "text_of",
 ]
 
 
@@ -211,7 +212,7 @@ class HookError(RunError):
 
 
 class PluginCallError(RunError):
-    """A plugin's provider raised what ends a program, such as `SystemExit`."""
+    """A plugin's provider raised what ends a program, such as `SystemExit`, or gave something else than was due."""
 
 
 class Cancelled(GraftkitError):
@@ -238,3 +239,16 @@ def named(where: str) -> Iterator[None]:
     except GraftkitError as error:
         error.where = error.where or where
         raise
+
+
+def text_of(error: BaseException) -> str:
+    """Returns an error's text, whoever has made it: that of a plugin's own class may fail to be made.
+
+    Example:
+        >>> text_of(ValueError("no such layer"))
+        'no such layer'
+    """
+    try:
+        return str(error)
+    except Exception as second:
+        return f"its text can't be made: {type(second).__name__}"

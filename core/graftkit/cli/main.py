@@ -13,7 +13,7 @@ import click
 
 from graftkit._version import __version__
 from graftkit.cli.lazy_group import LazyGroup
-from graftkit.cli.terminal import guarded_streams
+from graftkit.cli.terminal import guarded_streams, open_closed_streams
 from graftkit.visible import further_lines_indented
 
 __all__ = ["cli", "main"]
@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     show = "--traceback" in given
+    open_closed_streams()
     with guarded_streams():
         code = _run([argument for argument in given if argument != "--traceback"], show)
     sys.exit(code)
@@ -109,7 +110,7 @@ def _notes(error: BaseException) -> str:
 
 
 def _explain(error: BaseException, shown: bool) -> int:
-    from graftkit.errors import GraftkitError
+    from graftkit.errors import GraftkitError, text_of
 
     notes = _notes(error)
     if isinstance(error, GraftkitError):
@@ -117,7 +118,7 @@ def _explain(error: BaseException, shown: bool) -> int:
         _tell(f"{label}: {error}{notes}")
         return error.exit_code
     hint = "" if shown else "\nThis should have been caught earlier; --traceback shows where it arose."
-    _tell(f"error: {type(error).__name__}: {further_lines_indented(str(error))}{notes}{hint}")
+    _tell(f"error: {type(error).__name__}: {further_lines_indented(text_of(error))}{notes}{hint}")
     return 1
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import sys
 import warnings
@@ -26,7 +27,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segment
 
-__all__ = ["Styled", "above", "console", "guarded_streams", "is_terminal", "json_line", "say", "say_answer"]
+__all__ = [
+    "Styled",
+    "above",
+    "console",
+    "guarded_streams",
+    "is_terminal",
+    "json_line",
+    "open_closed_streams",
+    "say",
+    "say_answer",
+]
 
 _CODES = {"bold": "1", "green": "32"}
 
@@ -148,6 +159,24 @@ def _told_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     return f"{category.__name__}: {further_lines_indented(str(message))}\n"
+
+
+def open_closed_streams() -> None:
+    """Opens nothing in the place of each standard stream that this process was started without.
+
+    The next file that somebody opens would take its number otherwise, and whatever is printed by C code or a child
+    process would go into that file.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+            setattr(sys, name, io.open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115, UP020
 
 
 @contextmanager

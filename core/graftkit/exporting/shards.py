@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,16 @@ def write_shards(
         kept: The names of tensors that are stored in the type that they have; so are integers.
     """
     limit, stored = shard_gigabytes * 1e9, getattr(torch, dtype)
-    shards = [_Shard(folder, 0)]
-    for name, tensor in tensors:
-        as_it_is = name in kept or not tensor.is_floating_point()
-        rounded = (tensor if as_it_is else tensor.to(stored)).contiguous()
-        if shards[-1].size and shards[-1].size + rounded.nbytes > limit:
-            shards[-1].close()
-            shards.append(_Shard(folder, len(shards)))
-        shards[-1].add(name, rounded)
-    shards[-1].close()
+    with ExitStack() as unfinished:  # a tensor that can't be made leaves no file open
+        shards = [_Shard(folder, 0, unfinished)]
+        for name, tensor in tensors:
+            as_it_is = name in kept or not tensor.is_floating_point()
+            rounded = (tensor if as_it_is else tensor.to(stored)).contiguous()
+            if shards[-1].size and shards[-1].size + rounded.nbytes > limit:
+                shards[-1].close()
+                shards.append(_Shard(folder, len(shards), unfinished))
+            shards[-1].add(name, rounded)
+        shards[-1].close()
     total = sum(shard.size for shard in shards)
     _name(folder, shards, total)
     return total
@@ -90,11 +92,12 @@ class _Shard:
     Args:
         folder: Where to write.
         number: Its number among the shards.
+        unfinished: Closes what is open when it ends.
     """
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder: Path, number: int, unfinished: ExitStack) -> None:
         self.path = folder / f"shard-{number}.safetensors"
-        self._data = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._data = unfinished.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
         self._entries: list[tuple[str, torch.dtype, list[int], int, int]] = []
         self.size = 0
 

@@ -24,6 +24,7 @@ from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.adapter_checks import check_round_trip
 from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, plan_base_model
@@ -115,6 +116,9 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
         if start:
             adapter = with_options(run, start)
         adapted = adapt(network, adapter, run.plan.targets, seed=bound.recipe.training.seed, originals=base.originals)
+        path, first = next(iter(adapted.items()), ("", None))
+        if first is not None:
+            check_round_trip(adapter, first, path)
         if start:
             put_start(start, adapted)
         if bound.recipe.memory.checkpoint == "blocks":

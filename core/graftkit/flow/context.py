@@ -14,7 +14,15 @@ from typing import Any
 from uuid import uuid4
 
 from graftkit._version import __version__
-from graftkit.errors import GraftkitError, StorageError
+from graftkit.errors import (
+    Cancelled,
+    GraftkitError,
+    HookError,
+    PluginCallError,
+    RequestError,
+    StorageError,
+    text_of,
+)
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
 from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, others_files
@@ -23,13 +31,12 @@ from graftkit.flow.measured_memory import StagePeak, measured_memory
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
 from graftkit.flow.vocabulary import Vocabulary
-from graftkit.host.guard import listed
+from graftkit.host.guard import brief, listed, note_once, raised_by
 from graftkit.host.hooks import Hooks
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
 from graftkit.host.process_state import ProcessState
-from graftkit.host.records import PluginRecord
-from graftkit.host.registry import BUILT_IN
+from graftkit.host.records import BUILT_IN, PluginRecord
 from graftkit.interfaces.file_state import FileState
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import (
@@ -173,6 +180,31 @@ class RunContext:
         if changed and self._third_parties:
             suspects = ", ".join(self._third_parties)
             self.notice(stage, f"{listed(changed)} changed, which core put back; in use was {suspects}")
+
+    @contextmanager
+    def naming_plugins(self) -> Iterator[None]:
+        """Names in errors the plugin whose code raised them, or those that were in use where that can't be told.
+
+        Raises:
+            PluginCallError: A plugin's code tried to end the program, where no guard was around it.
+        """
+        try:
+            yield
+        except (RequestError, Cancelled, KeyboardInterrupt, PluginCallError, HookError):
+            raise
+        except Exception as error:
+            self._name_plugins(error)
+            raise
+        except BaseException as error:
+            culprit = raised_by(error)
+            raise PluginCallError(f"it raised {brief(error)}", where=culprit.label if culprit else "") from error
+
+    def _name_plugins(self, error: Exception) -> None:
+        culprit = raised_by(error)
+        if culprit is not None and culprit.distribution != BUILT_IN:
+            note_once(error, f"{culprit.label} raised it")
+        elif self._third_parties and not getattr(error, "where", "").startswith("plugin "):
+            note_once(error, f"in use was {', '.join(self._third_parties)}")
 
     def _tell_of_hooks(self) -> None:
         """Tells whose hooks took long."""
@@ -399,7 +431,7 @@ def _environment() -> dict[str, str]:
 def describe_error(error: BaseException) -> dict[str, str]:
     """Returns what a manifest says of an error, secrets hidden."""
     where = next((note for note in getattr(error, "__notes__", ()) if note.startswith("plugin ")), "")
-    found = {"kind": type(error).__name__, "code": "", "message": str(error), "where": where, "hint": ""}
+    found = {"kind": type(error).__name__, "code": "", "message": text_of(error), "where": where, "hint": ""}
     if isinstance(error, GraftkitError):
         found |= {"code": error.code, "message": error.message, "where": error.where, "hint": error.hint}
     return {key: without_secrets(text) for key, text in found.items()}

@@ -39,6 +39,7 @@ from graftkit.flow.export_manifest import (
 )
 from graftkit.flow.free_memory import free_memory, memory_of
 from graftkit.flow.generation_settings import generation_config, stop_tokens
+from graftkit.flow.left_alone import changed_files, file_states, files_left_alone, model_left_alone
 from graftkit.flow.memory_back import give_memory_back
 from graftkit.flow.merge import MergeRequest, holdout_sample, merge_refusal, settle_merge
 from graftkit.flow.model_card import write_model_card
@@ -46,17 +47,20 @@ from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, Probes, make_probes
 from graftkit.flow.prove import TRUSTED, prefix_of_proof
+from graftkit.flow.recreate import plugin_of
 from graftkit.flow.rounding import quantizes
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import Vocabulary, sample_texts
 from graftkit.flow.weight_sketch import sketches_of
 from graftkit.host.discovery import disabled_by_environment
+from graftkit.host.guard import note_once
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import ExportInfo
-from graftkit.host.records import MOST_NOTICES, shortened
+from graftkit.host.records import BUILT_IN, MOST_NOTICES, shortened
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.exporter import Exporter, MergingExporter, NoticesExporter, PlannedModel
+from graftkit.interfaces.file_state import FileState
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -65,7 +69,16 @@ from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.schema import ExportSection
 from graftkit.redact import without_secrets
-from graftkit.store.files import TEMPORARY, atomic_folder, file_facts, guarded, make_folder, replace_folder, sweep_of
+from graftkit.store.files import (
+    TEMPORARY,
+    atomic_folder,
+    file_facts,
+    guarded,
+    make_folder,
+    replace_folder,
+    sha256_of,
+    sweep_of,
+)
 
 __all__ = [
     "Planned",
@@ -369,7 +382,7 @@ def _write(
     changed = run.folder / VOCABULARY if run.vocabulary.change else None
     keep = run.theirs(f"exports/{name}")
     with settle_merge(loaded, exporter, request) as merge:
-        write_export(loaded.model, exporter, choice, folder, {**facts, **merge}, changed, keep=keep)
+        write_export(loaded.model, exporter, choice, folder, {**facts, **merge}, changed, keep=keep, run=run.folder)
 
 
 def write_export(
@@ -381,6 +394,7 @@ def write_export(
     vocabulary: Path | None = None,
     *,
     keep: Iterable[str] = (),
+    run: Path | None = None,
 ) -> None:
     """Writes an export and its manifest, as a whole.
 
@@ -392,13 +406,18 @@ def write_export(
         facts: What its manifest says besides: of base model, quantizer, adapter, tokenizer and chat.
         vocabulary: The file that says what became of the vocabulary, where something did.
         keep: Files of an older folder that are somebody else's, relative to it.
+        run: The run's folder, where it is one's; the exporter must leave its other files alone.
 
     Raises:
         ExportError: It can't be written, or the exporter's own word is refused.
+        PluginCallError: The exporter gave something else than facts, or changed what it was not to.
     """
     name = choice.registered.qualified_name
+    third_party = choice.registered.plugin.distribution != BUILT_IN
+    network = getattr(model, "network", None) if third_party else None
     with atomic_folder(folder, keep=keep) as temporary:
-        own = exporter.export(_with_own_settings(model, facts["prompts"]), temporary)
+        with files_left_alone(exporter, run, temporary), model_left_alone(exporter, network):
+            own = exporter.export(_with_own_settings(model, facts["prompts"]), temporary)
         check_towers(model, temporary)
         if vocabulary:
             shutil.copyfile(vocabulary, temporary / VOCABULARY)
@@ -420,7 +439,7 @@ def write_export(
 def _with_own_settings(model: AdaptedModel, prompts: Literal["chat", "plain"]) -> AdaptedModel:
     """Returns the model with settings that nobody else sees, so that what an exporter does to them stays its own."""
     config, generation = deepcopy(model.config), deepcopy(model.generation_config)
-    return replace(model, config=config, generation_config=generation, prompts=prompts)
+    return replace(model, config=config, generation_config=generation, prompts=prompts, adapted=dict(model.adapted))
 
 
 def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
@@ -462,11 +481,15 @@ def prove_and_tell(
 
     Arguments and errors as for `prove`.
     """
-    proved = ExportManifest.read(folder, ())
+    proved, before = ExportManifest.read(folder, ()), file_states(folder)
     try:
         proof = prove(folder, probes, poll, trusted=True, disable=disable, report=notice)
+        _refuse_changed(folder, proved, before)
     except ExportError as error:
         _refuse_replaced(folder, proved)
+        exporter = plugin_of(proved.exporter)
+        if exporter.distribution != BUILT_IN:
+            note_once(error, f"{exporter.label} wrote this export, and loads it to prove it")
         with suppress(GraftkitError):
             _keep_proof(folder, {"status": "failed", "reason": without_secrets(error.message)})
         raise
@@ -477,6 +500,28 @@ def prove_and_tell(
         notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
     _keep_proof(folder, proof)
     return proof
+
+
+def _refuse_changed(folder: Path, proved: ExportManifest, before: Mapping[str, FileState]) -> None:
+    """Makes sure that an export holds what it held before it was proved: whoever loads it gets what was proved.
+
+    Raises:
+        ExportError: It doesn't.
+    """
+    now = file_states(folder)
+    new = [name for name in now if name not in before and name != EXPORT_MANIFEST]
+    changed = [
+        name
+        for name in changed_files(before, now)
+        if name in proved.files and not (name in now and sha256_of(folder / name) == proved.files[name]["sha256"])
+    ]
+    if new or changed:
+        _refuse_replaced(folder, proved)
+        raise ExportError(
+            f"while it was proved, {plugin_of(proved.exporter).label} changed {', '.join([*changed, *new][:3])}",
+            where=str(folder),
+            hint="logits() and assets() may only read the export, and write into request.workspace: mend the exporter.",
+        )
 
 
 def _refuse_replaced(folder: Path, proved: ExportManifest) -> None:
@@ -590,7 +635,12 @@ def _wait(process: subprocess.Popen[str], poll: Any, folder: Path, most_memory: 
         poll()
         try:
             return process.communicate(timeout=0.2)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as waited:
+            if process.poll() is not None:  # something that it has started holds its output open
+                _end(process)
+                with suppress(subprocess.TimeoutExpired):
+                    return process.communicate(timeout=1)
+                return _text(waited.stdout), _text(waited.stderr)
             if most_memory is not None and (memory_of(process.pid) or 0) > most_memory:
                 raise ExportError(
                     f"its proof took more than {most_memory / 1e9:.1f} GB of memory, most of what was free, and was "
@@ -604,6 +654,11 @@ def _wait(process: subprocess.Popen[str], poll: Any, folder: Path, most_memory: 
                     where=str(folder),
                     hint="The program that loads it hangs, or this machine is too small for it.",
                 ) from None
+
+
+def _text(output: str | bytes | None) -> str:
+    """Returns what was read of a process's output by then, which is bytes whatever the stream's mode."""
+    return output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
 
 
 def _time_limit(folder: Path) -> float:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from graftkit.flow.named_providers import Named, kind_named
+from graftkit.flow.named_providers import Named
 from graftkit.host.records import RegisteredProvider
+from graftkit.host.results import kind_named
 from graftkit.interfaces.objective import Scores, SequenceScores
 
 __all__ = ["NamedObjective"]

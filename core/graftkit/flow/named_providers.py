@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from graftkit.articles import with_article
 from graftkit.errors import GraftkitError, PluginCallError
 from graftkit.host.guard import brief
 from graftkit.host.records import RegisteredProvider
+from graftkit.host.results import kind_named
 from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import Record, RecordSource
@@ -30,7 +30,7 @@ from graftkit.interfaces.samples import (
     Tokens,
 )
 
-__all__ = ["Named", "NamedFormat", "NamedReader", "kind_named"]
+__all__ = ["Named", "NamedFormat", "NamedReader"]
 
 Result = TypeVar("Result")
 
@@ -133,11 +133,6 @@ class NamedFormat(Named):
 
 
 _END = object()
-
-
-def kind_named(value: object) -> str:
-    """Returns what a value is called where another was due, such as "an int"."""
-    return "None" if value is None else with_article(type(value).__name__)
 
 
 def _is_text(value: object) -> bool:

@@ -68,6 +68,8 @@ class Probes:
         sketches: Those of the trained weights, where an exporter quantizes (`weight_sketch.py`).
         head: What the model has on its hidden states; the logits of a head on sequences are the scores of each probe,
             `[1, outputs]`.
+        columns: How many columns of the logits an export must have: what lies beyond the tokenizer's ids is padding.
+            0 in what was written before that was kept.
     """
 
     ids: list[list[int]]
@@ -78,6 +80,7 @@ class Probes:
     assets: ExpectedAssets | None = None
     sketches: Mapping[str, torch.Tensor] = field(default_factory=dict)
     head: Head = "language"
+    columns: int = 0
 
     def __post_init__(self) -> None:
         if not self.positions:
@@ -117,6 +120,7 @@ class Probes:
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
         metadata |= {"assets": self.assets.to_json()} if self.assets else {}
         metadata |= {"head": self.head} if self.head != "language" else {}
+        metadata |= {"columns": str(self.columns)} if self.columns else {}
         write_bytes(path, _in_order(save(tensors, metadata=metadata)))
 
     @classmethod
@@ -165,6 +169,7 @@ class Probes:
             ExpectedAssets.from_json(metadata["assets"]) if "assets" in metadata else None,
             {name.removeprefix(_SKETCH): tensor for name, tensor in tensors.items() if name.startswith(_SKETCH)},
             head,
+            int(metadata.get("columns", "0")),
         )
 
 
@@ -258,7 +263,9 @@ def run_probes(loaded: LoadedModel, sequences: Sequence[list[int]], longest_exam
         compute = _scores if head == "sequence" else _logits
         logits = compute(network, tensors, positions, loaded.packing.packed)
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest_example}
-    return Probes(ids, logits, positions, loaded.model.tokenizer.fingerprint, coverage, head=head)
+    width = logits[0].shape[1]
+    columns = width if head == "sequence" else min(width, loaded.model.tokenizer.vocab_size)
+    return Probes(ids, logits, positions, loaded.model.tokenizer.fingerprint, coverage, head=head, columns=columns)
 
 
 def _sequences(store: TokenStore, tokens: int, count: int = COUNT) -> list[list[int]]:
@@ -319,7 +326,7 @@ def compare(probes: Probes, found: Sequence[torch.Tensor], *, log_probabilities:
     """
     differences, agreeing = [], []
     for expected, logits in zip(probes.logits, found, strict=True):
-        if len(logits) != len(expected):
+        if len(logits) != len(expected) or logits.shape[1] < probes.columns:
             return Comparison(float("inf"), float("inf"), 0.0)
         kept = logits.float()
         width = min(expected.shape[1], kept.shape[1])

@@ -14,7 +14,7 @@ from graftkit.host.records import PluginRecord
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import import_target
 
-__all__ = ["InstalledProviders", "MakeProvider", "ProvidersOfThisRun", "make_provider"]
+__all__ = ["InstalledProviders", "MakeProvider", "ProvidersOfThisRun", "make_provider", "plugin_of"]
 
 MakeProvider = Callable[[Kind, Mapping[str, Any]], Any]
 """Makes a provider of a kind from what a manifest says of it."""
@@ -24,24 +24,26 @@ _classes: dict[tuple[type, str], type] = {}
 """The guarded class of each provider's own, so that all instances of one are of the same."""
 
 
-def make_provider(facts: Mapping[str, Any], plugin: PluginRecord | None = None) -> Any:
+def make_provider(kind: Kind, facts: Mapping[str, Any], plugin: PluginRecord | None = None) -> Any:
     """Makes a provider from what a manifest of this very run says of it; its public methods are guarded.
 
     Args:
+        kind: What it is.
         facts: What the manifest says.
-        plugin: What keeps what the provider warns of, as `_record_of` gives it.
+        plugin: What keeps what the provider warns of, as `plugin_of` gives it.
     """
-    plugin = plugin or _record_of(facts)
+    plugin = plugin or plugin_of(facts)
     made = _made(facts, plugin)
     key = (type(made), plugin.label)
     with suppress(Exception):  # an instance whose class can't be another keeps its own
         if key not in _classes:
-            _classes[key] = guarded_class(type(made), plugin, f"provider '{plugin.name}'")
+            _classes[key] = guarded_class(type(made), plugin, kind, plugin.name)
         made.__class__ = _classes[key]
     return made
 
 
-def _record_of(facts: Mapping[str, Any]) -> PluginRecord:
+def plugin_of(facts: Mapping[str, Any]) -> PluginRecord:
+    """Returns a record of the plugin that a manifest says a provider is of."""
     name, distribution, version = (str(facts.get(key, "")) for key in ("name", "distribution", "version"))
     return PluginRecord((distribution and name) or facts["target"], distribution, version, facts["target"])
 
@@ -68,8 +70,8 @@ class ProvidersOfThisRun:
 
     def make(self, kind: Kind, facts: Mapping[str, Any]) -> Any:
         """Makes a provider, whatever its kind."""
-        plugin = _record_of(facts)
-        return make_provider(facts, self._plugins.setdefault(plugin.label, plugin))
+        plugin = plugin_of(facts)
+        return make_provider(kind, facts, self._plugins.setdefault(plugin.label, plugin))
 
     @property
     def warnings(self) -> list[str]:

@@ -305,7 +305,8 @@ def _run(
     try:
         if on_event is not ignore:
             context.emit(Planned(planned.to_json()))
-        _flow(context)
+        with context.naming_plugins():
+            _flow(context)
         context.finish("finished")
     except BaseException as error:
         if isinstance(error, RequestError) and (resumed or not (folder / TOKENS).exists()):

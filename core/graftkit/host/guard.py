@@ -13,14 +13,22 @@ from contextvars import ContextVar
 from types import FunctionType
 from typing import Any, ClassVar
 
-from graftkit.errors import GraftkitError, PluginCallError
+from graftkit.errors import GraftkitError, PluginCallError, text_of
 from graftkit.host.process_state import ProcessState
-from graftkit.host.records import PluginRecord
+from graftkit.host.records import BUILT_IN, PluginRecord
+from graftkit.host.results import wrong_with
+from graftkit.interfaces.kinds import Kind
 
-__all__ = ["brief", "guarded", "guarded_class", "listed"]
+__all__ = ["brief", "guarded", "guarded_class", "listed", "note_once", "raised_by", "report_of", "wrong_result"]
 
 _inside: ContextVar[PluginRecord | None] = ContextVar("inside", default=None)
 """The plugin whose code is running."""
+
+_owners: dict[str, PluginRecord] = {}
+"""Whose the modules are that providers' classes lie in, and their packages."""
+
+_PLUGIN, _WHAT = "_graftkit_plugin", "_graftkit_what"
+"""The attributes by which a guarded class says whose it is, and what its provider is called."""
 
 
 @contextmanager
@@ -85,20 +93,24 @@ class _Streams:
         heard._plugin.report(f"{heard._what} warned: {category.__name__}: {message}", warning=True)
 
 
-def guarded_class(cls: type, plugin: PluginRecord, what: str) -> type:
+def guarded_class(cls: type, plugin: PluginRecord, kind: Kind, name: str) -> type:
     """Returns a class like `cls` whose public methods are each called under guard.
 
-    A method that would end the program, or raises any other `BaseException` but `KeyboardInterrupt`, raises a
-    `PluginCallError`; to another exception a note is added that names the plugin.
+    A method that would end the program, or raises any other `BaseException` but `KeyboardInterrupt`, or an exception
+    that has no text to tell, or gives something else than its kind's methods do (`graftkit.host.results`), raises a
+    `PluginCallError`; to another exception a note is added that names the plugin whose code raised it.
 
     Args:
         cls: The class of a provider.
         plugin: The plugin that offers it.
-        what: What the provider is called, such as "quantizer 'nf4'".
+        kind: The provider's kind.
+        name: Its name.
     """
+    what = f"{kind} '{name}'"
+    _remember(cls.__module__, plugin)
     members = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
     methods = {
-        name: _guarded_method(value, plugin, f"{name}() of its {what}")
+        name: _guarded_method(value, plugin, kind, name, f"{name}() of its {what}")
         for name, value in members.items()
         if isinstance(value, FunctionType) and not name.startswith("_")
     }
@@ -114,7 +126,13 @@ def guarded_class(cls: type, plugin: PluginRecord, what: str) -> type:
         maker = _new if function is copyreg.__newobj__ else cls if function is same else function  # type: ignore[attr-defined]
         return (maker, tuple(cls if argument is same else argument for argument in arguments), *rest)
 
-    body = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__, "__slots__": ()}
+    body: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "__slots__": (),
+    }
+    body |= {_PLUGIN: plugin, _WHAT: what}
     same = type(cls)(cls.__name__, (cls,), {**body, **methods, "__reduce_ex__": reduce})
     return same
 
@@ -124,28 +142,121 @@ def _new(cls: type, *arguments: Any) -> Any:
     return cls.__new__(cls, *arguments)
 
 
-def _guarded_method(function: Callable[..., Any], plugin: PluginRecord, what: str) -> Callable[..., Any]:
+def _guarded_method(
+    function: Callable[..., Any], plugin: PluginRecord, kind: Kind, name: str, what: str
+) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
         try:
             with guarded(plugin, what):
-                return function(self, *arguments, **named)
-        except (GraftkitError, KeyboardInterrupt):
+                result = function(self, *arguments, **named)
+        except KeyboardInterrupt:
+            raise
+        except GraftkitError as error:
+            if not error.where and plugin.distribution != BUILT_IN and raised_by(error, itself=True):
+                note_once(error, f"{plugin.label} raised it: {what}")
             raise
         except Exception as error:
-            note = f"{plugin.label} raised it: {what}"
-            if note not in getattr(error, "__notes__", ()):
-                error.add_note(note)
+            if not _has_text(error):
+                raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from None
+            culprit = raised_by(error)
+            others = culprit is not None and culprit.label != plugin.label  # a layer's, say
+            note_once(
+                error, f"{culprit.label} raised it" if culprit and others else f"{plugin.label} raised it: {what}"
+            )
             raise
         except BaseException as error:
             raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from error
+        wrong = wrong_with(kind, name, (*arguments, *named.values()), result)
+        if wrong:
+            raise PluginCallError(f"{what} {wrong}", where=plugin.label)
+        return result
 
     return call
 
 
+def note_once(error: BaseException, note: str) -> None:
+    """Adds a note that names a plugin, unless there is one already: the first is that of the innermost call."""
+    if not any(known.startswith("plugin ") for known in getattr(error, "__notes__", ())):
+        error.add_note(note)
+
+
+def _remember(module: str, plugin: PluginRecord) -> None:
+    """Keeps whose a provider's module is, and those beside and below it that are nobody else's."""
+    parts = module.split(".")
+    for length in range(1, len(parts)):
+        _owners.setdefault(".".join(parts[:length]), plugin)
+    _owners[module] = plugin
+
+
+def raised_by(error: BaseException, *, itself: bool = False) -> PluginRecord | None:
+    """Returns the plugin in whose code an error arose, by its traceback; None where no provider's code was running.
+
+    Layers that adapters and quantizers make, and what model sources open, are called too often to be guarded.
+
+    Args:
+        error: The error, as it is caught.
+        itself: Whether the plugin's own code must have raised it, and nothing that it called.
+    """
+    found: PluginRecord | None = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        owner = _owner_of(str(traceback.tb_frame.f_globals.get("__name__", "")))
+        found = owner if itself else owner or found
+        traceback = traceback.tb_next
+    return found
+
+
+def _owner_of(module: str) -> PluginRecord | None:
+    """Returns the plugin that a module is of, by its name or that of the nearest package around it."""
+    parts = module.split(".")
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((_owners[name] for name in names if name in _owners), None)
+
+
+def _has_text(error: Exception) -> bool:
+    """Tells whether an error can be told and printed."""
+    try:
+        str(error)
+    except Exception:
+        return False
+    return True
+
+
+def wrong_result(provider: object, method: str, gave: str) -> PluginCallError:
+    """Returns the error of a provider's method that gave something else than was due.
+
+    Args:
+        provider: The provider, or something that it has made, of a class of its own.
+        method: The method's name.
+        gave: What it gave, and what was due.
+
+    Example:
+        >>> str(wrong_result(object(), "tolerance", "gave None, not a number"))
+        'tolerance() of object gave None, not a number'
+    """
+    plugin: PluginRecord | None = getattr(provider, _PLUGIN, None) or _owner_of(type(provider).__module__)
+    what = getattr(provider, _WHAT, type(provider).__name__)
+    return PluginCallError(
+        f"{method}() of {'its ' if plugin else ''}{what} {gave}", where=plugin.label if plugin else ""
+    )
+
+
+def report_of(provider: object, message: str) -> None:
+    """Keeps what a provider was found to do as its plugin's notice; see `PluginRecord.report`.
+
+    Args:
+        provider: The provider.
+        message: What it did.
+    """
+    plugin: PluginRecord | None = getattr(provider, _PLUGIN, None)
+    if plugin is not None:
+        plugin.report(message)
+
+
 def brief(error: BaseException) -> str:
     """Returns an error's kind and text on one line."""
-    text = " ".join(str(error).split())
+    text = " ".join(text_of(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -96,7 +96,28 @@ def _write_folder(before: str | None) -> None:
         os.chdir(before)
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU", "SIGALRM", "SIGCHLD", "SIGPIPE")
+    if hasattr(signal, name)
+)
+"""Those by which a run is stopped, that a time limit needs, and on which child processes and pipes depend."""
+
+
+_OF_THREAD = Path("/proc/thread-self/status")
+
+
+def _read_umask() -> int | None:
+    """Asks the kernel where it tells: the system's own call sets another one meanwhile, for every thread."""
+    try:
+        return int(_OF_THREAD.read_bytes().partition(b"Umask:")[2].split(None, 1)[0], 8)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _write_umask(before: int | None) -> None:
+    if before is not None:
+        os.umask(before)
 
 
 def _write_signals(before: Sequence[Any]) -> None:
@@ -134,6 +155,7 @@ _OF_PYTHON = (
     _Setting("the current folder", _read_folder, _write_folder),
     _Setting("the environment", _read_environment, _write_environment, _environment_differs),
     _Setting("the handlers of signals", lambda: [signal.getsignal(number) for number in _SIGNALS], _write_signals),
+    _Setting("the permissions of new files", _read_umask, _write_umask),
     _Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     _Setting("garbage collection", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
     _Setting("sys.stderr", lambda: sys.stderr, lambda stream: setattr(sys, "stderr", stream)),

@@ -10,7 +10,18 @@ from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import Provider
 from graftkit.redact import without_secret_values, without_secrets
 
-__all__ = ["LONGEST_NOTICE", "MOST_NOTICES", "PluginRecord", "PluginStatus", "RegisteredProvider", "shortened"]
+__all__ = [
+    "BUILT_IN",
+    "LONGEST_NOTICE",
+    "MOST_NOTICES",
+    "PluginRecord",
+    "PluginStatus",
+    "RegisteredProvider",
+    "shortened",
+]
+
+BUILT_IN = "graftkit"
+"""The distribution whose bare names are reserved."""
 
 LONGEST_NOTICE, MOST_NOTICES = 4000, 100
 """Characters of what a plugin is said to have done, and how often that is told of one plugin."""

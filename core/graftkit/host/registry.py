@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graftkit.errors import PluginError, ProviderError
 from graftkit.host.guard import brief, guarded, guarded_class
 from graftkit.host.known_plugins import how_to_install
-from graftkit.host.records import PluginRecord, RegisteredProvider
+from graftkit.host.records import BUILT_IN, PluginRecord, RegisteredProvider
 from graftkit.host.time_limit import time_limit
 from graftkit.interfaces.kinds import KINDS, Kind
 from graftkit.interfaces.provider import Provider, import_target
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from graftkit.interfaces.config import ProviderConfig
 
 __all__ = ["BUILT_IN", "Registry"]
-
-BUILT_IN = "graftkit"
-"""The distribution whose bare names are reserved."""
 
 
 class Registry:
@@ -169,9 +166,8 @@ class Registry:
         key = (type(made), registered.qualified_name)
         with suppress(Exception):  # an instance whose class can't be another keeps its own
             if key not in self._guarded:
-                self._guarded[key] = guarded_class(
-                    type(made), registered.plugin, f"{registered.kind} '{registered.provider.name}'"
-                )
+                name = registered.provider.name
+                self._guarded[key] = guarded_class(type(made), registered.plugin, registered.kind, name)
             made.__class__ = self._guarded[key]
 
 

@@ -20,6 +20,7 @@ from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import Layer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.adapter_checks import check_delta, check_parts
 from graftkit.model.experts import ExpertStack
 from graftkit.model.grow import GrownVocabulary
 from graftkit.model.head import head_parameters
@@ -325,7 +326,7 @@ def merged(layer: FrozenLinear) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Returns a layer's weight `[out, in]` and bias, float32, with what its adapter adds to them."""
     weight, bias = _frozen(layer)
     if isinstance(layer.core, AdaptedWeight):
-        weight = weight + layer.core.delta().to(weight.device)
+        weight = weight + check_delta(layer.core, layer.core.delta(), weight)
         change = layer.core.bias_delta()
         if bias is not None and change is not None:
             bias = bias + change.to(bias.device)
@@ -383,6 +384,7 @@ def adapt(
             raise TargetError(f"'{name}' is {with_article(type(layer).__name__)}, which can't be adapted")
         generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
         weight = adapter.attach(Layer(layer.info, layer.frozen, layer.bias, generator, originals))
+        check_parts(adapter, weight, name)
         _check_frozen(adapter, weight, layer)
         if weight.replaced and isinstance(layer.frozen, ShardedWeight):
             weight.frozen = layer.frozen.instead(weight.frozen)

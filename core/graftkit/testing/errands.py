@@ -41,7 +41,7 @@ def list_plugin(plugin: str, config: str) -> list[str]:
 
 def open_model(provider: Mapping[str, Any], reference: str) -> list[str]:
     """Opens a base model and asks for all that its headers say; returns what heavy that loaded."""
-    files = make_provider(provider).open(reference)
+    files = make_provider("model-source", provider).open(reference)
     for name in ("reference", "files", "config", "tensors", "tokenizer_backend"):
         getattr(files, name)
     return _loaded()
@@ -56,7 +56,7 @@ def start_rows(provider: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> li
     """
     from graftkit.testing.contracts.vocabularies import TinyChange
 
-    maker, backend = make_provider(provider), make_provider(tokenizers)
+    maker, backend = make_provider("initializer", provider), make_provider("tokenizer", tokenizers)
     changes = [TinyChange(backend, replaced=replaced) for replaced in (False, True)]
     return [maker.rows(change.rows()).tolist() for change in changes]
 
@@ -85,5 +85,5 @@ def tokenize_in_children(
 
 
 def _load(provider: Mapping[str, Any], folder: str) -> Tokenizer:
-    tokenizer: Tokenizer = make_provider(provider).load(Path(folder))
+    tokenizer: Tokenizer = make_provider("tokenizer", provider).load(Path(folder))
     return tokenizer

@@ -14,5 +14,5 @@ __all__ = ["train"]
 def train(provider: Mapping[str, Any], texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str]) -> str:
     """Trains a tokenizer and returns its fingerprint."""
     spec = TrainingSpec(vocab_size, tuple(special_tokens))
-    fingerprint: str = make_provider(provider).train(texts, spec).fingerprint
+    fingerprint: str = make_provider("tokenizer", provider).train(texts, spec).fingerprint
     return fingerprint

@@ -84,3 +84,18 @@ def test_probes_agree_but_for_rounding_and_sketches() -> None:
         replace(own, coverage={"sequences": 9}),
     ):
         assert not own.agrees_with(other) and not other.agrees_with(own)
+
+
+def test_an_export_has_a_logit_for_every_token() -> None:
+    """Rows beyond the tokenizer's ids are padding, which an export may lack or have; others are not."""
+    expected = replace(probes(), columns=290)
+    logits = expected.logits[0]
+    assert (
+        compare(expected, [logits[:, :290]]).largest == compare(expected, [torch.cat([logits, logits], 1)]).largest == 0
+    )
+    assert compare(expected, [logits[:, :289]]).largest == float("inf")
+
+
+def test_how_many_columns_there_must_be_is_kept(tmp_path: Path) -> None:
+    replace(probes(), columns=290).save(tmp_path / "probes.safetensors")
+    assert Probes.load(tmp_path / "probes.safetensors").columns == 290

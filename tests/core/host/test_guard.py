@@ -37,6 +37,7 @@ DISTURBANCES: dict[str, tuple[str, Callable[[], Any]]] = {
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
         lambda: signal.getsignal(signal.SIGTERM),
     ),
+    "the permissions of new files": ("import os; os.umask(0o777)", lambda: os.umask(os.umask(0o22))),
     "the timeout of sockets": ("import socket; socket.setdefaulttimeout(3)", socket.getdefaulttimeout),
     "the recursion limit": ("import sys; sys.setrecursionlimit(5000)", sys.getrecursionlimit),
     "garbage collection": ("import gc; gc.disable()", lambda: __import__("gc").isenabled()),
@@ -189,14 +190,26 @@ def test_a_filter_for_a_librarys_own_warnings_stays(site: Site, no_traces: None)
 
 
 @pytest.mark.parametrize(
-    "raised", ["SystemExit(3)", "GeneratorExit", "type('Panic', (BaseException,), {})('gone')", "ValueError('wrong')"]
+    "raised",
+    [
+        "SystemExit(3)",
+        "GeneratorExit",
+        "type('Panic', (BaseException,), {})('gone')",
+        "ValueError('wrong')",
+        "type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()",
+    ],
 )
 @pytest.mark.parametrize("place", PLACES)
 def test_what_a_plugin_raises_is_told_with_its_name_and_version(site: Site, place: str, raised: str) -> None:
     acme(site, f"raise {raised}", place)
     host = PluginHost()
     kind = next(
-        name for name in ("SystemExit: 3", "GeneratorExit", "Panic: gone", "ValueError: wrong") if name[:4] in raised
+        name
+        for name in (
+            *("SystemExit: 3", "GeneratorExit", "Panic: gone", "ValueError: wrong"),
+            "Mute: its text can't be made: ZeroDivisionError",
+        )
+        if name[:4] in raised
     )
     [record] = [record for record in host.records if record.distribution == "acme"]
     if place in ("imported", "registered"):

@@ -1,0 +1,96 @@
+"""Whether a plugin left alone what it was not given to change: files beside its own, and the trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from graftkit.host.guard import report_of, wrong_result
+from graftkit.interfaces.file_state import FileState
+
+__all__ = ["changed_files", "file_states", "files_left_alone", "model_left_alone"]
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def file_states(folder: Path, leave_out: Path | None = None) -> dict[str, FileState]:
+    """Returns the state of every file below a folder by its relative path.
+
+    Args:
+        folder: The folder.
+        leave_out: A folder in it that is not looked at.
+    """
+    found: dict[str, FileState] = {}
+    for path in sorted(folder.rglob("*")):
+        if leave_out is None or not path.is_relative_to(leave_out):
+            with suppress(OSError):  # a folder, a pipe, or gone meanwhile
+                found[path.relative_to(folder).as_posix()] = FileState.of(path)
+    return found
+
+
+def changed_files(before: Mapping[str, FileState], now: Mapping[str, FileState]) -> list[str]:
+    """Returns the files that are gone or are not as they were."""
+    return [name for name, state in before.items() if now.get(name) != state]
+
+
+@contextmanager
+def files_left_alone(exporter: object, folder: Path | None, own: Path) -> Iterator[None]:
+    """Makes sure that an exporter changes no file of a run's but those in the folder that it was given.
+
+    Args:
+        exporter: The exporter.
+        folder: The run's folder; None where there is none.
+        own: The folder that it was given.
+
+    Raises:
+        PluginCallError: It changed or removed a file; what it added is a notice.
+    """
+    before = {} if folder is None else file_states(folder, own)
+    yield
+    now = {} if folder is None else file_states(folder, own)
+    changed = changed_files(before, now)
+    if changed:
+        told = f"changed or removed {_some(changed)} of {folder}, which is not in the folder that it was given"
+        raise wrong_result(exporter, "export", told)
+    new = [name for name in now if name not in before]
+    if new:
+        report_of(exporter, f"its exporter wrote {_some(new)} in {folder}, outside of the folder that it was given")
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
+@contextmanager
+def model_left_alone(exporter: object, network: nn.Module | None) -> Iterator[None]:
+    """Makes sure that an exporter leaves the trained model as it is: others are going to write it, too.
+
+    Args:
+        exporter: The exporter.
+        network: The model; None where it is not in memory.
+
+    Raises:
+        PluginCallError: It changed a tensor.
+    """
+    before = {} if network is None else _sums(network)
+    yield
+    now = {} if network is None else _sums(network)
+    changed = [name for name, value in before.items() if now.get(name) != value]
+    if changed:
+        raise wrong_result(exporter, "export", f"changed {_some(changed)} of the trained model that it was given")
+
+
+@torch.no_grad()
+def _sums(network: nn.Module) -> dict[str, int]:
+    """Returns a sum of each parameter's and buffer's bits, by name."""
+    tensors: dict[str, Any] = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    return {
+        name: int(tensor.detach().contiguous().view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64))
+        for name, tensor in tensors.items()
+        if tensor.element_size() in _INTEGERS and not tensor.is_meta
+    }
