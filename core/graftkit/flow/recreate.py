@@ -44,8 +44,10 @@ def make_provider(kind: Kind, facts: Mapping[str, Any], plugin: PluginRecord | N
 
 def plugin_of(facts: Mapping[str, Any]) -> PluginRecord:
     """Returns a record of the plugin that a manifest says a provider is of."""
-    name, distribution, version = (str(facts.get(key, "")) for key in ("name", "distribution", "version"))
-    return PluginRecord((distribution and name) or facts["target"], distribution, version, facts["target"])
+    name, distribution, version, target = (
+        str(facts.get(key, "")) for key in ("name", "distribution", "version", "target")
+    )
+    return PluginRecord((distribution and name) or target, distribution, version, target)
 
 
 def _made(facts: Mapping[str, Any], plugin: PluginRecord) -> Any:
