@@ -69,7 +69,7 @@ def test_what_is_chosen_is_the_same_every_time(minimal: dict[str, Any]) -> None:
 
 
 def test_what_is_said_is_left_as_it_is(minimal: dict[str, Any]) -> None:
-    said = {"training": {"tokens_per_step": 2048, "learning_rate": 1e-4, "steps": 7}}
+    said = {"training": {"tokens_per_step": 2048, "learning_rate": 1e-4, "steps": 27}}
     plan = graftkit.plan({**minimal, **said})
     assert plan.chosen == {} and plan.corpus is None
     assert graftkit.plan({**minimal, "training": {"epochs": 2}}).chosen.keys() == {"tokens_per_step", "learning_rate"}

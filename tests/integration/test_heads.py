@@ -383,7 +383,7 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
         (["generate", str(out), "a film", "--compare"], "--compare: the model judges texts"),
         (
             ["export", str(out / "exports/peft"), "--to", "merged", "--out", str(tmp_path / "m")],
-            "exported with the run alone",
+            "exported with its run alone",
         ),
     ):
         refused = cli.invoke(toolkit, command)

@@ -94,7 +94,7 @@ def test_what_a_recipe_leaves_out_and_what_a_proof_warns_of(
     run, export = str(finished.folder), str(finished.exports["loud"])
     (told,) = (notice for notice in finished.manifest["notices"] if "red" in notice)
     warned = "warned: UserWarning: red \x1b[31m *** long long"
-    assert told.startswith("plugin 'loud' of loud 1.2: logits() of its provider 'loud' ") and warned in told
+    assert told.startswith("plugin 'loud' of loud 1.2: logits() of its exporter 'loud' ") and warned in told
     assert len(told) == LONGEST_NOTICE and told.endswith("...")
 
     for line in (("generate", run, "say 1"), ("generate", export, "say 1"), ("verify", export)):
@@ -118,7 +118,7 @@ def test_what_a_proof_that_fails_warned_of_is_told_too(finished: graftkit.RunRes
     (finished.exports["loud"] / "off").touch()
     with pytest.raises(ExportError, match="a library is gone"):
         prove(finished.exports["loud"], finished.folder / "probes.safetensors", trusted=True, report=told.append)
-    assert [notice for notice in told if "provider 'loud' warned: UserWarning" in notice]
+    assert [notice for notice in told if "exporter 'loud' warned: UserWarning" in notice]
 
 
 def test_the_word_of_an_export_is_not_taken_for_its_runs(tmp_path: Path) -> None:
