@@ -367,7 +367,6 @@ def test_a_list_of_files_names_none_outside_of_its_folder(tmp_path: Path, name: 
         ({"intermediate_size": 1 << 24}, "asks for 6,442,.* weights, of which 81,920 numbers are stored"),
         ({"vocab_size": 1 << 24}, "weights, of which 81,920 numbers are stored"),
         ({"head_dim": 1 << 24}, "weights, of which 81,920 numbers are stored"),
-        ({"model_type": None}, "does not say 'model_type'"),
     ],
 )
 def test_a_configuration_that_its_weights_do_not_explain_is_built_by_no_library(
@@ -383,6 +382,13 @@ def test_a_configuration_that_its_weights_do_not_explain_is_built_by_no_library(
     with pytest.raises(ModelError, match=said) as caught:
         check_configurations(tmp_path)
     assert caught.value.where == str(folder / "config.json")
+
+
+@pytest.mark.parametrize("kind", [None, "of-another-program", ["llama"]])
+def test_a_configuration_of_another_program_is_left_to_it(tmp_path: Path, kind: Any) -> None:
+    save_file({"weight": torch.zeros(160, 64)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "vocab_size": 1 << 22}))
+    check_configurations(tmp_path)
 
 
 def test_a_manifest_that_can_not_be_written_again_is_damaged(tmp_path: Path) -> None:

@@ -336,7 +336,7 @@ def test_verify_proves_with_no_other_probes_than_the_runs_own(copied: Path) -> N
 def test_a_failed_proof_says_what_the_library_said(copied: Path) -> None:
     """The note that names the plugin stood on the last line, which alone was told."""
     folder = copied / "exports" / "merged"
-    edit(folder / "config.json", model_type="vision-encoder-decoder")
+    edit(folder / "config.json", model_type="unheard-of")
     list_again(folder)
     with pytest.raises(
         ExportError, match=r"can't be loaded again: \w+: [\s\S]*plugin 'exporters' .* raised it"

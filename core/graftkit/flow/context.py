@@ -197,7 +197,9 @@ class RunContext:
             raise
         except BaseException as error:
             culprit = raised_by(error)
-            raise PluginCallError(f"it raised {brief(error)}", where=culprit.label if culprit else "") from error
+            if culprit is None or culprit.distribution == BUILT_IN:
+                raise
+            raise PluginCallError(f"it raised {brief(error)}", where=culprit.label) from error
 
     def _name_plugins(self, error: Exception) -> None:
         culprit = raised_by(error)
