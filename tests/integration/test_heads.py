@@ -207,6 +207,18 @@ def test_a_label_that_nothing_is_learnt_of_is_refused(with_head: Any, tmp_path: 
     assert told.count("'") == 10 and "and 3 more" in told, "those of the eight records that are held out"
 
 
+def test_labels_that_are_probably_one_are_told(with_head: Any) -> None:
+    """They would be classes of their own, which no record tells apart."""
+    spelt = ["good", "Good", "bad", " bad", "fine", "o\ufb03ce", "office"]
+    rows = [{"text": f"text {n}", "label": spelt[n % len(spelt)]} for n in range(70)]
+    told = [line for line in graftkit.plan(with_head("classification", rows)).notices if "told apart" in line]
+    assert told == [
+        "labels that differ by case or white space alone are told apart: ' bad', 'bad'; 'Good', 'good'; "
+        "'office', 'o\ufb03ce'"
+    ]
+    assert not [line for line in graftkit.plan(with_head("classification")).notices if "told apart" in line]
+
+
 def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, tmp_path: Path) -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         (

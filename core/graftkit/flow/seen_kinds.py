@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from array import array
 from collections.abc import Sequence
 
@@ -38,7 +39,7 @@ class SeenKinds:
         return {name for name in self._names if isinstance(name, str)}
 
     def told(self, train: Samples, labels: Sequence[str]) -> list[str]:
-        """Tells what nothing is learnt of.
+        """Tells what nothing is learnt of, and which labels are probably meant to be one.
 
         Args:
             train: The records that training sees, of all that were noted.
@@ -46,12 +47,26 @@ class SeenKinds:
         """
         present = {*np.unique(np.frombuffer(self._of_record, np.uintc)[train.kept]).tolist()}
         seen = {name for name, number in self._names.items() if number in present}
+        alike = _alike(labels)
         missing = [label for label in labels if label not in seen]
         if missing:
             shown = ", ".join(repr(one_line(label, 40)) for label in missing[:_SHOWN])
             more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
-            return [f"no training record has the label {shown}{more}: nothing is learnt of it"]
+            return [f"no training record has the label {shown}{more}: nothing is learnt of it", *alike]
         if seen in ({True}, {False}):
             kind = "wanted" if True in seen else "unwanted"
             return [f"the answer of every training record is {kind}: there is none of the other kind to learn from"]
+        return alike
+
+
+def _alike(labels: Sequence[str]) -> list[str]:
+    """Tells of labels that differ by case, white space or the form of their characters alone."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(" ".join(unicodedata.normalize("NFKC", label).casefold().split()), []).append(label)
+    found = [group for group in groups.values() if len(group) > 1]
+    if not found:
         return []
+    shown = "; ".join(", ".join(repr(one_line(label, 40)) for label in group[:_SHOWN]) for group in found[:_SHOWN])
+    more = f"; and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+    return [f"labels that differ by case or white space alone are told apart: {shown}{more}"]
