@@ -1,13 +1,13 @@
 """Training steps on the same records: graftkit against TRL + PEFT + bitsandbytes.
 
-    python tests/benchmarks/sft_step.py [--modes fp32 bf16 nf4 nf4-bf16] [--rounds 3] [--steps 8] [--sorted]
+    python tests/benchmarks/sft_step.py [--modes fp32 bf16 nf4 nf4-bf16] [--rounds 3] [--steps 8] [--sorted | --alone]
 
 The peer runs in `--peer-python`, this Python if left out; it needs transformers, peft, trl, bitsandbytes and datasets.
 Both sides train LoRA of rank 16 on all linear layers of SmolLM2-135M-Instruct with about four chat records a step.
 How many turns a record has is drawn from a log-normal distribution: 40 to 512 tokens. The peer takes the loss
 over every token, as it does by default; graftkit over the assistant's. With `--sorted` the peer groups records of
-like length, its best setting on a CPU. Sides alternate, each run in a fresh process; the first step of a run, which
-warms up, is left out.
+like length, its best setting on a CPU; with `--alone` there is no peer, and the modes alternate. Sides alternate,
+each run in a fresh process; the first step of a run, which warms up, is left out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def write_model(folder: Path) -> None:
     files.save_tokenizer(folder)
 
 
-def ours(model: Path, rows: Path, mode: str, steps: int, out: Path) -> dict[str, Any]:
+def ours(
+    model: Path, rows: Path, mode: str, steps: int, out: Path, tokens_per_step: int = TOKENS_PER_STEP
+) -> dict[str, Any]:
     """Runs graftkit; its step lines say tokens and seconds."""
     recipe = {
         "model": str(model),
@@ -66,7 +68,7 @@ def ours(model: Path, rows: Path, mode: str, steps: int, out: Path) -> dict[str,
         "quantizer": {"use": "nf4", "double_quant": True} if "nf4" in mode else "none",
         "training": {
             "steps": steps,
-            "tokens_per_step": TOKENS_PER_STEP,
+            "tokens_per_step": tokens_per_step,
             "learning_rate": 2e-4,
             "device": "cpu",
             "dtype": "bfloat16" if "bf16" in mode else "float32",
@@ -100,6 +102,19 @@ def theirs(python: str, model: Path, rows: Path, mode: str, steps: int, sampling
     }
 
 
+def alone(model: Path, rows: Path, modes: list[str], rounds: int, steps: int) -> None:
+    """Prints tokens a second of each mode at 1,024 tokens a step, and the median ratios to the first one."""
+    rates: dict[str, list[float]] = {mode: [] for mode in modes}
+    for number in range(rounds):
+        for mode in modes:
+            out = model.parent / f"alone-{mode}-{number}"
+            rates[mode].append(ours(model, rows, mode, steps, out, 1024)["rate"])
+        print({mode: round(found[-1]) for mode, found in rates.items()}, flush=True)
+    for mode in modes[1:]:
+        ratio = statistics.median(a / b for a, b in zip(rates[modes[0]], rates[mode], strict=True))
+        print(f"{modes[0]} trains {ratio:.2f} times as many tokens a second as {mode}")
+
+
 def main() -> None:
     """Prints each round and the medians."""
     parser = argparse.ArgumentParser()
@@ -108,6 +123,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--sorted", action="store_true")
+    parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
     sampling = "group_by_length" if options.sorted else "random"
     fixtures = Path(__file__).parents[2] / "fixtures" / "home"
@@ -115,6 +131,9 @@ def main() -> None:
         model, rows = Path(folder) / "model", Path(folder) / "records.jsonl"
         write_model(model)
         write_rows(rows, fixtures / "train.jsonl", 200)
+        if options.alone:
+            alone(model, rows, options.modes, options.rounds, options.steps)
+            return
         for mode in options.modes:
             pairs = []
             for number in range(options.rounds):
