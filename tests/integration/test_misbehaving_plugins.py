@@ -180,6 +180,12 @@ def test_the_trained_model_is_left_alone() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(3, 3).half(), torch.nn.BatchNorm1d(3))
     with model_left_alone(object(), network):
         list(network.parameters())
-    for change in (lambda: network[0].weight.data.mul_(2), lambda: network[1].running_mean.fill_(1)):
+    weight = network[0].weight.data
+    for change in (
+        lambda: weight.mul_(2),
+        lambda: network[1].running_mean.fill_(1),
+        lambda: weight.copy_(weight[[1, 0, 2]]),  # as formats have the rows of queries in another order
+        lambda: weight.copy_(weight[:, [0, 2, 1]]),
+    ):
         with pytest.raises(PluginCallError, match="of the trained model"), model_left_alone(object(), network):
             change()

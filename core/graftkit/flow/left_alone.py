@@ -86,11 +86,18 @@ def model_left_alone(exporter: object, network: nn.Module | None) -> Iterator[No
 
 
 @torch.no_grad()
-def _sums(network: nn.Module) -> dict[str, int]:
-    """Returns a sum of each parameter's and buffer's bits, by name."""
+def _sums(network: nn.Module) -> dict[str, list[int]]:
+    """Returns two sums of each parameter's and buffer's bits, by name, that tell rows and columns in another order."""
     tensors: dict[str, Any] = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     return {
-        name: int(tensor.detach().contiguous().view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64))
+        name: _sums_of(tensor.detach())
         for name, tensor in tensors.items()
-        if tensor.element_size() in _INTEGERS and not tensor.is_meta
+        if tensor.element_size() in _INTEGERS and tensor.numel() and not tensor.is_meta
     }
+
+
+def _sums_of(tensor: torch.Tensor) -> list[int]:
+    bits = tensor.contiguous().view(_INTEGERS[tensor.element_size()])
+    rows = bits.reshape(-1, tensor.shape[-1] if tensor.ndim else 1)
+    lines = [rows.sum(axis, dtype=torch.int64) for axis in (0, 1)]
+    return [int((line * torch.arange(1, len(line) + 1, device=line.device)).sum()) for line in lines]
