@@ -6,7 +6,6 @@ import gc
 import importlib.util
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from forked_children import at_start
 from graftkit.testing import tiny_model_folder
+from memory_folder import memory_folder
 
 if TYPE_CHECKING:
     from hub_stand_in import StandIn
@@ -29,15 +29,15 @@ LONGEST_FIRST = (
 """Where the files lie that take minutes: whoever starts one last has the other processes wait for it."""
 
 
-IN_MEMORY, ROOM = Path("/dev/shm"), 8 << 30
-"""A folder that Linux keeps in memory, and the room that the tests' files are sure to find there."""
+ROOM = 8 << 30
+"""Bytes of which the tests' files take a small part."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Has the tests' folders lie in memory, where a flush takes no time: a run makes about eighty."""
-    free = shutil.disk_usage(IN_MEMORY).free if os.access(IN_MEMORY, os.W_OK) else 0
-    if config.option.basetemp is None and free > ROOM:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+    """Has the tests' folders lie in memory, where a flush takes no time."""
+    folder = memory_folder(ROOM)
+    if config.option.basetemp is None and folder:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

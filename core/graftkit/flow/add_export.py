@@ -11,7 +11,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import OnEvent
 from graftkit.flow.run import RunResult, go_on
 from graftkit.host.host import PluginHost
-from graftkit.recipe.document import parse_value
+from graftkit.recipe.options import read_assignment
 from graftkit.recipe.schema import ExportSection
 from graftkit.redact import HIDDEN
 from graftkit.report.run_manifest import RunManifest
@@ -54,18 +54,11 @@ def add_export(
         hint = "Finish it first: toolkit run RECIPE --out FOLDER --resume."
         raise FolderError(f"the run in it has not finished (it is {manifest.status})", where=str(folder), hint=hint)
     recipe = _recipe(manifest, folder)
-    new = {"use": name} | dict(_option(text) for text in options)
+    new = {"use": name} | dict(read_assignment(text, "--set") for text in options)
     place = ExportSection.model_validate({"use": name}).folder if "name" not in new else new["name"]
     others = [entry for entry in recipe["export"] if ExportSection.model_validate(entry).folder != place]
     recipe["export"] = [*others, new]
     return go_on(recipe, folder, manifest, host=host, on_event=on_event, cancel=cancel)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise RecipeError("the form is KEY=VALUE", where=f"--set {text}")
-    return key.strip(), parse_value(value, f"--set {text}")
 
 
 def _recipe(manifest: RunManifest, folder: Path) -> dict[str, Any]:

@@ -50,9 +50,14 @@ def open_model(
     """
     registered = host.registry.resolve("model-source", use, where=where) if use else _asked(host, reference, where)
     source: ModelSource = host.registry.create(registered)
+    return registered, _opened(source, reference)
+
+
+def _opened(source: ModelSource, reference: str) -> BaseModelFiles:
+    """Opens a base model whose configuration is that of its weights."""
     files = source.open(reference)
     check_counts(files.config, files.tensors, files.reference)
-    return registered, files
+    return files
 
 
 def open_named_base(make: MakeProvider, source: Mapping[str, Any], reference: str) -> BaseModelFiles:
@@ -68,9 +73,7 @@ def open_named_base(make: MakeProvider, source: Mapping[str, Any], reference: st
     """
     opener: ModelSource = make("model-source", source)
     try:
-        files = opener.open(reference)
-        check_counts(files.config, files.tensors, files.reference)
-        return files
+        return _opened(opener, reference)
     except ModelError as error:
         message = f"the base model that it was trained on can't be opened: {error.where or reference}: {error.message}"
         raise ModelError(message, hint="Put that model back where it was.") from error

@@ -309,13 +309,10 @@ def _with_numbers(
     Where it leaves out none, records are looked at only for steps that may be too few.
     """
     recipe = bound.recipe
-    said, steps = recipe.training.model_fields_set, recipe.training.steps
-    complete = steps is not None and {"tokens_per_step", "learning_rate"} <= said
-    if complete and (steps or 0) >= FEWEST_SAID:
+    said = recipe.training.model_fields_set
+    if (recipe.training.steps or 0) >= FEWEST_SAID and {"tokens_per_step", "learning_rate"} <= said:
         return bound, {}, None
     corpus = estimate_corpus(encoder, samples.train, _seen(shares))
-    if complete:
-        return bound, {}, corpus
     rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
     chosen = choose_training(recipe, corpus, files, rate_scale)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}

@@ -20,7 +20,8 @@ from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import KINDS
 from graftkit.recipe.choice import judge
-from graftkit.recipe.document import Document, parse_value
+from graftkit.recipe.document import Document
+from graftkit.recipe.options import read_assignment
 from graftkit.suggest import known_names
 
 __all__ = ["check_plugins", "checked_fields", "find_offers", "without_contract"]
@@ -94,12 +95,7 @@ def checked_fields(
         RecipeError: An assignment has another form; or there is one provider, without a contract of its own, and it
             can't be made with these fields.
     """
-    fields = dict[str, Any]()
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            raise RecipeError("the form is KEY=VALUE", where=f"--set {assignment}")
-        fields[key.strip()] = parse_value(text, f"--set {assignment}")
+    fields = dict(read_assignment(assignment, "--set") for assignment in assignments)
     if fields and len(providers) != 1:
         raise RecipeError(f"these are fields of one provider, and {len(providers)} are checked", where="--set")
     if len(providers) == 1 and (fields or not providers[0].provider.contract):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.flow.call_notation import CallNotation, CallReader, call_notation
 from graftkit.interfaces.samples import Conversation, Message, ToolCall
-from graftkit.testing import tiny_tokenizer_files
-from graftkit_tokenizers.huggingface import HuggingFaceBackend
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
@@ -38,14 +35,6 @@ TEMPLATES = {
     "no JSON": (HEAD + NO_JSON + TAIL, None),
     "no calls": (HEAD + "{{- m.content }}" + TAIL, None),
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    for name, content in tiny_tokenizer_files().items():
-        (folder / name).write_bytes(content)
-    return HuggingFaceBackend().load(Path(folder))
 
 
 def encoder_of(tokenizer: Any, template: str) -> Encoder:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.flow.reasoning_notation import ReasoningNotation, ReasoningReader, reasoning_notation
-from graftkit.testing import tiny_tokenizer_files
-from graftkit_tokenizers.huggingface import HuggingFaceBackend
 
 HEAD = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
 END = "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
@@ -29,14 +26,6 @@ TEMPLATES = {
     "of no model that reasons": (HEAD + "{{- m.content }}" + END + "{% endif %}", None),
     "a tag that nothing closes": (HEAD + "{{- m.content }}" + END + "{{ '<answer>' }}{% endif %}", None),
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    for name, content in tiny_tokenizer_files().items():
-        (folder / name).write_bytes(content)
-    return HuggingFaceBackend().load(Path(folder))
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)

@@ -32,7 +32,8 @@ from graftkit.errors import GraftkitError
 from graftkit.flow.folder import LOCK
 from graftkit.store.files import TEMPORARY
 from hostile.crash.remember import Ends
-from hostile.crash.tiny_run import go, left_over, make_recipe, scratch
+from hostile.crash.tiny_run import go, left_over, make_recipe
+from memory_folder import memory_folder
 from safetensors import SafetensorError
 
 __all__ = ["REFUSALS", "Kept", "Refusal", "Refusals", "count_calls", "refuse_each", "refusing"]
@@ -392,7 +393,7 @@ def main() -> int:
     """Prints a table, and what went wrong."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else None
     host, start = graftkit.PluginHost(), time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=scratch()) as place:
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as place:
         recipe = make_recipe(Path(place))
         expected = go(recipe, Path(place) / "never" / "x", host)
         (Path(place) / "counted").mkdir()

@@ -23,7 +23,8 @@ from graftkit.flow.events import Event, StepFinished
 from hostile.crash.disk import State, states, whole
 from hostile.crash.recorder import Change, record
 from hostile.crash.remember import Ends
-from hostile.crash.tiny_run import facts_of, go, left_over, make_recipe, scratch, tree_of
+from hostile.crash.tiny_run import facts_of, go, left_over, make_recipe, tree_of
+from memory_folder import memory_folder
 
 __all__ = ["SCENARIOS", "Scenario", "prepare", "replay", "sample"]
 
@@ -155,7 +156,7 @@ def main() -> int:
     print(f"{'recorded':30}{'changes':>9}{'states':>8}{head}")
     for name in names:
         start, known = time.perf_counter(), Ends()
-        with tempfile.TemporaryDirectory(dir=scratch()) as place:
+        with tempfile.TemporaryDirectory(dir=memory_folder()) as place:
             scenario = prepare(name, Path(place) / "recorded")
             drawn = sample(scenario, count)
             ends: list[str] = []

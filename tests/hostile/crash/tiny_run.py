@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,15 +17,10 @@ from graftkit.flow import prove as prove_module
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.testing import tiny_model_folder
 
-__all__ = ["digest_of", "facts_of", "go", "left_over", "make_recipe", "quick", "scratch", "tree_of"]
+__all__ = ["digest_of", "facts_of", "go", "left_over", "make_recipe", "quick", "tree_of"]
 
 _WITH_TIMES = ("manifest.json", "metrics.jsonl", "report.html", "graftkit.json", ".graftkit.lock")
 """Files that say how long something took or where it lies, and the lock, which holds nothing."""
-
-
-def scratch() -> str | None:
-    """Returns a folder in memory, where flushes take no time, or None where there is none."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def make_recipe(folder: Path, *, steps: int = 3, export: tuple[str, ...] = ("peft",)) -> dict[str, Any]:
