@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import dropout
 
 from graftkit_adapters.config import LoraConfig
-from graftkit_adapters.lora import MAGNITUDE, LoraWeight
+from graftkit_adapters.lora_weight import MAGNITUDE, LoraWeight
 
 __all__ = ["DoraWeight"]
 

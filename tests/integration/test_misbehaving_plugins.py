@@ -21,7 +21,8 @@ SOURCE = """
 import os, subprocess, threading, time
 from pathlib import Path
 from graftkit_adapters.config import LoraConfig
-from graftkit_adapters.lora import Lora, LoraWeight
+from graftkit_adapters.lora import Lora
+from graftkit_adapters.lora_weight import LoraWeight
 from graftkit_exporters.config import MergedConfig
 from graftkit_exporters.merged import MergedExporter
 

@@ -8,7 +8,8 @@ import torch
 from graftkit import Layer, LayerInfo
 from graftkit.interfaces.observing import ObservedStart
 from graftkit_adapters.config import LoraConfig
-from graftkit_adapters.lora import Lora, LoraEmbedding, LoraWeight
+from graftkit_adapters.lora import Lora
+from graftkit_adapters.lora_weight import LoraEmbedding, LoraWeight
 from torch import nn
 
 

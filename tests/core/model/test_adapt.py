@@ -14,7 +14,8 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import check_base_model, load_base_model
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit_adapters.config import LoraConfig
-from graftkit_adapters.lora import Lora, LoraWeight
+from graftkit_adapters.lora import Lora
+from graftkit_adapters.lora_weight import LoraWeight
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.nf4 import Nf4

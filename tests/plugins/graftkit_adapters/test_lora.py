@@ -10,7 +10,8 @@ from graftkit import FrozenWeight, Layer, LayerInfo
 from graftkit.recipe.schema import TrainingSection
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit_adapters.config import LoraConfig, QloraConfig
-from graftkit_adapters.lora import Lora, LoraWeight
+from graftkit_adapters.lora import Lora
+from graftkit_adapters.lora_weight import LoraWeight
 from graftkit_quantizers.dense import Dense
 from torch import nn
 

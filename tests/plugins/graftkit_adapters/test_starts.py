@@ -11,7 +11,8 @@ import torch
 from graftkit import Layer, LayerInfo
 from graftkit.testing.contracts.adapter import SampleOriginals, original_of
 from graftkit_adapters.config import LoraConfig
-from graftkit_adapters.lora import Lora, LoraWeight
+from graftkit_adapters.lora import Lora
+from graftkit_adapters.lora_weight import LoraWeight
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8
 from graftkit_quantizers.nf4 import Nf4
