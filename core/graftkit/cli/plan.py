@@ -17,8 +17,8 @@ from graftkit.cli.terminal import json_line
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.describe_plan import describe, described_memory, described_training
 from graftkit.flow.folder import default_folder
-from graftkit.flow.plan import RunPlan
 from graftkit.flow.run import plan
+from graftkit.flow.run_plan import RunPlan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.load import recipe_name
 from graftkit.report.run_manifest import MemoryForecast, RunManifest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graftkit.cli.plan_processes import forecast_of_each, room_of
 from graftkit.cli.plan_time import described_time, timed
 from graftkit.flow.describe_plan import described_memory, size_text
-from graftkit.flow.plan import RunPlan
+from graftkit.flow.run_plan import RunPlan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import load_recipe

@@ -9,7 +9,7 @@ import torch
 
 from graftkit.errors import RecipeError
 from graftkit.flow.context import RunContext
-from graftkit.flow.plan import RunPlan
+from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.stored_weights import describe_stored
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.counts import count_weights

@@ -28,8 +28,8 @@ from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished
 from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, others_files
 from graftkit.flow.log_events import log
 from graftkit.flow.measured_memory import StagePeak, measured_memory
-from graftkit.flow.plan import RunPlan
 from graftkit.flow.resume import Resumed
+from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.vocabulary import Vocabulary
 from graftkit.host.guard import brief, listed, note_once, raised_by
 from graftkit.host.hooks import Hooks

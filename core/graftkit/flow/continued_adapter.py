@@ -17,7 +17,7 @@ from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from graftkit.flow.plan import RunPlan
+    from graftkit.flow.run_plan import RunPlan
     from graftkit.model.load import Loader
 
 __all__ = ["check_origin", "check_targets", "filled_from_folder"]

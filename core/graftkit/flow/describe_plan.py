@@ -10,8 +10,8 @@ from graftkit.interfaces.counts import count_weights
 from graftkit.report.run_manifest import MemoryForecast, RunManifest, StageMemory
 
 if TYPE_CHECKING:
-    from graftkit.flow.plan import RunPlan
     from graftkit.flow.plan_teacher import Teacher
+    from graftkit.flow.run_plan import RunPlan
 
 __all__ = ["describe", "described_memory", "described_training", "size_text"]
 

@@ -44,11 +44,11 @@ from graftkit.flow.memory_back import give_memory_back
 from graftkit.flow.merge import MergeRequest, holdout_sample, merge_refusal, settle_merge
 from graftkit.flow.model_card import write_model_card
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, Probes, make_probes
 from graftkit.flow.prove import TRUSTED, prefix_of_proof
 from graftkit.flow.recreate import plugin_of
 from graftkit.flow.rounding import quantizes
+from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import Vocabulary, sample_texts

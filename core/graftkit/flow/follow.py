@@ -17,11 +17,11 @@ from graftkit.flow.context import RunContext
 from graftkit.flow.corpus import TOKENS, Corpus, read_corpus
 from graftkit.flow.events import Event
 from graftkit.flow.folder import ClaimedFolder
-from graftkit.flow.run import RecipeSource, plan_of_run
+from graftkit.flow.plan_of_run import plan_of_run
 from graftkit.flow.shared_weights import share_weights
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.host.host import PluginHost
-from graftkit.recipe.load import load_recipe
+from graftkit.recipe.load import RecipeSource, load_recipe
 from graftkit.report.run_manifest import required
 from graftkit.store.fingerprint import fingerprint
 from graftkit.training.processes import Processes

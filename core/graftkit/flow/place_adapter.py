@@ -13,7 +13,6 @@ from torch import nn
 
 from graftkit.errors import FolderError, ModelError, TrainingError
 from graftkit.flow.adapter_folder import NEW_ROWS, OF_BASE, PREFIX, AdapterFolder
-from graftkit.flow.targets import refusal_of
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.initializer import MatrixRole
 from graftkit.interfaces.peft_experts import ExpertLayout
@@ -27,6 +26,7 @@ from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import ties_output, untied
 from graftkit.model.parts import tower_tensors
 from graftkit.model.peft_targets import peft_targets
+from graftkit.model.targets import refusal_of
 from graftkit.model.whole import outer_names, put_whole, whole_parameters
 from graftkit.store.files import sha256_of
 

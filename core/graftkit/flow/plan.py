@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
@@ -17,7 +16,6 @@ from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.corpus.text_paths import unread_files
 from graftkit.errors import DataError, RecipeError, TargetError
-from graftkit.flow.adapter_folder import AdapterFolder
 from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
 from graftkit.flow.continued_adapter import check_origin, filled_from_folder
 from graftkit.flow.datasets import open_datasets
@@ -29,17 +27,16 @@ from graftkit.flow.estimate import (
     estimate_steps,
     too_short,
 )
-from graftkit.flow.handed_records import KeptForAPlan
 from graftkit.flow.head import head_facts, labels_in_order, mask_token, refuse_with_head, with_facts, with_run_head
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model
-from graftkit.flow.plan_teacher import Teacher, open_teacher
+from graftkit.flow.plan_teacher import open_teacher
+from graftkit.flow.run_plan import RunPlan, chats, seen_an_epoch
 from graftkit.flow.seen_kinds import SeenKinds
 from graftkit.flow.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.template_check import check_template
-from graftkit.flow.unsettled import settled_recipe, unsettled
+from graftkit.flow.unsettled import unsettled
 from graftkit.flow.vocabulary import VocabularyRequest, carrying, plan_vocabulary
 from graftkit.host.host import PluginHost
-from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
@@ -52,135 +49,15 @@ from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.paths import is_hub_dataset
 from graftkit.recipe.without_effect import without_effect
-from graftkit.report.run_manifest import HeadFacts, SettledKey
+from graftkit.report.run_manifest import SettledKey
 from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
-if TYPE_CHECKING:
-    from graftkit.flow.fit_memory import MemoryLimits
-    from graftkit.flow.forecast_memory import MemoryRequest
-
-__all__ = ["RunPlan", "make_plan"]
+__all__ = ["make_plan"]
 
 _MAX_TEMPLATE = 1 << 20
 """The most bytes of a file with a chat template; of its characters fewer are allowed, which is told then."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What a run will do, and with what: as far as can be told without loading a weight.
-
-    Attributes:
-        bound: The recipe with every name resolved.
-        source: The model source that opens the base model.
-        files: The opened base model.
-        backend: The backend of the base model's tokenizer.
-        tokenizer: The base model's tokenizer, with the recipe's chat template where it gives one.
-        vocabulary: What the recipe makes of the vocabulary, or None where it stays the base model's.
-        today: The day that chat templates write where they ask for the date.
-        encoder: Turns records into tokens of the tokenizer that is known so far: the base model's, or the one that
-            replaces it.
-        targets: The layers that are adapted, in the model's order: as the file's names say, until torch is loaded;
-            see `graftkit.flow.targets`.
-        forecast: What they will take, as the file's names and shapes say; see `graftkit.flow.targets.forecast`.
-        samples: The records to learn from and the holdout ones.
-        datasets: The files that they are in, and as what each is read.
-        shares: How many training records each entry of `data.train` has, and how often they are seen.
-        notices: What the user should know.
-        expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
-        unties: Whether output layer or embedding is a target, and the two are tied, once torch is loaded.
-        chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
-        settled: The keys of the recipe that said `auto`, "section.key", with what they came to so far.
-        corpus: What a sample of the records says of all of them; None where nothing asked for it.
-        checked: What `graftkit.flow.preflight.check_as_run` found: the `device`, whether sequences are `packed`, and
-            how many `new_rows` the embedding gets; None where it did not check.
-        origin: The adapter that training goes on with; None where it begins with a new one.
-        head: What the base model's files are given besides, which `files.config` says; None for a language model.
-        teacher: The model that it learns from; None where the objective has none.
-        ask_memory: Makes of this recipe, or of another one for the same records, what `forecast_memory` is to be asked;
-            None where `check_as_run` has not looked, or no record can be encoded. No key of it may say `auto` any more.
-        settle_memory: Finds out what keys come to that do, within so much memory, or what is free here; None likewise.
-        handed: The files of records that a program has handed in, which are kept as long as the plan is.
-    """
-
-    bound: BoundRecipe
-    source: RegisteredProvider
-    files: BaseModelFiles
-    backend: RegisteredProvider
-    tokenizer: Tokenizer
-    vocabulary: VocabularyRequest | None
-    today: date
-    encoder: Encoder
-    targets: list[str]
-    samples: Split
-    datasets: Sequence[Dataset]
-    shares: Sequence[DatasetShare]
-    notices: list[str]
-    forecast: Mapping[str, int | None]
-    expert_targets: Sequence[str] = ()
-    unties: bool = False
-    chosen: Mapping[str, Any] = field(default_factory=dict)
-    settled: Mapping[str, SettledKey] = field(default_factory=dict)
-    corpus: CorpusEstimate | None = None
-    checked: Mapping[str, str | bool | int] | None = None
-    origin: AdapterFolder | None = None
-    head: HeadFacts | None = None
-    teacher: Teacher | None = None
-    ask_memory: Callable[[BoundRecipe], MemoryRequest] | None = None
-    settle_memory: Callable[[MemoryLimits | None], Mapping[str, SettledKey]] | None = None
-    handed: KeptForAPlan | None = None
-
-    @property
-    def seen_an_epoch(self) -> float:
-        """How often an epoch sees a training record, in the mean of all."""
-        return _seen(self.shares)
-
-    def estimate(self) -> CorpusEstimate:
-        """Returns what a sample of the records says of all of them: `corpus`, or what is encoded for it now."""
-        return self.corpus or estimate_corpus(self.encoder, self.samples.train, self.seen_an_epoch)
-
-    @property
-    def chats(self) -> bool:
-        """Whether training records are laid out by a chat template."""
-        return _chats(self.bound, self.samples)
-
-    @property
-    def mixed(self) -> bool:
-        """Whether an epoch is anything but every training record once."""
-        return any(share.weight != 1 for share in self.shares)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns what it amounts to, as `toolkit plan --quick --json` prints it; under each key `text` is in words."""
-        from graftkit.flow.describe_plan import describe
-
-        return describe(self)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a plan holds open files and plugins, which no other process has: pickle what to_json() returns"
-        )
-
-    def with_settled(self, found: Mapping[str, SettledKey]) -> RunPlan:
-        """Returns the plan with keys that said `auto` at the values that they came to."""
-        return replace(self, bound=settled_recipe(self.bound, found), settled={**self.settled, **found})
-
-    def revisions(self) -> dict[str, str]:
-        """Returns the commit of each revision of a hub's data set that is read: "hub:owner/name@revision" -> commit."""
-        origins = [dataset.origin for dataset in self.datasets if dataset.origin]
-        return {f"{origin.data_set}@{origin.revision}": origin.commit for origin in origins}
-
-    def data_sets(self) -> list[dict[str, Any]]:
-        """Returns each entry of `data.train`, and how many of its records an epoch sees on average, as JSON."""
-        return [
-            {
-                "path": entry.path,
-                "weight": entry.weight,
-                "records": share.records,
-                "seen_an_epoch": float(share.weight * share.records),
-            }
-            for entry, share in zip(self.bound.recipe.data.train, self.shares, strict=True)
-        ]
 
 
 def make_plan(
@@ -246,10 +123,10 @@ def make_plan(
         mask_token(known, files.reference)
     check_arguments(bound, template_in_use)
     check_end_of_turn(bound, encoder.tokenizer)
-    differences = check_template(encoder, samples) if _chats(bound, samples) else []
+    differences = check_template(encoder, samples) if chats(bound, samples) else []
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
     kept = {key: found for key, found in (settled or {}).items() if key in unsettled(bound.recipe)}
-    laid_out_by = template_in_use if _chats(bound, samples) else None
+    laid_out_by = template_in_use if chats(bound, samples) else None
     notices = [
         *bound.document.notices,
         *without_effect(bound.recipe),
@@ -291,11 +168,6 @@ def make_plan(
     ).with_settled(kept)
 
 
-def _chats(bound: BoundRecipe, samples: Split) -> bool:
-    """Whether training records are laid out by a chat template; a classifier is given texts as they are."""
-    return bound.objective_config.learns_from != "labels" and "chat" in samples.train.counts()
-
-
 def _with_numbers(
     bound: BoundRecipe,
     files: BaseModelFiles,
@@ -312,15 +184,11 @@ def _with_numbers(
     said = recipe.training.model_fields_set
     if (recipe.training.steps or 0) >= FEWEST_SAID and {"tokens_per_step", "learning_rate"} <= said:
         return bound, {}, None
-    corpus = estimate_corpus(encoder, samples.train, _seen(shares))
+    corpus = estimate_corpus(encoder, samples.train, seen_an_epoch(shares))
     rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
     chosen = choose_training(recipe, corpus, files, rate_scale)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
     return bound.with_values({f"training.{key}": value for key, value in chosen.items()}), chosen, corpus
-
-
-def _seen(shares: Sequence[DatasetShare]) -> float:
-    return float(sum(share.weight * share.records for share in shares) / sum(share.records for share in shares))
 
 
 def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:

@@ -10,7 +10,7 @@ from graftkit.flow.check_model import PlannedBase, plan_base
 from graftkit.flow.export import make_exporters, refuse_early
 from graftkit.flow.fit_memory import MemoryLimits
 from graftkit.flow.forecast_memory import MemoryRequest, Sizes, TeacherModel, forecast_memory, request_of, teacher_model
-from graftkit.flow.plan import RunPlan
+from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.settle_dtype import settle_dtype
 from graftkit.flow.settle_memory import available, settle_memory
 from graftkit.flow.targets import settle_targets

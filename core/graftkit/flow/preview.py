@@ -10,12 +10,13 @@ from typing import Any
 from graftkit.corpus.encode import Encoder, Part
 from graftkit.errors import DataError
 from graftkit.flow.handed_records import Rows
-from graftkit.flow.plan import RunPlan
-from graftkit.flow.run import RecipeSource, plan
+from graftkit.flow.run import plan
+from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.tokenizer import make_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.recipe.load import RecipeSource
 from graftkit.store.token_store import Example
 
 __all__ = ["Lengths", "Preview", "PreviewedExample", "preview"]

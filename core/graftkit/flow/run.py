@@ -17,7 +17,7 @@ from graftkit.flow.context import RunContext, describe_error
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
-from graftkit.flow.folder import ADAPTER_FROM, ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
+from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.handed_records import (
     RECORDS,
     Handed,
@@ -28,16 +28,10 @@ from graftkit.flow.handed_records import (
     rows_of,
     same_records,
 )
-from graftkit.flow.plan import RunPlan, make_plan
-from graftkit.flow.resume import (
-    Resumed,
-    chosen_of_run,
-    day_of_run,
-    find_run,
-    revisions_of_run,
-    settled_of_run,
-    telling_versions,
-)
+from graftkit.flow.plan import make_plan
+from graftkit.flow.plan_of_run import plan_of_run
+from graftkit.flow.resume import Resumed, find_run, telling_versions
+from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.shared_weights import share_weights, sharing_of
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.flow.unsettled import refuse_unsettled
@@ -52,7 +46,7 @@ if TYPE_CHECKING:
     from graftkit.flow.check_model import PlannedBase
     from graftkit.interfaces.exporter import Exporter
 
-__all__ = ["Measured", "RecipeSource", "RunResult", "go_on", "plan", "plan_of_run", "run"]
+__all__ = ["Measured", "RunResult", "go_on", "plan", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,25 +322,6 @@ def _run(
     result = RunResult(claimed.path, context.manifest.to_json())
     context.emit(RunFinished(str(result.folder), result.manifest))
     return result
-
-
-def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> RunPlan:
-    """Makes the plan of a run.
-
-    Args:
-        loaded: The recipe.
-        host: The plugins.
-        folder: Of the run that it may go on with: what that has settled is taken from it.
-    """
-    started, chosen, pinned, settled = None, None, None, None
-    if folder is not None:
-        started, chosen, pinned = day_of_run(folder), chosen_of_run(folder), revisions_of_run(folder)
-        settled = settled_of_run(folder)
-    refuse = partial(refuse_device, loaded.recipe.training.device)
-    copy = None if folder is None else folder / ADAPTER_FROM
-    return make_plan(
-        loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned, settled=settled, origin_copy=copy
-    )
 
 
 def _flow(run: RunContext) -> None:

@@ -7,7 +7,7 @@ import time
 import torch
 
 from graftkit.flow.check_model import pick_device
-from graftkit.flow.plan import RunPlan
+from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.unsettled import DTYPE, unsettled
 from graftkit.report.run_manifest import SettledKey
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
@@ -10,28 +10,20 @@ from typing import TYPE_CHECKING
 from graftkit.errors import TargetError
 from graftkit.flow.continued_adapter import check_targets
 from graftkit.flow.head import listed_labels
-from graftkit.interfaces.config import ProviderConfig
-from graftkit.interfaces.layer import LayerInfo, LayerKind
+from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.model.targets import match_targets
+from graftkit.model.targets import match_targets, refusal_of
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.suggest import nearest
 
 if TYPE_CHECKING:
     from graftkit.flow.adapter_folder import AdapterFolder
-    from graftkit.flow.plan import RunPlan
+    from graftkit.flow.run_plan import RunPlan
     from graftkit.interfaces.vocabulary import VocabularyChange
     from graftkit.model.experts import StackInfo
     from graftkit.model.load import Loader
 
-__all__ = ["certain_targets", "chosen_targets", "forecast", "refusal_of", "settle_targets"]
-
-_KINDS: Mapping[LayerKind, str] = {
-    "linear": "a linear layer",
-    "conv1d": "a linear layer of GPT-2's kind",
-    "experts": "a stack of experts",
-    "embedding": "an embedding",
-}
+__all__ = ["certain_targets", "chosen_targets", "forecast", "settle_targets"]
 
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "auto": 4}
 """Bytes of a number, by the dtype of the computation; at most, until that is settled."""
@@ -80,13 +72,6 @@ def chosen_targets(
             "Of several patterns that match, the first holds.",
         )
     return targets
-
-
-def refusal_of(config: ProviderConfig, layer: LayerInfo) -> str | None:
-    """Says why an adapter can't go on a layer, as its config model has it; None where it can."""
-    if layer.kind not in config.layer_kinds:
-        return f"it is {_KINDS[layer.kind]}, on which this adapter does not go"
-    return config.refusal(layer)
 
 
 def _possible(paths: Iterable[str]) -> str:

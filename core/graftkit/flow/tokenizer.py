@@ -11,7 +11,7 @@ from graftkit.errors import DataError, ModelError, RecipeError, RequestError
 from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.open_model import check_fits, embedding_rows
-from graftkit.flow.plan import RunPlan
+from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, sample_texts
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan

@@ -10,10 +10,20 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from graftkit.errors import TargetError
+from graftkit.interfaces.config import ProviderConfig
+from graftkit.interfaces.layer import LayerInfo, LayerKind
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.suggest import nearest
 
-__all__ = ["ALL_LINEAR", "likely_embedding", "likely_layers", "likely_output", "match_targets", "names_are_certain"]
+__all__ = [
+    "ALL_LINEAR",
+    "likely_embedding",
+    "likely_layers",
+    "likely_output",
+    "match_targets",
+    "names_are_certain",
+    "refusal_of",
+]
 
 ALL_LINEAR = "all-linear"
 
@@ -27,6 +37,13 @@ _OUTPUTS = {_OUTPUT: _OUTPUT, "embed_out": _OUTPUT, "output_projection": "output
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embeddings")
 """What architectures, and their files, call the embedding of the tokens."""
 _PREFIXLESS = re.compile(r"(h|layers?|blocks?)\.\d+\.")
+
+_KINDS: Mapping[LayerKind, str] = {
+    "linear": "a linear layer",
+    "conv1d": "a linear layer of GPT-2's kind",
+    "experts": "a stack of experts",
+    "embedding": "an embedding",
+}
 
 
 def likely_layers(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[int, int]]:
@@ -145,3 +162,10 @@ def _matches(pattern: str, layer: str) -> bool:
         or fnmatchcase(layer, f"*.{pattern}")
         or fnmatchcase(layer.rpartition(".")[2], pattern)
     )
+
+
+def refusal_of(config: ProviderConfig, layer: LayerInfo) -> str | None:
+    """Says why an adapter can't go on a layer, as its config model has it; None where it can."""
+    if layer.kind not in config.layer_kinds:
+        return f"it is {_KINDS[layer.kind]}, on which this adapter does not go"
+    return config.refusal(layer)
