@@ -15,7 +15,12 @@ COMMAND = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); impo
 
 
 def counts_of(folder: Path, rank: int) -> dict[str, Any]:
-    """Returns what a process has written down: `steps`, each from its beginning to the next one's, and `before`."""
+    """Returns what a process has written down.
+
+    Returns:
+        The bytes of each kind `before` the first step, and in the `steps`, each from its beginning to the next one's;
+        of the `evaluations` the bytes of blocks received by the beginning of each pass and by the end.
+    """
     found: dict[str, Any] = json.loads((folder / f"counts-{rank}.json").read_text())
     return found
 
@@ -23,6 +28,7 @@ def counts_of(folder: Path, rank: int) -> dict[str, Any]:
 def main() -> None:
     """Runs the command that the arguments say, counting."""
     from graftkit.cli.main import main as command
+    from graftkit.flow import evaluate
     from graftkit.training import process_group
     from graftkit.training.loop import Trainer
     from torch import distributed
@@ -30,6 +36,10 @@ def main() -> None:
     rank, said = int(os.environ["RANK"]), Path(f"counts-{os.environ['RANK']}.json")
     now: dict[str, list[int]] = {}
     found: list[dict[str, Any]] = []
+    evaluations: list[list[int]] = []
+
+    def write() -> None:
+        said.write_text(json.dumps({"rank": rank, "before": found[0], "steps": found[1:], "evaluations": evaluations}))
 
     def note(kind: str, size: int) -> None:
         now.setdefault(kind, []).append(size)
@@ -54,13 +64,28 @@ def main() -> None:
     distributed.gather = counted(distributed.gather, gathered)
     distributed.broadcast = counted(distributed.broadcast, sent)
     distributed.all_reduce = counted(distributed.all_reduce, lambda tensor, **named: note("sums", tensor.nbytes))
-    take = Trainer._take_step
+    take, score = Trainer._take_step, evaluate.holdout_loss
 
     def take_step(self: Any, *arguments: Any) -> Any:
         found.append({**now, "received": getattr(self._processes, "received", 0)})
         now.clear()
-        said.write_text(json.dumps({"rank": rank, "before": found[0], "steps": found[1:]}))
+        write()
         return take(self, *arguments)
 
+    def holdout_loss(*arguments: Any, processes: Any, **named: Any) -> Any:
+        *first, poll = arguments
+        marks: list[int] = []
+
+        def on_pass(done: int, total: int) -> None:
+            marks.append(getattr(processes, "received", 0))
+            poll(done, total)
+
+        result = score(*first, on_pass, processes=processes, **named)
+        evaluations.append([*marks, getattr(processes, "received", 0)])
+        if found:
+            write()
+        return result
+
     Trainer._take_step = take_step  # type: ignore[method-assign]
+    evaluate.holdout_loss = holdout_loss
     command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from counted_processes import COMMAND, counts_of
 from graftkit.flow.forecast_memory import Sizes, forecast_with_blocks, passes_of_steps
 from graftkit.training.processes import shares
-from graftkit.training.traffic import step_traffic
+from graftkit.training.traffic import evaluation_bytes, step_traffic
 from integration.conftest import RecipeMaker
 from safetensors.numpy import load_file
 from started_together import start_together
@@ -39,11 +40,11 @@ def test_a_step_sends_what_is_forecast(name: str, make_recipe: RecipeMaker, tmp_
     sections, way, count, here = CASES[name]
     records, path, kto = tmp_path / "records.jsonl", tmp_path / "recipe.yaml", "objective" in sections
     with records.open("w") as file:
-        for n in range(40):
+        for n in range(60):
             said = {"prompt": f"say {n} " + "or so " * (n % 6), "completion": "good " * (1 + n % 4)}
             file.write(json.dumps(said | ({"label": n % 3 == 0} if kto else {})) + "\n")
     recipe = make_recipe(
-        data={"train": str(records), "holdout": 0.1, "max_length": 256},
+        data={"train": str(records), "holdout": 0.5, "max_length": 256},
         training={**TRAINING, "parallel": way},
         export=[],
         **sections,
@@ -75,6 +76,12 @@ def test_a_step_sends_what_is_forecast(name: str, make_recipe: RecipeMaker, tmp_
             assert sum(step.get("agreements", [])) == said.agreements
             assert step["sums"][-1] == said.gradients and (kto or len(step["sums"]) == 1)
             assert step["received"] - found["steps"][number - 1]["received"] == said.blocks
+    of_pass = evaluation_bytes(uses, sharers)
+    assert bool(of_pass) == (sharers > 1)
+    for found in counted:
+        for marks in found["evaluations"]:  # the first pass has no block that another one has left
+            assert len(marks) > 2
+            assert {after - before for before, after in pairwise(marks[1:])} == {of_pass}
     evaluation, reference, start = 1, int(kto), 1
     for found in counted:
         assert sum(found["before"]["broadcast"]) == (evaluation + reference + start) * 4 * sum(uses.trained)
