@@ -61,7 +61,9 @@ def test_a_step_sends_what_is_forecast(name: str, make_recipe: RecipeMaker, tmp_
     sharers = {"data": 1, "hybrid": here, "shard": count}[way]
     counted = [counts_of(tmp_path, rank) for rank in range(count)]
     lengths = lengths_in(tmp_path / "out")
-    steps = passes_of_steps(plan.bound.recipe, Sizes(lengths, lengths, 0), packed=request.dry.packing.packed)
+    steps = passes_of_steps(
+        plan.bound.recipe, Sizes(lengths, lengths, 0, sequences=1 + kto), packed=request.dry.packing.packed
+    )
     tokens = [[sum(lengths[example] for example in group) for group in step] for step in steps]
     if name == "all share":  # of records that are few it is known exactly
         assert list(map(list, request.steps)) == tokens

@@ -114,15 +114,18 @@ class ConfigModel:
 def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel) -> MemoryRequest:
     """Returns what to ask of a recipe whose records are not known: each is as long as the recipe allows, and learnt.
 
+    So are both sequences of an example that has two.
+
     Raises:
         TargetError: A target matches no layer.
         ModelError: The architecture can't be built.
     """
     recipe, loader = bound.recipe, model.loader
     targets = chosen_targets(bound, loader.layers, loader.stacks, loader.outer)
-    length = _record_length(recipe)
+    longest, sequences = _record_length(recipe), bound.objective_config.sequences
+    length = longest * sequences
     many = max(1, recipe.training.pass_tokens // length, recipe.training.tokens_per_step // length)
-    sizes = Sizes((length,) * many, (length,) * many, length)
+    sizes = Sizes((length,) * many, (length,) * many, longest, sequences=sequences)
     device = device_of(recipe).type
     asked = request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)
     return asked.with_teacher(_teacher_model(bound, host))
@@ -166,7 +169,8 @@ def settle_from_config(
         def forecast(values: Mapping[str, Any]) -> MemoryForecast:
             return forecast_memory(request_from_config(bound.with_values(values), host, model))
 
-        found |= settle_memory(bound.recipe, _record_length(bound.recipe), forecast, limits, why).keys
+        longest = _record_length(bound.recipe) * bound.objective_config.sequences
+        found |= settle_memory(bound.recipe, longest, forecast, limits, why).keys
     return found
 
 

@@ -136,12 +136,14 @@ class Sizes:
         learnt: How many of these are in the loss.
         prompt: Tokens of the longest prompt that is answered.
         different: How many numbers of tokens passes have at least; see `PassSizes`.
+        sequences: How many sequences an example has, each of which may be as long as a record.
     """
 
     lengths: Sequence[int]
     learnt: Sequence[int]
     prompt: int
     different: int = 1
+    sequences: int = 1
 
 
 def request_of(
@@ -230,7 +232,7 @@ def examples_of(recipe: Recipe, sizes: Sizes, *, packed: bool) -> Sizes:
     tokens = [sum(lengths[example] for example in group) for group in passes]
     largest, different = passes[tokens.index(max(tokens))], max(sizes.different, len(set(tokens)))
     learnt = [min(sizes.learnt[example], lengths[example]) for example in largest]
-    return Sizes([lengths[example] for example in largest], learnt, sizes.prompt, different)
+    return replace(sizes, lengths=[lengths[example] for example in largest], learnt=learnt, different=different)
 
 
 def passes_of_steps(recipe: Recipe, sizes: Sizes, *, packed: bool) -> list[list[list[int]]]:
@@ -249,7 +251,8 @@ def passes_of_steps(recipe: Recipe, sizes: Sizes, *, packed: bool) -> list[list[
 
 
 def _cut_lengths(recipe: Recipe, sizes: Sizes) -> list[int]:
-    return [min(length, recipe.data.max_length or length) for length in sizes.lengths]
+    limit = recipe.data.max_length
+    return [length if limit is None else min(length, limit * sizes.sequences) for length in sizes.lengths]
 
 
 def _answers(recipe: Recipe, longest_prompt: int) -> AnswerSizes | None:

@@ -49,7 +49,8 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
         "new_rows": len(vocabulary.change.ids) if vocabulary.change else 0,
     }
     corpus = plan.estimate()
-    sizes = Sizes(corpus.lengths, corpus.learnt, max(corpus.prompts, default=0))
+    sequences, prompt = plan.bound.objective_config.sequences, max(corpus.prompts, default=0)
+    sizes = Sizes(corpus.lengths, corpus.learnt, prompt, sequences=sequences)
     change, origin = vocabulary.change, settled.origin
 
     def ask(bound: BoundRecipe) -> MemoryRequest:

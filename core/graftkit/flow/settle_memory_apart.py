@@ -52,7 +52,8 @@ def _request(run: RunContext, planned: PlannedBase, corpus: Corpus) -> dict[str,
     """Returns all that the other process has to know, as JSON: of the examples those of the largest pass."""
     plan, bound = run.plan, run.plan.bound
     prompts = [int(corpus.holdout.prompt_lengths[number]) for number in corpus.answered]
-    every = Sizes(corpus.train.lengths.tolist(), corpus.train.loss_tokens.tolist(), max(prompts, default=0))
+    sequences, prompt = bound.objective_config.sequences, max(prompts, default=0)
+    every = Sizes(corpus.train.lengths.tolist(), corpus.train.loss_tokens.tolist(), prompt, sequences=sequences)
     longest = max(every.lengths)
     largest = {
         size: examples_of(bound.with_values({MICROBATCH: size}).recipe, every, packed=planned.packing.packed)

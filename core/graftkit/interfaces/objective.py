@@ -67,6 +67,14 @@ class ObjectiveConfig(ProviderConfig):
     mean_of: ClassVar[MeanOf] = "examples"
 
     @property
+    def sequences(self) -> int:
+        """How many sequences an example has, by what the objective learns from.
+
+        A pair has two, and a labelled answer stands beside its prompt with another record's answer.
+        """
+        return 2 if self.learns_from in ("pairs", "labelled") else 1
+
+    @property
     def masked_share(self) -> float:
         """The share of a text's tokens that are masked, for an objective whose head is `masked`."""
         return 0.0

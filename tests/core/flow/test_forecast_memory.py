@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import graftkit
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -93,6 +94,32 @@ def test_a_config_alone_is_enough(recipe_of_a_config: Path) -> None:
     assert 32000 * 1024 * 8 <= parts["other_weights"] < 32000 * 1024 * 8 + 100_000
     assert memory["peak"]["host"] == max(stage["host"] for stage in stages.values())
     assert "activations" in memory["text"]
+
+
+@pytest.mark.parametrize(("objective", "sequences"), [("sft", 1), ("kto", 2), ("dpo", 2), ("reward", 2)])
+def test_each_sequence_of_an_example_may_be_as_long_as_the_recipe_allows(
+    recipe_of_a_config: Path, objective: str, sequences: int
+) -> None:
+    options = ("--set", f"objective={objective}", "--set", "training.microbatch_tokens=256")
+    assert _plan(recipe_of_a_config, *options)["memory"]["pass_tokens"] == sequences * 256
+
+
+def test_a_pair_is_forecast_as_long_as_both_of_its_sequences(tiny_model: Path, tmp_path: Path) -> None:
+    """Together they are longer than `data.max_length`, which each of them keeps to."""
+    pairs = tmp_path / "pairs.jsonl"
+    said = [{"prompt": f"say {n} ", "chosen": "good " * 8, "rejected": "bad " * 8} for n in range(8)]
+    pairs.write_text("".join(json.dumps(pair) + "\n" for pair in said))
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(pairs), "max_length": 96},
+        "objective": "dpo",
+        "training": {"steps": 1, "tokens_per_step": 128, "learning_rate": 1e-2, "microbatch_tokens": 128},
+    }
+    planned = graftkit.plan(recipe, as_run=True)
+    assert planned.ask_memory is not None and planned.corpus is not None
+    longest = max(planned.corpus.lengths)
+    assert 96 < longest <= 192
+    assert max(planned.ask_memory(planned.bound).dry.largest.lengths) == longest
 
 
 def test_a_head_is_counted_in_the_place_of_the_output_layer(recipe_of_a_config: Path) -> None:

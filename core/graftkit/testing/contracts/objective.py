@@ -15,9 +15,6 @@ from graftkit.testing.contracts.base import Contract, choose
 
 __all__ = ["ObjectiveContract"]
 
-SEQUENCES = {"answers": 1, "pairs": 2, "labelled": 2, "labels": 1, "texts": 1}
-"""How many sequences an example has, by what an objective learns from."""
-
 LABELS = 3
 """The labels that texts have."""
 
@@ -190,7 +187,7 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         scale: About how unlikely a token is, in nats; or how large a sequence's scores are.
     """
     random = torch.Generator().manual_seed(seed)
-    per_example = SEQUENCES[config.learns_from]
+    per_example = config.sequences
     if config.head == "sequence":
         outputs = LABELS if config.learns_from == "labels" else 1
         values = scale * torch.randn(examples, per_example, outputs, generator=random)
