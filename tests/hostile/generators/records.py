@@ -69,6 +69,8 @@ def _record(draw: random.Random, number: int, shape: int) -> dict[str, Any]:
 
 
 _SHAPES = 7
+_REPEATED = 8_000_000
+"""How many bytes records that are repeated come to at most, so that what makes them stays within its own memory."""
 
 
 def make(draw: random.Random, folder: Path) -> list[str]:
@@ -116,7 +118,7 @@ def _changed(draw: random.Random, data: bytes, kind: str) -> bytes:
     if kind == "large":
         return draw.choice(
             (
-                data * 300,
+                data * min(300, 1 + _REPEATED // (1 + len(data))),
                 b'{"text": "' + b"a " * 400_000 + b'"}',
                 b'{"messages": [' + b"{}, " * 60_000 + b"{}]}",
                 b"\n" * 500_000 + data,
