@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from forked_children import at_start
 from graftkit.testing import tiny_model_folder
+from hypothesis import settings
 from memory_folder import memory_folder
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ ROOM = 8 << 30
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Has the tests' folders lie in memory, where a flush takes no time."""
+    """Has the tests' folders lie in memory, where a flush takes no time, and no property fail by the clock."""
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
     folder = memory_folder(ROOM)
     if config.option.basetemp is None and folder:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", folder)

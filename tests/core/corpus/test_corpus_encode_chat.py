@@ -198,7 +198,7 @@ _CONTENTS = st.text(max_size=12) | st.lists(
 _CHATS = st.lists(st.tuples(_CONTENTS, _CONTENTS.filter(str.strip)), min_size=1, max_size=3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_CHATS, st.sampled_from([None, LLAMA_3, SPACE_BEFORE_THE_END]))
 def test_any_conversation_learns_its_answers_and_starts_as_its_prompt(
     tokenizer: Tokenizer, turns: Any, template: str | None

@@ -97,7 +97,7 @@ def test_a_long_text_is_cut_into_records_that_predict_every_token_once(bytewise:
     ) == (f"{text}<|im_end|>")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.text(min_size=1, max_size=60).filter(str.strip)
     | st.lists(st.sampled_from(["Hello", "\n\n", "🎉", "12", "3", " "])).map("".join).filter(str.strip),
@@ -110,7 +110,7 @@ def test_cutting_a_text_loses_nothing(tokenizer: Tokenizer, text: str, max_lengt
     assert all(record.loss_mask.tolist() == [False, *[True] * (len(record.ids) - 1)] for record in records)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_completion_starts_as_its_prompt_and_spells_its_text(tokenizer: Tokenizer, data: st.DataObject) -> None:
     pieces = st.text(max_size=8) | st.lists(st.sampled_from(["Hello", "\n", "\n\n", "a", " b", "12", "3", "🎉"])).map(

@@ -24,7 +24,7 @@ from graftkit.interfaces.samples import (
     ToolCall,
 )
 from graftkit.testing.records import open_files, read_samples
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 CHAT = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}'
@@ -238,7 +238,6 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         read_samples(tmp_path / "records.exe")
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=80) | st.text(max_size=40).map(lambda text: json.dumps({"text": text}).encode()))
 def test_no_content_raises_anything_but_a_data_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"

@@ -171,7 +171,7 @@ def test_what_became_of_the_records_is_counted(tokenizer: Tokenizer, tmp_path: P
 
 
 @pytest.mark.parametrize("ahead", [2048, 40])
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.sampled_from([*WORDS, "a" * 9]), min_size=1, max_size=9).map("".join), max_size=20))
 def test_stretches_become_what_the_whole_text_becomes(
     tokenizer: Tokenizer, ahead: int, stretches: Sequence[str]

@@ -91,7 +91,7 @@ def _accepted(encoder: Encoder, sample: Sample) -> bool:
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(samples=st.lists(SAMPLES, min_size=1, max_size=4))
 def test_records_together_have_the_tokens_of_the_plain_way(kind: str, template: str, samples: list[Sample]) -> None:
     ours, plain = encoders(kind, template)

@@ -69,7 +69,7 @@ _WORDS = st.lists(
 _CONTENTS = st.lists(st.tuples(_WORDS, _WORDS.filter(str.strip)), min_size=1, max_size=2)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_CONTENTS, st.sampled_from([None, BRACKETS, NOTHING_BETWEEN, TRIMMED]))
 def test_nobodys_words_ever_become_a_control_token(tokenizer: Tokenizer, turns: Any, template: str | None) -> None:
     contents = [content for turn in turns for content in turn]
@@ -87,7 +87,7 @@ def test_nobodys_words_ever_become_a_control_token(tokenizer: Tokenizer, turns: 
         assert found == controls(*("." if content else "" for content in contents))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_WORDS.filter(str.strip), _WORDS.filter(bool))
 def test_texts_and_completions_hold_no_control_token_but_the_last(tokenizer: Tokenizer, text: str, more: str) -> None:
     specials = {*tokenizer.special_tokens.values()}

@@ -143,7 +143,7 @@ LINES = st.lists(st.text(st.sampled_from("aé漢🎉 \t\r\n"), max_size=30), max
 
 
 @given(text=LINES, size=st.integers(8, 200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_stretches_are_the_text_and_moderate(tmp_path_factory: pytest.TempPathFactory, text: str, size: int) -> None:
     path = tmp_path_factory.getbasetemp() / "any.txt"
     path.write_bytes(text.encode())

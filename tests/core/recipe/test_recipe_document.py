@@ -218,7 +218,7 @@ _PIECES = st.sampled_from("[]{}'\"~/!>#=?|\n\0") | st.sampled_from(
 _TEXTS = st.text() | st.lists(_PIECES | st.text(max_size=3)).map("".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_TEXTS, st.sampled_from(["yaml", "toml"]))
 def test_no_text_raises_anything_but_a_recipe_error(text: str, ending: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -238,7 +238,7 @@ _VALUES = st.recursive(
 _SECTIONS = ["model", "data", "quantizer", "adapter", "training", "evaluation", "export", "plugins"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(_SECTIONS), _VALUES), _VALUES)
 def test_no_mapping_raises_anything_but_a_recipe_error(sections: dict[str, Any], train: object) -> None:
     for mapping in (sections, {"model": "m", "data": {"train": train}, **sections}):

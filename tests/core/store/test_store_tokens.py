@@ -41,7 +41,7 @@ def same(first: Example, second: Example) -> bool:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_ROWS)
 def test_rows_come_back_as_they_went(
     tmp_path_factory: pytest.TempPathFactory, examples: list[tuple[list[tuple[int, bool]], int]]

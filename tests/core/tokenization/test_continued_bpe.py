@@ -54,7 +54,7 @@ def by_definition(words: list[Word], tokens: int) -> tuple[list[tuple[int, int, 
     return merges, uses
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(WORDS, st.integers(0, 12))
 def test_it_learns_what_the_definition_says(words: list[Word], tokens: int) -> None:
     found = learn_merges(words, SHARED, Limits(tokens, min_frequency=1), first_id=4)
@@ -63,14 +63,14 @@ def test_it_learns_what_the_definition_says(words: list[Word], tokens: int) -> N
     assert dict(found.uses) == dict(uses)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(WORDS, st.integers(0, 6))
 def test_the_first_merges_are_those_of_a_smaller_vocabulary(words: list[Word], tokens: int) -> None:
     fewer, more = learnt(words, tokens), learnt(words, tokens + 5)
     assert more[: len(fewer)] == fewer
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(WORDS)
 def test_a_merge_saves_as_many_tokens_as_it_says(words: list[Word]) -> None:
     found = learn_merges(words, PIECES, Limits(9), first_id=4)
@@ -78,7 +78,7 @@ def test_a_merge_saves_as_many_tokens_as_it_says(words: list[Word]) -> None:
     assert before - sum(merge.count for merge in found.merges) == sum(found.uses.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text("abcd", min_size=1, max_size=8), min_size=1, max_size=12), st.integers(1, 12))
 def test_it_learns_what_bpe_continue_learns(texts: list[str], tokens: int) -> None:
     base = Tokenizer(models.BPE(vocab={piece: id for id, piece in PIECES.items()}, merges=[]))

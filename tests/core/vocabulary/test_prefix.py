@@ -47,7 +47,7 @@ WORDS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9).map(tuple),
 
 
 @given(words=WORDS, most=st.integers(1, 12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_smaller_number_is_what_learning_it_gives(words: list[Word], most: int) -> None:
     tokens, after = learn(words, most)
     counter = PrefixCounter(tokens)

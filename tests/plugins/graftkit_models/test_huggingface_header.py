@@ -195,7 +195,7 @@ _ENTRIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.text(max_size=3), _ENTRIES | st.none(), max_size=3))
 def test_no_header_raises_anything_but_a_model_error(
     tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any]

@@ -154,7 +154,7 @@ _STORED = save(_TENSORS, metadata={"format": "pt"})
 _HEADER = 8 + int.from_bytes(_STORED[:8], "little")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, _HEADER - 1), st.integers(0, 255)), min_size=1, max_size=3))
 def test_flipped_bytes_in_the_header_give_tensors_or_a_model_error(
     tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]

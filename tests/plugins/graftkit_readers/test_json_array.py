@@ -19,7 +19,7 @@ VALUES = st.recursive(TEXTS | st.integers(), lambda inner: st.lists(inner, max_s
 OBJECTS = st.lists(st.dictionaries(TEXTS, VALUES, max_size=3), max_size=5)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(objects=OBJECTS, part=st.integers(1, 40), indent=st.sampled_from([None, 1]), wrapped=st.booleans())
 def test_every_element_is_read_whatever_the_parts(
     tmp_path: Path,

@@ -65,7 +65,7 @@ def test_every_byte_of_the_bases_model_stays_where_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(fragments=st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=3)), max_size=12))
 def test_a_text_without_new_tokens_is_cut_as_before(name: str, fragments: list[str]) -> None:
     base, plan, text = loaded(name), extended(name), "".join(fragments)
@@ -73,7 +73,7 @@ def test_a_text_without_new_tokens_is_cut_as_before(name: str, fragments: list[s
         assert ids == base.encode(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fragments=st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=3)), max_size=12))
 def test_merges_only_join(fragments: list[str]) -> None:
     base, plan, text = loaded(MISTRAL), extended(MISTRAL), "".join(fragments)
@@ -81,7 +81,7 @@ def test_merges_only_join(fragments: list[str]) -> None:
     assert _cuts(plan.tokenizer, text) <= _cuts(base, text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     pieces=st.dictionaries(
         st.text("abc", min_size=2, max_size=5), st.sampled_from([-9.0, -8.0, -7.5, -3.0, -1.0]), min_size=1, max_size=9

@@ -68,7 +68,7 @@ def test_of_two_models_without_a_known_name_none_is_guessed(tmp_path: Path) -> N
     assert not BACKEND.accepts(tmp_path) and BACKEND.accepts(tmp_path / "a.model")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_damaged_model_loads_or_is_refused_in_words(data: st.DataObject) -> None:
     whole = model(BOTCHAN).read_bytes()

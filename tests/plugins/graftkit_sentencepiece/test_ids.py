@@ -25,7 +25,7 @@ def test_every_text_becomes_the_librarys_ids(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXT)
 def test_any_text_becomes_the_librarys_ids_and_comes_back_as_it_decodes_them(name: str, text: str) -> None:
     tokenizer, library = loaded(name), reference(name)

@@ -45,7 +45,7 @@ def by_the_library(tokens: list[dict[str, Any]], text: str, lowers: bool) -> lis
     return [(*offsets, added[id].content) for offsets, id in found if id in added]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @example([plain("\n"), plain("-", lstrip=True)], "\n-", False).via("white space that a token has is not another's")
 @example([plain("-", rstrip=True), plain("\n")], "-\n\n", False).via("white space that a token took in is searched")
 @example([plain("a"), plain("ab", single_word=True)], "aba ab", False).via("the longest that fails hides the shorter")

@@ -36,7 +36,7 @@ def tokenizer(kind: str) -> HuggingFaceTokenizer:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=TEXTS)
 def test_parts_between_certain_cuts_are_encoded_alone(kind: str, text: str) -> None:
     known = tokenizer(kind)
@@ -47,7 +47,7 @@ def test_parts_between_certain_cuts_are_encoded_alone(kind: str, text: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(left=TEXTS, right=TEXTS)
 def test_texts_between_special_tokens_are_encoded_alone(kind: str, left: str, right: str) -> None:
     known = tokenizer(kind)

@@ -91,7 +91,7 @@ def test_old_ids_stay_and_new_ones_follow(plans: Plans, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BASES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXTS)
 def test_a_text_without_new_tokens_is_cut_as_before(plans: Plans, name: str, text: str) -> None:
     base, plan = plans[name]
@@ -102,7 +102,7 @@ def test_a_text_without_new_tokens_is_cut_as_before(plans: Plans, name: str, tex
 
 
 @pytest.mark.parametrize("name", ["byte_level", "missing_bytes", "sentencepiece"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=TEXTS)
 def test_bpe_only_joins_what_the_base_left_apart(plans: Plans, name: str, text: str) -> None:
     base, plan = plans[name]
@@ -111,7 +111,7 @@ def test_bpe_only_joins_what_the_base_left_apart(plans: Plans, name: str, text: 
     assert [part for id in plan.tokenizer.encode(text) for part in parts.get(id, (id,))] == base.encode(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=TEXTS)
 def test_where_words_are_taken_whole_no_text_is_cut_elsewhere(plans: Plans, text: str) -> None:
     """There a new token may take a word that the base cut in another way than the token's parts say."""

@@ -27,7 +27,7 @@ def built(tokens: list[str]) -> tuple[HuggingFaceTokenizer, tiktoken.Encoding]:
     return HuggingFaceTokenizer({"tokenizer.json": json.dumps(parts).encode()}), theirs
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TOKENS, st.lists(st.text("ab ", max_size=24), min_size=1, max_size=8))
 def test_any_tokens_in_any_order_give_tiktokens_ids(tokens: list[str], texts: list[str]) -> None:
     ours, theirs = built(tokens)
@@ -35,7 +35,7 @@ def test_any_tokens_in_any_order_give_tiktokens_ids(tokens: list[str], texts: li
         assert ours.encode(text) == theirs.encode_ordinary(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(TOKENS)
 def test_what_is_saved_for_tiktoken_has_the_same_fingerprint(tmp_path_factory: pytest.TempPathFactory,
                                                              tokens: list[str]) -> None:  # fmt: skip

@@ -23,7 +23,7 @@ def streamed(tokenizer: HuggingFaceTokenizer, ids: list[int]) -> list[str]:
     return [*(stream.push(token) for token in ids), stream.finish()]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=20))
 def test_every_text_and_every_byte_comes_back(byte_level: HuggingFaceTokenizer, text: str) -> None:
     assert byte_level.capabilities.lossless_unicode and byte_level.capabilities.lossless_bytes
@@ -47,14 +47,14 @@ def test_a_stream_is_the_text_at_every_cut_and_never_half_a_character(
     assert "".join(parts[:-1]) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 264), max_size=12))
 def test_any_ids_stream_as_they_decode(byte_level: HuggingFaceTokenizer, ids: list[int]) -> None:
     assert "".join(streamed(byte_level, ids)) == byte_level.decode(ids)
     assert byte_level.decode(ids) == byte_level.decode_bytes(ids).decode("utf-8", errors="replace")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 255), max_size=12))
 def test_what_it_decodes_is_what_the_library_decodes(byte_level: HuggingFaceTokenizer, ids: list[int]) -> None:
     assert byte_level.decode(ids) == byte_level._full.decode(ids, skip_special_tokens=False)
@@ -69,7 +69,7 @@ def test_a_sentencepiece_stream_is_the_text_too(make: Make, text: str) -> None:
     assert "\ufffd" not in "".join(parts)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 277), max_size=12), st.integers(0, 2))
 def test_any_ids_of_a_sentencepiece_vocabulary_stream_as_they_decode(make: Make, ids: list[int], strip: int) -> None:
     tokenizer = make("sentencepiece", lambda spec: spec["decoder"]["decoders"][-1].update(start=strip))
@@ -126,7 +126,7 @@ def decoding(make: Make, name: str) -> HuggingFaceTokenizer:
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(-1, 24) | st.integers(100, 280), max_size=120), st.integers(1, 9))
 def test_any_ids_stream_as_they_decode_whatever_the_decoder(
     make: Make, name: str, ids: list[int], repeated: int
@@ -136,7 +136,7 @@ def test_any_ids_stream_as_they_decode_whatever_the_decoder(
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text("ab<s>/é日🎉 ", max_size=200), st.integers(1, 3))
 def test_texts_stream_as_they_decode_whatever_the_decoder(make: Make, name: str, text: str, repeated: int) -> None:
     tokenizer = decoding(make, name)

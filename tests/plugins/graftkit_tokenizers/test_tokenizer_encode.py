@@ -74,7 +74,7 @@ def test_a_word_that_is_also_a_control_token_is_spelt_in_other_pieces(make: Make
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_TEXTS)
 def test_no_text_at_all_becomes_a_special_token(byte_level: HuggingFaceTokenizer, text: str) -> None:
     assert not set(byte_level.encode(text)) & set(byte_level.special_tokens.values())
@@ -138,7 +138,7 @@ def test_a_post_processor_adds_nothing_on_its_own(make: Make) -> None:
     assert not make("byte_level", add_bos).adds_bos
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(_TEXTS, max_size=6), st.sampled_from(["none", "all"]))
 def test_a_batch_is_what_its_texts_are_one_by_one(
     tokenizer: HuggingFaceTokenizer, texts: list[str], specials: str
@@ -147,7 +147,7 @@ def test_a_batch_is_what_its_texts_are_one_by_one(
     assert tokenizer.encode_batch(texts, specials) == alone  # type: ignore[arg-type]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_TEXTS)
 def test_offsets_cover_the_text_in_characters(byte_level: HuggingFaceTokenizer, text: str) -> None:
     encoding = byte_level.encode_offsets(text)

@@ -207,7 +207,7 @@ def test_other_families_promise_no_lossless_text(make: Make) -> None:
         assert not make(family).capabilities.lossless_unicode
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, len(FILES["tokenizer.json"]) - 1), st.integers(0, 255))
 def test_a_flipped_byte_gives_a_tokenizer_or_a_model_error(place: int, value: int) -> None:
     data = bytearray(FILES["tokenizer.json"])

@@ -29,7 +29,7 @@ from graftkit_tokenizers.train.characters import CharacterCounts
 from graftkit_tokenizers.train.pruning import pruned
 from graftkit_tokenizers.train.word import WordBackend
 from graftkit_tokenizers.train.wordpiece import WordPieceBackend, _inside_words, _within_planes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizer_texts import comparison_texts
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
@@ -202,7 +202,6 @@ def test_a_pattern_may_name_classes_repeatedly() -> None:
     assert named(r"\p{L}+|\p{N}++") == r"\p{L}+|\p{N}++"
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=9), max_size=9))
 def test_characters_are_counted_whatever_they_are(found: list[str]) -> None:
     counts = CharacterCounts()
@@ -212,7 +211,6 @@ def test_characters_are_counted_whatever_they_are(found: list[str]) -> None:
     assert counts.most_common() == sorted(expected.items(), key=lambda item: (-item[1], item[0]))
 
 
-@settings(deadline=None)
 @given(st.text("abcde", min_size=1), st.floats(0.01, 1), st.integers(0, 9))
 def test_what_is_rare_is_no_more_than_coverage_leaves(text: str, coverage: float, most: int) -> None:
     counts = CharacterCounts()
