@@ -59,7 +59,7 @@ def verify(
     Args:
         export: Its folder, within the run's, or beside what it was proved with.
         disable: Plugins to leave out, besides those that the run's recipe does.
-        on_event: Called with `Notice`s, in this thread.
+        on_event: Called with each `Notice`, in this thread.
         cancel: Stops the proof when asked to.
 
     Raises:

@@ -26,7 +26,7 @@ def float32_by_block(model: nn.Module) -> Iterator[None]:
     """Makes a model compute in float32, whatever its tensors are stored in, within the memory of one block.
 
     While a block runs its tensors are float32; afterwards they are again as they were stored. Blocks are the items of
-    the outermost `nn.ModuleList`s. What stands outside of them, such as the output layer, is float32 until the end, but
+    each outermost `nn.ModuleList`. What stands outside of them, such as the output layer, is float32 until the end, but
     for plain embeddings, of which the rows that are looked up are. Tensors that lie in a mapped file, as safetensors
     loads them, are dropped from memory after use, where the system can.
 
@@ -61,7 +61,7 @@ def float32_by_block(model: nn.Module) -> Iterator[None]:
 
 
 def repeated_blocks(model: nn.Module) -> tuple[dict[str, nn.Module], list[nn.Module]]:
-    """Returns the items of a model's outermost `nn.ModuleList`s by their paths, and the modules outside of them."""
+    """Returns the items of each outermost `nn.ModuleList` of a model by their paths, and what is outside of them."""
     from torch.nn import ModuleList
 
     blocks: dict[str, nn.Module] = {}

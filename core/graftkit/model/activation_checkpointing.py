@@ -31,7 +31,7 @@ _TOLERANCE = 1e-5
 def checkpoint_blocks(network: nn.Module, *, offload: bool = False) -> None:
     """Has every repeated block of a network keep its inputs alone wherever a gradient is computed.
 
-    Blocks are the items of its outermost `nn.ModuleList`s.
+    Blocks are the items of each outermost `nn.ModuleList`.
 
     Args:
         network: The model.
