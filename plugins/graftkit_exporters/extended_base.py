@@ -17,7 +17,6 @@ from graftkit.exporting.config import FolderConfig
 from graftkit.exporting.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
 from graftkit.exporting.peft_folder import load_adapter, no_adapter, write_adapter
 from graftkit.interfaces.architecture import load_pretrained
-from graftkit.interfaces.peft_config import read_adapter_config
 
 __all__ = ["ExtendedBaseExporter"]
 
@@ -81,6 +80,5 @@ class ExtendedBaseExporter:
             ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer"], load
         )
         loading = [LoadingExample("peft", "python", python)]
-        if not read_adapter_config(request.folder / "adapter").get("target_parameters"):
-            loading += vllm_examples("./base", request.folder / "adapter", "./adapter")
+        loading += vllm_examples("./base", request.folder / "adapter", "./adapter")
         return ExportCard("peft", "finetune", loading=loading)

@@ -13,6 +13,8 @@ __all__ = ["merged_card", "peft_card", "vllm_examples"]
 _IN_A_FOLDER = 'folder = "."  # this folder, or its name on the hub'
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes as `--max-lora-rank`."""
+_REFUSED = ("trainable_token_indices", "target_parameters", "modules_to_save", "use_dora")
+"""The fields of adapter_config.json that say what vLLM takes in no adapter of a language model."""
 
 
 def merged_card(request: CardRequest) -> ExportCard:
@@ -48,18 +50,16 @@ def peft_card(request: CardRequest) -> ExportCard:
         ["from peft import PeftModel", f"from transformers import {request.auto_class}, AutoTokenizer"], load
     )
     loading = [LoadingExample("peft", "python", python)]
-    if (
-        request.head == "language"
-        and not new_rows
-        and not config.get("target_parameters")
-        and Path(request.base).suffix.lower() != ".gguf"
-    ):
+    if request.head == "language" and Path(request.base).suffix.lower() != ".gguf":
         loading += vllm_examples(request.base, request.folder, ".")
     return ExportCard("peft", "adapter", loading=loading)
 
 
 def vllm_examples(base: str, adapter: Path, place: str) -> list[LoadingExample]:
-    """Returns how vLLM serves an adapter; nothing where its rank is larger than vLLM takes.
+    """Returns how vLLM serves an adapter; nothing where vLLM would refuse it, as 0.33's `vllm.lora` does.
+
+    It takes ranks up to 512, and layers' two matrices alone: no rows of embeddings, no whole modules, no magnitudes of
+    DoRA, no tensors of experts that lie in one parameter.
 
     Args:
         base: What the base model is loaded by.
@@ -67,6 +67,8 @@ def vllm_examples(base: str, adapter: Path, place: str) -> list[LoadingExample]:
         place: How a reader of the card names that folder.
     """
     config = read_adapter_config(adapter)
+    if any(config.get(key) for key in _REFUSED):
+        return []
     rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]) if "r" in config else None
     allowed = next((most for most in _RANKS if rank is not None and most >= rank), None)
     if allowed is None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from documents import ROOT
+from graftkit.exporting.cards import vllm_examples
 
 HELPERS: dict[str, tuple[str, list[str]]] = runpy.run_path(str(ROOT / "docs/generate.py"))["HELPERS"]
 MODULES = [module for _, modules in HELPERS.values() for module in modules]
@@ -29,6 +32,27 @@ def test_the_helpers_are_public() -> None:
     assert len(MODULES) > 15 and not [name for name in MODULES if f"graftkit.{name}".startswith(private)]
     written = {path.stem for path in (ROOT / "core/graftkit/exporting").glob("[!_]*.py")} - {"peft_experts"}
     assert written == {name.removeprefix("exporting.") for name in MODULES if name.startswith("exporting.")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "allowed"),
+    [
+        ({}, 16),
+        ({"rank_pattern": {"q_proj": 17}}, 32),
+        ({"use_rslora": True, "bias": "none", "modules_to_save": None, "target_parameters": []}, 16),
+        ({"rank_pattern": {"q_proj": 513}}, None),
+        ({"use_dora": True}, None),
+        ({"modules_to_save": ["embed_tokens"]}, None),
+        ({"trainable_token_indices": {"embed_tokens": [7]}}, None),
+        ({"target_parameters": ["mlp.experts.down_proj"]}, None),
+    ],
+)
+def test_vllm_is_named_where_it_takes_an_adapter(fields: dict[str, Any], allowed: int | None, tmp_path: Path) -> None:
+    """As vLLM's `PEFTHelper` and the names of tensors that its `LoRAModel` reads have it."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 9, **fields}))
+    told = [example.code for example in vllm_examples("./my model", tmp_path, ".")]
+    command = f"vllm serve './my model' --enable-lora --max-lora-rank {allowed} --lora-modules tuned=."
+    assert told == ([command] if allowed else [])
 
 
 @pytest.mark.parametrize("module", MODULES)
