@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from graftkit.flow.export_manifest import (
     FORMAT,
     NOT_YET_PROVED,
     OF_THE_MANIFEST,
+    PUT_OFF,
     ExportManifest,
     checked_tolerance,
     drop_foreign_code,
@@ -69,11 +71,13 @@ from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.schema import ExportSection
 from graftkit.redact import without_secrets
+from graftkit.report.model_card import CARD
 from graftkit.store.files import (
     TEMPORARY,
     atomic_folder,
     file_facts,
     guarded,
+    is_temporary,
     make_folder,
     replace_folder,
     sha256_of,
@@ -88,6 +92,7 @@ __all__ = [
     "prove",
     "prove_and_tell",
     "prove_exports",
+    "put_off",
     "refuse_early",
     "refuse_merges",
     "sketches_for",
@@ -149,10 +154,12 @@ def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:
         return list(run.plan.bound.exports)
     asked = run.manifest.recipe["export"]
     there = [entry for entry in before.recipe.get("export") or [] if before.status == "finished"]
+    later = run.plan.bound.recipe.proof == "later"
+    unproved = set(before.unproved) - (set(before.put_off) if later else set())
     return [
         pair
         for pair, entry in zip(run.plan.bound.exports, asked, strict=True)
-        if entry not in there or pair[0].folder not in before.exports or pair[0].folder in before.unproved
+        if entry not in there or pair[0].folder not in before.exports or pair[0].folder in unproved
     ]
 
 
@@ -164,7 +171,7 @@ def _place(run: RunContext, name: str) -> Path:
 
 
 def prove_exports(run: RunContext) -> None:
-    """Has each export of the recipe proved, once nothing holds the trained model any more.
+    """Has each export of the recipe proved, once nothing holds the trained model any more, or says that it isn't.
 
     Raises:
         ExportError: An export computes something else than what was trained, or loads something else beside it.
@@ -175,25 +182,44 @@ def prove_exports(run: RunContext) -> None:
     if not run.manifest.continued:
         run.record(exports={})
     proved: dict[str, dict[str, Any]] = {}
-    for use, choice in _to_write(run):
-        with run.stage(f"proof of {use.folder}") as stage:
-            folder = run.folder / "exports" / use.folder
-            place = _place(run, use.folder)
-            stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, place)}
-            merge = ExportManifest.read(place, ()).merge
-            if merge:
-                stage.facts["merge"] = merge.model_dump(mode="json", exclude_unset=True)
-            exporter = run.host.registry.create(choice.registered, choice.config)
-            write_model_card(run, exporter, use.folder, place, stage.facts["proof"], merge)
-            proved[use.folder] = dict(stage.facts)
-            if not run.manifest.continued:
-                run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
+    later = run.plan.bound.recipe.proof == "later"
+    exporters = {
+        use.folder: run.host.registry.create(choice.registered, choice.config) for use, choice in _to_write(run)
+    }
+    for use, _ in _to_write(run):
+        place, exporter = _place(run, use.folder), exporters[use.folder]
+        if later:
+            proved[use.folder] = _finish_export(run, exporter, use.folder, place, put_off(place))
+        else:
+            with run.stage(f"proof of {use.folder}") as stage:
+                found = _finish_export(run, exporter, use.folder, place, _proved(run, stage, place))
+                stage.facts |= found
+                proved[use.folder] = found
         if not run.manifest.continued:
             _tell_of_export(run, use)
     if run.manifest.continued:
         _put_in_place(run, proved)
         for use, _ in _to_write(run):
             _tell_of_export(run, use)
+
+
+def put_off(folder: Path) -> dict[str, Any]:
+    """Says in an export's manifest that it is going to be proved later, and returns that as its proof."""
+    _keep_proof(folder, PUT_OFF)
+    return dict(PUT_OFF)
+
+
+def _finish_export(
+    run: RunContext, exporter: Exporter, name: str, place: Path, proof: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes the card of an export, and returns what the run's manifest says of the export, which it does by then."""
+    merge = ExportManifest.read(place, ()).merge
+    facts = {"folder": str(run.folder / "exports" / name), "proof": dict(proof)}
+    facts |= {"merge": merge.model_dump(mode="json", exclude_unset=True)} if merge else {}
+    write_model_card(run, exporter, name, place, proof, merge)
+    if not run.manifest.continued:
+        run.record(exports={**run.manifest.exports, name: facts})
+    return facts
 
 
 def _tell_of_export(run: RunContext, use: ExportSection) -> None:
@@ -273,6 +299,7 @@ def refuse_early(
         RecipeError: One can't.
     """
     bound, files = plan.bound, plan.files
+    _refuse_nameless(plan)
     adapter: Adapter = host.registry.create(bound.adapter.registered, bound.adapter.config)
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
     targets, experts, quantizer = plan.targets, plan.expert_targets, _quantizer(plan, host)
@@ -296,6 +323,23 @@ def refuse_early(
         _refuse(plan, place, name, reason or merge_refusal(exporter, files, quantizer))
         for text in notices_of(exporter, planned):
             notice(f"the export {name}: {text}")
+
+
+def _refuse_nameless(plan: RunPlan) -> None:
+    """Refuses to put off the proof of what only this run may name: whoever verifies it makes what is installed.
+
+    Raises:
+        RecipeError: A class is named that no plugin offers.
+    """
+    if plan.bound.recipe.proof == "now":
+        return
+    for choice in (*(choice for _, choice in plan.bound.exports), plan.bound.quantizer):
+        if not choice.registered.plugin.distribution:
+            raise RecipeError(
+                f"proof: later: '{choice.use}' is a class that no plugin offers, and toolkit verify makes none such",
+                where=plan.bound.document.where(("proof",)),
+                hint="Say proof: now, or have a plugin offer it.",
+            )
 
 
 def _head_refusal(exporter: Exporter, plan: RunPlan) -> str | None:
@@ -473,17 +517,29 @@ def prove_and_tell(
     *,
     disable: Iterable[str],
     notice: Callable[[str], object],
+    keep: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
-    """Proves an export that was just written, tells what its proof does not cover, and writes it into its manifest.
+    """Proves an export, tells what its proof does not cover, and writes it into its manifest.
 
     A proof that fails is written there, too: whoever finds the export later knows. None is written, nor told, where by
     then another export lies there.
 
-    Arguments and errors as for `prove`.
+    Args:
+        folder: The export.
+        probes: The probes' file.
+        poll: Called while waiting; raises to stop.
+        disable: Plugins to leave out.
+        notice: Called with what the user is told.
+        keep: Called with the proof, instead of writing it into the manifest of an export that this run has just written
+            and may therefore trust; others may only name what is installed.
+
+    Raises:
+        ExportError: As for `prove`.
     """
+    trusted, keep = keep is None, keep or partial(_keep_proof, folder)
     proved, before = ExportManifest.read(folder, ()), file_states(folder)
     try:
-        proof = prove(folder, probes, poll, trusted=True, disable=disable, report=notice)
+        proof = prove(folder, probes, poll, trusted=trusted, disable=disable, report=notice)
         _refuse_changed(folder, proved, before)
     except ExportError as error:
         _refuse_replaced(folder, proved)
@@ -491,14 +547,14 @@ def prove_and_tell(
         if exporter.distribution != BUILT_IN:
             note_once(error, f"{exporter.label} wrote this export, and loads it to prove it")
         with suppress(GraftkitError):
-            _keep_proof(folder, {"status": "failed", "reason": without_secrets(error.message)})
+            keep({"status": "failed", "reason": without_secrets(error.message)})
         raise
     _refuse_replaced(folder, proved)
     if proof["status"] == "not possible":
         notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
         notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
-    _keep_proof(folder, proof)
+    keep(proof)
     return proof
 
 
@@ -509,11 +565,12 @@ def _refuse_changed(folder: Path, proved: ExportManifest, before: Mapping[str, F
         ExportError: It doesn't.
     """
     now = file_states(folder)
-    new = [name for name in now if name not in before and name != EXPORT_MANIFEST]
+    new = [name for name in now if name not in before and name != EXPORT_MANIFEST and not is_temporary(name)]
     changed = [
         name
         for name in changed_files(before, now)
-        if name in proved.files and not (name in now and sha256_of(folder / name) == proved.files[name]["sha256"])
+        if name in proved.files.keys() - {CARD}
+        and not (name in now and sha256_of(folder / name) == proved.files[name]["sha256"])
     ]
     if new or changed:
         _refuse_replaced(folder, proved)
@@ -531,7 +588,7 @@ def _refuse_replaced(folder: Path, proved: ExportManifest) -> None:
         ExportError: It doesn't, or there is none any more.
     """
     with suppress(FolderError):
-        if ExportManifest.read(folder, ()).files == proved.files:
+        if ExportManifest.read(folder, ()).lists_what(proved):
             return
     raise ExportError(
         "while it was proved, something else put other files in its place; the proof is of none of these",

@@ -29,6 +29,7 @@ from graftkit.flow.handed_records import (
     same_records,
 )
 from graftkit.flow.plan import RunPlan, make_plan
+from graftkit.flow.record_proof import complete_recorded
 from graftkit.flow.resume import (
     Resumed,
     chosen_of_run,
@@ -386,7 +387,11 @@ def _flow(run: RunContext) -> None:
 
 
 def _find(folder: Path, planned: RunPlan) -> Resumed | None:
-    """Returns the run to go on with; in one that finished and was killed then, older checkpoints go first."""
+    """Returns the run to go on with; in one that finished and was killed then, older checkpoints go first.
+
+    So is written first what a kill has left undone of a proof that is recorded.
+    """
+    complete_recorded(folder)
     manifest = RunManifest.read(folder)
     if manifest is not None and manifest.status == "finished":
         claimed = claim_again(folder)
