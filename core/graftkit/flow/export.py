@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,6 +48,7 @@ from graftkit.flow.model_card import write_model_card
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.plan import RunPlan
 from graftkit.flow.probes import PROBES_FILE, Probes, make_probes
+from graftkit.flow.proof_forks import FORKS, ProofForks
 from graftkit.flow.prove import TRUSTED, prefix_of_proof
 from graftkit.flow.recreate import plugin_of
 from graftkit.flow.rounding import quantizes
@@ -87,6 +88,7 @@ from graftkit.store.files import (
 __all__ = [
     "Planned",
     "export_all",
+    "forks_for",
     "make_exporters",
     "notices_of",
     "prove",
@@ -186,17 +188,18 @@ def prove_exports(run: RunContext) -> None:
     exporters = {
         use.folder: run.host.registry.create(choice.registered, choice.config) for use, choice in _to_write(run)
     }
-    for use, _ in _to_write(run):
-        place, exporter = _place(run, use.folder), exporters[use.folder]
-        if later:
-            proved[use.folder] = _finish_export(run, exporter, use.folder, place, put_off(place))
-        else:
-            with run.stage(f"proof of {use.folder}") as stage:
-                found = _finish_export(run, exporter, use.folder, place, _proved(run, stage, place))
-                stage.facts |= found
-                proved[use.folder] = found
-        if not run.manifest.continued:
-            _tell_of_export(run, use)
+    with forks_for([] if later else list(exporters.values()), run.host.disabled) as forks:
+        for use, _ in _to_write(run):
+            place, exporter = _place(run, use.folder), exporters[use.folder]
+            if later:
+                proved[use.folder] = _finish_export(run, exporter, use.folder, place, put_off(place))
+            else:
+                with run.stage(f"proof of {use.folder}") as stage:
+                    found = _finish_export(run, exporter, use.folder, place, _proved(run, stage, place, forks))
+                    stage.facts |= found
+                    proved[use.folder] = found
+            if not run.manifest.continued:
+                _tell_of_export(run, use)
     if run.manifest.continued:
         _put_in_place(run, proved)
         for use, _ in _to_write(run):
@@ -333,10 +336,12 @@ def _refuse_nameless(plan: RunPlan) -> None:
     """
     if plan.bound.recipe.proof == "now":
         return
-    for choice in (*(choice for _, choice in plan.bound.exports), plan.bound.quantizer):
-        if not choice.registered.plugin.distribution:
+    exporters = [choice.registered for _, choice in plan.bound.exports]
+    for registered in (*exporters, plan.bound.quantizer.registered, plan.source):
+        if not registered.plugin.distribution:
+            target = registered.provider.target
             raise RecipeError(
-                f"proof: later: '{choice.use}' is a class that no plugin offers, and toolkit verify makes none such",
+                f"proof: later: '{target}' is a class that no plugin offers, and toolkit verify makes none such",
                 where=plan.bound.document.where(("proof",)),
                 hint="Say proof: now, or have a plugin offer it.",
             )
@@ -505,9 +510,9 @@ def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
     return found
 
 
-def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
+def _proved(run: RunContext, stage: StageScope, folder: Path, forks: ProofForks | None) -> dict[str, Any]:
     poll, disabled = run.poll, run.host.disabled
-    return prove_and_tell(folder, run.folder / PROBES_FILE, poll, disable=disabled, notice=stage.notice)
+    return prove_and_tell(folder, run.folder / PROBES_FILE, poll, disable=disabled, notice=stage.notice, forks=forks)
 
 
 def prove_and_tell(
@@ -518,6 +523,7 @@ def prove_and_tell(
     disable: Iterable[str],
     notice: Callable[[str], object],
     keep: Callable[[dict[str, Any]], object] | None = None,
+    forks: ProofForks | None = None,
 ) -> dict[str, Any]:
     """Proves an export, tells what its proof does not cover, and writes it into its manifest.
 
@@ -532,6 +538,7 @@ def prove_and_tell(
         notice: Called with what the user is told.
         keep: Called with the proof, instead of writing it into the manifest of an export that this run has just written
             and may therefore trust; others may only name what is installed.
+        forks: As for `prove`.
 
     Raises:
         ExportError: As for `prove`.
@@ -539,7 +546,7 @@ def prove_and_tell(
     trusted, keep = keep is None, keep or partial(_keep_proof, folder)
     proved, before = ExportManifest.read(folder, ()), file_states(folder)
     try:
-        proof = prove(folder, probes, poll, trusted=trusted, disable=disable, report=notice)
+        proof = prove(folder, probes, poll, trusted=trusted, disable=disable, report=notice, forks=forks)
         _refuse_changed(folder, proved, before)
     except ExportError as error:
         _refuse_replaced(folder, proved)
@@ -609,6 +616,7 @@ def prove(
     trusted: bool = False,
     disable: Iterable[str] = (),
     report: Callable[[str], object] = lambda notice: None,
+    forks: ProofForks | None = None,
 ) -> dict[str, Any]:
     """Loads an export in a fresh process and compares its logits, and what else is loaded, with the trained model's.
 
@@ -619,6 +627,7 @@ def prove(
         trusted: Whether this run has just written the export; otherwise it may only name what is installed.
         disable: Plugins to leave out, besides `GRAFTKIT_DISABLE_PLUGINS`.
         report: Called with each warning of a plugin's in that process.
+        forks: What starts that process, where several exports are proved with the same plugins left out.
 
     Returns:
         `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `covers`, `loaded_with` or `reason`.
@@ -630,24 +639,7 @@ def prove(
     """
     _sweep_proofs(folder)
     free = None if trusted else free_memory()
-    command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes), str(os.getpid())]
-    command += [TRUSTED] if trusted else []
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    # What an export or its manifest names is opened where it lies on this machine, or not at all.
-    environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    environment |= {"GGML_NO_BACKTRACE": "1"}  # llama.cpp starts a debugger where it aborts
-    environment |= {"GRAFTKIT_DISABLE_PLUGINS": ",".join({*disable, *disabled_by_environment()})}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        encoding="utf-8",
-        env=environment,
-        start_new_session=True,
-    ) as process:
+    with _started(folder, probes, poll, trusted=trusted, disable=disable, forks=forks) as process:
         try:
             output, errors = _wait(process, poll, folder, None if free is None else int(free * _SHARE_OF_FREE))
         finally:
@@ -656,7 +648,56 @@ def prove(
                 shutil.rmtree(left, ignore_errors=True)
     for warning in _warnings(output):
         report(warning)
+    assert process.returncode is not None
     return _checked(folder, process.returncode, output, errors)
+
+
+def forks_for(exporters: Sequence[Exporter], disable: Iterable[str]) -> AbstractContextManager[ProofForks | None]:
+    """Gives what starts the processes that prove several exports; None where each starts by itself.
+
+    That is so for one export alone, and for systems other than Linux, whose libraries may not bear to be forked.
+
+    Args:
+        exporters: What wrote the exports.
+        disable: Plugins to leave out.
+    """
+    if len(exporters) < 2 or sys.platform != "linux":
+        return nullcontext()
+    packages = {name for exporter in exporters for name in getattr(exporter, "proved_with", ())}
+    return ProofForks([*_PROVE, FORKS, str(os.getpid()), *sorted(packages)], _environment(disable))
+
+
+_PROVE = (sys.executable, "-P", "-m", "graftkit.flow.prove")
+
+
+def _started(
+    folder: Path, probes: Path, poll: Any, *, trusted: bool, disable: Iterable[str], forks: ProofForks | None
+) -> Any:
+    """Starts the process of a proof: a fork, or a new one; what is given is as `subprocess.Popen`."""
+    arguments, trust = [str(folder), str(probes)], [TRUSTED] if trusted else []
+    forked = forks.start([*arguments, *trust], poll) if forks else None
+    if forked:
+        return forked
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [*_PROVE, *arguments, str(os.getpid()), *trust],
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        encoding="utf-8",
+        env=_environment(disable),
+        start_new_session=True,
+    )
+
+
+def _environment(disable: Iterable[str]) -> dict[str, str]:
+    """Returns the variables of a proof's process."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # What an export or its manifest names is opened where it lies on this machine, or not at all.
+    environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    environment |= {"GGML_NO_BACKTRACE": "1"}  # llama.cpp starts a debugger where it aborts
+    return environment | {"GRAFTKIT_DISABLE_PLUGINS": ",".join({*disable, *disabled_by_environment()})}
 
 
 def _warnings(output: str) -> list[str]:

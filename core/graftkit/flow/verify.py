@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftkit.errors import ExportError, FolderError
+from graftkit.errors import ExportError, FolderError, GraftkitError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Notice, OnEvent
 from graftkit.flow.export_manifest import (
@@ -23,10 +23,14 @@ from graftkit.flow.export_manifest import (
     refuse_foreign_code,
 )
 from graftkit.flow.measured_memory import measured_memory
+from graftkit.flow.proof_forks import ProofForks
 from graftkit.flow.record_proof import Proving, complete_recorded, record_proof
+from graftkit.flow.recreate import InstalledProviders
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.redact import without_secrets
-from graftkit.report.run_manifest import MANIFEST, RunManifest, run_around
+from graftkit.report.run_manifest import MANIFEST, RunManifest, required, run_around
 from graftkit.store.files import file_facts
 
 __all__ = ["Verified", "check_files", "verify", "verify_run"]
@@ -83,15 +87,31 @@ def verify_run(
     """
     folder, disable = Path(run), list(disable)
     found, failed = dict[str, Verified](), list[ExportError | FolderError]()
-    for name in _exports_of(folder):
-        try:
-            found[name] = verify(folder / "exports" / name, disable=disable, on_event=on_event, cancel=cancel)
-        except (ExportError, FolderError) as error:
-            failed.append(error)
+    names = _exports_of(folder)
+
+    from graftkit.flow.export import forks_for
+
+    left_out = [*disable, *required(RunManifest.read(folder), MANIFEST).left_out]
+    with forks_for(_exporters(folder, names, left_out), left_out) as forks:
+        for name in names:
+            try:
+                found[name] = _verify(folder / "exports" / name, disable, on_event, cancel, forks)
+            except (ExportError, FolderError) as error:
+                failed.append(error)
     for other in failed[1:]:
         failed[0].add_note(f"{other.where}: {other.message}")
     if failed:
         raise failed[0]
+    return found
+
+
+def _exporters(folder: Path, names: Sequence[str], disable: Iterable[str]) -> list[Exporter]:
+    """Makes what wrote the exports of a run, as far as it is installed."""
+    installed, found = InstalledProviders(PluginHost(disable=disable)), list[Exporter]()
+    for name in names:
+        with suppress(GraftkitError):
+            facts = ExportManifest.read(folder / "exports" / name, ("exporter",)).exporter
+            found.append(installed.make("exporter", facts))
     return found
 
 
@@ -143,7 +163,17 @@ def verify(
         StorageError: What was found can't be recorded.
         Cancelled: It was stopped.
     """
-    folder, notices = Path(export), list[str]()
+    return _verify(Path(export), disable, on_event, cancel, None)
+
+
+def _verify(
+    folder: Path,
+    disable: Iterable[str],
+    on_event: OnEvent | None,
+    cancel: CancelToken | None,
+    forks: ProofForks | None,
+) -> Verified:
+    notices = list[str]()
     outer = outer_folder(folder)
     writable = os.access(outer, os.W_OK) and os.access(folder, os.W_OK)
 
@@ -188,7 +218,7 @@ def verify(
 
     start, poll = time.perf_counter(), (cancel or CancelToken()).poll
     with measured_memory() as peak:
-        proof = prove_and_tell(folder, probes, poll, disable=[*disable, *left_out], notice=tell, keep=keep)
+        proof = prove_and_tell(folder, probes, poll, disable=[*disable, *left_out], notice=tell, keep=keep, forks=forks)
     if proof["status"] != "proved":
         raise ExportError(
             f"it could not be proved: {proof['reason']}",
