@@ -160,7 +160,9 @@ def test_a_proof_that_fails_is_recorded_and_may_be_tried_again(later: Path, prov
             == own(later / "exports" / name)["proof"]["status"]
             == "failed"
         )
-        assert f"It was {said}." in text_of(later / "exports" / name / "README.md")
+        card = text_of(later / "exports" / name / "README.md")
+        assert "It was not proved: its proof failed. `graftkit.json` says why." in card
+        assert "by 0.7" not in card, "a reason may name folders of whoever proved it"
     assert text_of(later / "report.html").count(said) == 2 and holds(later)
     proving()
     assert (
@@ -237,7 +239,8 @@ def test_what_can_not_be_recorded_is_told(
         patch.setattr("os.access", lambda *_: False)
         found = graftkit.verify(export)
     assert not found.recorded and found.notices == [
-        "before, its proof was put off (proof: later); that it is proved is not recorded: its folder may only be read"
+        "peft: before, its proof was put off (proof: later); that it is proved is not recorded: "
+        "its folder may only be read"
     ]
     assert manifest_of(later).put_off == NAMES and holds(later)
 

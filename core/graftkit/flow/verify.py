@@ -226,10 +226,10 @@ def _verify(
             hint="Its files are those that were written; nothing says that they compute what was trained.",
         )
     if recorded:
-        notice(f"before, {unproved}; that it is proved is recorded now")
+        notice(f"{folder.name}: before, {unproved}; that it is proved is recorded now")
     elif unproved:
         why = "its run has not finished; --resume proves it" if writable else "its folder may only be read"
-        notice(f"before, {unproved}; that it is proved is not recorded: {why}")
+        notice(f"{folder.name}: before, {unproved}; that it is proved is not recorded: {why}")
     return Verified(folder, proof, listed_in, notices, recorded)
 
 

@@ -204,6 +204,8 @@ def with_proof(card: str, proof: Mapping[str, Any]) -> str | None:
 
 
 def _proof(proof: Mapping[str, Any]) -> str:
+    if proof.get("status") == "failed":  # the reason may name folders, which are the business of whoever proved it
+        return f"{_HEADING}\n\nIt was not proved: its proof failed. `graftkit.json` says why."
     how = "It was loaded again in a process of its own: " if proof.get("status") == "proved" else "It was "
     return f"{_HEADING}\n\n{how}{plain(proof_text(proof))}."
 
