@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from graftkit.flow.run import run as run
     from graftkit.flow.verify import Verified as Verified
     from graftkit.flow.verify import verify as verify
+    from graftkit.flow.verify import verify_run as verify_run
     from graftkit.host.hookspecs import hookimpl as hookimpl
     from graftkit.host.host import PluginHost as PluginHost
     from graftkit.host.lifecycle import CheckpointInfo as CheckpointInfo
@@ -212,6 +213,7 @@ _HOMES = {
     "preview": "graftkit.flow.preview",
     "run": "graftkit.flow.run",
     "verify": "graftkit.flow.verify",
+    "verify_run": "graftkit.flow.verify",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

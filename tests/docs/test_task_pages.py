@@ -28,6 +28,8 @@ NOT_RUN = {
     "toolkit plan small.yaml --memory": "takes seconds; tests/core/flow/test_forecast_memory.py has it",
     "toolkit run fits.yaml": "the recipe that the command before it writes",
     "toolkit export ./adapter": "takes seconds; tests/integration/test_adapters_of_others.py has it",
+    "toolkit run chat.yaml --out runs/later": "takes seconds; tests/integration/test_proof_later.py has it",
+    "toolkit verify runs/later": "likewise",
     "toolkit plugin check overlap": "takes an installed plugin; the tests of scaffolds install it and run its contract",
 }
 """Commands of `toolkit` that are parsed only, by how they begin, and why."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -32,6 +32,11 @@ __all__ = ["command"]
 )
 @adapter_options
 @click.option("--other-base", is_flag=True, help="Take --base although the adapter was trained on other files.")
+@click.option(
+    "--proof",
+    type=click.Choice(["now", "later"]),
+    help="later: toolkit verify is going to prove it; when left out, as the run's recipe says.",
+)
 @disable_option
 @offline_option
 @json_option
@@ -44,6 +49,7 @@ def command(
     quantizer: str | None,
     tokenizer: TokenizerOf | None,
     other_base: bool,
+    proof: Literal["now", "later"] | None,
     disable: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -67,6 +73,7 @@ def command(
             quantizer=quantizer,
             tokenizer=tokenizer,
             other_base=other_base,
+            proof=proof,
             host=host_of_run(folder, disable),
             on_event=on_event,
             cancel=cancel,

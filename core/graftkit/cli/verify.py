@@ -1,14 +1,17 @@
-"""`toolkit verify`: proves an export again."""
+"""`toolkit verify`: proves an export, or all of a run, again."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from graftkit.cli.options import disable_option, json_option
 from graftkit.flow.events import Event, Notice
-from graftkit.flow.verify import verify
+from graftkit.flow.export_manifest import EXPORT_MANIFEST
+from graftkit.flow.verify import Verified, verify, verify_run
+from graftkit.report.run_manifest import MANIFEST
 from graftkit.report.summary import proof_text
 from graftkit.visible import further_lines_indented
 
@@ -16,20 +19,37 @@ __all__ = ["command"]
 
 
 @click.command("verify")
-@click.argument("export", type=click.Path())
+@click.argument("export_or_run", type=click.Path())
 @disable_option
 @json_option
-def command(export: str, disable: tuple[str, ...], as_json: bool) -> None:
-    """Prove an EXPORT that a run left: every file's hash, then its logits, loaded in a process of its own."""
-    found = verify(export, disable=disable, on_event=_report)
-    if as_json:
-        click.echo(json.dumps(found.to_json()))
+def command(export_or_run: str, disable: tuple[str, ...], as_json: bool) -> None:
+    """Prove an EXPORT that a run left, or all of a RUN: every file's hash, then its logits, loaded in a fresh process.
+
+    Where nothing said yet that it is proved, as with `proof: later`, that is recorded in its manifest and card, and in
+    its run's manifest and report; so is that it failed.
+    """
+    folder = Path(export_or_run)
+    if (folder / EXPORT_MANIFEST).is_file() or not (folder / MANIFEST).is_file():
+        found = verify(folder, disable=disable, on_event=_report)
+        click.echo(json.dumps(found.to_json()) if as_json else _said(export_or_run, found))
         return
+    all_found = verify_run(folder, disable=disable, on_event=_report)
+    if as_json:
+        click.echo(json.dumps({"exports": {name: found.to_json() for name, found in all_found.items()}}))
+        return
+    for found in all_found.values():
+        click.echo(_said(str(found.folder), found))
+
+
+def _said(export: str, found: Verified) -> str:
     lists = found.hashes_of
-    click.echo(f"{export}: {proof_text(found.proof)}")
-    click.echo(f"{export}: files are those that {' and '.join(lists)} {'list' if len(lists) > 1 else 'lists'}")
+    lines = [
+        f"{export}: {proof_text(found.proof)}",
+        f"{export}: files are those that {' and '.join(lists)} {'list' if len(lists) > 1 else 'lists'}",
+    ]
     if len(lists) == 1:
-        click.echo("note: whoever changed files may have changed that list: no run's manifest lists them beside it")
+        lines.append("note: whoever changed files may have changed that list: no run's manifest lists them beside it")
+    return "\n".join(lines)
 
 
 def _report(event: Event) -> None:

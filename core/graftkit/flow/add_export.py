@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import OnEvent
+from graftkit.flow.record_proof import complete_recorded
 from graftkit.flow.run import RunResult, go_on
 from graftkit.host.host import PluginHost
 from graftkit.recipe.options import read_assignment
@@ -24,16 +25,18 @@ def add_export(
     name: str,
     options: Sequence[str] = (),
     *,
+    proof: Literal["now", "later"] | None = None,
     host: PluginHost | None = None,
     on_event: OnEvent | None = None,
     cancel: CancelToken | None = None,
 ) -> RunResult:
-    """Writes and proves an export of a finished run.
+    """Writes an export of a finished run, and proves it unless that is put off.
 
     Args:
         folder: The run's folder.
         name: The exporter.
         options: The exporter's fields, each "key=value".
+        proof: When it is proved; as the run's recipe says when left out.
         host: The plugins.
         on_event: As for `run`.
         cancel: As for `run`.
@@ -43,6 +46,7 @@ def add_export(
         RecipeError: The run's recipe can't be made again from its manifest, or there is no such export.
         ExportError: The export failed; the run, and the old exports, are as they were.
     """
+    complete_recorded(folder)
     manifest = RunManifest.read(folder)
     if manifest is None:
         raise FolderError(
@@ -58,6 +62,7 @@ def add_export(
     place = ExportSection.model_validate({"use": name}).folder if "name" not in new else new["name"]
     others = [entry for entry in recipe["export"] if ExportSection.model_validate(entry).folder != place]
     recipe["export"] = [*others, new]
+    recipe |= {"proof": proof} if proof else {}
     return go_on(recipe, folder, manifest, host=host, on_event=on_event, cancel=cancel)
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from graftkit.errors import RequestError
 from graftkit.flow.adapter_folder import is_adapter_folder
@@ -29,11 +29,12 @@ __all__ = ["Exported", "export"]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An export that was written and proved.
+    """An export that was written, and proved unless that was put off.
 
     Attributes:
         folder: Where it is.
-        proof: What proving it gave, as JSON: `status`, `max_abs_diff`, `tolerance`, `covers` and more.
+        proof: What proving it gave, as JSON: `status`, `max_abs_diff`, `tolerance`, `covers` and more; where it was put
+            off, the status "not yet" and the reason.
         merge: What its adapter was merged onto; None where it is not merged.
         run: The run that it is of, as it is with it; None where it is of an adapter's folder.
     """
@@ -59,12 +60,13 @@ def export(
     quantizer: str | None = None,
     tokenizer: TokenizerOf | None = None,
     other_base: bool = False,
+    proof: Literal["now", "later"] | None = None,
     host: PluginHost | None = None,
     on_event: OnEvent | None = None,
     cancel: CancelToken | None = None,
     offline: bool = False,
 ) -> Exported:
-    """Writes and proves an export without training.
+    """Writes and proves an export without training, or writes it and puts its proof off.
 
     Of a run the records and the base model must still be where its recipe says. Exports that are there stay as they
     are; one of the same name is replaced once the new one is proved. An adapter's export is written to
@@ -79,6 +81,9 @@ def export(
         quantizer: An adapter's: how the base's weights are stored; as in training, or as they are, when left out.
         tokenizer: An adapter's: whose is taken where its own and the base model's differ.
         other_base: Whether `base` is taken although the adapter was trained on other files.
+        proof: "later" puts the proof off until `verify`, as a recipe's `proof: later` does; when left out, as a run's
+            recipe says, and an adapter's export is proved now. "now" proves the run's other exports, too, whose proof
+            was put off.
         host: The plugins; those that are installed, without those that the run's recipe leaves out, when left out.
         on_event: Called with what happens; see `graftkit.flow.events`.
         cancel: Stops it when asked to.
@@ -98,7 +103,7 @@ def export(
                 path, host, base=named, quantizer=quantizer, tokenizer=tokenizer, other_base=other_base
             )
             folder = None if out is None else Path(out)
-            found = _of_adapter(planned, to, assignments, folder, host, on_event, cancel)
+            found = _of_adapter(planned, to, assignments, folder, host, on_event, cancel, later=proof == "later")
         return Exported(found.folder, found.proof, found.merge)
     given = {"out": out, "base": base, "quantizer": quantizer, "tokenizer": tokenizer, "other-base": other_base}
     unused = [f"--{name}" for name, value in given.items() if value]
@@ -108,7 +113,7 @@ def export(
             f"{', '.join(unused)}: only for an adapter's folder, and this is none", where=str(path), hint=hint
         )
     with no_network_if(offline):
-        result = add_export(path, to, assignments, host=host, on_event=on_event, cancel=cancel)
+        result = add_export(path, to, assignments, proof=proof, host=host, on_event=on_event, cancel=cancel)
     name, facts = list(RunManifest.from_json(result.manifest).exports.items())[-1]
     return Exported(path / "exports" / name, facts.proof, facts.merge, result)
 
@@ -121,11 +126,13 @@ def _of_adapter(
     host: PluginHost,
     on_event: OnEvent | None,
     cancel: CancelToken | None,
+    *,
+    later: bool,
 ) -> AdapterExport:
     from graftkit.flow.export_adapter import export_adapter
 
     events, stop = on_event or ignore, cancel or CancelToken()
-    return export_adapter(planned, to, options, out=out, host=host, on_event=events, cancel=stop)
+    return export_adapter(planned, to, options, out=out, later=later, host=host, on_event=events, cancel=stop)
 
 
 def _assignments(options: Sequence[str] | Mapping[str, Any]) -> Sequence[str]:

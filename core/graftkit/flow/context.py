@@ -27,7 +27,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
 from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, others_files
 from graftkit.flow.log_events import log
-from graftkit.flow.measured_memory import StagePeak, measured_memory
+from graftkit.flow.measured_memory import measured_memory
 from graftkit.flow.resume import Resumed
 from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.vocabulary import Vocabulary
@@ -43,7 +43,6 @@ from graftkit.report.run_manifest import (
     FORMAT,
     DataFacts,
     MemoryFacts,
-    MemoryMeasured,
     RunManifest,
     SettledKey,
     StageFacts,
@@ -239,18 +238,10 @@ class RunContext:
         seconds = round(time.perf_counter() - start, 3)
         stage = StageFacts.model_validate({"name": name, "seconds": seconds, **scope.facts})
         self.record(stages=[*self._manifest.stages, stage], written=self._written())
-        self._record_memory(name, peak)
+        self.record(memory=self._manifest.measured(name, peak.host, peak.device))
         self.save()
         self.emit(StageFinished(name, seconds, scope.facts))
         self.broadcast("graftkit_stage_finished", stage=StageInfo(name, seconds, scope.facts))
-
-    def _record_memory(self, stage: str, peak: StagePeak) -> None:
-        """Keeps the most that a stage took, beside what was forecast."""
-        known = self._manifest.memory or MemoryFacts()
-        host = {stage: peak.host} if peak.host is not None else {}
-        device = {stage: peak.device} if peak.device is not None else {}
-        measured = MemoryMeasured(host=known.measured.host | host, device=known.measured.device | device)
-        self.record(memory=MemoryFacts(forecast=known.forecast, measured=measured))
 
     def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
         """Writes the manifest for the last time, every artifact listed with its hash.

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from graftkit.flow.export_manifest import (
     FORMAT,
     NOT_YET_PROVED,
     OF_THE_MANIFEST,
+    PUT_OFF,
     ExportManifest,
     checked_tolerance,
     drop_foreign_code,
@@ -45,6 +47,7 @@ from graftkit.flow.merge import MergeRequest, holdout_sample, merge_refusal, set
 from graftkit.flow.model_card import write_model_card
 from graftkit.flow.new_rows import changed_config
 from graftkit.flow.probes import PROBES_FILE, Probes, make_probes
+from graftkit.flow.proof_forks import FORKS, ProofForks
 from graftkit.flow.prove import TRUSTED, prefix_of_proof
 from graftkit.flow.recreate import plugin_of
 from graftkit.flow.rounding import quantizes
@@ -69,11 +72,13 @@ from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.schema import ExportSection
 from graftkit.redact import without_secrets
+from graftkit.report.model_card import CARD
 from graftkit.store.files import (
     TEMPORARY,
     atomic_folder,
     file_facts,
     guarded,
+    is_temporary,
     make_folder,
     replace_folder,
     sha256_of,
@@ -83,11 +88,13 @@ from graftkit.store.files import (
 __all__ = [
     "Planned",
     "export_all",
+    "forks_for",
     "make_exporters",
     "notices_of",
     "prove",
     "prove_and_tell",
     "prove_exports",
+    "put_off",
     "refuse_early",
     "refuse_merges",
     "sketches_for",
@@ -149,10 +156,12 @@ def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:
         return list(run.plan.bound.exports)
     asked = run.manifest.recipe["export"]
     there = [entry for entry in before.recipe.get("export") or [] if before.status == "finished"]
+    later = run.plan.bound.recipe.proof == "later"
+    unproved = set(before.unproved) - (set(before.put_off) if later else set())
     return [
         pair
         for pair, entry in zip(run.plan.bound.exports, asked, strict=True)
-        if entry not in there or pair[0].folder not in before.exports or pair[0].folder in before.unproved
+        if entry not in there or pair[0].folder not in before.exports or pair[0].folder in unproved
     ]
 
 
@@ -164,7 +173,7 @@ def _place(run: RunContext, name: str) -> Path:
 
 
 def prove_exports(run: RunContext) -> None:
-    """Has each export of the recipe proved, once nothing holds the trained model any more.
+    """Has each export of the recipe proved, once nothing holds the trained model any more, or says that it isn't.
 
     Raises:
         ExportError: An export computes something else than what was trained, or loads something else beside it.
@@ -175,25 +184,45 @@ def prove_exports(run: RunContext) -> None:
     if not run.manifest.continued:
         run.record(exports={})
     proved: dict[str, dict[str, Any]] = {}
-    for use, choice in _to_write(run):
-        with run.stage(f"proof of {use.folder}") as stage:
-            folder = run.folder / "exports" / use.folder
-            place = _place(run, use.folder)
-            stage.facts |= {"folder": str(folder), "proof": _proved(run, stage, place)}
-            merge = ExportManifest.read(place, ()).merge
-            if merge:
-                stage.facts["merge"] = merge.model_dump(mode="json", exclude_unset=True)
-            exporter = run.host.registry.create(choice.registered, choice.config)
-            write_model_card(run, exporter, use.folder, place, stage.facts["proof"], merge)
-            proved[use.folder] = dict(stage.facts)
+    later = run.plan.bound.recipe.proof == "later"
+    exporters = {
+        use.folder: run.host.registry.create(choice.registered, choice.config) for use, choice in _to_write(run)
+    }
+    with forks_for([] if later else list(exporters.values()), run.host.disabled) as forks:
+        for use, _ in _to_write(run):
+            place, exporter = _place(run, use.folder), exporters[use.folder]
+            if later:
+                proved[use.folder] = _finish_export(run, exporter, use.folder, place, put_off(place))
+            else:
+                with run.stage(f"proof of {use.folder}") as stage:
+                    found = _finish_export(run, exporter, use.folder, place, _proved(run, stage, place, forks))
+                    stage.facts |= found
+                    proved[use.folder] = found
             if not run.manifest.continued:
-                run.record(exports={**run.manifest.exports, use.folder: dict(stage.facts)})
-        if not run.manifest.continued:
-            _tell_of_export(run, use)
+                _tell_of_export(run, use)
     if run.manifest.continued:
         _put_in_place(run, proved)
         for use, _ in _to_write(run):
             _tell_of_export(run, use)
+
+
+def put_off(folder: Path) -> dict[str, Any]:
+    """Says in an export's manifest that it is going to be proved later, and returns that as its proof."""
+    _keep_proof(folder, PUT_OFF)
+    return dict(PUT_OFF)
+
+
+def _finish_export(
+    run: RunContext, exporter: Exporter, name: str, place: Path, proof: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes the card of an export, and returns what the run's manifest says of the export, which it does by then."""
+    merge = ExportManifest.read(place, ()).merge
+    facts = {"folder": str(run.folder / "exports" / name), "proof": dict(proof)}
+    facts |= {"merge": merge.model_dump(mode="json", exclude_unset=True)} if merge else {}
+    write_model_card(run, exporter, name, place, proof, merge)
+    if not run.manifest.continued:
+        run.record(exports={**run.manifest.exports, name: facts})
+    return facts
 
 
 def _tell_of_export(run: RunContext, use: ExportSection) -> None:
@@ -273,6 +302,7 @@ def refuse_early(
         RecipeError: One can't.
     """
     bound, files = plan.bound, plan.files
+    _refuse_nameless(plan)
     adapter: Adapter = host.registry.create(bound.adapter.registered, bound.adapter.config)
     config = changed_config(files.config, vocabulary.change, vocabulary.tokenizer)
     targets, experts, quantizer = plan.targets, plan.expert_targets, _quantizer(plan, host)
@@ -296,6 +326,25 @@ def refuse_early(
         _refuse(plan, place, name, reason or merge_refusal(exporter, files, quantizer))
         for text in notices_of(exporter, planned):
             notice(f"the export {name}: {text}")
+
+
+def _refuse_nameless(plan: RunPlan) -> None:
+    """Refuses to put off the proof of what only this run may name: whoever verifies it makes what is installed.
+
+    Raises:
+        RecipeError: A class is named that no plugin offers.
+    """
+    if plan.bound.recipe.proof == "now":
+        return
+    exporters = [choice.registered for _, choice in plan.bound.exports]
+    for registered in (*exporters, plan.bound.quantizer.registered, plan.source):
+        if not registered.plugin.distribution:
+            target = registered.provider.target
+            raise RecipeError(
+                f"proof: later: '{target}' is a class that no plugin offers, and toolkit verify makes none such",
+                where=plan.bound.document.where(("proof",)),
+                hint="Say proof: now, or have a plugin offer it.",
+            )
 
 
 def _head_refusal(exporter: Exporter, plan: RunPlan) -> str | None:
@@ -461,9 +510,9 @@ def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:
     return found
 
 
-def _proved(run: RunContext, stage: StageScope, folder: Path) -> dict[str, Any]:
+def _proved(run: RunContext, stage: StageScope, folder: Path, forks: ProofForks | None) -> dict[str, Any]:
     poll, disabled = run.poll, run.host.disabled
-    return prove_and_tell(folder, run.folder / PROBES_FILE, poll, disable=disabled, notice=stage.notice)
+    return prove_and_tell(folder, run.folder / PROBES_FILE, poll, disable=disabled, notice=stage.notice, forks=forks)
 
 
 def prove_and_tell(
@@ -473,17 +522,31 @@ def prove_and_tell(
     *,
     disable: Iterable[str],
     notice: Callable[[str], object],
+    keep: Callable[[dict[str, Any]], object] | None = None,
+    forks: ProofForks | None = None,
 ) -> dict[str, Any]:
-    """Proves an export that was just written, tells what its proof does not cover, and writes it into its manifest.
+    """Proves an export, tells what its proof does not cover, and writes it into its manifest.
 
     A proof that fails is written there, too: whoever finds the export later knows. None is written, nor told, where by
     then another export lies there.
 
-    Arguments and errors as for `prove`.
+    Args:
+        folder: The export.
+        probes: The probes' file.
+        poll: Called while waiting; raises to stop.
+        disable: Plugins to leave out.
+        notice: Called with what the user is told.
+        keep: Called with the proof, instead of writing it into the manifest of an export that this run has just written
+            and may therefore trust; others may only name what is installed.
+        forks: As for `prove`.
+
+    Raises:
+        ExportError: As for `prove`.
     """
+    trusted, keep = keep is None, keep or partial(_keep_proof, folder)
     proved, before = ExportManifest.read(folder, ()), file_states(folder)
     try:
-        proof = prove(folder, probes, poll, trusted=True, disable=disable, report=notice)
+        proof = prove(folder, probes, poll, trusted=trusted, disable=disable, report=notice, forks=forks)
         _refuse_changed(folder, proved, before)
     except ExportError as error:
         _refuse_replaced(folder, proved)
@@ -491,14 +554,14 @@ def prove_and_tell(
         if exporter.distribution != BUILT_IN:
             note_once(error, f"{exporter.label} wrote this export, and loads it to prove it")
         with suppress(GraftkitError):
-            _keep_proof(folder, {"status": "failed", "reason": without_secrets(error.message)})
+            keep({"status": "failed", "reason": without_secrets(error.message)})
         raise
     _refuse_replaced(folder, proved)
     if proof["status"] == "not possible":
         notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
         notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
-    _keep_proof(folder, proof)
+    keep(proof)
     return proof
 
 
@@ -509,11 +572,12 @@ def _refuse_changed(folder: Path, proved: ExportManifest, before: Mapping[str, F
         ExportError: It doesn't.
     """
     now = file_states(folder)
-    new = [name for name in now if name not in before and name != EXPORT_MANIFEST]
+    new = [name for name in now if name not in before and name != EXPORT_MANIFEST and not is_temporary(name)]
     changed = [
         name
         for name in changed_files(before, now)
-        if name in proved.files and not (name in now and sha256_of(folder / name) == proved.files[name]["sha256"])
+        if name in proved.files.keys() - {CARD}
+        and not (name in now and sha256_of(folder / name) == proved.files[name]["sha256"])
     ]
     if new or changed:
         _refuse_replaced(folder, proved)
@@ -531,7 +595,7 @@ def _refuse_replaced(folder: Path, proved: ExportManifest) -> None:
         ExportError: It doesn't, or there is none any more.
     """
     with suppress(FolderError):
-        if ExportManifest.read(folder, ()).files == proved.files:
+        if ExportManifest.read(folder, ()).lists_what(proved):
             return
     raise ExportError(
         "while it was proved, something else put other files in its place; the proof is of none of these",
@@ -552,6 +616,7 @@ def prove(
     trusted: bool = False,
     disable: Iterable[str] = (),
     report: Callable[[str], object] = lambda notice: None,
+    forks: ProofForks | None = None,
 ) -> dict[str, Any]:
     """Loads an export in a fresh process and compares its logits, and what else is loaded, with the trained model's.
 
@@ -562,6 +627,7 @@ def prove(
         trusted: Whether this run has just written the export; otherwise it may only name what is installed.
         disable: Plugins to leave out, besides `GRAFTKIT_DISABLE_PLUGINS`.
         report: Called with each warning of a plugin's in that process.
+        forks: What starts that process, where several exports are proved with the same plugins left out.
 
     Returns:
         `status` ("proved" or "not possible"), and `max_abs_diff`, `tolerance`, `covers`, `loaded_with` or `reason`.
@@ -573,24 +639,7 @@ def prove(
     """
     _sweep_proofs(folder)
     free = None if trusted else free_memory()
-    command = [sys.executable, "-P", "-m", "graftkit.flow.prove", str(folder), str(probes), str(os.getpid())]
-    command += [TRUSTED] if trusted else []
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    # What an export or its manifest names is opened where it lies on this machine, or not at all.
-    environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    environment |= {"GGML_NO_BACKTRACE": "1"}  # llama.cpp starts a debugger where it aborts
-    environment |= {"GRAFTKIT_DISABLE_PLUGINS": ",".join({*disable, *disabled_by_environment()})}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        encoding="utf-8",
-        env=environment,
-        start_new_session=True,
-    ) as process:
+    with _started(folder, probes, poll, trusted=trusted, disable=disable, forks=forks) as process:
         try:
             output, errors = _wait(process, poll, folder, None if free is None else int(free * _SHARE_OF_FREE))
         finally:
@@ -599,7 +648,56 @@ def prove(
                 shutil.rmtree(left, ignore_errors=True)
     for warning in _warnings(output):
         report(warning)
+    assert process.returncode is not None
     return _checked(folder, process.returncode, output, errors)
+
+
+def forks_for(exporters: Sequence[Exporter], disable: Iterable[str]) -> AbstractContextManager[ProofForks | None]:
+    """Gives what starts the processes that prove several exports; None where each starts by itself.
+
+    That is so for one export alone, and for systems other than Linux, whose libraries may not bear to be forked.
+
+    Args:
+        exporters: What wrote the exports.
+        disable: Plugins to leave out.
+    """
+    if len(exporters) < 2 or sys.platform != "linux":
+        return nullcontext()
+    packages = {name for exporter in exporters for name in getattr(exporter, "proved_with", ())}
+    return ProofForks([*_PROVE, FORKS, str(os.getpid()), *sorted(packages)], _environment(disable))
+
+
+_PROVE = (sys.executable, "-P", "-m", "graftkit.flow.prove")
+
+
+def _started(
+    folder: Path, probes: Path, poll: Any, *, trusted: bool, disable: Iterable[str], forks: ProofForks | None
+) -> Any:
+    """Starts the process of a proof: a fork, or a new one; what is given is as `subprocess.Popen`."""
+    arguments, trust = [str(folder), str(probes)], [TRUSTED] if trusted else []
+    forked = forks.start([*arguments, *trust], poll) if forks else None
+    if forked:
+        return forked
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [*_PROVE, *arguments, str(os.getpid()), *trust],
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        encoding="utf-8",
+        env=_environment(disable),
+        start_new_session=True,
+    )
+
+
+def _environment(disable: Iterable[str]) -> dict[str, str]:
+    """Returns the variables of a proof's process."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # What an export or its manifest names is opened where it lies on this machine, or not at all.
+    environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    environment |= {"GGML_NO_BACKTRACE": "1"}  # llama.cpp starts a debugger where it aborts
+    return environment | {"GRAFTKIT_DISABLE_PLUGINS": ",".join({*disable, *disabled_by_environment()})}
 
 
 def _warnings(output: str) -> list[str]:

@@ -20,7 +20,7 @@ from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
-from graftkit.flow.export import Planned, notices_of, prove_and_tell, sketches_for, write_export
+from graftkit.flow.export import Planned, notices_of, prove_and_tell, put_off, sketches_for, write_export
 from graftkit.flow.folder import default_folder, locked_folder
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.kept_proof import TOKENIZER, KeptProof, folder_of_exports
@@ -84,11 +84,12 @@ def export_adapter(
     options: Sequence[str] = (),
     *,
     out: Path | None = None,
+    later: bool = False,
     host: PluginHost,
     on_event: OnEvent,
     cancel: CancelToken,
 ) -> AdapterExport:
-    """Writes and proves an export of an adapter in PEFT's format: one of graftkit's, of peft's or of others'.
+    """Writes an export of an adapter in PEFT's format, graftkit's, peft's or others', and proves it unless put off.
 
     It is written to `out/exports/NAME`, beside what it was proved with, so that `toolkit verify` proves it again.
 
@@ -98,6 +99,7 @@ def export_adapter(
         options: The exporter's fields, each "key=value".
         out: Where to write; `runs/NAME` of the adapter's folder when left out, or the first of NAME-2, NAME-3 and so on
             where something else lies.
+        later: Whether its proof is put off, until `toolkit verify`; what it is proved with is made all the same.
         host: The plugins.
         on_event: As for `run`.
         cancel: As for `run`.
@@ -154,12 +156,16 @@ def export_adapter(
                     _keep_proof(planned, loaded, exporter, made, kept)
             del loaded
             give_memory_back()
-            proof = prove_and_tell(
-                target,
-                kept.probes,
-                cancel.poll,
-                disable=host.disabled,
-                notice=lambda text: on_event(Notice(f"proof of {name}", text)),
+            proof = (
+                put_off(target)
+                if later
+                else prove_and_tell(
+                    target,
+                    kept.probes,
+                    cancel.poll,
+                    disable=host.disabled,
+                    notice=lambda text: on_event(Notice(f"proof of {name}", text)),
+                )
             )
             _write_card(planned, exporter, target, name, proof, _card_facts(planned, facts, told), merge)
     return AdapterExport(target, proof, merge)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
@@ -14,8 +14,18 @@ from graftkit.host.records import shortened
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.regular_file import open_regular
-from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, HeadFacts, MergeFacts, run_around
-from graftkit.store.files import sha256_of, write_json
+from graftkit.report.model_card import CARD
+from graftkit.report.run_manifest import (
+    AdapterSource,
+    BaseFacts,
+    ChatFacts,
+    Facts,
+    FileFacts,
+    HeadFacts,
+    MergeFacts,
+    run_around,
+)
+from graftkit.store.files import sha256_of, to_json, write_bytes
 from graftkit.tokenization.bounds import MAX_FILE, check_bounds
 
 __all__ = [
@@ -25,6 +35,7 @@ __all__ = [
     "MAX_TOLERANCE",
     "NOT_YET_PROVED",
     "OF_THE_MANIFEST",
+    "PUT_OFF",
     "TO_LOAD",
     "TO_PROVE",
     "TO_REBUILD",
@@ -36,13 +47,16 @@ __all__ = [
     "checked_tolerance",
     "drop_foreign_code",
     "listed_by_the_run",
+    "outer_folder",
     "refuse_bad_files",
     "refuse_bad_tokenizers",
     "refuse_foreign_code",
     "tokenizer_configs",
+    "with_replaced",
 ]
 
 EXPORT_MANIFEST = "graftkit.json"
+
 
 MAX_TOLERANCE = 0.1
 """The largest tolerance that core accepts, as a share of the largest logit. bfloat16, the coarsest type that is stored
@@ -80,7 +94,10 @@ class ExportManifest(Facts):
         merge: What the adapter was merged onto, where the exporter merges onto what it is told to; None else.
         tolerance: How far logits may be off, as a share of the largest; claimed, and bounded by `checked_tolerance`.
         files: Every file's size and sha256 by its path in the export.
-        proof: What proving it gave: `status` is "proved", "not possible" or "failed", and "not yet" until then.
+        replacing: While a proof is recorded that was put off, what else a file may be, as `files` says it: a kill
+            leaves it (`graftkit.flow.record_proof`).
+        proof: What proving it gave: `status` is "proved", "not possible" or "failed", and "not yet" until then, with a
+            `reason` where the recipe puts it off.
     """
 
     graftkit: str = ""
@@ -105,6 +122,7 @@ class ExportManifest(Facts):
     merge: MergeFacts | None = None
     tolerance: float = 0.0
     files: dict[str, Any] = Field(default={})
+    replacing: dict[str, list[FileFacts]] = Field(default={})
     proof: dict[str, Any] = Field(default={})
 
     @classmethod
@@ -155,6 +173,8 @@ class ExportManifest(Facts):
             return f"its proof failed: {reason}"
         if status == "not possible":
             return f"it could not be proved: {reason}"
+        if reason:
+            return reason
         return "it was written, and its proof was never ended"
 
     def expert_layouts(self) -> dict[str, ExpertLayout]:
@@ -175,11 +195,38 @@ class ExportManifest(Facts):
         Raises:
             StorageError: The system refused.
         """
-        write_json(folder / EXPORT_MANIFEST, self.model_dump(mode="json", exclude_unset=True))
+        write_bytes(folder / EXPORT_MANIFEST, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Returns the file that `write` writes."""
+        return to_json(self.model_dump(mode="json", exclude_unset=True)).encode()
+
+    def with_facts(self, **facts: Any) -> ExportManifest:
+        """Returns the manifest with some keys replaced, and without those of them that hold nothing.
+
+        Raises:
+            pydantic.ValidationError: A key has another shape.
+        """
+        said = self.model_dump(mode="json", exclude_unset=True)
+        kept = {key: value for key, value in said.items() if key not in facts}
+        return ExportManifest.model_validate(kept | {key: value for key, value in facts.items() if value})
+
+    def lists_what(self, other: ExportManifest) -> bool:
+        """Whether two manifests list the same files, apart from the card, which says of the proof, too."""
+        return all(
+            self.files.get(name) == other.files.get(name) for name in {*self.files, *other.files} if name != CARD
+        )
+
+    def files_in(self, folder: Path) -> dict[str, Any]:
+        """Returns its list of files, in which one that is being replaced is what lies there where it may be that."""
+        return with_replaced(self.files, self.replacing, folder)
 
 
 NOT_YET_PROVED = {"status": "not yet"}
 """What is said of the proof of an export that has just been written, in case that nothing comes after."""
+
+PUT_OFF = {"status": "not yet", "reason": "its proof was put off (proof: later)"}
+"""What is said of it where that is what was asked for."""
 
 OF_THE_MANIFEST = frozenset(ExportManifest.model_fields)
 """What core says in an export's manifest; an exporter's facts stand beside it."""
@@ -478,6 +525,31 @@ def check_none_beside(folder: Path, listed: Collection[str], below: str) -> None
             )
 
 
+def outer_folder(export: Path) -> Path:
+    """Returns the folder that an export was made in, `OUT` of `OUT/exports/NAME`, as whoever names the export would."""
+    above = export.parent.parent
+    return above if above.name else export.absolute().parent.parent
+
+
+def with_replaced(
+    listed: Mapping[str, Any], replacing: Mapping[str, Sequence[FileFacts]], folder: Path
+) -> dict[str, Any]:
+    """Returns a list of files, in which one that is being replaced is what lies there where it may be that.
+
+    Args:
+        listed: Each file's size and sha256 by its path.
+        replacing: What else some of them may be.
+        folder: Where they lie.
+    """
+    found = dict(listed)
+    for name, others in replacing.items():
+        path = folder / name
+        there = sha256_of(path) if not _leads_out(name) and path.is_file() else None
+        if there in [other.sha256 for other in others]:
+            found[name] = {"bytes": path.stat().st_size, "sha256": there}
+    return found
+
+
 def listed_by_the_run(folder: Path) -> dict[str, Any]:
     """Returns what the manifest of the run that an export lies in says of its files; nothing without such a run.
 
@@ -486,7 +558,7 @@ def listed_by_the_run(folder: Path) -> dict[str, Any]:
     """
     run = run_around(folder)
     prefix = f"exports/{folder.absolute().name}/"
-    artifacts = run.artifacts if run else {}
+    artifacts = with_replaced(run.artifacts, run.replacing, outer_folder(folder)) if run else {}
     return {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
 
 
@@ -496,7 +568,7 @@ def check_all_listed(folder: Path, export: ExportManifest) -> None:
     Raises:
         FolderError: A file is missing, is another one, or is not listed.
     """
-    check_listed(folder, export.files)
+    check_listed(folder, export.files_in(folder))
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     new = sorted(there - export.files.keys() - {EXPORT_MANIFEST})
     if new:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -51,13 +52,13 @@ _OWN = re.compile(
     r"manifest\.json|\.graftkit\.lock|records|tokenizer|vocabulary\.json|tokens|teacher|checkpoints|adapter|adapter-from"
     r"|exports"
     r"|(probes|reference|start)\.safetensors|metrics\.jsonl|answers-(before|after)\.json|holdout-worst\.json"
-    rf"|report\.html|\.(tokens|teacher)\.partial|{TEMPORARY.pattern}"
+    rf"|report\.html|report-sections\.json|\.(tokens|teacher)\.partial|{TEMPORARY.pattern}"
 )
 """What a run writes at the top of its folder; a plugin's files are known from the manifest."""
 
 _OWN_FILES = re.compile(
     r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference|start)\.safetensors|metrics\.jsonl"
-    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|records/(train|holdout)\.jsonl"
+    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|report-sections\.json|records/(train|holdout)\.jsonl"
     r"|(tokens|teacher)/(train|holdout)\.safetensors"
     r"|adapter/adapter\.(safetensors|json)"
     r"|adapter-from/(adapter_config\.json|adapter_model\.safetensors|graftkit\.json)"
@@ -212,10 +213,14 @@ def forget_checkpoints(path: Path, exported: int | None) -> None:
 
 
 @contextmanager
-def locked_folder(path: Path) -> Iterator[None]:
+def locked_folder(path: Path, *, wait: float = 0.0) -> Iterator[None]:
     """Holds a folder's lock, by which no other command writes into it; what is in it stays as it is.
 
     A folder that is made for it, and those around it, go in the end where nothing was put into them.
+
+    Args:
+        path: The folder.
+        wait: How many seconds another command is waited for.
 
     Raises:
         FolderError: A run is going on in it, or another command holds it.
@@ -224,7 +229,7 @@ def locked_folder(path: Path) -> Iterator[None]:
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     with guarded(path):
         make_folder(path)
-        lock = _lock(path)
+        lock = _lock(path, wait)
     try:
         yield
     finally:
@@ -234,12 +239,17 @@ def locked_folder(path: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, wait: float = 0.0) -> int:
     """Takes the folder's lock, where the system has such locks.
+
+    Args:
+        path: The folder.
+        wait: How many seconds whoever holds it is waited for.
 
     Raises:
         FolderError: A living process holds it.
     """
+    end = time.monotonic() + wait
     while True:
         handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -250,6 +260,9 @@ def _lock(path: Path) -> int:
             return handle
         except BlockingIOError:
             os.close(handle)
+            if time.monotonic() < end:
+                time.sleep(0.05)
+                continue
             raise FolderError(
                 "a run or an export is going on in it",
                 where=str(path),

@@ -1,8 +1,10 @@
 """Runs in a process of its own: loads an export afresh, runs the probes, and prints what differs from the run.
 
     python -m graftkit.flow.prove EXPORT PROBES PARENT [--made-by-this-run]
+    python -m graftkit.flow.prove --forks PARENT [PACKAGE...]
 
-PARENT is the process that asks, with which this one ends.
+PARENT is the process that asks, with which this one ends. The second form imports what proofs need, those by PACKAGEs
+among them, and is forked for each export (`proof_forks.py`).
 
 It shares nothing with the run but the files, so that what it finds is what another program will find.
 """
@@ -39,6 +41,7 @@ from graftkit.flow.export_manifest import (
 )
 from graftkit.flow.head import with_facts
 from graftkit.flow.open_model import open_named_base
+from graftkit.flow.proof_forks import FORKS, serve_forks
 from graftkit.flow.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
 from graftkit.flow.with_parent import end_with_parent
 from graftkit.host.guard import brief
@@ -73,6 +76,13 @@ def main() -> None:
 
     Whatever else is printed goes to standard error.
     """
+    if sys.argv[1] == FORKS:
+        end_with_parent(int(sys.argv[2]))
+        answers = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+        _import_what_proofs_need(sys.argv[3:])
+        serve_forks(main, os.fdopen(os.dup(0), "rb"), answers)
+        os._exit(0)
     end_with_parent(int(sys.argv[3]))
     folder, probes = map(Path, sys.argv[1:3])
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -84,6 +94,16 @@ def main() -> None:
     print(json.dumps(answer(folder, probes, trusted=sys.argv[4:] == [TRUSTED], report=report)), file=output, flush=True)
     sys.stderr.flush()
     os._exit(0)  # whatever threads a program has left behind
+
+
+def _import_what_proofs_need(packages: Sequence[str]) -> None:
+    """Imports what takes a proof seconds, and starts neither a thread nor a device."""
+    import graftkit.flow.base_file_proof
+    import graftkit.flow.rounding
+    import graftkit.model.load  # noqa: F401
+
+    if {"transformers", "peft"} & {*packages}:
+        from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel  # noqa: F401
 
 
 def answer(

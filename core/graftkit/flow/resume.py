@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _FREE = frozenset(
-    {"export", "plugins", "memory"}
+    {"export", "proof", "plugins", "memory"}
     | {f"training.{key}" for key in ("checkpoint_every", "keep_checkpoints", "device", "parallel")}
     | {f"training.{key}" for key in ("divergence_factor", "divergence_window")}
     | {f"evaluation.{key}" for key in ("patience", "min_delta", "exported")}
@@ -184,12 +184,15 @@ def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, A
     if taken is None:
         raise FolderError("its manifest is damaged: it does not say how many steps were taken", where=str(folder))
     longer = _trains_further(manifest, recipe)
-    if not longer and not manifest.unproved and manifest.recipe.get("export") == recipe["export"]:
+    unproved = set(manifest.unproved) - (set(manifest.put_off) if recipe["proof"] == "later" else set())
+    if not longer and not unproved and manifest.recipe.get("export") == recipe["export"]:
+        prove = f"`toolkit verify {shlex.quote(str(folder))}` proves its exports; " if manifest.put_off else ""
         raise FolderError(
             f"the run in it has finished, after {taken} steps: there is nothing to resume",
             where=str(folder),
-            hint=f"`toolkit export {shlex.quote(str(folder))} --to NAME` adds an export; more steps, such as --set "
-            f"training.steps={2 * taken}, train it further; --out starts another run elsewhere, --overwrite anew.",
+            hint=f"{prove}`toolkit export {shlex.quote(str(folder))} --to NAME` adds an export; more steps, such as "
+            f"--set training.steps={2 * taken}, train it further; --out starts another run elsewhere, --overwrite "
+            "anew.",
         )
     if longer and now["steps"] is not None and now["steps"] < taken:
         raise RecipeError(

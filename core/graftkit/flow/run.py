@@ -30,6 +30,7 @@ from graftkit.flow.handed_records import (
 )
 from graftkit.flow.plan import make_plan
 from graftkit.flow.plan_of_run import plan_of_run
+from graftkit.flow.record_proof import complete_recorded
 from graftkit.flow.resume import Resumed, find_run, telling_versions
 from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.shared_weights import share_weights, sharing_of
@@ -361,7 +362,11 @@ def _flow(run: RunContext) -> None:
 
 
 def _find(folder: Path, planned: RunPlan) -> Resumed | None:
-    """Returns the run to go on with; in one that finished and was killed then, older checkpoints go first."""
+    """Returns the run to go on with; in one that finished and was killed then, older checkpoints go first.
+
+    So is written first what a kill has left undone of a proof that is recorded.
+    """
+    complete_recorded(folder)
     manifest = RunManifest.read(folder)
     if manifest is not None and manifest.status == "finished":
         claimed = claim_again(folder)

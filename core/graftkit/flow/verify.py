@@ -1,14 +1,16 @@
-"""Proves an export again: every file's hash, then what it computes."""
+"""Proves an export again: every file's hash, then what it computes. A proof that it did not have is recorded."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftkit.errors import ExportError, FolderError
+from graftkit.errors import ExportError, FolderError, GraftkitError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Notice, OnEvent
 from graftkit.flow.export_manifest import (
@@ -16,13 +18,22 @@ from graftkit.flow.export_manifest import (
     ExportManifest,
     check_listed,
     listed_by_the_run,
+    outer_folder,
     refuse_bad_files,
     refuse_foreign_code,
 )
-from graftkit.report.run_manifest import MANIFEST, run_around
+from graftkit.flow.measured_memory import measured_memory
+from graftkit.flow.proof_forks import ProofForks
+from graftkit.flow.record_proof import Proving, complete_recorded, record_proof
+from graftkit.flow.recreate import InstalledProviders
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.exporter import Exporter
+from graftkit.interfaces.regular_file import read_regular
+from graftkit.redact import without_secrets
+from graftkit.report.run_manifest import MANIFEST, RunManifest, required, run_around
 from graftkit.store.files import file_facts
 
-__all__ = ["Verified", "check_files", "verify"]
+__all__ = ["Verified", "check_files", "verify", "verify_run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +46,95 @@ class Verified:
         hashes_of: The lists of hashes that its files were compared with: its own, which whoever changed files may have
             changed, too, and that of the run around it, where there is one.
         notices: What whoever relies on it should know.
+        recorded: Whether the proof was recorded: nothing said before that it is proved.
     """
 
     folder: Path
     proof: Mapping[str, Any]
     hashes_of: Sequence[str]
     notices: Sequence[str] = ()
+    recorded: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON: the proof, and what was compared."""
-        return {**self.proof, "hashes_of": list(self.hashes_of)}
+        """Returns it as JSON: the proof, what was compared, and whether it was recorded."""
+        return {**self.proof, "hashes_of": list(self.hashes_of), "recorded": self.recorded}
+
+
+def verify_run(
+    run: str | os.PathLike[str],
+    *,
+    disable: Iterable[str] = (),
+    on_event: OnEvent | None = None,
+    cancel: CancelToken | None = None,
+) -> dict[str, Verified]:
+    """Proves all exports of a run, one after the other, as `verify` does each.
+
+    One that fails does not keep the others from being proved; its error comes last.
+
+    Args:
+        run: The run's folder.
+        disable: As for `verify`.
+        on_event: As for `verify`.
+        cancel: As for `verify`.
+
+    Returns:
+        What was found of each, by its name.
+
+    Raises:
+        FolderError: There is no run in it, it has not finished, or it has no exports.
+        ExportError: As for `verify`, of the first that failed; notes name the others.
+        Cancelled: It was stopped.
+    """
+    folder, disable = Path(run), list(disable)
+    found, failed = dict[str, Verified](), list[ExportError | FolderError]()
+    names = _exports_of(folder)
+
+    from graftkit.flow.export import forks_for
+
+    left_out = [*disable, *required(RunManifest.read(folder), MANIFEST).left_out]
+    with forks_for(_exporters(folder, names, left_out), left_out) as forks:
+        for name in names:
+            try:
+                found[name] = _verify(folder / "exports" / name, disable, on_event, cancel, forks)
+            except (ExportError, FolderError) as error:
+                failed.append(error)
+    for other in failed[1:]:
+        failed[0].add_note(f"{other.where}: {other.message}")
+    if failed:
+        raise failed[0]
+    return found
+
+
+def _exporters(folder: Path, names: Sequence[str], disable: Iterable[str]) -> list[Exporter]:
+    """Makes what wrote the exports of a run, as far as it is installed."""
+    installed, found = InstalledProviders(PluginHost(disable=disable)), list[Exporter]()
+    for name in names:
+        with suppress(GraftkitError):
+            facts = ExportManifest.read(folder / "exports" / name, ("exporter",)).exporter
+            found.append(installed.make("exporter", facts))
+    return found
+
+
+def _exports_of(folder: Path) -> list[str]:
+    """Returns the names of a finished run's exports.
+
+    Raises:
+        FolderError: There are none.
+    """
+    manifest = RunManifest.read(folder)
+    if manifest is None:
+        hint = "Name the folder of a run, or RUN/exports/NAME."
+        raise FolderError("there is neither a run nor an export in it", where=str(folder), hint=hint)
+    if manifest.status != "finished":
+        hint = "Finish it first: toolkit run RECIPE --out FOLDER --resume."
+        raise FolderError(f"the run in it has not finished (it is {manifest.status})", where=str(folder), hint=hint)
+    if not manifest.exports:
+        hint = "Add one: toolkit export RUN --to NAME."
+        raise FolderError("the run in it has no exports", where=str(folder), hint=hint)
+    odd = next((name for name in manifest.exports if name != Path(name).name), None)
+    if odd is not None:
+        raise FolderError(f"its {MANIFEST} is damaged: no export is called {odd!r:.60}", where=str(folder))
+    return list(manifest.exports)
 
 
 def verify(
@@ -56,6 +146,10 @@ def verify(
 ) -> Verified:
     """Proves an export that a run left: every file's hash, then its logits, loaded in a process of its own.
 
+    Where nothing says yet that it is proved, as with `proof: later`, what is found is recorded as the run would have:
+    in its manifest and card, and in the manifest and report of its run. That it failed is recorded, too. An export that
+    is proved stays as it is, whatever is found.
+
     Args:
         export: Its folder, within the run's, or beside what it was proved with.
         disable: Plugins to leave out, besides those that the run's recipe does.
@@ -63,20 +157,37 @@ def verify(
         cancel: Stops the proof when asked to.
 
     Raises:
-        FolderError: It is no export, or what it is proved with is not beside it.
+        FolderError: It is no export, or what it is proved with is not beside it; or another command writes into its
+            run.
         ExportError: A file is missing, new or changed; it computes something else; or it can't be proved here.
+        StorageError: What was found can't be recorded.
         Cancelled: It was stopped.
     """
-    folder, notices = Path(export), list[str]()
+    return _verify(Path(export), disable, on_event, cancel, None)
+
+
+def _verify(
+    folder: Path,
+    disable: Iterable[str],
+    on_event: OnEvent | None,
+    cancel: CancelToken | None,
+    forks: ProofForks | None,
+) -> Verified:
+    notices = list[str]()
+    outer = outer_folder(folder)
+    writable = os.access(outer, os.W_OK) and os.access(folder, os.W_OK)
 
     def notice(message: str) -> None:
         notices.append(message)
         if on_event:
             on_event(Notice("verify", message))
 
-    listed_in = check_files(folder)
+    run = run_around(folder)
+    if run is not None and writable:
+        complete_recorded(outer)
+    listed_in = _check_files_at_rest(folder)
 
-    from graftkit.flow.export import prove
+    from graftkit.flow.export import prove_and_tell
     from graftkit.flow.probes import PROBES_FILE
 
     probes = folder.absolute().parent.parent / PROBES_FILE
@@ -86,25 +197,59 @@ def verify(
             where=str(folder),
             hint="Verify it inside the run's folder.",
         )
-    run = run_around(folder)
     if run is not None:  # with other probes the proof would be of something else
         own = {name: facts for name, facts in run.artifacts.items() if name.startswith(probes.stem)}
         check_listed(probes.parent, own)
     left_out = run.left_out if run else []
     for name in left_out:
         notice(f"{name} is left out, as the run's recipe says")
-    poll = (cancel or CancelToken()).poll
-    proof = prove(folder, probes, poll, disable=[*disable, *left_out], report=notice)
+    manifest, told = ExportManifest.read(folder, ()), list[str]()
+    unproved, recorded = manifest.unproved, False
+
+    def tell(message: str) -> None:
+        told.append(without_secrets(message))
+        notice(message)
+
+    def keep(proof: Mapping[str, Any]) -> None:
+        nonlocal recorded
+        if unproved and writable:
+            seconds = round(time.perf_counter() - start, 3)
+            recorded = record_proof(folder, manifest, proof, Proving(seconds, peak.host, peak.device, told))
+
+    start, poll = time.perf_counter(), (cancel or CancelToken()).poll
+    with measured_memory() as peak:
+        proof = prove_and_tell(folder, probes, poll, disable=[*disable, *left_out], notice=tell, keep=keep, forks=forks)
     if proof["status"] != "proved":
         raise ExportError(
             f"it could not be proved: {proof['reason']}",
             where=str(folder),
             hint="Its files are those that were written; nothing says that they compute what was trained.",
         )
-    told = ExportManifest.read(folder, ()).unproved
-    if told:
-        notice(f"when it was written, {told}. That it is proved now is kept by `--resume` or another `toolkit export`")
-    return Verified(folder, proof, listed_in, notices)
+    if recorded:
+        notice(f"{folder.name}: before, {unproved}; that it is proved is recorded now")
+    elif unproved:
+        why = "its run has not finished; --resume proves it" if writable else "its folder may only be read"
+        notice(f"{folder.name}: before, {unproved}; that it is proved is not recorded: {why}")
+    return Verified(folder, proof, listed_in, notices, recorded)
+
+
+def _check_files_at_rest(folder: Path) -> list[str]:
+    """Compares every file as `check_files` does, once more where another command has recorded a proof meanwhile."""
+    while True:
+        manifests = _manifests(folder)
+        try:
+            return check_files(folder)
+        except ExportError:
+            if _manifests(folder) == manifests:
+                raise
+
+
+def _manifests(folder: Path) -> list[bytes]:
+    found = []
+    for path in (folder / EXPORT_MANIFEST, outer_folder(folder) / MANIFEST):
+        with suppress(OSError):
+            found.append(read_regular(path))
+    return found
 
 
 def check_files(folder: Path) -> list[str]:
@@ -124,7 +269,7 @@ def check_files(folder: Path) -> list[str]:
         found = file_facts(folder)
     except OSError as error:  # a device, a page of memory, a disk that fails
         raise ExportError(f"a file can't be read: {error.strerror}", where=error.filename or str(folder)) from error
-    own = ExportManifest.read(folder, ("files",)).files
+    own = ExportManifest.read(folder, ("files",)).files_in(folder)
     _compare(folder, {**own, EXPORT_MANIFEST: found[EXPORT_MANIFEST]}, found, EXPORT_MANIFEST)
     of_the_run = listed_by_the_run(folder)
     if not of_the_run:

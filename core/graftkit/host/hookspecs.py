@@ -72,7 +72,7 @@ class HookSpecs:
 
     @hookspec
     def graftkit_export_finished(self, run: RunInfo, export: ExportInfo) -> None:
-        """An export is written and proved, and lies where it stays."""
+        """An export is written and proved, unless the recipe puts that off, and lies where it stays."""
 
     @hookspec
     def graftkit_report_sections(self, run: RunInfo) -> list[ReportSection]:  # type: ignore[empty-body]

@@ -139,13 +139,14 @@ class EvaluationInfo:
 
 @dataclass(frozen=True, slots=True)
 class ExportInfo:
-    """An export that is written and proved.
+    """An export that is written, and proved unless the recipe puts that off.
 
     Attributes:
         name: Its name in the run, that of its folder.
         format: What the recipe calls its exporter, such as "merged".
         folder: Where it lies.
-        proof: What its proof says, as JSON, `proof["status"]` among it: a copy that refuses to be changed.
+        proof: What its proof says, as JSON, `proof["status"]` among it, which is "not yet" where it is put off: a copy
+            that refuses to be changed.
     """
 
     name: str

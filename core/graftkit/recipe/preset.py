@@ -16,8 +16,8 @@ from graftkit.recipe.schema import ALTERNATIVES, Recipe
 
 __all__ = ["Preset"]
 
-_SETTLED = ("model", "adapter", "plugins")
-"""Sections that have been read when an adapter's preset is, or that a recipe must say itself."""
+_SETTLED = ("model", "adapter", "proof", "plugins")
+"""Keys that have been read when an adapter's preset is, or that a recipe must say itself."""
 
 
 class Preset:

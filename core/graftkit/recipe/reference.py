@@ -43,8 +43,9 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 
 def recipe_reference(host: PluginHost) -> str:
-    """Returns a heading and a table for each section, and for each provider that has fields of its own."""
-    parts = [_table(f"`{name}`", model) for name, model in _SECTIONS.items()]
+    """Returns a heading and a table for the recipe, each section, and each provider that has fields of its own."""
+    parts = [_table("the recipe itself", Recipe)]
+    parts += [_table(f"`{name}`", model) for name, model in _SECTIONS.items()]
     for kind, section in chosen_by_name():
         if section.short_form != "use":  # among `_SECTIONS`
             continue
@@ -84,6 +85,8 @@ def _shown(value: Any) -> str:
         return ""
     if isinstance(value, ProviderSection):
         return f"`{value.use}`"
+    if isinstance(value, BaseModel):  # a section, which has a table of its own
+        return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

@@ -652,6 +652,10 @@ class Recipe(StrictModel):
     export: Annotated[list[Annotated[ExportSection, BeforeValidator(_name_alone)]], BeforeValidator(_one_alone)] = (
         Field(default=[], description="formats to write and prove")
     )
+    proof: Literal["now", "later"] = Field(
+        default="now",
+        description="when exports are proved: by the run, or later by toolkit verify; until then they are unproved",
+    )
     plugins: PluginsSection = Field(
         default=PluginsSection(), description="plugins to leave out, and settings of callbacks by their names"
     )

@@ -27,6 +27,8 @@ def without_effect(recipe: Recipe) -> Iterator[str]:
         yield from _idle("evaluation", evaluation, ("min_delta",), "evaluation.patience is not said")
     if training.divergence_factor is None:
         yield from _idle("training", training, ("divergence_window",), "training.divergence_factor is null")
+    if recipe.proof == "later" and not recipe.export:
+        yield "proof has no effect: export names no format"
 
 
 def _idle(name: str, section: StrictModel, keys: tuple[str, ...], why: str) -> Iterator[str]:

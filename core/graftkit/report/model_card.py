@@ -22,7 +22,7 @@ from graftkit.report.markdown import code, fenced, plain, yaml_text
 from graftkit.report.run_manifest import BaseFacts, MergeFacts
 from graftkit.report.summary import merge_rows, merge_text, proof_text
 
-__all__ = ["CARD", "hub_id", "public_name", "render_card"]
+__all__ = ["CARD", "hub_id", "public_name", "render_card", "with_proof"]
 
 CARD = "README.md"
 
@@ -30,6 +30,8 @@ _TASKS = {"language": "text-generation", "sequence": "text-classification", "mas
 """The hub's names of what models are for, by their heads."""
 
 _HUB_ID = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)", re.ASCII)
+_HEADING = "## How it was proved"
+_PROOF = re.compile(rf"^{re.escape(_HEADING)}\n\n.*$", re.MULTILINE)
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}")
 
 
@@ -185,9 +187,27 @@ def _merge(merge: MergeFacts | None) -> str:
     return "\n".join(lines)
 
 
+def with_proof(card: str, proof: Mapping[str, Any]) -> str | None:
+    """Returns a card that says of another proof, as `render_card` would on the machine that the card was made on.
+
+    Whoever proves an export later has not all that a card was made of, such as the base model with its license.
+
+    Args:
+        card: What `render_card` returned.
+        proof: What proving the export gave.
+
+    Returns:
+        The card; None where it says nothing of a proof.
+    """
+    found = _PROOF.search(card)
+    return None if found is None else card[: found.start()] + without_secrets(_proof(proof)) + card[found.end() :]
+
+
 def _proof(proof: Mapping[str, Any]) -> str:
+    if proof.get("status") == "failed":  # the reason may name folders, which are the business of whoever proved it
+        return f"{_HEADING}\n\nIt was not proved: its proof failed. `graftkit.json` says why."
     how = "It was loaded again in a process of its own: " if proof.get("status") == "proved" else "It was "
-    return f"## How it was proved\n\n{how}{plain(proof_text(proof))}."
+    return f"{_HEADING}\n\n{how}{plain(proof_text(proof))}."
 
 
 def _loading(card: ExportCard | None, must_be_passed: str | None, facts: CardFacts) -> str:

@@ -24,6 +24,8 @@ def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
     offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
     asked = manifest.head is None or manifest.head.kind == "sequence"  # of a masked model no text is known with a mask
     commands = [f"toolkit generate {_argument(folder)} {shlex.quote(offered)}"] if asked else []
+    if manifest.put_off:
+        return [*commands, f"toolkit verify {_argument(folder)}"]
     if manifest.exports:
         export = folder / "exports" / next(iter(manifest.exports))
         return [*commands, f"toolkit verify {_argument(export)}"]

@@ -27,6 +27,7 @@ __all__ = [
     "ExportFacts",
     "ExportedStep",
     "Facts",
+    "FileFacts",
     "HeadFacts",
     "Measurement",
     "MemoryFacts",
@@ -64,6 +65,13 @@ class Facts(BaseModel):
     """A part of a manifest: frozen, no type converted, and keys that are not declared are kept as they are."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow", protected_namespaces=())
+
+
+class FileFacts(Facts):
+    """A file's size in bytes, and its sha256 in hex."""
+
+    bytes: int
+    sha256: str
 
 
 class BaseFacts(Facts):
@@ -414,6 +422,8 @@ class RunManifest(Facts):
         failure: The step whose loss had gone wrong, until a step after it has been taken.
         written: While it goes on, the paths of the files that were there when the last stage ended.
         artifacts: Every file's size and sha256 by its path in the run's folder, once the run is over.
+        replacing: While a proof is recorded that was put off, what else a file may be, as `artifacts` says it: a kill
+            leaves it (`graftkit.flow.record_proof`).
     """
 
     graftkit: str
@@ -450,6 +460,7 @@ class RunManifest(Facts):
     failure: StepFailure | None = None
     written: list[str] = []
     artifacts: dict[str, Any] = {}
+    replacing: dict[str, list[FileFacts]] = {}
 
     @property
     def training(self) -> Mapping[str, Any]:
@@ -459,8 +470,13 @@ class RunManifest(Facts):
 
     @property
     def unproved(self) -> list[str]:
-        """The exports that could not be proved when they were written."""
+        """The exports of which nothing says that they compute what was trained."""
         return [name for name, facts in self.exports.items() if facts.proof.get("status") != "proved"]
+
+    @property
+    def put_off(self) -> list[str]:
+        """Those of them whose proof the recipe put off."""
+        return [name for name, facts in self.exports.items() if facts.proof.get("status") == "not yet"]
 
     @classmethod
     def read(cls, folder: Path) -> RunManifest | None:
@@ -534,7 +550,16 @@ class RunManifest(Facts):
         Raises:
             pydantic.ValidationError: A part has another shape.
         """
-        return RunManifest.model_validate({key: getattr(self, key) for key in self.model_fields_set} | facts)
+        said = {key: getattr(self, key) for key in self.model_fields_set} | facts
+        return RunManifest.model_validate({key: value for key, value in said.items() if key != "replacing" or value})
+
+    def measured(self, stage: str, host: int | None, device: int | None) -> MemoryFacts:
+        """Returns what it says of memory, with the most that a stage took, as far as the system tells."""
+        known = self.memory or MemoryFacts()
+        of_host = {stage: host} if host is not None else {}
+        of_device = {stage: device} if device is not None else {}
+        measured = MemoryMeasured(host=known.measured.host | of_host, device=known.measured.device | of_device)
+        return MemoryFacts(forecast=known.forecast, measured=measured)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what has been said so far, as JSON."""

@@ -27,6 +27,8 @@ BASE: dict[str, Any] = {"model": "./m", "data": {"train": "a.jsonl"}}
         ({"evaluation": {"every": 5, "sample": 3, "min_delta": 0.1}}, ["evaluation.min_delta"]),
         ({"evaluation": {"every": 5, "sample": 3, "min_delta": 0.1, "patience": 2}}, []),
         ({"training": {"divergence_factor": None, "divergence_window": 3}}, ["training.divergence_window"]),
+        ({"proof": "later", "export": "merged"}, []),
+        ({"proof": "later"}, ["proof"]),
     ],
 )
 def test_a_key_that_another_one_puts_out_of_action_is_told(sections: dict[str, Any], keys: list[str]) -> None:
