@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from graftkit.errors import StorageError
+from graftkit.errors import FolderError, StorageError
 from graftkit.store.files import (
     atomic_folder,
     file_facts,
@@ -22,6 +22,7 @@ from graftkit.store.files import (
     sweep_of,
     write_atomic,
     write_json,
+    write_new_text,
     write_text,
 )
 
@@ -113,13 +114,33 @@ def test_a_path_that_can_be_no_file_is_a_storage_error(tmp_path: Path) -> None:
         (errno.EFBIG, "No larger file is allowed"),
         (errno.EROFS, "The file system is read-only"),
         (errno.EACCES, "The folder's permissions forbid it"),
+        (errno.ENOENT, "Make its folder first"),
+        (errno.ENAMETOOLONG, "Give a shorter name"),
+        (errno.EMFILE, "No more files may be open at once"),
     ],
 )
 def test_each_refusal_of_the_system_comes_with_a_remedy(code: int, hint: str) -> None:
     with pytest.raises(StorageError) as caught, guarded(Path("runs/x")):
         raise OSError(code, os.strerror(code))
     assert caught.value.where == "runs/x" and caught.value.hint.startswith(hint)
-    assert "--out" in caught.value.hint
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_takes_no_others_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    write_new_text(tmp_path / "new", "ours")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(FolderError, match="there is such a file already"):
+        write_new_text(tmp_path / "link", "ours")
+    monkeypatch.setattr(os, "fsync", lambda _: (tmp_path / "meanwhile").write_text("theirs"))
+    with pytest.raises(FolderError, match="there is such a file already"):
+        write_new_text(tmp_path / "meanwhile", "ours")
+    assert [(tmp_path / name).read_text() for name in ("new", "meanwhile")] == ["ours", "theirs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "meanwhile", "new"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
