@@ -27,6 +27,7 @@ __all__ = [
     "held",
     "is_temporary",
     "make_folder",
+    "new_folder",
     "remove_tree",
     "replace_folder",
     "sha256_of",
@@ -225,6 +226,42 @@ def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
     Raises:
         StorageError: The system refused; the older folder, if any, is as it was.
     """
+    with _filled(path, lambda new: _replace(path, new, keep)) as temporary:
+        yield temporary
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill as `atomic_folder` does, which gets its name where there is none but an empty folder.
+
+    Raises:
+        FolderError: There is something of that name, which may have come meanwhile, and is as it was.
+        StorageError: The system refused.
+    """
+    try:
+        with _filled(path, lambda new: _name_new_folder(new, path)) as temporary:
+            yield temporary
+    except StorageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _TAKEN:
+            raise FolderError(
+                "there is such a folder already", where=str(path), hint="Choose another name."
+            ) from error.__cause__
+        raise
+
+
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+"""How systems refuse to give a folder a name that something else has."""
+
+
+def _name_new_folder(new: Path, path: Path) -> None:
+    _sync_tree(new)
+    new.rename(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _filled(path: Path, put: Callable[[Path], object]) -> Iterator[Path]:
+    """Gives a temporary sibling folder to fill, and puts it in its place; it is gone where anything fails."""
     sweep_of(path)
     with guarded(path):
         temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(path.name), suffix=".partial", dir=path.parent))
@@ -232,7 +269,7 @@ def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
             with held(temporary):
                 temporary.chmod(0o777 & ~_umask())
                 yield temporary
-                _replace(path, temporary, keep)
+                put(temporary)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -16,6 +16,7 @@ from graftkit.store.files import (
     atomic_folder,
     file_facts,
     guarded,
+    new_folder,
     remove_tree,
     sha256_of,
     sweep,
@@ -123,6 +124,31 @@ def test_each_refusal_of_the_system_comes_with_a_remedy(code: int, hint: str) ->
     with pytest.raises(StorageError) as caught, guarded(Path("runs/x")):
         raise OSError(code, os.strerror(code))
     assert caught.value.where == "runs/x" and caught.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("theirs", ["a folder with files", "a file", "nothing in a folder"])
+def test_a_new_folder_takes_no_others_place(tmp_path: Path, theirs: str) -> None:
+    """Of two commands that wrote the same folder at once, the second's deleted the first's, and both ended well."""
+    path = tmp_path / "folder"
+
+    def fill() -> None:
+        with new_folder(path) as made:
+            (made / "ours").write_text("ours")
+            if theirs == "a file":
+                path.write_text("theirs")
+            else:
+                path.mkdir()
+            if theirs == "a folder with files":
+                (path / "theirs").write_text("theirs")
+
+    if theirs == "nothing in a folder":
+        fill()
+        assert (path / "ours").read_text() == "ours"
+    else:
+        with pytest.raises(FolderError, match="there is such a folder already"):
+            fill()
+        assert (path / "theirs" if path.is_dir() else path).read_text() == "theirs"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.parametrize("links", [True, False])
