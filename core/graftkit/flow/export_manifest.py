@@ -14,7 +14,16 @@ from graftkit.host.records import shortened
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.regular_file import open_regular
-from graftkit.report.run_manifest import AdapterSource, BaseFacts, ChatFacts, Facts, HeadFacts, MergeFacts, run_around
+from graftkit.report.run_manifest import (
+    AdapterSource,
+    BaseFacts,
+    ChatFacts,
+    Facts,
+    HeadFacts,
+    MergeFacts,
+    places_of,
+    run_around,
+)
 from graftkit.store.files import sha256_of, write_json
 from graftkit.tokenization.bounds import MAX_FILE, check_bounds
 
@@ -156,6 +165,11 @@ class ExportManifest(Facts):
         if status == "not possible":
             return f"it could not be proved: {reason}"
         return "it was written, and its proof was never ended"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """How the model was asked in training, as JSON: what whoever loads it asks it with."""
+        return self.model_dump(mode="json", include={"system", "tools", "chat", "prompts"})
 
     def expert_layouts(self) -> dict[str, ExpertLayout]:
         """Returns where an exporter has put the tensors of each stack of experts, if any are adapted.
@@ -485,9 +499,12 @@ def listed_by_the_run(folder: Path) -> dict[str, Any]:
         FolderError: That manifest is damaged.
     """
     run = run_around(folder)
-    prefix = f"exports/{folder.absolute().name}/"
     artifacts = run.artifacts if run else {}
-    return {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
+    for prefix in (f"exports/{place.name}/" for place in places_of(folder)):
+        found = {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
+        if found:
+            return found
+    return {}
 
 
 def check_all_listed(folder: Path, export: ExportManifest) -> None:

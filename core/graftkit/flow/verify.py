@@ -19,7 +19,7 @@ from graftkit.flow.export_manifest import (
     refuse_bad_files,
     refuse_foreign_code,
 )
-from graftkit.report.run_manifest import MANIFEST, run_around
+from graftkit.report.run_manifest import MANIFEST, places_of, run_around
 from graftkit.store.files import file_facts
 
 __all__ = ["Verified", "check_files", "verify"]
@@ -79,8 +79,9 @@ def verify(
     from graftkit.flow.export import prove
     from graftkit.flow.probes import PROBES_FILE
 
-    probes = folder.absolute().parent.parent / PROBES_FILE
-    if not probes.is_file():
+    beside = [place.parent.parent / PROBES_FILE for place in places_of(folder)]
+    probes = next((path for path in beside if path.is_file()), None)
+    if probes is None:
         raise FolderError(
             f"the run's {PROBES_FILE} is not beside it",
             where=str(folder),

@@ -42,6 +42,7 @@ __all__ = [
     "StageMemory",
     "StepFailure",
     "TokenizerFacts",
+    "places_of",
     "required",
     "run_around",
     "run_of",
@@ -557,15 +558,21 @@ def _oddity(data: Any) -> str:
 
 
 def run_around(export: Path) -> RunManifest | None:
-    """Returns the manifest of the run that an export, or a folder in one, lies in.
+    """Returns the manifest of the run that an export, or a folder in one, lies in, also where a link leads there.
 
     A manifest.json in the export itself is the export's word, not the run's.
 
     Raises:
         FolderError: As for `RunManifest.read`.
     """
-    outer = [above.parent for above in export.absolute().parents[:2] if above.name == "exports"]
+    parents = [above for place in places_of(export) for above in place.parents[:2]]
+    outer = dict.fromkeys(above.parent for above in parents if above.name == "exports")
     return next((found for run in outer if (found := RunManifest.read(run))), None)
+
+
+def places_of(folder: Path) -> tuple[Path, Path]:
+    """Returns where a folder lies by its name, and where it is if links in that are followed."""
+    return folder.absolute(), folder.resolve()
 
 
 def run_of(folder: Path) -> RunManifest | None:
