@@ -80,7 +80,7 @@ def _writing(stream: TextIO) -> Iterator[None]:
             return
         if isinstance(error, BrokenPipeError):
             raise NobodyReads from error
-        raise StorageError(f"standard output can't be written: {error.strerror or error}") from error
+        raise StorageError(f"can't be written: {error.strerror or error}", where="standard output") from error
 
 
 class _Guarded(io.TextIOBase):
