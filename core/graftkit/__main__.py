@@ -13,7 +13,11 @@ import graftkit
 def _forget_current_folder() -> None:
     """Takes the current folder off the path; pathlib would import modules from there first."""
     home = os.path.dirname(os.path.abspath(graftkit.__path__[0]))  # noqa: PTH100, PTH120
-    if not sys.flags.safe_path and sys.path[0] == os.getcwd() != home:  # noqa: PTH109
+    try:
+        here = os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:  # it was removed, and the command says so
+        return
+    if not sys.flags.safe_path and sys.path[0] == here != home:
         del sys.path[0]
 
 

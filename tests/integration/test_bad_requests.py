@@ -195,7 +195,7 @@ def test_an_output_that_can_not_be_written_is_named() -> None:
             [sys.executable, "-m", "graftkit", "schema"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 1
-    assert done.stderr.strip() == "error: standard output can't be written: No space left on device"
+    assert done.stderr.strip() == "error: standard output: can't be written: No space left on device"
 
 
 def test_an_unknown_command_names_the_nearest(place: Path) -> None:

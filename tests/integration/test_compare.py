@@ -133,7 +133,7 @@ def test_what_is_no_run_is_refused(runs: dict[str, Path], tmp_path: Path) -> Non
     (broken / "manifest.json").write_text('{"graftkit": "1"')
     with pytest.raises(FolderError, match=r"manifest\.json is damaged"):
         graftkit.compare([runs["four"], broken])
-    for page in (tmp_path / "page.pdf", tmp_path / "none" / "page.html"):
+    for page in (tmp_path / "page.pdf", tmp_path / "none" / "page.html", runs["four"] / "report.html"):
         with pytest.raises(RequestError):
             CliRunner().invoke(
                 command, [str(runs["four"]), str(runs["eight"]), "--html", str(page)], catch_exceptions=False

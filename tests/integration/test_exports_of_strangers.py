@@ -292,9 +292,13 @@ def test_an_adapter_that_asks_for_far_more_than_it_holds_is_refused_soon(changed
     assert time.monotonic() - start < 60, "of which most are a process's start"
 
 
-def test_generate_asks_the_run_around_an_export_too(copied: Path) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_generate_asks_the_run_around_an_export_too(copied: Path, tmp_path: Path, linked: bool) -> None:
     """Whoever changes an export can make its own list agree, or take it away: the run has another one."""
     folder = copied / "exports" / "merged"
+    if linked:
+        (tmp_path / "link").symlink_to(folder)
+        folder = tmp_path / "link"
     edit(folder / "generation_config.json", temperature=0.5)
     list_again(folder)
     with pytest.raises(FolderError, match="the file (generation_config|graftkit).json is changed"):
@@ -360,7 +364,8 @@ def test_verify_compares_with_the_runs_own_manifest(copied: Path, name: str) -> 
 
 def test_verify_says_what_hashes_were_compared_with(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = copied / "exports" / "merged"
-    verify.main([str(folder)], standalone_mode=False)
+    (copied.parent / "link").symlink_to(folder)
+    verify.main([str(copied.parent / "link")], standalone_mode=False)
     assert "files are those that graftkit.json and the run's manifest.json list\n" in capsys.readouterr().out
     (copied / "manifest.json").unlink()
     verify.main([str(folder), "--json"], standalone_mode=False)

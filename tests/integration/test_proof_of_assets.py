@@ -155,6 +155,19 @@ def other_stops_of_the_manifest(folder: Path) -> None:
     edit(folder / EXPORT_MANIFEST, stop_tokens=[7, 258])
 
 
+def another_system_message(folder: Path) -> None:
+    """With which `toolkit generate` and `toolkit serve` ask."""
+    edit(folder / EXPORT_MANIFEST, system="Obey whoever asks.")
+
+
+def plain_prompts_with_tools(folder: Path) -> None:
+    edit(folder / EXPORT_MANIFEST, prompts="plain", tools=[{"name": "f"}])
+
+
+def another_layout(folder: Path) -> None:
+    edit(folder / EXPORT_MANIFEST, chat={"arguments": {"enable_thinking": False}})
+
+
 def layers_without_weights(folder: Path) -> None:
     edit(folder / "config.json", num_hidden_layers=10**6)
 
@@ -257,6 +270,14 @@ def a_pad_of_the_model(folder: Path) -> None:
         ("merged", a_stop_that_is_no_id, r"stop tokens: \[\"{'id': 7}\"\] are not the run's"),
         ("merged", other_stops_of_the_manifest, r"stop tokens of its manifest: \[256\] are missing and \[7\] are not"),
         ("peft", other_stops_of_the_manifest, r"stop tokens of its manifest: \[256\] are missing and \[7\] are not"),
+        ("merged", another_system_message, 'by its manifest: system is "Obey whoever asks." in place of null'),
+        ("peft", another_system_message, 'by its manifest: system is "Obey whoever asks." in place of null'),
+        (
+            "peft",
+            plain_prompts_with_tools,
+            r'tools is \[{"name": "f"}\] in place of \[\], prompts is "plain" in place of',
+        ),
+        ("peft", another_layout, "by its manifest: chat is .* in place of "),
         ("merged", layers_without_weights, "the configuration's num_hidden_layers is 1,000,000"),
         ("merged", no_sampling, "generation settings: .*temperature is None in place of 0.6"),
         ("merged", no_settings, "generation settings: "),

@@ -287,6 +287,13 @@ def test_what_came_into_the_folder_meanwhile_is_not_overwritten(
     assert [path.name for path in place.glob("*more*/*")] == ["notes.txt"]
 
 
+def test_a_tokenizer_is_saved_where_a_link_leads(toolkit: Toolkit, place: Path) -> None:
+    (place / "elsewhere").mkdir()
+    (place / "link").symlink_to("elsewhere")
+    assert toolkit("extend", "base", "texts", "--tokens", "5", "--out", "link")[0] == 0
+    assert (place / "link").is_symlink() and (place / "elsewhere/tokenizer.json").is_file()
+
+
 KILLED = """
 import os, pathlib, signal, sys
 from graftkit.cli.main import main

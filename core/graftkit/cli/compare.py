@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -15,7 +14,7 @@ from graftkit.flow.compare import compare
 from graftkit.report.comparison import ComparedAnswer, Comparison
 from graftkit.report.comparison_rows import difference_rows, figure_rows
 from graftkit.report.series import sparkline
-from graftkit.store.files import write_text
+from graftkit.store.files import check_new_file, write_new_text
 from graftkit.visible import further_lines_indented, one_line
 
 __all__ = ["command"]
@@ -40,7 +39,7 @@ def command(runs: tuple[str, ...], page: str | None, answers: int, as_json: bool
     if page is not None:
         from graftkit.report.comparison_page import render_comparison
 
-        write_text(Path(page), render_comparison(found))
+        write_new_text(Path(page), render_comparison(found))
     if as_json:
         click.echo(json_line(found.to_json()))
         return
@@ -53,9 +52,7 @@ def _check_page(path: Path) -> None:
     """Makes sure before any work that a page may be written there."""
     if path.suffix != ".html":
         raise RequestError("a page's name ends in .html", where=str(path))
-    folder = path.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise RequestError("there is no such folder to write into, or it can't be written", where=str(folder))
+    check_new_file(path)
 
 
 def _show(found: Comparison, answers: int) -> None:

@@ -18,7 +18,7 @@ from graftkit.cli.terminal import say
 from graftkit.errors import DataError, FolderError, RecipeError, RequestError, UnknownFormatError
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.recipe.paths import anchored_reference, is_address, seen_from
-from graftkit.store.files import write_text
+from graftkit.store.files import check_new_file, write_new_text
 from graftkit.visible import one_line
 
 if TYPE_CHECKING:
@@ -102,14 +102,13 @@ def command(
     those that are not converted, each with the reason.
     """
     target = Path(path)
-    if os.path.lexists(target):  # a link that leads nowhere, too
-        raise FolderError("there is such a file already", where=path, hint="Give another name.")
+    check_new_file(target)
     if other is not None:
         for name in ("model", "train"):
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} is what the file of --from says; change it in the recipe")
         text, lines = converted_recipe(Path(other), target, disable)
-        write_text(target, text)
+        write_new_text(target, text)
         say(f"wrote {one_line(path)}")
         for line in lines:
             say(line)
@@ -142,7 +141,7 @@ def command(
         **numbers,
     )
     with _template_beside(target.parent, found if template else None):
-        write_text(target, recipe)
+        write_new_text(target, recipe)
     say(f"wrote {name}")
     if found and template:
         say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
@@ -177,7 +176,7 @@ def _template_beside(folder: Path, found: StartingPoint | None) -> Iterator[None
     if found is None or found.template is None or _holds(path, found.template):
         yield
         return
-    write_text(path, found.template)
+    write_new_text(path, found.template)
     try:
         yield
     except BaseException:

@@ -7,13 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 import click
 
 from graftkit._version import __version__
 from graftkit.cli.lazy_group import LazyGroup
-from graftkit.cli.terminal import guarded_streams, open_closed_streams
+from graftkit.cli.terminal import NobodyReads, guarded_streams, open_closed_streams
 from graftkit.visible import further_lines_indented
 
 __all__ = ["cli", "main"]
@@ -41,6 +40,32 @@ class _CommandsAndPlugins(LazyGroup):
 
     def more_commands(self) -> Mapping[str, click.Command]:
         return _plugin_commands()
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs the command, and keeps from click the errors at which it would exit without saying what happened.
+
+        Raises:
+            FolderError: There is no current folder.
+        """
+        _check_current_folder()
+        try:
+            return super().invoke(ctx)
+        except (EOFError, BrokenPipeError) as error:
+            raise _FromWithin from error
+
+
+class _FromWithin(Exception):
+    """What was raised is its cause."""
+
+
+def _check_current_folder() -> None:
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        from graftkit.errors import FolderError
+
+        hint = "Change into one that is, with cd."
+        raise FolderError("the current folder is not there any more", hint=hint) from None
 
 
 @functools.cache
@@ -92,10 +117,12 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         _tell("stopped" + _notes(error.__cause__ or error))
         return 130
-    except BrokenPipeError:  # whoever read the output has heard enough
+    except NobodyReads:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BaseException as error:
+        if isinstance(error, _FromWithin) and error.__cause__ is not None:
+            error = error.__cause__
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # as Rust's libraries fail
             raise
         if show_traceback:
@@ -103,6 +130,9 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
 
             click.echo(without_secrets(traceback.format_exc()), err=True)
         return _explain(error, show_traceback)
+
+
+_MEMORY_HINT = "End other programs, or allow more (`ulimit -v`); `toolkit plan RECIPE --memory SIZE` makes a run fit."
 
 
 def _notes(error: BaseException) -> str:
@@ -117,14 +147,15 @@ def _explain(error: BaseException, shown: bool) -> int:
         label = "stopped" if error.exit_code == 130 else "error"
         _tell(f"{label}: {error}{notes}")
         return error.exit_code
+    if isinstance(error, MemoryError):
+        _tell(f"error: there is not enough memory for it{notes}\n{_MEMORY_HINT}")
+        return 1
     hint = "" if shown else "\nThis should have been caught earlier; --traceback shows where it arose."
     _tell(f"error: {type(error).__name__}: {further_lines_indented(text_of(error))}{notes}{hint}")
     return 1
 
 
 def _tell(text: str) -> None:
-    from graftkit.errors import StorageError
     from graftkit.redact import without_secrets
 
-    with suppress(OSError, StorageError):  # whoever closed the terminal must still get the exit code
-        click.echo(without_secrets(text), err=True, color=True)
+    click.echo(without_secrets(text), err=True, color=True)

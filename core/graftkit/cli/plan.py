@@ -22,6 +22,7 @@ from graftkit.flow.run_plan import RunPlan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.load import recipe_name
 from graftkit.report.run_manifest import MemoryForecast, RunManifest
+from graftkit.store.files import check_new_file
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def command(
         raise RecipeError("--quick forecasts nothing of several processes", hint="Leave it out.")
     if quick and timing:
         raise RecipeError("--quick loads no torch, which --time needs", hint="Leave one of them out.")
-    if out and Path(out).exists():
-        raise FolderError("there is such a file already", where=out, hint="Give another name.")
+    if out:
+        check_new_file(Path(out))
     with output_to_stderr():
         host, limits = host_of(recipe, overrides, disable), limits_of(memory, device_memory)
         if from_config:

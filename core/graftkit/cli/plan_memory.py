@@ -188,7 +188,7 @@ def _told(value: Any) -> str:
 def _write(recipe: Any, out: Path) -> str:
     import yaml
 
-    from graftkit.store.files import write_text
+    from graftkit.store.files import write_new_text
 
-    write_text(out, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    write_new_text(out, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     return str(out)

@@ -136,8 +136,7 @@ class PlainLines:
 
     def _write(self, line: str) -> None:
         self._last = time.monotonic()
-        with suppress(OSError):  # nobody listens any more; the run goes on
-            click.echo(line, err=True)
+        click.echo(line, err=True)
 
 
 class LiveBars:

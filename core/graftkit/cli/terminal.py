@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
 
 __all__ = [
+    "NobodyReads",
     "Styled",
     "above",
     "console",
@@ -55,21 +56,31 @@ class Styled:
     style: str
 
 
+class NobodyReads(Exception):
+    """Whoever read standard output has heard enough, as `head` does: the command ends, and nothing went wrong.
+
+    It is no BrokenPipeError, of which click makes an exit without a word, wherever it comes from.
+    """
+
+
 @contextmanager
-def _named(stream: TextIO) -> Iterator[None]:
-    """Says of an error in writing to a standard stream that it is one.
+def _writing(stream: TextIO) -> Iterator[None]:
+    """Says of an error in writing to standard output that it is one.
+
+    Standard error tells how far a command has come: where it can't be written, the command goes on unheard.
 
     Raises:
-        StorageError: It can't be written.
-        BrokenPipeError: Nobody reads it any more.
+        StorageError: Standard output can't be written.
+        NobodyReads: Nobody reads it any more.
     """
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        name = "standard error" if stream is _unguarded(sys.stderr) else "standard output"
-        raise StorageError(f"{name} can't be written: {error.strerror or error}") from error
+        if stream is _unguarded(sys.stderr):
+            return
+        if isinstance(error, BrokenPipeError):
+            raise NobodyReads from error
+        raise StorageError(f"can't be written: {error.strerror or error}", where="standard output") from error
 
 
 class _Guarded(io.TextIOBase):
@@ -91,7 +102,7 @@ class _Guarded(io.TextIOBase):
         start = ""
         if self._bars and _REDRAWN.fullmatch(text):
             start, text = (text, "") if text.startswith("\x1b") else ("\r", text[1:])
-        with _named(self.unguarded):
+        with _writing(self.unguarded):
             self.unguarded.write(start + _encodable(visible(text), self.unguarded))
         return len(text)
 
@@ -108,7 +119,7 @@ class _Guarded(io.TextIOBase):
         return getattr(self.unguarded, name)
 
     def flush(self) -> None:
-        with _named(self.unguarded):
+        with _writing(self.unguarded):
             self.unguarded.flush()
 
     def fileno(self) -> int:
@@ -250,7 +261,7 @@ def say(parts: Iterable[str | Styled], *, end: str = "\n") -> None:
         end: What follows.
     """
     stream, colours = _stream(False), is_terminal()
-    with _named(stream):
+    with _writing(stream):
         for part in parts:
             code = _CODES[part.style] if colours and isinstance(part, Styled) else ""
             text = _encodable(visible(part.text if isinstance(part, Styled) else part), stream)
@@ -265,7 +276,7 @@ def say_answer(text: str) -> None:
     A terminal shows each piece at once, a file or a program is given whole lines.
     """
     stream, shown = _stream(False), is_terminal()
-    with _named(stream):
+    with _writing(stream):
         stream.write(_encodable(visible(text) if shown else text, stream))
         if shown or "\n" in text:
             stream.flush()

@@ -82,6 +82,8 @@ class ExpectedAssets:
         arguments: What the chat template is given besides the conversation.
         template: The name of the chat template, where it is one of several; None for the default.
         unsaid: The generation settings that transformers makes of that configuration where there are no others.
+        asked: How the model was asked in training, as `ExportManifest.asked` says it; None in what was written before
+            that was compared.
     """
 
     texts: Sequence[str]
@@ -97,6 +99,7 @@ class ExpectedAssets:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     template: str | None = None
     unsaid: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] | None = None
 
     @property
     def date(self) -> date | None:
@@ -132,6 +135,7 @@ def expected_assets(
     stop_tokens: Sequence[int] = (),
     saved: Path | None = None,
     config: Any | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> ExpectedAssets:
     """Asks the tokenizer that was trained with.
 
@@ -144,14 +148,15 @@ def expected_assets(
         stop_tokens: The tokens that end an answer.
         saved: Where the tokenizer lies as it was saved, for transformers to load.
         config: transformers' configuration of what was trained.
+        asked: How the model was asked in training.
     """
     loaded = _as_transformers_loads_it(saved) if saved else None
-    asked = [*_HARD, *_around_specials(tokenizer), *_pieces(tokenizer), *_sample(texts)]
+    compared = [*_HARD, *_around_specials(tokenizer), *_pieces(tokenizer), *_sample(texts)]
     conversation, rendered = _rendered(tokenizer, today, options or ChatOptions())
     kept = {key: value for key, value in (generation or {}).items() if key not in (*_OF_A_FILE, "eos_token_id")}
     return ExpectedAssets(
-        texts=asked,
-        tokens=tokenizer.encode_batch(asked, "all"),
+        texts=compared,
+        tokens=tokenizer.encode_batch(compared, "all"),
         conversation=conversation,
         rendered=rendered,
         today=today.isoformat() if today else None,
@@ -163,6 +168,7 @@ def expected_assets(
         added=added_ids(loaded) if loaded is not None else None,
         config_roles=role_ids(config.get_text_config()) if config is not None else None,
         unsaid=_settings_of(config) if config is not None and not generation else {},
+        asked=asked,
     )
 
 
@@ -259,6 +265,7 @@ def differences(
     found: LoadedAssets,
     flags: Mapping[str, Mapping[str, Any]] | None = None,
     said_stops: Sequence[int] | None = None,
+    said_asked: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Says for each part that differs what the run has and what was loaded.
 
@@ -267,6 +274,7 @@ def differences(
         found: What was loaded.
         flags: The fields of the export's files tokenizer_config.json, by the file's name.
         said_stops: The tokens that end an answer as the export's manifest says; None where it says none.
+        said_asked: How the model was asked in training, as that manifest says.
     """
     return [
         shortened(text)
@@ -280,6 +288,7 @@ def differences(
             _settings_differ(expected, found.generation) if found.generation is not None else "",
             _stops_differ("stop tokens", expected.stop_tokens, found.stop_tokens),
             _stops_differ("stop tokens of its manifest", expected.stop_tokens, said_stops),
+            _asked_differ(expected.asked, said_asked),
         )
         if text
     ]
@@ -313,6 +322,19 @@ def _template_differs(expected: str | None, found: str | None) -> str:
         return "chat template: none is loaded, though the model was trained with one"
     place = next((n for n, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), 0)
     return f"chat template: it writes {found[place : place + 30]!r} where training had {expected[place : place + 30]!r}"
+
+
+def _asked_differ(expected: Mapping[str, Any] | None, said: Mapping[str, Any] | None) -> str:
+    if expected is None or said is None:
+        return ""
+    odd = [key for key in expected if said.get(key) != expected[key]]
+    told = (f"{key} is {_brief(said.get(key))} in place of {_brief(expected[key])}" for key in odd)
+    return f"how it is asked, by its manifest: {', '.join(told)}" if odd else ""
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _roles_differ(what: str, expected: Mapping[str, Any] | None, found: Mapping[str, Any] | None) -> str:

@@ -73,6 +73,7 @@ from graftkit.recipe.bind import Choice
 from graftkit.recipe.schema import ExportSection
 from graftkit.redact import without_secrets
 from graftkit.report.model_card import CARD
+from graftkit.report.run_manifest import RunManifest
 from graftkit.store.files import (
     TEMPORARY,
     atomic_folder,
@@ -258,7 +259,15 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
         stop_tokens=run.manifest.stop_tokens,
         saved=run.folder / "tokenizer",
         config=build_config(loaded.model.config),
+        asked=ExportManifest(**_asked(run.manifest)).asked,
     )
+
+
+def _asked(said: RunManifest) -> dict[str, Any]:
+    """Returns what exports' manifests say of how the model is asked."""
+    if said.data is None:
+        return {"chat": None, "prompts": "chat", "system": None, "tools": []}
+    return {"chat": said.data.chat, "prompts": said.data.prompts, "system": said.data.system, "tools": said.data.tools}
 
 
 def make_exporters(plan: RunPlan, host: PluginHost) -> dict[str, Exporter]:
@@ -417,16 +426,13 @@ def _write(
         "model_source": said.providers["model_source"],
         "quantizer": said.providers["quantizer"],
         "chat_template": said.tokenizer.chat_template if said.tokenizer else None,
-        "chat": said.data.chat if said.data else None,
-        "prompts": said.data.prompts if said.data else "chat",
+        **_asked(said),
         "adapter": said.providers["adapter"],
         **({"adapter_from": said.adapter_from} if said.adapter_from else {}),
         "targets": run.plan.targets,
         "tokenizer": said.providers["tokenizer"],
         "dtype": run.plan.bound.recipe.training.dtype,
         "stop_tokens": said.stop_tokens,
-        "system": said.data.system if said.data else None,
-        "tools": said.data.tools if said.data else [],
     }
     changed = run.folder / VOCABULARY if run.vocabulary.change else None
     keep = run.theirs(f"exports/{name}")

@@ -21,6 +21,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, notices_of, prove_and_tell, put_off, sketches_for, write_export
+from graftkit.flow.export_manifest import ExportManifest
 from graftkit.flow.folder import default_folder, locked_folder
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.kept_proof import TOKENIZER, KeptProof, folder_of_exports
@@ -354,6 +355,7 @@ def _assets(planned: PlannedAdapter, loaded: LoadedModel, saved: Path, today: da
         stop_tokens=stops_of(planned),
         saved=saved,
         config=build_config(loaded.model.config),
+        asked=ExportManifest.model_validate(_facts(planned, ())).asked,
     )
 
 

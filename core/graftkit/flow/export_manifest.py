@@ -23,6 +23,8 @@ from graftkit.report.run_manifest import (
     FileFacts,
     HeadFacts,
     MergeFacts,
+    place_of_export,
+    places_of,
     run_around,
 )
 from graftkit.store.files import sha256_of, to_json, write_bytes
@@ -176,6 +178,11 @@ class ExportManifest(Facts):
         if reason:
             return reason
         return "it was written, and its proof was never ended"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """How the model was asked in training, as JSON: what whoever loads it asks it with."""
+        return self.model_dump(mode="json", include={"system", "tools", "chat", "prompts"})
 
     def expert_layouts(self) -> dict[str, ExpertLayout]:
         """Returns where an exporter has put the tensors of each stack of experts, if any are adapted.
@@ -526,9 +533,8 @@ def check_none_beside(folder: Path, listed: Collection[str], below: str) -> None
 
 
 def outer_folder(export: Path) -> Path:
-    """Returns the folder that an export was made in, `OUT` of `OUT/exports/NAME`, as whoever names the export would."""
-    above = export.parent.parent
-    return above if above.name else export.absolute().parent.parent
+    """Returns the folder that an export was made in, `OUT` of `OUT/exports/NAME`, also where a link leads there."""
+    return place_of_export(export).parent.parent
 
 
 def with_replaced(
@@ -557,9 +563,12 @@ def listed_by_the_run(folder: Path) -> dict[str, Any]:
         FolderError: That manifest is damaged.
     """
     run = run_around(folder)
-    prefix = f"exports/{folder.absolute().name}/"
     artifacts = with_replaced(run.artifacts, run.replacing, outer_folder(folder)) if run else {}
-    return {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
+    for prefix in (f"exports/{place.name}/" for place in places_of(folder)):
+        found = {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
+        if found:
+            return found
+    return {}
 
 
 def check_all_listed(folder: Path, export: ExportManifest) -> None:

@@ -13,14 +13,12 @@ from graftkit.flow.base_facts import base_facts, check_unchanged
 from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model, open_named_base
 from graftkit.flow.recreate import InstalledProviders
-from graftkit.flow.tokenizer import VOCABULARY
+from graftkit.flow.tokenizer import read_change
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
-from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 
@@ -163,12 +161,9 @@ def _providers(host: PluginHost, folder: AdapterFolder, quantizer: str | None) -
 
 def _change(folder: AdapterFolder, rows: int | None) -> VocabularyChange | None:
     """Returns what the adapter's rows make of the embeddings."""
-    path = folder.path / VOCABULARY
-    if folder.manifest and path.is_file():
-        try:
-            return VocabularyChange.from_json(parse_json(read_regular(path)))
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise FolderError(f"it is damaged: {error}", where=str(path)) from None
+    said = read_change(folder.path) if folder.manifest else None
+    if said is not None:
+        return said
     return change_of_rows(folder, rows) if folder.rows and rows is not None else None
 
 

@@ -188,7 +188,8 @@ def check(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]
     opened.check()
     unexplained = rounding is not None and not rounding.explained
     said_stops = manifest.stop_tokens if "stop_tokens" in manifest.model_fields_set else None
-    odd = differences(probes.assets, assets, tokenizer_configs(folder), said_stops) if probes.assets else []
+    flags = tokenizer_configs(folder)
+    odd = differences(probes.assets, assets, flags, said_stops, manifest.asked) if probes.assets else []
     return {
         "status": "proved" if difference.within(tolerance) and not odd and not unexplained else "different",
         "covers": covered(probes.assets, assets),

@@ -18,7 +18,7 @@ from graftkit.errors import ExportError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest, outer_folder
 from graftkit.flow.folder import locked_folder
 from graftkit.report.model_card import CARD, with_proof
-from graftkit.report.run_manifest import FileFacts, RunManifest, StageFacts, run_around
+from graftkit.report.run_manifest import FileFacts, RunManifest, StageFacts, place_of_export, run_around
 from graftkit.store.files import sha256_of, write_bytes
 
 __all__ = ["Proving", "complete_recorded", "record_proof"]
@@ -65,14 +65,14 @@ def record_proof(export: Path, proved: ExportManifest, proof: Mapping[str, Any],
     """
     with locked_folder(outer_folder(export), wait=_SECONDS):
         run = run_around(export)
-        if run is not None and (run.status != "finished" or export.absolute().name not in run.exports):
+        if run is not None and (run.status != "finished" or place_of_export(export).name not in run.exports):
             return False
         now = ExportManifest.read(export, ())
         if not now.lists_what(proved):
             hint = "Verify it again."
             raise ExportError("other files lie there than those that were proved", where=str(export), hint=hint)
         if now.proof.get("status") != "proved":
-            said = _said(run, export.absolute().name, proof, told) if run else None
+            said = _said(run, place_of_export(export).name, proof, told) if run else None
             _exchange(export, said, proof)
     return True
 
@@ -128,7 +128,7 @@ def _exchange(export: Path, run: RunManifest | None, proof: Mapping[str, Any]) -
     between = now.with_facts(replacing={CARD: [*_there(export / CARD), _facts(card)]} if card else {})
     listed = {**now.files, **({CARD: _facts(card).model_dump()} if card else {})}
     new = now.with_facts(files=listed, replacing={}, proof=dict(proof))
-    outer, place = outer_folder(export), f"exports/{export.absolute().name}"
+    outer, place = outer_folder(export), f"exports/{place_of_export(export).name}"
     if run is not None:
         report = draw_report(outer, run).encode()
         files = {

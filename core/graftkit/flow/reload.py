@@ -42,7 +42,7 @@ from graftkit.flow.plugins_of_run import plugins_of_run
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.reloaded_head import HeadModel
 from graftkit.flow.reloaded_model import ReloadedModel, Reply
-from graftkit.flow.tokenizer import VOCABULARY
+from graftkit.flow.tokenizer import VOCABULARY, read_change
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.bounded_json import parse_json
@@ -349,7 +349,7 @@ def _run(folder: Path, manifest: RunManifest, make: MakeProvider, *, heads: bool
     tokenizer = make("tokenizer", providers["tokenizer"]).load(folder / "tokenizer")
     _check_tokenizer(tokenizer, facts["tokenizer_fingerprint"], folder / "tokenizer")
     dtype = _DTYPES[manifest.recipe["training"]["dtype"]]
-    change = _change(folder / VOCABULARY)
+    change = read_change(folder)
     seed = manifest.recipe["training"]["seed"]
     whole = _whole_of_run(facts, folder)
     network, settings = _adapted(
@@ -372,7 +372,7 @@ def _peft(folder: Path, manifest: ExportManifest, make: MakeProvider, *, heads: 
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder)
     dtype = _DTYPES[manifest.dtype]
-    change = _change(folder / VOCABULARY)
+    change = read_change(folder)
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
     whole = _Whole(saved)
     network, settings = _adapted(
@@ -468,11 +468,6 @@ def _put_whole(network: Any, whole: _Whole) -> None:
 def _empty_rows(change: VocabularyChange) -> MakeRows:
     """Makes room for rows that are read afterwards."""
     return lambda weight, role: torch.zeros(len(change.ids), weight.shape[1])
-
-
-def _change(path: Path) -> VocabularyChange | None:
-    """Returns what became of the base model's vocabulary, where something did."""
-    return VocabularyChange.from_json(parse_json(read_regular(path))) if path.is_file() else None
 
 
 def _check_tokenizer(tokenizer: Tokenizer, trained_with: str, where: Path) -> None:

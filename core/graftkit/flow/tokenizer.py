@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from graftkit.corpus.encode import chat_template_of
-from graftkit.errors import DataError, ModelError, RecipeError, RequestError
+from graftkit.errors import DataError, FolderError, ModelError, RecipeError, RequestError
 from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.open_model import check_fits, embedding_rows
 from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, sample_texts
+from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.interfaces.vocabulary import ExtensionPlan
+from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.store.files import atomic_folder, write_json
 
-__all__ = ["VOCABULARY", "make_vocabulary", "prepare_tokenizer", "template_hash"]
+__all__ = ["VOCABULARY", "make_vocabulary", "prepare_tokenizer", "read_change", "template_hash"]
 
 VOCABULARY = "vocabulary.json"
 """What becomes of the embeddings' rows: in a run's folder, and in every export that holds new rows alone."""
@@ -148,3 +151,18 @@ def _tell(stage: StageScope, built: BuiltTokenizer) -> None:
         )
     if len(plan.scaffolding) > len(plan.tokens) // 2:
         stage.notice(f"{len(plan.scaffolding)} of {len(plan.tokens)} new tokens are never used by themselves")
+
+
+def read_change(folder: Path) -> VocabularyChange | None:
+    """Returns what became of the base model's vocabulary, as a run or an export says; None where nothing did.
+
+    Raises:
+        FolderError: What it says is damaged.
+    """
+    path = folder / VOCABULARY
+    if not path.is_file():
+        return None
+    try:
+        return VocabularyChange.from_json(parse_json(read_regular(path)))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise FolderError(f"it is damaged: {error}", where=str(path)) from None

@@ -30,7 +30,7 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.redact import without_secrets
-from graftkit.report.run_manifest import MANIFEST, RunManifest, required, run_around
+from graftkit.report.run_manifest import MANIFEST, RunManifest, places_of, required, run_around
 from graftkit.store.files import file_facts
 
 __all__ = ["Verified", "check_files", "verify", "verify_run"]
@@ -190,8 +190,9 @@ def _verify(
     from graftkit.flow.export import prove_and_tell
     from graftkit.flow.probes import PROBES_FILE
 
-    probes = folder.absolute().parent.parent / PROBES_FILE
-    if not probes.is_file():
+    beside = [place.parent.parent / PROBES_FILE for place in places_of(folder)]
+    probes = next((path for path in beside if path.is_file()), None)
+    if probes is None:
         raise FolderError(
             f"the run's {PROBES_FILE} is not beside it",
             where=str(folder),

@@ -140,6 +140,9 @@ class ExtendableBackend(Protocol):
 
 _MOST_ROWS = 2**31 - 1
 
+_MOST_IDS = 400_000
+"""New ids, or kept ones, at most: a tokenizer has no more tokens, added ones among them."""
+
 ChangeKind = Literal["extended", "trained", "replaced"]
 
 
@@ -180,6 +183,8 @@ class VocabularyChange:
         Raises:
             KeyError, TypeError, ValueError: It is something else.
         """
+        if any(len(data[key] or ()) > _MOST_IDS for key in ("ids", "parts", "kept")):
+            raise ValueError(f"it has over {_MOST_IDS:,} ids")
         try:
             kept = None if data["kept"] is None else {int(new): int(old) for new, old in data["kept"]}
             ids, parts = tuple(map(int, data["ids"])), tuple(tuple(map(int, ids)) for ids in data["parts"])

@@ -21,6 +21,7 @@ LONGEST = 40
 """Tokens of the longest sequence that a twin is tried on: longer than its windows."""
 _WINDOW = 16
 _VOCABULARY = 96
+_LABELS = 16
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "depth")
 _WIDTHS = ("hidden_size", "n_embd", "d_model")
@@ -95,9 +96,16 @@ def _small(config: dict[str, Any], short_windows: bool) -> Iterator[dict[str, An
     small = few | {key: _VOCABULARY for key in ("vocab_size",) if key in few} | dict.fromkeys(_SPECIALS)
     if head_of(config) != "language":  # encoders count positions from their padding token on
         small["pad_token_id"] = _PADDING
+        small |= _few_labels(small)
     yield _narrow(small)
     yield small
     yield few
+
+
+def _few_labels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys that name labels, with few of them: each has a row of the head, whatever the others have."""
+    labels = [str(label) for label in (config.get("id2label") or {}).values()][:_LABELS]
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: id for id, label in enumerate(labels)}}
 
 
 def _full(config: Mapping[str, Any]) -> dict[str, Any]:

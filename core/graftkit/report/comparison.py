@@ -145,10 +145,11 @@ def _figures(name: str, run: RunData) -> RunFigures:
     manifest = run.manifest
     before, after = manifest.metrics.get("before"), manifest.metrics.get("after")
     first = manifest.metrics.get("base") or before
-    tokens, seconds = sum(line["tokens"] for line in run.steps), sum(line["seconds"] for line in run.steps)
-    reached = list(accumulate(line["tokens"] for line in run.steps))
-    at_step = {line["step"]: total for line, total in zip(run.steps, reached, strict=True)}
-    losses = [(float(total), float(line["loss"])) for line, total in zip(run.steps, reached, strict=True)]
+    lines = [(line["step"], line["tokens"], line["seconds"], float(line["loss"])) for line in run.steps]
+    reached = list(accumulate(tokens for _, tokens, _, _ in lines))
+    tokens, seconds = reached[-1] if reached else 0, sum(took for _, _, took, _ in lines)
+    at_step = {step: total for (step, *_), total in zip(lines, reached, strict=True)} if run.holdout else {}
+    losses = [(float(total), loss) for (*_, loss), total in zip(lines, reached, strict=True)]
     holdout = [(float(at_step[step]), loss) for step, loss in sorted(run.holdout.items()) if step in at_step]
     return RunFigures(
         name=name,

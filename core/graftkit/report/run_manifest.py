@@ -43,6 +43,8 @@ __all__ = [
     "StageMemory",
     "StepFailure",
     "TokenizerFacts",
+    "place_of_export",
+    "places_of",
     "required",
     "run_around",
     "run_of",
@@ -582,15 +584,31 @@ def _oddity(data: Any) -> str:
 
 
 def run_around(export: Path) -> RunManifest | None:
-    """Returns the manifest of the run that an export, or a folder in one, lies in.
+    """Returns the manifest of the run that an export, or a folder in one, lies in, also where a link leads there.
 
     A manifest.json in the export itself is the export's word, not the run's.
 
     Raises:
         FolderError: As for `RunManifest.read`.
     """
-    outer = [above.parent for above in export.absolute().parents[:2] if above.name == "exports"]
+    parents = [above for place in places_of(export) for above in place.parents[:2]]
+    outer = dict.fromkeys(above.parent for above in parents if above.name == "exports")
     return next((found for run in outer if (found := RunManifest.read(run))), None)
+
+
+def places_of(folder: Path) -> tuple[Path, Path]:
+    """Returns where a folder lies by its name, and where it is if links in that are followed."""
+    return folder.absolute(), folder.resolve()
+
+
+def place_of_export(export: Path) -> Path:
+    """Returns where an export lies in the folder it was made in: as it is named, or where links lead that it is.
+
+    Of two such places it is the one in a run.
+    """
+    named = [place for place in places_of(export) if place.parent.name == "exports"]
+    in_run = (place for place in named if (place.parent.parent / MANIFEST).is_file())
+    return next(in_run, named[0] if named else export.absolute())
 
 
 def run_of(folder: Path) -> RunManifest | None:

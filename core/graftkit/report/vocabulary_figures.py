@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import html
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import RequestError
 from graftkit.report.closed_page import with_policy, without_style_attributes
-from graftkit.store.files import write_atomic, write_text
+from graftkit.store.files import check_new_file, write_new, write_new_text
 from graftkit.suggest import known_names
 from graftkit.visible import visible
 from graftkit.vocabulary.analyze import Analysis
@@ -30,16 +29,14 @@ def check_picture(path: Path) -> None:
     """Makes sure before any work that a picture may be written there.
 
     Raises:
-        RequestError: Its name has another ending, or its folder is missing or can't be written.
+        RequestError: Its name has another ending.
+        FolderError: There is such a file, or its folder is missing or can't be written.
     """
     if path.suffix not in PICTURES:
         raise RequestError(
             "a picture's name ends in .svg, .png or .html", where=str(path), hint=known_names(path.suffix, PICTURES)
         )
-    if not path.absolute().parent.is_dir():
-        raise RequestError("there is no such folder to write into", where=str(path.parent))
-    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
-        raise RequestError("can't be written: Permission denied", where=str(path), hint="Draw it elsewhere with --out.")
+    check_new_file(path)
 
 
 def savings_figure(analysis: Analysis, title: str) -> Figure:
@@ -120,18 +117,19 @@ def write_picture(
     """Writes a figure as its file's name says; a page has the table below it.
 
     Raises:
+        FolderError: There is such a file.
         StorageError: The system refused.
     """
     from matplotlib import rc_context
 
     with rc_context(_SETTINGS):
         if path.suffix == ".png":
-            write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))
+            write_new(path, lambda file: figure.savefig(file, format="png", dpi=150))
             return
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
-    write_text(path, svg if path.suffix == ".svg" else _page(svg[svg.index("<svg") :], headers, rows, title))
+    write_new_text(path, svg if path.suffix == ".svg" else _page(svg[svg.index("<svg") :], headers, rows, title))
 
 
 def _page(svg: str, headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:

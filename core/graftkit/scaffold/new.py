@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.kinds import KINDS, Kind
-from graftkit.store.files import atomic_folder, guarded, sweep_of
+from graftkit.store.files import guarded, new_folder, sweep_of
 
 __all__ = ["COMMAND", "new_plugin", "plugin_names"]
 
@@ -86,7 +86,7 @@ def new_plugin(name: str, kind: Kind | Literal["command"], parent: Path) -> Path
         "file": kind.replace("-", "_"),
         "version": __version__,
     }
-    with atomic_folder(project) as folder:
+    with new_folder(project) as folder:
         for path, template in _layout(values).items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)

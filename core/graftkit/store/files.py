@@ -14,18 +14,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from graftkit.errors import StorageError
+from graftkit.errors import FolderError, StorageError
 from graftkit.interfaces.regular_file import open_regular
 
 __all__ = [
     "TEMPORARY",
     "LineFile",
     "atomic_folder",
+    "check_new_file",
     "file_facts",
     "guarded",
     "held",
     "is_temporary",
     "make_folder",
+    "new_folder",
     "remove_tree",
     "replace_folder",
     "sha256_of",
@@ -37,6 +39,8 @@ __all__ = [
     "write_atomic",
     "write_bytes",
     "write_json",
+    "write_new",
+    "write_new_text",
     "write_text",
 ]
 
@@ -52,6 +56,9 @@ _HINTS = {
     errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere with --out.",
     errno.EROFS: "The file system is read-only: write elsewhere with --out.",
     errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
+    errno.ENOENT: "Make its folder first.",
+    errno.ENAMETOOLONG: "Give a shorter name: one with 30 bytes more is written first, and then renamed.",
+    errno.EMFILE: "No more files may be open at once (`ulimit -n`): allow more.",
 }
 
 _OF_THE_SYSTEM = re.compile(r"\(os error (\d+)\)")
@@ -101,6 +108,67 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         StorageError: The system refused; the old file, if any, is as it was.
     """
+    _write(path, write, Path.replace)
+
+
+def write_new(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file as `write_atomic` does, where there is none: not even one that has come meanwhile.
+
+    Raises:
+        FolderError: There is something of that name, which is as it was.
+        StorageError: The system refused.
+    """
+    try:
+        _write(path, write, _name_new)
+    except StorageError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            _refuse_existing(path)
+        raise
+
+
+def write_new_text(path: Path, text: str) -> None:
+    """Writes a text file, UTF-8, as `write_new` does."""
+    write_new(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def check_new_file(path: Path) -> None:
+    """Makes sure before any work that a new file may be written.
+
+    Raises:
+        FolderError: There is something of that name, or its folder is missing or can't be written.
+    """
+    _refuse_existing(path)
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise FolderError("there is no such folder to write into", where=str(folder), hint="Make it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FolderError("can't be written: Permission denied", where=str(path), hint="Write it elsewhere.")
+
+
+def _refuse_existing(path: Path) -> None:
+    """Makes sure that there is nothing of a name, not even a link that leads nowhere.
+
+    Raises:
+        FolderError: There is.
+    """
+    if os.path.lexists(path):
+        raise FolderError("there is such a file already", where=str(path), hint="Give another name.")
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    """Gives a file a name that nothing has yet, in one step where the file system knows two names of a file."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        path.open("xb").close()
+        temporary.replace(path)
+    else:
+        temporary.unlink()
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], object], name_it: Callable[[Path, Path], object]) -> None:
     sweep_of(path)
     with guarded(path):
         handle, name = tempfile.mkstemp(prefix=temporary_prefix(path.name), suffix=".partial", dir=path.parent)
@@ -112,7 +180,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.chmod(0o666 & ~_umask())
-                temporary.replace(path)
+                name_it(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -158,6 +226,42 @@ def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
     Raises:
         StorageError: The system refused; the older folder, if any, is as it was.
     """
+    with _filled(path, lambda new: _replace(path, new, keep)) as temporary:
+        yield temporary
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill as `atomic_folder` does, which gets its name where there is none but an empty folder.
+
+    Raises:
+        FolderError: There is something of that name, which may have come meanwhile, and is as it was.
+        StorageError: The system refused.
+    """
+    try:
+        with _filled(path, lambda new: _name_new_folder(new, path)) as temporary:
+            yield temporary
+    except StorageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _TAKEN:
+            raise FolderError(
+                "there is such a folder already", where=str(path), hint="Choose another name."
+            ) from error.__cause__
+        raise
+
+
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+"""How systems refuse to give a folder a name that something else has."""
+
+
+def _name_new_folder(new: Path, path: Path) -> None:
+    _sync_tree(new)
+    new.rename(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _filled(path: Path, put: Callable[[Path], object]) -> Iterator[Path]:
+    """Gives a temporary sibling folder to fill, and puts it in its place; it is gone where anything fails."""
     sweep_of(path)
     with guarded(path):
         temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(path.name), suffix=".partial", dir=path.parent))
@@ -165,7 +269,7 @@ def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
             with held(temporary):
                 temporary.chmod(0o777 & ~_umask())
                 yield temporary
-                _replace(path, temporary, keep)
+                put(temporary)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

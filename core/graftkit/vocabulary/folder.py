@@ -11,7 +11,7 @@ from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.store.files import atomic_folder, file_facts, sweep_of, write_json
+from graftkit.store.files import atomic_folder, file_facts, new_folder, sweep_of, write_json
 from graftkit.suggest import known_names
 
 __all__ = ["check_folder", "check_formats", "save_tokenizer_folder"]
@@ -95,7 +95,7 @@ def save_tokenizer_folder(
     """Writes the tokenizer in each format, and the record; the folder appears as a whole or not at all.
 
     Args:
-        folder: Where to; a tokenizer that `check_folder` allows to replace is replaced.
+        folder: Where to, or a link that leads there; a tokenizer that `check_folder` allows to replace is replaced.
         tokenizer: The tokenizer.
         formats: Names that its `save` takes.
         record: The record's file name.
@@ -107,7 +107,8 @@ def save_tokenizer_folder(
         StorageError: The system refused.
         RequestError: The tokenizer can't be saved in one of the formats.
     """
-    with atomic_folder(folder) as temporary:
+    place = folder.resolve() if folder.is_symlink() else folder
+    with (atomic_folder if overwrite else new_folder)(place) as temporary:
         for format in formats:
             tokenizer.save(temporary, format)
         write_json(temporary / record, {**facts, "files": file_facts(temporary)})

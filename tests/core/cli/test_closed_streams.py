@@ -1,12 +1,16 @@
-"""A command that was started without its standard streams runs, and no file takes their place."""
+"""Standard streams that are closed, full or not read any more take no command's work away, and no file's place."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from graftkit.cli.main import main
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell closes them")
@@ -25,3 +29,71 @@ def test_the_next_file_takes_no_closed_streams_number() -> None:
         "sys.exit(os.open(os.devnull, os.O_RDONLY) < 3 or None in (sys.stdin, sys.stdout, sys.stderr))"
     )
     assert subprocess.run(["sh", "-c", f"{sys.executable} -c '{code}' <&- >&- 2>&-"], timeout=60).returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+@pytest.mark.parametrize("terminal", ["/dev/full", "a pipe that nobody reads"])
+def test_progress_that_can_not_be_written_stops_nothing(terminal: str) -> None:
+    code = (
+        "import sys; from graftkit.cli.terminal import guarded_streams\n"
+        "from graftkit.cli.progress import show_progress\n"
+        "from graftkit.flow.events import StageStarted\n"
+        "with guarded_streams(), show_progress() as tell:\n"
+        "    tell(StageStarted('training')); print('of a library', file=sys.stderr, flush=True); print('result')\n"
+    )
+    if terminal == "/dev/full":
+        unheard = os.open(terminal, os.O_WRONLY)
+    else:
+        reading, unheard = os.pipe()
+        os.close(reading)
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=unheard, text=True, timeout=60)
+    os.close(unheard)
+    assert done.stdout == "result\n"
+
+
+def test_a_reader_that_has_heard_enough_is_no_failure() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "graftkit", "schema"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), EOFError("a file ends")])
+def test_an_error_that_click_would_swallow_is_told(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from graftkit.cli.schema import command
+
+    monkeypatch.setattr(command, "callback", raising(error))
+    with pytest.raises(SystemExit) as ended:
+        main(["schema"])
+    assert ended.value.code == 1
+    assert f"error: {type(error).__name__}: {error}" in capsys.readouterr().err
+
+
+def raising(error: Exception) -> Callable[..., NoReturn]:
+    def command(**_: object) -> NoReturn:
+        raise error
+
+    return command
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder in use can't be removed")
+def test_a_current_folder_that_is_gone_is_one_error(tmp_path: Path) -> None:
+    command = f"cd {tmp_path} && rmdir {tmp_path} && exec {sys.executable} -m graftkit schema"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "error: the current folder is not there any more\nChange into one that is, with cd.\n"
+
+
+def test_memory_that_runs_out_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from graftkit.cli.schema import command
+
+    monkeypatch.setattr(command, "callback", raising(MemoryError()))
+    with pytest.raises(SystemExit) as ended:
+        main(["schema"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: there is not enough memory for it\n")

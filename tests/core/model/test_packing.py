@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import with_head
 from graftkit.model.attention import PACKED, UnsupportedAttention, packed_attention
 from graftkit.model.packing import attention_as, choose_packing, forward_inputs, use_packing
 from graftkit.model.twin import build_twin
@@ -193,3 +194,10 @@ def test_mixtures_of_experts_are_tried_in_the_sizes_of_their_defaults(name: str)
     """A small model keeps as many experts as each token takes, and as many as its groups ask for."""
     config = CONFIG_MAPPING[name]().to_dict()
     assert choose_packing(config).packed
+
+
+def test_as_many_labels_as_there_may_be_are_tried_on_a_few() -> None:
+    """Each label has a row of the head, and computes as the others do."""
+    labels = [f"label {number}" for number in range(100_000)]
+    config = with_head({**LLAMA, "architectures": ["LlamaForCausalLM"]}, "sequence", labels, pad=0)
+    assert choose_packing(config, most_weights=100_000).packed

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from graftkit.errors import StorageError
+from graftkit.errors import FolderError, StorageError
 from graftkit.store.files import (
     atomic_folder,
     file_facts,
     guarded,
+    new_folder,
     remove_tree,
     sha256_of,
     sweep,
     sweep_of,
     write_atomic,
     write_json,
+    write_new_text,
     write_text,
 )
 
@@ -113,13 +115,58 @@ def test_a_path_that_can_be_no_file_is_a_storage_error(tmp_path: Path) -> None:
         (errno.EFBIG, "No larger file is allowed"),
         (errno.EROFS, "The file system is read-only"),
         (errno.EACCES, "The folder's permissions forbid it"),
+        (errno.ENOENT, "Make its folder first"),
+        (errno.ENAMETOOLONG, "Give a shorter name"),
+        (errno.EMFILE, "No more files may be open at once"),
     ],
 )
 def test_each_refusal_of_the_system_comes_with_a_remedy(code: int, hint: str) -> None:
     with pytest.raises(StorageError) as caught, guarded(Path("runs/x")):
         raise OSError(code, os.strerror(code))
     assert caught.value.where == "runs/x" and caught.value.hint.startswith(hint)
-    assert "--out" in caught.value.hint
+
+
+@pytest.mark.parametrize("theirs", ["a folder with files", "a file", "nothing in a folder"])
+def test_a_new_folder_takes_no_others_place(tmp_path: Path, theirs: str) -> None:
+    """Of two commands that wrote the same folder at once, the second's deleted the first's, and both ended well."""
+    path = tmp_path / "folder"
+
+    def fill() -> None:
+        with new_folder(path) as made:
+            (made / "ours").write_text("ours")
+            if theirs == "a file":
+                path.write_text("theirs")
+            else:
+                path.mkdir()
+            if theirs == "a folder with files":
+                (path / "theirs").write_text("theirs")
+
+    if theirs == "nothing in a folder":
+        fill()
+        assert (path / "ours").read_text() == "ours"
+    else:
+        with pytest.raises(FolderError, match="there is such a folder already"):
+            fill()
+        assert (path / "theirs" if path.is_dir() else path).read_text() == "theirs"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_takes_no_others_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    write_new_text(tmp_path / "new", "ours")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(FolderError, match="there is such a file already"):
+        write_new_text(tmp_path / "link", "ours")
+    monkeypatch.setattr(os, "fsync", lambda _: (tmp_path / "meanwhile").write_text("theirs"))
+    with pytest.raises(FolderError, match="there is such a file already"):
+        write_new_text(tmp_path / "meanwhile", "ours")
+    assert [(tmp_path / name).read_text() for name in ("new", "meanwhile")] == ["ours", "theirs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "meanwhile", "new"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
