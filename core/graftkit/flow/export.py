@@ -37,6 +37,7 @@ from graftkit.flow.export_manifest import (
     checked_tolerance,
     drop_foreign_code,
 )
+from graftkit.flow.folder import VOCABULARY
 from graftkit.flow.free_memory import free_memory, memory_of
 from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.left_alone import changed_files, file_states, files_left_alone, model_left_alone
@@ -49,7 +50,6 @@ from graftkit.flow.probes import PROBES_FILE, Probes, make_probes
 from graftkit.flow.prove import TRUSTED, prefix_of_proof
 from graftkit.flow.recreate import plugin_of
 from graftkit.flow.rounding import quantizes
-from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import Vocabulary, sample_texts
 from graftkit.flow.weight_sketch import sketches_of

@@ -21,7 +21,7 @@ from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.export import Planned, notices_of, prove_and_tell, sketches_for, write_export
-from graftkit.flow.folder import default_folder, locked_folder
+from graftkit.flow.folder import VOCABULARY, default_folder, locked_folder
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.kept_proof import TOKENIZER, KeptProof, folder_of_exports
 from graftkit.flow.memory_back import give_memory_back
@@ -31,7 +31,7 @@ from graftkit.flow.new_rows import changed_config
 from graftkit.flow.place_adapter import check_layers, unties_output
 from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.flow.probes import PROBES_FILE, Probes, run_probes
-from graftkit.flow.tokenizer import VOCABULARY, template_hash
+from graftkit.flow.tokenizer import template_hash
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter, MergingExporter
 from graftkit.interfaces.temporary import temporary_folder

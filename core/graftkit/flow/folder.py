@@ -22,6 +22,7 @@ __all__ = [
     "CHECKPOINTS",
     "LOCK",
     "MANIFEST",
+    "VOCABULARY",
     "ClaimedFolder",
     "claim",
     "claim_again",
@@ -37,6 +38,9 @@ CHECKPOINTS = "checkpoints"
 
 ADAPTER_FROM = "adapter-from"
 """Where a run keeps the adapter that its training went on with: it goes on without the folder that this lay in."""
+
+VOCABULARY = "vocabulary.json"
+"""What becomes of the embeddings' rows: in a run's folder, and in every export that holds new rows alone."""
 
 _ASIDE = re.compile(r"\.graftkit-[a-z0-9_]{8}\.replaced")
 """What follows the folder's name in that of the one that holds the run to be replaced."""

@@ -19,7 +19,7 @@ from graftkit.corpus.text_paths import unread_files
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.adapter_folder import AdapterFolder
 from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
-from graftkit.flow.continued_adapter import check_origin, filled_from_folder
+from graftkit.flow.continued_adapter import filled_from_folder, folder_vocabulary, told_of_origin
 from graftkit.flow.datasets import open_datasets
 from graftkit.flow.estimate import (
     FEWEST_SAID,
@@ -89,7 +89,8 @@ class RunPlan:
         shares: How many training records each entry of `data.train` has, and how often they are seen.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
-        unties: Whether output layer or embedding is a target, and the two are tied, once torch is loaded.
+        unties: Whether the base model ties output layer and embedding and one of them is a target, or the adapter that
+            training goes on with has other rows of one than of the other; once torch is loaded.
         chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
         settled: The keys of the recipe that said `auto`, "section.key", with what they came to so far.
         corpus: What a sample of the records says of all of them; None where nothing asked for it.
@@ -220,15 +221,16 @@ def make_plan(
     template = _template(bound)
     tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
     rowless = check_fits(files, tokenizer)
-    vocabulary = plan_vocabulary(bound, host, backend, template)
+    brought = folder_vocabulary(origin, bound, host, files, backend, tokenizer, template) if origin else None
+    vocabulary = brought or plan_vocabulary(bound, host, backend, template)
     before_records()
     samples, datasets, shares, found, kinds = _read(bound, host, pinned)
     labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source), origin)
-    head = head_facts(bound, labels, tokenizer)
-    files = with_facts(own_files, head)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
+    head = head_facts(bound, labels, known)
+    files = with_facts(own_files, head)
     today = recipe.data.date or started or date.today()
-    trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
+    trained = vocabulary.rows(files) if vocabulary else embedding_rows(files)
     template_in_use, length = chat_template_of(known, today, chat_options(bound)), _row_length(bound, files)
     teacher = open_teacher(bound, host, known, trained, length, vocabulary)
     encoder = Encoder(
@@ -253,7 +255,7 @@ def make_plan(
     notices = [
         *bound.document.notices,
         *without_effect(bound.recipe),
-        *(check_origin(origin, bound, tokenizer) if origin else []),
+        *(told_of_origin(origin, bound, files, tokenizer, brought) if origin else []),
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,
         *_unread(bound, datasets),
@@ -485,9 +487,9 @@ def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
 
 
 def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:
-    extend = vocabulary.section.extend if vocabulary else None
-    lost = [] if extend and extend.missing_bytes else lost_characters(tokenizer)
-    if not lost or (vocabulary and vocabulary.section.train):
+    section = vocabulary.section if vocabulary else None
+    lost = [] if section and section.extend and section.extend.missing_bytes else lost_characters(tokenizer)
+    if not lost or (section and section.train):
         return []
     return [f"the tokenizer loses {describe_losses(lost)}; tokenizer.extend.missing_bytes adds what a base lacks"]
 

@@ -9,27 +9,28 @@ from typing import Any, Literal
 
 from graftkit.errors import FolderError, ModelError, RequestError
 from graftkit.flow.adapter_folder import AdapterFolder, read_adapter_folder
+from graftkit.flow.adapter_vocabulary import (
+    change_of_folder,
+    check_rows_fit,
+    first_moved_id,
+    tokenizer_beside,
+    told_of_tokenizer,
+)
 from graftkit.flow.base_facts import base_facts, check_unchanged
-from graftkit.flow.find_tokenizer import find_tokenizer
-from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model, open_named_base
+from graftkit.flow.open_model import embedding_rows, load_tokenizer, open_model, open_named_base
 from graftkit.flow.recreate import InstalledProviders
-from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
-from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 
-__all__ = ["PlannedAdapter", "TokenizerOf", "change_of_rows", "plan_adapter"]
+__all__ = ["PlannedAdapter", "TokenizerOf", "plan_adapter"]
 
 TokenizerOf = Literal["adapter", "base"]
 """Whose tokenizer is taken where the two differ."""
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 _TASKS_WITH_HEADS = frozenset(["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"])
 """What PEFT calls the tasks of models whose head is not a language model's."""
@@ -103,15 +104,9 @@ def plan_adapter(
         except ModelError as error:
             hint = "Give that base model with --base, or --other-base to take this one all the same."
             raise ModelError(error.message, where=error.where, hint=hint) from None
-    change = _change(folder, embedding_rows(files))
+    change = change_of_folder(folder, embedding_rows(files))
     found, facts["tokenizer"], notices = _tokenizer(host, folder, files, tokenizer, change)
-    if change is None:
-        notices += check_fits(files, found)
-    elif found.vocab_size > change.size:
-        raise ModelError(
-            f"the tokenizer has {found.vocab_size:,} ids, the model with the adapter's rows {change.size:,}",
-            where=str(path),
-        )
+    notices += check_rows_fit(folder, files, found, change)
     make = InstalledProviders(host).make
     return PlannedAdapter(
         folder,
@@ -161,39 +156,6 @@ def _providers(host: PluginHost, folder: AdapterFolder, quantizer: str | None) -
     return found
 
 
-def _change(folder: AdapterFolder, rows: int | None) -> VocabularyChange | None:
-    """Returns what the adapter's rows make of the embeddings."""
-    path = folder.path / VOCABULARY
-    if folder.manifest and path.is_file():
-        try:
-            return VocabularyChange.from_json(parse_json(read_regular(path)))
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise FolderError(f"it is damaged: {error}", where=str(path)) from None
-    return change_of_rows(folder, rows) if folder.rows and rows is not None else None
-
-
-def change_of_rows(folder: AdapterFolder, rows: int) -> VocabularyChange:
-    """Returns what an adapter's trained rows make of the rows of the embeddings, those of each matrix among them.
-
-    Args:
-        folder: The adapter, which has such rows.
-        rows: How many the base model's embedding has.
-
-    Raises:
-        FolderError: Ids lie beyond rows that nobody has.
-    """
-    ids = tuple(sorted({id for own in folder.rows.values() for id in own}))
-    where = str(folder.path)
-    size = max(rows, ids[-1] + 1)
-    if size - rows > sum(id >= rows for id in ids):
-        raise FolderError(
-            f"it has new rows up to {ids[-1]:,}, of which the base model has {rows:,}, and not those between",
-            where=where,
-            hint="Is this the base model that it was trained on? Name another with --base.",
-        )
-    return VocabularyChange("extended", size, ids, ((),) * len(ids))
-
-
 def _tokenizer(
     host: PluginHost,
     folder: AdapterFolder,
@@ -208,49 +170,24 @@ def _tokenizer(
     Raises:
         ModelError: It gives ids of the base another meaning, and nobody said which is to be taken.
     """
-    manifest, path = folder.manifest, folder.path
-    if manifest:
-        own: Tokenizer = InstalledProviders(host).make("tokenizer", manifest.tokenizer).load(path)
-        if own.fingerprint != manifest.tokenizer_fingerprint:
-            raise ModelError(
-                "the tokenizer beside the adapter is not the one that it was trained with", where=str(path)
-            )
-        return own, dict(manifest.tokenizer), []
+    path = folder.path
+    beside = tokenizer_beside(folder, host) if wanted != "base" or folder.manifest else None
+    if folder.manifest and beside:
+        return beside.tokenizer, dict(folder.manifest.tokenizer), []
     registered = host.registry.resolve("tokenizer", files.tokenizer_backend)
     of_base = load_tokenizer(files, host.registry.create(registered))
-    beside = any((path / name).is_file() for name in _TOKENIZER_FILES)
     if wanted == "adapter" and not beside:
         raise RequestError("no tokenizer lies beside the adapter", where=str(path), hint="Leave --tokenizer out.")
-    if wanted == "base" or not beside:
+    if beside is None:
         return of_base, registered.facts({}), []
-    found = find_tokenizer(host, str(path))
-    if found.tokenizer.fingerprint != of_base.fingerprint and wanted is None:
-        moved = _moved(of_base, found.tokenizer)
+    if beside.tokenizer.fingerprint != of_base.fingerprint and wanted is None:
+        moved = first_moved_id(of_base, beside.tokenizer)
         if moved is not None:
             raise ModelError(
                 f"the tokenizer beside the adapter is another than the base model's: {moved}",
                 where=str(path),
                 hint="Say which it was trained with: --tokenizer adapter or --tokenizer base. Or is this another base?",
             )
-        new = "new rows" if change else "rows that the base model has"
-        told = f"the adapter's tokenizer adds tokens, with {new}"
-        if found.tokenizer.vocab_size == of_base.vocab_size:
-            told = "the adapter's tokenizer is taken: it has the base model's tokens, and makes others of some texts"
-        return found.tokenizer, found.registered.facts({}), [told]
-    return found.tokenizer, found.registered.facts({}), []
-
-
-def _moved(base: Tokenizer, other: Tokenizer) -> str | None:
-    """Says which id of the base means something else in another tokenizer, or None."""
-    for id in range(base.vocab_size):
-        before, after = _bytes(base, id), _bytes(other, id)
-        if before is not None and before != after:
-            return f"the id {id:,} is {before!r:.40} in the one and {after!r:.40} in the other"
-    return None
-
-
-def _bytes(tokenizer: Tokenizer, id: int) -> bytes | None:
-    try:
-        return tokenizer.token_bytes(id)
-    except IndexError:
-        return None
+        told = told_of_tokenizer(of_base, beside.tokenizer, change)
+        return beside.tokenizer, beside.registered.facts({}), [told]
+    return beside.tokenizer, beside.registered.facts({}), []

@@ -32,6 +32,7 @@ from graftkit.flow.export_manifest import (
     refuse_bad_files,
     refuse_foreign_code,
 )
+from graftkit.flow.folder import VOCABULARY
 from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.head import refuse_head, with_facts
 from graftkit.flow.new_rows import changed_config
@@ -42,7 +43,6 @@ from graftkit.flow.plugins_of_run import plugins_of_run
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.reloaded_head import HeadModel
 from graftkit.flow.reloaded_model import ReloadedModel, Reply
-from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.bounded_json import parse_json
@@ -58,7 +58,8 @@ from graftkit.model.grow import MakeRows, grow
 from graftkit.model.head import is_of_head
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
-from graftkit.model.whole import put_whole
+from graftkit.model.outer_layers import ties_output, untie
+from graftkit.model.whole import outer_names, put_whole
 from graftkit.report.run_manifest import BaseFacts, HeadFacts, RunManifest, required
 
 __all__ = [
@@ -431,6 +432,9 @@ def _adapted(
     device = pick_device("auto")
     network = load_base_model(files, quantizer, device=device, dtype=dtype)
     adapter = make("adapter", providers["adapter"])
+    outer = outer_names(network) if change and ties_output(network) else None
+    if outer and f"{outer[1].removesuffix('.weight')}.new_rows" in state:
+        untie(network)
     grown = grow(network, change, _empty_rows(change), files.reference) if change else None
     of_head = plan_base_model(files).head if head else ()
     whole = replace(whole, names=[name for name in whole.names if not is_of_head(name, of_head)])
