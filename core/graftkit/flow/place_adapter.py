@@ -20,7 +20,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import GrownVocabulary, grow, rows_of_base
-from graftkit.model.head import head_parameters
+from graftkit.model.head import head_modules, head_parameters, is_of_head
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import ties_output, untie, untied
@@ -30,6 +30,7 @@ from graftkit.model.whole import outer_names, put_whole, whole_parameters
 from graftkit.store.files import sha256_of
 
 __all__ = [
+    "check_head",
     "check_layers",
     "gives_output_own_rows",
     "load_state",
@@ -121,6 +122,7 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
         ModelError: The model lacks a layer or a whole parameter, or has one of that name that can't be adapted.
         FolderError: adapter_config.json names layers of which there is no tensor, or not all of which there are.
     """
+    folder = folder.knowing_head(lambda name: is_of_head(name, planned.head))
     where, held = str(folder.path), set(folder.layers)
     linear = [layer.path for layer in planned.layers]
     outer = [layer.path for layer in planned.outer]
@@ -159,6 +161,18 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
             hint=f"The files do not belong together, or {_OTHER_BASE[0].lower()}{_OTHER_BASE[1:]}",
         )
     return [layer for layer in (*known, *stacks) if layer in held or layer in stacks]
+
+
+def check_head(folder: AdapterFolder, planned: Loader) -> None:
+    """Refuses an adapter for a head of which neither it nor the base model has all tensors: they would be random.
+
+    Raises:
+        ModelError: There is such a tensor.
+    """
+    lacking = sorted(set(planned.new) - folder.saved.keys())
+    if lacking:
+        what = f"neither the adapter nor the base model has '{lacking[0]}' of the head, which it was trained with"
+        raise ModelError(what, where=str(folder.path), hint=_OTHER_BASE)
 
 
 def _check_outer(folder: AdapterFolder, paths: Sequence[str], planned: Loader) -> None:
@@ -346,6 +360,8 @@ def place_adapter(
         FolderError: Its tensors are damaged.
         ModelError: They do not fit the model.
     """
+    head = head_modules(network)
+    folder = folder.knowing_head(lambda name: is_of_head(name, head))
     tensors = read_state(folder)
     own_rows = gives_output_own_rows(folder, network)
     _check_copies(folder, network, tensors)
@@ -354,7 +370,7 @@ def place_adapter(
         untie(network)
     if unties or own_rows:
         config = untied(config)
-    whole = whole_parameters(network, folder.saved)
+    whole = [*whole_parameters(network, folder.saved), *folder.head]
     state = state_from_peft(tensors, adapter, targets, folder.expert_layouts, whole)
     grown = grow(network, change, rows_of_base(change), reference) if change else None
     if grown:
@@ -371,8 +387,10 @@ def place_adapter(
         generation,
         saved_modules=list(folder.saved),
         unties=own_rows,
+        head=head,
     )
-    load_state(model, state, folder)
+    of_base = {name: parameter.detach() for name, parameter in head_parameters(network, head).items()}
+    load_state(model, of_base | state, folder)
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +18,35 @@ from graftkit.flow.adapter_vocabulary import (
     told_of_tokenizer,
 )
 from graftkit.flow.base_facts import base_facts, check_unchanged
+from graftkit.flow.head import own_labels, with_facts
 from graftkit.flow.open_model import embedding_rows, load_tokenizer, open_model, open_named_base
 from graftkit.flow.recreate import InstalledProviders
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.report.run_manifest import HeadFacts
 
 __all__ = ["PlannedAdapter", "TokenizerOf", "plan_adapter"]
 
 TokenizerOf = Literal["adapter", "base"]
 """Whose tokenizer is taken where the two differ."""
 
-_TASKS_WITH_HEADS = frozenset(["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"])
-"""What PEFT calls the tasks of models whose head is not a language model's."""
+_SCORES_SEQUENCES = "SEQ_CLS"
+"""What PEFT calls the task of a model whose head scores sequences."""
+
+_OTHER_HEADS = frozenset(["TOKEN_CLS", "QUESTION_ANS"])
+"""What PEFT calls the tasks of models with heads that graftkit does not know."""
+
+
+_HEAD = re.compile(r"(^|\.)(score|classifier)\.(.+\.)?weight$")
+"""The names of a head's matrices, whichever transformers' class has it."""
+
+_ELSEWHERE = "Merge it with peft's merge_and_unload."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,7 @@ class PlannedAdapter:
         quantizer: Stores the base's weights.
         tokenizer: The tokenizer.
         change: What the adapter's rows make of the embeddings, or None.
+        head: What is on the base in a language model's place, or None where it is one.
         dtype: The type of the products in training.
         facts: What an export's manifest says of all these.
         notices: What the user should know.
@@ -58,6 +72,7 @@ class PlannedAdapter:
     quantizer: Quantizer
     tokenizer: Tokenizer
     change: VocabularyChange | None
+    head: HeadFacts | None
     dtype: str
     facts: Mapping[str, Any]
     notices: Sequence[str]
@@ -88,12 +103,14 @@ def plan_adapter(
     """
     folder = read_adapter_folder(path, host)
     task = folder.fields.get("task_type")
-    if (folder.manifest and folder.manifest.head) or task in _TASKS_WITH_HEADS:
+    kind = folder.manifest.head.kind if folder.manifest and folder.manifest.head else None
+    if kind == "masked" or task in _OTHER_HEADS:
         raise FolderError(
-            f"it is of a model with another head than a causal language model's ({task}), exported with its run alone",
+            "it is of a model that fills in masked tokens, which is exported with its run alone"
+            if kind
+            else f"it is of a model with a head that graftkit does not know ({task})",
             where=str(path),
-            hint="toolkit export RUN --to merged makes a whole model of it. A classifier's is trained on, and then "
-            "exported, by a recipe: objective: classification, adapter: {from: FOLDER}.",
+            hint="toolkit export RUN --to merged makes a whole model of it." if kind else _ELSEWHERE,
         )
     source, files = _base(host, folder, base)
     facts = {"model": base_facts(files), "model_source": source, **_providers(host, folder, quantizer)}
@@ -107,6 +124,8 @@ def plan_adapter(
     change = change_of_folder(folder, embedding_rows(files))
     found, facts["tokenizer"], notices = _tokenizer(host, folder, files, tokenizer, change)
     notices += check_rows_fit(folder, files, found, change)
+    head = _head(folder, files.config, found) if kind or task == _SCORES_SEQUENCES else None
+    files = with_facts(files, head)
     make = InstalledProviders(host).make
     return PlannedAdapter(
         folder,
@@ -115,10 +134,38 @@ def plan_adapter(
         make("quantizer", facts["quantizer"]),
         found,
         change,
+        head,
         manifest.dtype if manifest else "float32",
         facts,
         notices,
     )
+
+
+def _head(folder: AdapterFolder, config: Mapping[str, Any], tokenizer: Tokenizer) -> HeadFacts:
+    """Returns what is on the base model of an adapter that scores sequences.
+
+    Labels are those of graftkit's manifest, or of a base model that is such a classifier itself; of others transformers
+    says "LABEL_0" and so on, and of a single score nothing.
+
+    Raises:
+        FolderError: Neither the adapter nor the base model has a head.
+    """
+    if folder.manifest and folder.manifest.head:
+        return folder.manifest.head
+    shapes = [shape for name, shape in folder.saved.items() if len(shape) == 2 and _HEAD.search(name)]
+    own = own_labels(config)
+    named = config.get("id2label") if head_of(config) == "sequence" else None
+    outputs = min((shape[0] for shape in shapes), default=len(named) if isinstance(named, Mapping) else 0)
+    if not outputs:
+        raise FolderError(
+            "its task is to score sequences (SEQ_CLS), and neither the adapter nor the base model has a head for that",
+            where=str(folder.path),
+            hint="Name the classifier that it was trained on with --base.",
+        )
+    if outputs == 1:
+        return HeadFacts(kind="sequence", pad=tokenizer.role_token("pad"))
+    labels = own if len(own) == outputs else [f"LABEL_{number}" for number in range(outputs)]
+    return HeadFacts(kind="sequence", labels=labels, pad=tokenizer.role_token("pad"))
 
 
 def _base(host: PluginHost, folder: AdapterFolder, named: str | None) -> tuple[dict[str, Any], BaseModelFiles]:
