@@ -11,7 +11,9 @@ from typing import Any
 import graftkit
 import pytest
 import torch
+from click.testing import CliRunner
 from encoder_models import encoder_folder
+from graftkit.cli import generate
 from graftkit.errors import FolderError, ModelError, RecipeError
 from graftkit.flow.reload import AdapterBase, reload, reload_any
 from graftkit.flow.reloaded_head import HeadModel
@@ -168,6 +170,8 @@ def test_a_head_of_pefts_is_exported_as_peft_computes_it(outputs: int, tiny_mode
         torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=0, atol=1e-5)
     on_base = reload_any(str(folder), on=AdapterBase(str(tiny_model)))
     assert isinstance(on_base, HeadModel) and on_base.judge(text).facts == found.judge(text).facts
+    said = CliRunner().invoke(generate.command, [str(folder), text, "--base", str(tiny_model), "--offline", "--json"])
+    assert said.exit_code == 0 and json.loads(said.stdout.splitlines()[-1]).items() >= found.judge(text).facts.items()
     with pytest.raises(FolderError, match="it scores whole sequences, and writes no answers"):
         reload(str(folder), on=AdapterBase(str(tiny_model)))
     with pytest.raises(RecipeError, match="its format holds causal language models"):
