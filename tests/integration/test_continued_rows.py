@@ -13,7 +13,8 @@ import pytest
 import torch
 from adapted_models import adapter_of_peft
 from continued_adapters import computed_at_start, computed_by, computed_by_peft
-from graftkit.errors import ModelError, RecipeError
+from graftkit.errors import DataError, FolderError, ModelError, RecipeError
+from graftkit.store.files import sha256_of
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit.training.dry_run import dry_run
 from safetensors.torch import load_file
@@ -108,8 +109,8 @@ def test_training_starts_from_the_rows_as_peft_computes_them(
     at_start = computed_at_start(monkeypatch, made.ids)
     apart = "output layer alone" in kind
     sections = {"tokenizer": STILL_ROWS, "training": {**make_recipe()["training"], **STILL}}
-    recipe = make_recipe(model=str(made.base), adapter={"from": str(made.folder)}, export=["merged"], **sections)
-    done = graftkit.run(recipe | ({} if apart else {"export": ["peft", "merged"]}), out=tmp_path / "run")
+    recipe = make_recipe(model=str(made.base), adapter={"from": str(made.folder)}, **sections)
+    done = graftkit.run(recipe | {"export": ["merged" if apart else "peft"]}, out=tmp_path / "run")
     expected = computed_by_peft(made.base, made.folder, made.ids, made.rows)
     torch.testing.assert_close(at_start[0], expected, rtol=0, atol=2e-5)
     for source in (done.folder, *done.exports.values()):
@@ -161,6 +162,15 @@ def test_a_run_that_began_with_rows_is_the_beginning_of_another(make_recipe: Rec
     third = make_recipe(model=str(made.base), adapter={"from": str(second.exports["peft"])})
     first = graftkit.preview(third, records=1).examples[0]
     assert max(first.ids) >= 259
+    moved = tmp_path / "moved"
+    shutil.copytree(made.folder, moved)
+    vocabulary, listing = moved / "vocabulary.json", moved / "graftkit.json"
+    vocabulary.write_text(vocabulary.read_text().replace('"size": 266', '"size": 267'))
+    known = json.loads(listing.read_bytes())
+    known["files"]["vocabulary.json"]["sha256"] = sha256_of(vocabulary)
+    listing.write_text(json.dumps(known))
+    with pytest.raises(FolderError, match="it names other rows than those that the adapter has"):
+        graftkit.plan(make_recipe(model=str(made.base), adapter={"from": str(moved)}))
     shutil.rmtree(made.folder)
     more = recipe | {"training": {**recipe["training"], "steps": 8}, "export": ["peft", "gguf"]}
     done = graftkit.run(more, out=tmp_path / "second", resume=True)
@@ -186,20 +196,24 @@ def test_a_plan_says_what_rows_are_trained_and_what_memory_they_take(make_recipe
 
 
 def test_a_tokenizer_with_tokens_of_spare_rows_is_taken(make_recipe: RecipeMaker, tmp_path: Path) -> None:
-    """They were trained on as the base model has them: the adapter has no rows of its own."""
+    """They were trained on as the base model has them: the adapter has no rows of its own, and one token has none."""
     base = tiny_model_folder(tmp_path / "base")
     folder = adapter_of_peft(base, tmp_path / "adapter", target_modules=["q_proj"])
     tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.add_tokens(["<call>"])
+    tokenizer.add_tokens([f"<call {n}>" for n in range(ROWS - 259 + 1)])
     tokenizer.save_pretrained(folder)
     records = tmp_path / "records.jsonl"
-    records.write_text("".join(json.dumps({"text": f"<call> {n}"}) + "\n" for n in range(40)))
+    records.write_text("".join(json.dumps({"text": f"<call 0> {n}"}) + "\n" for n in range(40)))
     recipe = make_recipe(model=str(base), adapter={"from": str(folder)}, export=["peft", "merged"])
-    done = graftkit.run(recipe | {"data": {"train": str(records), "max_length": 64}}, out=tmp_path / "run")
+    recipe["data"] = {"train": str(records), "max_length": 64}
+    done = graftkit.run(recipe, out=tmp_path / "run")
     assert 259 in load_file(done.folder / "tokens" / "train.safetensors")["ids"]
-    assert done.manifest["tokenizer"]["vocab_size"] == 260 and "new_rows" not in done.manifest["tokenizer"]
+    assert done.manifest["tokenizer"]["vocab_size"] == 321 and "new_rows" not in done.manifest["tokenizer"]
     assert "the adapter's tokenizer adds tokens, with rows that the base model has" in done.manifest["notices"]
     assert {export["proof"]["status"] for export in done.manifest["exports"].values()} == {"proved"}
+    records.write_text(json.dumps({"text": "<call 61>"}) + "\n")
+    with pytest.raises(DataError, match="none for it"):
+        graftkit.run(recipe | {"data": {"train": str(records), "holdout": 0, "max_length": 64}}, out=tmp_path / "bad")
 
 
 def other_tokenizer(folder: Path) -> None:

@@ -86,7 +86,7 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
         )
     template = chat_template_of(built.tokenizer, plan.today, chat_options(plan.bound))
-    encoder = plan.encoder.for_tokenizer(built.tokenizer, template)
+    encoder = plan.encoder.for_tokenizer(built.tokenizer, template, asked.rows(plan.files))
     return Vocabulary(built.tokenizer, asked.registered, encoder, base, built.change, texts), built
 
 
