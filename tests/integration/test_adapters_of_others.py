@@ -605,12 +605,6 @@ def test_a_recipe_that_contradicts_its_adapter_is_refused(
         graftkit.run(make_recipe(adapter={"from": str(adapter), **said}), out=tmp_path / "run")
 
 
-def test_training_does_not_go_on_with_trained_rows(tiny_model: Path, make_recipe: RecipeMaker, tmp_path: Path) -> None:
-    made = adapter_of_peft(tiny_model, tmp_path / "a", target_modules=["q_proj"], trainable_token_indices=[300, 7])
-    with pytest.raises(RequestError, match=r"trained rows of embeddings \(model.embed_tokens\)"):
-        graftkit.run(make_recipe(adapter={"from": str(made)}), out=tmp_path / "run")
-
-
 def test_an_adapter_of_graftkit_is_trained_further_on_its_own_base_alone(
     make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import graftkit
 import pytest
 import torch
+from click.testing import CliRunner
 from encoder_models import encoder_folder
+from graftkit.cli import generate
 from graftkit.errors import FolderError, ModelError, RecipeError
-from graftkit.flow.reload import reload_any
+from graftkit.flow.reload import AdapterBase, reload, reload_any
 from graftkit.flow.reloaded_head import HeadModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
 TEXTS = [
@@ -62,7 +65,8 @@ def of_peft(base: str, folder: Path, outputs: int = 2, **options: Any) -> Path:
 
     torch.manual_seed(3)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=outputs)
-    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["q_proj"], **options))
+    fields: dict[str, Any] = {"task_type": "SEQ_CLS", "r": 4, "target_modules": ["q_proj"], **options}
+    adapted = get_peft_model(model, LoraConfig(**fields))
     with torch.no_grad():
         for parameter in adapted.parameters():
             if parameter.requires_grad:
@@ -141,11 +145,71 @@ def test_training_goes_on_with_a_head_of_pefts(
         assert [shares["bad"], shares["good"]] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_a_head_of_pefts_is_exported_by_a_recipe_alone(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("outputs", [3, 1])
+def test_a_head_of_pefts_is_exported_as_peft_computes_it(outputs: int, tiny_model: Path, tmp_path: Path) -> None:
+    """Of a classifier or of a reward model: the merged model is transformers', and scores a text as peft does."""
+    from peft import AutoPeftModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = of_peft(str(tiny_model), tmp_path / "peft", outputs, modules_to_save=["score", "norm"])
+    text = "the film was poor"
+    ids = AutoTokenizer.from_pretrained(str(tiny_model))(text, return_tensors="pt")["input_ids"]
+    theirs = AutoPeftModelForSequenceClassification.from_pretrained(str(folder), num_labels=outputs).eval()
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).logits
+    for use in ("merged", "peft"):
+        done = graftkit.export(folder, use, base=tiny_model, out=tmp_path / "out")
+        assert done.proof["status"] == "proved"
+        found = reload_any(str(done.folder))
+        assert isinstance(found, HeadModel)
+        assert found.labels == ["LABEL_0", "LABEL_1", "LABEL_2"][: outputs if outputs > 1 else 0]
+        with torch.no_grad():
+            torch.testing.assert_close(found.network(input_ids=ids).logits, expected, rtol=0, atol=1e-5)
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "exports" / "merged")
+    with torch.no_grad():
+        torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=0, atol=1e-5)
+    on_base = reload_any(str(folder), on=AdapterBase(str(tiny_model)))
+    assert isinstance(on_base, HeadModel) and on_base.judge(text).facts == found.judge(text).facts
+    said = CliRunner().invoke(generate.command, [str(folder), text, "--base", str(tiny_model), "--offline", "--json"])
+    assert said.exit_code == 0 and json.loads(said.stdout.splitlines()[-1]).items() >= found.judge(text).facts.items()
+    with pytest.raises(FolderError, match="it scores whole sequences, and writes no answers"):
+        reload(str(folder), on=AdapterBase(str(tiny_model)))
+    with pytest.raises(RecipeError, match="its format holds causal language models"):
+        graftkit.export(folder, "gguf", base=tiny_model, out=tmp_path / "other")
+
+
+def test_a_runs_head_is_exported_from_its_adapter_alone(
+    recipe_for: Any, bases: Mapping[str, str], tmp_path: Path
+) -> None:
+    """With its labels, whatever has become of the run."""
+    first = graftkit.run(recipe_for(model=bases["bert"]), out=tmp_path / "first")
+    folder = tmp_path / "adapter"
+    shutil.move(first.exports["peft"], folder)
+    done = graftkit.export(folder, "merged", out=tmp_path / "out")
+    assert done.proof["status"] == "proved"
+    found, wanted = reload_any(str(done.folder)), reload_any(str(folder))
+    assert isinstance(found, HeadModel) and isinstance(wanted, HeadModel) and found.labels == ["bad", "good"]
+    one, other = (model.judge("the film was poor").facts["probabilities"] for model in (found, wanted))
+    assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_an_adapter_whose_head_is_nowhere_is_not_exported(tiny_model: Path, tmp_path: Path) -> None:
     folder = of_peft(str(tiny_model), tmp_path / "peft", modules_to_save=["score"])
-    with pytest.raises(FolderError, match=r"another head than a causal language model's \(SEQ_CLS\)") as caught:
+    tensors = {name: tensor for name, tensor in tensors_of(folder).items() if "score" not in name}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = folder / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_bytes()) | {"modules_to_save": None}))
+    with pytest.raises(FolderError, match="neither the adapter nor the base model has a head for that"):
         graftkit.export(folder, "merged", base=tiny_model, out=tmp_path / "out")
-    assert "objective: classification, adapter: {from: FOLDER}" in caught.value.hint and not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_of_which_peft_saved_a_part_is_not_exported(bases: Mapping[str, str], tmp_path: Path) -> None:
+    """This base has no pooler: transformers drew one, which peft left out."""
+    folder = of_peft(bases["bert"], tmp_path / "peft", target_modules=["query"])
+    with pytest.raises(ModelError, match=r"neither the adapter nor the base model has 'bert\.pooler\.dense\.bias'"):
+        graftkit.export(folder, "merged", base=bases["bert"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_head_for_other_labels_does_not_fit(recipe_for: Any, tiny_model: Path, tmp_path: Path) -> None:

@@ -15,17 +15,15 @@ import pytest
 import torch
 from adapted_models import adapter_of_peft
 from click.testing import CliRunner
+from continued_adapters import computed_at_start, computed_by, computed_by_peft
 from graftkit.cli import export
 from graftkit.errors import Cancelled, ModelError, RecipeError
-from graftkit.flow import base_model
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, StepFinished
 from graftkit.flow.reload import reload, reload_base
 from graftkit.host.host import PluginHost
-from graftkit.model.packing import forward_inputs
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit.training.dry_run import dry_run
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -43,17 +41,7 @@ def base_of(folder: Path, shape: str = "llama", **settings: Any) -> Path:
 of_peft = partial(adapter_of_peft, moved=0.1, target_modules=["q_proj"])
 
 
-@torch.no_grad()
-def logits_of_peft(base: Path | str, adapter: Path) -> torch.Tensor:
-    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    found: torch.Tensor = PeftModel.from_pretrained(network, adapter)(input_ids=IDS).logits
-    return found
-
-
-@torch.no_grad()
-def logits_of(source: Path) -> torch.Tensor:
-    found: torch.Tensor = reload(str(source), PluginHost()).network(input_ids=IDS).logits
-    return found
+logits_of_peft, logits_of = partial(computed_by_peft, ids=IDS), partial(computed_by, ids=IDS)
 
 
 def trained(make_recipe: RecipeMaker, base: Path, adapter: Path, out: Path, **sections: Any) -> graftkit.RunResult:
@@ -64,17 +52,7 @@ def trained(make_recipe: RecipeMaker, base: Path, adapter: Path, out: Path, **se
 @pytest.fixture
 def at_start(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """Gets the logits that a run's model gives before its first step."""
-    found: list[torch.Tensor] = []
-    prepare = base_model.prepare_model
-
-    @torch.no_grad()
-    def prepare_and_look(*args: Any) -> base_model.LoadedModel:
-        loaded = prepare(*args)
-        found.append(loaded.model.network(**forward_inputs([IDS[0]], packed=True)).logits.float())
-        return loaded
-
-    monkeypatch.setattr(base_model, "prepare_model", prepare_and_look)
-    return found
+    return computed_at_start(monkeypatch, IDS)
 
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

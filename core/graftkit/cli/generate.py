@@ -128,7 +128,7 @@ def command(
             _say(text, asking.of(model), asking.of(without) if without else None, as_json)
 
 
-_OF_A_HEAD = frozenset({"source", "prompt", "disable", "as_json"})
+_OF_A_HEAD = frozenset({"source", "prompt", "base", "quantizer", "tokenizer", "offline", "disable", "as_json"})
 """What a model with a head is asked with: it writes no text, so there is nothing to draw."""
 
 

@@ -27,6 +27,7 @@ from graftkit.flow.export_manifest import (
     listed_by_the_run,
     refuse_bad_files,
 )
+from graftkit.flow.vocabulary_file import VOCABULARY
 from graftkit.host.guard import brief, guarded
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -34,6 +35,7 @@ from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.peft_adapter import PeftFields
 from graftkit.interfaces.peft_config import check_adapter_config, read_adapter_config, stored_shapes
 from graftkit.interfaces.peft_experts import ExpertLayout
+from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.peft_targets import peft_targets
 from graftkit.store.files import atomic_folder, sha256_of
 
@@ -57,6 +59,9 @@ NEW_ROWS = ".token_adapter.trainable_tokens_delta"
 
 OF_BASE = "base_layer."
 """What follows a layer's path in PEFT's name of the base model's own tensor, of which it keeps the output layer's."""
+
+_KEPT = (CONFIG, TENSORS, VOCABULARY)
+"""The files of an export that a run keeps as they are, where there are such; it saves the tokenizer anew."""
 
 _OF_CORE = frozenset(
     [
@@ -156,18 +161,21 @@ def is_adapter_folder(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
-def keep_adapter_folder(folder: AdapterFolder, target: Path) -> None:
-    """Copies what `read_adapter_folder` reads of an adapter, so that the run is independent of its folder.
+def keep_adapter_folder(folder: AdapterFolder, target: Path, tokenizer: Tokenizer) -> None:
+    """Copies what is read of an adapter, so that the run is independent of its folder.
 
     Args:
         folder: The adapter.
         target: The folder to make.
+        tokenizer: The tokenizer that goes with it: its own, or the base model's.
 
     Raises:
         StorageError: The system refused.
     """
-    names = [CONFIG, TENSORS, *([EXPORT_MANIFEST] if folder.manifest else [])]
+    own = (EXPORT_MANIFEST, VOCABULARY) if folder.manifest else ()
+    names = [CONFIG, TENSORS, *(name for name in own if (folder.path / name).is_file())]
     with atomic_folder(target) as made:
+        tokenizer.save(made)
         for name in names:
             shutil.copyfile(folder.path / name, made / name)
 
@@ -221,12 +229,12 @@ def _hashes(path: Path) -> dict[str, str]:
 
 
 def _manifest(path: Path, *, kept: bool) -> ExportManifest | None:
-    """Returns graftkit's own manifest of the folder, whose files are what it lists; of a copy those two that it has."""
+    """Returns graftkit's own manifest of the folder, whose files are what it lists; of a copy, those that it has."""
     if not (path / EXPORT_MANIFEST).is_file():
         return None
     manifest = ExportManifest.read(path, ("files", *TO_LOAD, *TO_REBUILD))
     if kept:
-        check_listed(path, {name: facts for name, facts in manifest.files.items() if name in (CONFIG, TENSORS)})
+        check_listed(path, {name: facts for name, facts in manifest.files.items() if name in _KEPT})
         return manifest
     check_all_listed(path, manifest)
     check_listed(path, listed_by_the_run(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,14 +11,14 @@ from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.check_model import pick_device
 from graftkit.flow.generation_settings import generation_config, stop_tokens
 from graftkit.flow.new_rows import changed_config
-from graftkit.flow.place_adapter import load_state, place_adapter, read_state, state_from_peft
+from graftkit.flow.place_adapter import check_head, load_state, place_adapter, read_state, state_from_peft
 from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.quantizer import AdoptingQuantizer
 from graftkit.model.adapt import AdaptedModel
-from graftkit.model.load import check_stored_weights, load_base_model
+from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
 from graftkit.model.merge import rounds
 from graftkit.model.originals import FileOriginals
 from graftkit.model.packing import choose_packing, use_packing
@@ -71,6 +71,8 @@ def load_adapted(
     """
     files = planned.files
     dtype = dtype or getattr(torch, planned.dtype)
+    if planned.head:
+        check_head(planned.folder, plan_base_model(files))
     check_stored_weights(files, planned.quantizer)
     network: Any = load_base_model(files, planned.quantizer, device=device, dtype=dtype)
     originals = FileOriginals(files, planned.quantizer, device, dtype)
@@ -82,7 +84,7 @@ def load_adapted(
         reference=files.reference,
         config=changed_config(files.config, planned.change, planned.tokenizer),
         tokenizer=planned.tokenizer,
-        generation=generation_config(files, planned.change, planned.tokenizer, stops_of(planned)),
+        generation=generation_of(planned),
         change=planned.change,
         originals=originals,
     )
@@ -135,6 +137,7 @@ def _plainly_named(planned: PlannedAdapter) -> bool:
     rounded = planned.dtype != "float32" and types != {_TYPES[planned.dtype]}
     return (
         planned.change is None
+        and planned.head is None
         and not (folder.saved or folder.rows or folder.expert_layouts or folder.fields.get("fan_in_fan_out"))
         and not isinstance(planned.quantizer, AdoptingQuantizer)
         and types <= set(_TYPES.values())
@@ -152,6 +155,13 @@ _TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 def stops_of(planned: PlannedAdapter) -> list[int]:
     """Returns the ids at which an answer ends: as in training where that is known, else as base and tokenizer say."""
     manifest = planned.folder.manifest
-    if manifest:
-        return list(manifest.stop_tokens)
+    if manifest or planned.head:
+        return list(manifest.stop_tokens) if manifest else []
     return stop_tokens(planned.files, planned.change, planned.tokenizer, ())
+
+
+def generation_of(planned: PlannedAdapter) -> Mapping[str, Any]:
+    """Returns how answers are generated; nothing of a model with a head, which writes none."""
+    if planned.head:
+        return {}
+    return generation_config(planned.files, planned.change, planned.tokenizer, stops_of(planned))

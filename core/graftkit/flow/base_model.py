@@ -18,7 +18,7 @@ from graftkit.flow.folder import ADAPTER_FROM
 from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.new_rows import changed_config, grow_vocabulary
 from graftkit.flow.observed_start import observed_start, put_start, with_options
-from graftkit.flow.place_adapter import load_tensors
+from graftkit.flow.place_adapter import gives_output_own_rows, load_tensors
 from graftkit.flow.shared_weights import sharing_of
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.quantizer import Quantizer
@@ -29,7 +29,7 @@ from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
-from graftkit.model.outer_layers import OuterLayer, untied
+from graftkit.model.outer_layers import OuterLayer, untie, untied
 from graftkit.model.packing import Packing, use_packing
 from graftkit.model.sharded import SharedBlocks
 from graftkit.model.whole import put_whole, whole_parameters
@@ -108,8 +108,11 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
     """
     bound, files, network = run.plan.bound, run.plan.files, base.network
     with run.stage("adapter") as stage:
-        grown = grow_vocabulary(run, network) if run.vocabulary.change else None
         origin = run.plan.origin
+        own_rows = origin is not None and gives_output_own_rows(origin, network)
+        if own_rows:
+            untie(network)
+        grown = grow_vocabulary(run, network) if run.vocabulary.change else None
         unties = origin is not None and put_whole(network, origin.saved.keys(), tied=origin.ties_saved)
         adapter: Adapter = run.host.registry.create(bound.adapter.registered, bound.adapter.config)
         start = observed_start(run, adapter, network, store, base.packing, stage, made_in)
@@ -127,7 +130,7 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
                 stage.notice("memory.offload changes nothing on a CPU, in whose memory the inputs of blocks are anyway")
         tokenizer = run.vocabulary.tokenizer
         config = changed_config(files.config, run.vocabulary.change, tokenizer)
-        config = untied(config) if unties else config
+        config = untied(config) if unties or own_rows else config
         generation = generation_config(files, run.vocabulary.change, tokenizer, run.manifest.stop_tokens)
         start_head(network, base.new, bound.recipe.training.seed)
         for parameter in head_parameters(network, base.head).values():
@@ -144,6 +147,7 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
             {} if run.plan.head else generation,
             system=system,
             saved_modules=list(origin.saved) if origin else (),
+            unties=own_rows,
             head=base.head,
         )
         if origin:
@@ -178,7 +182,7 @@ def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel, *, k
     run.record(adapter_from=before or AdapterSource(path=str(origin.path), files=dict(origin.files)))
     load_tensors(origin, model, run.plan.targets)
     if keep and not is_adapter_folder(run.folder / ADAPTER_FROM):
-        keep_adapter_folder(origin, run.folder / ADAPTER_FROM)
+        keep_adapter_folder(origin, run.folder / ADAPTER_FROM, run.vocabulary.tokenizer)
 
 
 def _tell_of_saved(stage: StageScope, model: AdaptedModel) -> None:

@@ -52,9 +52,9 @@ from graftkit.flow.prove import TRUSTED, prefix_of_proof
 from graftkit.flow.recreate import plugin_of
 from graftkit.flow.rounding import quantizes
 from graftkit.flow.run_plan import RunPlan
-from graftkit.flow.tokenizer import VOCABULARY
 from graftkit.flow.towers import check_towers
 from graftkit.flow.vocabulary import Vocabulary, sample_texts
+from graftkit.flow.vocabulary_file import VOCABULARY
 from graftkit.flow.weight_sketch import sketches_of
 from graftkit.host.discovery import disabled_by_environment
 from graftkit.host.guard import note_once
@@ -62,6 +62,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import ExportInfo
 from graftkit.host.records import BUILT_IN, MOST_NOTICES, shortened
 from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.exporter import Exporter, MergingExporter, NoticesExporter, PlannedModel
 from graftkit.interfaces.file_state import FileState
 from graftkit.interfaces.quantizer import Quantizer
@@ -331,7 +332,8 @@ def refuse_early(
             list(plan.origin.saved) if plan.origin else (),
             generation_config=deepcopy(generation),
         )
-        reason = _head_refusal(exporter, plan) or exporter.refusal(planned)
+        what = f"the objective {bound.objective.use} trains a model with another head"
+        reason = head_refusal(exporter, bound.objective_config.head, what) or exporter.refusal(planned)
         _refuse(plan, place, name, reason or merge_refusal(exporter, files, quantizer))
         for text in notices_of(exporter, planned):
             notice(f"the export {name}: {text}")
@@ -356,16 +358,18 @@ def _refuse_nameless(plan: RunPlan) -> None:
             )
 
 
-def _head_refusal(exporter: Exporter, plan: RunPlan) -> str | None:
-    """Says why an exporter that knows of no heads can't write a model with one, or None."""
-    head = plan.bound.objective_config.head
+def head_refusal(exporter: Exporter, head: Head, what: str) -> str | None:
+    """Says why an exporter that knows of no heads can't write a model with one, or None.
+
+    Args:
+        exporter: The exporter.
+        head: The model's.
+        what: What has such a model, as the message begins.
+    """
     if head in getattr(exporter, "heads", ("language",)):
         auto = head != "language" and isinstance(exporter, MergingExporter) and exporter.merge_onto == "auto"
         return "onto: auto measures the likelihood of tokens, and a head gives none: say which" if auto else None
-    return (
-        f"the objective {plan.bound.objective.use} trains a model with another head, and its format holds causal "
-        "language models: export peft or merged"
-    )
+    return f"{what}, and its format holds causal language models: export peft or merged"
 
 
 def notices_of(exporter: Exporter, model: PlannedModel) -> list[str]:

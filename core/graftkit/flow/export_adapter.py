@@ -14,16 +14,23 @@ import numpy as np
 
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import RecipeError, named
-from graftkit.flow.adapter_model import load_packed, stops_of, stream_adapted
+from graftkit.flow.adapter_model import generation_of, load_packed, stops_of, stream_adapted
 from graftkit.flow.assets import ExpectedAssets, expected_assets
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.chat import must_be_passed, options_of
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
-from graftkit.flow.export import Planned, notices_of, prove_and_tell, put_off, sketches_for, write_export
+from graftkit.flow.export import (
+    Planned,
+    head_refusal,
+    notices_of,
+    prove_and_tell,
+    put_off,
+    sketches_for,
+    write_export,
+)
 from graftkit.flow.export_manifest import ExportManifest
 from graftkit.flow.folder import default_folder, locked_folder
-from graftkit.flow.generation_settings import generation_config
 from graftkit.flow.kept_proof import TOKENIZER, KeptProof, folder_of_exports
 from graftkit.flow.memory_back import give_memory_back
 from graftkit.flow.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
@@ -32,7 +39,8 @@ from graftkit.flow.new_rows import changed_config
 from graftkit.flow.place_adapter import check_layers, unties_output
 from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.flow.probes import PROBES_FILE, Probes, run_probes
-from graftkit.flow.tokenizer import VOCABULARY, template_hash
+from graftkit.flow.tokenizer import template_hash
+from graftkit.flow.vocabulary_file import VOCABULARY
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter, MergingExporter
 from graftkit.interfaces.temporary import temporary_folder
@@ -182,7 +190,7 @@ def _write_card(
     merge: MergeFacts | None,
 ) -> None:
     manifest, template = planned.folder.manifest, planned.tokenizer.chat_template
-    chat = template is not None and (manifest is None or manifest.prompts == "chat")
+    chat = planned.head is None and template is not None and (manifest is None or manifest.prompts == "chat")
     told = next(_of_chat(planned), None)
     write_card(target, facts, proof, exporter, planned.files, name=name, chat=chat, merge=merge, told=told)
 
@@ -197,6 +205,7 @@ def _card_facts(planned: PlannedAdapter, facts: Mapping[str, Any], notices: Sequ
     """
     return CardFacts(
         base=BaseFacts.model_validate(facts["model"]),
+        head=planned.head,
         adapter=str(facts["adapter"]["name"]),
         quantizer=str(facts["quantizer"]["name"]),
         layers=len(facts["targets"]),
@@ -221,7 +230,7 @@ def _removed_on_failure(export: Path) -> Iterator[None]:
 def _of_chat(planned: PlannedAdapter) -> Iterator[str]:
     """Yields what other programs have to be told of conversations."""
     manifest = planned.folder.manifest
-    if manifest is None or manifest.prompts == "chat":
+    if planned.head is None and (manifest is None or manifest.prompts == "chat"):
         options = options_of(manifest.chat if manifest else None)
         told = must_be_passed(options, chat_template_of(planned.tokenizer, options=options))
         yield from [told] if told else []
@@ -318,9 +327,14 @@ def _refuse(exporter: Exporter, planned: PlannedAdapter, targets: Sequence[str],
         experts,
         unties,
         list(planned.folder.saved),
-        generation_config(planned.files, planned.change, planned.tokenizer, stops_of(planned)),
+        generation_of(planned),
     )
-    reason = exporter.refusal(asked) or merge_refusal(exporter, planned.files, planned.quantizer)
+    head = planned.head.kind if planned.head else "language"
+    reason = (
+        head_refusal(exporter, head, "the adapter is of a model with another head")
+        or exporter.refusal(asked)
+        or merge_refusal(exporter, planned.files, planned.quantizer)
+    )
     if reason:
         raise RecipeError(f"the export '{name}' can't be written: {reason}", where="--to")
 
@@ -364,6 +378,7 @@ def _facts(planned: PlannedAdapter, targets: Sequence[str]) -> dict[str, Any]:
     manifest, template = planned.folder.manifest, planned.tokenizer.chat_template
     trained: dict[str, Any] = {"chat": None, "prompts": "chat" if template else "plain", "system": None, "tools": []}
     trained["chat_template"] = template_hash(planned.tokenizer)
+    trained["prompts"] = "plain" if planned.head else trained["prompts"]
     if manifest:
         trained = {key: getattr(manifest, key) for key in trained}
     return {
@@ -371,6 +386,7 @@ def _facts(planned: PlannedAdapter, targets: Sequence[str]) -> dict[str, Any]:
         **trained,
         "targets": list(targets),
         "dtype": planned.dtype,
+        **({"head": planned.head} if planned.head else {}),
         "stop_tokens": stops_of(planned),
         "adapter_from": {"path": str(planned.folder.path.absolute()), "files": dict(planned.folder.files)},
     }

@@ -160,6 +160,7 @@ def request_of(
     program: int | None = None,
     saved: Sequence[str] = (),
     ties_saved: bool = False,
+    unties: bool = False,
 ) -> MemoryRequest:
     """Returns what to ask of a recipe.
 
@@ -177,6 +178,7 @@ def request_of(
         program: The bytes that the interpreter and its libraries take; those of this process when left out.
         saved: As for `DryRun`.
         ties_saved: As for `DryRun`.
+        unties: As for `DryRun`.
     """
     create = host.registry.create
     largest = largest_pass(bound.recipe, sizes, packed=packing.packed)
@@ -200,6 +202,7 @@ def request_of(
         checkpointed=bound.recipe.memory.checkpoint == "blocks",
         saved=saved,
         ties_saved=ties_saved,
+        unties=unties,
     )
     lengths = _cut_lengths(bound.recipe, sizes)
     steps = passes_of_steps(bound.recipe, sizes, packed=packing.packed)

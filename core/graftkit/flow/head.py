@@ -226,6 +226,13 @@ def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
             where=where(("evaluation", "answers")),
             hint="Leave it out: the objective's own metrics of the holdout records are reported.",
         )
+    if origin and origin.rows:
+        raise RecipeError(
+            f"adapter.from: the adapter has trained rows of {', '.join(sorted(origin.rows))}, and the objective "
+            f"{bound.objective.use} is learnt with the base model's own vocabulary",
+            where=where(("adapter", "from")),
+            hint="Export it first (toolkit export ADAPTER --to merged), and train the head on the merged model.",
+        )
     if recipe.tokenizer is not None:
         raise RecipeError(
             f"tokenizer: the objective {bound.objective.use} is learnt with the base model's own vocabulary",

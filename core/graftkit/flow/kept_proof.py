@@ -13,7 +13,7 @@ from graftkit.errors import ExportError, FolderError, GraftkitError
 from graftkit.flow.export_manifest import EXPORT_MANIFEST, ExportManifest, check_tensor_header
 from graftkit.flow.plan_adapter import PlannedAdapter
 from graftkit.flow.probes import PROBES_FILE, Probes
-from graftkit.flow.tokenizer import VOCABULARY
+from graftkit.flow.vocabulary_file import VOCABULARY
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.files import make_folder, write_bytes
 

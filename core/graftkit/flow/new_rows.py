@@ -1,4 +1,4 @@
-"""Gives a run's model the run's vocabulary: rows made by the recipe's initializer."""
+"""Gives a run's model the run's vocabulary: rows made by the recipe's initializer, or those of an adapter's folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graftkit.interfaces.architecture import is_multimodal, text_settings
 from graftkit.interfaces.initializer import Initializer, MatrixRole, NewRows
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
-from graftkit.model.grow import GrownVocabulary, grow
+from graftkit.model.grow import GrownVocabulary, grow, rows_of_base
 
 __all__ = ["changed_config", "grow_vocabulary"]
 
@@ -23,14 +23,17 @@ _MEDIA_TOKEN = ("_token_id", "_token_index")
 
 
 def grow_vocabulary(run: RunContext, network: Any) -> GrownVocabulary:
-    """Makes the new rows and puts them in the model.
+    """Makes the new rows and puts them in the model; those of an adapter's folder are read after that.
 
     Raises:
         ModelError: The architecture's embeddings can't be changed.
         PluginError: The initializer made something else than rows.
     """
-    choice, change = run.plan.bound.initializer, run.vocabulary.change
-    assert choice is not None and change is not None
+    choice, change, asked = run.plan.bound.initializer, run.vocabulary.change, run.plan.vocabulary
+    assert change is not None and asked is not None
+    if asked.section is None:
+        return grow(network, change, rows_of_base(change), run.plan.files.reference)
+    assert choice is not None
     initializer: Initializer = run.host.registry.create(choice.registered, choice.config)
 
     def make(weight: torch.Tensor, role: MatrixRole) -> torch.Tensor:

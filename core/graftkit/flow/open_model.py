@@ -149,11 +149,16 @@ def added_tokens(tokenizer: Tokenizer) -> Mapping[str, int] | None:
     return found if isinstance(found, Mapping) else None  # an attribute of this name may be anything
 
 
-def check_fits(files: BaseModelFiles, tokenizer: Tokenizer) -> list[str]:
+def check_fits(files: BaseModelFiles, tokenizer: Tokenizer, rows: int | None = None) -> list[str]:
     """Makes sure that every id that texts are cut into has a row.
 
     Added tokens may have none, as the one for images in the tokenizer of a model of text alone: a record that
     holds one is refused when it is encoded.
+
+    Args:
+        files: The base model.
+        tokenizer: The tokenizer.
+        rows: How many rows its embedding has or will have; as its files say when left out.
 
     Returns:
         What the user should know.
@@ -161,7 +166,7 @@ def check_fits(files: BaseModelFiles, tokenizer: Tokenizer) -> list[str]:
     Raises:
         ModelError: Tokens that are no added ones have no row in the embedding.
     """
-    rows = embedding_rows(files)
+    rows = embedding_rows(files) if rows is None else rows
     if rows is None or tokenizer.vocab_size <= rows:
         return []
     added = added_tokens(tokenizer)

@@ -14,16 +14,15 @@ from torch import nn
 from graftkit.errors import FolderError, ModelError, TrainingError
 from graftkit.flow.adapter_folder import NEW_ROWS, OF_BASE, PREFIX, AdapterFolder
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.initializer import MatrixRole
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
-from graftkit.model.grow import GrownVocabulary, grow
-from graftkit.model.head import head_parameters
+from graftkit.model.grow import GrownVocabulary, grow, rows_of_base
+from graftkit.model.head import head_modules, head_parameters, is_of_head
 from graftkit.model.load import Loader
 from graftkit.model.originals import FileOriginals
-from graftkit.model.outer_layers import ties_output, untied
+from graftkit.model.outer_layers import ties_output, untie, untied
 from graftkit.model.parts import tower_tensors
 from graftkit.model.peft_targets import peft_targets
 from graftkit.model.targets import refusal_of
@@ -31,6 +30,7 @@ from graftkit.model.whole import outer_names, put_whole, whole_parameters
 from graftkit.store.files import sha256_of
 
 __all__ = [
+    "check_head",
     "check_layers",
     "gives_output_own_rows",
     "load_state",
@@ -122,6 +122,7 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
         ModelError: The model lacks a layer or a whole parameter, or has one of that name that can't be adapted.
         FolderError: adapter_config.json names layers of which there is no tensor, or not all of which there are.
     """
+    folder = folder.knowing_head(lambda name: is_of_head(name, planned.head))
     where, held = str(folder.path), set(folder.layers)
     linear = [layer.path for layer in planned.layers]
     outer = [layer.path for layer in planned.outer]
@@ -145,6 +146,7 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
     if on_outer:
         _check_outer(folder, on_outer, planned)
     _check_saved(folder, planned)
+    _check_rows(folder, planned)
     stacks = folder.expert_layouts
     try:
         meant = peft_targets(folder.fields, linear, outer)
@@ -161,6 +163,18 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
     return [layer for layer in (*known, *stacks) if layer in held or layer in stacks]
 
 
+def check_head(folder: AdapterFolder, planned: Loader) -> None:
+    """Refuses an adapter for a head of which neither it nor the base model has all tensors: they would be random.
+
+    Raises:
+        ModelError: There is such a tensor.
+    """
+    lacking = sorted(set(planned.new) - folder.saved.keys())
+    if lacking:
+        what = f"neither the adapter nor the base model has '{lacking[0]}' of the head, which it was trained with"
+        raise ModelError(what, where=str(folder.path), hint=_OTHER_BASE)
+
+
 def _check_outer(folder: AdapterFolder, paths: Sequence[str], planned: Loader) -> None:
     """Refuses what an adapter on the embedding or the output layer has besides that graftkit does not compute.
 
@@ -174,6 +188,37 @@ def _check_outer(folder: AdapterFolder, paths: Sequence[str], planned: Loader) -
         what = f"one update for embedding and output layer ('ensure_weight_tying'), '{paths[0]}': graftkit has two"
     if what:
         raise ModelError(f"the adapter has {what}", where=str(folder.path), hint=_MERGED)
+
+
+def _check_rows(folder: AdapterFolder, planned: Loader) -> None:
+    """Refuses trained rows of what is no matrix of the vocabulary, or too few of one that lacks these ids.
+
+    Raises:
+        ModelError: There are such.
+        FolderError: As for `gives_output_own_rows`.
+    """
+    if not folder.rows:
+        return
+    where, outer = str(folder.path), outer_names(planned.skeleton)
+    paths = [name.removesuffix(".weight") for name in outer or ()]
+    odd = sorted(folder.rows.keys() - {*paths})
+    if odd:
+        what = f"'{odd[0][:120]}', which is neither its embedding nor its output layer"
+        raise ModelError(f"the adapter has trained rows of {what}", where=where, hint=_OTHER_BASE)
+    both = sorted({f"{path}.weight" for path in paths} & folder.saved.keys())
+    if both:
+        what = f"trained rows, and '{both[0]}' as a whole: graftkit takes one"
+        raise ModelError(f"the adapter has {what}", where=where, hint=_MERGED)
+    there = planned.skeleton.get_input_embeddings().num_embeddings
+    new = {id for ids in folder.rows.values() for id in ids if id >= there}
+    shared = ties_output(planned.skeleton) and not gives_output_own_rows(folder, planned.skeleton)
+    for path in paths[: 1 if shared else 2]:
+        if lacking := sorted(new.difference(folder.rows.get(path, ()))):
+            raise ModelError(
+                f"the adapter has rows for {len(new)} tokens, but none for '{path}' at {lacking[0]:,}",
+                where=where,
+                hint=_OTHER_BASE,
+            )
 
 
 def _check_saved(folder: AdapterFolder, planned: Loader) -> None:
@@ -315,19 +360,21 @@ def place_adapter(
         FolderError: Its tensors are damaged.
         ModelError: They do not fit the model.
     """
+    head = head_modules(network)
+    folder = folder.knowing_head(lambda name: is_of_head(name, head))
     tensors = read_state(folder)
     own_rows = gives_output_own_rows(folder, network)
     _check_copies(folder, network, tensors)
     unties = put_whole(network, folder.saved.keys(), tied=_saves_one_matrix(folder, network, tensors))
     if own_rows and not unties:
-        head = network.get_output_embeddings()
-        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-        network.config.get_text_config().tie_word_embeddings = False
+        untie(network)
     if unties or own_rows:
         config = untied(config)
-    whole = whole_parameters(network, folder.saved)
+    whole = [*whole_parameters(network, folder.saved), *folder.head]
     state = state_from_peft(tensors, adapter, targets, folder.expert_layouts, whole)
-    grown = _grown(network, change, folder, state, reference) if change else None
+    grown = grow(network, change, rows_of_base(change), reference) if change else None
+    if grown:
+        _ordered_rows(folder, grown, state)
     adapted = adapt(network, adapter, targets, seed=0, originals=originals)
     model = AdaptedModel(
         network,
@@ -340,8 +387,10 @@ def place_adapter(
         generation,
         saved_modules=list(folder.saved),
         unties=own_rows,
+        head=head,
     )
-    load_state(model, state, folder)
+    of_base = {name: parameter.detach() for name, parameter in head_parameters(network, head).items()}
+    load_state(model, of_base | state, folder)
     return model
 
 
@@ -371,6 +420,8 @@ def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[s
     _saves_one_matrix(folder, model.network, tensors)
     whole = [*whole_parameters(model.network, folder.saved), *folder.head]
     state = state_from_peft(tensors, model.adapter, targets, folder.expert_layouts, whole)
+    if folder.rows and model.grown:
+        _ordered_rows(folder, model.grown, state)
     own = {**model.row_parameters(), **head_parameters(model.network, model.head)}
     load_state(model, {name: parameter.detach() for name, parameter in own.items()} | state, folder)
 
@@ -408,41 +459,19 @@ def _check_copies(folder: AdapterFolder, network: nn.Module, tensors: Mapping[st
             raise ModelError(what, where=str(folder.path), hint=_OTHER_BASE)
 
 
-def _grown(
-    network: Any, change: VocabularyChange, folder: AdapterFolder, state: dict[str, torch.Tensor], reference: str
-) -> GrownVocabulary:
-    """Gives the network an adapter's trained rows; a matrix of which there are none keeps its own at those ids.
+def _ordered_rows(folder: AdapterFolder, grown: GrownVocabulary, state: dict[str, torch.Tensor]) -> None:
+    """Brings the rows of a folder's state into the order of a model's ids, each matrix with those of all of them.
 
-    The rows of `state` are brought into the order of the ids; a matrix keeps the base's at ids of which it has none.
-
-    Raises:
-        ModelError: A matrix has no rows at new ids of the other's.
+    A matrix keeps what the model has at ids of which the folder has no row of it; one that shares the embedding's has
+    none of its own.
     """
-
-    def make(weight: torch.Tensor, role: MatrixRole) -> torch.Tensor:
-        known = [id for id in change.ids if id < len(weight)]
-        rows = torch.zeros(len(change.ids), weight.shape[1])
-        rows[: len(known)] = weight[known]
-        return rows
-
-    there = network.get_input_embeddings().num_embeddings
-    grown = grow(network, change, make, reference)
     own = grown.parameters()
     for matrix, parameter in own.items():
-        name = matrix.removesuffix(".new_rows")
-        ids = folder.rows.get(name, ())
-        lacking = [id for id in change.ids if id >= there and id not in ids]
-        if lacking:
-            raise ModelError(
-                f"the adapter has rows for {len(change.ids)} tokens, but none for '{name}' at {lacking[0]:,}",
-                where=str(folder.path),
-                hint=_OTHER_BASE,
-            )
+        ids = folder.rows.get(matrix.removesuffix(".new_rows"), ())
         rows = parameter.detach().cpu().clone()
         if ids:
-            rows[[change.ids.index(id) for id in ids]] = state[matrix]
+            rows[[grown.change.ids.index(id) for id in ids]] = state[matrix]
         state[matrix] = rows
-    if grown.output is None:  # which shares the embedding's
-        for matrix in [f"{name}.new_rows" for name in folder.rows if f"{name}.new_rows" not in own]:
-            del state[matrix]
-    return grown
+    for name in folder.rows:
+        if f"{name}.new_rows" not in own:
+            del state[f"{name}.new_rows"]

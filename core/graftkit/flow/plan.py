@@ -17,7 +17,7 @@ from graftkit.corpus.split import Split, exclude, split
 from graftkit.corpus.text_paths import unread_files
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
-from graftkit.flow.continued_adapter import check_origin, filled_from_folder
+from graftkit.flow.continued_adapter import filled_from_folder, folder_vocabulary, told_of_origin
 from graftkit.flow.datasets import open_datasets
 from graftkit.flow.estimate import (
     FEWEST_SAID,
@@ -97,15 +97,16 @@ def make_plan(
     template = _template(bound)
     tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
     rowless = check_fits(files, tokenizer)
-    vocabulary = plan_vocabulary(bound, host, backend, template)
+    brought = folder_vocabulary(origin, bound, host, files, backend, tokenizer, template) if origin else None
+    vocabulary = brought or plan_vocabulary(bound, host, backend, template)
     before_records()
     samples, datasets, shares, found, kinds = _read(bound, host, pinned)
     labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source), origin)
-    head = head_facts(bound, labels, tokenizer)
-    files = with_facts(own_files, head)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
+    head = head_facts(bound, labels, known)
+    files = with_facts(own_files, head)
     today = recipe.data.date or started or date.today()
-    trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
+    trained = vocabulary.rows(files) if vocabulary else embedding_rows(files)
     template_in_use, length = chat_template_of(known, today, chat_options(bound)), _row_length(bound, files)
     teacher = open_teacher(bound, host, known, trained, length, vocabulary)
     encoder = Encoder(
@@ -130,7 +131,7 @@ def make_plan(
     notices = [
         *bound.document.notices,
         *without_effect(bound.recipe),
-        *(check_origin(origin, bound, tokenizer) if origin else []),
+        *(told_of_origin(origin, bound, files, tokenizer, brought) if origin else []),
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,
         *_unread(bound, datasets),
@@ -353,9 +354,9 @@ def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
 
 
 def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:
-    extend = vocabulary.section.extend if vocabulary else None
-    lost = [] if extend and extend.missing_bytes else lost_characters(tokenizer)
-    if not lost or (vocabulary and vocabulary.section.train):
+    section = vocabulary.section if vocabulary else None
+    lost = [] if section and section.extend and section.extend.missing_bytes else lost_characters(tokenizer)
+    if not lost or (section and section.train):
         return []
     return [f"the tokenizer loses {describe_losses(lost)}; tokenizer.extend.missing_bytes adds what a base lacks"]
 

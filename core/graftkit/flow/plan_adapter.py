@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,28 +10,43 @@ from typing import Any, Literal
 
 from graftkit.errors import FolderError, ModelError, RequestError
 from graftkit.flow.adapter_folder import AdapterFolder, read_adapter_folder
+from graftkit.flow.adapter_vocabulary import (
+    change_of_folder,
+    check_rows_fit,
+    first_moved_id,
+    tokenizer_beside,
+    told_of_tokenizer,
+)
 from graftkit.flow.base_facts import base_facts, check_unchanged
-from graftkit.flow.find_tokenizer import find_tokenizer
-from graftkit.flow.open_model import check_fits, embedding_rows, load_tokenizer, open_model, open_named_base
+from graftkit.flow.head import own_labels, with_facts
+from graftkit.flow.open_model import embedding_rows, load_tokenizer, open_model, open_named_base
 from graftkit.flow.recreate import InstalledProviders
-from graftkit.flow.tokenizer import read_change
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
+from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.report.run_manifest import HeadFacts
 
-__all__ = ["PlannedAdapter", "TokenizerOf", "change_of_rows", "plan_adapter"]
+__all__ = ["PlannedAdapter", "TokenizerOf", "plan_adapter"]
 
 TokenizerOf = Literal["adapter", "base"]
 """Whose tokenizer is taken where the two differ."""
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_SCORES_SEQUENCES = "SEQ_CLS"
+"""What PEFT calls the task of a model whose head scores sequences."""
 
-_TASKS_WITH_HEADS = frozenset(["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"])
-"""What PEFT calls the tasks of models whose head is not a language model's."""
+_OTHER_HEADS = frozenset(["TOKEN_CLS", "QUESTION_ANS"])
+"""What PEFT calls the tasks of models with heads that graftkit does not know."""
+
+
+_HEAD = re.compile(r"(^|\.)(score|classifier)\.(.+\.)?weight$")
+"""The names of a head's matrices, whichever transformers' class has it."""
+
+_ELSEWHERE = "Merge it with peft's merge_and_unload."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,7 @@ class PlannedAdapter:
         quantizer: Stores the base's weights.
         tokenizer: The tokenizer.
         change: What the adapter's rows make of the embeddings, or None.
+        head: What is on the base in a language model's place, or None where it is one.
         dtype: The type of the products in training.
         facts: What an export's manifest says of all these.
         notices: What the user should know.
@@ -55,6 +72,7 @@ class PlannedAdapter:
     quantizer: Quantizer
     tokenizer: Tokenizer
     change: VocabularyChange | None
+    head: HeadFacts | None
     dtype: str
     facts: Mapping[str, Any]
     notices: Sequence[str]
@@ -85,12 +103,14 @@ def plan_adapter(
     """
     folder = read_adapter_folder(path, host)
     task = folder.fields.get("task_type")
-    if (folder.manifest and folder.manifest.head) or task in _TASKS_WITH_HEADS:
+    kind = folder.manifest.head.kind if folder.manifest and folder.manifest.head else None
+    if kind == "masked" or task in _OTHER_HEADS:
         raise FolderError(
-            f"it is of a model with another head than a causal language model's ({task}), exported with its run alone",
+            "it is of a model that fills in masked tokens, which is exported with its run alone"
+            if kind
+            else f"it is of a model with a head that graftkit does not know ({task})",
             where=str(path),
-            hint="toolkit export RUN --to merged makes a whole model of it. A classifier's is trained on, and then "
-            "exported, by a recipe: objective: classification, adapter: {from: FOLDER}.",
+            hint="toolkit export RUN --to merged makes a whole model of it." if kind else _ELSEWHERE,
         )
     source, files = _base(host, folder, base)
     facts = {"model": base_facts(files), "model_source": source, **_providers(host, folder, quantizer)}
@@ -101,15 +121,11 @@ def plan_adapter(
         except ModelError as error:
             hint = "Give that base model with --base, or --other-base to take this one all the same."
             raise ModelError(error.message, where=error.where, hint=hint) from None
-    change = _change(folder, embedding_rows(files))
+    change = change_of_folder(folder, embedding_rows(files))
     found, facts["tokenizer"], notices = _tokenizer(host, folder, files, tokenizer, change)
-    if change is None:
-        notices += check_fits(files, found)
-    elif found.vocab_size > change.size:
-        raise ModelError(
-            f"the tokenizer has {found.vocab_size:,} ids, the model with the adapter's rows {change.size:,}",
-            where=str(path),
-        )
+    notices += check_rows_fit(folder, files, found, change)
+    head = _head(folder, files.config, found) if kind or task == _SCORES_SEQUENCES else None
+    files = with_facts(files, head)
     make = InstalledProviders(host).make
     return PlannedAdapter(
         folder,
@@ -118,10 +134,38 @@ def plan_adapter(
         make("quantizer", facts["quantizer"]),
         found,
         change,
+        head,
         manifest.dtype if manifest else "float32",
         facts,
         notices,
     )
+
+
+def _head(folder: AdapterFolder, config: Mapping[str, Any], tokenizer: Tokenizer) -> HeadFacts:
+    """Returns what is on the base model of an adapter that scores sequences.
+
+    Labels are those of graftkit's manifest, or of a base model that is such a classifier itself; of others transformers
+    says "LABEL_0" and so on, and of a single score nothing.
+
+    Raises:
+        FolderError: Neither the adapter nor the base model has a head.
+    """
+    if folder.manifest and folder.manifest.head:
+        return folder.manifest.head
+    shapes = [shape for name, shape in folder.saved.items() if len(shape) == 2 and _HEAD.search(name)]
+    own = own_labels(config)
+    named = config.get("id2label") if head_of(config) == "sequence" else None
+    outputs = min((shape[0] for shape in shapes), default=len(named) if isinstance(named, Mapping) else 0)
+    if not outputs:
+        raise FolderError(
+            "its task is to score sequences (SEQ_CLS), and neither the adapter nor the base model has a head for that",
+            where=str(folder.path),
+            hint="Name the classifier that it was trained on with --base.",
+        )
+    if outputs == 1:
+        return HeadFacts(kind="sequence", pad=tokenizer.role_token("pad"))
+    labels = own if len(own) == outputs else [f"LABEL_{number}" for number in range(outputs)]
+    return HeadFacts(kind="sequence", labels=labels, pad=tokenizer.role_token("pad"))
 
 
 def _base(host: PluginHost, folder: AdapterFolder, named: str | None) -> tuple[dict[str, Any], BaseModelFiles]:
@@ -159,36 +203,6 @@ def _providers(host: PluginHost, folder: AdapterFolder, quantizer: str | None) -
     return found
 
 
-def _change(folder: AdapterFolder, rows: int | None) -> VocabularyChange | None:
-    """Returns what the adapter's rows make of the embeddings."""
-    said = read_change(folder.path) if folder.manifest else None
-    if said is not None:
-        return said
-    return change_of_rows(folder, rows) if folder.rows and rows is not None else None
-
-
-def change_of_rows(folder: AdapterFolder, rows: int) -> VocabularyChange:
-    """Returns what an adapter's trained rows make of the rows of the embeddings, those of each matrix among them.
-
-    Args:
-        folder: The adapter, which has such rows.
-        rows: How many the base model's embedding has.
-
-    Raises:
-        FolderError: Ids lie beyond rows that nobody has.
-    """
-    ids = tuple(sorted({id for own in folder.rows.values() for id in own}))
-    where = str(folder.path)
-    size = max(rows, ids[-1] + 1)
-    if size - rows > sum(id >= rows for id in ids):
-        raise FolderError(
-            f"it has new rows up to {ids[-1]:,}, of which the base model has {rows:,}, and not those between",
-            where=where,
-            hint="Is this the base model that it was trained on? Name another with --base.",
-        )
-    return VocabularyChange("extended", size, ids, ((),) * len(ids))
-
-
 def _tokenizer(
     host: PluginHost,
     folder: AdapterFolder,
@@ -203,49 +217,24 @@ def _tokenizer(
     Raises:
         ModelError: It gives ids of the base another meaning, and nobody said which is to be taken.
     """
-    manifest, path = folder.manifest, folder.path
-    if manifest:
-        own: Tokenizer = InstalledProviders(host).make("tokenizer", manifest.tokenizer).load(path)
-        if own.fingerprint != manifest.tokenizer_fingerprint:
-            raise ModelError(
-                "the tokenizer beside the adapter is not the one that it was trained with", where=str(path)
-            )
-        return own, dict(manifest.tokenizer), []
+    path = folder.path
+    beside = tokenizer_beside(folder, host) if wanted != "base" or folder.manifest else None
+    if folder.manifest and beside:
+        return beside.tokenizer, dict(folder.manifest.tokenizer), []
     registered = host.registry.resolve("tokenizer", files.tokenizer_backend)
     of_base = load_tokenizer(files, host.registry.create(registered))
-    beside = any((path / name).is_file() for name in _TOKENIZER_FILES)
     if wanted == "adapter" and not beside:
         raise RequestError("no tokenizer lies beside the adapter", where=str(path), hint="Leave --tokenizer out.")
-    if wanted == "base" or not beside:
+    if beside is None:
         return of_base, registered.facts({}), []
-    found = find_tokenizer(host, str(path))
-    if found.tokenizer.fingerprint != of_base.fingerprint and wanted is None:
-        moved = _moved(of_base, found.tokenizer)
+    if beside.tokenizer.fingerprint != of_base.fingerprint and wanted is None:
+        moved = first_moved_id(of_base, beside.tokenizer)
         if moved is not None:
             raise ModelError(
                 f"the tokenizer beside the adapter is another than the base model's: {moved}",
                 where=str(path),
                 hint="Say which it was trained with: --tokenizer adapter or --tokenizer base. Or is this another base?",
             )
-        new = "new rows" if change else "rows that the base model has"
-        told = f"the adapter's tokenizer adds tokens, with {new}"
-        if found.tokenizer.vocab_size == of_base.vocab_size:
-            told = "the adapter's tokenizer is taken: it has the base model's tokens, and makes others of some texts"
-        return found.tokenizer, found.registered.facts({}), [told]
-    return found.tokenizer, found.registered.facts({}), []
-
-
-def _moved(base: Tokenizer, other: Tokenizer) -> str | None:
-    """Says which id of the base means something else in another tokenizer, or None."""
-    for id in range(base.vocab_size):
-        before, after = _bytes(base, id), _bytes(other, id)
-        if before is not None and before != after:
-            return f"the id {id:,} is {before!r:.40} in the one and {after!r:.40} in the other"
-    return None
-
-
-def _bytes(tokenizer: Tokenizer, id: int) -> bytes | None:
-    try:
-        return tokenizer.token_bytes(id)
-    except IndexError:
-        return None
+        told = told_of_tokenizer(of_base, beside.tokenizer, change)
+        return beside.tokenizer, beside.registered.facts({}), [told]
+    return beside.tokenizer, beside.registered.facts({}), []

@@ -58,7 +58,16 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
         model = (files.config, files.tensors, files.reference, settled.targets)
         saved, ties = (tuple(origin.saved), origin.ties_saved) if origin else ((), False)
         asked = request_of(
-            bound, host, *model, base.packing, base.device.type, sizes, change, saved=saved, ties_saved=ties
+            bound,
+            host,
+            *model,
+            base.packing,
+            base.device.type,
+            sizes,
+            change,
+            saved=saved,
+            ties_saved=ties,
+            unties=settled.unties,
         )
         return asked.with_teacher(_teacher_model(plan, bound, host, base))
 

@@ -10,7 +10,7 @@ from graftkit.articles import with_article
 from graftkit.errors import PluginCallError, PluginError
 from graftkit.host.guard import brief, guarded, guarded_class
 from graftkit.host.host import PluginHost
-from graftkit.host.records import PluginRecord
+from graftkit.host.records import PluginRecord, RegisteredProvider
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.provider import import_target
 
@@ -112,6 +112,28 @@ class InstalledProviders:
             facts: What a manifest says of it.
 
         Raises:
+            PluginError: No installed plugin offers the class that the manifest names, or it is of another kind; or it
+                can't be made as the manifest says.
+        """
+        registered = self.registered(kind, facts)
+        try:
+            made = _made(facts, registered.plugin)
+        except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
+            reason = " ".join(str(error).split())[:300]
+            raise PluginError(
+                f"the manifest is damaged: {facts['target']} can't be made as it says: {reason}"
+            ) from None
+        self._registry.guard(made, registered)
+        return made
+
+    def registered(self, kind: Kind, facts: Mapping[str, Any]) -> RegisteredProvider:
+        """Finds the installed provider that a manifest names.
+
+        Args:
+            kind: What it has to be.
+            facts: What a manifest says of it.
+
+        Raises:
             PluginError: No installed plugin offers the class that the manifest names, or it is of another kind.
         """
         if not isinstance(facts, Mapping):
@@ -126,13 +148,4 @@ class InstalledProviders:
                 f"no installed plugin offers {facts.get('target')}, which the manifest names",
                 hint=f"It says that it came from {facts.get('distribution')} {facts.get('version')}: install that.",
             )
-        registered = self._providers[kind, named[0]]
-        try:
-            made = _made(facts, registered.plugin)
-        except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
-            reason = " ".join(str(error).split())[:300]
-            raise PluginError(
-                f"the manifest is damaged: {facts['target']} can't be made as it says: {reason}"
-            ) from None
-        self._registry.guard(made, registered)
-        return made
+        return self._providers[kind, named[0]]

@@ -42,7 +42,7 @@ from graftkit.flow.plugins_of_run import plugins_of_run
 from graftkit.flow.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.reloaded_head import HeadModel
 from graftkit.flow.reloaded_model import ReloadedModel, Reply
-from graftkit.flow.tokenizer import VOCABULARY, read_change
+from graftkit.flow.vocabulary_file import VOCABULARY, read_change
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.bounded_json import parse_json
@@ -58,7 +58,8 @@ from graftkit.model.grow import MakeRows, grow
 from graftkit.model.head import is_of_head
 from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
-from graftkit.model.whole import put_whole
+from graftkit.model.outer_layers import ties_output, untie
+from graftkit.model.whole import outer_names, put_whole
 from graftkit.report.run_manifest import BaseFacts, HeadFacts, RunManifest, required
 
 __all__ = [
@@ -147,7 +148,7 @@ def _loaded(
     try:
         with named(source):
             if on is not None:
-                return _adapter_on(source, host, on)
+                return _adapter_on(source, host, on, heads=heads)
             return _reload(source, host, InstalledProviders(host).make, heads=heads)
     except GraftkitError:
         raise
@@ -209,7 +210,7 @@ def _reload(source: str, host: PluginHost, make: MakeProvider, *, heads: bool) -
         check_all_listed(folder, export)
     check_listed(folder, listed_by_the_run(folder))
     if (folder / "adapter_config.json").is_file() and export is None:
-        return _adapter_on(source, host, AdapterBase())
+        return _adapter_on(source, host, AdapterBase(), heads=heads)
     if (folder / "adapter_config.json").is_file():
         with this_machine_alone():
             return _peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make, heads=heads)
@@ -242,11 +243,16 @@ def _opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHo
     return HeadModel(network, tokenizer, options_of(manifest.chat))
 
 
-def _adapter_on(source: str, host: PluginHost, on: AdapterBase) -> ReloadedModel:
+def _adapter_on(source: str, host: PluginHost, on: AdapterBase, *, heads: bool) -> ReloadedModel | HeadModel:
     """Loads an adapter in PEFT's format on a base model, as `toolkit export` does."""
     planned = plan_adapter(Path(source), host, base=on.base, quantizer=on.quantizer, tokenizer=on.tokenizer)
+    if not heads:
+        _refuse_head(planned.head, Path(source))
     targets = check_layers(planned.folder, plan_base_model(planned.files))
     model, _ = load_adapted(planned, targets, pick_device("auto"))
+    if planned.head:
+        known = planned.folder.manifest
+        return HeadModel(model.network, planned.tokenizer, options_of(known.chat if known else None))
     manifest = planned.folder.manifest or ExportManifest(prompts="chat" if planned.tokenizer.chat_template else "plain")
     found = _of_export(model.network, planned.tokenizer, stops_of(planned), manifest, model.generation_config)
     return found if planned.folder.manifest else replace(found, stop=_ends(found, source, found.stop))
@@ -431,6 +437,9 @@ def _adapted(
     device = pick_device("auto")
     network = load_base_model(files, quantizer, device=device, dtype=dtype)
     adapter = make("adapter", providers["adapter"])
+    outer = outer_names(network) if change and ties_output(network) else None
+    if outer and f"{outer[1].removesuffix('.weight')}.new_rows" in state:
+        untie(network)
     grown = grow(network, change, _empty_rows(change), files.reference) if change else None
     of_head = plan_base_model(files).head if head else ()
     whole = replace(whole, names=[name for name in whole.names if not is_of_head(name, of_head)])

@@ -52,7 +52,8 @@ class RunPlan:
         shares: How many training records each entry of `data.train` has, and how often they are seen.
         notices: What the user should know.
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
-        unties: Whether output layer or embedding is a target, and the two are tied, once torch is loaded.
+        unties: Whether the base model ties output layer and embedding and one of them is a target, or the adapter that
+            training goes on with has other rows of one than of the other; once torch is loaded.
         chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
         settled: The keys of the recipe that said `auto`, "section.key", with what they came to so far.
         corpus: What a sample of the records says of all of them; None where nothing asked for it.

@@ -75,6 +75,7 @@ def _request(run: RunContext, planned: PlannedBase, corpus: Corpus) -> dict[str,
         "program": own_memory() or 0,
         "saved": list(plan.origin.saved) if plan.origin else [],
         "ties_saved": plan.origin is not None and plan.origin.ties_saved,
+        "unties": plan.unties,
     }
 
 
@@ -158,6 +159,7 @@ def main() -> None:
             program=asked["program"],
             saved=asked["saved"],
             ties_saved=asked["ties_saved"],
+            unties=asked["unties"],
         )
         return forecast_memory(request.with_teacher(teacher_model(tried, host, *teacher) if teacher else None))
 

@@ -144,6 +144,7 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
             as the recipe asks.
         TargetError: A target or a pattern of the adapter's own matches no layer of the model.
     """
+    from graftkit.flow.place_adapter import gives_output_own_rows
     from graftkit.model.grow import check_growable
     from graftkit.model.head import is_of_head
     from graftkit.model.load import plan_base_model
@@ -155,6 +156,7 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
     if change:
         check_growable(planned.skeleton, plan.files.reference)
     targets = _matched(bound, planned)
+    check_targets(plan, targets, planned)
     outer = [layer.path for layer in planned.outer if layer.path in targets]
     if change and outer:
         raise TargetError(
@@ -162,14 +164,14 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
             where=bound.document.where(("adapter", "targets")),
             hint="Leave it out of adapter.targets: the rows of new tokens are trained as a whole.",
         )
-    check_targets(plan, targets, planned)
+    own_rows = plan.origin is not None and gives_output_own_rows(plan.origin, planned.skeleton)
     stacks = {stack.path for stack in planned.stacks}
     dense = ["the experts of this architecture can't be quantized: they stay dense and frozen"]
     return replace(
         plan,
         targets=targets,
         expert_targets=[t for t in targets if t in stacks],
-        unties=bool(outer) and ties_output(planned.skeleton),
+        unties=own_rows or (bool(outer) and ties_output(planned.skeleton)),
         forecast=_with_saved(plan, planned, forecast(bound, planned.layers, targets, planned.stacks, planned.outer)),
         notices=[
             *plan.notices,

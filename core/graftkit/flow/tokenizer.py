@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from graftkit.corpus.encode import chat_template_of
-from graftkit.errors import DataError, FolderError, ModelError, RecipeError, RequestError
+from graftkit.errors import DataError, ModelError, RecipeError, RequestError
 from graftkit.flow.chat import chat_options
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.open_model import check_fits, embedding_rows
 from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, sample_texts
-from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.regular_file import read_regular
+from graftkit.flow.vocabulary_file import VOCABULARY
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.store.files import atomic_folder, write_json
 
-__all__ = ["VOCABULARY", "make_vocabulary", "prepare_tokenizer", "read_change", "template_hash"]
-
-VOCABULARY = "vocabulary.json"
-"""What becomes of the embeddings' rows: in a run's folder, and in every export that holds new rows alone."""
+__all__ = ["make_vocabulary", "prepare_tokenizer", "template_hash"]
 
 _KEPT = (
     ("fingerprint", "tokenizer", "The base model's files, or the corpus that it was learnt from,"),
@@ -61,8 +56,9 @@ def prepare_tokenizer(run: RunContext) -> None:
 
 def _made(run: RunContext, stage: StageScope) -> Vocabulary:
     vocabulary, built = make_vocabulary(run.plan)
-    write_json(run.folder / VOCABULARY, _facts(vocabulary.base, built))
-    _tell(stage, built)
+    if built.change:
+        write_json(run.folder / VOCABULARY, _facts(vocabulary.base, built, built.change))
+        _tell(stage, built, built.change)
     return vocabulary
 
 
@@ -83,20 +79,20 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
     except RequestError as error:
         error.where = _place_of(error, plan)
         raise
-    if not built.change.ids and not built.change.moves_ids:
+    if built.change and not built.change.ids and not built.change.moves_ids:
         raise RecipeError(
             "the tokenizer comes out as the base model's: there is nothing new in it",
             where="tokenizer",
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
         )
     template = chat_template_of(built.tokenizer, plan.today, chat_options(plan.bound))
-    encoder = plan.encoder.for_tokenizer(built.tokenizer, template)
+    encoder = plan.encoder.for_tokenizer(built.tokenizer, template, asked.rows(plan.files))
     return Vocabulary(built.tokenizer, asked.registered, encoder, base, built.change, texts), built
 
 
 def _place_of(error: RequestError, plan: RunPlan) -> str:
     """Names what was wrong, where the backend can't: it knows no recipe, nor where the base model lies."""
-    if isinstance(error, ModelError) and plan.vocabulary and plan.vocabulary.section.extend:
+    if isinstance(error, ModelError) and plan.vocabulary and plan.vocabulary.section and plan.vocabulary.section.extend:
         return plan.files.reference
     return error.where or plan.bound.document.where(("tokenizer",))
 
@@ -120,11 +116,11 @@ def _check_resumed(run: RunContext, found: Mapping[str, str | None]) -> None:
             )
 
 
-def _facts(base: Tokenizer, built: BuiltTokenizer) -> dict[str, Any]:
+def _facts(base: Tokenizer, built: BuiltTokenizer, change: VocabularyChange) -> dict[str, Any]:
     return {
         "base_fingerprint": base.fingerprint,
         "fingerprint": built.tokenizer.fingerprint,
-        **built.change.to_json(),
+        **change.to_json(),
         "tokens": _tokens(built.plan) if built.plan else [],
     }
 
@@ -133,9 +129,9 @@ def _tokens(plan: ExtensionPlan) -> list[dict[str, Any]]:
     return [{"id": t.id, "text": t.data.decode("utf-8", "backslashreplace"), "uses": t.uses} for t in plan.tokens]
 
 
-def _tell(stage: StageScope, built: BuiltTokenizer) -> None:
+def _tell(stage: StageScope, built: BuiltTokenizer, change: VocabularyChange) -> None:
     """Says what changes, as facts and where the user should know it."""
-    change, plan = built.change, built.plan
+    plan = built.plan
     stage.facts |= {"change": change.kind, "new_rows": len(change.ids), "rows": change.size}
     if plan is None:
         return
@@ -151,18 +147,3 @@ def _tell(stage: StageScope, built: BuiltTokenizer) -> None:
         )
     if len(plan.scaffolding) > len(plan.tokens) // 2:
         stage.notice(f"{len(plan.scaffolding)} of {len(plan.tokens)} new tokens are never used by themselves")
-
-
-def read_change(folder: Path) -> VocabularyChange | None:
-    """Returns what became of the base model's vocabulary, as a run or an export says; None where nothing did.
-
-    Raises:
-        FolderError: What it says is damaged.
-    """
-    path = folder / VOCABULARY
-    if not path.is_file():
-        return None
-    try:
-        return VocabularyChange.from_json(parse_json(read_regular(path)))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise FolderError(f"it is damaged: {error}", where=str(path)) from None

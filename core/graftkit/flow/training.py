@@ -28,7 +28,7 @@ from graftkit.flow.sample_answers import SampleAnswers
 from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.model.adapt import AdaptedModel
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema import TokenizerSection, TrainingSection
 from graftkit.report.run_manifest import ExportedStep, StepFailure
 from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
 from graftkit.store.token_store import TokenStore
@@ -250,9 +250,7 @@ def _check_first(run: RunContext, trainer: Trainer) -> None:
 
 
 def _row_training(run: RunContext, model: AdaptedModel) -> RowTraining:
-    section = run.plan.bound.recipe.tokenizer
-    if section is None:
-        return RowTraining()
+    section = run.plan.bound.recipe.tokenizer or TokenizerSection()
     return RowTraining(
         frozenset(model.row_parameters()), section.embedding_learning_rate, section.embedding_warmup_steps
     )

@@ -13,8 +13,10 @@ from graftkit.corpus.texts import text_files
 from graftkit.errors import RecipeError
 from graftkit.flow.datasets import open_dataset
 from graftkit.flow.find_tokenizer import find_tokenizer
+from graftkit.flow.open_model import embedding_rows
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
+from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import ROLES, NamedTemplates, Tokenizer
 from graftkit.interfaces.vocabulary import (
@@ -42,24 +44,40 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class VocabularyRequest:
-    """What a recipe makes of the base model's vocabulary.
+    """What a recipe, or the adapter that training goes on with, makes of the base model's vocabulary.
 
     Attributes:
-        section: The recipe's section.
+        section: The recipe's section; None where the adapter says it.
         registered: The backend of the tokenizer that comes out.
         backend: That backend.
         replacement: The tokenizer that takes the base's place, where it is there already.
         corpus: The texts to learn from, or None for the training records.
+        change: What the adapter's trained rows make of the embeddings; None where it has none, or a recipe says it.
     """
 
-    section: TokenizerSection
+    section: TokenizerSection | None
     registered: RegisteredProvider
     backend: Any
     replacement: Tokenizer | None = None
     corpus: Iterable[str] | None = None
+    change: VocabularyChange | None = None
+
+    def rows(self, files: BaseModelFiles) -> int | None:
+        """Returns how many rows the embedding will have; None where each id gets one.
+
+        Args:
+            files: The base model.
+        """
+        if self.section is not None:
+            return None
+        return self.change.size if self.change else embedding_rows(files)
 
     def describe(self) -> str:
         """Says in a few words what will happen."""
+        if self.section is None:
+            assert self.replacement is not None
+            rows = f" and {len(self.change.ids):,} trained rows" if self.change else ""
+            return f"the adapter's tokenizer ({self.replacement.vocab_size:,} ids){rows}"
         if self.section.extend:
             words = f" and {len(self.section.extend.words)} words" if self.section.extend.words else ""
             return f"extended by up to {self.section.extend.tokens:,} tokens{words}"
@@ -112,7 +130,7 @@ def plan_vocabulary(
         ModelError: The tokenizer that is to take the base's place can't be read.
     """
     section = bound.recipe.tokenizer
-    if section is None:
+    if section is None or not section.changes_vocabulary:
         return None
     if section.replace:
         where = bound.document.where(("tokenizer", "replace"))
@@ -158,12 +176,12 @@ class BuiltTokenizer:
 
     Attributes:
         tokenizer: The tokenizer.
-        change: What becomes of the rows of the embeddings.
+        change: What becomes of the rows of the embeddings, or None where they stay.
         plan: What was added, where tokens were.
     """
 
     tokenizer: Tokenizer
-    change: VocabularyChange
+    change: VocabularyChange | None
     plan: ExtensionPlan | None = None
 
 
@@ -171,7 +189,7 @@ def build_tokenizer(request: VocabularyRequest, base: Tokenizer, rows: int, text
     """Trains, extends or takes the tokenizer.
 
     Args:
-        request: What the recipe says.
+        request: What the recipe says, or the adapter that training goes on with.
         base: The base model's tokenizer.
         rows: Rows of the model's embedding.
         texts: The texts to learn from.
@@ -180,6 +198,9 @@ def build_tokenizer(request: VocabularyRequest, base: Tokenizer, rows: int, text
         RequestError: There is nothing to learn in the texts, or the tokenizer can't have what is asked for.
     """
     section = request.section
+    if section is None:
+        assert request.replacement is not None
+        return BuiltTokenizer(request.replacement, request.change)
     if section.extend:
         plan: ExtensionPlan = request.backend.extend(base, texts, _extension(section.extend))
         return BuiltTokenizer(plan.tokenizer, change_by_extension(plan, rows), plan)

@@ -16,7 +16,7 @@ from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.row_scale import row_scale
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear, TrainedRows
 
-__all__ = ["GrownVocabulary", "MakeRows", "check_growable", "grow"]
+__all__ = ["GrownVocabulary", "MakeRows", "check_growable", "grow", "rows_of_base"]
 
 MakeRows = Callable[[torch.Tensor, MatrixRole], torch.Tensor]
 """Makes the new rows, `[new, hidden]`, from the base's matrix, float32 on the CPU, and what it is used for."""
@@ -44,6 +44,22 @@ class GrownVocabulary:
     def parameters(self) -> dict[str, nn.Parameter]:
         """Returns what is trained, by matrix."""
         return {f"{path}.new_rows": trained.rows for path, trained in self.rows.items()}
+
+
+def rows_of_base(change: VocabularyChange) -> MakeRows:
+    """Returns what makes the base model's own rows of ids that have one, and zeros of the others: they are read then.
+
+    Args:
+        change: What becomes of the rows; every id of the base keeps its row.
+    """
+
+    def make(weight: torch.Tensor, role: MatrixRole) -> torch.Tensor:
+        known = [id for id in change.ids if id < len(weight)]
+        rows = torch.zeros(len(change.ids), weight.shape[1])
+        rows[: len(known)] = weight[known]
+        return rows
+
+    return make
 
 
 def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str = "") -> GrownVocabulary:
@@ -111,7 +127,7 @@ def check_growable(network: Any, where: str = "") -> None:
         raise ModelError(
             f"the vocabulary of this architecture can't be changed: {reason}",
             where=where,
-            hint="Leave out the recipe's section 'tokenizer'.",
+            hint="It keeps its vocabulary: no section 'tokenizer' in a recipe, and no adapter with rows of new tokens.",
         )
 
 

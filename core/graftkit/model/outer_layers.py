@@ -31,6 +31,7 @@ __all__ = [
     "outer_layers",
     "outer_weight",
     "ties_output",
+    "untie",
     "untied",
 ]
 
@@ -131,6 +132,14 @@ def adapts_outer_layer(network: nn.Module) -> bool:
 def ties_output(network: Any) -> bool:
     """Tells whether a model has an output layer that its configuration ties to its embedding."""
     return network.get_output_embeddings() is not None and bool(network.config.get_text_config().tie_word_embeddings)
+
+
+@torch.no_grad()
+def untie(network: Any) -> None:
+    """Gives a model whose output layer shares the embedding's matrix one of its own, with the same numbers."""
+    head = network.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    network.config.get_text_config().tie_word_embeddings = False
 
 
 def untied(config: Mapping[str, Any]) -> Mapping[str, Any]:

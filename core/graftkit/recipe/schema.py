@@ -265,10 +265,14 @@ class TokenizerSection(StrictModel):
     @model_validator(mode="after")
     def _one_way(self) -> TokenizerSection:
         said = [name for name in ("extend", "train", "replace") if getattr(self, name) is not None]
-        if len(said) != 1:
-            found = " and ".join(said) or "neither"
-            raise ValueError(f"tokenizer: say one of extend, train and replace, not {found}")
+        if len(said) > 1:
+            raise ValueError(f"tokenizer: say one of extend, train and replace, not {' and '.join(said)}")
         return self
+
+    @property
+    def changes_vocabulary(self) -> bool:
+        """Whether it does; else it says how the rows are trained that an adapter's folder brings."""
+        return bool(self.extend or self.train or self.replace)
 
 
 class DatasetSection(StrictModel):
@@ -668,6 +672,8 @@ class Recipe(StrictModel):
                 f"({self.training.tokens_per_step}): no step could hold such a record; raise the second, lower the "
                 "first, or leave one of them out"
             )
+        if self.tokenizer and not self.tokenizer.changes_vocabulary and self.adapter.origin is None:
+            raise ValueError("tokenizer: say one of extend, train and replace")
         if (
             self.tokenizer
             and self.training.steps is not None

@@ -18,7 +18,11 @@ def without_effect(recipe: Recipe) -> Iterator[str]:
         >>> list(without_effect(Recipe.model_validate(recipe)))
         ['evaluation.metrics has no effect: evaluation.answers is 0']
     """
-    evaluation, training = recipe.evaluation, recipe.training
+    evaluation, training, tokenizer = recipe.evaluation, recipe.training, recipe.tokenizer
+    if tokenizer and not tokenizer.changes_vocabulary:
+        yield from _idle(
+            "tokenizer", tokenizer, ("embedding_init",), "the rows are those of the adapter in adapter.from"
+        )
     if not evaluation.answers:
         yield from _idle("evaluation", evaluation, _OF_ANSWERS, "evaluation.answers is 0")
     if evaluation.every is None:

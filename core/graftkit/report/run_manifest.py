@@ -122,7 +122,7 @@ class TokenizerFacts(Facts):
         chat_template: The sha256 of the chat template in use, in hex, or None.
         vocab_size: How many ids it has.
         change: What became of the base model's vocabulary, or None where it stayed.
-        new_rows: Rows of the embedding that the base model lacks.
+        new_rows: Rows of the embedding that are trained: those that the base model lacks, or an adapter's folder has.
         corpus_tokens: Tokens of the corpus that an extension learnt from: `base`, `extended`, and the share `saved`.
     """
 

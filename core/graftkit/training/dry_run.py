@@ -30,7 +30,7 @@ from graftkit.model.head import head_parameters
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.live_memory import MemoryMeter, imagined, really
 from graftkit.model.load import Loader
-from graftkit.model.outer_layers import OuterLayer
+from graftkit.model.outer_layers import OuterLayer, untie
 from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
 from graftkit.model.whole import put_whole, whole_parameters
@@ -111,6 +111,8 @@ class DryRun:
         checkpointed: Whether blocks are computed again for their gradient.
         saved: Whole parameters that are trained beside the adapter, by name.
         ties_saved: As for `put_whole`.
+        unties: Whether output layer and embedding, which the base model ties, become two matrices. Where rows of the
+            vocabulary change, each then has rows of its own; an adapter on one of them unties them by itself.
     """
 
     config: Mapping[str, Any]
@@ -130,6 +132,7 @@ class DryRun:
     checkpointed: bool = False
     saved: Sequence[str] = ()
     ties_saved: bool = False
+    unties: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,6 +416,8 @@ def _has_plain_head(config: str, most_weights: int) -> bool:
 def _grown(asked: DryRun, network: Any) -> list[nn.Parameter]:
     if asked.change is None:
         return []
+    if asked.unties:
+        untie(network)
     new = len(asked.change.ids)
     made = grow(network, asked.change, lambda weight, role: torch.zeros(new, weight.shape[1]), asked.reference)
     return list(made.parameters().values())

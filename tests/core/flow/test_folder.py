@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from graftkit.errors import FolderError, StorageError
 from graftkit.flow.folder import LOCK, MANIFEST, ClaimedFolder, claim, claim_again, default_folder, locked_folder
-from graftkit.flow.tokenizer import VOCABULARY
+from graftkit.flow.vocabulary_file import VOCABULARY
 from graftkit.report.run_manifest import RunManifest
 
 WEIGHTS = "adapter.safetensors"
