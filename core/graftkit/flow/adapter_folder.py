@@ -27,7 +27,7 @@ from graftkit.flow.export_manifest import (
     listed_by_the_run,
     refuse_bad_files,
 )
-from graftkit.host.guard import brief, guarded
+from graftkit.host.guard import brief, guarded, is_stop
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
@@ -272,9 +272,11 @@ def _from_peft(
         with guarded(registered.plugin, what):
             found = model.from_peft(fields)
             return None if found is None else dict(found)
-    except (GraftkitError, KeyboardInterrupt, ValueError):
+    except (GraftkitError, ValueError):
         raise
     except BaseException as error:
+        if is_stop(error):
+            raise
         raise PluginCallError(f"{what} raised {brief(error)}", where=registered.plugin.label) from error
 
 

@@ -55,7 +55,7 @@ from graftkit.recipe.without_effect import without_effect
 from graftkit.report.run_manifest import HeadFacts, SettledKey
 from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
-from graftkit.vocabulary.losses import describe_losses, lost_characters
+from graftkit.vocabulary.losses import check_promises, describe_losses, lost_characters
 
 if TYPE_CHECKING:
     from graftkit.flow.fit_memory import MemoryLimits
@@ -227,6 +227,7 @@ def make_plan(
     head = head_facts(bound, labels, tokenizer)
     files = with_facts(own_files, head)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
+    check_promises(known)
     today = recipe.data.date or started or date.today()
     trained = None if vocabulary else embedding_rows(files)  # another vocabulary gives each of its ids a row
     template_in_use, length = chat_template_of(known, today, chat_options(bound)), _row_length(bound, files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,9 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import Cancelled, FolderError, GraftkitError, RequestError, StorageError
+from graftkit.errors import FolderError, GraftkitError, RequestError, StorageError
 from graftkit.flow.cancel import CancelToken
-from graftkit.flow.context import RunContext, describe_error
+from graftkit.flow.context import RunContext, describe_error, third_parties
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
@@ -41,8 +41,10 @@ from graftkit.flow.resume import (
 from graftkit.flow.shared_weights import share_weights, sharing_of
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.flow.unsettled import refuse_unsettled
+from graftkit.host.guard import is_stop, listed, naming_plugins
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
+from graftkit.host.process_state import ProcessState
 from graftkit.interfaces.offline import no_network_if
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe, recipe_name
 from graftkit.report.run_manifest import RunManifest
@@ -155,15 +157,18 @@ def plan(
     """
     kept = handed_for_a_plan(train, holdout)
     files = kept.files if kept else {}
-    with no_network_if(offline), naming_rows(files):
+    with no_network_if(offline), naming_plugins(), naming_rows(files):
         loaded, host = _prepare(recipe, overrides, host, files)
         if not as_run:
-            return replace(make_plan(loaded, host), handed=kept)
-        planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
+            return replace(_settings_kept(partial(make_plan, loaded, host)), handed=kept)
 
-        from graftkit.flow.preflight import check_as_run
+        def made() -> RunPlan:
+            from graftkit.flow.preflight import check_as_run
 
-        return replace(check_as_run(planned, host), handed=kept)
+            planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
+            return check_as_run(planned, host)
+
+        return replace(_settings_kept(made), handed=kept)
 
 
 def run(
@@ -214,6 +219,7 @@ def run(
         raise RequestError("records can be handed in only where one process trains", hint="Write them to files.")
     with (
         no_network_if(offline),
+        naming_plugins(),
         telling_versions(folder if resume else None),
         _records_in(folder, rows, overwrite, resume) as (files, claimed),
     ):
@@ -272,7 +278,7 @@ def go_on(
         FolderError: The manifest is another one by now.
         GraftkitError: As for `run`.
     """
-    with telling_versions(folder):
+    with naming_plugins(), telling_versions(folder):
         loaded, host = _prepare(recipe, (), host)
         return _run(loaded, host, folder, False, True, on_event or ignore, cancel or CancelToken(), known)
 
@@ -316,7 +322,7 @@ def _run(
                 resumed.manifest.write(folder)
             claimed.give_back()
         else:
-            _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
+            _close(context, "interrupted" if is_stop(error) else "failed", error)
             claimed.release()
         _tell_of_replaced(error, claimed)
         with suppress(Exception):  # what listens must not hide the error
@@ -344,9 +350,25 @@ def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> 
         settled = settled_of_run(folder)
     refuse = partial(refuse_device, loaded.recipe.training.device)
     copy = None if folder is None else folder / ADAPTER_FROM
-    return make_plan(
-        loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned, settled=settled, origin_copy=copy
-    )
+    options: dict[str, Any] = {"chosen": chosen, "pinned": pinned, "settled": settled, "origin_copy": copy}
+    return _settings_kept(partial(make_plan, loaded, host, started, before_records=refuse, **options))
+
+
+def _settings_kept(make: Callable[[], RunPlan]) -> RunPlan:
+    """Makes a plan, and puts back what plugins change in the process meanwhile, as the guard does around one call.
+
+    Readers, formats, tokenizers and models are asked too often for that.
+    """
+    state = ProcessState()
+    try:
+        planned = make()
+    finally:
+        changed = state.put_back()
+    suspects = ", ".join(third_parties(planned))
+    if not changed or not suspects:
+        return planned
+    told = f"{listed(changed)} changed while the request was judged, which core put back; in use was {suspects}"
+    return replace(planned, notices=[*planned.notices, told])
 
 
 def _flow(run: RunContext) -> None:
