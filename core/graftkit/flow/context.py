@@ -196,6 +196,9 @@ class RunContext:
         except (RequestError, Cancelled, PluginCallError, HookError):
             raise
         except Exception as error:
+            before = _of_hook_before(error)
+            if before is not None:
+                note_once(error, f"{before.where}: {before.message}")
             culprit = raised_by(error)
             known = culprit is not None and culprit.distribution != BUILT_IN
             if not known and self._third_parties and not getattr(error, "where", "").startswith("plugin "):
@@ -341,6 +344,14 @@ class RunContext:
                     hint="Nothing that was computed since the last step is kept. --resume makes the file anew and goes "
                     "on from the last checkpoint.",
                 )
+
+
+def _of_hook_before(error: BaseException) -> HookError | None:
+    """Returns the error of a hook that another one came up after, such as that of a folder which is gone by then."""
+    former = error.__context__
+    while former is not None and not isinstance(former, HookError):
+        former = former.__context__
+    return former
 
 
 class _RunLeftAlone(AbstractContextManager[None]):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from graftkit.articles import with_article
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo, TokenizerFiles
-from graftkit.interfaces.tokenizer import Encoding, Tokenizer, TokenizerCapabilities
+from graftkit.interfaces.tokenizer import Encoding, Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan
 
 if TYPE_CHECKING:
@@ -128,13 +128,16 @@ def _assets(given: Sequence[Any], result: Any) -> str:
 
 _LACKING = object()
 
+_LATER = frozenset({"capabilities", "fingerprint"})
+"""What takes long to find out: it is looked at where it is needed, in `graftkit.vocabulary.losses`."""
+
 
 def _members(part: Any, protocol: type, due: Mapping[str, tuple[tuple[type, ...], str]]) -> str:
     """Returns what a part of a provider's lacks, or has of another kind than is due."""
     if part is None:
         return f"gave None, not {with_article(protocol.__name__)}"
     for name in sorted(set(dir(protocol)) - set(dir(object))):
-        if name.startswith("_"):
+        if name.startswith("_") or name in _LATER:
             continue
         found = getattr(part, name, _LACKING)
         if found is _LACKING:
@@ -153,8 +156,6 @@ _TEXT = ((str,), "a text")
 _OF_TOKENIZER: Mapping[str, tuple[tuple[type, ...], str]] = {
     "vocab_size": ((int,), "a number of ids"),
     "special_tokens": ((Mapping,), "a mapping of tokens to ids"),
-    "capabilities": ((TokenizerCapabilities,), "TokenizerCapabilities"),
-    "fingerprint": _TEXT,
     "chat_template": ((str, type(None)), "a text or None"),
     "adds_bos": ((bool,), "True or False"),
 }

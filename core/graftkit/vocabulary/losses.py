@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+from graftkit.articles import with_article
 from graftkit.host.guard import wrong_result
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.host.results import kind_named
+from graftkit.interfaces.tokenizer import Tokenizer, TokenizerCapabilities
 
 __all__ = ["check_promises", "describe_losses", "lost_characters"]
 
@@ -26,9 +28,13 @@ def check_promises(tokenizer: Tokenizer) -> None:
         tokenizer: The tokenizer.
 
     Raises:
-        PluginCallError: It gives other ids the second time, or many texts other ids than one, or ids that it does not
-            have; or it loses text and says that it loses none.
+        PluginCallError: It does not say what it promises, or has no fingerprint; it gives other ids the second time, or
+            many texts other ids than one, or ids that it does not have; or it loses text and says that it loses none.
     """
+    for name, kind in (("capabilities", TokenizerCapabilities), ("fingerprint", str)):
+        found = getattr(tokenizer, name, None)
+        if not isinstance(found, kind):
+            raise wrong_result(tokenizer, name, f"gave {kind_named(found)}, not {with_article(kind.__name__)}")
     single = [list(tokenizer.encode(text)) for text in _TRIED]
     if single != [list(tokenizer.encode(text)) for text in _TRIED]:
         raise wrong_result(tokenizer, "encode", "gave other ids the second time")

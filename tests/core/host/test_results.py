@@ -14,7 +14,7 @@ from graftkit.host.records import PluginRecord
 from graftkit.host.results import wrong_with
 from graftkit.interfaces.exporter import LoadedAssets, Probe
 from graftkit.interfaces.model_source import TensorInfo
-from graftkit.interfaces.tokenizer import Encoding, Tokenizer, TokenizerCapabilities
+from graftkit.interfaces.tokenizer import Encoding, Tokenizer
 from graftkit_quantizers.dense import Dense
 
 REQUEST = SimpleNamespace(probes=[Probe((1, 2, 3), (0, 2))])
@@ -32,8 +32,7 @@ def nothing() -> None:
 def tokenizer(**odd: Any) -> Any:
     """Returns what looks like a tokenizer, but for some of its members."""
     members = {name: nothing for name in vars(Tokenizer) if not name.startswith("_")}
-    capable = TokenizerCapabilities(True, True, True, False, False, True)
-    own = {"vocab_size": 9, "special_tokens": {"a": 8}, "capabilities": capable, "fingerprint": "f"}
+    own = {"vocab_size": 9, "special_tokens": {"a": 8}}
     return SimpleNamespace(**{**members, **own, "chat_template": None, "adds_bos": False, **odd})
 
 
@@ -87,7 +86,7 @@ def dense(weight: torch.Tensor) -> Any:
         ("tokenizer", "load", ("t",), tokenizer(vocab_size=True), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(special_tokens={"": 0}), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(special_tokens={"a": 9}), TOKENIZER),
-        ("tokenizer", "load", ("t",), tokenizer(fingerprint=None), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(chat_template=3), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(encode=3), TOKENIZER),
     ],
 )

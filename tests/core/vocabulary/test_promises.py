@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from graftkit.errors import PluginCallError
+from graftkit.interfaces.tokenizer import TokenizerCapabilities
 from graftkit.vocabulary.losses import check_promises
 
 
@@ -20,7 +21,8 @@ def tokenizer(**odd: Any) -> Any:
 
     own: dict[str, Any] = {
         "vocab_size": 256,
-        "capabilities": SimpleNamespace(lossless_unicode=True),
+        "capabilities": TokenizerCapabilities(True, True, True, False, False, True),
+        "fingerprint": "f",
         "encode": encode,
         "encode_batch": lambda texts: list(map(encode, texts)),
         "decode": lambda ids: bytes(ids).decode(),
@@ -35,7 +37,7 @@ def counting() -> Callable[[str], list[int]]:
 
 def test_a_tokenizer_that_keeps_its_promises_is_taken() -> None:
     check_promises(tokenizer())
-    losing = SimpleNamespace(lossless_unicode=False)
+    losing = TokenizerCapabilities(False, False, True, False, False, True)
     check_promises(tokenizer(capabilities=losing, decode=lambda ids: ""))
 
 
@@ -44,6 +46,8 @@ def test_a_tokenizer_that_keeps_its_promises_is_taken() -> None:
     [
         ({"encode": counting()}, "encode.* gave other ids the second time"),
         ({"encode_batch": lambda texts: [[1] for _ in texts]}, "encode_batch.* gave other ids than encode"),
+        ({"fingerprint": None}, "fingerprint.* gave None, not a str"),
+        ({"capabilities": None}, "capabilities.* gave None, not a TokenizerCapabilities"),
         ({"vocab_size": 100}, "encode.* of 100 ids"),
         ({"decode": lambda ids: ""}, "decode.* says that it loses no text"),
     ],
