@@ -108,6 +108,9 @@ def scores() -> Scores:
         (lambda s: None, "gave None as losses"),
         (lambda s: s.sums()[:, 0].detach(), "no gradient"),
         (lambda s: s.sums()[:, 0] + s.weights.zero_().sum(), "changed the scores"),
+        (lambda s: s.sums()[:, 0].to(torch.complex64), "of torch.complex64"),
+        (lambda s: s.sums()[:, 0].to("meta"), "on the device meta"),
+        (lambda s: s.sums()[:, 0].to_sparse(), "torch.sparse_coo"),
     ],
 )
 def test_an_objective_gives_a_loss_an_example(losses: Any, message: str) -> None:
@@ -123,6 +126,8 @@ def test_an_objective_gives_a_loss_an_example(losses: Any, message: str) -> None
         ({"a": torch.zeros(2, 3)}, r"shape \[2, 3\] as the metric 'a'"),
         ({1: torch.zeros(2)}, "named a metric 1"),
         ([1], "gave a list as metrics"),
+        ({"a": torch.zeros(2, device="meta")}, "on the device meta"),
+        ({"a": torch.zeros(2, dtype=torch.complex64)}, "torch.complex64"),
     ],
 )
 def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, message: str) -> None:
