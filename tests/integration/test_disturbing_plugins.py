@@ -16,6 +16,8 @@ from graftkit import Provider, hookimpl
 from graftkit.errors import PluginCallError
 from graftkit.flow.events import Event, Notice
 from graftkit_adapters.lora import Lora
+from graftkit_formats.config import RolesConfig
+from graftkit_formats.messages import Messages
 from graftkit_quantizers.dense import Dense
 
 ADAPTER = "adapter/adapter.safetensors"
@@ -168,6 +170,30 @@ def test_a_provider_that_raises_is_named_in_the_manifest_too(
         graftkit.run(make_recipe(quantizer="Providers:loud", **options), out=tmp_path / "run", host=host)
     error = json.loads((tmp_path / "run" / "manifest.json").read_text())["error"]
     assert error["where"] == "plugin 'Providers' raised it: quantize() of its quantizer 'loud'"
+
+
+class DisturbingFormat(Messages):
+    """Reads conversations, and disturbs at each."""
+
+    config_class = RolesConfig
+
+    def sample(self, record: Any, where: str) -> Any:
+        disturb()
+        return super().sample(record, where)
+
+
+def test_what_is_changed_while_a_request_is_judged_is_put_back(
+    make_recipe: Any, options: Any, tmp_path: Path, chat_records: Path
+) -> None:
+    """Records are read before the first stage: what a format does to the process then lasts no longer than that."""
+    expected = graftkit.run(make_recipe(**options), out=tmp_path / "alone")
+    train = {"path": str(chat_records), "format": {"use": f"{__name__}:DisturbingFormat"}}
+    data = {"train": [train], "holdout": 0.1, "max_length": 64}
+    found = graftkit.run(make_recipe(**options, data=data), out=tmp_path / "disturbed")
+    assert found.metrics["before"]["holdout_loss"] == expected.metrics["before"]["holdout_loss"]
+    assert torch.get_default_dtype() is torch.float32
+    [told] = [notice for notice in found.manifest["notices"] if "while the request was judged" in notice]
+    assert "torch's default dtype" in told and f"plugin '{__name__}:DisturbingFormat'" in told
 
 
 def test_hooks_that_take_long_are_told_at_the_end(

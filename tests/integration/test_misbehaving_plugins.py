@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import graftkit
 import pytest
 import torch
-from graftkit.errors import ExportError, PluginCallError
+from graftkit.cli.main import main
+from graftkit.errors import ExportError, HookError, PluginCallError, StorageError
 from graftkit.flow.left_alone import files_left_alone, model_left_alone
 from graftkit.host.guard import guarded_class
 from graftkit.host.records import PluginRecord
@@ -64,6 +67,13 @@ class Adapter(Lora):
         made = super().attach(layer)
         made.__class__ = self.layer
         return made
+
+class LeavingConfig(LoraConfig):
+    def refusal(self, layer):
+        raise SystemExit(0)
+
+class Leaving(Lora):
+    config_class = LeavingConfig
 
 class EndingLayer(LoraWeight):
     def forward(self, x):
@@ -155,6 +165,69 @@ def test_what_a_proof_leaves_running_keeps_no_run_waiting(make_recipe: Any, odd:
     start = time.monotonic()
     graftkit.run(make_recipe(export=[{"use": f"{odd}:Lingering", "name": "odd"}], **OPTIONS), out=tmp_path / "run")
     assert time.monotonic() - start < 40
+
+
+def test_a_plugin_that_ends_a_command_is_named(
+    make_recipe: Any, odd: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fields of an adapter are asked too often to be guarded, and yet no command ends as if it had done its work."""
+    (tmp_path / "recipe.yaml").write_text(json.dumps(make_recipe(adapter={"use": f"{odd}:Leaving", "rank": 4})))
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", str(tmp_path / "recipe.yaml")])
+    assert caught.value.code == 1
+    assert f"error: plugin '{odd}:Leaving': it raised SystemExit: 0" in capsys.readouterr().err
+
+
+def remove_tokenizer(folder: Path) -> None:
+    shutil.rmtree(folder / "tokenizer")
+
+
+def change_adapter(folder: Path) -> None:
+    (folder / "adapter" / "adapter.safetensors").write_bytes(b"x")
+
+
+def move(folder: Path) -> None:
+    folder.rename(folder.parent / "moved")
+
+
+@pytest.mark.parametrize(
+    ("hook", "act", "message"),
+    [
+        ("graftkit_step_finished", remove_tokenizer, "changed or removed tokenizer/"),
+        ("graftkit_evaluation_finished", change_adapter, "changed or removed adapter/adapter.safetensors"),
+        ("graftkit_run_started", move, "has moved or removed the run's folder"),
+        ("graftkit_step_finished", move, "has moved or removed the run's folder"),
+    ],
+)
+def test_a_hook_that_takes_a_file_from_the_run_is_named(
+    make_recipe: Any, tmp_path: Path, hook: str, act: Any, message: str
+) -> None:
+    """What a hook removes is missed at once, and not by whoever wants to use the finished run; its own files stay."""
+
+    def call(run: Any) -> None:
+        (run.folder / "own.txt").write_text("x")
+        if act is not change_adapter or (run.folder / "adapter").is_dir():
+            act(run.folder)
+
+    call.__name__ = hook
+    plugin = ModuleType("careless")
+    setattr(plugin, hook, graftkit.hookimpl(call))
+    with pytest.raises((HookError, StorageError)) as caught:
+        graftkit.run(make_recipe(**OPTIONS), out=tmp_path / "run", host=graftkit.PluginHost(plugins=[plugin]))
+    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert f"plugin 'careless': its hook {hook} {message}" in told
+
+
+def test_a_hooks_own_files_may_change(make_recipe: Any, tmp_path: Path) -> None:
+    def graftkit_step_finished(run: Any, step: Any) -> None:
+        (run.folder / "own.txt").write_text(f"{step.step}")
+        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+
+    plugin = ModuleType("careful")
+    plugin.graftkit_step_finished = graftkit.hookimpl(graftkit_step_finished)  # type: ignore[attr-defined]
+    options = {"training": OPTIONS["training"] | {"steps": 2, "checkpoint_every": 1}}
+    found = graftkit.run(make_recipe(**options), out=tmp_path / "run", host=graftkit.PluginHost(plugins=[plugin]))
+    assert (found.folder / "own.txt").read_text() == "2"
 
 
 def test_files_beside_an_exporters_own_are_left_alone(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -105,9 +106,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+@contextmanager
+def _naming_plugins(arguments: Sequence[str]) -> Iterator[None]:
+    """Names the plugin whose code raised an error in a built-in command; that of a plugin's own may end as it likes."""
+    try:
+        yield
+    except BaseException:
+        name = next((word for word in arguments if not word.startswith("-")), "")
+        if name not in _COMMANDS or "graftkit.host.guard" not in sys.modules:
+            raise
+        from graftkit.host.guard import naming_plugins
+
+        with naming_plugins():
+            raise
+
+
 def _run(arguments: list[str], show_traceback: bool) -> int:
     try:
-        result = cli.main(arguments, prog_name="toolkit", standalone_mode=False)
+        with _naming_plugins(arguments):
+            result = cli.main(arguments, prog_name="toolkit", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code

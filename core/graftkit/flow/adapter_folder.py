@@ -28,7 +28,7 @@ from graftkit.flow.export_manifest import (
     refuse_bad_files,
 )
 from graftkit.flow.vocabulary_file import VOCABULARY
-from graftkit.host.guard import brief, guarded
+from graftkit.host.guard import brief, guarded, is_stop
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
@@ -280,9 +280,11 @@ def _from_peft(
         with guarded(registered.plugin, what):
             found = model.from_peft(fields)
             return None if found is None else dict(found)
-    except (GraftkitError, KeyboardInterrupt, ValueError):
+    except (GraftkitError, ValueError):
         raise
     except BaseException as error:
+        if is_stop(error):
+            raise
         raise PluginCallError(f"{what} raised {brief(error)}", where=registered.plugin.label) from error
 
 

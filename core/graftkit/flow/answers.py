@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import has_answer
-from graftkit.errors import TrainingError
 from graftkit.flow.base_model import LoadedModel
 from graftkit.flow.context import RunContext, StageScope
 from graftkit.flow.corpus import Corpus
@@ -53,7 +52,7 @@ def answer_all(
 
     Raises:
         DataError: A metric can't score a record.
-        TrainingError: A metric gave a score that is no number.
+        PluginCallError: A metric gave a score that is no number.
     """
     bound = run.plan.bound
     options = bound.recipe.evaluation
@@ -81,10 +80,6 @@ def answer_all(
         given = map(answered, [run] * len(batch), examples, prompts, replies, records)
         answers += [Answer(each, _scores(metrics, each)) for each in given]
     return answers
-
-
-_LARGEST = 1e100
-"""The largest score of a metric: means of such numbers are numbers, too."""
 
 
 def mean_scores(answers: Sequence[Answer]) -> dict[str, float]:
@@ -117,16 +112,7 @@ def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
 
 
 def _scores(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, float]:
-    scores = {label: metric.score(answered) for label, metric in metrics.items()}
-    for label, score in scores.items():
-        if not isinstance(score, int | float) or not -_LARGEST <= score <= _LARGEST:  # which no NaN is either
-            shown = "a very long number" if isinstance(score, int) else f"{score!r:.40}"
-            raise TrainingError(
-                f"the metric {label} scores the answer with {shown}, which is no finite number up to {_LARGEST:g}",
-                where=answered.record.where,
-                hint="Leave it out of evaluation.metrics, or mend it: `toolkit plugin check` runs its contract.",
-            )
-    return {label: float(score) for label, score in scores.items()}
+    return {label: float(metric.score(replace(answered))) for label, metric in metrics.items()}
 
 
 def question_of(record: Sample) -> str:

@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,14 +25,14 @@ from graftkit.errors import (
 )
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
-from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, others_files
+from graftkit.flow.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, is_runs_own, others_files
 from graftkit.flow.log_events import log
 from graftkit.flow.measured_memory import measured_memory
 from graftkit.flow.resume import Resumed
 from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.vocabulary import Vocabulary
-from graftkit.host.guard import brief, listed, note_once, raised_by
-from graftkit.host.hooks import Hooks
+from graftkit.host.guard import listed, naming_plugins, note_once, raised_by
+from graftkit.host.hooks import Disturbed, Hooks
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
 from graftkit.host.process_state import ProcessState
@@ -47,10 +47,11 @@ from graftkit.report.run_manifest import (
     SettledKey,
     StageFacts,
 )
+from graftkit.store.file_states import changed_files, file_states
 from graftkit.store.files import file_facts, is_temporary
 from graftkit.training.processes import ALONE, Processes
 
-__all__ = ["RunContext", "StageScope", "describe_error"]
+__all__ = ["RunContext", "StageScope", "describe_error", "third_parties"]
 
 LONG_HOOKS = 10.0
 """Seconds that a plugin's lifecycle hooks may take of a run, all together, before that is told at its end."""
@@ -99,7 +100,7 @@ class RunContext:
         recipe = plan.bound.resolved()
         self._hooks = hooks
         self._hook_seconds = {id(record): record.hook_seconds for record in host.records}
-        self._third_parties = _third_parties(plan)
+        self._third_parties = third_parties(plan)
         self._manifest = RunManifest(
             graftkit=__version__,
             format=FORMAT,
@@ -161,7 +162,8 @@ class RunContext:
         if self._hooks is None:
             return []
         try:
-            return self._hooks.broadcast(hook, run=self.info, **arguments)
+            around = None if self.info.status != "running" else _RunLeftAlone(self.folder, self._claimed)
+            return self._hooks.broadcast(hook, around=around, run=self.info, **arguments)
         finally:
             if self._tell_of_plugins() and self.info.status != "running":
                 self.save()
@@ -188,24 +190,19 @@ class RunContext:
             PluginCallError: A plugin's code tried to end the program, where no guard was around it.
         """
         try:
-            yield
-        except (RequestError, Cancelled, KeyboardInterrupt, PluginCallError, HookError):
+            with naming_plugins():
+                yield
+        except (RequestError, Cancelled, PluginCallError, HookError):
             raise
         except Exception as error:
-            self._name_plugins(error)
-            raise
-        except BaseException as error:
+            before = _of_hook_before(error)
+            if before is not None:
+                note_once(error, f"{before.where}: {before.message}")
             culprit = raised_by(error)
-            if culprit is None or culprit.distribution == BUILT_IN:
-                raise
-            raise PluginCallError(f"it raised {brief(error)}", where=culprit.label) from error
-
-    def _name_plugins(self, error: Exception) -> None:
-        culprit = raised_by(error)
-        if culprit is not None and culprit.distribution != BUILT_IN:
-            note_once(error, f"{culprit.label} raised it")
-        elif self._third_parties and not getattr(error, "where", "").startswith("plugin "):
-            note_once(error, f"in use was {', '.join(self._third_parties)}")
+            known = culprit is not None and culprit.distribution != BUILT_IN
+            if not known and self._third_parties and not getattr(error, "where", "").startswith("plugin "):
+                note_once(error, f"in use was {', '.join(self._third_parties)}")
+            raise
 
     def _tell_of_hooks(self) -> None:
         """Tells whose hooks took long."""
@@ -340,6 +337,50 @@ class RunContext:
                 )
 
 
+def _of_hook_before(error: BaseException) -> HookError | None:
+    """Returns the error of a hook that another one came up after, such as that of a folder which is gone by then."""
+    former = error.__context__
+    while former is not None and not isinstance(former, HookError):
+        former = former.__context__
+    return former
+
+
+class _RunLeftAlone(AbstractContextManager[None]):
+    """Makes sure that a hook leaves the folder of a run that goes on where it is, and the run's own files as they are.
+
+    Files that are nobody's but a plugin's may come and go, and so may checkpoints, which others might keep elsewhere.
+
+    Args:
+        folder: The run's folder.
+        claimed: The same, as it was claimed.
+    """
+
+    def __init__(self, folder: Path, claimed: ClaimedFolder) -> None:
+        self._folder, self._claimed = folder, claimed
+        self._before: dict[str, FileState] | None = None
+
+    def __enter__(self) -> None:
+        with suppress(StorageError):  # what somebody else has done is told elsewhere
+            self._before = None
+            self._claimed.check()
+            self._before = self._states()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self._before is None or kind is not None:
+            return
+        try:
+            self._claimed.check()
+        except StorageError as error:
+            raise Disturbed(f"has moved or removed the run's folder, {self._folder}") from error
+        changed = changed_files(self._before, self._states())
+        if changed:
+            told = f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}"
+            raise Disturbed(f"changed or removed {told} of {self._folder}, which the run needs")
+
+    def _states(self) -> dict[str, FileState]:
+        return file_states(self._folder, self._folder / CHECKPOINTS, only=is_runs_own)
+
+
 class StageScope:
     """What one stage tells.
 
@@ -369,8 +410,8 @@ class StageScope:
         self._run.notice(self.name, message)
 
 
-def _third_parties(plan: RunPlan) -> list[str]:
-    """Returns the plugins in use that are not built in, as messages name them."""
+def third_parties(plan: RunPlan) -> list[str]:
+    """Returns the plugins that a run uses and that are not built in, as messages name them."""
     providers = [plan.source, plan.backend, *(choice.registered for choice in plan.bound.choices.values())]
     providers += [plan.vocabulary.registered] if plan.vocabulary else []
     return list(

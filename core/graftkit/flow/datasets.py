@@ -98,7 +98,7 @@ def open_path(host: PluginHost, path: str, said: Guess | None = None) -> list[Da
         if section is not None:
             registered = host.registry.resolve(kind, section.use)
             model, key = host.registry.config_class(registered), ("data", "train", kind)
-            config = judge(model, section.options, document, key, beside=ProviderSection.model_fields)
+            config = judge(registered, model, section.options, document, key, beside=ProviderSection.model_fields)
             choices[kind,] = Choice(section.use, registered, config)
     return list(_Opener(host).open(entry, choices, (), ""))
 

@@ -41,7 +41,7 @@ from graftkit.flow.export_manifest import (
 )
 from graftkit.flow.free_memory import free_memory, memory_of
 from graftkit.flow.generation_settings import generation_config, stop_tokens
-from graftkit.flow.left_alone import changed_files, file_states, files_left_alone, model_left_alone
+from graftkit.flow.left_alone import files_left_alone, model_left_alone
 from graftkit.flow.memory_back import give_memory_back
 from graftkit.flow.merge import MergeRequest, holdout_sample, merge_refusal, settle_merge
 from graftkit.flow.model_card import write_model_card
@@ -75,6 +75,7 @@ from graftkit.recipe.schema import ExportSection
 from graftkit.redact import without_secrets
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
+from graftkit.store.file_states import changed_files, file_states
 from graftkit.store.files import (
     TEMPORARY,
     atomic_folder,

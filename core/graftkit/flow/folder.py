@@ -319,6 +319,11 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
         )
 
 
+def is_runs_own(name: str) -> bool:
+    """Tells whether a path in a run's folder is that of a file which a run writes, of its tokenizer or of an export."""
+    return name.startswith(("tokenizer/", "exports/")) or (name != LOCK and _OWN_FILES.fullmatch(name) is not None)
+
+
 def others_files(path: Path, manifest: RunManifest) -> list[str]:
     """Returns the relative paths of what the run in a folder did not write: files, and links, which aren't followed.
 

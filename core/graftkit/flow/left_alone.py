@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,11 @@ import torch
 from torch import nn
 
 from graftkit.host.guard import report_of, wrong_result
-from graftkit.interfaces.file_state import FileState
+from graftkit.store.file_states import changed_files, file_states
 
-__all__ = ["changed_files", "file_states", "files_left_alone", "model_left_alone"]
+__all__ = ["files_left_alone", "model_left_alone"]
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def file_states(folder: Path, leave_out: Path | None = None) -> dict[str, FileState]:
-    """Returns the state of every file below a folder by its relative path.
-
-    Args:
-        folder: The folder.
-        leave_out: A folder in it that is not looked at.
-    """
-    found: dict[str, FileState] = {}
-    for path in sorted(folder.rglob("*")):
-        if leave_out is None or not path.is_relative_to(leave_out):
-            with suppress(OSError):  # a folder, a pipe, or gone meanwhile
-                found[path.relative_to(folder).as_posix()] = FileState.of(path)
-    return found
-
-
-def changed_files(before: Mapping[str, FileState], now: Mapping[str, FileState]) -> list[str]:
-    """Returns the files that are gone or are not as they were."""
-    return [name for name, state in before.items() if now.get(name) != state]
 
 
 @contextmanager

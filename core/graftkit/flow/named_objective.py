@@ -38,6 +38,8 @@ class NamedObjective(Named):
             raise self.wrong(f"gave {_shape(losses)} as losses of {examples} examples: one each is due")
         if any(tensor.requires_grad for tensor in given) and not losses.requires_grad:
             raise self.wrong("gave losses that have no gradient by the scores: what makes them must be differentiable")
+        if not _is_plain(losses) or not losses.is_floating_point():
+            raise self.wrong(f"gave losses that are {_kind(losses)}: a dense tensor of floating-point numbers is due")
         if [tensor._version for tensor in given] != before:
             raise self.wrong("changed the scores that it was given")
         return losses
@@ -53,11 +55,21 @@ class NamedObjective(Named):
             if not isinstance(values, torch.Tensor) or values.shape != (_examples(scores),):
                 told = f"gave {_shape(values)} as the metric '{name}' of {_examples(scores)} examples"
                 raise self.wrong(f"{told}: one each is due")
+            if not _is_plain(values) or values.is_complex():
+                raise self.wrong(f"gave the metric '{name}' as {_kind(values)}: a dense tensor of numbers is due")
         return found
 
 
 def _shape(value: object) -> str:
     return f"a tensor of the shape {list(value.shape)}" if isinstance(value, torch.Tensor) else kind_named(value)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"of {tensor.dtype} and {tensor.layout} on the device {tensor.device}"
 
 
 def _given(scores: Scores | SequenceScores) -> list[torch.Tensor]:

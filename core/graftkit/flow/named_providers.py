@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from graftkit.errors import GraftkitError, PluginCallError
-from graftkit.host.guard import brief
+from graftkit.errors import Cancelled, GraftkitError, PluginCallError
+from graftkit.host.guard import brief, is_stop
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import kind_named
 from graftkit.interfaces.reader import Reader
@@ -22,12 +22,14 @@ from graftkit.interfaces.samples import (
     Completion,
     Conversation,
     LabelledAnswer,
+    LabelledText,
     LongText,
     Message,
     PreferencePair,
     Sample,
     Text,
     Tokens,
+    ToolCall,
 )
 
 __all__ = ["Named", "NamedFormat", "NamedReader"]
@@ -49,9 +51,9 @@ class Named:
         """Calls a plugin's code; graftkit's own errors, and a stop, pass as they are."""
         try:
             return function(*arguments)
-        except (GraftkitError, KeyboardInterrupt, GeneratorExit):
-            raise
         except BaseException as error:
+            if is_stop(error) or (isinstance(error, GraftkitError) and not isinstance(error, Cancelled)):
+                raise
             what = f"{self._registered.kind} '{self._registered.provider.name}' raised {brief(error)}"
             raise PluginCallError(f"{what}, at {place}", where=self._registered.plugin.label) from error
 
@@ -90,10 +92,12 @@ class NamedReader(Named):
         records = self._call(source, self._reader.records, source)
         if not isinstance(records, Iterable):
             raise self.wrong(f"gave {kind_named(records)} for the records", source)
-        records = iter(records)
+        records = self._call(source, iter, records)
         while (record := self._call(source, next, records, _END)) is not _END:
             if not isinstance(record, Record):
                 raise self.wrong(f"gave {kind_named(record)} in place of a Record", source)
+            if not isinstance(record.place, str):
+                raise self.wrong(f"gave a record whose place is {kind_named(record.place)}, not a text", source)
             yield Record(record.place, partial(self._load, source, record))
 
     def _load(self, source: RecordSource, record: Record) -> Any:
@@ -141,19 +145,92 @@ def _is_text(value: object) -> bool:
 
 def _wrong_with(sample: object) -> str:
     """Returns what a format must not give; "" where a sample is one."""
+    if type(sample) not in _SAMPLES:  # a class of the plugin's own may say anything of itself
+        return f"{kind_named(sample)} in place of a sample"
+    if not isinstance(getattr(sample, "where", None), str):
+        return f"a sample whose 'where' is {kind_named(getattr(sample, 'where', None))}, not the text that it was given"
     match sample:
-        case Conversation(messages):
-            if not messages:
-                return "a conversation without messages"
-            strange = next((message for message in messages if not isinstance(message, Message)), None)
-            if strange is not None:
-                return f"a conversation with {kind_named(strange)} in place of a message"
-            other = next((message.role for message in messages if message.role not in ROLES), None)
-            return "" if other is None else f"a message of the role {other!r}: roles are {', '.join(ROLES)}"
+        case Conversation(messages, _, tools):
+            return _wrong_messages(messages) or _wrong_tools(tools)
         case PreferencePair(chosen, rejected):
-            return _wrong_with(chosen) or _wrong_with(rejected)
-        case LabelledAnswer(answer):
-            return _wrong_with(answer)
-        case Completion() | Text() | LongText() | Tokens():
-            return ""
-    return f"{kind_named(sample)} in place of a sample"
+            return _wrong_answer(chosen) or _wrong_answer(rejected)
+        case LabelledAnswer(answer, wanted):
+            told = (
+                "" if isinstance(wanted, bool) else f"an answer whose 'wanted' is {kind_named(wanted)}, not a boolean"
+            )
+            return told or _wrong_answer(answer)
+        case Completion(prompt, completion):
+            return _no_text("a completion", prompt=prompt, completion=completion)
+        case Text(text):
+            return _no_text("a text", text=text)
+        case LongText(source):
+            return (
+                "" if isinstance(source, RecordSource) else f"a long text of {kind_named(source)}, not a RecordSource"
+            )
+        case Tokens(ids, weights):
+            return _wrong_tokens(ids, weights)
+    return ""
+
+
+_SAMPLES = {Conversation, LabelledText, Completion, Text, LongText, Tokens, PreferencePair, LabelledAnswer}
+
+
+def _wrong_answer(sample: object) -> str:
+    if type(sample) not in (Conversation, LabelledText, Completion):
+        return f"{kind_named(sample)} in place of a conversation or a completion"
+    return _wrong_with(sample)
+
+
+def _no_text(what: str, **texts: object) -> str:
+    """Returns which of some attributes is no text."""
+    found = next(((name, value) for name, value in texts.items() if not isinstance(value, str)), None)
+    return f"{what} whose '{found[0]}' is {kind_named(found[1])}, not a text" if found else ""
+
+
+def _wrong_messages(messages: object) -> str:
+    if not isinstance(messages, list | tuple) or not messages:
+        return "a conversation without messages" if not messages else f"a conversation of {kind_named(messages)}"
+    for message in messages:
+        if type(message) is not Message:
+            return f"a conversation with {kind_named(message)} in place of a message"
+        if message.role not in ROLES:
+            return f"a message of the role {message.role!r:.80}: roles are {', '.join(ROLES)}"
+        texts = {name: getattr(message, name) for name in ("content", "reasoning", "tool_call_id", "name")}
+        told = _no_text("a message", **texts)
+        if told:
+            return told
+        if message.weight is not None and not _is_weight(message.weight):
+            return f"a message of the weight {message.weight!r:.40}, which is no number from 0"
+        if not isinstance(message.tool_calls, list | tuple):
+            return f"a message whose 'tool_calls' is {kind_named(message.tool_calls)}, not a tuple of calls"
+        strange = next((call for call in message.tool_calls if type(call) is not ToolCall), None)
+        if strange is not None:
+            return f"a message with {kind_named(strange)} in place of a call"
+    return ""
+
+
+def _wrong_tools(tools: object) -> str:
+    if not isinstance(tools, list | tuple):
+        return f"a conversation whose 'tools' is {kind_named(tools)}, not a tuple of descriptions"
+    strange = next((tool for tool in tools if not isinstance(tool, Mapping)), None)
+    return "" if strange is None else f"a conversation with {kind_named(strange)} in place of a tool's description"
+
+
+_LARGEST_WEIGHT = 1e30
+"""The largest weight of a token in the loss: sums of such numbers have room in float32."""
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= _LARGEST_WEIGHT  # which no NaN is
+
+
+def _wrong_tokens(ids: object, weights: object) -> str:
+    if not isinstance(ids, list | tuple) or not isinstance(weights, list | tuple):
+        return f"tokens of {kind_named(ids)} with {kind_named(weights)}, not of two tuples"
+    if len(ids) != len(weights):
+        return f"{len(ids)} tokens with {len(weights)} weights"
+    strange: Any = next((id for id in ids if isinstance(id, bool) or not isinstance(id, int)), None)
+    if strange is not None:
+        return f"tokens with {kind_named(strange)} in place of an id"
+    strange = next((weight for weight in weights if not _is_weight(weight)), None)
+    return "" if strange is None else f"a token of the weight {strange!r:.40}, which is no number from 0"

@@ -52,7 +52,7 @@ from graftkit.recipe.without_effect import without_effect
 from graftkit.report.run_manifest import SettledKey
 from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
-from graftkit.vocabulary.losses import describe_losses, lost_characters
+from graftkit.vocabulary.losses import check_promises, describe_losses, lost_characters
 
 __all__ = ["make_plan"]
 
@@ -103,6 +103,7 @@ def make_plan(
     samples, datasets, shares, found, kinds = _read(bound, host, pinned)
     labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source), origin)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
+    check_promises(known)
     head = head_facts(bound, labels, known)
     files = with_facts(own_files, head)
     today = recipe.data.date or started or date.today()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from graftkit.flow.context import third_parties
 from graftkit.flow.device import refuse_device
 from graftkit.flow.folder import ADAPTER_FROM
 from graftkit.flow.plan import make_plan
 from graftkit.flow.resume import chosen_of_run, day_of_run, revisions_of_run, settled_of_run
 from graftkit.flow.run_plan import RunPlan
+from graftkit.host.guard import listed
 from graftkit.host.host import PluginHost
+from graftkit.host.process_state import ProcessState
 from graftkit.recipe.load import LoadedRecipe
 
-__all__ = ["plan_of_run"]
+__all__ = ["plan_of_run", "settings_kept"]
 
 
 def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> RunPlan:
@@ -30,6 +36,22 @@ def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> 
         settled = settled_of_run(folder)
     refuse = partial(refuse_device, loaded.recipe.training.device)
     copy = None if folder is None else folder / ADAPTER_FROM
-    return make_plan(
-        loaded, host, started, before_records=refuse, chosen=chosen, pinned=pinned, settled=settled, origin_copy=copy
-    )
+    options: dict[str, Any] = {"chosen": chosen, "pinned": pinned, "settled": settled, "origin_copy": copy}
+    return settings_kept(partial(make_plan, loaded, host, started, before_records=refuse, **options))
+
+
+def settings_kept(make: Callable[[], RunPlan]) -> RunPlan:
+    """Makes a plan, and puts back what plugins change in the process meanwhile, as the guard does around one call.
+
+    Readers, formats, tokenizers and models are asked too often for that.
+    """
+    state = ProcessState()
+    try:
+        planned = make()
+    finally:
+        changed = state.put_back()
+    suspects = ", ".join(third_parties(planned))
+    if not changed or not suspects:
+        return planned
+    told = f"{listed(changed)} changed while the request was judged, which core put back; in use was {suspects}"
+    return replace(planned, notices=[*planned.notices, told])

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.articles import with_article
 from graftkit.errors import PluginCallError, PluginError
-from graftkit.host.guard import brief, guarded, guarded_class
+from graftkit.host.guard import brief, guarded, guarded_class, is_stop
 from graftkit.host.host import PluginHost
 from graftkit.host.records import PluginRecord, RegisteredProvider
 from graftkit.interfaces.kinds import Kind
@@ -38,7 +38,7 @@ def make_provider(kind: Kind, facts: Mapping[str, Any], plugin: PluginRecord | N
     with suppress(Exception):  # an instance whose class can't be another keeps its own
         if key not in _classes:
             _classes[key] = guarded_class(type(made), plugin, kind, plugin.name)
-        made.__class__ = _classes[key]
+        object.__setattr__(made, "__class__", _classes[key])
     return made
 
 
@@ -58,9 +58,11 @@ def _made(facts: Mapping[str, Any], plugin: PluginRecord) -> Any:
             if not facts.get("config_class"):
                 return target()
             return target(import_target(facts["config_class"]).model_validate(facts["config"]))
-    except (Exception, KeyboardInterrupt):
+    except Exception:
         raise
     except BaseException as error:
+        if is_stop(error):
+            raise
         raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import Cancelled, FolderError, GraftkitError, RequestError, StorageError
+from graftkit.errors import FolderError, GraftkitError, RequestError, StorageError
 from graftkit.flow.cancel import CancelToken
 from graftkit.flow.context import RunContext, describe_error
 from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
@@ -29,13 +29,14 @@ from graftkit.flow.handed_records import (
     same_records,
 )
 from graftkit.flow.plan import make_plan
-from graftkit.flow.plan_of_run import plan_of_run
+from graftkit.flow.plan_of_run import plan_of_run, settings_kept
 from graftkit.flow.record_proof import complete_recorded
 from graftkit.flow.resume import Resumed, find_run, telling_versions
 from graftkit.flow.run_plan import RunPlan
 from graftkit.flow.shared_weights import share_weights, sharing_of
 from graftkit.flow.tokenizer import prepare_tokenizer
 from graftkit.flow.unsettled import refuse_unsettled
+from graftkit.host.guard import is_stop, naming_plugins
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.interfaces.offline import no_network_if
@@ -150,15 +151,18 @@ def plan(
     """
     kept = handed_for_a_plan(train, holdout)
     files = kept.files if kept else {}
-    with no_network_if(offline), naming_rows(files):
+    with no_network_if(offline), naming_plugins(), naming_rows(files):
         loaded, host = _prepare(recipe, overrides, host, files)
         if not as_run:
-            return replace(make_plan(loaded, host), handed=kept)
-        planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
+            return replace(settings_kept(partial(make_plan, loaded, host)), handed=kept)
 
-        from graftkit.flow.preflight import check_as_run
+        def made() -> RunPlan:
+            from graftkit.flow.preflight import check_as_run
 
-        return replace(check_as_run(planned, host), handed=kept)
+            planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
+            return check_as_run(planned, host)
+
+        return replace(settings_kept(made), handed=kept)
 
 
 def run(
@@ -209,6 +213,7 @@ def run(
         raise RequestError("records can be handed in only where one process trains", hint="Write them to files.")
     with (
         no_network_if(offline),
+        naming_plugins(),
         telling_versions(folder if resume else None),
         _records_in(folder, rows, overwrite, resume) as (files, claimed),
     ):
@@ -267,7 +272,7 @@ def go_on(
         FolderError: The manifest is another one by now.
         GraftkitError: As for `run`.
     """
-    with telling_versions(folder):
+    with naming_plugins(), telling_versions(folder):
         loaded, host = _prepare(recipe, (), host)
         return _run(loaded, host, folder, False, True, on_event or ignore, cancel or CancelToken(), known)
 
@@ -311,7 +316,7 @@ def _run(
                 resumed.manifest.write(folder)
             claimed.give_back()
         else:
-            _close(context, "interrupted" if isinstance(error, Cancelled | KeyboardInterrupt) else "failed", error)
+            _close(context, "interrupted" if is_stop(error) else "failed", error)
             claimed.release()
         _tell_of_replaced(error, claimed)
         with suppress(Exception):  # what listens must not hide the error

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from graftkit.interfaces.exporter import ExportReading
+from graftkit.model.file_tensors import read_tensors
 
 __all__ = ["SketchProof", "compare_sketches", "sketches_of"]
 
@@ -70,7 +71,7 @@ def compare_sketches(reading: ExportReading, sketches: Mapping[str, torch.Tensor
         What was found, or None without sketches.
     """
     found: list[tuple[float, str]] = []
-    for name, stored in reading.files.read() if sketches else ():
+    for name, stored in read_tensors(reading.files) if sketches else ():
         tensor = stored if isinstance(stored, torch.Tensor) else stored.dequantize() if stored.dequantize else None
         if tensor is not None and tensor.ndim > 1:
             found.append((_excess(tensor.float(), reading.steps(name), sketches.get(name)), name))

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from types import FunctionType
+from functools import partial
+from opcode import opmap
+from types import FunctionType, TracebackType
 from typing import Any, ClassVar
 
-from graftkit.errors import GraftkitError, PluginCallError, text_of
+from graftkit.errors import Cancelled, GraftkitError, HookError, PluginCallError, RequestError, text_of
 from graftkit.host.process_state import ProcessState
 from graftkit.host.records import BUILT_IN, PluginRecord
-from graftkit.host.results import wrong_with
+from graftkit.host.results import GIVES_TOKENIZERS, Part, wrong_with
 from graftkit.interfaces.kinds import Kind
 
-__all__ = ["brief", "guarded", "guarded_class", "listed", "note_once", "raised_by", "report_of", "wrong_result"]
+__all__ = [
+    "brief",
+    "guarded",
+    "guarded_class",
+    "is_stop",
+    "listed",
+    "naming_plugins",
+    "note_once",
+    "raised_by",
+    "remember",
+    "report_of",
+    "wrong_result",
+]
+
+_Around = Callable[[str], AbstractContextManager[Any]]
+"""What a plugin's code runs in, given what of it is called."""
 
 _inside: ContextVar[PluginRecord | None] = ContextVar("inside", default=None)
 """The plugin whose code is running."""
 
 _owners: dict[str, PluginRecord] = {}
-"""Whose the modules are that providers' classes lie in, and their packages."""
+"""Whose the modules are that plugins, their providers and config models lie in, and their packages."""
 
 _PLUGIN, _WHAT = "_graftkit_plugin", "_graftkit_what"
 """The attributes by which a guarded class says whose it is, and what its provider is called."""
@@ -96,9 +114,10 @@ class _Streams:
 def guarded_class(cls: type, plugin: PluginRecord, kind: Kind, name: str) -> type:
     """Returns a class like `cls` whose public methods are each called under guard.
 
-    A method that would end the program, or raises any other `BaseException` but `KeyboardInterrupt`, or an exception
-    that has no text to tell, or gives something else than its kind's methods do (`graftkit.host.results`), raises a
-    `PluginCallError`; to another exception a note is added that names the plugin whose code raised it.
+    A method that would end the program, or raises any other `BaseException` that is no stop (`is_stop`), or an
+    exception that has no text to tell, or gives something else than its kind's methods do
+    (`graftkit.host.results`), raises a `PluginCallError`; to another exception a note is added that names the plugin
+    whose code raised it. A tokenizer that a method gives is checked likewise, see `_watch`.
 
     Args:
         cls: The class of a provider.
@@ -106,11 +125,15 @@ def guarded_class(cls: type, plugin: PluginRecord, kind: Kind, name: str) -> typ
         kind: The provider's kind.
         name: Its name.
     """
-    what = f"{kind} '{name}'"
-    _remember(cls.__module__, plugin)
+    remember(cls.__module__, plugin)
+    return _class_of(cls, plugin, kind, f"{kind} '{name}'", partial(guarded, plugin))
+
+
+def _class_of(cls: type, plugin: PluginRecord, kind: Kind | Part, what: str, around: _Around) -> type:
+    """Returns a subclass whose public methods are called under watch; its instances are as those of `cls`."""
     members = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
     methods = {
-        name: _guarded_method(value, plugin, kind, name, f"{name}() of its {what}")
+        name: _watched_method(value, plugin, kind, name, f"{name}() of its {what}", around)
         for name, value in members.items()
         if isinstance(value, FunctionType) and not name.startswith("_")
     }
@@ -142,17 +165,18 @@ def _new(cls: type, *arguments: Any) -> Any:
     return cls.__new__(cls, *arguments)
 
 
-def _guarded_method(
-    function: Callable[..., Any], plugin: PluginRecord, kind: Kind, name: str, what: str
+def _watched_method(
+    function: Callable[..., Any], plugin: PluginRecord, kind: Kind | Part, name: str, what: str, around: _Around
 ) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
         try:
-            with guarded(plugin, what):
+            with around(what):
                 result = function(self, *arguments, **named)
-        except KeyboardInterrupt:
-            raise
+                wrong = wrong_with(kind, name, (*arguments, *named.values()), result)
         except GraftkitError as error:
+            if isinstance(error, Cancelled) and not is_stop(error):
+                raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from error
             if not error.where and plugin.distribution != BUILT_IN and raised_by(error, itself=True):
                 note_once(error, f"{plugin.label} raised it: {what}")
             raise
@@ -166,13 +190,83 @@ def _guarded_method(
             )
             raise
         except BaseException as error:
+            if is_stop(error):
+                raise
             raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from error
-        wrong = wrong_with(kind, name, (*arguments, *named.values()), result)
         if wrong:
             raise PluginCallError(f"{what} {wrong}", where=plugin.label)
+        if (kind, name) in GIVES_TOKENIZERS:
+            _watch(getattr(result, "tokenizer", result), plugin, getattr(self, _WHAT, what))
         return result
 
     return call
+
+
+_watching: dict[tuple[type, str, str], type] = {}
+"""The classes of tokenizers whose results are looked at, by their own class, plugin and backend."""
+
+
+def _watch(tokenizer: Any, plugin: PluginRecord, what: str) -> None:
+    """Has what a tokenizer gives looked at where it is called.
+
+    Core calls it for every text: the process's settings are looked at after each stage. Those of built-in plugins,
+    whose texts are millions, are held to the same by their contracts.
+    """
+    if plugin.distribution == BUILT_IN or hasattr(type(tokenizer), _PLUGIN):
+        return
+    own = type(tokenizer)
+    remember(own.__module__, plugin)
+    with suppress(TypeError):  # an instance whose class can't be another keeps its own
+        if (own, plugin.label, what) not in _watching:
+            _watching[own, plugin.label, what] = _class_of(own, plugin, "tokenizer's", what, nullcontext)
+        object.__setattr__(tokenizer, "__class__", _watching[own, plugin.label, what])
+
+
+def is_stop(error: BaseException) -> bool:
+    """Tells whether an error is somebody's request to stop, and none that a plugin's own code raised.
+
+    `KeyboardInterrupt` comes from the handler of a signal, at whatever was running then; `Cancelled` from core.
+    """
+    if not isinstance(error, KeyboardInterrupt | Cancelled):
+        return False
+    if isinstance(error, KeyboardInterrupt) and _comes_from_a_signal(error):
+        return True
+    culprit = raised_by(error, itself=True)
+    return culprit is None or culprit.distribution == BUILT_IN
+
+
+def _comes_from_a_signal(error: BaseException) -> bool:
+    """Tells whether Python's own handler of a signal raised an error, or another that is in place; and no `raise`."""
+    innermost: TracebackType | None = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    if innermost is None:
+        return True
+    code = innermost.tb_frame.f_code
+    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
+    return code in handlers or code.co_code[innermost.tb_lasti] != opmap["RAISE_VARARGS"]
+
+
+@contextmanager
+def naming_plugins() -> Iterator[None]:
+    """Names in errors the plugin whose code raised them, where no guard was around it.
+
+    Raises:
+        PluginCallError: A plugin's code tried to end the program.
+    """
+    try:
+        yield
+    except PluginCallError:
+        raise
+    except BaseException as error:
+        culprit = raised_by(error)
+        if culprit is None or culprit.distribution == BUILT_IN or is_stop(error):
+            raise
+        if isinstance(error, Exception) and not isinstance(error, Cancelled) and _has_text(error):
+            if not isinstance(error, RequestError | HookError):
+                note_once(error, f"{culprit.label} raised it")
+            raise
+        raise PluginCallError(f"it raised {brief(error)}", where=culprit.label) from error
 
 
 def note_once(error: BaseException, note: str) -> None:
@@ -181,9 +275,20 @@ def note_once(error: BaseException, note: str) -> None:
         error.add_note(note)
 
 
-def _remember(module: str, plugin: PluginRecord) -> None:
-    """Keeps whose a provider's module is, and those beside and below it that are nobody else's."""
+def remember(module: str, plugin: PluginRecord) -> None:
+    """Keeps whose a module is, and those beside and below it that are nobody else's.
+
+    Core's own are no plugin's, and built-in plugins' are those plugins' whoever else offers what lies in them.
+
+    Args:
+        module: Its name.
+        plugin: The plugin that it, or a provider in it, is of.
+    """
     parts = module.split(".")
+    known = _owner_of(module)
+    built_in = known is not None and known.distribution == BUILT_IN and plugin.distribution != BUILT_IN
+    if parts[0] == "graftkit" or built_in:
+        return
     for length in range(1, len(parts)):
         _owners.setdefault(".".join(parts[:length]), plugin)
     _owners[module] = plugin

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import pluggy
 
 from graftkit.errors import HookError
-from graftkit.host.guard import brief, guarded
+from graftkit.host.guard import brief, guarded, is_stop
 from graftkit.host.hookspecs import PROJECT, HookSpecs, registration_hooks
 from graftkit.host.records import PluginRecord
 from graftkit.host.time_limit import time_limit
 
-__all__ = ["Hooks"]
+__all__ = ["Disturbed", "Hooks"]
 
 _HOOK_SECONDS = 60.0
 """After how long a lifecycle hook that has not come back is named on standard error."""
+
+
+class Disturbed(Exception):
+    """What a hook has done that no hook may do, in words that follow its name."""
+
+
+def _mend(record: PluginRecord) -> str:
+    return f"Mend the plugin, or run without it: --disable-plugin {record.name}"
 
 
 class Hooks:
@@ -81,10 +90,17 @@ class Hooks:
         callers = [self._manager.get_hookcallers(plugin) or [] for plugin, owner in self if owner is record]
         return sorted({caller.name for found in callers for caller in found})
 
-    def broadcast(self, hook: str, **arguments: Any) -> list[tuple[PluginRecord, Any]]:
+    def broadcast(
+        self, hook: str, *, around: AbstractContextManager[None] | None = None, **arguments: Any
+    ) -> list[tuple[PluginRecord, Any]]:
         """Calls a lifecycle hook of every object in turn, in pluggy's order: the last added first.
 
         One that raises does not keep it from the others.
+
+        Args:
+            hook: The hook.
+            around: What each call is made in, which may be entered again and again; what it raises is the plugin's.
+            arguments: What the hook is given.
 
         Returns:
             What each returned that returned something, with its plugin.
@@ -99,7 +115,8 @@ class Hooks:
             caller = self.caller_of(implementation.plugin, hook)
             assert caller is not None
             try:
-                answers += [(record, found) for found in self._call(record, hook, partial(caller, **arguments))]
+                call = partial(caller, **arguments)
+                answers += [(record, found) for found in self._call(record, hook, call, around or nullcontext())]
             except HookError as error:
                 errors.append(error)
         if errors:
@@ -109,19 +126,23 @@ class Hooks:
             raise first
         return answers
 
-    def _call(self, record: PluginRecord, hook: str, call: Callable[[], list[Any]]) -> list[Any]:
+    def _call(
+        self, record: PluginRecord, hook: str, call: Callable[[], list[Any]], around: AbstractContextManager[None]
+    ) -> list[Any]:
         what, start = f"its hook {hook}", time.perf_counter()
         limit = time_limit(record.label, what, _HOOK_SECONDS, f"--disable-plugin {record.name} runs without it.")
         try:
-            with limit, guarded(record, what):
+            with limit, around, guarded(record, what):
                 return call()
-        except KeyboardInterrupt:
-            raise
+        except Disturbed as error:
+            raise HookError(f"{what} {error}", where=record.label, hint=_mend(record)) from None
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and is_stop(error):
+                raise
             raise HookError(
                 f"{what} raised {brief(error)}",
                 where=record.label,
-                hint=f"Mend the plugin, or run without it: --disable-plugin {record.name}",
+                hint=_mend(record),
             ) from error
         finally:
             record.hook_seconds += time.perf_counter() - start

@@ -19,7 +19,7 @@ from graftkit.host.discovery import (
     import_seconds_by_environment,
     strict_by_environment,
 )
-from graftkit.host.guard import brief, guarded
+from graftkit.host.guard import brief, guarded, is_stop, remember
 from graftkit.host.hooks import Hooks
 from graftkit.host.records import PluginRecord, RegisteredProvider
 from graftkit.host.registry import BUILT_IN, Registry
@@ -175,9 +175,11 @@ class PluginHost:
         if record.status == "active":
             try:
                 self._register(record, load)
-            except (KeyboardInterrupt, _HalfImported):
+            except _HalfImported:
                 raise
             except BaseException as error:
+                if is_stop(error):
+                    raise
                 record.status, record.reason = "failed", brief(error)
                 self._refuse_if_strict(record, error)
         elif record.status == "failed":
@@ -224,6 +226,8 @@ class PluginHost:
         """
         advice = f"GRAFTKIT_PLUGIN_IMPORT_SECONDS gives it more time, {_leaving_out(record)}."
         modules, start = set(sys.modules), time.perf_counter()
+        if record.distribution:  # what a program hands over lies in its own modules
+            remember(record.value.partition(":")[0], record)
         try:
             limit = time_limit(record.label, "its import", self._import_seconds, advice, end=True)
             with limit, guarded(record, "its import"):

@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import PluginError, ProviderError
-from graftkit.host.guard import brief, guarded, guarded_class
+from graftkit.host.guard import brief, guarded, guarded_class, is_stop, remember
 from graftkit.host.known_plugins import how_to_install
 from graftkit.host.records import BUILT_IN, PluginRecord, RegisteredProvider
 from graftkit.host.time_limit import time_limit
@@ -156,9 +156,9 @@ class Registry:
             with guarded(registered.plugin, f"the making of its {what}"):
                 own = config and config.model_copy(deep=True)
                 return target(own) if registered.provider.config else target()
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if is_stop(error):
+                raise
             raise PluginError(f"{what} could not be made: {brief(error)}", where=registered.plugin.label) from error
 
     def guard(self, made: Any, registered: RegisteredProvider) -> None:
@@ -168,7 +168,7 @@ class Registry:
             if key not in self._guarded:
                 name = registered.provider.name
                 self._guarded[key] = guarded_class(type(made), registered.plugin, registered.kind, name)
-            made.__class__ = self._guarded[key]
+            object.__setattr__(made, "__class__", self._guarded[key])  # of a frozen dataclass, too
 
 
 def _installed(name: str) -> bool:
@@ -188,14 +188,15 @@ def _installed(name: str) -> bool:
 
 def _direct(kind: Kind, name: str, where: str) -> RegisteredProvider:
     plugin = PluginRecord(name=name, distribution="", version="", value=name)
+    remember(name.partition(":")[0], plugin)
     try:
         with guarded(plugin, "its import"):
             config = getattr(import_target(name), "config_class", None)
         target = f"{config.__module__}:{config.__qualname__}" if isinstance(config, type) else ""
         provider = Provider(name="direct", target=name, config=target)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if is_stop(error):
+            raise
         raise ProviderError(f"'{name}' can't be used: {brief(error)}", where=where) from error
     return RegisteredProvider(kind, provider, plugin)
 
@@ -208,12 +209,13 @@ def _import(registered: RegisteredProvider, target: str) -> Any:
     what, plugin = f"{registered.kind} '{registered.provider.name}'", registered.plugin
     advice = "It goes on: stop it with Ctrl-C if it hangs."
     limit = time_limit(plugin.label, f"the import of {target}", _IMPORT_SECONDS, advice)
+    remember(target.partition(":")[0], plugin)
     try:
         with limit, guarded(plugin, f"the import of its {what}"):
             return import_target(target)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if is_stop(error):
+            raise
         raise PluginError(
             f"{what} can't be imported: {brief(error)}", where=plugin.label, hint=f"Its target is {target}."
         ) from error

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from graftkit.articles import with_article
 from graftkit.interfaces.kinds import Kind
+from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo, TokenizerFiles
+from graftkit.interfaces.tokenizer import Encoding, Tokenizer
+from graftkit.interfaces.vocabulary import ExtensionPlan
 
 if TYPE_CHECKING:
     from graftkit.interfaces.exporter import ProofRequest
 
-__all__ = ["kind_named", "wrong_with"]
+__all__ = ["GIVES_TOKENIZERS", "Part", "kind_named", "wrong_with"]
+
+Part = Literal["tokenizer's"]
+"""What a provider makes whose methods core calls, too: the tokenizer that a backend gives."""
 
 
-def wrong_with(kind: Kind, method: str, given: Sequence[Any], result: Any) -> str:
+def wrong_with(kind: Kind | Part, method: str, given: Sequence[Any], result: Any) -> str:
     """Returns what is wrong with what a provider's method gave, or "".
 
     Args:
-        kind: The provider's kind.
+        kind: The provider's kind, or what it has made.
         method: The method's name.
         given: What it was called with.
         result: What it returned.
@@ -118,7 +126,173 @@ def _assets(given: Sequence[Any], result: Any) -> str:
     return ""
 
 
-_CHECKS: Mapping[tuple[Kind, str], Callable[[Sequence[Any], Any], str]] = {
+_LACKING = object()
+
+_LATER = frozenset({"capabilities", "fingerprint"})
+"""What takes long to find out: it is looked at where it is needed, in `graftkit.vocabulary.losses`."""
+
+
+def _members(part: Any, protocol: type, due: Mapping[str, tuple[tuple[type, ...], str]]) -> str:
+    """Returns what a part of a provider's lacks, or has of another kind than is due."""
+    if part is None:
+        return f"gave None, not {with_article(protocol.__name__)}"
+    for name in sorted(set(dir(protocol)) - set(dir(object))):
+        if name.startswith("_") or name in _LATER:
+            continue
+        found = getattr(part, name, _LACKING)
+        if found is _LACKING:
+            return f"gave {kind_named(part)} without '{name}'"
+        if name not in due:
+            if not callable(found):
+                return f"gave {kind_named(part)} whose '{name}' is {kind_named(found)}, not a method"
+            continue
+        kinds, told = due[name]
+        if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
+            return f"gave {kind_named(part)} whose '{name}' is {kind_named(found)}, not {told}"
+    return ""
+
+
+_TEXT = ((str,), "a text")
+_OF_TOKENIZER: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "vocab_size": ((int,), "a number of ids"),
+    "special_tokens": ((Mapping,), "a mapping of tokens to ids"),
+    "chat_template": ((str, type(None)), "a text or None"),
+    "adds_bos": ((bool,), "True or False"),
+}
+_OF_TOKENIZER_FILES: Mapping[str, tuple[tuple[type, ...], str]] = {"reference": _TEXT, "tokenizer_backend": _TEXT}
+_OF_MODEL_FILES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    **_OF_TOKENIZER_FILES,
+    "files": ((list, tuple), "a tuple of paths"),
+    "config": ((Mapping,), "a mapping"),
+    "tensors": ((Mapping,), "a mapping of names to TensorInfo"),
+}
+_MOST_IDS = 1 << 24
+"""Ids of a tokenizer: far more than any in use has."""
+
+
+def _tokenizer(given: Sequence[Any], result: Any) -> str:
+    wrong = _members(result, Tokenizer, _OF_TOKENIZER)
+    if wrong:
+        return wrong
+    if not 0 < result.vocab_size <= _MOST_IDS:
+        return f"gave a tokenizer of {result.vocab_size} ids"
+    for name, id in result.special_tokens.items():
+        if not isinstance(name, str) or not name:
+            return f"gave a tokenizer with the special token {name!r}, which is no text"
+        if not _is_id(id, result.vocab_size):
+            return f"gave a tokenizer whose special token {name!r} has the id {id!r}, of {result.vocab_size} ids"
+    return ""
+
+
+def _extension(given: Sequence[Any], result: Any) -> str:
+    if not isinstance(result, ExtensionPlan):
+        return f"gave {kind_named(result)}, not an ExtensionPlan"
+    return _tokenizer(given, result.tokenizer)
+
+
+def _is_id(id: object, size: int) -> bool:
+    return isinstance(id, int) and not isinstance(id, bool) and 0 <= id < size
+
+
+def _wrong_ids(ids: Any) -> str:
+    """Returns what is wrong with ids; that they have rows is looked at where these are known."""
+    if not isinstance(ids, list | tuple):
+        return f"gave {kind_named(ids)}, not a list of ids"
+    strange = next((id for id in ids if not _is_id(id, _MOST_IDS)), None)
+    return "" if strange is None else f"gave {strange!r:.40} among the ids"
+
+
+def _ids(given: Sequence[Any], result: Any) -> str:
+    return _wrong_ids(result)
+
+
+def _batch(given: Sequence[Any], result: Any) -> str:
+    if not isinstance(result, list | tuple):
+        return f"gave {kind_named(result)}, not a list of lists of ids"
+    if len(result) != len(given[0]):
+        return f"gave the ids of {len(result)} texts for {len(given[0])}"
+    return next(filter(None, map(_wrong_ids, result)), "")
+
+
+def _encoding(given: Sequence[Any], result: Any) -> str:
+    if not isinstance(result, Encoding):
+        return f"gave {kind_named(result)}, not an Encoding"
+    wrong = _wrong_ids(result.ids)
+    if wrong or len(result.offsets) == len(result.ids):
+        return wrong
+    return f"gave the places of {len(result.offsets)} tokens for {len(result.ids)} ids"
+
+
+def _text(given: Sequence[Any], result: Any) -> str:
+    if not isinstance(result, str):
+        return f"gave {kind_named(result)}, not a text"
+    try:
+        result.encode()
+    except UnicodeEncodeError:
+        return "gave a text with half of a surrogate pair"
+    return ""
+
+
+def _bytes(given: Sequence[Any], result: Any) -> str:
+    return "" if isinstance(result, bytes) else f"gave {kind_named(result)}, not bytes"
+
+
+def _id_or_none(given: Sequence[Any], result: Any) -> str:
+    return "" if result is None or _is_id(result, _MOST_IDS) else f"gave {result!r:.40}, not an id or None"
+
+
+def _saved(given: Sequence[Any], result: Any) -> str:
+    folder = Path(given[0])
+    if not folder.is_dir():
+        return "has removed the folder that it was to write into"
+    entries = list(folder.rglob("*"))
+    strange = next((path for path in entries if path.is_symlink() or not (path.is_file() or path.is_dir())), None)
+    if strange is not None:
+        return f"has written {strange.relative_to(folder)}, which is no regular file"
+    return "" if entries else "has written nothing"
+
+
+def _tokenizer_files(given: Sequence[Any], result: Any) -> str:
+    return _members(result, TokenizerFiles, _OF_TOKENIZER_FILES)
+
+
+def _model_files(given: Sequence[Any], result: Any) -> str:
+    wrong = _members(result, BaseModelFiles, _OF_MODEL_FILES)
+    if wrong:
+        return wrong
+    strange: Any = next((path for path in result.files if not isinstance(path, Path)), None)
+    if strange is not None:
+        return f"gave a model with {kind_named(strange)} among its files, not a path"
+    if result.config != result.config or result.tensors.keys() != result.tensors.keys():
+        return "gave a model that says something else of itself each time"
+    for name, info in result.tensors.items():
+        if not isinstance(name, str) or not isinstance(info, TensorInfo):
+            return f"gave a model with {kind_named(info)} for the tensor {name!r:.80}, not a TensorInfo"
+    return ""
+
+
+_LARGEST = 1e100
+"""The largest score of a metric: means of such numbers are numbers, too."""
+
+
+def _score(given: Sequence[Any], result: Any) -> str:
+    if isinstance(result, int | float):
+        with suppress(OverflowError):
+            if math.fabs(result) <= _LARGEST:  # which no NaN is
+                return ""
+    shown = "a very long number" if isinstance(result, int) else f"{result!r:.40}"
+    return f"scored the answer at {given[0].record.where} with {shown}, which is no finite number up to {_LARGEST:g}"
+
+
+GIVES_TOKENIZERS: frozenset[tuple[Kind | Part, str]] = frozenset(
+    {
+        *(("tokenizer", "load"), ("tokenizer", "train"), ("tokenizer", "extend")),
+        *(("tokenizer's", "with_chat_template"), ("tokenizer's", "with_control_tokens")),
+    }
+)
+"""The methods that give a tokenizer, whose own methods are then looked at, too."""
+
+_CHECKS: Mapping[tuple[Kind | Part, str], Callable[[Sequence[Any], Any], str]] = {
     ("adapter", "attach"): _attached,
     ("adapter", "peft_config"): _mapping_or_none,
     ("adapter", "peft_tensors"): _mapping,
@@ -129,4 +303,21 @@ _CHECKS: Mapping[tuple[Kind, str], Callable[[Sequence[Any], Any], str]] = {
     ("exporter", "export"): _exported,
     ("exporter", "logits"): _logits,
     ("exporter", "assets"): _assets,
+    ("metric", "score"): _score,
+    ("model-source", "open"): _model_files,
+    ("model-source", "open_tokenizer"): _tokenizer_files,
+    ("tokenizer", "load"): _tokenizer,
+    ("tokenizer", "train"): _tokenizer,
+    ("tokenizer", "extend"): _extension,
+    ("tokenizer's", "with_chat_template"): _tokenizer,
+    ("tokenizer's", "with_control_tokens"): _tokenizer,
+    ("tokenizer's", "encode"): _ids,
+    ("tokenizer's", "encode_batch"): _batch,
+    ("tokenizer's", "encode_offsets"): _encoding,
+    ("tokenizer's", "decode"): _text,
+    ("tokenizer's", "normalize"): _text,
+    ("tokenizer's", "decode_bytes"): _bytes,
+    ("tokenizer's", "token_bytes"): _bytes,
+    ("tokenizer's", "role_token"): _id_or_none,
+    ("tokenizer's", "save"): _saved,
 }

@@ -23,6 +23,7 @@ from graftkit.interfaces.model_source import INTEGERS, PLAIN, BaseModelFiles
 from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.model.experts import ExpertStack, StackInfo, compute_one_by_one, expert_stacks, put_stack
+from graftkit.model.file_tensors import read_tensor, read_tensors
 from graftkit.model.head import head_modules, head_parameters, is_of_head
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
@@ -179,7 +180,7 @@ def load_plain_model(
     """
     model: Any = build_skeleton(files.config, files.reference, tensors=len(files.tensors))
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    for name, found in files.read():
+    for name, found in read_tensors(files):
         tensor = found.float() if isinstance(found, torch.Tensor) else found.dequantize() if found.dequantize else None
         if tensor is None or shapes.pop(name, None) != tensor.shape:
             raise ModelError(f"tensor '{name}' is of another shape or type than its model", where=files.reference)
@@ -349,7 +350,7 @@ class Loader:
         for kind, weights in planned.items():
             adoptable = [name for name, weight in weights.items() if self._adoptable(weight)]
             sample = min(adoptable or weights, key=lambda name: math.prod(self._files.tensors[name].shape))
-            found = self._files.tensor(sample)
+            found = read_tensor(self._files, sample)
             if not isinstance(found, StoredWeight):
                 uses.append(self._use(kind, weights, [], can_be_kept=False))
                 continue
@@ -380,7 +381,7 @@ class Loader:
         if target not in self._last:  # a stack's experts are asked for one after the other, and share it
             self._last = {}
             maker = self._plan.makers[target]
-            found = {name: self._files.tensor(name) for name in maker.sources}
+            found = {name: read_tensor(self._files, name) for name in maker.sources}
             if any(isinstance(part, StoredWeight) and part.dequantize is None for part in found.values()):
                 return None
             dense = {name: self._dense(name, part) for name, part in found.items()}
@@ -425,11 +426,11 @@ class Loader:
     def _read(self, planned: Mapping[str, PlannedWeight]) -> Iterator[tuple[str, torch.Tensor | StoredWeight | None]]:
         """Yields every tensor by name; None for those that another process reads, or none."""
         if self._sharder is None:
-            yield from self._files.read()
+            yield from read_tensors(self._files)
             return
         for name in self._files.tensors:
             weight = planned.get(name)
-            yield name, self._files.tensor(name) if weight is not None and self._reads(weight) else None
+            yield name, read_tensor(self._files, name) if weight is not None and self._reads(weight) else None
 
     def _is_of_body(self, name: str) -> bool:
         """Tells whether a tensor's name is one of the body's, but for a pooler, which not all models have."""

@@ -16,6 +16,7 @@ from graftkit.interfaces.layer import Layer, LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.stored_weight import StoredWeight
 from graftkit.model.adapt import AdaptedModel
+from graftkit.model.file_tensors import read_tensor, read_tensors
 from graftkit.model.made_weight import MadeWeight
 from graftkit.store.fingerprint import derived_seed
 
@@ -67,14 +68,14 @@ class FileWeights:
 
     def original(self, layer: LayerInfo) -> torch.Tensor:
         """Reads a layer's weight, `[out, in]`, float32, as the files have it."""
-        return self.files.tensor(f"{layer.path}.weight").to(torch.float32)  # type: ignore[union-attr]
+        return read_tensor(self.files, f"{layer.path}.weight").to(torch.float32)  # type: ignore[union-attr]
 
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
         """Keeps a matrix as it is: the files' weights are not quantized."""
         return MadeWeight(layer, lambda: weight)
 
     def _read(self, name: str) -> torch.Tensor:
-        return self.as_trained_on(name, self.files.tensor(name))
+        return self.as_trained_on(name, read_tensor(self.files, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class StreamedModel(AdaptedModel):
     def _streamed(self, *, with_adapter: bool) -> Iterator[tuple[str, torch.Tensor]]:
         assert self.weights is not None
         adapted = self.adapted if with_adapter else {}
-        for name, found in self.weights.files.read():
+        for name, found in read_tensors(self.weights.files):
             tensor = self.weights.as_trained_on(name, found)
             path, _, kind = name.rpartition(".")
             core, change = adapted.get(path), None

@@ -177,4 +177,5 @@ def _choose(host: PluginHost, kind: Kind, use: ProviderSection, document: Docume
             f"'{registered.provider.name}' has a preset for {', '.join(model.preset)}, but only an adapter's is read",
             where=registered.plugin.label,
         )
-    return Choice(use.use, registered, judge(model, use.options, document, path, beside=type(use).model_fields))
+    config = judge(registered, model, use.options, document, path, beside=type(use).model_fields)
+    return Choice(use.use, registered, config)

@@ -50,7 +50,8 @@ def bind_callbacks(settings: Mapping[str, Mapping[str, Any]], document: Document
                 where=error.where,
                 hint=hint,
             ) from None
-        found.append(Choice(name, registered, judge(host.registry.config_class(registered), said, document, path)))
+        model = host.registry.config_class(registered)
+        found.append(Choice(name, registered, judge(registered, model, said, document, path)))
     chosen = [choice.registered for choice in found]
     for registered in host.registry.providers("callback"):
         if registered not in chosen and (config := follows_unasked(registered, host)) is not None:
@@ -71,4 +72,4 @@ def follows_unasked(registered: RegisteredProvider, host: PluginHost) -> Provide
     required = any(field.is_required() for field in model.model_fields.values())
     if required or host.registry.missing_requirements(registered.provider):
         return None
-    return judge(model, {}, Document({}, "defaults"), ())
+    return judge(registered, model, {}, Document({}, "defaults"), ())

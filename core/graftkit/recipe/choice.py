@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from graftkit.errors import GraftkitError, PluginError
+from graftkit.host.guard import brief, guarded, is_stop
 from graftkit.host.records import RegisteredProvider
+from graftkit.host.results import kind_named
+from graftkit.host.time_limit import time_limit
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import as_recipe_error
 
 __all__ = ["Choice", "judge"]
+
+_SECONDS = 60.0
+"""After how long a check of fields that has not come back is named on standard error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,7 @@ class Choice:
 
 
 def judge(
+    registered: RegisteredProvider,
     model: type[ProviderConfig],
     options: Mapping[str, Any],
     document: Document,
@@ -46,6 +56,7 @@ def judge(
     """Judges a provider's own fields; a `RecipePath` among them starts at the recipe's folder.
 
     Args:
+        registered: The provider and its plugin.
         model: The provider's config model.
         options: What the recipe says.
         document: Where.
@@ -54,13 +65,27 @@ def judge(
 
     Raises:
         RecipeError: A field that the provider does not know, or a value that it refuses.
+        PluginError: The config model fails, or makes what is no config, or none that a manifest can keep.
     """
 
     def folder_of(field: str) -> Path:
         said_in_file = Path(document.file).is_file() and not document.where((*path, field)).startswith("--")
         return Path(document.file).absolute().parent if said_in_file else Path.cwd()
 
+    label, what = registered.plugin.label, f"the fields of its {registered.kind} '{registered.provider.name}'"
+    limit = time_limit(label, f"the check of {what}", _SECONDS, "It goes on: stop it with Ctrl-C if it hangs.")
     try:
-        return model.model_validate(dict(options), context=folder_of)
+        with limit, guarded(registered.plugin, f"the check of {what}"):
+            found: object = model.model_validate(deepcopy(dict(options)), context=folder_of)
+            if isinstance(found, ProviderConfig):
+                json.dumps(found.model_dump(mode="json"))
+                return found
     except ValidationError as error:
         raise as_recipe_error(error, model, document, path, beside) from None
+    except GraftkitError:
+        raise
+    except BaseException as error:
+        if is_stop(error):
+            raise
+        raise PluginError(f"the check of {what} raised {brief(error)}", where=label) from error
+    raise PluginError(f"the check of {what} gave {kind_named(found)}, not a {model.__name__}", where=label)

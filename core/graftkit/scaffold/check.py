@@ -31,6 +31,37 @@ _SECONDS = 4 * 3600
 """How long contracts may take: many times what all built-in ones do on two cores."""
 
 
+_LONG_TEST = 600
+"""Seconds after which pytest shows where a test is that has not ended."""
+
+_ENDED, _ALL = "ended", "all"
+
+_TELLING_HOW_FAR = f'''"""Tells which test was the last to begin, and whether all have ended."""
+
+from pathlib import Path
+
+left = set()
+
+
+def tell(line):
+    Path(__file__).with_name("{_ENDED}").write_text(line)
+
+
+def pytest_collection_finish(session):
+    left.update(item.nodeid for item in session.items)
+
+
+def pytest_runtest_logstart(nodeid, location):
+    tell(nodeid)
+
+
+def pytest_runtest_logfinish(nodeid, location):
+    left.discard(nodeid)
+    if not left:
+        tell("{_ALL}")
+'''
+
+
 def find_offers(host: PluginHost, name: str | None) -> list[RegisteredProvider]:
     """Returns the providers of one plugin, by its own, its distribution's or a provider's name; or all third parties'.
 
@@ -107,7 +138,7 @@ def checked_fields(
 def _check_fields(model: type[ProviderConfig], fields: Mapping[str, Any], registered: RegisteredProvider) -> None:
     place = registered.qualified_name
     try:
-        judge(model, fields, Document(dict(fields), place, from_file=False), ())
+        judge(registered, model, fields, Document(dict(fields), place, from_file=False), ())
     except RecipeError as error:
         hint = (
             "Give it the fields that it needs, --set KEY=VALUE; so that nobody has to, a contract in the package names "
@@ -139,17 +170,40 @@ def check_plugins(
         file = Path(folder) / "test_contracts.py"
         file.write_text(contract_module(providers, fields or {}), encoding="utf-8")
         settings = Path(folder) / "pytest.ini"  # else pytest looks for one in the folders around, which are anybody's
-        settings.write_text("[pytest]\n", encoding="utf-8")
+        settings.write_text(f"[pytest]\nfaulthandler_timeout = {_LONG_TEST}\n", encoding="utf-8")
+        (Path(folder) / "conftest.py").write_text(_TELLING_HOW_FAR, encoding="utf-8")
         command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings)]
         command += ["--rootdir", folder, str(file)]
         command += ["-q"] if quiet else ["-v"]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         try:
-            return subprocess.run(
+            code = subprocess.run(
                 command, check=False, stdin=subprocess.DEVNULL, timeout=_SECONDS, env=environment
             ).returncode
         except subprocess.TimeoutExpired:
             raise PluginError(f"its contracts took longer than {_SECONDS // 60} minutes and were stopped") from None
+        if code == 0:
+            _refuse_early_end(Path(folder), providers)
+        return code
+
+
+def _refuse_early_end(folder: Path, providers: Sequence[RegisteredProvider]) -> None:
+    """Makes sure that all tests have run: what is tested can end pytest's process, as if all were well.
+
+    Raises:
+        PluginError: They haven't.
+    """
+    ended = folder / _ENDED
+    lines = ended.read_text(encoding="utf-8").splitlines() if ended.exists() else []
+    if not lines or lines[-1] != _ALL:
+        labels = dict.fromkeys(registered.plugin.label for registered in providers)
+        test = f"{lines[-1].rpartition('::')[2]}, and it" if lines else "the first test, and something"
+        message = f"its contract is not kept: the check ended in {test} did not fail"
+        raise PluginError(
+            message,
+            where=", ".join(labels),
+            hint="Something in the provider ends the program, such as os._exit() or pytest.exit().",
+        )
 
 
 def contract_module(providers: Sequence[RegisteredProvider], fields: Mapping[str, Any] = MappingProxyType({})) -> str:

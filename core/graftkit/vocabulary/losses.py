@@ -5,9 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.articles import with_article
+from graftkit.host.guard import wrong_result
+from graftkit.host.results import kind_named
+from graftkit.interfaces.tokenizer import Tokenizer, TokenizerCapabilities
 
-__all__ = ["describe_losses", "lost_characters"]
+__all__ = ["check_promises", "describe_losses", "lost_characters"]
+
+_TRIED = (
+    "hello, world",
+    "  Two  spaces,\nand a line.\t",
+    "Größe: 12.50 €, naïve 日本語 🙂",
+    "def f(x):\n    return x[1:]\n",
+)
+"""Texts of several kinds, by which what a tokenizer says of itself is tried."""
+
+
+def check_promises(tokenizer: Tokenizer) -> None:
+    """Tries on a few texts what every tokenizer promises, and `lossless_unicode` where it is declared.
+
+    Args:
+        tokenizer: The tokenizer.
+
+    Raises:
+        PluginCallError: It does not say what it promises, or has no fingerprint; it gives other ids the second time, or
+            many texts other ids than one, or ids that it does not have; or it loses text and says that it loses none.
+    """
+    for name, kind in (("capabilities", TokenizerCapabilities), ("fingerprint", str)):
+        found = getattr(tokenizer, name, None)
+        if not isinstance(found, kind):
+            raise wrong_result(tokenizer, name, f"gave {kind_named(found)}, not {with_article(kind.__name__)}")
+    single = [list(tokenizer.encode(text)) for text in _TRIED]
+    if single != [list(tokenizer.encode(text)) for text in _TRIED]:
+        raise wrong_result(tokenizer, "encode", "gave other ids the second time")
+    if single != [list(ids) for ids in tokenizer.encode_batch(list(_TRIED))]:
+        raise wrong_result(tokenizer, "encode_batch", "gave other ids than encode() of each text")
+    for text, ids in zip(_TRIED, single, strict=True):
+        if any(not 0 <= id < tokenizer.vocab_size for id in ids):
+            raise wrong_result(tokenizer, "encode", f"gave the id {max(ids)}, of {tokenizer.vocab_size} ids")
+        if tokenizer.capabilities.lossless_unicode and tokenizer.decode(ids) != text:
+            told = f"gave {tokenizer.decode(ids)!r:.80} for the ids of {text!r}, and says that it loses no text"
+            raise wrong_result(tokenizer, "decode", told)
 
 
 @cache

@@ -12,6 +12,11 @@ from graftkit import PluginHost, Provider, hookimpl
 from graftkit.errors import ModelError, PluginError, ProviderError, RequestError
 from graftkit.flow.find_tokenizer import find_tokenizer
 from graftkit.testing import tiny_tokenizer_files
+from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
+
+
+class OddTokenizer(HuggingFaceTokenizer):
+    """A tokenizer of a backend of its own."""
 
 
 class OddBackend:
@@ -20,8 +25,8 @@ class OddBackend:
     def accepts(self, path: Path) -> bool:
         return (path / "odd.txt").exists()
 
-    def load(self, path: Path) -> str:
-        return f"odd tokenizer in {path.name}"
+    def load(self, path: Path) -> OddTokenizer:
+        return OddTokenizer(tiny_tokenizer_files(), f"odd tokenizer in {path.name}")
 
 
 def plugin(name: str, *providers: str) -> types.ModuleType:
@@ -105,7 +110,7 @@ def test_built_in_backends_come_first_unless_another_is_named(
     host = PluginHost(plugins=[others["odd_one"]])
     assert find_tokenizer(host, str(folder)).registered.qualified_name == "graftkit:huggingface"
     named = find_tokenizer(host, str(folder), "odd")
-    assert named.tokenizer == f"odd tokenizer in {folder.name}"  # type: ignore[comparison-overlap]
+    assert isinstance(named.tokenizer, OddTokenizer) and named.tokenizer.where == f"odd tokenizer in {folder.name}"
 
 
 def test_another_plugins_backend_is_asked_where_no_built_in_accepts(

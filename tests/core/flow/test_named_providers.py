@@ -16,6 +16,7 @@ from graftkit.errors import DataError, PluginCallError
 from graftkit.flow.named_objective import NamedObjective
 from graftkit.flow.named_providers import NamedFormat, NamedReader
 from graftkit.interfaces.objective import Scores, SequenceScores
+from graftkit.interfaces.samples import Completion, LabelledAnswer, LongText, PreferencePair, Tokens
 
 
 def registered(kind: str) -> Any:
@@ -47,6 +48,8 @@ def test_a_reader_gives_records_and_ends_where_it_ends(source: RecordSource, pla
         list(reader(lambda source: records).records(source))
     with pytest.raises(PluginCallError, match="gave None for the records"):
         list(reader(lambda source: None).records(source))
+    with pytest.raises(PluginCallError, match="gave a record whose place is an int"):
+        list(reader(lambda source: [Record(3, dict)]).records(source))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("given", ["messages", 5, [1]])
@@ -54,6 +57,10 @@ def test_a_format_names_columns(given: Any) -> None:
     format: Any = NamedFormat(SimpleNamespace(columns=lambda found: given), registered("format"))  # type: ignore[arg-type]
     with pytest.raises(PluginCallError, match="format 'odd' gave .* for the columns"):
         format.columns({})
+
+
+class Own(Text):
+    """A text of a plugin's own class."""
 
 
 @pytest.mark.parametrize(
@@ -64,6 +71,21 @@ def test_a_format_names_columns(given: Any) -> None:
         (Conversation((), "a:1"), "a conversation without messages"),
         (Conversation((Message("wizard", "hi"),), "a:1"), "the role 'wizard'"),
         (Conversation(({"role": "user"},), "a:1"), "a dict in place of a message"),  # type: ignore[arg-type]
+        (Own("a", "a:1"), "an Own in place of a sample"),
+        (Text("a", None), "whose 'where' is None"),  # type: ignore[arg-type]
+        (Text(b"a", "a:1"), "a text whose 'text' is a bytes"),  # type: ignore[arg-type]
+        (Completion("a", 3, "a:1"), "a completion whose 'completion' is an int"),  # type: ignore[arg-type]
+        (LongText("a", "a:1"), "a long text of a str"),  # type: ignore[arg-type]
+        (Conversation((Message("user", None),), "a:1"), "whose 'content' is None"),  # type: ignore[arg-type]
+        (Conversation((Message("user", "a", weight=float("nan")),), "a:1"), "a message of the weight nan"),
+        (Conversation((Message("user", "a", weight=1e300),), "a:1"), r"a message of the weight 1e\+300"),
+        (Conversation((Message("user", "a", tool_calls=("f",)),), "a:1"), "a str in place of a call"),  # type: ignore[arg-type]
+        (Conversation((Message("user", "a"),), "a:1", tools=("f",)), "a str in place of a tool's"),  # type: ignore[arg-type]
+        (Tokens((1, 2), (1.0,), "a:1"), "2 tokens with 1 weights"),
+        (Tokens((1, 2.0), (1.0, 1.0), "a:1"), "a float in place of an id"),  # type: ignore[arg-type]
+        (Tokens((1, 2), (1.0, -1.0), "a:1"), "a token of the weight -1.0"),
+        (PreferencePair(Text("a", "a:1"), Text("b", "a:1"), "a:1"), "a Text in place of a conv"),  # type: ignore[arg-type]
+        (LabelledAnswer(Completion("a", "b", "a:1"), None, "a:1"), "whose 'wanted' is None"),  # type: ignore[arg-type]
     ],
 )
 def test_a_format_makes_samples(given: Any, message: str) -> None:
@@ -86,6 +108,9 @@ def scores() -> Scores:
         (lambda s: None, "gave None as losses"),
         (lambda s: s.sums()[:, 0].detach(), "no gradient"),
         (lambda s: s.sums()[:, 0] + s.weights.zero_().sum(), "changed the scores"),
+        (lambda s: s.sums()[:, 0].to(torch.complex64), "of torch.complex64"),
+        (lambda s: s.sums()[:, 0].to("meta"), "on the device meta"),
+        (lambda s: s.sums()[:, 0].to_sparse(), "torch.sparse_coo"),
     ],
 )
 def test_an_objective_gives_a_loss_an_example(losses: Any, message: str) -> None:
@@ -101,6 +126,8 @@ def test_an_objective_gives_a_loss_an_example(losses: Any, message: str) -> None
         ({"a": torch.zeros(2, 3)}, r"shape \[2, 3\] as the metric 'a'"),
         ({1: torch.zeros(2)}, "named a metric 1"),
         ([1], "gave a list as metrics"),
+        ({"a": torch.zeros(2, device="meta")}, "on the device meta"),
+        ({"a": torch.zeros(2, dtype=torch.complex64)}, "torch.complex64"),
     ],
 )
 def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, message: str) -> None:

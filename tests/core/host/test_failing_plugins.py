@@ -111,7 +111,7 @@ def test_a_failed_plugin_takes_no_command_down_and_is_listed(site: Site) -> None
 
 
 def test_stopping_the_program_is_no_failure_of_a_plugin(site: Site) -> None:
-    site.install("impatient", "raise KeyboardInterrupt")
+    site.install("impatient", "import signal\nsignal.raise_signal(signal.SIGINT)")
     with pytest.raises(KeyboardInterrupt):
         PluginHost()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 import pickle
@@ -21,7 +22,9 @@ import numpy as np
 import pytest
 import torch
 from graftkit import PluginHost
-from graftkit.errors import HookError, PluginCallError, PluginError
+from graftkit.errors import Cancelled, HookError, PluginCallError, PluginError
+from graftkit.flow.cancel import CancelToken
+from graftkit.host.guard import is_stop, naming_plugins
 from graftkit.host.lifecycle import RunInfo, StageInfo
 from graftkit.host.process_state import ProcessState
 
@@ -195,6 +198,7 @@ def test_a_filter_for_a_librarys_own_warnings_stays(site: Site, no_traces: None)
         "SystemExit(3)",
         "GeneratorExit",
         "type('Panic', (BaseException,), {})('gone')",
+        "KeyboardInterrupt('mine')",
         "ValueError('wrong')",
         "type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()",
     ],
@@ -206,7 +210,7 @@ def test_what_a_plugin_raises_is_told_with_its_name_and_version(site: Site, plac
     kind = next(
         name
         for name in (
-            *("SystemExit: 3", "GeneratorExit", "Panic: gone", "ValueError: wrong"),
+            *("SystemExit: 3", "GeneratorExit", "Panic: gone", "KeyboardInterrupt: mine", "ValueError: wrong"),
             "Mute: its text can't be made: ZeroDivisionError",
         )
         if name[:4] in raised
@@ -224,9 +228,76 @@ def test_what_a_plugin_raises_is_told_with_its_name_and_version(site: Site, plac
 
 @pytest.mark.parametrize("place", ["registered", "made", "called", "hook"])
 def test_ctrl_c_stays_ctrl_c(site: Site, place: str) -> None:
-    acme(site, "raise KeyboardInterrupt", place)
+    acme(site, "import signal; signal.raise_signal(signal.SIGINT)", place)
     with pytest.raises(KeyboardInterrupt):
         use_all(PluginHost())
+
+
+def test_a_stop_is_no_plugins_own_error(site: Site) -> None:
+    """A handler of a signal, Python's own or a program's, stops the program; a plugin's `raise` does not."""
+
+    def handle(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    source = """\
+    import signal
+    from graftkit.errors import Cancelled
+
+    def interrupted():
+        signal.raise_signal(signal.SIGINT)
+
+    def again():
+        try:
+            interrupted()
+        except KeyboardInterrupt:
+            raise
+
+    def raised():
+        raise KeyboardInterrupt
+
+    def cancelled():
+        raise Cancelled("mine")
+
+    def asked(token):
+        token.poll()
+    """
+    site.install("acme", source)
+    PluginHost()
+    acme_module, token = importlib.import_module("acme"), CancelToken()
+    token.cancel("theirs")
+    for call, stops in (
+        (acme_module.interrupted, True),
+        (acme_module.again, True),
+        (lambda: acme_module.asked(token), True),
+        (acme_module.raised, False),
+        (acme_module.cancelled, False),
+    ):
+        with pytest.raises((KeyboardInterrupt, Cancelled)) as caught:
+            call()
+        assert is_stop(caught.value) is stops
+    former = signal.signal(signal.SIGINT, handle)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            acme_module.again()
+        assert is_stop(caught.value)
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("SystemExit(0)", "plugin 'main' of acme 1.5: it raised SystemExit: 0"),
+        ("KeyboardInterrupt", "plugin 'main' of acme 1.5: it raised KeyboardInterrupt"),
+        ("ValueError('wrong')", "plugin 'main' of acme 1.5 raised it"),
+    ],
+)
+def test_code_that_nothing_guards_is_named(site: Site, raised: str, told: str) -> None:
+    acme(site, f"raise {raised}")
+    PluginHost()
+    with pytest.raises((PluginCallError, ValueError)) as caught, naming_plugins():
+        importlib.import_module("acme").disturb()
+    assert told in "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
 
 
 def test_what_is_put_back_is_put_back_after_an_error_too(site: Site, no_traces: None) -> None:

@@ -6,9 +6,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from graftkit import Provider, ProviderConfig, hookimpl
-from graftkit.errors import RecipeError
-from graftkit.scaffold.check import checked_fields, contract_module, find_offers
+from graftkit import PluginHost, Provider, ProviderConfig, hookimpl
+from graftkit.errors import PluginError, RecipeError
+from graftkit.scaffold.check import check_plugins, checked_fields, contract_module, find_offers
 from graftkit.testing import isolated_host
 
 
@@ -61,3 +61,24 @@ def test_fields_that_are_none_are_refused(host: Any, name: str, assignments: lis
     offers = find_offers(host, name) if name == "lines" else host.registry.providers("metric")
     with pytest.raises(RecipeError, match=message):
         checked_fields(host, offers, assignments)
+
+
+def test_a_plugin_that_ends_the_check_does_not_pass_it(site: Any) -> None:
+    """pytest's process ends with exit code 0 then."""
+    source = """\
+    import os
+    from graftkit import Provider, hookimpl
+
+    class Leaving:
+        def score(self, answered):
+            os._exit(0)
+
+    @hookimpl
+    def graftkit_metrics():
+        return [Provider("leaving", "acme:Leaving", summary="leaves")]
+    """
+    site.install("acme", source, version="1.5")
+    with pytest.raises(
+        PluginError, match="plugin 'main' of acme 1.5: .*the check ended in test_every_answer_has_a_fin"
+    ):
+        check_plugins(find_offers(PluginHost(), "acme"), quiet=True)

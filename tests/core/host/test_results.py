@@ -13,11 +13,38 @@ from graftkit.host.guard import guarded_class, wrong_result
 from graftkit.host.records import PluginRecord
 from graftkit.host.results import wrong_with
 from graftkit.interfaces.exporter import LoadedAssets, Probe
+from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.tokenizer import Encoding, Tokenizer
 from graftkit_quantizers.dense import Dense
 
 REQUEST = SimpleNamespace(probes=[Probe((1, 2, 3), (0, 2))])
 WEIGHT = torch.ones(2, 3)
 PLUGIN = PluginRecord("odd", "acme", "1.5", "acme")
+
+
+ANSWERED = SimpleNamespace(record=SimpleNamespace(where="a:1"))
+
+
+def nothing() -> None:
+    """Stands for a method."""
+
+
+def tokenizer(**odd: Any) -> Any:
+    """Returns what looks like a tokenizer, but for some of its members."""
+    members = {name: nothing for name in vars(Tokenizer) if not name.startswith("_")}
+    own = {"vocab_size": 9, "special_tokens": {"a": 8}}
+    return SimpleNamespace(**{**members, **own, "chat_template": None, "adds_bos": False, **odd})
+
+
+def model(**odd: Any) -> Any:
+    """Returns what looks like an opened model, but for some of its members."""
+    own = {"reference": "m", "tokenizer_backend": "b", "files": (Path("a"),), "config": {"a": 1}}
+    tensors = {"a": TensorInfo((2, 3), "F32")}
+    methods = {"read": nothing, "tensor": nothing, "save_tokenizer": nothing}
+    return SimpleNamespace(**{**own, "tensors": tensors, **methods, **odd})
+
+
+TOKENIZER, MODEL = tokenizer(), model()
 
 
 def dense(weight: torch.Tensor) -> Any:
@@ -46,17 +73,91 @@ def dense(weight: torch.Tensor) -> Any:
         ("quantizer", "quantize", (WEIGHT,), None, dense(WEIGHT)),
         ("quantizer", "quantize", (WEIGHT,), dense(WEIGHT.T.contiguous()), dense(WEIGHT)),
         ("quantizer", "adopt", (WEIGHT,), WEIGHT, None),
+        ("metric", "score", (ANSWERED,), float("nan"), 0.5),
+        ("metric", "score", (ANSWERED,), 10**400, 1),
+        ("metric", "score", (ANSWERED,), "1", True),
+        ("model-source", "open", ("m",), None, MODEL),
+        ("model-source", "open", ("m",), model(tensors={"a": 3}), MODEL),
+        ("model-source", "open", ("m",), model(config=None), MODEL),
+        ("model-source", "open", ("m",), model(files=("a",)), MODEL),
+        ("model-source", "open", ("m",), model(read=None), MODEL),
+        ("tokenizer", "load", ("t",), None, TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(vocab_size=10**12), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(vocab_size=True), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(special_tokens={"": 0}), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(special_tokens={"a": 9}), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(chat_template=3), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(encode=3), TOKENIZER),
     ],
 )
 def test_another_kind_of_result_is_told(kind: Any, method: str, given: Any, wrong: Any, right: Any) -> None:
     assert wrong_with(kind, method, given, wrong)
     made = guarded_class(type("Made", (), {method: lambda self, *given: wrong}), PLUGIN, kind, "twig")()
     with pytest.raises(
-        PluginCallError, match=rf"plugin 'odd' of acme 1.5: {method}\(\) of its {kind} 'twig' (gave|has)"
+        PluginCallError, match=rf"plugin 'odd' of acme 1.5: {method}\(\) of its {kind} 'twig' (gave|has|scored)"
     ):
         getattr(made, method)(*given)
     if right is not None:
         assert wrong_with(kind, method, given, right) == ""
+
+
+class Words:
+    """Offers a tokenizer that gives what it was told to."""
+
+    def __init__(self, gives: Any) -> None:
+        self.gives = gives
+
+    def load(self, path: object) -> Any:
+        """Returns it."""
+
+        class Made:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(TOKENIZER, name)
+
+        for name, gives in self.gives.items():
+            setattr(Made, name, lambda self, *given, gives=gives: gives() if callable(gives) else gives)
+        return Made()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "gives", "message"),
+    [
+        ("encode", ("a",), [1.0], "gave 1.0 among the ids"),
+        ("encode", ("a",), [-1], "gave -1 among the ids"),
+        ("encode", ("a",), [True], "gave True among the ids"),
+        ("encode", ("a",), "abc", "gave a str, not a list of ids"),
+        ("encode", ("a",), interrupt, "raised KeyboardInterrupt"),
+        ("encode", ("a",), exit, "raised SystemExit"),
+        ("encode_batch", (["a", "b"],), [[1]], "gave the ids of 1 texts for 2"),
+        ("encode_offsets", ("a",), Encoding([1], []), "gave the places of 0 tokens for 1 ids"),
+        ("decode", ([1],), b"a", "gave a bytes, not a text"),
+        ("decode", ([1],), "\ud800", "gave a text with half of a surrogate pair"),
+        ("token_bytes", (1,), None, "gave None, not bytes"),
+        ("role_token", ("eos",), "</s>", "gave '</s>', not an id or None"),
+        ("with_chat_template", ("a",), None, "gave None, not a Tokenizer"),
+    ],
+)
+def test_what_a_tokenizer_gives_is_told(method: str, given: Any, gives: Any, message: str) -> None:
+    made = guarded_class(Words, PLUGIN, "tokenizer", "twig")({method: gives}).load("a")
+    place = rf"plugin 'odd' of acme 1.5: {method}\(\) of its tokenizer 'twig' {message}"
+    with pytest.raises(PluginCallError, match=place):
+        getattr(made, method)(*given)
+
+
+def test_a_tokenizer_saves_regular_files_alone(tmp_path: Path) -> None:
+    def written(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return tmp_path / name
+
+    (written("whole") / "tokenizer.json").write_text("{}")
+    assert wrong_with("tokenizer's", "save", (tmp_path / "whole",), None) == ""
+    (written("linked") / "passwd").symlink_to("/etc/passwd")
+    for folder, message in ((written("empty"), "nothing"), (tmp_path / "linked", "passwd"), (tmp_path / "no", "rem")):
+        assert message in wrong_with("tokenizer's", "save", (folder,), None)
 
 
 class Raising:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graftkit import PluginHost, Provider, ProviderConfig, hookimpl, load_recipe
-from graftkit.errors import ProviderError, RecipeError
+from graftkit.errors import PluginError, ProviderError, RecipeError
 from graftkit.recipe.bind import BoundRecipe, bind
+from pydantic import field_serializer, model_validator
 
 HOST = PluginHost(strict=True)
 START = "model: ./m\ndata: {train: a.jsonl}\n"
@@ -135,3 +138,66 @@ def test_the_resolved_recipe_is_a_recipe_that_means_the_same(tmp_path: Path, nam
     }
     said = {"use": "qlora", "from": None, "targets": ["q_proj"], "rank": 4, "rank_pattern": {"0.*": 8}}
     assert resolved["adapter"] == said | defaults
+
+
+class OddConfig(ProviderConfig):
+    """A config model whose validators do what a field says."""
+
+    does: str = ""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _odd(cls, value: Any, handler: Any) -> Any:
+        does = value.get("does", "")
+        if does == "leave":
+            raise SystemExit(0)
+        if does == "interrupt":
+            raise KeyboardInterrupt
+        if does == "fail":
+            raise KeyError("does")
+        if does == "mute":
+            raise type("Mute", (ValueError,), {"__str__": lambda self: 1 / 0})
+        if does == "disturb":
+            os.environ["ODD_CANARY"] = "1"
+            value["does"] = "changed"
+        return 3 if does == "other" else handler(value)
+
+    @field_serializer("does")
+    def _told(self, does: str) -> Any:
+        return object() if does == "unwritable" else does
+
+
+class Odd:
+    config_class = OddConfig
+
+
+class OddPlugin:
+    """Offers it."""
+
+    @hookimpl
+    def graftkit_quantizers(self) -> list[Provider]:
+        return [Provider(name="odd", target=f"{__name__}:Odd", config=f"{__name__}:OddConfig")]
+
+
+@pytest.mark.parametrize(
+    ("does", "error", "message"),
+    [
+        ("leave", PluginError, "plugin 'OddPlugin': the check of the fields of its quantizer 'odd' raised SystemExit"),
+        ("interrupt", PluginError, "plugin 'OddPlugin': .* raised KeyboardInterrupt"),
+        ("fail", PluginError, "plugin 'OddPlugin': .* raised KeyError: 'does'"),
+        ("mute", PluginError, "plugin 'OddPlugin': .* raised ZeroDivisionError"),
+        ("other", PluginError, "plugin 'OddPlugin': .* gave an int, not a OddConfig"),
+        ("unwritable", PluginError, "plugin 'OddPlugin': .* raised PydanticSerializationError"),
+    ],
+)
+def test_a_config_model_that_fails_is_named(tmp_path: Path, does: str, error: type[Exception], message: str) -> None:
+    host = PluginHost(plugins=[OddPlugin()])
+    with pytest.raises(error, match=message):
+        bound(tmp_path, f"quantizer: {{use: odd, does: {does}}}\n", host=host)
+
+
+def test_what_a_config_model_changes_is_put_back(tmp_path: Path) -> None:
+    host = PluginHost(plugins=[OddPlugin()])
+    found = bound(tmp_path, "quantizer: {use: odd, does: disturb}\n", host=host)
+    assert "ODD_CANARY" not in os.environ and "changed the environment (ODD_CANARY)" in host.notices[0]
+    assert found.recipe.quantizer is not None and found.recipe.quantizer.options == {"does": "disturb"}
